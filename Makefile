@@ -1,0 +1,50 @@
+# ftcli: `make demo` installs and runs the first training, `make test` installs and runs the tests.
+# TORCH_INDEX=URL takes torch from another package index: the one switch between its CPU and CUDA builds.
+PYTHON ?= python3
+VENV ?= .venv
+TORCH_INDEX ?=
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
+
+.PHONY: demo test lint proof bench gpu tiny docs clean
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+	$(PIP) -e .
+	touch $@
+
+$(VENV)/.tested: $(VENV)/.installed
+	$(PIP) -e '.[test]'
+	touch $@
+
+demo: $(VENV)/.installed
+	$(BIN)/ftcli train recipe=demo
+
+lint: $(VENV)/.tested
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: $(VENV)/.tested
+	$(BIN)/python -m pytest
+
+proof: $(VENV)/.tested
+	FTCLI_PROOF=1 $(BIN)/python -m pytest tests
+
+gpu: $(VENV)/.tested
+	$(BIN)/python -m pytest tests/gpu
+
+bench: $(VENV)/.tested
+	$(BIN)/python benchmarks/against_trl.py
+	$(BIN)/python benchmarks/front_half.py
+
+tiny: $(VENV)/.installed
+	$(BIN)/python -m ftcli.tiny.build build/tiny
+	$(BIN)/ftcli train recipe=tiny-pretrain data.path=build/tiny/pretrain.jsonl run.dir=build/tiny/run
+
+docs: $(VENV)/.installed
+	$(BIN)/ftcli doctor --write-docs
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

@@ -1,0 +1,197 @@
+"""Rules across the groups: this method with that adapter on that hardware. Each finds problems and changes nothing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ftcli import sources
+from ftcli.compose import Composed
+from ftcli.data.columns import apply_mapping
+from ftcli.data.formats import FORMATS, columns_error, kind_problem, recognise
+from ftcli.data.read import peek_rows, resolve_file
+from ftcli.derive import has_validation
+from ftcli.errors import ConfigError, DataError, Problem
+from ftcli.methods import Method
+from ftcli.names import suggest
+from ftcli.lora import lora_parameters
+from ftcli.shapes import Shape
+from ftcli.spec import RunSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """What a rule looks at."""
+
+    spec: RunSpec
+    method: Method
+    composed: Composed
+    shape: Shape | None
+
+    def where(self, dotted: str) -> str:
+        """The place of a setting."""
+        return self.composed.where(*dotted.split("."))
+
+
+Rule = Callable[[Context], Iterator[Problem]]
+RULES: list[Rule] = []
+
+
+def rule(function: Rule) -> Rule:
+    """Register a rule."""
+    RULES.append(function)
+    return function
+
+
+@rule
+def the_method_agrees_with_itself(context: Context) -> Iterator[Problem]:
+    """The method's own rules among its knobs."""
+    for problem in context.method.check(context.spec.method) if context.method.check else ():
+        yield Problem(context.where(problem.where) or problem.where, problem.what, problem.fix)
+
+
+@rule
+def run_name_is_a_folder_name(context: Context) -> Iterator[Problem]:
+    """`run.name` becomes a folder under runs/."""
+    if not re.fullmatch(r"[\w][\w.-]*", str(context.spec.run.name)):
+        what = f"run.name={context.spec.run.name} is not a plain name"
+        yield Problem(context.where("run.name"), what, "use letters, digits, dots, dashes and underscores")
+
+
+@rule
+def precision_is_one(context: Context) -> Iterator[Problem]:
+    """bf16 and fp16 exclude each other, and fp16 needs a GPU."""
+    train = context.spec.train
+    if train.get("bf16") and train.get("fp16"):
+        yield Problem(context.where("train.fp16"), "train.bf16 and train.fp16 are both on", "keep one of them")
+    elif train.get("fp16") and context.spec.launch.device == "cpu":
+        yield Problem(context.where("train.fp16"), "train.fp16 needs a GPU", "remove it; the CPU computes in float32")
+
+
+@rule
+def whole_steps(context: Context) -> Iterator[Problem]:
+    """Cadences are whole steps from 1 on, and shares of the run below 1."""
+    for key in ("logging_steps", "save_steps", "eval_steps", "warmup_steps"):
+        value = context.spec.train.get(key)
+        if isinstance(value, float) and value >= 1 and not value.is_integer():
+            what = f"train.{key}={value} is neither whole steps nor a share below 1"
+            yield Problem(context.where(f"train.{key}"), what, f"give {int(value)} or a share such as 0.1")
+
+
+@rule
+def validation_has_rows_and_uses(context: Context) -> Iterator[Problem]:
+    """Evaluation, the best checkpoint and early stopping need held-out rows, and each other."""
+    spec, train = context.spec, context.spec.train
+    if spec.data.eval_path is not None and spec.data.eval_share > 0:
+        yield Problem(context.where("data.eval_share"), "data.eval_path and data.eval_share are both set", "keep one")
+    held_out = has_validation(spec.data, context.method)
+    fix = "add data.eval_path=FILE or data.eval_share=0.05"
+    if not held_out:
+        for key in ("load_best_model_at_end",):
+            if train.get(key):
+                yield Problem(context.where(f"train.{key}"), f"train.{key} needs held-out rows", fix)
+        if train.get("eval_strategy") not in (None, "no"):
+            yield Problem(context.where("train.eval_strategy"), "train.eval_strategy needs held-out rows", fix)
+        if train.get("save_strategy") == "best":
+            yield Problem(context.where("train.save_strategy"), "train.save_strategy=best needs held-out rows", fix)
+    elif train.get("load_best_model_at_end") and train.get("save_strategy") != "best":
+        if train.get("save_strategy") != train.get("eval_strategy"):
+            what = "train.load_best_model_at_end needs an evaluation at each save"
+            fix = f"set train.eval_strategy={train.get('save_strategy')}"
+            yield Problem(context.where("train.load_best_model_at_end"), what, fix)
+        elif train.get("eval_strategy") == "steps" and not _multiple(train.get("save_steps"), train.get("eval_steps")):
+            what = f"train.save_steps={train.get('save_steps')} is no multiple of train.eval_steps={train.get('eval_steps')}"
+            yield Problem(context.where("train.save_steps"), what, "train.load_best_model_at_end needs it to be one")
+    if spec.run.early_stopping_patience is not None and not train.get("load_best_model_at_end"):
+        what = "run.early_stopping_patience stops at the best model, which is not kept"
+        yield Problem(context.where("run.early_stopping_patience"), what, "add train.load_best_model_at_end=true")
+
+
+def _multiple(saves: Any, evaluations: Any) -> bool:
+    if not saves or not evaluations or saves < 1 or evaluations < 1:
+        return True
+    return saves % evaluations == 0
+
+
+@rule
+def references_fit_the_adapter(context: Context) -> Iterator[Problem]:
+    """A reference that follows the policy needs its own copy, which an adapter run does not hold."""
+    method = context.spec.method
+    if method.get("sync_ref_model") and context.spec.peft["name"] != "none":
+        what = "method.sync_ref_model needs a reference of its own; with an adapter it is the model underneath"
+        yield Problem(context.where("method.sync_ref_model"), what, "use peft=none, or leave the reference fixed")
+    if method.get("sync_ref_model") and method.get("precompute_ref_log_probs"):
+        what = "method.precompute_ref_log_probs fixes the reference that method.sync_ref_model moves"
+        yield Problem(context.where("method.sync_ref_model"), what, "keep one of them")
+
+
+@rule
+def adapter_targets_exist(context: Context) -> Iterator[Problem]:
+    """LoRA's target modules are linear layers that the model has, and not the fused LM head."""
+    peft = context.spec.peft
+    targets = peft.get("target_modules")
+    if peft["name"] == "none" or targets is None:
+        return
+    where = context.where("peft.target_modules")
+    if targets == "lm_head" or (isinstance(targets, list) and "lm_head" in targets):
+        what = "peft.target_modules names lm_head, whose loss is fused and would never reach the adapter"
+        yield Problem(where, what, "remove it; to train the head whole use peft.modules_to_save=[lm_head]")
+    elif context.shape is not None and context.shape.known:
+        try:
+            lora_parameters(context.shape, int(peft["r"]), targets)
+        except ValueError as error:
+            yield Problem(where, f"peft.target_modules: {error}", "name layers the model has, or all-linear")
+
+
+@rule
+def the_model_is_there(context: Context) -> Iterator[Problem]:
+    """A local model is a folder with a config.json or an adapter; a hub id looks like one."""
+    name, where = context.spec.model.name_or_path, context.where("model.name_or_path")
+    source = sources.model_source(name)
+    if source is None:
+        what = f"{name} holds no model: no config.json and no adapter_config.json"
+        yield Problem(where, what, "name a Hugging Face model folder, an ftcli run that finished, or a hub id")
+    elif source.hub_id is not None and not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", source.hub_id):
+        yield Problem(where, f"{name} is neither a folder nor a hub id", "a hub id is ORGANISATION/NAME")
+    elif sources.foundation(source) is None:
+        what = f"{name} is an adapter whose base model is gone"
+        yield Problem(where, what, "restore the folder that adapter_config.json names as base_model_name_or_path")
+
+
+@rule
+def the_data_is_there(context: Context) -> Iterator[Problem]:
+    """Each file exists, and the columns of its first row are those of a format the method takes."""
+    data = context.spec.data
+    if data.format != "auto" and data.format not in FORMATS:
+        yield Problem(context.where("data.format"), f"{data.format} is not a format", suggest(data.format, FORMATS, ""))
+        return
+    files = {"data.path": sources.train_file(data, context.method), "data.eval_path": sources.eval_file(data, context.method)}
+    for key, file in files.items():
+        if file is not None:
+            yield from _file_problems(context, key, file)
+
+
+def _file_problems(context: Context, key: str, file: Path) -> Iterator[Problem]:
+    data, where = context.spec.data, context.where(key) or key
+    try:
+        resolve_file(file, where)
+        [row] = peek_rows(file)
+        value = apply_mapping(row, data.columns or {}).value
+    except (ConfigError, DataError) as error:
+        yield from error.problems
+        return
+    named = FORMATS[data.format] if data.format != "auto" else None
+    found = named or recognise(value)
+    if found is None or (named is not None and not named.recognise(value)):
+        yield columns_error(value, where)
+    elif problem := kind_problem(found, value, where, context.method.kinds, f"method={context.method.name}"):
+        yield problem
+
+
+def check(spec: RunSpec, method: Method, composed: Composed, shape: Shape | None) -> list[Problem]:
+    """All problems that the rules find."""
+    context = Context(spec=spec, method=method, composed=composed, shape=shape)
+    return [problem for each in RULES for problem in each(context)]

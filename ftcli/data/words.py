@@ -1,0 +1,31 @@
+"""Values of rows in a few words, for errors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def sort_of(value: Any) -> str:
+    """What a value is, without what it says: text, a number, a list of 3, …"""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true or false"
+    if isinstance(value, str):
+        return "text" if value.strip() else "empty"
+    if isinstance(value, int | float):
+        return "a number"
+    if isinstance(value, list):
+        return f"a list of {len(value)}" if value else "an empty list"
+    if isinstance(value, dict):
+        return f"an object with {', '.join(map(str, value)) or 'nothing'}"
+    return type(value).__name__
+
+
+def said(value: Any) -> str:
+    """A value and its beginning, if it is short of words."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str) and value.strip():
+        return f"the text {value if len(value) <= 40 else value[:40] + '…'!r}"
+    return f"the number {value}" if isinstance(value, int | float) else sort_of(value)

@@ -1,0 +1,153 @@
+"""Values that nobody typed: worked out from the rest, each noted with its reason. Nothing written is ever changed."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ftcli import assets, hardware, rundir, sources
+from ftcli.methods import Method
+from ftcli.recipes.strict import load
+from ftcli.settings import DataSettings, HardwareSettings, ModelSettings, RunSettings
+from ftcli.shapes import Shape, shape_from_folder
+from ftcli.spec import LaunchPlan, Note
+
+BUILTIN_SCORE_ROWS = 256
+
+
+@dataclass
+class Notes:
+    """Collects the derived values on their way into the spec."""
+
+    found: list[Note] = field(default_factory=list)
+
+    def add(self, key: str, value: Any, why: str) -> Any:
+        """Note a derived value and hand it back."""
+        self.found.append(Note(key, value, why))
+        return value
+
+
+def model_shape(model: ModelSettings) -> Shape | None:
+    """The architecture: of the local folder, else as published in the group file, else of a configs/model with that id."""
+    source = sources.model_source(model.name_or_path)
+    bottom = sources.foundation(source) if source else None
+    if bottom is None:
+        return None
+    if bottom.folder is not None:
+        return shape_from_folder(bottom.folder)
+    if model.shape is not None:
+        return Shape.from_mapping(model.shape)
+    cached = sources.cached_snapshot(str(bottom.hub_id), model.revision)
+    if cached is not None:
+        return shape_from_folder(cached)
+    raw = published_shape(str(bottom.hub_id))
+    return Shape.from_mapping(raw) if raw else None
+
+
+def published_shape(hub_id: str) -> dict[str, Any] | None:
+    """The shape that a shipped group file gives for a hub id."""
+    for path in assets.choices("model").values():
+        if f"name_or_path: {hub_id}\n" in path.read_text(encoding="utf-8"):
+            shape: dict[str, Any] | None = load(path).data.get("shape")
+            return shape
+    return None
+
+
+def launch_plan(wanted: HardwareSettings, notes: Notes) -> LaunchPlan:
+    """Device, processes and threads for this machine."""
+    gpus = hardware.gpus()
+    device = "cuda" if gpus and wanted.type in ("auto", "gpu", "multi_gpu") else "cpu"
+    if wanted.type in ("gpu", "multi_gpu") and not gpus and wanted.num_processes is None:
+        device = "cuda"  # asked for by name: a plan for another machine; `train` refuses it here
+    if wanted.type == "auto":
+        notes.add("hardware.type", "gpu" if gpus else "cpu", "what this machine has")
+    default = max(1, len(gpus)) if wanted.type == "multi_gpu" else 1
+    num_processes = wanted.num_processes or notes.add("hardware.num_processes", default, "one process a GPU, else one")
+    if wanted.num_threads is not None or device == "cuda":
+        return LaunchPlan(num_processes=num_processes, device=device, num_threads=wanted.num_threads)
+    threads = max(1, hardware.num_cores() // num_processes)
+    notes.add("hardware.num_threads", threads, "this machine's cores over the processes; part of the bit-exact spec")
+    return LaunchPlan(num_processes=num_processes, device=device, num_threads=threads)
+
+
+def has_bfloat16(launch: LaunchPlan) -> bool:
+    """Whether bfloat16 is the type to compute in: on GPUs that have it (or a GPU not at hand), never on CPU."""
+    return launch.device == "cuda" and all(gpu.has_bfloat16 for gpu in hardware.gpus())
+
+
+def derive_model(model: ModelSettings, launch: LaunchPlan, notes: Notes) -> ModelSettings:
+    """Resolve `dtype`."""
+    if model.dtype != "auto":
+        return model
+    if launch.device == "cpu":
+        return replace(model, dtype=notes.add("model.dtype", "float32", "the CPU computes in float32"))
+    kind = "bfloat16" if has_bfloat16(launch) else "float16"
+    return replace(model, dtype=notes.add("model.dtype", kind, "what the GPU has"))
+
+
+def derive_data(data: DataSettings, method: Method, shape: Shape | None, notes: Notes) -> DataSettings:
+    """Resolve the length limit and what happens beyond it."""
+    if data.max_length_tokens is None:
+        limit = shape.max_position_embeddings if shape else None
+        length = min(limit or method.default_max_length_tokens, method.default_max_length_tokens)
+        why = f"the smaller of {method.name}'s {method.default_max_length_tokens} and the model's {limit or 'unknown'}"
+        data = replace(data, max_length_tokens=notes.add("data.max_length_tokens", length, why))
+    if data.overflow == "auto":
+        how: Any = notes.add("data.overflow", method.overflow, f"what {method.name} does with longer rows")
+        data = replace(data, overflow=how)
+    return data
+
+
+def has_validation(data: DataSettings, method: Method) -> bool:
+    """Whether there are held-out rows to validate on."""
+    return data.eval_share > 0 or sources.eval_file(data, method) is not None
+
+
+def derive_train(
+    train: dict[str, Any], method: Method, adapter: bool, data: DataSettings, launch: LaunchPlan, notes: Notes
+) -> dict[str, Any]:
+    """Resolve the TrainingArguments whose null means derived."""
+    result = dict(train)
+    if result.get("learning_rate") is None:
+        which = "an adapter" if adapter else "all parameters"
+        rate = method.learning_rates[1 if adapter else 0]
+        result["learning_rate"] = notes.add("train.learning_rate", rate, f"usual for {method.name} with {which}")
+    if result.get("eval_strategy") is None:
+        held_out = has_validation(data, method)
+        strategy, why = ("epoch", "there are held-out rows") if held_out else ("no", "there are no held-out rows")
+        if held_out and result.get("eval_steps") is not None:
+            strategy, why = "steps", "train.eval_steps is set"
+        elif held_out and result.get("load_best_model_at_end"):
+            strategy, why = str(result.get("save_strategy")), "the best checkpoint needs an evaluation at each save"
+            if strategy == "steps":
+                result["eval_steps"] = notes.add("train.eval_steps", result.get("save_steps"), "train.save_steps")
+        result["eval_strategy"] = notes.add("train.eval_strategy", strategy, why)
+    if result.get("bf16") is None:
+        value = has_bfloat16(launch) and not result.get("fp16")
+        why = "the GPU has bfloat16" if value else "the CPU computes in float32" if launch.device == "cpu" else "fp16 or GPU"
+        result["bf16"] = notes.add("train.bf16", value, why)
+    if result.get("gradient_checkpointing") is None:
+        value = launch.device == "cuda"
+        why = "trades a fifth of the speed for most of the activations' memory" if value else "memory is not short on CPU"
+        result["gradient_checkpointing"] = notes.add("train.gradient_checkpointing", value, why)
+    return result
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^\w.-]+", "-", text).strip("-.") or "run"
+
+
+def derive_run(run: RunSettings, method: str, model: str, model_path: str, builtin_data: bool, notes: Notes) -> RunSettings:
+    """Resolve name, directory and the number of rows scored."""
+    if run.name is None:
+        last = Path(model_path).name if model == "tiny" and model_path != sources.BUILTIN else model
+        run = replace(run, name=notes.add("run.name", _slug(f"{method}-{last}"), "METHOD-MODEL"))
+    if run.dir is None:
+        directory = str(rundir.new_run_dir(str(run.name)))
+        run = replace(run, dir=notes.add("run.dir", directory, "runs/NAME/TIME"))
+    if run.score_rows is None:
+        why = "the built-in model is scored in seconds" if builtin_data else "ftcli eval RUN scores when asked"
+        run = replace(run, score_rows=notes.add("run.score_rows", BUILTIN_SCORE_ROWS if builtin_data else 0, why))
+    return run

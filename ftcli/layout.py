@@ -1,0 +1,193 @@
+"""How each supported model class is put together: its modules by full name, with their sizes.
+
+This is what transformers 5.23's modelling files build, written down as data because planning must not import torch.
+Tests hold it against the installed transformers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ftcli.shapes import Shape
+
+TWO_NORMS = ("input_layernorm", "post_attention_layernorm")
+FOUR_NORMS = (*TWO_NORMS, "pre_feedforward_layernorm", "post_feedforward_layernorm")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """What a transformers model class fixes in its code, and the defaults of its config class."""
+
+    tied: bool = False
+    head_dim: int | None = None
+    """Default width of a head; None divides hidden_size by the heads."""
+    attention_bias: bool = False
+    """Default of the config field."""
+    biased: tuple[str, ...] = ("q", "k", "v", "o")
+    """Projections that have a bias when attention_bias is set."""
+    always_biased: bool = False
+    mlp_bias: bool = False
+    """Whether the config field mlp_bias is read at all."""
+    fused: bool = False
+    """One qkv_proj and one gate_up_proj in place of five projections."""
+    norms: tuple[str, ...] = TWO_NORMS
+    qk_norm: bool = False
+    sdpa: bool = True
+    """Whether scaled-dot-product attention computes what the model means."""
+    peft_default: tuple[str, ...] = ("q_proj", "v_proj")
+    """PEFT's target_modules where a config names none."""
+
+
+# Keyed by model_type.
+FAMILIES: dict[str, Family] = {
+    "llama": Family(mlp_bias=True),
+    "mistral": Family(biased=()),
+    "qwen2": Family(biased=("q", "k", "v"), always_biased=True),
+    "qwen3": Family(head_dim=128, qk_norm=True),
+    "gemma": Family(tied=True, head_dim=256),
+    "gemma2": Family(tied=True, head_dim=256, norms=FOUR_NORMS, sdpa=False),
+    "gemma3_text": Family(tied=True, head_dim=256, norms=FOUR_NORMS, qk_norm=True),
+    "phi3": Family(biased=(), fused=True, peft_default=()),
+    "smollm3": Family(tied=True, mlp_bias=True, peft_default=()),
+    "gpt_oss": Family(head_dim=64, attention_bias=True, sdpa=False, peft_default=()),
+    "deepseek_v2": Family(mlp_bias=True, peft_default=()),
+    "deepseek_v3": Family(peft_default=()),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experts:
+    """A mixture of experts: `num_experts` routed ones, of which a token visits `num_experts_per_tok`."""
+
+    num_experts: int
+    num_experts_per_tok: int
+    intermediate_size: int
+    n_shared_experts: int = 0
+    first_k_dense_replace: int = 0
+    """Layers at the bottom that keep an ordinary feed-forward."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatentAttention:
+    """Multi-head latent attention (DeepSeek-V2, arXiv:2405.04434): keys and values pass through a low rank."""
+
+    q_lora_rank: int | None
+    kv_lora_rank: int
+    qk_nope_head_dim: int
+    qk_rope_head_dim: int
+    v_head_dim: int
+
+
+@dataclass(frozen=True)
+class Module:
+    """One parameter-bearing module under its full name, as `named_modules()` gives it."""
+
+    name: str
+    in_features: int
+    out_features: int
+    kind: str = "linear"
+    """linear, embedding, norm, router, experts (stacked, not nn.Linear) or parameter (held by its parent)."""
+    bias: bool = False
+    num_stacked: int = 1
+    tied: bool = False
+
+    @property
+    def leaf(self) -> str:
+        """Last part of the name: q_proj of model.layers.0.self_attn.q_proj."""
+        return self.name.rpartition(".")[2]
+
+    @property
+    def num_parameters(self) -> int:
+        """Elements of its weight and bias, whether or not another module shares them."""
+        return self.num_stacked * (self.in_features * self.out_features + self.out_features * self.bias)
+
+
+@lru_cache(maxsize=32)
+def modules(shape: Shape) -> tuple[Module, ...]:
+    """Every parameter-bearing module of a known architecture, in the model's order.
+
+    Raises:
+        KeyError: the architecture is unknown (ask `shape.known` first).
+    """
+    family = FAMILIES[shape.model_type]
+    hidden = shape.hidden_size
+    found = [Module("model.embed_tokens", hidden, shape.vocab_size, "embedding")]
+    for index in range(shape.num_hidden_layers):
+        layer = f"model.layers.{index}"
+        attention = _latent_attention if shape.latent_attention else _attention
+        found += attention(shape, family, f"{layer}.self_attn")
+        found += _feed_forward(shape, family, f"{layer}.mlp", index)
+        found += [Module(f"{layer}.{norm}", 1, hidden, "norm") for norm in family.norms]
+    found.append(Module("model.norm", 1, hidden, "norm"))
+    found.append(Module("lm_head", hidden, shape.vocab_size, tied=shape.tie_word_embeddings))
+    return tuple(found)
+
+
+def _attention(shape: Shape, family: Family, path: str) -> list[Module]:
+    """Multi-head or grouped-query attention."""
+    hidden, head_dim = shape.hidden_size, shape.head_dim
+    query, key = shape.num_attention_heads * head_dim, shape.num_key_value_heads * head_dim
+    widths = {"q": (hidden, query), "k": (hidden, key), "v": (hidden, key), "o": (query, hidden)}
+    if family.fused:
+        widths = {"qkv": (hidden, query + 2 * key), "o": (query, hidden)}
+    has_bias = family.always_biased or shape.attention_bias
+    found = [
+        Module(f"{path}.{name}_proj", *width, bias=has_bias and name in family.biased) for name, width in widths.items()
+    ]
+    if family.qk_norm:
+        found += [Module(f"{path}.{name}", 1, head_dim, "norm") for name in ("q_norm", "k_norm")]
+    if shape.model_type == "gpt_oss":
+        found.append(Module(f"{path}.sinks", 1, shape.num_attention_heads, "parameter"))
+    return found
+
+
+def _latent_attention(shape: Shape, family: Family, path: str) -> list[Module]:
+    """Queries, keys and values through low ranks; only the projections from the hidden size can have a bias."""
+    latent = shape.latent_attention
+    assert latent is not None
+    hidden, heads, bias = shape.hidden_size, shape.num_attention_heads, shape.attention_bias
+    query = heads * (latent.qk_nope_head_dim + latent.qk_rope_head_dim)
+    if latent.q_lora_rank is None:
+        found = [Module(f"{path}.q_proj", hidden, query)]
+    else:
+        found = [
+            Module(f"{path}.q_a_proj", hidden, latent.q_lora_rank, bias=bias),
+            Module(f"{path}.q_a_layernorm", 1, latent.q_lora_rank, "norm"),
+            Module(f"{path}.q_b_proj", latent.q_lora_rank, query),
+        ]
+    expanded = heads * (latent.qk_nope_head_dim + latent.v_head_dim)
+    return [
+        *found,
+        Module(f"{path}.kv_a_proj_with_mqa", hidden, latent.kv_lora_rank + latent.qk_rope_head_dim, bias=bias),
+        Module(f"{path}.kv_a_layernorm", 1, latent.kv_lora_rank, "norm"),
+        Module(f"{path}.kv_b_proj", latent.kv_lora_rank, expanded),
+        Module(f"{path}.o_proj", heads * latent.v_head_dim, hidden, bias=bias),
+    ]
+
+
+def _feed_forward(shape: Shape, family: Family, path: str, layer: int) -> list[Module]:
+    """A gated feed-forward, or a router with stacked experts and the experts that every token visits."""
+    hidden, experts = shape.hidden_size, shape.experts
+    bias = family.mlp_bias and shape.mlp_bias
+    if experts is None or layer < experts.first_k_dense_replace:
+        return _gated(path, hidden, shape.intermediate_size, bias, family.fused)
+    width, count = experts.intermediate_size, experts.num_experts
+    has_bias = shape.model_type == "gpt_oss"
+    router = f"{path}.router" if has_bias else f"{path}.gate"
+    found = [
+        Module(router, hidden, count, "router", has_bias),
+        Module(f"{path}.experts.gate_up_proj", hidden, 2 * width, "experts", has_bias, count),
+        Module(f"{path}.experts.down_proj", width, hidden, "experts", has_bias, count),
+    ]
+    if experts.n_shared_experts:
+        found += _gated(f"{path}.shared_experts", hidden, width * experts.n_shared_experts, bias, fused=False)
+    return found
+
+
+def _gated(path: str, hidden: int, width: int, bias: bool, fused: bool) -> list[Module]:
+    inward = {"gate_up": 2 * width} if fused else {"gate": width, "up": width}
+    found = [Module(f"{path}.{name}_proj", hidden, size, bias=bias) for name, size in inward.items()]
+    return [*found, Module(f"{path}.down_proj", width, hidden, bias=bias)]

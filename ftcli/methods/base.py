@@ -1,0 +1,55 @@
+"""What a training method declares about itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ftcli.errors import Problem
+
+
+@dataclass(frozen=True, kw_only=True)
+class Knob:
+    """A limit on a trainer-config field that the library itself leaves unchecked.
+
+    `low` and `high` bound a number, `open_low` excludes `low` itself; `choices` lists the values that exist.
+    """
+
+    low: float | None = None
+    high: float | None = None
+    open_low: bool = False
+    choices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """One training method.
+
+    Trainer and config class are strings `module:Class`, so that a declaration costs no import; a test resolves each
+    against the installed library.
+    """
+
+    name: str
+    summary: str
+    """One line that says when to choose it."""
+    trainer: str
+    config: str
+    task: str
+    """Which built-in set and which tokens it trains: pretrain, sft, instruct or preference."""
+    kinds: tuple[str, ...]
+    """Kinds of canonical rows it takes (see data/formats.py), the preferred first."""
+    roles: tuple[str, ...] = ("policy",)
+    """Models in memory: policy, reference, reward, value."""
+    score: str
+    """Its own held-out measure: exact_match, preference_accuracy or none."""
+    learning_rates: tuple[float, float]
+    """Derived learning rate with all parameters, and with an adapter."""
+    paper: str
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    """Trainer-config fields set unless the user says otherwise."""
+    limits: Mapping[str, Knob] = field(default_factory=dict)
+    default_max_length_tokens: int = 4096
+    overflow: str = "drop"
+    check: Callable[[Mapping[str, Any]], list[Problem]] | None = None
+    """Rules among its own fields: the resolved method tree in, problems out."""

@@ -1,0 +1,23 @@
+"""Continued pre-training: next-token prediction on every token of raw text.
+
+Rows are documents, each closed by the end token; with packing (the default) they are laid end to end and cut into
+blocks of `data.max_length_tokens`, so no token is padding and none is lost but the last block's remainder.
+"""
+
+from ftcli.methods.base import Knob, Method
+
+METHOD = Method(
+    name="pretrain",
+    summary="Continued pre-training on raw text: new knowledge, language or domain.",
+    trainer="trl.trainer.sft_trainer:SFTTrainer",
+    config="trl.trainer.sft_config:SFTConfig",
+    task="pretrain",
+    kinds=("text",),
+    score="none",
+    learning_rates=(5e-5, 2e-4),
+    paper="Gururangan et al. 2020, arXiv:2004.10964",
+    defaults={"packing": True, "packing_strategy": "wrapped"},
+    limits={"loss_type": Knob(choices=("nll", "dft"))},
+    default_max_length_tokens=1024,
+    overflow="split",
+)

@@ -1,0 +1,16 @@
+"""Supervised fine-tuning: all tokens of text, the completion of pairs, the assistant turns of messages."""
+
+from ftcli.methods.base import Knob, Method
+
+METHOD = Method(
+    name="sft",
+    summary="Supervised fine-tuning on text, prompt-completion pairs or conversations; the place to start.",
+    trainer="trl.trainer.sft_trainer:SFTTrainer",
+    config="trl.trainer.sft_config:SFTConfig",
+    task="sft",
+    kinds=("messages", "pair", "text"),
+    score="exact_match",
+    learning_rates=(2e-5, 2e-4),
+    paper="Wei et al. 2021, arXiv:2109.01652",
+    limits={"loss_type": Knob(choices=("nll", "dft"))},
+)

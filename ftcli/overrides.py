@@ -1,0 +1,100 @@
+"""What a user types after the command: `group=choice`, `key=value`, `+key=`, `~key`, in Hydra's grammar.
+
+Departs from Hydra in one thing: values of path settings are taken literally, so `data.path=/x/y (1).json` needs no
+quotes inside quotes.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+from ftcli.errors import ConfigError, Problem
+from ftcli.settings import PATH_KEYS
+
+_SHAPE = re.compile(r"(?P<sign>~|\+\+|\+)?(?P<key>[A-Za-z_][\w.-]*)(?P<rest>=(?P<value>.*))?", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Override:
+    """One override as typed, its key as a path, and its value; `literal` values are never interpolated."""
+
+    text: str
+    key: tuple[str, ...]
+    value: Any = None
+    delete: bool = False
+    literal: bool = False
+
+    @property
+    def name(self) -> str:
+        """The key as typed, dots and all."""
+        return ".".join(self.key)
+
+
+def _unquoted(value: str) -> str:
+    if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
+        return value[1:-1]
+    return value
+
+
+def _parse_value(text: str, plain: str) -> Any:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        override = OverridesParser.create().parse_override(plain)
+    except HydraException as error:
+        reason = str(error).splitlines()[0]
+        fix = "quote the value for both shell and grammar: 'key=\"…\"'"
+        raise ConfigError(Problem(text, f"cannot be read: {reason}", fix)) from None
+    if override.is_sweep_override():
+        raise ConfigError(Problem(text, "lists several values", "add -m to run one job a value, or [a,b] for a list"))
+    return override.value()
+
+
+def parse(text: str) -> Override:
+    """One override.
+
+    Raises:
+        ConfigError: not of the grammar, or a sweep outside `-m`.
+    """
+    match = _SHAPE.fullmatch(text)
+    if match is None or (match["rest"] is None and match["sign"] != "~"):
+        what = "is neither group=choice nor key=value"
+        raise ConfigError(Problem(text, what, "for example method=dpo, train.learning_rate=2e-5, ~train.warmup_steps"))
+    key = tuple(match["key"].split("."))
+    if "" in key:
+        raise ConfigError(Problem(text, "has an empty name between dots", "write group.key=value"))
+    if match["sign"] == "~":
+        return Override(text, key, delete=True)
+    if match["key"] in PATH_KEYS or match["key"] == "recipe":
+        value = _unquoted(match["value"])
+        return Override(text, key, None if value == "null" else value, literal=True)
+    return Override(text, key, _parse_value(text, text.lstrip("+")))
+
+
+def expand(texts: list[str]) -> list[list[str]]:
+    """The jobs of a sweep: every combination of the listed values, as lists of plain overrides.
+
+    Raises:
+        ConfigError: an override outside the grammar.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import Transformer
+    from hydra.errors import HydraException
+
+    axes = []
+    for text in texts:
+        try:
+            override = OverridesParser.create().parse_override(text)
+        except HydraException:
+            axes.append([parse(text).text])  # a literal path may lie outside the grammar
+            continue
+        if override.is_sweep_override():
+            key = override.get_key_element()
+            axes.append([f"{key}={value}" for value in override.sweep_iterator(transformer=Transformer.encode)])
+        else:
+            axes.append([text])
+    return [list(job) for job in product(*axes)]

@@ -1,0 +1,1 @@
+"""Recipes: found, read strictly, and guarded, since people swap them with strangers."""

@@ -1,0 +1,220 @@
+"""A YAML reader for files that come from strangers: plain data or an error with its line.
+
+Built on PyYAML's event stream rather than its constructors, so that nothing is built which was not asked for: no tags,
+no duplicate or merge keys, one document, UTF-8, and limits on size, depth and on nodes *after* aliases are expanded.
+Departs from YAML 1.1 in two things: `2e-5` is a number, and `yes`/`no`/`on`/`off` are strings.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ftcli.errors import ConfigError, Problem
+
+MAX_BYTES = 256 * 1024
+MAX_DEPTH = 24
+MAX_NODES = 10_000
+
+_INT = re.compile(r"[-+]?(0|[1-9][0-9]*)$")
+_HEX = re.compile(r"0x[0-9a-fA-F]+$")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$")
+_INFINITE = re.compile(r"[-+]?\.(inf|Inf|INF)$")
+_LOADER: type = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+KeyPath = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Document:
+    """A file's data, and the line of each key by its path of keys."""
+
+    file: str
+    data: dict[str, Any]
+    lines: dict[KeyPath, int] = field(default_factory=dict)
+
+    def where(self, path: KeyPath) -> str:
+        """`file:line` of a key, or of its nearest parent that has a line."""
+        while path and path not in self.lines:
+            path = path[:-1]
+        return f"{self.file}:{self.lines.get(path, 1)}"
+
+
+@dataclass
+class _Node:
+    """A value with the line it starts on; `size` counts the nodes in it, aliases expanded."""
+
+    value: Any
+    line: int
+    size: int = 1
+
+
+def scalar(text: str) -> Any:
+    """The value of an unquoted YAML scalar."""
+    if text in ("", "~", "null", "Null", "NULL"):
+        return None
+    if text in ("true", "True", "TRUE"):
+        return True
+    if text in ("false", "False", "FALSE"):
+        return False
+    if _INT.match(text):
+        return int(text)
+    if _HEX.match(text):
+        return int(text, 16)
+    if _FLOAT.match(text):
+        return float(text)
+    if _INFINITE.match(text):
+        return float("-inf") if text.startswith("-") else float("inf")
+    return float("nan") if text in (".nan", ".NaN", ".NAN") else text
+
+
+class _Builder:
+    """Builds one document from YAML events; every fault is a Problem with its line."""
+
+    def __init__(self, file: str, events: Iterator[Any]) -> None:
+        self.file = file
+        self.events = events
+        self.anchors: dict[str, _Node] = {}
+        self.count = 0
+
+    def fault(self, line: int, what: str, fix: str) -> ConfigError:
+        return ConfigError(Problem(f"{self.file}:{line}", what, fix))
+
+    def build(self, depth: int = 0) -> _Node | None:
+        """The next node, or None at the end of a collection."""
+        event = next(self.events)
+        line = event.start_mark.line + 1
+        if isinstance(event, (yaml.SequenceEndEvent, yaml.MappingEndEvent)):
+            return None
+        if isinstance(event, yaml.AliasEvent):
+            if event.anchor not in self.anchors:
+                raise self.fault(line, f"*{event.anchor} names no anchor above it", "define it first, outside itself")
+            node = self.anchors[event.anchor]
+            self.spend(node.size, line)
+            return node
+        if getattr(event, "tag", None) not in (None, "!"):
+            raise self.fault(line, f"has a YAML tag ({event.tag}); a recipe is plain data", "remove the tag")
+        if depth > MAX_DEPTH:
+            raise self.fault(line, f"is nested deeper than {MAX_DEPTH} levels", "flatten it")
+        self.spend(1, line)
+        node = self.collect(event, line, depth)
+        if event.anchor:
+            self.anchors[event.anchor] = node
+        return node
+
+    def spend(self, nodes: int, line: int) -> None:
+        self.count += nodes
+        if self.count > MAX_NODES:
+            raise self.fault(line, f"holds more than {MAX_NODES} values once aliases are expanded", "shorten it")
+
+    def collect(self, event: Any, line: int, depth: int) -> _Node:
+        if isinstance(event, yaml.ScalarEvent):
+            plain = event.implicit[0] and event.style in (None, "")
+            return _Node(scalar(event.value) if plain else event.value, line)
+        if isinstance(event, yaml.SequenceStartEvent):
+            items = []
+            while (item := self.build(depth + 1)) is not None:
+                items.append(item)
+            return _Node(items, line, 1 + sum(item.size for item in items))
+        return self.mapping(line, depth)
+
+    def mapping(self, line: int, depth: int) -> _Node:
+        entries: dict[str, tuple[int, _Node]] = {}
+        while (key := self.build(depth + 1)) is not None:
+            if not isinstance(key.value, str):
+                raise self.fault(key.line, f"key {key.value!r} is not a string", "quote it")
+            if key.value == "<<":
+                raise self.fault(key.line, "merge keys (<<) are not allowed", "write the keys out")
+            if key.value in entries:
+                first = entries[key.value][0]
+                raise self.fault(key.line, f"key {key.value} stands here and on line {first}", "remove one of them")
+            value = self.build(depth + 1)
+            assert value is not None
+            entries[key.value] = (key.line, value)
+        return _Node(entries, line, 1 + sum(value.size for _, value in entries.values()))
+
+
+def _plain(node: _Node, path: KeyPath, lines: dict[KeyPath, int]) -> Any:
+    if isinstance(node.value, dict):
+        for key, (line, _) in node.value.items():
+            lines[(*path, key)] = line
+        return {key: _plain(value, (*path, key), lines) for key, (_, value) in node.value.items()}
+    if isinstance(node.value, list):
+        for index, item in enumerate(node.value):
+            lines[(*path, str(index))] = item.line
+        return [_plain(item, (*path, str(index)), lines) for index, item in enumerate(node.value)]
+    return node.value
+
+
+def read_text(path: Path, shown: str) -> str:
+    """The text of a YAML file within the limits.
+
+    Raises:
+        ConfigError: too large, or not UTF-8.
+    """
+    try:
+        with open(path, "rb") as file:
+            raw = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(Problem(shown, f"cannot be read: {error.strerror}", "name a readable YAML file")) from None
+    if len(raw) > MAX_BYTES:
+        raise ConfigError(Problem(shown, f"is larger than {MAX_BYTES // 1024} KiB", "a recipe is short; put data in a file"))
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise ConfigError(Problem(f"{shown}:{line}", "is not UTF-8 text", "save the file as UTF-8")) from None
+
+
+def parse(text: str, file: str) -> Document:
+    """The one document in `text`, a mapping.
+
+    Raises:
+        ConfigError: broken YAML, or anything that is not plain data; the line is named.
+    """
+    for number, row in enumerate(text.splitlines(), 1):
+        if re.match(r"\s*#\s*@package", row):
+            raise ConfigError(Problem(f"{file}:{number}", "package headers (# @package) are not allowed", "remove it"))
+    loader = _LOADER(text)
+    try:
+        events = iter(loader.get_event, None)
+        next(events)  # stream start
+        if isinstance(next(events), yaml.StreamEndEvent):
+            return Document(file, {})
+        node = _Builder(file, events).build()
+        next(events)  # document end
+        following = next(events)
+        if not isinstance(following, yaml.StreamEndEvent):
+            line = following.start_mark.line + 1
+            raise ConfigError(Problem(f"{file}:{line}", "a second document starts here", "keep one document a file"))
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        what = f"is not valid YAML: {error.problem or error.context}"
+        raise ConfigError(Problem(f"{file}:{line}", what, "mind indentation, quotes and colons")) from None
+    except yaml.YAMLError as error:
+        raise ConfigError(Problem(file, f"is not valid YAML: {str(error).splitlines()[0]}", "save it as text")) from None
+    finally:
+        loader.dispose()
+    lines: dict[KeyPath, int] = {}
+    assert node is not None
+    data = _plain(node, (), lines)
+    if data is None:
+        return Document(file, {})
+    if not isinstance(data, dict):
+        raise ConfigError(Problem(f"{file}:{node.line}", "is not a mapping", "write `key: value` lines"))
+    return Document(file, data, lines)
+
+
+def load(path: Path, shown: str | None = None) -> Document:
+    """Read one YAML file strictly; `shown` is the name used in errors.
+
+    Raises:
+        ConfigError: see `read_text` and `parse`.
+    """
+    name = shown or str(path)
+    return parse(read_text(path, name), name)

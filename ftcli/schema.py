@@ -1,0 +1,208 @@
+"""Fields of the installed library configs and of our own settings, read from source without importing them.
+
+Importing TrainingArguments costs seconds and torch; parsing its file costs milliseconds. A field's type is kept as the
+annotation's syntax tree and values are checked against that.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+TRAINING_ARGUMENTS = "transformers.training_args:TrainingArguments"
+
+# Enumerations that annotate TrainingArguments fields, and where they are defined.
+_ENUMS = {
+    "OptimizerNames": "transformers.training_args",
+    "SchedulerType": "transformers.trainer_utils",
+    "IntervalStrategy": "transformers.trainer_utils",
+    "SaveStrategy": "transformers.trainer_utils",
+    "HubStrategy": "transformers.trainer_utils",
+}
+
+
+@dataclass(frozen=True)
+class Field:
+    """One field of a config class. `default` is its source text."""
+
+    name: str
+    annotation: ast.expr
+    default: str
+    help: str
+    choices: tuple[str, ...] = ()
+    owner: str = ""
+    """The class that declares it."""
+
+    @property
+    def type_text(self) -> str:
+        """The annotation as source text."""
+        return ast.unparse(self.annotation)
+
+
+@cache
+def _source(module: str) -> Path:
+    top, *rest = module.split(".")
+    spec = importlib.util.find_spec(top)
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(f"{top} is not installed")
+    folder = Path(spec.origin).parent.joinpath(*rest)
+    return folder / "__init__.py" if folder.is_dir() else folder.with_suffix(".py")
+
+
+@cache
+def _module(module: str) -> ast.Module:
+    return ast.parse(_source(module).read_text(encoding="utf-8"))
+
+
+def _class(module: str, name: str) -> tuple[str, ast.ClassDef] | None:
+    """The definition of a class, following its imports, with the module that defines it; None where it is not source."""
+    if not _source(module).is_file():
+        return None
+    for node in _module(module).body:
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            return module, node
+    for node in _module(module).body:
+        if isinstance(node, ast.ImportFrom) and any(alias.name == name for alias in node.names):
+            if node.level:
+                depth = node.level - (_source(module).name == "__init__.py")
+                parts = module.split(".")[: len(module.split(".")) - depth]
+                target = ".".join([*parts, node.module] if node.module else parts)
+            else:
+                target = str(node.module)
+            if target == "transformers":  # a lazy package: the class is not in its __init__
+                target = TRAINING_ARGUMENTS.partition(":")[0]
+            return _class(target, name)
+    return None
+
+
+def _text(node: ast.expr | None) -> str:
+    """The string a (possibly concatenated) literal makes, else an empty string."""
+    if node is None:
+        return ""
+    try:
+        value = ast.literal_eval(node)
+    except ValueError:
+        return ""
+    return value if isinstance(value, str) else ""
+
+
+def _field(statement: ast.AnnAssign, docs: str, owner: str) -> Field:
+    assert isinstance(statement.target, ast.Name)
+    default, text, choices = statement.value, docs, ()
+    if isinstance(default, ast.Call) and getattr(default.func, "id", "") == "field":
+        arguments = {keyword.arg: keyword.value for keyword in default.keywords}
+        default = arguments.get("default") or arguments.get("default_factory")
+        metadata = arguments.get("metadata")
+        if isinstance(metadata, ast.Dict):
+            entries = dict(zip((_text(key) for key in metadata.keys), metadata.values, strict=True))
+            text = _text(entries.get("help")) or docs
+            listed = entries.get("choices")
+            if isinstance(listed, (ast.List, ast.Tuple)):
+                choices = tuple(str(item.value) for item in listed.elts if isinstance(item, ast.Constant))
+    shown = ast.unparse(default) if default is not None else ""
+    return Field(statement.target.id, statement.annotation, shown, text, choices, owner)
+
+
+@cache
+def fields_of(config: str) -> Mapping[str, Field]:
+    """The fields of the config class `module:Class` with those it inherits, by name.
+
+    Raises:
+        LookupError: the installed library has no such class.
+        ModuleNotFoundError: the library is not installed.
+    """
+    module, _, name = config.partition(":")
+    found = _class(module, name)
+    if found is None:
+        raise LookupError(f"{config} is not in the installed library")
+    module, definition = found
+    result: dict[str, Field] = {}
+    for base in definition.bases:
+        base_name = getattr(base, "id", "")
+        if base_name and _class(module, base_name):
+            result.update(fields_of(f"{module}:{base_name}"))
+    for index, statement in enumerate(definition.body):
+        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+            following = definition.body[index + 1] if index + 1 < len(definition.body) else None
+            docs = _text(following.value) if isinstance(following, ast.Expr) else ""
+            if "ClassVar" not in ast.unparse(statement.annotation):
+                result[statement.target.id] = _field(statement, docs, name)
+    return result
+
+
+@cache
+def enum_values(name: str) -> tuple[str, ...]:
+    """The values of a string enumeration of transformers, such as the optimiser names."""
+    found = _class(_ENUMS[name], name)
+    if found is None:
+        return ()
+    return tuple(
+        statement.value.value
+        for statement in found[1].body
+        if isinstance(statement, ast.Assign)
+        and isinstance(statement.value, ast.Constant)
+        and isinstance(statement.value.value, str)
+    )
+
+
+def accepts(annotation: ast.expr, value: Any) -> bool:
+    """Whether `value`, as read from YAML or the command line, is of the annotated type."""
+    if isinstance(annotation, ast.BinOp):
+        return accepts(annotation.left, value) or accepts(annotation.right, value)
+    if isinstance(annotation, ast.Constant):
+        if annotation.value is None:
+            return value is None
+        return isinstance(annotation.value, str) and accepts(ast.parse(annotation.value, mode="eval").body, value)
+    if isinstance(annotation, ast.Subscript):
+        return _accepts_generic(getattr(annotation.value, "id", ""), annotation.slice, value)
+    name = getattr(annotation, "id", "")
+    if name in _ENUMS:
+        return value in enum_values(name)
+    if name == "float":
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if name == "int":
+        return isinstance(value, int) and not isinstance(value, bool)
+    plain = {"bool": bool, "str": str, "dict": dict, "list": list, "tuple": list}
+    return name == "Any" or (name in plain and isinstance(value, plain[name]))
+
+
+def _accepts_generic(name: str, inner: ast.expr, value: Any) -> bool:
+    parts = inner.elts if isinstance(inner, ast.Tuple) else [inner]
+    if name == "Optional":
+        return value is None or accepts(inner, value)
+    if name == "Union":
+        return any(accepts(part, value) for part in parts)
+    if name == "Literal":
+        options = [part.value for part in parts if isinstance(part, ast.Constant)]
+        return any(type(value) is type(option) and value == option for option in options)
+    if name == "list":
+        return isinstance(value, list) and all(accepts(inner, item) for item in value)
+    if name == "tuple":
+        kinds = [part for part in parts if not (isinstance(part, ast.Constant) and part.value is ...)]
+        if len(kinds) < len(parts):
+            return isinstance(value, list) and all(accepts(kinds[0], item) for item in value)
+        return isinstance(value, list) and len(value) == len(kinds) and all(map(accepts, kinds, value))
+    if name == "dict":
+        return isinstance(value, dict) and all(
+            accepts(parts[0], key) and accepts(parts[1], item) for key, item in value.items()
+        )
+    return False
+
+
+def options(field: Field) -> tuple[str, ...]:
+    """The listed values of a choice field (enumeration, Literal or declared choices), else nothing."""
+    if field.choices:
+        return field.choices
+    found: list[str] = []
+    for node in ast.walk(field.annotation):
+        if isinstance(node, ast.Name) and node.id in _ENUMS:
+            found.extend(enum_values(node.id))
+        elif isinstance(node, ast.Subscript) and getattr(node.value, "id", "") == "Literal":
+            parts = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
+            found.extend(p.value for p in parts if isinstance(p, ast.Constant) and isinstance(p.value, str))
+    return tuple(found)

@@ -1,0 +1,92 @@
+"""Where a spec's model and data are: built in, a local folder, a run of ours, or a hub id.
+
+Used by both halves, so nothing here reads weights or rows.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from ftcli import rundir, tiny
+from ftcli.methods.base import Method
+from ftcli.settings import DataSettings
+
+BUILTIN = "builtin:tiny"
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """What `model.name_or_path` means. Exactly one of `folder` and `hub_id` is set."""
+
+    folder: Path | None = None
+    hub_id: str | None = None
+    is_adapter: bool = False
+    """The folder holds a PEFT adapter; its weights stack on those of `base_of`."""
+
+    @property
+    def location(self) -> str:
+        """What from_pretrained takes."""
+        return str(self.folder) if self.folder else str(self.hub_id)
+
+
+def model_source(name_or_path: str) -> ModelSource | None:
+    """The source of a model name, or None for a run or folder that holds no model."""
+    if name_or_path == BUILTIN:
+        return ModelSource(folder=tiny.MODEL_DIR)
+    folder = Path(name_or_path).expanduser()
+    run = rundir.find_run(name_or_path) if not (folder / "config.json").is_file() else None
+    if run is not None:
+        folder = run / rundir.MODEL
+    if (folder / "adapter_config.json").is_file():
+        return ModelSource(folder=folder.resolve(), is_adapter=True)
+    if (folder / "config.json").is_file():
+        return ModelSource(folder=folder.resolve())
+    if run is not None or folder.exists() or folder.is_absolute() or name_or_path.startswith("."):
+        return None
+    return ModelSource(hub_id=name_or_path)
+
+
+def base_of(adapter: Path) -> str:
+    """The model that an adapter folder stacks on, as its adapter_config.json names it."""
+    return str(json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"])
+
+
+def foundation(source: ModelSource) -> ModelSource | None:
+    """The whole model at the bottom of a stack of adapters: the one with a config.json and weights."""
+    seen: ModelSource | None = source
+    while seen is not None and seen.is_adapter:
+        assert seen.folder is not None
+        seen = model_source(base_of(seen.folder))
+    return seen
+
+
+def train_file(data: DataSettings, method: Method) -> Path:
+    """The file whose rows are trained on."""
+    return tiny.set_path(method.task, "train") if data.path == BUILTIN else Path(data.path)
+
+
+def eval_file(data: DataSettings, method: Method) -> Path | None:
+    """The file of held-out rows, or None where there is none (a share of the training rows may still be held out)."""
+    if data.eval_path == BUILTIN or (data.eval_path is None and data.eval_share == 0 and data.path == BUILTIN):
+        return tiny.set_path(method.task, "eval")
+    return Path(data.eval_path) if data.eval_path else None
+
+
+def hub_cache() -> Path:
+    """The folder of cached hub repositories, found as huggingface_hub finds it."""
+    if cache := os.environ.get("HF_HUB_CACHE"):
+        return Path(cache).expanduser()
+    home = os.environ.get("HF_HOME") or os.path.join(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "huggingface")
+    return Path(home).expanduser() / "hub"
+
+
+def cached_snapshot(hub_id: str, revision: str | None) -> Path | None:
+    """The cached files of a hub model at a revision, or None where its config.json is not cached."""
+    repository = hub_cache() / f"models--{hub_id.replace('/', '--')}"
+    reference = repository / "refs" / (revision or "main")
+    commit = reference.read_text(encoding="utf-8").strip() if reference.is_file() else revision or ""
+    snapshot = repository / "snapshots" / commit
+    return snapshot if commit and (snapshot / "config.json").is_file() else None
