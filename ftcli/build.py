@@ -7,13 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ftcli import checks, derive, fieldcheck
+from ftcli import checks, derive, fieldcheck, sources
 from ftcli.compose import Composed, Request, compose
 from ftcli.errors import ConfigError
 from ftcli.methods import Method, get_method
 from ftcli.peft_methods import PEFT_METHODS
 from ftcli.settings import GROUPS, OWN_GROUPS
-from ftcli.shapes import Shape
+from ftcli.shapes import Shape, num_parameters
 from ftcli.sources import BUILTIN
 from ftcli.spec import RunSpec
 
@@ -32,14 +32,22 @@ def _absolute(path: str | None) -> str | None:
     return str(Path(path).expanduser().resolve()) if path is not None and path != BUILTIN else path
 
 
+def _located(tree: dict[str, Any]) -> dict[str, Any]:
+    """The tree with local paths made absolute and a run's name replaced by the run that it means today."""
+    data, model = dict(tree["data"]), dict(tree["model"])
+    data.update({key: _absolute(data[key]) for key in ("path", "eval_path") if data.get(key)})
+    name = model.get("name_or_path")
+    source = sources.model_source(name) if name and name != BUILTIN else None
+    if source is not None and source.folder is not None:
+        model["name_or_path"] = str(source.folder)
+    return {**tree, "data": data, "model": model}
+
+
 def _own(composed: Composed, group: str) -> Any:
     values = dict(composed.tree[group])
-    if group == "data":
-        values["path"], values["eval_path"] = _absolute(values.get("path")), _absolute(values.get("eval_path"))
     if group == "model" and not _shape_still_fits(composed):
         values["shape"] = None
     return OWN_GROUPS[group](**values)
-
 
 
 def build(composed: Composed) -> RunSpec:
@@ -68,6 +76,7 @@ def build(composed: Composed) -> RunSpec:
 
 def _resolve(composed: Composed, method: Method) -> tuple[RunSpec, Shape | None]:
     notes = derive.Notes()
+    composed = replace(composed, tree=_located(composed.tree))
     peft = PEFT_METHODS.get(composed.choices["peft"])
     hardware = _own(composed, "hardware")
     launch = derive.launch_plan(hardware, notes)
@@ -75,8 +84,9 @@ def _resolve(composed: Composed, method: Method) -> tuple[RunSpec, Shape | None]
     shape = derive.model_shape(model)
     data = derive.derive_data(_own(composed, "data"), method, shape, notes)
     train = derive.derive_train(composed.tree["train"], method, peft is not None, data, launch, notes)
-    builtin = data.path == BUILTIN and data.eval_path is None
-    run = derive.derive_run(_own(composed, "run"), method.name, composed.choices["model"], model.name_or_path, builtin, notes)
+    size = num_parameters(shape) if shape else None
+    cheap = derive.has_validation(data, method) and size is not None and size <= derive.CHEAP_TO_SCORE_PARAMETERS
+    run = derive.derive_run(_own(composed, "run"), method.name, composed.choices["model"], model.name_or_path, cheap, notes)
     spec = RunSpec(
         choices=composed.choices,
         seed=composed.tree["seed"],

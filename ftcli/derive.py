@@ -12,9 +12,10 @@ from ftcli.methods import Method
 from ftcli.recipes.strict import load
 from ftcli.settings import DataSettings, HardwareSettings, ModelSettings, RunSettings
 from ftcli.shapes import Shape, shape_from_folder
-from ftcli.spec import LaunchPlan, Note
+from ftcli.spec import LaunchPlan, Note, RunSpec
 
-BUILTIN_SCORE_ROWS = 256
+SCORE_ROWS = 256
+CHEAP_TO_SCORE_PARAMETERS = 10_000_000
 
 
 @dataclass
@@ -139,15 +140,22 @@ def _slug(text: str) -> str:
     return re.sub(r"[^\w.-]+", "-", text).strip("-.") or "run"
 
 
-def derive_run(run: RunSettings, method: str, model: str, model_path: str, builtin_data: bool, notes: Notes) -> RunSettings:
+def _model_word(path: str) -> str:
+    """A word for a model given by path: the name of the run it came from, else its last part."""
+    run = rundir.find_run(path)
+    return str(RunSpec.load(run / rundir.SPEC).run.name) if run else Path(path).name
+
+
+def derive_run(run: RunSettings, method: str, model: str, model_path: str, cheap_to_score: bool, notes: Notes) -> RunSettings:
     """Resolve name, directory and the number of rows scored."""
     if run.name is None:
-        last = Path(model_path).name if model == "tiny" and model_path != sources.BUILTIN else model
+        last = _model_word(model_path) if model == "tiny" and model_path != sources.BUILTIN else model
         run = replace(run, name=notes.add("run.name", _slug(f"{method}-{last}"), "METHOD-MODEL"))
     if run.dir is None:
         directory = str(rundir.new_run_dir(str(run.name)))
         run = replace(run, dir=notes.add("run.dir", directory, "runs/NAME/TIME"))
     if run.score_rows is None:
-        why = "the built-in model is scored in seconds" if builtin_data else "ftcli eval RUN scores when asked"
-        run = replace(run, score_rows=notes.add("run.score_rows", BUILTIN_SCORE_ROWS if builtin_data else 0, why))
+        why = "a model this small is scored in seconds" if cheap_to_score else "ftcli eval RUN scores when asked"
+        rows = SCORE_ROWS if cheap_to_score else 0
+        run = replace(run, score_rows=notes.add("run.score_rows", rows, why))
     return run

@@ -124,8 +124,8 @@ def unknown(composed: Composed, group: str, key: str, method: Method, fields: Ma
     for other in ("train", "method", "data", "model", "run"):
         if other != group and key in settable(other, group_fields(other, method, None)):
             return Problem(where, f"{name} is not a knob of {group}", f"did you mean {other}.{key}?")
-    fix = suggest(key, settable(group, fields), f"{group}.") + f"  (ftcli show {group} lists them)"
     owner = f"{group}={composed.choices[group]}" if group in composed.choices else group
+    fix = suggest(key, settable(group, fields), f"{group}.") + f"  (ftcli show {group} {owner} lists them)"
     return Problem(where, f"{name} is not a knob of {owner}", fix)
 
 

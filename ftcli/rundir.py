@@ -25,6 +25,8 @@ CHECKPOINTS = "checkpoints"
 MODEL = "model"
 RESULT = "result.json"
 LOCK = ".lock"
+EXIT_CODE = ".exit_code"
+"""The exit code of the worker that failed first, where a launcher returns 1 for every cause."""
 
 ROOT = Path("runs")
 

@@ -83,7 +83,7 @@ class RunSettings:
     name: str | None = None
     """Name of the run; null is METHOD-MODEL."""
     score_rows: int | None = None
-    """Held-out rows scored before and after training; null is 256 for the built-in data and 0 otherwise."""
+    """Held-out rows scored before and after training; null is 256 for models below 10M parameters, else 0."""
     early_stopping_patience: int | None = None
     """Evaluations without improvement after which the run stops; needs train.load_best_model_at_end."""
 

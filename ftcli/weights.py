@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 FLOAT_TYPES = frozenset({"F64", "F32", "F16", "BF16"})
 # The format's own limit; a longer header is a damaged file.
@@ -35,7 +36,7 @@ def stored_parameters(folder: Path) -> int | None:
     return total if files else None
 
 
-def _header(file: Path) -> dict[str, dict] | None:
+def _header(file: Path) -> dict[str, Any] | None:
     try:
         with file.open("rb") as stream:
             length = int.from_bytes(stream.read(8), "little")

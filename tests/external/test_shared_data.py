@@ -59,10 +59,7 @@ def test_tool_calls_keep_their_functions_and_arguments():
     path = FOLDER / "glaive_toolcall_en_demo.json"
     converted = [convert(FORMATS["sharegpt"], row) for row in read_rows(path)]
     called = [
-        call["function"]
-        for example in converted
-        for turn in example["messages"]
-        for call in turn.get("tool_calls", [])
+        call["function"] for example in converted for turn in example["messages"] for call in turn.get("tool_calls", [])
     ]
     told = [
         json.loads(turn["value"])

@@ -1,0 +1,86 @@
+"""Flags that commands share. Overrides stay text; compose reads them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from ftcli.compose import Request
+from ftcli.errors import ConfigError, Problem
+
+GRANTS = {
+    "--allow-path": "let the recipe name paths outside its own folder",
+    "--trust-remote-code": "let the model, or an attention kernel, run code that it ships",
+    "--push-to-hub": "let the run upload to the hub",
+}
+
+# What Hydra users type and gets one line in place of an effect.
+NOT_HERE = {
+    "--config-name": "ftcli has one root configuration; write a recipe and choose it with recipe=FILE",
+    "--config-path": "add your own group files with --config-dir DIR",
+    "--package": "a recipe cannot move groups; --cfg job prints the whole configuration",
+    "--hydra-help": "see ftcli --help",
+    "--experimental-rerun": "ftcli train --from RUN reproduces a run",
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are Problems."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of printing usage and exiting."""
+        raise ConfigError(Problem(self.prog, message, f"{self.prog} --help"))
+
+
+def parser(command: str, description: str) -> Parser:
+    """A parser for one command."""
+    return Parser(prog=f"ftcli {command}", description=description, allow_abbrev=False)
+
+
+def add_json(into: argparse.ArgumentParser) -> None:
+    """The flag of every command that answers with data."""
+    into.add_argument("--json", action="store_true", help="answer as JSON on stdout")
+
+
+def add_trust(into: argparse.ArgumentParser) -> None:
+    """The grant that commands which only load a model take."""
+    flag = "--trust-remote-code"
+    into.add_argument(flag, action="store_true", help=GRANTS[flag])
+
+
+def add_overrides(into: argparse.ArgumentParser) -> None:
+    """Overrides and the flags that go with them."""
+    into.add_argument("overrides", nargs="*", metavar="group=choice|key=value", help="recipe=NAME, method=dpo, seed=1, …")
+    into.add_argument("--config-dir", "-cd", action="append", default=[], type=Path, help="folder with group files of your own")
+    for flag, text in GRANTS.items():
+        into.add_argument(flag, action="store_true", help=text)
+    for flag in NOT_HERE:
+        into.add_argument(flag, nargs="?", const="", help=argparse.SUPPRESS)
+
+
+def parse(into: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:
+    """Parse with flags and overrides in any order.
+
+    Raises:
+        ConfigError: an unknown flag, or one of Hydra's that has no meaning here, with the reason.
+    """
+    options = into.parse_intermixed_args(list(argv))
+    for flag, reason in NOT_HERE.items():
+        if getattr(options, flag.strip("-").replace("-", "_"), None) is not None:
+            raise ConfigError(Problem(flag, "is not used by ftcli", reason))
+    for folder in getattr(options, "config_dir", []):
+        if not folder.is_dir():
+            raise ConfigError(Problem(f"--config-dir {folder}", "is not a folder", "name one that holds method/, model/, …"))
+    return options
+
+
+def request(options: argparse.Namespace) -> Request:
+    """The composition that parsed options ask for."""
+    granted = {flag for flag in GRANTS if getattr(options, flag.strip("-").replace("-", "_"))}
+    return Request(
+        overrides=tuple(options.overrides),
+        config_dirs=tuple(folder.resolve() for folder in options.config_dir),
+        grants=frozenset(granted),
+    )

@@ -1,0 +1,28 @@
+"""`ftcli chat MODEL`: talk to what was trained, with --base beside what it was trained from."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from ftcli.cli import arguments, say
+from ftcli.cli.generate import add_speaking, request
+from ftcli.worker_request import exit_code, started
+
+
+def run(argv: Sequence[str]) -> int:
+    """Pass lines of standard input to the model until they end."""
+    parser = arguments.parser("chat", __doc__ or "")
+    add_speaking(parser)
+    options = arguments.parse(parser, argv)
+    asked = request(options, "chat")
+    if sys.stdin.isatty():
+        say.note("loading … then one message a line; end with Ctrl-D")
+    # The worker reads the terminal itself, so that its line editing works as usual.
+    with started("chat", asked, stdin=sys.stdin, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        while piece := process.stdout.read(1):
+            sys.stdout.write(piece)
+            sys.stdout.flush()
+        return exit_code(process)

@@ -1,0 +1,23 @@
+"""`ftcli check`: every mistake in a recipe or command, at once, without running it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ftcli.build import spec_of
+from ftcli.cli import arguments, say
+from ftcli.errors import EXIT_DONE
+
+
+def run(argv: Sequence[str]) -> int:
+    """Compose and check; says so when nothing is wrong."""
+    parser = arguments.parser("check", __doc__ or "")
+    arguments.add_overrides(parser)
+    arguments.add_json(parser)
+    options = arguments.parse(parser, argv)
+    spec = spec_of(arguments.request(options))
+    if options.json:
+        say.data({"problems": [], "choices": dict(spec.choices)})
+    else:
+        print("no problems: " + " ".join(f"{group}={choice}" for group, choice in spec.choices.items()))
+    return EXIT_DONE

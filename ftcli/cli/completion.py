@@ -1,0 +1,49 @@
+"""`ftcli completion SHELL`: a completion script; `ftcli completion words …` answers it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ftcli import assets
+from ftcli.cli import COMMANDS
+from ftcli.cli.list import GROUPS
+from ftcli.errors import EXIT_DONE, ConfigError, Problem
+
+_BASH = """_ftcli() {
+  local IFS=$'\\n' word="${COMP_LINE:0:$COMP_POINT}"
+  COMPREPLY=($(ftcli completion words "$word"))
+  local last="${word##* }"
+  [[ "$last" == *=* ]] && COMPREPLY=("${COMPREPLY[@]#"${last%%=*}="}")
+  [[ "${COMPREPLY[0]}" == *= ]] && compopt -o nospace
+}
+complete -o default -F _ftcli ftcli
+"""
+_ZSH = """autoload -U +X bashcompinit && bashcompinit
+""" + _BASH
+_FISH = "complete -c ftcli -f -a '(ftcli completion words (commandline -cp))'\n"
+SCRIPTS = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}
+
+
+def candidates(line: str) -> list[str]:
+    """What may stand where the line ends: commands, then `group=` and `group=choice`, and keys of ours."""
+    words = line.split()
+    last = "" if not words or line.endswith(" ") else words.pop()
+    if words == ["ftcli"]:
+        return [name for name in COMMANDS if name.startswith(last)]
+    group, equals, start = last.partition("=")
+    if equals and (group in GROUPS or group == "recipe"):
+        names = assets.recipes() if group == "recipe" else assets.choices(group)
+        return [f"{group}={name}" for name in names if name.startswith(start)]
+    return [f"{name}=" for name in (*GROUPS, "recipe", "seed") if name.startswith(last)]
+
+
+def run(argv: Sequence[str]) -> int:
+    """Print a script, or the words that complete a line."""
+    shell = argv[0] if argv else "bash"
+    if shell == "words":
+        print("\n".join(candidates(argv[1] if len(argv) > 1 else "")))
+    elif shell in SCRIPTS:
+        print(SCRIPTS[shell], end="")
+    else:
+        raise ConfigError(Problem(f"ftcli completion {shell}", "is not a shell known here", "bash, zsh or fish"))
+    return EXIT_DONE

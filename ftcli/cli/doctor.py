@@ -1,0 +1,81 @@
+"""`ftcli doctor`: what this machine can do, and whether the installed libraries are of the tested versions."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from ftcli import __version__, hardware, sources
+from ftcli.cli import arguments, say
+from ftcli.errors import EXIT_DONE
+
+LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "datasets", "hydra-core", "omegaconf")
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def outside_ranges() -> list[str]:
+    """Requirements of ftcli that the installed packages do not meet."""
+    from packaging.requirements import Requirement
+
+    try:
+        wanted = metadata.requires("ftcli") or []
+    except metadata.PackageNotFoundError:
+        return []
+    found = []
+    for requirement in map(Requirement, wanted):
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        have = _version(requirement.name)
+        if have is None or not requirement.specifier.contains(have, prereleases=True):
+            found.append(f"{requirement} (installed: {have or 'nothing'})")
+    return found
+
+
+def examine() -> dict[str, Any]:
+    """Everything doctor says, as data."""
+    gpus = hardware.gpus()
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30 if hasattr(os, "sysconf") else None
+    return {
+        "ftcli": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cores": hardware.num_cores(),
+        "memory_gib": round(memory, 1) if memory else None,
+        "disk_free_gib": round(shutil.disk_usage(Path.cwd()).free / 2**30, 1),
+        "gpus": [{"name": g.name, "memory_gib": round(g.memory_gib, 1), "bfloat16": g.has_bfloat16} for g in gpus],
+        "libraries": {name: _version(name) for name in LIBRARIES},
+        "outside_ranges": outside_ranges(),
+        "hub_cache": str(sources.hub_cache()),
+        "hub_offline": os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0"),
+    }
+
+
+def run(argv: Sequence[str]) -> int:
+    """Print what was found."""
+    parser = arguments.parser("doctor", __doc__ or "")
+    arguments.add_json(parser)
+    options = arguments.parse(parser, argv)
+    found = examine()
+    if options.json:
+        say.data(found)
+        return EXIT_DONE
+    gpus = [f"{gpu['name']}, {gpu['memory_gib']} GiB" for gpu in found["gpus"]] or ["none: training runs on the CPU in float32"]
+    rows = [(key, str(found[key])) for key in ("ftcli", "python", "platform", "cores", "memory_gib", "disk_free_gib")]
+    rows += [("gpu", gpu) for gpu in gpus]
+    rows += [(name, version or "not installed") for name, version in found["libraries"].items()]
+    rows += [("hub cache", found["hub_cache"] + (" (offline)" if found["hub_offline"] else ""))]
+    say.table(rows)
+    for line in found["outside_ranges"]:
+        print(f"warning: ftcli needs {line}")
+    return EXIT_DONE

@@ -1,0 +1,51 @@
+"""`ftcli eval RUN`: held-out loss and the method's own score, before and after training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ftcli import rundir
+from ftcli.cli import arguments, say
+from ftcli.data.read import resolve_file
+from ftcli.errors import EXIT_DONE
+from ftcli.worker_request import WorkerFailed, answers
+
+
+def run(argv: Sequence[str]) -> int:
+    """Measure a finished run on its own held-out rows, or on those of a file."""
+    parser = arguments.parser("eval", __doc__ or "")
+    parser.add_argument("run", help="a run directory, or a run's name (its newest)")
+    parser.add_argument("--data", type=Path, help="held-out rows; the run's own without it")
+    parser.add_argument("--rows", type=int, help="at most so many rows")
+    arguments.add_trust(parser)
+    arguments.add_json(parser)
+    options = arguments.parse(parser, argv)
+    found = rundir.require_run(options.run, f"ftcli eval {options.run}")
+    file = str(resolve_file(options.data, f"--data {options.data}").resolve()) if options.data else None
+    request = {"run": str(found), "data": file, "rows": options.rows, "trust_remote_code": options.trust_remote_code}
+    try:
+        [measured] = answers("eval", request)
+    except WorkerFailed as failed:
+        return failed.code
+    if options.json:
+        say.data(measured)
+    else:
+        _print(measured)
+    return EXIT_DONE
+
+
+def _print(measured: Mapping[str, Any]) -> None:
+    before, after = measured["before"], measured["after"]
+    print(f"{measured['method']} on {measured['data']}, {measured['rows']} rows")
+    rows = [("", "before", "after"), ("held-out loss", f"{before['eval_loss']:.4f}", f"{after['eval_loss']:.4f}")]
+    for name in (after.get("score") or {}).keys() - {"name", "rows", "value"}:
+        rows.append((name, _number((before.get("score") or {}).get(name)), _number(after["score"][name])))
+    if score := after.get("score"):
+        rows.append((f"{score['name']} ({score['rows']} rows)", _number(before["score"]["value"]), _number(score["value"])))
+    say.table(rows)
+
+
+def _number(value: Any) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value)

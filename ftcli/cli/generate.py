@@ -1,0 +1,86 @@
+"""`ftcli generate MODEL`: answers to prompts from arguments, a file, or standard input."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ftcli import sources
+from ftcli.cli import arguments, say
+from ftcli.errors import EXIT_DONE, ConfigError, Problem
+from ftcli.worker_request import WorkerFailed, answers
+
+
+def add_speaking(parser: argparse.ArgumentParser) -> None:
+    """What generate and chat share: the model and how it samples."""
+    parser.add_argument("model", help="a run (directory or name), a model folder, builtin:tiny, or a cached hub id")
+    parser.add_argument("--base", action="store_true", help="also what the model said before it was trained")
+    parser.add_argument("--system", help="system message")
+    parser.add_argument("--max-new-tokens", type=int, default=256, help="longest answer (256)")
+    parser.add_argument("--temperature", type=float, default=0.0, help="0 takes the likeliest token each time (0)")
+    parser.add_argument("--top-p", type=float, default=1.0, help="share of probability sampled from (1.0)")
+    parser.add_argument("--seed", type=int, default=42, help="seed of the sampling (42)")
+    arguments.add_trust(parser)
+
+
+def request(options: argparse.Namespace, command: str) -> dict[str, Any]:
+    """The worker's request.
+
+    Raises:
+        ConfigError: no such model, or a sampling value out of range.
+    """
+    where = f"ftcli {command} {options.model}"
+    source = sources.model_source(options.model)
+    if source is None:
+        raise ConfigError(Problem(where, f"{options.model} holds no model", "name a finished run, a folder or a hub id"))
+    if source.hub_id is not None:
+        from ftcli.hub import require
+
+        require(source.hub_id, None, where)
+    limits = {"--max-new-tokens": (options.max_new_tokens, 1, 2**20), "--temperature": (options.temperature, 0, 100)}
+    for flag, (value, low, high) in {**limits, "--top-p": (options.top_p, 1e-6, 1)}.items():
+        if not low <= value <= high:
+            raise ConfigError(Problem(f"{flag} {value}", "is out of range", f"from {low} to {high}"))
+    names = ("model", "base", "system", "max_new_tokens", "temperature", "top_p", "seed", "trust_remote_code")
+    return {name: getattr(options, name) for name in names}
+
+
+def run(argv: Sequence[str]) -> int:
+    """Answer every prompt, a JSON line each with --json."""
+    parser = arguments.parser("generate", __doc__ or "")
+    add_speaking(parser)
+    parser.add_argument("prompts", nargs="*", help="prompts; without any, one a line from --file or stdin")
+    parser.add_argument("--file", type=Path, help="text file with one prompt a line")
+    arguments.add_json(parser)
+    options = arguments.parse(parser, argv)
+    asked = {**request(options, "generate"), "prompts": options.prompts or _lines(options.file)}
+    try:
+        for answer in answers("generate", asked):
+            if options.json:
+                say.line(answer)
+            else:
+                _print(answer)
+    except WorkerFailed as failed:
+        return failed.code
+    return EXIT_DONE
+
+
+def _lines(file: Path | None) -> list[str]:
+    try:
+        text = file.read_text(encoding="utf-8") if file else sys.stdin.read()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(Problem(f"--file {file}", f"cannot be read: {error}", "name a UTF-8 text file")) from None
+    prompts = [line for line in text.splitlines() if line.strip()]
+    if not prompts:
+        raise ConfigError(Problem("ftcli generate", "was given no prompt", "add one as an argument, --file or on stdin"))
+    return prompts
+
+
+def _print(answer: dict[str, Any]) -> None:
+    print(f"> {answer['prompt']}")
+    if "before" in answer:
+        print(f"before  {answer['before']}")
+    print(f"{'after   ' if 'before' in answer else ''}{answer['answer']}\n", flush=True)

@@ -1,0 +1,51 @@
+"""`ftcli list`: groups and their choices, recipes, data formats, one line each that says when to choose it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from ftcli import assets
+from ftcli.errors import EXIT_DONE, ConfigError, Problem
+
+# Spelled out, so that listing needs no import that takes time.
+GROUPS = ("method", "model", "data", "peft", "quantisation", "hardware", "train")
+KINDS = (*GROUPS, "recipe", "format")
+
+
+def _entries(kind: str) -> dict[str, str]:
+    if kind == "format":
+        from ftcli.data.formats import FORMATS
+
+        return {name: form.doc.strip().splitlines()[0] for name, form in FORMATS.items()}
+    paths = assets.recipes() if kind == "recipe" else assets.choices(kind)
+    return {name: assets.first_comment(path).split("   ftcli ")[0] for name, path in paths.items()}
+
+
+def run(argv: Sequence[str]) -> int:
+    """List what was asked for, or everything but models at once."""
+    words = [word for word in argv if not word.startswith("-")]
+    flags = [word for word in argv if word.startswith("-")]
+    if "-h" in flags or "--help" in flags:
+        print(f"usage: ftcli list [{'|'.join(KINDS)}] [--json]\n{__doc__}")
+        return EXIT_DONE
+    if unknown := [flag for flag in flags if flag != "--json"]:
+        raise ConfigError(Problem(unknown[0], "is not a flag of list", "ftcli list [GROUP] [--json]"))
+    for word in words:
+        if word not in KINDS:
+            from ftcli.names import suggest
+
+            raise ConfigError(Problem(f"ftcli list {word}", f"{word} is not a group", suggest(word, KINDS, "ftcli list ")))
+    found = {kind: _entries(kind) for kind in words or KINDS}
+    if "--json" in flags:
+        import json
+
+        json.dump(found, sys.stdout, indent=2, ensure_ascii=False)
+        print()
+        return EXIT_DONE
+    for kind, entries in found.items():
+        print(kind)
+        width = max(map(len, entries), default=0)
+        for name, line in entries.items():
+            print(f"  {name:<{width}}  {line}")
+    return EXIT_DONE

@@ -1,0 +1,58 @@
+"""`ftcli plan`: what a run will be, before anything is loaded."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from ftcli.build import spec_of
+from ftcli.cli import arguments, say
+from ftcli.errors import EXIT_DONE
+from ftcli.plan import Plan, plan
+from ftcli.spec import RunSpec
+
+
+def run(argv: Sequence[str]) -> int:
+    """Plan and print."""
+    parser = arguments.parser("plan", __doc__ or "")
+    arguments.add_overrides(parser)
+    arguments.add_json(parser)
+    options = arguments.parse(parser, argv)
+    spec = spec_of(arguments.request(options))
+    show(spec, plan(spec), as_json=options.json)
+    return EXIT_DONE
+
+
+def show(spec: RunSpec, outlook: Plan, *, as_json: bool) -> None:
+    """Print a plan, with every derived value and where it came from."""
+    if as_json:
+        say.data({"choices": dict(spec.choices), **dataclasses.asdict(outlook)})
+        return
+    print(headline(spec, outlook))
+    about = "" if outlook.tokens_exact else "about "
+    kept = f"{outlook.rows_kept} of {outlook.rows}" if outlook.rows_kept != outlook.rows else str(outlook.rows)
+    share = f" ({outlook.trainable / outlook.parameters:.2%})" if outlook.trainable and outlook.parameters else ""
+    say.table(
+        [
+            ("trainer", outlook.trainer),
+            ("device", f"{outlook.num_processes} × {outlook.device}"),
+            ("rows", kept),
+            ("batch", f"{outlook.global_batch} rows a step"),
+            ("steps", str(outlook.steps)),
+            ("tokens", f"{about}{say.count(outlook.tokens_per_epoch)} an epoch{'' if outlook.tokens_exact else ' (estimate)'}"),
+            ("parameters", f"{say.count(outlook.parameters)}, trains {say.count(outlook.trainable)}{share}"),
+        ]
+    )
+    if outlook.memory:
+        named = [f"{part} {value:.2f}" for part, value in outlook.memory.parts().items() if value >= 0.005]
+        say.table([("memory", f"{outlook.memory.total_gib:.2f} GiB a process (estimate): {', '.join(named)}")])
+    if outlook.notes:
+        print("derived")
+        say.table([(str(note["key"]), str(note["value"]), str(note["why"])) for note in outlook.notes])
+    for warning in outlook.warnings:
+        print(f"warning: {warning}")
+
+
+def headline(spec: RunSpec, outlook: Plan) -> str:
+    """One line that names the run."""
+    return f"{spec.choices['method']} of {outlook.model} on {spec.data.path}, peft={spec.peft['name']}"

@@ -1,0 +1,33 @@
+"""`ftcli recipe`: list the shipped recipes, or print one to start your own from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ftcli import assets
+from ftcli.cli import arguments
+from ftcli.cli.list import run as list_run
+from ftcli.errors import EXIT_DONE
+from ftcli.recipes.load import find, read
+
+
+def run(argv: Sequence[str]) -> int:
+    """`recipe` lists, `recipe show NAME` prints, `recipe check FILE` reads it through every guard."""
+    parser = arguments.parser("recipe", __doc__ or "")
+    parser.add_argument("action", nargs="?", choices=("list", "show", "check"), default="list")
+    parser.add_argument("name", nargs="?", help="a shipped recipe, or a YAML file")
+    parser.add_argument("--allow-path", action="store_true", help=arguments.GRANTS["--allow-path"])
+    arguments.add_json(parser)
+    options = arguments.parse(parser, argv)
+    if options.action == "list":
+        return list_run(["recipe", *(["--json"] if options.json else [])])
+    if options.name is None:
+        parser.error(f"recipe {options.action} needs a name or file; there are {', '.join(assets.recipes())}")
+    path = find(options.name, f"ftcli recipe {options.action} {options.name}")
+    recipe = read(path, allow_path=options.allow_path)
+    if options.action == "show":
+        print(path.read_text(encoding="utf-8"), end="")
+    else:
+        print(f"{path.name} is a plain recipe; ftcli check recipe={options.name} checks its values")
+    del recipe
+    return EXIT_DONE

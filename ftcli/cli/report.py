@@ -1,0 +1,66 @@
+"""`ftcli report RUN`: what a run did, from its directory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ftcli import rundir
+from ftcli.cli import arguments, say
+from ftcli.errors import EXIT_DONE, ConfigError, Problem
+
+
+def run(argv: Sequence[str]) -> int:
+    """Print the result of a finished run."""
+    parser = arguments.parser("report", __doc__ or "")
+    parser.add_argument("run", help="a run directory, or a run's name (its newest)")
+    arguments.add_json(parser)
+    options = arguments.parse(parser, argv)
+    found = rundir.require_run(options.run, f"ftcli report {options.run}")
+    result = rundir.read_result(found)
+    if result is None:
+        fix = f"go on with ftcli train --resume {found}"
+        raise ConfigError(Problem(str(found), "is not finished: it has no result.json", fix))
+    if options.json:
+        say.data(result)
+    else:
+        summary(found, result)
+    return EXIT_DONE
+
+
+def _change(pair: Mapping[str, Any] | None, form: str) -> str | None:
+    if not pair or pair.get("after") is None:
+        return None
+    before, after = pair.get("before"), pair["after"]
+    return f"{after:{form}}" if before is None else f"{before:{form}} → {after:{form}}"
+
+
+def summary(run: Path, result: Mapping[str, Any]) -> None:
+    """A finished run on one screen: what was trained, loss and score before and after, and where the model is."""
+    score = result.get("score") or {}
+    scored = _change(score, ".1%")
+    rows: list[tuple[str, str | None]] = [
+        ("trained", f"{result['method']} of {result['model']}, peft={result['peft']}"),
+        ("steps", f"{result['steps']} in {say.duration(float(result['seconds']))}, {say.count(result.get('tokens_trained'))} tokens"),
+        ("loss", _change({"before": result.get("loss_first"), "after": result.get("loss_last")}, ".4f")),
+        ("held-out loss", _change(result.get("eval_loss"), ".4f")),
+        ("held-out score", f"{scored}  {score.get('name')} over {score.get('rows')} rows" if scored else None),
+        ("model", _relative(run / rundir.MODEL)),
+    ]
+    say.table([(name, text) for name, text in rows if text is not None])
+
+
+def _relative(path: Path) -> str:
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def next_commands(run: Path, result: Mapping[str, Any]) -> list[str]:
+    """The three commands worth typing next."""
+    name = _relative(run)
+    follow = "dpo" if result.get("method") != "dpo" else "sft"
+    return [
+        f"ftcli chat {name} --base",
+        f"ftcli eval {name}",
+        f"ftcli train method={follow} model.name_or_path={name}",
+    ]

@@ -1,0 +1,86 @@
+"""`ftcli show`: the composed configuration with its derived values, or the knobs of a group."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ftcli import fieldcheck
+from ftcli.build import spec_of
+from ftcli.cli import arguments, say
+from ftcli.errors import EXIT_DONE, ConfigError, Problem
+from ftcli.methods import get_method
+from ftcli.peft_methods import PEFT_METHODS
+from ftcli.settings import GROUPS
+from ftcli.spec import RunSpec
+
+
+def run(argv: Sequence[str]) -> int:
+    """Print the configuration, or one group's knobs when a bare group name is given."""
+    parser = arguments.parser("show", __doc__ or "")
+    arguments.add_overrides(parser)
+    arguments.add_json(parser)
+    options = arguments.parse(parser, argv)
+    bare = [word for word in options.overrides if word in (*GROUPS, "run")]
+    options.overrides = [word for word in options.overrides if word not in bare]
+    spec = spec_of(arguments.request(options))
+    for group in bare:
+        knobs(spec, group, as_json=options.json)
+    if not bare:
+        configuration(spec, as_json=options.json)
+    return EXIT_DONE
+
+
+def _resolved(spec: RunSpec) -> dict[str, Any]:
+    import dataclasses
+
+    groups = {group: getattr(spec, group) for group in (*GROUPS, "run")}
+    plain = {
+        group: dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else dict(value)
+        for group, value in groups.items()
+    }
+    return {**plain, "seed": spec.seed}
+
+
+def configuration(spec: RunSpec, *, as_json: bool) -> None:
+    """The resolved configuration as YAML, the derived values marked."""
+    resolved = _resolved(spec)
+    if as_json:
+        notes = [{"key": note.key, "value": note.value, "why": note.why} for note in spec.notes]
+        say.data({"choices": dict(spec.choices), "config": resolved, "derived": notes})
+        return
+    import yaml
+
+    print("# " + " ".join(f"{group}={choice}" for group, choice in spec.choices.items()))
+    print(yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True, width=120), end="")
+    if spec.notes:
+        print("# derived:")
+        for note in spec.notes:
+            print(f"#   {note.key}: {note.value}  ({note.why})")
+
+
+def knobs(spec: RunSpec, group: str, *, as_json: bool) -> None:
+    """Every field that a group takes under the chosen method and adapter.
+
+    Raises:
+        ConfigError: the group has none, as peft=none.
+    """
+    method, peft = get_method(spec.choices["method"]), PEFT_METHODS.get(spec.choices["peft"])
+    fields = fieldcheck.group_fields(group, method, peft)
+    if not fields:
+        what = f"{group}={spec.choices.get(group)} has no knobs"
+        raise ConfigError(Problem(f"ftcli show {group}", what, "choose another, as ftcli show peft peft=lora"))
+    current = _resolved(spec)[group]
+    rows = [(name, fields[name], current.get(name)) for name in sorted(fieldcheck.settable(group, fields))]
+    if as_json:
+        entries = [
+            {"name": f"{group}.{name}", "type": field.type_text, "default": field.default, "value": value, "help": field.help}
+            for name, field, value in rows
+        ]
+        say.data({"knobs": entries})
+        return
+    for name, field, value in rows:
+        shown = f"= {value}" if name in current else f"(default {field.default})" if field.default else ""
+        print(f"{group}.{name}: {field.type_text} {shown}".rstrip())
+        if field.help:
+            print(f"    {' '.join(field.help.split())}")

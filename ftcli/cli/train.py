@@ -1,0 +1,177 @@
+"""`ftcli train`: compose, check, plan, launch, and say what came of it."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ftcli import hardware, rundir, sources
+from ftcli.build import spec_of
+from ftcli.cli import arguments, say
+from ftcli.errors import EXIT_DONE, EXIT_INTERRUPTED, ConfigError, Problem
+from ftcli.overrides import expand, parse
+from ftcli.spec import RunSpec
+
+
+def run(argv: Sequence[str]) -> int:
+    """Train once, or once a job under -m."""
+    options = _parse(argv)
+    if options.cfg is not None:
+        return _cfg(options)
+    if options.info is not None:
+        return _info(options)
+    if options.multirun:
+        return _sweep(options)
+    if options.resume:
+        return _resume(options, argv)
+    if options.source:
+        from ftcli.resume import spec_from
+
+        spec = spec_from(rundir.require_run(options.source, f"--from {options.source}"), arguments.request(options))
+    else:
+        spec = spec_of(arguments.request(options))
+    return _start(spec, options, argv)
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = arguments.parser("train", __doc__ or "")
+    arguments.add_overrides(parser)
+    arguments.add_json(parser)
+    parser.add_argument("--dry-run", action="store_true", help="plan and check, but start nothing")
+    parser.add_argument("--resume", metavar="RUN", help="go on with an interrupted run from its newest valid checkpoint")
+    parser.add_argument("--from", dest="source", metavar="RUN", help="a new run like RUN, with overrides over its configuration")
+    parser.add_argument("-m", "--multirun", action="store_true", help="one job a combination of comma-separated values")
+    parser.add_argument("--cfg", "-c", choices=("job", "hydra", "all"), help="print the composed configuration and stop")
+    parser.add_argument("--info", "-i", nargs="?", const="all", help="print where the configuration comes from and stop")
+    parser.add_argument("--resolve", action="store_true", help="accepted beside --cfg, which always resolves")
+    options = arguments.parse(parser, argv)
+    if options.info is not None and "=" in options.info:  # argparse took the next override for its value
+        options.overrides.append(options.info)
+    both = [flag for flag, given in (("--resume", options.resume), ("--from", options.source), ("-m", options.multirun)) if given]
+    if len(both) > 1:
+        raise ConfigError(Problem(" ".join(both), "exclude each other", "keep one of them"))
+    return options
+
+
+def _cfg(options: argparse.Namespace) -> int:
+    from ftcli.cli.show import configuration
+
+    if options.cfg != "job":
+        what = "ftcli composes with Hydra but does not run under it, so there is no hydra node"
+        raise ConfigError(Problem(f"--cfg {options.cfg}", what, "--cfg job prints everything a run is made of"))
+    configuration(spec_of(arguments.request(options)), as_json=options.json)
+    return EXIT_DONE
+
+
+def _info(options: argparse.Namespace) -> int:
+    from ftcli import assets
+    from ftcli.compose import compose
+
+    composed = compose(arguments.request(options))
+    print("searched for groups")
+    say.table([(str(folder),) for folder in (*options.config_dir, assets.CONFIGS)])
+    print("choices")
+    say.table([(group, choice, composed.where(group) or "default") for group, choice in composed.choices.items()])
+    written = [(".".join(path), origin.where) for path, origin in composed.origins.items() if origin.by != "group" and origin.where]
+    if written:
+        print("set by recipe or command line")
+        say.table(written)
+    return EXIT_DONE
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    """Each job is a process of its own: a failing one ends none of the others."""
+    jobs, flags = expand(options.overrides), []
+    for folder in options.config_dir:
+        flags += ["--config-dir", str(folder)]
+    flags += [flag for flag in arguments.GRANTS if getattr(options, flag.strip("-").replace("-", "_"))]
+    flags += ["--dry-run"] if options.dry_run else []
+    codes = []
+    for number, job in enumerate(jobs):
+        words = [f"run.dir={parse(word).value}/{number}" if word.startswith("run.dir=") else word for word in job]
+        say.note(f"job {number + 1} of {len(jobs)}: {' '.join(words)}")
+        codes.append(subprocess.run([sys.executable, "-m", "ftcli", "train", *words, *flags], check=False).returncode)
+        if codes[-1] in (EXIT_INTERRUPTED, 130):
+            break
+    say.note(f"{codes.count(0)} of {len(jobs)} jobs done" + "".join(f"\n  job {i + 1}: exit {c}" for i, c in enumerate(codes) if c))
+    return next((code for code in codes if code), EXIT_DONE)
+
+
+def _require_here(spec: RunSpec) -> None:
+    """What planning does not need but training does: the GPU asked for, and the model's files."""
+    if spec.launch.device == "cuda" and not hardware.gpus():
+        fix = "use hardware=cpu or hardware=auto; ftcli doctor shows what is here"
+        raise ConfigError(Problem(f"hardware={spec.choices['hardware']}", "this machine has no GPU that NVML can see", fix))
+    if spec.launch.device == "cuda" and spec.launch.num_processes > len(hardware.gpus()):
+        what = f"{spec.launch.num_processes} processes for {len(hardware.gpus())} GPUs"
+        raise ConfigError(Problem("hardware.num_processes", what, f"use at most {len(hardware.gpus())}"))
+    source = sources.model_source(spec.model.name_or_path)
+    bottom = sources.foundation(source) if source else None
+    if bottom is not None and bottom.hub_id is not None:
+        from ftcli.hub import require
+
+        require(bottom.hub_id, spec.model.revision, f"model.name_or_path={bottom.hub_id}")
+
+
+def _start(spec: RunSpec, options: argparse.Namespace, argv: Sequence[str]) -> int:
+    if options.dry_run:
+        from ftcli.cli.plan import show
+        from ftcli.plan import plan
+
+        show(spec, plan(spec), as_json=options.json)
+        return EXIT_DONE
+    _require_here(spec)
+    from ftcli.launch import prepare
+
+    directory = prepare(spec, ["train", *argv])
+    _announce(spec, directory)
+    return _finish(spec, directory, None, options.json)
+
+
+def _announce(spec: RunSpec, directory: Path) -> None:
+    say.note(f"run {directory}")
+    for item in spec.notes:
+        if item.key.startswith(("train.", "data.", "model.", "hardware.type")):
+            say.note(f"  {item.key} = {item.value}  ({item.why})")
+
+
+def _resume(options: argparse.Namespace, argv: Sequence[str]) -> int:
+    from ftcli.launch import newest_checkpoint
+    from ftcli.resume import resumed_spec
+
+    directory = rundir.require_run(options.resume, f"--resume {options.resume}")
+    spec = resumed_spec(directory, options.overrides)
+    _require_here(spec)
+    if rundir.read_result(directory) is not None and not options.overrides:
+        say.note(f"{directory} is finished; to train further give train.max_steps or train.num_train_epochs")
+        return _report(directory, options.json)
+    checkpoint = newest_checkpoint(directory, spec, say.note)
+    say.note(f"going on with {directory} from " + (checkpoint.name if checkpoint else "the start: no checkpoint was written yet"))
+    rundir.write_atomically(directory / rundir.SPEC, spec.to_json())
+    return _finish(spec, directory, checkpoint, options.json)
+
+
+def _finish(spec: RunSpec, directory: Path, checkpoint: Path | None, as_json: bool) -> int:
+    from ftcli.launch import run_worker
+
+    (directory / rundir.RESULT).unlink(missing_ok=True)
+    code = run_worker(directory, spec.launch, checkpoint, say.note)
+    return _report(directory, as_json) if code == EXIT_DONE else code
+
+
+def _report(directory: Path, as_json: bool) -> int:
+    from ftcli.cli.report import next_commands, summary
+
+    result = rundir.read_result(directory)
+    assert result is not None  # the worker writes it before it answers 0
+    if as_json:
+        say.data(result)
+        return EXIT_DONE
+    summary(directory, result)
+    print("next")
+    for command in next_commands(directory, result):
+        print(f"  {command}")
+    return EXIT_DONE

@@ -1,0 +1,51 @@
+"""Whether a hub model can be had, found out before the heavy imports: cached, reachable, or why not."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ftcli import sources
+from ftcli.errors import ConfigError, Problem
+
+_WEIGHTS = ("*.safetensors", "*.bin")
+
+
+def is_cached(hub_id: str, revision: str | None) -> bool:
+    """Whether configuration and weights of a hub model are in the local cache."""
+    snapshot: Path | None = sources.cached_snapshot(hub_id, revision)
+    return snapshot is not None and any(next(snapshot.glob(pattern), None) for pattern in _WEIGHTS)
+
+
+def require(hub_id: str, revision: str | None, where: str) -> None:
+    """Make sure that a hub model can be loaded.
+
+    Raises:
+        ConfigError: neither cached nor reachable, gated, or unknown to the hub; with the remedy.
+    """
+    if is_cached(hub_id, revision):
+        return
+    here = f"{hub_id} is not in the local cache"
+    bring = "download it where there is a network (hf download) and copy the cache, or set model.name_or_path=/a/folder"
+    if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
+        raise ConfigError(Problem(where, f"{here}, and HF_HUB_OFFLINE forbids the network", bring))
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+
+    try:
+        HfApi().model_info(hub_id, revision=revision, timeout=10)
+        HfApi().auth_check(hub_id)
+    except GatedRepoError:
+        fix = "accept the terms on the model's page and log in with `hf auth login`"
+        raise ConfigError(Problem(where, f"{hub_id} is gated and this account has no access to it", fix)) from None
+    except RevisionNotFoundError:
+        raise ConfigError(Problem(where, f"{hub_id} has no revision {revision}", "name a branch, tag or commit")) from None
+    except RepositoryNotFoundError:
+        fix = "check the spelling, or log in with `hf auth login` if it is private"
+        raise ConfigError(Problem(where, f"the hub knows no model {hub_id}", fix)) from None
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        raise ConfigError(Problem(where, f"{here}, and the hub cannot be reached ({type(error).__name__})", bring)) from None
+    except Exception as error:  # the http library's own errors share no public base class
+        if not type(error).__module__.startswith(("httpx", "httpcore", "requests")):
+            raise
+        raise ConfigError(Problem(where, f"{here}, and the hub cannot be reached ({type(error).__name__})", bring)) from None

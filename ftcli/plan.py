@@ -1,0 +1,162 @@
+"""RunSpec → what the run will be: steps, tokens, parameters, memory, warnings. Touches nothing, needs no GPU."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ftcli import hardware, sources
+from ftcli.derive import model_shape
+from ftcli.lora import lora_parameters
+from ftcli.memory import MemoryEstimate, estimate, weight_bytes
+from ftcli.methods import Method, get_method
+from ftcli.shapes import Shape, num_parameters
+from ftcli.spec import RunSpec
+from ftcli.tokencount import TokenCount, count
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The outlook of one run. Counts that cannot be known without the model or its tokenizer are None."""
+
+    trainer: str
+    model: str
+    device: str
+    num_processes: int
+    global_batch: int
+    """Rows that make one optimiser step, over all processes and accumulation."""
+    rows: int
+    rows_kept: int
+    steps: int
+    tokens_per_epoch: int
+    tokens_exact: bool
+    parameters: int | None
+    trainable: int | None
+    memory: MemoryEstimate | None
+    warnings: tuple[str, ...]
+    notes: tuple[Mapping[str, Any], ...]
+
+
+def tokenizer_folder(spec: RunSpec) -> Path | None:
+    """The local folder with the model's tokenizer files, where there is one."""
+    source = sources.model_source(spec.model.name_or_path)
+    if source is None:
+        return None
+    if source.folder is not None:
+        return source.folder
+    return sources.cached_snapshot(str(source.hub_id), spec.model.revision)
+
+
+def trainable_parameters(spec: RunSpec, shape: Shape | None) -> int | None:
+    """Parameters that will train; None where the architecture is not known."""
+    if shape is None:
+        return None
+    if spec.peft["name"] == "none":
+        return num_parameters(shape)
+    fields = ("bias", "use_dora", "lora_bias", "exclude_modules", "layers_to_transform", "rank_pattern")
+    options = {name: spec.peft[name] for name in fields if spec.peft.get(name) is not None}
+    saved = spec.peft.get("modules_to_save") or ()
+    return lora_parameters(shape, int(spec.peft["r"]), spec.peft.get("target_modules"), modules_to_save=saved, **options)
+
+
+def global_batch(spec: RunSpec) -> int:
+    """Rows a step: per device × accumulation × processes."""
+    train = spec.train
+    return (
+        int(train.get("per_device_train_batch_size", 8))
+        * int(train.get("gradient_accumulation_steps", 1))
+        * spec.launch.num_processes
+    )
+
+
+def num_steps(spec: RunSpec, rows: int) -> int:
+    """Optimiser steps of the run, as the Trainer counts them; `rows` are those trained on in one epoch."""
+    limit = spec.train.get("max_steps")
+    if limit is not None:
+        return int(limit)
+    batches = math.ceil(rows / (int(spec.train.get("per_device_train_batch_size", 8)) * spec.launch.num_processes))
+    updates = max(1, math.ceil(batches / int(spec.train.get("gradient_accumulation_steps", 1))))
+    return math.ceil(float(spec.train.get("num_train_epochs", 3.0)) * updates)
+
+
+def _training_rows(spec: RunSpec, counted: TokenCount) -> int:
+    rows = counted.kept
+    if spec.method.get("packing") and counted.tokens:
+        rows = max(1, counted.tokens // int(spec.data.max_length_tokens or 1))
+    return rows - round(rows * spec.data.eval_share) if spec.data.eval_share else rows
+
+
+def _memory(spec: RunSpec, method: Method, shape: Shape | None, trainable: int | None, counted: TokenCount) -> MemoryEstimate | None:
+    if shape is None or trainable is None:
+        return None
+    adapter = spec.peft["name"] != "none"
+    limit = int(spec.data.max_length_tokens or 1)
+    # A sample's longest row says nothing of the rest, and packed blocks are always full.
+    length = counted.longest if counted.exact and not spec.method.get("packing") else limit
+    sides = 2 if method.task == "preference" else 1  # chosen and rejected go through in one batch
+    return estimate(
+        shape,
+        trainable_parameters=trainable,
+        adapter=adapter,
+        per_device_batch_size=int(spec.train.get("per_device_train_batch_size", 8)) * sides,
+        sequence_length=max(1, length),
+        weight_bytes=weight_bytes(shape, spec.model.dtype, spec.quantisation.type),
+        compute_bytes=4 if spec.launch.device == "cpu" else 2,
+        optim=str(spec.train.get("optim", "adamw_torch_fused")),
+        gradient_checkpointing=bool(spec.train.get("gradient_checkpointing")),
+        attn_implementation=spec.model.attn_implementation,
+        num_reference_models=1 if "reference" in method.roles and not adapter else 0,
+        num_processes=spec.launch.num_processes,
+        cuda=spec.launch.device == "cuda",
+    )
+
+
+def _warnings(spec: RunSpec, method: Method, counted: TokenCount, memory: MemoryEstimate | None) -> list[str]:
+    found = []
+    if counted.faulty:
+        found.append(f"{counted.faulty} rows cannot be used; training stops on the first of them")
+    if counted.kept < counted.rows - counted.faulty:
+        dropped = counted.rows - counted.faulty - counted.kept
+        found.append(f"{dropped} of {counted.rows} rows are longer than {spec.data.max_length_tokens} tokens and dropped")
+    if spec.data.path == sources.BUILTIN and spec.choices["model"] != "tiny":
+        found.append("data=tiny is the built-in demonstration set; name your own with data.path=FILE")
+    if spec.model.init == "random" and spec.peft["name"] != "none":
+        found.append("an adapter on random weights (model.init=random) has nothing to adapt")
+    if spec.run.score_rows and method.score == "none":
+        found.append(f"{method.name} has no score of its own; the held-out loss stands alone")
+    gpus = hardware.gpus()
+    if memory and gpus and spec.launch.device == "cuda" and memory.total_gib > min(g.memory_gib for g in gpus):
+        have = min(gpu.memory_gib for gpu in gpus)
+        found.append(f"the estimate of {memory.total_gib:.1f} GiB is above the GPU's {have:.1f} GiB")
+    return found
+
+
+def plan(spec: RunSpec) -> Plan:
+    """The outlook of a checked spec; reads the data files (a sample of those over 20 MB) but no weights.
+
+    Raises:
+        DataError: a data file holds nothing that can be read.
+    """
+    method, shape = get_method(spec.choices["method"]), model_shape(spec.model)
+    counted = count(sources.train_file(spec.data, method), spec.data, method, tokenizer_folder(spec))
+    trainable = trainable_parameters(spec, shape)
+    memory = _memory(spec, method, shape, trainable, counted)
+    return Plan(
+        trainer=method.trainer.rpartition(":")[2],
+        model=spec.model.name_or_path,
+        device=spec.launch.device,
+        num_processes=spec.launch.num_processes,
+        global_batch=global_batch(spec),
+        rows=counted.rows,
+        rows_kept=counted.kept,
+        steps=num_steps(spec, _training_rows(spec, counted)),
+        tokens_per_epoch=counted.tokens,
+        tokens_exact=counted.exact,
+        parameters=num_parameters(shape) if shape else None,
+        trainable=trainable,
+        memory=memory,
+        warnings=tuple(_warnings(spec, method, counted, memory)),
+        notes=tuple({"key": note.key, "value": note.value, "why": note.why} for note in spec.notes),
+    )

@@ -1,0 +1,85 @@
+"""python -m ftcli.worker train RUN_DIR [--resume CHECKPOINT] | eval REQUEST.json | generate REQUEST.json | chat REQUEST.json
+
+Started by the front half, which has checked what it asks for. Several processes of one run come here side by side.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from ftcli import rundir
+from ftcli.errors import EXIT_BUG, EXIT_DONE, FtcliError
+
+
+def main(arguments: list[str]) -> int:
+    """Carry out one request; returns the exit code."""
+    try:
+        _run(*arguments)
+        return EXIT_DONE
+    except FtcliError as error:
+        for problem in error.problems:
+            sys.stderr.write(f"{problem}\n")
+        return error.exit_code
+    except Exception:
+        traceback.print_exc()
+        return EXIT_BUG
+
+
+def _run(command: str, target: str, *rest: str) -> None:
+    from ftcli.worker.guard import die_with_parent
+
+    die_with_parent()
+    if command == "train":
+        from ftcli.worker.train import train
+
+        train(Path(target), Path(rest[1]) if rest[:1] == ("--resume",) else None)
+        return
+    request = json.loads(Path(target).read_text(encoding="utf-8"))
+    if command == "eval":
+        from ftcli.worker.evaluate import evaluate
+
+        _write(evaluate(request))
+    elif command == "generate":
+        from ftcli.worker.generate import generate
+
+        for line in generate(request):
+            _write(line)
+    elif command == "chat":
+        from ftcli.worker.generate import chat
+
+        chat(request, sys.stdin, _write_piece)
+    else:
+        raise ValueError(f"no such worker command: {command}")
+
+
+def _write(value: dict[str, Any]) -> None:
+    _write_piece(json.dumps(value, ensure_ascii=False) + "\n")
+
+
+def _write_piece(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def _leave(code: int, arguments: list[str]) -> None:
+    """Ends the process group's business, and tells the exit code where the launcher would swallow it."""
+    distributed = sys.modules.get("torch.distributed")
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if several and arguments[:1] == ["train"]:
+        # The first to fail is the cause; the launcher ends the others and returns 1 for every cause.
+        path = Path(arguments[1]) / rundir.EXIT_CODE
+        if code != EXIT_DONE and not path.exists():
+            rundir.write_atomically(path, f"{code}\n")
+    if several and code == EXIT_DONE and distributed is not None and distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    exit_code = main(sys.argv[1:])
+    _leave(exit_code, sys.argv[1:])
+    sys.exit(exit_code)

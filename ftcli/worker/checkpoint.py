@@ -1,0 +1,379 @@
+"""A Trainer whose checkpoints are whole or absent, and whose resumed run ends where the uninterrupted one would.
+
+Departs from the plain Trainer in these things, each found by resuming at every step and comparing bit for bit:
+- saves go to a staging folder that is sealed and renamed; nothing resumes without optimizer, scheduler and RNG state;
+- training_args.bin, which holds the hub token in clear text, is never written;
+- evaluation leaves the generators alone, so that its cadence may change on resume (dropout after an evaluation
+  therefore differs from a plain Trainer's);
+- a checkpoint of a finished or early-stopped run resumes to its end instead of training one step more;
+- callbacks get their counters back without being asked; logging, saving and evaluation keep the new cadence;
+- the save at an epoch's last step waits for the epoch's own evaluation, which a resume would not make up for;
+- a stop asked for inside an epoch does not count as the epoch's end.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from transformers import EarlyStoppingCallback, Trainer, TrainerState
+from transformers.trainer_callback import ExportableState
+
+from ftcli.checkpoints import (
+    TRAINER_STATE,
+    checkpoint_path,
+    needed_files,
+    newest_valid,
+    publish,
+    rotate,
+    seal,
+    set_aside_newer,
+    staging_path,
+    step_of,
+    sweep_staging,
+    verify,
+)
+from ftcli.errors import ConfigError, Problem
+from ftcli.worker.exact_state import (
+    RESUME_OLDER,
+    adapter_tensors,
+    host_rng,
+    load_renamed,
+    put_adapter_tensors,
+    put_optimizer_dtypes,
+    rng_untouched,
+    sampler_generator,
+    set_host_rng,
+    unloaded,
+)
+
+_ADAPTER, _REFERENCE = "adapter_exact.pt", "reference.pt"
+
+
+class SafeCheckpoints(Trainer):
+    """Mixin before a TRL trainer; `with_safe_checkpoints` puts it there.
+
+    Checkpoints lie under `args.output_dir`, which should be RUN/checkpoints.
+    """
+
+    _staging: Path | None = None
+    _resumed: Path | None = None
+    _epoch_start: dict[str, Any] | None = None
+    _sampler: torch.Generator | None = None
+    _step_seen = -1
+    _save_waits = False
+
+    # --- starting and resuming -------------------------------------------------------------------------------
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
+        """Train, from a sealed checkpoint if one is named; True takes the newest valid one.
+
+        Raises:
+            ConfigError: the checkpoint is damaged, lacks what a resume needs, or a setting forbids an exact resume.
+        """
+        root = Path(str(self.args.output_dir))
+        self._refuse_inexact(resuming=bool(resume_from_checkpoint))
+        self._resumed = self._checkpoint_to_resume(root, resume_from_checkpoint)
+        self._step_seen, self._save_waits, self._epoch_start = -1, False, None
+        if self.is_world_process_zero():
+            sweep_staging(root)
+            if self._resumed is not None and self._resumed.parent == root:
+                set_aside_newer(root, step_of(self._resumed) or 0)
+        self.accelerator.wait_for_everyone()
+        eval_on_start = self.args.eval_on_start
+        # That evaluation has been; a second one would count towards early stopping.
+        self.args.eval_on_start = eval_on_start and self._resumed is None
+        try:
+            return super().train(str(self._resumed) if self._resumed else None, *args, **kwargs)
+        finally:
+            self.args.eval_on_start = eval_on_start
+
+    def _refuse_inexact(self, resuming: bool) -> None:
+        problems = []
+        if resuming and self.args.ignore_data_skip:
+            what = "would show the resumed run rows that it has already seen"
+            problems.append(Problem("train.ignore_data_skip", what, "remove it"))
+        if self.args.push_to_hub and self.args.hub_strategy != "end":
+            what = f"{self.args.hub_strategy.value} would publish checkpoints while they are written"
+            problems.append(Problem("train.hub_strategy", what, "set it to end: only the finished model is pushed"))
+        if getattr(self.args, "sync_ref_model", False) and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            what = "moves a sharded reference that no checkpoint holds, so the run could not be resumed"
+            problems.append(Problem("method.sync_ref_model", what, "set it to false, or use one process or DDP"))
+        if problems:
+            raise ConfigError(*problems)
+
+    def _checkpoint_to_resume(self, root: Path, asked: str | bool | None) -> Path | None:
+        if not asked:
+            return None
+        if asked is True:
+            path, damaged = newest_valid(root, self.args.world_size)
+            if path is None:
+                told = "; ".join(str(one) for one in damaged) or "there is none"
+                raise ConfigError(Problem(str(root), f"no valid checkpoint: {told}", "start a new run with --from"))
+            return path
+        path = Path(asked)
+        # Digests were compared when the checkpoint was chosen; sizes and names cost nothing.
+        reasons = verify(path, needs=needed_files(self.args.world_size), digests=False)
+        if reasons:
+            raise ConfigError(*(Problem(str(path), reason, RESUME_OLDER) for reason in reasons))
+        return path
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Load the weights exactly: adapters tensor by tensor, renamed weights through transformers' own loader."""
+        if not self._put_adapter(Path(resume_from_checkpoint)):
+            self._unloaded: list[str] = []
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            self._load_rest(Path(resume_from_checkpoint))
+
+    def _load_best_model(self) -> None:
+        best = Path(str(self.state.best_model_checkpoint))
+        if not self._put_adapter(best):
+            self._unloaded = []
+            super()._load_best_model()
+            self._load_rest(best)
+
+    def _put_adapter(self, path: Path) -> bool:
+        file = path / _ADAPTER
+        if not file.is_file():
+            return False
+        put_adapter_tensors(self._plain_model(), torch.load(file, map_location="cpu", weights_only=True), path)
+        return True
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        # A warning is all that the plain Trainer has for weights that it did not find.
+        self._unloaded = unloaded(self._plain_model(), list(load_result.missing_keys))
+
+    def _load_rest(self, path: Path) -> None:
+        if self._unloaded:
+            load_renamed(self._plain_model(), path)
+
+    def _plain_model(self) -> Any:
+        return self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is None or self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            return
+        optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
+        put_optimizer_dtypes(optimizer, Path(checkpoint, "optimizer.pt"))
+        if getattr(self.args, "sync_ref_model", False):
+            saved = torch.load(Path(checkpoint, _REFERENCE), map_location="cpu", weights_only=True)
+            self.accelerator.unwrap_model(self._reference()).load_state_dict(saved)
+
+    def _reference(self) -> Any:
+        return cast(Any, self).ref_model
+
+    def _load_callback_state(self) -> None:
+        """Give callbacks their counters back in place; the plain Trainer does so only on demand, and reorders them."""
+        saved = self.state.stateful_callbacks
+        callbacks = [one for one in self.callback_handler.callbacks if isinstance(one, ExportableState)]
+        for name in {type(one).__name__ for one in callbacks} & saved.keys():
+            stored = saved[name] if isinstance(saved[name], list) else [saved[name]]
+            same = [one for one in callbacks if type(one).__name__ == name]
+            for callback, state in zip(same, stored, strict=False):
+                for attribute, value in state.get("attributes", {}).items():
+                    setattr(callback, attribute, value)
+        self.state.stateful_callbacks = TrainerState(stateful_callbacks=[*callbacks, self.control]).stateful_callbacks
+        self._find_best_again()
+
+    def _find_best_again(self) -> None:
+        """Name the best checkpoint under this run's folder, wherever the run lay when it was saved.
+
+        Raises:
+            ConfigError: the run is to end with its best checkpoint, and that is gone or damaged.
+        """
+        assert self._resumed is not None
+        saved = json.loads((self._resumed / TRAINER_STATE).read_text(encoding="utf-8"))["best_model_checkpoint"]
+        if saved is None:
+            return
+        best = self._resumed.parent / Path(saved).name
+        faults = verify(best, needs=(), digests=False)
+        if faults and self.args.load_best_model_at_end:
+            what = f"the best checkpoint, which the run is to end with, is damaged: {'; '.join(faults)}"
+            raise ConfigError(Problem(str(best), what, "resume from before it: remove the checkpoints after it"))
+        self.state.best_model_checkpoint = None if faults else str(best)
+
+    # --- the loop --------------------------------------------------------------------------------------------
+
+    def _run_epoch(self, **kwargs: Any) -> None:
+        """Enter an epoch as the uninterrupted run did, or leave at once where it had ended."""
+        if self._resumed is not None and kwargs["epoch"] == kwargs["epochs_trained"]:
+            # The checkpoint's cadence would win over the one that was asked for.
+            self.state.compute_steps(self.args, self.state.max_steps)
+            if self._has_ended():
+                self.control.should_training_stop = True
+                return
+            kept = torch.load(self._own_file(self._resumed), weights_only=True)
+            self._put_window(kept["window"])
+            if kwargs["steps_trained_in_current_epoch"] > 0:
+                self._put_epoch_start(kept["epoch_start"], kwargs["train_dataloader"])
+            else:
+                self._put_epoch_start(kept["now"], kwargs["train_dataloader"])
+        generator = sampler_generator(kwargs["train_dataloader"])
+        self._epoch_start = {**host_rng(), "sampler": generator.get_state() if generator else None}
+        self._sampler = generator
+        super()._run_epoch(**kwargs)
+
+    def _put_epoch_start(self, state: dict[str, Any], dataloader: Any) -> None:
+        """Let samplers draw the epoch's order again; the Trainer restores the step's own RNG after that."""
+        set_host_rng(state)
+        generator = sampler_generator(dataloader)
+        if generator is not None and state["sampler"] is not None:
+            generator.set_state(state["sampler"])
+
+    def _has_ended(self) -> bool:
+        """Whether nothing is left to train: all steps done, or stopped early."""
+        stopped = any(
+            one.early_stopping_patience_counter >= one.early_stopping_patience
+            for one in self.callback_handler.callbacks
+            if isinstance(one, EarlyStoppingCallback)
+        )
+        return stopped or self.state.global_step >= self.state.max_steps
+
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        at_epoch_end = self.state.global_step == self._step_seen
+        self._step_seen = self.state.global_step
+        whole = float(self.state.epoch or 0).is_integer()
+        control = self.control
+        if not at_epoch_end:
+            # What follows at once is the epoch's end, with an evaluation that a resume from here would miss.
+            if control.should_save and self.args.eval_strategy == "epoch" and (whole or self._has_ended()):
+                control.should_save, self._save_waits = False, True
+        elif self._save_waits:
+            control.should_save, self._save_waits = True, False
+        elif not whole and not self._has_ended() and not control.should_epoch_stop:
+            control.should_log = control.should_evaluate = control.should_save = False
+        super()._maybe_log_save_evaluate(*args, **kwargs)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Evaluate without moving any random generator."""
+        with rng_untouched():
+            return super().evaluate(*args, **kwargs)
+
+    # --- saving ----------------------------------------------------------------------------------------------
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self._staging) if self._staging else super()._get_output_dir(trial)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Write the step's checkpoint aside on all processes, then seal it on the first."""
+        root = Path(super()._get_output_dir(trial))
+        final = checkpoint_path(root, self.state.global_step)
+        staging = staging_path(root, self.state.global_step)
+        first = self.is_world_process_zero()
+        if first:
+            shutil.rmtree(staging, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+        for states in self.state.stateful_callbacks.values():
+            if isinstance(states, list):
+                # The Trainer appends to it at every save and reads the first ones back.
+                states.clear()
+        self._staging = staging
+        try:
+            super()._save_checkpoint(model, trial)
+            self._save_exact_state(staging / final.name)
+        finally:
+            self._staging = None
+        self._name_best(root)
+        self.accelerator.wait_for_everyone()
+        if first:
+            self.state.save_to_json(str(staging / final.name / TRAINER_STATE))
+            seal(staging / final.name, final)
+            shutil.rmtree(staging)
+            best = self.state.best_model_checkpoint
+            rotate(root, self.args.save_total_limit, Path(best) if best else None)
+        self.accelerator.wait_for_everyone()
+
+    def _name_best(self, root: Path) -> None:
+        """The Trainer has just seen the staging folder, or not seen the sealed one."""
+        step = self.state.best_global_step
+        if step and (step == self.state.global_step or checkpoint_path(root, step).is_dir()):
+            self.state.best_model_checkpoint = str(checkpoint_path(root, step))
+
+    def _save_exact_state(self, folder: Path) -> None:
+        """Write what the Trainer leaves out: a file of each process, the adapter as it is in memory, the reference."""
+        now = {**host_rng(), "sampler": self._sampler.get_state() if self._sampler else None}
+        torch.save({"epoch_start": self._epoch_start, "now": now, "window": self._window()}, self._own_file(folder))
+        if not self.args.should_save or self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            return
+        model = self._plain_model()
+        if hasattr(model, "peft_config"):
+            torch.save({name: tensor.detach() for name, tensor in adapter_tensors(model).items()}, folder / _ADAPTER)
+        if getattr(self.args, "sync_ref_model", False):
+            torch.save(self.accelerator.unwrap_model(self._reference()).state_dict(), folder / _REFERENCE)
+
+    def _own_file(self, folder: Path) -> Path:
+        return folder / f"process_state_{self.args.process_index}.pt"
+
+    def _window(self) -> dict[str, Any]:
+        """What the next log line will average over, so that a resumed run logs what the uninterrupted one did."""
+        gathered = {mode: dict(metrics) for mode, metrics in getattr(self, "_metrics", {}).items()}
+        return {
+            "loss": float(self._tr_loss),
+            "logged_step": self._globalstep_last_logged,
+            "metrics": gathered,
+            "tokens": getattr(self, "_total_train_tokens", None),
+        }
+
+    def _put_window(self, window: dict[str, Any]) -> None:
+        self._tr_loss += window["loss"]
+        # The mean loss that train() returns is that of this call's steps.
+        self._total_loss_scalar -= window["loss"]
+        self._globalstep_last_logged = window["logged_step"]
+        for mode, metrics in window["metrics"].items():
+            cast(Any, self)._metrics[mode].update(metrics)
+        if window["tokens"] is not None:
+            self._total_train_tokens = window["tokens"]
+
+    def _save(self, *args: Any, **kwargs: Any) -> None:
+        with _unpickled(self.args):
+            super()._save(*args, **kwargs)
+
+
+@contextmanager
+def _unpickled(arguments: Any) -> Iterator[None]:
+    """Keep torch.save from writing `arguments`: TrainingArguments hold the hub token in clear text."""
+    save = torch.save
+
+    def all_but_arguments(obj: Any, *args: Any, **kwargs: Any) -> None:
+        if obj is not arguments:
+            save(obj, *args, **kwargs)
+
+    torch.save = all_but_arguments
+    try:
+        yield
+    finally:
+        torch.save = save
+
+
+@cache
+def with_safe_checkpoints(trainer_class: type[Trainer]) -> type[Trainer]:
+    """The same trainer with safe checkpoints and exact resumes, under its own name."""
+    return cast(type[Trainer], type(trainer_class.__name__, (SafeCheckpoints, trainer_class), {}))
+
+
+def save_final(trainer: Trainer, path: Path) -> None:
+    """Write the trained model and its tokenizer to `path`, whole or not at all; every process must call this.
+
+    Raises:
+        ConfigError: the sharding in use gathers no weights to save.
+    """
+    staging = staging_path(path.parent, path.name)
+    if trainer.is_world_process_zero():
+        shutil.rmtree(staging, ignore_errors=True)
+    trainer.accelerator.wait_for_everyone()
+    with _unpickled(trainer.args):
+        trainer.save_model(str(staging), _internal_call=True)
+    trainer.accelerator.wait_for_everyone()
+    if trainer.is_world_process_zero():
+        if not any([*staging.glob("*.safetensors"), *staging.glob("*.bin")]):
+            what = "the trained weights stay sharded over the processes, so there is no model to save"
+            raise ConfigError(Problem(str(path), what, "use a hardware choice that gathers the full state dict"))
+        publish(staging, path)
+    trainer.accelerator.wait_for_everyone()

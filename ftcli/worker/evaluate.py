@@ -1,0 +1,113 @@
+"""Held-out loss and score of a finished run, before and after, on its own held-out rows or on others."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PrinterCallback
+
+from ftcli import rundir
+from ftcli.errors import ConfigError, Problem
+from ftcli.methods import Method, get_method
+from ftcli.settings import ModelSettings
+from ftcli.spec import RunSpec
+from ftcli.worker.arguments import training_config
+from ftcli.worker.dataset import Prepared, fitting, prepare
+from ftcli.worker.load import Loaded, set_threads, validates
+from ftcli.worker.measure import measure
+from ftcli.worker.model import load_model, load_tokenizer, position_limit
+from ftcli.worker.tokens import Encoder
+from ftcli.worker.trainer import make_trainer
+
+SCHEMA = 1
+_SCORE_ROWS = 256
+
+
+def evaluate(request: dict[str, Any]) -> dict[str, Any]:
+    """Measure a run's model against the model as the run found it, in one process.
+
+    Args:
+        request: {"run": run directory or name, "data": file or None for the run's own held-out rows, "rows": at most
+            so many, or None}.
+
+    Returns:
+        {"schema", "run", "method", "data", "rows", "before", "after"}, both with `eval_loss` and `score`.
+
+    Raises:
+        ConfigError: no such run, no model in it yet, or no held-out rows.
+        DataError: unusable rows.
+    """
+    run_dir = rundir.require_run(request["run"], "RUN")
+    spec = _asked(RunSpec.load(run_dir / rundir.SPEC), request)
+    method = get_method(str(spec.method["name"]))
+    if not validates(spec, method):
+        raise ConfigError(Problem(str(run_dir), "the run holds no rows out", "name a file with data.eval_path=FILE"))
+    set_threads(spec)
+    trained = replace(spec.model, name_or_path=str(run_dir), init="pretrained", revision=None)
+    encoder = Encoder(load_tokenizer(trained))
+    after = _loaded(spec, method, run_dir, encoder, trained, None)
+    measured_after = _measured(after)
+    before = _loaded(spec, method, run_dir, encoder, spec.model, after.data)
+    ledger = after.data.held_out_ledger
+    assert ledger is not None
+    return {
+        "schema": SCHEMA,
+        "run": str(run_dir),
+        "method": method.name,
+        "data": ledger.path,
+        "rows": ledger.rows_kept,
+        "before": _measured(before),
+        "after": measured_after,
+    }
+
+
+def _asked(spec: RunSpec, request: dict[str, Any]) -> RunSpec:
+    """The run's spec for one process on what is here, with the rows that were asked for."""
+    device = "cuda" if spec.launch.device == "cuda" and torch.cuda.is_available() else "cpu"
+    launch = replace(spec.launch, num_processes=1, device=device)
+    data, rows = spec.data, request.get("rows")
+    if request.get("data"):
+        data = replace(data, eval_path=request["data"], eval_share=0.0)
+    if rows:
+        data = replace(data, max_eval_rows=rows)
+    run = replace(spec.run, score_rows=rows or spec.run.score_rows or _SCORE_ROWS)
+    model = spec.model if device == spec.launch.device else replace(spec.model, dtype="auto")
+    return replace(spec, launch=launch, data=data, run=run, model=model)
+
+
+def _loaded(
+    spec: RunSpec, method: Method, run_dir: Path, encoder: Encoder, which: ModelSettings, data: Prepared | None
+) -> Loaded:
+    off: dict[str, Any] = {"eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": False}
+    if spec.launch.device == "cpu":
+        off |= {"bf16": False, "fp16": False}
+    config = training_config(spec, method, run_dir, validates=True, **off)
+    device = spec.launch.device
+    model = load_model(which, seed=spec.seed, device=device)
+    fit = fitting(spec.data, method, config, position_limit(model))
+    if getattr(config, "packing", False):
+        config.max_length = fit.max_length_tokens
+    data = data or prepare(
+        spec.data, method, encoder, fit, seed=spec.seed, num_score_rows=spec.run.score_rows or 0, training=False
+    )
+    reference = load_model(spec.model, seed=spec.seed, device=device) if "reference" in method.roles else None
+    return Loaded(spec, method, run_dir, config, model, reference, None, data, encoder, fit.max_length_tokens)
+
+
+def _measured(run: Loaded) -> dict[str, Any]:
+    held_out = run.data.held_out
+    assert held_out is not None
+    trainer = make_trainer(
+        run.method,
+        run.config,
+        run.model,
+        run.tokenizer,
+        train=held_out,
+        held_out=held_out,
+        reference=run.reference,
+    )
+    trainer.remove_callback(PrinterCallback)
+    return measure(run, trainer)

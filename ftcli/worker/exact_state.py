@@ -1,0 +1,124 @@
+"""What a training carries from step to step and the plain Trainer does not bring back exactly.
+
+Found on transformers 5.23 by resuming at every step and comparing weights bit for bit:
+- a mixture-of-experts model is saved under other names than it has in memory, and loads without its experts;
+- an adapter comes back in fp32 where it was trained in bf16, a prompt encoder not at all;
+- PyTorch casts a loaded optimizer state to the parameters' dtype, which loses Adafactor's fp32 state of bf16 weights;
+- a sampler that draws from the global or its own generator draws another order when its epoch is entered again.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from ftcli.errors import ConfigError, Problem
+
+RESUME_OLDER = "remove that checkpoint to resume from the one before it, or start a new run with --from"
+
+
+def host_rng() -> dict[str, Any]:
+    """The state of the generators of Python, numpy and torch's CPU, as plain data and one tensor."""
+    name, keys, *rest = np.random.get_state()
+    return {
+        "python": random.getstate(),
+        "numpy": [name, keys.tolist(), *rest],
+        "torch": torch.random.get_rng_state(),
+    }
+
+
+def set_host_rng(state: dict[str, Any]) -> None:
+    """Put back what `host_rng` took."""
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))
+    torch.random.set_rng_state(state["torch"])
+
+
+@contextmanager
+def rng_untouched() -> Iterator[None]:
+    """Leave every generator as it was found, the current accelerator's too."""
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() and torch.cuda.is_initialized() else []
+    before = host_rng()
+    with torch.random.fork_rng(devices=devices):
+        yield
+    set_host_rng(before)
+
+
+def sampler_generator(dataloader: Any) -> torch.Generator | None:
+    """The private generator of a data loader's sampler, where it has one that moves on from epoch to epoch."""
+    get_sampler = getattr(dataloader, "get_sampler", None)
+    generator = getattr(get_sampler() if get_sampler else None, "generator", None)
+    return generator if isinstance(generator, torch.Generator) else None
+
+
+def adapter_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Every tensor of a PEFT model that its base does not have or that is being trained, by its name in memory."""
+    adapters = set(getattr(model, "peft_config", {}))
+    named = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
+    return {name: tensor for name, tensor in named if tensor.requires_grad or adapters & set(name.split("."))}
+
+
+def put_adapter_tensors(model: nn.Module, saved: dict[str, torch.Tensor], where: Path) -> None:
+    """Copy saved adapter tensors into the model, each in its own dtype.
+
+    Raises:
+        ConfigError: the model's adapter has other tensors, shapes or dtypes than the saved one.
+    """
+    own = adapter_tensors(model)
+    odd = sorted(own.keys() ^ saved.keys())
+    odd += [
+        name for name in own.keys() & saved.keys() if (own[name].shape, own[name].dtype) != (saved[name].shape, saved[name].dtype)
+    ]
+    if odd:
+        what = f"{len(odd)} tensors of the saved adapter are not those of this run's adapter, first {odd[0]}"
+        raise ConfigError(Problem(str(where), what, "resume with the settings of the run, or start a new run with --from"))
+    with torch.no_grad():
+        for name, tensor in saved.items():
+            own[name].copy_(tensor)
+
+
+def unloaded(model: nn.Module, missing: list[str]) -> list[str]:
+    """Those of a load's missing names that really stayed unloaded: not tied to a weight that was loaded."""
+    own = model.state_dict()
+    loaded = {tensor.data_ptr() for name, tensor in own.items() if name not in set(missing)}
+    return [name for name in missing if name in own and own[name].data_ptr() not in loaded]
+
+
+def load_renamed(model: PreTrainedModel, path: Path) -> None:
+    """Load weights that were saved under other names than the model has in memory, as transformers itself would.
+
+    Raises:
+        ConfigError: the folder does not hold all weights of this model.
+    """
+    fresh, report = type(model).from_pretrained(
+        path, dtype=model.dtype, local_files_only=True, output_loading_info=True
+    )
+    missing = unloaded(fresh, sorted(report["missing_keys"])) or unloaded(
+        model, list(model.load_state_dict(fresh.state_dict(), strict=False).missing_keys)
+    )
+    if missing:
+        what = f"holds no weight for {len(missing)} tensors of the model, first {missing[0]}"
+        raise ConfigError(Problem(str(path), what, RESUME_OLDER))
+
+
+def put_optimizer_dtypes(optimizer: torch.optim.Optimizer, file: Path) -> None:
+    """Give a loaded optimizer state back the dtypes that it was saved in."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    if all(parameter.dtype == torch.float32 for parameter in parameters):
+        return
+    saved = torch.load(file, map_location="cpu", weights_only=True, mmap=True)["state"]
+    for index, parameter in enumerate(parameters):
+        state = optimizer.state.get(parameter, {})
+        for key, tensor in saved.get(index, {}).items():
+            if isinstance(tensor, torch.Tensor) and key in state and state[key].dtype != tensor.dtype:
+                state[key] = tensor.to(state[key].device)

@@ -1,0 +1,85 @@
+"""From a spec to everything that training or measuring needs in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, set_seed
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from ftcli import sources
+from ftcli.methods import Method, get_method
+from ftcli.spec import RunSpec
+from ftcli.worker.arguments import check_world, peft_config, training_config
+from ftcli.worker.dataset import Prepared, fitting, prepare
+from ftcli.worker.model import check_vocabulary, load_model, load_tokenizer, position_limit
+from ftcli.worker.tokens import Encoder
+from ftcli.worker.trainer import needs_reference
+
+
+@dataclass
+class Loaded:
+    """A run in memory."""
+
+    spec: RunSpec
+    method: Method
+    run_dir: Path
+    config: Any
+    model: PreTrainedModel
+    reference: PreTrainedModel | None
+    peft: Any
+    data: Prepared
+    encoder: Encoder
+    max_length_tokens: int
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer that model and data share."""
+        return self.encoder.tokenizer
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process is the one that writes."""
+        return bool(self.config.process_index == 0)
+
+
+def load(spec: RunSpec, run_dir: Path) -> Loaded:
+    """Everything that training needs: config, model, reference, tokens.
+
+    Raises:
+        ConfigError: the spec cannot be carried out here.
+        DataError: unusable rows.
+    """
+    method = get_method(str(spec.method["name"]))
+    config = training_config(spec, method, run_dir, validates=validates(spec, method))
+    check_world(spec, config)
+    set_threads(spec)
+    peft = peft_config(spec)
+    tokenizer = load_tokenizer(spec.model)
+    set_seed(spec.seed)
+    model = load_model(spec.model, seed=spec.seed, device=spec.launch.device)
+    check_vocabulary(model, tokenizer)
+    encoder = Encoder(tokenizer)
+    fit = fitting(spec.data, method, config, position_limit(model))
+    if getattr(config, "packing", False):
+        config.max_length = fit.max_length_tokens
+    data = prepare(spec.data, method, encoder, fit, seed=spec.seed, num_score_rows=spec.run.score_rows or 0)
+    reference = None
+    if needs_reference(method, peft):
+        # Loaded anew: a trainer left alone would take the hub's weights, not those that this run found.
+        reference = load_model(spec.model, seed=spec.seed, device=spec.launch.device)
+    return Loaded(spec, method, run_dir, config, model, reference, peft, data, encoder, fit.max_length_tokens)
+
+
+def validates(spec: RunSpec, method: Method) -> bool:
+    """Whether the run holds rows out."""
+    return spec.data.eval_share > 0 or sources.eval_file(spec.data, method) is not None
+
+
+def set_threads(spec: RunSpec) -> None:
+    """Sums depend on the number of threads bit for bit, so it is the spec's."""
+    if spec.launch.num_threads:
+        torch.set_num_threads(spec.launch.num_threads)

@@ -1,0 +1,82 @@
+"""Held-out loss and score of a run's model, before, after, and whenever asked."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import torch
+from torch import distributed
+
+from ftcli import rundir
+from ftcli.worker import score
+from ftcli.worker.load import Loaded
+
+BEFORE = "before.json"
+"""What was measured before training; a resumed run reads it instead of measuring a half-trained model."""
+
+
+def before_training(run: Loaded, trainer: Any, resumed: bool) -> dict[str, Any]:
+    """Held-out loss and score of the model as the run found it; {} where none is asked for.
+
+    Leaves every random state as it was: training is bit for bit the same with or without it.
+    """
+    path = run.run_dir / BEFORE
+    if resumed:
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if not run.spec.run.score_rows or run.data.held_out is None:
+        return {}
+    measured = measure(run, trainer)
+    if run.is_first:
+        rundir.write_json(path, measured)
+    return measured
+
+
+def after_training(run: Loaded, trainer: Any) -> dict[str, Any]:
+    """Held-out loss and score of the trained model, or of the best checkpoint where that is kept; {} without rows."""
+    if run.data.held_out is None:
+        return {}
+    last: dict[str, Any] = next((log for log in reversed(trainer.state.log_history) if "eval_loss" in log), {})
+    fresh = last.get("step") == trainer.state.global_step and not run.config.load_best_model_at_end
+    loss = last["eval_loss"] if fresh else None
+    return measure(run, trainer, loss)
+
+
+def measure(run: Loaded, trainer: Any, loss: float | None = None) -> dict[str, Any]:
+    """The trainer's held-out loss (unless given) and the method's score, as {"eval_loss", "score"}."""
+    with score.undisturbed():
+        if loss is None:
+            loss = trainer.evaluate()["eval_loss"]
+        return {"eval_loss": loss, "score": _score(run, trainer)}
+
+
+def _score(run: Loaded, trainer: Any) -> dict[str, Any]:
+    if not run.data.score_examples or run.method.score == "none":
+        return {}
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    mine = run.data.score_examples[run.config.process_index :: run.config.world_size]
+    counts = score.count_hits(
+        run.method,
+        model,
+        run.encoder,
+        mine,
+        reference=_reference(run, trainer, model),
+        max_length_tokens=run.max_length_tokens,
+    )
+    return score.shares(_summed(counts, run.config))
+
+
+def _reference(run: Loaded, trainer: Any, model: Any) -> Any:
+    if "reference" not in run.method.roles:
+        return None
+    held = getattr(trainer, "ref_model", None)
+    return held if held is not None else model.disable_adapter()
+
+
+def _summed(counts: score.Counts, config: Any) -> score.Counts:
+    """The counts of all processes together."""
+    if config.world_size == 1 or not counts:
+        return counts
+    table = torch.tensor(list(counts.values()), device=config.device)
+    distributed.all_reduce(table)
+    return {name: (int(hits), int(rows)) for name, (hits, rows) in zip(counts, table.tolist(), strict=True)}

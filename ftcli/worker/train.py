@@ -1,0 +1,123 @@
+"""One run, from its spec to its result: load, measure, train, measure, save, and result.json last."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from transformers import EarlyStoppingCallback, PrinterCallback
+
+from ftcli import rundir
+from ftcli.spec import RunSpec
+from ftcli.worker.checkpoint import save_final
+from ftcli.worker.environment import environment
+from ftcli.worker.load import Loaded, load
+from ftcli.worker.measure import after_training, before_training
+from ftcli.worker.progress import Progress, mean_loss, read_metrics
+from ftcli.worker.stop import LossGuard, StopCallback, StopSignal, exclusive
+from ftcli.worker.trainer import make_trainer
+
+SCHEMA = 1
+
+
+def train(run_dir: Path, resume: Path | None = None) -> dict[str, Any]:
+    """Train the run whose spec.json stands in `run_dir`.
+
+    Args:
+        resume: a sealed checkpoint of this run to go on from.
+
+    Returns:
+        The content of result.json.
+
+    Raises:
+        ConfigError: the spec cannot be carried out here, or the run is in use.
+        DataError: unusable rows, or a loss that is no longer a number.
+        InterruptedRun: stopped by a signal, with a checkpoint behind it.
+    """
+    run_dir = run_dir.resolve()
+    spec = RunSpec.load(run_dir / rundir.SPEC)
+    # The lock comes before accelerate is up, which is what would know the rank.
+    with StopSignal() as stop, exclusive(run_dir, int(os.environ.get("RANK", "0"))):
+        run = load(spec, run_dir)
+        if run.is_first:
+            rundir.write_json(run_dir / rundir.LEDGER, run.data.ledger())
+            rundir.write_json(run_dir / rundir.ENVIRONMENT, environment(spec))
+        trainer = _trainer(run)
+        before = before_training(run, trainer, resumed=resume is not None)
+        if spec.launch.num_processes == 1:
+            stop.check(run_dir)
+        outcome = _fit(run, trainer, stop, resume)
+        after = after_training(run, trainer)
+        save_final(trainer, run_dir / rundir.MODEL)
+        result = _result(run, trainer, outcome, before, after)
+        if run.is_first:
+            rundir.write_json(run_dir / rundir.RESULT, result)
+        return result
+
+
+def _trainer(run: Loaded) -> Any:
+    trainer = make_trainer(
+        run.method,
+        run.config,
+        run.model,
+        run.tokenizer,
+        train=run.data.train,
+        held_out=run.data.held_out,
+        reference=run.reference,
+        peft=run.peft,
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def _fit(run: Loaded, trainer: Any, stop: StopSignal, resume: Path | None) -> Any:
+    progress = Progress(run.run_dir)
+    # In this order: a stop asks for a save, a save asks for a log, and a log looks at the loss before it writes it.
+    for callback in (StopCallback(stop, run.run_dir), LossGuard(), progress):
+        trainer.add_callback(callback)
+    patience = run.spec.run.early_stopping_patience
+    if patience is not None:
+        trainer.add_callback(EarlyStoppingCallback(patience))
+    try:
+        return trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    finally:
+        progress.close()
+
+
+def _result(run: Loaded, trainer: Any, outcome: Any, before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+    lines = read_metrics(run.run_dir / rundir.METRICS)
+    losses = [line["loss"] for line in lines if "loss" in line]
+    loss = mean_loss(lines)
+    return {
+        "schema": SCHEMA,
+        "method": run.method.name,
+        "model": run.spec.model.name_or_path,
+        "peft": run.spec.peft.get("name", "none"),
+        "steps": trainer.state.global_step,
+        "epochs": trainer.state.epoch,
+        "train_loss": outcome.training_loss if loss is None else loss,
+        "loss_first": losses[0] if losses else None,
+        "loss_last": losses[-1] if losses else None,
+        "eval_loss": {"before": before.get("eval_loss"), "after": after.get("eval_loss")},
+        "score": _scores(before.get("score") or {}, after.get("score") or {}),
+        "tokens_trained": trainer.state.num_input_tokens_seen,
+        "seconds": lines[-1]["elapsed_seconds"] if lines else 0.0,
+        "parameters": _parameters(trainer.model),
+        "model_dir": str(run.run_dir / rundir.MODEL),
+        "ledger": run.data.ledger(),
+    }
+
+
+def _scores(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any] | None:
+    """Both scores side by side; further measures (the reward accuracy of pairs) under their own names, after only."""
+    if not after:
+        return None
+    more = {name: value for name, value in after.items() if name not in ("name", "value", "rows")}
+    measured = {"name": after["name"], "before": before.get("value"), "after": after["value"], "rows": after["rows"]}
+    return {**measured, **more}
+
+
+def _parameters(model: Any) -> dict[str, int]:
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    return {"total": sum(size for size, _ in sizes), "trainable": sum(size for size, grows in sizes if grows)}
