@@ -80,8 +80,9 @@ def _resolve(composed: Composed, method: Method) -> tuple[RunSpec, Shape | None]
     peft = PEFT_METHODS.get(composed.choices["peft"])
     hardware = _own(composed, "hardware")
     launch = derive.launch_plan(hardware, notes)
-    model = derive.derive_model(_own(composed, "model"), launch, notes)
+    model = _own(composed, "model")
     shape = derive.model_shape(model)
+    model = derive.derive_model(model, shape, launch, notes)
     data = derive.derive_data(_own(composed, "data"), method, shape, notes)
     train = derive.derive_train(composed.tree["train"], method, peft is not None, data, launch, notes)
     size = num_parameters(shape) if shape else None

@@ -184,7 +184,7 @@ def newest_valid(root: Path, world_size: int) -> tuple[Path | None, list[Damaged
 
     Reads every byte of those that it looks at, newest step first.
     """
-    damaged = []
+    damaged: list[Damaged] = []
     for path in reversed(sealed(root)):
         reasons = verify(path, needs=needed_files(world_size))
         if not reasons:
@@ -219,7 +219,8 @@ def verify(path: Path, *, needs: Sequence[str], digests: bool = True) -> list[st
             found = {name: digest for name, digest, _ in _digests(path, whole)}
         except OSError as error:
             return [*reasons, f"{error.filename or path.name} cannot be read ({error.strerror})"]
-        reasons += [f"{name} has another sha256 than its manifest" for name in whole if found[name] != entries[name]["sha256"]]
+        altered = [name for name in whole if found[name] != entries[name]["sha256"]]
+        reasons += [f"{name} has another sha256 than its manifest" for name in altered]
     return reasons
 
 

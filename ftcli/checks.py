@@ -162,6 +162,14 @@ def the_model_is_there(context: Context) -> Iterator[Problem]:
 
 
 @rule
+def attention_fits_the_architecture(context: Context) -> Iterator[Problem]:
+    """Some architectures refuse torch's fused attention."""
+    if context.spec.model.attn_implementation == "sdpa" and context.shape is not None and not context.shape.supports_sdpa:
+        what = f"{context.shape.architecture} refuses model.attn_implementation=sdpa"
+        yield Problem(context.where("model.attn_implementation"), what, "use model.attn_implementation=auto")
+
+
+@rule
 def the_data_is_there(context: Context) -> Iterator[Problem]:
     """Each file exists, and the columns of its first row are those of a format the method takes."""
     data = context.spec.data

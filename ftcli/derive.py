@@ -78,8 +78,12 @@ def has_bfloat16(launch: LaunchPlan) -> bool:
     return launch.device == "cuda" and all(gpu.has_bfloat16 for gpu in hardware.gpus())
 
 
-def derive_model(model: ModelSettings, launch: LaunchPlan, notes: Notes) -> ModelSettings:
-    """Resolve `dtype`."""
+def derive_model(model: ModelSettings, shape: Shape | None, launch: LaunchPlan, notes: Notes) -> ModelSettings:
+    """Resolve `attn_implementation` and `dtype`."""
+    if model.attn_implementation == "auto":
+        refused = shape is not None and not shape.supports_sdpa
+        kernel, why = ("eager", "the architecture refuses sdpa") if refused else ("sdpa", "fused attention of torch")
+        model = replace(model, attn_implementation=notes.add("model.attn_implementation", kernel, why))
     if model.dtype != "auto":
         return model
     if launch.device == "cpu":

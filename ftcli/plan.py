@@ -17,6 +17,12 @@ from ftcli.shapes import Shape, num_parameters
 from ftcli.spec import RunSpec
 from ftcli.tokencount import TokenCount, count
 
+# LoRA settings whose effect on the count is not written down in lora.py.
+UNCOUNTED = (
+    "target_parameters", "layer_replication", "layers_pattern", "trainable_token_indices", "ensure_weight_tying",
+)  # fmt: skip
+
+
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """The outlook of one run. Counts that cannot be known without the model or its tokenizer are None."""
@@ -55,6 +61,8 @@ def trainable_parameters(spec: RunSpec, shape: Shape | None) -> int | None:
         return None
     if spec.peft["name"] == "none":
         return num_parameters(shape)
+    if any(spec.peft.get(name) for name in UNCOUNTED):
+        return None
     fields = ("bias", "use_dora", "lora_bias", "exclude_modules", "layers_to_transform", "rank_pattern")
     options = {name: spec.peft[name] for name in fields if spec.peft.get(name) is not None}
     saved = spec.peft.get("modules_to_save") or ()

@@ -72,7 +72,7 @@ GRANTED_BY: Mapping[str, str] = {
 }
 
 # Attention kernels of the installed libraries; any other name is a hub repository whose code would run.
-ATTENTION = ("sdpa", "eager", "flex_attention", "flash_attention_2", "flash_attention_3")
+ATTENTION = ("auto", "sdpa", "eager", "flex_attention", "flash_attention_2", "flash_attention_3")
 
 # Library fields that hold a path when they hold a string: the rules of a recipe's paths apply.
 LIBRARY_PATHS = frozenset({"train.deepspeed", "train.fsdp_config", "train.accelerator_config", "method.chat_template_path"})

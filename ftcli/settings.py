@@ -22,8 +22,8 @@ class ModelSettings:
     """pretrained loads the weights; random keeps configuration and tokenizer and starts from fresh weights."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Type the weights are held in; auto is float32 on CPU and bfloat16 on GPUs that have it."""
-    attn_implementation: str = "sdpa"
-    """Attention kernel: sdpa, eager, flash_attention_2, flex_attention, or a kernel's hub id."""
+    attn_implementation: str = "auto"
+    """Attention kernel: auto (sdpa, or eager for architectures that refuse it), sdpa, eager, flash_attention_2, flex_attention, or a kernel's hub id."""
     trust_remote_code: bool = False
     """Runs Python code shipped with the model; only granted on the command line with --trust-remote-code."""
     shape: dict[str, Any] | None = None

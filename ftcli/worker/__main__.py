@@ -1,4 +1,4 @@
-"""python -m ftcli.worker train RUN_DIR [--resume CHECKPOINT] | eval REQUEST.json | generate REQUEST.json | chat REQUEST.json
+"""python -m ftcli.worker train RUN_DIR [--resume CHECKPOINT], or eval, generate or chat with a REQUEST.json.
 
 Started by the front half, which has checked what it asks for. Several processes of one run come here side by side.
 """

@@ -7,8 +7,10 @@ Departs from the plain Trainer in these things, each found by resuming at every 
   therefore differs from a plain Trainer's);
 - a checkpoint of a finished or early-stopped run resumes to its end instead of training one step more;
 - callbacks get their counters back without being asked; logging, saving and evaluation keep the new cadence;
-- the save at an epoch's last step waits for the epoch's own evaluation, which a resume would not make up for;
-- a stop asked for inside an epoch does not count as the epoch's end.
+- an evaluation that was due at the checkpoint's step and did not take place any more is made up for on resume.
+
+Who ends a run early asks for a save and raises in `on_save`: after a mere should_training_stop the plain Trainer takes
+the middle of an epoch for its end, and evaluates and saves once more.
 """
 
 from __future__ import annotations
@@ -22,8 +24,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from transformers import EarlyStoppingCallback, Trainer, TrainerState
-from transformers.trainer_callback import ExportableState
+from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainerControl, TrainerState
+from transformers.trainer_callback import DefaultFlowCallback, ExportableState
 
 from ftcli.checkpoints import (
     TRAINER_STATE,
@@ -66,8 +68,6 @@ class SafeCheckpoints(Trainer):
     _resumed: Path | None = None
     _epoch_start: dict[str, Any] | None = None
     _sampler: torch.Generator | None = None
-    _step_seen = -1
-    _save_waits = False
 
     # --- starting and resuming -------------------------------------------------------------------------------
 
@@ -80,18 +80,22 @@ class SafeCheckpoints(Trainer):
         root = Path(str(self.args.output_dir))
         self._refuse_inexact(resuming=bool(resume_from_checkpoint))
         self._resumed = self._checkpoint_to_resume(root, resume_from_checkpoint)
-        self._step_seen, self._save_waits, self._epoch_start = -1, False, None
+        self._epoch_start = None
         if self.is_world_process_zero():
             sweep_staging(root)
             if self._resumed is not None and self._resumed.parent == root:
                 set_aside_newer(root, step_of(self._resumed) or 0)
         self.accelerator.wait_for_everyone()
-        eval_on_start = self.args.eval_on_start
+        if self._resumed is None:
+            return super().train(None, *args, **kwargs)
+        eval_on_start, catch_up = self.args.eval_on_start, _CatchUp(self)
         # That evaluation has been; a second one would count towards early stopping.
-        self.args.eval_on_start = eval_on_start and self._resumed is None
+        self.args.eval_on_start = False
+        self.add_callback(catch_up)
         try:
-            return super().train(str(self._resumed) if self._resumed else None, *args, **kwargs)
+            return super().train(str(self._resumed), *args, **kwargs)
         finally:
+            self.remove_callback(catch_up)
             self.args.eval_on_start = eval_on_start
 
     def _refuse_inexact(self, resuming: bool) -> None:
@@ -201,24 +205,42 @@ class SafeCheckpoints(Trainer):
 
     # --- the loop --------------------------------------------------------------------------------------------
 
+    def catch_up(self) -> None:
+        """Become the trainer that wrote the checkpoint, once all is loaded and before the first step."""
+        assert self._resumed is not None
+        # The checkpoint's cadence would win over the one that was asked for.
+        self.state.compute_steps(self.args, self.state.max_steps)
+        self._kept = torch.load(self._own_file(self._resumed), weights_only=True)
+        self._put_window(self._kept["window"])
+        if self._owes_evaluation():
+            metrics = self._evaluate(None, None)
+            self._determine_best_metric(metrics=metrics, trial=None)
+            self._name_best(self._resumed.parent)
+
+    def _owes_evaluation(self) -> bool:
+        """Whether the last step was to be followed by an evaluation that its checkpoint knows nothing of."""
+        flow, control = DefaultFlowCallback(), TrainerControl()
+        flow.on_step_end(self.args, self.state, control)
+        if float(self.state.epoch or 0).is_integer() or self._has_ended():
+            flow.on_epoch_end(self.args, self.state, control)
+        rows = [row for row in self.state.log_history if row.get("step") == self.state.global_step]
+        return control.should_evaluate and not any(name.startswith("eval_") for row in rows for name in row)
+
     def _run_epoch(self, **kwargs: Any) -> None:
         """Enter an epoch as the uninterrupted run did, or leave at once where it had ended."""
+        dataloader = kwargs["train_dataloader"]
         if self._resumed is not None and kwargs["epoch"] == kwargs["epochs_trained"]:
-            # The checkpoint's cadence would win over the one that was asked for.
-            self.state.compute_steps(self.args, self.state.max_steps)
             if self._has_ended():
                 self.control.should_training_stop = True
                 return
-            kept = torch.load(self._own_file(self._resumed), weights_only=True)
-            self._put_window(kept["window"])
-            if kwargs["steps_trained_in_current_epoch"] > 0:
-                self._put_epoch_start(kept["epoch_start"], kwargs["train_dataloader"])
-            else:
-                self._put_epoch_start(kept["now"], kwargs["train_dataloader"])
-        generator = sampler_generator(kwargs["train_dataloader"])
-        self._epoch_start = {**host_rng(), "sampler": generator.get_state() if generator else None}
-        self._sampler = generator
+            inside = kwargs["steps_trained_in_current_epoch"] > 0
+            self._put_epoch_start(self._kept["epoch_start" if inside else "now"], dataloader)
+        self._sampler = sampler_generator(dataloader)
+        self._epoch_start = self._generators()
         super()._run_epoch(**kwargs)
+
+    def _generators(self) -> dict[str, Any]:
+        return {**host_rng(), "sampler": self._sampler.get_state() if self._sampler else None}
 
     def _put_epoch_start(self, state: dict[str, Any], dataloader: Any) -> None:
         """Let samplers draw the epoch's order again; the Trainer restores the step's own RNG after that."""
@@ -236,25 +258,10 @@ class SafeCheckpoints(Trainer):
         )
         return stopped or self.state.global_step >= self.state.max_steps
 
-    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
-        at_epoch_end = self.state.global_step == self._step_seen
-        self._step_seen = self.state.global_step
-        whole = float(self.state.epoch or 0).is_integer()
-        control = self.control
-        if not at_epoch_end:
-            # What follows at once is the epoch's end, with an evaluation that a resume from here would miss.
-            if control.should_save and self.args.eval_strategy == "epoch" and (whole or self._has_ended()):
-                control.should_save, self._save_waits = False, True
-        elif self._save_waits:
-            control.should_save, self._save_waits = True, False
-        elif not whole and not self._has_ended() and not control.should_epoch_stop:
-            control.should_log = control.should_evaluate = control.should_save = False
-        super()._maybe_log_save_evaluate(*args, **kwargs)
-
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Evaluate without moving any random generator."""
         with rng_untouched():
-            return super().evaluate(*args, **kwargs)
+            return cast(dict[str, float], super().evaluate(*args, **kwargs))
 
     # --- saving ----------------------------------------------------------------------------------------------
 
@@ -298,8 +305,8 @@ class SafeCheckpoints(Trainer):
 
     def _save_exact_state(self, folder: Path) -> None:
         """Write what the Trainer leaves out: a file of each process, the adapter as it is in memory, the reference."""
-        now = {**host_rng(), "sampler": self._sampler.get_state() if self._sampler else None}
-        torch.save({"epoch_start": self._epoch_start, "now": now, "window": self._window()}, self._own_file(folder))
+        state = {"epoch_start": self._epoch_start, "now": self._generators(), "window": self._window()}
+        torch.save(state, self._own_file(folder))
         if not self.args.should_save or self.is_fsdp_enabled or self.is_deepspeed_enabled:
             return
         model = self._plain_model()
@@ -313,7 +320,10 @@ class SafeCheckpoints(Trainer):
 
     def _window(self) -> dict[str, Any]:
         """What the next log line will average over, so that a resumed run logs what the uninterrupted one did."""
-        gathered = {mode: dict(metrics) for mode, metrics in getattr(self, "_metrics", {}).items()}
+        gathered = {
+            mode: {name: [float(value) for value in values] for name, values in metrics.items()}
+            for mode, metrics in getattr(self, "_metrics", {}).items()
+        }
         return {
             "loss": float(self._tr_loss),
             "logged_step": self._globalstep_last_logged,
@@ -334,6 +344,17 @@ class SafeCheckpoints(Trainer):
     def _save(self, *args: Any, **kwargs: Any) -> None:
         with _unpickled(self.args):
             super()._save(*args, **kwargs)
+
+
+class _CatchUp(TrainerCallback):
+    """Calls the resumed trainer at the one moment when all of it is loaded and nothing has been trained."""
+
+    def __init__(self, trainer: SafeCheckpoints) -> None:
+        self._trainer = trainer
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        """Nothing to decide: the trainer does it all."""
+        self._trainer.catch_up()
 
 
 @contextmanager

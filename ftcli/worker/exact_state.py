@@ -27,10 +27,10 @@ RESUME_OLDER = "remove that checkpoint to resume from the one before it, or star
 
 def host_rng() -> dict[str, Any]:
     """The state of the generators of Python, numpy and torch's CPU, as plain data and one tensor."""
-    name, keys, *rest = np.random.get_state()
+    name, keys, *rest = np.random.get_state(legacy=True)
     return {
         "python": random.getstate(),
-        "numpy": [name, keys.tolist(), *rest],
+        "numpy": [name, np.asarray(keys).tolist(), *rest],
         "torch": torch.random.get_rng_state(),
     }
 
@@ -77,11 +77,15 @@ def put_adapter_tensors(model: nn.Module, saved: dict[str, torch.Tensor], where:
     own = adapter_tensors(model)
     odd = sorted(own.keys() ^ saved.keys())
     odd += [
-        name for name in own.keys() & saved.keys() if (own[name].shape, own[name].dtype) != (saved[name].shape, saved[name].dtype)
+        name
+        for name in own.keys() & saved.keys()
+        if (own[name].shape, own[name].dtype) != (saved[name].shape, saved[name].dtype)
     ]
     if odd:
         what = f"{len(odd)} tensors of the saved adapter are not those of this run's adapter, first {odd[0]}"
-        raise ConfigError(Problem(str(where), what, "resume with the settings of the run, or start a new run with --from"))
+        raise ConfigError(
+            Problem(str(where), what, "resume with the settings of the run, or start a new run with --from")
+        )
     with torch.no_grad():
         for name, tensor in saved.items():
             own[name].copy_(tensor)

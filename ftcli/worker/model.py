@@ -137,6 +137,8 @@ def _stacked(
     declared = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     below = _stacked(settings, resolve(base_of(folder)), arguments, declared.get("revision"))
     model: Any = PeftModel.from_pretrained(below, str(folder)).merge_and_unload()
+    # PEFT froze what it stacked on; a run that trains all parameters starts from here as well.
+    model.requires_grad_(True)
     # What a new adapter will name as its base: this whole stack.
     model.name_or_path = source.location
     return model
@@ -144,5 +146,8 @@ def _stacked(
 
 def _unloadable(settings: ModelSettings, part: str, error: Exception) -> Problem:
     reason = str(error).strip().splitlines() or [type(error).__name__]
+    if "attention implementation" in reason[0]:
+        what = f"{settings.name_or_path} does not run with {settings.attn_implementation} attention"
+        return Problem("model.attn_implementation", what, "set model.attn_implementation=eager")
     what = f"the {part} of {settings.name_or_path} cannot be loaded: {reason[0]}"
     return Problem("model.name_or_path", what, "check the name, or fetch the model before")

@@ -1,0 +1,120 @@
+"""Wrong but accepted is the disease of this field: each of these is refused, for its own reason, with its place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+RECIPE_HEAD = "ftcli: 1\ndefaults:\n  - method: sft\n"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "where", "reason", "remedy"),
+    [
+        (["peft=lora", "peft.r=sixteen"], "peft.r=sixteen", "not a whole number", "whole number"),
+        (["method=dpo", "method.loss_type=simpoo"], "method.loss_type=simpoo", "not a value of method.loss_type", "ipo"),
+        (["method=dppo"], "method=dppo", "not a choice of method", "did you mean method=dpo?"),
+        (["quantisation=int5"], "quantisation=int5", "not a choice of quantisation", "none"),
+        (["peft=lora", "peft.lora_dropout=5.0"], "peft.lora_dropout=5.0", "out of range", "at most 1"),
+        (["train.learning_rate=-1"], "train.learning_rate=-1", "out of range", "above 0"),
+        (["train.learning_rate=nan"], "train.learning_rate=nan", "not a finite number", "finite"),
+        (["train.weight_decay=.nan"], "train.weight_decay=.nan", "not a number", "number"),
+        (["method=dpo", "method.ld_alpha=inf"], "method.ld_alpha=inf", "not a finite number", "finite"),
+        (["train.per_device_train_batch_size=0"], "train.per_device_train_batch_size=0", "out of range", "at least 1"),
+        (["peft.r=64"], "peft.r=64", "no meaning with peft=none", "peft=lora"),
+        (["peft=lora", "peft.lora_alpha=0"], "peft.lora_alpha=0", "out of range", "above 0"),
+        (["train.optim=adamw_torhc"], "train.optim=adamw_torhc", "not a value of train.optim", "adamw_torch?"),
+        (["seed=abc"], "seed=abc", "not a whole number", "seed=42"),
+        (["data.path=nowhere.jsonl"], "data.path=nowhere.jsonl", "does not exist", ""),
+        (["method.packing_strategy=ffd"], "method.packing_strategy=ffd", "not a value", "bfd"),
+        (["train.gradient_checkpointing=offload"], "train.gradient_checkpointing=offload", "not true or false", "true or false"),
+        (["train.seed=1"], "train.seed=1", "owned by seed", "use seed"),
+        (["train.output_dir=x"], "train.output_dir=x", "owned by run.dir", "use run.dir"),
+        (["method.max_length=1"], "method.max_length=1", "owned by data.max_length_tokens", "data.max_length_tokens"),
+        (["train.hub_token=x"], "train.hub_token=x", "refused", ""),
+        (["method.beta=0.1"], "method.beta=0.1", "a knob of dpo, not of sft", "method=dpo"),
+        (["train.beta=0.1", "method=dpo"], "train.beta=0.1", "not a knob of train", "did you mean method.beta?"),
+        (["lerning_rate=1"], "lerning_rate=1", "not a group or setting", ""),
+        (["learning_rate=1"], "learning_rate=1", "not a group or setting", "train.learning_rate"),
+        (["train.lerning_rate=1"], "train.lerning_rate=1", "not a knob", "did you mean train.learning_rate?"),
+        (["method=lora"], "method=lora", "lora is a peft= choice", "ftcli train peft=lora"),
+        (["peft=lora", "peft.target_modules=[lm_head]"], "peft.target_modules=[lm_head]", "fused", "modules_to_save"),
+        (["peft=lora", "peft.target_modules=[q_prj]"], "peft.target_modules=[q_prj]", "names no module", "all-linear"),
+        (["train.learning_rate=1e-4,2e-4"], "train.learning_rate=1e-4,2e-4", "several values", "-m"),
+        (["train.learning_rate=${oc.env:HOME}"], "train.learning_rate=${oc.env:HOME}", "resolver", "references"),
+        (["train.bf16=true", "train.fp16=true"], "train.fp16=true", "both on", "keep one"),
+        (["train.fp16=true", "hardware=cpu"], "train.fp16=true", "needs a GPU", "float32"),
+        (["train.save_steps=10.5"], "train.save_steps=10.5", "neither whole steps nor a share", "10"),
+        (["run.early_stopping_patience=2"], "run.early_stopping_patience=2", "not kept", "load_best_model_at_end"),
+        (["data.eval_share=0.1", "data.eval_path=builtin:tiny"], "data.eval_share=0.1", "both set", "keep one"),
+        (["model.name_or_path=/no/such/folder"], "model.name_or_path=/no/such/folder", "holds no model", "folder"),
+        (["run.name=a/b"], "run.name=a/b", "not a plain name", "letters"),
+        (["~peft"], "~peft", "cannot be without", "peft=none"),
+        (["~train.nothing"], "~train.nothing", "not set", ""),
+        (["method=dpo", "method.loss_type=[exo_pair]"], "method.loss_type=[exo_pair]", "label_smoothing", "1e-3"),
+        (["method=dpo", "peft=lora", "method.sync_ref_model=true"], "method.sync_ref_model=true", "reference", "peft=none"),
+        (["foo"], "foo", "neither group=choice nor key=value", "method=dpo"),
+    ],
+)  # fmt: skip
+def test_refused_for_its_own_reason(problems, here, overrides, where, reason, remedy):
+    found = problems(*overrides)
+    matching = [problem for problem in found if problem.startswith(f"{where}  ")]
+    assert matching, found
+    assert reason in matching[0]
+    assert remedy in matching[0]
+    assert len(found) == 1, found
+
+
+def test_all_problems_are_told_at_once(problems, here):
+    found = problems("peft=lora", "peft.r=x", "train.learning_rate=-1", "seed=abc", "data.path=none.json", "method.betta=1")
+    assert len(found) == 5
+
+
+@pytest.mark.parametrize(
+    ("body", "line", "reason"),
+    [
+        ('method: {packing: "no"}\n', 4, "method.packing is 'no', which is not true or false"),
+        ('train: {bf16: "false"}\n', 4, "train.bf16 is 'false', which is not true or false"),
+        ("train:\n  bf16: yes\n", 5, "train.bf16 is 'yes'"),
+        ("train:\n  learning_rate: .nan\n", 5, "not a finite number"),
+        ("method:\n  betta: 0.1\n", 5, "method.betta is not a knob of method=sft"),
+        ("method:\n  beta: 0.1\n", 5, "a knob of dpo, not of sft"),
+        ("trian:\n  x: 1\n", 4, "trian is not a key of a recipe"),
+        ("train.learning_rate: 1\n", 4, "train.learning_rate is not a key of a recipe"),
+        ("peft: {r: 8}\n", 4, "no meaning with peft=none"),
+        ("data:\n  path: gone.jsonl\n", 5, "does not exist"),
+    ],
+)
+def test_a_recipe_fault_is_told_with_its_line(problems, here, body, line, reason):
+    Path("r.yaml").write_text(RECIPE_HEAD + body, encoding="utf-8")
+    found = problems("recipe=r.yaml")
+    assert len(found) == 1, found
+    assert f"r.yaml:{line}  " in found[0]
+    assert reason in found[0]
+
+
+def test_switching_the_method_of_a_recipe_names_the_knob_it_leaves_behind(problems, here):
+    Path("r.yaml").write_text("ftcli: 1\ndefaults:\n  - method: dpo\nmethod:\n  beta: 0.2\n", encoding="utf-8")
+    assert problems("recipe=r.yaml") == []
+    [found] = problems("recipe=r.yaml", "method=sft")
+    assert found.startswith("r.yaml:5  method.beta is a knob of dpo, not of sft")
+
+
+def test_a_missing_column_lists_those_that_are_there(problems, here):
+    Path("rows.jsonl").write_text('{"question_text": "a", "reply": "b"}\n', encoding="utf-8")
+    [found] = problems("data.path=rows.jsonl")
+    assert "question_text" in found
+    assert "reply" in found
+    [found] = problems("data.path=rows.jsonl", "data.columns.prompt=question", "data.columns.completion=reply")
+    assert "question" in found
+    assert "question_text" in found
+
+
+def test_rows_of_the_wrong_kind_are_refused_by_the_method(problems, here):
+    Path("text.jsonl").write_text('{"text": "a"}\n', encoding="utf-8")
+    assert problems("data.path=text.jsonl") == []
+    [found] = problems("data.path=text.jsonl", "method=instruct")
+    assert "instruct" in found
+    [found] = problems("data.path=text.jsonl", "method=dpo")
+    assert "preference" in found

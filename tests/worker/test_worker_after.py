@@ -1,0 +1,172 @@
+"""What is done with a finished run: measuring it again, answers from it, and the worker as a process."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from conftest import LORA, conversation, write_rows
+
+from ftcli import rundir
+from ftcli.errors import ConfigError
+from ftcli.worker import guard
+from ftcli.worker.evaluate import evaluate
+from ftcli.worker.generate import chat, generate
+from ftcli.worker.stop import StopSignal
+from ftcli.worker.train import train
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def finished(sft_file, make_spec, new_run) -> Path:
+    run_dir = new_run(make_spec(sft_file, peft=LORA, eval_share=0.25, run={"score_rows": 6}), "run")
+    train(run_dir)
+    return run_dir
+
+
+def test_eval_measures_what_training_measured(finished):
+    result = rundir.read_result(finished)
+    found = evaluate({"run": str(finished), "data": None, "rows": None})
+    assert found["before"]["eval_loss"] == pytest.approx(result["eval_loss"]["before"], rel=1e-5)
+    assert found["after"]["eval_loss"] == pytest.approx(result["eval_loss"]["after"], rel=1e-5)
+    assert found["after"]["score"]["rows"] == 6
+
+
+def test_eval_takes_other_rows(finished, tmp_path):
+    other = write_rows(tmp_path / "other.jsonl", [conversation(i) for i in range(30, 40)])
+    found = evaluate({"run": str(finished), "data": str(other), "rows": 4})
+    assert (found["rows"], found["data"]) == (4, str(other))
+
+
+def test_eval_without_held_out_rows_says_how_to_give_some(sft_file, make_spec, new_run):
+    run_dir = new_run(make_spec(sft_file), "none")
+    with pytest.raises(ConfigError, match="data.eval_path=FILE"):
+        evaluate({"run": str(run_dir), "data": None, "rows": None})
+
+
+def test_eval_of_dpo_starts_from_the_reference(dpo_file, make_spec, new_run):
+    spec = make_spec(dpo_file, method={"name": "dpo"}, eval_share=0.25, train={"learning_rate": 3e-3})
+    run_dir = new_run(spec, "dpo")
+    train(run_dir)
+    found = evaluate({"run": str(run_dir), "data": None, "rows": None})
+    assert found["before"]["eval_loss"] == pytest.approx(0.693147, abs=1e-5)
+    assert found["after"]["eval_loss"] == pytest.approx(rundir.read_result(run_dir)["eval_loss"]["after"], rel=1e-4)
+
+
+def test_answers_stand_beside_those_of_the_base(finished):
+    request = {"model": str(finished), "base": True, "prompts": ["Say red.", "Say blue."], "max_new_tokens": 4}
+    lines = list(generate(request))
+    assert [line["prompt"] for line in lines] == request["prompts"]
+    assert lines == list(generate(request))
+    assert set(lines[0]) == {"prompt", "before", "answer"}
+
+
+def test_sampled_answers_depend_on_the_seed_alone(finished):
+    request = {"model": str(finished), "prompts": ["Say red."], "max_new_tokens": 12, "temperature": 1.0}
+    answers = [next(generate({**request, "seed": seed}))["answer"] for seed in (1, 1, 2)]
+    assert answers[0] == answers[1] != answers[2]
+
+
+def test_a_batch_answers_as_each_prompt_alone(finished):
+    request = {"model": str(finished), "max_new_tokens": 6}
+    prompts = ["Say red.", "Say tree and river, and then stone.", "Moon?"]
+    together = [line["answer"] for line in generate({**request, "prompts": prompts})]
+    alone = [next(generate({**request, "prompts": [prompt]}))["answer"] for prompt in prompts]
+    assert together == alone
+
+
+def test_chat_streams_and_labels_both_models(finished):
+    pieces: list[str] = []
+    chat({"model": str(finished), "base": True, "max_new_tokens": 3}, ["Say red.\n", "\n", "Again."], pieces.append)
+    text = "".join(pieces)
+    assert text.count("before: ") == text.count("after: ") == 2
+
+
+def test_base_of_a_model_without_a_past_is_refused(models):
+    with pytest.raises(ConfigError, match="neither a run nor an adapter"):
+        list(generate({"model": str(models["llama"]), "base": True, "prompts": ["x"]}))
+
+
+def start(run_dir: Path, *more: str, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "ftcli.worker", "train", str(run_dir), *more],
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_worker_process_is_stopped_by_sigterm_and_goes_on(sft_file, make_spec, new_run):
+    run_dir = new_run(make_spec(sft_file, train={"max_steps": 4000}), "long")
+    worker = start(run_dir)
+    metrics = run_dir / rundir.METRICS
+    deadline = time.monotonic() + 60
+    while not (metrics.is_file() and metrics.stat().st_size) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    worker.send_signal(signal.SIGTERM)
+    _, told = worker.communicate(timeout=30)
+    assert worker.returncode == 75
+    assert f"ftcli train --resume {run_dir}" in told
+    assert "Traceback" not in told
+    assert list((run_dir / rundir.CHECKPOINTS).glob("checkpoint-*"))
+
+
+def test_a_mistake_ends_a_worker_process_without_traceback(make_spec, new_run, tmp_path):
+    path = write_rows(tmp_path / "bad.jsonl", [conversation(0), {"messages": 3}])
+    worker = start(new_run(make_spec(path), "bad"))
+    _, told = worker.communicate(timeout=60)
+    assert worker.returncode == 3
+    assert "bad.jsonl:2" in told
+    assert "Traceback" not in told
+
+
+def test_a_worker_ends_with_its_parent():
+    parent = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    created = psutil.Process(parent.pid).create_time()
+    code = "import time; from ftcli.worker.guard import die_with_parent; die_with_parent(); time.sleep(60)"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), guard.PARENT: f"{parent.pid}:{created!r}"}
+    orphan = subprocess.Popen([sys.executable, "-c", code], env=environment)
+    try:
+        time.sleep(0.3)
+        assert orphan.poll() is None
+        parent.kill()
+        parent.wait()
+        assert orphan.wait(timeout=10) == 75
+    finally:
+        for process in (parent, orphan):
+            if process.poll() is None:
+                process.kill()
+
+
+def test_signals_are_remembered_and_handlers_given_back():
+    before = signal.getsignal(signal.SIGTERM)
+    with StopSignal() as stop:
+        assert stop.name == ""
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.name == "SIGTERM"
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_two_processes_train_to_the_curve_of_one(sft_file, make_spec, new_run):
+    from ftcli.worker.progress import read_metrics
+
+    settings = {"max_steps": 4, "per_device_train_batch_size": 4}
+    alone = new_run(make_spec(sft_file, train=settings), "alone")
+    train(alone)
+    spec = make_spec(sft_file, train={**settings, "per_device_train_batch_size": 2}, launch={"num_processes": 2})
+    both = new_run(spec, "both")
+    command = ["accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]
+    command += ["--mixed_precision", "no", "--dynamo_backend", "no", "--num_machines", "1", "-m", "ftcli.worker", "train"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, "-m", *command, str(both)], env=environment, check=True, timeout=120)
+    curves = [[line["loss"] for line in read_metrics(run / rundir.METRICS)] for run in (alone, both)]
+    assert curves[0] == pytest.approx(curves[1], abs=1e-5)
+    assert json.loads((both / rundir.RESULT).read_text(encoding="utf-8"))["steps"] == 4
