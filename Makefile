@@ -44,7 +44,7 @@ tiny: $(VENV)/.installed
 	$(BIN)/ftcli train recipe=tiny-pretrain data.path=build/tiny/pretrain.jsonl run.dir=build/tiny/run
 
 docs: $(VENV)/.installed
-	$(BIN)/ftcli doctor --write-docs
+	$(BIN)/python -m ftcli.docs --write
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

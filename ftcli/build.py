@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from ftcli import checks, derive, fieldcheck, sources
-from ftcli.compose import Composed, Request, compose
-from ftcli.errors import ConfigError
+from ftcli.compose import WRITERS, Composed, Request, compose
+from ftcli.errors import ConfigError, DataError, Problem, RowProblem
 from ftcli.methods import Method, get_method
 from ftcli.peft_methods import PEFT_METHODS
+from ftcli.recipes.strict import KeyPath
 from ftcli.settings import GROUPS, OWN_GROUPS
 from ftcli.shapes import Shape, num_parameters
 from ftcli.sources import BUILTIN
 from ftcli.spec import RunSpec
-
 
 _EMPTY: dict[str, Any] = {**{group: {} for group in (*GROUPS, "run")}, "seed": 0}
 
 
 def _shape_still_fits(composed: Composed) -> bool:
     """Whether the group file's shape describes the model: not when only the name was changed over it."""
-    named = composed.origin("model", "name_or_path")
-    shaped = composed.origin("model", "shape")
-    return named.by == shaped.by == "group" or shaped.by != "group"
+    named, shaped = composed.origin("model", "name_or_path"), composed.origin("model", "shape")
+    return WRITERS.index(shaped.by) >= WRITERS.index(named.by)
 
 
 def _absolute(path: str | None) -> str | None:
-    return str(Path(path).expanduser().resolve()) if path is not None and path != BUILTIN else path
+    return os.path.realpath(sources.home_expanded(path)) if path is not None and path != BUILTIN else path
 
 
 def _located(tree: dict[str, Any]) -> dict[str, Any]:
@@ -50,27 +48,40 @@ def _own(composed: Composed, group: str) -> Any:
     return OWN_GROUPS[group](**values)
 
 
+def _faulty(composed: Composed) -> dict[KeyPath, Problem]:
+    """The problem of each value that is wrong by itself."""
+    method, peft = get_method(composed.choices["method"]), PEFT_METHODS.get(composed.choices["peft"])
+    found: dict[KeyPath, Problem] = {(key,): p for key, p in fieldcheck.check_top_level(composed, method).items()}
+    for group in (*GROUPS, "run"):
+        if group in composed.tree and (group,) not in found:
+            faulty = fieldcheck.check_group(composed, group, method, peft)
+            found |= {(group, key): problem for key, problem in faulty.items()}
+    return found
+
+
+def check_values(composed: Composed) -> list[Problem]:
+    """The problems of single values: unknown, owned by another, of a wrong type, out of range, or not granted."""
+    return list(_faulty(composed).values())
+
+
 def build(composed: Composed) -> RunSpec:
     """The checked run spec of a composed tree.
 
     Raises:
         ConfigError: everything that is wrong, at once, each with its place and remedy.
+        DataError: nothing is wrong but the first row of a file, which cannot be read.
     """
     method = get_method(composed.choices["method"])
-    peft = PEFT_METHODS.get(composed.choices["peft"])
-    top = fieldcheck.check_top_level(composed, method)
-    problems = list(top.values())
-    sound = {key: value for key, value in composed.tree.items() if key not in top}
-    for group in (*GROUPS, "run"):
-        if group in sound:
-            faulty = fieldcheck.check_group(composed, group, method, peft)
-            problems.extend(faulty.values())
-            sound[group] = {key: value for key, value in sound[group].items() if key not in faulty}
+    faulty = _faulty(composed)
+    problems = list(faulty.values())
+    sound = {key: value for key, value in composed.tree.items() if (key,) not in faulty}
+    for group in {*GROUPS, "run"} & sound.keys():
+        sound[group] = {key: value for key, value in sound[group].items() if (group, key) not in faulty}
     # The rules across groups look at what is sound, so that one run tells of every mistake.
     spec, shape = _resolve(replace(composed, tree={**_EMPTY, **sound}), method)
     problems.extend(checks.check(spec, method, composed, shape))
     if problems:
-        raise ConfigError(*problems)
+        raise (DataError if all(isinstance(problem, RowProblem) for problem in problems) else ConfigError)(*problems)
     return spec
 
 
@@ -86,8 +97,11 @@ def _resolve(composed: Composed, method: Method) -> tuple[RunSpec, Shape | None]
     data = derive.derive_data(_own(composed, "data"), method, shape, notes)
     train = derive.derive_train(composed.tree["train"], method, peft is not None, data, launch, notes)
     size = num_parameters(shape) if shape else None
-    cheap = derive.has_validation(data, method) and size is not None and size <= derive.CHEAP_TO_SCORE_PARAMETERS
-    run = derive.derive_run(_own(composed, "run"), method.name, composed.choices["model"], model.name_or_path, cheap, notes)
+    scored = derive.has_validation(data, method) and method.score != "none"
+    cheap = scored and size is not None and size <= derive.CHEAP_TO_SCORE_PARAMETERS
+    run = derive.derive_run(
+        _own(composed, "run"), method.name, composed.choices["model"], model.name_or_path, cheap, notes
+    )
     spec = RunSpec(
         choices=composed.choices,
         seed=composed.tree["seed"],

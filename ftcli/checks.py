@@ -14,10 +14,10 @@ from ftcli.data.columns import apply_mapping
 from ftcli.data.formats import FORMATS, columns_error, kind_problem, recognise
 from ftcli.data.read import peek_rows, resolve_file
 from ftcli.derive import has_validation
-from ftcli.errors import ConfigError, DataError, Problem
+from ftcli.errors import ConfigError, DataError, Problem, RowProblem
+from ftcli.lora import lora_parameters
 from ftcli.methods import Method
 from ftcli.names import suggest
-from ftcli.lora import lora_parameters
 from ftcli.shapes import Shape
 from ftcli.spec import RunSpec
 
@@ -56,9 +56,14 @@ def the_method_agrees_with_itself(context: Context) -> Iterator[Problem]:
 @rule
 def run_name_is_a_folder_name(context: Context) -> Iterator[Problem]:
     """`run.name` becomes a folder under runs/."""
-    if not re.fullmatch(r"[\w][\w.-]*", str(context.spec.run.name)):
-        what = f"run.name={context.spec.run.name} is not a plain name"
-        yield Problem(context.where("run.name"), what, "use letters, digits, dots, dashes and underscores")
+    yield from name_problems(str(context.spec.run.name), context.where("run.name"))
+
+
+def name_problems(name: str, where: str) -> list[Problem]:
+    """That a run's name could lead out of runs/, or would be awkward to type."""
+    if re.fullmatch(r"\w[\w.-]*", name) and len(name) <= 100:
+        return []
+    return [Problem(where, f"run.name={name} is not a plain name", "use letters, digits, dots, dashes and underscores")]
 
 
 @rule
@@ -103,7 +108,8 @@ def validation_has_rows_and_uses(context: Context) -> Iterator[Problem]:
             fix = f"set train.eval_strategy={train.get('save_strategy')}"
             yield Problem(context.where("train.load_best_model_at_end"), what, fix)
         elif train.get("eval_strategy") == "steps" and not _multiple(train.get("save_steps"), train.get("eval_steps")):
-            what = f"train.save_steps={train.get('save_steps')} is no multiple of train.eval_steps={train.get('eval_steps')}"
+            saves, evaluations = train.get("save_steps"), train.get("eval_steps")
+            what = f"train.save_steps={saves} is no multiple of train.eval_steps={evaluations}"
             yield Problem(context.where("train.save_steps"), what, "train.load_best_model_at_end needs it to be one")
     if spec.run.early_stopping_patience is not None and not train.get("load_best_model_at_end"):
         what = "run.early_stopping_patience stops at the best model, which is not kept"
@@ -113,7 +119,7 @@ def validation_has_rows_and_uses(context: Context) -> Iterator[Problem]:
 def _multiple(saves: Any, evaluations: Any) -> bool:
     if not saves or not evaluations or saves < 1 or evaluations < 1:
         return True
-    return saves % evaluations == 0
+    return bool(saves % evaluations == 0)
 
 
 @rule
@@ -164,7 +170,11 @@ def the_model_is_there(context: Context) -> Iterator[Problem]:
 @rule
 def attention_fits_the_architecture(context: Context) -> Iterator[Problem]:
     """Some architectures refuse torch's fused attention."""
-    if context.spec.model.attn_implementation == "sdpa" and context.shape is not None and not context.shape.supports_sdpa:
+    if (
+        context.spec.model.attn_implementation == "sdpa"
+        and context.shape is not None
+        and not context.shape.supports_sdpa
+    ):
         what = f"{context.shape.architecture} refuses model.attn_implementation=sdpa"
         yield Problem(context.where("model.attn_implementation"), what, "use model.attn_implementation=auto")
 
@@ -176,7 +186,10 @@ def the_data_is_there(context: Context) -> Iterator[Problem]:
     if data.format != "auto" and data.format not in FORMATS:
         yield Problem(context.where("data.format"), f"{data.format} is not a format", suggest(data.format, FORMATS, ""))
         return
-    files = {"data.path": sources.train_file(data, context.method), "data.eval_path": sources.eval_file(data, context.method)}
+    files = {
+        "data.path": sources.train_file(data, context.method),
+        "data.eval_path": sources.eval_file(data, context.method),
+    }
     for key, file in files.items():
         if file is not None:
             yield from _file_problems(context, key, file)
@@ -187,8 +200,15 @@ def _file_problems(context: Context, key: str, file: Path) -> Iterator[Problem]:
     try:
         resolve_file(file, where)
         [row] = peek_rows(file)
+    except ConfigError as error:
+        yield from error.problems
+        return
+    except DataError as error:
+        yield from (RowProblem(problem.where, problem.what, problem.fix) for problem in error.problems)
+        return
+    try:
         value = apply_mapping(row, data.columns or {}).value
-    except (ConfigError, DataError) as error:
+    except DataError as error:  # a column that was asked for and is not there
         yield from error.problems
         return
     named = FORMATS[data.format] if data.format != "auto" else None

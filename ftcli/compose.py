@@ -6,22 +6,29 @@ the groups and never opens a file. Precedence: command line over recipe over gro
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ftcli import assets
 from ftcli.errors import ConfigError, Problem
+from ftcli.methods import all_methods
 from ftcli.names import suggest
 from ftcli.overrides import Override, parse
+from ftcli.peft_methods import PEFT_METHODS
 from ftcli.recipes import load as recipe_loader
 from ftcli.recipes.strict import Document, KeyPath, load
 from ftcli.settings import GROUPS
 
 ROOT_CONFIG = "config"
+WRITERS = ("group", "run", "recipe", "cli")
+"""Who writes values, each over those before it."""
+DECLARED = {"method": all_methods().keys(), "peft": {"none", *PEFT_METHODS}}
+"""Groups whose choices are declared in code: a file only sets their knobs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,27 +88,37 @@ class _Tree:
                 table.pop(known)
 
     def set(self, path: KeyPath, value: Any, origin: Origin, *, literal: bool = False) -> None:
-        """Set one value, and forget what stood at and below its place. A literal one is held back till the end."""
+        """Set one value, and forget what stood at and below its place.
+
+        A literal value that looks like a reference is held back until references are replaced; every other one stands
+        where references to it find it.
+        """
         node = self.data
         for key in path[:-1]:
             if not isinstance(node.get(key), dict):
                 node[key] = {}
             node = node[key]
         self.forget(path)
-        node[path[-1]] = None if literal else copy.deepcopy(value)
-        if literal:
-            self.literal[path] = value
+        held = literal and "${" in json.dumps(value, default=str)
+        node[path[-1]] = None if held else copy.deepcopy(value)
+        if held:
+            self.literal[path] = copy.deepcopy(value)
         self.origins[path] = origin
 
-    def lay(self, values: Mapping[str, Any], document: Document, by: str, literal: frozenset[KeyPath]) -> None:
-        """Lay a file's values over the tree: settings of a group one by one, deeper mappings whole."""
+    def lay(
+        self, values: Mapping[str, Any], document: Document, by: str, literal: frozenset[KeyPath] | None = frozenset()
+    ) -> None:
+        """Lay a file's values over the tree: settings of a group one by one, deeper mappings whole.
+
+        `literal` names the values that are never interpolated; None means all of them.
+        """
         for group, settings in values.items():
             if not isinstance(settings, dict):
-                self.set((group,), settings, Origin(document.where((group,)), by))
+                self.set((group,), settings, Origin(document.where((group,)), by), literal=literal is None)
                 continue
             for key, value in settings.items():
-                path = (group, key)
-                self.set(path, value, Origin(document.where(path), by), literal=path in literal)
+                path, plain = (group, key), literal is None or (group, key) in literal
+                self.set(path, value, Origin(document.where(path), by), literal=plain)
 
     def delete(self, override: Override) -> None:
         node: Any = self.data
@@ -113,11 +130,11 @@ class _Tree:
         self.forget(override.key)
 
 
-def _group_document(group: str, choice: str, where: str, config_dirs: tuple[Path, ...]) -> Document:
-    known = assets.choices(group, extra=config_dirs)
+def _group_document(group: str, choice: str, where: str, request: Request) -> Document:
+    known = assets.choices(group, extra=request.config_dirs)
     if choice not in known:
         for other in GROUPS:
-            if other != group and choice in assets.choices(other, extra=config_dirs):
+            if other != group and choice in assets.choices(other, extra=request.config_dirs):
                 what = f"{choice} is a {other}= choice, not a {group}"
                 raise ConfigError(Problem(where, what, f"ftcli train {other}={choice}"))
         raise ConfigError(Problem(where, f"{choice} is not a choice of {group}", suggest(choice, known, f"{group}=")))
@@ -125,6 +142,11 @@ def _group_document(group: str, choice: str, where: str, config_dirs: tuple[Path
     shipped = path.is_relative_to(assets.CONFIGS)
     document = load(path, f"configs/{group}/{path.name}" if shipped else str(path))
     problems = recipe_loader.guard_values(document)
+    if not shipped:
+        problems += recipe_loader.guard_group_paths(document, group, path, allow_path="--allow-path" in request.grants)
+    if group in DECLARED and choice not in DECLARED[group]:
+        fix = f"name it {group}/NAME.yaml, NAME one of {', '.join(sorted(DECLARED[group]))}"
+        problems.append(Problem(document.file, f"there is no {group} {choice} whose settings these could be", fix))
     if "defaults" in document.data:
         where = document.where(("defaults",))
         problems.append(Problem(where, "a group file holds settings only", "choose groups in a recipe's defaults"))
@@ -195,7 +217,11 @@ def _split(request: Request, problems: list[Problem]) -> tuple[list[Override], d
             recipe = override
         elif override.name in GROUPS:
             if override.delete:
-                fix = f"{override.name}=none" if override.name in ("peft", "quantisation") else f"ftcli list {override.name}"
+                fix = (
+                    f"{override.name}=none"
+                    if override.name in ("peft", "quantisation")
+                    else f"ftcli list {override.name}"
+                )
                 problems.append(Problem(text, f"a run cannot be without a {override.name}", fix))
             elif not isinstance(override.value, str):
                 problems.append(Problem(text, "needs the name of a choice", f"ftcli list {override.name} shows them"))
@@ -226,22 +252,23 @@ def _choose(
     return found
 
 
-def _collect(problems: list[Problem], action: Callable[[], Any]) -> Any:
-    """The action's value; its ConfigError, if any, joins the problems."""
+@contextlib.contextmanager
+def _collected(problems: list[Problem]) -> Iterator[None]:
+    """A ConfigError raised inside joins the problems."""
     try:
-        return action()
+        yield
     except ConfigError as error:
         problems.extend(error.problems)
-        return None
 
 
 def _lay_groups(tree: _Tree, choices: Mapping[str, str], documents: Mapping[str, Document], root: Document) -> None:
     composed = _compose_groups(choices, documents, root)
     for group, document in documents.items():
         lines = {(group, *path): line for path, line in document.lines.items()}
-        tree.lay({group: composed[group]}, Document(document.file, {}, lines), "group", frozenset())
+        literal = frozenset((group, key) for key in recipe_loader.path_keys(group, document.data))
+        tree.lay({group: composed[group]}, Document(document.file, {}, lines), "group", literal)
     rest = {key: value for key, value in composed.items() if key not in GROUPS}
-    tree.lay(rest, root, "group", frozenset())
+    tree.lay(rest, root, "group")
 
 
 def compose(request: Request) -> Composed:
@@ -253,12 +280,15 @@ def compose(request: Request) -> Composed:
     problems: list[Problem] = []
     values, chosen, recipe_override = _split(request, problems)
     root = load(assets.CONFIGS / "config.yaml", "configs/config.yaml")
-    recipe = _collect(problems, lambda: _read_recipe(recipe_override, request)) if recipe_override else None
+    recipe = None
+    if recipe_override is not None:
+        with _collected(problems):
+            recipe = _read_recipe(recipe_override, request)
     picked = _choose(root, request, recipe, chosen)
-    documents = {
-        group: _collect(problems, lambda g=group, c=choice, o=origin: _group_document(g, c, o.where, request.config_dirs))
-        for group, (choice, origin) in picked.items()
-    }
+    documents: dict[str, Document] = {}
+    for group, (choice, origin) in picked.items():
+        with _collected(problems):
+            documents[group] = _group_document(group, choice, origin.where, request)
     if problems:
         raise ConfigError(*problems)
     choices = {group: choice for group, (choice, _) in picked.items()}
@@ -266,15 +296,16 @@ def compose(request: Request) -> Composed:
     _lay_groups(tree, choices, documents, root)
     if request.base is not None:  # a group chosen anew takes nothing over from the earlier run
         kept = {key: value for key, value in request.base.items() if key not in GROUPS or picked[key][1].by == "run"}
-        tree.lay(kept, Document(request.base_where, {}, {}), "run", frozenset())
+        tree.lay(kept, Document(request.base_where, {}, {}), "run", literal=None)  # a saved spec is plain data
     if recipe is not None:
         tree.lay(recipe.values, recipe.document, "recipe", recipe.literal)
     for override in values:
-        _collect(problems, lambda o=override: _apply(tree, o))
-    data = _collect(problems, lambda: _interpolate(tree)) if not problems else None
+        with _collected(problems):
+            _apply(tree, override)
     if problems:
         raise ConfigError(*problems)
-    origins = {**{(group,): origin for group, (_, origin) in picked.items()}, **tree.origins}
+    data = _interpolate(tree)
+    origins: dict[KeyPath, Origin] = {**{(group,): origin for group, (_, origin) in picked.items()}, **tree.origins}
     return Composed(tree=data, choices=choices, origins=origins, request=request)
 
 

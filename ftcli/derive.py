@@ -31,7 +31,7 @@ class Notes:
 
 
 def model_shape(model: ModelSettings) -> Shape | None:
-    """The architecture: of the local folder, else as published in the group file, else of a configs/model with that id."""
+    """The architecture: of the local folder, else as its group file gives it, else as a shipped one does."""
     source = sources.model_source(model.name_or_path)
     bottom = sources.foundation(source) if source else None
     if bottom is None:
@@ -59,9 +59,8 @@ def published_shape(hub_id: str) -> dict[str, Any] | None:
 def launch_plan(wanted: HardwareSettings, notes: Notes) -> LaunchPlan:
     """Device, processes and threads for this machine."""
     gpus = hardware.gpus()
-    device = "cuda" if gpus and wanted.type in ("auto", "gpu", "multi_gpu") else "cpu"
-    if wanted.type in ("gpu", "multi_gpu") and not gpus and wanted.num_processes is None:
-        device = "cuda"  # asked for by name: a plan for another machine; `train` refuses it here
+    # A GPU asked for by name is planned for even where there is none; `train` refuses it here.
+    device = "cuda" if wanted.type in ("gpu", "multi_gpu") or (wanted.type == "auto" and gpus) else "cpu"
     if wanted.type == "auto":
         notes.add("hardware.type", "gpu" if gpus else "cpu", "what this machine has")
     default = max(1, len(gpus)) if wanted.type == "multi_gpu" else 1
@@ -131,11 +130,19 @@ def derive_train(
         result["eval_strategy"] = notes.add("train.eval_strategy", strategy, why)
     if result.get("bf16") is None:
         value = has_bfloat16(launch) and not result.get("fp16")
-        why = "the GPU has bfloat16" if value else "the CPU computes in float32" if launch.device == "cpu" else "fp16 or GPU"
+        why = (
+            "the GPU has bfloat16"
+            if value
+            else "the CPU computes in float32"
+            if launch.device == "cpu"
+            else "fp16 or GPU"
+        )
         result["bf16"] = notes.add("train.bf16", value, why)
     if result.get("gradient_checkpointing") is None:
         value = launch.device == "cuda"
-        why = "trades a fifth of the speed for most of the activations' memory" if value else "memory is not short on CPU"
+        why = (
+            "trades a fifth of the speed for most of the activations' memory" if value else "memory is not short on CPU"
+        )
         result["gradient_checkpointing"] = notes.add("train.gradient_checkpointing", value, why)
     return result
 
@@ -150,7 +157,9 @@ def _model_word(path: str) -> str:
     return str(RunSpec.load(run / rundir.SPEC).run.name) if run else Path(path).name
 
 
-def derive_run(run: RunSettings, method: str, model: str, model_path: str, cheap_to_score: bool, notes: Notes) -> RunSettings:
+def derive_run(
+    run: RunSettings, method: str, model: str, model_path: str, cheap_to_score: bool, notes: Notes
+) -> RunSettings:
     """Resolve name, directory and the number of rows scored."""
     if run.name is None:
         last = _model_word(model_path) if model == "tiny" and model_path != sources.BUILTIN else model

@@ -28,6 +28,11 @@ class Problem:
         return f"{head}\n  fix: {self.fix}" if self.fix else head
 
 
+@dataclass(frozen=True)
+class RowProblem(Problem):
+    """A fault inside the rows of a file."""
+
+
 class FtcliError(Exception):
     """A user's mistake: all problems found, told at once."""
 

@@ -1,6 +1,7 @@
 """One value against one field: does the field exist, who owns it, is the value of its type and within its limits.
 
-Works on fields read by schema.py, so the installed library decides what exists; what it leaves unchecked is in rules.py.
+Works on fields read by schema.py, so the installed library decides what exists; what that leaves unchecked stands in
+rules.py.
 """
 
 from __future__ import annotations
@@ -154,7 +155,13 @@ def check_group(composed: Composed, group: str, method: Method, peft: PeftMethod
 
 
 def _check_value(
-    composed: Composed, group: str, key: str, value: Any, limit: Knob | None, fields: Mapping[str, Field], method: Method
+    composed: Composed,
+    group: str,
+    key: str,
+    value: Any,
+    limit: Knob | None,
+    fields: Mapping[str, Field],
+    method: Method,
 ) -> Problem | None:
     name, where = f"{group}.{key}", composed.where(group, key)
     if key == "name" and group in ("method", "peft"):

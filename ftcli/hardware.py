@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from dataclasses import dataclass
 from functools import cache
 
@@ -28,6 +29,8 @@ def gpus() -> tuple[Gpu, ...]:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None and not visible.strip():
         return ()
+    if not _has_driver():
+        return ()
     try:
         import pynvml
     except ImportError:
@@ -45,6 +48,19 @@ def gpus() -> tuple[Gpu, ...]:
     finally:
         with contextlib.suppress(pynvml.NVMLError):
             pynvml.nvmlShutdown()
+
+
+def _has_driver() -> bool:
+    """Whether NVML's library can be loaded, asked first: pynvml is slow to import where it serves nothing."""
+    if not sys.platform.startswith("linux"):
+        return True
+    import ctypes
+
+    try:
+        ctypes.CDLL("libnvidia-ml.so.1")
+    except OSError:
+        return False
+    return True
 
 
 def _by_uuid(nvml: object, entry: str) -> object:

@@ -39,13 +39,19 @@ def require(hub_id: str, revision: str | None, where: str) -> None:
         fix = "accept the terms on the model's page and log in with `hf auth login`"
         raise ConfigError(Problem(where, f"{hub_id} is gated and this account has no access to it", fix)) from None
     except RevisionNotFoundError:
-        raise ConfigError(Problem(where, f"{hub_id} has no revision {revision}", "name a branch, tag or commit")) from None
+        raise ConfigError(
+            Problem(where, f"{hub_id} has no revision {revision}", "name a branch, tag or commit")
+        ) from None
     except RepositoryNotFoundError:
         fix = "check the spelling, or log in with `hf auth login` if it is private"
         raise ConfigError(Problem(where, f"the hub knows no model {hub_id}", fix)) from None
     except (HfHubHTTPError, OSError, ValueError) as error:
-        raise ConfigError(Problem(where, f"{here}, and the hub cannot be reached ({type(error).__name__})", bring)) from None
+        raise ConfigError(
+            Problem(where, f"{here}, and the hub cannot be reached ({type(error).__name__})", bring)
+        ) from None
     except Exception as error:  # the http library's own errors share no public base class
         if not type(error).__module__.startswith(("httpx", "httpcore", "requests")):
             raise
-        raise ConfigError(Problem(where, f"{here}, and the hub cannot be reached ({type(error).__name__})", bring)) from None
+        raise ConfigError(
+            Problem(where, f"{here}, and the hub cannot be reached ({type(error).__name__})", bring)
+        ) from None

@@ -45,7 +45,7 @@ def _parse_value(text: str, plain: str) -> Any:
 
     try:
         override = OverridesParser.create().parse_override(plain)
-    except HydraException as error:
+    except (HydraException, ValueError) as error:  # ValueError: a number of thousands of digits
         reason = str(error).splitlines()[0]
         fix = "quote the value for both shell and grammar: 'key=\"…\"'"
         raise ConfigError(Problem(text, f"cannot be read: {reason}", fix)) from None
@@ -61,13 +61,21 @@ def parse(text: str) -> Override:
         ConfigError: not of the grammar, or a sweep outside `-m`.
     """
     match = _SHAPE.fullmatch(text)
+    if match is None and (steers := re.match(r"[~+]*[\w./-]*([@/:])[\w./@:-]*(=|$)", text)):
+        what = f"uses Hydra's {steers[1]} in a name; groups here are not nested and cannot be moved"
+        raise ConfigError(Problem(text, what, "group=choice, such as method=dpo"))
     if match is None or (match["rest"] is None and match["sign"] != "~"):
         what = "is neither group=choice nor key=value"
         raise ConfigError(Problem(text, what, "for example method=dpo, train.learning_rate=2e-5, ~train.warmup_steps"))
     key = tuple(match["key"].split("."))
     if "" in key:
         raise ConfigError(Problem(text, "has an empty name between dots", "write group.key=value"))
+    if key[0] == "hydra":
+        what = "sets Hydra itself, under which ftcli does not run"
+        raise ConfigError(Problem(text, what, "run.dir=DIR sets where a run is written, -m sweeps"))
     if match["sign"] == "~":
+        if match["rest"] is not None:
+            raise ConfigError(Problem(text, "removes a setting whatever its value", f"~{match['key']}"))
         return Override(text, key, delete=True)
     if match["key"] in PATH_KEYS or match["key"] == "recipe":
         value = _unquoted(match["value"])
@@ -89,12 +97,15 @@ def expand(texts: list[str]) -> list[list[str]]:
     for text in texts:
         try:
             override = OverridesParser.create().parse_override(text)
-        except HydraException:
+        except (HydraException, ValueError):
             axes.append([parse(text).text])  # a literal path may lie outside the grammar
             continue
-        if override.is_sweep_override():
-            key = override.get_key_element()
-            axes.append([f"{key}={value}" for value in override.sweep_iterator(transformer=Transformer.encode)])
-        else:
+        if not override.is_sweep_override():
             axes.append([text])
+            continue
+        if not override.is_discrete_sweep():
+            fix = "list the values: a,b,c or choice(a,b) or range(1,5)"
+            raise ConfigError(Problem(text, "is a sweep without a list of values", fix))
+        key = override.get_key_element()
+        axes.append([f"{key}={value}" for value in override.sweep_iterator(transformer=Transformer.encode)])
     return [list(job) for job in product(*axes)]

@@ -66,7 +66,9 @@ def trainable_parameters(spec: RunSpec, shape: Shape | None) -> int | None:
     fields = ("bias", "use_dora", "lora_bias", "exclude_modules", "layers_to_transform", "rank_pattern")
     options = {name: spec.peft[name] for name in fields if spec.peft.get(name) is not None}
     saved = spec.peft.get("modules_to_save") or ()
-    return lora_parameters(shape, int(spec.peft["r"]), spec.peft.get("target_modules"), modules_to_save=saved, **options)
+    return lora_parameters(
+        shape, int(spec.peft["r"]), spec.peft.get("target_modules"), modules_to_save=saved, **options
+    )
 
 
 def global_batch(spec: RunSpec) -> int:
@@ -84,19 +86,27 @@ def num_steps(spec: RunSpec, rows: int) -> int:
     limit = spec.train.get("max_steps")
     if limit is not None:
         return int(limit)
-    batches = math.ceil(rows / (int(spec.train.get("per_device_train_batch_size", 8)) * spec.launch.num_processes))
+    size = int(spec.train.get("per_device_train_batch_size", 8)) * spec.launch.num_processes
+    batches = rows // size if spec.train.get("dataloader_drop_last") else math.ceil(rows / size)
     updates = max(1, math.ceil(batches / int(spec.train.get("gradient_accumulation_steps", 1))))
     return math.ceil(float(spec.train.get("num_train_epochs", 3.0)) * updates)
 
 
 def _training_rows(spec: RunSpec, counted: TokenCount) -> int:
-    rows = counted.kept
+    """Sequences of one epoch after packing and splitting, without those held out."""
+    pieces = counted.pieces
     if spec.method.get("packing") and counted.tokens:
-        rows = max(1, counted.tokens // int(spec.data.max_length_tokens or 1))
-    return rows - round(rows * spec.data.eval_share) if spec.data.eval_share else rows
+        pieces = max(1, counted.tokens // int(spec.data.max_length_tokens or 1))
+    if not spec.data.eval_share or not counted.rows:
+        return pieces
+    # As the worker draws them: of all rows, at least one and never all; those too long are missed on either side alike.
+    held_out = min(max(1, round(spec.data.eval_share * counted.rows)), counted.rows - 1)
+    return max(1, pieces - round(held_out * pieces / counted.rows))
 
 
-def _memory(spec: RunSpec, method: Method, shape: Shape | None, trainable: int | None, counted: TokenCount) -> MemoryEstimate | None:
+def _memory(
+    spec: RunSpec, method: Method, shape: Shape | None, trainable: int | None, counted: TokenCount
+) -> MemoryEstimate | None:
     if shape is None or trainable is None:
         return None
     adapter = spec.peft["name"] != "none"
@@ -125,9 +135,11 @@ def _warnings(spec: RunSpec, method: Method, counted: TokenCount, memory: Memory
     found = []
     if counted.faulty:
         found.append(f"{counted.faulty} rows cannot be used; training stops on the first of them")
-    if counted.kept < counted.rows - counted.faulty:
-        dropped = counted.rows - counted.faulty - counted.kept
-        found.append(f"{dropped} of {counted.rows} rows are longer than {spec.data.max_length_tokens} tokens and dropped")
+    if counted.overlong:
+        became = {"drop": "dropped", "truncate_right": "cut", "split": "split"}
+        end = became.get(spec.data.overflow, "refused: training stops on the first of them")
+        limit = spec.data.max_length_tokens
+        found.append(f"{counted.overlong} of {counted.rows} rows are longer than {limit} tokens and {end}")
     if spec.data.path == sources.BUILTIN and spec.choices["model"] != "tiny":
         found.append("data=tiny is the built-in demonstration set; name your own with data.path=FILE")
     if spec.model.init == "random" and spec.peft["name"] != "none":

@@ -6,23 +6,26 @@ overrides it reproduces the old one bit for bit on CPU, with overrides it starts
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from ftcli import fieldcheck, rundir
-from ftcli.build import build
-from ftcli.compose import Composed, Origin, Request, compose
+from ftcli.build import build, check_values
+from ftcli.checks import name_problems
+from ftcli.compose import DECLARED, Composed, Origin, Request, compose
 from ftcli.derive import Notes, derive_run
 from ftcli.errors import ConfigError, Problem
 from ftcli.methods import get_method
 from ftcli.overrides import parse
+from ftcli.recipes.strict import KeyPath
+from ftcli.settings import GROUPS, RunSettings
 from ftcli.spec import RunSpec
 
 CHANGEABLE = (
-    "max_steps", "num_train_epochs", "save_steps", "save_strategy", "save_total_limit", "eval_steps", "eval_strategy",
-    "logging_steps", "logging_strategy",
+    "train.max_steps", "train.num_train_epochs", "train.save_steps", "train.save_strategy", "train.save_total_limit",
+    "train.eval_steps", "train.eval_strategy", "train.logging_steps", "train.logging_strategy",
 )  # fmt: skip
 
 
@@ -33,17 +36,23 @@ def resumed_spec(run: Path, overrides: Sequence[str]) -> RunSpec:
         ConfigError: an override changes anything else, or is itself wrong.
     """
     spec = RunSpec.load(run / rundir.SPEC)
-    problems, changes = [], {}
+    _require_choices(spec, str(run / rundir.SPEC))
+    problems: list[Problem] = []
+    changes = {}
     for text in overrides:
-        override = parse(text)
-        if override.key[0] == "train" and override.key[-1] in CHANGEABLE and len(override.key) == 2 and not override.delete:
+        try:
+            override = parse(text)
+        except ConfigError as error:
+            problems.extend(error.problems)
+            continue
+        if override.name in CHANGEABLE and not override.delete:
             changes[override.key[1]] = (override.value, text)
         else:
             what = "cannot change when a run goes on; only max steps, epochs and save, eval and log cadence can"
             problems.append(Problem(text, what, f"start a new run with ftcli train --from {run} {text}"))
     values = {key: value for key, (value, _) in changes.items()}
     tree = {**spec.tree, "train": {**spec.tree["train"], **values}}
-    origins = {("train", key): Origin(text, "cli") for key, (_, text) in changes.items()}
+    origins: dict[KeyPath, Origin] = {("train", key): Origin(text, "cli") for key, (_, text) in changes.items()}
     composed = Composed(tree=tree, choices=dict(spec.choices), origins=origins, request=Request())
     faulty = fieldcheck.check_group(composed, "train", get_method(spec.choices["method"]), None)
     problems.extend(problem for key, problem in faulty.items() if key in values)
@@ -59,31 +68,44 @@ def spec_from(run: Path, request: Request) -> RunSpec:
         ConfigError: everything that is wrong.
     """
     spec = RunSpec.load(run / rundir.SPEC)
-    base: dict[str, Any] = {**spec.tree, "run": {**spec.tree.get("run", {}), "dir": None}}
     where = str(run / rundir.SPEC)
-    if not any(not _names_only(text) for text in request.overrides):
-        _require_grants(spec, request, where)
-        settings = replace(spec.run, dir=None)
-        for text in request.overrides:
-            override = parse(text)
-            settings = replace(settings, **{override.key[1]: override.value})
-        fresh = derive_run(settings, spec.choices["method"], spec.choices["model"], spec.model.name_or_path, False, Notes())
-        return replace(spec, run=fresh, grants=tuple(sorted(request.grants)))
+    _require_choices(spec, where)
+    if all(_names_only(text) for text in request.overrides):
+        return _renamed(spec, request, where)
+    base: dict[str, Any] = {**spec.tree, "run": {**spec.tree.get("run", {}), "dir": None}}
     return build(compose(replace(request, base=base, base_choices=spec.choices, base_where=where)))
+
+
+def _require_choices(spec: RunSpec, where: str) -> None:
+    for group, known in DECLARED.items():
+        if spec.choices.get(group) not in known:
+            what = f"names a {group} that this ftcli does not know: {spec.choices.get(group)}"
+            raise ConfigError(Problem(where, what, f"it knows {', '.join(sorted(known))}"))
 
 
 def _names_only(text: str) -> bool:
     return text.lstrip("+").startswith(("run.dir=", "run.name="))
 
 
-def _require_grants(spec: RunSpec, request: Request, where: str) -> None:
-    """A spec file may come from anyone: what needs a grant needs it anew."""
-    problems = []
-    origins: Mapping[tuple[str, ...], Origin] = {(group,): Origin(where, "run") for group in spec.tree}
-    composed = Composed(tree=dict(spec.tree), choices=dict(spec.choices), origins=origins, request=request)
-    for group, settings in spec.tree.items():
-        for key, value in settings.items() if isinstance(settings, dict) else ():
-            problem = fieldcheck.grant_problem(composed, f"{group}.{key}", value, (group, key))
-            problems.extend([problem] if problem else [])
+def _renamed(spec: RunSpec, request: Request, where: str) -> RunSpec:
+    """The same spec under another name or directory.
+
+    The file may come from anyone, and it is the resolved values that the worker obeys: they pass every check of a
+    single value again, and what needs a grant needs it anew.
+    """
+    given = {override.key[1]: override for override in map(parse, request.overrides)}
+    whole = asdict(spec)
+    values = {name: whole[name] for name in (*GROUPS, "run", "seed")}
+    values["run"] |= {"dir": None} | {key: override.value for key, override in given.items()}
+    origins: dict[KeyPath, Origin] = {(name,): Origin(where, "run") for name in values}
+    origins |= {("run", key): Origin(override.text, "cli") for key, override in given.items()}
+    composed = Composed(tree=values, choices=dict(spec.choices), origins=origins, request=request)
+    problems = check_values(composed)
+    if not problems:
+        settings = RunSettings(**values["run"])
+        names = (spec.choices["method"], spec.choices["model"], spec.model.name_or_path)
+        spec = replace(spec, run=derive_run(settings, *names, False, Notes()), grants=tuple(sorted(request.grants)))
+        problems = name_problems(str(spec.run.name), composed.where("run", "name"))
     if problems:
         raise ConfigError(*problems)
+    return spec

@@ -25,7 +25,7 @@ OWNERS: Mapping[str, str] = {
     "train.logging_nan_inf_filter": "ftcli, which stops a run whose loss is not a number",
     "train.save_only_model": "ftcli, whose checkpoints are always whole enough to resume",
     "train.ignore_data_skip": "ftcli, whose resumes always go on at the right row",
-    "train.auto_find_batch_size": "ftcli plan, which estimates the memory first (the search restarts on trained weights)",
+    "train.auto_find_batch_size": "ftcli plan, which estimates memory (the search restarts on trained weights)",
     "train.remove_unused_columns": "ftcli, which hands over only the columns that are used",
     "train.restore_callback_states_from_checkpoint": "ftcli, which always restores them",
     "method.max_length": "data.max_length_tokens",
@@ -75,7 +75,9 @@ GRANTED_BY: Mapping[str, str] = {
 ATTENTION = ("auto", "sdpa", "eager", "flex_attention", "flash_attention_2", "flash_attention_3")
 
 # Library fields that hold a path when they hold a string: the rules of a recipe's paths apply.
-LIBRARY_PATHS = frozenset({"train.deepspeed", "train.fsdp_config", "train.accelerator_config", "method.chat_template_path"})
+LIBRARY_PATHS = frozenset(
+    {"train.deepspeed", "train.fsdp_config", "train.accelerator_config", "method.chat_template_path"}
+)
 
 _POSITIVE = Knob(low=0, open_low=True)
 _NOT_NEGATIVE = Knob(low=0)

@@ -59,7 +59,7 @@ def new_run_dir(name: str, now: datetime | None = None) -> Path:
 
 def is_run(path: Path) -> bool:
     """Whether `path` is a run directory."""
-    return (path / SPEC).is_file()
+    return os.path.isfile(path / SPEC)
 
 
 def run_order(run: Path) -> tuple[int, str]:
@@ -69,13 +69,15 @@ def run_order(run: Path) -> tuple[int, str]:
 
 def find_run(name: str) -> Path | None:
     """The run directory that `name` means: a run directory, or the newest run of that name under runs/."""
+    if not name:
+        return None
     path = Path(name)
     if is_run(path):
         return path.resolve()
     if path.name == MODEL and is_run(path.parent):
         return path.parent.resolve()
-    folder = path if path.is_dir() else ROOT / name
-    runs = [entry for entry in folder.iterdir() if is_run(entry)] if folder.is_dir() else []
+    folder = path if os.path.isdir(path) else ROOT / name
+    runs = [entry for entry in folder.iterdir() if is_run(entry)] if os.path.isdir(folder) else []
     return max(runs, key=run_order).resolve() if runs else None
 
 
@@ -94,6 +96,18 @@ def require_run(name: str, where: str) -> Path:
 
 
 def read_result(run: Path) -> dict[str, Any] | None:
-    """The content of result.json, or None where the run is not finished."""
+    """The content of result.json, or None where the run is not finished.
+
+    Raises:
+        ConfigError: it is no JSON object; written atomically, it was changed since.
+    """
     path = run / RESULT
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    if not path.is_file():
+        return None
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        result = None
+    if not isinstance(result, dict):
+        raise ConfigError(Problem(str(path), "is damaged", f"measure the run again with ftcli eval {run}"))
+    return result

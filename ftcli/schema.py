@@ -60,7 +60,7 @@ def _module(module: str) -> ast.Module:
 
 
 def _class(module: str, name: str) -> tuple[str, ast.ClassDef] | None:
-    """The definition of a class, following its imports, with the module that defines it; None where it is not source."""
+    """The definition of a class, following its imports, and the module that defines it; None if not source."""
     if not _source(module).is_file():
         return None
     for node in _module(module).body:
@@ -93,7 +93,8 @@ def _text(node: ast.expr | None) -> str:
 
 def _field(statement: ast.AnnAssign, docs: str, owner: str) -> Field:
     assert isinstance(statement.target, ast.Name)
-    default, text, choices = statement.value, docs, ()
+    default, text = statement.value, docs
+    choices: tuple[str, ...] = ()
     if isinstance(default, ast.Call) and getattr(default.func, "id", "") == "field":
         arguments = {keyword.arg: keyword.value for keyword in default.keywords}
         default = arguments.get("default") or arguments.get("default_factory")

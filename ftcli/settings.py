@@ -1,7 +1,7 @@
 """The settings that ftcli itself owns, group by group: type, default, and what each is for.
 
-The text under a field is its documentation: `ftcli show GROUP` and the generated tables print it. What TrainingArguments,
-the TRL configs and the PEFT configs own is read from the installed libraries instead (see schema.py).
+The text under a field is its documentation: `ftcli show GROUP` and the generated tables print it. What
+TrainingArguments, the TRL configs and the PEFT configs own is read from the installed libraries (see schema.py).
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ class ModelSettings:
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Type the weights are held in; auto is float32 on CPU and bfloat16 on GPUs that have it."""
     attn_implementation: str = "auto"
-    """Attention kernel: auto (sdpa, or eager for architectures that refuse it), sdpa, eager, flash_attention_2, flex_attention, or a kernel's hub id."""
+    """Attention kernel: auto (sdpa, or eager for architectures that refuse it), sdpa, eager, flash_attention_2,
+    flash_attention_3, flex_attention, or a kernel's hub id."""
     trust_remote_code: bool = False
     """Runs Python code shipped with the model; only granted on the command line with --trust-remote-code."""
     shape: dict[str, Any] | None = None

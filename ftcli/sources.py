@@ -11,10 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ftcli import rundir, tiny
+from ftcli.errors import ConfigError, Problem
 from ftcli.methods.base import Method
 from ftcli.settings import DataSettings
 
 BUILTIN = "builtin:tiny"
+
+
+def home_expanded(path: str) -> Path:
+    """The path with a leading `~` replaced, or as it is where `~name` is nobody's home."""
+    return Path(os.path.expanduser(path))
 
 
 @dataclass(frozen=True)
@@ -36,31 +42,52 @@ def model_source(name_or_path: str) -> ModelSource | None:
     """The source of a model name, or None for a run or folder that holds no model."""
     if name_or_path == BUILTIN:
         return ModelSource(folder=tiny.MODEL_DIR)
-    folder = Path(name_or_path).expanduser()
-    run = rundir.find_run(name_or_path) if not (folder / "config.json").is_file() else None
+    folder = home_expanded(name_or_path)
+    run = rundir.find_run(name_or_path) if not os.path.isfile(folder / "config.json") else None
     if run is not None:
         folder = run / rundir.MODEL
-    if (folder / "adapter_config.json").is_file():
+    if os.path.isfile(folder / "adapter_config.json"):
         return ModelSource(folder=folder.resolve(), is_adapter=True)
-    if (folder / "config.json").is_file():
+    if os.path.isfile(folder / "config.json"):
         return ModelSource(folder=folder.resolve())
-    if run is not None or folder.exists() or folder.is_absolute() or name_or_path.startswith("."):
+    if run is not None or os.path.exists(folder) or folder.is_absolute() or name_or_path.startswith("."):
         return None
     return ModelSource(hub_id=name_or_path)
 
 
 def base_of(adapter: Path) -> str:
-    """The model that an adapter folder stacks on, as its adapter_config.json names it."""
-    return str(json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"])
+    """The model that an adapter folder stacks on, as its adapter_config.json names it.
+
+    Raises:
+        ConfigError: the file is damaged, or names none.
+    """
+    file = adapter / "adapter_config.json"
+    try:
+        base = json.loads(file.read_text(encoding="utf-8"))["base_model_name_or_path"]
+    except (OSError, ValueError, KeyError, TypeError):
+        base = None
+    if not isinstance(base, str) or not base:
+        raise ConfigError(Problem(str(file), "names no base model", "set base_model_name_or_path, or save it again"))
+    return base
 
 
 def foundation(source: ModelSource) -> ModelSource | None:
-    """The whole model at the bottom of a stack of adapters: the one with a config.json and weights."""
-    seen: ModelSource | None = source
-    while seen is not None and seen.is_adapter:
-        assert seen.folder is not None
-        seen = model_source(base_of(seen.folder))
-    return seen
+    """The whole model at the bottom of a stack of adapters: the one with a config.json and weights.
+
+    Raises:
+        ConfigError: an adapter stands on itself, or names no base.
+    """
+    found, passed = source, set[Path]()
+    while found.is_adapter:
+        assert found.folder is not None
+        if found.folder in passed:
+            raise ConfigError(Problem(str(found.folder), "is an adapter that stands on itself", "name its base model"))
+        passed.add(found.folder)
+        below = model_source(base_of(found.folder))
+        if below is None:
+            return None
+        found = below
+    return found
 
 
 def train_file(data: DataSettings, method: Method) -> Path:

@@ -1,4 +1,4 @@
-"""What all tests share: an environment without network, hub cache of their own, and runs that stay in a temporary folder."""
+"""What all tests share: an environment without network, and runs that stay in a temporary folder."""
 
 from __future__ import annotations
 

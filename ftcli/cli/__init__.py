@@ -6,6 +6,7 @@ Each command is a module of its own, imported when it is called, so that `--help
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -73,8 +74,13 @@ def _dispatch(arguments: list[str]) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0, 1 (our bug), 2 (configuration), 3 (data), 75 (interrupted)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that the terminal cannot show is no reason to fail
+            stream.reconfigure(errors="backslashreplace")
     try:
         return _dispatch(arguments)
+    except SystemExit as end:  # argparse, after --help
+        return int(end.code or 0)
     except FtcliError as error:
         from ftcli.cli.say import problems
 

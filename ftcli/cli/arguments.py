@@ -52,8 +52,12 @@ def add_trust(into: argparse.ArgumentParser) -> None:
 
 def add_overrides(into: argparse.ArgumentParser) -> None:
     """Overrides and the flags that go with them."""
-    into.add_argument("overrides", nargs="*", metavar="group=choice|key=value", help="recipe=NAME, method=dpo, seed=1, …")
-    into.add_argument("--config-dir", "-cd", action="append", default=[], type=Path, help="folder with group files of your own")
+    into.add_argument(
+        "overrides", nargs="*", metavar="group=choice|key=value", help="recipe=NAME, method=dpo, seed=1, …"
+    )
+    into.add_argument(
+        "--config-dir", "-cd", action="append", default=[], type=Path, help="folder with group files of your own"
+    )
     for flag, text in GRANTS.items():
         into.add_argument(flag, action="store_true", help=text)
     for flag in NOT_HERE:
@@ -72,7 +76,9 @@ def parse(into: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namesp
             raise ConfigError(Problem(flag, "is not used by ftcli", reason))
     for folder in getattr(options, "config_dir", []):
         if not folder.is_dir():
-            raise ConfigError(Problem(f"--config-dir {folder}", "is not a folder", "name one that holds method/, model/, …"))
+            raise ConfigError(
+                Problem(f"--config-dir {folder}", "is not a folder", "name one that holds method/, model/, …")
+            )
     return options
 
 

@@ -18,8 +18,7 @@ _BASH = """_ftcli() {
 }
 complete -o default -F _ftcli ftcli
 """
-_ZSH = """autoload -U +X bashcompinit && bashcompinit
-""" + _BASH
+_ZSH = "autoload -U +X bashcompinit && bashcompinit\n" + _BASH
 _FISH = "complete -c ftcli -f -a '(ftcli completion words (commandline -cp))'\n"
 SCRIPTS = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}
 
@@ -34,7 +33,23 @@ def candidates(line: str) -> list[str]:
     if equals and (group in GROUPS or group == "recipe"):
         names = assets.recipes() if group == "recipe" else assets.choices(group)
         return [f"{group}={name}" for name in names if name.startswith(start)]
+    if "." in last and not equals:
+        return [f"{name}=" for name in _settings(last.partition(".")[0], words) if name.startswith(last)]
     return [f"{name}=" for name in (*GROUPS, "recipe", "seed") if name.startswith(last)]
+
+
+def _settings(group: str, words: list[str]) -> list[str]:
+    """The settings of a group under the method and adapter that the line chooses."""
+    from ftcli.fieldcheck import group_fields, settable
+    from ftcli.methods import all_methods
+    from ftcli.peft_methods import PEFT_METHODS
+
+    if group not in (*GROUPS, "run"):
+        return []
+    chosen = dict(word.split("=", 1) for word in words if "=" in word)
+    method = all_methods().get(chosen.get("method", ""), all_methods()["sft"])
+    fields = group_fields(group, method, PEFT_METHODS.get(chosen.get("peft", "lora")))
+    return [f"{group}.{name}" for name in sorted(settable(group, fields))]
 
 
 def run(argv: Sequence[str]) -> int:

@@ -14,7 +14,9 @@ from ftcli import __version__, hardware, sources
 from ftcli.cli import arguments, say
 from ftcli.errors import EXIT_DONE
 
-LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "datasets", "hydra-core", "omegaconf")
+LIBRARIES = (
+    "torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "datasets", "hydra-core", "omegaconf",
+)  # fmt: skip
 
 
 def _version(name: str) -> str | None:
@@ -70,7 +72,9 @@ def run(argv: Sequence[str]) -> int:
     if options.json:
         say.data(found)
         return EXIT_DONE
-    gpus = [f"{gpu['name']}, {gpu['memory_gib']} GiB" for gpu in found["gpus"]] or ["none: training runs on the CPU in float32"]
+    gpus = [f"{gpu['name']}, {gpu['memory_gib']} GiB" for gpu in found["gpus"]] or [
+        "none: training runs on the CPU in float32"
+    ]
     rows = [(key, str(found[key])) for key in ("ftcli", "python", "platform", "cores", "memory_gib", "disk_free_gib")]
     rows += [("gpu", gpu) for gpu in gpus]
     rows += [(name, version or "not installed") for name, version in found["libraries"].items()]

@@ -9,7 +9,7 @@ from typing import Any
 from ftcli import rundir
 from ftcli.cli import arguments, say
 from ftcli.data.read import resolve_file
-from ftcli.errors import EXIT_DONE
+from ftcli.errors import EXIT_DONE, ConfigError, Problem
 from ftcli.worker_request import WorkerFailed, answers
 
 
@@ -22,6 +22,8 @@ def run(argv: Sequence[str]) -> int:
     arguments.add_trust(parser)
     arguments.add_json(parser)
     options = arguments.parse(parser, argv)
+    if options.rows is not None and options.rows < 1:
+        raise ConfigError(Problem(f"--rows {options.rows}", "is out of range", "at least 1"))
     found = rundir.require_run(options.run, f"ftcli eval {options.run}")
     file = str(resolve_file(options.data, f"--data {options.data}").resolve()) if options.data else None
     request = {"run": str(found), "data": file, "rows": options.rows, "trust_remote_code": options.trust_remote_code}
@@ -43,7 +45,9 @@ def _print(measured: Mapping[str, Any]) -> None:
     for name in (after.get("score") or {}).keys() - {"name", "rows", "value"}:
         rows.append((name, _number((before.get("score") or {}).get(name)), _number(after["score"][name])))
     if score := after.get("score"):
-        rows.append((f"{score['name']} ({score['rows']} rows)", _number(before["score"]["value"]), _number(score["value"])))
+        rows.append(
+            (f"{score['name']} ({score['rows']} rows)", _number(before["score"]["value"]), _number(score["value"]))
+        )
     say.table(rows)
 
 

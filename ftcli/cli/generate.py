@@ -35,7 +35,9 @@ def request(options: argparse.Namespace, command: str) -> dict[str, Any]:
     where = f"ftcli {command} {options.model}"
     source = sources.model_source(options.model)
     if source is None:
-        raise ConfigError(Problem(where, f"{options.model} holds no model", "name a finished run, a folder or a hub id"))
+        raise ConfigError(
+            Problem(where, f"{options.model} holds no model", "name a finished run, a folder or a hub id")
+        )
     if source.hub_id is not None:
         from ftcli.hub import require
 
@@ -75,7 +77,9 @@ def _lines(file: Path | None) -> list[str]:
         raise ConfigError(Problem(f"--file {file}", f"cannot be read: {error}", "name a UTF-8 text file")) from None
     prompts = [line for line in text.splitlines() if line.strip()]
     if not prompts:
-        raise ConfigError(Problem("ftcli generate", "was given no prompt", "add one as an argument, --file or on stdin"))
+        raise ConfigError(
+            Problem("ftcli generate", "was given no prompt", "add one as an argument, --file or on stdin")
+        )
     return prompts
 
 

@@ -35,7 +35,9 @@ def run(argv: Sequence[str]) -> int:
         if word not in KINDS:
             from ftcli.names import suggest
 
-            raise ConfigError(Problem(f"ftcli list {word}", f"{word} is not a group", suggest(word, KINDS, "ftcli list ")))
+            raise ConfigError(
+                Problem(f"ftcli list {word}", f"{word} is not a group", suggest(word, KINDS, "ftcli list "))
+            )
     found = {kind: _entries(kind) for kind in words or KINDS}
     if "--json" in flags:
         import json

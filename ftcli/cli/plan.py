@@ -39,7 +39,10 @@ def show(spec: RunSpec, outlook: Plan, *, as_json: bool) -> None:
             ("rows", kept),
             ("batch", f"{outlook.global_batch} rows a step"),
             ("steps", str(outlook.steps)),
-            ("tokens", f"{about}{say.count(outlook.tokens_per_epoch)} an epoch{'' if outlook.tokens_exact else ' (estimate)'}"),
+            (
+                "tokens",
+                f"{about}{say.count(outlook.tokens_per_epoch)} an epoch{'' if outlook.tokens_exact else ' (estimate)'}",
+            ),
             ("parameters", f"{say.count(outlook.parameters)}, trains {say.count(outlook.trainable)}{share}"),
         ]
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ftcli import assets
-from ftcli.cli import arguments
+from ftcli.cli import arguments, say
 from ftcli.cli.list import run as list_run
 from ftcli.errors import EXIT_DONE
 from ftcli.recipes.load import find, read
@@ -25,9 +25,10 @@ def run(argv: Sequence[str]) -> int:
         parser.error(f"recipe {options.action} needs a name or file; there are {', '.join(assets.recipes())}")
     path = find(options.name, f"ftcli recipe {options.action} {options.name}")
     recipe = read(path, allow_path=options.allow_path)
-    if options.action == "show":
+    if options.json:
+        say.data({"file": str(path), "choices": recipe.choices, "values": recipe.values})
+    elif options.action == "show":
         print(path.read_text(encoding="utf-8"), end="")
     else:
         print(f"{path.name} is a plain recipe; ftcli check recipe={options.name} checks its values")
-    del recipe
     return EXIT_DONE

@@ -40,9 +40,10 @@ def summary(run: Path, result: Mapping[str, Any]) -> None:
     """A finished run on one screen: what was trained, loss and score before and after, and where the model is."""
     score = result.get("score") or {}
     scored = _change(score, ".1%")
+    took = say.duration(float(result["seconds"]))
     rows: list[tuple[str, str | None]] = [
         ("trained", f"{result['method']} of {result['model']}, peft={result['peft']}"),
-        ("steps", f"{result['steps']} in {say.duration(float(result['seconds']))}, {say.count(result.get('tokens_trained'))} tokens"),
+        ("steps", f"{result['steps']} in {took}, {say.count(result.get('tokens_trained'))} tokens"),
         ("loss", _change({"before": result.get("loss_first"), "after": result.get("loss_last")}, ".4f")),
         ("held-out loss", _change(result.get("eval_loss"), ".4f")),
         ("held-out score", f"{scored}  {score.get('name')} over {score.get('rows')} rows" if scored else None),

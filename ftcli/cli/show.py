@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,14 +33,8 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _resolved(spec: RunSpec) -> dict[str, Any]:
-    import dataclasses
-
-    groups = {group: getattr(spec, group) for group in (*GROUPS, "run")}
-    plain = {
-        group: dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else dict(value)
-        for group, value in groups.items()
-    }
-    return {**plain, "seed": spec.seed}
+    whole = dataclasses.asdict(spec)
+    return {name: whole[name] for name in (*GROUPS, "run", "seed")}
 
 
 def configuration(spec: RunSpec, *, as_json: bool) -> None:
@@ -74,7 +69,13 @@ def knobs(spec: RunSpec, group: str, *, as_json: bool) -> None:
     rows = [(name, fields[name], current.get(name)) for name in sorted(fieldcheck.settable(group, fields))]
     if as_json:
         entries = [
-            {"name": f"{group}.{name}", "type": field.type_text, "default": field.default, "value": value, "help": field.help}
+            {
+                "name": f"{group}.{name}",
+                "type": field.type_text,
+                "default": field.default,
+                "value": value,
+                "help": field.help,
+            }
             for name, field, value in rows
         ]
         say.data({"knobs": entries})

@@ -41,16 +41,28 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     arguments.add_overrides(parser)
     arguments.add_json(parser)
     parser.add_argument("--dry-run", action="store_true", help="plan and check, but start nothing")
-    parser.add_argument("--resume", metavar="RUN", help="go on with an interrupted run from its newest valid checkpoint")
-    parser.add_argument("--from", dest="source", metavar="RUN", help="a new run like RUN, with overrides over its configuration")
+    parser.add_argument(
+        "--resume", metavar="RUN", help="go on with an interrupted run from its newest valid checkpoint"
+    )
+    parser.add_argument(
+        "--from", dest="source", metavar="RUN", help="a new run like RUN, with overrides over its configuration"
+    )
     parser.add_argument("-m", "--multirun", action="store_true", help="one job a combination of comma-separated values")
-    parser.add_argument("--cfg", "-c", choices=("job", "hydra", "all"), help="print the composed configuration and stop")
-    parser.add_argument("--info", "-i", nargs="?", const="all", help="print where the configuration comes from and stop")
+    parser.add_argument(
+        "--cfg", "-c", choices=("job", "hydra", "all"), help="print the composed configuration and stop"
+    )
+    parser.add_argument(
+        "--info", "-i", nargs="?", const="all", help="print where the configuration comes from and stop"
+    )
     parser.add_argument("--resolve", action="store_true", help="accepted beside --cfg, which always resolves")
     options = arguments.parse(parser, argv)
     if options.info is not None and "=" in options.info:  # argparse took the next override for its value
         options.overrides.append(options.info)
-    both = [flag for flag, given in (("--resume", options.resume), ("--from", options.source), ("-m", options.multirun)) if given]
+    both = [
+        flag
+        for flag, given in (("--resume", options.resume), ("--from", options.source), ("-m", options.multirun))
+        if given
+    ]
     if len(both) > 1:
         raise ConfigError(Problem(" ".join(both), "exclude each other", "keep one of them"))
     return options
@@ -75,7 +87,11 @@ def _info(options: argparse.Namespace) -> int:
     say.table([(str(folder),) for folder in (*options.config_dir, assets.CONFIGS)])
     print("choices")
     say.table([(group, choice, composed.where(group) or "default") for group, choice in composed.choices.items()])
-    written = [(".".join(path), origin.where) for path, origin in composed.origins.items() if origin.by != "group" and origin.where]
+    written = [
+        (".".join(path), origin.where)
+        for path, origin in composed.origins.items()
+        if origin.by != "group" and origin.where
+    ]
     if written:
         print("set by recipe or command line")
         say.table(written)
@@ -88,7 +104,7 @@ def _sweep(options: argparse.Namespace) -> int:
     for folder in options.config_dir:
         flags += ["--config-dir", str(folder)]
     flags += [flag for flag in arguments.GRANTS if getattr(options, flag.strip("-").replace("-", "_"))]
-    flags += ["--dry-run"] if options.dry_run else []
+    flags += [flag for flag, given in (("--dry-run", options.dry_run), ("--json", options.json)) if given]
     codes = []
     for number, job in enumerate(jobs):
         words = [f"run.dir={parse(word).value}/{number}" if word.startswith("run.dir=") else word for word in job]
@@ -96,7 +112,10 @@ def _sweep(options: argparse.Namespace) -> int:
         codes.append(subprocess.run([sys.executable, "-m", "ftcli", "train", *words, *flags], check=False).returncode)
         if codes[-1] in (EXIT_INTERRUPTED, 130):
             break
-    say.note(f"{codes.count(0)} of {len(jobs)} jobs done" + "".join(f"\n  job {i + 1}: exit {c}" for i, c in enumerate(codes) if c))
+    say.note(
+        f"{codes.count(0)} of {len(jobs)} jobs done"
+        + "".join(f"\n  job {i + 1}: exit {c}" for i, c in enumerate(codes) if c)
+    )
     return next((code for code in codes if code), EXIT_DONE)
 
 
@@ -104,7 +123,9 @@ def _require_here(spec: RunSpec) -> None:
     """What planning does not need but training does: the GPU asked for, and the model's files."""
     if spec.launch.device == "cuda" and not hardware.gpus():
         fix = "use hardware=cpu or hardware=auto; ftcli doctor shows what is here"
-        raise ConfigError(Problem(f"hardware={spec.choices['hardware']}", "this machine has no GPU that NVML can see", fix))
+        raise ConfigError(
+            Problem(f"hardware={spec.choices['hardware']}", "this machine has no GPU that NVML can see", fix)
+        )
     if spec.launch.device == "cuda" and spec.launch.num_processes > len(hardware.gpus()):
         what = f"{spec.launch.num_processes} processes for {len(hardware.gpus())} GPUs"
         raise ConfigError(Problem("hardware.num_processes", what, f"use at most {len(hardware.gpus())}"))
@@ -126,7 +147,11 @@ def _start(spec: RunSpec, options: argparse.Namespace, argv: Sequence[str]) -> i
     _require_here(spec)
     from ftcli.launch import prepare
 
-    directory = prepare(spec, ["train", *argv])
+    try:
+        directory = prepare(spec, ["train", *argv])
+    except OSError as error:
+        what = f"cannot be made a run directory: {error.strerror}"
+        raise ConfigError(Problem(f"run.dir={spec.run.dir}", what, "choose another run.dir")) from None
     _announce(spec, directory)
     return _finish(spec, directory, None, options.json)
 
@@ -149,7 +174,10 @@ def _resume(options: argparse.Namespace, argv: Sequence[str]) -> int:
         say.note(f"{directory} is finished; to train further give train.max_steps or train.num_train_epochs")
         return _report(directory, options.json)
     checkpoint = newest_checkpoint(directory, spec, say.note)
-    say.note(f"going on with {directory} from " + (checkpoint.name if checkpoint else "the start: no checkpoint was written yet"))
+    say.note(
+        f"going on with {directory} from "
+        + (checkpoint.name if checkpoint else "the start: no checkpoint was written yet")
+    )
     rundir.write_atomically(directory / rundir.SPEC, spec.to_json())
     return _finish(spec, directory, checkpoint, options.json)
 

@@ -14,11 +14,10 @@ from ftcli.methods.base import Method
 __all__ = ["Method", "all_methods", "get_method"]
 
 
-
-
 def get_method(name: str) -> Method:
     """The declaration of method `name` (a name of `configs/method`)."""
-    return importlib.import_module(f"ftcli.methods.{name}").METHOD
+    method: Method = importlib.import_module(f"ftcli.methods.{name}").METHOD
+    return method
 
 
 @cache

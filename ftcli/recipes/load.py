@@ -1,13 +1,15 @@
 """A recipe on disk → choices and values with their lines, after every guard that a stranger's file needs.
 
-A recipe is data, never code: no Hydra settings, no `_target_`, no package or override tricks in `defaults`, no resolvers
-but plain `${a.b}` references, no paths outside its folder.
+A recipe is data, never code: no Hydra settings, no `_target_`, no package or override tricks in `defaults`, no
+resolvers but plain `${a.b}` references, no paths outside its folder.
 """
 
 from __future__ import annotations
 
+import copy
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,12 +20,13 @@ from ftcli.names import suggest
 from ftcli.recipes.strict import Document, KeyPath, load
 from ftcli.rules import LIBRARY_PATHS
 from ftcli.settings import GROUPS, PATH_KEYS
-from ftcli.sources import BUILTIN
+from ftcli.sources import BUILTIN, home_expanded
 
 SCHEMA_VERSION = 1
 TOP_LEVEL = ("ftcli", "defaults", *GROUPS, "run", "seed")
 
-# Renamed settings, {schema version: {old dotted key: new}}: every recipe ever shipped stays readable.
+# Schema version: what it renamed, old name to new; settings as `group.key`, choices as `group=choice`. A recipe of an
+# earlier version is read with the new names, so that every recipe ever shipped stays readable.
 RENAMES: dict[int, dict[str, str]] = {}
 
 REFERENCE = re.compile(r"\$\{[A-Za-z_]\w*(\.[A-Za-z_]\w*)*\}")
@@ -50,11 +53,13 @@ def find(name: str, where: str) -> Path:
     Raises:
         ConfigError: neither; the nearest names are listed.
     """
-    path = Path(name).expanduser()
-    if path.suffix in (".yaml", ".yml") or path.is_file():
-        if path.is_file():
+    path = home_expanded(name)
+    if path.suffix in (".yaml", ".yml") or os.path.isfile(path):
+        if os.path.isfile(path):
             return path
-        raise ConfigError(Problem(where, f"there is no file {name}", "recipe= takes a YAML file or a name of ftcli recipe"))
+        raise ConfigError(
+            Problem(where, f"there is no file {name}", "recipe= takes a YAML file or a name of ftcli recipe")
+        )
     shipped = assets.recipes()
     if name in shipped:
         return shipped[name]
@@ -101,7 +106,9 @@ def _choices(document: Document, problems: list[Problem]) -> dict[str, str]:
             fix = "defaults name choices of " + ", ".join(GROUPS)
             problems.append(Problem(where, f"{group} is not a group", fix))
         elif not isinstance(choice, str):
-            problems.append(Problem(where, f"{group} needs the name of a choice, not {choice!r}", f"ftcli list {group}"))
+            problems.append(
+                Problem(where, f"{group} needs the name of a choice, not {choice!r}", f"ftcli list {group}")
+            )
         elif group in found:
             problems.append(Problem(where, f"{group} is chosen twice", "remove one of them"))
         else:
@@ -112,28 +119,99 @@ def _choices(document: Document, problems: list[Problem]) -> dict[str, str]:
 def _is_path(key: str, value: Any, folder: Path) -> bool:
     if not isinstance(value, str) or value == BUILTIN:
         return False
-    if key == "model.name_or_path":  # a hub id unless it looks like a path or is one here
-        return value.startswith((".", "/", "~")) or (folder / value).exists()
+    if key == "model.name_or_path":  # a hub id unless it looks like a path, could become one, or is one here
+        looks = value.startswith((".", "/", "~")) or "${" in value or ".." in Path(value).parts
+        return looks or os.path.exists(folder / value)
     if key in LIBRARY_PATHS:
         return not value.lstrip().startswith("{")
     return key in PATH_KEYS
 
 
-def _resolve_paths(document: Document, folder: Path, allow_path: bool, problems: list[Problem]) -> set[KeyPath]:
-    """Make the recipe's paths absolute in place; outside its folder only when allowed."""
-    literal = set()
-    for group, settings in document.data.items():
-        for key, value in settings.items() if isinstance(settings, dict) else ():
-            if not _is_path(f"{group}.{key}", value, folder):
+@dataclass(frozen=True)
+class _Bounds:
+    """Where a file's paths start, the folder that they may not leave, and what it is called."""
+
+    start: Path
+    limit: Path
+    name: str
+    allow_path: bool
+
+
+def _resolve_paths(group: str, settings: dict[str, Any], bounds: _Bounds) -> dict[str, str]:
+    """Make the paths among a group's settings absolute in place; what is wrong with which, by key, "" for nothing."""
+    found = {}
+    for key, value in settings.items():
+        if not _is_path(f"{group}.{key}", value, bounds.start):
+            continue
+        path = Path(os.path.realpath(bounds.start / home_expanded(value)))
+        leaves = not bounds.allow_path and not path.is_relative_to(bounds.limit)
+        found[key] = f"{group}.{key} leaves {bounds.name}: {value}" if leaves else ""
+        settings[key] = str(path)
+    return found
+
+
+def _renamed(document: Document, version: int) -> Document:
+    """The document of an earlier schema in today's names; every line stays that of the old name."""
+    data, lines = copy.deepcopy(document.data), dict(document.lines)
+    for names in (RENAMES.get(later, {}) for later in range(version + 1, SCHEMA_VERSION + 1)):
+        for old, new in names.items():
+            group, equals, choice = old.partition("=")
+            if equals:
+                for entry in data.get("defaults", []):
+                    if isinstance(entry, dict) and entry.get(group) == choice:
+                        entry[group] = new.partition("=")[2]
                 continue
-            path = (folder / Path(value).expanduser()).resolve()
-            if not allow_path and not path.is_relative_to(folder):
-                what = f"{group}.{key} leaves the recipe's folder: {value}"
-                fix = "allow it with --allow-path, or give it on the command line"
-                problems.append(Problem(document.where((group, key)), what, fix))
-            settings[key] = str(path)
-            literal.add((group, key))
-    return literal
+            group, _, key = old.partition(".")
+            new_group, _, new_key = new.partition(".")
+            if isinstance(data.get(group), dict) and key in data[group]:
+                data.setdefault(new_group, {}).setdefault(new_key, data[group].pop(key))
+                lines[(new_group, new_key)] = lines[(group, key)]
+    return Document(document.file, data, lines)
+
+
+_PATH_FIX = "allow it with --allow-path, or give it on the command line"
+
+
+def guard_group_paths(document: Document, group: str, file: Path, *, allow_path: bool) -> list[Problem]:
+    """As for a recipe: paths in a group file of the user's are relative to it and stay inside its --config-dir."""
+    folder = file.resolve().parent
+    bounds = _Bounds(folder, folder.parent, "its --config-dir", allow_path)
+    found = _resolve_paths(group, document.data, bounds)
+    return [Problem(document.where((key,)), what, _PATH_FIX) for key, what in found.items() if what]
+
+
+def path_keys(group: str, settings: Mapping[str, Any]) -> list[str]:
+    """The settings of a group whose values are absolute paths, and so never interpolated."""
+    return [key for key, value in settings.items() if _is_path(f"{group}.{key}", value, Path("/"))]
+
+
+def _version_problems(document: Document) -> list[Problem]:
+    """That the recipe's schema version is missing or not one of ours."""
+    version = document.data.get("ftcli")
+    if type(version) is int and 1 <= version <= SCHEMA_VERSION:
+        return []
+    where = document.where(("ftcli",))
+    if version is None:
+        return [Problem(where, "does not say `ftcli: 1` (the schema version)", "add the line `ftcli: 1`")]
+    fix = f"this ftcli reads 1 to {SCHEMA_VERSION}; upgrade it"
+    return [Problem(where, f"ftcli: {version} is not a known schema", fix)]
+
+
+def _key_problems(document: Document) -> list[Problem]:
+    """Keys that a recipe does not have, and groups that hold something other than settings."""
+    problems = []
+    for key, value in document.data.items():
+        where = document.where((key,))
+        if key not in TOP_LEVEL and not key.startswith(("_", "hydra")) and "@" not in key:
+            nested = f"write it nested, `{key.split('.')[0]}:` and the key indented below"
+            fix = nested if "." in key else suggest(key, TOP_LEVEL, "")
+            problems.append(Problem(where, f"{key} is not a key of a recipe", fix))
+        elif key in (*GROUPS, "run") and not isinstance(value, dict):
+            fix = (
+                f"write `- {key}: {value}` under `defaults:`" if key in GROUPS else "write `key: value` lines below it"
+            )
+            problems.append(Problem(where, f"{key} holds no settings; a choice goes under defaults", fix))
+    return problems
 
 
 def read(path: Path, *, allow_path: bool = False) -> Recipe:
@@ -143,24 +221,21 @@ def read(path: Path, *, allow_path: bool = False) -> Recipe:
         ConfigError: all that is wrong with it, each with file and line.
     """
     document = load(path)
-    problems = guard_values(document, skip=("defaults",))
-    for key in document.data:
-        if key not in TOP_LEVEL and not key.startswith(("_", "hydra")) and "@" not in key:
-            fix = suggest(key, TOP_LEVEL, "")
-            if "." in key:
-                fix = f"write it nested, `{key.split('.')[0]}:` and the key indented below"
-            problems.append(Problem(document.where((key,)), f"{key} is not a key of a recipe", fix))
-    version = document.data.get("ftcli")
-    if type(version) is not int or not 1 <= version <= SCHEMA_VERSION:
-        what = "does not say `ftcli: 1` (the schema version)" if version is None else f"ftcli: {version} is not a known schema"
-        fix = "add the line `ftcli: 1`" if version is None else f"this ftcli reads 1 to {SCHEMA_VERSION}; upgrade it"
-        problems.append(Problem(document.where(("ftcli",)), what, fix))
-    for group in (*GROUPS, "run"):
-        if not isinstance(document.data.get(group, {}), dict):
-            what = f"{group} holds no settings; a choice goes under defaults"
-            problems.append(Problem(document.where((group,)), what, f"defaults:\n         - {group}: {document.data[group]}"))
+    for group in (*GROUPS, "run"):  # `train:` with nothing left below it says nothing
+        if group in document.data and document.data[group] is None:
+            del document.data[group]
+    version = _version_problems(document)
+    problems = [*guard_values(document, skip=("defaults",)), *_key_problems(document), *version]
+    if not version:
+        document = _renamed(document, document.data["ftcli"])
     choices = _choices(document, problems)
-    literal = _resolve_paths(document, path.resolve().parent, allow_path, problems)
+    folder, literal = path.resolve().parent, set[KeyPath]()
+    bounds = _Bounds(folder, folder, "the recipe's folder", allow_path)
+    for group, settings in document.data.items():
+        if isinstance(settings, dict):
+            found = _resolve_paths(group, settings, bounds)
+            literal.update((group, key) for key in found)
+            problems += [Problem(document.where((group, key)), what, _PATH_FIX) for key, what in found.items() if what]
     if problems:
         raise ConfigError(*problems)
     values = {key: value for key, value in document.data.items() if key not in ("ftcli", "defaults")}

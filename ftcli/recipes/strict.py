@@ -20,11 +20,15 @@ from ftcli.errors import ConfigError, Problem
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 24
 MAX_NODES = 10_000
+MAX_DIGITS = 400
+"""Longer numbers are read as floats; Python refuses to read whole numbers beyond some thousand digits."""
 
 _INT = re.compile(r"[-+]?(0|[1-9][0-9]*)$")
 _HEX = re.compile(r"0x[0-9a-fA-F]+$")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$")
 _INFINITE = re.compile(r"[-+]?\.(inf|Inf|INF)$")
+# No file name holds a NUL, no UTF-8 file half a character.
+_UNWRITABLE = re.compile(r"[\x00\ud800-\udfff]")
 _LOADER: type = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 KeyPath = tuple[str, ...]
@@ -62,9 +66,9 @@ def scalar(text: str) -> Any:
         return True
     if text in ("false", "False", "FALSE"):
         return False
-    if _INT.match(text):
+    if _INT.match(text) and len(text) < MAX_DIGITS:
         return int(text)
-    if _HEX.match(text):
+    if _HEX.match(text) and len(text) < MAX_DIGITS:
         return int(text, 16)
     if _FLOAT.match(text):
         return float(text)
@@ -114,6 +118,8 @@ class _Builder:
 
     def collect(self, event: Any, line: int, depth: int) -> _Node:
         if isinstance(event, yaml.ScalarEvent):
+            if not event.value.isprintable() and (bad := _UNWRITABLE.search(event.value)):
+                raise self.fault(line, f"holds the character {bad[0]!r}, which is no text", "remove it")
             plain = event.implicit[0] and event.style in (None, "")
             return _Node(scalar(event.value) if plain else event.value, line)
         if isinstance(event, yaml.SequenceStartEvent):
@@ -163,7 +169,9 @@ def read_text(path: Path, shown: str) -> str:
     except OSError as error:
         raise ConfigError(Problem(shown, f"cannot be read: {error.strerror}", "name a readable YAML file")) from None
     if len(raw) > MAX_BYTES:
-        raise ConfigError(Problem(shown, f"is larger than {MAX_BYTES // 1024} KiB", "a recipe is short; put data in a file"))
+        raise ConfigError(
+            Problem(shown, f"is larger than {MAX_BYTES // 1024} KiB", "a recipe is short; put data in a file")
+        )
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -197,7 +205,9 @@ def parse(text: str, file: str) -> Document:
         what = f"is not valid YAML: {error.problem or error.context}"
         raise ConfigError(Problem(f"{file}:{line}", what, "mind indentation, quotes and colons")) from None
     except yaml.YAMLError as error:
-        raise ConfigError(Problem(file, f"is not valid YAML: {str(error).splitlines()[0]}", "save it as text")) from None
+        raise ConfigError(
+            Problem(file, f"is not valid YAML: {str(error).splitlines()[0]}", "save it as text")
+        ) from None
     finally:
         loader.dispose()
     lines: dict[KeyPath, int] = {}

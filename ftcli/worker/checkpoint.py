@@ -49,8 +49,9 @@ from ftcli.worker.exact_state import (
     load_renamed,
     put_adapter_tensors,
     put_optimizer_dtypes,
+    put_sampler_state,
     rng_untouched,
-    sampler_generator,
+    sampler_state,
     set_host_rng,
     unloaded,
 )
@@ -67,7 +68,7 @@ class SafeCheckpoints(Trainer):
     _staging: Path | None = None
     _resumed: Path | None = None
     _epoch_start: dict[str, Any] | None = None
-    _sampler: torch.Generator | None = None
+    _rows: Any = None
 
     # --- starting and resuming -------------------------------------------------------------------------------
 
@@ -83,7 +84,7 @@ class SafeCheckpoints(Trainer):
         self._epoch_start = None
         if self.is_world_process_zero():
             sweep_staging(root)
-            if self._resumed is not None and self._resumed.parent == root:
+            if self._resumed is not None and self._resumed.resolve().parent == root.resolve():
                 set_aside_newer(root, step_of(self._resumed) or 0)
         self.accelerator.wait_for_everyone()
         if self._resumed is None:
@@ -103,6 +104,9 @@ class SafeCheckpoints(Trainer):
         if resuming and self.args.ignore_data_skip:
             what = "would show the resumed run rows that it has already seen"
             problems.append(Problem("train.ignore_data_skip", what, "remove it"))
+        if self.args.dataloader_num_workers and self.args.dataloader_persistent_workers:
+            what = "draws random numbers for its first epoch only, and a resumed run has another first epoch"
+            problems.append(Problem("train.dataloader_persistent_workers", what, "remove it"))
         if self.args.push_to_hub and self.args.hub_strategy != "end":
             what = f"{self.args.hub_strategy.value} would publish checkpoints while they are written"
             problems.append(Problem("train.hub_strategy", what, "set it to end: only the finished model is pushed"))
@@ -228,26 +232,21 @@ class SafeCheckpoints(Trainer):
 
     def _run_epoch(self, **kwargs: Any) -> None:
         """Enter an epoch as the uninterrupted run did, or leave at once where it had ended."""
-        dataloader = kwargs["train_dataloader"]
+        self._rows = kwargs["train_dataloader"]
         if self._resumed is not None and kwargs["epoch"] == kwargs["epochs_trained"]:
             if self._has_ended():
                 self.control.should_training_stop = True
                 return
             inside = kwargs["steps_trained_in_current_epoch"] > 0
-            self._put_epoch_start(self._kept["epoch_start" if inside else "now"], dataloader)
-        self._sampler = sampler_generator(dataloader)
+            # Samplers draw the epoch's order again; the Trainer restores the step's own RNG after that.
+            state = self._kept["epoch_start" if inside else "now"]
+            set_host_rng(state)
+            put_sampler_state(self._rows, state["sampler"])
         self._epoch_start = self._generators()
         super()._run_epoch(**kwargs)
 
     def _generators(self) -> dict[str, Any]:
-        return {**host_rng(), "sampler": self._sampler.get_state() if self._sampler else None}
-
-    def _put_epoch_start(self, state: dict[str, Any], dataloader: Any) -> None:
-        """Let samplers draw the epoch's order again; the Trainer restores the step's own RNG after that."""
-        set_host_rng(state)
-        generator = sampler_generator(dataloader)
-        if generator is not None and state["sampler"] is not None:
-            generator.set_state(state["sampler"])
+        return {**host_rng(), "sampler": sampler_state(self._rows)}
 
     def _has_ended(self) -> bool:
         """Whether nothing is left to train: all steps done, or stopped early."""

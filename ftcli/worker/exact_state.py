@@ -4,7 +4,8 @@ Found on transformers 5.23 by resuming at every step and comparing weights bit f
 - a mixture-of-experts model is saved under other names than it has in memory, and loads without its experts;
 - an adapter comes back in fp32 where it was trained in bf16, a prompt encoder not at all;
 - PyTorch casts a loaded optimizer state to the parameters' dtype, which loses Adafactor's fp32 state of bf16 weights;
-- a sampler that draws from the global or its own generator draws another order when its epoch is entered again.
+- a sampler that draws from the global or its own generator draws another order when its epoch is entered again, and
+  so does accelerate's seedable one where torch was seeded differently before the two starts.
 """
 
 from __future__ import annotations
@@ -54,11 +55,32 @@ def rng_untouched() -> Iterator[None]:
     set_host_rng(before)
 
 
-def sampler_generator(dataloader: Any) -> torch.Generator | None:
-    """The private generator of a data loader's sampler, where it has one that moves on from epoch to epoch."""
+def sampler_state(dataloader: Any) -> dict[str, Any]:
+    """What decides the order of a data loader's rows beside the epoch: a seed, or a generator that moves on.
+
+    accelerate takes the seed from whoever seeded torch last, which need not be the same before and after a resume.
+    """
+    sampler = _sampler(dataloader)
+    generator = getattr(sampler, "generator", None)
+    return {
+        "seed": getattr(sampler, "initial_seed", None),
+        "generator": generator.get_state() if isinstance(generator, torch.Generator) else None,
+    }
+
+
+def put_sampler_state(dataloader: Any, state: dict[str, Any]) -> None:
+    """Put back what `sampler_state` took."""
+    sampler = _sampler(dataloader)
+    if state["seed"] is not None and hasattr(sampler, "initial_seed"):
+        sampler.initial_seed = state["seed"]
+    generator = getattr(sampler, "generator", None)
+    if isinstance(generator, torch.Generator) and state["generator"] is not None:
+        generator.set_state(state["generator"])
+
+
+def _sampler(dataloader: Any) -> Any:
     get_sampler = getattr(dataloader, "get_sampler", None)
-    generator = getattr(get_sampler() if get_sampler else None, "generator", None)
-    return generator if isinstance(generator, torch.Generator) else None
+    return get_sampler() if get_sampler else None
 
 
 def adapter_tensors(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -80,7 +80,8 @@ def load_model(settings: ModelSettings, *, seed: int, device: str) -> PreTrained
     source = resolve(settings.name_or_path)
     arguments = {
         "dtype": weights_dtype(settings.dtype, device),
-        "attn_implementation": settings.attn_implementation,
+        # None lets the architecture choose: sdpa, or eager where it caps its scores.
+        "attn_implementation": None if settings.attn_implementation == "auto" else settings.attn_implementation,
     }
     try:
         if settings.init == "random":

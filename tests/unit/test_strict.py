@@ -18,9 +18,12 @@ def fault(text: str) -> str:
 
 
 def test_scalars_are_read_as_people_mean_them():
-    data = strict.parse("a: 2e-5\nb: 1.\nc: 0x10\nd: yes\ne: '1'\nf: ~\ng: true\nh: .inf\ni: 012\nj: 2026-01-01\n", "r.yaml").data
+    data = strict.parse(
+        "a: 2e-5\nb: 1.\nc: 0x10\nd: yes\ne: '1'\nf: ~\ng: true\nh: .inf\ni: 012\nj: 2026-01-01\n", "r.yaml"
+    ).data
     assert data == {
-        "a": 2e-5, "b": 1.0, "c": 16, "d": "yes", "e": "1", "f": None, "g": True, "h": math.inf, "i": 12.0, "j": "2026-01-01",
+        "a": 2e-5, "b": 1.0, "c": 16, "d": "yes", "e": "1", "f": None, "g": True, "h": math.inf, "i": 12.0,
+        "j": "2026-01-01",
     }  # fmt: skip
 
 

@@ -164,7 +164,17 @@ def test_two_processes_train_to_the_curve_of_one(sft_file, make_spec, new_run):
     spec = make_spec(sft_file, train={**settings, "per_device_train_batch_size": 2}, launch={"num_processes": 2})
     both = new_run(spec, "both")
     command = ["accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]
-    command += ["--mixed_precision", "no", "--dynamo_backend", "no", "--num_machines", "1", "-m", "ftcli.worker", "train"]
+    command += [
+        "--mixed_precision",
+        "no",
+        "--dynamo_backend",
+        "no",
+        "--num_machines",
+        "1",
+        "-m",
+        "ftcli.worker",
+        "train",
+    ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     subprocess.run([sys.executable, "-m", *command, str(both)], env=environment, check=True, timeout=120)
     curves = [[line["loss"] for line in read_metrics(run / rundir.METRICS)] for run in (alone, both)]

@@ -1,0 +1,41 @@
+"""Whole commands: real processes, as a user starts them. Each costs a worker's imports, so there are few."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+TIMEOUT_SECONDS = 300
+
+Train = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def environment(**extra: str) -> dict[str, str]:
+    """An environment without network and without the caller's caches."""
+    return {**os.environ, "HF_HUB_OFFLINE": "1", **extra}
+
+
+@pytest.fixture
+def ftcli_run() -> Train:
+    """Run one ftcli command to its end, its output captured."""
+
+    def run(*words: str, cwd: Path, expect: int | None = 0, **extra: str) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "ftcli", *words],
+            cwd=cwd,
+            env=environment(**extra),
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_SECONDS,
+            check=False,
+        )
+        if expect is not None:
+            assert done.returncode == expect, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    return run

@@ -1,0 +1,32 @@
+"""Two gloo processes train as one does at the same global batch, and a world that is not the plan's is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ftcli import rundir
+from tests.whole.conftest import Train
+
+COMMON = (
+    "peft=lora", "train.learning_rate=3e-3", "train.max_steps=6", "train.logging_steps=1", "train.save_strategy=no",
+    "train.eval_strategy=no", "run.score_rows=0", "data.max_rows=200",
+)  # fmt: skip
+
+
+def losses(run: Path) -> list[float]:
+    """The loss of every step."""
+    lines = map(json.loads, (run / rundir.METRICS).read_text(encoding="utf-8").splitlines())
+    return [line["loss"] for line in lines if "loss" in line]
+
+
+def test_two_processes_give_the_loss_curve_of_one(tmp_path, ftcli_run: Train):
+    ftcli_run("train", *COMMON, "train.per_device_train_batch_size=8", "run.dir=one", cwd=tmp_path)
+    several = ("hardware=cpu", "hardware.num_processes=2", "train.per_device_train_batch_size=4")
+    ftcli_run("train", *COMMON, *several, "run.dir=two", cwd=tmp_path)
+    one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
+    assert len(one) == len(two) == 6
+    assert two == pytest.approx(one, abs=1e-5)
+    assert json.loads((tmp_path / "two" / rundir.SPEC).read_text())["launch"]["num_processes"] == 2
