@@ -27,7 +27,9 @@ HERE = Path(__file__).parent
 def timed(command: list[str], folder: Path) -> float:
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HOME": str(folder / "hf")}
     began = time.perf_counter()
-    subprocess.run(command, cwd=folder, env=environment, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    subprocess.run(
+        command, cwd=folder, env=environment, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     return time.perf_counter() - began
 
 
@@ -60,9 +62,24 @@ def main() -> None:
                 measured[name] = run(Path(folder), rows, options.steps)
         ratio = measured["ours"][0] / measured["plain"][0]
         difference = abs(measured["ours"][1] - measured["plain"][1])
-        pairs.append({"plain_seconds": measured["plain"][0], "ours_seconds": measured["ours"][0], "ratio": ratio, "loss_difference": difference})
-        print(f"plain {measured['plain'][0]:6.1f} s  ours {measured['ours'][0]:6.1f} s  ratio {ratio:.3f}  loss difference {difference:.1e}")
-    result = {"steps": options.steps, "pairs": pairs, "median_ratio": median(pair["ratio"] for pair in pairs), "versions": versions()}
+        pairs.append(
+            {
+                "plain_seconds": measured["plain"][0],
+                "ours_seconds": measured["ours"][0],
+                "ratio": ratio,
+                "loss_difference": difference,
+            }
+        )
+        print(
+            f"plain {measured['plain'][0]:6.1f} s  ours {measured['ours'][0]:6.1f} s  "
+            f"ratio {ratio:.3f}  loss difference {difference:.1e}"
+        )
+    result = {
+        "steps": options.steps,
+        "pairs": pairs,
+        "median_ratio": median(pair["ratio"] for pair in pairs),
+        "versions": versions(),
+    }
     print(f"median ratio {result['median_ratio']:.3f} (limit 1.05)")
     if options.save:
         save("against_trl", result)

@@ -1,4 +1,4 @@
-"""The script that ftcli is measured against: the same SFT written by hand on TRL, as its own documentation would have it."""
+"""The script that ftcli is measured against: the same SFT, written by hand on TRL."""
 
 from __future__ import annotations
 

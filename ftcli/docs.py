@@ -200,9 +200,17 @@ REGIONS: dict[str, Callable[[], str]] = {
 }
 
 
+def _demo(root: Path, where: str) -> str:
+    path = root / DEMO_OUTPUT
+    if not path.is_file():
+        what = f"{DEMO_OUTPUT} is missing"
+        raise ConfigError(Problem(where, what, f"ftcli train recipe=demo > {DEMO_OUTPUT}, then make docs"))
+    return f"```text\n{path.read_text(encoding='utf-8').rstrip()}\n```\n"
+
+
 def _region(name: str, root: Path, where: str) -> str:
     if name == "demo":
-        return f"```text\n{(root / DEMO_OUTPUT).read_text(encoding='utf-8').rstrip()}\n```\n"
+        return _demo(root, where)
     if name not in REGIONS:
         from ftcli.names import suggest
 

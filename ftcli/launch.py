@@ -77,7 +77,11 @@ def prepare(spec: RunSpec, argv: Sequence[str]) -> Path:
     """
     run = Path(str(spec.run.dir))
     if run.is_dir() and any(run.iterdir()):
-        fix = f"go on with ftcli train --resume {run}, or choose another run.dir" if rundir.is_run(run) else "choose another"
+        fix = (
+            f"go on with ftcli train --resume {run}, or choose another run.dir"
+            if rundir.is_run(run)
+            else "choose another"
+        )
         raise ConfigError(Problem(f"run.dir={run}", "the directory is not empty", fix))
     run.mkdir(parents=True, exist_ok=True)
     rundir.write_atomically(run / rundir.SPEC, spec.to_json())

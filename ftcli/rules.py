@@ -51,6 +51,7 @@ OWNERS: Mapping[str, str] = {
 # Never set from anywhere, with the reason.
 REFUSED: Mapping[str, str] = {
     "train.hub_token": "a token would land in the run directory; log in with `hf auth login` instead",
+    "train.dataloader_persistent_workers": "workers that outlive an epoch draw other rows after a resume",
     "train.use_liger_kernel": "deprecated by TRL, whose loss is fused already",
     "peft.auto_mapping": "PEFT imports the module it names",
     "peft.megatron_config": "PEFT imports the module that megatron_core names",

@@ -10,7 +10,7 @@ import os
 import sys
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from ftcli import rundir
 from ftcli.errors import EXIT_BUG, EXIT_DONE, FtcliError
@@ -66,20 +66,19 @@ def _write_piece(text: str) -> None:
     sys.stdout.flush()
 
 
-def _leave(code: int, arguments: list[str]) -> None:
-    """Ends the process group's business, and tells the exit code where the launcher would swallow it."""
-    distributed = sys.modules.get("torch.distributed")
-    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    if several and arguments[:1] == ["train"]:
-        # The first to fail is the cause; the launcher ends the others and returns 1 for every cause.
-        path = Path(arguments[1]) / rundir.EXIT_CODE
-        if code != EXIT_DONE and not path.exists():
-            rundir.write_atomically(path, f"{code}\n")
-    if several and code == EXIT_DONE and distributed is not None and distributed.is_initialized():
-        distributed.destroy_process_group()
+def _leave(code: int, arguments: list[str]) -> NoReturn:
+    """Ends this process; one of several at once, with the exit code left where the front half finds it."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        sys.exit(code)
+    path = Path(arguments[1]) / rundir.EXIT_CODE
+    # The first to fail is the cause; the launcher ends the others and returns 1 for every cause.
+    if code != EXIT_DONE and arguments[0] == "train" and not path.exists():
+        rundir.write_atomically(path, f"{code}\n")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # All is written. Taking the process group down was seen to wait for ever for a process that had gone before.
+    os._exit(code)
 
 
 if __name__ == "__main__":
-    exit_code = main(sys.argv[1:])
-    _leave(exit_code, sys.argv[1:])
-    sys.exit(exit_code)
+    _leave(main(sys.argv[1:]), sys.argv[1:])

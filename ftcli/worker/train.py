@@ -53,6 +53,8 @@ def train(run_dir: Path, resume: Path | None = None) -> dict[str, Any]:
         result = _result(run, trainer, outcome, before, after)
         if run.is_first:
             rundir.write_json(run_dir / rundir.RESULT, result)
+        # Whoever leaves first would take the connections of those behind with it.
+        trainer.accelerator.wait_for_everyone()
         return result
 
 

@@ -66,7 +66,10 @@ def test_a_billion_parameters_train_in_bf16(method, peft, billion, tmp_path):
     assert spec["model"]["dtype"] == "bfloat16"
     result = rundir.read_result(tmp_path / "run")
     assert result["loss_last"] < result["loss_first"]
-    keep(f"{method}-{peft}", {key: result[key] for key in ("seconds", "loss_first", "loss_last", "tokens_trained", "parameters")})
+    keep(
+        f"{method}-{peft}",
+        {key: result[key] for key in ("seconds", "loss_first", "loss_last", "tokens_trained", "parameters")},
+    )
 
 
 def test_a_stopped_gpu_run_resumes(billion, tmp_path):
@@ -76,7 +79,9 @@ def test_a_stopped_gpu_run_resumes(billion, tmp_path):
         "train.max_steps=5", "train.eval_strategy=no", "run.score_rows=0",
     ]  # fmt: skip
     subprocess.run([*base, *words], cwd=tmp_path, check=True, capture_output=True)
-    done = subprocess.run([*base, "--resume", "run", "train.max_steps=10"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*base, "--resume", "run", "train.max_steps=10"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert "from checkpoint-5" in done.stderr
     assert rundir.read_result(tmp_path / "run")["steps"] == 10

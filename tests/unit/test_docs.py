@@ -21,6 +21,7 @@ from ftcli.errors import ConfigError
 from ftcli.fieldcheck import group_fields
 from ftcli.methods import all_methods, get_method
 from ftcli.peft_methods import PEFT_METHODS
+from ftcli.plan import plan
 from ftcli.resume import resumed_spec, spec_from
 from ftcli.rules import OWNERS, REFUSED
 from ftcli.settings import GROUPS
@@ -135,6 +136,19 @@ def test_a_wrong_command_would_be_found(world: None) -> None:
         follow("ftcli train method=dppo data.path=pairs.jsonl")
     with pytest.raises(ConfigError, match="did you mean recipe=demo"):
         follow("ftcli plan recipe=dmeo")
+
+
+def test_the_demo_on_the_first_screen_is_a_whole_run_of_the_shipped_recipe() -> None:
+    text = (ROOT / docs.DEMO_OUTPUT).read_text(encoding="utf-8")
+    steps = plan(spec_of(Request(overrides=("recipe=demo",)))).steps
+    assert re.search(rf"^  steps +{steps} in ", text, re.M), f"a run of {steps} steps; run: ftcli train recipe=demo"
+    score = re.search(r"^  held-out score +([\d.]+)% → ([\d.]+)%  exact_match over (\d+) rows$", text, re.M)
+    assert score is not None, text
+    before, after, rows = map(float, score.groups())
+    assert before <= 20
+    assert after >= 80
+    assert rows >= 200
+    assert len(re.findall(r"^  ftcli ", text, re.M)) == 3
 
 
 def test_make_targets_of_the_documentation_exist() -> None:

@@ -23,7 +23,12 @@ def cache_a_model(home: Path) -> None:
     (repository / "refs" / "main").write_text("0" * 40)
     torch.manual_seed(0)
     config = LlamaConfig(
-        hidden_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, intermediate_size=128, vocab_size=768
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        intermediate_size=128,
+        vocab_size=768,
     )
     LlamaForCausalLM(config).save_pretrained(snapshot)
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
@@ -34,7 +39,8 @@ def test_ftcli_train_method_dpo_model_llama(tmp_path, ftcli_run: Train):
     cache_a_model(tmp_path / "hub-home")
     done = ftcli_run(
         "train", "method=dpo", "model=llama", "train.max_steps=2", "data.max_rows=32", "data.max_eval_rows=8",
-        "hardware=cpu", cwd=tmp_path, HF_HOME=str(tmp_path / "hub-home"), HF_HUB_CACHE=str(tmp_path / "hub-home" / "hub"),
+        "hardware=cpu", cwd=tmp_path, HF_HOME=str(tmp_path / "hub-home"),
+        HF_HUB_CACHE=str(tmp_path / "hub-home" / "hub"),
     )  # fmt: skip
     [run] = (tmp_path / "runs" / "dpo-llama").iterdir()
     assert abs(rundir.read_result(run)["loss_first"] - 0.693147) < 1e-4

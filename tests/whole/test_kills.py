@@ -19,7 +19,8 @@ from tests.whole.conftest import Train, environment
 
 # SFT with LoRA and dropout, accumulating, saving every fourth step and in mid-epoch.
 COMMAND = (
-    "train", "peft=lora", "peft.lora_dropout=0.1", "train.learning_rate=3e-3", "train.max_steps=24", "train.save_steps=4",
+    "train", "peft=lora", "peft.lora_dropout=0.1", "train.learning_rate=3e-3", "train.max_steps=24",
+    "train.save_steps=4",
     "train.per_device_train_batch_size=4", "train.gradient_accumulation_steps=2", "data.max_rows=120",
     "train.eval_strategy=no", "run.score_rows=0", "hardware.num_threads=1",
 )  # fmt: skip
@@ -92,7 +93,9 @@ def kill_plan() -> list[tuple[int, str, str]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "moment", "target"), kill_plan())
-def test_a_killed_run_resumes_bit_identically(number, moment, target, uninterrupted: Uninterrupted, tmp_path, ftcli_run: Train):
+def test_a_killed_run_resumes_bit_identically(
+    number, moment, target, uninterrupted: Uninterrupted, tmp_path, ftcli_run: Train
+):
     chance = random.Random(SEED + number)
     run = tmp_path / "run"
     with subprocess.Popen(
@@ -119,7 +122,9 @@ def test_a_killed_run_resumes_bit_identically(number, moment, target, uninterrup
     assert rundir.read_result(run)["loss_last"] == rundir.read_result(uninterrupted.run)["loss_last"]
 
 
-def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_used(uninterrupted: Uninterrupted, tmp_path, ftcli_run: Train):
+def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_used(
+    uninterrupted: Uninterrupted, tmp_path, ftcli_run: Train
+):
     import shutil
 
     shutil.copytree(uninterrupted.run, tmp_path / "run")
@@ -142,7 +147,9 @@ def test_from_reproduces_a_run_bit_for_bit(uninterrupted: Uninterrupted, tmp_pat
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_run_leaves_a_checkpoint_no_process_and_says_how_to_go_on(number, uninterrupted, tmp_path, ftcli_run: Train):
+def test_a_stopped_run_leaves_a_checkpoint_no_process_and_says_how_to_go_on(
+    number, uninterrupted, tmp_path, ftcli_run: Train
+):
     run = tmp_path / "run"
     with subprocess.Popen(
         [sys.executable, "-m", "ftcli", *COMMAND, "run.dir=run"],

@@ -22,18 +22,27 @@ def test_the_wheel_trains_outside_the_checkout(tmp_path):
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(home)], check=True)
     python = home / "bin" / "python"
     subprocess.run([*pip, "--python", str(python), "install", "--quiet", "--no-deps", str(wheel)], check=True)
-    # The libraries come from this environment's folder; its own ftcli is reached through a .pth file, which is not read.
+    # The libraries come from this environment's folder; its own ftcli hangs on a .pth file, which is not read.
     site = next((home / "lib").glob("python*/site-packages"))
     (site / "libraries.pth").write_text(sysconfig.get_paths()["purelib"] + "\n", encoding="utf-8")
     clean = {key: value for key, value in environment().items() if key != "PYTHONPATH"}
     command = [str(home / "bin" / "ftcli")]
 
     def run(*words: str) -> str:
-        done = subprocess.run([*command, *words], cwd=tmp_path, env=clean, capture_output=True, text=True, timeout=300, check=False)
+        done = subprocess.run(
+            [*command, *words], cwd=tmp_path, env=clean, capture_output=True, text=True, timeout=300, check=False
+        )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    where = subprocess.run([str(python), "-c", "import ftcli; print(ftcli.__file__)"], cwd=tmp_path, env=clean, capture_output=True, text=True, check=True)
+    where = subprocess.run(
+        [str(python), "-c", "import ftcli; print(ftcli.__file__)"],
+        cwd=tmp_path,
+        env=clean,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert Path(where.stdout.strip()).is_relative_to(home)
     assert "demo" in run("list", "recipe")
     assert "llama" in run("list", "model")

@@ -27,7 +27,7 @@ _SHAPE = {
     "head_dim": 16,
 }
 _CONFIGS = {"llama": LlamaConfig, "qwen3": Qwen3Config, "gemma2": Gemma2Config}
-_WORDS = "red blue green house tree river stone bird fish moon sun rain wind fire leaf".split()
+_WORDS = ("red", "blue", "green", "house", "tree", "river", "stone", "bird", "fish", "moon", "sun", "rain", "leaf")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -107,7 +107,7 @@ MakeSpec = Callable[..., RunSpec]
 
 @pytest.fixture
 def make_spec(models: dict[str, Path]) -> MakeSpec:
-    """A small spec on the random llama; `method`, `peft`, `train` are merged, `data`, `run`, `launch`, `model` replaced."""
+    """Makes a small spec on the random llama; what is not named goes to the data settings."""
 
     def make(
         path: Path,

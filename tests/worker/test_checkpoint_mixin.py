@@ -167,14 +167,15 @@ CASES = {
             "max_steps": 9,
             "eval_strategy": "steps",
             "eval_steps": 1,
-            "learning_rate": 0.5,
             "load_best_model_at_end": True,
             "metric_for_best_model": "eval_loss",
-            "save_total_limit": 3,
+            # The loss falls, so the first one stays the best and patience ends three evaluations later.
+            "greater_is_better": True,
+            "save_total_limit": 2,
         },
         peft=LORA,
-        callbacks=(EarlyStoppingCallback(2),),
-        steps=(),
+        callbacks=(EarlyStoppingCallback(3),),
+        total=4,
     ),
     # The evaluation after the save was lost, and with it the random numbers that it had drawn.
     "evaluation_after_the_save": Case(
@@ -233,19 +234,14 @@ def test_resumed_at_any_step_a_run_ends_with_the_same_weights(name: str, start: 
         assert logs[0] == logs[1]
 
 
-def test_early_stopping_stops_before_the_last_step(start: Callable[..., Any], tmp_path: Path):
-    """Otherwise the case above would show nothing."""
+def test_a_stopped_run_keeps_its_newest_and_its_best_and_ends_with_the_best(start: Callable[..., Any], tmp_path: Path):
     trainer = start(CASES["early_stopping_and_best"])
     trainer.train()
-    assert 3 <= trainer.state.global_step < 9
-    best = Path(trainer.state.best_model_checkpoint)
-    assert best == tmp_path / "whole" / "checkpoints" / f"checkpoint-{trainer.state.best_global_step}"
-    # Three newest, and the best where it is none of them; the model in memory is the best one's.
-    kept = [step_of(path) for path in sealed(best.parent)]
-    last = trainer.state.global_step
-    assert kept == sorted({trainer.state.best_global_step, *range(max(1, last - 2), last + 1)})
+    root = tmp_path / "whole" / "checkpoints"
+    assert trainer.state.best_model_checkpoint == str(root / "checkpoint-1")
+    assert [step_of(path) for path in sealed(root)] == [1, 3, 4]
     own = weights(trainer)
-    saved = torch.load(best / "adapter_exact.pt", weights_only=True)
+    saved = torch.load(root / "checkpoint-1" / "adapter_exact.pt", weights_only=True)
     assert saved
     assert all(torch.equal(own[name], tensor) for name, tensor in saved.items())
 
@@ -347,18 +343,16 @@ def test_a_moved_run_finds_its_best_checkpoint_and_refuses_to_go_on_without(star
     case = CASES["early_stopping_and_best"]
     whole = start(case)
     whole.train()
-    best = whole.state.best_global_step
     (tmp_path / "whole").rename(tmp_path / "moved")
     root = tmp_path / "moved" / "checkpoints"
-    newest = sealed(root)[-1]
-    assert json.loads((newest / "trainer_state.json").read_text())["best_model_checkpoint"].startswith(
-        str(tmp_path / "whole")
-    )
+    newest = root / "checkpoint-4"
+    before = json.loads((newest / "trainer_state.json").read_text())["best_model_checkpoint"]
+    assert before == str(tmp_path / "whole" / "checkpoints" / "checkpoint-1")
     resumed = start(case, "moved")
     resumed.train(resume_from_checkpoint=str(newest))
-    assert resumed.state.best_model_checkpoint == str(root / f"checkpoint-{best}")
+    assert resumed.state.best_model_checkpoint == str(root / "checkpoint-1")
     assert different(weights(whole), weights(resumed)) == []
-    (root / f"checkpoint-{best}" / "adapter_exact.pt").unlink()
+    (root / "checkpoint-1" / "adapter_exact.pt").unlink()
     with pytest.raises(ConfigError, match="the best checkpoint, which the run is to end with, is damaged"):
         start(case, "moved").train(resume_from_checkpoint=str(newest))
 

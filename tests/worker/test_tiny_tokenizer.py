@@ -21,7 +21,9 @@ def tokenizer():
     return AutoTokenizer.from_pretrained(MODEL_DIR)
 
 
-@pytest.mark.parametrize("text", ["a\t b  c\r\n\n x", "été 日本 😀 <b>", "  lead", "def f(x):\n    return x  \n", "don't"])
+@pytest.mark.parametrize(
+    "text", ["a\t b  c\r\n\n x", "été 日本 😀 <b>", "  lead", "def f(x):\n    return x  \n", "don't"]
+)
 def test_any_text_survives_the_round_trip(tokenizer, text):
     assert tokenizer.decode(tokenizer.encode(text)) == text
 

@@ -17,6 +17,7 @@ from conftest import LORA, conversation, write_rows
 from ftcli import rundir
 from ftcli.errors import ConfigError
 from ftcli.worker import guard
+from ftcli.worker.__main__ import main
 from ftcli.worker.evaluate import evaluate
 from ftcli.worker.generate import chat, generate
 from ftcli.worker.stop import StopSignal
@@ -48,7 +49,7 @@ def test_eval_takes_other_rows(finished, tmp_path):
 
 def test_eval_without_held_out_rows_says_how_to_give_some(sft_file, make_spec, new_run):
     run_dir = new_run(make_spec(sft_file), "none")
-    with pytest.raises(ConfigError, match="data.eval_path=FILE"):
+    with pytest.raises(ConfigError, match=r"data\.eval_path=FILE"):
         evaluate({"run": str(run_dir), "data": None, "rows": None})
 
 
@@ -119,13 +120,15 @@ def test_a_worker_process_is_stopped_by_sigterm_and_goes_on(sft_file, make_spec,
     assert list((run_dir / rundir.CHECKPOINTS).glob("checkpoint-*"))
 
 
-def test_a_mistake_ends_a_worker_process_without_traceback(make_spec, new_run, tmp_path):
+def test_mistakes_and_bugs_end_the_worker_with_their_own_codes(make_spec, new_run, tmp_path, capsys):
     path = write_rows(tmp_path / "bad.jsonl", [conversation(0), {"messages": 3}])
-    worker = start(new_run(make_spec(path), "bad"))
-    _, told = worker.communicate(timeout=60)
-    assert worker.returncode == 3
+    assert main(["train", str(new_run(make_spec(path), "bad"))]) == 3
+    told = capsys.readouterr().err
     assert "bad.jsonl:2" in told
     assert "Traceback" not in told
+    assert main(["train", str(tmp_path / "nowhere")]) == 2
+    assert main(["dance", str(path)]) == 1
+    assert "Traceback" in capsys.readouterr().err
 
 
 def test_a_worker_ends_with_its_parent():

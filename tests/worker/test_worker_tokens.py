@@ -1,4 +1,4 @@
-"""Our tokens against those that TRL's own preparation makes of the same rows, and what becomes of rows that do not fit."""
+"""Our tokens against those that TRL's own preparation makes of the same rows, and rows that do not fit."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ def test_long_documents_are_split_without_losing_a_token(tokenizer, tmp_path):
 
 def test_a_cut_prompt_leaves_nothing_to_train(tokenizer, tmp_path):
     rows = [{"prompt": "red " * 40, "completion": "blue"}]
-    with pytest.raises(DataError, match="no row is left of 1 .1 no token to train"):
+    with pytest.raises(DataError, match=r"no row is left of 1 \(1 no token to train"):
         prepared(rows, tokenizer, tmp_path, 8, "truncate_right")
 
 

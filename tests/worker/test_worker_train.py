@@ -158,7 +158,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_checkpoint(sft
         "logging_steps": 50,
     }
     run_dir = new_run(make_spec(sft_file, train=train_settings), "diverging")
-    with pytest.raises(DataError, match="became (nan|inf)"):
+    with pytest.raises(DataError, match=r"became (nan|inf)"):
         train(run_dir)
     assert not (run_dir / rundir.RESULT).exists()
     assert not (run_dir / "model").exists()
@@ -241,7 +241,7 @@ def test_an_attention_that_the_model_has_not_is_named(sft_file, make_spec, new_r
     # Gemma 2 caps its attention scores, which the fused kernel cannot.
     spec = make_spec(sft_file, model=models["gemma2"])
     run_dir = new_run(replace(spec, model=replace(spec.model, attn_implementation="sdpa")), "capped")
-    with pytest.raises(ConfigError, match="set model.attn_implementation=eager"):
+    with pytest.raises(ConfigError, match=r"set model\.attn_implementation=eager"):
         train(run_dir)
 
 
