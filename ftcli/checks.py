@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ftcli import sources
+from ftcli import rules, sources
 from ftcli.compose import Composed
 from ftcli.data.columns import apply_mapping
 from ftcli.data.formats import FORMATS, columns_error, kind_problem, recognise
@@ -123,6 +124,31 @@ def _multiple(saves: Any, evaluations: Any) -> bool:
 
 
 @rule
+def answers_stay_whole(context: Context) -> Iterator[Problem]:
+    """Preferences compare whole answers."""
+    if context.spec.data.overflow == "split" and context.method.task == "preference":
+        what = f"data.overflow=split would tear the answers that {context.method.name} compares"
+        yield Problem(context.where("data.overflow"), what, "use data.overflow=drop, error or truncate_right")
+
+
+@rule
+def reporters_are_installed(context: Context) -> Iterator[Problem]:
+    """`train.report_to` names integrations of transformers, each of which needs its own package."""
+    wanted = context.spec.train.get("report_to")
+    names = [wanted] if isinstance(wanted, str) else wanted if isinstance(wanted, list) else []
+    where = context.where("train.report_to")
+    for name in names:
+        if name in ("none", "all"):
+            continue
+        if name not in rules.REPORTERS:
+            yield Problem(where, f"{name} is not a value of train.report_to", suggest(name, rules.REPORTERS, ""))
+        elif importlib.util.find_spec(rules.REPORTERS[name]) is None:
+            package = rules.REPORTERS[name]
+            what = f"train.report_to={name} needs the package {package}, which is not installed"
+            yield Problem(where, what, f"pip install {package}, or remove it: every run keeps its own metrics.jsonl")
+
+
+@rule
 def references_fit_the_adapter(context: Context) -> Iterator[Problem]:
     """A reference that follows the policy needs its own copy, which an adapter run does not hold."""
     method = context.spec.method
@@ -160,7 +186,7 @@ def the_model_is_there(context: Context) -> Iterator[Problem]:
     if source is None:
         what = f"{name} holds no model: no config.json and no adapter_config.json"
         yield Problem(where, what, "name a Hugging Face model folder, an ftcli run that finished, or a hub id")
-    elif source.hub_id is not None and not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", source.hub_id):
+    elif source.hub_id is not None and not re.fullmatch(r"[\w.-]{1,96}(/[\w.-]{1,96})?", source.hub_id):
         yield Problem(where, f"{name} is neither a folder nor a hub id", "a hub id is ORGANISATION/NAME")
     elif sources.foundation(source) is None:
         what = f"{name} is an adapter whose base model is gone"

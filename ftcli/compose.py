@@ -63,7 +63,10 @@ class Composed:
     request: Request
 
     def origin(self, *path: str) -> Origin:
-        """Who wrote a value, or its nearest parent."""
+        """Who wrote a value, or the last of its parts, or its nearest parent."""
+        if path not in self.origins:
+            below = [known for known in self.origins if known[: len(path)] == path]
+            path = below[-1] if below else path
         while path and path not in self.origins:
             path = path[:-1]
         return self.origins.get(path, Origin("", "group"))
@@ -94,9 +97,10 @@ class _Tree:
         where references to it find it.
         """
         node = self.data
-        for key in path[:-1]:
+        for depth, key in enumerate(path[:-1], 1):
             if not isinstance(node.get(key), dict):
                 node[key] = {}
+                self.forget(path[:depth])
             node = node[key]
         self.forget(path)
         held = literal and "${" in json.dumps(value, default=str)

@@ -148,7 +148,7 @@ def derive_train(
 
 
 def _slug(text: str) -> str:
-    return re.sub(r"[^\w.-]+", "-", text).strip("-.") or "run"
+    return re.sub(r"[^\w.-]+", "-", text).strip("-.")[:80] or "run"
 
 
 def _model_word(path: str) -> str:

@@ -15,6 +15,11 @@ EXIT_DATA = 3
 EXIT_INTERRUPTED = 75
 
 
+def _short(text: str, limit: int = 400) -> str:
+    """The text on the screen: someone's megabyte of a value is not repeated whole."""
+    return text if len(text) <= limit else f"{text[: limit - 40]} … {text[-20:]}"
+
+
 @dataclass(frozen=True)
 class Problem:
     """One fault: `where` is file:line or the override as typed, `what` the fault, `fix` the remedy."""
@@ -24,7 +29,7 @@ class Problem:
     fix: str = ""
 
     def __str__(self) -> str:
-        head = f"{self.where}  {self.what}" if self.where else self.what
+        head = f"{_short(self.where)}  {_short(self.what)}" if self.where else _short(self.what)
         return f"{head}\n  fix: {self.fix}" if self.fix else head
 
 

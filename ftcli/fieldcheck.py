@@ -6,6 +6,7 @@ rules.py.
 
 from __future__ import annotations
 
+import ast
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -81,15 +82,31 @@ def type_problem(name: str, value: Any, field: Field, limit: Knob | None, where:
     return Problem(where, what, fix)
 
 
+_WORDS = {
+    "int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "dict": "a mapping",
+    "list": "a list", "tuple": "a list", "None": "null",
+}  # fmt: skip
+
+
+def _kinds(annotation: ast.expr) -> list[str]:
+    """What an annotation takes, in words."""
+    if isinstance(annotation, ast.BinOp):
+        return [*_kinds(annotation.left), *_kinds(annotation.right)]
+    if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
+        return _kinds(ast.parse(annotation.value, mode="eval").body)
+    if isinstance(annotation, ast.Subscript):
+        name = getattr(annotation.value, "id", "")
+        parts = annotation.slice.elts if isinstance(annotation.slice, ast.Tuple) else [annotation.slice]
+        if name in ("Optional", "Union"):
+            return [word for part in parts for word in _kinds(part)] + (["null"] if name == "Optional" else [])
+        return [ast.unparse(part) for part in parts] if name == "Literal" else [_WORDS.get(name, name)]
+    text = ast.unparse(annotation)
+    return [_WORDS.get(text, text)]
+
+
 def _words(field: Field) -> str:
-    names = {
-        "int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "dict": "a mapping",
-        "None": "null", "list": "a list",
-    }  # fmt: skip
-    text = re.sub(r"Optional\[(.*)\]", r"\1 | None", field.type_text)
-    text = re.sub(r"(list|dict)\[[^|]*\]", r"\1", text)
-    parts = [names.get(part.strip(), part.strip()) for part in text.split("|")]
-    return " or ".join(dict.fromkeys(parts))
+    text = " or ".join(dict.fromkeys(_kinds(field.annotation)))
+    return text.replace("a mapping", "a mapping of text to text") if "dict[str, str]" in field.type_text else text
 
 
 def limit_problem(name: str, value: Any, limit: Knob | None, where: str) -> Problem | None:

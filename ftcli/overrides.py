@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
+from ftcli import assets
 from ftcli.errors import ConfigError, Problem
 from ftcli.settings import PATH_KEYS
 
@@ -87,25 +88,28 @@ def expand(texts: list[str]) -> list[list[str]]:
     """The jobs of a sweep: every combination of the listed values, as lists of plain overrides.
 
     Raises:
-        ConfigError: an override outside the grammar.
+        ConfigError: an override outside the grammar, or a sweep that lists nothing.
     """
+    return [list(job) for job in product(*map(_axis, texts))]
+
+
+def _axis(text: str) -> list[str]:
+    """The overrides that one word of a sweep stands for."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.core.override_parser.types import Transformer
+    from hydra.core.override_parser.types import Glob, Transformer
     from hydra.errors import HydraException
 
-    axes = []
-    for text in texts:
-        try:
-            override = OverridesParser.create().parse_override(text)
-        except (HydraException, ValueError):
-            axes.append([parse(text).text])  # a literal path may lie outside the grammar
-            continue
-        if not override.is_sweep_override():
-            axes.append([text])
-            continue
-        if not override.is_discrete_sweep():
-            fix = "list the values: a,b,c or choice(a,b) or range(1,5)"
-            raise ConfigError(Problem(text, "is a sweep without a list of values", fix))
-        key = override.get_key_element()
-        axes.append([f"{key}={value}" for value in override.sweep_iterator(transformer=Transformer.encode)])
-    return [list(job) for job in product(*axes)]
+    try:
+        override = OverridesParser.create().parse_override(text)
+    except (HydraException, ValueError):
+        return [parse(text).text]  # a literal path may lie outside the grammar
+    if not override.is_sweep_override():
+        return [text]
+    key, value, found = override.get_key_element(), override.value(), list[str]()
+    if isinstance(value, Glob):
+        found = [f"{key}={name}" for name in value.filter(list(assets.choices(str(override.key_or_group))))]
+    elif override.is_discrete_sweep():
+        found = [f"{key}={item}" for item in override.sweep_iterator(transformer=Transformer.encode)]
+    if not found:
+        raise ConfigError(Problem(text, "is a sweep without values", "list them: a,b,c or choice(a,b) or range(1,5)"))
+    return found

@@ -80,6 +80,13 @@ LIBRARY_PATHS = frozenset(
     {"train.deepspeed", "train.fsdp_config", "train.accelerator_config", "method.chat_template_path"}
 )
 
+# Integrations that train.report_to can name, and the package that each needs.
+REPORTERS: Mapping[str, str] = {
+    "azure_ml": "azureml", "clearml": "clearml", "codecarbon": "codecarbon", "comet_ml": "comet_ml",
+    "dagshub": "dagshub", "dvclive": "dvclive", "flyte": "flytekit", "kubeflow": "kubeflow", "mlflow": "mlflow",
+    "neptune": "neptune", "swanlab": "swanlab", "tensorboard": "tensorboard", "trackio": "trackio", "wandb": "wandb",
+}  # fmt: skip
+
 _POSITIVE = Knob(low=0, open_low=True)
 _NOT_NEGATIVE = Knob(low=0)
 _COUNT = Knob(low=1)

@@ -114,6 +114,6 @@ def cached_snapshot(hub_id: str, revision: str | None) -> Path | None:
     """The cached files of a hub model at a revision, or None where its config.json is not cached."""
     repository = hub_cache() / f"models--{hub_id.replace('/', '--')}"
     reference = repository / "refs" / (revision or "main")
-    commit = reference.read_text(encoding="utf-8").strip() if reference.is_file() else revision or ""
+    commit = reference.read_text(encoding="utf-8").strip() if os.path.isfile(reference) else revision or ""
     snapshot = repository / "snapshots" / commit
-    return snapshot if commit and (snapshot / "config.json").is_file() else None
+    return snapshot if commit and os.path.isfile(snapshot / "config.json") else None

@@ -19,7 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "plan": ("plan", "what a run will be: steps, tokens, parameters, memory, warnings"),
     "check": ("check", "find every mistake in a recipe or command without running it"),
     "show": ("show", "the composed configuration, or the knobs of a group (ftcli show peft peft=lora)"),
-    "list": ("list", "groups and their choices, recipes, data formats: one line each"),
+    "list": ("listing", "groups and their choices, recipes, data formats: one line each"),
     "doctor": ("doctor", "what this machine can do"),
     "eval": ("evaluate", "held-out loss and score of a run, before and after training"),
     "chat": ("chat", "talk to a run or a model; --base shows before and after side by side"),

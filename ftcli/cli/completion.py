@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ftcli import assets
 from ftcli.cli import COMMANDS
-from ftcli.cli.list import GROUPS
+from ftcli.cli.listing import GROUPS
 from ftcli.errors import EXIT_DONE, ConfigError, Problem
 
 _BASH = """_ftcli() {

@@ -25,9 +25,9 @@ def run(argv: Sequence[str]) -> int:
         return _info(options)
     if options.multirun:
         return _sweep(options)
-    if options.resume:
+    if options.resume is not None:
         return _resume(options, argv)
-    if options.source:
+    if options.source is not None:
         from ftcli.resume import spec_from
 
         spec = spec_from(rundir.require_run(options.source, f"--from {options.source}"), arguments.request(options))
@@ -60,8 +60,8 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         options.overrides.append(options.info)
     both = [
         flag
-        for flag, given in (("--resume", options.resume), ("--from", options.source), ("-m", options.multirun))
-        if given
+        for flag, given in (("--resume", options.resume), ("--from", options.source), ("-m", options.multirun or None))
+        if given is not None
     ]
     if len(both) > 1:
         raise ConfigError(Problem(" ".join(both), "exclude each other", "keep one of them"))

@@ -207,9 +207,9 @@ def _key_problems(document: Document) -> list[Problem]:
             fix = nested if "." in key else suggest(key, TOP_LEVEL, "")
             problems.append(Problem(where, f"{key} is not a key of a recipe", fix))
         elif key in (*GROUPS, "run") and not isinstance(value, dict):
-            fix = (
-                f"write `- {key}: {value}` under `defaults:`" if key in GROUPS else "write `key: value` lines below it"
-            )
+            fix = "write `key: value` lines below it"
+            if key in GROUPS and isinstance(value, str):
+                fix = f"write `- {key}: {value}` under `defaults:`"
             problems.append(Problem(where, f"{key} holds no settings; a choice goes under defaults", fix))
     return problems
 

@@ -18,7 +18,7 @@ from ftcli.worker.arguments import training_config
 from ftcli.worker.dataset import Prepared, fitting, prepare
 from ftcli.worker.load import Loaded, set_threads, validates
 from ftcli.worker.measure import measure
-from ftcli.worker.model import load_model, load_tokenizer, position_limit
+from ftcli.worker.model import as_granted, load_model, load_tokenizer, position_limit
 from ftcli.worker.tokens import Encoder
 from ftcli.worker.trainer import make_trainer
 
@@ -31,7 +31,7 @@ def evaluate(request: dict[str, Any]) -> dict[str, Any]:
 
     Args:
         request: {"run": run directory or name, "data": file or None for the run's own held-out rows, "rows": at most
-            so many, or None}.
+            so many, or None, "trust_remote_code": bool}.
 
     Returns:
         {"schema", "run", "method", "data", "rows", "before", "after"}, both with `eval_loss` and `score`.
@@ -75,6 +75,7 @@ def _asked(spec: RunSpec, request: dict[str, Any]) -> RunSpec:
         data = replace(data, max_eval_rows=rows)
     run = replace(spec.run, score_rows=rows or spec.run.score_rows or _SCORE_ROWS)
     model = spec.model if device == spec.launch.device else replace(spec.model, dtype="auto")
+    model = as_granted(model, request)
     return replace(spec, launch=launch, data=data, run=run, model=model)
 
 

@@ -15,7 +15,7 @@ from ftcli.errors import ConfigError, Problem
 from ftcli.settings import ModelSettings
 from ftcli.sources import base_of, model_source
 from ftcli.spec import RunSpec
-from ftcli.worker.model import load_model, load_tokenizer
+from ftcli.worker.model import as_granted, load_model, load_tokenizer
 from ftcli.worker.score import generate as generate_ids
 from ftcli.worker.tokens import Encoder
 
@@ -82,7 +82,7 @@ def generate(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
     Args:
         request: {"model": name, path or run, "base": bool, "prompts": [text], "max_new_tokens", "temperature",
-            "top_p", "seed", "system"}; no temperature, or 0, is greedy.
+            "top_p", "seed", "system", "trust_remote_code"}; no temperature, or 0, is greedy.
 
     Raises:
         ConfigError: no such model, or none that it was trained from.
@@ -118,8 +118,8 @@ def chat(request: dict[str, Any], messages: Iterable[str], write: Write) -> None
 def speakers(request: dict[str, Any]) -> Iterator[Speaker]:
     """The models asked for, the one before training first, each loaded when its turn comes."""
     name = request["model"]
-    before = _found_by(name) if request.get("base") else None
-    after = _settings_of(name)
+    before = as_granted(_found_by(name), request) if request.get("base") else None
+    after = as_granted(_settings_of(name), request)
     if before is not None:
         yield Speaker("before", before, request)
     yield Speaker("answer", after, request)
@@ -129,13 +129,9 @@ def _settings_of(name: str) -> ModelSettings:
     run = rundir.find_run(name)
     if run is None:
         return ModelSettings(name_or_path=name)
-    # What the run allowed and how it computed holds for its model too; the precision is this machine's.
+    # How the run computed holds for its model too; the precision is this machine's.
     spec = RunSpec.load(run / rundir.SPEC)
-    return ModelSettings(
-        name_or_path=str(run),
-        attn_implementation=spec.model.attn_implementation,
-        trust_remote_code=spec.model.trust_remote_code,
-    )
+    return ModelSettings(name_or_path=str(run), attn_implementation=spec.model.attn_implementation)
 
 
 def _found_by(name: str) -> ModelSettings:

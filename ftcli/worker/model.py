@@ -7,6 +7,8 @@ new adapter learns on top of all that came before, and a reference is never the 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from transformers import logging as transformers_logging
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from ftcli.errors import ConfigError, Problem
+from ftcli.rules import ATTENTION
 from ftcli.settings import ModelSettings
 from ftcli.sources import ModelSource, base_of, foundation, model_source
 
@@ -65,6 +68,17 @@ def load_tokenizer(settings: ModelSettings) -> PreTrainedTokenizerBase:
         # Padding is masked from loss and attention, so the end token does as well as any.
         tokenizer.pad_token = next(spare, tokenizer.eos_token)
     return tokenizer
+
+
+def as_granted(settings: ModelSettings, request: Mapping[str, Any]) -> ModelSettings:
+    """Settings out of a run directory without leave to run code, unless this request grants it anew.
+
+    A run directory may come from anyone; an attention kernel that is not the libraries' own is code from the hub too.
+    """
+    if request.get("trust_remote_code"):
+        return replace(settings, trust_remote_code=True)
+    kernel = settings.attn_implementation if settings.attn_implementation in ATTENTION else "auto"
+    return replace(settings, trust_remote_code=False, attn_implementation=kernel)
 
 
 def load_model(settings: ModelSettings, *, seed: int, device: str) -> PreTrainedModel:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -49,6 +50,8 @@ class Progress(TrainerCallback):
 
     def __init__(self, run_dir: Path, out: TextIO | None = None) -> None:
         self._path, self._out = run_dir / rundir.METRICS, out or sys.stderr
+        # The front half pumps our output, and says whether a terminal is at its other end.
+        self._updates = self._out.isatty() or os.environ.get("FTCLI_TERMINAL") == "1"
         self._file: TextIO | None = None
         self._started = self._last_time = 0.0
         self._elapsed_before = 0.0
@@ -101,7 +104,7 @@ class Progress(TrainerCallback):
         if self._file is not None:
             self._file.close()
             self._file = None
-            if self._out.isatty():
+            if self._updates:
                 self._out.write("\n")
 
     def _tell(self, line: dict[str, Any], state: Any) -> None:
@@ -115,7 +118,7 @@ class Progress(TrainerCallback):
             left = (time.monotonic() - self._started) / done * (state.max_steps - state.global_step)
             parts.append(f"{clock(left)} left")
         text = "  ".join(parts)
-        if self._out.isatty():
+        if self._updates:
             self._out.write("\r" + text.ljust(self._width))
             self._width = len(text)
         else:

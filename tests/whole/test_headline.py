@@ -28,7 +28,7 @@ def cache_a_model(home: Path) -> None:
         num_attention_heads=4,
         num_key_value_heads=2,
         intermediate_size=128,
-        vocab_size=768,
+        vocab_size=1024,
     )
     LlamaForCausalLM(config).save_pretrained(snapshot)
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
