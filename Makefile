@@ -40,8 +40,12 @@ bench: $(VENV)/.tested
 	$(BIN)/python benchmarks/front_half.py
 
 tiny: $(VENV)/.installed
+	rm -rf build/tiny
 	$(BIN)/python -m ftcli.tiny.build build/tiny
-	$(BIN)/ftcli train recipe=tiny-pretrain data.path=build/tiny/pretrain.jsonl run.dir=build/tiny/run
+	$(BIN)/ftcli train recipe=tiny-pretrain data.path=build/tiny/pretrain.jsonl \
+		model.name_or_path=build/tiny/model run.dir=build/tiny/run
+	cp build/tiny/data/* ftcli/tiny/data/
+	$(BIN)/python -m ftcli.worker.ship build/tiny/run ftcli/tiny/model
 
 docs: $(VENV)/.installed
 	$(BIN)/python -m ftcli.docs --write

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 from ftcli import sources
 from ftcli.errors import ConfigError, Problem
@@ -14,7 +16,28 @@ _WEIGHTS = ("*.safetensors", "*.bin")
 def is_cached(hub_id: str, revision: str | None) -> bool:
     """Whether configuration and weights of a hub model are in the local cache."""
     snapshot: Path | None = sources.cached_snapshot(hub_id, revision)
-    return snapshot is not None and any(next(snapshot.glob(pattern), None) for pattern in _WEIGHTS)
+    if snapshot is None:
+        return False
+    if shards := _shards(snapshot):
+        return all((snapshot / shard).is_file() for shard in shards)
+    return any(next(snapshot.glob(pattern), None) for pattern in _WEIGHTS)
+
+
+def _shards(snapshot: Path) -> set[str]:
+    """The weight files that an index names; a download broken off leaves some of them out."""
+    for index in snapshot.glob("*.index.json"):
+        try:
+            named: Any = json.loads(index.read_text(encoding="utf-8")).get("weight_map", {})
+            return {str(shard) for shard in named.values()}
+        except (ValueError, AttributeError):
+            return {index.name + " is damaged"}
+    return set()
+
+
+def offline() -> str:
+    """The environment variable that forbids the network, read as huggingface_hub reads it; "" for none."""
+    name = "HF_HUB_OFFLINE" if os.environ.get("HF_HUB_OFFLINE") else "TRANSFORMERS_OFFLINE"
+    return name if os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE") else ""
 
 
 def require(hub_id: str, revision: str | None, where: str) -> None:
@@ -27,8 +50,8 @@ def require(hub_id: str, revision: str | None, where: str) -> None:
         return
     here = f"{hub_id} is not in the local cache"
     bring = "download it where there is a network (hf download) and copy the cache, or set model.name_or_path=/a/folder"
-    if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
-        raise ConfigError(Problem(where, f"{here}, and HF_HUB_OFFLINE forbids the network", bring))
+    if variable := offline():
+        raise ConfigError(Problem(where, f"{here}, and {variable} forbids the network", bring))
     from huggingface_hub import HfApi
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
@@ -45,7 +68,8 @@ def require(hub_id: str, revision: str | None, where: str) -> None:
     except RepositoryNotFoundError:
         fix = "check the spelling, or log in with `hf auth login` if it is private"
         raise ConfigError(Problem(where, f"the hub knows no model {hub_id}", fix)) from None
-    except (HfHubHTTPError, OSError, ValueError) as error:
+    # A captive portal answers every question with a page of its own, which is no model.
+    except (HfHubHTTPError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ConfigError(
             Problem(where, f"{here}, and the hub cannot be reached ({type(error).__name__})", bring)
         ) from None

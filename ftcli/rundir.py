@@ -51,7 +51,7 @@ def new_run_dir(name: str, now: datetime | None = None) -> Path:
     stamp = (now or datetime.now()).strftime("%Y%m%d-%H%M%S")
     path = ROOT / name / stamp
     number = 1
-    while path.exists():
+    while os.path.exists(path):
         number += 1
         path = ROOT / name / f"{stamp}-{number}"
     return path

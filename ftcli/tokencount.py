@@ -213,6 +213,8 @@ def count(file: Path, data: DataSettings, method: Method, tokenizer_folder: Path
         return replace(found, rows=len(rows) + len(faults), exact=exact, faulty=len(faults))
     sampled = sum(len(sequence.text.encode()) for row in rows for sequence in row) or 1
     scale = size / sampled
+    if data.max_rows is not None and rows:  # no more rows than were asked for
+        scale = max(1.0, min(scale, data.max_rows / len(rows)))
     scaled = {name: round(getattr(found, name) * scale) for name in ("kept", "tokens", "pieces", "overlong")}
     return replace(found, rows=round(len(rows) * scale), **scaled)
 

@@ -5,6 +5,7 @@ Each command is a module of its own, imported when it is called, so that `--help
 
 from __future__ import annotations
 
+import gc
 import importlib
 import io
 import os
@@ -73,7 +74,8 @@ def _dispatch(arguments: list[str]) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0, 1 (our bug), 2 (configuration), 3 (data), 75 (interrupted)."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    arguments = [*(sys.argv[1:] if argv is None else argv)]
+    gc.set_threshold(10_000, 50, 100)  # a command lives for a fraction of a second and makes little garbage
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a name that the terminal cannot show is no reason to fail
             stream.reconfigure(errors="backslashreplace")

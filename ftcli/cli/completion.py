@@ -55,7 +55,9 @@ def _settings(group: str, words: list[str]) -> list[str]:
 def run(argv: Sequence[str]) -> int:
     """Print a script, or the words that complete a line."""
     shell = argv[0] if argv else "bash"
-    if shell == "words":
+    if shell in ("-h", "--help"):
+        print('usage: ftcli completion [bash|zsh|fish]\nfor example: eval "$(ftcli completion bash)"')
+    elif shell == "words":
         print("\n".join(candidates(argv[1] if len(argv) > 1 else "")))
     elif shell in SCRIPTS:
         print(SCRIPTS[shell], end="")

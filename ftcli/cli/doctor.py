@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from ftcli import __version__, hardware, sources
+from ftcli import __version__, hardware, hub, sources
 from ftcli.cli import arguments, say
 from ftcli.errors import EXIT_DONE
 
@@ -59,7 +59,7 @@ def examine() -> dict[str, Any]:
         "libraries": {name: _version(name) for name in LIBRARIES},
         "outside_ranges": outside_ranges(),
         "hub_cache": str(sources.hub_cache()),
-        "hub_offline": os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0"),
+        "hub_offline": bool(hub.offline()),
     }
 
 

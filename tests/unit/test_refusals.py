@@ -28,7 +28,7 @@ RECIPE_HEAD = "ftcli: 1\ndefaults:\n  - method: sft\n"
         (["seed=abc"], "seed=abc", "not a whole number", "seed=42"),
         (["data.path=nowhere.jsonl"], "data.path=nowhere.jsonl", "does not exist", ""),
         (["method.packing_strategy=ffd"], "method.packing_strategy=ffd", "not a value", "bfd"),
-        (["train.gradient_checkpointing=offload"], "train.gradient_checkpointing=offload", "not true or", "without quotes"),
+        (["train.gradient_checkpointing=offload"], "train.gradient_checkpointing=offload", "not true or", "quotes"),
         (["train.seed=1"], "train.seed=1", "owned by seed", "use seed"),
         (["train.output_dir=x"], "train.output_dir=x", "owned by run.dir", "use run.dir"),
         (["method.max_length=1"], "method.max_length=1", "owned by data.max_length_tokens", "data.max_length_tokens"),

@@ -1,0 +1,107 @@
+"""How fast the front half answers: the median wall time of five runs of each command, each in a fresh process.
+
+    python benchmarks/front_half.py [--save]
+
+Prints a table against the limits, 0.15 s for `--help` and `list` and 0.5 s for the rest, on two idle cores; `--save` also
+writes benchmarks/results/front_half.json. A measurement, not a test: a busy machine fails it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from importlib import metadata
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+RUNS = 5
+LIBRARIES = ("hydra-core", "omegaconf", "pyyaml", "tokenizers", "jinja2", "transformers", "trl", "peft")
+
+# Command: (limit in seconds, exit code).
+COMMANDS: dict[str, tuple[float, int]] = {
+    "--help": (0.15, 0),
+    "list": (0.15, 0),
+    "list model": (0.15, 0),
+    "show": (0.5, 0),
+    "show peft peft=lora": (0.5, 0),
+    "check recipe=demo": (0.5, 0),
+    "check method=dpo model=llama peft=lora": (0.5, 0),
+    "plan recipe=demo": (0.5, 0),
+    "plan method=dpo model=llama peft=lora": (0.5, 0),
+    "train method=dppo": (0.5, 2),
+    "train peft=lora peft.r=sixteen seed=abc train.optim=adamw_torhc": (0.5, 2),
+    "train data.path=gone.jsonl": (0.5, 2),
+}
+
+
+def seconds(words: list[str], code: int, folder: Path) -> float:
+    """Wall time of one process, in an empty working directory.
+
+    Raises:
+        RuntimeError: it ended with another exit code.
+    """
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    environment |= {"PYTHONPATH": str(ROOT), "PYTHONPYCACHEPREFIX": str(folder / "bytecode"), "HF_HUB_OFFLINE": "1"}
+    start = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-m", "ftcli", *words], cwd=folder, env=environment, capture_output=True, check=False
+    )
+    took = time.perf_counter() - start
+    if done.returncode != code:
+        raise RuntimeError(f"ftcli {' '.join(words)} ended with {done.returncode}: {done.stderr.decode()}")
+    return took
+
+
+def measure() -> list[dict[str, object]]:
+    """The times of every command; the first run of each, which compiles, is not counted."""
+    found = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for command, (limit, code) in COMMANDS.items():
+            words = command.split()
+            seconds(words, code, folder)
+            times = [seconds(words, code, folder) for _ in range(RUNS)]
+            median = statistics.median(times)
+            found.append(
+                {
+                    "command": f"ftcli {command}",
+                    "median_seconds": round(median, 3),
+                    "limit_seconds": limit,
+                    "within": median < limit,
+                    "seconds": [round(value, 3) for value in times],
+                }
+            )
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--save", action="store_true", help="write benchmarks/results/front_half.json")
+    options = parser.parse_args()
+    load = os.getloadavg()[0]
+    rows = measure()
+    for row in rows:
+        mark = "" if row["within"] else "  over the limit"
+        print(f"{row['median_seconds']:.3f} s  (limit {row['limit_seconds']:.2f})  {row['command']}{mark}")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    versions = {"python": platform.python_version(), **{name: metadata.version(name) for name in LIBRARIES}}
+    print(
+        f"median of {RUNS}; {cores} cores, load {load:.2f} at the start; " + ", ".join(map(" ".join, versions.items()))
+    )
+    if options.save:
+        answer = {"schema": 1, "runs": RUNS, "cores": cores, "load": load, "versions": versions, "commands": rows}
+        target = ROOT / "benchmarks" / "results" / "front_half.json"
+        target.parent.mkdir(exist_ok=True)
+        target.write_text(json.dumps(answer, indent=2) + "\n", encoding="utf-8")
+    return 0 if all(row["within"] for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
