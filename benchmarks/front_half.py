@@ -2,27 +2,25 @@
 
     python benchmarks/front_half.py [--save]
 
-Prints a table against the limits, 0.15 s for `--help` and `list` and 0.5 s for the rest, on two idle cores; `--save` also
-writes benchmarks/results/front_half.json. A measurement, not a test: a busy machine fails it.
+Prints a table against the limits, 0.15 s for `--help` and `list` and 0.5 s for the rest, on two idle cores; `--save`
+also writes benchmarks/results/front_half.json. A measurement, not a test: a busy machine fails it.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from importlib import metadata
 from pathlib import Path
+
+from common import save, versions
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = 5
-LIBRARIES = ("hydra-core", "omegaconf", "pyyaml", "tokenizers", "jinja2", "transformers", "trl", "peft")
 
 # Command: (limit in seconds, exit code).
 COMMANDS: dict[str, tuple[float, int]] = {
@@ -90,16 +88,10 @@ def main() -> int:
     for row in rows:
         mark = "" if row["within"] else "  over the limit"
         print(f"{row['median_seconds']:.3f} s  (limit {row['limit_seconds']:.2f})  {row['command']}{mark}")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    versions = {"python": platform.python_version(), **{name: metadata.version(name) for name in LIBRARIES}}
-    print(
-        f"median of {RUNS}; {cores} cores, load {load:.2f} at the start; " + ", ".join(map(" ".join, versions.items()))
-    )
+    found = versions()
+    print(f"median of {RUNS}, load {load:.2f} at the start; " + ", ".join(map(" ".join, found.items())))
     if options.save:
-        answer = {"schema": 1, "runs": RUNS, "cores": cores, "load": load, "versions": versions, "commands": rows}
-        target = ROOT / "benchmarks" / "results" / "front_half.json"
-        target.parent.mkdir(exist_ok=True)
-        target.write_text(json.dumps(answer, indent=2) + "\n", encoding="utf-8")
+        save("front_half", {"schema": 1, "runs": RUNS, "load": load, "versions": found, "commands": rows})
     return 0 if all(row["within"] for row in rows) else 1
 
 

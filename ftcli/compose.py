@@ -25,6 +25,11 @@ from ftcli.recipes.strict import Document, KeyPath, load
 from ftcli.settings import GROUPS
 
 ROOT_CONFIG = "config"
+# Hydra's own settings, which come from files of its package, take a third of the composition and serve nothing here.
+_NO_HYDRA_NODE = [
+    {f"override hydra/{name}": None}
+    for name in ("env", "help", "hydra_help", "hydra_logging", "job_logging", "launcher", "output", "sweeper")
+]
 WRITERS = ("group", "run", "recipe", "cli")
 """Who writes values, each over those before it."""
 DECLARED = {"method": all_methods().keys(), "peft": {"none", *PEFT_METHODS}}
@@ -167,7 +172,7 @@ def _compose_groups(choices: Mapping[str, str], documents: Mapping[str, Document
     from omegaconf import OmegaConf
 
     store = ConfigStore.instance()
-    store.store(name=ROOT_CONFIG, node={**root.data, "defaults": [*root.data["defaults"], "_self_"]})
+    store.store(name=ROOT_CONFIG, node={**root.data, "defaults": [*root.data["defaults"], *_NO_HYDRA_NODE, "_self_"]})
     for group, document in documents.items():
         store.store(group=group, name=choices[group], node=document.data)
     GlobalHydra.instance().clear()

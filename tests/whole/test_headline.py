@@ -11,6 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from ftcli import rundir, tiny
 from tests.whole.conftest import Train
 
+CANARY = "canary-5f1d2c"
 HUB_ID = "meta-llama/Llama-3.1-8B"
 
 
@@ -39,10 +40,15 @@ def test_ftcli_train_method_dpo_model_llama(tmp_path, ftcli_run: Train):
     cache_a_model(tmp_path / "hub-home")
     done = ftcli_run(
         "train", "method=dpo", "model=llama", "train.max_steps=2", "data.max_rows=32", "data.max_eval_rows=8",
-        "hardware=cpu", cwd=tmp_path, HF_HOME=str(tmp_path / "hub-home"),
+        "hardware=cpu", cwd=tmp_path,
+        HF_TOKEN=CANARY, OPENAI_API_KEY=CANARY, MY_PASSWORD=CANARY, HF_HOME=str(tmp_path / "hub-home"),
         HF_HUB_CACHE=str(tmp_path / "hub-home" / "hub"),
     )  # fmt: skip
     [run] = (tmp_path / "runs" / "dpo-llama").iterdir()
     assert abs(rundir.read_result(run)["loss_first"] - 0.693147) < 1e-4
     assert (run / rundir.MODEL / "model.safetensors").is_file()
     assert "dpo of meta-llama/Llama-3.1-8B" in done.stdout
+    # No secret of the environment lands in the run directory, its log, or what was printed.
+    written = [path.read_bytes() for path in run.rglob("*") if path.is_file()]
+    assert not any(CANARY.encode() in content for content in written)
+    assert CANARY not in done.stdout + done.stderr

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -96,30 +95,6 @@ def test_base_of_a_model_without_a_past_is_refused(models):
         list(generate({"model": str(models["llama"]), "base": True, "prompts": ["x"]}))
 
 
-def start(run_dir: Path, *more: str, **environment: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "ftcli.worker", "train", str(run_dir), *more],
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def test_a_worker_process_is_stopped_by_sigterm_and_goes_on(sft_file, make_spec, new_run):
-    run_dir = new_run(make_spec(sft_file, train={"max_steps": 4000}), "long")
-    worker = start(run_dir)
-    metrics = run_dir / rundir.METRICS
-    deadline = time.monotonic() + 60
-    while not (metrics.is_file() and metrics.stat().st_size) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    worker.send_signal(signal.SIGTERM)
-    _, told = worker.communicate(timeout=30)
-    assert worker.returncode == 75
-    assert f"ftcli train --resume {run_dir}" in told
-    assert "Traceback" not in told
-    assert list((run_dir / rundir.CHECKPOINTS).glob("checkpoint-*"))
-
-
 def test_mistakes_and_bugs_end_the_worker_with_their_own_codes(make_spec, new_run, tmp_path, capsys):
     path = write_rows(tmp_path / "bad.jsonl", [conversation(0), {"messages": 3}])
     assert main(["train", str(new_run(make_spec(path), "bad"))]) == 3
@@ -156,30 +131,3 @@ def test_signals_are_remembered_and_handlers_given_back():
         os.kill(os.getpid(), signal.SIGTERM)
         assert stop.name == "SIGTERM"
     assert signal.getsignal(signal.SIGTERM) is before
-
-
-def test_two_processes_train_to_the_curve_of_one(sft_file, make_spec, new_run):
-    from ftcli.worker.progress import read_metrics
-
-    settings = {"max_steps": 4, "per_device_train_batch_size": 4}
-    alone = new_run(make_spec(sft_file, train=settings), "alone")
-    train(alone)
-    spec = make_spec(sft_file, train={**settings, "per_device_train_batch_size": 2}, launch={"num_processes": 2})
-    both = new_run(spec, "both")
-    command = ["accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]
-    command += [
-        "--mixed_precision",
-        "no",
-        "--dynamo_backend",
-        "no",
-        "--num_machines",
-        "1",
-        "-m",
-        "ftcli.worker",
-        "train",
-    ]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, "-m", *command, str(both)], env=environment, check=True, timeout=120)
-    curves = [[line["loss"] for line in read_metrics(run / rundir.METRICS)] for run in (alone, both)]
-    assert curves[0] == pytest.approx(curves[1], abs=1e-5)
-    assert json.loads((both / rundir.RESULT).read_text(encoding="utf-8"))["steps"] == 4
