@@ -142,6 +142,9 @@ def _warnings(spec: RunSpec, method: Method, counted: TokenCount, memory: Memory
         found.append(f"{counted.overlong} of {counted.rows} rows are longer than {limit} tokens and {end}")
     if spec.data.path == sources.BUILTIN and spec.choices["model"] != "tiny":
         found.append("data=tiny is the built-in demonstration set; name your own with data.path=FILE")
+    for name in ("fsdp", "deepspeed", "parallelism_config"):
+        if spec.train.get(name):
+            found.append(f"train.{name} goes to the trainer as it stands; this version does not test sharded training")
     if spec.model.init == "random" and spec.peft["name"] != "none":
         found.append("an adapter on random weights (model.init=random) has nothing to adapt")
     if spec.run.score_rows and method.score == "none":

@@ -29,11 +29,12 @@ CHANGEABLE = (
 )  # fmt: skip
 
 
-def resumed_spec(run: Path, overrides: Sequence[str]) -> RunSpec:
+def resumed_spec(run: Path, overrides: Sequence[str], grants: frozenset[str] = frozenset()) -> RunSpec:
     """The spec of a run to go on with, changed in length and cadence only.
 
     Raises:
-        ConfigError: an override changes anything else, or is itself wrong.
+        ConfigError: an override changes anything else, or is itself wrong; or the run needs a grant, which its own
+            file cannot give.
     """
     spec = RunSpec.load(run / rundir.SPEC)
     _require_choices(spec, str(run / rundir.SPEC))
@@ -53,12 +54,25 @@ def resumed_spec(run: Path, overrides: Sequence[str]) -> RunSpec:
     values = {key: value for key, (value, _) in changes.items()}
     tree = {**spec.tree, "train": {**spec.tree["train"], **values}}
     origins: dict[KeyPath, Origin] = {("train", key): Origin(text, "cli") for key, (_, text) in changes.items()}
-    composed = Composed(tree=tree, choices=dict(spec.choices), origins=origins, request=Request())
+    composed = Composed(tree=tree, choices=dict(spec.choices), origins=origins, request=Request(grants=grants))
+    problems.extend(_grant_problems(spec, composed, str(run / rundir.SPEC)))
     faulty = fieldcheck.check_group(composed, "train", get_method(spec.choices["method"]), None)
     problems.extend(problem for key, problem in faulty.items() if key in values)
     if problems:
         raise ConfigError(*problems)
     return replace(spec, tree=tree, train={**spec.train, **values})
+
+
+def _grant_problems(spec: RunSpec, composed: Composed, where: str) -> list[Problem]:
+    """Resolved values, which the worker obeys, that need a flag not given here."""
+    resolved = asdict(spec)
+    asked = replace(composed, origins={(group,): Origin(where, "run") for group in GROUPS})
+    found = (
+        fieldcheck.grant_problem(asked, f"{group}.{key}", value, (group, key))
+        for group in GROUPS
+        for key, value in resolved[group].items()
+    )
+    return [problem for problem in found if problem is not None]
 
 
 def spec_from(run: Path, request: Request) -> RunSpec:

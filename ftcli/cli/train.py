@@ -168,7 +168,7 @@ def _resume(options: argparse.Namespace, argv: Sequence[str]) -> int:
     from ftcli.resume import resumed_spec
 
     directory = rundir.require_run(options.resume, f"--resume {options.resume}")
-    spec = resumed_spec(directory, options.overrides)
+    spec = resumed_spec(directory, options.overrides, arguments.request(options).grants)
     _require_here(spec)
     if rundir.read_result(directory) is not None and not options.overrides:
         say.note(f"{directory} is finished; to train further give train.max_steps or train.num_train_epochs")

@@ -28,5 +28,6 @@ for _name, _value in _DEFAULTS.items():
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 # TRL and PEFT use names whose successors transformers 5.17 does not know yet.
 warnings.filterwarnings("ignore", "`(is_)?gradient_checkpointing` is deprecated", FutureWarning)
+warnings.filterwarnings("ignore", category=FutureWarning, message="`is_gradient_checkpointing` is deprecated")
 # An adapter that stacks on an adapter has no configuration of a whole model below it; no vocabulary is resized here.
 warnings.filterwarnings("ignore", message="Could not find a config file in", module=r"peft\..*")

@@ -1,4 +1,4 @@
-"""`python -m ftcli.worker.ship RUN FOLDER`: the model of a full run in bfloat16, half the bytes, as the package ships it."""
+"""`python -m ftcli.worker.ship RUN FOLDER`: the model of a full run in bfloat16, as the package ships it."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ def ship(run: Path, folder: Path) -> None:
     source = run / rundir.MODEL
     AutoModelForCausalLM.from_pretrained(source, dtype=torch.bfloat16).save_pretrained(folder)
     AutoTokenizer.from_pretrained(source).save_pretrained(folder)
+    for file in folder.iterdir():
+        file.chmod(0o644)  # weights are written for their owner alone, and a package is for everyone
 
 
 if __name__ == "__main__":
