@@ -45,6 +45,7 @@ tiny: $(VENV)/.installed
 	$(BIN)/ftcli train recipe=tiny-pretrain data.path=build/tiny/pretrain.jsonl \
 		model.name_or_path=build/tiny/model run.dir=build/tiny/run
 	cp build/tiny/data/* ftcli/tiny/data/
+	cp build/tiny/model/* ftcli/tiny/model/
 	$(BIN)/python -m ftcli.worker.ship build/tiny/run ftcli/tiny/model
 
 docs: $(VENV)/.installed

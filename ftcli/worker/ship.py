@@ -1,4 +1,4 @@
-"""`python -m ftcli.worker.ship RUN FOLDER`: the model of a full run in bfloat16, as the package ships it."""
+"""`python -m ftcli.worker.ship RUN FOLDER`: a full run's weights in bfloat16, as the package ships them."""
 
 from __future__ import annotations
 
@@ -6,18 +6,17 @@ import sys
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from safetensors.torch import load_file, save_file
 
 from ftcli import rundir
 
 
 def ship(run: Path, folder: Path) -> None:
-    """Write weights in bfloat16, configuration, tokenizer and chat template of `run` into `folder`."""
-    source = run / rundir.MODEL
-    AutoModelForCausalLM.from_pretrained(source, dtype=torch.bfloat16).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(source).save_pretrained(folder)
-    for file in folder.iterdir():
-        file.chmod(0o644)  # weights are written for their owner alone, and a package is for everyone
+    """Write the weights of `run` beside the configuration and tokenizer that `folder` holds already."""
+    weights = load_file(run / rundir.MODEL / "model.safetensors")
+    target = folder / "model.safetensors"
+    save_file({name: tensor.to(torch.bfloat16) for name, tensor in weights.items()}, target, metadata={"format": "pt"})
+    target.chmod(0o644)  # weights are written for their owner alone, and a package is for everyone
 
 
 if __name__ == "__main__":

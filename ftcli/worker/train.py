@@ -43,12 +43,15 @@ def train(run_dir: Path, resume: Path | None = None) -> dict[str, Any]:
         if run.is_first:
             rundir.write_json(run_dir / rundir.LEDGER, run.data.ledger())
             rundir.write_json(run_dir / rundir.ENVIRONMENT, environment(spec))
+        found_with_cache = run.model.config.use_cache
         trainer = _trainer(run)
         before = before_training(run, trainer, resumed=resume is not None)
         if spec.launch.num_processes == 1:
             stop.check(run_dir)
         outcome = _fit(run, trainer, stop, resume)
         after = after_training(run, trainer)
+        # Training switches the cache off; a model that was saved so would answer many times slower elsewhere.
+        run.model.config.use_cache = found_with_cache
         save_final(trainer, run_dir / rundir.MODEL)
         result = _result(run, trainer, outcome, before, after)
         if run.is_first:
