@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from ftcli import hardware, sources
+from ftcli.countcache import count
 from ftcli.derive import model_shape
 from ftcli.lora import lora_parameters
 from ftcli.memory import MemoryEstimate, estimate, weight_bytes
 from ftcli.methods import Method, get_method
 from ftcli.shapes import Shape, num_parameters
 from ftcli.spec import RunSpec
-from ftcli.tokencount import TokenCount, count
+from ftcli.tokencount import TokenCount
 
 # LoRA settings whose effect on the count is not written down in lora.py.
 UNCOUNTED = (

@@ -9,13 +9,13 @@ from typing import Any
 from ftcli import sources
 from ftcli.build import spec_of
 from ftcli.cli import arguments, say
+from ftcli.countcache import count
 from ftcli.data.columns import apply_mapping
 from ftcli.data.formats import FORMATS, recognise
 from ftcli.data.read import peek_rows
 from ftcli.errors import EXIT_DONE
 from ftcli.methods import get_method
 from ftcli.plan import tokenizer_folder
-from ftcli.tokencount import count
 
 
 def run(argv: Sequence[str]) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from ftcli import tiny, tokencount
 from ftcli.build import spec_of
 from ftcli.compose import Request
+from ftcli.methods import get_method
 from ftcli.plan import Plan, plan
 
 WORDS = "the cat sat on the mat"
@@ -245,3 +247,24 @@ def test_a_warning_names_what_is_odd_but_allowed(here):
     assert any("no score of its own" in text for text in outlook("method=pretrain", "run.score_rows=5").warnings)
     assert outlook("method=pretrain").warnings == ()
     assert outlook().warnings == ()
+
+
+def test_a_remembered_count_is_the_counted_one_and_forgotten_with_any_change(here, monkeypatch):
+    from ftcli import countcache, tokencount
+    from ftcli.settings import DataSettings
+
+    rows, method = here / "rows.jsonl", get_method("sft")
+    rows.write_text('{"text": "one two three"}\n', encoding="utf-8")
+    data = DataSettings(path=str(rows), max_length_tokens=64, overflow="drop")
+    first = countcache.count(rows, data, method, tiny.MODEL_DIR)
+    assert first == tokencount.count(rows, data, method, tiny.MODEL_DIR)
+    calls = []
+    monkeypatch.setattr(tokencount, "count", lambda *arguments: calls.append(arguments) or first)
+    assert countcache.count(rows, data, method, tiny.MODEL_DIR) == first
+    assert not calls
+    countcache.count(rows, replace(data, max_length_tokens=2), method, tiny.MODEL_DIR)
+    countcache.count(rows, data, get_method("pretrain"), tiny.MODEL_DIR)
+    countcache.count(rows, data, method, None)
+    rows.write_text('{"text": "one two four"}\n', encoding="utf-8")
+    countcache.count(rows, data, method, tiny.MODEL_DIR)
+    assert len(calls) == 4
