@@ -35,7 +35,7 @@ def _key(file: Path, data: DataSettings, method: Method, tokenizer_folder: Path 
         content = path.read_bytes() if path.is_file() else b""
         digest.update(hashlib.sha256(content).digest())
     settings = {**asdict(data), "path": file.name, "eval_path": None}  # the name tells how the file is read
-    digest.update(json.dumps([settings, method.name, method.kinds, method.task], sort_keys=True).encode())
+    digest.update(json.dumps([settings, method.kinds, method.templates_pairs], sort_keys=True).encode())
     return digest.hexdigest()
 
 

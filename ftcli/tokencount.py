@@ -190,7 +190,7 @@ def _sequences(
             found = found or recognise(row.value)
             if found is not None:
                 example = convert(found, row, wanted=method.kinds)
-                yield sequences_of(example, render, end, spoken=method.task == "instruct")
+                yield sequences_of(example, render, end, spoken=method.templates_pairs)
         except (DataError, ValueError) as error:
             faults.append(error)
 

@@ -9,6 +9,7 @@ from typing import Any
 from ftcli import rundir
 from ftcli.cli import arguments, say
 from ftcli.errors import EXIT_DONE, ConfigError, Problem
+from ftcli.methods import get_method
 
 
 def run(argv: Sequence[str]) -> int:
@@ -59,7 +60,7 @@ def _relative(path: Path) -> str:
 def next_commands(run: Path, result: Mapping[str, Any]) -> list[str]:
     """The three commands worth typing next."""
     name = _relative(run)
-    follow = "dpo" if result.get("method") != "dpo" else "sft"
+    follow = get_method(str(result["method"])).next_method
     return [
         f"ftcli chat {name} --base",
         f"ftcli eval {name}",

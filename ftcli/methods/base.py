@@ -39,6 +39,8 @@ class Method:
     """Which built-in set and which tokens it trains: pretrain, sft, instruct or preference."""
     kinds: tuple[str, ...]
     """Kinds of canonical rows it takes (see data/formats.py), the preferred first."""
+    templates_pairs: bool = False
+    """Whether pairs of plain text are rendered as turns through the chat template."""
     roles: tuple[str, ...] = ("policy",)
     """Models in memory: policy, reference, reward, value."""
     score: str
@@ -46,6 +48,8 @@ class Method:
     learning_rates: tuple[float, float]
     """Derived learning rate with all parameters, and with an adapter."""
     paper: str
+    next_method: str = "dpo"
+    """What is usually trained next on its result."""
     defaults: Mapping[str, Any] = field(default_factory=dict)
     """Trainer-config fields set unless the user says otherwise."""
     limits: Mapping[str, Knob] = field(default_factory=dict)

@@ -10,5 +10,6 @@ METHOD = replace(
     summary="Instruction tuning: pairs and conversations, always through the chat template, loss on answers only.",
     task="instruct",
     kinds=("messages", "pair"),
+    templates_pairs=True,
     paper="Ouyang et al. 2022, arXiv:2203.02155",
 )

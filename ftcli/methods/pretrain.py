@@ -18,6 +18,7 @@ METHOD = Method(
     paper="Gururangan et al. 2020, arXiv:2004.10964",
     defaults={"packing": True, "packing_strategy": "wrapped"},
     limits={"loss_type": Knob(choices=("nll", "dft"))},
+    next_method="sft",
     default_max_length_tokens=1024,
     overflow="split",
 )

@@ -82,7 +82,7 @@ def _converted(fmt: formats.Format, row: Row, method: Method) -> tuple[str, dict
     value = formats.convert(fmt, row, wanted=method.kinds)
     kind = formats.kind_after(fmt.kind, method.kinds)
     assert kind is not None
-    if kind == "pair" and method.task == "instruct":
+    if kind == "pair" and method.templates_pairs:
         value = {**value, "prompt": _spoken(value["prompt"], "user")}
         value["completion"] = _spoken(value["completion"], "assistant")
     return kind, value

@@ -53,7 +53,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Uninterrupted:
     return Uninterrupted(folder / "run", time.monotonic() - began, weights(folder / "run"))
 
 
-def victims(parent: subprocess.Popen[bytes], target: str) -> list[psutil.Process]:
+def victims(parent: subprocess.Popen[str], target: str) -> list[psutil.Process]:
     """The processes to kill: the worker, its parent, or all of them."""
     try:
         children = psutil.Process(parent.pid).children(recursive=True)
@@ -63,7 +63,20 @@ def victims(parent: subprocess.Popen[bytes], target: str) -> list[psutil.Process
     return {"worker": children or own, "parent": own, "group": [*children, *own]}[target]
 
 
-def wait_for_save(run: Path, number: int, parent: subprocess.Popen[bytes]) -> None:
+def started(folder: Path) -> subprocess.Popen[str]:
+    """The command under way in `folder`, a group of its own, what it says kept."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "ftcli", *COMMAND, "run.dir=run"],
+        cwd=folder,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_for_save(run: Path, number: int, parent: subprocess.Popen[str]) -> None:
     """Return while checkpoint `number` (from 1) is being written."""
     sealed_before = number - 1
     while parent.poll() is None:
@@ -72,6 +85,7 @@ def wait_for_save(run: Path, number: int, parent: subprocess.Popen[bytes]) -> No
         if any(entry.startswith(".staging") for entry in entries) and sealed >= sealed_before:
             return
         time.sleep(0.0005)
+    raise AssertionError(f"the run ended before its save {number}")
 
 
 def settle(run: Path) -> None:
@@ -98,14 +112,7 @@ def test_a_killed_run_resumes_bit_identically(
 ):
     chance = random.Random(SEED + number)
     run = tmp_path / "run"
-    with subprocess.Popen(
-        [sys.executable, "-m", "ftcli", *COMMAND, "run.dir=run"],
-        cwd=tmp_path,
-        env=environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    ) as parent:
+    with started(tmp_path) as parent:
         if moment == "save":
             wait_for_save(run, chance.randint(1, 5), parent)
         else:
@@ -151,15 +158,7 @@ def test_a_stopped_run_leaves_a_checkpoint_no_process_and_says_how_to_go_on(
     number, uninterrupted, tmp_path, ftcli_run: Train
 ):
     run = tmp_path / "run"
-    with subprocess.Popen(
-        [sys.executable, "-m", "ftcli", *COMMAND, "run.dir=run"],
-        cwd=tmp_path,
-        env=environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as parent:
+    with started(tmp_path) as parent:
         while not (run / rundir.METRICS).is_file() or not (run / rundir.METRICS).read_text():
             assert parent.poll() is None
             time.sleep(0.01)
