@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO
 
 from ftcli import checkpoints, rundir
-from ftcli.errors import EXIT_BUG, EXIT_INTERRUPTED, ConfigError, Problem
+from ftcli.errors import EXIT_BUG, EXIT_CONFIG, EXIT_DATA, EXIT_DONE, EXIT_INTERRUPTED, ConfigError, Problem
 from ftcli.spec import LaunchPlan, RunSpec
 
 # No library of the stack reports anything home unless the user's environment says so.
@@ -191,17 +191,24 @@ def run_worker(run: Path, plan: LaunchPlan, resume: Path | None, say: Callable[[
     finally:
         _end_group(process)  # whatever a launcher left behind
     pump.join(timeout=10)
-    return _exit_code(run, code, say)
+    return _exit_code(run, code, plan.num_processes, say)
 
 
-def _exit_code(run: Path, code: int, say: Callable[[str], None]) -> int:
-    """The worker's own word on how it ended, since torchrun answers 1 for every cause."""
+def _exit_code(run: Path, code: int, num_processes: int, say: Callable[[str], None]) -> int:
+    """How the worker ended by its own word, since torchrun answers 1 for every cause; and the last word to the user."""
+    go_on = f"go on with: ftcli train --resume {run}"
     status = run / rundir.EXIT_CODE
     if code != 0 and status.is_file():
         code = int(status.read_text(encoding="utf-8"))
     if code < 0 or code > 128:
         name = signal.Signals(-code if code < 0 else code - 128).name
         say(f"the worker was ended by {name}" + (" (out of memory?)" if name == "SIGKILL" else ""))
-        say(f"go on with: ftcli train --resume {run}")
+        say(go_on)
         return EXIT_INTERRUPTED
-    return code if code in (0, 2, 3, EXIT_INTERRUPTED) else EXIT_BUG
+    if code == EXIT_INTERRUPTED and num_processes > 1:
+        say(go_on)  # once more: the launcher has printed a failure of its own over it
+    if code in (EXIT_DONE, EXIT_CONFIG, EXIT_DATA, EXIT_INTERRUPTED):
+        return code
+    say(f"This is a bug in ftcli or in a library below it; the traceback is in {run / rundir.LOG} too.")
+    say(f"To reproduce it: sh {run / rundir.COMMAND}")
+    return EXIT_BUG
