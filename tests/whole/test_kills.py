@@ -17,10 +17,11 @@ import pytest
 from ftcli import rundir
 from tests.whole.conftest import Train, environment
 
+SAVE_STEPS = 4
 # SFT with LoRA and dropout, accumulating, saving every fourth step and in mid-epoch.
 COMMAND = (
     "train", "peft=lora", "peft.lora_dropout=0.1", "train.learning_rate=3e-3", "train.max_steps=24",
-    "train.save_steps=4",
+    f"train.save_steps={SAVE_STEPS}",
     "train.per_device_train_batch_size=4", "train.gradient_accumulation_steps=2", "data.max_rows=120",
     "train.eval_strategy=no", "run.score_rows=0", "hardware.num_threads=1",
 )  # fmt: skip
@@ -78,11 +79,11 @@ def started(folder: Path) -> subprocess.Popen[str]:
 
 def wait_for_save(run: Path, number: int, parent: subprocess.Popen[str]) -> None:
     """Return while checkpoint `number` (from 1) is being written."""
-    sealed_before = number - 1
+    step_before = SAVE_STEPS * (number - 1)
     while parent.poll() is None:
         entries = os.listdir(run / rundir.CHECKPOINTS) if (run / rundir.CHECKPOINTS).is_dir() else []
-        sealed = sum(entry.startswith("checkpoint-") for entry in entries)
-        if any(entry.startswith(".staging") for entry in entries) and sealed >= sealed_before:
+        newest = max((int(entry.split("-")[1]) for entry in entries if entry.startswith("checkpoint-")), default=0)
+        if any(entry.startswith(".staging") for entry in entries) and newest >= step_before:
             return
         time.sleep(0.0005)
     raise AssertionError(f"the run ended before its save {number}")
