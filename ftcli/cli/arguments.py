@@ -64,6 +64,14 @@ def add_overrides(into: argparse.ArgumentParser) -> None:
         into.add_argument(flag, nargs="?", const="", help=argparse.SUPPRESS)
 
 
+def composing(command: str, description: str) -> Parser:
+    """A parser for a command that composes a run and answers with data."""
+    into = parser(command, description)
+    add_overrides(into)
+    add_json(into)
+    return into
+
+
 def parse(into: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:
     """Parse with flags and overrides in any order.
 

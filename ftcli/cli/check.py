@@ -11,9 +11,7 @@ from ftcli.errors import EXIT_DONE
 
 def run(argv: Sequence[str]) -> int:
     """Compose and check; says so when nothing is wrong."""
-    parser = arguments.parser("check", __doc__ or "")
-    arguments.add_overrides(parser)
-    arguments.add_json(parser)
+    parser = arguments.composing("check", __doc__ or "")
     options = arguments.parse(parser, argv)
     spec = spec_of(arguments.request(options))
     if options.json:

@@ -14,9 +14,7 @@ from ftcli.spec import RunSpec
 
 def run(argv: Sequence[str]) -> int:
     """Plan and print."""
-    parser = arguments.parser("plan", __doc__ or "")
-    arguments.add_overrides(parser)
-    arguments.add_json(parser)
+    parser = arguments.composing("plan", __doc__ or "")
     options = arguments.parse(parser, argv)
     spec = spec_of(arguments.request(options))
     show(spec, plan(spec), as_json=options.json)

@@ -18,9 +18,7 @@ from ftcli.spec import RunSpec
 
 def run(argv: Sequence[str]) -> int:
     """Print the configuration, or one group's knobs when a bare group name is given."""
-    parser = arguments.parser("show", __doc__ or "")
-    arguments.add_overrides(parser)
-    arguments.add_json(parser)
+    parser = arguments.composing("show", __doc__ or "")
     options = arguments.parse(parser, argv)
     bare = [word for word in options.overrides if word in (*GROUPS, "run")]
     options.overrides = [word for word in options.overrides if word not in bare]

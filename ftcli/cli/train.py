@@ -37,9 +37,7 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = arguments.parser("train", __doc__ or "")
-    arguments.add_overrides(parser)
-    arguments.add_json(parser)
+    parser = arguments.composing("train", __doc__ or "")
     parser.add_argument("--dry-run", action="store_true", help="plan and check, but start nothing")
     parser.add_argument(
         "--resume", metavar="RUN", help="go on with an interrupted run from its newest valid checkpoint"

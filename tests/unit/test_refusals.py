@@ -13,7 +13,10 @@ RECIPE_HEAD = "ftcli: 1\ndefaults:\n  - method: sft\n"
     ("overrides", "where", "reason", "remedy"),
     [
         (["peft=lora", "peft.r=sixteen"], "peft.r=sixteen", "not a whole number", "whole number"),
-        (["method=dpo", "method.loss_type=simpoo"], "method.loss_type=simpoo", "is not a value of method", "ipo"),
+        (
+            ["method=dpo", "method.loss_type=simpoo"],
+            "method.loss_type=simpoo", "not a value of method.loss_type", "ipo",
+        ),
         (["method=dppo"], "method=dppo", "not a choice of method", "did you mean method=dpo?"),
         (["quantisation=int5"], "quantisation=int5", "not a choice of quantisation", "none"),
         (["peft=lora", "peft.lora_dropout=5.0"], "peft.lora_dropout=5.0", "out of range", "at most 1"),
@@ -28,7 +31,10 @@ RECIPE_HEAD = "ftcli: 1\ndefaults:\n  - method: sft\n"
         (["seed=abc"], "seed=abc", "not a whole number", "seed=42"),
         (["data.path=nowhere.jsonl"], "data.path=nowhere.jsonl", "does not exist", ""),
         (["method.packing_strategy=ffd"], "method.packing_strategy=ffd", "not a value", "bfd"),
-        (["train.gradient_checkpointing=offload"], "train.gradient_checkpointing=offload", "not true or", "quotes"),
+        (
+            ["train.gradient_checkpointing=offload"],
+            "train.gradient_checkpointing=offload", "not true or false", "true or false",
+        ),
         (["train.seed=1"], "train.seed=1", "owned by seed", "use seed"),
         (["train.output_dir=x"], "train.output_dir=x", "owned by run.dir", "use run.dir"),
         (["method.max_length=1"], "method.max_length=1", "owned by data.max_length_tokens", "data.max_length_tokens"),
@@ -53,7 +59,10 @@ RECIPE_HEAD = "ftcli: 1\ndefaults:\n  - method: sft\n"
         (["~peft"], "~peft", "cannot be without", "peft=none"),
         (["~train.nothing"], "~train.nothing", "not set", ""),
         (["method=dpo", "method.loss_type=[exo_pair]"], "method.loss_type=[exo_pair]", "label_smoothing", "1e-3"),
-        (["method=dpo", "peft=lora", "method.sync_ref_model=true"], "method.sync_ref_model=true", "reference", "=none"),
+        (
+            ["method=dpo", "peft=lora", "method.sync_ref_model=true"],
+            "method.sync_ref_model=true", "reference", "peft=none",
+        ),
         (["foo"], "foo", "neither group=choice nor key=value", "method=dpo"),
     ],
 )  # fmt: skip
