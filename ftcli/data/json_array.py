@@ -20,11 +20,12 @@ Numbered = Iterator[tuple[int, dict[str, Any]]]
 """Line and value of each row."""
 
 NOT_UTF8_FIX = "save the file as UTF-8"
+ESCAPED_BYTE = re.compile("[\udc80-\udcff]")
+"""What a byte that is not UTF-8 stands as, decoded with `surrogateescape`."""
 
 _WIDE_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _DECODER = json.JSONDecoder()
 _SPACE = re.compile(r"[ \t\n\r]*")
-_ESCAPED_BYTE = re.compile("[\udc80-\udcff]")
 _FIRST_CHUNK_BYTES = 1 << 16
 _CHUNK_BYTES = 1 << 20
 # A value cut off by the end of the window fails within this many characters of it ("-Infinity" is the longest token).
@@ -56,7 +57,10 @@ def usable(told: Told, line: int, value: Any, escaped_surrogates: bool) -> bool:
         told(line, f"the row is {sort_of(value)}, not an object", 'write each row as {"column": value, …}')
         return False
     if escaped_surrogates and _half_characters(value):
-        told(line, "holds half a character: a \\ud8…–\\udf… escape without its partner", "write the text anew")
+        fields = [name for name, field in value.items() if _half_characters([name, field])]
+        at = ", ".join(name.encode("ascii", "backslashreplace").decode() for name in fields)
+        what = f"holds half a character in {at}: a \\ud8…–\\udf… escape without its partner"
+        told(line, what, "write the text anew")
         return False
     return True
 
@@ -89,7 +93,7 @@ def read_array(handle: IO[bytes], told: Told) -> Numbered:
                 window.fail("a comma with no row behind it")
             line = window.line
             value, raw = window.value()
-            if window.escaping and (byte := _ESCAPED_BYTE.search(raw)):
+            if window.escaping and (byte := ESCAPED_BYTE.search(raw)):
                 told(line + raw.count("\n", 0, byte.start()), "is not UTF-8", NOT_UTF8_FIX)
             elif usable(told, line, value, "\\ud" in raw or "\\uD" in raw):
                 yield line, value

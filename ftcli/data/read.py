@@ -1,39 +1,39 @@
 """Rows out of files, one at a time, each with the line it stands on.
 
 A fault is told with file and line or it cannot be mended, which is why no library loads the rows here. Nothing holds
-more than one row and a read buffer in memory (parquet: one batch), so a file may be larger than the machine.
+more than one row and a read buffer in memory (parquet, arrow: one batch), so a file may be larger than the machine.
 
 What is a row:
-    .json     each object of the one array that the file holds; its line is the one it starts on
-    .jsonl    each line that is not blank, an object
-    .csv      each record under the header, all values text; its line is the one it starts on
-    .txt      each line that is not blank, as {"text": line}
-    .parquet  each row; its `line` is the row's number, from 1
-    any of these with .gz behind it, decompressed while reading
+    .json              each object of the one array that the file holds; its line is the one it starts on
+    .jsonl .ndjson     each line that is not blank, an object
+    .csv .tsv          each record under the header, all values text; its line is the one it starts on
+    .txt               each line that is not blank, as {"text": line}
+    .parquet           each row; its `line` is the row's number, from 1
+    .arrow .feather    the same
+    any of these with .gz, .bz2, .xz or .zst behind it, decompressed while reading (the columnar kinds in memory)
 """
 
 from __future__ import annotations
 
 import csv
-import difflib
-import gzip
-import importlib
-import io
 import json
 import os
-import zlib
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from ftcli.data.json_array import NOT_UTF8_FIX, Broken, Numbered, Told, read_array, usable, without_mark
+from ftcli.data.addresses import Unreachable
+from ftcli.data.columnar import read_arrow, read_parquet
+from ftcli.data.compressed import DAMAGED, opened
+from ftcli.data.json_array import ESCAPED_BYTE, NOT_UTF8_FIX, Broken, Numbered, Told, read_array, usable, without_mark
+from ftcli.data.kinds import DataFile, codec_of, kind_of
+from ftcli.data.locate import names_near, require_file
 from ftcli.errors import ConfigError, DataError, Problem
 
 OnFault = Callable[[Problem], None]
 
 _DECODER = json.JSONDecoder()
-_BUFFER_BYTES = 1 << 20
 
 
 class Row(NamedTuple):
@@ -49,18 +49,20 @@ class Row(NamedTuple):
         return f"{self.file}:{self.line}"
 
 
-def read_rows(path: Path, on_fault: OnFault | None = None) -> Iterator[Row]:
+def read_rows(path: Path | DataFile, on_fault: OnFault | None = None) -> Iterator[Row]:
     """Every row of the file, in order, read as they are asked for.
 
     Args:
-        path: a file that `resolve_file` accepted.
+        path: a file that `resolve_file` accepted, or one that `locate` found.
         on_fault: told of each unusable row, which is then left out; without it the first one raises.
 
     Raises:
+        ConfigError: a package is missing that reads the file, or it is not where it was found.
         DataError: an unusable row (unless `on_fault` takes it), or, in any case, a file that holds no row at all or
             cannot be read on from some line: what follows could not be counted.
     """
-    name = str(path)
+    file = path if isinstance(path, DataFile) else DataFile(str(path), str(path))
+    name = file.name
     empty = True
 
     def told(line: int, what: str, fix: str) -> None:
@@ -72,22 +74,34 @@ def read_rows(path: Path, on_fault: OnFault | None = None) -> Iterator[Row]:
         on_fault(problem)
 
     try:
-        with _opened(path) as handle:
-            for line, value in _READERS[_suffix(path)](handle, told):
+        with opened(file) as handle:
+            for line, value in _READERS[kind_of(file.path) or ""](handle, told):
                 empty = False
                 yield Row(name, line, value)
     except Broken as fault:
         raise DataError(Problem(f"{name}:{fault.line}", fault.what, fault.fix)) from None
-    except (EOFError, gzip.BadGzipFile, zlib.error) as fault:
-        raise DataError(Problem(name, f"is damaged: {fault}", "compress or download it again")) from None
+    except (OSError, *DAMAGED) as fault:
+        raise DataError(_unread(file, fault)) from None
     if empty:
         raise DataError(Problem(name, "holds no rows", "give a file with at least one row"))
 
 
-def peek_rows(path: Path, n: int = 1) -> list[Row]:
+def _unread(file: DataFile, fault: Exception) -> Problem:
+    """The bytes themselves cannot be had."""
+    if isinstance(fault, Unreachable):
+        return Problem(file.name, f"cannot be read on: {fault}", "try again, or download it and give the file")
+    # The codecs share OSError with the disk, whose errors have a number.
+    if codec_of(file.path) and not getattr(fault, "errno", None):
+        return Problem(file.name, f"is damaged: {fault}", "compress or download it again")
+    why = getattr(fault, "strerror", None) or fault
+    return Problem(file.name, f"cannot be read: {why}", "check the file and the disk")
+
+
+def peek_rows(path: Path | DataFile, n: int = 1) -> list[Row]:
     """The first `n` rows, or all when there are fewer; reads only the beginning (of parquet also the footer).
 
     Raises:
+        ConfigError: as `read_rows`.
         DataError: one of them is unusable, or there is none.
     """
     return list(islice(read_rows(path), n))
@@ -104,48 +118,10 @@ def resolve_file(path: Path, where: str) -> Path:
         ConfigError: it is not there (with the nearest names that are), is a folder, may not be read, or is of no
             known kind.
     """
-    known = ", ".join(_READERS)
     if os.path.isdir(path):
-        raise ConfigError(Problem(where, f"{path} is a folder, not a file", _names_near(path / path.name)))
-    if not os.path.exists(path):
-        raise ConfigError(Problem(where, f"{path} does not exist", _names_near(path)))
-    if _suffix(path) not in _READERS:
-        raise ConfigError(
-            Problem(where, f"{path} is of no kind that can be read", f"use one of {known}, each also with .gz")
-        )
-    if not os.path.isfile(path) or not os.access(path, os.R_OK):
-        raise ConfigError(Problem(where, f"{path} may not be read", "check its permissions"))
+        raise ConfigError(Problem(where, f"{path} is a folder, not a file", names_near(str(path / path.name))))
+    require_file(str(path), where)
     return path
-
-
-def _suffix(path: Path) -> str:
-    return os.path.splitext(path.name.lower().removesuffix(".gz"))[1]
-
-
-def _names_near(path: Path) -> str:
-    """What the folder of `path` holds instead, nearest name first."""
-    folder = path.parent
-    if not os.path.isdir(folder):
-        return f"the folder {folder} does not exist either"
-    try:
-        # A folder can hold millions of names; the nearest of the first thousands are hint enough.
-        names = [entry.name for entry in islice(os.scandir(folder), 10_000)]
-    except OSError:
-        return f"the folder {folder} cannot be listed"
-    readable = sorted(name for name in names if _suffix(Path(name)) in _READERS)
-    near = difflib.get_close_matches(path.name, readable, n=3, cutoff=0.5)
-    if near:
-        return f"did you mean {' or '.join(str(folder / name) for name in near)}?"
-    if not readable:
-        return f"{folder} holds no file that can be read"
-    return f"{folder} holds {', '.join(readable[:8])}{', …' if len(readable) > 8 else ''}"
-
-
-def _opened(path: Path) -> IO[bytes]:
-    if path.suffix.lower() == ".gz":
-        # GzipFile reads lines in Python; the buffer in front of it does so in C.
-        return io.BufferedReader(gzip.open(path), _BUFFER_BYTES)
-    return open(path, "rb")
 
 
 def _lines(handle: IO[bytes]) -> Iterator[tuple[int, bytes]]:
@@ -156,9 +132,9 @@ def _lines(handle: IO[bytes]) -> Iterator[tuple[int, bytes]]:
         yield number, raw
 
 
-def _not_utf8(told: Told, number: int, fault: UnicodeDecodeError) -> None:
+def _not_utf8(told: Told, number: int, fault: UnicodeDecodeError, field: str = "") -> None:
     byte = fault.object[fault.start]
-    told(number, f"is not UTF-8: byte 0x{byte:02x} at byte {fault.start + 1} of the line", NOT_UTF8_FIX)
+    told(number, f"is not UTF-8: byte 0x{byte:02x} at byte {fault.start + 1} of the line{field}", NOT_UTF8_FIX)
 
 
 # --- one function a kind of file ------------------------------------------------------------------------------------
@@ -199,6 +175,14 @@ def _read_txt(handle: IO[bytes], told: Told) -> Numbered:
 
 
 def _read_csv(handle: IO[bytes], told: Told) -> Numbered:
+    return _records(handle, told, ",")
+
+
+def _read_tsv(handle: IO[bytes], told: Told) -> Numbered:
+    return _records(handle, told, "\t")
+
+
+def _records(handle: IO[bytes], told: Told, separator: str) -> Numbered:
     # The module's limit is 128 KiB a field, less than a long document, and can only be set for the whole process.
     csv.field_size_limit(2**31 - 1)
     bad: dict[int, UnicodeDecodeError] = {}
@@ -208,12 +192,12 @@ def _read_csv(handle: IO[bytes], told: Told) -> Numbered:
             try:
                 yield raw.decode()
             except UnicodeDecodeError as fault:
-                # Kept readable, so that only the record that holds the line is lost.
+                # Kept readable, so that only the record that holds the line is lost, and its field can be named.
                 bad[number] = fault
-                yield raw.decode(errors="replace")
+                yield raw.decode(errors="surrogateescape")
 
     # strict: otherwise a quote that is never closed swallows the rest of the file as one field.
-    records = csv.reader(decoded(), strict=True)
+    records = csv.reader(decoded(), strict=True, delimiter=separator)
     header: list[str] = []
     start = 1
     while True:
@@ -222,56 +206,51 @@ def _read_csv(handle: IO[bytes], told: Told) -> Numbered:
             record = next(records, None)
         except csv.Error as fault:
             fix = "double the quotes inside a quoted field and close each one"
-            raise Broken(start, f"the record that starts here is not CSV: {fault}", fix) from None
+            raise Broken(start, f"the record that starts here is not {_NAMED[separator]}: {fault}", fix) from None
         if record is None:
             return
         if bad:
-            _not_utf8(told, *bad.popitem())
+            _not_utf8(told, *bad.popitem(), _escaped_fields(header, record))
             bad.clear()
             if not header:
                 raise Broken(start, "the header is not UTF-8", NOT_UTF8_FIX)
         elif not record:
             continue
         elif not header:
-            header = _checked_header(start, record)
+            header = _checked_header(start, record, separator)
         elif len(record) != len(header):
-            told(start, f"has {len(record)} fields, the header {len(header)}", "quote fields that hold a comma")
+            fix = f"quote fields that hold a {'comma' if separator == ',' else 'tab'}"
+            told(start, f"has {len(record)} fields, the header {len(header)}", fix)
         else:
             yield start, dict(zip(header, record, strict=True))
 
 
-def _checked_header(line: int, record: list[str]) -> list[str]:
+_NAMED = {",": "CSV", "\t": "TSV"}
+
+
+def _escaped_fields(header: list[str], record: list[str]) -> str:
+    """The columns whose text was not UTF-8, as far as the header names them."""
+    names = [name for name, text in zip(header, record, strict=False) if ESCAPED_BYTE.search(text)]
+    return f", in {', '.join(map(repr, names))}" if names else ""
+
+
+def _checked_header(line: int, record: list[str], separator: str) -> list[str]:
     header = [name.strip() for name in record]
     twice = sorted({name for name in header if header.count(name) > 1})
     if twice:
         raise Broken(line, f"the header names {', '.join(map(repr, twice))} twice", "give each column its own name")
-    if len(header) == 1 and any(mark in header[0] for mark in ";\t|"):
-        raise Broken(line, f"the header is one column, {header[0]!r}", "separate the columns by commas")
+    if len(header) == 1 and any(mark in header[0] for mark in set(";,\t|") - {separator}):
+        fix = f"separate the columns by {'commas' if separator == ',' else 'tabs'}"
+        raise Broken(line, f"the header is one column, {header[0]!r}", fix)
     return header
 
 
-def _read_parquet(handle: IO[bytes], told: Told) -> Numbered:
-    try:
-        pyarrow = importlib.import_module("pyarrow")
-        parquet = importlib.import_module("pyarrow.parquet")
-    except ImportError:
-        raise ConfigError(Problem("", "reading .parquet needs pyarrow", "pip install pyarrow")) from None
-    # The footer stands last: a stream that cannot seek cheaply is decompressed whole.
-    source = handle if isinstance(getattr(handle, "raw", None), io.FileIO) else pyarrow.BufferReader(handle.read())
-    number = 0
-    try:
-        for batch in parquet.ParquetFile(source).iter_batches(batch_size=1024):
-            for value in batch.to_pylist():
-                number += 1
-                yield number, value
-    except (pyarrow.ArrowException, OSError) as fault:
-        raise Broken(number + 1, f"is not readable parquet: {fault}", "write or download it again") from None
-
-
 _READERS: dict[str, Callable[[IO[bytes], Told], Numbered]] = {
-    ".json": read_array,
-    ".jsonl": _read_jsonl,
-    ".csv": _read_csv,
-    ".txt": _read_txt,
-    ".parquet": _read_parquet,
+    "json": read_array,
+    "jsonl": _read_jsonl,
+    "csv": _read_csv,
+    "tsv": _read_tsv,
+    "txt": _read_txt,
+    "parquet": read_parquet,
+    "arrow": read_arrow,
 }
