@@ -6,7 +6,7 @@ A user's mistake never shows a traceback. Whatever is not an FtcliError is a bug
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 EXIT_DONE = 0
 EXIT_BUG = 1
@@ -35,7 +35,9 @@ class Problem:
 
 @dataclass(frozen=True)
 class RowProblem(Problem):
-    """A fault inside the rows of a file."""
+    """A fault inside the rows of a file; `field` is its path inside the row, "" if it is the row as a whole."""
+
+    field: str = field(default="", kw_only=True)
 
 
 class FtcliError(Exception):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ftcli.data.read import Row
-from ftcli.data.turns import Roles
+from ftcli.data.turns import CALL, ROLE_KEYS, ROLES, Roles, key_of
 from ftcli.data.words import said
 from ftcli.errors import DataError, Problem
 
@@ -27,10 +27,18 @@ class Shape:
 def _turns_with(*keys: str) -> Callable[[Any], bool]:
     def fits(value: Any) -> bool:
         return isinstance(value, list) and (
-            not value or (isinstance(value[0], dict) and any(key in value[0] for key in keys))
+            not value or (isinstance(value[0], dict) and key_of(value[0], ROLE_KEYS, "") in keys)
         )
 
     return fits
+
+
+def _all_the_assistants(value: Any) -> bool:
+    """A list of turns in which nobody asks: an answer, not a whole conversation."""
+    if not isinstance(value, list) or not value or not all(isinstance(turn, dict) for turn in value):
+        return False
+    names = [str(turn.get(key_of(turn, ROLE_KEYS, ""))) for turn in value]
+    return {ROLES.get(name) or ROLES.get(name.lower()) for name in names} <= {"assistant", "tool", CALL}
 
 
 def is_label(value: Any) -> bool:
@@ -39,10 +47,10 @@ def is_label(value: Any) -> bool:
 
 
 TEXT = Shape("text", lambda value: isinstance(value, str))
-ROLE_TURNS = Shape("a list of {role, content}", _turns_with("role"))
+ROLE_TURNS = Shape("a list of {role, content}", _turns_with("role", "speaker", "author"))
 FROM_TURNS = Shape("a list of {from, value}", _turns_with("from"))
-TURNS = Shape("a list of turns", _turns_with("role", "from"))
-ONE_ANSWER = Shape("text or one turn", lambda value: isinstance(value, str | dict))
+TURNS = Shape("a list of turns", _turns_with(*ROLE_KEYS))
+ONE_ANSWER = Shape("text or one turn", lambda value: isinstance(value, str | dict) or _all_the_assistants(value))
 CONVERSATION = Shape("a list of turns or one turn", lambda value: TURNS.fits(value) or isinstance(value, dict))
 TEXT_OR_TURNS = Shape("text or turns", lambda value: isinstance(value, str) or CONVERSATION.fits(value))
 LABEL = Shape("true or false", is_label)

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from ftcli.data import ranked
 from ftcli.data.columns import (
     CONVERSATION,
     FROM_TURNS,
@@ -32,15 +33,39 @@ from ftcli.data.columns import (
     Format,
     Need,
     apply_mapping,
-    column,
-    is_label,
     nearest_formats,
 )
 from ftcli.data.parting import check_agreed, part_conversations, part_texts
 from ftcli.data.read import Row
-from ftcli.data.turns import ROLES, FieldFault, Roles, Turn, answer, check_answer, spoken, text, tools, turns
+from ftcli.data.steps import (
+    ANSWERS,
+    CONVERSATIONS,
+    INSTRUCTIONS,
+    LABELS,
+    QUESTIONS,
+    SYSTEM,
+    Fields,
+    conversation_of,
+    label_of,
+    prompt_of,
+    question_of,
+    value_of,
+    with_tools,
+)
+from ftcli.data.turns import (
+    ROLES,
+    FieldFault,
+    Roles,
+    answer,
+    check_answer,
+    check_trained,
+    only_read,
+    spoken,
+    text,
+    with_meanings,
+)
 from ftcli.data.words import said, sort_of
-from ftcli.errors import DataError, Problem
+from ftcli.errors import DataError, Problem, RowProblem
 
 __all__ = [
     "FORMATS",
@@ -58,184 +83,116 @@ __all__ = [
 
 KINDS = ("text", "pair", "messages", "preference", "label", "prompt")
 
-_CONVERSATIONS = ("messages", "conversations", "conversation")
-_SYSTEM = ("system", "system_prompt")
-_QUESTIONS = ("query", "question", "input")
-_ANSWERS = ("response", "answer", "output")
-_INSTRUCTIONS = ("instruction", "question")
-_LABELS = ("label", "kto_tag")
-
-_Fields = Mapping[str, Any]
-
-
 # --- one function a format: row → row -------------------------------------------------------------------------------
 
 
-def from_text(row: _Fields, roles: Roles) -> Example:
+def from_text(row: Fields, roles: Roles) -> Example:
     """{"text"}: trained from end to end."""
-    return {"text": text(_value(row, ("text",))[1], "text")}
+    return {"text": text(value_of(row, ("text",))[1], "text")}
 
 
-def from_pair(row: _Fields, roles: Roles) -> Example:
+def from_pair(row: Fields, roles: Roles) -> Example:
     """{"prompt", "completion"} as text or turns; text beside turns becomes a turn."""
-    prompt, completion = _value(row, ("prompt",))[1], _value(row, ("completion",))[1]
+    prompt, completion = value_of(row, ("prompt",))[1], value_of(row, ("completion",))[1]
     if isinstance(prompt, str) and isinstance(completion, str):
         return {"prompt": text(prompt, "prompt"), "completion": text(completion, "completion")}
-    turns_asked = spoken(prompt, "prompt", "user", roles)
-    return _with_tools(row, {"prompt": turns_asked, "completion": answer(completion, "completion", roles)})
+    asked = prompt_of(prompt, "prompt", roles)
+    return with_tools(row, {"prompt": asked, "completion": answer(completion, "completion", roles)})
 
 
-def from_question(row: _Fields, roles: Roles) -> Example:
+def from_question(row: Fields, roles: Roles) -> Example:
     """A question and its answer under their usual names: a user's turn and the assistant's."""
-    name, given = _value(row, _ANSWERS)
-    return {"prompt": _asked(row, _value(row, _QUESTIONS)[0]), "completion": answer(text(given, name), name)}
+    name, given = value_of(row, ANSWERS)
+    return {"prompt": question_of(row, value_of(row, QUESTIONS)[0]), "completion": answer(text(given, name), name)}
 
 
-def from_alpaca(row: _Fields, roles: Roles) -> Example:
+def from_alpaca(row: Fields, roles: Roles) -> Example:
     """Instruction, with the input on the next line if there is one, and output; history and system go before."""
-    given = text(_value(row, ("output",))[1], "output")
-    return {"prompt": _asked(row, "instruction", "input"), "completion": answer(given, "output")}
+    given = text(value_of(row, ("output",))[1], "output")
+    return {"prompt": question_of(row, "instruction", "input"), "completion": answer(given, "output")}
 
 
-def from_conversation(row: _Fields, roles: Roles) -> Example:
+def from_conversation(row: Fields, roles: Roles) -> Example:
     """Turns in OpenAI's or ShareGPT's words; a system column goes before them."""
-    name, _ = _value(row, _CONVERSATIONS)
-    messages = _conversation(row, name, roles)
-    if not any(turn["role"] == "assistant" for turn in messages):
-        raise FieldFault(f"{name} has no assistant turn", "there is nothing to learn from it: add the answer")
-    return _with_tools(row, {"messages": messages})
+    name, _ = value_of(row, CONVERSATIONS)
+    return with_tools(row, {"messages": check_trained(conversation_of(row, name, roles), name)})
 
 
-def from_preference(row: _Fields, roles: Roles) -> Example:
+def from_preference(row: Fields, roles: Roles) -> Example:
     """Chosen and rejected answers to a prompt, or whole texts or conversations whose common beginning is the prompt."""
-    chosen, rejected, prompt = _value(row, ("chosen",))[1], _value(row, ("rejected",))[1], row.get("prompt")
+    chosen, rejected, prompt = value_of(row, ("chosen",))[1], value_of(row, ("rejected",))[1], row.get("prompt")
     if isinstance(chosen, str) != isinstance(rejected, str):
-        raise FieldFault(f"chosen is {said(chosen)} but rejected is {said(rejected)}", "write both the same way")
+        what = f"chosen is {said(chosen)} but rejected is {said(rejected)}"
+        raise FieldFault(what, "write both the same way", "rejected")
     if isinstance(chosen, str) and (prompt is None or isinstance(prompt, str)):
         sides = {"chosen": text(chosen, "chosen"), "rejected": text(rejected, "rejected")}
         return part_texts(**sides) if prompt is None else {"prompt": text(prompt, "prompt"), **sides}
     ours, theirs = spoken(chosen, "chosen", "assistant", roles), spoken(rejected, "rejected", "assistant", roles)
-    asked = [] if prompt is None else spoken(prompt, "prompt", "user", roles)
+    asked = [] if prompt is None else prompt_of(prompt, "prompt", roles)
+    shared = 0
     if asked and ours[0]["role"] == "assistant":
         example = {"prompt": asked, "chosen": ours, "rejected": theirs}
     else:
         example = part_conversations(ours, theirs)
         check_agreed(asked, example["prompt"])
-    check_answer(example["chosen"], "chosen")
-    check_answer(example["rejected"], "rejected")
-    return _with_tools(row, example)
+        shared = len(example["prompt"])
+    for side, given in (("chosen", chosen), ("rejected", rejected)):
+        check_answer(example[side], side, shared if isinstance(given, list) else None)
+    return with_tools(row, example)
 
 
-def from_conversation_preference(row: _Fields, roles: Roles) -> Example:
+def from_conversation_preference(row: Fields, roles: Roles) -> Example:
     """A conversation and two ways to go on with it."""
-    name, _ = _value(row, _CONVERSATIONS)
-    prompt = _conversation(row, name, roles)
+    name, _ = value_of(row, CONVERSATIONS)
+    prompt = only_read(conversation_of(row, name, roles))
     if prompt[-1]["role"] == "assistant":
-        raise FieldFault(f"{name} ends with an assistant turn, before chosen and rejected", "end it with the question")
-    sides = {side: answer(_value(row, (side,))[1], side, roles) for side in ("chosen", "rejected")}
-    return _with_tools(row, {"prompt": prompt, **sides})
+        what = f"{name} ends with an assistant turn, before chosen and rejected"
+        raise FieldFault(what, "end it with the question", f"{name}[{len(row[name]) - 1}]")
+    sides = {side: answer(value_of(row, (side,))[1], side, roles) for side in ("chosen", "rejected")}
+    return with_tools(row, {"prompt": prompt, **sides})
 
 
-def from_instruction_preference(row: _Fields, roles: Roles) -> Example:
+def from_instruction_preference(row: Fields, roles: Roles) -> Example:
     """An instruction, with an input if there is one, and two answers."""
-    prompt = _asked(row, _value(row, _INSTRUCTIONS)[0], "input")
-    sides = {side: answer(_value(row, (side,))[1], side, roles) for side in ("chosen", "rejected")}
+    prompt = question_of(row, value_of(row, INSTRUCTIONS)[0], "input")
+    sides = {side: answer(value_of(row, (side,))[1], side, roles) for side in ("chosen", "rejected")}
     return {"prompt": prompt, **sides}
 
 
-def from_labelled_pair(row: _Fields, roles: Roles) -> Example:
+def from_labelled_pair(row: Fields, roles: Roles) -> Example:
     """{"prompt", "completion"} with a label: was it a good answer?"""
-    return {**from_pair(row, roles), "label": _label(row)}
+    return {**from_pair(row, roles), "label": label_of(row)}
 
 
-def from_labelled_question(row: _Fields, roles: Roles) -> Example:
+def from_labelled_question(row: Fields, roles: Roles) -> Example:
     """A question, its answer and a label."""
-    return {**from_question(row, roles), "label": _label(row)}
+    return {**from_question(row, roles), "label": label_of(row)}
 
 
-def from_labelled_alpaca(row: _Fields, roles: Roles) -> Example:
+def from_labelled_alpaca(row: Fields, roles: Roles) -> Example:
     """Instruction, output and a label."""
-    return {**from_alpaca(row, roles), "label": _label(row)}
+    return {**from_alpaca(row, roles), "label": label_of(row)}
 
 
-def from_labelled_conversation(row: _Fields, roles: Roles) -> Example:
+def from_labelled_conversation(row: Fields, roles: Roles) -> Example:
     """A conversation with a label; the label judges its last turn, which must be the assistant's."""
-    name, _ = _value(row, _CONVERSATIONS)
-    messages = _conversation(row, name, roles)
+    name, _ = value_of(row, CONVERSATIONS)
+    messages = conversation_of(row, name, roles)
+    last = len(row[name]) - 1
     if messages[-1]["role"] != "assistant":
-        raise FieldFault(f"{name} ends with a {messages[-1]['role']} turn", "end it with the answer that is judged")
+        what = f"{name} ends with a {messages[-1]['role']} turn"
+        raise FieldFault(what, "end it with the answer that is judged", f"{name}[{last}]")
     if len(messages) == 1:
-        raise FieldFault(f"{name} has no turn before the answer", "begin with what was asked")
-    return _with_tools(row, {"prompt": messages[:-1], "completion": messages[-1:], "label": _label(row)})
+        raise FieldFault(f"{name} has no turn before the answer", "begin with what was asked", name)
+    judged = check_answer(messages[-1:], name, last)
+    return with_tools(row, {"prompt": only_read(messages[:-1]), "completion": judged, "label": label_of(row)})
 
 
-def from_prompt(row: _Fields, roles: Roles) -> Example:
+def from_prompt(row: Fields, roles: Roles) -> Example:
     """Something to answer; the other columns (a solution, say) stay for whoever scores the answer."""
-    _, prompt = _value(row, ("prompt",))
-    asked = text(prompt, "prompt") if isinstance(prompt, str) else turns(prompt, "prompt", roles)
-    return _with_tools(row, {**row, "prompt": asked})
-
-
-# --- their common steps ---------------------------------------------------------------------------------------------
-
-
-def _value(row: _Fields, names: tuple[str, ...]) -> tuple[str, Any]:
-    name = column(row, names)
-    if name is None:
-        # A key that is there with null in it is a different mistake from one that is not.
-        null = next((name for name in names if name in row), None)
-        fault = f"{null} is null" if null else f"has no column {' or '.join(names)} (only {', '.join(row) or 'none'})"
-        raise FieldFault(fault, "fill it or remove the row")
-    return name, row[name]
-
-
-def _said_by(role: str, content: str) -> Turn:
-    return {"role": role, "content": content}
-
-
-def _asked(row: _Fields, question: str, extra: str = "") -> list[Turn]:
-    """The prompt of an instruction: system, earlier exchanges, then the question with its extra input."""
-    prompt = _system(row)
-    history = row.get("history") or []
-    if not isinstance(history, list):
-        raise FieldFault(f"history is {said(history)}, not a list", "write it as [[question, answer], …]")
-    for index, exchange in enumerate(history):
-        if not isinstance(exchange, list) or len(exchange) != 2:
-            raise FieldFault(f"history[{index}] is {said(exchange)}, not a question and its answer", "pair them")
-        for part, role in enumerate(("user", "assistant")):
-            prompt.append(_said_by(role, text(exchange[part], f"history[{index}][{part}]")))
-    given = row.get(extra)
-    added = "" if given is None else text(given, extra, may_be_empty=True)
-    asked = text(_value(row, (question,))[1], question, may_be_empty=bool(added.strip()))
-    return [*prompt, _said_by("user", "\n".join(part for part in (asked, added) if part))]
-
-
-def _system(row: _Fields) -> list[Turn]:
-    name = column(row, _SYSTEM)
-    content = text(row[name], name, may_be_empty=True) if name else ""
-    return [_said_by("system", content)] if content else []
-
-
-def _conversation(row: _Fields, name: str, roles: Roles) -> list[Turn]:
-    given, system = turns(row[name], name, roles), _system(row)
-    if system and given[0]["role"] == "system":
-        if given[0] != system[0]:
-            raise FieldFault(f"{name}[0] and the system column both set the system text, differently", "keep one")
-        return given
-    return [*system, *given]
-
-
-def _label(row: _Fields) -> bool:
-    name, value = _value(row, _LABELS)
-    if not is_label(value):
-        raise FieldFault(f"{name} is {said(value)}, not true or false", "label each answer true (good) or false (bad)")
-    return str(value).lower() in ("true", "1")
-
-
-def _with_tools(row: _Fields, example: Example) -> Example:
-    declared = tools(row.get("tools"))
-    rest = {name: value for name, value in example.items() if name != "tools"}
-    return {**rest, "tools": declared} if declared else rest
+    _, prompt = value_of(row, ("prompt",))
+    asked = text(prompt, "prompt") if isinstance(prompt, str) else prompt_of(prompt, "prompt", roles)
+    return with_tools(row, {**row, "prompt": asked})
 
 
 # --- the table: specific before general -----------------------------------------------------------------------------
@@ -243,14 +200,14 @@ def _with_tools(row: _Fields, example: Example) -> Example:
 _TWO_ANSWERS = (Need(("chosen",), ONE_ANSWER), Need(("rejected",), ONE_ANSWER))
 _TWO_TEXTS = (Need(("chosen",), TEXT), Need(("rejected",), TEXT))
 _TWO_CONVERSATIONS = (Need(("chosen",), CONVERSATION), Need(("rejected",), CONVERSATION))
-_JUDGED = Need(_LABELS, LABEL)
+_JUDGED = Need(LABELS, LABEL)
 _PAIR = (Need(("prompt",), TEXT_OR_TURNS), Need(("completion",), TEXT_OR_TURNS))
 _ALPACA = (Need(("instruction",), TEXT), Need(("output",), TEXT))
-_ASKED = (Need(_QUESTIONS, TEXT), Need(_ANSWERS, TEXT))
-_BEFORE = (*_SYSTEM, "history")
-_AROUND = (*_SYSTEM, "tools")
+_ASKED = (Need(QUESTIONS, TEXT), Need(ANSWERS, TEXT))
+_BEFORE = (*SYSTEM, "history")
+_AROUND = (*SYSTEM, "tools")
 
-_CONVERSATION = Need(_CONVERSATIONS, TURNS)
+_CONVERSATION = Need(CONVERSATIONS, TURNS)
 
 
 def _format(name: str, kind: str, function: Converter, *needs: Need, optional: tuple[str, ...] = ()) -> Format:
@@ -272,7 +229,7 @@ FORMATS: dict[str, Format] = {
             "alpaca_preference",
             "preference",
             from_instruction_preference,
-            Need(_INSTRUCTIONS, TEXT),
+            Need(INSTRUCTIONS, TEXT),
             *_TWO_ANSWERS,
             optional=("input", *_BEFORE),
         ),
@@ -284,12 +241,36 @@ FORMATS: dict[str, Format] = {
         _format("labelled", "label", from_labelled_pair, *_PAIR, _JUDGED, optional=("tools",)),
         _format("labelled_alpaca", "label", from_labelled_alpaca, *_ALPACA, _JUDGED, optional=("input", *_BEFORE)),
         _format("labelled_query_response", "label", from_labelled_question, *_ASKED, _JUDGED, optional=_BEFORE),
-        _format("messages", "messages", from_conversation, Need(_CONVERSATIONS, ROLE_TURNS), optional=_AROUND),
-        _format("sharegpt", "messages", from_conversation, Need(_CONVERSATIONS, FROM_TURNS), optional=_AROUND),
+        _format(
+            "ranked_messages",
+            "preference",
+            ranked.from_ranked_conversation,
+            ranked.QUESTION_TURNS,
+            ranked.ANSWER_LIST,
+            optional=(*_AROUND, *ranked.RANKINGS),
+        ),
+        _format("messages", "messages", from_conversation, Need(CONVERSATIONS, ROLE_TURNS), optional=_AROUND),
+        _format("sharegpt", "messages", from_conversation, Need(CONVERSATIONS, FROM_TURNS), optional=_AROUND),
         _format("alpaca", "pair", from_alpaca, *_ALPACA, optional=("input", *_BEFORE)),
         _format("prompt_completion", "pair", from_pair, *_PAIR, optional=("tools",)),
         _format("query_response", "pair", from_question, *_ASKED, optional=_BEFORE),
         _format("text", "text", from_text, Need(("text",), TEXT)),
+        _format(
+            "ranked_alpaca",
+            "preference",
+            ranked.from_ranked_alpaca,
+            ranked.INSTRUCTION,
+            ranked.ANSWER_LIST_OR_OUTPUT,
+            optional=("input", *_BEFORE, *ranked.RANKINGS),
+        ),
+        _format(
+            "ranked",
+            "preference",
+            ranked.from_ranked,
+            Need(("prompt",), TEXT_OR_TURNS),
+            ranked.ANSWER_LIST,
+            optional=("tools", *ranked.RANKINGS),
+        ),
         _format("prompt", "prompt", from_prompt, Need(("prompt",), TEXT_OR_TURNS), optional=("tools",)),
     )
 }
@@ -324,15 +305,15 @@ def convert(fmt: Format, row: Row, *, wanted: Collection[str] = KINDS, roles: Ro
 
     Args:
         wanted: kinds that the trainer takes; `kind_after` tells which of them comes out.
-        roles: meanings of further role names, over ROLES.
+        roles: meanings of further role names (`data.roles`), over ROLES: {"customer": "user"}.
 
     Raises:
         DataError: names the row's place, the field, what is wrong with it and the remedy.
     """
     try:
-        return to_kind(fmt.to_canonical(row.value, {**ROLES, **roles} if roles else ROLES), fmt.kind, wanted)
+        return to_kind(fmt.to_canonical(row.value, with_meanings(roles) if roles else ROLES), fmt.kind, wanted)
     except FieldFault as fault:
-        raise DataError(Problem(row.where, fault.what, fault.fix)) from None
+        raise DataError(RowProblem(row.where, fault.what, fault.fix, field=fault.field)) from None
 
 
 def kind_after(kind: str, wanted: Collection[str]) -> str | None:
@@ -357,9 +338,11 @@ def to_kind(example: Example, kind: str, wanted: Collection[str]) -> Example:
     prompt = spoken(example["prompt"], "prompt", "user")
     if any(turn["role"] == "assistant" for turn in prompt):
         # In a pair these are only read; in messages they would be trained.
-        raise FieldFault("the prompt has earlier answers that would be trained too", "write the row as messages")
+        raise FieldFault(
+            "the prompt has earlier answers that would be trained too", "write the row as messages", "prompt"
+        )
     completion = spoken(example["completion"], "completion", "assistant")
-    return _with_tools(example, {"messages": [*prompt, *completion]})
+    return with_tools(example, {"messages": [*prompt, *completion]})
 
 
 def kind_problem(fmt: Format, row: Mapping[str, Any], where: str, wanted: Collection[str], by: str) -> Problem | None:

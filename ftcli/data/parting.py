@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import takewhile
 
-from ftcli.data.turns import FieldFault, Turn
+from ftcli.data.turns import FieldFault, Turn, only_read
 
 _NO_PROMPT = "chosen and rejected begin differently and there is no prompt"
 _FIX = "add the prompt as a column"
@@ -25,7 +25,7 @@ def part_texts(chosen: str, rejected: str) -> dict[str, str]:
         raise FieldFault(_NO_PROMPT, _FIX)
     for name, side in sides.items():
         if not side.strip() or chosen == rejected:
-            raise FieldFault(f"{name} holds no answer of its own, and there is no prompt", _FIX)
+            raise FieldFault(f"{name} holds no answer of its own, and there is no prompt", _FIX, name)
     return {"prompt": chosen[:cut], **sides}
 
 
@@ -36,10 +36,12 @@ def part_conversations(chosen: list[Turn], rejected: list[Turn]) -> dict[str, li
         FieldFault: nothing is shared.
     """
     limit = min(len(chosen), len(rejected)) - 1
-    common = sum(1 for _ in takewhile(lambda index: chosen[index] == rejected[index], range(limit)))
+    # What is only read is the same turn whether or not one side says so.
+    ours, theirs = only_read(chosen[:limit]), only_read(rejected[:limit])
+    common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(ours, theirs, strict=True)))
     if not common:
         raise FieldFault(_NO_PROMPT, _FIX)
-    return {"prompt": chosen[:common], "chosen": chosen[common:], "rejected": rejected[common:]}
+    return {"prompt": ours[:common], "chosen": chosen[common:], "rejected": rejected[common:]}
 
 
 def check_agreed(told: list[Turn], found: list[Turn]) -> None:
@@ -51,4 +53,4 @@ def check_agreed(told: list[Turn], found: list[Turn]) -> None:
     begun = [turn["content"].strip() for turn in found]
     if any(turn["content"].strip() not in begun for turn in told):
         what = "prompt is not how chosen and rejected both begin"
-        raise FieldFault(what, "keep either the prompt or whole conversations")
+        raise FieldFault(what, "keep either the prompt or whole conversations", "prompt")

@@ -1,0 +1,72 @@
+"""What makes one text suspicious by its characters alone: a placeholder left in it, or bytes that were read wrongly.
+
+Runs over every text of every row, so each question begins with the cheapest test that answers no.
+"""
+
+from __future__ import annotations
+
+import re
+
+# --- placeholders ---------------------------------------------------------------------------------------------------
+
+# Code and LaTeX write the same braces, but around something else than a name.
+_NAMED = re.compile(r"(?<!\$)\{\{[ \t]*(?=[\d_.\- ]*[^\W\d_])([\w.\-](?:[\w.\- ]{0,38}[\w.\-])?)[ \t]*\}\}")
+_CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`", re.S)
+# \frac{{a}}{{b}}, x^{{n}}: the braces of a formula that went through a formatter.
+_FORMULA_BEFORE = re.compile(r"(?:\\[A-Za-z]+\*?|[\^_])(?:\{\{[^{}]*\}\})*\Z")
+# @article{…, title = {{Some Title}}}: BibTeX keeps capitals so.
+_BIBTEX = re.compile(r"@[A-Za-z]+\s*\{")
+_BIBTEX_BEFORE = re.compile(r"=\s*\Z")
+
+
+def placeholders(text: str) -> list[str]:
+    """Names that stand in double braces as if something should have filled them in; code and formulas left out."""
+    if "{{" not in text or "}}" not in text:
+        return []
+    if "`" in text:
+        text = _CODE.sub(" ", text)
+    bibtex = _BIBTEX.search(text)
+    names = []
+    for found in _NAMED.finditer(text):
+        before = text[max(0, found.start() - 120) : found.start()]
+        if _FORMULA_BEFORE.search(before) or (bibtex and _BIBTEX_BEFORE.search(before)):
+            continue
+        names.append(found[1])
+    return list(dict.fromkeys(names))
+
+
+# --- encoding -------------------------------------------------------------------------------------------------------
+
+_CONTROLS = bytes({*range(0x20), 0x7F} - {*b"\t\n\r"})
+
+# What the second and later bytes of a UTF-8 character look like when read as cp1252, or as latin-1 where that has none.
+_LATER = bytes(range(0x80, 0xC0)).decode("cp1252", "ignore") + "\x81\x8d\x8f\x90\x9d"
+# These also follow a letter in good text: the end of a word in capitals, AMANHÃ…, or of a quotation.
+_MARKS = "…‘’“”–—«»\xa0"
+_CLEAR = "".join(sorted(set(_LATER) - set(_MARKS)))
+_NO_CAPITAL = r"(?<![A-ZÀ-ÖØ-ÞĐĂƠƯ])"
+_NEVER = "\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffd"
+
+# One class of first characters in front lets the search skip what cannot begin any of these.
+_GARBLED = re.compile(
+    f"[{_NEVER}ÂÃâðïÐÑã-é](?:"
+    f"(?<=[{_NEVER}])"
+    f"|(?<=[ÂÃ])[{_CLEAR}]"
+    f"|(?<={_NO_CAPITAL}[ÂÃ])[{_MARKS}]"
+    r"|(?<=[a-z.,;:!?)]Â)[ ]"
+    f"|(?<=â)(?:€|[{_CLEAR}][{_LATER}]|[{_MARKS}][{_CLEAR}])"
+    f"|(?<=ð)Ÿ|(?<=ï)(?:»¿|¿½|¼[{_LATER}])"
+    f"|(?<=[ÐÑ])[{_LATER}][ÐÑ][{_LATER}]"
+    f"|(?<=[ã-é])[{_LATER}]{{2}}[ã-é][{_LATER}]{{2}})"
+)
+
+
+def garbled(text: str) -> str:
+    """The first characters in the text that a wrong encoding leaves behind, or that no text has; "" if none."""
+    if text.isascii():
+        # Deleting them from the bytes is several times faster than a search for them in the text.
+        raw = text.encode()
+        if len(raw.translate(None, _CONTROLS)) == len(raw):
+            return ""
+    found = _GARBLED.search(text)
+    return found[0] if found else ""
