@@ -8,6 +8,7 @@ from typing import Any
 
 from ftcli import checks, derive, fieldcheck, sources
 from ftcli.compose import WRITERS, Composed, Request, compose
+from ftcli.data.locate import is_local
 from ftcli.errors import ConfigError, DataError, Problem, RowProblem
 from ftcli.methods import Method, get_method
 from ftcli.peft_methods import PEFT_METHODS
@@ -26,19 +27,27 @@ def _shape_still_fits(composed: Composed) -> bool:
     return WRITERS.index(shaped.by) >= WRITERS.index(named.by)
 
 
-def _absolute(path: str | None) -> str | None:
-    return os.path.realpath(sources.home_expanded(path)) if path is not None and path != BUILTIN else path
+def _absolute(path: str) -> str:
+    """A path of this machine made absolute; a URL, a hub set and what is built in stay as they are."""
+    return os.path.realpath(sources.home_expanded(path)) if path != BUILTIN and is_local(path) else path
 
 
 def _located(tree: dict[str, Any]) -> dict[str, Any]:
     """The tree with local paths made absolute and a run's name replaced by the run that it means today."""
     data, model = dict(tree["data"]), dict(tree["model"])
     data.update({key: _absolute(data[key]) for key in ("path", "eval_path") if data.get(key)})
+    if isinstance(data.get("mix"), dict):
+        data["mix"] = {name: _located_set(settings) for name, settings in data["mix"].items()}
     name = model.get("name_or_path")
     source = sources.model_source(name) if name and name != BUILTIN else None
     if source is not None and source.folder is not None:
         model["name_or_path"] = str(source.folder)
     return {**tree, "data": data, "model": model}
+
+
+def _located_set(settings: Any) -> Any:
+    sound = isinstance(settings, dict) and isinstance(settings.get("path"), str)
+    return {**settings, "path": _absolute(settings["path"])} if sound else settings
 
 
 def _own(composed: Composed, group: str) -> Any:
@@ -94,7 +103,7 @@ def _resolve(composed: Composed, method: Method) -> tuple[RunSpec, Shape | None]
     model = _own(composed, "model")
     shape = derive.model_shape(model)
     model = derive.derive_model(model, shape, launch, notes)
-    data = derive.derive_data(_own(composed, "data"), method, shape, notes)
+    data = derive.derive_data(_own(composed, "data"), method, notes)
     train = derive.derive_train(composed.tree["train"], method, peft is not None, data, launch, notes)
     size = num_parameters(shape) if shape else None
     scored = derive.has_validation(data, method) and method.score != "none"

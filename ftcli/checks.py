@@ -6,16 +6,12 @@ import importlib.util
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from ftcli import rules, sources
+from ftcli import datachecks, rules, sources
 from ftcli.compose import Composed
-from ftcli.data.columns import apply_mapping
-from ftcli.data.formats import FORMATS, columns_error, kind_problem, recognise
-from ftcli.data.read import peek_rows, resolve_file
 from ftcli.derive import has_validation
-from ftcli.errors import ConfigError, DataError, Problem, RowProblem
+from ftcli.errors import Problem
 from ftcli.lora import lora_parameters
 from ftcli.methods import Method
 from ftcli.names import suggest
@@ -206,43 +202,9 @@ def attention_fits_the_architecture(context: Context) -> Iterator[Problem]:
 
 
 @rule
-def the_data_is_there(context: Context) -> Iterator[Problem]:
-    """Each file exists, and the columns of its first row are those of a format the method takes."""
-    data = context.spec.data
-    if data.format != "auto" and data.format not in FORMATS:
-        yield Problem(context.where("data.format"), f"{data.format} is not a format", suggest(data.format, FORMATS, ""))
-        return
-    files = {
-        "data.path": sources.train_file(data, context.method),
-        "data.eval_path": sources.eval_file(data, context.method),
-    }
-    for key, file in files.items():
-        if file is not None:
-            yield from _file_problems(context, key, file)
-
-
-def _file_problems(context: Context, key: str, file: Path) -> Iterator[Problem]:
-    data, where = context.spec.data, context.where(key) or key
-    try:
-        resolve_file(file, where)
-        [row] = peek_rows(file)
-    except ConfigError as error:
-        yield from error.problems
-        return
-    except DataError as error:
-        yield from (RowProblem(problem.where, problem.what, problem.fix) for problem in error.problems)
-        return
-    try:
-        value = apply_mapping(row, data.columns or {}).value
-    except DataError as error:  # a column that was asked for and is not there
-        yield from error.problems
-        return
-    named = FORMATS[data.format] if data.format != "auto" else None
-    found = named or recognise(value)
-    if found is None or (named is not None and not named.recognise(value)):
-        yield columns_error(value, where)
-    elif problem := kind_problem(found, value, where, context.method.kinds, f"method={context.method.name}"):
-        yield problem
+def the_data_can_be_read(context: Context) -> Iterator[Problem]:
+    """The files are there, their first rows are understood, and a mix adds up."""
+    yield from datachecks.problems(context.spec.data, context.method, context.composed)
 
 
 def check(spec: RunSpec, method: Method, composed: Composed, shape: Shape | None) -> list[Problem]:

@@ -128,6 +128,9 @@ class _Tree:
             for key, value in settings.items():
                 path, plain = (group, key), literal is None or (group, key) in literal
                 self.set(path, value, Origin(document.where(path), by), literal=plain)
+                if isinstance(value, dict):  # so that a fault deep inside is told by its own line
+                    below = (known for known in document.lines if known[:2] == path and len(known) > 2)
+                    self.origins.update({deep: Origin(document.where(deep), by) for deep in below})
 
     def delete(self, override: Override) -> None:
         node: Any = self.data

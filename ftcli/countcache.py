@@ -10,10 +10,14 @@ import contextlib
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from ftcli import rundir, tokencount
+import ftcli
+from ftcli import rundir, sources, tokencount
+from ftcli.data.fingerprint import fingerprint
+from ftcli.data.locate import DataFile
 from ftcli.methods import Method
 from ftcli.settings import DataSettings
 from ftcli.tokencount import TokenCount
@@ -26,32 +30,39 @@ def folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "ftcli" / "tokens"
 
 
-def _key(file: Path, data: DataSettings, method: Method, tokenizer_folder: Path | None) -> str:
+def _key(
+    files: Sequence[DataFile], data: DataSettings, method: Method, tokenizer_folder: Path | None, limit: int | None
+) -> str:
     digest = hashlib.sha256()
-    sources = [Path(tokencount.__file__).parent / "data" / name for name in ("formats.py", "turns.py", "read.py")]
-    own = [Path(tokencount.__file__), *sources]
+    package = Path(ftcli.__file__).parent
+    own = [package / "tokencount.py", *sorted((package / "data").glob("*.py"))]
     tokenizer = [tokenizer_folder / name for name in _TOKENIZER_FILES] if tokenizer_folder else []
-    for path in (file, *own, *tokenizer):
+    for path in (*own, *tokenizer):
         content = path.read_bytes() if path.is_file() else b""
         digest.update(hashlib.sha256(content).digest())
-    settings = {**asdict(data), "path": file.name, "eval_path": None}  # the name tells how the file is read
-    digest.update(json.dumps([settings, method.kinds, method.templates_pairs], sort_keys=True).encode())
+    for file in files:  # the name tells how a file is read
+        digest.update(f"{Path(file.path).name} {fingerprint(file)}".encode())
+    settings = {**asdict(data), "path": None, "eval_path": None}
+    method_parts = [method.kinds, method.templates_pairs, method.overflow, method.block_tokens]
+    digest.update(json.dumps([settings, method_parts, limit], sort_keys=True).encode())
     return digest.hexdigest()
 
 
-def count(file: Path, data: DataSettings, method: Method, tokenizer_folder: Path | None) -> TokenCount:
+def count(data: DataSettings, method: Method, tokenizer_folder: Path | None, limit: int | None = None) -> TokenCount:
     """As `tokencount.count`, remembered for files that are counted whole.
 
     Raises:
         ConfigError: the tokenizer's own files are damaged.
-        DataError: the file holds no row, or cannot be read on from some line.
+        DataError: a set holds no row, or too few for what the mix asks of it.
     """
-    if file.stat().st_size > tokencount.EXACT_BYTES:
-        return tokencount.count(file, data, method, tokenizer_folder)
-    entry = folder() / f"{_key(file, data, method, tokenizer_folder)}.json"
+    located = [sources.located(each, each.key, fetch=False) for each in sources.train_sets(data, method)]
+    files = [file for found in located for file in found or ()]
+    if None in located or any(os.path.getsize(file.path) > tokencount.EXACT_BYTES for file in files):
+        return tokencount.count(data, method, tokenizer_folder, limit)
+    entry = folder() / f"{_key(files, data, method, tokenizer_folder, limit)}.json"
     with contextlib.suppress(OSError, ValueError, TypeError):
         return TokenCount(**json.loads(entry.read_text(encoding="utf-8")))
-    found = tokencount.count(file, data, method, tokenizer_folder)
+    found = tokencount.count(data, method, tokenizer_folder, limit)
     with contextlib.suppress(OSError):
         entry.parent.mkdir(parents=True, exist_ok=True)
         rundir.write_atomically(entry, json.dumps(asdict(found)))

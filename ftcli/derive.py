@@ -91,13 +91,12 @@ def derive_model(model: ModelSettings, shape: Shape | None, launch: LaunchPlan, 
     return replace(model, dtype=notes.add("model.dtype", kind, "what the GPU has"))
 
 
-def derive_data(data: DataSettings, method: Method, shape: Shape | None, notes: Notes) -> DataSettings:
-    """Resolve the length limit and what happens beyond it."""
+def derive_data(data: DataSettings, method: Method, notes: Notes) -> DataSettings:
+    """Resolve what happens to rows that are too long; how long that is, only the rows themselves can tell."""
     if data.max_length_tokens is None:
-        limit = shape.max_position_embeddings if shape else None
-        length = min(limit or method.default_max_length_tokens, method.default_max_length_tokens)
-        why = f"the smaller of {method.name}'s {method.default_max_length_tokens} and the model's {limit or 'unknown'}"
-        data = replace(data, max_length_tokens=notes.add("data.max_length_tokens", length, why))
+        data = replace(data, max_length_tokens="auto")
+    if data.mix is not None:
+        data = replace(data, path=None)
     if data.overflow == "auto":
         how: Any = notes.add("data.overflow", method.overflow, f"what {method.name} does with longer rows")
         data = replace(data, overflow=how)
@@ -106,7 +105,7 @@ def derive_data(data: DataSettings, method: Method, shape: Shape | None, notes: 
 
 def has_validation(data: DataSettings, method: Method) -> bool:
     """Whether there are held-out rows to validate on."""
-    return data.eval_share > 0 or sources.eval_file(data, method) is not None
+    return data.eval_share > 0 or sources.eval_set(data, method) is not None
 
 
 def derive_train(

@@ -77,7 +77,7 @@ def _method_page(method: Method) -> str:
         ("trained by", f"`{_class_name(method.trainer)}` with `{_class_name(method.config)}`"),
         ("learning rate, all parameters", f"{full:g}"),
         ("learning rate, adapter", f"{adapter:g}"),
-        ("longest row", f"{method.default_max_length_tokens} tokens, or the model's limit; longer: {method.overflow}"),
+        ("longest row", _longest(method)),
         ("held-out score", _score(method)),
         ("paper", method.paper),
     ]
@@ -88,6 +88,11 @@ def _method_page(method: Method) -> str:
     knobs = [(f"`method.{name}`", f"`{fields[name].type_text}`", _limit(method.limits.get(name))) for name in names]
     head = f"## {method.name}\n\n{method.summary}\n\n"
     return head + table(("", ""), facts) + "\n" + table(("Knob", "Type", "Limit"), knobs)
+
+
+def _longest(method: Method) -> str:
+    length = f"blocks of {method.block_tokens} tokens" if method.block_tokens else "auto, from the rows"
+    return f"{length}, or the model's limit; longer: {method.overflow}"
 
 
 def _preset(method: Method) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from ftcli import assets
 from ftcli.errors import ConfigError, Problem
-from ftcli.settings import PATH_KEYS
+from ftcli.settings import is_path_key
 
 _SHAPE = re.compile(r"(?P<sign>~|\+\+|\+)?(?P<key>[A-Za-z_][\w.-]*)(?P<rest>=(?P<value>.*))?", re.DOTALL)
 
@@ -78,7 +78,7 @@ def parse(text: str) -> Override:
         if match["rest"] is not None:
             raise ConfigError(Problem(text, "removes a setting whatever its value", f"~{match['key']}"))
         return Override(text, key, delete=True)
-    if match["key"] in PATH_KEYS or match["key"] == "recipe":
+    if is_path_key(match["key"]) or match["key"] == "recipe":
         value = _unquoted(match["value"])
         return Override(text, key, None if value == "null" else value, literal=True)
     return Override(text, key, _parse_value(text, text.lstrip("+")))

@@ -97,7 +97,7 @@ def _training_rows(spec: RunSpec, counted: TokenCount) -> int:
     """Sequences of one epoch after packing and splitting, without those held out."""
     pieces = counted.pieces
     if spec.method.get("packing") and counted.tokens:
-        pieces = max(1, counted.tokens // int(spec.data.max_length_tokens or 1))
+        pieces = max(1, counted.tokens // counted.max_length_tokens)
     if not spec.data.eval_share or not counted.rows:
         return pieces
     # As the worker draws them: of all rows, at least one and never all; those too long are missed on either side alike.
@@ -111,7 +111,7 @@ def _memory(
     if shape is None or trainable is None:
         return None
     adapter = spec.peft["name"] != "none"
-    limit = int(spec.data.max_length_tokens or 1)
+    limit = counted.max_length_tokens
     # A sample's longest row says nothing of the rest, and packed blocks are always full.
     length = counted.longest if counted.exact and not spec.method.get("packing") else limit
     sides = 2 if method.task == "preference" else 1  # chosen and rejected go through in one batch
@@ -135,12 +135,16 @@ def _memory(
 def _warnings(spec: RunSpec, method: Method, counted: TokenCount, memory: MemoryEstimate | None) -> list[str]:
     found = []
     if counted.faulty:
-        found.append(f"{counted.faulty} rows cannot be used; training stops on the first of them")
+        found.append(f"{counted.faulty} rows cannot be used; ftcli data check names them")
     if counted.overlong:
-        became = {"drop": "dropped", "truncate_right": "cut", "split": "split"}
+        cut = {"truncate_left": "cut on the left", "truncate_right": "cut on the right"}
+        became = {"drop": "dropped", "split": "split", **cut}
         end = became.get(spec.data.overflow, "refused: training stops on the first of them")
-        limit = spec.data.max_length_tokens
+        limit = counted.max_length_tokens
         found.append(f"{counted.overlong} of {counted.rows} rows are longer than {limit} tokens and {end}")
+    for each in sources.train_sets(spec.data, method):
+        if sources.located(each, each.key, fetch=False) is None:
+            found.append(f"{each.settings.path} is elsewhere: its rows are not counted before the run starts")
     if spec.data.path == sources.BUILTIN and spec.choices["model"] != "tiny":
         found.append("data=tiny is the built-in demonstration set; name your own with data.path=FILE")
     for name in ("fsdp", "deepspeed", "parallelism_config"):
@@ -157,6 +161,14 @@ def _warnings(spec: RunSpec, method: Method, counted: TokenCount, memory: Memory
     return found
 
 
+def _length(spec: RunSpec, counted: TokenCount) -> list[Mapping[str, Any]]:
+    """The longest row, where it is worked out from the rows."""
+    if isinstance(spec.data.max_length_tokens, int):
+        return []
+    about = "" if counted.exact else "about: "
+    return [{"key": "data.max_length_tokens", "value": counted.max_length_tokens, "why": about + counted.why}]
+
+
 def plan(spec: RunSpec) -> Plan:
     """The outlook of a checked spec; reads the data files (a sample of those over 20 MB) but no weights.
 
@@ -164,7 +176,8 @@ def plan(spec: RunSpec) -> Plan:
         DataError: a data file holds nothing that can be read.
     """
     method, shape = get_method(spec.choices["method"]), model_shape(spec.model)
-    counted = count(sources.train_file(spec.data, method), spec.data, method, tokenizer_folder(spec))
+    limit = shape.max_position_embeddings if shape else None
+    counted = count(spec.data, method, tokenizer_folder(spec), limit)
     trainable = trainable_parameters(spec, shape)
     memory = _memory(spec, method, shape, trainable, counted)
     return Plan(
@@ -182,5 +195,8 @@ def plan(spec: RunSpec) -> Plan:
         trainable=trainable,
         memory=memory,
         warnings=tuple(_warnings(spec, method, counted, memory)),
-        notes=tuple({"key": note.key, "value": note.value, "why": note.why} for note in spec.notes),
+        notes=(
+            *({"key": note.key, "value": note.value, "why": note.why} for note in spec.notes),
+            *_length(spec, counted),
+        ),
     )

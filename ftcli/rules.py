@@ -122,6 +122,8 @@ LIMITS: Mapping[str, Knob] = {
     "method.router_aux_loss_coef": _NOT_NEGATIVE,
     "data.eval_share": Knob(low=0, high=0.9),
     "data.max_length_tokens": Knob(low=2),
+    "data.max_bad_share": Knob(low=0, high=1),
+    "data.shuffle_buffer_rows": _COUNT,
     "data.max_rows": _COUNT,
     "data.max_eval_rows": _COUNT,
     "hardware.num_processes": _COUNT,

@@ -6,6 +6,7 @@ TrainingArguments, the TRL configs and the PEFT configs own is read from the ins
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -35,24 +36,74 @@ class ModelSettings:
 class DataSettings:
     """Group `data`: which rows, and how they become tokens."""
 
-    path: str = "builtin:tiny"
-    """File to train on (json, jsonl, csv, txt, parquet); builtin:tiny is the set of the method's task."""
+    path: str | None = "builtin:tiny"
+    """Rows to train on: a file (json, jsonl, csv, tsv, txt, parquet, arrow, each also compressed), a folder, a glob, a
+    URL (s3://, gs://, https://, …) or a hub id; builtin:tiny is the set of the method's task."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub set."""
+    subset: str | None = None
+    """Configuration of a hub set, or a folder inside the path."""
+    split: str | None = None
+    """Files of a hub set or folder to train on; null is train where there is one, else all."""
+    mix: dict[str, Any] | None = None
+    """Several sets by name in place of path, each with its path, share_of_set, share_of_mix, rows or repeat."""
+    mix_order: Literal["interleave", "concatenate"] = "interleave"
+    """interleave spreads each set evenly over the mix; concatenate keeps one set behind the other."""
     eval_path: str | None = None
-    """File to validate on; excludes eval_share."""
+    """Rows to validate on, like path; excludes eval_share."""
     eval_share: float = 0.0
     """Share of the rows held out for validation, drawn by seed."""
+    eval_group: str | None = None
+    """Column whose equal values stay together, all trained on or all held out (a document, a user, a template)."""
     format: str = "auto"
     """Row format (see `ftcli list format`); auto recognises it from the first row."""
     columns: dict[str, str] | None = None
     """Canonical column name: the name it has in the file."""
-    max_length_tokens: int | None = None
-    """Longest row in tokens; null is the smaller of the model's limit and 4096 (pretrain: 1024)."""
-    overflow: Literal["auto", "drop", "error", "truncate_right", "split"] = "auto"
+    roles: dict[str, str] | None = None
+    """Who speaks, by the name in the file: {customer: user, agent: assistant}."""
+    max_bad_share: float = 0.0
+    """Share of unusable rows that a run may leave out; more stop it before the weights are loaded."""
+    max_length_tokens: int | Literal["auto"] | None = "auto"
+    """Longest row in tokens; auto holds 99 % of the rows, or all where the longest is not twice that, within the
+    model's limit (pretrain: blocks of 1024)."""
+    overflow: Literal["auto", "drop", "error", "truncate_left", "truncate_right", "split"] = "auto"
     """What happens to longer rows; auto drops and counts them, and splits them for pretrain."""
     max_rows: int | None = None
-    """Use only the first so many rows."""
+    """Use only the first so many rows (of each set)."""
     max_eval_rows: int | None = None
     """Validate on only the first so many rows."""
+    streaming: bool = False
+    """Read and tokenise rows while training, so that nothing is stored; needs train.max_steps."""
+    shuffle_buffer_rows: int = 10_000
+    """Rows among which streaming draws the next one by seed; 1 keeps their order."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetSettings:
+    """One entry of `data.mix`: where its rows are, how they are read, and how many of them the mix takes."""
+
+    path: str
+    """Like data.path."""
+    revision: str | None = None
+    """Like data.revision."""
+    subset: str | None = None
+    """Like data.subset."""
+    split: str | None = None
+    """Like data.split."""
+    format: str = "auto"
+    """Like data.format."""
+    columns: dict[str, str] | None = None
+    """Like data.columns."""
+    roles: dict[str, str] | None = None
+    """Like data.roles."""
+    share_of_set: float | None = None
+    """This share of the set's own rows, drawn by seed."""
+    rows: int | None = None
+    """So many of the set's own rows, drawn by seed."""
+    repeat: float = 1.0
+    """How often what was taken of the set occurs in one epoch; 1.5 repeats every second row, drawn by seed."""
+    share_of_mix: float | None = None
+    """The share of all rows of the mix that come from this set; drawn by seed from what it has."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,5 +150,10 @@ OWN_GROUPS: dict[str, type] = {
 
 GROUPS = ("method", "model", "data", "peft", "quantisation", "hardware", "train")
 
-# Settings whose value is a path or a name taken literally from the command line.
 PATH_KEYS = frozenset({"data.path", "data.eval_path", "model.name_or_path", "run.dir"})
+_MIXED_PATH = re.compile(r"data\.mix\.[^.]+\.path")
+
+
+def is_path_key(key: str) -> bool:
+    """Whether a setting's value is a path or a name that is taken literally from the command line."""
+    return key in PATH_KEYS or _MIXED_PATH.fullmatch(key) is not None

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ftcli import rundir, tiny
+from ftcli.data.locate import DataFile, SourcePath, locate
 from ftcli.errors import ConfigError, Problem
 from ftcli.methods.base import Method
-from ftcli.settings import DataSettings
+from ftcli.settings import DataSettings, SetSettings
 
 BUILTIN = "builtin:tiny"
 
@@ -90,16 +91,62 @@ def foundation(source: ModelSource) -> ModelSource | None:
     return found
 
 
-def train_file(data: DataSettings, method: Method) -> Path:
-    """The file whose rows are trained on."""
-    return tiny.set_path(method.task, "train") if data.path == BUILTIN else Path(data.path)
+@dataclass(frozen=True, kw_only=True)
+class RowSet:
+    """One set of rows that a run reads."""
+
+    name: str
+    key: str
+    """The setting that names it, as errors print it."""
+    settings: SetSettings
 
 
-def eval_file(data: DataSettings, method: Method) -> Path | None:
-    """The file of held-out rows, or None where there is none (a share of the training rows may still be held out)."""
-    if data.eval_path == BUILTIN or (data.eval_path is None and data.eval_share == 0 and data.path == BUILTIN):
-        return tiny.set_path(method.task, "eval")
-    return Path(data.eval_path) if data.eval_path else None
+def located(row_set: RowSet, where: str, *, fetch: bool) -> tuple[DataFile, ...] | None:
+    """The files of a set in order; None where only the network would tell and `fetch` is false.
+
+    Args:
+        where: what named the set, as errors print it.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    s = row_set.settings
+    return locate(SourcePath(path=s.path, revision=s.revision, subset=s.subset, split=s.split), where, fetch=fetch)
+
+
+def train_sets(data: DataSettings, method: Method) -> tuple[RowSet, ...]:
+    """The sets whose rows are trained on: one, or those of the mix."""
+    if data.mix is not None:
+        return tuple(
+            RowSet(name=name, key=f"data.mix.{name}.path", settings=SetSettings(**settings))
+            for name, settings in data.mix.items()
+        )
+    assert data.path is not None
+    if data.path == BUILTIN:
+        own = SetSettings(path=str(tiny.set_path(method.task, "train")))
+        return (RowSet(name="tiny", key="data.path", settings=own),)
+    settings = SetSettings(
+        path=data.path,
+        revision=data.revision,
+        subset=data.subset,
+        split=data.split,
+        format=data.format,
+        columns=data.columns,
+        roles=data.roles,
+    )
+    return (RowSet(name="data", key="data.path", settings=settings),)
+
+
+def eval_set(data: DataSettings, method: Method) -> RowSet | None:
+    """The set of held-out rows, or None where there is none (a share of the training rows may still be held out)."""
+    builtin = data.eval_path is None and data.eval_share == 0 and data.path == BUILTIN and data.mix is None
+    if data.eval_path == BUILTIN or builtin:
+        own = SetSettings(path=str(tiny.set_path(method.task, "eval")))
+        return RowSet(name="eval", key="data.eval_path", settings=own)
+    if data.eval_path is None:
+        return None
+    settings = SetSettings(path=data.eval_path, format=data.format, columns=data.columns, roles=data.roles)
+    return RowSet(name="eval", key="data.eval_path", settings=settings)
 
 
 def hub_cache() -> Path:

@@ -8,19 +8,24 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ftcli.data.columns import apply_mapping
-from ftcli.data.formats import FORMATS, convert, recognise
-from ftcli.data.read import read_rows
-from ftcli.errors import ConfigError, DataError, Problem
+from ftcli import sources
+from ftcli.data.ledger import Ledger, quantiles
+from ftcli.data.lengths import auto_length
+from ftcli.data.locate import DataFile
+from ftcli.data.mix import Demand, counts
+from ftcli.data.scan import Scan
+from ftcli.errors import ConfigError, Problem
 from ftcli.methods import Method
 from ftcli.settings import DataSettings
+from ftcli.sources import RowSet
 
 EXACT_BYTES = 20 * 1000 * 1000
 SAMPLE_ROWS = 500
@@ -43,16 +48,21 @@ class TokenCount:
     """Sequences (pairs of them, for preferences) that the kept rows become: more of them where rows are split."""
     overlong: int = 0
     """Rows longer than the limit, whatever becomes of them."""
+    max_length_tokens: int = 0
+    """The limit, worked out where it is auto."""
+    why: str = ""
+    name: str = ""
+    """Of the set, where it is one of several."""
 
 
-class Sequence(NamedTuple):
+class Text(NamedTuple):
     """Text that becomes one sequence; a rendered template carries its special tokens in the text itself."""
 
     text: str
     rendered: bool
 
 
-def _lengths(folder: Path | None, sequences: list[Sequence]) -> list[int]:
+def _lengths(folder: Path | None, sequences: list[Text]) -> list[int]:
     """Token counts: by the tokenizer in `folder`, else estimated from the bytes."""
     if folder is None or not (folder / "tokenizer.json").is_file():
         return [max(1, round(len(sequence.text.encode()) / BYTES_PER_TOKEN)) for sequence in sequences]
@@ -151,7 +161,7 @@ class TemplateRefusal(ValueError):
 
 def sequences_of(
     example: Mapping[str, Any], render: Callable[[list[dict[str, Any]], Any], str], end: str, *, spoken: bool = False
-) -> list[Sequence]:
+) -> list[Text]:
     """The sequences that one canonical example becomes.
 
     Args:
@@ -160,85 +170,145 @@ def sequences_of(
     """
     tools = example.get("tools")
 
-    def closed(text: str) -> Sequence:
-        return Sequence(text if end and text.endswith(end) else text + end, False)
+    def closed(text: str) -> Text:
+        return Text(text if end and text.endswith(end) else text + end, False)
 
-    def joined(prompt: Any, answer: Any) -> Sequence:
+    def joined(prompt: Any, answer: Any) -> Text:
         if isinstance(prompt, str) and not spoken:
             return closed(prompt + answer)
         turns = prompt if isinstance(prompt, list) else [{"role": "user", "content": prompt}]
         turns = [*turns, *(answer if isinstance(answer, list) else [{"role": "assistant", "content": answer}])]
-        return Sequence(render(turns, tools), True)
+        return Text(render(turns, tools), True)
 
     if "text" in example:
         return [closed(example["text"])]
     if "messages" in example:
-        return [Sequence(render(example["messages"], tools), True)]
+        return [Text(render(example["messages"], tools), True)]
     if "chosen" in example:
         return [joined(example["prompt"], example[side]) for side in ("chosen", "rejected")]
     return [joined(example["prompt"], example.get("completion", ""))]
 
 
-def _sequences(
-    file: Path, data: DataSettings, method: Method, folder: Path | None, faults: list[Any]
-) -> Iterator[list[Sequence]]:
-    render, found = renderer(folder), FORMATS.get(data.format)
-    end = _special_tokens(folder).get("eos_token", "") if folder else ""
-    for row in islice(read_rows(file, on_fault=faults.append), data.max_rows):
-        try:
-            row = apply_mapping(row, data.columns or {})
-            found = found or recognise(row.value)
-            if found is not None:
-                example = convert(found, row, wanted=method.kinds)
-                yield sequences_of(example, render, end, spoken=method.templates_pairs)
-        except (DataError, ValueError) as error:
-            faults.append(error)
+@dataclass
+class _SetCount:
+    """One set as far as it was looked at; a sample stands for `scale` times as many rows."""
+
+    name: str
+    rows: list[list[int]]
+    """Of each usable row, the lengths of its sequences in tokens."""
+    faulty: int
+    scale: float = 1.0
+    exact: bool = True
 
 
-def count(file: Path, data: DataSettings, method: Method, tokenizer_folder: Path | None) -> TokenCount:
-    """Rows and tokens of `file` as `method` reads it.
+def count(data: DataSettings, method: Method, tokenizer_folder: Path | None, limit: int | None = None) -> TokenCount:
+    """Rows and tokens that `method` reads in one epoch of the training data.
+
+    Args:
+        limit: tokens that the model has positions for, or None.
 
     Raises:
         ConfigError: the tokenizer's own files are damaged.
-        DataError: the file holds no row, or cannot be read on from some line.
+        DataError: a set holds no row, or too few for what the mix asks of it.
     """
-    faults: list[Any] = []
-    size = file.stat().st_size
+    sets = sources.train_sets(data, method)
+    located = [sources.located(each, each.key, fetch=False) for each in sets]
+    counted = [
+        _count_set(each, files, data, method, tokenizer_folder)
+        for each, files in zip(sets, located, strict=True)
+        if files is not None
+    ]
+    lengths = Counter(max(row) for each in counted for row in each.rows)
+    if isinstance(data.max_length_tokens, int):
+        longest, why = data.max_length_tokens, "set"
+    else:
+        longest, why = auto_length(quantiles(lengths), limit, method.block_tokens)
+    overflow = method.overflow if data.overflow == "auto" else data.overflow
+    found = [_tally(each, longest, overflow) for each in counted]
+    if data.mix is not None and len(found) == len(sets):
+        found = _mixed(found, data.mix)
+    whole: dict[str, Any] = {
+        name: sum(getattr(each, name) for each in found)
+        for name in ("rows", "kept", "tokens", "faulty", "pieces", "overlong")
+    }
+    exact = len(found) == len(sets) and all(each.exact for each in found)
+    longest_row = max((each.longest for each in found), default=0)
+    return TokenCount(**whole, exact=exact, longest=longest_row, max_length_tokens=longest, why=why)
+
+
+def _count_set(
+    each: RowSet, files: Sequence[DataFile], data: DataSettings, method: Method, folder: Path | None
+) -> _SetCount:
+    size = sum(os.path.getsize(file.path) for file in files)
     whole = size <= EXACT_BYTES
-    rows = list(islice(_sequences(file, data, method, tokenizer_folder, faults), None if whole else SAMPLE_ROWS))
-    lengths = iter(_lengths(tokenizer_folder, [sequence for row in rows for sequence in row]))
-    found = _tally([[next(lengths) for _ in row] for row in rows], data)
+    ledger = Ledger(each.name, each.settings.path)
+    scan = Scan(files, each.settings, method, ledger, max_rows=data.max_rows, max_usable=None if whole else SAMPLE_ROWS)
+    render, end = renderer(folder), _special_tokens(folder).get("eos_token", "") if folder else ""
+    rows, refused = [], 0
+    for example in scan:
+        try:
+            rows.append(sequences_of(example.value, render, end, spoken=method.templates_pairs))
+        except TemplateRefusal:
+            refused += 1
+    lengths = iter(_lengths(folder, [sequence for row in rows for sequence in row]))
+    found = _SetCount(each.name, [[next(lengths) for _ in row] for row in rows], ledger.rows_bad + refused)
     if whole:
-        exact = _is_exact(tokenizer_folder, rows)
-        return replace(found, rows=len(rows) + len(faults), exact=exact, faulty=len(faults))
+        found.exact = _is_exact(folder, rows)
+        return found
     sampled = sum(len(sequence.text.encode()) for row in rows for sequence in row) or 1
-    scale = size / sampled
+    found.scale, found.exact = size / sampled, False
     if data.max_rows is not None and rows:  # no more rows than were asked for
-        scale = max(1.0, min(scale, data.max_rows / len(rows)))
-    scaled = {name: round(getattr(found, name) * scale) for name in ("kept", "tokens", "pieces", "overlong")}
-    return replace(found, rows=round(len(rows) * scale), **scaled)
+        found.scale = max(1.0, min(found.scale, data.max_rows / len(rows)))
+    return found
 
 
-def _is_exact(folder: Path | None, rows: list[list[Sequence]]) -> bool:
+def _is_exact(folder: Path | None, rows: list[list[Text]]) -> bool:
     """Whether the model's own tokenizer, and its own template where one is needed, made the count."""
     if folder is None or not (folder / "tokenizer.json").is_file():
         return False
     return _template(folder) is not None or not any(sequence.rendered for row in rows for sequence in row)
 
 
-def _tally(rows: list[list[int]], data: DataSettings) -> TokenCount:
-    """What `data` makes of rows of these lengths; `rows` and `faulty` are left to the caller."""
-    limit = int(data.max_length_tokens or 0) or max((max(row) for row in rows), default=1)
+def _tally(counted: _SetCount, limit: int, overflow: str) -> TokenCount:
+    """What the settings make of rows of these lengths."""
+    rows = counted.rows
     overlong = sum(max(row) > limit for row in rows)
-    kept = [row for row in rows if max(row) <= limit] if data.overflow == "drop" else rows
-    cut = [[min(length, limit) for length in row] for row in kept] if data.overflow == "truncate_right" else kept
-    pieces = sum(math.ceil(max(row) / limit) for row in kept) if data.overflow == "split" else len(kept)
+    kept = [row for row in rows if max(row) <= limit] if overflow == "drop" else rows
+    cuts = overflow.startswith("truncate")
+    cut = [[min(length, limit) for length in row] for row in kept] if cuts else kept
+    pieces = sum(math.ceil(max(row) / limit) for row in kept) if overflow == "split" else len(kept)
+    scaled = {
+        "kept": len(kept),
+        "tokens": sum(map(sum, cut)),
+        "pieces": pieces,
+        "overlong": overlong,
+        "rows": len(rows) + counted.faulty,
+    }
+    numbers: dict[str, Any] = {name: round(number * counted.scale) for name, number in scaled.items()}
     return TokenCount(
-        rows=len(rows),
-        kept=len(kept),
-        tokens=sum(map(sum, cut)),
-        exact=False,
+        **numbers,
+        exact=counted.exact,
         longest=max((min(max(row), limit) for row in kept), default=0),
-        pieces=pieces,
-        overlong=overlong,
+        faulty=counted.faulty,
+        name=counted.name,
     )
+
+
+def _mixed(found: list[TokenCount], sets: Mapping[str, Any]) -> list[TokenCount]:
+    """Each set's count as often as the mix takes its rows, at their average length."""
+    names = ("share_of_set", "rows", "repeat", "share_of_mix")
+    demands = [
+        Demand(name=name, **{key: settings[key] for key in names if settings.get(key) is not None})
+        for name, settings in sets.items()
+    ]
+    sizes = counts(demands, [each.kept for each in found])
+    return [
+        replace(
+            each,
+            kept=size,
+            tokens=round(each.tokens * size / max(1, each.kept)),
+            pieces=round(each.pieces * size / max(1, each.kept)),
+            exact=each.exact and size == each.kept,
+        )
+        for each, size in zip(found, sizes, strict=True)
+    ]

@@ -1,42 +1,106 @@
-"""`ftcli data check FILE`: what a data file holds as a method reads it: format, rows, tokens, faults."""
+"""`ftcli data check|preview|prepare [FILE] [group=choice] [key=value]`: what a run would make of its data."""
 
 from __future__ import annotations
 
-import dataclasses
+import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from ftcli import sources
 from ftcli.build import spec_of
 from ftcli.cli import arguments, say
-from ftcli.countcache import count
-from ftcli.data.columns import apply_mapping
-from ftcli.data.formats import FORMATS, recognise
-from ftcli.data.read import peek_rows
-from ftcli.errors import EXIT_DONE
+from ftcli.cli.ledger import print_ledgers, print_set
+from ftcli.errors import EXIT_DONE, ConfigError, DataError, Problem
 from ftcli.methods import get_method
-from ftcli.plan import tokenizer_folder
+from ftcli.spec import RunSpec
+from ftcli.worker_request import WorkerFailed, answers
+
+_ACTIONS = ("check", "preview", "prepare")
 
 
 def run(argv: Sequence[str]) -> int:
-    """Check the file of a composed run: `ftcli data check data.path=FILE method=dpo`."""
+    """Carry out one action on the data of a composed run: `ftcli data check FILE method=dpo`."""
+    options = _parse(argv)
+    spec = spec_of(arguments.request(options))
+    if options.action == "check" and options.rows_only:
+        return _check_rows(spec, options.json)
+    from ftcli.cli.train import require_model
+
+    require_model(spec)
+    trust = spec.model.trust_remote_code or options.trust_remote_code
+    request: dict[str, Any] = {"spec": spec.to_json(), "trust_remote_code": trust}
+    try:
+        if options.action == "preview":
+            return _preview(request, options)
+        [found] = answers("data", request)
+    except WorkerFailed as failed:
+        return failed.code
+    if options.json:
+        say.data(found)
+        return EXIT_DONE
+    print_ledgers(found)
+    if options.action == "prepare":
+        print(f"prepared in {found['store']}; a run with the same data, model and method finds it there")
+    return EXIT_DONE
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = arguments.parser("data", __doc__ or "")
-    parser.add_argument("action", choices=("check",))
+    parser.add_argument("action", choices=_ACTIONS)
     arguments.add_overrides(parser)
+    parser.add_argument("--rows-only", action="store_true", help="check: look at the rows alone, without a tokenizer")
+    parser.add_argument("--rows", type=int, default=3, help="preview: so many rows (default 3)")
+    parser.add_argument("--line", type=int, help="preview: from this line of the file on")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="preview: write a page instead of the terminal")
     arguments.add_json(parser)
     options = arguments.parse(parser, argv)
+    if options.rows < 1:
+        raise ConfigError(Problem(f"--rows {options.rows}", "is out of range", "at least 1"))
     options.overrides = [word if "=" in word else f"data.path={word}" for word in options.overrides]
-    spec = spec_of(arguments.request(options))
-    method = get_method(spec.choices["method"])
-    file = sources.train_file(spec.data, method)
-    [row] = peek_rows(file)
-    row = apply_mapping(row, spec.data.columns or {})
-    form = FORMATS[spec.data.format] if spec.data.format != "auto" else recognise(row.value)
-    assert form is not None  # the configuration check has refused a file without a format
-    counted = count(file, spec.data, method, tokenizer_folder(spec))
-    answer: dict[str, Any] = {"file": str(file), "format": form.name, "kind": form.kind, **dataclasses.asdict(counted)}
-    if options.json:
-        say.data(answer)
+    return options
+
+
+def _check_rows(spec: RunSpec, as_json: bool) -> int:
+    """Formats, faults and findings by reading alone: seconds for 100 MB, and no model is needed."""
+    from ftcli.data.ledger import Ledger, refuse_bad_rows
+    from ftcli.data.scan import Scan
+
+    method, ledgers = get_method(spec.choices["method"]), list[Ledger]()
+    sets = list(sources.train_sets(spec.data, method))
+    if (held_out := sources.eval_set(spec.data, method)) is not None:
+        sets.append(held_out)
+    for each in sets:
+        files = sources.located(each, each.key, fetch=True)
+        assert files is not None
+        ledger = Ledger(each.name, each.settings.path)
+        limit = spec.data.max_eval_rows if each is held_out else spec.data.max_rows
+        for _ in Scan(files, each.settings, method, ledger, spec.data.eval_group, limit):
+            ledger.rows_kept += 1
+        ledgers.append(ledger)
+    if as_json:
+        say.data({"sets": [ledger.to_dict() for ledger in ledgers]})
     else:
-        say.table([(key, str(value)) for key, value in answer.items()])
+        for ledger in ledgers:
+            print_set(ledger.to_dict(), tokens=False)
+    try:
+        refuse_bad_rows(ledgers, spec.data.max_bad_share)
+    except DataError as error:
+        if as_json:
+            return error.exit_code
+        raise
+    return EXIT_DONE
+
+
+def _preview(request: dict[str, Any], options: argparse.Namespace) -> int:
+    from ftcli.cli import preview
+
+    shown = list(answers("preview", {**request, "rows": options.rows, "line": options.line}))
+    if options.json:
+        say.data(shown)
+    elif options.html is not None:
+        options.html.write_text(preview.page(shown), encoding="utf-8")
+        say.note(f"written: {options.html}")
+    else:
+        preview.print_rows(shown)
     return EXIT_DONE

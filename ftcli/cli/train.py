@@ -127,6 +127,15 @@ def _require_here(spec: RunSpec) -> None:
     if spec.launch.device == "cuda" and spec.launch.num_processes > len(hardware.gpus()):
         what = f"{spec.launch.num_processes} processes for {len(hardware.gpus())} GPUs"
         raise ConfigError(Problem("hardware.num_processes", what, f"use at most {len(hardware.gpus())}"))
+    require_model(spec)
+
+
+def require_model(spec: RunSpec) -> None:
+    """Make sure that a hub model's files are here or can be had.
+
+    Raises:
+        ConfigError: they cannot, with the remedy.
+    """
     source = sources.model_source(spec.model.name_or_path)
     bottom = sources.foundation(source) if source else None
     if bottom is not None and bottom.hub_id is not None:

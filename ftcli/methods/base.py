@@ -53,7 +53,8 @@ class Method:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     """Trainer-config fields set unless the user says otherwise."""
     limits: Mapping[str, Knob] = field(default_factory=dict)
-    default_max_length_tokens: int = 4096
+    block_tokens: int | None = None
+    """Length of the blocks that it cuts text into unless `data.max_length_tokens` says otherwise; None: rows stay."""
     overflow: str = "drop"
     check: Callable[[Mapping[str, Any]], list[Problem]] | None = None
     """Rules among its own fields: the resolved method tree in, problems out."""

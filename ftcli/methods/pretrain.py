@@ -19,6 +19,6 @@ METHOD = Method(
     defaults={"packing": True, "packing_strategy": "wrapped"},
     limits={"loss_type": Knob(choices=("nll", "dft"))},
     next_method="sft",
-    default_max_length_tokens=1024,
+    block_tokens=1024,
     overflow="split",
 )

@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from ftcli import assets
+from ftcli.data.addresses import is_url, shown
+from ftcli.data.locate import is_hub
 from ftcli.errors import ConfigError, Problem
 from ftcli.names import suggest
 from ftcli.recipes.strict import Document, KeyPath, load
 from ftcli.rules import LIBRARY_PATHS
-from ftcli.settings import GROUPS, PATH_KEYS
+from ftcli.settings import GROUPS, is_path_key
 from ftcli.sources import BUILTIN, home_expanded
 
 SCHEMA_VERSION = 1
@@ -124,7 +126,9 @@ def _is_path(key: str, value: Any, folder: Path) -> bool:
         return looks or os.path.exists(folder / value)
     if key in LIBRARY_PATHS:
         return not value.lstrip().startswith("{")
-    return key in PATH_KEYS
+    if is_path_key(key) and key.startswith("data."):  # the name of a hub set, unless it is a path here
+        return not is_hub(value) or os.path.exists(folder / value)
+    return is_path_key(key)
 
 
 @dataclass(frozen=True)
@@ -141,7 +145,15 @@ def _resolve_paths(group: str, settings: dict[str, Any], bounds: _Bounds) -> dic
     """Make the paths among a group's settings absolute in place; what is wrong with which, by key, "" for nothing."""
     found = {}
     for key, value in settings.items():
+        if isinstance(value, dict):
+            below = _resolve_paths(f"{group}.{key}", value, bounds)
+            if below:
+                found[key] = next(filter(None, below.values()), "")
+            continue
         if not _is_path(f"{group}.{key}", value, bounds.start):
+            continue
+        if is_url(value):
+            found[key] = "" if bounds.allow_path else f"{group}.{key} leaves {bounds.name}: {shown(value)}"
             continue
         path = Path(os.path.realpath(bounds.start / home_expanded(value)))
         leaves = not bounds.allow_path and not path.is_relative_to(bounds.limit)
@@ -182,7 +194,11 @@ def guard_group_paths(document: Document, group: str, file: Path, *, allow_path:
 
 def path_keys(group: str, settings: Mapping[str, Any]) -> list[str]:
     """The settings of a group whose values are absolute paths, and so never interpolated."""
-    return [key for key, value in settings.items() if _is_path(f"{group}.{key}", value, Path("/"))]
+
+    def holds_path(key: str, value: Any) -> bool:
+        return bool(path_keys(key, value)) if isinstance(value, dict) else _is_path(key, value, Path("/"))
+
+    return [key for key, value in settings.items() if holds_path(f"{group}.{key}", value)]
 
 
 def _version_problems(document: Document) -> list[Problem]:

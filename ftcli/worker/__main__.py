@@ -1,4 +1,5 @@
-"""python -m ftcli.worker train RUN_DIR [--resume CHECKPOINT], or eval, generate or chat with a REQUEST.json.
+"""python -m ftcli.worker train RUN_DIR [--resume CHECKPOINT], or eval, generate, chat, data or preview with a
+REQUEST.json.
 
 Started by the front half, which has checked what it asks for. Several processes of one run come here side by side.
 """
@@ -48,6 +49,15 @@ def _run(command: str, target: str, *rest: str) -> None:
         from ftcli.worker.generate import generate
 
         for line in generate(request):
+            _write(line)
+    elif command == "data":
+        from ftcli.worker.inspect import inspect
+
+        _write(inspect(request))
+    elif command == "preview":
+        from ftcli.worker.inspect import preview
+
+        for line in preview(request):
             _write(line)
     elif command == "chat":
         from ftcli.worker.generate import chat

@@ -107,7 +107,6 @@ def _owned(spec: RunSpec, run_dir: Path) -> dict[str, Any]:
         "output_dir": str(run_dir / rundir.CHECKPOINTS),
         "seed": spec.seed,
         "data_seed": spec.seed,
-        "max_length": spec.data.max_length_tokens,
         "disable_tqdm": True,
         "use_cpu": spec.launch.device == "cpu",
         # Filtered, a loss of NaN is logged as 0.0 and the run ends well with broken weights.

@@ -1,4 +1,4 @@
-"""Token rows to the data sets that the trainers take, and a ledger of what became of every row.
+"""Token sets to the data sets that the trainers take: held out, made to fit, mixed, packed, and all of it counted.
 
 A row that is too long is dropped, refused, cut or split as `data.overflow` says, and always counted: nothing
 disappears in silence, and a run with nothing left to learn does not start.
@@ -6,81 +6,73 @@ disappears in silence, and a run with nothing left to learn does not start.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from functools import partial
-from itertools import islice
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
-from datasets import Dataset
-from datasets.table import InMemoryTable
+from datasets import Dataset, disable_progress_bars
+from datasets.table import concat_tables
 
 from ftcli import sources
-from ftcli.errors import ConfigError, DataError, Problem
+from ftcli.data import mix, parts
+from ftcli.data.ledger import OVERFLOW, OVERLONG, UNTRAINED, Ledger, quantiles, refuse_bad_rows, together
+from ftcli.data.lengths import auto_length
+from ftcli.data.scan import Example
+from ftcli.errors import ConfigError, DataError, Problem, RowProblem
 from ftcli.methods.base import Method
 from ftcli.settings import DataSettings
-from ftcli.worker import rows
-from ftcli.worker.rows import Example
-from ftcli.worker.tokens import IGNORED, Encoded, Encoder, encode_all
+from ftcli.worker import store
+from ftcli.worker.cutting import loses_end, parts_of
+from ftcli.worker.overlap import tell_duplicates_across, tell_leaks
+from ftcli.worker.packing import CUTS_ROWS, packed
+from ftcli.worker.prepare import TokenSet, counted, examples_of, token_set
+from ftcli.worker.tokens import Encoded, Encoder
 
+disable_progress_bars()
+
+SCHEMA = 2
 _CHUNK = 1000
-_OVERLONG, _UNTRAINED = "longer than data.max_length_tokens", "no token to train"
+_REMAP_CHUNKS = 100
+"""Chunks after which the tables are mapped anew, which lets go of what was read: it would count as ours for ever."""
+_MOST_REFUSED = 20
 
-
-@dataclass
-class Ledger:
-    """What became of the rows of one data set."""
-
-    path: str
-    format: str
-    rows_read: int = 0
-    rows_kept: int = 0
-    dropped: Counter[str] = field(default_factory=Counter)
-    truncated: int = 0
-    split: int = 0
-    tokens: int = 0
-    trained_tokens: int = 0
-    lengths: Counter[int] = field(default_factory=Counter)
-    """How many rows read had so many tokens, before anything was dropped or cut."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """The ledger as JSON; `length_tokens` holds quantiles over the rows read."""
-        return {
-            "path": self.path,
-            "format": self.format,
-            "rows_read": self.rows_read,
-            "rows_kept": self.rows_kept,
-            "dropped": dict(self.dropped),
-            "truncated": self.truncated,
-            "split": self.split,
-            "tokens": self.tokens,
-            "trained_tokens": self.trained_tokens,
-            "length_tokens": self._quantiles(),
-        }
-
-    def _quantiles(self) -> dict[str, int]:
-        reached, cumulative = 0, []
-        for length, count in sorted(self.lengths.items()):
-            reached += count
-            cumulative.append((reached, length))
-        wanted = {"min": 0.0, "p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
-        return {
-            name: next(length for below, length in cumulative if below > q * (reached - 1))
-            for name, q in wanted.items()
-            if cumulative
-        }
+Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
 class Fitting:
-    """How rows are made to fit: the limit in tokens and what happens beyond it."""
+    """How rows are made to fit."""
 
-    max_length_tokens: int
+    max_length_tokens: int | None
+    """None works it out from the rows (`why` tells how)."""
     overflow: str
-    packs_whole: bool = False
-    """Rows go to a packer that cuts them itself."""
+    position_limit: int | None = None
+    block: int | None = None
+    """Length of the blocks of a method that cuts text into blocks."""
+    packing: str | None = None
+    """TRL's packing strategy, or None where rows stay apart."""
+    why: str = "set"
+
+    def resolved(self, lengths: dict[int, int]) -> Fitting:
+        """With the length worked out from {length: rows}."""
+        if self.max_length_tokens is not None:
+            return self
+        length, why = auto_length(quantiles(lengths), self.position_limit, self.block)
+        return replace(self, max_length_tokens=length, why=why)
+
+    @property
+    def limit(self) -> int:
+        """The length once it is resolved."""
+        assert self.max_length_tokens is not None
+        return self.max_length_tokens
+
+    @property
+    def packs_whole(self) -> bool:
+        """Whether rows go to a packer that cuts them itself."""
+        return self.overflow == "split" and self.packing in CUTS_ROWS
 
 
 @dataclass
@@ -91,24 +83,33 @@ class Prepared:
     held_out: Dataset | None
     train_ledger: Ledger | None
     held_out_ledger: Ledger | None
+    fit: Fitting
     score_examples: list[Example]
     """The first held-out examples, canonical, for the method's own score."""
+    set_ledgers: list[Ledger]
+    template: dict[str, str] | None = None
+    """How conversations were rendered and marked; None where there were none."""
 
     def ledger(self) -> dict[str, Any]:
-        """Both ledgers as JSON."""
+        """What became of all rows, as JSON."""
         ledgers = {"train": self.train_ledger, "eval": self.held_out_ledger}
-        return {name: ledger.to_dict() if ledger else None for name, ledger in ledgers.items()}
+        sides = {name: ledger.to_dict() if ledger else None for name, ledger in ledgers.items()}
+        if len(self.set_ledgers) > 1 and (train := sides["train"]) is not None:
+            train["sets"] = [ledger.to_dict() for ledger in self.set_ledgers]
+        length = {"value": self.fit.max_length_tokens, "why": self.fit.why}
+        about = {"max_length_tokens": length, "overflow": self.fit.overflow, "template": self.template}
+        return {"schema": SCHEMA, **sides, **about}
 
 
 def fitting(data: DataSettings, method: Method, config: Any, position_limit: int | None) -> Fitting:
     """The length limit and overflow of a run, where the spec leaves them open."""
-    default = min(position_limit or method.default_max_length_tokens, method.default_max_length_tokens)
     overflow = method.overflow if data.overflow == "auto" else data.overflow
     if overflow == "split" and method.task == "preference":
         what = f"{method.name} compares whole answers, which cannot be split"
-        raise ConfigError(Problem("data.overflow", what, "use drop, error or truncate_right"))
-    whole = bool(getattr(config, "packing", False)) and config.packing_strategy in ("wrapped", "bfd_split")
-    return Fitting(data.max_length_tokens or default, overflow, whole)
+        raise ConfigError(Problem("data.overflow", what, "use drop, error, truncate_left or truncate_right"))
+    length = data.max_length_tokens if isinstance(data.max_length_tokens, int) else None
+    packing = config.packing_strategy if getattr(config, "packing", False) else None
+    return Fitting(length, overflow, position_limit, method.block_tokens, packing)
 
 
 def prepare(
@@ -124,126 +125,249 @@ def prepare(
     """Read, convert and tokenise the rows of a run.
 
     Args:
-        training: False reads the held-out rows only.
+        training: False makes no training set; with `data.eval_path` its rows are not even read.
 
     Raises:
         DataError: unusable rows, over-long ones where they are refused, or nothing left to train on.
     """
-    train_file, eval_file = sources.train_file(data, method), sources.eval_file(data, method)
-    shared: frozenset[int] = frozenset()
-    if data.eval_path is None and data.eval_share > 0:
-        eval_file = train_file
-        shared = rows.held_out(rows.count_rows(train_file, data.max_rows), data.eval_share, seed)
-    make = partial(_Maker, data=data, method=method, encoder=encoder, fit=fit)
-    train = make(file=train_file).build(data.max_rows, lambda i: i not in shared) if training else None
-    if eval_file is None:
-        return Prepared(train[0] if train else None, None, train[1] if train else None, None, [])
-    maker = make(file=eval_file, num_examples=num_score_rows, limit_kept=data.max_eval_rows)
-    kept = (lambda i: i in shared) if shared else (lambda i: True)
-    held_out = maker.build(data.max_rows if shared else data.max_eval_rows, kept)
-    return Prepared(train[0] if train else None, held_out[0], train[1] if train else None, held_out[1], maker.examples)
+    shares = data.eval_path is None and data.eval_share > 0
+    validation = None if shares else sources.eval_set(data, method)
+    named = sources.train_sets(data, method) if training or shares or validation is None else ()
+    sets = [token_set(each, data, method, encoder, data.max_rows) for each in named]
+    held = token_set(validation, data, method, encoder, data.max_eval_rows) if validation else None
+    every = [*sets, held] if held else sets
+    refuse_bad_rows([each.ledger for each in every], data.max_bad_share)
+    fit = fit.resolved(together([each.ledger for each in sets or every], "").lengths)
+    builder = _Builder(data, fit, encoder, seed)
+    held_masks = _held_masks(sets, data, seed) if shares else [np.zeros(len(each), bool) for each in sets]
+    for each, mask in zip(sets, held_masks, strict=True):
+        each.ledger.rows_held_out = int(mask.sum())
+    train = builder.train(sets, held_masks) if training else None
+    tell_duplicates_across(sets)
+    ledgers = [each.ledger for each in sets]
+    train_ledger = together(ledgers, "train") if training else None
+    found = Prepared(train, None, train_ledger, None, fit, [], ledgers, encoder.template())
+    if held is not None:
+        validated, masks = [held], [np.ones(len(held), bool)]
+    elif shares:
+        validated, masks = [_only_held_out(each, mask) for each, mask in zip(sets, held_masks, strict=True)], held_masks
+    else:
+        return found
+    _hold_out(found, builder, validated, masks, data, method, num_score_rows)
+    if training and found.held_out_ledger is not None:
+        tell_leaks(found.held_out_ledger, validated, masks, sets, [~mask for mask in held_masks])
+    return found
 
 
-class _Maker:
-    """Builds one data set from one file."""
+def _only_held_out(tokens: TokenSet, mask: Array) -> TokenSet:
+    """A set with a ledger of its held-out rows alone."""
+    own = Ledger(tokens.ledger.name, tokens.ledger.path, tokens.ledger.format, rows_read=int(mask.sum()))
+    return replace(tokens, ledger=own)
 
-    def __init__(
-        self,
-        file: Any,
-        data: DataSettings,
-        method: Method,
-        encoder: Encoder,
-        fit: Fitting,
-        num_examples: int = 0,
-        limit_kept: int | None = None,
-    ) -> None:
-        self.file, self.data, self.method, self.encoder, self.fit = file, data, method, encoder, fit
-        self.num_examples, self.limit_kept = num_examples, limit_kept
-        self.examples: list[Example] = []
-        self.ledger = Ledger(str(file), rows.format_name(file, data, method))
 
-    def build(self, limit: int | None, belongs: Callable[[int], bool]) -> tuple[Dataset, Ledger]:
-        """The data set of those of the first `limit` rows that belong to it."""
-        every = enumerate(rows.read_examples(self.file, self.data, self.method, limit))
-        mine = islice((example for index, example in every if belongs(index)), self.limit_kept)
-        table = _table(self._fitted(mine))
-        if table is None or self.ledger.trained_tokens == 0:
-            reasons = ", ".join(f"{count} {reason}" for reason, count in self.ledger.dropped.items())
-            what = f"no row is left of {self.ledger.rows_read}" + (f" ({reasons})" if reasons else "")
-            raise DataError(Problem(str(self.file), what, "raise data.max_length_tokens, or give other rows"))
-        return Dataset(InMemoryTable(table)), self.ledger
+def _hold_out(
+    found: Prepared,
+    builder: _Builder,
+    sets: Sequence[TokenSet],
+    masks: Sequence[Array],
+    data: DataSettings,
+    method: Method,
+    num_score_rows: int,
+) -> None:
+    kept = [builder.kept(each, np.flatnonzero(mask)) for each, mask in zip(sets, masks, strict=True)]
+    if data.max_eval_rows is not None:
+        left = data.max_eval_rows
+        for index, rows in enumerate(kept):
+            kept[index] = rows[:left]
+            left -= len(kept[index])
+    found.held_out = builder.build(sets, kept, [i for i, rows in enumerate(kept) for _ in rows])
+    found.held_out_ledger = together([each.ledger for each in sets], "eval")
+    left = num_score_rows
+    for each, rows in zip(sets, kept, strict=True):
+        found.score_examples += examples_of(each, data, method, [int(row) for row in rows[:left]])
+        left = num_score_rows - len(found.score_examples)
 
-    def _fitted(self, examples: Iterator[Example]) -> Iterator[Encoded]:
-        ledger = self.ledger
-        for example, row in encode_all(self.encoder, examples):
-            ledger.rows_read += 1
-            ledger.lengths[_length(row)] += 1
-            parts = self._fit(example, row)
-            if not parts:
-                continue
-            if len(self.examples) < self.num_examples:
-                self.examples.append(example)
-            ledger.rows_kept += 1
-            for part in parts:
-                total, trained = _count(part)
+
+def _held_masks(sets: Sequence[TokenSet], data: DataSettings, seed: int) -> list[Array]:
+    """Which rows of each set are held out, drawn over all sets together, so that a group stays together across them."""
+    groups = np.concatenate([each.group for each in sets]).tolist() if data.eval_group else [0] * sum(map(len, sets))
+    drawn = np.array(parts.held_out(groups, data.eval_share, seed), bool)
+    return np.split(drawn, np.cumsum([len(each) for each in sets])[:-1])
+
+
+class _Builder:
+    """Makes the rows of sets fit, picks among them, and lays them out as one data set."""
+
+    def __init__(self, data: DataSettings, fit: Fitting, encoder: Encoder, seed: int) -> None:
+        self.data, self.fit, self.seed = data, fit, seed
+        self.bos = encoder.tokenizer.bos_token_id
+
+    def train(self, sets: Sequence[TokenSet], held: Sequence[Array]) -> Dataset:
+        """The rows that are not held out, as the mix wants them."""
+        kept = [self.kept(each, np.flatnonzero(~mask)) for each, mask in zip(sets, held, strict=True)]
+        order: Sequence[int] = [0] * len(kept[0])
+        if self.data.mix is not None:
+            demands = [_demand(each) for each in sets]
+            sizes = mix.counts(demands, [len(rows) for rows in kept])
+            kept = [
+                rows[mix.chosen(demand, len(rows), size, self.seed)]
+                for rows, demand, size in zip(kept, demands, sizes, strict=True)
+            ]
+            order = mix.order(sizes, self.data.mix_order)
+            for each, rows in zip(sets, kept, strict=True):
+                each.ledger.rows_mixed = len(rows)
+        return self.build(sets, kept, order)
+
+    def kept(self, tokens: TokenSet, rows: Array) -> Array:
+        """Those of the rows that can be trained and fit, or are made to; the ledger hears of the others."""
+        ledger, limit, overflow = tokens.ledger, self.fit.limit, self.fit.overflow
+        untrained = tokens.trained[rows] == 0
+        ledger.dropped[UNTRAINED] += int(untrained.sum())
+        rows = rows[~untrained]
+        over = tokens.length[rows] > limit
+        for row in rows[over]:
+            ledger.finding(OVERFLOW, tokens.where(row), "", self._too_long(tokens, row))
+        if overflow == "error" and over.any():
+            self._refuse(tokens, rows[over])
+        if overflow == "drop":
+            ledger.dropped[OVERLONG] += int(over.sum())
+            rows = rows[~over]
+        elif overflow != "split" and over.any():
+            lost = [row for row, parts in self._cut(tokens, rows[over]) if not parts]
+            ledger.dropped[UNTRAINED if overflow == "truncate_right" else OVERLONG] += len(lost)
+            rows = rows[~np.isin(rows, lost)]
+        ledger.rows_kept += len(rows)
+        return rows
+
+    def _too_long(self, tokens: TokenSet, row: int) -> str:
+        return f"is {tokens.length[row]} tokens long; data.max_length_tokens is {self.fit.limit}"
+
+    def _refuse(self, tokens: TokenSet, rows: Array) -> None:
+        fix = "shorten it, or set data.overflow=drop"
+        limit = self.fit.limit
+        problems: list[Problem] = [
+            RowProblem(
+                tokens.where(row), f"is {tokens.length[row]} tokens long; data.max_length_tokens is {limit}", fix
+            )
+            for row in rows[:_MOST_REFUSED]
+        ]
+        if len(rows) > _MOST_REFUSED:
+            problems.append(Problem(tokens.ledger.path, f"and {len(rows) - _MOST_REFUSED} more rows are too long"))
+        raise DataError(*problems)
+
+    def _cut(self, tokens: TokenSet, rows: Array) -> Iterator[tuple[int, list[dict[str, list[int]]]]]:
+        table = tokens.entry.table()
+        for row in rows:
+            [columns] = table.fast_slice(int(row), 1).to_pylist()
+            yield int(row), parts_of(columns, self.fit.limit, self.fit.overflow, self.bos)
+
+    def build(self, sets: Sequence[TokenSet], picked: Sequence[Array], order: Sequence[int]) -> Dataset:
+        """The picked rows of each set, in an order that names a set for each place; counts their tokens.
+
+        Raises:
+            DataError: there is no row.
+        """
+        if not sum(map(len, picked)):
+            raise DataError(*[_nothing_left(each.ledger) for each in sets])
+        starts = np.cumsum([0, *[each.entry.num_rows for each in sets]])
+        rows = np.empty(len(order), np.int64)
+        places = np.asarray(order)
+        for index, own in enumerate(picked):
+            rows[places == index] = own + starts[index]
+        cut = False
+        for each, own in zip(sets, picked, strict=True):
+            cut |= self._count(each, own)
+        if cut or self.fit.packing:
+            return self._stored(sets, rows)
+        whole = Dataset(_tables(sets), fingerprint=store.key_of([each.entry.key for each in sets])[:16])
+        in_place = len(rows) == len(whole) and bool((rows == np.arange(len(rows))).all())
+        return whole if in_place else whole.select(rows)
+
+    def _count(self, tokens: TokenSet, rows: Array) -> bool:
+        """Count the tokens of picked rows; whether any of them has to be cut."""
+        ledger, over = tokens.ledger, tokens.length[rows] > self.fit.limit
+        if self.fit.packs_whole:
+            over[:] = False
+        whole = rows[~over]
+        ledger.tokens += int(tokens.total[whole].sum(dtype=np.int64))
+        ledger.trained_tokens += int(tokens.trained[whole].sum(dtype=np.int64))
+        ledger.sequences += len(whole)
+        table = tokens.entry.table()
+        for row in rows[over]:
+            [columns] = table.fast_slice(int(row), 1).to_pylist()
+            pieces = parts_of(columns, self.fit.limit, self.fit.overflow, self.bos)
+            ledger.sequences += len(pieces)
+            ledger.split += self.fit.overflow == "split"
+            ledger.truncated += self.fit.overflow != "split"
+            ledger.lost_end += loses_end(columns, self.fit.limit, self.fit.overflow) and bool(tokens.ended[row])
+            for piece in pieces:
+                _, total, trained = counted(Encoded(piece, True))
                 ledger.tokens += total
                 ledger.trained_tokens += trained
-            yield from parts
+        return bool(over.any())
 
-    def _fit(self, example: Example, row: Encoded) -> list[Encoded]:
-        """The row as it is, cut, in pieces, or not at all."""
-        limit, overflow = self.fit.max_length_tokens, self.fit.overflow
-        if not _count(row)[1]:
-            return self._drop(_UNTRAINED)
-        if _length(row) <= limit or (overflow == "split" and self.fit.packs_whole):
-            return [row]
-        if overflow == "drop":
-            return self._drop(_OVERLONG)
-        if overflow == "error":
-            what = f"is {_length(row)} tokens long; data.max_length_tokens is {limit}"
-            raise DataError(Problem(example.where, what, "shorten it, or set data.overflow=drop"))
-        if overflow == "split":
-            self.ledger.split += 1
-            parts = [{name: ids[at : at + limit] for name, ids in row.items()} for at in range(0, _length(row), limit)]
-            return [part for part in parts if _count(part)[1]]
-        cut = _cut(row, limit)
-        if not _count(cut)[1]:
-            return self._drop(_UNTRAINED)
-        self.ledger.truncated += 1
-        return [cut]
+    def _stored(self, sets: Sequence[TokenSet], rows: Array) -> Dataset:
+        """Rows that differ from those of the sets: cut, split or packed, and kept in the store themselves."""
+        fit = self.fit
+        picked = hashlib.sha256(rows.tobytes()).hexdigest()
+        keys = [each.entry.key for each in sets]
+        key = store.key_of([keys, picked, fit.limit, fit.overflow, fit.packing, self.bos])
 
-    def _drop(self, reason: str) -> list[Encoded]:
-        self.ledger.dropped[reason] += 1
-        return []
+        def build(write: store.Write) -> tuple[dict[str, Any], pa.Table]:
+            tables = self._fitted(sets, rows)
+            batches = packed(tables, fit.limit, fit.packing) if fit.packing else _batches(tables)
+            for batch in batches:
+                write(batch)
+            return {}, pa.table({})
 
+        entry = store.entry(key, build)
+        if fit.packing and sets:
+            sets[0].ledger.packed += entry.num_rows  # blocks belong to no set alone
+        return Dataset(entry.table(), fingerprint=key[:16])
 
-def _length(row: Encoded) -> int:
-    """Tokens of the longest sequence that the row becomes."""
-    if "input_ids" in row:
-        return len(row["input_ids"])
-    return len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"]))
+    def _fitted(self, sets: Sequence[TokenSet], rows: Array) -> Iterator[pa.Table]:
+        """The rows in order, cut where they have to be, a chunk at a time."""
+        whole: Dataset | None = None
+        for number, at in enumerate(range(0, len(rows), _CHUNK)):
+            if number % _REMAP_CHUNKS == 0:
+                whole = Dataset(_tables(sets), fingerprint="rows").with_format("arrow")
+            assert whole is not None
+            table: pa.Table = whole[rows[at : at + _CHUNK]]
+            yield table if self.fit.packs_whole else self._cut_table(table)
 
-
-def _count(row: Encoded) -> tuple[int, int]:
-    """Tokens that are read and tokens that are trained; a pair with an empty side trains nothing."""
-    if "input_ids" in row:
-        # The first token has nothing before it to be predicted from.
-        return len(row["input_ids"]), sum(label != IGNORED for label in row["labels"][1:])
-    answers = [len(row["chosen_ids"]), len(row["rejected_ids"])]
-    return 2 * len(row["prompt_ids"]) + sum(answers), sum(answers) if all(answers) else 0
+    def _cut_table(self, table: pa.Table) -> pa.Table:
+        columns = table.to_pylist()
+        if all(counted(Encoded(row, True))[0] <= self.fit.limit for row in columns):
+            return table
+        fitted: list[dict[str, list[int]]] = []
+        for row in columns:
+            long = counted(Encoded(row, True))[0] > self.fit.limit
+            fitted += parts_of(row, self.fit.limit, self.fit.overflow, self.bos) if long else [row]
+        return pa.Table.from_pylist(fitted, schema=table.schema)
 
 
-def _cut(row: Encoded, limit: int) -> Encoded:
-    if "input_ids" in row:
-        return {name: ids[:limit] for name, ids in row.items()}
-    room = max(0, limit - len(row["prompt_ids"]))
-    return {**row, "chosen_ids": row["chosen_ids"][:room], "rejected_ids": row["rejected_ids"][:room]}
+def _tables(sets: Sequence[TokenSet]) -> Any:
+    tables = [each.entry.table() for each in sets if each.entry.num_rows]
+    return tables[0] if len(tables) == 1 else concat_tables(tables)
 
 
-def _table(rows_: Iterator[Encoded]) -> pa.Table | None:
-    """The rows as columns of int32 lists, built in chunks so that few Python lists live at once."""
-    kind = pa.list_(pa.int32())
-    tables = []
-    while chunk := list(islice(rows_, _CHUNK)):
-        tables.append(pa.table({name: pa.array([row[name] for row in chunk], type=kind) for name in chunk[0]}))
-    return pa.concat_tables(tables) if tables else None
+def _batches(tables: Iterator[pa.Table]) -> Iterator[pa.RecordBatch]:
+    for table in tables:
+        yield from table.combine_chunks().to_batches()
+
+
+def _demand(tokens: TokenSet) -> mix.Demand:
+    s = tokens.row_set.settings
+    return mix.Demand(
+        name=tokens.row_set.name,
+        share_of_set=s.share_of_set,
+        rows=s.rows,
+        repeat=s.repeat,
+        share_of_mix=s.share_of_mix,
+    )
+
+
+def _nothing_left(ledger: Ledger) -> Problem:
+    reasons = ", ".join(f"{count} {reason}" for reason, count in ledger.dropped.items() if count)
+    what = f"no row is left of {ledger.rows_read}" + (f" ({reasons})" if reasons else "")
+    return Problem(ledger.path, what, "raise data.max_length_tokens, or give other rows")

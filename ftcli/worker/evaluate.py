@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,9 @@ from ftcli.settings import ModelSettings
 from ftcli.spec import RunSpec
 from ftcli.worker.arguments import training_config
 from ftcli.worker.dataset import Prepared, fitting, prepare
-from ftcli.worker.load import Loaded, set_threads, validates
+from ftcli.worker.load import Loaded, make_encoder, set_threads, validates
 from ftcli.worker.measure import measure
-from ftcli.worker.model import as_granted, load_model, load_tokenizer, position_limit
+from ftcli.worker.model import as_granted, load_model, position_limit
 from ftcli.worker.tokens import Encoder
 from ftcli.worker.trainer import make_trainer
 
@@ -41,13 +42,13 @@ def evaluate(request: dict[str, Any]) -> dict[str, Any]:
         DataError: unusable rows.
     """
     run_dir = rundir.require_run(request["run"], "RUN")
-    spec = _asked(RunSpec.load(run_dir / rundir.SPEC), request)
+    spec = _at_its_length(_asked(RunSpec.load(run_dir / rundir.SPEC), request), run_dir)
     method = get_method(str(spec.method["name"]))
     if not validates(spec, method):
         raise ConfigError(Problem(str(run_dir), "the run holds no rows out", "name a file with data.eval_path=FILE"))
     set_threads(spec)
     trained = replace(spec.model, name_or_path=str(run_dir), init="pretrained", revision=None)
-    encoder = Encoder(load_tokenizer(trained))
+    encoder = make_encoder(trained)
     after = _loaded(spec, method, run_dir, encoder, trained, None)
     measured_after = _measured(after)
     before = _loaded(spec, method, run_dir, encoder, spec.model, after.data)
@@ -79,6 +80,15 @@ def _asked(spec: RunSpec, request: dict[str, Any]) -> RunSpec:
     return replace(spec, launch=launch, data=data, run=run, model=model)
 
 
+def _at_its_length(spec: RunSpec, run_dir: Path) -> RunSpec:
+    """The spec with the longest row that the run worked out from the rows it was trained on."""
+    try:
+        length = json.loads((run_dir / rundir.LEDGER).read_text(encoding="utf-8"))["max_length_tokens"]["value"]
+    except (OSError, ValueError, KeyError):
+        return spec
+    return replace(spec, data=replace(spec.data, max_length_tokens=length))
+
+
 def _loaded(
     spec: RunSpec, method: Method, run_dir: Path, encoder: Encoder, which: ModelSettings, data: Prepared | None
 ) -> Loaded:
@@ -87,15 +97,15 @@ def _loaded(
         off |= {"bf16": False, "fp16": False}
     config = training_config(spec, method, run_dir, validates=True, **off)
     device = spec.launch.device
-    model = load_model(which, seed=spec.seed, device=device)
-    fit = fitting(spec.data, method, config, position_limit(model))
-    if getattr(config, "packing", False):
-        config.max_length = fit.max_length_tokens
+    fit = fitting(spec.data, method, config, position_limit(which))
     data = data or prepare(
         spec.data, method, encoder, fit, seed=spec.seed, num_score_rows=spec.run.score_rows or 0, training=False
     )
+    if getattr(config, "packing", False):
+        config.max_length = data.fit.limit
+    model = load_model(which, seed=spec.seed, device=device)
     reference = load_model(spec.model, seed=spec.seed, device=device) if "reference" in method.roles else None
-    return Loaded(spec, method, run_dir, config, model, reference, None, data, encoder, fit.max_length_tokens)
+    return Loaded(spec, method, run_dir, config, model, reference, None, data, encoder, data.fit.limit)
 
 
 def _measured(run: Loaded) -> dict[str, Any]:

@@ -12,10 +12,11 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from ftcli import sources
 from ftcli.methods import Method, get_method
+from ftcli.settings import ModelSettings
 from ftcli.spec import RunSpec
 from ftcli.worker.arguments import check_world, peft_config, training_config
 from ftcli.worker.dataset import Prepared, fitting, prepare
-from ftcli.worker.model import check_vocabulary, load_model, load_tokenizer, position_limit
+from ftcli.worker.model import check_vocabulary, load_model, load_tokenizer, position_limit, stop_ids
 from ftcli.worker.tokens import Encoder
 from ftcli.worker.trainer import needs_reference
 
@@ -58,25 +59,34 @@ def load(spec: RunSpec, run_dir: Path) -> Loaded:
     check_world(spec, config)
     set_threads(spec)
     peft = peft_config(spec)
-    tokenizer = load_tokenizer(spec.model)
+    encoder = make_encoder(spec.model)
+    fit = fitting(spec.data, method, config, position_limit(spec.model))
+    # Before the weights: bad data is found in seconds, and a model of many gigabytes is not loaded for nothing.
+    data = prepare(spec.data, method, encoder, fit, seed=spec.seed, num_score_rows=spec.run.score_rows or 0)
+    if getattr(config, "packing", False):
+        config.max_length = data.fit.limit
     set_seed(spec.seed)
     model = load_model(spec.model, seed=spec.seed, device=spec.launch.device)
-    check_vocabulary(model, tokenizer)
-    encoder = Encoder(tokenizer)
-    fit = fitting(spec.data, method, config, position_limit(model))
-    if getattr(config, "packing", False):
-        config.max_length = fit.max_length_tokens
-    data = prepare(spec.data, method, encoder, fit, seed=spec.seed, num_score_rows=spec.run.score_rows or 0)
+    check_vocabulary(model, encoder.tokenizer)
     reference = None
     if needs_reference(method, peft):
         # Loaded anew: a trainer left alone would take the hub's weights, not those that this run found.
         reference = load_model(spec.model, seed=spec.seed, device=spec.launch.device)
-    return Loaded(spec, method, run_dir, config, model, reference, peft, data, encoder, fit.max_length_tokens)
+    return Loaded(spec, method, run_dir, config, model, reference, peft, data, encoder, data.fit.limit)
+
+
+def make_encoder(model: ModelSettings) -> Encoder:
+    """The encoder of a model's tokenizer, with the end tokens that the model is served with.
+
+    Raises:
+        ConfigError: the model holds no tokenizer.
+    """
+    return Encoder(load_tokenizer(model), stop_ids(model))
 
 
 def validates(spec: RunSpec, method: Method) -> bool:
     """Whether the run holds rows out."""
-    return spec.data.eval_share > 0 or sources.eval_file(spec.data, method) is not None
+    return spec.data.eval_share > 0 or sources.eval_set(spec.data, method) is not None
 
 
 def set_threads(spec: RunSpec) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, set_seed
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel, set_seed
 from transformers import logging as transformers_logging
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
@@ -119,9 +119,35 @@ def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase)
         raise ConfigError(Problem("model.name_or_path", what, "use the tokenizer that belongs to the model"))
 
 
-def position_limit(model: PreTrainedModel) -> int | None:
-    """Longest sequence in tokens that the model has positions for, where its configuration tells."""
-    return getattr(model.config.get_text_config(), "max_position_embeddings", None)
+def position_limit(settings: ModelSettings) -> int | None:
+    """Longest sequence in tokens that a model has positions for, where its configuration tells; loads no weights.
+
+    Raises:
+        ConfigError: the model has no configuration.
+    """
+    base = _bottom(settings)
+    try:
+        config = AutoConfig.from_pretrained(base.location, **_hub_arguments(settings, base))
+    except (OSError, ValueError) as error:
+        raise ConfigError(_unloadable(settings, "model", error)) from None
+    return getattr(config.get_text_config(), "max_position_embeddings", None)
+
+
+def stop_ids(settings: ModelSettings) -> list[int]:
+    """The tokens at which the model's own generation settings stop; [] where it ships none."""
+    base = _bottom(settings)
+    arguments = {key: value for key, value in _hub_arguments(settings, base).items() if key == "revision"}
+    try:
+        found = GenerationConfig.from_pretrained(base.location, **arguments).eos_token_id
+    except (OSError, ValueError):
+        return []
+    return found if isinstance(found, list) else [] if found is None else [found]
+
+
+def _bottom(settings: ModelSettings) -> ModelSource:
+    base = foundation(resolve(settings.name_or_path))
+    assert base is not None
+    return base
 
 
 def _hub_arguments(settings: ModelSettings, source: ModelSource) -> dict[str, Any]:

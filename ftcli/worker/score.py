@@ -18,9 +18,9 @@ from transformers import GenerationConfig, PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from trl.trainer.utils import pad, selective_log_softmax
 
+from ftcli.data.scan import Example
 from ftcli.methods.base import Method
-from ftcli.worker.rows import Example
-from ftcli.worker.tokens import IGNORED, Encoded, Encoder
+from ftcli.worker.tokens import IGNORED, Encoder, Ids
 
 _BATCH = 32
 # An answer that has gone on this much longer than the longest right one is wrong.
@@ -152,7 +152,8 @@ def _exact_match(model: PreTrainedModel, encoder: Encoder, examples: Sequence[Ex
 def _preference(
     model: PreTrainedModel, encoder: Encoder, examples: Sequence[Example], reference: Any, limit: int | None
 ) -> Counts:
-    rows = [row for row in encoder.encode(examples) if row["chosen_ids"] and row["rejected_ids"]]
+    encoded = [row.columns for row in encoder.encode(examples)]
+    rows = [row for row in encoded if row["chosen_ids"] and row["rejected_ids"]]
     chosen, chosen_means = _logps(model, encoder, rows, "chosen_ids", limit)
     rejected, rejected_means = _logps(model, encoder, rows, "rejected_ids", limit)
     counts = {"preference_accuracy": (int((chosen_means > rejected_means).sum()), len(rows))}
@@ -166,7 +167,9 @@ def _preference(
     return counts
 
 
-def _logps(model: Any, encoder: Encoder, rows: list[Encoded], side: str, limit: int | None) -> tuple[Tensor, Tensor]:
+def _logps(
+    model: Any, encoder: Encoder, rows: list[dict[str, Ids]], side: str, limit: int | None
+) -> tuple[Tensor, Tensor]:
     """Sum and mean of the log-probabilities in nats of each row's answer, each of shape (rows,)."""
     sums, means = [], []
     for start in range(0, len(rows), _BATCH):

@@ -1,197 +1,281 @@
-"""Examples to tokens: exactly those that TRL 1.16 makes of the same rows (tests compare), in batches and with places.
+"""Examples to tokens and labels, for one tokenizer, in batches, each fault with its place.
 
-Departs from TRL in two things: a row whose template fails is told by its place in the file, and a chat template without
-{% generation %} markers that TRL has no training version of is still masked, by where its rendered prefixes end.
+A conversation is rendered by the tokenizer's own chat template, as it will be served. Each assistant turn is compared
+with serving (worker/parity.py): its prompt must be what the template gives for the turns before it, token by token, and
+what is trained is the answer and its end token, nothing else. So these tokens are those of TRL 1.16 (tests compare)
+except that white space which templates put behind the end token is read and not trained: no model ever says it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import groupby
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from hashlib import sha256
+from itertools import islice
+from typing import Any, NamedTuple
 
-from jinja2 import TemplateError
+from tokenizers import Encoding
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
-from trl.chat_template_utils import get_training_chat_template, has_generation_markers
 
+from ftcli.data.findings import Finding
+from ftcli.data.scan import Example
 from ftcli.errors import ConfigError, DataError, Problem
-from ftcli.worker.rows import Example
+from ftcli.worker.parity import Serving, Turns
 
 IGNORED = -100
 """The label of a token that is read but not trained."""
 
-Encoded = dict[str, list[int]]
-Turns = list[dict[str, Any]]
+Ids = list[int]
+_BATCH = 512
+
+
+@dataclass
+class Encoded:
+    """The tokens of one row.
+
+    `columns` holds `input_ids` and `labels` of one length, or for preferences `prompt_ids`, `chosen_ids` and
+    `rejected_ids`.
+    """
+
+    columns: dict[str, Ids]
+    ended: bool
+    """Whether its answer (each of its answers) closes with an end token."""
+    last_turn_only: bool = False
+    findings: list[Finding] = field(default_factory=list)
+
+
+class _Draft(NamedTuple):
+    """A row on its way: texts to tokenise, whether the tokenizer adds its special tokens, and what to make of them."""
+
+    texts: list[str]
+    adds_special: bool
+    finish: Callable[[list[Encoding]], Encoded]
+
+
+Result = Encoded | DataError
 
 
 class Encoder:
-    """Turns canonical examples into token rows for one tokenizer."""
+    """Turns canonical examples into tokens for one tokenizer."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, stop_ids: Collection[int] = ()) -> None:
+        """`stop_ids`: end tokens beside the tokenizer's own, out of the model's generation config."""
+        if not tokenizer.is_fast:
+            what = "the model's tokenizer is not a fast one, and cannot tell where an answer begins in its tokens"
+            raise ConfigError(Problem("model.name_or_path", what, "save the model with its tokenizer.json"))
         self.tokenizer = tokenizer
-        self._template: str | None = None
-        self._marked: bool | None = None
+        self.stop_ids = frozenset(stop_ids) | ({tokenizer.eos_token_id} - {None})
+        self._backend = tokenizer.backend_tokenizer
+        self._serving: Serving | None = None
 
-    def encode(self, examples: Sequence[Example]) -> list[Encoded]:
-        """One row of tokens for each example.
-
-        Returns:
-            For text, pairs and messages `input_ids` and `labels` of one length; for preferences `prompt_ids`,
-            `chosen_ids` and `rejected_ids`.
+    @property
+    def serving(self) -> Serving:
+        """How conversations are rendered.
 
         Raises:
-            DataError: a row that the chat template refuses.
+            ConfigError: the tokenizer has no chat template.
+        """
+        if self._serving is None:
+            self._serving = Serving(self.tokenizer, self.stop_ids)
+        return self._serving
+
+    def template(self) -> dict[str, str] | None:
+        """How conversations are rendered and by what their answers are told apart; None where there were none."""
+        if self._serving is None:
+            return None
+        digest = sha256(self._serving.template.encode()).hexdigest()
+        return {"from": "the tokenizer", "sha256": digest, "answers_by": self._serving.marks}
+
+    def identity(self) -> list[Any]:
+        """What its tokens depend on, as JSON: the tokenizer's own bytes, special tokens and chat template."""
+        template = self.tokenizer.chat_template
+        kind = type(self.tokenizer).__name__
+        special = {name: str(token) for name, token in self.tokenizer.special_tokens_map.items()}
+        return [kind, self._backend.to_str(), special, template, sorted(self.stop_ids)]
+
+    def encode(self, examples: Sequence[Example]) -> list[Encoded]:
+        """The tokens of each example.
+
+        Raises:
+            DataError: the first row that the chat template refuses, or that training and serving would read
+                differently.
             ConfigError: conversations, and a model without a chat template.
         """
-        rows: list[Encoded] = []
-        for key, group in groupby(examples, key=_way):
-            rows += self._encode_alike(key[0], key[1], list(group))
-        return rows
+        found = self._finished(drafts := self._drafts(examples), self._tokenised(drafts))
+        for result in found:
+            if isinstance(result, DataError):
+                raise result
+        return [result for result in found if isinstance(result, Encoded)]
 
-    def _encode_alike(self, kind: str, spoken: bool, group: list[Example]) -> list[Encoded]:
-        if kind == "text":
-            ids = self._texts([self._closed(e.value["text"]) for e in group])
-            return [{"input_ids": row, "labels": list(row)} for row in ids]
-        if kind == "messages":
-            return self._messages(group)
-        sides = ("chosen", "rejected") if kind == "preference" else ("completion",)
-        prompts, wholes = self._prompts_and_wholes(group, sides, spoken)
-        encode = _preference if kind == "preference" else _completion
-        return [encode(prompt, *whole) for prompt, *whole in zip(prompts, *wholes, strict=True)]
+    def encode_all(self, examples: Iterable[Example]) -> Iterator[tuple[Example, Result]]:
+        """Every example with its tokens or with what is wrong with it, in order.
 
-    def _prompts_and_wholes(
-        self, group: list[Example], sides: tuple[str, ...], spoken: bool
-    ) -> tuple[list[list[int]], list[list[list[int]]]]:
-        """Token ids of each prompt, and for each side of each prompt with its answer."""
-        prompts = [e.value["prompt"] for e in group]
-        if not spoken:
-            wholes = [self._texts([e.value["prompt"] + self._closed(e.value[side]) for e in group]) for side in sides]
-            return self._texts(prompts), wholes
-        spoken_wholes = [
-            self._rendered(group, [e.value["prompt"] + e.value[side] for e in group], False) for side in sides
-        ]
-        return self._rendered(group, prompts, True), spoken_wholes
+        While one batch is tokenised, in threads of the tokenizer's own, the next is read and rendered.
+        """
+        source = iter(examples)
+        with ThreadPoolExecutor(1) as pool:
+            waiting: tuple[list[Example], list[_Draft | DataError], Any] | None = None
+            while True:
+                batch = list(islice(source, _BATCH))
+                drafts = self._drafts(batch)
+                pending = pool.submit(self._tokenised, drafts) if batch else None
+                if waiting is not None:
+                    before, its_drafts, future = waiting
+                    yield from zip(before, self._finished(its_drafts, future.result()), strict=True)
+                if pending is None:
+                    return
+                waiting = batch, drafts, pending
 
-    def prompt_ids(self, turns: Turns | str, tools: Any = None) -> list[int]:
-        """Tokens that a model continues from: a conversation with the assistant's turn opened, or plain text."""
+    def prompt_ids(self, turns: Turns | str, tools: Any = None) -> Ids:
+        """Tokens that a model continues from: a conversation with the assistant's turn opened, or plain text.
+
+        Raises:
+            DataError: the chat template refuses the conversation.
+            ConfigError: a conversation, and a model without a chat template.
+        """
         if isinstance(turns, str):
-            return self._texts([turns])[0]
-        return self._rendered([Example("the prompt", "prompt", {"tools": tools})], [turns], True)[0]
+            return list(self._batch([turns], True)[0].ids)
+        return list(self._batch([self.serving.prompt(Example("the prompt", "prompt", {}), turns, tools)], False)[0].ids)
 
-    def _texts(self, texts: list[str]) -> list[list[int]]:
-        ids: list[list[int]] = self.tokenizer(text=texts)["input_ids"]
-        return ids
+    # --- one batch ---------------------------------------------------------------------------------------------------
+
+    def _drafts(self, examples: Sequence[Example]) -> list[_Draft | DataError]:
+        found: list[_Draft | DataError] = []
+        for example in examples:
+            try:
+                found.append(self._draft(example))
+            except DataError as error:
+                found.append(error)
+        return found
+
+    def _tokenised(self, drafts: Sequence[_Draft | DataError]) -> dict[bool, list[Encoding]]:
+        """The encodings of all texts, in order, by whether special tokens were added."""
+        texts: dict[bool, list[str]] = {True: [], False: []}
+        for draft in drafts:
+            if isinstance(draft, _Draft):
+                texts[draft.adds_special] += draft.texts
+        return {adds: self._batch(some, adds) for adds, some in texts.items()}
+
+    def _batch(self, texts: list[str], adds_special: bool) -> list[Encoding]:
+        if not texts:
+            return []
+        self._backend.no_truncation()
+        self._backend.no_padding()
+        found: list[Encoding] = self._backend.encode_batch(texts, add_special_tokens=adds_special)
+        return found
+
+    def _finished(self, drafts: Sequence[_Draft | DataError], encodings: dict[bool, list[Encoding]]) -> list[Result]:
+        each = {adds: iter(some) for adds, some in encodings.items()}
+        found: list[Result] = []
+        for draft in drafts:
+            if isinstance(draft, DataError):
+                found.append(draft)
+                continue
+            own = list(islice(each[draft.adds_special], len(draft.texts)))
+            try:
+                found.append(draft.finish(own))
+            except DataError as error:
+                found.append(error)
+        return found
+
+    # --- one way to write a row --------------------------------------------------------------------------------------
+
+    def _draft(self, example: Example) -> _Draft:
+        value = example.value
+        if example.kind == "text":
+            return _Draft([self._closed(value["text"])], True, self._text)
+        if example.kind == "messages":
+            turns = value["messages"]
+            asked = [i for i, turn in enumerate(turns) if turn["role"] == "assistant" and turn.get("weight", 1)]
+            return self._conversation(example, turns, asked, marked=True)
+        sides = ("chosen", "rejected") if example.kind == "preference" else ("completion",)
+        if isinstance(value["prompt"], str):
+            wholes = [value["prompt"] + self._closed(value[side]) for side in sides]
+            return _Draft([value["prompt"], *wholes], True, self._plain_preference if len(sides) > 1 else self._plain)
+        if len(sides) > 1:
+            return self._preference(example)
+        turns, start = value["prompt"] + value["completion"], len(value["prompt"])
+        asked = [i for i in range(start, len(turns)) if turns[i]["role"] == "assistant"]
+        return self._conversation(example, turns, asked, marked=False)
 
     def _closed(self, text: str) -> str:
         end = self.tokenizer.eos_token
         return text if end is None or text.endswith(end) else text + end
 
-    def _rendered(self, group: list[Example], turns: list[Turns], open_answer: bool) -> list[list[int]]:
-        ids: list[list[int]] = self._apply(group, turns, add_generation_prompt=open_answer)["input_ids"]
-        return ids
+    def _text(self, encodings: list[Encoding]) -> Encoded:
+        ids = encodings[0].ids
+        return Encoded({"input_ids": ids, "labels": list(ids)}, ids[-1:] != [] and ids[-1] in self.stop_ids)
 
-    def _apply(self, group: list[Example], turns: list[Turns], **arguments: Any) -> Any:
-        self._require_template()
-        arguments |= {"tools": group[0].value.get("tools") or None, "return_dict": True}
-        try:
-            return self.tokenizer.apply_chat_template(turns, **arguments)
-        except (TemplateError, TypeError, ValueError, KeyError) as error:
-            if len(group) == 1:
-                what = f"the model's chat template refuses the row: {error}"
-                raise DataError(Problem(group[0].where, what, "change its turns, or remove the row")) from None
-        for example, own in zip(group, turns, strict=True):
-            self._apply([example], [own], **arguments)
-        raise AssertionError("the chat template refuses rows only in company")
+    def _conversation(self, example: Example, turns: Turns, asked: list[int], marked: bool) -> _Draft:
+        rendered = self.serving.render(example, turns, asked, example.value.get("tools"), marked)
 
-    def _require_template(self) -> None:
-        if self.tokenizer.chat_template is None:
-            what = "the data are conversations, and the model's tokenizer has no chat template"
-            fix = "use the instruct version of the model, or data of kind text or pair as text"
-            raise ConfigError(Problem("model.name_or_path", what, fix))
+        def finish(encodings: list[Encoding]) -> Encoded:
+            encoding = encodings[0]
+            ids, labels, ended = encoding.ids, [IGNORED] * len(encoding.ids), True
+            for answer in rendered.answers:
+                for start, end in self.serving.token_spans(example, rendered.text, encoding, answer):
+                    labels[start:end] = ids[start:end]
+                ended = answer.ended
+            found = Encoded({"input_ids": ids, "labels": labels}, ended, rendered.last_turn_only)
+            return self._with_findings(found, example, turns)
 
-    def _messages(self, group: list[Example]) -> list[Encoded]:
-        turns = [e.value["messages"] for e in group]
-        if self._marked is None:
-            self._require_template()
-            self._template, self._marked = _training_template(self.tokenizer)
-        if not self._marked:
-            return [self._by_prefixes(example) for example in group]
-        arguments = {"return_assistant_tokens_mask": True, "chat_template": self._template}
-        found = self._apply(group, turns, **arguments)
-        return [
-            {"input_ids": ids, "labels": [i if kept else IGNORED for i, kept in zip(ids, mask, strict=True)]}
-            for ids, mask in zip(found["input_ids"], found["assistant_masks"], strict=True)
+        return _Draft([rendered.text], False, finish)
+
+    def _preference(self, example: Example) -> _Draft:
+        value, tools = example.value, example.value.get("tools")
+        start = len(value["prompt"])
+        sides = [
+            self.serving.render_answer(example, value["prompt"] + value[side], start, tools)
+            for side in ("chosen", "rejected")
         ]
 
-    def _by_prefixes(self, example: Example) -> Encoded:
-        """Masks a conversation by the text that each assistant turn adds to what was rendered before it."""
-        turns = example.value["messages"]
-        text = self._text(example, turns, False)
-        spans = []
-        for index, turn in enumerate(turns):
-            if turn["role"] != "assistant":
-                continue
-            start, end = self._text(example, turns[:index], True), self._text(example, turns[: index + 1], False)
-            if not (text.startswith(end) and end.startswith(start)):
-                what = f"the model's chat template renders turn {index} differently once more turns follow"
-                fix = "write the row as prompt and completion, so that only its last answer is trained"
-                raise DataError(Problem(example.where, what, fix))
-            spans.append((len(start), len(end)))
-        found = self.tokenizer(text=text, add_special_tokens=False, return_offsets_mapping=True)
-        trained = [any(a < end and start < b for a, b in spans) for start, end in found["offset_mapping"]]
-        labels = [i if kept else IGNORED for i, kept in zip(found["input_ids"], trained, strict=True)]
-        return {"input_ids": found["input_ids"], "labels": labels}
+        def finish(encodings: list[Encoding]) -> Encoded:
+            spans = []
+            for side, encoding in zip(sides, encodings, strict=True):
+                [span] = self.serving.token_spans(example, side.text, encoding, side.answers[0])
+                spans.append(span)
+            (one, one_end), (other, other_end) = spans
+            columns = {
+                "prompt_ids": encodings[0].ids[:one],
+                "chosen_ids": encodings[0].ids[one:one_end],
+                "rejected_ids": encodings[1].ids[other:other_end],
+            }
+            found = Encoded(columns, all(side.answers[0].ended for side in sides))
+            return self._with_findings(found, example, [*value["prompt"], *value["chosen"], *value["rejected"]])
 
-    def _text(self, example: Example, turns: Turns, open_answer: bool) -> str:
-        arguments = {"tokenize": False, "return_dict": False, "add_generation_prompt": open_answer}
-        try:
-            return str(self.tokenizer.apply_chat_template(turns, tools=example.value.get("tools") or None, **arguments))
-        except (TemplateError, TypeError, ValueError, KeyError) as error:
-            what = f"the model's chat template refuses the row: {error}"
-            raise DataError(Problem(example.where, what, "change its turns, or remove the row")) from None
+        return _Draft([side.text for side in sides], False, finish)
 
+    def _with_findings(self, found: Encoded, example: Example, turns: Turns) -> Encoded:
+        found.findings = self.serving.special_tokens_in(turns)
+        return found
 
-def encode_all(encoder: Encoder, examples: Iterator[Example], batch: int = 512) -> Iterator[tuple[Example, Encoded]]:
-    """Every example with its tokens, tokenised `batch` at a time."""
-    pending: list[Example] = []
-    for example in examples:
-        pending.append(example)
-        if len(pending) == batch:
-            yield from zip(pending, encoder.encode(pending), strict=True)
-            pending = []
-    yield from zip(pending, encoder.encode(pending), strict=True)
+    def _plain(self, encodings: list[Encoding]) -> Encoded:
+        prompt, whole = encodings[0].ids, encodings[1].ids
+        # Tokens may merge across the boundary: the completion starts where the two token rows part.
+        start = _common(prompt, whole)
+        found = Encoded({"input_ids": whole, "labels": [IGNORED] * start + whole[start:]}, whole[-1] in self.stop_ids)
+        return _told_merge(found, start < len(prompt))
+
+    def _plain_preference(self, encodings: list[Encoding]) -> Encoded:
+        prompt, chosen, rejected = (encoding.ids for encoding in encodings)
+        start = min(_common(prompt, chosen), _common(prompt, rejected))
+        columns = {"prompt_ids": prompt[:start], "chosen_ids": chosen[start:], "rejected_ids": rejected[start:]}
+        ended = chosen[-1] in self.stop_ids and rejected[-1] in self.stop_ids
+        return _told_merge(Encoded(columns, ended), start < len(prompt))
 
 
-def _way(example: Example) -> tuple[str, bool, str]:
-    """Rows of one way are tokenised together: same kind, all text or all spoken, same tools."""
-    first = example.value.get("prompt")
-    return example.kind, isinstance(first, list), repr(example.value.get("tools"))
+def _told_merge(found: Encoded, merged: bool) -> Encoded:
+    if merged:
+        what = "ends in a token that grows into the answer (a space at its end, say): the answer starts a token earlier"
+        found.findings.append(Finding("boundary", "prompt", what))
+    return found
 
 
-def _training_template(tokenizer: PreTrainedTokenizerBase) -> tuple[str | None, bool]:
-    """The template to train with (None: the tokenizer's own) and whether it marks the assistant's turns."""
-    if has_generation_markers(tokenizer.chat_template):
-        return None, True
-    try:
-        return get_training_chat_template(tokenizer), True
-    except ValueError:  # none that TRL knows
-        return None, False
-
-
-def _common(one: list[int], other: list[int]) -> int:
+def _common(one: Ids, other: Ids) -> int:
     """How many leading tokens both have in common."""
-    for index, (ours, theirs) in enumerate(zip(one, other, strict=False)):
-        if ours != theirs:
-            return index
-    return min(len(one), len(other))
-
-
-def _completion(prompt: list[int], whole: list[int]) -> Encoded:
-    # Tokens may merge across the boundary: the completion starts where the two token rows part.
-    start = _common(prompt, whole)
-    return {"input_ids": whole, "labels": [IGNORED] * start + whole[start:]}
-
-
-def _preference(prompt: list[int], chosen: list[int], rejected: list[int]) -> Encoded:
-    start = min(_common(prompt, chosen), _common(prompt, rejected))
-    return {"prompt_ids": prompt[:start], "chosen_ids": chosen[start:], "rejected_ids": rejected[start:]}
+    if other[: len(one)] == one:
+        return len(one)
+    return next(
+        index for index, (ours, theirs) in enumerate(zip([*one, -1], [*other, -2], strict=False)) if ours != theirs
+    )

@@ -24,9 +24,7 @@ def trainer_class(path: str) -> type[Any]:
         """Takes rows that are tokens already, whatever the method calls them."""
 
         def _prepare_dataset(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:
-            if "prompt_ids" in dataset.column_names:
-                return dataset
-            return super()._prepare_dataset(dataset, *args, **kwargs)
+            return dataset
 
         def create_model_card(self, *args: Any, **kwargs: Any) -> None:
             """Nothing: the run directory says more about a checkpoint than a drafted card."""

@@ -1,0 +1,100 @@
+"""Rows as the model sees them, in colours at a terminal or as one HTML page that needs nothing else.
+
+Green is trained, grey is read only, and what is underlined is a special token. Without colours (a pipe, NO_COLOR)
+trained text stands between ⟦ and ⟧, so that nothing is ever told by colour alone.
+"""
+
+from __future__ import annotations
+
+import html
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import Any
+
+_TRAINED, _READ, _SPECIAL, _OFF = "\x1b[32m", "\x1b[90m", "\x1b[4m", "\x1b[0m"
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; background: #f6f6f4; padding: .8rem; border-radius: 6px }
+pre span { border-radius: 2px } .read { color: #777 } .trained { background: #cdeccd; color: #063 }
+.special { outline: 1px solid currentColor; font-weight: 600 } .odd { filter: brightness(.94) } .error { color: #a00 }
+@media (prefers-color-scheme: dark) {
+  body { background: #1b1b1b; color: #ddd } pre { background: #262626 } .read { color: #999 }
+  .trained { background: #1d4023; color: #c7f0c7 } .error { color: #f88 }
+}
+"""
+
+
+def print_rows(shown: Sequence[dict[str, Any]]) -> None:
+    """Print what the worker's preview yields."""
+    coloured = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    *rows, about = shown
+    for row in rows:
+        print(_headline(row))
+        for sequence in row.get("sequences", ()):
+            if sequence["name"]:
+                print(f"-- {sequence['name']}")
+            print("".join(_coloured(sequence["tokens"]) if coloured else _marked(sequence["tokens"])))
+        print()
+    for line in _about(about):
+        print(line)
+
+
+def _headline(row: dict[str, Any]) -> str:
+    if "error" in row:
+        return f"{row['where']}  unusable: {row['error']}"
+    parts = [f"{row['where']}  {row['kind']}, {row['tokens']} tokens, {row['trained']} trained"]
+    if row["max_length_tokens"] is not None and row["tokens"] > row["max_length_tokens"]:
+        parts.append(f"longer than data.max_length_tokens={row['max_length_tokens']}")
+    if row["last_turn_only"]:
+        parts.append("only the last turn is trained: the template rewrites earlier ones")
+    return "; ".join([*parts, *row["findings"]])
+
+
+def _about(about: dict[str, Any]) -> Iterator[str]:
+    yield f"format {about['format']}"
+    if about["template"]:
+        yield f"chat template: the tokenizer's own; answers told apart by {about['template']['answers_by']}"
+    for kind, first in about["findings"].items():
+        yield f"{kind}: {', '.join(each['where'] for each in first)}"
+
+
+def _coloured(tokens: Sequence[Sequence[Any]]) -> Iterator[str]:
+    for text, trained, special in tokens:
+        yield f"{_TRAINED if trained else _READ}{_SPECIAL if special else ''}{text}{_OFF}"
+
+
+def _marked(tokens: Sequence[Sequence[Any]]) -> Iterator[str]:
+    for trained, group in groupby(tokens, key=lambda token: bool(token[1])):
+        text = "".join(token[0] for token in group)
+        yield f"⟦{text}⟧" if trained else text
+
+
+def page(shown: Sequence[dict[str, Any]]) -> str:
+    """The preview as HTML; hovering over a token tells its place and whether it is trained."""
+    *rows, about = shown
+    body = []
+    for row in rows:
+        kind = " class=error" if "error" in row else ""
+        body.append(f"<h3{kind}>{html.escape(_headline(row))}</h3>")
+        for sequence in row.get("sequences", ()):
+            if sequence["name"]:
+                body.append(f"<h4>{html.escape(sequence['name'])}</h4>")
+            body.append(f"<pre>{''.join(_spans(sequence['tokens']))}</pre>")
+    notes = "".join(f"<li>{html.escape(line)}</li>" for line in _about(about))
+    legend = "<span class=trained>trained</span> <span class=read>read only</span> <span class=special>special</span>"
+    head = f'<meta charset="utf-8"><title>ftcli data preview</title><style>{_STYLE}</style>'
+    return (
+        f'<!doctype html>\n<html lang="en">{head}'
+        f"<h1>What the model sees</h1><p>{legend}</p><ul>{notes}</ul>{''.join(body)}</html>\n"
+    )
+
+
+def _spans(tokens: Sequence[Sequence[Any]]) -> Iterator[str]:
+    for place, (text, trained, special) in enumerate(tokens):
+        if not text:
+            continue
+        names = ["trained" if trained else "read", *(["special"] if special else []), *(["odd"] if place % 2 else [])]
+        told = f"token {place}, {'trained' if trained else 'read only'}"
+        yield f'<span class="{" ".join(names)}" title="{told}">{html.escape(text)}</span>'

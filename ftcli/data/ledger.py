@@ -1,0 +1,168 @@
+"""What became of every row of a set, so that nothing disappears in silence.
+
+The sum always holds: rows read = rows kept + rows held out + rows dropped, each drop under its reason. An unusable row
+is an error and counts towards `data.max_bad_share`; what is merely suspicious is a finding and never stops a run.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ftcli.errors import DataError, Problem, RowProblem
+
+MOST_SHOWN = 20
+"""Of each kind of fault all are counted and so many are shown."""
+UNUSABLE, OVERLONG, UNTRAINED = "unusable", "longer than data.max_length_tokens", "no token to train"
+OVERFLOW, DUPLICATE, LEAK = "overflow", "duplicate", "leak"
+"""Findings about lengths and about rows that occur elsewhere; those about one row's text are in findings.py."""
+_QUANTILES = {"min": 0.0, "p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
+
+
+@dataclass
+class Shown:
+    """One kind of finding: in how many rows, and the first of them."""
+
+    rows: int = 0
+    first: list[dict[str, str]] = field(default_factory=list)
+
+    def add(self, where: str, row_field: str, what: str) -> None:
+        """Count one more."""
+        self.rows += 1
+        if len(self.first) < MOST_SHOWN:
+            self.first.append({"where": where, "field": row_field, "what": what})
+
+
+@dataclass
+class Ledger:
+    """The rows of one set, or of several together. Counts of tokens are 0 until the rows have been tokenised."""
+
+    name: str
+    path: str
+    format: str = ""
+    rows_read: int = 0
+    rows_kept: int = 0
+    rows_held_out: int = 0
+    """Rows of this set that are validated on instead."""
+    rows_mixed: int = 0
+    """Rows that the mix takes of those kept, repeats counted."""
+    dropped: Counter[str] = field(default_factory=Counter)
+    errors: list[dict[str, str]] = field(default_factory=list)
+    """The first unusable rows."""
+    findings: dict[str, Shown] = field(default_factory=dict)
+    truncated: int = 0
+    lost_end: int = 0
+    """Truncated rows that lost their end token with it."""
+    split: int = 0
+    last_turn_only: int = 0
+    """Conversations whose template rewrites earlier turns, so that only the last is trained."""
+    sequences: int = 0
+    """What the rows became: more where they were split, fewer where they were packed."""
+    packed: int = 0
+    """Blocks that rows were packed into; 0 without packing."""
+    tokens: int = 0
+    trained_tokens: int = 0
+    lengths: Counter[int] = field(default_factory=Counter)
+    """How many usable rows had so many tokens, before anything was dropped or cut."""
+
+    @property
+    def rows_bad(self) -> int:
+        """Unusable rows."""
+        return self.dropped[UNUSABLE]
+
+    def error(self, problem: Problem) -> None:
+        """Count a row that cannot be used."""
+        self.rows_read += 1
+        self.unusable(problem)
+
+    def unusable(self, problem: Problem) -> None:
+        """Count a row that was counted as read already and then turned out to be of no use."""
+        self.dropped[UNUSABLE] += 1
+        if len(self.errors) < MOST_SHOWN:
+            row_field = problem.field if isinstance(problem, RowProblem) else ""
+            shown = {"where": problem.where, "field": row_field, "what": problem.what, "fix": problem.fix}
+            self.errors.append(shown)
+
+    def finding(self, kind: str, where: str, row_field: str, what: str) -> None:
+        """Count something suspicious in a usable row."""
+        self.findings.setdefault(kind, Shown()).add(where, row_field, what)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The ledger as JSON; `length_tokens` holds quantiles over the usable rows."""
+        plain = ("rows_read", "rows_kept", "rows_bad", "rows_held_out", "rows_mixed")
+        more = ("truncated", "lost_end", "split", "last_turn_only", "sequences", "packed", "tokens", "trained_tokens")
+        return {
+            "name": self.name,
+            "path": self.path,
+            "format": self.format,
+            **{name: getattr(self, name) for name in plain},
+            "dropped": {reason: count for reason, count in self.dropped.items() if count},
+            "errors": self.errors,
+            "findings": {kind: {"rows": f.rows, "first": f.first} for kind, f in self.findings.items()},
+            **{name: getattr(self, name) for name in more},
+            "length_tokens": quantiles(self.lengths),
+        }
+
+    @classmethod
+    def from_base(cls, raw: Mapping[str, Any]) -> Ledger:
+        """The ledger of rows that were read earlier, from `to_dict`; lengths are not part of it."""
+        found = cls(raw["name"], raw["path"], raw["format"], rows_read=raw["rows_read"])
+        found.dropped.update(raw["dropped"])
+        found.errors = list(raw["errors"])
+        found.last_turn_only = raw["last_turn_only"]
+        found.findings = {kind: Shown(f["rows"], list(f["first"])) for kind, f in raw["findings"].items()}
+        return found
+
+
+def quantiles(lengths: Mapping[int, int]) -> dict[str, int]:
+    """Quantiles of lengths given as {length: rows}; {} for none. A quantile is a length that a row really has."""
+    reached, cumulative = 0, []
+    for length, count in sorted(lengths.items()):
+        reached += count
+        cumulative.append((reached, length))
+    return {
+        name: next(length for below, length in cumulative if below > share * (reached - 1))
+        for name, share in _QUANTILES.items()
+        if cumulative
+    }
+
+
+def together(ledgers: Iterable[Ledger], name: str) -> Ledger:
+    """The sum of several sets' ledgers."""
+    sets = list(ledgers)
+    total = Ledger(name, ", ".join(each.path for each in sets), ", ".join(dict.fromkeys(e.format for e in sets)))
+    for each in sets:
+        for counted in ("rows_read", "rows_kept", "rows_held_out", "rows_mixed", "truncated", "lost_end", "split"):
+            setattr(total, counted, getattr(total, counted) + getattr(each, counted))
+        for counted in ("last_turn_only", "sequences", "packed", "tokens", "trained_tokens"):
+            setattr(total, counted, getattr(total, counted) + getattr(each, counted))
+        total.dropped.update(each.dropped)
+        total.lengths.update(each.lengths)
+        total.errors += each.errors[: MOST_SHOWN - len(total.errors)]
+        for kind, shown in each.findings.items():
+            into = total.findings.setdefault(kind, Shown())
+            into.rows += shown.rows
+            into.first += shown.first[: MOST_SHOWN - len(into.first)]
+    return total
+
+
+def refuse_bad_rows(ledgers: Iterable[Ledger], max_bad_share: float) -> None:
+    """Stop where more rows are unusable than may be.
+
+    Raises:
+        DataError: the first unusable rows, each with its place, and how many there are.
+    """
+    sets = list(ledgers)
+    bad, read = sum(each.rows_bad for each in sets), sum(each.rows_read for each in sets)
+    if not bad or bad <= max_bad_share * read:
+        return
+    shown = [error for each in sets for error in each.errors][:MOST_SHOWN]
+    problems: list[Problem] = [RowProblem(e["where"], e["what"], e["fix"], field=e["field"]) for e in shown]
+    where = ", ".join(each.path for each in sets if each.rows_bad)
+    more = f", of which the first {len(shown)} are shown" if bad > len(shown) else ""
+    what = f"{bad} of {read} rows are unusable{more}; data.max_bad_share allows {max_bad_share:g}"
+    needed = -(-bad * 1000 // read) / 1000
+    problems.append(Problem(where, what, f"mend them, or leave them out with data.max_bad_share={needed:g}"))
+    raise DataError(*problems)

@@ -1,0 +1,110 @@
+"""How many rows each set gives to a mix, which ones, and in which order. Pure arithmetic; nothing here reads a row.
+
+What a set offers is its pool: all of its rows, or `rows` or `share_of_set` of them, drawn by seed, then `repeat`ed.
+Sets without `share_of_mix` give their whole pool. The others are cut down, never filled up, so that each makes up its
+share of the finished mix to within one row; a pool that is too small for its share is an error, not a quiet repeat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+
+from ftcli.errors import DataError, Problem
+
+_ROUNDING = 1e-9
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demand:
+    """What the configuration asks of one set. See SetSettings for the meaning of each number."""
+
+    name: str
+    share_of_set: float | None = None
+    rows: int | None = None
+    repeat: float = 1.0
+    share_of_mix: float | None = None
+
+    def pool(self, available: int) -> tuple[int, int]:
+        """How many different rows are taken of `available`, and how many that makes with repeats.
+
+        Raises:
+            DataError: more rows are asked for than there are.
+        """
+        taken = available
+        if self.rows is not None:
+            taken = self.rows
+        elif self.share_of_set is not None:
+            taken = round(available * self.share_of_set)
+        if taken > available:
+            what = f"asks for {taken} rows of {self.name}, which has {available} that can be used"
+            fix = (
+                f"ask for {available}, and repeat them with data.mix.{self.name}.repeat={taken / max(1, available):.3g}"
+            )
+            raise DataError(Problem(f"data.mix.{self.name}.rows", what, fix))
+        return taken, round(taken * self.repeat)
+
+
+def counts(demands: Sequence[Demand], available: Sequence[int]) -> list[int]:
+    """Rows that each set gives to the mix, repeats counted.
+
+    Args:
+        available: usable rows of each set.
+
+    Raises:
+        DataError: a set is too small for what is asked of it.
+    """
+    pools = [demand.pool(number)[1] for demand, number in zip(demands, available, strict=True)]
+    shares = [demand.share_of_mix for demand in demands]
+    asked = sum(share for share in shares if share is not None)
+    if all(share is not None for share in shares):
+        total = min(int(pool / share + _ROUNDING) for pool, share in zip(pools, shares, strict=True) if share)
+        return _largest_remainder([total * share for share in shares if share is not None], total)
+    fixed = sum(pool for pool, share in zip(pools, shares, strict=True) if share is None)
+    whole = fixed / (1 - asked)
+    total = round(whole)
+    wanted = [whole * share if share is not None else pool for pool, share in zip(pools, shares, strict=True)]
+    found = _largest_remainder(wanted, total)
+    for demand, need, pool in zip(demands, found, pools, strict=True):
+        if need > pool:
+            what = f"a share of {demand.share_of_mix:g} of the mix is {need} rows, and {demand.name} offers {pool}"
+            times = need / max(1, pool) * demand.repeat
+            fix = f"lower it, or repeat the set with data.mix.{demand.name}.repeat={times:.3g}"
+            raise DataError(Problem(f"data.mix.{demand.name}.share_of_mix", what, fix))
+    return found
+
+
+def _largest_remainder(wanted: Sequence[float], total: int) -> list[int]:
+    """Whole numbers next to `wanted` that add up to `total`; each is off by less than one."""
+    floors = [int(number + _ROUNDING) for number in wanted]
+    by_remainder = sorted(range(len(wanted)), key=lambda i: floors[i] - wanted[i])
+    for index in by_remainder[: total - sum(floors)]:
+        floors[index] += 1
+    return floors
+
+
+def chosen(demand: Demand, available: int, count: int, seed: int) -> list[int]:
+    """Which rows of a set make up its `count` rows of the mix, as row numbers in the set's order, repeats in place.
+
+    Drawn by the seed and the set's name, so that one more set in the mix changes nothing about this one.
+    """
+    random = Random(f"{seed} {demand.name}")
+    taken, with_repeats = demand.pool(available)
+    rows = sorted(random.sample(range(available), taken)) if taken < available else list(range(available))
+    whole, rest = divmod(with_repeats, taken) if taken else (0, 0)
+    pool = sorted([*rows * whole, *random.sample(rows, rest)])
+    return pool if count == len(pool) else sorted(random.sample(pool, count))
+
+
+def order(sizes: Sequence[int], how: str) -> list[int]:
+    """Which set each place of the mix is given to.
+
+    Args:
+        how: `interleave` spreads every set evenly, so that each beginning of the mix holds the shares of the whole to
+            within one row a set; `concatenate` puts one set behind the other.
+    """
+    if how == "concatenate":
+        return [index for index, size in enumerate(sizes) for _ in range(size)]
+    places = [((place + 0.5) / size, index) for index, size in enumerate(sizes) for place in range(size)]
+    return [index for _, index in sorted(places)]

@@ -1,0 +1,209 @@
+"""A set's rows, one after the other, as the method takes them; whatever is wrong with one is counted on the way.
+
+The only way rows are read, by `ftcli data check`, by a plan and by a run, so that all three say the same of them.
+"""
+
+from __future__ import annotations
+
+import marshal
+import re
+from array import array
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
+from itertools import chain
+from typing import Any, NamedTuple
+
+from ftcli.data import formats
+from ftcli.data.findings import findings
+from ftcli.data.ledger import DUPLICATE, Ledger
+from ftcli.data.locate import DataFile
+from ftcli.data.read import Row, read_rows
+from ftcli.errors import DataError, Problem, RowProblem
+from ftcli.methods.base import Method
+from ftcli.settings import SetSettings
+
+
+class Example(NamedTuple):
+    """One canonical row: its place (file:line), its kind and its columns (see data/formats.py).
+
+    `digest` and `asked` are equal for equal rows and equal prompts, `group` for equal values of `data.eval_group`;
+    `asked` and `group` are 0 where there is no such thing.
+    """
+
+    where: str
+    kind: str
+    value: dict[str, Any]
+    digest: int = 0
+    asked: int = 0
+    group: int = 0
+
+
+@dataclass
+class Scan:
+    """Iterates over the usable rows of a set, and tells the ledger of all others."""
+
+    files: Sequence[DataFile]
+    settings: SetSettings
+    method: Method
+    ledger: Ledger
+    group: str | None = None
+    """Column whose value `Example.group` stands for."""
+    max_rows: int | None = None
+    """Usable or not, no more rows are looked at."""
+    max_usable: int | None = None
+    on_error: Callable[[Problem], None] | None = None
+    _format: formats.Format | None = field(default=None, init=False)
+    _digests: array[int] = field(default_factory=lambda: array("Q"), init=False)
+    _lines: array[int] = field(default_factory=lambda: array("q"), init=False)
+    _starts: list[tuple[int, str]] = field(default_factory=list, init=False)
+    """Usable rows before each file, and its name: with the lines, eight bytes tell a row's place."""
+
+    def __iter__(self) -> Iterator[Example]:
+        """Reads as it is asked for rows.
+
+        Raises:
+            DataError: the rows are of no known format or of no kind that the method takes, a file cannot be read on,
+                or there is no row.
+            ConfigError: `settings.columns` or the group names a column that is not there.
+        """
+        faults: list[Problem] = []
+        looked, usable = 0, 0
+        for row in self._rows(faults):
+            for problem in faults:
+                self._refuse(problem)
+            looked += 1 + len(faults)
+            faults.clear()
+            if self.max_rows is not None and looked > self.max_rows:
+                break
+            example = self._example(row)
+            if example is not None:
+                usable += 1
+                yield example
+            if usable == self.max_usable or looked == self.max_rows:
+                break
+        else:
+            for problem in faults:
+                self._refuse(problem)
+        self._tell_duplicates()
+
+    def _rows(self, faults: list[Problem]) -> Iterable[Row]:
+        return chain.from_iterable(read_rows(file, faults.append) for file in self.files)
+
+    def _refuse(self, problem: Problem) -> None:
+        self.ledger.error(problem)
+        if self.on_error is not None:
+            self.on_error(problem)
+
+    def _example(self, row: Row) -> Example | None:
+        group = _number(row.value[self.group]) if self.group and self.group in row.value else 0
+        if self.group and self.group not in row.value:
+            what = f"has no column {self.group!r} to group by; its columns are {', '.join(row.value)}"
+            self._refuse(RowProblem(row.where, what, "name another column in data.eval_group", field=self.group))
+            return None
+        try:
+            if self.settings.columns:
+                row = formats.apply_mapping(row, self.settings.columns)
+            fmt = self._format or self._recognised(row)
+            kind, value = converted(fmt, row, self.method, self.settings.roles)
+        except DataError as error:
+            if self._format is None:  # nothing is known of the set yet: the first row decides what it is
+                raise
+            self._refuse(self._as_written(error.problems[0]))
+            return None
+        self.ledger.rows_read += 1
+        for found in findings(fmt, row.value, value):
+            self.ledger.finding(found.kind, row.where, self._field(found.field), found.what)
+        digest = _number(value)
+        if not self._starts or self._starts[-1][1] != row.file:
+            self._starts.append((len(self._digests), row.file))
+        self._digests.append(digest)
+        self._lines.append(row.line)
+        return Example(row.where, kind, value, digest, _asked(value), group)
+
+    def _field(self, field: str) -> str:
+        """A field under the name that it has in the file."""
+        name = re.match(r"[^.\[]*", field)[0]  # type: ignore[index]
+        return (self.settings.columns or {}).get(name, name) + field[len(name) :]
+
+    def _as_written(self, problem: Problem) -> Problem:
+        return replace(problem, field=self._field(problem.field)) if isinstance(problem, RowProblem) else problem
+
+    def _place(self, index: int) -> str:
+        file = self._starts[bisect_right(self._starts, index, key=lambda start: start[0]) - 1][1]
+        return f"{file}:{self._lines[index]}"
+
+    def _tell_duplicates(self) -> None:
+        for index, first in repeated(self._digests):
+            self.ledger.finding(DUPLICATE, self._place(index), "", f"is the same as {self._place(first)}")
+
+    def _recognised(self, row: Row) -> formats.Format:
+        fmt = formats.recognise(row.value) if self.settings.format == "auto" else formats.FORMATS[self.settings.format]
+        if fmt is None:
+            raise DataError(formats.columns_error(row.value, row.where))
+        problem = formats.kind_problem(fmt, row.value, row.where, self.method.kinds, self.method.name)
+        if problem is not None:
+            raise DataError(problem)
+        if self.settings.format != "auto" and (lacking := fmt.faults(row.value)):
+            what = f"the row is not of the format {fmt.name}: {'; '.join(lacking)}"
+            raise DataError(Problem(row.where, what, "name another data.format, or map the columns with data.columns"))
+        self._format, self.ledger.format = fmt, fmt.name
+        return fmt
+
+
+def converted(
+    fmt: formats.Format, row: Row, method: Method, roles: dict[str, str] | None
+) -> tuple[str, dict[str, Any]]:
+    """Kind and columns of a row as the method takes it.
+
+    Raises:
+        DataError: the row cannot be used.
+    """
+    value = formats.convert(fmt, row, wanted=method.kinds, roles=roles)
+    kind = formats.kind_after(fmt.kind, method.kinds)
+    assert kind is not None
+    if kind == "pair" and method.templates_pairs and isinstance(value["prompt"], str):
+        value = {**value, "prompt": [{"role": "user", "content": value["prompt"]}]}
+        value["completion"] = [{"role": "assistant", "content": value["completion"]}]
+    return kind, value
+
+
+def _number(value: Any) -> int:
+    """64 bits that are equal for equal plain values, in every process and on every machine; never 0."""
+    try:
+        plain = marshal.dumps(value, 2)  # version 2 writes values only, without references
+    except ValueError:  # a date or a decimal out of a parquet file
+        plain = repr(value).encode("utf-8", "surrogatepass")
+    return int.from_bytes(blake2b(plain, digest_size=8).digest(), "big") | 1
+
+
+def _asked(value: dict[str, Any]) -> int:
+    """What stands for a row's prompt; 0 for text, which has none."""
+    if "prompt" in value:
+        return _number(value["prompt"])
+    turns = value.get("messages")
+    return _number([turn for turn in turns if turn["role"] != "assistant"]) if turns else 0
+
+
+def repeated(digests: array[int]) -> list[tuple[int, int]]:
+    """Indices of rows that occurred before, each with the index of the first such row, in order."""
+    first: dict[int, int] = {}
+    return [(index, seen) for index, digest in enumerate(digests) if (seen := first.setdefault(digest, index)) != index]
+
+
+def first_rows(files: Sequence[DataFile], count: int) -> list[Row]:
+    """The first usable rows of a set's files, as they stand there.
+
+    Raises:
+        DataError: none can be read.
+    """
+    faults: list[Problem] = []
+    found: list[Row] = []
+    for row in chain.from_iterable(read_rows(file, faults.append) for file in files):
+        found.append(row)
+        if len(found) == count:
+            break
+    if not found:
+        raise DataError(*faults[:1])
+    return found

@@ -1,0 +1,60 @@
+"""Rows that are too long, made to fit: cut on one side or split, by pure functions of their tokens.
+
+A cut is counted wherever it happens, and so is an end token that is lost with it: a model that never sees its answers
+end does not learn to stop.
+"""
+
+from __future__ import annotations
+
+from ftcli.worker.tokens import IGNORED, Ids
+
+Columns = dict[str, Ids]
+
+
+def parts_of(row: Columns, limit: int, overflow: str, bos: int | None = None) -> list[Columns]:
+    """What a row of more than `limit` tokens becomes; nothing, where no trained token would be left.
+
+    Args:
+        row: `input_ids` and `labels`, or `prompt_ids`, `chosen_ids` and `rejected_ids`.
+        overflow: truncate_left, truncate_right or split.
+        bos: a token that stays first when the left is cut.
+    """
+    if "prompt_ids" in row:
+        parts = [_cut_pair(row, limit, overflow, bos)]
+        return [part for part in parts if part["chosen_ids"] and part["rejected_ids"]]
+    length = len(row["input_ids"])
+    if overflow == "split":
+        parts = [{name: ids[at : at + limit] for name, ids in row.items()} for at in range(0, length, limit)]
+    elif overflow == "truncate_right":
+        parts = [{name: ids[:limit] for name, ids in row.items()}]
+    else:
+        kept = 1 if bos is not None and row["input_ids"][0] == bos else 0
+        parts = [{name: ids[:kept] + ids[length - limit + kept :] for name, ids in row.items()}]
+    return [part for part in parts if trains(part)]
+
+
+def _cut_pair(row: Columns, limit: int, overflow: str, bos: int | None) -> Columns:
+    """Both answers keep one prompt. From the left only the prompt is cut: an answer without its beginning is none."""
+    prompt, chosen, rejected = row["prompt_ids"], row["chosen_ids"], row["rejected_ids"]
+    if overflow == "truncate_left":
+        room = limit - max(len(chosen), len(rejected))
+        if room <= 0:
+            return {"prompt_ids": [], "chosen_ids": [], "rejected_ids": []}
+        kept = 1 if bos is not None and prompt[:1] == [bos] and room > 1 else 0
+        return {**row, "prompt_ids": prompt[:kept] + prompt[max(0, len(prompt) - room) + kept :]}
+    room = max(0, limit - len(prompt))
+    return {**row, "chosen_ids": chosen[:room], "rejected_ids": rejected[:room]}
+
+
+def trains(part: Columns) -> bool:
+    """Whether any token of `input_ids` and `labels` is trained; the first has nothing to be predicted from."""
+    return any(label != IGNORED for label in part["labels"][1:])
+
+
+def loses_end(row: Columns, limit: int, overflow: str) -> bool:
+    """Whether cutting takes away the last trained token of a row, or of one of its answers."""
+    if overflow != "truncate_right":
+        return False
+    if "prompt_ids" in row:
+        return len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"])) > limit
+    return any(label != IGNORED for label in row["labels"][limit:])

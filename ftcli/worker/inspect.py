@@ -1,0 +1,134 @@
+"""`ftcli data check`, `prepare` and `preview` in a worker: a run's own tokens, without a model's weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+from ftcli import sources
+from ftcli.data.ledger import Ledger
+from ftcli.data.scan import Example, Scan
+from ftcli.errors import DataError
+from ftcli.methods import Method, get_method
+from ftcli.spec import RunSpec
+from ftcli.worker import store
+from ftcli.worker.arguments import load_class
+from ftcli.worker.dataset import Fitting, Prepared, fitting, prepare
+from ftcli.worker.load import make_encoder
+from ftcli.worker.model import as_granted, position_limit
+from ftcli.worker.tokens import IGNORED, Encoded, Encoder
+
+
+def inspect(request: dict[str, Any]) -> dict[str, Any]:
+    """What a run would make of its data, left in the store for it.
+
+    Args:
+        request: {"spec": a run spec as JSON text, "trust_remote_code": bool}.
+
+    Returns:
+        The run's ledger with "store", the folder that now holds the tokens.
+
+    Raises:
+        DataError: too many rows are unusable, or none is left.
+        ConfigError: the model has no tokenizer or configuration here.
+    """
+    spec, method, encoder, fit = _opened(request)
+    found: Prepared = prepare(spec.data, method, encoder, fit, seed=spec.seed)
+    return {**found.ledger(), "store": str(store.folder())}
+
+
+def preview(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Rows as the model sees them.
+
+    Args:
+        request: as for `inspect`, with "rows", how many, and "line", of the first row that is shown, or None.
+
+    Yields:
+        {"where", "kind", "sequences": [{"name", "tokens": [[text, trained, special], …]}], "tokens", "trained",
+        "max_length_tokens"}, or {"where", "error", "fix"} of a row that cannot be used; last {"template", "ledger"}.
+
+    Raises:
+        ConfigError: as `inspect`.
+    """
+    spec, method, encoder, fit = _opened(request)
+    row_set = sources.train_sets(spec.data, method)[0]
+    files = sources.located(row_set, row_set.key, fetch=True)
+    assert files is not None
+    ledger, bad = Ledger(row_set.name, row_set.settings.path), list[dict[str, Any]]()
+    scan = Scan(files, row_set.settings, method, ledger, on_error=lambda problem: bad.append(_refused(problem)))
+    first = request.get("line") or 0
+    wanted = (example for example in scan if int(example.where.rpartition(":")[2]) >= first)
+    for example in islice(wanted, request["rows"]):
+        yield from bad
+        bad.clear()
+        try:
+            [encoded] = encoder.encode([example])
+            yield _shown(encoder, example, encoded, fit)
+        except DataError as error:
+            yield _refused(error.problems[0])
+    yield from bad
+    findings = {kind: shown.first for kind, shown in ledger.findings.items()}
+    yield {"template": encoder.template(), "format": ledger.format, "findings": findings}
+
+
+def _opened(request: dict[str, Any]) -> tuple[RunSpec, Method, Encoder, Fitting]:
+    spec = RunSpec.from_json(request["spec"])
+    method = get_method(str(spec.method["name"]))
+    model = as_granted(spec.model, request)
+    asked = {**method.defaults, **spec.method}
+    strategy = asked.get("packing_strategy") or getattr(load_class(method.config), "packing_strategy", "")
+    config = _Packing(bool(asked.get("packing")), str(strategy))
+    return spec, method, make_encoder(model), fitting(spec.data, method, config, position_limit(model))
+
+
+class _Packing:
+    """The part of a trainer's config that rows depend on; the whole would start up accelerate."""
+
+    def __init__(self, packing: bool, packing_strategy: str) -> None:
+        self.packing, self.packing_strategy = packing, packing_strategy
+
+
+def _refused(problem: Any) -> dict[str, Any]:
+    return {"where": problem.where, "error": problem.what, "fix": problem.fix}
+
+
+def _shown(encoder: Encoder, example: Example, encoded: Encoded, fit: Fitting) -> dict[str, Any]:
+    columns, special = encoded.columns, frozenset(encoder.tokenizer.added_tokens_decoder)
+    if "input_ids" in columns:
+        trained = [label != IGNORED for label in columns["labels"]]
+        sequences = [("", columns["input_ids"], trained)]
+    else:
+        prompt = columns["prompt_ids"]
+        sequences = [
+            (side, prompt + columns[f"{side}_ids"], [False] * len(prompt) + [True] * len(columns[f"{side}_ids"]))
+            for side in ("chosen", "rejected")
+        ]
+    return {
+        "where": example.where,
+        "kind": example.kind,
+        "sequences": [
+            {"name": name, "tokens": pieces(encoder.tokenizer, ids, marks, special)} for name, ids, marks in sequences
+        ],
+        "tokens": max(len(ids) for _, ids, _ in sequences),
+        "trained": sum(sum(marks) for _, _, marks in sequences),
+        "max_length_tokens": fit.max_length_tokens,
+        "last_turn_only": encoded.last_turn_only,
+        "findings": [finding.what for finding in encoded.findings],
+    }
+
+
+def pieces(tokenizer: Any, ids: list[int], trained: list[bool], special: frozenset[int]) -> list[list[Any]]:
+    """Each token as [text, trained, special]; a character that several tokens share stands with the first."""
+    found: list[list[Any]] = []
+    start = 0
+    while start < len(ids):
+        end = start + 1
+        text = tokenizer.decode(ids[start:end], skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        while text.endswith("\ufffd") and end < len(ids) and end - start < 4:
+            end += 1
+            text = tokenizer.decode(ids[start:end], skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        found.append([text, trained[start], ids[start] in special])
+        found += [["", trained[at], False] for at in range(start + 1, end)]
+        start = end
+    return found
