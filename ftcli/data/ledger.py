@@ -72,6 +72,10 @@ class Ledger:
         """Unusable rows."""
         return self.dropped[UNUSABLE]
 
+    def begin_again(self) -> None:
+        """Forget everything that was counted."""
+        self.__dict__.update(Ledger(self.name, self.path).__dict__)
+
     def error(self, problem: Problem) -> None:
         """Count a row that cannot be used."""
         self.rows_read += 1

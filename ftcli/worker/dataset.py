@@ -13,22 +13,23 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from datasets import Dataset, disable_progress_bars
+from datasets import Dataset, IterableDataset, disable_progress_bars
 from datasets.table import concat_tables
 
 from ftcli import sources
 from ftcli.data import mix, parts
-from ftcli.data.ledger import OVERFLOW, OVERLONG, UNTRAINED, Ledger, quantiles, refuse_bad_rows, together
-from ftcli.data.lengths import auto_length
+from ftcli.data.ledger import OVERFLOW, OVERLONG, UNTRAINED, Ledger, refuse_bad_rows, together
 from ftcli.data.scan import Example
-from ftcli.errors import ConfigError, DataError, Problem, RowProblem
+from ftcli.errors import DataError, Problem, RowProblem
 from ftcli.methods.base import Method
 from ftcli.settings import DataSettings
 from ftcli.worker import store
 from ftcli.worker.cutting import loses_end, parts_of
+from ftcli.worker.fitting import Fitting
 from ftcli.worker.overlap import tell_duplicates_across, tell_leaks
-from ftcli.worker.packing import CUTS_ROWS, packed
+from ftcli.worker.packing import packed
 from ftcli.worker.prepare import TokenSet, counted, examples_of, token_set
+from ftcli.worker.stream import Stream
 from ftcli.worker.tokens import Encoded, Encoder
 
 disable_progress_bars()
@@ -42,46 +43,12 @@ _MOST_REFUSED = 20
 Array = np.ndarray[Any, Any]
 
 
-@dataclass(frozen=True)
-class Fitting:
-    """How rows are made to fit."""
-
-    max_length_tokens: int | None
-    """None works it out from the rows (`why` tells how)."""
-    overflow: str
-    position_limit: int | None = None
-    block: int | None = None
-    """Length of the blocks of a method that cuts text into blocks."""
-    packing: str | None = None
-    """TRL's packing strategy, or None where rows stay apart."""
-    why: str = "set"
-
-    def resolved(self, lengths: dict[int, int]) -> Fitting:
-        """With the length worked out from {length: rows}."""
-        if self.max_length_tokens is not None:
-            return self
-        length, why = auto_length(quantiles(lengths), self.position_limit, self.block)
-        return replace(self, max_length_tokens=length, why=why)
-
-    @property
-    def limit(self) -> int:
-        """The length once it is resolved."""
-        assert self.max_length_tokens is not None
-        return self.max_length_tokens
-
-    @property
-    def packs_whole(self) -> bool:
-        """Whether rows go to a packer that cuts them itself."""
-        return self.overflow == "split" and self.packing in CUTS_ROWS
-
-
 @dataclass
 class Prepared:
     """The data of a run as the trainer takes it."""
 
-    train: Dataset | None
+    train: Dataset | IterableDataset | None
     held_out: Dataset | None
-    train_ledger: Ledger | None
     held_out_ledger: Ledger | None
     fit: Fitting
     score_examples: list[Example]
@@ -89,6 +56,11 @@ class Prepared:
     set_ledgers: list[Ledger]
     template: dict[str, str] | None = None
     """How conversations were rendered and marked; None where there were none."""
+
+    @property
+    def train_ledger(self) -> Ledger | None:
+        """What became of the training rows; of those of a stream that were read so far."""
+        return together(self.set_ledgers, "train") if self.train is not None else None
 
     def ledger(self) -> dict[str, Any]:
         """What became of all rows, as JSON."""
@@ -99,17 +71,6 @@ class Prepared:
         length = {"value": self.fit.max_length_tokens, "why": self.fit.why}
         about = {"max_length_tokens": length, "overflow": self.fit.overflow, "template": self.template}
         return {"schema": SCHEMA, **sides, **about}
-
-
-def fitting(data: DataSettings, method: Method, config: Any, position_limit: int | None) -> Fitting:
-    """The length limit and overflow of a run, where the spec leaves them open."""
-    overflow = method.overflow if data.overflow == "auto" else data.overflow
-    if overflow == "split" and method.task == "preference":
-        what = f"{method.name} compares whole answers, which cannot be split"
-        raise ConfigError(Problem("data.overflow", what, "use drop, error, truncate_left or truncate_right"))
-    length = data.max_length_tokens if isinstance(data.max_length_tokens, int) else None
-    packing = config.packing_strategy if getattr(config, "packing", False) else None
-    return Fitting(length, overflow, position_limit, method.block_tokens, packing)
 
 
 def prepare(
@@ -130,6 +91,8 @@ def prepare(
     Raises:
         DataError: unusable rows, over-long ones where they are refused, or nothing left to train on.
     """
+    if data.streaming and training:
+        return _streamed(data, method, encoder, fit, seed, num_score_rows)
     shares = data.eval_path is None and data.eval_share > 0
     validation = None if shares else sources.eval_set(data, method)
     named = sources.train_sets(data, method) if training or shares or validation is None else ()
@@ -144,9 +107,7 @@ def prepare(
         each.ledger.rows_held_out = int(mask.sum())
     train = builder.train(sets, held_masks) if training else None
     tell_duplicates_across(sets)
-    ledgers = [each.ledger for each in sets]
-    train_ledger = together(ledgers, "train") if training else None
-    found = Prepared(train, None, train_ledger, None, fit, [], ledgers, encoder.template())
+    found = Prepared(train, None, None, fit, [], [each.ledger for each in sets], encoder.template())
     if held is not None:
         validated, masks = [held], [np.ones(len(held), bool)]
     elif shares:
@@ -157,6 +118,17 @@ def prepare(
     if training and found.held_out_ledger is not None:
         tell_leaks(found.held_out_ledger, validated, masks, sets, [~mask for mask in held_masks])
     return found
+
+
+def _streamed(
+    data: DataSettings, method: Method, encoder: Encoder, fit: Fitting, seed: int, num_score_rows: int
+) -> Prepared:
+    """Training rows as they are read, and the held-out rows of a file of their own as ever."""
+    stream = Stream(sources.train_sets(data, method), data, method, encoder, fit, seed)
+    if sources.eval_set(data, method) is None:
+        return Prepared(stream.dataset(), None, None, stream.fit, [], stream.ledgers, encoder.template())
+    held = prepare(data, method, encoder, stream.fit, seed=seed, num_score_rows=num_score_rows, training=False)
+    return replace(held, train=stream.dataset(), set_ledgers=stream.ledgers)
 
 
 def _only_held_out(tokens: TokenSet, mask: Array) -> TokenSet:

@@ -16,7 +16,8 @@ from ftcli.methods import Method, get_method
 from ftcli.settings import ModelSettings
 from ftcli.spec import RunSpec
 from ftcli.worker.arguments import training_config
-from ftcli.worker.dataset import Prepared, fitting, prepare
+from ftcli.worker.dataset import Prepared, prepare
+from ftcli.worker.fitting import fitting
 from ftcli.worker.load import Loaded, make_encoder, set_threads, validates
 from ftcli.worker.measure import measure
 from ftcli.worker.model import as_granted, load_model, position_limit

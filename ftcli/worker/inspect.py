@@ -14,7 +14,8 @@ from ftcli.methods import Method, get_method
 from ftcli.spec import RunSpec
 from ftcli.worker import store
 from ftcli.worker.arguments import load_class
-from ftcli.worker.dataset import Fitting, Prepared, fitting, prepare
+from ftcli.worker.dataset import Prepared, prepare
+from ftcli.worker.fitting import Fitting, fitting
 from ftcli.worker.load import make_encoder
 from ftcli.worker.model import as_granted, position_limit
 from ftcli.worker.tokens import IGNORED, Encoded, Encoder

@@ -15,7 +15,8 @@ from ftcli.methods import Method, get_method
 from ftcli.settings import ModelSettings
 from ftcli.spec import RunSpec
 from ftcli.worker.arguments import check_world, peft_config, training_config
-from ftcli.worker.dataset import Prepared, fitting, prepare
+from ftcli.worker.dataset import Prepared, prepare
+from ftcli.worker.fitting import fitting
 from ftcli.worker.model import check_vocabulary, load_model, load_tokenizer, position_limit, stop_ids
 from ftcli.worker.tokens import Encoder
 from ftcli.worker.trainer import needs_reference

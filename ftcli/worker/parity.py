@@ -20,7 +20,8 @@ from bisect import bisect_left
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple
+from os.path import commonprefix
+from typing import Any, NamedTuple, NoReturn
 
 from jinja2 import TemplateError
 from tokenizers import Encoding
@@ -38,18 +39,24 @@ Span = tuple[int, int]
 OWN, VARIANT, PROMPTS = "the tokenizer's own marks", "marks of TRL's training version", "the serving prompts"
 """By what the assistant's turns are told from the rest."""
 _SHOWN_TOKENS = 6
+_KEPT_CHARACTERS = 64
+"""Prompts end in the same few tokens, whose ids are kept; a longer end is a row's own text, and none of another's."""
 _CHANGE = "change its turns, or remove the row"
+_SPACE = "remove white space at the answer's beginning, or leave the row out with data.max_bad_share"
+_OPENING = "begin the answer as the template opens it (with reasoning, say), or leave the row out with data.max_bad_share"
+_WORD = re.compile(r"\w+")
 
 
 class Answer(NamedTuple):
-    """One assistant turn in a rendered conversation: characters [start, end), without what the marks leave out."""
+    """One assistant turn in a rendered conversation: characters [start, end)."""
 
     turn: int
     start: int
     end: int
     ended: bool
-    """Whether it closes with an end token."""
-    marks: tuple[Span, ...]
+    """Whether it closes with an end token that is trained."""
+    trained: tuple[Span, ...]
+    """The characters of it that are trained: all, or those that the template marks."""
 
 
 @dataclass(frozen=True)
@@ -66,17 +73,21 @@ class Serving:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, stop_ids: Collection[int]) -> None:
         self.tokenizer = tokenizer
-        self.template = _template_of(tokenizer)
+        self.template, self._tool_template = _templates_of(tokenizer)
         self.marks, self._marking = _marking_template(tokenizer, self.template)
         self._special = dict(tokenizer.special_tokens_map)
         added = tokenizer.added_tokens_decoder
         self._added_ids = frozenset(added)
-        self._stops = [tokenizer.convert_ids_to_tokens(i) for i in sorted(stop_ids)]
-        names = sorted((token.content for token in added.values() if token.special), key=len, reverse=True)
+        # A generation config may name ids that are ordinary text, or that the tokenizer lacks: neither ends an answer.
+        self._stops = [added[i].content for i in sorted(stop_ids) if i in added]
+        special = {token.content for token in added.values() if token.special} | set(self._stops)
+        names = sorted(special - {""}, key=len, reverse=True)
         self._specials = re.compile("|".join(map(re.escape, names)) or "(?!)")
         self._initials = frozenset(name[0] for name in names)
         self._backend = tokenizer.backend_tokenizer
-        self._section_ids = lru_cache(4096)(self._ids_of)
+        self._backend.no_truncation()
+        self._backend.no_padding()
+        self._kept_ids = lru_cache(4096)(self._ids_of)
 
     # --- text --------------------------------------------------------------------------------------------------------
 
@@ -98,17 +109,11 @@ class Serving:
             DataError: the template refuses it, or not even its last turn is trained as it is served.
         """
         text, marks = self._whole(example, turns, tools, marked)
-        answers, rewritten = [], False
-        for index in asked:
-            found = self._answer(example, turns, index, tools, text, marks)
-            if found is None:
-                rewritten = True
-            else:
-                answers.append(found)
-        if rewritten:
-            answers = [answer for answer in answers if answer.turn == asked[-1]]
-            if not answers:
-                self._refuse_prompt(example, turns, asked[-1], tools, text)
+        found = [self._answer(example, turns, index, tools, text, marks) for index in asked]
+        rewritten = None in found
+        if rewritten and found[-1] is None:
+            self._refuse_turn(example, turns, asked[-1], tools, text)
+        answers = [answer for answer in (found[-1:] if rewritten else found) if answer is not None]
         return Rendered(text, answers, rewritten)
 
     def render_answer(self, example: Example, turns: Turns, start: int, tools: Any) -> Rendered:
@@ -117,22 +122,33 @@ class Serving:
         Raises:
             DataError: as `render`.
         """
-        text, _ = self._whole(example, turns, tools, False)
+        text = self._text(example, turns, tools, opened=False)
         prompt = self._text(example, turns[:start], tools, opened=True)
         if not text.startswith(prompt):
-            self._refuse_prompt(example, turns, start, tools, text)
-        length, ended = self._length(text[len(prompt) :], turns[-1])
-        return Rendered(text, [Answer(start, len(prompt), len(prompt) + length, ended, ())])
+            self._refuse_turn(example, turns, start, tools, text)
+        last = len(prompt)
+        if len(turns) > start + 1:  # earlier turns of the answer may say the same, and have end tokens of their own
+            last = max(last, len(commonprefix([text, self._text(example, turns[:-1], tools, opened=True)])))
+        length, ended = self._length(example, text[last:], turns[-1])
+        span = (len(prompt), last + length)
+        if span[0] == span[1]:
+            what = "the model's chat template writes nothing for the answer"
+            raise DataError(RowProblem(example.where, what, _CHANGE))
+        return Rendered(text, [Answer(start, *span, ended, (span,))])
 
     def _whole(self, example: Example, turns: Turns, tools: Any, marked: bool) -> tuple[str, list[Span] | None]:
         """The conversation as text, and the spans that the marks allow (None: all)."""
-        if not marked or self.marks == PROMPTS:
-            return self._text(example, turns, tools, opened=False), None
-        if self.marks == OWN:
-            return self._rendered(example, turns, tools, self.template, opened=False, marks=True)
+        own, marks, marking = self.template, self.marks, self._marking
+        if tools and self._tool_template != own:
+            own = marking = self._tool_template
+            marks = OWN if has_generation_markers(own) else PROMPTS
+        if marked and marks == OWN:
+            return self._rendered(example, turns, tools, own, opened=False, marks=True)
         text = self._text(example, turns, tools, opened=False)
-        theirs, marks = self._rendered(example, turns, tools, self._marking, opened=False, marks=True)
-        return text, marks if theirs == text else None
+        if not marked or marks == PROMPTS:
+            return text, None
+        theirs, spans = self._rendered(example, turns, tools, marking, opened=False, marks=True)
+        return text, spans if theirs == text else None
 
     def _answer(
         self, example: Example, turns: Turns, index: int, tools: Any, text: str, marks: list[Span] | None
@@ -146,20 +162,28 @@ class Serving:
         if not served.startswith(prompt):
             return None
         start = len(prompt)
-        length, ended = self._length(served[start:], turns[index])
-        if not last and not text.startswith(served[start : start + length], start):
+        length, ended = self._length(example, served[start:], turns[index])
+        end = start + length
+        if not last and not text.startswith(served[start:end], start):
             return None
         if marks is None:
-            return Answer(index, start, start + length, ended, ((start, start + length),))
-        end = start + length
+            return Answer(index, start, end, ended, ((start, end),))
         allowed = tuple((max(start, a), min(end, b)) for a, b in marks if a < end and start < b)
         return Answer(index, start, end, ended and bool(allowed) and allowed[-1][1] == end, allowed)
 
-    def _length(self, answer: str, turn: dict[str, Any]) -> tuple[int, bool]:
-        """Characters of an answer up to its end token, and whether it has one: the first behind what the turn says."""
+    def _length(self, example: Example, answer: str, turn: dict[str, Any]) -> tuple[int, bool]:
+        """Characters of an answer up to its end token, and whether it has one: the first behind what the turn says.
+
+        Raises:
+            DataError: the template leaves out what the turn says.
+        """
         said = (turn.get("content") or "").strip()
         at = answer.find(said)
         behind = at + len(said) if at >= 0 else 0
+        # Templates strip reasoning and white space, and some write a call alone, but the last word is in all others.
+        if at < 0 and not turn.get("tool_calls") and (words := _WORD.findall(said)) and words[-1] not in answer:
+            what = f"the model's chat template leaves out what the assistant says: {words[-1]!r} is not in {answer!r}"
+            raise DataError(RowProblem(example.where, what, "use a model whose template takes text, or remove the row"))
         ends = [place + len(stop) for stop in self._stops if (place := answer.find(stop, behind)) >= 0]
         if ends:
             return min(ends), True
@@ -167,7 +191,8 @@ class Serving:
         return (special[-1], True) if special else (len(answer), False)
 
     def _text(self, example: Example, turns: Turns, tools: Any, *, opened: bool) -> str:
-        return self._rendered(example, turns, tools, self.template, opened=opened, marks=False)[0]
+        template = self._tool_template if tools else self.template
+        return self._rendered(example, turns, tools, template, opened=opened, marks=False)[0]
 
     def _rendered(
         self, example: Example, turns: Turns, tools: Any, template: str, *, opened: bool, marks: bool
@@ -189,49 +214,49 @@ class Serving:
     # --- tokens ------------------------------------------------------------------------------------------------------
 
     def token_spans(self, example: Example, text: str, encoding: Encoding, answer: Answer) -> list[Span]:
-        """The tokens [start, end) of an answer, those outside the marks left out.
+        """The tokens [start, end) of an answer that are trained.
 
         Raises:
             DataError: the tokens before the answer are not those that serving gives.
         """
         if answer.start == answer.end:
             return []
-        first = self._token_at(encoding, answer.start)
-        ids, offsets = encoding.ids, encoding.offsets
-        section = first - 1
-        while section >= 0 and ids[section] not in self._added_ids:
-            section -= 1
-        # An added token parts what stands before it from what stands behind: the rest of the prompt is the same.
-        begin = offsets[section][0] if section >= 0 else 0
-        served = self._section_ids(text[begin : answer.start])
-        trained = ids[max(section, 0) : first]
-        if offsets[first][0] != answer.start or served != trained:
-            self._refuse_tokens(example, served, ids[max(section, 0) : first + 2])
-        spans = answer.marks or ((answer.start, answer.end),)
+        first = self._first_token(example, text, encoding, answer.start)
         return [
-            (self._token_at(encoding, start), self._last_token_at(encoding, end - 1) + 1)
-            for start, end in spans
+            (first if start == answer.start else self._token_at(encoding, start), self._tokens_until(encoding, end))
+            for start, end in answer.trained
             if start < end
         ]
 
-    @staticmethod
-    def _token_at(encoding: Encoding, character: int) -> int:
-        """The first token that holds a character, or the next where a normaliser has left it out."""
-        found = encoding.char_to_token(character)
-        if found is None:
-            found = bisect_left(encoding.offsets, (character, character))
-        while found > 0 and encoding.offsets[found - 1] == encoding.offsets[found]:
-            found -= 1  # a character of several tokens
-        return int(found)
+    def _first_token(self, example: Example, text: str, encoding: Encoding, start: int) -> int:
+        """How many tokens the prompt has, the text's first `start` characters, as it is served."""
+        ids = encoding.ids
+        section = min(self._token_at(encoding, start), len(ids) - 1)
+        while section >= 0 and (ids[section] not in self._added_ids or encoding.token_to_chars(section)[0] >= start):
+            section -= 1
+        # An added token parts what stands before it from what stands behind: the rest of the prompt is the same.
+        begin = encoding.token_to_chars(section)[0] if section >= 0 else 0
+        section = max(section, 0)
+        rest = text[begin:start]
+        served = self._kept_ids(rest) if len(rest) <= _KEPT_CHARACTERS else self._ids_of(rest)
+        first = section + len(served)
+        if ids[section:first] != served:
+            self._refuse_tokens(example, served, ids[section : first + 2], _SPACE)
+        return first
 
     @staticmethod
-    def _last_token_at(encoding: Encoding, character: int) -> int:
-        """The last token that holds a character."""
+    def _token_at(encoding: Encoding, character: int) -> int:
+        """The first token that holds a character, or the next where a normaliser or a trimming has left it out."""
         found = encoding.char_to_token(character)
+        return bisect_left(encoding.offsets, (character, 0)) if found is None else int(found)
+
+    @staticmethod
+    def _tokens_until(encoding: Encoding, character: int) -> int:
+        """How many tokens begin before a character: one that is of several tokens counts with all of them."""
+        found, count = encoding.char_to_token(character - 1), len(encoding)
         if found is None:
-            found = bisect_left(encoding.offsets, (character, character)) - 1
-        offsets = encoding.offsets
-        while found + 1 < len(offsets) and offsets[found + 1] == offsets[found]:
+            return bisect_left(encoding.offsets, (character, 0))
+        while found < count and encoding.token_to_chars(found)[0] < character:
             found += 1
         return int(found)
 
@@ -251,33 +276,40 @@ class Serving:
 
     # --- refusals ----------------------------------------------------------------------------------------------------
 
-    def _refuse_prompt(self, example: Example, turns: Turns, index: int, tools: Any, text: str) -> None:
-        prompt = self._text(example, turns[:index], tools, opened=True)
-        self._refuse_tokens(example, self._ids_of(prompt), self._ids_of(text))
+    def _refuse_turn(self, example: Example, turns: Turns, index: int, tools: Any, text: str) -> NoReturn:
+        """A turn that the whole conversation shows differently: its prompt, or else what serving goes on with."""
+        served = self._text(example, turns[:index], tools, opened=True)
+        if text.startswith(served):
+            served = self._text(example, turns[: index + 1], tools, opened=False)
+            fix = "train the conversation's last turn, or leave the row out with data.max_bad_share"
+            self._refuse_tokens(example, self._ids_of(served), self._ids_of(text), fix)
+        self._refuse_tokens(example, self._ids_of(served), self._ids_of(text), _OPENING)
 
-    def _refuse_tokens(self, example: Example, served: list[int], trained: list[int]) -> None:
+    def _refuse_tokens(self, example: Example, served: list[int], trained: list[int], fix: str) -> NoReturn:
         at = next(
             (i for i, (a, b) in enumerate(zip(served, trained, strict=False)) if a != b), min(len(served), len(trained))
         )
         shown = slice(max(0, at - 2), at + _SHOWN_TOKENS)
         what = (
-            f"is not trained as it will be served: the prompt ends in {self._words(served[shown])}, "
-            f"in training {self._words(trained[shown])}"
+            f"is not trained as it will be served: serving reads {self._words(served[shown])}, "
+            f"training {self._words(trained[shown])}"
         )
-        fix = "remove white space at the answer's beginning, or leave the row out with data.max_bad_share"
         raise DataError(RowProblem(example.where, what, fix))
 
     def _words(self, ids: list[int]) -> str:
         return " ".join(repr(self.tokenizer.decode([i])) for i in ids) or "nothing"
 
 
-def _template_of(tokenizer: PreTrainedTokenizerBase) -> str:
+def _templates_of(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
+    """The chat template of conversations, and of those with tools, as transformers picks them."""
     template = tokenizer.chat_template
-    if template is None:
+    named = template if isinstance(template, dict) else {"default": template}
+    plain = named.get("default")
+    if plain is None:
         what = "the data are conversations, and the model's tokenizer has no chat template"
         fix = "use the instruct version of the model, or data of kind text or pair as text"
         raise ConfigError(Problem("model.name_or_path", what, fix))
-    return str(template["default"] if isinstance(template, dict) else template)
+    return str(plain), str(named.get("tool_use", plain))
 
 
 def _marking_template(tokenizer: PreTrainedTokenizerBase, own: str) -> tuple[str, str]:

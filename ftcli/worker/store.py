@@ -35,7 +35,7 @@ from ftcli.errors import ConfigError, Problem
 
 _ROWS, _INDEX, _META = "rows.arrow", "index.arrow", "meta.json"
 _LIBRARIES = ("transformers", "tokenizers", "jinja2", "trl", "pyarrow")
-_CODE = ("data", "worker/tokens.py", "worker/parity.py", "worker/prepare.py", "worker/store.py", "worker/packing.py")
+_CODE = ("data", "worker")
 _POLL_SECONDS = 0.1
 
 
@@ -90,8 +90,7 @@ def key_of(parts: Any, files: Sequence[DataFile] = ()) -> str:
 def _code_digest() -> str:
     root, digest = Path(ftcli.__file__).parent, hashlib.sha256()
     for name in _CODE:
-        path = root / name
-        for source in sorted(path.glob("*.py")) if path.is_dir() else [path]:
+        for source in sorted((root / name).glob("*.py")):
             digest.update(source.read_bytes())
     return digest.hexdigest()
 

@@ -48,7 +48,11 @@ def train(run_dir: Path, resume: Path | None = None) -> dict[str, Any]:
         before = before_training(run, trainer, resumed=resume is not None)
         if spec.launch.num_processes == 1:
             stop.check(run_dir)
-        outcome = _fit(run, trainer, stop, resume)
+        try:
+            outcome = _fit(run, trainer, stop, resume)
+        finally:
+            if run.is_first and run.spec.data.streaming:
+                rundir.write_json(run_dir / rundir.LEDGER, run.data.ledger())
         after = after_training(run, trainer)
         # Training switches the cache off; a model that was saved so would answer many times slower elsewhere.
         run.model.config.use_cache = found_with_cache

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-from datasets import Dataset
+from datasets import Dataset, IterableDataset
 from transformers import PreTrainedModel, TrainerCallback
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
@@ -23,7 +23,7 @@ def trainer_class(path: str) -> type[Any]:
     class Prepared(declared):  # type: ignore[misc, valid-type]
         """Takes rows that are tokens already, whatever the method calls them."""
 
-        def _prepare_dataset(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:
+        def _prepare_dataset(self, dataset: Dataset | IterableDataset, *args: Any, **kwargs: Any) -> Any:
             return dataset
 
         def create_model_card(self, *args: Any, **kwargs: Any) -> None:
@@ -39,7 +39,7 @@ def make_trainer(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     *,
-    train: Dataset,
+    train: Dataset | IterableDataset,
     held_out: Dataset | None,
     reference: PreTrainedModel | None = None,
     peft: Any = None,

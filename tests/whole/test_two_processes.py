@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ftcli import rundir
+from ftcli import rundir, tiny
 from tests.whole.conftest import Train
 
 COMMON = (
@@ -22,10 +22,19 @@ def losses(run: Path) -> list[float]:
     return [line["loss"] for line in lines if "loss" in line]
 
 
-def test_two_processes_give_the_loss_curve_of_one(tmp_path, ftcli_run: Train):
-    ftcli_run("train", *COMMON, "train.per_device_train_batch_size=8", "run.dir=one", cwd=tmp_path)
+MIXED = ("data.mix.sums.share_of_mix=0.5", "data.mix.words.share_of_mix=0.5", "data.streaming=true")
+
+
+@pytest.mark.parametrize("source", ["file", "stream"])
+def test_two_processes_give_the_loss_curve_of_one(source, tmp_path, ftcli_run: Train):
+    rows = tiny.set_path("sft", "train").read_text(encoding="utf-8").splitlines(keepends=True)
+    for name, some in (("sums", rows[:100]), ("words", rows[100:200])):
+        (tmp_path / f"{name}.jsonl").write_text("".join(some), encoding="utf-8")
+    data = [f"data.mix.{name}.path={name}.jsonl" for name in ("sums", "words")] if source == "stream" else []
+    common = (*COMMON, *data, *(MIXED if source == "stream" else ()))
+    ftcli_run("train", *common, "train.per_device_train_batch_size=8", "run.dir=one", cwd=tmp_path)
     several = ("hardware=cpu", "hardware.num_processes=2", "train.per_device_train_batch_size=4")
-    ftcli_run("train", *COMMON, *several, "run.dir=two", cwd=tmp_path)
+    ftcli_run("train", *common, *several, "run.dir=two", cwd=tmp_path)
     one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
     assert len(one) == len(two) == 6
     assert two == pytest.approx(one, abs=1e-5)

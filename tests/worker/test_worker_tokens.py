@@ -15,7 +15,8 @@ from trl.trainer.sft_trainer import SFTTrainer
 from ftcli.errors import ConfigError, DataError
 from ftcli.methods import get_method
 from ftcli.settings import DataSettings
-from ftcli.worker.dataset import Fitting, prepare
+from ftcli.worker.dataset import prepare
+from ftcli.worker.fitting import Fitting
 from ftcli.worker.model import load_model
 from ftcli.worker.tokens import IGNORED, Encoder
 

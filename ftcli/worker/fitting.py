@@ -1,0 +1,57 @@
+"""How long a row may be in a run, and what becomes of those that are longer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ftcli.data.ledger import quantiles
+from ftcli.data.lengths import auto_length
+from ftcli.errors import ConfigError, Problem
+from ftcli.methods.base import Method
+from ftcli.settings import DataSettings
+from ftcli.worker.packing import CUTS_ROWS
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """How rows are made to fit."""
+
+    max_length_tokens: int | None
+    """None works it out from the rows (`why` tells how)."""
+    overflow: str
+    position_limit: int | None = None
+    block: int | None = None
+    """Length of the blocks of a method that cuts text into blocks."""
+    packing: str | None = None
+    """TRL's packing strategy, or None where rows stay apart."""
+    why: str = "set"
+
+    def resolved(self, lengths: dict[int, int]) -> Fitting:
+        """With the length worked out from {length: rows}."""
+        if self.max_length_tokens is not None:
+            return self
+        length, why = auto_length(quantiles(lengths), self.position_limit, self.block)
+        return replace(self, max_length_tokens=length, why=why)
+
+    @property
+    def limit(self) -> int:
+        """The length once it is resolved."""
+        assert self.max_length_tokens is not None
+        return self.max_length_tokens
+
+    @property
+    def packs_whole(self) -> bool:
+        """Whether rows go to a packer that cuts them itself."""
+        return self.overflow == "split" and self.packing in CUTS_ROWS
+
+
+def fitting(data: DataSettings, method: Method, config: Any, position_limit: int | None) -> Fitting:
+    """The length limit and overflow of a run, where the spec leaves them open."""
+    overflow = method.overflow if data.overflow == "auto" else data.overflow
+    if overflow == "split" and method.task == "preference":
+        what = f"{method.name} compares whole answers, which cannot be split"
+        raise ConfigError(Problem("data.overflow", what, "use drop, error, truncate_left or truncate_right"))
+    length = data.max_length_tokens if isinstance(data.max_length_tokens, int) else None
+    packing = config.packing_strategy if getattr(config, "packing", False) else None
+    return Fitting(length, overflow, position_limit, method.block_tokens, packing)
