@@ -127,6 +127,10 @@ def derive_train(
             if strategy == "steps":
                 result["eval_steps"] = notes.add("train.eval_steps", result.get("save_steps"), "train.save_steps")
         result["eval_strategy"] = notes.add("train.eval_strategy", strategy, why)
+    ordered = data.mix is not None and data.mix_order == "concatenate" and not data.streaming
+    if ordered and result.get("train_sampling_strategy") is None:
+        why = "data.mix_order=concatenate keeps one set behind the other"
+        result["train_sampling_strategy"] = notes.add("train.train_sampling_strategy", "sequential", why)
     if result.get("bf16") is None:
         value = has_bfloat16(launch) and not result.get("fp16")
         why = (

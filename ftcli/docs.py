@@ -16,7 +16,9 @@ from ftcli import assets, rules, schema
 from ftcli.cli import COMMANDS
 from ftcli.cli.arguments import GRANTS
 from ftcli.cli.say import count
+from ftcli.data.findings import KINDS
 from ftcli.data.formats import FORMATS
+from ftcli.data.ledger import KINDS as TOKEN_KINDS
 from ftcli.derive import model_shape
 from ftcli.errors import EXIT_BUG, EXIT_CONFIG, EXIT_DONE, ConfigError, Problem
 from ftcli.fieldcheck import method_fields
@@ -180,6 +182,18 @@ def formats() -> str:
     return table(("Format", "Kind", "Row"), rows)
 
 
+def sets() -> str:
+    """The settings of one set of a mix."""
+    fields = schema.fields_of("ftcli.settings:SetSettings").values()
+    rows = [(f"`data.mix.NAME.{f.name}`", f"`{f.type_text}`", f"`{f.default}`", f.help) for f in fields]
+    return table(("Setting", "Type", "Default", "Meaning"), rows)
+
+
+def all_findings() -> str:
+    """Every kind of finding with what it means."""
+    return table(("Finding", "Means"), [(f"`{kind}`", text) for kind, text in {**KINDS, **TOKEN_KINDS}.items()])
+
+
 def commands() -> str:
     """Every command in one line."""
     return table(("Command", "What it does"), [(f"`ftcli {name}`", line) for name, (_, line) in COMMANDS.items()])
@@ -200,6 +214,8 @@ REGIONS: dict[str, Callable[[], str]] = {
     "models": models,
     "recipes": recipes,
     "formats": formats,
+    "sets": sets,
+    "findings": all_findings,
     "commands": commands,
     "changeable": changeable,
 }

@@ -25,7 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "eval": ("evaluate", "held-out loss and score of a run, before and after training"),
     "chat": ("chat", "talk to a run or a model; --base shows before and after side by side"),
     "generate": ("generate", "answers of a run or a model to prompts from arguments, a file or stdin"),
-    "data": ("data", "what a data file holds: format, rows, tokens, faults"),
+    "data": ("data", "check, preview or prepare the rows of a run: faults, findings, tokens"),
     "recipe": ("recipe", "list and print the shipped recipes"),
     "report": ("report", "what a run did: loss, score, tokens, time"),
     "completion": ("completion", "print the completion script for bash, zsh or fish"),

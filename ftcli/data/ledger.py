@@ -16,8 +16,15 @@ from ftcli.errors import DataError, Problem, RowProblem
 MOST_SHOWN = 20
 """Of each kind of fault all are counted and so many are shown."""
 UNUSABLE, OVERLONG, UNTRAINED = "unusable", "longer than data.max_length_tokens", "no token to train"
-OVERFLOW, DUPLICATE, LEAK = "overflow", "duplicate", "leak"
-"""Findings about lengths and about rows that occur elsewhere; those about one row's text are in findings.py."""
+OVERFLOW, DUPLICATE, LEAK, BOUNDARY, SPECIAL = "overflow", "duplicate", "leak", "boundary", "special token"
+KINDS: Mapping[str, str] = {
+    OVERFLOW: "the row is longer than data.max_length_tokens",
+    DUPLICATE: "the same row stands in the data before, in this set or another one of the mix",
+    LEAK: "a held-out row, or its prompt, is trained on as well",
+    BOUNDARY: "the last token of a text prompt grows into the answer, so the answer starts a token earlier",
+    SPECIAL: "a turn holds text that the tokenizer reads as a special token",
+}
+"""Findings about tokens and about rows that occur elsewhere; those about one row's text are in findings.py."""
 _QUANTILES = {"min": 0.0, "p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
 
 

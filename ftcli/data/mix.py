@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from random import Random
 
 from ftcli.errors import DataError, Problem
@@ -59,8 +60,9 @@ def counts(demands: Sequence[Demand], available: Sequence[int]) -> list[int]:
     shares = [demand.share_of_mix for demand in demands]
     asked = sum(share for share in shares if share is not None)
     if all(share is not None for share in shares):
-        total = min(int(pool / share + _ROUNDING) for pool, share in zip(pools, shares, strict=True) if share)
-        return _largest_remainder([total * share for share in shares if share is not None], total)
+        exact = [share / asked for share in shares if share is not None]  # they add up to 1 but for rounding
+        total = min(int(pool / share + _ROUNDING) for pool, share in zip(pools, exact, strict=True))
+        return _largest_remainder([total * share for share in exact], total)
     fixed = sum(pool for pool, share in zip(pools, shares, strict=True) if share is None)
     whole = fixed / (1 - asked)
     total = round(whole)
@@ -106,5 +108,20 @@ def order(sizes: Sequence[int], how: str) -> list[int]:
     """
     if how == "concatenate":
         return [index for index, size in enumerate(sizes) for _ in range(size)]
-    places = [((place + 0.5) / size, index) for index, size in enumerate(sizes) for place in range(size)]
-    return [index for _, index in sorted(places)]
+    # Row j of a set may come once its share of the places so far exceeds j, and must before that share exceeds j + 1.
+    # To give each place to the most urgent row that may come meets every such term (pfair scheduling, Baruah et al.
+    # 1996, on one machine).
+    total, found = sum(sizes), list[int]()
+    opens = [(0, index) for index, size in enumerate(sizes) if size]
+    due: list[tuple[int, int]] = []
+    given = [0] * len(sizes)
+    for place in range(total):
+        while opens and opens[0][0] <= place:
+            index = heappop(opens)[1]
+            heappush(due, (-(-(given[index] + 1) * total // sizes[index]), index))
+        index = heappop(due)[1]
+        given[index] += 1
+        if given[index] < sizes[index]:
+            heappush(opens, (given[index] * total // sizes[index], index))
+        found.append(index)
+    return found

@@ -11,7 +11,7 @@ def held_out(groups: Sequence[int], share: float, seed: int) -> list[bool]:
 
     Args:
         groups: a number for each row; rows of equal number stay together. 0 is a group of its own for each row.
-        share: of the rows. With groups the nearest that whole groups come to from below, or the smallest group drawn.
+        share: of the rows. With groups as near as drawn groups come to it from below, or else the smallest group.
     """
     num_rows = len(groups)
     count = min(max(1, round(share * num_rows)), num_rows - 1)
@@ -30,7 +30,8 @@ def held_out(groups: Sequence[int], share: float, seed: int) -> list[bool]:
     Random(seed).shuffle(names)
     taken, size = set[int](), 0
     for name in names:
-        if len(taken) < len(names) - 1 and (size + members[name] <= count or not taken):
+        if len(taken) < len(names) - 1 and size + members[name] <= count:
             taken.add(name)
             size += members[name]
+    taken = taken or {min(names, key=members.__getitem__)}
     return [(group or -1 - index) in taken for index, group in enumerate(groups)]

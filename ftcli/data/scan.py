@@ -10,7 +10,7 @@ import re
 from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import chain
 from typing import Any, NamedTuple
@@ -40,6 +40,10 @@ class Example(NamedTuple):
     group: int = 0
 
 
+class _Enough(Exception):
+    """As many rows were looked at as were asked for, the last of them one that cannot be read."""
+
+
 @dataclass
 class Scan:
     """Iterates over the usable rows of a set, and tells the ledger of all others."""
@@ -54,6 +58,7 @@ class Scan:
     """Usable or not, no more rows are looked at."""
     max_usable: int | None = None
     on_error: Callable[[Problem], None] | None = None
+    _looked: int = field(default=0, init=False)
     _format: formats.Format | None = field(default=None, init=False)
     _digests: array[int] = field(default_factory=lambda: array("Q"), init=False)
     _lines: array[int] = field(default_factory=lambda: array("q"), init=False)
@@ -68,28 +73,26 @@ class Scan:
                 or there is no row.
             ConfigError: `settings.columns` or the group names a column that is not there.
         """
-        faults: list[Problem] = []
-        looked, usable = 0, 0
-        for row in self._rows(faults):
-            for problem in faults:
-                self._refuse(problem)
-            looked += 1 + len(faults)
-            faults.clear()
-            if self.max_rows is not None and looked > self.max_rows:
-                break
-            example = self._example(row)
-            if example is not None:
-                usable += 1
-                yield example
-            if usable == self.max_usable or looked == self.max_rows:
-                break
-        else:
-            for problem in faults:
-                self._refuse(problem)
+        usable = self._looked = 0
+        try:
+            for row in chain.from_iterable(read_rows(file, self._unread) for file in self.files):
+                self._looked += 1
+                example = self._example(row)
+                if example is not None:
+                    usable += 1
+                    yield example
+                if usable == self.max_usable or self._looked == self.max_rows:
+                    break
+        except _Enough:
+            pass
         self._tell_duplicates()
 
-    def _rows(self, faults: list[Problem]) -> Iterable[Row]:
-        return chain.from_iterable(read_rows(file, faults.append) for file in self.files)
+    def _unread(self, problem: Problem) -> None:
+        """A row that is none: told by the reader on its way to the next."""
+        self._looked += 1
+        self._refuse(problem)
+        if self._looked == self.max_rows:
+            raise _Enough
 
     def _refuse(self, problem: Problem) -> None:
         self.ledger.error(problem)
@@ -102,6 +105,7 @@ class Scan:
             what = f"has no column {self.group!r} to group by; its columns are {', '.join(row.value)}"
             self._refuse(RowProblem(row.where, what, "name another column in data.eval_group", field=self.group))
             return None
+        given = row
         try:
             if self.settings.columns:
                 row = formats.apply_mapping(row, self.settings.columns)
@@ -110,7 +114,7 @@ class Scan:
         except DataError as error:
             if self._format is None:  # nothing is known of the set yet: the first row decides what it is
                 raise
-            self._refuse(self._as_written(error.problems[0]))
+            self._refuse(self._as_written(error.problems[0], given))
             return None
         self.ledger.rows_read += 1
         for found in findings(fmt, row.value, value):
@@ -127,8 +131,17 @@ class Scan:
         name = re.match(r"[^.\[]*", field)[0]  # type: ignore[index]
         return (self.settings.columns or {}).get(name, name) + field[len(name) :]
 
-    def _as_written(self, problem: Problem) -> Problem:
-        return replace(problem, field=self._field(problem.field)) if isinstance(problem, RowProblem) else problem
+    def _as_written(self, problem: Problem, row: Row) -> RowProblem:
+        """A problem under the name that its field has in the file."""
+        mapped = self.settings.columns or {}
+        named = problem.field if isinstance(problem, RowProblem) else ""
+        if not named:  # a mapped column that this row lacks
+            named = next((name for name in mapped.values() if name not in row.value), "")
+            return RowProblem(problem.where, problem.what, problem.fix, field=named)
+        written, what = self._field(named), problem.what
+        if written != named and what.startswith(named):
+            what = written + what[len(named) :]
+        return RowProblem(problem.where, what, problem.fix, field=written)
 
     def _place(self, index: int) -> str:
         file = self._starts[bisect_right(self._starts, index, key=lambda start: start[0]) - 1][1]

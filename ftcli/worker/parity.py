@@ -30,6 +30,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 from trl.chat_template_utils import get_training_chat_template, has_generation_markers
 
 from ftcli.data.findings import Finding
+from ftcli.data.ledger import SPECIAL
 from ftcli.data.scan import Example
 from ftcli.errors import ConfigError, DataError, Problem, RowProblem
 
@@ -271,7 +272,7 @@ class Serving:
             content = turn.get("content") or ""
             if any(initial in content for initial in self._initials) and (token := self._specials.search(content)):
                 what = f"holds the text {token.group()}, which the tokenizer reads as a special token"
-                found.append(Finding("special token", f"turn {index + 1}", what))
+                found.append(Finding(SPECIAL, f"turn {index + 1}", what))
         return found
 
     # --- refusals ----------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from tokenizers import Encoding
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from ftcli.data.findings import Finding
+from ftcli.data.ledger import BOUNDARY
 from ftcli.data.scan import Example
 from ftcli.errors import ConfigError, DataError, Problem
 from ftcli.worker.parity import Serving, Turns
@@ -268,7 +269,7 @@ class Encoder:
 def _told_merge(found: Encoded, merged: bool) -> Encoded:
     if merged:
         what = "ends in a token that grows into the answer (a space at its end, say): the answer starts a token earlier"
-        found.findings.append(Finding("boundary", "prompt", what))
+        found.findings.append(Finding(BOUNDARY, "prompt", what))
     return found
 
 

@@ -15,7 +15,7 @@ import pytest
 from ftcli import assets, docs, rundir, tiny
 from ftcli.build import spec_of
 from ftcli.cli import COMMANDS as COMMAND_MODULES
-from ftcli.cli import arguments, chat, evaluate, generate, train
+from ftcli.cli import arguments, chat, data, evaluate, generate, train
 from ftcli.compose import Request
 from ftcli.errors import ConfigError
 from ftcli.fieldcheck import group_fields
@@ -75,6 +75,7 @@ def world(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluate, "answers", started)
     monkeypatch.setattr(generate, "answers", started)
     monkeypatch.setattr(chat, "started", started)
+    monkeypatch.setattr(data, "answers", started)
     monkeypatch.chdir(folder)
 
 
@@ -82,7 +83,7 @@ def follow(command: str) -> None:
     """Run a command of the documentation up to where a worker would start."""
     _, name, *words = shlex.split(command.replace("RUN", "sft-tiny"))
     module = importlib.import_module(f"ftcli.cli.{COMMAND_MODULES[name][0]}")
-    if name in ("eval", "chat", "generate"):
+    if name in ("eval", "chat", "generate") or (name == "data" and "--rows-only" not in words):
         with pytest.raises(WorkerStarted):
             module.run(words)
     elif name == "train" and "--dry-run" not in words:
