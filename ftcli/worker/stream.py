@@ -84,7 +84,7 @@ class Stream:
         lengths: dict[int, int] = {}
         for source in self._sources:
             apart = replace(source, ledger=Ledger("", ""))
-            for _, row in islice(self._encoded(apart), _SAMPLE_ROWS):
+            for _, row in islice(self._encoded(apart, None), _SAMPLE_ROWS):
                 length = counted(row)[0]
                 lengths[length] = lengths.get(length, 0) + 1
         return lengths
@@ -108,17 +108,17 @@ class Stream:
             apart = source if turn == 0 else replace(source, ledger=Ledger("", ""))
             rows = 0
             random = Random(f"{self.seed} {source.row_set.name} {turn}")
-            for columns in _shuffled(self._fitted(apart), self.data.shuffle_buffer_rows, random):
+            for columns in self._fitted(apart, random):
                 rows += 1
                 yield columns
             if not rows:
                 what = "holds no row that can be trained on"
                 raise DataError(Problem(source.row_set.settings.path, what, "see ftcli data check"))
 
-    def _fitted(self, source: _Source) -> Iterator[Columns]:
-        """The rows, made to fit and counted."""
+    def _fitted(self, source: _Source, random: Random) -> Iterator[Columns]:
+        """The rows in an order drawn by `random`, made to fit and counted."""
         ledger, limit, overflow = source.ledger, self.fit.limit, self.fit.overflow
-        for example, row in self._encoded(source):
+        for example, row in self._encoded(source, random):
             length, _, trained = counted(row)
             ledger.lengths[length] += 1
             parts = [row.columns]
@@ -145,11 +145,14 @@ class Stream:
                 ledger.trained_tokens += learned
                 yield part
 
-    def _encoded(self, source: _Source) -> Iterator[tuple[Example, Encoded]]:
+    def _encoded(self, source: _Source, random: Random | None) -> Iterator[tuple[Example, Encoded]]:
+        """The usable rows with their tokens; without `random` in their own order."""
         ledger = source.ledger
         scan = Scan(source.files, source.row_set.settings, self.method, ledger, max_rows=self.data.max_rows)
         scan.on_error = lambda problem: self._judge(ledger)
-        for example, found in self.encoder.encode_all(scan):
+        # Before they are tokenised: to fill the buffer, rows only have to be read.
+        examples = _shuffled(iter(scan), self.data.shuffle_buffer_rows, random) if random else scan
+        for example, found in self.encoder.encode_all(examples):
             if isinstance(found, DataError):
                 ledger.unusable(found.problems[0])
                 self._judge(ledger)
@@ -169,7 +172,7 @@ class Stream:
             refuse_bad_rows([ledger], 0.0)
 
 
-def _shuffled(rows: Iterator[Columns], size: int, random: Random) -> Iterator[Columns]:
+def _shuffled(rows: Iterator[Example], size: int, random: Random) -> Iterator[Example]:
     """Each row drawn from those that a buffer of `size` holds."""
     buffer = list(islice(rows, size))
     for row in rows:

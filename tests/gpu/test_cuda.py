@@ -85,3 +85,21 @@ def test_a_stopped_gpu_run_resumes(billion, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "from checkpoint-5" in done.stderr
     assert rundir.read_result(tmp_path / "run")["steps"] == 10
+
+
+@pytest.mark.parametrize("data", [["data.streaming=true"], ["method.packing=true", "method.packing_strategy=bfd"]])
+def test_rows_that_stream_or_are_packed_train_and_resume_on_a_gpu(data, billion, tmp_path):
+    base = [sys.executable, "-m", "ftcli", "train"]
+    words = [
+        "peft=lora", "hardware=gpu", f"model.name_or_path={billion}", "train.save_steps=3", "run.dir=run",
+        "train.max_steps=3", "train.eval_strategy=no", "run.score_rows=0", "data.max_length_tokens=128", *data,
+        f"data.path={tiny.set_path('sft', 'train')}",
+    ]  # fmt: skip
+    done = subprocess.run([*base, *words], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    more = [*base, "--resume", "run", "train.max_steps=6"]
+    done = subprocess.run(more, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    result = rundir.read_result(tmp_path / "run")
+    assert result["steps"] == 6
+    assert result["ledger"]["train"]["trained_tokens"] > 0

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from accelerate.data_loader import IterableDatasetShard
-from conftest import LORA, conversation, same_weights, word, write_rows
+from conftest import LORA, conversation, pair_of_answers, same_weights, word, write_rows
 
 from ftcli import sources
 from ftcli.checkpoints import newest_valid
@@ -180,3 +180,26 @@ def test_a_stream_validates_on_a_file_of_its_own(tmp_path, make_spec, new_run):
     result = train(new_run(spec, "run"))
     assert result["eval_loss"]["after"] > 0
     assert result["ledger"]["eval"]["rows_kept"] == 4
+
+
+def test_preferences_stream_too(tmp_path, make_spec, new_run):
+    path = write_rows(tmp_path / "rows.jsonl", [pair_of_answers(i) for i in range(12)])
+    spec = make_spec(path, method={"name": "dpo"}, peft=LORA, streaming=True, train={"max_steps": 3})
+    result = train(new_run(spec, "run"))
+    assert result["loss_first"] == pytest.approx(0.693147, abs=1e-5)
+    assert result["ledger"]["train"]["format"] == "preference_messages"
+
+
+def test_sets_that_are_kept_in_order_are_trained_in_order_and_resume_so(tmp_path, make_spec, new_run):
+    # What data.mix_order=concatenate derives: see derive.derive_train.
+    path = write_rows(tmp_path / "rows.jsonl", [conversation(i) for i in range(16)])
+    order = {"train_sampling_strategy": "sequential", "save_strategy": "steps", "save_steps": 2, "max_steps": 6}
+    runs = [new_run(make_spec(path, peft=LORA, train=order), name) for name in ("whole", "stopped")]
+    for run in runs:
+        train(run)
+    (runs[1] / "checkpoints" / "checkpoint-6").rename(tmp_path / "aside")
+    train(runs[1], resume=runs[1] / "checkpoints" / "checkpoint-4")
+    assert same_weights(*runs)
+    shuffled = new_run(make_spec(path, peft=LORA, train={"max_steps": 6}), "shuffled")
+    train(shuffled)
+    assert not same_weights(runs[0], shuffled)

@@ -1,0 +1,102 @@
+"""How much memory the worker takes for a data file that is larger than it should ever hold.
+
+    python benchmarks/data_memory.py [--gib 2] [--save]
+
+Makes a file of that size (the Alpaca demo rows over and over, each with its number) and runs, each as a whole command
+on a two-layer model with a vocabulary of 32,000: `ftcli data prepare`, a training of a few steps on the prepared
+tokens (mapped), and one that streams. Reported is the peak resident memory of the command and all of its processes,
+with that of a training on a thousand rows beside it: libraries and model take most of either.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from common import save, versions
+from peers.materials import make_tokenizer
+
+ROOT = Path(__file__).resolve().parent.parent
+DEMO = ROOT.parent / "shared" / "data"
+BUILD = ROOT / "build" / "data_memory"
+LIMIT_GIB = 1.5
+
+# Runs in a process of its own, whose children are then those of this command alone.
+_MEASURED = (
+    "import json, resource, subprocess, sys, time; start = time.time(); "
+    "code = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode; "
+    "print(json.dumps([code, time.time() - start, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss]))"
+)
+
+
+def make_rows(path: Path, size: int) -> int:
+    """Write rows until the file has `size` bytes; returns their number."""
+    rows = json.loads((DEMO / "alpaca_en_demo.json").read_text(encoding="utf-8"))
+    written, number = 0, 0
+    with open(path, "w", encoding="utf-8") as file:
+        while written < size:
+            row = {**rows[number % len(rows)]}
+            row["instruction"] = f"{number}. {row['instruction']}"
+            written += file.write(json.dumps(row) + "\n")
+            number += 1
+    return number
+
+
+def measure(name: str, words: list[str], cache: Path) -> dict[str, Any]:
+    """Seconds and peak resident memory of one ftcli command."""
+    command = [sys.executable, "-c", _MEASURED, sys.executable, "-m", "ftcli", *words]
+    environment = {**os.environ, "XDG_CACHE_HOME": str(cache), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    code, seconds, kib = json.loads(done.stdout)
+    if code:
+        raise RuntimeError(f"{name}: exit {code}")
+    found = {"command": name, "seconds": round(seconds, 1), "peak_gib": round(kib / 1024**2, 3)}
+    print(f"{name:<40} {found['seconds']:>8} s  {found['peak_gib']:>6} GiB", flush=True)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--gib", type=float, default=2.0)
+    parser.add_argument("--save", action="store_true")
+    options = parser.parse_args()
+    BUILD.mkdir(parents=True, exist_ok=True)
+    model = make_tokenizer(BUILD / "model", DEMO)
+    large, small = BUILD / "large.jsonl", BUILD / "small.jsonl"
+    rows = make_rows(large, int(options.gib * 1024**3))
+    make_rows(small, 800_000)
+    print(f"{rows} rows, {large.stat().st_size / 1024**3:.2f} GiB", flush=True)
+    base = [f"model.name_or_path={model}", "model.init=random", "train.max_steps=3", "train.save_strategy=no"]
+    base += ["train.per_device_train_batch_size=2", "hardware=cpu", "run.score_rows=0", "data.max_length_tokens=256"]
+    with tempfile.TemporaryDirectory(dir=BUILD) as folder:
+        cache = Path(folder) / "cache"
+
+        def train(name: str, path: Path, *more: str) -> dict[str, Any]:
+            words = ["train", f"data.path={path}", *base, *more, f"run.dir={folder}/{len(found)}"]
+            return measure(name, words, cache)
+
+        found: list[dict[str, Any]] = []
+        found.append(train("train, a thousand rows", small))
+        found.append(train("train data.streaming=true", large, "data.streaming=true"))
+        found.append(measure("data prepare", ["data", "prepare", str(large), *base], cache))
+        found.append(train("train, prepared tokens mapped", large))
+        stored = sum(path.stat().st_size for path in cache.rglob("*") if path.is_file()) / 1024**3
+        shutil.rmtree(cache)
+    large.unlink()
+    peak = max(each["peak_gib"] for each in found)
+    print(f"peak {peak:.3f} GiB, limit {LIMIT_GIB}; {stored:.2f} GiB of prepared tokens")
+    if options.save:
+        about = {"file_gib": options.gib, "rows": rows, "prepared_gib": round(stored, 2), "limit_gib": LIMIT_GIB}
+        save("data_memory", {**about, "commands": found, "when": time.strftime("%Y-%m-%d"), "versions": versions()})
+
+
+if __name__ == "__main__":
+    main()
