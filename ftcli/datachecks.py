@@ -33,7 +33,7 @@ def problems(data: DataSettings, method: Method, composed: Composed) -> Iterator
     """All that is wrong with the group `data`, and with the first row of each set."""
     faulty = list(_mix(data, composed)) + list(_streaming(data, composed))
     yield from faulty
-    for key, roles in (("data.roles", data.roles),):
+    for key, roles in (("data.roles", data.roles), *_mixed_roles(data)):
         for name, role in (roles or {}).items():
             if role not in ("system", "user", "assistant", "tool"):
                 where = composed.where(*key.split("."), name)
@@ -45,6 +45,12 @@ def problems(data: DataSettings, method: Method, composed: Composed) -> Iterator
         sets.append(held_out)
     for each in sets:
         yield from _set_problems(each, data, method, composed)
+
+
+def _mixed_roles(data: DataSettings) -> Iterator[tuple[str, Any]]:
+    for name, settings in (data.mix or {}).items():
+        if isinstance(settings, dict) and isinstance(settings.get("roles"), dict):
+            yield f"data.mix.{name}.roles", settings["roles"]
 
 
 def _mix(data: DataSettings, composed: Composed) -> Iterator[Problem]:

@@ -185,8 +185,14 @@ def sequences_of(
     if "messages" in example:
         return [Text(render(example["messages"], tools), True)]
     if "chosen" in example:
-        return [joined(example["prompt"], example[side]) for side in ("chosen", "rejected")]
+        return [_until(joined(example["prompt"], example[side]), end) for side in ("chosen", "rejected")]
     return [joined(example["prompt"], example.get("completion", ""))]
+
+
+def _until(answered: Text, end: str) -> Text:
+    """A preferred answer goes up to its end token; the white space that templates put behind it is left out."""
+    bare = answered.text.rstrip()
+    return Text(bare, True) if answered.rendered and end and bare.endswith(end) else answered
 
 
 @dataclass
@@ -242,7 +248,8 @@ def _count_set(
     size = sum(os.path.getsize(file.path) for file in files)
     whole = size <= EXACT_BYTES
     ledger = Ledger(each.name, each.settings.path)
-    scan = Scan(files, each.settings, method, ledger, max_rows=data.max_rows, max_usable=None if whole else SAMPLE_ROWS)
+    most = None if whole else SAMPLE_ROWS
+    scan = Scan(files, each.settings, method, ledger, max_rows=data.max_rows, max_usable=most, prompts=False)
     render, end = renderer(folder), _special_tokens(folder).get("eos_token", "") if folder else ""
     rows, refused = [], 0
     for example in scan:

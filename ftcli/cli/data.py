@@ -10,7 +10,7 @@ from typing import Any
 from ftcli import sources
 from ftcli.build import spec_of
 from ftcli.cli import arguments, say
-from ftcli.cli.ledger import print_ledgers, print_set
+from ftcli.data.told import ledger_lines, set_lines
 from ftcli.errors import EXIT_DONE, ConfigError, DataError, Problem
 from ftcli.methods import get_method
 from ftcli.spec import RunSpec
@@ -25,11 +25,14 @@ def run(argv: Sequence[str]) -> int:
     spec = spec_of(arguments.request(options))
     if options.action == "check" and options.rows_only:
         return _check_rows(spec, options.json)
+    if spec.data.streaming and options.action != "preview":
+        what = f"a stream becomes tokens while training, and ftcli data {options.action} would store them all"
+        raise ConfigError(Problem("data.streaming", what, "leave it out, or look at the rows with check --rows-only"))
     from ftcli.cli.train import require_model
 
     require_model(spec)
     trust = spec.model.trust_remote_code or options.trust_remote_code
-    request: dict[str, Any] = {"spec": spec.to_json(), "trust_remote_code": trust}
+    request: dict[str, Any] = {"spec": spec.to_json(), "trust_remote_code": trust, "json": options.json}
     try:
         if options.action == "preview":
             return _preview(request, options)
@@ -37,9 +40,9 @@ def run(argv: Sequence[str]) -> int:
     except WorkerFailed as failed:
         return failed.code
     if options.json:
-        say.data(found)
-        return EXIT_DONE
-    print_ledgers(found)
+        say.data({"problems": found["problems"]} if "problems" in found else found)
+        return int(found.get("exit_code", EXIT_DONE))
+    say.lines(ledger_lines(found))
     if options.action == "prepare":
         print(f"prepared in {found['store']}; a run with the same data, model and method finds it there")
     return EXIT_DONE
@@ -75,14 +78,14 @@ def _check_rows(spec: RunSpec, as_json: bool) -> int:
         assert files is not None
         ledger = Ledger(each.name, each.settings.path)
         limit = spec.data.max_eval_rows if each is held_out else spec.data.max_rows
-        for _ in Scan(files, each.settings, method, ledger, spec.data.eval_group, limit):
+        for _ in Scan(files, each.settings, method, ledger, spec.data.eval_group, limit, prompts=False):
             ledger.rows_kept += 1
         ledgers.append(ledger)
     if as_json:
         say.data({"sets": [ledger.to_dict() for ledger in ledgers]})
     else:
         for ledger in ledgers:
-            print_set(ledger.to_dict(), tokens=False)
+            say.lines(set_lines(ledger.to_dict(), tokens=False))
     try:
         refuse_bad_rows(ledgers, spec.data.max_bad_share)
     except DataError as error:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from ftcli import rundir
 from ftcli.cli import arguments, say
-from ftcli.data.read import resolve_file
+from ftcli.data.locate import SourcePath, is_local, locate
 from ftcli.errors import EXIT_DONE, ConfigError, Problem
 from ftcli.worker_request import WorkerFailed, answers
 
@@ -17,7 +17,7 @@ def run(argv: Sequence[str]) -> int:
     """Measure a finished run on its own held-out rows, or on those of a file."""
     parser = arguments.parser("eval", __doc__ or "")
     parser.add_argument("run", help="a run directory, or a run's name (its newest)")
-    parser.add_argument("--data", type=Path, help="held-out rows; the run's own without it")
+    parser.add_argument("--data", help="held-out rows, like data.eval_path; the run's own without it")
     parser.add_argument("--rows", type=int, help="at most so many rows")
     arguments.add_trust(parser)
     arguments.add_json(parser)
@@ -25,8 +25,12 @@ def run(argv: Sequence[str]) -> int:
     if options.rows is not None and options.rows < 1:
         raise ConfigError(Problem(f"--rows {options.rows}", "is out of range", "at least 1"))
     found = rundir.require_run(options.run, f"ftcli eval {options.run}")
-    file = str(resolve_file(options.data, f"--data {options.data}").resolve()) if options.data else None
-    request = {"run": str(found), "data": file, "rows": options.rows, "trust_remote_code": options.trust_remote_code}
+    request = {
+        "run": str(found),
+        "data": _rows(options.data),
+        "rows": options.rows,
+        "trust_remote_code": options.trust_remote_code,
+    }
     try:
         [measured] = answers("eval", request)
     except WorkerFailed as failed:
@@ -36,6 +40,14 @@ def run(argv: Sequence[str]) -> int:
     else:
         _print(measured)
     return EXIT_DONE
+
+
+def _rows(path: str | None) -> str | None:
+    """What --data names, once it is known to be there; a path of this machine made absolute."""
+    if path is None:
+        return None
+    locate(SourcePath(path=path), f"--data {path}", fetch=True)
+    return os.path.realpath(os.path.expanduser(path)) if is_local(path) else path
 
 
 def _print(measured: Mapping[str, Any]) -> None:

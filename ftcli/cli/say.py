@@ -9,6 +9,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ftcli.errors import FtcliError
+from ftcli.wording import aligned, count
+
+__all__ = ["count", "data", "duration", "line", "lines", "note", "problems", "table"]
 
 
 def note(text: str) -> None:
@@ -45,23 +48,13 @@ def _plain(value: Any) -> Any:
 
 def table(rows: Iterable[Sequence[str]], *, indent: str = "  ") -> None:
     """Rows in aligned columns; the last column runs free."""
-    cells = [[str(cell) for cell in row] for row in rows]
-    if not cells:
-        return
-    widths = [max(len(row[i]) for row in cells if i < len(row)) for i in range(max(map(len, cells)))]
-    for row in cells:
-        padded = [cell.ljust(widths[i]) for i, cell in enumerate(row[:-1])]
-        print(indent + "  ".join([*padded, row[-1]]).rstrip())
+    lines(aligned(rows, indent=indent))
 
 
-def count(number: float | None) -> str:
-    """A count as people read it: 1,360,000 → 1.36M; None → unknown."""
-    if number is None:
-        return "unknown"
-    for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if abs(number) >= size:
-            return f"{number / size:.2f}{letter}"
-    return f"{number:g}"
+def lines(found: Iterable[str]) -> None:
+    """Each line on stdout."""
+    for one in found:
+        print(one)
 
 
 def duration(seconds: float) -> str:

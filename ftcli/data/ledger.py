@@ -16,6 +16,7 @@ from ftcli.errors import DataError, Problem, RowProblem
 MOST_SHOWN = 20
 """Of each kind of fault all are counted and so many are shown."""
 UNUSABLE, OVERLONG, UNTRAINED = "unusable", "longer than data.max_length_tokens", "no token to train"
+BEYOND = "beyond data.max_eval_rows"
 OVERFLOW, DUPLICATE, LEAK, BOUNDARY, SPECIAL = "overflow", "duplicate", "leak", "boundary", "special token"
 KINDS: Mapping[str, str] = {
     OVERFLOW: "the row is longer than data.max_length_tokens",

@@ -9,13 +9,14 @@ import marshal
 import re
 from array import array
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import chain
 from typing import Any, NamedTuple
 
 from ftcli.data import formats
+from ftcli.data.columns import column
 from ftcli.data.findings import findings
 from ftcli.data.ledger import DUPLICATE, Ledger
 from ftcli.data.locate import DataFile
@@ -58,8 +59,12 @@ class Scan:
     """Usable or not, no more rows are looked at."""
     max_usable: int | None = None
     on_error: Callable[[Problem], None] | None = None
+    prompts: bool = True
+    """Whether `Example.asked` is worked out."""
     _looked: int = field(default=0, init=False)
     _format: formats.Format | None = field(default=None, init=False)
+    _columns: list[str] = field(default_factory=list, init=False)
+    """Those that the format needs, under the names that the first row has them by."""
     _digests: array[int] = field(default_factory=lambda: array("Q"), init=False)
     _lines: array[int] = field(default_factory=lambda: array("q"), init=False)
     _starts: list[tuple[int, str]] = field(default_factory=list, init=False)
@@ -124,7 +129,7 @@ class Scan:
             self._starts.append((len(self._digests), row.file))
         self._digests.append(digest)
         self._lines.append(row.line)
-        return Example(row.where, kind, value, digest, _asked(value), group)
+        return Example(row.where, kind, value, digest, _asked(value) if self.prompts else 0, group)
 
     def _field(self, field: str) -> str:
         """A field under the name that it has in the file."""
@@ -135,8 +140,9 @@ class Scan:
         """A problem under the name that its field has in the file."""
         mapped = self.settings.columns or {}
         named = problem.field if isinstance(problem, RowProblem) else ""
-        if not named:  # a mapped column that this row lacks
-            named = next((name for name in mapped.values() if name not in row.value), "")
+        if not named:  # a column that the first row had and this one lacks
+            wanted = [*mapped.values(), *(mapped.get(name, name) for name in self._columns)]
+            named = next((name for name in wanted if row.value.get(name) is None), "")
             return RowProblem(problem.where, problem.what, problem.fix, field=named)
         written, what = self._field(named), problem.what
         if written != named and what.startswith(named):
@@ -162,6 +168,7 @@ class Scan:
             what = f"the row is not of the format {fmt.name}: {'; '.join(lacking)}"
             raise DataError(Problem(row.where, what, "name another data.format, or map the columns with data.columns"))
         self._format, self.ledger.format = fmt, fmt.name
+        self._columns = [name for need in fmt.needs if (name := column(row.value, need.names))]
         return fmt
 
 

@@ -6,6 +6,8 @@ end does not learn to stop.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from ftcli.worker.tokens import IGNORED, Ids
 
 Columns = dict[str, Ids]
@@ -24,7 +26,10 @@ def parts_of(row: Columns, limit: int, overflow: str, bos: int | None = None) ->
         return [part for part in parts if part["chosen_ids"] and part["rejected_ids"]]
     length = len(row["input_ids"])
     if overflow == "split":
-        parts = [{name: ids[at : at + limit] for name, ids in row.items()} for at in range(0, length, limit)]
+        cuts = [*range(0, length, limit), length]
+        if cuts[-1] - cuts[-2] == 1 and limit > 2:
+            cuts[-2] -= 1  # one token alone has nothing to be predicted from, and would be lost
+        parts = [{name: ids[start:end] for name, ids in row.items()} for start, end in pairwise(cuts)]
     elif overflow == "truncate_right":
         parts = [{name: ids[:limit] for name, ids in row.items()}]
     else:

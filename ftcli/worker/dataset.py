@@ -18,7 +18,7 @@ from datasets.table import concat_tables
 
 from ftcli import sources
 from ftcli.data import mix, parts
-from ftcli.data.ledger import OVERFLOW, OVERLONG, UNTRAINED, Ledger, refuse_bad_rows, together
+from ftcli.data.ledger import BEYOND, OVERFLOW, OVERLONG, UNTRAINED, Ledger, refuse_bad_rows, together
 from ftcli.data.scan import Example
 from ftcli.errors import DataError, Problem, RowProblem
 from ftcli.methods.base import Method
@@ -149,9 +149,11 @@ def _hold_out(
     kept = [builder.kept(each, np.flatnonzero(mask)) for each, mask in zip(sets, masks, strict=True)]
     if data.max_eval_rows is not None:
         left = data.max_eval_rows
-        for index, rows in enumerate(kept):
+        for index, (rows, each) in enumerate(zip(kept, sets, strict=True)):
             kept[index] = rows[:left]
             left -= len(kept[index])
+            each.ledger.dropped[BEYOND] += len(rows) - len(kept[index])
+            each.ledger.rows_kept = len(kept[index])
     found.held_out = builder.build(sets, kept, [i for i, rows in enumerate(kept) for _ in rows])
     found.held_out_ledger = together([each.ledger for each in sets], "eval")
     left = num_score_rows
@@ -164,6 +166,15 @@ def _held_masks(sets: Sequence[TokenSet], data: DataSettings, seed: int) -> list
     """Which rows of each set are held out, drawn over all sets together, so that a group stays together across them."""
     groups = np.concatenate([each.group for each in sets]).tolist() if data.eval_group else [0] * sum(map(len, sets))
     drawn = np.array(parts.held_out(groups, data.eval_share, seed), bool)
+    if not drawn.any():
+        why = "all rows are of one group" if len(groups) > 1 else f"there are {len(groups)} rows"
+        raise DataError(
+            Problem(
+                f"data.eval_share={data.eval_share:g}",
+                f"holds no row out: {why}",
+                "give held-out rows with data.eval_path",
+            )
+        )
     return np.split(drawn, np.cumsum([len(each) for each in sets])[:-1])
 
 
@@ -264,7 +275,7 @@ class _Builder:
         ledger.tokens += int(tokens.total[whole].sum(dtype=np.int64))
         ledger.trained_tokens += int(tokens.trained[whole].sum(dtype=np.int64))
         ledger.sequences += len(whole)
-        table = tokens.entry.table()
+        table: Any = tokens.entry.table() if over.any() else None
         for row in rows[over]:
             [columns] = table.fast_slice(int(row), 1).to_pylist()
             pieces = parts_of(columns, self.fit.limit, self.fit.overflow, self.bos)

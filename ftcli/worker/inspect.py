@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from itertools import islice
 from typing import Any
 
 from ftcli import sources
-from ftcli.data.ledger import Ledger
+from ftcli.data.ledger import Ledger, together
 from ftcli.data.scan import Example, Scan
-from ftcli.errors import DataError
+from ftcli.errors import DataError, FtcliError, Problem
 from ftcli.methods import Method, get_method
+from ftcli.sources import RowSet
 from ftcli.spec import RunSpec
 from ftcli.worker import store
 from ftcli.worker.arguments import load_class
@@ -25,17 +27,23 @@ def inspect(request: dict[str, Any]) -> dict[str, Any]:
     """What a run would make of its data, left in the store for it.
 
     Args:
-        request: {"spec": a run spec as JSON text, "trust_remote_code": bool}.
+        request: {"spec": a run spec as JSON text, "trust_remote_code": bool, "json": bool}.
 
     Returns:
-        The run's ledger with "store", the folder that now holds the tokens.
+        The run's ledger with "store", the folder that now holds the tokens; {"problems", "exit_code"} where there are
+        any and JSON was asked for.
 
     Raises:
         DataError: too many rows are unusable, or none is left.
         ConfigError: the model has no tokenizer or configuration here.
     """
-    spec, method, encoder, fit = _opened(request)
-    found: Prepared = prepare(spec.data, method, encoder, fit, seed=spec.seed)
+    try:
+        spec, method, encoder, fit = _opened(request)
+        found: Prepared = prepare(spec.data, method, encoder, fit, seed=spec.seed)
+    except FtcliError as error:
+        if not request.get("json"):
+            raise
+        return {"problems": [asdict(problem) for problem in error.problems], "exit_code": error.exit_code}
     return {**found.ledger(), "store": str(store.folder())}
 
 
@@ -43,34 +51,49 @@ def preview(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Rows as the model sees them.
 
     Args:
-        request: as for `inspect`, with "rows", how many, and "line", of the first row that is shown, or None.
+        request: as for `inspect`, with "rows", how many of each set, and "line", of the first that is shown, or None.
 
     Yields:
         {"where", "kind", "sequences": [{"name", "tokens": [[text, trained, special], …]}], "tokens", "trained",
-        "max_length_tokens"}, or {"where", "error", "fix"} of a row that cannot be used; last {"template", "ledger"}.
+        "max_length_tokens"}, or {"where", "error", "fix"} of a row that cannot be used; last
+        {"template", "format", "findings"}.
 
     Raises:
         ConfigError: as `inspect`.
     """
     spec, method, encoder, fit = _opened(request)
-    row_set = sources.train_sets(spec.data, method)[0]
+    ledgers = []
+    for row_set in sources.train_sets(spec.data, method):
+        ledgers.append(Ledger(row_set.name, row_set.settings.path))
+        shown = _rows(row_set, method, encoder, fit, ledgers[-1], request.get("line") or 0)
+        yield from islice(shown, request["rows"])
+    whole = together(ledgers, "")
+    findings = {kind: shown.first for kind, shown in whole.findings.items()}
+    yield {"template": encoder.template(), "format": whole.format, "findings": findings}
+
+
+def _rows(
+    row_set: RowSet, method: Method, encoder: Encoder, fit: Fitting, ledger: Ledger, first_line: int
+) -> Iterator[dict[str, Any]]:
+    """The rows of a set from a line on, those that cannot be used among them."""
     files = sources.located(row_set, row_set.key, fetch=True)
     assert files is not None
-    ledger, bad = Ledger(row_set.name, row_set.settings.path), list[dict[str, Any]]()
-    scan = Scan(files, row_set.settings, method, ledger, on_error=lambda problem: bad.append(_refused(problem)))
-    first = request.get("line") or 0
-    wanted = (example for example in scan if int(example.where.rpartition(":")[2]) >= first)
-    for example in islice(wanted, request["rows"]):
-        yield from bad
+    bad = list[Problem]()
+    for example in Scan(files, row_set.settings, method, ledger, on_error=bad.append):
+        yield from (_refused(problem) for problem in bad if _line(problem.where) >= first_line)
         bad.clear()
+        if _line(example.where) < first_line:
+            continue
         try:
             [encoded] = encoder.encode([example])
             yield _shown(encoder, example, encoded, fit)
         except DataError as error:
             yield _refused(error.problems[0])
-    yield from bad
-    findings = {kind: shown.first for kind, shown in ledger.findings.items()}
-    yield {"template": encoder.template(), "format": ledger.format, "findings": findings}
+    yield from (_refused(problem) for problem in bad if _line(problem.where) >= first_line)
+
+
+def _line(where: str) -> int:
+    return int(where.rpartition(":")[2])
 
 
 def _opened(request: dict[str, Any]) -> tuple[RunSpec, Method, Encoder, Fitting]:
@@ -90,7 +113,7 @@ class _Packing:
         self.packing, self.packing_strategy = packing, packing_strategy
 
 
-def _refused(problem: Any) -> dict[str, Any]:
+def _refused(problem: Problem) -> dict[str, Any]:
     return {"where": problem.where, "error": problem.what, "fix": problem.fix}
 
 

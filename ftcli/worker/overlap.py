@@ -16,14 +16,20 @@ Array = np.ndarray[Any, Any]
 
 
 def tell_duplicates_across(sets: Sequence[TokenSet]) -> None:
-    """Tell the ledgers of rows that an earlier set holds too; those within a set were told when it was read."""
+    """Tell the ledgers of rows that an earlier set holds too; those within a set were told when it was read.
+
+    Of a row that occurs several times in the later set, only the first is told of here, for the same reason.
+    """
     if len(sets) < 2:
         return
     number = np.concatenate([np.full(len(each), index) for index, each in enumerate(sets)])
     inside = np.concatenate([np.arange(len(each)) for each in sets])
     digests = array("Q", np.concatenate([each.digest for each in sets]).tobytes())
+    told = set[tuple[int, int]]()
     for index, first in repeated(digests):
-        if number[index] != number[first]:
+        one = (int(number[index]), digests[index])
+        if number[index] != number[first] and one not in told:
+            told.add(one)
             here, there = sets[number[index]], sets[number[first]]
             what = f"is the same as {there.where(inside[first])} of {there.row_set.name}"
             here.ledger.finding(DUPLICATE, here.where(inside[index]), "", what)

@@ -42,6 +42,8 @@ def packed(batches: Iterator[pa.Table], length: int, strategy: str) -> Iterator[
 def _rechunked(batches: Iterator[pa.Table]) -> Iterator[pa.Table]:
     waiting: list[pa.Table] = []
     for table in batches:
+        if not table.num_rows:
+            continue
         waiting.append(table)
         if sum(each.num_rows for each in waiting) >= _CHUNK:
             yield pa.concat_tables(waiting)

@@ -17,10 +17,9 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from os.path import commonprefix
 from typing import Any, NamedTuple, NoReturn
 
 from jinja2 import TemplateError
@@ -44,7 +43,7 @@ _KEPT_CHARACTERS = 64
 """Prompts end in the same few tokens, whose ids are kept; a longer end is a row's own text, and none of another's."""
 _CHANGE = "change its turns, or remove the row"
 _SPACE = "remove white space at the answer's beginning, or leave the row out with data.max_bad_share"
-_OPENING = "begin the answer as the template opens it (with reasoning, say), or leave the row out with data.max_bad_share"
+_OPENING = "begin the answer as the template opens it (with reasoning, say), or leave it out with data.max_bad_share"
 _WORD = re.compile(r"\w+")
 
 
@@ -129,7 +128,7 @@ class Serving:
             self._refuse_turn(example, turns, start, tools, text)
         last = len(prompt)
         if len(turns) > start + 1:  # earlier turns of the answer may say the same, and have end tokens of their own
-            last = max(last, len(commonprefix([text, self._text(example, turns[:-1], tools, opened=True)])))
+            last = max(last, _common(text, self._text(example, turns[:-1], tools, opened=True)))
         length, ended = self._length(example, text[last:], turns[-1])
         span = (len(prompt), last + length)
         if span[0] == span[1]:
@@ -233,10 +232,10 @@ class Serving:
         """How many tokens the prompt has, the text's first `start` characters, as it is served."""
         ids = encoding.ids
         section = min(self._token_at(encoding, start), len(ids) - 1)
-        while section >= 0 and (ids[section] not in self._added_ids or encoding.token_to_chars(section)[0] >= start):
+        while section >= 0 and (ids[section] not in self._added_ids or _begin(encoding, section) >= start):
             section -= 1
         # An added token parts what stands before it from what stands behind: the rest of the prompt is the same.
-        begin = encoding.token_to_chars(section)[0] if section >= 0 else 0
+        begin = _begin(encoding, section) if section >= 0 else 0
         section = max(section, 0)
         rest = text[begin:start]
         served = self._kept_ids(rest) if len(rest) <= _KEPT_CHARACTERS else self._ids_of(rest)
@@ -257,7 +256,7 @@ class Serving:
         found, count = encoding.char_to_token(character - 1), len(encoding)
         if found is None:
             return bisect_left(encoding.offsets, (character, 0))
-        while found < count and encoding.token_to_chars(found)[0] < character:
+        while found < count and _begin(encoding, found) < character:
             found += 1
         return int(found)
 
@@ -287,9 +286,7 @@ class Serving:
         self._refuse_tokens(example, self._ids_of(served), self._ids_of(text), _OPENING)
 
     def _refuse_tokens(self, example: Example, served: list[int], trained: list[int], fix: str) -> NoReturn:
-        at = next(
-            (i for i, (a, b) in enumerate(zip(served, trained, strict=False)) if a != b), min(len(served), len(trained))
-        )
+        at = _common(served, trained)
         shown = slice(max(0, at - 2), at + _SHOWN_TOKENS)
         what = (
             f"is not trained as it will be served: serving reads {self._words(served[shown])}, "
@@ -299,6 +296,19 @@ class Serving:
 
     def _words(self, ids: list[int]) -> str:
         return " ".join(repr(self.tokenizer.decode([i])) for i in ids) or "nothing"
+
+
+def _begin(encoding: Encoding, token: int) -> int:
+    """The first character of a token."""
+    found = encoding.token_to_chars(token)
+    assert found is not None
+    return int(found[0])
+
+
+def _common(one: Sequence[Any], other: Sequence[Any]) -> int:
+    """How many leading items both have in common."""
+    length = min(len(one), len(other))
+    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), length)
 
 
 def _templates_of(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:

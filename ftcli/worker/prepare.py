@@ -73,6 +73,8 @@ def token_set(row_set: RowSet, data: DataSettings, method: Method, encoder: Enco
     key = store.key_of(_parts(row_set, data, method, encoder, max_rows), files)
     entry = store.entry(key, _Build(row_set, files, data, method, encoder, max_rows).build)
     index, ledger = entry.index(), Ledger.from_base(entry.meta["ledger"])
+    if entry.meta["spoken"]:
+        encoder.serving  # noqa: B018 - as if they had been rendered now, so that the ledger tells of the template
     arrays = {name: index.column(name).to_numpy() for name in _INDEX}
     ledger.name = row_set.name
     ledger.lengths.update(
@@ -111,6 +113,7 @@ class _Build:
         scan = Scan(self.files, self.row_set.settings, self.method, ledger, self.data.eval_group, self.max_rows)
         chunk: list[tuple[Example, Encoded]] = []
         indices: list[pa.Table] = []
+        spoken = False
 
         def flush() -> None:
             if chunk:
@@ -123,6 +126,7 @@ class _Build:
                 ledger.unusable(found.problems[0])
                 continue
             chunk.append((example, found))
+            spoken = spoken or "messages" in example.value or isinstance(example.value.get("prompt"), list)
             ledger.last_turn_only += found.last_turn_only
             for finding in found.findings:
                 ledger.finding(finding.kind, example.where, finding.field, finding.what)
@@ -130,7 +134,7 @@ class _Build:
                 flush()
         flush()
         index = pa.concat_tables(indices) if indices else pa.table({n: pa.array([], t) for n, t in _INDEX.items()})
-        return {"ledger": ledger.to_dict()}, index
+        return {"ledger": ledger.to_dict(), "spoken": spoken}, index
 
     def _index(self, chunk: Sequence[tuple[Example, Encoded]]) -> pa.Table:
         lengths = [counted(row) for _, row in chunk]

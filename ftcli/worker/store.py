@@ -125,7 +125,8 @@ def _opened(key: str, place: Path) -> Entry | None:
         meta = json.loads((place / _META).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    os.utime(place)  # so that what was not used for long can be told
+    with contextlib.suppress(OSError):  # somebody else's, in a folder that is shared
+        os.utime(place)  # so that what was not used for long can be told
     return Entry(key, place, meta)
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
 from transformers import EarlyStoppingCallback, PrinterCallback
 
 from ftcli import rundir
+from ftcli.data.told import ledger_lines
 from ftcli.spec import RunSpec
 from ftcli.worker.checkpoint import save_final
 from ftcli.worker.environment import environment
@@ -19,6 +21,8 @@ from ftcli.worker.stop import LossGuard, StopCallback, StopSignal, exclusive
 from ftcli.worker.trainer import make_trainer
 
 SCHEMA = 1
+_SHOWN = 2
+"""Places of each kind of finding that a run tells; ledger.json has twenty."""
 
 
 def train(run_dir: Path, resume: Path | None = None) -> dict[str, Any]:
@@ -41,7 +45,7 @@ def train(run_dir: Path, resume: Path | None = None) -> dict[str, Any]:
     with StopSignal() as stop, exclusive(run_dir, int(os.environ.get("RANK", "0"))):
         run = load(spec, run_dir)
         if run.is_first:
-            rundir.write_json(run_dir / rundir.LEDGER, run.data.ledger())
+            _tell_ledger(run)
             rundir.write_json(run_dir / rundir.ENVIRONMENT, environment(spec))
         found_with_cache = run.model.config.use_cache
         trainer = _trainer(run)
@@ -51,8 +55,8 @@ def train(run_dir: Path, resume: Path | None = None) -> dict[str, Any]:
         try:
             outcome = _fit(run, trainer, stop, resume)
         finally:
-            if run.is_first and run.spec.data.streaming:
-                rundir.write_json(run_dir / rundir.LEDGER, run.data.ledger())
+            if run.is_first and spec.data.streaming:
+                _tell_ledger(run)
         after = after_training(run, trainer)
         # Training switches the cache off; a model that was saved so would answer many times slower elsewhere.
         run.model.config.use_cache = found_with_cache
@@ -63,6 +67,14 @@ def train(run_dir: Path, resume: Path | None = None) -> dict[str, Any]:
         # Whoever leaves first would take the connections of those behind with it.
         trainer.accelerator.wait_for_everyone()
         return result
+
+
+def _tell_ledger(run: Loaded) -> None:
+    """What became of the rows, in the run's folder and to whoever looks on; of a stream as far as it was read."""
+    ledger = run.data.ledger()
+    rundir.write_json(run.run_dir / rundir.LEDGER, ledger)
+    if ledger["train"]["rows_read"]:
+        sys.stderr.writelines(f"{line}\n" for line in ledger_lines(ledger, shown=_SHOWN))
 
 
 def _trainer(run: Loaded) -> Any:

@@ -202,8 +202,8 @@ def test_show_prints_the_configuration_as_it_could_be_written(typed):
     assert code == 0
     plain = yaml.safe_load(out)
     assert plain["train"]["learning_rate"] == 1e-3
-    assert plain["data"]["max_length_tokens"] == 4096
-    assert "#   data.max_length_tokens: 4096  (the smaller of dpo's 4096 and the model's 8192)" in out
+    assert plain["data"]["max_length_tokens"] == "auto"  # known once the rows have been counted: see ftcli plan
+    assert "#   data.overflow: drop  (what dpo does with longer rows)" in out
     answer = json.loads(typed("show", "method=dpo", "--json")[1])
     assert answer["config"]["method"]["beta"] == 0.1
     assert {"key", "value", "why"} == set(answer["derived"][0])
@@ -224,7 +224,7 @@ def test_show_of_a_group_explains_its_knobs(typed):
     assert knobs["method.beta"]["value"] == 0.1
     assert knobs["method.beta"]["help"]
     assert "method.max_length" not in knobs
-    assert "data.max_length_tokens: int | None" in typed("show", "data")[1]
+    assert "data.max_length_tokens: int | Literal['auto'] | None = auto" in typed("show", "data")[1]
 
 
 def test_plan_and_dry_run_say_the_same(typed):
@@ -272,11 +272,14 @@ def test_doctor_names_machine_and_libraries(typed):
 
 def test_data_check_says_what_a_file_holds(typed):
     Path("rows.jsonl").write_text('{"instruction": "a", "output": "b"}\n{"instruction": 1}\n', encoding="utf-8")
-    code, out, _ = typed("data", "check", "rows.jsonl")
-    assert code == 0
+    code, out, err = typed("data", "check", "rows.jsonl", "--rows-only")
+    assert code == 3
     assert "alpaca" in out
-    answer = json.loads(typed("data", "check", "data.path=rows.jsonl", "--json")[1])
-    assert (answer["rows"], answer["kept"], answer["faulty"], answer["kind"]) == (2, 1, 1, "pair")
+    assert "2 read: 1 kept, 1 dropped: unusable" in out
+    assert "rows.jsonl:2  has no column output" in err
+    code, out, _ = typed("data", "check", "data.path=rows.jsonl", "--rows-only", "--json", "data.max_bad_share=0.5")
+    [answer] = json.loads(out)["sets"]
+    assert (code, answer["rows_read"], answer["rows_kept"], answer["dropped"]) == (0, 2, 1, {"unusable": 1})
 
 
 def test_report_tells_what_a_run_did(typed):

@@ -119,7 +119,7 @@ def test_rows_that_cannot_be_used_are_counted_and_told(here):
     Path("rows.jsonl").write_text('{"text": "a"}\nnot json\n{"text": 1}\n{"text": "b"}\n', encoding="utf-8")
     found = outlook("data.path=rows.jsonl")
     assert (found.rows, found.rows_kept) == (4, 2)
-    assert "2 rows cannot be used; training stops on the first of them" in found.warnings
+    assert "2 rows cannot be used; ftcli data check names them" in found.warnings
 
 
 # --- tokens -----------------------------------------------------------------------------------------------------------
@@ -171,7 +171,10 @@ def test_a_preference_is_counted_on_both_sides(rows, tokenizer):
     assert found.tokens_per_epoch == sum(map(len, tokenizer(sides)["input_ids"]))
     spoken = [[TURNS[0], {"role": "assistant", "content": text}] for text in ("blue", "red")]
     found = outlook(rows({"chosen": spoken[0], "rejected": spoken[1]}), "method=dpo")
-    assert found.tokens_per_epoch == sum(len(tokenizer.apply_chat_template(turns)["input_ids"]) for turns in spoken)
+    # without the line break that the template puts behind the end token, which an answer does without
+    sides = [tokenizer.apply_chat_template(turns)["input_ids"] for turns in spoken]
+    assert [tokenizer.decode(ids[-2:]) for ids in sides] == ["<|im_end|>\n"] * 2
+    assert found.tokens_per_epoch == sum(len(ids) - 1 for ids in sides)
 
 
 def test_a_count_without_the_models_own_tokenizer_or_template_is_an_estimate(rows):
@@ -249,22 +252,77 @@ def test_a_warning_names_what_is_odd_but_allowed(here):
     assert outlook().warnings == ()
 
 
-def test_a_remembered_count_is_the_counted_one_and_forgotten_with_any_change(here, monkeypatch):
-    from ftcli import countcache, tokencount
+# --- several sets, and lengths that are worked out --------------------------------------------------------------------
+
+
+def test_a_mix_is_counted_as_often_as_it_takes_each_set(here):
+    Path("a.jsonl").write_text("".join(f'{{"text": "a {i}"}}\n' for i in range(20)), encoding="utf-8")
+    Path("b.jsonl").write_text("".join(f'{{"text": "b {i}"}}\n' for i in range(20)), encoding="utf-8")
+    # a whole, repeated once and a half: 30 rows; b a quarter of the whole: 30 / 0.75 = 40, 10 of them b's
+    sets = "data.mix={a: {path: a.jsonl, repeat: 1.5}, b: {path: b.jsonl, share_of_mix: 0.25}}"
+    found = outlook(sets, "train.per_device_train_batch_size=4", "train.num_train_epochs=1")
+    assert (found.rows, found.rows_kept, found.steps) == (40, 40, 10)
+    assert not found.tokens_exact  # which rows are drawn is not known before the run
+
+
+def test_a_length_that_is_worked_out_is_told_with_its_reason(rows):
+    texts = [{"text": WORDS}] * 99
+    found = outlook(rows(*texts, {"text": WORDS * 40}))
+    [note] = [note for note in found.notes if note["key"] == "data.max_length_tokens"]
+    assert note["value"] == 64
+    assert note["why"].startswith("holds 99 % of the rows")
+    assert found.rows_kept == 99
+    assert any("1 of 100 rows are longer than 64 tokens and dropped" in text for text in found.warnings)
+    given = outlook(rows(*texts), "data.max_length_tokens=100")
+    assert not any(note["key"] == "data.max_length_tokens" for note in given.notes)
+
+
+def test_rows_elsewhere_are_not_counted_and_it_is_said(here):
+    found = outlook("data.path=hub:someone/rows", "train.max_steps=5")
+    assert (found.rows, found.tokens_exact, found.steps) == (0, False, 5)
+    assert "hub:someone/rows is elsewhere: its rows are not counted before the run starts" in found.warnings
+
+
+@pytest.fixture
+def counting(here, monkeypatch):
+    """A file's settings, and the counts made rather than remembered."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(here / "cache"))
     from ftcli.settings import DataSettings
 
-    rows, method = here / "rows.jsonl", get_method("sft")
-    rows.write_text('{"text": "one two three"}\n', encoding="utf-8")
-    data = DataSettings(path=str(rows), max_length_tokens=64, overflow="drop")
-    first = countcache.count(rows, data, method, tiny.MODEL_DIR)
-    assert first == tokencount.count(rows, data, method, tiny.MODEL_DIR)
-    calls = []
-    monkeypatch.setattr(tokencount, "count", lambda *arguments: calls.append(arguments) or first)
-    assert countcache.count(rows, data, method, tiny.MODEL_DIR) == first
-    assert not calls
-    countcache.count(rows, replace(data, max_length_tokens=2), method, tiny.MODEL_DIR)
-    countcache.count(rows, data, get_method("pretrain"), tiny.MODEL_DIR)
-    countcache.count(rows, data, method, None)
-    rows.write_text('{"text": "one two four"}\n', encoding="utf-8")
-    countcache.count(rows, data, method, tiny.MODEL_DIR)
-    assert len(calls) == 4
+    (here / "rows.jsonl").write_text('{"text": "one two three"}\n', encoding="utf-8")
+    made, real = [], tokencount.count
+    monkeypatch.setattr(tokencount, "count", lambda *asked: made.append(asked) or real(*asked))
+    return DataSettings(path=str(here / "rows.jsonl"), max_length_tokens=64, overflow="drop"), made
+
+
+def test_a_remembered_count_is_the_counted_one(counting):
+    from ftcli import countcache
+
+    data, made = counting
+    first = countcache.count(data, get_method("sft"), tiny.MODEL_DIR, 8192)
+    assert countcache.count(data, get_method("sft"), tiny.MODEL_DIR, 8192) == first
+    assert len(made) == 1
+    assert first == tokencount.count(data, get_method("sft"), tiny.MODEL_DIR, 8192)
+
+
+def test_a_remembered_count_is_forgotten_with_any_change(counting):
+    from ftcli import countcache
+
+    data, made = counting
+    sft, pretrain = get_method("sft"), get_method("pretrain")
+    countcache.count(data, sft, tiny.MODEL_DIR, 8192)
+    file = Path(str(data.path))
+    changed = [
+        (replace(data, max_length_tokens=2), sft, tiny.MODEL_DIR, 8192),
+        (replace(data, max_rows=1), sft, tiny.MODEL_DIR, 8192),
+        (replace(data, mix={"a": {"path": data.path}}, path=None), sft, tiny.MODEL_DIR, 8192),
+        (data, pretrain, tiny.MODEL_DIR, 8192),
+        (data, sft, None, 8192),
+        (data, sft, tiny.MODEL_DIR, 4096),
+    ]
+    for number, arguments in enumerate(changed, 2):
+        countcache.count(*arguments)
+        assert len(made) == number, arguments
+    file.write_text('{"text": "one two 3hree"}\n', encoding="utf-8")  # as many bytes
+    countcache.count(data, sft, tiny.MODEL_DIR, 8192)
+    assert len(made) == len(changed) + 2

@@ -1,0 +1,27 @@
+"""Numbers and tables as people read them, written here once for both halves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+
+def aligned(rows: Iterable[Sequence[str]], *, indent: str = "  ") -> list[str]:
+    """Rows as lines in aligned columns; the last column runs free."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    if not cells:
+        return []
+    widths = [max(len(row[i]) for row in cells if i < len(row)) for i in range(max(map(len, cells)))]
+    return [
+        indent + "  ".join([*(cell.ljust(widths[i]) for i, cell in enumerate(row[:-1])), row[-1]]).rstrip()
+        for row in cells
+    ]
+
+
+def count(number: float | None) -> str:
+    """A count as people read it: 1,360,000 → 1.36M; None → unknown."""
+    if number is None:
+        return "unknown"
+    for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if abs(number) >= size:
+            return f"{number / size:.2f}{letter}"
+    return f"{number:g}"
