@@ -3,9 +3,10 @@
     python benchmarks/data_memory.py [--gib 2] [--save]
 
 Makes a file of that size (the Alpaca demo rows over and over, each with its number) and runs, each as a whole command
-on a two-layer model with a vocabulary of 32,000: `ftcli data prepare`, a training of a few steps on the prepared
-tokens (mapped), and one that streams. Reported is the peak resident memory of the command and all of its processes,
-with that of a training on a thousand rows beside it: libraries and model take most of either.
+on a two-layer model: `ftcli data prepare`, a training of a few steps on the prepared tokens (mapped), and one that
+streams. The tokenizer knows whole words only: it makes fewer tokens than a real one, and in a tenth of the time.
+Reported is the peak resident memory of the command and all of its processes, with that of a training on a thousand rows
+beside it: libraries and model take most of either.
 """
 
 from __future__ import annotations
@@ -13,16 +14,20 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from common import save, versions
-from peers.materials import make_tokenizer
+from peers.materials import CHATML, SPECIAL
+from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
+from transformers import LlamaConfig, PreTrainedTokenizerFast
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = ROOT.parent / "shared" / "data"
@@ -50,6 +55,28 @@ def make_rows(path: Path, size: int) -> int:
     return number
 
 
+def make_model(folder: Path) -> Path:
+    """A tokenizer of the demo rows' words, and the configuration of a model that fits it."""
+    words = Counter(re.findall(r"\w+|[^\w\s]+", (DEMO / "alpaca_en_demo.json").read_text(encoding="utf-8")))
+    vocabulary = {word: number for number, word in enumerate([*SPECIAL, "?", *(w for w in words if w != "?")])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="?"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL])
+    wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=SPECIAL[2], pad_token=SPECIAL[0])
+    wrapped.chat_template = CHATML
+    wrapped.save_pretrained(folder)
+    LlamaConfig(
+        vocab_size=len(wrapped),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        eos_token_id=wrapped.eos_token_id,
+        architectures=["LlamaForCausalLM"],
+    ).save_pretrained(folder)
+    return folder
+
+
 def measure(name: str, words: list[str], cache: Path) -> dict[str, Any]:
     """Seconds and peak resident memory of one ftcli command."""
     command = [sys.executable, "-c", _MEASURED, sys.executable, "-m", "ftcli", *words]
@@ -69,7 +96,7 @@ def main() -> None:
     parser.add_argument("--save", action="store_true")
     options = parser.parse_args()
     BUILD.mkdir(parents=True, exist_ok=True)
-    model = make_tokenizer(BUILD / "model", DEMO)
+    model = make_model(BUILD / "model")
     large, small = BUILD / "large.jsonl", BUILD / "small.jsonl"
     rows = make_rows(large, int(options.gib * 1024**3))
     make_rows(small, 800_000)

@@ -61,7 +61,8 @@ def _mix(data: DataSettings, composed: Composed) -> Iterator[Problem]:
     path, written = composed.origin("data", "path"), composed.origin("data", "mix")
     if path.by != "group" and composed.tree["data"].get("path") is not None:
         yield Problem(path.where, "data.path and data.mix are both set", "keep one: path is a mix of one set")
-    for key in _SET_FIELDS:
+    # Beside a mix these three still say how the rows of data.eval_path are written.
+    for key in _SET_FIELDS[:3] if data.eval_path is not None else _SET_FIELDS:
         if composed.tree["data"].get(key) not in (None, "auto"):
             what = f"data.{key} says nothing of the sets of data.mix"
             yield Problem(composed.where("data", key), what, f"set data.mix.NAME.{key} for each that needs it")

@@ -52,7 +52,7 @@ def errors(column: str = "messages") -> list[Fault]:
               f"{column}[1].role", "'narrator', which is no known role"),
         Fault("broken tool call", line(asked, assistant(None, tool_calls=[call]), column=column),
               f"{column}[1].tool_calls[0]", "arguments is not JSON"),
-        Fault("half a surrogate", line(asked, assistant("up \\ud83d"), column=column).replace(b"\\\\", b"\\"), "",
+        Fault("half a surrogate", line(asked, assistant("up \\ud83d"), column=column).replace(b"\\\\", b"\\"), column,
               f"half a character in {column}"),
         Fault("no answer", line(asked, column=column), column, "has no assistant turn"),
     ]  # fmt: skip

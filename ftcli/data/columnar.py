@@ -111,7 +111,7 @@ def _rows(batches: Iterator[Any], told: Told, kind: str) -> Numbered:
             for at, value in enumerate(values):
                 number += 1
                 if at in bad:
-                    told(number, f"{', '.join(map(repr, bad[at]))} is not UTF-8", NOT_UTF8_FIX)
+                    told(number, f"{', '.join(map(repr, bad[at]))} is not UTF-8", NOT_UTF8_FIX, ", ".join(bad[at]))
                 else:
                     yield number, value
     except Unreachable:

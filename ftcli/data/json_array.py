@@ -9,13 +9,19 @@ from __future__ import annotations
 import codecs
 import json
 import re
-from collections.abc import Callable, Iterator
-from typing import IO, Any, NoReturn
+from collections.abc import Iterator
+from typing import IO, Any, NoReturn, Protocol
 
 from ftcli.data.words import sort_of
 
-Told = Callable[[int, str, str], None]
-"""Takes line, fault and remedy of an unusable row."""
+
+class Told(Protocol):
+    """Takes line, fault and remedy of an unusable row, and the field at fault where it is known."""
+
+    def __call__(self, line: int, what: str, fix: str, field: str = "") -> None:
+        """Called once a row."""
+
+
 Numbered = Iterator[tuple[int, dict[str, Any]]]
 """Line and value of each row."""
 
@@ -60,7 +66,7 @@ def usable(told: Told, line: int, value: Any, escaped_surrogates: bool) -> bool:
         fields = [name for name, field in value.items() if _half_characters([name, field])]
         at = ", ".join(name.encode("ascii", "backslashreplace").decode() for name in fields)
         what = f"holds half a character in {at}: a \\ud8…–\\udf… escape without its partner"
-        told(line, what, "write the text anew")
+        told(line, what, "write the text anew", at)
         return False
     return True
 

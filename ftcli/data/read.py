@@ -18,7 +18,7 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -29,7 +29,7 @@ from ftcli.data.compressed import DAMAGED, opened
 from ftcli.data.json_array import ESCAPED_BYTE, NOT_UTF8_FIX, Broken, Numbered, Told, read_array, usable, without_mark
 from ftcli.data.kinds import DataFile, codec_of, kind_of
 from ftcli.data.locate import names_near, require_file
-from ftcli.errors import ConfigError, DataError, Problem
+from ftcli.errors import ConfigError, DataError, Problem, RowProblem
 
 OnFault = Callable[[Problem], None]
 
@@ -65,8 +65,8 @@ def read_rows(path: Path | DataFile, on_fault: OnFault | None = None) -> Iterato
     name = file.name
     empty = True
 
-    def told(line: int, what: str, fix: str) -> None:
-        problem = Problem(f"{name}:{line}", what, fix)
+    def told(line: int, what: str, fix: str, field: str = "") -> None:
+        problem = RowProblem(f"{name}:{line}", what, fix, field=field)
         if on_fault is None:
             raise DataError(problem)
         nonlocal empty
@@ -132,9 +132,10 @@ def _lines(handle: IO[bytes]) -> Iterator[tuple[int, bytes]]:
         yield number, raw
 
 
-def _not_utf8(told: Told, number: int, fault: UnicodeDecodeError, field: str = "") -> None:
-    byte = fault.object[fault.start]
-    told(number, f"is not UTF-8: byte 0x{byte:02x} at byte {fault.start + 1} of the line{field}", NOT_UTF8_FIX)
+def _not_utf8(told: Told, number: int, fault: UnicodeDecodeError, fields: Sequence[str] = ()) -> None:
+    byte, inside = fault.object[fault.start], f", in {', '.join(map(repr, fields))}" if fields else ""
+    what = f"is not UTF-8: byte 0x{byte:02x} at byte {fault.start + 1} of the line{inside}"
+    told(number, what, NOT_UTF8_FIX, ", ".join(fields))
 
 
 # --- one function a kind of file ------------------------------------------------------------------------------------
@@ -228,10 +229,9 @@ def _records(handle: IO[bytes], told: Told, separator: str) -> Numbered:
 _NAMED = {",": "CSV", "\t": "TSV"}
 
 
-def _escaped_fields(header: list[str], record: list[str]) -> str:
+def _escaped_fields(header: list[str], record: list[str]) -> list[str]:
     """The columns whose text was not UTF-8, as far as the header names them."""
-    names = [name for name, text in zip(header, record, strict=False) if ESCAPED_BYTE.search(text)]
-    return f", in {', '.join(map(repr, names))}" if names else ""
+    return [name for name, text in zip(header, record, strict=False) if ESCAPED_BYTE.search(text)]
 
 
 def _checked_header(line: int, record: list[str], separator: str) -> list[str]:

@@ -16,14 +16,11 @@ token outside the marks is trained either.
 from __future__ import annotations
 
 import re
-from bisect import bisect_left
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 from jinja2 import TemplateError
-from tokenizers import Encoding
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 from trl.chat_template_utils import get_training_chat_template, has_generation_markers
@@ -32,31 +29,17 @@ from ftcli.data.findings import Finding
 from ftcli.data.ledger import SPECIAL
 from ftcli.data.scan import Example
 from ftcli.errors import ConfigError, DataError, Problem, RowProblem
+from ftcli.worker.spans import Answer, Span, Spans, Unserved, common
 
 Turns = list[dict[str, Any]]
-Span = tuple[int, int]
 
 OWN, VARIANT, PROMPTS = "the tokenizer's own marks", "marks of TRL's training version", "the serving prompts"
 """By what the assistant's turns are told from the rest."""
 _SHOWN_TOKENS = 6
-_KEPT_CHARACTERS = 64
-"""Prompts end in the same few tokens, whose ids are kept; a longer end is a row's own text, and none of another's."""
 _CHANGE = "change its turns, or remove the row"
 _SPACE = "remove white space at the answer's beginning, or leave the row out with data.max_bad_share"
 _OPENING = "begin the answer as the template opens it (with reasoning, say), or leave it out with data.max_bad_share"
 _WORD = re.compile(r"\w+")
-
-
-class Answer(NamedTuple):
-    """One assistant turn in a rendered conversation: characters [start, end)."""
-
-    turn: int
-    start: int
-    end: int
-    ended: bool
-    """Whether it closes with an end token that is trained."""
-    trained: tuple[Span, ...]
-    """The characters of it that are trained: all, or those that the template marks."""
 
 
 @dataclass(frozen=True)
@@ -77,17 +60,13 @@ class Serving:
         self.marks, self._marking = _marking_template(tokenizer, self.template)
         self._special = dict(tokenizer.special_tokens_map)
         added = tokenizer.added_tokens_decoder
-        self._added_ids = frozenset(added)
         # A generation config may name ids that are ordinary text, or that the tokenizer lacks: neither ends an answer.
         self._stops = [added[i].content for i in sorted(stop_ids) if i in added]
         special = {token.content for token in added.values() if token.special} | set(self._stops)
         names = sorted(special - {""}, key=len, reverse=True)
         self._specials = re.compile("|".join(map(re.escape, names)) or "(?!)")
         self._initials = frozenset(name[0] for name in names)
-        self._backend = tokenizer.backend_tokenizer
-        self._backend.no_truncation()
-        self._backend.no_padding()
-        self._kept_ids = lru_cache(4096)(self._ids_of)
+        self.spans = Spans(tokenizer, self._stops)
 
     # --- text --------------------------------------------------------------------------------------------------------
 
@@ -128,7 +107,7 @@ class Serving:
             self._refuse_turn(example, turns, start, tools, text)
         last = len(prompt)
         if len(turns) > start + 1:  # earlier turns of the answer may say the same, and have end tokens of their own
-            last = max(last, _common(text, self._text(example, turns[:-1], tools, opened=True)))
+            last = max(last, common(text, self._text(example, turns[:-1], tools, opened=True)))
         length, ended = self._length(example, text[last:], turns[-1])
         span = (len(prompt), last + length)
         if span[0] == span[1]:
@@ -213,56 +192,16 @@ class Serving:
 
     # --- tokens ------------------------------------------------------------------------------------------------------
 
-    def token_spans(self, example: Example, text: str, encoding: Encoding, answer: Answer) -> list[Span]:
+    def token_spans(self, example: Example, text: str, ids: list[int], answer: Answer) -> list[Span]:
         """The tokens [start, end) of an answer that are trained.
 
         Raises:
             DataError: the tokens before the answer are not those that serving gives.
         """
-        if answer.start == answer.end:
-            return []
-        first = self._first_token(example, text, encoding, answer.start)
-        return [
-            (first if start == answer.start else self._token_at(encoding, start), self._tokens_until(encoding, end))
-            for start, end in answer.trained
-            if start < end
-        ]
-
-    def _first_token(self, example: Example, text: str, encoding: Encoding, start: int) -> int:
-        """How many tokens the prompt has, the text's first `start` characters, as it is served."""
-        ids = encoding.ids
-        section = min(self._token_at(encoding, start), len(ids) - 1)
-        while section >= 0 and (ids[section] not in self._added_ids or _begin(encoding, section) >= start):
-            section -= 1
-        # An added token parts what stands before it from what stands behind: the rest of the prompt is the same.
-        begin = _begin(encoding, section) if section >= 0 else 0
-        section = max(section, 0)
-        rest = text[begin:start]
-        served = self._kept_ids(rest) if len(rest) <= _KEPT_CHARACTERS else self._ids_of(rest)
-        first = section + len(served)
-        if ids[section:first] != served:
-            self._refuse_tokens(example, served, ids[section : first + 2], _SPACE)
-        return first
-
-    @staticmethod
-    def _token_at(encoding: Encoding, character: int) -> int:
-        """The first token that holds a character, or the next where a normaliser or a trimming has left it out."""
-        found = encoding.char_to_token(character)
-        return bisect_left(encoding.offsets, (character, 0)) if found is None else int(found)
-
-    @staticmethod
-    def _tokens_until(encoding: Encoding, character: int) -> int:
-        """How many tokens begin before a character: one that is of several tokens counts with all of them."""
-        found, count = encoding.char_to_token(character - 1), len(encoding)
-        if found is None:
-            return bisect_left(encoding.offsets, (character, 0))
-        while found < count and _begin(encoding, found) < character:
-            found += 1
-        return int(found)
-
-    def _ids_of(self, text: str) -> list[int]:
-        ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
-        return ids
+        try:
+            return self.spans.of(text, ids, answer)
+        except Unserved as difference:
+            self._refuse_tokens(example, difference.served, difference.trained, _SPACE)
 
     def special_tokens_in(self, turns: Turns) -> list[Finding]:
         """Turns whose own text holds what the tokenizer reads as a special token."""
@@ -282,11 +221,11 @@ class Serving:
         if text.startswith(served):
             served = self._text(example, turns[: index + 1], tools, opened=False)
             fix = "train the conversation's last turn, or leave the row out with data.max_bad_share"
-            self._refuse_tokens(example, self._ids_of(served), self._ids_of(text), fix)
-        self._refuse_tokens(example, self._ids_of(served), self._ids_of(text), _OPENING)
+            self._refuse_tokens(example, self.spans.ids_of(served), self.spans.ids_of(text), fix)
+        self._refuse_tokens(example, self.spans.ids_of(served), self.spans.ids_of(text), _OPENING)
 
     def _refuse_tokens(self, example: Example, served: list[int], trained: list[int], fix: str) -> NoReturn:
-        at = _common(served, trained)
+        at = common(served, trained)
         shown = slice(max(0, at - 2), at + _SHOWN_TOKENS)
         what = (
             f"is not trained as it will be served: serving reads {self._words(served[shown])}, "
@@ -296,19 +235,6 @@ class Serving:
 
     def _words(self, ids: list[int]) -> str:
         return " ".join(repr(self.tokenizer.decode([i])) for i in ids) or "nothing"
-
-
-def _begin(encoding: Encoding, token: int) -> int:
-    """The first character of a token."""
-    found = encoding.token_to_chars(token)
-    assert found is not None
-    return int(found[0])
-
-
-def _common(one: Sequence[Any], other: Sequence[Any]) -> int:
-    """How many leading items both have in common."""
-    length = min(len(one), len(other))
-    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), length)
 
 
 def _templates_of(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:

@@ -28,7 +28,7 @@ IGNORED = -100
 """The label of a token that is read but not trained."""
 
 Ids = list[int]
-_BATCH = 512
+_BATCH = 2048
 
 
 @dataclass
@@ -68,6 +68,8 @@ class Encoder:
         self.tokenizer = tokenizer
         self.stop_ids = frozenset(stop_ids) | ({tokenizer.eos_token_id} - {None})
         self._backend = tokenizer.backend_tokenizer
+        self._backend.no_truncation()
+        self._backend.no_padding()
         self._serving: Serving | None = None
 
     @property
@@ -163,7 +165,7 @@ class Encoder:
             return []
         self._backend.no_truncation()
         self._backend.no_padding()
-        found: list[Encoding] = self._backend.encode_batch(texts, add_special_tokens=adds_special)
+        found: list[Encoding] = self._backend.encode_batch_fast(texts, add_special_tokens=adds_special)
         return found
 
     def _finished(self, drafts: Sequence[_Draft | DataError], encodings: dict[bool, list[Encoding]]) -> list[Result]:
@@ -212,10 +214,10 @@ class Encoder:
         rendered = self.serving.render(example, turns, asked, example.value.get("tools"), marked)
 
         def finish(encodings: list[Encoding]) -> Encoded:
-            encoding = encodings[0]
-            ids, labels, ended = encoding.ids, [IGNORED] * len(encoding.ids), True
+            ids = encodings[0].ids
+            labels, ended = [IGNORED] * len(ids), True
             for answer in rendered.answers:
-                for start, end in self.serving.token_spans(example, rendered.text, encoding, answer):
+                for start, end in self.serving.token_spans(example, rendered.text, ids, answer):
                     labels[start:end] = ids[start:end]
                 ended = answer.ended
             found = Encoded({"input_ids": ids, "labels": labels}, ended, rendered.last_turn_only)
@@ -233,14 +235,15 @@ class Encoder:
 
         def finish(encodings: list[Encoding]) -> Encoded:
             spans = []
-            for side, encoding in zip(sides, encodings, strict=True):
-                [span] = self.serving.token_spans(example, side.text, encoding, side.answers[0])
+            found_ids = [encoding.ids for encoding in encodings]
+            for side, ids in zip(sides, found_ids, strict=True):
+                [span] = self.serving.token_spans(example, side.text, ids, side.answers[0])
                 spans.append(span)
             (one, one_end), (other, other_end) = spans
             columns = {
-                "prompt_ids": encodings[0].ids[:one],
-                "chosen_ids": encodings[0].ids[one:one_end],
-                "rejected_ids": encodings[1].ids[other:other_end],
+                "prompt_ids": found_ids[0][:one],
+                "chosen_ids": found_ids[0][one:one_end],
+                "rejected_ids": found_ids[1][other:other_end],
             }
             found = Encoded(columns, all(side.answers[0].ended for side in sides))
             return self._with_findings(found, example, [*value["prompt"], *value["chosen"], *value["rejected"]])

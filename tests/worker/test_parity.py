@@ -110,6 +110,34 @@ def test_every_template_trains_the_answers_as_they_are_served(name, row):
     check(shipped(name), ends_of(name), *row)
 
 
+@pytest.mark.parametrize("name", [name for name in TEMPLATES if not needs_parts(name)])
+@FEW
+@given(conversations())
+def test_counting_added_tokens_finds_what_offsets_find(name, row):
+    (turns, tools), encoder = row, shipped(name)
+    asked = [i for i, turn in enumerate(turns) if turn["role"] == "assistant"]
+    try:
+        found = encoder.serving.render(Example("rows.jsonl:7", "messages", {}), turns, asked, tools, marked=False)
+    except DataError:
+        return
+    spans, ids = encoder.serving.spans, plain_ids(encoder, found.text)
+    for answer in found.answers:
+        counted = spans.counted(found.text, ids, answer)
+        if counted is not None:
+            assert [counted] == spans.measured(found.text, answer)
+
+
+def test_counting_is_what_usually_decides():
+    encoder = shipped("qwen2_5")
+    turns = [{"role": "user", "content": "Tree?"}, {"role": "assistant", "content": "Leaf <|im_end|> no."}]
+    found = encoder.serving.render(Example("rows.jsonl:7", "messages", {}), turns, [1], None, marked=False)
+    [answer] = found.answers
+    # The second end token: the first is the answer's own text, which the tokenizer reads as one too.
+    counted = encoder.serving.spans.counted(found.text, plain_ids(encoder, found.text), answer)
+    assert counted is not None
+    assert [counted] == encoder.serving.spans.measured(found.text, answer)
+
+
 WITH_REASONING: Turns = [
     {"role": "user", "content": "Tree?"},
     {"role": "assistant", "content": "Leaf.", "reasoning_content": "It grows.", "thinking": "It grows."},
@@ -221,6 +249,13 @@ def test_an_end_token_that_no_setting_names_closes_the_last_turn_alone():
     expected = check(encoder, ("<|endoftext|>",), WITH_REASONING)
     assert (expected.texts, expected.last_turn_only) == (["Moon.<|end|>\n<|endoftext|>"], True)
     assert check(shipped("phi3"), ends_of("phi3"), WITH_REASONING).texts == ["Leaf.<|end|>", "Moon.<|end|>"]
+
+
+def test_where_no_named_end_token_comes_the_last_special_token_ends_the_answer():
+    # Cohere writes <|END_RESPONSE|><|END_OF_TURN_TOKEN|>; a base model's settings may name neither.
+    encoder = encoder_of(TEMPLATES["cohere2"].read_text(encoding="utf-8"), ("<|endoftext|>",))
+    found = encoded(encoder, asks("Leaf"))
+    assert (trained_text(encoder, found), found.ended) == ("Leaf<|END_RESPONSE|><|END_OF_TURN_TOKEN|>", True)
 
 
 def test_end_tokens_that_the_tokenizer_lacks_are_passed_over():
