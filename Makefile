@@ -38,6 +38,9 @@ gpu: $(VENV)/.tested
 bench: $(VENV)/.tested
 	$(BIN)/python benchmarks/against_trl.py
 	$(BIN)/python benchmarks/front_half.py
+	$(BIN)/python benchmarks/data_check.py
+	$(BIN)/python benchmarks/data_memory.py
+	$(BIN)/python benchmarks/tokenise.py
 
 tiny: $(VENV)/.installed
 	rm -rf build/tiny

@@ -95,6 +95,9 @@ def main() -> None:
     parser.add_argument("--gib", type=float, default=2.0)
     parser.add_argument("--save", action="store_true")
     options = parser.parse_args()
+    if not DEMO.is_dir():
+        print(f"not measured: there are no demo sets in {DEMO}")
+        return
     BUILD.mkdir(parents=True, exist_ok=True)
     model = make_model(BUILD / "model")
     large, small = BUILD / "large.jsonl", BUILD / "small.jsonl"

@@ -168,6 +168,9 @@ def main() -> None:
     parser.add_argument("--demo", type=Path, default=ROOT.parent / "shared" / "data", help="folder of the demo sets")
     parser.add_argument("--save", action="store_true", help="write benchmarks/results/tokenise.json")
     options = parser.parse_args()
+    if not options.demo.is_dir():
+        print(f"not measured: there are no demo sets in {options.demo}")
+        return
     cases, missing = _cases(options.only)
     tokenizer = make_tokenizer(BUILD / "tokenise" / "tokenizer", options.demo)
     rows = make_rows(BUILD / "tokenise", options.demo / "alpaca_en_demo.json", options.rows)

@@ -168,9 +168,23 @@ def key_of(turn: Mapping[str, Any], keys: tuple[str, ...], otherwise: str) -> st
     return next((key for key in keys if key in turn), otherwise)
 
 
+def _plain(turn: dict[str, Any], roles: Roles) -> Turn | None:
+    """A turn of nothing but a known role and its text, as nearly all are; None leaves it to `_turn`."""
+    if len(turn) != 2:
+        return None
+    for role_key, content_key in (("role", "content"), ("from", "value")):
+        content = turn.get(content_key)
+        if type(content) is str and content and not content.isspace():
+            role = roles.get(turn[role_key]) if type(turn.get(role_key)) is str else None
+            return {"role": role, "content": content} if role is not None and role != CALL else None
+    return None
+
+
 def _turn(turn: Any, field: str, roles: Roles) -> Turn:
     if not isinstance(turn, dict):
         raise FieldFault(f"{field} is {said(turn)}, not an object", "write it as {role, content}", field)
+    if (plain := _plain(turn, roles)) is not None:
+        return plain
     role_key = key_of(turn, ROLE_KEYS, "role")
     content_key = key_of(turn, CONTENT_KEYS, "value" if role_key == "from" else "content")
     given = {key: value for key, value in turn.items() if value is not None}
