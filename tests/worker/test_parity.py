@@ -30,6 +30,7 @@ from tokenizers import processors
 from ftcli.data.scan import Example
 from ftcli.errors import DataError
 from ftcli.worker.parity import OWN, PROMPTS, VARIANT
+from ftcli.worker.spans import Answer
 from ftcli.worker.tokens import IGNORED, Encoded, Encoder
 
 FEW = settings(max_examples=7, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
@@ -237,7 +238,11 @@ def test_white_space_that_a_special_token_swallows_refuses_no_row():
     for token in parts["added_tokens"]:
         token["rstrip"] = token["content"] == "<|assistant|>"
     encoder = encoder_of(TEMPLATES["phi3"].read_text(encoding="utf-8"), ends_of("phi3"), json.dumps(parts))
-    assert trained_text(encoder, encoded(encoder, asks("\n Leaf"))) == " Leaf<|end|>".lstrip()
+    assert trained_text(encoder, encoded(encoder, asks("\n Leaf"))) == "Leaf<|end|>"
+    text = rendered(encoder, asks("\n Leaf"), None)
+    begin, end = text.index("\n\n Leaf") + 1, text.index("<|end|>", text.index("Leaf")) + len("<|end|>")
+    [(first, until)] = encoder.serving.spans.measured(text, Answer(1, begin, end, True, ((begin, end),)))
+    assert encoder.tokenizer.decode(plain_ids(encoder, text)[first:until]) == "Leaf<|end|>"
 
 
 # --- which token ends an answer --------------------------------------------------------------------------------------
