@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import datetime
 from hashlib import sha256
 from itertools import islice
 from typing import Any, NamedTuple
@@ -95,7 +96,9 @@ class Encoder:
         template = self.tokenizer.chat_template
         kind = type(self.tokenizer).__name__
         special = {name: str(token) for name, token in self.tokenizer.special_tokens_map.items()}
-        return [kind, self._backend.to_str(), special, template, sorted(self.stop_ids)]
+        # Some templates write the date of the day into the system prompt.
+        dated = datetime.now().date().isoformat() if "strftime_now" in str(template) else None
+        return [kind, self._backend.to_str(), special, template, dated, sorted(self.stop_ids)]
 
     def encode(self, examples: Sequence[Example]) -> list[Encoded]:
         """The tokens of each example.

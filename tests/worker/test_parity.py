@@ -291,6 +291,16 @@ def test_a_turn_that_the_template_does_not_mark_is_not_trained():
     assert trained_text(encoder, encoded(encoder, WITH_REASONING)) == "Moon.</s>"
 
 
+def test_an_end_token_outside_the_marks_is_not_trained_and_the_answer_does_not_count_as_ended():
+    template = (
+        "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}{{ m.content }}{% endgeneration %}"
+        "{{ eos_token }}{% else %}{{ m.content + eos_token }}{% endif %}{% endfor %}"
+    )
+    encoder = encoder_of(template, END)
+    found = encoded(encoder, asks("Leaf"))
+    assert (trained_text(encoder, found), found.ended) == ("Leaf", False)
+
+
 def test_a_turn_that_only_an_earlier_prompt_shows_is_refused():
     # Qwen3 writes the empty reasoning of a last turn alone, and here the last turn is not to be trained.
     last = {"role": "assistant", "content": "Moon", "weight": 0}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -195,3 +196,24 @@ def test_the_held_out_share_depends_on_the_seed_alone(tokenizer, tmp_path):
     assert split(1) == split(1)
     assert split(1)[0] == 15
     assert split(1)[1] != split(2)[1]
+
+
+def test_a_template_that_writes_the_date_meets_no_entry_of_another_day(models, monkeypatch):
+    from transformers import AutoTokenizer
+
+    from ftcli.worker import tokens
+
+    def identities(template: str) -> list[Any]:
+        tokenizer = AutoTokenizer.from_pretrained(models["llama"])
+        tokenizer.chat_template = template
+        found = []
+        for day in (1, 2):
+            clock = type("Clock", (datetime,), {"now": classmethod(lambda _, day=day: datetime(2026, 1, day))})
+            monkeypatch.setattr(tokens, "datetime", clock)
+            found.append(Encoder(tokenizer).identity())
+        return found
+
+    plain = AutoTokenizer.from_pretrained(models["llama"]).chat_template
+    same, dated = identities(plain), identities("{{ strftime_now('%d') }}" + plain)
+    assert same[0] == same[1]
+    assert dated[0] != dated[1]
