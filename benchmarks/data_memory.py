@@ -36,9 +36,9 @@ LIMIT_GIB = 1.5
 
 # Runs in a process of its own, whose children are then those of this command alone.
 _MEASURED = (
-    "import json, resource, subprocess, sys, time; start = time.time(); "
+    "import json, resource, subprocess, sys; "
     "code = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode; "
-    "print(json.dumps([code, time.time() - start, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss]))"
+    "print(json.dumps([code, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss]))"
 )
 
 
@@ -78,15 +78,15 @@ def make_model(folder: Path) -> Path:
 
 
 def measure(name: str, words: list[str], cache: Path) -> dict[str, Any]:
-    """Seconds and peak resident memory of one ftcli command."""
+    """Peak resident memory of one ftcli command."""
     command = [sys.executable, "-c", _MEASURED, sys.executable, "-m", "ftcli", *words]
     environment = {**os.environ, "XDG_CACHE_HOME": str(cache), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-    code, seconds, kib = json.loads(done.stdout)
+    code, kib = json.loads(done.stdout)
     if code:
         raise RuntimeError(f"{name}: exit {code}")
-    found = {"command": name, "seconds": round(seconds, 1), "peak_gib": round(kib / 1024**2, 3)}
-    print(f"{name:<40} {found['seconds']:>8} s  {found['peak_gib']:>6} GiB", flush=True)
+    found = {"command": name, "peak_gib": round(kib / 1024**2, 3)}
+    print(f"{name:<40} {found['peak_gib']:>6} GiB", flush=True)
     return found
 
 
