@@ -232,7 +232,7 @@ def count(data: DataSettings, method: Method, tokenizer_folder: Path | None, lim
     overflow = method.overflow if data.overflow == "auto" else data.overflow
     found = [_tally(each, longest, overflow) for each in counted]
     if data.mix is not None and len(found) == len(sets):
-        found = _mixed(found, data.mix)
+        found = _mixed(found, sets)
     whole: dict[str, Any] = {
         name: sum(getattr(each, name) for each in found)
         for name in ("rows", "kept", "tokens", "faulty", "pieces", "overlong")
@@ -301,14 +301,9 @@ def _tally(counted: _SetCount, limit: int, overflow: str) -> TokenCount:
     )
 
 
-def _mixed(found: list[TokenCount], sets: Mapping[str, Any]) -> list[TokenCount]:
+def _mixed(found: list[TokenCount], sets: Sequence[RowSet]) -> list[TokenCount]:
     """Each set's count as often as the mix takes its rows, at their average length."""
-    names = ("share_of_set", "rows", "repeat", "share_of_mix")
-    demands = [
-        Demand(name=name, **{key: settings[key] for key in names if settings.get(key) is not None})
-        for name, settings in sets.items()
-    ]
-    sizes = counts(demands, [each.kept for each in found])
+    sizes = counts([Demand.of(each.name, each.settings) for each in sets], [each.kept for each in found])
     return [
         replace(
             each,

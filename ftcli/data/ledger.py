@@ -26,6 +26,9 @@ KINDS: Mapping[str, str] = {
     SPECIAL: "a turn holds text that the tokenizer reads as a special token",
 }
 """Findings about tokens and about rows that occur elsewhere; those about one row's text are in findings.py."""
+_ROWS = ("rows_read", "rows_kept", "rows_held_out", "rows_mixed")
+_TOKENS = ("truncated", "lost_end", "split", "last_turn_only", "sequences", "packed", "tokens", "trained_tokens")
+"""What is counted one by one, and adds up over sets."""
 _QUANTILES = {"min": 0.0, "p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
 
 
@@ -101,19 +104,29 @@ class Ledger:
         """Count something suspicious in a usable row."""
         self.findings.setdefault(kind, Shown()).add(where, row_field, what)
 
+    def sequence(self, total: int, trained: int) -> None:
+        """Count a sequence that a row became, by its tokens and those trained."""
+        self.sequences += 1
+        self.tokens += total
+        self.trained_tokens += trained
+
+    def cut(self, overflow: str, loses_end: bool) -> None:
+        """Count a row that had to be split or truncated."""
+        self.split += overflow == "split"
+        self.truncated += overflow != "split"
+        self.lost_end += loses_end
+
     def to_dict(self) -> dict[str, Any]:
         """The ledger as JSON; `length_tokens` holds quantiles over the usable rows."""
-        plain = ("rows_read", "rows_kept", "rows_bad", "rows_held_out", "rows_mixed")
-        more = ("truncated", "lost_end", "split", "last_turn_only", "sequences", "packed", "tokens", "trained_tokens")
         return {
             "name": self.name,
             "path": self.path,
             "format": self.format,
-            **{name: getattr(self, name) for name in plain},
+            **{name: getattr(self, name) for name in (*_ROWS, "rows_bad")},
             "dropped": {reason: count for reason, count in self.dropped.items() if count},
             "errors": self.errors,
             "findings": {kind: {"rows": f.rows, "first": f.first} for kind, f in self.findings.items()},
-            **{name: getattr(self, name) for name in more},
+            **{name: getattr(self, name) for name in _TOKENS},
             "length_tokens": quantiles(self.lengths),
         }
 
@@ -146,9 +159,7 @@ def together(ledgers: Iterable[Ledger], name: str) -> Ledger:
     sets = list(ledgers)
     total = Ledger(name, ", ".join(each.path for each in sets), ", ".join(dict.fromkeys(e.format for e in sets)))
     for each in sets:
-        for counted in ("rows_read", "rows_kept", "rows_held_out", "rows_mixed", "truncated", "lost_end", "split"):
-            setattr(total, counted, getattr(total, counted) + getattr(each, counted))
-        for counted in ("last_turn_only", "sequences", "packed", "tokens", "trained_tokens"):
+        for counted in (*_ROWS, *_TOKENS):
             setattr(total, counted, getattr(total, counted) + getattr(each, counted))
         total.dropped.update(each.dropped)
         total.lengths.update(each.lengths)

@@ -13,6 +13,7 @@ from heapq import heappop, heappush
 from random import Random
 
 from ftcli.errors import DataError, Problem
+from ftcli.settings import SetSettings
 
 _ROUNDING = 1e-9
 
@@ -26,6 +27,12 @@ class Demand:
     rows: int | None = None
     repeat: float = 1.0
     share_of_mix: float | None = None
+
+    @classmethod
+    def of(cls, name: str, settings: SetSettings) -> Demand:
+        """What the settings of a set ask of it."""
+        asked = ("share_of_set", "rows", "repeat", "share_of_mix")
+        return cls(name=name, **{key: getattr(settings, key) for key in asked})
 
     def pool(self, available: int) -> tuple[int, int]:
         """How many different rows are taken of `available`, and how many that makes with repeats.

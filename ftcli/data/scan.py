@@ -105,7 +105,6 @@ class Scan:
             self.on_error(problem)
 
     def _example(self, row: Row) -> Example | None:
-        group = _number(row.value[self.group]) if self.group and self.group in row.value else 0
         if self.group and self.group not in row.value:
             what = f"has no column {self.group!r} to group by; its columns are {', '.join(row.value)}"
             self._refuse(RowProblem(row.where, what, "name another column in data.eval_group", field=self.group))
@@ -129,6 +128,7 @@ class Scan:
             self._starts.append((len(self._digests), row.file))
         self._digests.append(digest)
         self._lines.append(row.line)
+        group = _number(given.value[self.group]) if self.group else 0
         return Example(row.where, kind, value, digest, _asked(value) if self.prompts else 0, group)
 
     def _field(self, field: str) -> str:

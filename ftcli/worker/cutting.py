@@ -53,7 +53,20 @@ def _cut_pair(row: Columns, limit: int, overflow: str, bos: int | None) -> Colum
 
 def trains(part: Columns) -> bool:
     """Whether any token of `input_ids` and `labels` is trained; the first has nothing to be predicted from."""
-    return any(label != IGNORED for label in part["labels"][1:])
+    return counted(part)[2] > 0
+
+
+def counted(row: Columns) -> tuple[int, int, int]:
+    """Tokens of the longest sequence of a row, of all its sequences, and those trained.
+
+    The first token of a sequence has nothing before it to be predicted from; a pair with an empty side trains nothing.
+    """
+    if "input_ids" in row:
+        labels = row["labels"]
+        length = len(labels)
+        return length, length, length - labels.count(IGNORED) - (labels[:1] != [IGNORED] and length > 0)
+    prompt, answers = len(row["prompt_ids"]), [len(row["chosen_ids"]), len(row["rejected_ids"])]
+    return prompt + max(answers), 2 * prompt + sum(answers), sum(answers) if all(answers) else 0
 
 
 def loses_end(row: Columns, limit: int, overflow: str) -> bool:

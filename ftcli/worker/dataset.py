@@ -24,13 +24,13 @@ from ftcli.errors import DataError, Problem, RowProblem
 from ftcli.methods.base import Method
 from ftcli.settings import DataSettings
 from ftcli.worker import store
-from ftcli.worker.cutting import loses_end, parts_of
+from ftcli.worker.cutting import counted, loses_end, parts_of
 from ftcli.worker.fitting import Fitting
 from ftcli.worker.overlap import tell_duplicates_across, tell_leaks
 from ftcli.worker.packing import packed
-from ftcli.worker.prepare import TokenSet, counted, examples_of, token_set
+from ftcli.worker.prepare import TokenSet, examples_of, token_set
 from ftcli.worker.stream import Stream
-from ftcli.worker.tokens import Encoded, Encoder
+from ftcli.worker.tokens import Encoder
 
 disable_progress_bars()
 
@@ -190,7 +190,7 @@ class _Builder:
         kept = [self.kept(each, np.flatnonzero(~mask)) for each, mask in zip(sets, held, strict=True)]
         order: Sequence[int] = [0] * len(kept[0])
         if self.data.mix is not None:
-            demands = [_demand(each) for each in sets]
+            demands = [mix.Demand.of(each.row_set.name, each.row_set.settings) for each in sets]
             sizes = mix.counts(demands, [len(rows) for rows in kept])
             kept = [
                 rows[mix.chosen(demand, len(rows), size, self.seed)]
@@ -209,7 +209,7 @@ class _Builder:
         rows = rows[~untrained]
         over = tokens.length[rows] > limit
         for row in rows[over]:
-            ledger.finding(OVERFLOW, tokens.where(row), "", self._too_long(tokens, row))
+            ledger.finding(OVERFLOW, tokens.where(row), "", self.fit.too_long(tokens.length[row]))
         if overflow == "error" and over.any():
             self._refuse(tokens, rows[over])
         if overflow == "drop":
@@ -217,22 +217,15 @@ class _Builder:
             rows = rows[~over]
         elif overflow != "split" and over.any():
             lost = [row for row, parts in self._cut(tokens, rows[over]) if not parts]
-            ledger.dropped[UNTRAINED if overflow == "truncate_right" else OVERLONG] += len(lost)
+            ledger.dropped[self.fit.lost] += len(lost)
             rows = rows[~np.isin(rows, lost)]
         ledger.rows_kept += len(rows)
         return rows
 
-    def _too_long(self, tokens: TokenSet, row: int) -> str:
-        return f"is {tokens.length[row]} tokens long; data.max_length_tokens is {self.fit.limit}"
-
     def _refuse(self, tokens: TokenSet, rows: Array) -> None:
         fix = "shorten it, or set data.overflow=drop"
-        limit = self.fit.limit
         problems: list[Problem] = [
-            RowProblem(
-                tokens.where(row), f"is {tokens.length[row]} tokens long; data.max_length_tokens is {limit}", fix
-            )
-            for row in rows[:_MOST_REFUSED]
+            RowProblem(tokens.where(row), self.fit.too_long(tokens.length[row]), fix) for row in rows[:_MOST_REFUSED]
         ]
         if len(rows) > _MOST_REFUSED:
             problems.append(Problem(tokens.ledger.path, f"and {len(rows) - _MOST_REFUSED} more rows are too long"))
@@ -279,14 +272,10 @@ class _Builder:
         for row in rows[over]:
             [columns] = table.fast_slice(int(row), 1).to_pylist()
             pieces = parts_of(columns, self.fit.limit, self.fit.overflow, self.bos)
-            ledger.sequences += len(pieces)
-            ledger.split += self.fit.overflow == "split"
-            ledger.truncated += self.fit.overflow != "split"
-            ledger.lost_end += loses_end(columns, self.fit.limit, self.fit.overflow) and bool(tokens.ended[row])
+            lost = loses_end(columns, self.fit.limit, self.fit.overflow) and bool(tokens.ended[row])
+            ledger.cut(self.fit.overflow, lost)
             for piece in pieces:
-                _, total, trained = counted(Encoded(piece, True))
-                ledger.tokens += total
-                ledger.trained_tokens += trained
+                ledger.sequence(*counted(piece)[1:])
         return bool(over.any())
 
     def _stored(self, sets: Sequence[TokenSet], rows: Array) -> Dataset:
@@ -320,11 +309,11 @@ class _Builder:
 
     def _cut_table(self, table: pa.Table) -> pa.Table:
         columns = table.to_pylist()
-        if all(counted(Encoded(row, True))[0] <= self.fit.limit for row in columns):
+        if all(counted(row)[0] <= self.fit.limit for row in columns):
             return table
         fitted: list[dict[str, list[int]]] = []
         for row in columns:
-            long = counted(Encoded(row, True))[0] > self.fit.limit
+            long = counted(row)[0] > self.fit.limit
             fitted += parts_of(row, self.fit.limit, self.fit.overflow, self.bos) if long else [row]
         return pa.Table.from_pylist(fitted, schema=table.schema)
 
@@ -337,17 +326,6 @@ def _tables(sets: Sequence[TokenSet]) -> Any:
 def _batches(tables: Iterator[pa.Table]) -> Iterator[pa.RecordBatch]:
     for table in tables:
         yield from table.combine_chunks().to_batches()
-
-
-def _demand(tokens: TokenSet) -> mix.Demand:
-    s = tokens.row_set.settings
-    return mix.Demand(
-        name=tokens.row_set.name,
-        share_of_set=s.share_of_set,
-        rows=s.rows,
-        repeat=s.repeat,
-        share_of_mix=s.share_of_mix,
-    )
 
 
 def _nothing_left(ledger: Ledger) -> Problem:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ftcli.data.ledger import quantiles
+from ftcli.data.ledger import OVERLONG, UNTRAINED, quantiles
 from ftcli.data.lengths import auto_length
 from ftcli.errors import ConfigError, Problem
 from ftcli.methods.base import Method
@@ -39,6 +39,15 @@ class Fitting:
         """The length once it is resolved."""
         assert self.max_length_tokens is not None
         return self.max_length_tokens
+
+    def too_long(self, length: int) -> str:
+        """What is wrong with a row of `length` tokens."""
+        return f"is {length} tokens long; data.max_length_tokens is {self.limit}"
+
+    @property
+    def lost(self) -> str:
+        """Why a row is dropped of which nothing is left that fits."""
+        return UNTRAINED if self.overflow == "truncate_right" else OVERLONG
 
     @property
     def packs_whole(self) -> bool:

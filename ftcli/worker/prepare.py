@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,8 @@ from ftcli.methods.base import Method
 from ftcli.settings import DataSettings
 from ftcli.sources import RowSet, located
 from ftcli.worker import store
-from ftcli.worker.tokens import IGNORED, Encoded, Encoder
+from ftcli.worker.cutting import Columns, counted
+from ftcli.worker.tokens import Encoded, Encoder
 
 _CHUNK = 2000
 _LIST = pa.list_(pa.int32())
@@ -117,19 +118,13 @@ class _Build:
 
         def flush() -> None:
             if chunk:
-                write(_batch([row for _, row in chunk]))
+                write(batch_of([row.columns for _, row in chunk]))
                 indices.append(self._index(chunk))
                 chunk.clear()
 
-        for example, found in self.encoder.encode_all(scan):
-            if isinstance(found, DataError):
-                ledger.unusable(found.problems[0])
-                continue
+        for example, found in told(self.encoder, scan, ledger):
             chunk.append((example, found))
             spoken = spoken or "messages" in example.value or isinstance(example.value.get("prompt"), list)
-            ledger.last_turn_only += found.last_turn_only
-            for finding in found.findings:
-                ledger.finding(finding.kind, example.where, finding.field, finding.what)
             if len(chunk) == _CHUNK:
                 flush()
         flush()
@@ -137,7 +132,7 @@ class _Build:
         return {"ledger": ledger.to_dict(), "spoken": spoken}, index
 
     def _index(self, chunk: Sequence[tuple[Example, Encoded]]) -> pa.Table:
-        lengths = [counted(row) for _, row in chunk]
+        lengths = [counted(row.columns) for _, row in chunk]
         places = [example.where.rpartition(":") for example, _ in chunk]
         values: dict[str, list[Any]] = {
             "length": [length for length, _, _ in lengths],
@@ -153,23 +148,24 @@ class _Build:
         return pa.table({name: pa.array(values[name], kind) for name, kind in _INDEX.items()})
 
 
-def counted(row: Encoded) -> tuple[int, int, int]:
-    """Tokens of the longest sequence of a row, of all its sequences, and those trained.
+def told(
+    encoder: Encoder, examples: Iterable[Example], ledger: Ledger, on_error: Callable[[], None] = lambda: None
+) -> Iterator[tuple[Example, Encoded]]:
+    """The examples that become tokens, with them; the ledger hears of the others and of what was found on the way."""
+    for example, found in encoder.encode_all(examples):
+        if isinstance(found, DataError):
+            ledger.unusable(found.problems[0])
+            on_error()
+            continue
+        ledger.last_turn_only += found.last_turn_only
+        for finding in found.findings:
+            ledger.finding(finding.kind, example.where, finding.field, finding.what)
+        yield example, found
 
-    The first token of a sequence has nothing before it to be predicted from; a pair with an empty side trains nothing.
-    """
-    columns = row.columns
-    if "input_ids" in columns:
-        labels = columns["labels"]
-        length = len(labels)
-        return length, length, length - labels.count(IGNORED) - (labels[:1] != [IGNORED] and length > 0)
-    prompt, answers = len(columns["prompt_ids"]), [len(columns["chosen_ids"]), len(columns["rejected_ids"])]
-    return prompt + max(answers), 2 * prompt + sum(answers), sum(answers) if all(answers) else 0
 
-
-def _batch(rows: Sequence[Encoded]) -> pa.RecordBatch:
-    names = list(rows[0].columns)
-    return pa.record_batch({name: pa.array([row.columns[name] for row in rows], _LIST) for name in names})
+def batch_of(rows: Sequence[Columns]) -> pa.RecordBatch:
+    """Rows of one kind, at least one, as columns of lists."""
+    return pa.record_batch({name: pa.array([row[name] for row in rows], _LIST) for name in rows[0]})
 
 
 def examples_of(found: TokenSet, data: DataSettings, method: Method, wanted: Sequence[int]) -> list[Example]:

@@ -51,8 +51,6 @@ class Spans:
         added = tokenizer.added_tokens_decoder
         self._added_ids = frozenset(added)
         self._backend = tokenizer.backend_tokenizer
-        self._backend.no_truncation()
-        self._backend.no_padding()
         self._kept_ids = lru_cache(4096)(self.ids_of)
         # Counting holds for tokens that are matched literally and are no part of one another.
         literal = {
@@ -178,4 +176,6 @@ def _begin(encoding: Encoding, token: int) -> int:
 def common(one: Sequence[Any], other: Sequence[Any]) -> int:
     """How many leading items both have in common."""
     length = min(len(one), len(other))
+    if one[:length] == other[:length]:  # as nearly always
+        return length
     return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), length)

@@ -19,23 +19,22 @@ from typing import Any
 import pyarrow as pa
 from datasets import IterableDataset
 
-from ftcli.data.ledger import OVERFLOW, OVERLONG, UNTRAINED, Ledger, refuse_bad_rows
+from ftcli.data.ledger import OVERFLOW, UNTRAINED, Ledger, refuse_bad_rows
 from ftcli.data.locate import DataFile
 from ftcli.data.scan import Example, Scan
 from ftcli.errors import DataError, Problem, RowProblem
 from ftcli.methods.base import Method
 from ftcli.settings import DataSettings
 from ftcli.sources import RowSet, located
-from ftcli.worker.cutting import Columns, loses_end, parts_of
+from ftcli.worker.cutting import Columns, counted, loses_end, parts_of
 from ftcli.worker.fitting import Fitting
 from ftcli.worker.packing import packed
-from ftcli.worker.prepare import counted
+from ftcli.worker.prepare import batch_of, told
 from ftcli.worker.tokens import Encoded, Encoder
 
 _SAMPLE_ROWS = 1000
 """Rows of each set from whose lengths `auto` is worked out, and read before a share of bad rows is judged."""
 _PACKED_ROWS = 1000
-_LIST = pa.list_(pa.int32())
 
 
 @dataclass
@@ -85,7 +84,7 @@ class Stream:
         for source in self._sources:
             apart = replace(source, ledger=Ledger("", ""))
             for _, row in islice(self._encoded(apart, None), _SAMPLE_ROWS):
-                length = counted(row)[0]
+                length = counted(row.columns)[0]
                 lengths[length] = lengths.get(length, 0) + 1
         return lengths
 
@@ -119,30 +118,25 @@ class Stream:
         """The rows in an order drawn by `random`, made to fit and counted."""
         ledger, limit, overflow = source.ledger, self.fit.limit, self.fit.overflow
         for example, row in self._encoded(source, random):
-            length, _, trained = counted(row)
+            length, _, trained = counted(row.columns)
             ledger.lengths[length] += 1
             parts = [row.columns]
             if not trained:
                 ledger.dropped[UNTRAINED] += 1
                 continue
             if length > limit and not self.fit.packs_whole:
-                what = f"is {length} tokens long; data.max_length_tokens is {limit}"
+                what = self.fit.too_long(length)
                 ledger.finding(OVERFLOW, example.where, "", what)
                 if overflow == "error":
                     raise DataError(RowProblem(example.where, what, "shorten it, or set data.overflow=drop"))
                 parts = [] if overflow == "drop" else parts_of(row.columns, limit, overflow, self.bos)
                 if not parts:
-                    ledger.dropped[UNTRAINED if overflow == "truncate_right" else OVERLONG] += 1
+                    ledger.dropped[self.fit.lost] += 1
                     continue
-                ledger.split += overflow == "split"
-                ledger.truncated += overflow != "split"
-                ledger.lost_end += row.ended and loses_end(row.columns, limit, overflow)
+                ledger.cut(overflow, row.ended and loses_end(row.columns, limit, overflow))
             ledger.rows_kept += 1
             for part in parts:
-                _, total, learned = counted(Encoded(part, True))
-                ledger.sequences += 1
-                ledger.tokens += total
-                ledger.trained_tokens += learned
+                ledger.sequence(*counted(part)[1:])
                 yield part
 
     def _encoded(self, source: _Source, random: Random | None) -> Iterator[tuple[Example, Encoded]]:
@@ -152,15 +146,7 @@ class Stream:
         scan.on_error = lambda problem: self._judge(ledger)
         # Before they are tokenised: to fill the buffer, rows only have to be read.
         examples = _shuffled(iter(scan), self.data.shuffle_buffer_rows, random) if random else scan
-        for example, found in self.encoder.encode_all(examples):
-            if isinstance(found, DataError):
-                ledger.unusable(found.problems[0])
-                self._judge(ledger)
-                continue
-            ledger.last_turn_only += found.last_turn_only
-            for finding in found.findings:
-                ledger.finding(finding.kind, example.where, finding.field, finding.what)
-            yield example, found
+        return told(self.encoder, examples, ledger, lambda: self._judge(ledger))
 
     def _judge(self, ledger: Ledger) -> None:
         """Stop where too many of the rows read so far are unusable; a handful says little of a share.
@@ -169,7 +155,7 @@ class Stream:
             DataError: the first unusable rows.
         """
         if ledger.rows_bad > self.data.max_bad_share * max(ledger.rows_read, _SAMPLE_ROWS):
-            refuse_bad_rows([ledger], 0.0)
+            refuse_bad_rows([ledger], self.data.max_bad_share)
 
 
 def _shuffled(rows: Iterator[Example], size: int, random: Random) -> Iterator[Example]:
@@ -194,4 +180,4 @@ def _interleaved(streams: Sequence[Iterator[Columns]], shares: Sequence[float]) 
 
 def _tables(rows: Iterator[Columns]) -> Iterator[pa.Table]:
     while chunk := list(islice(rows, _PACKED_ROWS)):
-        yield pa.table({name: pa.array([row[name] for row in chunk], _LIST) for name in chunk[0]})
+        yield pa.Table.from_batches([batch_of(chunk)])

@@ -24,6 +24,7 @@ from ftcli.data.ledger import BOUNDARY
 from ftcli.data.scan import Example
 from ftcli.errors import ConfigError, DataError, Problem
 from ftcli.worker.parity import Serving, Turns
+from ftcli.worker.spans import common
 
 IGNORED = -100
 """The label of a token that is read but not trained."""
@@ -260,13 +261,13 @@ class Encoder:
     def _plain(self, encodings: list[Encoding]) -> Encoded:
         prompt, whole = encodings[0].ids, encodings[1].ids
         # Tokens may merge across the boundary: the completion starts where the two token rows part.
-        start = _common(prompt, whole)
+        start = common(prompt, whole)
         found = Encoded({"input_ids": whole, "labels": [IGNORED] * start + whole[start:]}, whole[-1] in self.stop_ids)
         return _told_merge(found, start < len(prompt))
 
     def _plain_preference(self, encodings: list[Encoding]) -> Encoded:
         prompt, chosen, rejected = (encoding.ids for encoding in encodings)
-        start = min(_common(prompt, chosen), _common(prompt, rejected))
+        start = min(common(prompt, chosen), common(prompt, rejected))
         columns = {"prompt_ids": prompt[:start], "chosen_ids": chosen[start:], "rejected_ids": rejected[start:]}
         ended = chosen[-1] in self.stop_ids and rejected[-1] in self.stop_ids
         return _told_merge(Encoded(columns, ended), start < len(prompt))
@@ -277,12 +278,3 @@ def _told_merge(found: Encoded, merged: bool) -> Encoded:
         what = "ends in a token that grows into the answer (a space at its end, say): the answer starts a token earlier"
         found.findings.append(Finding(BOUNDARY, "prompt", what))
     return found
-
-
-def _common(one: Ids, other: Ids) -> int:
-    """How many leading tokens both have in common."""
-    if other[: len(one)] == one:
-        return len(one)
-    return next(
-        index for index, (ours, theirs) in enumerate(zip([*one, -1], [*other, -2], strict=False)) if ours != theirs
-    )
