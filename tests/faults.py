@@ -7,6 +7,8 @@ from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
 
+from tests.turns import assistant, user
+
 NUM_ROWS = 1000
 
 
@@ -17,14 +19,6 @@ class Fault(NamedTuple):
     line: bytes
     field: str
     what: str
-
-
-def user(content: Any) -> dict[str, Any]:
-    return {"role": "user", "content": content}
-
-
-def assistant(content: Any, **more: Any) -> dict[str, Any]:
-    return {"role": "assistant", "content": content, **more}
 
 
 def line(*turns: Any, column: str) -> bytes:

@@ -10,7 +10,6 @@ import os
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -19,6 +18,7 @@ import pytest
 
 from ftcli import sources
 from tests.conftest import REPOSITORY
+from tests.loopback import serving
 
 MODEL = "meta-llama/Llama-3.1-8B"
 HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "accelerate"}
@@ -53,14 +53,8 @@ class _Hub(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def hub() -> Iterator[ThreadingHTTPServer]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Hub)
-    server.requests = []  # type: ignore[attr-defined]
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving(_Hub, requests=[]) as server:
+        yield server
 
 
 def typed(here: Path, endpoint: str, *words: str, **values: str) -> tuple[int, str, set[str]]:

@@ -12,18 +12,7 @@ from ftcli.data.findings import KINDS, Finding, findings
 from ftcli.data.formats import FORMATS, convert, recognise
 from ftcli.data.read import Row
 from ftcli.data.suspect import garbled, placeholders
-
-
-def user(content: str, **more: object) -> dict:
-    return {"role": "user", "content": content, **more}
-
-
-def assistant(content: str, **more: object) -> dict:
-    return {"role": "assistant", "content": content, **more}
-
-
-def system(content: str) -> dict:
-    return {"role": "system", "content": content}
+from tests.turns import assistant, system, user
 
 
 def tool(content: str) -> dict:

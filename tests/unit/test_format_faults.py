@@ -5,29 +5,8 @@ from __future__ import annotations
 import pytest
 
 from ftcli.data.formats import FORMATS, convert
-from ftcli.data.read import Row
 from ftcli.errors import DataError, RowProblem
-
-
-def user(content: str) -> dict:
-    return {"role": "user", "content": content}
-
-
-def assistant(content: str) -> dict:
-    return {"role": "assistant", "content": content}
-
-
-def system(content: str) -> dict:
-    return {"role": "system", "content": content}
-
-
-HUMAN_ASKS = {"from": "human", "value": "2 + 2?"}
-GPT_SAYS = {"from": "gpt", "value": "4"}
-ADD = {"type": "function", "function": {"name": "add", "arguments": {"a": 2}}}
-
-
-def at(value: dict) -> Row:
-    return Row("rows.jsonl", 17, value)
+from tests.turns import ADD, GPT_SAYS, HUMAN_ASKS, assistant, at, system, user
 
 
 def fault(value: dict, name: str) -> tuple[str, str, str]:

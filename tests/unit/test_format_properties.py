@@ -9,26 +9,8 @@ from hypothesis import strategies as st
 
 from ftcli.data.findings import findings
 from ftcli.data.formats import FORMATS, convert, recognise
-from ftcli.data.read import Row
 from ftcli.errors import DataError
-
-
-def user(content: str) -> dict:
-    return {"role": "user", "content": content}
-
-
-def assistant(content: str) -> dict:
-    return {"role": "assistant", "content": content}
-
-
-HUMAN_ASKS = {"from": "human", "value": "2 + 2?"}
-GPT_SAYS = {"from": "gpt", "value": "4"}
-TOOL = {"name": "add", "description": "Adds.", "parameters": {"type": "object", "properties": {}}}
-
-
-def at(value: dict) -> Row:
-    return Row("rows.jsonl", 17, value)
-
+from tests.turns import GPT_SAYS, HUMAN_ASKS, TOOL, assistant, at, user
 
 WORDS = st.text(string.ascii_letters + string.punctuation + " \n\té🐈", min_size=1, max_size=20).filter(str.strip)
 ROLES_IN_USE = st.sampled_from(["user", "assistant", "human", "gpt", "tool", "observation", "system", "Assistant"])

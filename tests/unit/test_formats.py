@@ -12,26 +12,8 @@ from ftcli.data.formats import (
     convert,
     recognise,
 )
-from ftcli.data.read import Row
 from ftcli.errors import DataError
-
-
-def user(content: str) -> dict:
-    return {"role": "user", "content": content}
-
-
-def assistant(content: str) -> dict:
-    return {"role": "assistant", "content": content}
-
-
-def system(content: str) -> dict:
-    return {"role": "system", "content": content}
-
-
-HUMAN_ASKS = {"from": "human", "value": "2 + 2?"}
-GPT_SAYS = {"from": "gpt", "value": "4"}
-TOOL = {"name": "add", "description": "Adds.", "parameters": {"type": "object", "properties": {}}}
-ADD = {"type": "function", "function": {"name": "add", "arguments": {"a": 2}}}
+from tests.turns import ADD, GPT_SAYS, HUMAN_ASKS, TOOL, assistant, at, system, user
 
 # format, row, example
 ROUND_TRIPS = [
@@ -299,10 +281,6 @@ ROUND_TRIPS = [
     ),
     ("prompt", {"prompt": "2 + 2 =", "solution": 4}, {"prompt": "2 + 2 =", "solution": 4}),
 ]
-
-
-def at(value: dict) -> Row:
-    return Row("rows.jsonl", 17, value)
 
 
 def test_every_format_has_a_round_trip():

@@ -10,7 +10,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import urllib.parse
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -24,6 +23,7 @@ from ftcli.data.read import read_rows
 from ftcli.data.splits import NoSplit
 from ftcli.errors import ConfigError
 from tests.conftest import REPOSITORY
+from tests.loopback import serving
 
 SET = "org/name"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -235,14 +235,8 @@ class _Hub(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def hub() -> Iterator[ThreadingHTTPServer]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Hub)
-    server.requests, server.files, server.answer = [], FILES, None
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving(_Hub, requests=[], files=FILES, answer=None) as server:
+        yield server
 
 
 _ASK = """

@@ -6,7 +6,6 @@ import contextlib
 import gzip
 import os
 import socket
-import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,6 +16,7 @@ from ftcli.data.locate import DataFile, SourcePath, fingerprint, is_hub, is_loca
 from ftcli.data.read import peek_rows, read_rows
 from ftcli.data.splits import missing_shards, split_of
 from ftcli.errors import ConfigError, DataError, Problem
+from tests.loopback import serving
 
 ROW = '{"text": "x"}\n'
 
@@ -315,14 +315,8 @@ class _Web(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def web() -> Iterator[ThreadingHTTPServer]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Web)
-    server.files, server.asked, server.parts, server.cut, server.tag = {}, [], True, 0, '"v1"'
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving(_Web, files={}, asked=[], parts=True, cut=0, tag='"v1"') as server:
+        yield server
 
 
 def at(server: ThreadingHTTPServer, path: str, user: str = "") -> str:

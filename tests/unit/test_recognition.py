@@ -18,21 +18,9 @@ from ftcli.data.formats import (
     recognise,
     to_kind,
 )
-from ftcli.data.read import Row
 from ftcli.data.turns import FieldFault
 from ftcli.errors import DataError
-
-
-def user(content: str) -> dict:
-    return {"role": "user", "content": content}
-
-
-def assistant(content: str) -> dict:
-    return {"role": "assistant", "content": content}
-
-
-def at(value: dict) -> Row:
-    return Row("rows.jsonl", 17, value)
+from tests.turns import assistant, at, user
 
 
 @pytest.mark.parametrize(
