@@ -40,10 +40,7 @@ def problems(data: DataSettings, method: Method, composed: Composed) -> Iterator
                 yield Problem(where, f"{key}.{name}={role} is no speaker", "use system, user, assistant or tool")
     if faulty:
         return
-    sets = list(sources.train_sets(data, method))
-    if (held_out := sources.eval_set(data, method)) is not None:
-        sets.append(held_out)
-    for each in sets:
+    for each in sources.every_set(data, method):
         yield from _set_problems(each, data, method, composed)
 
 

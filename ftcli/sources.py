@@ -114,6 +114,23 @@ def located(row_set: RowSet, where: str, *, fetch: bool) -> tuple[DataFile, ...]
     return locate(SourcePath(path=s.path, revision=s.revision, subset=s.subset, split=s.split), where, fetch=fetch)
 
 
+def fetched(row_set: RowSet) -> tuple[DataFile, ...]:
+    """The files of a set in order, looked for over the network if need be.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    files = located(row_set, row_set.key, fetch=True)
+    assert files is not None  # what is not known here has been looked for
+    return files
+
+
+def every_set(data: DataSettings, method: Method) -> list[RowSet]:
+    """The sets that a run reads: those trained on, and the held-out one where there is one."""
+    held_out = eval_set(data, method)
+    return [*train_sets(data, method), *([held_out] if held_out else [])]
+
+
 def train_sets(data: DataSettings, method: Method) -> tuple[RowSet, ...]:
     """The sets whose rows are trained on: one, or those of the mix."""
     if data.mix is not None:

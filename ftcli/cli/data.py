@@ -70,14 +70,10 @@ def _check_rows(spec: RunSpec, as_json: bool) -> int:
     from ftcli.data.scan import Scan
 
     method, ledgers = get_method(spec.choices["method"]), list[Ledger]()
-    sets = list(sources.train_sets(spec.data, method))
-    if (held_out := sources.eval_set(spec.data, method)) is not None:
-        sets.append(held_out)
-    for each in sets:
-        files = sources.located(each, each.key, fetch=True)
-        assert files is not None
-        ledger = Ledger(each.name, each.settings.path)
-        limit = spec.data.max_eval_rows if each is held_out else spec.data.max_rows
+    held_out = sources.eval_set(spec.data, method)
+    for each in sources.every_set(spec.data, method):
+        files, ledger = sources.fetched(each), Ledger(each.name, each.settings.path)
+        limit = spec.data.max_eval_rows if each == held_out else spec.data.max_rows
         for _ in Scan(files, each.settings, method, ledger, spec.data.eval_group, limit, prompts=False):
             ledger.rows_kept += 1
         ledgers.append(ledger)

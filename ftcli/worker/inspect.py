@@ -76,10 +76,8 @@ def _rows(
     row_set: RowSet, method: Method, encoder: Encoder, fit: Fitting, ledger: Ledger, first_line: int
 ) -> Iterator[dict[str, Any]]:
     """The rows of a set from a line on, those that cannot be used among them."""
-    files = sources.located(row_set, row_set.key, fetch=True)
-    assert files is not None
     bad = list[Problem]()
-    for example in Scan(files, row_set.settings, method, ledger, on_error=bad.append):
+    for example in Scan(sources.fetched(row_set), row_set.settings, method, ledger, on_error=bad.append):
         yield from (_refused(problem) for problem in bad if _line(problem.where) >= first_line)
         bad.clear()
         if _line(example.where) < first_line:

@@ -15,7 +15,7 @@ from ftcli.data.scan import Example, Scan
 from ftcli.errors import DataError, Problem
 from ftcli.methods.base import Method
 from ftcli.settings import DataSettings
-from ftcli.sources import RowSet, located
+from ftcli.sources import RowSet, fetched
 from ftcli.worker import store
 from ftcli.worker.cutting import Columns, counted
 from ftcli.worker.tokens import Encoded, Encoder
@@ -69,8 +69,7 @@ def token_set(row_set: RowSet, data: DataSettings, method: Method, encoder: Enco
         DataError: rows that are unusable, where `data.max_bad_share` allows none; or no row at all.
         ConfigError: the files are not there, or the store cannot be written.
     """
-    files = located(row_set, row_set.key, fetch=True)
-    assert files is not None
+    files = fetched(row_set)
     key = store.key_of(_parts(row_set, data, method, encoder, max_rows), files)
     entry = store.entry(key, _Build(row_set, files, data, method, encoder, max_rows).build)
     index, ledger = entry.index(), Ledger.from_base(entry.meta["ledger"])

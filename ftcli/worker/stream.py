@@ -25,7 +25,7 @@ from ftcli.data.scan import Example, Scan
 from ftcli.errors import DataError, Problem, RowProblem
 from ftcli.methods.base import Method
 from ftcli.settings import DataSettings
-from ftcli.sources import RowSet, located
+from ftcli.sources import RowSet, fetched
 from ftcli.worker.cutting import Columns, counted, loses_end, parts_of
 from ftcli.worker.fitting import Fitting
 from ftcli.worker.packing import packed
@@ -74,10 +74,8 @@ class Stream:
         return IterableDataset.from_generator(self._rows)
 
     def _source(self, row_set: RowSet, num_sets: int) -> _Source:
-        files = located(row_set, row_set.key, fetch=True)
-        assert files is not None
         share = row_set.settings.share_of_mix or 1 / num_sets
-        return _Source(row_set, files, Ledger(row_set.name, row_set.settings.path), share)
+        return _Source(row_set, fetched(row_set), Ledger(row_set.name, row_set.settings.path), share)
 
     def _sampled_lengths(self) -> dict[int, int]:
         lengths: dict[int, int] = {}
