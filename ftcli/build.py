@@ -11,7 +11,7 @@ from ftcli.compose import WRITERS, Composed, Request, compose
 from ftcli.data.locate import is_local
 from ftcli.errors import ConfigError, DataError, Problem, RowProblem
 from ftcli.methods import Method, get_method
-from ftcli.peft_methods import PEFT_METHODS
+from ftcli.peft_methods import PeftMethod, peft_method
 from ftcli.recipes.strict import KeyPath
 from ftcli.settings import GROUPS, OWN_GROUPS
 from ftcli.shapes import Shape, num_parameters
@@ -57,9 +57,14 @@ def _own(composed: Composed, group: str) -> Any:
     return OWN_GROUPS[group](**values)
 
 
+def _peft(composed: Composed) -> PeftMethod | None:
+    settings = composed.tree.get("peft")
+    return peft_method({**(settings if isinstance(settings, dict) else {}), "name": composed.choices["peft"]})
+
+
 def _faulty(composed: Composed) -> dict[KeyPath, Problem]:
     """The problem of each value that is wrong by itself."""
-    method, peft = get_method(composed.choices["method"]), PEFT_METHODS.get(composed.choices["peft"])
+    method, peft = get_method(composed.choices["method"]), _peft(composed)
     found: dict[KeyPath, Problem] = {(key,): p for key, p in fieldcheck.check_top_level(composed, method).items()}
     for group in (*GROUPS, "run"):
         if group in composed.tree and (group,) not in found:
@@ -97,14 +102,16 @@ def build(composed: Composed) -> RunSpec:
 def _resolve(composed: Composed, method: Method) -> tuple[RunSpec, Shape | None]:
     notes = derive.Notes()
     composed = replace(composed, tree=_located(composed.tree))
-    peft = PEFT_METHODS.get(composed.choices["peft"])
+    peft = _peft(composed)
     hardware = _own(composed, "hardware")
     launch = derive.launch_plan(hardware, notes)
     model = _own(composed, "model")
     shape = derive.model_shape(model)
     model = derive.derive_model(model, shape, launch, notes)
     data = derive.derive_data(_own(composed, "data"), method, notes)
-    train = derive.derive_train(composed.tree["train"], method, peft is not None, data, launch, notes)
+    quantisation = derive.derive_quantisation(_own(composed, "quantisation"), peft, composed, launch, notes)
+    train = derive.derive_train(composed.tree["train"], method, peft, data, launch, notes)
+    own = derive.derive_method(composed.tree["method"], method, peft, shape, model, notes)
     size = num_parameters(shape) if shape else None
     scored = derive.has_validation(data, method) and method.score != "none"
     cheap = scored and size is not None and size <= derive.CHEAP_TO_SCORE_PARAMETERS
@@ -117,10 +124,10 @@ def _resolve(composed: Composed, method: Method) -> tuple[RunSpec, Shape | None]
         run=run,
         model=model,
         data=data,
-        quantisation=_own(composed, "quantisation"),
+        quantisation=quantisation,
         hardware=hardware,
-        method={**method.defaults, **composed.tree["method"], "name": method.name},
-        peft={**(peft.defaults if peft else {}), **composed.tree["peft"], "name": composed.choices["peft"]},
+        method={**method.defaults, **own, "name": method.name},
+        peft={**derive.derive_peft(composed.tree["peft"], peft, shape, notes), "name": composed.choices["peft"]},
         train=train,
         launch=launch,
         notes=tuple(notes.found),

@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ftcli import datachecks, rules, sources
+from ftcli import adapterchecks, datachecks, rules, sources
 from ftcli.compose import Composed
 from ftcli.derive import has_validation
 from ftcli.errors import Problem
-from ftcli.lora import lora_parameters
 from ftcli.methods import Method
 from ftcli.names import suggest
+from ftcli.peft_methods import peft_method
 from ftcli.shapes import Shape
 from ftcli.spec import RunSpec
 
@@ -147,8 +147,8 @@ def reporters_are_installed(context: Context) -> Iterator[Problem]:
 @rule
 def references_fit_the_adapter(context: Context) -> Iterator[Problem]:
     """A reference that follows the policy needs its own copy, which an adapter run does not hold."""
-    method = context.spec.method
-    if method.get("sync_ref_model") and context.spec.peft["name"] != "none":
+    method, peft = context.spec.method, peft_method(context.spec.peft)
+    if method.get("sync_ref_model") and peft is not None and peft.adapter:
         what = "method.sync_ref_model needs a reference of its own; with an adapter it is the model underneath"
         yield Problem(context.where("method.sync_ref_model"), what, "use peft=none, or leave the reference fixed")
     if method.get("sync_ref_model") and method.get("precompute_ref_log_probs"):
@@ -157,21 +157,9 @@ def references_fit_the_adapter(context: Context) -> Iterator[Problem]:
 
 
 @rule
-def adapter_targets_exist(context: Context) -> Iterator[Problem]:
-    """LoRA's target modules are linear layers that the model has, and not the fused LM head."""
-    peft = context.spec.peft
-    targets = peft.get("target_modules")
-    if peft["name"] == "none" or targets is None:
-        return
-    where = context.where("peft.target_modules")
-    if targets == "lm_head" or (isinstance(targets, list) and "lm_head" in targets):
-        what = "peft.target_modules names lm_head, whose loss is fused and would never reach the adapter"
-        yield Problem(where, what, "remove it; to train the head whole use peft.modules_to_save=[lm_head]")
-    elif context.shape is not None and context.shape.known:
-        try:
-            lora_parameters(context.shape, int(peft["r"]), targets)
-        except ValueError as error:
-            yield Problem(where, f"peft.target_modules: {error}", "name layers the model has, or all-linear")
+def the_adapter_fits(context: Context) -> Iterator[Problem]:
+    """The adapter finds its modules, and goes with packing, checkpointing, the quantisation and the base."""
+    yield from adapterchecks.problems(context.spec, context.method, context.shape, context.where)
 
 
 @rule

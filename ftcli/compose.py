@@ -261,6 +261,15 @@ def _choose(
         found[group] = (choice, Origin(recipe.where(("defaults", str(index))), "recipe"))
     for group, override in chosen.items():
         found[group] = (str(override.value), Origin(override.text, "cli"))
+    return _implied(found)
+
+
+def _implied(found: dict[str, tuple[str, Origin]]) -> dict[str, tuple[str, Origin]]:
+    """With the quantisation that the adapter brings along, where nobody chose one."""
+    peft = PEFT_METHODS.get(found["peft"][0])
+    choice, origin = found["quantisation"]
+    if peft and peft.implies and (origin.by == "group" or (origin.by == "run" and choice == "none")):
+        found["quantisation"] = (peft.implies, Origin(found["peft"][1].where, "group"))
     return found
 
 

@@ -8,14 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from ftcli import assets, hardware, rundir, sources
+from ftcli.compose import Composed
 from ftcli.methods import Method
+from ftcli.packable import PACKS_EXACTLY
+from ftcli.peft_methods import PeftMethod
 from ftcli.recipes.strict import load
-from ftcli.settings import DataSettings, HardwareSettings, ModelSettings, RunSettings
+from ftcli.settings import DataSettings, HardwareSettings, ModelSettings, QuantisationSettings, RunSettings
 from ftcli.shapes import Shape, shape_from_folder
 from ftcli.spec import LaunchPlan, Note, RunSpec
 
 SCORE_ROWS = 256
 CHEAP_TO_SCORE_PARAMETERS = 10_000_000
+EXACT_ATTENTION = ("sdpa", "eager", "flex_attention", "flash_attention_2", "flash_attention_3")
 
 
 @dataclass
@@ -91,6 +95,56 @@ def derive_model(model: ModelSettings, shape: Shape | None, launch: LaunchPlan, 
     return replace(model, dtype=notes.add("model.dtype", kind, "what the GPU has"))
 
 
+def derive_quantisation(
+    quantisation: QuantisationSettings, peft: PeftMethod | None, composed: Composed, launch: LaunchPlan, notes: Notes
+) -> QuantisationSettings:
+    """Resolve the type that quantised weights are multiplied in, and tell of a quantisation that nobody typed."""
+    if peft and peft.implies == quantisation.type and composed.origin("quantisation").by == "group":
+        notes.add(
+            "quantisation.type", quantisation.type, f"peft={peft.name} implies it; quantisation=NAME wins over it"
+        )
+    if quantisation.type in ("none", "int8") or quantisation.compute_dtype != "auto":
+        return quantisation
+    if launch.device == "cpu":
+        kind, why = "float32", "the CPU computes in float32"
+    else:
+        kind, why = ("bfloat16", "the GPU has it") if has_bfloat16(launch) else ("float16", "the GPU has no bfloat16")
+    how: Any = notes.add("quantisation.compute_dtype", kind, why)
+    return replace(quantisation, compute_dtype=how)
+
+
+def derive_peft(peft: dict[str, Any], declared: PeftMethod | None, shape: Shape | None, notes: Notes) -> dict[str, Any]:
+    """The adapter's settings under its defaults, with what follows the model's family."""
+    if declared is None:
+        return dict(peft)
+    result = {**declared.defaults, **declared.fixed, **peft}
+    for name, found in declared.follows(shape, result).items() if shape is not None and shape.known else ():
+        if result.get(name) is None:
+            result[name] = notes.add(f"peft.{name}", found.value, found.why)
+    return result
+
+
+def derive_method(
+    settings: dict[str, Any],
+    method: Method,
+    peft: PeftMethod | None,
+    shape: Shape | None,
+    model: ModelSettings,
+    notes: Notes,
+) -> dict[str, Any]:
+    """Resolve whether rows are packed: wherever packed and unpacked gradients are known to be the same."""
+    if not method.packs or settings.get("packing") is not None:
+        return dict(settings)
+    value, why = True, "packed and unpacked gradients are the same here, and no token is padding"
+    if peft is not None and peft.never_packs:
+        value, why = False, peft.never_packs
+    elif shape is None or shape.model_type not in PACKS_EXACTLY:
+        value, why = False, "it is not known whether this architecture keeps packed documents apart"
+    elif model.attn_implementation not in EXACT_ATTENTION:
+        value, why = False, f"packing is not proved exact with {model.attn_implementation} attention"
+    return {**settings, "packing": notes.add("method.packing", value, why)}
+
+
 def derive_data(data: DataSettings, method: Method, notes: Notes) -> DataSettings:
     """Resolve what happens to rows that are too long; how long that is, only the rows themselves can tell."""
     if data.max_length_tokens is None:
@@ -109,13 +163,18 @@ def has_validation(data: DataSettings, method: Method) -> bool:
 
 
 def derive_train(
-    train: dict[str, Any], method: Method, adapter: bool, data: DataSettings, launch: LaunchPlan, notes: Notes
+    train: dict[str, Any],
+    method: Method,
+    peft: PeftMethod | None,
+    data: DataSettings,
+    launch: LaunchPlan,
+    notes: Notes,
 ) -> dict[str, Any]:
     """Resolve the TrainingArguments whose null means derived."""
-    result = dict(train)
+    result, adapter = dict(train), peft is not None and peft.adapter
     if result.get("learning_rate") is None:
-        which = "an adapter" if adapter else "all parameters"
-        rate = method.learning_rates[1 if adapter else 0]
+        which = f"peft={peft.name}" if peft else "all parameters"
+        rate = method.learning_rates[1 if adapter else 0] * (peft.rate_factor if peft else 1)
         result["learning_rate"] = notes.add("train.learning_rate", rate, f"usual for {method.name} with {which}")
     if result.get("eval_strategy") is None:
         held_out = has_validation(data, method)
@@ -142,10 +201,10 @@ def derive_train(
         )
         result["bf16"] = notes.add("train.bf16", value, why)
     if result.get("gradient_checkpointing") is None:
-        value = launch.device == "cuda"
-        why = (
-            "trades a fifth of the speed for most of the activations' memory" if value else "memory is not short on CPU"
-        )
+        value = launch.device == "cuda" and not (peft and peft.never_checkpoints)
+        why = "trades a fifth of the speed for most of the activations' memory"
+        if not value:
+            why = "memory is not short on CPU" if launch.device == "cpu" else peft.never_checkpoints if peft else ""
         result["gradient_checkpointing"] = notes.add("train.gradient_checkpointing", value, why)
     return result
 

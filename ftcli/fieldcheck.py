@@ -23,7 +23,15 @@ from ftcli.schema import Field
 from ftcli.settings import GROUPS, OWN_GROUPS
 
 # Fields whose null means "derived"; everywhere else null must be allowed by the field's type.
-DERIVED_FIELDS = frozenset({"train.learning_rate", "train.eval_strategy", "train.bf16", "train.gradient_checkpointing"})
+DERIVED_FIELDS = frozenset(
+    {
+        "method.packing",
+        "train.learning_rate",
+        "train.eval_strategy",
+        "train.bf16",
+        "train.gradient_checkpointing",
+    }
+)
 
 
 def method_fields(method: Method) -> Mapping[str, Field]:
@@ -39,13 +47,15 @@ def group_fields(group: str, method: Method, peft: PeftMethod | None) -> Mapping
     if group == "method":
         return method_fields(method)
     if group == "peft":
-        return schema.fields_of(peft.config) if peft else {}
+        return peft.fields() if peft else {}
     return schema.fields_of(f"ftcli.settings:{OWN_GROUPS[group].__name__}")
 
 
-def settable(group: str, fields: Iterable[str]) -> list[str]:
+def settable(group: str, fields: Iterable[str], peft: PeftMethod | None = None) -> list[str]:
     """The names among `fields` that a user may set in `group`."""
-    return [name for name in fields if f"{group}.{name}" not in rules.OWNERS and f"{group}.{name}" not in rules.REFUSED]
+    taken = {f"peft.{name}" for name in (*peft.owned, *peft.fixed)} if peft else set()
+    taken |= rules.OWNERS.keys() | rules.REFUSED.keys()
+    return [name for name in fields if f"{group}.{name}" not in taken]
 
 
 def _numbers(value: Any) -> Iterable[float]:
@@ -131,7 +141,7 @@ def unknown(composed: Composed, group: str, key: str, method: Method, fields: Ma
     """That a group has no such field: left over from another method, of another group, or a typo."""
     name, where = f"{group}.{key}", composed.where(group, key)
     if group == "peft" and not fields:
-        near = [peft.name for peft in PEFT_METHODS.values() if key in schema.fields_of(peft.config)]
+        near = [peft.name for peft in PEFT_METHODS.values() if key in settable("peft", peft.fields(), peft)]
         fix = f"add peft={near[0]}, or remove it" if near else "remove it"
         return Problem(where, f"{name} has no meaning with peft=none, which trains every parameter", fix)
     if group == "method":
@@ -165,10 +175,22 @@ def check_group(composed: Composed, group: str, method: Method, peft: PeftMethod
     own_limits: Mapping[str, Knob] = {"method": method.limits, "peft": peft.limits if peft else {}}.get(group, {})
     for key, value in composed.tree[group].items():
         limit = own_limits.get(key) or rules.LIMITS.get(f"{group}.{key}")
-        problem = _check_value(composed, group, key, value, limit, fields, method)
+        taken = _taken_by_peft(composed, key, value, peft) if group == "peft" and peft else None
+        problem = taken or _check_value(composed, group, key, value, limit, fields, method)
         if problem is not None:
             found[key] = problem
     return found
+
+
+def _taken_by_peft(composed: Composed, key: str, value: Any, peft: PeftMethod) -> Problem | None:
+    """That a field makes the adapter what it is, or is worked out by its tuner."""
+    name, where = f"peft.{key}", composed.where("peft", key)
+    if key in peft.owned:
+        return Problem(where, f"{name} is owned by {peft.owned[key]}", "remove it")
+    if key in peft.fixed and value != peft.fixed[key]:
+        fixed = str(peft.fixed[key]).lower()
+        return Problem(where, f"{name} is always {fixed} under peft={peft.name}", "remove it, or choose another peft=")
+    return None
 
 
 def _check_value(
@@ -184,6 +206,8 @@ def _check_value(
     if key == "name" and group in ("method", "peft"):
         same = value == composed.choices[group]
         return None if same else Problem(where, f"{name} is not a setting", f"choose with {group}=NAME")
+    if name == "quantisation.type" and composed.origin(group, key).by in ("recipe", "cli"):
+        return Problem(where, f"{name} comes with the choice", "choose with quantisation=NAME")
     if name in rules.OWNERS:
         return Problem(where, f"{name} is owned by {rules.OWNERS[name]}", f"use {rules.OWNERS[name]}")
     if name in rules.REFUSED:

@@ -35,6 +35,10 @@ class Family:
     """One qkv_proj and one gate_up_proj in place of five projections."""
     norms: tuple[str, ...] = TWO_NORMS
     qk_norm: bool = False
+    ungated: bool = False
+    """A feed-forward of two layers in place of the gated three."""
+    builder: str = "llama"
+    """How the modules are named and laid out: llama, phi, gpt2 or opt."""
     sdpa: bool = True
     """Whether scaled-dot-product attention computes what the model means."""
     peft_default: tuple[str, ...] = ("q_proj", "v_proj")
@@ -50,6 +54,9 @@ FAMILIES: dict[str, Family] = {
     "gemma": Family(tied=True, head_dim=256),
     "gemma2": Family(tied=True, head_dim=256, norms=FOUR_NORMS, sdpa=False),
     "gemma3_text": Family(tied=True, head_dim=256, norms=FOUR_NORMS, qk_norm=True),
+    "phi": Family(ungated=True, builder="phi", peft_default=("q_proj", "v_proj", "fc1", "fc2")),
+    "gpt2": Family(tied=True, ungated=True, builder="gpt2", peft_default=("c_attn",)),
+    "opt": Family(tied=True, ungated=True, builder="opt"),
     "phi3": Family(biased=(), fused=True, peft_default=()),
     "smollm3": Family(tied=True, mlp_bias=True, peft_default=()),
     "gpt_oss": Family(head_dim=64, attention_bias=True, sdpa=False, peft_default=()),
@@ -114,6 +121,8 @@ def modules(shape: Shape) -> tuple[Module, ...]:
     """
     family = FAMILIES[shape.model_type]
     hidden = shape.hidden_size
+    if family.builder != "llama":
+        return tuple(_BUILDERS[family.builder](shape))
     found = [Module("model.embed_tokens", hidden, shape.vocab_size, "embedding")]
     for index in range(shape.num_hidden_layers):
         layer = f"model.layers.{index}"
@@ -191,3 +200,75 @@ def _gated(path: str, hidden: int, width: int, bias: bool, fused: bool) -> list[
     inward = {"gate_up": 2 * width} if fused else {"gate": width, "up": width}
     found = [Module(f"{path}.{name}_proj", hidden, size, bias=bias) for name, size in inward.items()]
     return [*found, Module(f"{path}.down_proj", width, hidden, bias=bias)]
+
+
+def _norm(name: str, hidden: int) -> Module:
+    """A layer norm, which has a bias where the root-mean-square norms of later families have none."""
+    return Module(name, 1, hidden, "norm", bias=True)
+
+
+def _phi(shape: Shape) -> list[Module]:
+    """Phi-1 to Phi-2: attention and feed-forward side by side behind one norm."""
+    hidden, inner = shape.hidden_size, shape.intermediate_size
+    key = shape.num_key_value_heads * shape.head_dim
+    found = [Module("model.embed_tokens", hidden, shape.vocab_size, "embedding")]
+    for index in range(shape.num_hidden_layers):
+        layer = f"model.layers.{index}"
+        widths = {
+            "q_proj": (hidden, hidden),
+            "k_proj": (hidden, key),
+            "v_proj": (hidden, key),
+            "dense": (hidden, hidden),
+        }
+        found += [Module(f"{layer}.self_attn.{name}", *width, bias=True) for name, width in widths.items()]
+        found += [
+            Module(f"{layer}.mlp.fc1", hidden, inner, bias=True),
+            Module(f"{layer}.mlp.fc2", inner, hidden, bias=True),
+        ]
+        found.append(_norm(f"{layer}.input_layernorm", hidden))
+    found.append(_norm("model.final_layernorm", hidden))
+    return [*found, Module("lm_head", hidden, shape.vocab_size, bias=True, tied=shape.tie_word_embeddings)]
+
+
+def _gpt2(shape: Shape) -> list[Module]:
+    """GPT-2: learned positions, and projections that are one-wide convolutions with a transposed weight."""
+    hidden, inner = shape.hidden_size, shape.intermediate_size
+    positions = shape.max_position_embeddings or 1024
+    found = [
+        Module("transformer.wte", hidden, shape.vocab_size, "embedding"),
+        Module("transformer.wpe", hidden, positions, "embedding"),
+    ]
+    for index in range(shape.num_hidden_layers):
+        layer = f"transformer.h.{index}"
+        widths = {
+            "attn.c_attn": (hidden, 3 * hidden),
+            "attn.c_proj": (hidden, hidden),
+            "mlp.c_fc": (hidden, inner),
+            "mlp.c_proj": (inner, hidden),
+        }
+        found += [Module(f"{layer}.{name}", *width, bias=True) for name, width in widths.items()]
+        found += [_norm(f"{layer}.{name}", hidden) for name in ("ln_1", "ln_2")]
+    found.append(_norm("transformer.ln_f", hidden))
+    return [*found, Module("lm_head", hidden, shape.vocab_size, tied=shape.tie_word_embeddings)]
+
+
+def _opt(shape: Shape) -> list[Module]:
+    """OPT, and with it the shape of GPT-3: separate projections, learned positions of which the first two are spare."""
+    hidden, inner = shape.hidden_size, shape.intermediate_size
+    positions = (shape.max_position_embeddings or 2048) + 2
+    found = [
+        Module("model.decoder.embed_tokens", hidden, shape.vocab_size, "embedding"),
+        Module("model.decoder.embed_positions", hidden, positions, "embedding"),
+        _norm("model.decoder.final_layer_norm", hidden),
+    ]
+    for index in range(shape.num_hidden_layers):
+        layer = f"model.decoder.layers.{index}"
+        names = ("k_proj", "v_proj", "q_proj", "out_proj")
+        found += [Module(f"{layer}.self_attn.{name}", hidden, hidden, bias=True) for name in names]
+        found.append(_norm(f"{layer}.self_attn_layer_norm", hidden))
+        found += [Module(f"{layer}.fc1", hidden, inner, bias=True), Module(f"{layer}.fc2", inner, hidden, bias=True)]
+        found.append(_norm(f"{layer}.final_layer_norm", hidden))
+    return [*found, Module("lm_head", hidden, shape.vocab_size, tied=shape.tie_word_embeddings)]
+
+
+_BUILDERS = {"phi": _phi, "gpt2": _gpt2, "opt": _opt}

@@ -186,8 +186,12 @@ def _layer_bytes(shape: Shape, adapter: bool, compute_bytes: int, sequence_lengt
         # Keys and values are repeated for every head; scores are kept from the fp32 softmax and again in compute type.
         kept += compute_bytes * 2 * (query - key) + heads * sequence_length * (4 + compute_bytes)
     visits = shape.experts.num_experts_per_tok + shape.experts.n_shared_experts if shape.experts else 1
-    # gate, its activation, up, and their product; experts also gather their inputs and scatter their outputs.
-    kept += compute_bytes * 4 * _feed_forward_width(shape) + (2 * compute_bytes * hidden * visits if visits > 1 else 0)
+    # gate, its activation, up, and their product, or one layer and its activation; experts also gather their
+    # inputs and scatter their outputs.
+    widths = 2 if shape.known and FAMILIES[shape.model_type].ungated else 4
+    kept += compute_bytes * widths * _feed_forward_width(shape) + (
+        2 * compute_bytes * hidden * visits if visits > 1 else 0
+    )
     return kept + _norm_bytes(shape, adapter, compute_bytes)
 
 

@@ -11,17 +11,12 @@ from typing import Any
 from ftcli import hardware, sources
 from ftcli.countcache import count
 from ftcli.derive import model_shape
-from ftcli.lora import lora_parameters
 from ftcli.memory import MemoryEstimate, estimate, weight_bytes
 from ftcli.methods import Method, get_method
+from ftcli.peft_methods import peft_method
 from ftcli.shapes import Shape, num_parameters
 from ftcli.spec import RunSpec
 from ftcli.tokencount import TokenCount
-
-# LoRA settings whose effect on the count is not written down in lora.py.
-UNCOUNTED = (
-    "target_parameters", "layer_replication", "layers_pattern", "trainable_token_indices", "ensure_weight_tying",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,16 +55,21 @@ def trainable_parameters(spec: RunSpec, shape: Shape | None) -> int | None:
     """Parameters that will train; None where the architecture is not known."""
     if shape is None:
         return None
-    if spec.peft["name"] == "none":
-        return num_parameters(shape)
-    if any(spec.peft.get(name) for name in UNCOUNTED):
-        return None
-    fields = ("bias", "use_dora", "lora_bias", "exclude_modules", "layers_to_transform", "rank_pattern")
-    options = {name: spec.peft[name] for name in fields if spec.peft.get(name) is not None}
-    saved = spec.peft.get("modules_to_save") or ()
-    return lora_parameters(
-        shape, int(spec.peft["r"]), spec.peft.get("target_modules"), modules_to_save=saved, **options
-    )
+    peft, method = peft_method(spec.peft), get_method(spec.choices["method"])
+    if peft is None:
+        return model_parameters(shape, method)
+    found = peft.count(shape, spec.peft)
+    # A head that gives scores is new, so it trains whatever else does.
+    return found if found is None or method.head == "words" else found + shape.hidden_size
+
+
+def model_parameters(shape: Shape | None, method: Method) -> int | None:
+    """Parameters of the model with the head that the method puts on it; None where the architecture is not known."""
+    whole = num_parameters(shape) if shape else None
+    if shape is None or whole is None or method.head == "words":
+        return whole
+    words = 0 if shape.tie_word_embeddings else shape.vocab_size * shape.hidden_size
+    return whole - words + shape.hidden_size
 
 
 def global_batch(spec: RunSpec) -> int:
@@ -110,7 +110,8 @@ def _memory(
 ) -> MemoryEstimate | None:
     if shape is None or trainable is None:
         return None
-    adapter = spec.peft["name"] != "none"
+    peft = peft_method(spec.peft)
+    adapter = peft is not None and peft.adapter
     limit = counted.max_length_tokens
     # A sample's longest row says nothing of the rest, and packed blocks are always full.
     length = counted.longest if counted.exact and not spec.method.get("packing") else limit
@@ -191,7 +192,7 @@ def plan(spec: RunSpec) -> Plan:
         steps=num_steps(spec, _training_rows(spec, counted)),
         tokens_per_epoch=counted.tokens,
         tokens_exact=counted.exact,
-        parameters=num_parameters(shape) if shape else None,
+        parameters=model_parameters(shape, method),
         trainable=trainable,
         memory=memory,
         warnings=tuple(_warnings(spec, method, counted, memory)),

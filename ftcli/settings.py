@@ -110,8 +110,16 @@ class SetSettings:
 class QuantisationSettings:
     """Group `quantisation`: how the frozen base weights are stored."""
 
-    type: Literal["none"] = "none"
-    """none keeps the weights in model.dtype."""
+    type: Literal["none", "nf4", "nf4_double", "fp4", "int8"] = "none"
+    """none keeps the weights as they are stored (in model.dtype, or quantised already); the others are quantised by
+    bitsandbytes while they are loaded."""
+    compute_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Type that 4-bit weights are multiplied in; auto is bfloat16 on GPUs that have it, float16 on older ones, and
+    float32 on CPU."""
+    skip_modules: list[str] | None = None
+    """Further modules that stay unquantised, by the end of their name; the output head always does."""
+    int8_threshold: float = 6.0
+    """Magnitude above which int8 multiplies a feature in 16 bits (LLM.int8, arXiv:2208.07339, section 3.2)."""
 
 
 @dataclass(frozen=True, kw_only=True)

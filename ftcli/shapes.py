@@ -137,25 +137,25 @@ class _Reader:
         return default
 
     def shape(self) -> Shape:
-        heads = self.size("num_attention_heads")
-        hidden = self.size("hidden_size")
+        heads = self.size("num_attention_heads", "n_head")
+        hidden = self.size("hidden_size", "n_embd")
         architectures = self.outer.get("architectures") or [self.outer.get("architecture") or "unknown"]
-        limit = self.values.get("max_position_embeddings")
+        limit = self.values.get("max_position_embeddings", self.values.get("n_positions"))
         published = self.values.get("num_parameters")
         latent = self.latent_attention()
         head_dim = latent.qk_rope_head_dim if latent else self.family.head_dim or max(1, hidden // heads)
         shape = Shape(
             architecture=str(architectures[0]),
-            model_type=str(self.outer.get("model_type", "unknown")),
+            model_type=self.model_type(hidden),
             hidden_size=hidden,
-            num_hidden_layers=self.size("num_hidden_layers"),
+            num_hidden_layers=self.size("num_hidden_layers", "n_layer"),
             num_attention_heads=heads,
             num_key_value_heads=self.size("num_key_value_heads", default=heads),
             head_dim=self.size("head_dim", default=head_dim),
-            intermediate_size=self.size("intermediate_size"),
+            intermediate_size=self.size("intermediate_size", "ffn_dim", "n_inner", default=self.inner(hidden)),
             vocab_size=self.size("vocab_size"),
             tie_word_embeddings=self.flag("tie_word_embeddings", self.family.tied),
-            max_position_embeddings=None if limit is None else self.size("max_position_embeddings"),
+            max_position_embeddings=None if limit is None else self.size("max_position_embeddings", "n_positions"),
             attention_bias=self.flag("attention_bias", self.family.attention_bias),
             mlp_bias=self.flag("mlp_bias", False),
             experts=self.experts(),
@@ -165,6 +165,16 @@ class _Reader:
         if self.problems:
             raise ConfigError(*self.problems)
         return shape
+
+    def model_type(self, hidden: int) -> str:
+        """The layout's name; OPT-350m's norms and projected embeddings are those of no other model."""
+        found = str(self.outer.get("model_type", "unknown"))
+        odd = self.values.get("do_layer_norm_before") is False
+        return f"{found}-projected" if odd or self.values.get("word_embed_proj_dim", hidden) != hidden else found
+
+    def inner(self, hidden: int) -> int | None:
+        """Width of the feed-forward where GPT-2's configuration leaves it open."""
+        return 4 * hidden if self.outer.get("model_type") == "gpt2" else None
 
     def experts(self) -> Experts | None:
         names = ("num_local_experts", "n_routed_experts", "num_experts")

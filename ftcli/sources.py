@@ -9,14 +9,16 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ftcli import rundir, tiny
 from ftcli.data.locate import DataFile, SourcePath, locate
 from ftcli.errors import ConfigError, Problem
 from ftcli.methods.base import Method
-from ftcli.settings import DataSettings, SetSettings
+from ftcli.settings import DataSettings, ModelSettings, SetSettings
 
 BUILTIN = "builtin:tiny"
+_DEEPEST_STACK = 64
 
 
 def home_expanded(path: str) -> Path:
@@ -89,6 +91,48 @@ def foundation(source: ModelSource) -> ModelSource | None:
             return None
         found = below
     return found
+
+
+def adapter_kinds(source: ModelSource) -> list[str]:
+    """PEFT's type of each adapter between a model and its foundation, from the top.
+
+    Raises:
+        ConfigError: an adapter names no base.
+    """
+    found: list[str] = []
+    below: ModelSource | None = source
+    while below is not None and below.is_adapter and len(found) < _DEEPEST_STACK:
+        assert below.folder is not None
+        found.append(str(_json(below.folder / "adapter_config.json").get("peft_type")))
+        below = model_source(base_of(below.folder))
+    return found
+
+
+def quantised_as(model: ModelSettings) -> str | None:
+    """How the stored weights of a model are quantised already, as its config.json says (gptq, awq, fp8, mxfp4, …).
+
+    Raises:
+        ConfigError: an adapter names no base.
+    """
+    source = model_source(model.name_or_path)
+    bottom = foundation(source) if source else None
+    if bottom is None:
+        return None
+    folder = bottom.folder or cached_snapshot(str(bottom.hub_id), model.revision)
+    declared = _json(folder / "config.json").get("quantization_config") if folder else None
+    if not isinstance(declared, dict):
+        return None
+    kind = declared.get("quant_method")
+    return str(kind) if kind else "bitsandbytes" if any(key.startswith("load_in_") for key in declared) else None
+
+
+def _json(file: Path) -> dict[str, Any]:
+    """The object in a JSON file; {} where there is none."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -42,14 +42,16 @@ def _settings(group: str, words: list[str]) -> list[str]:
     """The settings of a group under the method and adapter that the line chooses."""
     from ftcli.fieldcheck import group_fields, settable
     from ftcli.methods import all_methods
-    from ftcli.peft_methods import PEFT_METHODS
+    from ftcli.peft_methods import peft_method
 
     if group not in (*GROUPS, "run"):
         return []
     chosen = dict(word.split("=", 1) for word in words if "=" in word)
     method = all_methods().get(chosen.get("method", ""), all_methods()["sft"])
-    fields = group_fields(group, method, PEFT_METHODS.get(chosen.get("peft", "lora")))
-    return [f"{group}.{name}" for name in sorted(settable(group, fields))]
+    named = [word.split("=", 1) for word in words if word.startswith("peft.") and "=" in word]
+    peft = peft_method({**{key.partition(".")[2]: value for key, value in named}, "name": chosen.get("peft", "lora")})
+    fields = group_fields(group, method, peft)
+    return [f"{group}.{name}" for name in sorted(settable(group, fields, peft))]
 
 
 def run(argv: Sequence[str]) -> int:

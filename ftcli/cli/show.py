@@ -11,7 +11,7 @@ from ftcli.build import spec_of
 from ftcli.cli import arguments, say
 from ftcli.errors import EXIT_DONE, ConfigError, Problem
 from ftcli.methods import get_method
-from ftcli.peft_methods import PEFT_METHODS
+from ftcli.peft_methods import peft_method
 from ftcli.settings import GROUPS
 from ftcli.spec import RunSpec
 
@@ -58,13 +58,16 @@ def knobs(spec: RunSpec, group: str, *, as_json: bool) -> None:
     Raises:
         ConfigError: the group has none, as peft=none.
     """
-    method, peft = get_method(spec.choices["method"]), PEFT_METHODS.get(spec.choices["peft"])
+    method, peft = get_method(spec.choices["method"]), peft_method(spec.peft)
     fields = fieldcheck.group_fields(group, method, peft)
     if not fields:
         what = f"{group}={spec.choices.get(group)} has no knobs"
         raise ConfigError(Problem(f"ftcli show {group}", what, "choose another, as ftcli show peft peft=lora"))
     current = _resolved(spec)[group]
-    rows = [(name, fields[name], current.get(name)) for name in sorted(fieldcheck.settable(group, fields))]
+    rows = [
+        (name, fields[name], current.get(name))
+        for name in sorted(fieldcheck.settable(group, fields, peft if group == "peft" else None))
+    ]
     if as_json:
         entries = [
             {

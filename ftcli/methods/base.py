@@ -43,6 +43,10 @@ class Method:
     """Whether pairs of plain text are rendered as turns through the chat template."""
     roles: tuple[str, ...] = ("policy",)
     """Models in memory: policy, reference, reward, value."""
+    head: str = "words"
+    """What the model puts out: words, or one score a row."""
+    joins_prompt: bool = False
+    """Whether its trainer takes prompt and answer as one sequence."""
     score: str
     """Its own held-out measure: exact_match, preference_accuracy or none."""
     learning_rates: tuple[float, float]
@@ -50,6 +54,8 @@ class Method:
     paper: str
     next_method: str = "dpo"
     """What is usually trained next on its result."""
+    packs: bool = False
+    """Whether rows may share a block (its trainer config has `packing`)."""
     defaults: Mapping[str, Any] = field(default_factory=dict)
     """Trainer-config fields set unless the user says otherwise."""
     limits: Mapping[str, Knob] = field(default_factory=dict)

@@ -12,5 +12,6 @@ METHOD = Method(
     score="exact_match",
     learning_rates=(2e-5, 2e-4),
     paper="Wei et al. 2021, arXiv:2109.01652",
+    packs=True,
     limits={"loss_type": Knob(choices=("nll", "dft"))},
 )

@@ -1,43 +1,39 @@
-"""The parameter-efficient methods: one row or file each, declared like the training methods."""
+"""The parameter-efficient methods: declared like the training methods, several of one family in one file.
+
+A module in this folder that defines `METHODS` declares them; nothing else registers one.
+"""
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
-from ftcli.methods.base import Knob
+from ftcli.peft_methods.base import PeftMethod
+from ftcli.peft_methods.other import why_other_unmerged
+
+__all__ = ["PEFT_METHODS", "PeftMethod", "peft_method", "why_unmerged"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class PeftMethod:
-    """One way to train few parameters. `config` is the PEFT config class as `module:Class`."""
-
-    name: str
-    summary: str
-    config: str
-    paper: str
-    defaults: Mapping[str, Any] = field(default_factory=dict)
-    limits: Mapping[str, Knob] = field(default_factory=dict)
-    merges: bool = True
-    """Whether its update can be folded into the base weights."""
+def _declared() -> dict[str, PeftMethod]:
+    names = [module.name for module in pkgutil.iter_modules(__path__) if module.name != "base"]
+    modules = [importlib.import_module(f"{__name__}.{name}") for name in names]
+    found = {method.name: method for module in modules for method in module.METHODS}
+    first = ("lora", "qlora", "dora", "rslora", "pissa", "loraplus")  # the family that most people look for
+    return {name: found[name] for name in (*first, *sorted(found.keys() - set(first)))}
 
 
-PEFT_METHODS: dict[str, PeftMethod] = {
-    method.name: method
-    for method in (
-        PeftMethod(
-            name="lora",
-            summary="Low-rank adapters on all linear layers: the usual choice on one GPU.",
-            config="peft.tuners.lora.config:LoraConfig",
-            paper="Hu et al. 2021, arXiv:2106.09685",
-            # The paper adapts query and value only; all linear layers is what Dettmers et al. 2023 found to matter.
-            defaults={"r": 16, "lora_alpha": 32, "lora_dropout": 0.0, "target_modules": "all-linear"},
-            limits={
-                "r": Knob(low=1),
-                "lora_alpha": Knob(low=0, open_low=True),
-                "lora_dropout": Knob(low=0.0, high=1.0),
-            },
-        ),
-    )
-}
+PEFT_METHODS: dict[str, PeftMethod] = _declared()
+
+
+def why_unmerged(kind: str) -> str:
+    """Why an adapter of PEFT's type `kind` cannot be folded into its base; empty where it can."""
+    declared = (method.never_merges for method in PEFT_METHODS.values() if method.kind == kind)
+    return next(declared, "") or why_other_unmerged(kind)
+
+
+def peft_method(settings: Mapping[str, Any]) -> PeftMethod | None:
+    """The method that `peft` settings choose, under these settings; None for full fine-tuning."""
+    declared = PEFT_METHODS.get(str(settings.get("name", "none")))
+    return declared.resolved(settings) if declared else None

@@ -8,13 +8,16 @@ from __future__ import annotations
 import importlib
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from ftcli import rundir
 from ftcli.errors import ConfigError, Problem
 from ftcli.methods.base import Method
-from ftcli.peft_methods import PEFT_METHODS
+from ftcli.peft_methods import peft_method
 from ftcli.spec import RunSpec
+from ftcli.tuners.support import Support
 
 
 def load_class(path: str) -> Any:
@@ -49,22 +52,33 @@ def training_config(spec: RunSpec, method: Method, run_dir: Path, *, validates: 
         raise ConfigError(Problem("train", f"the trainer refuses the settings: {error}")) from None
 
 
-def peft_config(spec: RunSpec) -> Any | None:
-    """The PEFT config of a run, or None for full fine-tuning.
+def make_support(spec: RunSpec) -> Support:
+    """What the run's tuner needs beyond its config."""
+    declared = peft_method(spec.peft)
+    kind = load_class(declared.support) if declared and declared.support else Support
+    return cast(Support, kind(spec.peft))
+
+
+def peft_config(
+    spec: RunSpec, support: Support, tokenizer: PreTrainedTokenizerBase, task_type: str = "CAUSAL_LM"
+) -> Any | None:
+    """The PEFT config of a run, or None where the model's own parameters train.
+
+    Args:
+        task_type: PEFT's name for what the model does: CAUSAL_LM or SEQ_CLS.
 
     Raises:
         ConfigError: PEFT refuses a value, or the base weights could not be found again.
     """
-    name = spec.peft.get("name", "none")
-    if name == "none":
+    declared = peft_method(spec.peft)
+    if declared is None or not declared.adapter:
         return None
     if spec.model.init == "random":
         what = "an adapter on random weights could not be loaded again: the weights below it are kept nowhere"
         raise ConfigError(Problem("model.init", what, "train all parameters, or start from a trained model"))
-    declared = PEFT_METHODS[name]
     config_class = load_class(declared.config)
-    asked = {key: value for key, value in spec.peft.items() if key != "name" and value is not None}
-    values = {"task_type": "CAUSAL_LM", **declared.defaults, **asked, "revision": spec.model.revision}
+    values = support.config_values(declared.config_values(spec.peft), tokenizer)
+    values |= {"task_type": task_type, "revision": spec.model.revision}
     try:
         return config_class(**values)
     except (ValueError, TypeError) as error:
@@ -111,4 +125,6 @@ def _owned(spec: RunSpec, run_dir: Path) -> dict[str, Any]:
         "use_cpu": spec.launch.device == "cpu",
         # Filtered, a loss of NaN is logged as 0.0 and the run ends well with broken weights.
         "logging_nan_inf_filter": False,
+        # Our rows hold the columns that are read and no other.
+        "remove_unused_columns": False,
     }

@@ -32,7 +32,6 @@ from ftcli.checkpoints import (
     checkpoint_path,
     needed_files,
     newest_valid,
-    publish,
     rotate,
     seal,
     set_aside_newer,
@@ -42,6 +41,7 @@ from ftcli.checkpoints import (
     verify,
 )
 from ftcli.errors import ConfigError, Problem
+from ftcli.tuners.support import Support
 from ftcli.worker.exact_state import (
     RESUME_OLDER,
     adapter_tensors,
@@ -69,6 +69,8 @@ class SafeCheckpoints(Trainer):
     _resumed: Path | None = None
     _epoch_start: dict[str, Any] | None = None
     _rows: Any = None
+    support = Support({})
+    """What the tuner carries from step to step besides its tensors."""
 
     # --- starting and resuming -------------------------------------------------------------------------------
 
@@ -216,6 +218,7 @@ class SafeCheckpoints(Trainer):
         self.state.compute_steps(self.args, self.state.max_steps)
         self._kept = torch.load(self._own_file(self._resumed), weights_only=True)
         self._put_window(self._kept["window"])
+        self.support.load_state(self._kept.get("tuner", {}))
         if self._owes_evaluation():
             metrics = self._evaluate(None, None)
             self._determine_best_metric(metrics=metrics, trial=None)
@@ -304,7 +307,12 @@ class SafeCheckpoints(Trainer):
 
     def _save_exact_state(self, folder: Path) -> None:
         """Write what the Trainer leaves out: a file of each process, the adapter as it is in memory, the reference."""
-        state = {"epoch_start": self._epoch_start, "now": self._generators(), "window": self._window()}
+        state = {
+            "epoch_start": self._epoch_start,
+            "now": self._generators(),
+            "window": self._window(),
+            "tuner": self.support.state(),
+        }
         torch.save(state, self._own_file(folder))
         if not self.args.should_save or self.is_fsdp_enabled or self.is_deepspeed_enabled:
             return
@@ -341,7 +349,7 @@ class SafeCheckpoints(Trainer):
             self._total_train_tokens = window["tokens"]
 
     def _save(self, *args: Any, **kwargs: Any) -> None:
-        with _unpickled(self.args):
+        with unpickled(self.args):
             super()._save(*args, **kwargs)
 
 
@@ -357,7 +365,7 @@ class _CatchUp(TrainerCallback):
 
 
 @contextmanager
-def _unpickled(arguments: Any) -> Iterator[None]:
+def unpickled(arguments: Any) -> Iterator[None]:
     """Keep torch.save from writing `arguments`: TrainingArguments hold the hub token in clear text."""
     save = torch.save
 
@@ -376,24 +384,3 @@ def _unpickled(arguments: Any) -> Iterator[None]:
 def with_safe_checkpoints(trainer_class: type[Trainer]) -> type[Trainer]:
     """The same trainer with safe checkpoints and exact resumes, under its own name."""
     return cast(type[Trainer], type(trainer_class.__name__, (SafeCheckpoints, trainer_class), {}))
-
-
-def save_final(trainer: Trainer, path: Path) -> None:
-    """Write the trained model and its tokenizer to `path`, whole or not at all; every process must call this.
-
-    Raises:
-        ConfigError: the sharding in use gathers no weights to save.
-    """
-    staging = staging_path(path.parent, path.name)
-    if trainer.is_world_process_zero():
-        shutil.rmtree(staging, ignore_errors=True)
-    trainer.accelerator.wait_for_everyone()
-    with _unpickled(trainer.args):
-        trainer.save_model(str(staging), _internal_call=True)
-    trainer.accelerator.wait_for_everyone()
-    if trainer.is_world_process_zero():
-        if not any([*staging.glob("*.safetensors"), *staging.glob("*.bin")]):
-            what = "the trained weights stay sharded over the processes, so there is no model to save"
-            raise ConfigError(Problem(str(path), what, "use a hardware choice that gathers the full state dict"))
-        publish(staging, path)
-    trainer.accelerator.wait_for_everyone()

@@ -15,12 +15,13 @@ from ftcli.errors import ConfigError, Problem
 from ftcli.methods import Method, get_method
 from ftcli.settings import ModelSettings
 from ftcli.spec import RunSpec
+from ftcli.tuners.support import Support
 from ftcli.worker.arguments import training_config
 from ftcli.worker.dataset import Prepared, prepare
 from ftcli.worker.fitting import fitting
 from ftcli.worker.load import Loaded, make_encoder, set_threads, validates
 from ftcli.worker.measure import measure
-from ftcli.worker.model import as_granted, load_model, position_limit
+from ftcli.worker.model import as_granted, load_model, load_trained, position_limit
 from ftcli.worker.tokens import Encoder
 from ftcli.worker.trainer import make_trainer
 
@@ -97,16 +98,16 @@ def _loaded(
     if spec.launch.device == "cpu":
         off |= {"bf16": False, "fp16": False}
     config = training_config(spec, method, run_dir, validates=True, **off)
-    device = spec.launch.device
     fit = fitting(spec.data, method, config, position_limit(which))
     data = data or prepare(
         spec.data, method, encoder, fit, seed=spec.seed, num_score_rows=spec.run.score_rows or 0, training=False
     )
     if getattr(config, "packing", False):
         config.max_length = data.fit.limit
-    model = load_model(which, seed=spec.seed, device=device)
-    reference = load_model(spec.model, seed=spec.seed, device=device) if "reference" in method.roles else None
-    return Loaded(spec, method, run_dir, config, model, reference, None, data, encoder, data.fit.limit)
+    how: dict[str, Any] = {"seed": spec.seed, "device": spec.launch.device, "head": method.head}
+    model = load_trained(which, quantisation=spec.quantisation, **how)
+    reference = load_model(spec.model, quantisation=spec.quantisation, **how) if "reference" in method.roles else None
+    return Loaded(spec, method, run_dir, config, model, reference, None, Support({}), data, encoder, data.fit.limit)
 
 
 def _measured(run: Loaded) -> dict[str, Any]:

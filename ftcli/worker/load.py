@@ -14,7 +14,8 @@ from ftcli import sources
 from ftcli.methods import Method, get_method
 from ftcli.settings import ModelSettings
 from ftcli.spec import RunSpec
-from ftcli.worker.arguments import check_world, peft_config, training_config
+from ftcli.tuners.support import Support
+from ftcli.worker.arguments import check_world, make_support, peft_config, training_config
 from ftcli.worker.dataset import Prepared, prepare
 from ftcli.worker.fitting import fitting
 from ftcli.worker.model import check_vocabulary, load_model, load_tokenizer, position_limit, stop_ids
@@ -33,6 +34,7 @@ class Loaded:
     model: PreTrainedModel
     reference: PreTrainedModel | None
     peft: Any
+    support: Support
     data: Prepared
     encoder: Encoder
     max_length_tokens: int
@@ -59,21 +61,33 @@ def load(spec: RunSpec, run_dir: Path) -> Loaded:
     config = training_config(spec, method, run_dir, validates=validates(spec, method))
     check_world(spec, config)
     set_threads(spec)
-    peft = peft_config(spec)
+    support = make_support(spec)
     encoder = make_encoder(spec.model)
+    task = "SEQ_CLS" if method.head == "score" else "CAUSAL_LM"
+    peft = peft_config(spec, support, encoder.tokenizer, task)
     fit = fitting(spec.data, method, config, position_limit(spec.model))
     # Before the weights: bad data is found in seconds, and a model of many gigabytes is not loaded for nothing.
     data = prepare(spec.data, method, encoder, fit, seed=spec.seed, num_score_rows=spec.run.score_rows or 0)
     if getattr(config, "packing", False):
         config.max_length = data.fit.limit
     set_seed(spec.seed)
-    model = load_model(spec.model, seed=spec.seed, device=spec.launch.device)
+    model = load_base(spec, method)
     check_vocabulary(model, encoder.tokenizer)
-    reference = None
-    if needs_reference(method, peft):
-        # Loaded anew: a trainer left alone would take the hub's weights, not those that this run found.
-        reference = load_model(spec.model, seed=spec.seed, device=spec.launch.device)
-    return Loaded(spec, method, run_dir, config, model, reference, peft, data, encoder, data.fit.limit)
+    support.model_loaded(model)
+    # Loaded anew: a trainer left alone would take the hub's weights, not those that this run found.
+    reference = load_base(spec, method) if needs_reference(method, peft) else None
+    return Loaded(spec, method, run_dir, config, model, reference, peft, support, data, encoder, data.fit.limit)
+
+
+def load_base(spec: RunSpec, method: Method) -> PreTrainedModel:
+    """The bare model of a run, as the run finds it.
+
+    Raises:
+        ConfigError: it cannot be loaded.
+    """
+    return load_model(
+        spec.model, seed=spec.seed, device=spec.launch.device, head=method.head, quantisation=spec.quantisation
+    )
 
 
 def make_encoder(model: ModelSettings) -> Encoder:

@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 from torch import distributed
+from trl.trainer.utils import use_adapter
 
 from ftcli import rundir
+from ftcli.tuners.residual import REFERENCE
 from ftcli.worker import score
 from ftcli.worker.load import Loaded
 
@@ -70,7 +72,7 @@ def _reference(run: Loaded, trainer: Any, model: Any) -> Any:
     if "reference" not in run.method.roles:
         return None
     held = getattr(trainer, "ref_model", None)
-    return held if held is not None else model.disable_adapter()
+    return held if held is not None else use_adapter(model, REFERENCE if REFERENCE in model.peft_config else None)
 
 
 def _summed(counts: score.Counts, config: Any) -> score.Counts:

@@ -7,25 +7,38 @@ new adapter learns on top of all that came before, and a reference is never the 
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel, set_seed
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    GenerationConfig,
+    PreTrainedModel,
+    set_seed,
+)
 from transformers import logging as transformers_logging
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from ftcli.errors import ConfigError, Problem
+from ftcli.peft_methods import why_unmerged
 from ftcli.rules import ATTENTION
-from ftcli.settings import ModelSettings
+from ftcli.settings import ModelSettings, QuantisationSettings
 from ftcli.sources import ModelSource, base_of, foundation, model_source
 
 transformers_logging.disable_progress_bar()
 
 # Tokens that models ship for padding without declaring them; the first that the vocabulary has is used.
 _PAD_TOKENS = ("<|pad|>", "<pad>", "[PAD]", "<|finetune_right_pad_id|>", "<|endoftext|>")
+_HEADS = {"words": AutoModelForCausalLM, "score": AutoModelForSequenceClassification}
+UNQUANTISED = QuantisationSettings()
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
 
 
@@ -81,30 +94,80 @@ def as_granted(settings: ModelSettings, request: Mapping[str, Any]) -> ModelSett
     return replace(settings, trust_remote_code=False, attn_implementation=kernel)
 
 
-def load_model(settings: ModelSettings, *, seed: int, device: str) -> PreTrainedModel:
-    """The model as a run finds it, on the CPU, with adapters merged, in evaluation mode.
+def load_model(
+    settings: ModelSettings,
+    *,
+    seed: int,
+    device: str,
+    head: str = "words",
+    quantisation: QuantisationSettings = UNQUANTISED,
+) -> PreTrainedModel:
+    """The model as a run finds it, with adapters merged, in evaluation mode; on the CPU unless it is quantised.
 
     Args:
-        seed: seeds the weights of `init: random`.
+        seed: seeds the weights of `init: random`, and of a new head.
         device: where it will compute ("cpu" or "cuda"); decides what dtype `auto` is.
+        head: what it puts out: "words", or a "score".
+        quantisation: how its linear layers are quantised while they are loaded.
 
     Raises:
         ConfigError: it cannot be loaded.
     """
     source = resolve(settings.name_or_path)
+    set_seed(seed)
     arguments = {
         "dtype": weights_dtype(settings.dtype, device),
         # None lets the architecture choose: sdpa, or eager where it caps its scores.
         "attn_implementation": None if settings.attn_implementation == "auto" else settings.attn_implementation,
     }
     try:
+        loader = _Loader(settings, arguments, _HEADS[head], {"num_labels": 1} if head == "score" else {})
         if settings.init == "random":
-            model = _random(settings, source, arguments, seed)
+            model = loader.random(source)
+        elif quantisation.type == "none":
+            model = loader.stacked(source, settings.revision)
         else:
-            model = _stacked(settings, source, arguments, settings.revision)
+            model = loader.quantised(source, settings.revision, quantisation, device)
     except (OSError, ValueError, ImportError) as error:
         raise ConfigError(_unloadable(settings, "model", error)) from None
     return model.eval()
+
+
+def load_trained(
+    settings: ModelSettings,
+    *,
+    seed: int,
+    device: str,
+    head: str = "words",
+    quantisation: QuantisationSettings = UNQUANTISED,
+) -> Any:
+    """The model as a run left it: a whole one, or its base with the trained adapter on it, unmerged.
+
+    Loaded with the quantisation that it was trained on, it computes bit for bit what it did at the end of its training.
+    Arguments and errors are those of `load_model`.
+    """
+    how: dict[str, Any] = {"seed": seed, "device": device, "head": head, "quantisation": quantisation}
+    source = resolve(settings.name_or_path)
+    if not source.is_adapter:
+        return load_model(settings, **how)
+    folder = Path(source.location)
+    below = replace(settings, name_or_path=base_of(folder), revision=adapter_declares(folder).get("revision"))
+    return with_adapter(load_model(below, **how), folder)
+
+
+def adapter_declares(folder: Path) -> dict[str, Any]:
+    """The adapter_config.json of a folder."""
+    declared: dict[str, Any] = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    return declared
+
+
+def with_adapter(base: PreTrainedModel, folder: Path, name: str = "default") -> Any:
+    """The base with a saved adapter on it, as a PeftModel in evaluation mode."""
+    from peft import PeftModel  # only adapters pay for it here
+
+    import ftcli.tuners  # noqa: F401 - so that PEFT knows ours
+
+    return PeftModel.from_pretrained(base, str(folder), adapter_name=name).eval()
 
 
 def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -155,34 +218,82 @@ def _hub_arguments(settings: ModelSettings, source: ModelSource) -> dict[str, An
     return {**arguments, "revision": settings.revision} if source.hub_id and settings.revision else arguments
 
 
-def _random(settings: ModelSettings, source: ModelSource, arguments: dict[str, Any], seed: int) -> PreTrainedModel:
-    base = foundation(source)
-    assert base is not None
-    config = AutoConfig.from_pretrained(base.location, **_hub_arguments(settings, base))
-    set_seed(seed)
-    remote = {"trust_remote_code": True} if settings.trust_remote_code else {}
-    return AutoModelForCausalLM.from_config(config, **arguments, **remote)
+@dataclass(frozen=True)
+class _Loader:
+    """Loads a model with what was asked for, however deep the stack of adapters that it is."""
+
+    settings: ModelSettings
+    arguments: dict[str, Any]
+    auto_class: Any
+    of_head: dict[str, Any]
+    """What the head needs said: of a score, that it is one."""
+
+    @property
+    def remote(self) -> dict[str, Any]:
+        return {"trust_remote_code": True} if self.settings.trust_remote_code else {}
+
+    def random(self, source: ModelSource) -> PreTrainedModel:
+        """Fresh weights in the shape of the model at the bottom."""
+        base = foundation(source)
+        assert base is not None
+        config = AutoConfig.from_pretrained(base.location, **_hub_arguments(self.settings, base), **self.of_head)
+        return self.auto_class.from_config(config, **self.arguments, **self.remote)
+
+    def plain(self, location: str, hub_id: str | None, revision: str | None, **more: Any) -> PreTrainedModel:
+        """Stored weights without an adapter."""
+        where = {"revision": revision} if hub_id and revision else {}
+        asked = {**self.arguments, **self.remote, **self.of_head, **where, **more}
+        return self.auto_class.from_pretrained(location, **asked)
+
+    def stacked(self, source: ModelSource, revision: str | None) -> PreTrainedModel:
+        """The model with all adapters below merged into it."""
+        if not source.is_adapter:
+            return self.plain(source.location, source.hub_id, revision)
+        folder = Path(source.location)
+        declared = adapter_declares(folder)
+        if reason := why_unmerged(str(declared.get("peft_type"))):
+            what = f"{source.location} cannot be merged: {reason}"
+            raise ConfigError(Problem("model.name_or_path", what, "start from its base model"))
+        below = self.stacked(resolve(base_of(folder)), declared.get("revision"))
+        model: Any = with_adapter(below, folder).merge_and_unload()
+        # PEFT froze what it stacked on; a run that trains all parameters starts from here as well.
+        model.requires_grad_(True)
+        # What a new adapter will name as its base: this whole stack.
+        model.name_or_path = source.location
+        return model
+
+    def quantised(
+        self, source: ModelSource, revision: str | None, quantisation: QuantisationSettings, device: str
+    ) -> PreTrainedModel:
+        """The model with its linear layers in few bits, on its device; a stack is merged in full precision before."""
+        place = {"": torch.cuda.current_device() if device == "cuda" else "cpu"}
+        how = {"quantization_config": bitsandbytes_config(quantisation, self.auto_class), "device_map": place}
+        if not source.is_adapter:
+            return self.plain(source.location, source.hub_id, revision, **how)
+        with tempfile.TemporaryDirectory() as folder:
+            self.stacked(source, revision).save_pretrained(folder)
+            model: Any = self.plain(folder, None, None, **how)
+        model.name_or_path = source.location
+        return model
 
 
-def _stacked(
-    settings: ModelSettings, source: ModelSource, arguments: dict[str, Any], revision: str | None
-) -> PreTrainedModel:
-    if not source.is_adapter:
-        remote: dict[str, Any] = {"trust_remote_code": True} if settings.trust_remote_code else {}
-        if source.hub_id and revision:
-            remote["revision"] = revision
-        return AutoModelForCausalLM.from_pretrained(source.location, **arguments, **remote)
-    from peft import PeftModel  # only a stack of adapters pays for it here
-
-    folder = Path(source.location)
-    declared = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-    below = _stacked(settings, resolve(base_of(folder)), arguments, declared.get("revision"))
-    model: Any = PeftModel.from_pretrained(below, str(folder)).merge_and_unload()
-    # PEFT froze what it stacked on; a run that trains all parameters starts from here as well.
-    model.requires_grad_(True)
-    # What a new adapter will name as its base: this whole stack.
-    model.name_or_path = source.location
-    return model
+def bitsandbytes_config(quantisation: QuantisationSettings, auto_class: Any) -> BitsAndBytesConfig:
+    """What bitsandbytes is told of a quantisation."""
+    # A head that is new is no stored weight, and would train.
+    skipped = [*(quantisation.skip_modules or ()), *(["score"] if auto_class is _HEADS["score"] else ["lm_head"])]
+    if quantisation.type == "int8":
+        return BitsAndBytesConfig(
+            load_in_8bit=True,
+            llm_int8_threshold=quantisation.int8_threshold,
+            llm_int8_skip_modules=skipped,
+        )
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=quantisation.type.removesuffix("_double"),
+        bnb_4bit_use_double_quant=quantisation.type.endswith("_double"),
+        bnb_4bit_compute_dtype=getattr(torch, quantisation.compute_dtype.replace("auto", "float32")),
+        llm_int8_skip_modules=skipped,
+    )
 
 
 def _unloadable(settings: ModelSettings, part: str, error: Exception) -> Problem:

@@ -12,9 +12,9 @@ from transformers import EarlyStoppingCallback, PrinterCallback
 from ftcli import rundir
 from ftcli.data.told import ledger_lines
 from ftcli.spec import RunSpec
-from ftcli.worker.checkpoint import save_final
 from ftcli.worker.environment import environment
-from ftcli.worker.load import Loaded, load
+from ftcli.worker.final import save_final
+from ftcli.worker.load import Loaded, load, load_base
 from ftcli.worker.measure import after_training, before_training
 from ftcli.worker.progress import Progress, mean_loss, read_metrics
 from ftcli.worker.stop import LossGuard, StopCallback, StopSignal, exclusive
@@ -57,6 +57,7 @@ def train(run_dir: Path, resume: Path | None = None) -> dict[str, Any]:
         finally:
             if run.is_first and spec.data.streaming:
                 _tell_ledger(run)
+        run.support.settle(trainer, lambda: load_base(spec, run.method))
         after = after_training(run, trainer)
         # Training switches the cache off; a model that was saved so would answer many times slower elsewhere.
         run.model.config.use_cache = found_with_cache
@@ -87,6 +88,7 @@ def _trainer(run: Loaded) -> Any:
         held_out=run.data.held_out,
         reference=run.reference,
         peft=run.peft,
+        support=run.support,
     )
     trainer.remove_callback(PrinterCallback)
     return trainer

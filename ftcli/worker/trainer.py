@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
+import torch
 from datasets import Dataset, IterableDataset
 from transformers import PreTrainedModel, TrainerCallback
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+from trl.trainer.reward_trainer import DataCollatorForPreference
 
 from ftcli.methods.base import Method
+from ftcli.tuners.support import Support
 from ftcli.worker.arguments import load_class
 from ftcli.worker.checkpoint import with_safe_checkpoints
 
@@ -21,7 +24,27 @@ def trainer_class(path: str) -> type[Any]:
     declared = load_class(path)
 
     class Prepared(declared):  # type: ignore[misc, valid-type]
-        """Takes rows that are tokens already, whatever the method calls them."""
+        """Takes rows that are tokens already, whatever the method calls them, and asks the tuner for its part."""
+
+        support = Support({})
+
+        def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+            """The tuner's optimiser where it has one."""
+            if self.optimizer is None:  # type: ignore[has-type]
+                self.optimizer = self.support.optimizer(self)
+            return super().create_optimizer(*args, **kwargs)
+
+        def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+            """The method's loss, in training with the tuner's penalty."""
+            found = super().compute_loss(model, inputs, *args, **kwargs)
+            penalty = self.support.penalty(model) if self.model.training else None
+            if penalty is None:
+                return found
+            # As Trainer.training_step: a loss over the whole step's tokens is not divided by the accumulated batches.
+            whole = self.model_accepts_loss_kwargs and kwargs.get("num_items_in_batch") is not None
+            scaled = self.loss_is_scaled_for_ga if self.loss_is_scaled_for_ga is not None else whole
+            penalty = penalty / (self.current_gradient_accumulation_steps if scaled else 1)
+            return (found[0] + penalty, *found[1:]) if isinstance(found, tuple) else found + penalty
 
         def _prepare_dataset(self, dataset: Dataset | IterableDataset, *args: Any, **kwargs: Any) -> Any:
             return dataset
@@ -43,6 +66,7 @@ def make_trainer(
     held_out: Dataset | None,
     reference: PreTrainedModel | None = None,
     peft: Any = None,
+    support: Support | None = None,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> Any:
     """The method's trainer around a loaded model.
@@ -50,9 +74,12 @@ def make_trainer(
     Args:
         reference: a frozen second model, for methods that have the role and train all parameters.
         peft: the PEFT config that the trainer wraps the model with, or None.
+        support: what the tuner needs beside it.
     """
     arguments: dict[str, Any] = {"ref_model": reference} if reference is not None else {}
-    return trainer_class(method.trainer)(
+    if method.joins_prompt:
+        arguments["data_collator"] = JoinedPairs(pad_token_id=tokenizer.pad_token_id)
+    trainer = trainer_class(method.trainer)(
         model=model,
         args=config,
         train_dataset=train,
@@ -62,6 +89,27 @@ def make_trainer(
         callbacks=list(callbacks),
         **arguments,
     )
+    for parameter in trainer.model.parameters():
+        if parameter.requires_grad and parameter.dtype == torch.bfloat16 and _is_quantised(model):
+            # TRL casts what trains on a quantised base to bf16, in which small updates vanish.
+            parameter.data = parameter.data.float()
+    trainer.support = support or Support({})
+    trainer.support.trainer_made(trainer)
+    return trainer
+
+
+def _is_quantised(model: PreTrainedModel) -> bool:
+    return bool(getattr(model, "is_loaded_in_4bit", False) or getattr(model, "is_loaded_in_8bit", False))
+
+
+class JoinedPairs(DataCollatorForPreference):  # type: ignore[misc]
+    """Pairs of answers for a trainer that takes each behind its prompt, as one sequence."""
+
+    def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+        """As its parent, from `prompt_ids`, `chosen_ids` and `rejected_ids`."""
+        sides = ("chosen_ids", "rejected_ids")
+        joined = [{side: [*example["prompt_ids"], *example[side]] for side in sides} for example in examples]
+        return dict(super().torch_call(joined))
 
 
 def needs_reference(method: Method, peft: Any) -> bool:

@@ -1,0 +1,22 @@
+"""Reward modelling: a score for each answer, learned from which of two was preferred.
+
+The loss is the Bradley-Terry likelihood of the preference (Ouyang et al. 2022, arXiv:2203.02155, eq. 1). The head that
+reads the score off the last token is new and always trains.
+"""
+
+from ftcli.methods.base import Knob, Method
+
+METHOD = Method(
+    name="reward",
+    summary="Reward modelling: a score for each answer, for RLHF or to rank answers.",
+    trainer="trl.trainer.reward_trainer:RewardTrainer",
+    config="trl.trainer.reward_config:RewardConfig",
+    task="preference",
+    kinds=("preference",),
+    head="score",
+    joins_prompt=True,
+    score="none",
+    learning_rates=(1e-5, 1e-4),
+    paper="Ouyang et al. 2022, arXiv:2203.02155",
+    limits={"center_rewards_coefficient": Knob(low=0)},
+)

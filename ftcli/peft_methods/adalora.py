@@ -1,0 +1,65 @@
+"""Adaptive budgets (Zhang et al. 2023, arXiv:2303.10512): ranks are pruned where they matter least.
+
+The schedule is counted in steps of the run, so it is set when the run knows them: the ranks are left alone for the
+first tenth and the last half (the paper's appendix has 9-12 % and 44-58 %) unless the settings say otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from ftcli.counts import adalora
+from ftcli.errors import Problem
+from ftcli.methods.base import Knob
+from ftcli.peft_methods.lora import LORA
+
+
+def check(settings: Mapping[str, Any]) -> list[Problem]:
+    """That there is something to prune."""
+    target, first = settings.get("target_r", 8), settings.get("init_r", 12)
+    if target < first:
+        return []
+    what = f"peft.target_r={target} leaves nothing of peft.init_r={first} to prune"
+    return [Problem("peft.target_r", what, "set it below peft.init_r, or choose peft=lora")]
+
+
+def refuses(quantisation: str, settings: Mapping[str, Any]) -> str | None:
+    """As PeftMethod.refuses."""
+    return "PEFT's 8-bit layer hands no gradient to AdaLoRA's matrices" if quantisation == "int8" else None
+
+
+ADALORA = replace(
+    LORA,
+    name="adalora",
+    kind="ADALORA",
+    summary="LoRA that prunes its ranks as it learns which layers need them.",
+    paper="Zhang et al. 2023, arXiv:2303.10512",
+    config="peft.tuners.adalora.config:AdaLoraConfig",
+    defaults={
+        **{name: value for name, value in LORA.defaults.items() if name != "r"},
+        "init_r": 24,
+        "target_r": 16,
+        "deltaT": 10,
+        "orth_reg_weight": 0.1,
+    },
+    owned={"total_step": "the run's number of steps", "r": "peft.init_r", "rank_pattern": "the pruning itself"},
+    limits={
+        **{name: limit for name, limit in LORA.limits.items() if name != "r"},
+        "init_r": Knob(low=2),
+        "target_r": Knob(low=1),
+        "deltaT": Knob(low=1),
+        "tinit": Knob(low=0),
+        "tfinal": Knob(low=0),
+        "beta1": Knob(low=0, high=1, open_low=True),
+        "beta2": Knob(low=0, high=1, open_low=True),
+        "orth_reg_weight": Knob(low=0),
+    },
+    count=adalora,
+    check=check,
+    refuses=refuses,
+    support="ftcli.tuners.adalora:AdaLora",
+)
+
+METHODS = (ADALORA,)

@@ -1,0 +1,25 @@
+"""Bottleneck adapters: small networks between the layers (Houlsby et al. 2019; Pfeiffer et al. 2021).
+
+PEFT has none, so the tuner is ours (ftcli/tuners/bottleneck).
+"""
+
+from ftcli.counts import bottleneck
+from ftcli.methods.base import Knob
+from ftcli.peft_methods.base import PeftMethod
+
+METHODS = (
+    PeftMethod(
+        name="adapter",
+        kind="BOTTLENECK",
+        summary="Bottleneck layers after attention and feed-forward: the classic, for many tasks on one base.",
+        paper="Houlsby et al. 2019, arXiv:1902.00751; Pfeiffer et al. 2021, arXiv:2005.00247",
+        config="ftcli.tuners.bottleneck.config:BottleneckConfig",
+        limits={
+            "reduction_factor": Knob(low=0, open_low=True),
+            "bottleneck_size": Knob(low=1),
+            "dropout": Knob(low=0, high=1),
+        },
+        count=bottleneck,
+        never_merges="a nonlinearity stands between its two projections, and no single matrix does the same",
+    ),
+)

@@ -1,0 +1,115 @@
+"""Any further tuner of the installed PEFT: `peft=other peft.type=LOHA`, its own fields validated.
+
+Which there are is read from PEFT's source: a tuner's config class sets its type, and one type leads to one class.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from ftcli.errors import Problem
+from ftcli.methods.base import Knob
+from ftcli.names import suggest
+from ftcli.peft_methods.base import PeftMethod
+from ftcli.peft_methods.prompts import PROMPT
+
+_PROMPTS = ("MULTITASK_PROMPT_TUNING", "CPT", "CARTRIDGE")
+# Types that have a choice of their own.
+_OWN_CHOICE = {
+    "LORA": "lora", "ADALORA": "adalora", "VERA": "vera", "OFT": "oft", "IA3": "ia3", "PREFIX_TUNING": "prefix",
+    "P_TUNING": "p_tuning", "PROMPT_TUNING": "prompt",
+}  # fmt: skip
+# Types that no run of ours can train, and why.
+_IMPOSSIBLE = {
+    "XLORA": "it mixes adapters that are trained already, each named by its path",
+    "POLY": "every row needs a task_ids column, which no format has",
+    "MULTITASK_PROMPT_TUNING": "every row needs a task_ids column, which no format has",
+    "ADAPTION_PROMPT": "it replaces the attention that the fused loss of TRL calls, which then misses its "
+    "log-probabilities",
+    "CPT": "it needs the token ids of a prompt with a type for each, which no setting holds",
+    "CARTRIDGE": "its cache is distilled from a text by a training loop of its own",
+}
+# Types whose tuner has no merge.
+_UNMERGED = ("BEFT", "LILY", "SHADOW")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OtherSettings:
+    """What chooses the tuner."""
+
+    type: str
+    """PEFT's name of the tuner, as LOHA, LOKR, BOFT, HRA, MISS or TRAINABLE_TOKENS."""
+
+
+@cache
+def tuner_configs() -> Mapping[str, str]:
+    """The config class of each type that the installed PEFT has, as {"LOHA": "peft.tuners.loha.config:LoHaConfig"}."""
+    spec = find_spec("peft")
+    if spec is None or spec.origin is None:
+        return {}
+    found = {}
+    for file in sorted(Path(spec.origin).parent.glob("tuners/*/config.py")):
+        text = file.read_text(encoding="utf-8")
+        classes = list(re.finditer(r"^class (\w+)\(", text, re.MULTILINE))
+        for kind in re.finditer(r"self\.peft_type = PeftType\.(\w+)", text):
+            (*_, owner) = [match for match in classes if match.start() < kind.start()]
+            found[kind[1]] = f"peft.tuners.{file.parent.name}.config:{owner[1]}"
+    return found
+
+
+def why_other_unmerged(kind: str) -> str:
+    """Why a tuner of that type cannot be folded into its base; empty where it can."""
+    if kind in _PROMPTS:
+        return PROMPT.never_merges
+    return "its tuner has no merge" if kind in _UNMERGED else ""
+
+
+def _typed(method: PeftMethod, settings: Mapping[str, Any]) -> PeftMethod:
+    kind = settings.get("type")
+    config = tuner_configs().get(str(kind))
+    if config is None:
+        return method
+    learns_prompts = kind in _PROMPTS
+    return replace(
+        method,
+        kind=str(kind),
+        config=config,
+        never_merges=why_other_unmerged(str(kind)),
+        never_packs=PROMPT.never_packs if learns_prompts else "",
+        variant=None,
+    )
+
+
+def check(settings: Mapping[str, Any]) -> list[Problem]:
+    """That the type is there, has no choice of its own, and can be trained."""
+    kind = str(settings.get("type"))
+    usable = [name for name in tuner_configs() if name not in {**_OWN_CHOICE, **_IMPOSSIBLE}]
+    if kind in _OWN_CHOICE:
+        return [Problem("peft.type", f"peft.type={kind} has a choice of its own", f"peft={_OWN_CHOICE[kind]}")]
+    if kind in _IMPOSSIBLE:
+        return [Problem("peft.type", f"peft.type={kind} cannot be trained here: {_IMPOSSIBLE[kind]}", "choose another")]
+    if kind not in usable:
+        what = "peft=other needs peft.type" if settings.get("type") is None else f"{kind} is no tuner of PEFT"
+        return [Problem("peft.type", what, suggest(kind, sorted(usable), "peft.type="))]
+    return []
+
+
+METHODS = (
+    PeftMethod(
+        name="other",
+        kind="",
+        summary="Any further tuner of the installed PEFT, by peft.type, with its own fields.",
+        paper="of the tuner",
+        config="peft.config:PeftConfig",
+        own="ftcli.peft_methods.other:OtherSettings",
+        limits={"type": Knob()},
+        variant=_typed,
+        check=check,
+    ),
+)

@@ -1,0 +1,74 @@
+"""The settings of bottleneck adapters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from peft.config import PeftConfig
+from peft.utils import PeftType
+
+_TYPE = "BOTTLENECK"
+
+
+def add_type() -> PeftType:
+    """PEFT's enumeration of types with ours in it; adding it twice changes nothing."""
+    if _TYPE not in PeftType.__members__:
+        member = str.__new__(PeftType, _TYPE)
+        member._name_, member._value_ = _TYPE, _TYPE
+        setattr(PeftType, _TYPE, member)  # before it is a member: members cannot be assigned
+        PeftType._member_map_[_TYPE] = member
+        PeftType._member_names_.append(_TYPE)
+        PeftType._value2member_map_[_TYPE] = member
+    return PeftType(_TYPE)
+
+
+@dataclass
+class BottleneckConfig(PeftConfig):
+    """Settings of [`BottleneckModel`]."""
+
+    reduction_factor: float = field(
+        default=16.0, metadata={"help": "Hidden size over the width of the bottleneck, rounded down, at least 1."}
+    )
+    bottleneck_size: int | None = field(
+        default=None, metadata={"help": "Width of the bottleneck itself, in place of reduction_factor."}
+    )
+    non_linearity: Literal["relu", "gelu", "silu", "tanh"] = field(
+        default="relu", metadata={"help": "The function between the two projections."}
+    )
+    placement: Literal["houlsby", "pfeiffer"] = field(
+        default="houlsby",
+        metadata={"help": "houlsby: after attention and after feed-forward; pfeiffer: after feed-forward only."},
+    )
+    dropout: float = field(default=0.0, metadata={"help": "Dropout on the adapter's input."})
+    target_modules: list[str] | str | None = field(
+        default=None,
+        metadata={"help": "The layers whose output goes through an adapter; null follows the model's family."},
+    )
+    exclude_modules: list[str] | str | None = field(
+        default=None, metadata={"help": "Layers that are left out, by name or regular expression."}
+    )
+    layers_to_transform: list[int] | int | None = field(
+        default=None, metadata={"help": "Only the decoder layers of these numbers."}
+    )
+    layers_pattern: list[str] | str | None = field(
+        default=None, metadata={"help": "Name of the list of layers, where the model's is unusual."}
+    )
+    modules_to_save: list[str] | None = field(
+        default=None, metadata={"help": "Modules that train whole and are saved with the adapter."}
+    )
+    init_weights: bool = field(
+        default=True, metadata={"help": "Start as the identity; false starts at random, for tests."}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.peft_type = add_type()
+        if self.bottleneck_size is not None and self.bottleneck_size < 1:
+            raise ValueError(f"bottleneck_size is {self.bottleneck_size}; it must be at least 1")
+        if self.reduction_factor <= 0:
+            raise ValueError(f"reduction_factor is {self.reduction_factor}; it must be above 0")
+
+    def width(self, hidden_size: int) -> int:
+        """Width of the bottleneck for a layer of `hidden_size` outputs."""
+        return self.bottleneck_size or max(1, int(hidden_size / self.reduction_factor))

@@ -1,0 +1,82 @@
+"""One bottleneck adapter behind one layer: h + up(f(down(h))), section 2.1 of Houlsby et al. 2019.
+
+Departs from it in one thing: it starts as the identity exactly and not nearly, since the up-projection starts at zero.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from peft.tuners.tuners_utils import BaseTunerLayer, _get_in_out_features
+from torch import Tensor, nn
+
+from ftcli.tuners.bottleneck.config import BottleneckConfig
+
+_FUNCTIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh}
+
+
+class BottleneckLayer(nn.Module, BaseTunerLayer):
+    """A linear layer with, for each adapter, 2·d·m + m + d parameters behind it: d its outputs, m the bottleneck."""
+
+    adapter_layer_names = ("bottleneck_down", "bottleneck_up")
+    other_param_names = ("bottleneck_function", "bottleneck_dropout")
+
+    def __init__(self, base_layer: nn.Module, adapter_name: str, config: BottleneckConfig) -> None:
+        super().__init__()
+        self.base_layer = base_layer
+        inputs, outputs = _get_in_out_features(self.get_base_layer())
+        if inputs is None or outputs is None:
+            raise ValueError(f"a bottleneck adapter stands behind a linear layer, not {type(base_layer).__name__}")
+        self.in_features, self.out_features = inputs, outputs
+        self.bottleneck_down = nn.ModuleDict({})
+        self.bottleneck_up = nn.ModuleDict({})
+        self.bottleneck_function = nn.ModuleDict({})
+        self.bottleneck_dropout = nn.ModuleDict({})
+        self._disable_adapters = False
+        self.merged_adapters: list[str] = []
+        self._active_adapter = adapter_name
+        self.update_layer(adapter_name, config)
+
+    def update_layer(self, adapter_name: str, config: BottleneckConfig) -> None:
+        """Add an adapter of that name."""
+        width = config.width(self.out_features)
+        self.bottleneck_down[adapter_name] = nn.Linear(self.out_features, width)
+        self.bottleneck_up[adapter_name] = nn.Linear(width, self.out_features)
+        self.bottleneck_function[adapter_name] = _FUNCTIONS[config.non_linearity]()
+        self.bottleneck_dropout[adapter_name] = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
+        if config.init_weights:
+            nn.init.zeros_(self.bottleneck_up[adapter_name].weight)
+            nn.init.zeros_(self.bottleneck_up[adapter_name].bias)
+        self._move_adapter_to_device_of_base_layer(adapter_name)
+        self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """The layer's output through the active adapters, one behind the other; of the layer's own type."""
+        result: Tensor = self.base_layer(x, *args, **kwargs)
+        if self.disable_adapters:
+            return result
+        for name in self.active_adapters:
+            if name in self.bottleneck_down:
+                result = result + self._delta(result, name)
+        return result
+
+    def _delta(self, hidden: Tensor, name: str) -> Tensor:
+        # Adapters carry fp32 under a base in half precision.
+        cast = hidden.to(self.bottleneck_down[name].weight.dtype)
+        inner = self.bottleneck_function[name](self.bottleneck_down[name](self.bottleneck_dropout[name](cast)))
+        delta: Tensor = self.bottleneck_up[name](inner).to(hidden.dtype)
+        return delta
+
+    def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
+        """Refused: a nonlinearity stands between the projections.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError("bottleneck adapters cannot be merged: a nonlinearity stands between their projections")
+
+    def unmerge(self) -> None:
+        """Nothing was ever merged."""
+
+    def __repr__(self) -> str:
+        return f"bottleneck.{super().__repr__()}"

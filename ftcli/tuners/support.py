@@ -1,0 +1,56 @@
+"""What a tuner needs of a run beyond its PEFT config.
+
+PEFT leaves some things to the caller: a schedule counted in steps, an optimiser of its own, a base that was changed at
+the start. A declaration in ftcli/peft_methods names the class here that does them; every hook of the base class does
+nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor
+from torch.optim import Optimizer
+from transformers import PreTrainedModel
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+
+class Support:
+    """The hooks, in the order in which a run comes to them."""
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        self.settings = settings
+        """The run's `peft` settings."""
+
+    def config_values(self, values: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+        """What the PEFT config is made of, given what the declaration makes of the settings."""
+        return values
+
+    def model_loaded(self, model: PreTrainedModel) -> None:
+        """Called with the bare model, before any adapter is put on it."""
+
+    def trainer_made(self, trainer: Any) -> None:
+        """Called with the trainer, its model wrapped, before anything is measured or trained."""
+
+    def optimizer(self, trainer: Any) -> Optimizer | None:
+        """The optimiser to train with; None leaves it to the trainer."""
+        return None
+
+    def penalty(self, model: Any) -> Tensor | None:
+        """A scalar added to each training step's loss."""
+        return None
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint must hold besides the adapter's tensors: plain data and tensors."""
+        return {}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Put back what `state` gave."""
+
+    def settle(self, trainer: Any, load_base: Callable[[], PreTrainedModel]) -> None:
+        """Bring the trained model into the form in which it is measured and saved.
+
+        Args:
+            load_base: the bare model, loaded anew as the run found it.
+        """
