@@ -41,6 +41,7 @@ bench: $(VENV)/.tested
 	$(BIN)/python benchmarks/data_check.py
 	$(BIN)/python benchmarks/data_memory.py
 	$(BIN)/python benchmarks/tokenise.py
+	$(BIN)/python benchmarks/packing.py
 
 tiny: $(VENV)/.installed
 	rm -rf build/tiny

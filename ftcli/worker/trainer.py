@@ -16,6 +16,7 @@ from ftcli.methods.base import Method
 from ftcli.tuners.support import Support
 from ftcli.worker.arguments import load_class
 from ftcli.worker.checkpoint import with_safe_checkpoints
+from ftcli.worker.collate import PackedBlocks
 
 
 @cache
@@ -27,6 +28,7 @@ def trainer_class(path: str) -> type[Any]:
         """Takes rows that are tokens already, whatever the method calls them, and asks the tuner for its part."""
 
         support = Support({})
+        packs = False
 
         def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
             """The tuner's optimiser where it has one."""
@@ -36,7 +38,13 @@ def trainer_class(path: str) -> type[Any]:
 
         def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
             """The method's loss, in training with the tuner's penalty."""
+            # Packed documents are told apart by their positions, which the model reads only without a mask.
+            read = inputs.pop("attention_mask") if self.packs else None
+            counted = getattr(self, "_total_train_tokens", 0)
             found = super().compute_loss(model, inputs, *args, **kwargs)
+            if read is not None and self.model.training:
+                self._total_train_tokens = counted + int(self.accelerator.gather_for_metrics(read.sum()).sum())
+                self._metrics["train"]["num_tokens"] = [self._total_train_tokens]
             penalty = self.support.penalty(model) if self.model.training else None
             if penalty is None:
                 return found
@@ -93,6 +101,11 @@ def make_trainer(
         if parameter.requires_grad and parameter.dtype == torch.bfloat16 and _is_quantised(model):
             # TRL casts what trains on a quantised base to bf16, in which small updates vanish.
             parameter.data = parameter.data.float()
+    if getattr(config, "packing", False):
+        # TRL takes no other collator here, since its own does without padding where kernels can.
+        flat = str(model.config._attn_implementation).startswith("flash")
+        trainer.data_collator = PackedBlocks(pad_token_id=tokenizer.pad_token_id, padding_free=flat)
+        trainer.packs = True
     trainer.support = support or Support({})
     trainer.support.trainer_made(trainer)
     return trainer

@@ -56,8 +56,7 @@ def test_no_token_is_lost_or_doubled_and_blocks_fit(strategy, lengths, length, s
     assert all(0 < len(block["input_ids"]) <= length for block in blocks)
     for block in blocks:
         assert block["labels"] == [IGNORED if token % 3 == 0 else token for token in block["input_ids"]]
-        if strategy != "wrapped":
-            assert sum(block["seq_lengths"]) == len(block["input_ids"])
+        assert sum(block["seq_lengths"]) == len(block["input_ids"])
 
 
 @FEW
@@ -84,9 +83,12 @@ def test_split_best_fit_cuts_only_rows_that_are_longer_than_a_block(lengths, siz
 def test_wrapping_keeps_the_order_and_fills_every_block_but_the_last(lengths, size):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(packing, "_CHUNK", 7)
-        blocks = [block["input_ids"] for block in blocks_of(tables(lengths, size), 12, "wrapped")]
-    assert [token for block in blocks for token in block] == list(range(sum(lengths)))
-    assert all(len(block) == 12 for block in blocks[:-1])
+        blocks = blocks_of(tables(lengths, size), 12, "wrapped")
+    assert [token for block in blocks for token in block["input_ids"]] == list(range(sum(lengths)))
+    assert all(len(block["input_ids"]) == 12 for block in blocks[:-1])
+    # A boundary at each document's end and at each block's, and nowhere else.
+    ends = set(accumulate(length for block in blocks for length in block["seq_lengths"]))
+    assert ends == {*accumulate(lengths), *range(12, sum(lengths), 12)}
 
 
 def test_best_fit_wastes_no_block():
