@@ -29,7 +29,9 @@ from ftcli.worker.trainer import make_trainer
 
 # Lengths of chat rows: many short ones and a few long ones (a log-normal with median 90), cut at the block.
 SHAPES: dict[str, dict[str, Any]] = {
-    "tiny": {"hidden_size": 160, "layers": 4, "heads": 5, "inner": 432, "block": 64, "median": 26, "spread": 0.35, "rows": 256},
+    "tiny": {
+        "hidden_size": 160, "layers": 4, "heads": 5, "inner": 432, "block": 64, "median": 26, "spread": 0.35, "rows": 256,
+    },
     "smollm-135m, 6 of 30 layers": {
         "hidden_size": 576, "layers": 6, "heads": 9, "inner": 1536, "block": 512, "median": 90, "spread": 0.9, "rows": 48,
     },

@@ -57,6 +57,8 @@ def vera(shape: Shape, settings: Settings) -> int | None:
 
 def oft(shape: Shape, settings: Settings) -> int | None:
     """A skew-symmetric matrix, b(b − 1)/2, for each of in / b blocks (Qiu et al. 2023, arXiv:2306.07280, section 3)."""
+    if shape.known and FAMILIES[shape.model_type].builder == "gpt2":
+        raise ValueError("PEFT's oft rotates nn.Linear only, and GPT-2's layers are Conv1D")
     number, side = int(settings.get("r", 0)), int(settings.get("oft_block_size", 32))
     if (number == 0) == (side == 0):
         raise ValueError("oft wants one of r and oft_block_size, and the other 0")

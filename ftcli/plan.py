@@ -28,9 +28,11 @@ class Plan:
     device: str
     num_processes: int
     global_batch: int
-    """Rows that make one optimiser step, over all processes and accumulation."""
+    """Rows, or blocks of packed rows, that make one optimiser step, over all processes and accumulation."""
     rows: int
     rows_kept: int
+    blocks: int | None
+    """Blocks that the rows of one epoch are packed into; None where each row stays by itself."""
     steps: int
     tokens_per_epoch: int
     tokens_exact: bool
@@ -97,7 +99,8 @@ def _training_rows(spec: RunSpec, counted: TokenCount) -> int:
     """Sequences of one epoch after packing and splitting, without those held out."""
     pieces = counted.pieces
     if spec.method.get("packing") and counted.tokens:
-        pieces = max(1, counted.tokens // counted.max_length_tokens)
+        full = math.ceil(counted.tokens / counted.max_length_tokens)
+        pieces = full if spec.method.get("packing_strategy") == "wrapped" else counted.blocks or full
     if not spec.data.eval_share or not counted.rows:
         return pieces
     # As the worker draws them: of all rows, at least one and never all; those too long are missed on either side alike.
@@ -189,6 +192,7 @@ def plan(spec: RunSpec) -> Plan:
         global_batch=global_batch(spec),
         rows=counted.rows,
         rows_kept=counted.kept,
+        blocks=_training_rows(spec, counted) if spec.method.get("packing") else None,
         steps=num_steps(spec, _training_rows(spec, counted)),
         tokens_per_epoch=counted.tokens,
         tokens_exact=counted.exact,

@@ -152,7 +152,7 @@ class _Reader:
             num_attention_heads=heads,
             num_key_value_heads=self.size("num_key_value_heads", default=heads),
             head_dim=self.size("head_dim", default=head_dim),
-            intermediate_size=self.size("intermediate_size", "ffn_dim", "n_inner", default=self.inner(hidden)),
+            intermediate_size=self.inner(hidden),
             vocab_size=self.size("vocab_size"),
             tie_word_embeddings=self.flag("tie_word_embeddings", self.family.tied),
             max_position_embeddings=None if limit is None else self.size("max_position_embeddings", "n_positions"),
@@ -172,9 +172,11 @@ class _Reader:
         odd = self.values.get("do_layer_norm_before") is False
         return f"{found}-projected" if odd or self.values.get("word_embed_proj_dim", hidden) != hidden else found
 
-    def inner(self, hidden: int) -> int | None:
-        """Width of the feed-forward where GPT-2's configuration leaves it open."""
-        return 4 * hidden if self.outer.get("model_type") == "gpt2" else None
+    def inner(self, hidden: int) -> int:
+        """Width of the feed-forward, which GPT-2's configuration may leave open."""
+        if self.outer.get("model_type") == "gpt2":
+            return self.size("n_inner", default=4 * hidden)
+        return self.size("intermediate_size", "ffn_dim")
 
     def experts(self) -> Experts | None:
         names = ("num_local_experts", "n_routed_experts", "num_experts")

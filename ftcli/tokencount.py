@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ftcli import sources
+from ftcli.data.fill import best_fit_blocks
 from ftcli.data.ledger import Ledger, quantiles
 from ftcli.data.lengths import auto_length
 from ftcli.data.locate import DataFile
@@ -46,6 +47,8 @@ class TokenCount:
     """Rows that cannot be read or converted; training stops on them."""
     pieces: int = 0
     """Sequences (pairs of them, for preferences) that the kept rows become: more of them where rows are split."""
+    blocks: int = 0
+    """Blocks of the limit's length that best fit packs the kept rows into; 0 for pairs of sequences."""
     overlong: int = 0
     """Rows longer than the limit, whatever becomes of them."""
     max_length_tokens: int = 0
@@ -235,7 +238,7 @@ def count(data: DataSettings, method: Method, tokenizer_folder: Path | None, lim
         found = _mixed(found, sets)
     whole: dict[str, Any] = {
         name: sum(getattr(each, name) for each in found)
-        for name in ("rows", "kept", "tokens", "faulty", "pieces", "overlong")
+        for name in ("rows", "kept", "tokens", "faulty", "pieces", "blocks", "overlong")
     }
     exact = len(found) == len(sets) and all(each.exact for each in found)
     longest_row = max((each.longest for each in found), default=0)
@@ -288,6 +291,7 @@ def _tally(counted: _SetCount, limit: int, overflow: str) -> TokenCount:
         "kept": len(kept),
         "tokens": sum(map(sum, cut)),
         "pieces": pieces,
+        "blocks": best_fit_blocks([row[0] for row in cut], limit) if all(len(row) == 1 for row in cut) else 0,
         "overlong": overlong,
         "rows": len(rows) + counted.faulty,
     }
@@ -310,6 +314,7 @@ def _mixed(found: list[TokenCount], sets: Sequence[RowSet]) -> list[TokenCount]:
             kept=size,
             tokens=round(each.tokens * size / max(1, each.kept)),
             pieces=round(each.pieces * size / max(1, each.kept)),
+            blocks=round(each.blocks * size / max(1, each.kept)),
             exact=each.exact and size == each.kept,
         )
         for each, size in zip(found, sizes, strict=True)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ftcli import sources
+from ftcli import rundir, sources
 from ftcli.cli import arguments, say
 from ftcli.errors import EXIT_DONE, ConfigError, Problem
 from ftcli.worker_request import WorkerFailed, answers
@@ -18,6 +18,13 @@ def add_speaking(parser: argparse.ArgumentParser) -> None:
     """What generate and chat share: the model and how it samples."""
     parser.add_argument("model", help="a run (directory or name), a model folder, builtin:tiny, or a cached hub id")
     parser.add_argument("--base", action="store_true", help="also what the model said before it was trained")
+    parser.add_argument(
+        "--adapter",
+        action="append",
+        default=[],
+        metavar="RUN",
+        help="a run or adapter folder to put on MODEL; several are swapped by name (in chat: /adapter NAME)",
+    )
     parser.add_argument("--system", help="system message")
     parser.add_argument("--max-new-tokens", type=int, default=256, help="longest answer (256)")
     parser.add_argument("--temperature", type=float, default=0.0, help="0 takes the likeliest token each time (0)")
@@ -46,8 +53,37 @@ def request(options: argparse.Namespace, command: str) -> dict[str, Any]:
     for flag, (value, low, high) in {**limits, "--top-p": (options.top_p, 1e-6, 1)}.items():
         if not low <= value <= high:
             raise ConfigError(Problem(f"{flag} {value}", "is out of range", f"from {low} to {high}"))
+    asked = {"adapters": adapters(options.adapter, options.model, where)} if options.adapter else {}
+    if asked and options.base:
+        what = "--base and --adapter are both given"
+        raise ConfigError(Problem(where, what, "leave --base out: the base is /adapter none"))
     names = ("model", "base", "system", "max_new_tokens", "temperature", "top_p", "seed", "trust_remote_code")
-    return {name: getattr(options, name) for name in names}
+    return {**{name: getattr(options, name) for name in names}, **asked}
+
+
+def adapters(given: Sequence[str], model: str, where: str) -> dict[str, str]:
+    """The folder of each adapter, by the run's name or its folder's.
+
+    Raises:
+        ConfigError: no adapter, one of another base, or two of one name.
+    """
+    found: dict[str, str] = {}
+    base = sources.model_source(model)
+    for name in given:
+        source = sources.model_source(name)
+        if source is None or not source.is_adapter or source.folder is None:
+            raise ConfigError(
+                Problem(where, f"{name} holds no adapter", "name a run that trained one  (ftcli list adapter)")
+            )
+        below = sources.model_source(sources.base_of(source.folder))
+        if below != base:
+            own = below.location if below else "nothing that is here"
+            raise ConfigError(Problem(where, f"{name} was trained on {own}, not on {model}", f"ftcli chat {name}"))
+        word = Path(name).name if Path(name).name != rundir.MODEL else Path(name).parent.name
+        if word in found:
+            raise ConfigError(Problem(where, f"two adapters are called {word}", "copy one under another name"))
+        found[word] = str(source.folder)
+    return found
 
 
 def run(argv: Sequence[str]) -> int:
@@ -85,6 +121,9 @@ def _lines(file: Path | None) -> list[str]:
 
 def _print(answer: dict[str, Any]) -> None:
     print(f"> {answer['prompt']}")
-    if "before" in answer:
-        print(f"before  {answer['before']}")
-    print(f"{'after   ' if 'before' in answer else ''}{answer['answer']}\n", flush=True)
+    labels = {"answer": "after" if "before" in answer else ""}
+    columns = {labels.get(name, name): text for name, text in answer.items() if name != "prompt"}
+    width = max(map(len, columns))
+    for label, text in columns.items():
+        print(f"{label:<{width}}  {text}" if width else text)
+    print(flush=True)

@@ -10,7 +10,7 @@ from ftcli.errors import EXIT_DONE, ConfigError, Problem
 
 # Spelled out, so that listing needs no import that takes time.
 GROUPS = ("method", "model", "data", "peft", "quantisation", "hardware", "train")
-KINDS = (*GROUPS, "recipe", "format")
+KINDS = (*GROUPS, "recipe", "format", "adapter")
 
 
 def _entries(kind: str) -> dict[str, str]:
@@ -18,8 +18,24 @@ def _entries(kind: str) -> dict[str, str]:
         from ftcli.data.formats import FORMATS
 
         return {name: form.doc.strip().splitlines()[0] for name, form in FORMATS.items()}
+    if kind == "adapter":
+        return _adapters()
     paths = assets.recipes() if kind == "recipe" else assets.choices(kind)
     return {name: assets.first_comment(path).split("   ftcli ")[0] for name, path in paths.items()}
+
+
+def _adapters() -> dict[str, str]:
+    """The trained adapters under runs/, each with its kind and its base."""
+    from ftcli import rundir, sources
+
+    runs = sorted(rundir.ROOT.glob("*/*"), key=str) if rundir.ROOT.is_dir() else []
+    found = {}
+    for path in runs:
+        source = sources.model_source(str(path)) if rundir.is_run(path) else None
+        if source is not None and source.is_adapter and source.folder is not None:
+            [kind, *_] = sources.adapter_kinds(source)
+            found[str(path)] = f"{kind} on {sources.base_of(source.folder)}"
+    return found
 
 
 def run(argv: Sequence[str]) -> int:
@@ -38,7 +54,7 @@ def run(argv: Sequence[str]) -> int:
             raise ConfigError(
                 Problem(f"ftcli list {word}", f"{word} is not a group", suggest(word, KINDS, "ftcli list "))
             )
-    found = {kind: _entries(kind) for kind in words or KINDS}
+    found = {kind: _entries(kind) for kind in words or [kind for kind in KINDS if kind != "adapter"]}
     if "--json" in flags:
         import json
 

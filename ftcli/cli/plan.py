@@ -35,7 +35,8 @@ def show(spec: RunSpec, outlook: Plan, *, as_json: bool) -> None:
             ("trainer", outlook.trainer),
             ("device", f"{outlook.num_processes} × {outlook.device}"),
             ("rows", kept),
-            ("batch", f"{outlook.global_batch} rows a step"),
+            *_packed(outlook),
+            ("batch", f"{outlook.global_batch} {'blocks' if outlook.blocks else 'rows'} a step"),
             ("steps", str(outlook.steps)),
             (
                 "tokens",
@@ -52,6 +53,12 @@ def show(spec: RunSpec, outlook: Plan, *, as_json: bool) -> None:
         say.table([(str(note["key"]), str(note["value"]), str(note["why"])) for note in outlook.notes])
     for warning in outlook.warnings:
         print(f"warning: {warning}")
+
+
+def _packed(outlook: Plan) -> list[tuple[str, str]]:
+    if not outlook.blocks:
+        return []
+    return [("packed", f"into about {outlook.blocks} blocks, {outlook.rows_kept / outlook.blocks:.1f} rows each")]
 
 
 def headline(spec: RunSpec, outlook: Plan) -> str:

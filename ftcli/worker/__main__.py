@@ -1,5 +1,5 @@
-"""python -m ftcli.worker train RUN_DIR [--resume CHECKPOINT], or eval, generate, chat, data or preview with a
-REQUEST.json.
+"""python -m ftcli.worker train RUN_DIR [--resume CHECKPOINT], or eval, generate, chat, merge, data or
+preview with a REQUEST.json.
 
 Started by the front half, which has checked what it asks for. Several processes of one run come here side by side.
 """
@@ -50,6 +50,10 @@ def _run(command: str, target: str, *rest: str) -> None:
 
         for line in generate(request):
             _write(line)
+    elif command == "merge":
+        from ftcli.worker.merge import merge
+
+        _write(merge(request))
     elif command == "data":
         from ftcli.worker.inspect import inspect
 

@@ -53,7 +53,12 @@ def evaluate(request: dict[str, Any]) -> dict[str, Any]:
     encoder = make_encoder(trained)
     after = _loaded(spec, method, run_dir, encoder, trained, None)
     measured_after = _measured(after)
-    before = _loaded(spec, method, run_dir, encoder, spec.model, after.data)
+    if hasattr(after.model, "peft_config"):
+        # Without its adapter it is what the run found; a base in few bits alone is refused by the Trainer.
+        with after.model.disable_adapter():
+            measured_before = _measured(after)
+    else:
+        measured_before = _measured(_loaded(spec, method, run_dir, encoder, spec.model, after.data))
     ledger = after.data.held_out_ledger
     assert ledger is not None
     return {
@@ -62,7 +67,7 @@ def evaluate(request: dict[str, Any]) -> dict[str, Any]:
         "method": method.name,
         "data": ledger.path,
         "rows": ledger.rows_kept,
-        "before": _measured(before),
+        "before": measured_before,
         "after": measured_after,
     }
 

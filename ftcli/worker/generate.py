@@ -12,12 +12,13 @@ from transformers import TextStreamer, set_seed
 
 from ftcli import rundir
 from ftcli.errors import ConfigError, Problem
-from ftcli.settings import ModelSettings
+from ftcli.settings import ModelSettings, QuantisationSettings
 from ftcli.sources import base_of, model_source
 from ftcli.spec import RunSpec
-from ftcli.worker.model import as_granted, load_model, load_tokenizer
+from ftcli.worker.model import UNQUANTISED, as_granted, load_tokenizer, load_trained
 from ftcli.worker.score import generate as generate_ids
 from ftcli.worker.tokens import Encoder
+from ftcli.worker.wardrobe import NOTHING, Wardrobe
 
 _MAX_NEW_TOKENS = 256
 
@@ -31,15 +32,25 @@ class Speaker:
     A model without a chat template continues the bare text and remembers nothing.
     """
 
-    def __init__(self, label: str, settings: ModelSettings, request: dict[str, Any]) -> None:
+    def __init__(
+        self, label: str, settings: ModelSettings, request: dict[str, Any], quantisation: QuantisationSettings
+    ) -> None:
         self.label = label
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.model: Any = load_model(settings, seed=request.get("seed") or 0, device=device).to(device)
+        seed = request.get("seed") or 0
+        found = load_trained(settings, seed=seed, device=device, quantisation=_here(quantisation, device))
+        self.model: Any = found if quantisation.type != "none" else found.to(device)
+        folders = {name: Path(folder) for name, folder in (request.get("adapters") or {}).items()}
+        self.wardrobe = Wardrobe(self.model, folders)
         self.encoder = Encoder(load_tokenizer(settings))
         self._sampling = _sampling(request)
         system = request.get("system")
         self._opening: Turns = [{"role": "system", "content": system}] if system else []
         self.history: Turns = list(self._opening)
+
+    def wear(self, name: str) -> None:
+        """Answer from now on with that adapter on the base, or without any under the name `none`."""
+        self.model = self.wardrobe.wear(name)
 
     def answer_all(self, prompts: list[str], seed: int) -> list[str]:
         """An answer to each prompt, each its own conversation."""
@@ -88,7 +99,12 @@ def generate(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
         ConfigError: no such model, or none that it was trained from.
     """
     prompts, seed = list(request["prompts"]), request.get("seed") or 0
-    columns = {speaker.label: speaker.answer_all(prompts, seed) for speaker in speakers(request)}
+    columns: dict[str, list[str]] = {}
+    for speaker in speakers(request):
+        for name in speaker.wardrobe.folders or [None]:
+            if name is not None:
+                speaker.wear(name)
+            columns[name or speaker.label] = speaker.answer_all(prompts, seed)
     for index, prompt in enumerate(prompts):
         yield {"prompt": prompt, **{label: answers[index] for label, answers in columns.items()}}
 
@@ -105,8 +121,14 @@ def chat(request: dict[str, Any], messages: Iterable[str], write: Write) -> None
     """
     present = list(speakers(request))
     set_seed(request.get("seed") or 0)
+    if request.get("adapters"):
+        _switch(present[0], next(iter(request["adapters"])), write)
     for message in messages:
         if not message.strip():
+            continue
+        command, _, name = message.strip().partition(" ")
+        if command == "/adapter" and request.get("adapters"):
+            _switch(present[0], name.strip(), write)
             continue
         for speaker in present:
             if len(present) > 1:
@@ -115,14 +137,34 @@ def chat(request: dict[str, Any], messages: Iterable[str], write: Write) -> None
             write("\n")
 
 
+def _switch(speaker: Speaker, name: str, write: Write) -> None:
+    """Put on the adapter of that name, and say which is on."""
+    known = [*speaker.wardrobe.folders, NOTHING]
+    if name in known:
+        speaker.wear(name)
+        write(f"[adapter {name}; /adapter NAME switches: {', '.join(known)}]\n")
+    else:
+        write(f"[there is no adapter {name or '(no name)'}: {', '.join(known)}]\n")
+
+
+def _here(quantisation: QuantisationSettings, device: str) -> QuantisationSettings:
+    """The quantisation of a run on this device, which may compute in another type than the run's did."""
+    if device == "cuda" or quantisation.type == "none":
+        return quantisation
+    return replace(quantisation, compute_dtype="float32")
+
+
 def speakers(request: dict[str, Any]) -> Iterator[Speaker]:
     """The models asked for, the one before training first, each loaded when its turn comes."""
     name = request["model"]
+    run = rundir.find_run(name)
+    # As it was trained: an adapter of a base in 4 bits answers on that.
+    quantisation = RunSpec.load(run / rundir.SPEC).quantisation if run else UNQUANTISED
     before = as_granted(_found_by(name), request) if request.get("base") else None
     after = as_granted(_settings_of(name), request)
     if before is not None:
-        yield Speaker("before", before, request)
-    yield Speaker("answer", after, request)
+        yield Speaker("before", before, request, quantisation)
+    yield Speaker("answer", after, request, quantisation)
 
 
 def _settings_of(name: str) -> ModelSettings:

@@ -101,6 +101,7 @@ def load_model(
     device: str,
     head: str = "words",
     quantisation: QuantisationSettings = UNQUANTISED,
+    as_stored: bool = False,
 ) -> PreTrainedModel:
     """The model as a run finds it, with adapters merged, in evaluation mode; on the CPU unless it is quantised.
 
@@ -109,6 +110,7 @@ def load_model(
         device: where it will compute ("cpu" or "cuda"); decides what dtype `auto` is.
         head: what it puts out: "words", or a "score".
         quantisation: how its linear layers are quantised while they are loaded.
+        as_stored: whether `auto` is the type that the weights are stored in instead.
 
     Raises:
         ConfigError: it cannot be loaded.
@@ -116,7 +118,7 @@ def load_model(
     source = resolve(settings.name_or_path)
     set_seed(seed)
     arguments = {
-        "dtype": weights_dtype(settings.dtype, device),
+        "dtype": "auto" if as_stored and settings.dtype == "auto" else weights_dtype(settings.dtype, device),
         # None lets the architecture choose: sdpa, or eager where it caps its scores.
         "attn_implementation": None if settings.attn_implementation == "auto" else settings.attn_implementation,
     }
@@ -140,19 +142,26 @@ def load_trained(
     device: str,
     head: str = "words",
     quantisation: QuantisationSettings = UNQUANTISED,
+    as_stored: bool = False,
 ) -> Any:
     """The model as a run left it: a whole one, or its base with the trained adapter on it, unmerged.
 
     Loaded with the quantisation that it was trained on, it computes bit for bit what it did at the end of its training.
     Arguments and errors are those of `load_model`.
     """
-    how: dict[str, Any] = {"seed": seed, "device": device, "head": head, "quantisation": quantisation}
+    how: dict[str, Any] = {"seed": seed, "device": device, "head": head, "as_stored": as_stored}
+    how["quantisation"] = quantisation
     source = resolve(settings.name_or_path)
     if not source.is_adapter:
         return load_model(settings, **how)
     folder = Path(source.location)
     below = replace(settings, name_or_path=base_of(folder), revision=adapter_declares(folder).get("revision"))
     return with_adapter(load_model(below, **how), folder)
+
+
+def head_of(folder: Path) -> str:
+    """What a model with this adapter puts out: "words", or a "score"."""
+    return "score" if adapter_declares(folder).get("task_type") == "SEQ_CLS" else "words"
 
 
 def adapter_declares(folder: Path) -> dict[str, Any]:

@@ -16,9 +16,11 @@ from datasets import Dataset
 from datasets.table import InMemoryTable
 from trl.data_utils import pack_dataset
 
+from ftcli.data.fill import PACKED_TOGETHER
+
 CUTS_ROWS = ("wrapped", "bfd_split")
 """Strategies under which a row may go on in the next block."""
-_CHUNK = 1000
+_CHUNK = PACKED_TOGETHER
 
 
 def packed(batches: Iterator[pa.Table], length: int, strategy: str) -> Iterator[pa.RecordBatch]:

@@ -237,7 +237,7 @@ def test_plan_and_dry_run_say_the_same(typed):
     answer = json.loads(typed("plan", *words, "--json")[1])
     assert json.loads(typed("train", "--dry-run", "--json", *words)[1]) == answer
     assert answer["trainer"] == "SFTTrainer"
-    assert answer["steps"] == 723
+    assert answer["steps"] == 321  # packed: 1928 rows in 856 blocks of 64, 8 a step, 3 epochs
     assert not Path("out").exists()
 
 
@@ -342,7 +342,7 @@ def test_a_sweep_runs_each_job_and_one_that_fails_ends_no_other(capfd, here):
     assert code == 2  # that of the first job that failed
     assert "job 1 of 2: train.per_device_train_batch_size=0" in err
     assert "out of range" in err
-    assert "2 rows a step" in out
+    assert "2 blocks a step" in out
     assert "1 of 2 jobs done\n  job 1: exit 2" in err
 
 

@@ -92,7 +92,7 @@ def test_preview_marks_what_is_trained_where_there_is_no_terminal(ftcli, file):
 
 def test_prepare_leaves_what_a_run_finds(ftcli, file, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    done = command(ftcli, "prepare", "rows.jsonl", "data.max_bad_share=0.4")
+    done = command(ftcli, "prepare", "rows.jsonl", "data.max_bad_share=0.4", "method.packing=false")
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "cache" / "ftcli" / "prepared"
     assert f"prepared in {folder}; a run with the same data" in done.stdout
@@ -102,7 +102,7 @@ def test_prepare_leaves_what_a_run_finds(ftcli, file, tmp_path, monkeypatch):
     from ftcli.worker import inspect, store
 
     store.folder.cache_clear()
-    inspect.inspect(request(f"data.path={file.resolve()}", "data.max_bad_share=0.4"))
+    inspect.inspect(request(f"data.path={file.resolve()}", "data.max_bad_share=0.4", "method.packing=false"))
     assert sorted(path.name for path in folder.glob("[0-9a-f]*")) == before
     store.folder.cache_clear()
 

@@ -65,7 +65,7 @@ def rows(here):
     ],
 )  # fmt: skip
 def test_batch_and_steps_are_those_of_the_trainer(rows, num_rows, overrides, batch, steps):
-    found = outlook(rows(*[{"text": WORDS}] * num_rows), *overrides)
+    found = outlook(rows(*[{"text": WORDS}] * num_rows), "method.packing=false", *overrides)
     assert (found.global_batch, found.steps) == (batch, steps)
 
 
@@ -77,6 +77,7 @@ def test_steps_agree_with_the_trainers_own_formula(rows):
         updates = max(batches // accumulation + int(batches % accumulation > 0), 1)
         found = outlook(
             file,
+            "method.packing=false",
             f"train.per_device_train_batch_size={size}",
             f"train.gradient_accumulation_steps={accumulation}",
             f"train.num_train_epochs={epochs}",
@@ -260,7 +261,8 @@ def test_a_mix_is_counted_as_often_as_it_takes_each_set(here):
     Path("b.jsonl").write_text("".join(f'{{"text": "b {i}"}}\n' for i in range(20)), encoding="utf-8")
     # a whole, repeated once and a half: 30 rows; b a quarter of the whole: 30 / 0.75 = 40, 10 of them b's
     sets = "data.mix={a: {path: a.jsonl, repeat: 1.5}, b: {path: b.jsonl, share_of_mix: 0.25}}"
-    found = outlook(sets, "train.per_device_train_batch_size=4", "train.num_train_epochs=1")
+    unpacked = ("method.packing=false", "train.per_device_train_batch_size=4", "train.num_train_epochs=1")
+    found = outlook(sets, *unpacked)
     assert (found.rows, found.rows_kept, found.steps) == (40, 40, 10)
     assert not found.tokens_exact  # which rows are drawn is not known before the run
 

@@ -54,7 +54,7 @@ def test_every_rule_names_a_field_that_exists():
     own = {f"{group}.{field.name}" for group, kind in OWN_GROUPS.items() for field in dataclasses.fields(kind)}
     known = own | {f"train.{name}" for name in shared} | {"seed"}
     known |= {f"method.{name}" for method in all_methods().values() for name in schema.fields_of(method.config)}
-    known |= {f"peft.{name}" for peft in PEFT_METHODS.values() for name in schema.fields_of(peft.config)}
+    known |= {f"peft.{name}" for peft in PEFT_METHODS.values() for name in peft.fields()}
     # Fields that only some supported versions of transformers have.
     versions = {"train.enable_jit_checkpoint"}
     for table in (rules.OWNERS, rules.REFUSED, rules.GRANTED_BY, rules.LIMITS):
@@ -67,7 +67,7 @@ def test_limits_of_methods_and_adapters_name_their_fields():
         assert set(method.limits) <= set(method_fields(method))
         assert set(method.defaults) <= set(method_fields(method))
     for peft in PEFT_METHODS.values():
-        assert set(peft.limits) | set(peft.defaults) <= set(schema.fields_of(peft.config))
+        assert set(peft.limits) | set(peft.defaults) | set(peft.owned) | set(peft.fixed) <= set(peft.fields())
 
 
 def test_dpo_losses_are_those_of_the_installed_trainer():

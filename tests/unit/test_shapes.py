@@ -14,6 +14,7 @@ import yaml
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.pytorch_utils import Conv1D
 
 from ftcli.errors import ConfigError
 from ftcli.layout import FAMILIES, modules
@@ -48,7 +49,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "gemma": {},
     "gemma2": {},
     "gemma3_text": {},
+    "phi": {},
     "phi3": {},
+    "gpt2": {"n_embd": 64, "n_layer": 2, "n_head": 4},
+    "opt": {"ffn_dim": 96, "word_embed_proj_dim": 64},
     "smollm3": {},
     "gpt_oss": {"num_local_experts": 4, "num_experts_per_tok": 2},
     "deepseek_v2": {**LATENT, **EXPERTS, "q_lora_rank": None, "n_routed_experts": 4, "mlp_bias": True},
@@ -126,6 +130,12 @@ def test_builtin_model_is_a_known_architecture_within_its_budget():
     assert (shape.max_position_embeddings or 0) >= 8192
 
 
+def sizes(module: torch.nn.Module) -> torch.Size:
+    """Outputs and inputs; a one-wide convolution stores them the other way round."""
+    shape = module.weight.shape
+    return torch.Size(reversed(shape)) if isinstance(module, Conv1D) else shape
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_module_has_the_name_and_size_of_the_real_one(variant: str):
     config = small_config(variant)
@@ -133,9 +143,9 @@ def test_every_module_has_the_name_and_size_of_the_real_one(variant: str):
     shape = shape_of(config)
     counted = {m.name: m.num_parameters for m in modules(shape) if not m.tied}
     assert counted == dict(parameters_by_module(model))
-    linear = {n for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)} - {"lm_head"}
+    linear = {n for n, m in model.named_modules() if isinstance(m, torch.nn.Linear | Conv1D)} - {"lm_head"}
     assert all_linear(shape) == {name.rpartition(".")[2] for name in linear}
-    by_size = Counter((n.rpartition(".")[2], model.get_submodule(n).weight.shape) for n in linear)
+    by_size = Counter((n.rpartition(".")[2], sizes(model.get_submodule(n))) for n in linear)
     ours = {(m.name, torch.Size([m.out_features, m.in_features])): m.num_layers for m in shape.linear_modules() or ()}
     assert ours == by_size
 
@@ -300,10 +310,10 @@ def test_llama_2_7b_with_query_and_value_adapters_of_rank_8():
         ("llama", {"target_modules": "q_proj"}, "matches no whole module name such as model.layers.0"),
         ("llama", {"target_modules": r".*self_attn.*"}, "also matches model.layers.0.self_attn, which is no layer"),
         ("llama", {"target_modules": r".*(q_proj"}, "is not a regular expression"),
-        ("llama", {"target_modules": ["input_layernorm"]}, "input_layernorm cannot carry LoRA"),
+        ("llama", {"target_modules": ["input_layernorm"]}, "input_layernorm cannot carry an adapter"),
         ("llama", {"target_modules": ["q_proj"], "modules_to_save": ["head_lm"]}, "'head_lm' in modules_to_save"),
         ("llama", {"target_modules": ["q_proj"], "exclude_modules": ["q_proj"]}, "no module is left to adapt"),
-        ("gpt_oss", {"target_modules": ["router"]}, "router cannot carry LoRA"),
+        ("gpt_oss", {"target_modules": ["router"]}, "router cannot carry an adapter"),
         ("phi3", {"target_modules": None}, "PEFT has no default for phi3"),
         ("deepseek_v2", {"target_modules": ["gate_proj"]}, "target both or neither"),
         ("deepseek_v2", {"target_modules": ["nothing"]}, "'nothing' names no module"),

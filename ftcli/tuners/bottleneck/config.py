@@ -1,4 +1,8 @@
-"""The settings of bottleneck adapters."""
+"""The settings of bottleneck adapters, and their place in PEFT's enumeration of types.
+
+The front half reads the fields from this source without importing it, so they are written as PEFT writes its own. The
+defaults are the paper's placement and AdapterHub's width.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,8 @@ from peft.config import PeftConfig
 from peft.utils import PeftType
 
 _TYPE = "BOTTLENECK"
+_NON_LINEARITIES = ("relu", "gelu", "silu", "tanh")
+_PLACEMENTS = ("houlsby", "pfeiffer")
 
 
 def add_type() -> PeftType:
@@ -25,7 +31,11 @@ def add_type() -> PeftType:
 
 @dataclass
 class BottleneckConfig(PeftConfig):
-    """Settings of [`BottleneckModel`]."""
+    """Settings of [`BottleneckModel`].
+
+    Raises:
+        ValueError: values out of their range or choices, all of them at once.
+    """
 
     reduction_factor: float = field(
         default=16.0, metadata={"help": "Hidden size over the width of the bottleneck, rounded down, at least 1."}
@@ -38,7 +48,10 @@ class BottleneckConfig(PeftConfig):
     )
     placement: Literal["houlsby", "pfeiffer"] = field(
         default="houlsby",
-        metadata={"help": "houlsby: after attention and after feed-forward; pfeiffer: after feed-forward only."},
+        metadata={
+            "help": "houlsby: after attention and after feed-forward; pfeiffer: after feed-forward only. "
+            "Without effect where target_modules are named."
+        },
     )
     dropout: float = field(default=0.0, metadata={"help": "Dropout on the adapter's input."})
     target_modules: list[str] | str | None = field(
@@ -64,11 +77,32 @@ class BottleneckConfig(PeftConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.peft_type = add_type()
-        if self.bottleneck_size is not None and self.bottleneck_size < 1:
-            raise ValueError(f"bottleneck_size is {self.bottleneck_size}; it must be at least 1")
-        if self.reduction_factor <= 0:
-            raise ValueError(f"reduction_factor is {self.reduction_factor}; it must be above 0")
+        problems = [text for text, is_wrong in self._rules() if is_wrong]
+        if problems:
+            raise ValueError("; ".join(problems))
+
+    def _rules(self) -> tuple[tuple[str, bool], ...]:
+        """What may be wrong, each with whether it is."""
+        size, by_pattern = self.bottleneck_size, isinstance(self.target_modules, str)
+        return (
+            (f"bottleneck_size is {size}; it must be at least 1", size is not None and size < 1),
+            (f"reduction_factor is {self.reduction_factor}; it must be above 0", self.reduction_factor <= 0),
+            (f"dropout is {self.dropout}; it must be from 0 to 1", not 0 <= self.dropout <= 1),
+            (
+                _choice("non_linearity", self.non_linearity, _NON_LINEARITIES),
+                self.non_linearity not in _NON_LINEARITIES,
+            ),
+            (_choice("placement", self.placement, _PLACEMENTS), self.placement not in _PLACEMENTS),
+            (
+                "layers_to_transform needs target_modules as a list: a regular expression can name layers itself",
+                by_pattern and self.layers_to_transform is not None,
+            ),
+        )
 
     def width(self, hidden_size: int) -> int:
         """Width of the bottleneck for a layer of `hidden_size` outputs."""
         return self.bottleneck_size or max(1, int(hidden_size / self.reduction_factor))
+
+
+def _choice(name: str, value: str, known: tuple[str, ...]) -> str:
+    return f"{name} is {value!r}; it must be one of {', '.join(known)}"

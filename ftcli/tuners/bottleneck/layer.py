@@ -12,11 +12,19 @@ from torch import Tensor, nn
 
 from ftcli.tuners.bottleneck.config import BottleneckConfig
 
+NEVER_MERGES = "bottleneck adapters cannot be merged: a nonlinearity stands between their projections"
+
 _FUNCTIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh}
+# PEFT tells their sizes too, but the last dimension of what they return is not their outputs, or it is no tensor.
+_REFUSED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.MultiheadAttention)
 
 
 class BottleneckLayer(nn.Module, BaseTunerLayer):
-    """A linear layer with, for each adapter, 2·d·m + m + d parameters behind it: d its outputs, m the bottleneck."""
+    """A linear layer with, for each adapter, 2·d·m + m + d parameters behind it: d its outputs, m the bottleneck.
+
+    Raises:
+        ValueError: the layer is not one that returns a tensor of shape (…, d), d known from the layer itself.
+    """
 
     adapter_layer_names = ("bottleneck_down", "bottleneck_up")
     other_param_names = ("bottleneck_function", "bottleneck_dropout")
@@ -24,10 +32,7 @@ class BottleneckLayer(nn.Module, BaseTunerLayer):
     def __init__(self, base_layer: nn.Module, adapter_name: str, config: BottleneckConfig) -> None:
         super().__init__()
         self.base_layer = base_layer
-        inputs, outputs = _get_in_out_features(self.get_base_layer())
-        if inputs is None or outputs is None:
-            raise ValueError(f"a bottleneck adapter stands behind a linear layer, not {type(base_layer).__name__}")
-        self.in_features, self.out_features = inputs, outputs
+        self.in_features, self.out_features = _sizes(self.get_base_layer())
         self.bottleneck_down = nn.ModuleDict({})
         self.bottleneck_up = nn.ModuleDict({})
         self.bottleneck_function = nn.ModuleDict({})
@@ -51,21 +56,22 @@ class BottleneckLayer(nn.Module, BaseTunerLayer):
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """The layer's output through the active adapters, one behind the other; of the layer's own type."""
+        """The layer's output, (…, d), through the active adapters, one behind the other; of the layer's own dtype."""
         result: Tensor = self.base_layer(x, *args, **kwargs)
         if self.disable_adapters:
             return result
         for name in self.active_adapters:
             if name in self.bottleneck_down:
-                result = result + self._delta(result, name)
+                result = self._adapted(result, name)
         return result
 
-    def _delta(self, hidden: Tensor, name: str) -> Tensor:
-        # Adapters carry fp32 under a base in half precision.
-        cast = hidden.to(self.bottleneck_down[name].weight.dtype)
-        inner = self.bottleneck_function[name](self.bottleneck_down[name](self.bottleneck_dropout[name](cast)))
-        delta: Tensor = self.bottleneck_up[name](inner).to(hidden.dtype)
-        return delta
+    def _adapted(self, hidden: Tensor, name: str) -> Tensor:
+        down, up = self.bottleneck_down[name], self.bottleneck_up[name]
+        # Adapters carry fp32 under a base in half precision; the sum too is rounded only once.
+        cast = self._cast_input_dtype(hidden, down.weight.dtype)
+        inner = self.bottleneck_function[name](down(self.bottleneck_dropout[name](cast)))
+        adapted: Tensor = (cast + up(inner)).to(hidden.dtype)
+        return adapted
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         """Refused: a nonlinearity stands between the projections.
@@ -73,10 +79,18 @@ class BottleneckLayer(nn.Module, BaseTunerLayer):
         Raises:
             ValueError: always.
         """
-        raise ValueError("bottleneck adapters cannot be merged: a nonlinearity stands between their projections")
+        raise ValueError(NEVER_MERGES)
 
     def unmerge(self) -> None:
         """Nothing was ever merged."""
 
     def __repr__(self) -> str:
         return f"bottleneck.{super().__repr__()}"
+
+
+def _sizes(layer: nn.Module) -> tuple[int, int]:
+    """Inputs and outputs of a layer, from the layer itself: the weight of a quantised one has another shape."""
+    inputs, outputs = (None, None) if isinstance(layer, _REFUSED) else _get_in_out_features(layer)
+    if inputs is None or outputs is None:
+        raise ValueError(f"a bottleneck adapter stands behind a linear layer, not {type(layer).__name__}")
+    return inputs, outputs
