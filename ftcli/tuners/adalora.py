@@ -64,6 +64,12 @@ class AdaLora(Residual):
                 deviations.append(torch.linalg.norm(square - torch.eye(len(square), device=square.device)))
         return config.orth_reg_weight * torch.stack(deviations).mean() if deviations else None
 
+    def settle(self, trainer: Any, load_base: Any) -> None:
+        """Take the pruned ranks out, as they are in the saved file: with zeros in them the sums have other bits."""
+        name = self._model.trainable_adapter_name
+        if pattern := self._model.peft_config[name].rank_pattern:
+            self._model.resize_modules_by_rank_pattern(pattern, name)
+
     def state(self) -> dict[str, Any]:
         """The averaged scores and the ranks that are left."""
         allocator = self._model.rankallocator

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import torch
 from transformers import Trainer
 
 from ftcli.checkpoints import publish, staging_path
@@ -22,7 +23,8 @@ def save_final(trainer: Trainer, path: Path) -> None:
     if trainer.is_world_process_zero():
         shutil.rmtree(staging, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
-    with unpickled(trainer.args):
+    # A prompt encoder is saved as what it computes, and an LSTM computes other bits while gradients are kept.
+    with torch.no_grad(), unpickled(trainer.args):
         trainer.save_model(str(staging), _internal_call=True)
     trainer.accelerator.wait_for_everyone()
     if trainer.is_world_process_zero():

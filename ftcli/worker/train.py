@@ -49,6 +49,7 @@ def train(run_dir: Path, resume: Path | None = None) -> dict[str, Any]:
             rundir.write_json(run_dir / rundir.ENVIRONMENT, environment(spec))
         found_with_cache = run.model.config.use_cache
         trainer = _trainer(run)
+        parameters = _parameters(trainer.model)  # what trains, whatever form it is saved in
         before = before_training(run, trainer, resumed=resume is not None)
         if spec.launch.num_processes == 1:
             stop.check(run_dir)
@@ -62,7 +63,7 @@ def train(run_dir: Path, resume: Path | None = None) -> dict[str, Any]:
         # Training switches the cache off; a model that was saved so would answer many times slower elsewhere.
         run.model.config.use_cache = found_with_cache
         save_final(trainer, run_dir / rundir.MODEL)
-        result = _result(run, trainer, outcome, before, after)
+        result = {**_result(run, trainer, outcome, before, after), "parameters": parameters}
         if run.is_first:
             rundir.write_json(run_dir / rundir.RESULT, result)
         # Whoever leaves first would take the connections of those behind with it.
@@ -126,7 +127,6 @@ def _result(run: Loaded, trainer: Any, outcome: Any, before: dict[str, Any], aft
         "score": _scores(before.get("score") or {}, after.get("score") or {}),
         "tokens_trained": trainer.state.num_input_tokens_seen,
         "seconds": lines[-1]["elapsed_seconds"] if lines else 0.0,
-        "parameters": _parameters(trainer.model),
         "model_dir": str(run.run_dir / rundir.MODEL),
         "ledger": run.data.ledger(),
     }
