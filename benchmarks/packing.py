@@ -1,18 +1,28 @@
 """How fast packed rows train against padded ones and against TRL's way of packing, on the same documents.
 
-Three ways through the same trainer: rows padded to the longest of their batch; rows packed in blocks that stay rows of
-the batch (ours); the same blocks laid end to end in one row (TRL's padding-free collator). A round trains all three on
-the same tokens, one after the other; what counts is the ratio within a round.
+    python benchmarks/packing.py [--rounds 5] [--only tiny] [--save]
 
-    python benchmarks/packing.py [--rounds N]
+Three ways through the same trainer: rows padded to the longest of their batch; rows packed in blocks that stay rows of
+the batch (ours); the same blocks laid end to end in one row (TRL's collator). A round trains the same documents once in
+each way, a step holding about the same number of tokens in all, so the work is the same and only its layout differs.
+The order turns from round to round, and what counts is the ratio within a round, of which medians are told. Torch has
+one thread, and what is divided by are CPU seconds: two threads wait for each other once a neighbour takes a core.
+
+Two cases: the built-in model on its instructions, as `ftcli train` has them, and a random llama of SmolLM-135M's widths
+with fewer layers and words on documents of mixed lengths. A ratio of at least 1 of packed over padded is what lets
+packing be on by default.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import random
-import statistics
+import tempfile
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 import pyarrow as pa
@@ -24,85 +34,140 @@ from trl import SFTConfig
 
 from ftcli import tiny
 from ftcli.methods import get_method
+from ftcli.settings import DataSettings
+from ftcli.worker.dataset import prepare
+from ftcli.worker.fitting import Fitting
 from ftcli.worker.packing import packed
+from ftcli.worker.tokens import Encoder
 from ftcli.worker.trainer import make_trainer
 
-# Lengths of chat rows: many short ones and a few long ones (a log-normal with median 90), cut at the block.
-SHAPES: dict[str, dict[str, Any]] = {
-    "tiny": {
-        "hidden_size": 160, "layers": 4, "heads": 5, "inner": 432, "block": 64, "median": 26, "spread": 0.35, "rows": 256,
-    },
-    "smollm-135m, 6 of 30 layers": {
-        "hidden_size": 576, "layers": 6, "heads": 9, "inner": 1536, "block": 512, "median": 90, "spread": 0.9, "rows": 48,
-    },
-}  # fmt: skip
-BATCH = 8
+WAYS = ("padded", "packed", "flattened")
+SCHEMA = pa.schema({"input_ids": pa.list_(pa.int32()), "labels": pa.list_(pa.int32())})
+TOKENIZER = AutoTokenizer.from_pretrained(tiny.MODEL_DIR)
+Rows = list[dict[str, list[int]]]
 
 
-def rows(count: int, block: int, median: int, spread: float) -> list[list[int]]:
-    """Documents of drawn lengths."""
+@dataclass(frozen=True)
+class Case:
+    """A model and its documents."""
+
+    model: Callable[[], Any]
+    rows: Callable[[], Rows]
+    block: int
+    """Tokens of a block; no row is longer."""
+    batch: int
+    """Rows a step where they are padded; packed, as many blocks as hold about as many tokens."""
+
+
+def instructions() -> Rows:
+    """A third of the built-in rows as a run has them, 18 to 50 tokens each."""
+    settings = DataSettings(path=str(tiny.set_path("sft", "train")))
+    found = prepare(settings, get_method("sft"), Encoder(TOKENIZER), Fitting(64, "drop"), seed=0).train
+    assert isinstance(found, Dataset)
+    return [dict(row) for row in found.select_columns(["input_ids", "labels"])][:640]
+
+
+def mixed(count: int, block: int) -> Rows:
+    """Documents as long as chat rows are, many short and a few long: log-normal with a median of 90 tokens."""
     draw = random.Random(0)
-    lengths = [min(block, max(4, round(draw.lognormvariate(0, spread) * median))) for _ in range(count)]
-    return [[draw.randrange(3, 700) for _ in range(length)] for length in lengths]
+    lengths = [min(block, max(4, round(draw.lognormvariate(0, 0.9) * 90))) for _ in range(count)]
+    documents = [[draw.randrange(3, 8192) for _ in range(length)] for length in lengths]
+    return [{"input_ids": ids, "labels": ids} for ids in documents]
 
 
-def trained(way: str, documents: list[list[int]], shape: dict[str, Any]) -> float:
-    """Tokens a second of one epoch over the documents."""
-    tokenizer = AutoTokenizer.from_pretrained(tiny.MODEL_DIR)
-    torch.manual_seed(0)
+def smollm() -> Any:
+    """SmolLM-135M's widths; 4 layers in place of 30 and 8,192 words in place of 49,152."""
     config = LlamaConfig(
-        hidden_size=shape["hidden_size"],
-        num_hidden_layers=shape["layers"],
-        num_attention_heads=shape["heads"],
-        intermediate_size=shape["inner"],
-        vocab_size=768 if shape["hidden_size"] < 200 else 8192,
-        tie_word_embeddings=True,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    model = AutoModelForCausalLM.from_config(config)
-    schema = pa.schema({"input_ids": pa.list_(pa.int32()), "labels": pa.list_(pa.int32())})
-    table = pa.table({"input_ids": documents, "labels": documents}, schema=schema)
-    found = table.to_pylist()
-    if way != "padded":
-        found = [block for batch in packed(iter([table]), shape["block"], "bfd") for block in batch.to_pylist()]
-    # The same tokens a step: fewer blocks than rows make up a batch.
-    batch = BATCH if way == "padded" else max(1, round(BATCH * len(found) / len(documents)))
-    arguments = SFTConfig(
-        output_dir="build/packing", packing=way != "padded", max_length=shape["block"], use_cpu=True, bf16=False,
-        per_device_train_batch_size=batch, num_train_epochs=1, gradient_checkpointing=False, report_to="none",
-        save_strategy="no", logging_strategy="no", remove_unused_columns=False, disable_tqdm=True,
+        hidden_size=576, num_hidden_layers=4, num_attention_heads=9, num_key_value_heads=3, intermediate_size=1536,
+        vocab_size=8192, tie_word_embeddings=True, pad_token_id=TOKENIZER.pad_token_id,
     )  # fmt: skip
-    trainer = make_trainer(
-        get_method("sft"), arguments, model, tokenizer, train=Dataset.from_list(found), held_out=None
-    )
-    if way == "flattened":
-        trainer.data_collator.padding_free = True
-    began = time.perf_counter()
-    trainer.train()
-    return sum(map(len, documents)) / (time.perf_counter() - began)
+    return AutoModelForCausalLM.from_config(config)
+
+
+CASES = {
+    "tiny on its instructions": Case(
+        lambda: AutoModelForCausalLM.from_pretrained(tiny.MODEL_DIR, dtype=torch.float32),
+        instructions,
+        block=64,
+        batch=16,
+    ),
+    "smollm-135m widths on mixed lengths": Case(smollm, lambda: mixed(24, 512), block=512, batch=8),
+}
+
+
+def laid_out(way: str, rows: Rows, case: Case) -> tuple[Rows, int]:
+    """The rows or their blocks, and how many of them a step takes."""
+    if way == "padded":
+        return rows, case.batch
+    table = pa.Table.from_pylist(rows, schema=SCHEMA)
+    blocks = [block for batch in packed(iter([table]), case.block, "bfd") for block in batch.to_pylist()]
+    return blocks, max(1, round(case.batch * len(blocks) / len(rows)))
+
+
+def trained(way: str, rows: Rows, case: Case) -> tuple[float, float]:
+    """Tokens a CPU second of one epoch, and the share of all positions that were padding."""
+    found, batch = laid_out(way, rows, case)
+    torch.manual_seed(0)
+    with tempfile.TemporaryDirectory() as folder:
+        config = SFTConfig(
+            output_dir=folder, packing=way != "padded", max_length=case.block, per_device_train_batch_size=batch,
+            num_train_epochs=1, gradient_checkpointing=False, bf16=False, use_cpu=True, dataloader_pin_memory=False,
+            save_strategy="no", logging_strategy="no", report_to="none", disable_tqdm=True, remove_unused_columns=False,
+        )  # fmt: skip
+        train = Dataset.from_list(found)
+        trainer = make_trainer(get_method("sft"), config, case.model(), TOKENIZER, train=train, held_out=None)
+        if way == "flattened":
+            trainer.data_collator.padding_free = True
+        masks = [batch["attention_mask"] for batch in trainer.get_train_dataloader()]
+        positions, tokens = (sum(int(count(mask)) for mask in masks) for count in (torch.numel, torch.sum))
+        began = time.process_time()
+        trainer.train()
+        return tokens / (time.process_time() - began), 1 - tokens / positions
+
+
+def measured(name: str, case: Case, num_rounds: int) -> dict[str, Any]:
+    """All rounds of a case."""
+    rows, rounds, padding = case.rows(), [], {}
+    for way in WAYS:
+        trained(way, rows[: case.batch], case)  # what is built once is built before the clock runs
+    for number in range(num_rounds):
+        speeds = {}
+        for place in range(len(WAYS)):
+            way = WAYS[(place + number) % len(WAYS)]
+            speeds[way], padding[way] = trained(way, rows, case)
+        rounds.append({way: round(speeds[way]) for way in WAYS})
+        print(f"{name}  round {number + 1}  {rounds[-1]}", flush=True)
+    ratios = {
+        f"packed / {way}": [round(one["packed"] / one[way], 3) for one in rounds] for way in WAYS if way != "packed"
+    }
+    return {
+        "documents": len(rows),
+        "tokens": sum(len(row["input_ids"]) for row in rows),
+        "block": case.block,
+        "per_step": {way: laid_out(way, rows, case)[1] for way in WAYS},
+        "share_of_padding": {way: round(padding[way], 3) for way in WAYS},
+        "tokens_per_cpu_second": rounds,
+        "median_tokens_per_cpu_second": {way: median(one[way] for one in rounds) for way in WAYS},
+        "ratios": ratios,
+        "median_ratios": {name: median(values) for name, values in ratios.items()},
+    }
 
 
 def main() -> None:
-    """Run the rounds and save them."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", nargs="+", default=list(CASES), help="beginnings of the names of cases")
+    parser.add_argument("--save", action="store_true", help="write benchmarks/results/packing.json")
     options = parser.parse_args()
-    found: dict[str, Any] = {}
-    for name, shape in SHAPES.items():
-        documents = rows(shape["rows"], shape["block"], shape["median"], shape["spread"])
-        trained("packed", documents[:16], shape)  # warm
-        rounds = []
-        for _ in range(options.rounds):
-            speeds = {way: trained(way, documents, shape) for way in ("padded", "packed", "flattened")}
-            rounds.append({way: round(speed) for way, speed in speeds.items()})
-            print(name, rounds[-1], flush=True)
-        ratios = {
-            f"packed over {way}": round(statistics.median(one["packed"] / one[way] for one in rounds), 2)
-            for way in ("padded", "flattened")
-        }
-        found[name] = {"tokens_per_second": rounds, "median_ratio": ratios}
-        print(name, ratios, flush=True)
-    save("packing", {"shapes": found, "when": time.strftime("%Y-%m-%d"), "versions": versions()})
+    torch.set_num_threads(1)
+    load, found = os.getloadavg()[0], {}
+    for name, case in CASES.items():
+        if name.startswith(tuple(options.only)):
+            found[name] = measured(name, case, options.rounds)
+            print(f"{name}  {found[name]['median_ratios']}", flush=True)
+    if options.save:
+        about = {"rounds": options.rounds, "threads": torch.get_num_threads(), "load": load, "versions": versions()}
+        save("packing", {"schema": 1, **about, "cases": found})
 
 
 if __name__ == "__main__":

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 from ftcli import hardware, sources
 from ftcli.errors import ConfigError, Problem
+from ftcli.layout import modules
 from ftcli.methods import Method
 from ftcli.peft_methods import PeftMethod, peft_method, why_unmerged
 from ftcli.shapes import Shape
 from ftcli.spec import RunSpec
+from ftcli.targets import compiled, ends_with, listing, saved_modules
 
 Where = Callable[[str], str]
+Settings = Mapping[str, Any]
 
 # How a base quantised already is stored, and the package whose kernels it computes with.
 KERNELS = {
@@ -38,9 +43,10 @@ def problems(spec: RunSpec, method: Method, shape: Shape | None, where: Where) -
     """Everything that is wrong with the adapter and the quantisation of a run."""
     peft = peft_method(spec.peft)
     if peft is not None:
-        for problem in peft.check(spec.peft) if peft.check else ():
-            yield replace(problem, where=where(problem.where) or problem.where)
-        yield from _targets(spec, peft, shape, where)
+        own = peft.check(spec.peft) if peft.check else []
+        yield from (replace(problem, where=where(problem.where) or problem.where) for problem in own)
+        if not own:
+            yield from _targets(spec, peft, shape, where)
         yield from _misuse(spec, peft, where)
     yield from _quantised(spec, peft, where)
     yield from _stored(spec, peft, where)
@@ -49,28 +55,78 @@ def problems(spec: RunSpec, method: Method, shape: Shape | None, where: Where) -
 
 def _targets(spec: RunSpec, peft: PeftMethod, shape: Shape | None, where: Where) -> Iterator[Problem]:
     """Target modules are there, can carry the adapter, and are not the output head, whose loss is fused."""
-    targets = spec.peft.get("target_modules")
-    place = where("peft.target_modules")
-    if targets == "lm_head" or (isinstance(targets, list) and "lm_head" in targets):
-        what = "peft.target_modules names lm_head, whose loss is fused and would never reach the adapter"
-        yield Problem(place, what, "remove it; to train the head whole use peft.modules_to_save=[lm_head]")
+    if _reaches_head(spec.peft):
+        what = "peft.target_modules reaches lm_head, whose loss is fused and would never reach the adapter"
+        fix = "leave it out; to train the head whole use peft.modules_to_save=[lm_head]"
+        yield Problem(where("peft.target_modules"), what, fix)
         return
     if shape is None or not shape.known:
         return
     try:
-        peft.count(shape, spec.peft)
+        _count(peft, shape, spec.peft)
     except ValueError as error:
-        yield Problem(place, f"peft={peft.name}: {error}", "name modules that the model has")
+        place = where(f"peft.{_at_fault(peft, shape, spec.peft)}")
+        listed = listing(shape) in str(error)
+        fix = "name modules that the model has" if listed else "correct it, or choose another peft="
+        yield Problem(place, f"peft={peft.name}: {error}", fix)
+        return
     saved = [str(name).rpartition(".")[2] for name in spec.peft.get("modules_to_save") or ()]
-    tied = {"lm_head", "embed_tokens"} & set(saved)
+    tied = sorted({"lm_head", "embed_tokens"} & set(saved))
     if shape.tie_word_embeddings and tied and not spec.peft.get("ensure_weight_tying"):
-        what = f"peft.modules_to_save={sorted(tied)} would part the embedding from the head, which share one weight"
+        names = ", ".join(tied)
+        what = f"peft.modules_to_save=[{names}] would part the embedding from the head, which share one weight"
         fix = "add peft.ensure_weight_tying=true" if "ensure_weight_tying" in peft.fields() else "remove it"
         yield Problem(where("peft.modules_to_save"), what, fix)
 
 
+def _reaches_head(settings: Settings) -> bool:
+    """Whether the target modules, a list of names or one pattern, have the output head among them."""
+    targets = settings.get("target_modules")
+    if not isinstance(targets, str):
+        return isinstance(targets, list) and "lm_head" in targets
+    try:
+        return compiled(targets).fullmatch("lm_head") is not None
+    except ValueError:  # told with the modules that the model has
+        return False
+
+
+def _count(peft: PeftMethod, shape: Shape, settings: Settings) -> None:
+    """Ask for everything that the settings name.
+
+    Raises:
+        ValueError: the model has it not, or it cannot carry the adapter.
+    """
+    if peft.count(shape, settings) is not None:
+        return
+    # Not counted, so that no name has been looked up.
+    names = {module.name for module in modules(shape)}
+    names |= {".".join(name.split(".")[:depth]) for name in names for depth in range(1, name.count(".") + 1)}
+    targets = settings.get("target_modules") or ()
+    for target in targets if isinstance(targets, list) else ():
+        if not any(ends_with(name, [str(target)]) for name in names):
+            raise ValueError(f"{target!r} names no module; " + listing(shape))
+    pattern = compiled(targets) if isinstance(targets, str) and targets.lower() != "all-linear" else None
+    if pattern and not any(pattern.fullmatch(name) for name in names):
+        raise ValueError(f"{targets!r} matches no whole module name; " + listing(shape))
+    saved_modules(shape, settings.get("modules_to_save") or ())
+
+
+def _at_fault(peft: PeftMethod, shape: Shape, settings: Settings) -> str:
+    """The setting without which all would be found: as a rule the target modules."""
+    for name in ("modules_to_save", "modules", "exclude_modules", "layers_to_transform"):
+        if settings.get(name) is None:
+            continue
+        with contextlib.suppress(ValueError):
+            _count(peft, shape, {**settings, name: None})
+            return name
+    return "target_modules"
+
+
 def _misuse(spec: RunSpec, peft: PeftMethod, where: Where) -> Iterator[Problem]:
-    """Packing and gradient checkpointing with what they break."""
+    """Packing, gradient checkpointing and random weights with what they break."""
+    if peft.adapter and spec.model.init == "random":
+        what = f"peft={peft.name} on model.init=random could not be loaded again: the weights below are kept nowhere"
+        yield Problem(where("model.init"), what, "model.init=pretrained, or peft=none")
     for key in ("packing", "padding_free"):
         if peft.never_packs and spec.method.get(key):
             what = f"method.{key}=true with peft={peft.name}: {peft.never_packs}"
@@ -84,12 +140,12 @@ def _quantised(spec: RunSpec, peft: PeftMethod | None, where: Where) -> Iterator
     """Quantised weights are frozen, and not every tuner or device takes them."""
     kind, place = spec.quantisation.type, where("quantisation")
     if peft is not None and peft.quantisations is not None and kind not in peft.quantisations:
-        choices = " or ".join(f"quantisation={name}" for name in peft.quantisations)
-        what = f"peft={peft.name} needs a base in 4 bits; quantisation={kind} is none"
+        choices = ", ".join(f"quantisation={name}" for name in peft.quantisations)
+        what, fix = f"peft={peft.name} needs a base in 4 bits, not quantisation={kind}", f"{choices}, or peft=lora"
         if not peft.adapter:
             what = f"peft={peft.name} trains weights of the base, which quantisation={kind} freezes in few bits"
-        fix = choices if peft.adapter else "quantisation=none, or peft=qlora"
-        yield Problem(place, what, fix if kind != "none" else f"{fix}, or choose peft=lora")
+            fix = "quantisation=none, or peft=qlora"
+        yield Problem(place, what, fix)
         return
     if kind == "none":
         return
@@ -98,16 +154,13 @@ def _quantised(spec: RunSpec, peft: PeftMethod | None, where: Where) -> Iterator
         yield Problem(place, what, "choose peft=qlora, or quantisation=none")
     elif (reason := peft.refuses(kind, spec.peft)) is not None:
         yield Problem(place, f"quantisation={kind} with peft={peft.name}: {reason}", "quantisation=none, or peft=lora")
-    if spec.model.init == "random":
-        what = f"quantisation={kind} with model.init=random: random weights are not loaded, so nothing is quantised"
-        yield Problem(place, what, "model.init=pretrained, or quantisation=none")
     if importlib.util.find_spec("bitsandbytes") is None:
         yield Problem(place, f"quantisation={kind} needs the package bitsandbytes", "pip install bitsandbytes")
     if spec.launch.device == "cuda":
         for gpu in hardware.gpus():
             if gpu.capability < _OLDEST[kind]:
-                need = ".".join(map(str, _OLDEST[kind]))
-                what = f"quantisation={kind} needs compute capability {need}; {gpu.name} has {gpu.capability}"
+                need, has = (".".join(map(str, version)) for version in (_OLDEST[kind], gpu.capability))
+                what = f"quantisation={kind} needs compute capability {need}; {gpu.name} has {has}"
                 yield Problem(place, what, "quantisation=nf4_double" if kind == "int8" else "quantisation=none")
                 return
 
@@ -120,10 +173,14 @@ def _stored(spec: RunSpec, peft: PeftMethod | None, where: Where) -> Iterator[Pr
     place, name = where("model.name_or_path"), spec.model.name_or_path
     if spec.quantisation.type != "none":
         what = f"{name} is stored in {stored} already; quantisation={spec.quantisation.type} would do it again"
-        yield Problem(where("quantisation"), what, "quantisation=none")
+        # A tuner that is defined for our quantisations only would refuse `none` in its turn.
+        defined = peft is not None and peft.quantisations is not None
+        yield Problem(where("quantisation"), what, "quantisation=none peft=lora" if defined else "quantisation=none")
     if peft is None or not peft.adapter:
         what = f"{name} is stored in {stored}, and weights in few bits cannot be trained"
         yield Problem(place, what, "choose peft=lora, or a model that is not quantised")
+    elif (reason := peft.refuses(stored, spec.peft)) is not None:
+        yield Problem(place, f"{name} is stored in {stored}; peft={peft.name}: {reason}", "choose peft=lora")
     package = KERNELS.get(stored, stored)
     if not _installed(package):
         what = f"{name} is stored in {stored}, whose kernels are in the package {package}, which is not installed"

@@ -35,14 +35,22 @@ class Family:
     """One qkv_proj and one gate_up_proj in place of five projections."""
     norms: tuple[str, ...] = TWO_NORMS
     qk_norm: bool = False
-    ungated: bool = False
-    """A feed-forward of two layers in place of the gated three."""
     builder: str = "llama"
     """How the modules are named and laid out: llama, phi, gpt2 or opt."""
+    inner_tensors: int = 4
+    """Tensors of the feed-forward's width that its backward pass needs: gate, its activation, up, and their product;
+    without a gate one under ReLU, whose output is enough, and five under GELU in its tanh form (gelu_new)."""
+    num_readers: int = 5
+    """Linear layers of a decoder layer that read its normed hidden state."""
     sdpa: bool = True
     """Whether scaled-dot-product attention computes what the model means."""
     peft_default: tuple[str, ...] = ("q_proj", "v_proj")
-    """PEFT's target_modules where a config names none."""
+    """PEFT's target_modules for LoRA where a config names none; some of its tuners have tables of their own."""
+
+    @property
+    def has_layer_norms(self) -> bool:
+        """Whether its norms are layer norms, with a bias, and not root-mean-square norms."""
+        return self.builder != "llama"
 
 
 # Keyed by model_type.
@@ -54,9 +62,19 @@ FAMILIES: dict[str, Family] = {
     "gemma": Family(tied=True, head_dim=256),
     "gemma2": Family(tied=True, head_dim=256, norms=FOUR_NORMS, sdpa=False),
     "gemma3_text": Family(tied=True, head_dim=256, norms=FOUR_NORMS, qk_norm=True),
-    "phi": Family(ungated=True, builder="phi", peft_default=("q_proj", "v_proj", "fc1", "fc2")),
-    "gpt2": Family(tied=True, ungated=True, builder="gpt2", peft_default=("c_attn",)),
-    "opt": Family(tied=True, ungated=True, builder="opt"),
+    "phi": Family(
+        builder="phi",
+        norms=("input_layernorm",),
+        inner_tensors=5,
+        num_readers=4,
+        peft_default=("q_proj", "v_proj", "fc1", "fc2"),
+    ),
+    "gpt2": Family(
+        tied=True, builder="gpt2", norms=("ln_1", "ln_2"), inner_tensors=5, num_readers=2, peft_default=("c_attn",)
+    ),
+    "opt": Family(
+        tied=True, builder="opt", norms=("self_attn_layer_norm", "final_layer_norm"), inner_tensors=1, num_readers=4
+    ),
     "phi3": Family(biased=(), fused=True, peft_default=()),
     "smollm3": Family(tied=True, mlp_bias=True, peft_default=()),
     "gpt_oss": Family(head_dim=64, attention_bias=True, sdpa=False, peft_default=()),
@@ -88,6 +106,17 @@ class LatentAttention:
     v_head_dim: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class OptSwitches:
+    """What a configuration of OPT may leave out: OPT-350m its final norm, Galactica every bias and norm weight."""
+
+    word_embed_proj_dim: int
+    """Width of word embeddings and head, with a projection on either side where it is not the hidden size."""
+    enable_bias: bool = True
+    layer_norm_elementwise_affine: bool = True
+    final_norm: bool = True
+
+
 @dataclass(frozen=True)
 class Module:
     """One parameter-bearing module under its full name, as `named_modules()` gives it."""
@@ -110,6 +139,16 @@ class Module:
     def num_parameters(self) -> int:
         """Elements of its weight and bias, whether or not another module shares them."""
         return self.num_stacked * (self.in_features * self.out_features + self.out_features * self.bias)
+
+    @property
+    def num_own_parameters(self) -> int:
+        """Elements that no other module has: of a tied head its bias alone, where it has one."""
+        return self.out_features * self.bias if self.tied else self.num_parameters
+
+    @property
+    def is_module(self) -> bool:
+        """False for stacked experts and attention sinks, which are parameters of the module above them."""
+        return self.kind not in ("experts", "parameter")
 
 
 @lru_cache(maxsize=32)
@@ -202,30 +241,32 @@ def _gated(path: str, hidden: int, width: int, bias: bool, fused: bool) -> list[
     return [*found, Module(f"{path}.down_proj", width, hidden, bias=bias)]
 
 
-def _norm(name: str, hidden: int) -> Module:
+def _norm(name: str, width: int) -> Module:
     """A layer norm, which has a bias where the root-mean-square norms of later families have none."""
-    return Module(name, 1, hidden, "norm", bias=True)
+    return Module(name, 1, width, "norm", bias=True)
+
+
+def _norms(shape: Shape, layer: str) -> list[Module]:
+    return [_norm(f"{layer}.{name}", shape.hidden_size) for name in FAMILIES[shape.model_type].norms]
 
 
 def _phi(shape: Shape) -> list[Module]:
     """Phi-1 to Phi-2: attention and feed-forward side by side behind one norm."""
     hidden, inner = shape.hidden_size, shape.intermediate_size
-    key = shape.num_key_value_heads * shape.head_dim
+    query, key = shape.num_attention_heads * shape.head_dim, shape.num_key_value_heads * shape.head_dim
+    widths = {"q_proj": (hidden, query), "k_proj": (hidden, key), "v_proj": (hidden, key), "dense": (query, hidden)}
     found = [Module("model.embed_tokens", hidden, shape.vocab_size, "embedding")]
     for index in range(shape.num_hidden_layers):
         layer = f"model.layers.{index}"
-        widths = {
-            "q_proj": (hidden, hidden),
-            "k_proj": (hidden, key),
-            "v_proj": (hidden, key),
-            "dense": (hidden, hidden),
-        }
         found += [Module(f"{layer}.self_attn.{name}", *width, bias=True) for name, width in widths.items()]
+        if shape.qk_layernorm:
+            names = ("q_layernorm", "k_layernorm")
+            found += [_norm(f"{layer}.self_attn.{name}", hidden // shape.num_attention_heads) for name in names]
         found += [
             Module(f"{layer}.mlp.fc1", hidden, inner, bias=True),
             Module(f"{layer}.mlp.fc2", inner, hidden, bias=True),
         ]
-        found.append(_norm(f"{layer}.input_layernorm", hidden))
+        found += _norms(shape, layer)
     found.append(_norm("model.final_layernorm", hidden))
     return [*found, Module("lm_head", hidden, shape.vocab_size, bias=True, tied=shape.tie_word_embeddings)]
 
@@ -238,37 +279,42 @@ def _gpt2(shape: Shape) -> list[Module]:
         Module("transformer.wte", hidden, shape.vocab_size, "embedding"),
         Module("transformer.wpe", hidden, positions, "embedding"),
     ]
+    widths = {
+        "attn.c_attn": (hidden, 3 * hidden),
+        "attn.c_proj": (hidden, hidden),
+        "mlp.c_fc": (hidden, inner),
+        "mlp.c_proj": (inner, hidden),
+    }
     for index in range(shape.num_hidden_layers):
         layer = f"transformer.h.{index}"
-        widths = {
-            "attn.c_attn": (hidden, 3 * hidden),
-            "attn.c_proj": (hidden, hidden),
-            "mlp.c_fc": (hidden, inner),
-            "mlp.c_proj": (inner, hidden),
-        }
         found += [Module(f"{layer}.{name}", *width, bias=True) for name, width in widths.items()]
-        found += [_norm(f"{layer}.{name}", hidden) for name in ("ln_1", "ln_2")]
+        found += _norms(shape, layer)
     found.append(_norm("transformer.ln_f", hidden))
     return [*found, Module("lm_head", hidden, shape.vocab_size, tied=shape.tie_word_embeddings)]
 
 
 def _opt(shape: Shape) -> list[Module]:
     """OPT, and with it the shape of GPT-3: separate projections, learned positions of which the first two are spare."""
-    hidden, inner = shape.hidden_size, shape.intermediate_size
-    positions = (shape.max_position_embeddings or 2048) + 2
+    hidden, inner, path = shape.hidden_size, shape.intermediate_size, "model.decoder"
+    switches = shape.opt or OptSwitches(word_embed_proj_dim=hidden)
+    width, bias = switches.word_embed_proj_dim, switches.enable_bias
     found = [
-        Module("model.decoder.embed_tokens", hidden, shape.vocab_size, "embedding"),
-        Module("model.decoder.embed_positions", hidden, positions, "embedding"),
-        _norm("model.decoder.final_layer_norm", hidden),
+        Module(f"{path}.embed_tokens", width, shape.vocab_size, "embedding"),
+        Module(f"{path}.embed_positions", hidden, (shape.max_position_embeddings or 2048) + 2, "embedding"),
     ]
+    if width != hidden:
+        found += [Module(f"{path}.project_out", hidden, width), Module(f"{path}.project_in", width, hidden)]
+    if switches.final_norm:
+        found.append(_norm(f"{path}.final_layer_norm", hidden))
     for index in range(shape.num_hidden_layers):
-        layer = f"model.decoder.layers.{index}"
+        layer = f"{path}.layers.{index}"
         names = ("k_proj", "v_proj", "q_proj", "out_proj")
-        found += [Module(f"{layer}.self_attn.{name}", hidden, hidden, bias=True) for name in names]
-        found.append(_norm(f"{layer}.self_attn_layer_norm", hidden))
-        found += [Module(f"{layer}.fc1", hidden, inner, bias=True), Module(f"{layer}.fc2", inner, hidden, bias=True)]
-        found.append(_norm(f"{layer}.final_layer_norm", hidden))
-    return [*found, Module("lm_head", hidden, shape.vocab_size, tied=shape.tie_word_embeddings)]
+        found += [Module(f"{layer}.self_attn.{name}", hidden, hidden, bias=bias) for name in names]
+        found += [Module(f"{layer}.fc1", hidden, inner, bias=bias), Module(f"{layer}.fc2", inner, hidden, bias=bias)]
+        found += _norms(shape, layer)
+    if not switches.layer_norm_elementwise_affine:
+        found = [module for module in found if module.kind != "norm"]
+    return [*found, Module("lm_head", width, shape.vocab_size, tied=shape.tie_word_embeddings)]
 
 
 _BUILDERS = {"phi": _phi, "gpt2": _gpt2, "opt": _opt}

@@ -1,6 +1,7 @@
 """Counts what LoRA would train, reading its settings as PEFT reads them, without importing PEFT.
 
-Tests hold the counts against the installed PEFT on small random models of every supported architecture.
+The choice of modules is the same for PEFT's other tuners, and is shared with ftcli/counts.py. Tests hold the counts
+against the installed PEFT on small random models of every supported architecture.
 """
 
 from __future__ import annotations
@@ -33,33 +34,111 @@ def lora_parameters(
     which passes over a list entry that names nothing, every entry must match.
 
     Raises:
-        ValueError: a target or a module to save is not in the model, or cannot carry LoRA.
+        ValueError: a target or a module to save is not in the model, cannot carry LoRA, or settings exclude each other.
     """
     if not shape.known:
         return None
-    saved = saved_modules(shape, modules_to_save)
+    refuse_layers_of_a_pattern(target_modules, layers_to_transform)
+    if use_dora and lora_bias:
+        raise ValueError("PEFT's LoRA takes lora_bias or use_dora, not both")
     if _converted_by_peft(shape):
+        saved = whole_modules(shape, modules_to_save)
         if use_dora or lora_bias or exclude_modules or layers_to_transform is not None or rank_pattern or saved:
             return None
         adapted = _with_experts(shape, r, target_modules)
     else:
-        names = {module.name for module in saved}
-        adapted = [
-            (module, _rank(module.name, r, rank_pattern))
-            for module in targeted(shape, target_modules)
-            if module.name not in names
-            and not is_excluded(module.name, exclude_modules)
-            and in_layers(module.name, target_modules, layers_to_transform)
-        ]
-        if not adapted:
-            raise ValueError("no module is left to adapt; " + listing(shape))
-    total = sum(module.num_parameters for module in saved)
+        chosen, saved = choose(
+            shape, target_modules, modules_to_save, exclude_modules=exclude_modules, layers=layers_to_transform
+        )
+        adapted = [(module, _rank(module.name, r, rank_pattern)) for module in chosen]
+    if lora_bias and (wrong := [module.leaf for module, _ in adapted if module.kind == "embedding"]):
+        raise ValueError(f"{wrong[0]} is an embedding, on which PEFT's LoRA takes no lora_bias")
+    total = beside(shape, [module for module, _ in adapted], saved, bias)
     for module, rank in adapted:
         total += module.num_stacked * rank * (module.in_features + module.out_features)
         # DoRA's magnitude has an entry for each output of a linear layer, for each component of an embedding.
         magnitude = module.in_features if module.kind == "embedding" else module.out_features
         total += magnitude * use_dora + module.out_features * lora_bias
-    return total + trained_biases(shape, bias, [module for module, _ in adapted])
+    return total
+
+
+def choose(
+    shape: Shape,
+    target_modules: str | Sequence[str] | None,
+    modules_to_save: Sequence[str] | None = None,
+    *,
+    exclude_modules: str | Sequence[str] | None = None,
+    layers: int | Sequence[int] | None = None,
+    default: Sequence[str] | None = None,
+) -> tuple[list[Module], list[Module]]:
+    """The modules that carry an adapter, and those that train whole beside them.
+
+    Args:
+        default: as `targeted` has it.
+
+    Raises:
+        ValueError: an entry names nothing, names what carries no adapter, saves a part of a name, or nothing is left.
+    """
+    entries = modules_to_save or ()
+    saved = whole_modules(shape, entries)
+    names = {module.name for module in saved}
+    # A target that is written out in full is adapted in whatever layer it is.
+    in_full = () if isinstance(target_modules, str) or layers is None else target_modules or ()
+    adapted = [
+        module
+        for module in targeted(shape, target_modules, default)
+        if not is_excluded(module.name, exclude_modules)
+        and not _is_held(module.name, entries)
+        and (module.name in in_full or in_layers(module.name, target_modules, layers))
+    ]
+    if twice := [module.name for module in adapted if module.name in names]:
+        entry = next(entry for entry in entries if _is_below(f"{twice[0]}.weight", entry))
+        what = f"{entry!r} in modules_to_save is a part of a name, and PEFT would still adapt {twice[0]} inside"
+        raise ValueError(f"{what}; write it from dot to dot, or leave it out of target_modules")
+    if not adapted:
+        raise ValueError("no module is left to adapt; " + listing(shape))
+    return adapted, saved
+
+
+def _is_held(name: str, entries: Sequence[str]) -> bool:
+    """Whether an entry names the module or one that holds it, as PEFT asks it here: by whole parts of the name."""
+    return any(re.search(rf"(^|\.){re.escape(entry)}($|\.)", name) for entry in entries)
+
+
+def beside(shape: Shape, adapted: Sequence[Module], saved: Sequence[Module], bias: str = "none") -> int:
+    """Elements that train beside an adapter: whole modules, and biases that `bias` (none, all or …_only) sets free."""
+    pool = "lora_only" if bias.endswith("_only") else bias
+    free = trained_biases(shape, pool, adapted)
+    # A saved module trains in a copy, which has its bias already; PEFT freezes what it was copied from.
+    twice = trained_biases(shape, "lora_only", [m for m in saved if m.is_module]) if pool == "all" else 0
+    return sum(module.num_parameters for module in saved) + free - twice
+
+
+def refuse_layers_of_a_pattern(target_modules: Any, layers_to_transform: Any) -> None:
+    """Refuse what the LoRA family refuses.
+
+    Raises:
+        ValueError: `layers_to_transform` beside targets that are a pattern, or the word all-linear.
+    """
+    if isinstance(target_modules, str) and layers_to_transform is not None:
+        raise ValueError(f"layers_to_transform needs target_modules as a list, not {target_modules!r}")
+
+
+def whole_modules(shape: Shape, entries: Sequence[str]) -> list[Module]:
+    """The modules that train whole; parameters that are no modules (experts, sinks) only with the one above them."""
+    found: dict[str, Module] = {}
+    for entry in entries:
+        part = [m for m in saved_modules(shape, [entry]) if m.is_module or _is_below(m.name, entry)]
+        if not part:
+            raise ValueError(f"{entry!r} in modules_to_save names a parameter and no module; " + listing(shape))
+        found.update({module.name: module for module in part})
+    return list(found.values())
+
+
+def _is_below(name: str, entry: str) -> bool:
+    """Whether a module above the parameter `name` ends in the entry."""
+    parts = name.split(".")[:-1]
+    return any(".".join(parts[:depth]).endswith(entry) for depth in range(1, len(parts) + 1))
 
 
 def _rank(name: str, r: int, rank_pattern: Mapping[str, int] | None) -> int:

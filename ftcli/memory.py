@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from ftcli.layout import FAMILIES, FOUR_NORMS
+from ftcli.layout import FAMILIES, FOUR_NORMS, Family
 from ftcli.shapes import Shape, num_parameters
 
 GIB = 2**30
@@ -180,29 +180,34 @@ def _layer_bytes(shape: Shape, adapter: bool, compute_bytes: int, sequence_lengt
     # With fp32 adapters on a half-precision model each adapted layer keeps its own cast input, and the attention's
     # output is kept besides; otherwise layers that read one tensor share it.
     copies = adapter and compute_bytes < 4
-    inputs = hidden * (5 if copies else 2) + query * (2 if copies else 1)
+    family = FAMILIES.get(shape.model_type, Family())
+    inputs = hidden * (family.num_readers if copies else 2) + query * (2 if copies else 1)
     kept = compute_bytes * (inputs + query + key + value) + 4 * heads
     if attention == "eager":
         # Keys and values are repeated for every head; scores are kept from the fp32 softmax and again in compute type.
         kept += compute_bytes * 2 * (query - key) + heads * sequence_length * (4 + compute_bytes)
     visits = shape.experts.num_experts_per_tok + shape.experts.n_shared_experts if shape.experts else 1
-    # gate, its activation, up, and their product, or one layer and its activation; experts also gather their
-    # inputs and scatter their outputs.
-    widths = 2 if shape.known and FAMILIES[shape.model_type].ungated else 4
-    kept += compute_bytes * widths * _feed_forward_width(shape) + (
-        2 * compute_bytes * hidden * visits if visits > 1 else 0
-    )
+    # A lone activation that is its own backward pass's only need is also what the adapter behind it casts.
+    widths = family.inner_tensors + (copies and family.inner_tensors == 1)
+    kept += compute_bytes * widths * _feed_forward_width(shape)
+    # Experts also gather their inputs and scatter their outputs.
+    kept += 2 * compute_bytes * hidden * visits if visits > 1 else 0
     return kept + _norm_bytes(shape, adapter, compute_bytes)
 
 
 def _norm_bytes(shape: Shape, adapter: bool, compute_bytes: int) -> float:
-    """Each norm keeps its fp32 input and one fp32 scale, and for its own gradient the normalised values."""
-    family = FAMILIES.get(shape.model_type)
-    norms = family.norms if family else ()
+    """Each norm keeps its fp32 input and one fp32 scale, and for its own gradient the normalised values.
+
+    A layer norm is one kernel that makes these anew from its mean and scale; CUDA's autocast runs it in fp32.
+    """
+    family = FAMILIES.get(shape.model_type, Family())
+    if family.has_layer_norms:
+        heads = 2 * shape.num_attention_heads if shape.qk_layernorm else 0
+        return 4.0 * (len(family.norms) * (shape.hidden_size + 2) + heads * (shape.head_dim + 2))
     # Gemma multiplies by its weight before it leaves fp32.
-    normalised = 0 if adapter else 4 if norms == FOUR_NORMS else compute_bytes
-    kept = max(2, len(norms)) * (shape.hidden_size * (4 + normalised) + 4)
-    if family and family.qk_norm:
+    normalised = 0 if adapter else 4 if family.norms == FOUR_NORMS else compute_bytes
+    kept = len(family.norms) * (shape.hidden_size * (4 + normalised) + 4)
+    if family.qk_norm:
         heads = shape.num_attention_heads + shape.num_key_value_heads
         kept += heads * (shape.head_dim * (4 + normalised) + 4)
     return float(kept)

@@ -13,6 +13,7 @@ from ftcli.countcache import count
 from ftcli.derive import model_shape
 from ftcli.memory import MemoryEstimate, estimate, weight_bytes
 from ftcli.methods import Method, get_method
+from ftcli.packable import PACKS_EXACTLY
 from ftcli.peft_methods import peft_method
 from ftcli.shapes import Shape, num_parameters
 from ftcli.spec import RunSpec
@@ -136,7 +137,9 @@ def _memory(
     )
 
 
-def _warnings(spec: RunSpec, method: Method, counted: TokenCount, memory: MemoryEstimate | None) -> list[str]:
+def _warnings(
+    spec: RunSpec, method: Method, shape: Shape | None, counted: TokenCount, memory: MemoryEstimate | None
+) -> list[str]:
     found = []
     if counted.faulty:
         found.append(f"{counted.faulty} rows cannot be used; ftcli data check names them")
@@ -156,6 +159,9 @@ def _warnings(spec: RunSpec, method: Method, counted: TokenCount, memory: Memory
             found.append(f"train.{name} goes to the trainer as it stands; this version does not test sharded training")
     if spec.model.init == "random" and spec.peft["name"] != "none":
         found.append("an adapter on random weights (model.init=random) has nothing to adapt")
+    exact = shape is not None and shape.model_type in PACKS_EXACTLY
+    if spec.method.get("packing") and not exact:
+        found.append("it is not known whether this architecture keeps packed documents apart")
     if spec.run.score_rows and method.score == "none":
         found.append(f"{method.name} has no score of its own; the held-out loss stands alone")
     gpus = hardware.gpus()
@@ -199,7 +205,7 @@ def plan(spec: RunSpec) -> Plan:
         parameters=model_parameters(shape, method),
         trainable=trainable,
         memory=memory,
-        warnings=tuple(_warnings(spec, method, counted, memory)),
+        warnings=tuple(_warnings(spec, method, shape, counted, memory)),
         notes=(
             *({"key": note.key, "value": note.value, "why": note.why} for note in spec.notes),
             *_length(spec, counted),

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ftcli.errors import ConfigError, Problem
-from ftcli.layout import FAMILIES, Experts, Family, LatentAttention, modules
+from ftcli.layout import FAMILIES, Experts, Family, LatentAttention, OptSwitches, modules
 from ftcli.weights import stored_parameters
 
 
@@ -44,6 +44,8 @@ class Shape:
     max_position_embeddings: int | None = None
     attention_bias: bool = False
     mlp_bias: bool = False
+    qk_layernorm: bool = False
+    opt: OptSwitches | None = None
     experts: Experts | None = None
     latent_attention: LatentAttention | None = None
     num_parameters: int | None = None
@@ -146,7 +148,7 @@ class _Reader:
         head_dim = latent.qk_rope_head_dim if latent else self.family.head_dim or max(1, hidden // heads)
         shape = Shape(
             architecture=str(architectures[0]),
-            model_type=self.model_type(hidden),
+            model_type=self.model_type(),
             hidden_size=hidden,
             num_hidden_layers=self.size("num_hidden_layers", "n_layer"),
             num_attention_heads=heads,
@@ -158,6 +160,8 @@ class _Reader:
             max_position_embeddings=None if limit is None else self.size("max_position_embeddings", "n_positions"),
             attention_bias=self.flag("attention_bias", self.family.attention_bias),
             mlp_bias=self.flag("mlp_bias", False),
+            qk_layernorm=self.flag("qk_layernorm", False),
+            opt=self.opt(hidden),
             experts=self.experts(),
             latent_attention=latent,
             num_parameters=None if published is None else self.size("num_parameters"),
@@ -166,11 +170,21 @@ class _Reader:
             raise ConfigError(*self.problems)
         return shape
 
-    def model_type(self, hidden: int) -> str:
-        """The layout's name; OPT-350m's norms and projected embeddings are those of no other model."""
+    def model_type(self) -> str:
+        """The layout's name; a decoder that attends to an encoder besides has modules that are written down nowhere."""
         found = str(self.outer.get("model_type", "unknown"))
-        odd = self.values.get("do_layer_norm_before") is False
-        return f"{found}-projected" if odd or self.values.get("word_embed_proj_dim", hidden) != hidden else found
+        return f"{found}-with-cross-attention" if self.values.get("add_cross_attention") else found
+
+    def opt(self, hidden: int) -> OptSwitches | None:
+        """What the configuration of an OPT model leaves out; None for any other, whose code reads none of it."""
+        if self.outer.get("model_type") != "opt":
+            return None
+        return OptSwitches(
+            word_embed_proj_dim=self.size("word_embed_proj_dim", default=hidden),
+            enable_bias=self.flag("enable_bias", True),
+            layer_norm_elementwise_affine=self.flag("layer_norm_elementwise_affine", True),
+            final_norm=self.flag("do_layer_norm_before", True) and not self.flag("_remove_final_layer_norm", False),
+        )
 
     def inner(self, hidden: int) -> int:
         """Width of the feed-forward, which GPT-2's configuration may leave open."""
@@ -207,7 +221,7 @@ def num_parameters(shape: Shape) -> int | None:
     """Parameters of the causal language model, shared ones once; None when neither counted nor published."""
     if not shape.known:
         return shape.num_parameters
-    return sum(module.num_parameters for module in modules(shape) if not module.tied)
+    return sum(module.num_own_parameters for module in modules(shape))
 
 
 def all_linear(shape: Shape) -> frozenset[str] | None:

@@ -15,6 +15,9 @@ from ftcli.errors import Problem
 from ftcli.methods.base import Knob
 from ftcli.peft_methods.lora import LORA
 
+# Fields that AdaLoraConfig inherits and its layers ignore or refuse.
+_NOT_ITS_OWN = ("use_dora", "use_rslora", "init_lora_weights", "loftq_config", "alpha_pattern", "lora_bias")
+
 
 def check(settings: Mapping[str, Any]) -> list[Problem]:
     """That there is something to prune."""
@@ -44,9 +47,14 @@ ADALORA = replace(
         "deltaT": 10,
         "orth_reg_weight": 0.1,
     },
-    owned={"total_step": "the run's number of steps", "r": "peft.init_r", "rank_pattern": "the pruning itself"},
+    owned={
+        **dict.fromkeys(_NOT_ITS_OWN, "peft=lora and its kin: AdaLoRA has a form and a start of its own"),
+        "total_step": "the run's number of steps",
+        "r": "peft.init_r",
+        "rank_pattern": "the pruning itself",
+    },
     limits={
-        **{name: limit for name, limit in LORA.limits.items() if name != "r"},
+        **{name: limit for name, limit in LORA.limits.items() if name not in ("r", "init_lora_weights")},
         "init_r": Knob(low=2),
         "target_r": Knob(low=1),
         "deltaT": Knob(low=1),

@@ -93,10 +93,11 @@ def check(settings: Mapping[str, Any]) -> list[Problem]:
     if kind in _OWN_CHOICE:
         return [Problem("peft.type", f"peft.type={kind} has a choice of its own", f"peft={_OWN_CHOICE[kind]}")]
     if kind in _IMPOSSIBLE:
-        return [Problem("peft.type", f"peft.type={kind} cannot be trained here: {_IMPOSSIBLE[kind]}", "choose another")]
+        what = f"peft.type={kind} cannot be trained here: {_IMPOSSIBLE[kind]}"
+        return [Problem("peft.type", what, suggest("", usable, ""))]
     if kind not in usable:
         what = "peft=other needs peft.type" if settings.get("type") is None else f"{kind} is no tuner of PEFT"
-        return [Problem("peft.type", what, suggest(kind, sorted(usable), "peft.type="))]
+        return [Problem("peft.type", what, suggest(kind.upper(), usable, "peft.type="))]
     return []
 
 

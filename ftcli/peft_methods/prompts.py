@@ -91,6 +91,7 @@ def _deep(method: PeftMethod, settings: Mapping[str, Any]) -> PeftMethod:
         rate_factor=PREFIX.rate_factor,
         never_checkpoints=PREFIX.never_checkpoints,
         variant=None,
+        support=None,
     )
 
 
@@ -114,6 +115,7 @@ P_TUNING = replace(
     count=p_tuning,
     rate_factor=5,
     variant=_deep,
+    support="ftcli.tuners.prompts:PromptEncoder",
 )
 
 METHODS = (PREFIX, P_TUNING, PROMPT)

@@ -2,10 +2,11 @@
 
 Such a start leaves three traps, all found with the installed PEFT. The model with its adapter off is the residual and
 no longer the base, so a preference method's reference would be wrong: here the reference is a frozen copy of the
-adapter as it began, on the same residual. The saved adapter fits a base that nobody else has: here the trained model is
-brought back to its own base as a plain LoRA of twice the rank, W + s(BA − B₀A₀), before it is measured and saved
-(section 3 and appendix C of the paper). And the fast decomposition (`pissa_niter_N`) is random, so its residual could
-not be made again: after that conversion nothing needs it.
+adapter as it began, on the same residual, also where its log-probabilities are computed beforehand. The saved adapter
+fits a base that nobody else has: here the trained model is brought back to its own base as a plain LoRA of twice the
+rank, W + s(BA − B₀A₀), before it is measured and saved (section 3 and appendix C of the paper). And the fast
+decomposition (`pissa_niter_N`) is random, so its residual could not be made again: after that conversion nothing needs
+it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import torch
 from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import PreTrainedModel
+from trl.trainer.utils import hash_module
 
 from ftcli.peft_methods.lora import moves_base
 from ftcli.tuners.support import Support
@@ -48,6 +50,8 @@ class Residual(Support):
         for name, parameter in model.named_parameters():
             if f".{REFERENCE}." in name:
                 parameter.requires_grad_(False)
+        if getattr(trainer, "precompute_ref_logps", False):
+            _precompute_again(trainer)
 
     def settle(self, trainer: Any, load_base: Callable[[], PreTrainedModel]) -> None:
         """Turn the adapter on the residual into a plain LoRA of twice the rank on the base."""
@@ -64,6 +68,20 @@ class Residual(Support):
         set_peft_model_state_dict(model, _against(trained, self._start), adapter_name=_NAME)
         model.set_adapter(_NAME)
         self._start = None
+
+
+def _precompute_again(trainer: Any) -> None:
+    """What the reference makes of the rows: TRL asked while the trainer was made, when it was the residual alone."""
+    arguments, stale = trainer.args, ["ref_chosen_logps", "ref_rejected_logps"]
+    trainer._precompute_model_hash = hash_module(trainer.model)  # names the cached answers
+
+    def anew(rows: Any, name: str, own_batch_size: int) -> Any:
+        batch_size = arguments.precompute_ref_batch_size or own_batch_size
+        return trainer._precompute_ref_logps(rows.remove_columns(stale), name, batch_size)
+
+    trainer.train_dataset = anew(trainer.train_dataset, "train", arguments.per_device_train_batch_size)
+    if trainer.eval_dataset is not None:
+        trainer.eval_dataset = anew(trainer.eval_dataset, "eval", arguments.per_device_eval_batch_size)
 
 
 def _put_base_back(model: Any, base: PreTrainedModel) -> None:

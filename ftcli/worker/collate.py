@@ -18,6 +18,9 @@ from trl.trainer.utils import pad
 
 from ftcli.worker.tokens import IGNORED
 
+MASKED = ("eager", "sdpa", "flex_attention")
+"""Kernels that compute with a mask of every row, which transformers builds from the positions in it."""
+
 
 class PackedBlocks(DataCollatorForLanguageModeling):  # type: ignore[misc]
     """Blocks of `input_ids`, `labels` and `seq_lengths` (a row without them is one document) as a batch.
@@ -30,7 +33,9 @@ class PackedBlocks(DataCollatorForLanguageModeling):  # type: ignore[misc]
         """As its parent."""
         if self.padding_free:
             batch = dict(super().torch_call([{**row, "seq_lengths": _lengths(row)} for row in examples]))
-            return {**batch, "attention_mask": torch.ones_like(batch["input_ids"])}
+            read = torch.zeros_like(batch["input_ids"])
+            read[:, : sum(len(row["input_ids"]) for row in examples)] = 1
+            return {**batch, "attention_mask": read}
         ids = [torch.tensor(row["input_ids"]) for row in examples]
         positions = [positions_of(_lengths(row)) for row in examples]
         # The first token of a document must not be predicted from the last of the one before it.
@@ -49,6 +54,20 @@ class PackedBlocks(DataCollatorForLanguageModeling):  # type: ignore[misc]
             "position_ids": padded(positions, 0),
             "attention_mask": padded([torch.ones_like(row) for row in ids], 0),
         }
+
+
+def collator_of(config: Any, model: Any, pad_token_id: int) -> PackedBlocks:
+    """The collator for a trainer's packed blocks, laid out as the model's attention takes them.
+
+    Args:
+        config: the trainer's; `pad_to_multiple_of` is read where it has one.
+        model: as loaded; its configuration names the kernel.
+    """
+    # Flash attention reads the positions of a single row only: in several, documents would see each other. So would
+    # they in a kernel that is not known here, and one row is right in all.
+    flat = model.config._attn_implementation not in MASKED
+    multiple = getattr(config, "pad_to_multiple_of", None)
+    return PackedBlocks(pad_token_id=pad_token_id, padding_free=flat, pad_to_multiple_of=multiple)
 
 
 def positions_of(lengths: Sequence[int]) -> Tensor:

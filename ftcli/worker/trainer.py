@@ -16,7 +16,7 @@ from ftcli.methods.base import Method
 from ftcli.tuners.support import Support
 from ftcli.worker.arguments import load_class
 from ftcli.worker.checkpoint import with_safe_checkpoints
-from ftcli.worker.collate import PackedBlocks
+from ftcli.worker.collate import collator_of
 
 
 @cache
@@ -103,8 +103,7 @@ def make_trainer(
             parameter.data = parameter.data.float()
     if getattr(config, "packing", False):
         # TRL takes no other collator here, since its own does without padding where kernels can.
-        flat = str(model.config._attn_implementation).startswith("flash")
-        trainer.data_collator = PackedBlocks(pad_token_id=tokenizer.pad_token_id, padding_free=flat)
+        trainer.data_collator = collator_of(config, model, tokenizer.pad_token_id)
         trainer.packs = True
     trainer.support = support or Support({})
     trainer.support.trainer_made(trainer)

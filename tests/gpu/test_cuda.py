@@ -72,6 +72,43 @@ def test_a_billion_parameters_train_in_bf16(method, peft, billion, tmp_path):
     )
 
 
+@pytest.mark.parametrize("attention", ["flex_attention", "sdpa", "eager"])
+def test_packed_documents_have_the_gradients_of_each_alone_on_a_gpu(attention):
+    # Here and not in tests/worker since flex attention has no backward pass on CPU.
+    from transformers import AutoModelForCausalLM, LlamaConfig
+
+    from ftcli.worker.collate import PackedBlocks
+
+    config = LlamaConfig(
+        hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        vocab_size=160, pad_token_id=0,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation=attention).to("cuda", torch.float32)
+    lengths = [[7, 5, 1, 19], [32], [20, 3]]
+    documents = [[torch.randint(3, 160, (length,)).tolist() for length in block] for block in lengths]
+    ids = [[token for document in block for token in document] for block in documents]
+    rows = [{"input_ids": row, "labels": row, "seq_lengths": each} for row, each in zip(ids, lengths, strict=True)]
+
+    def gradients(batches: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+        model.zero_grad()
+        for batch in batches:
+            given = {name: value.cuda() for name, value in batch.items() if name != "attention_mask"}
+            labels = given.pop("labels")[:, 1:].reshape(-1)
+            logits = model(**given, use_cache=False).logits[:, :-1].flatten(0, 1)
+            torch.nn.functional.cross_entropy(logits, labels, reduction="sum").div(80).backward()
+        return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+
+    alone = [
+        {"input_ids": torch.tensor([document]), "labels": torch.tensor([document])}
+        for block in documents
+        for document in block
+        if len(document) > 1
+    ]
+    packed, apart = gradients([PackedBlocks(pad_token_id=0)(rows)]), gradients(alone)
+    assert max(float((packed[name] - apart[name]).abs().max()) for name in apart) < 1e-5
+
+
 def test_a_stopped_gpu_run_resumes(billion, tmp_path):
     base = [sys.executable, "-m", "ftcli", "train"]
     words = [

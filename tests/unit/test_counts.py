@@ -19,8 +19,16 @@ DENSE = [name for name in VARIANTS if not VARIANTS[name].get("kv_lora_rank") and
 LINEAR = {"llama": ["q_proj", "v_proj"], "phi": ["q_proj", "fc2"], "gpt2": ["c_attn", "mlp.c_proj"], "opt": ["fc1"]}
 
 
+def trains(config: Any, adapter: Any) -> int:
+    """What the installed libraries train under a PEFT config, counted on the meta device."""
+    model = on_meta(config)
+    with torch.device("meta"):
+        wrapped = peft.get_peft_model(model, adapter)
+    return sum(p.numel() for p in wrapped.parameters() if p.requires_grad)
+
+
 def real(config: Any, settings: dict[str, Any]) -> int:
-    """What the installed libraries train, counted on the meta device."""
+    """What the installed libraries train under the settings of a run."""
     method = peft_method(settings)
     assert method is not None
     module, _, name = method.config.partition(":")
@@ -28,10 +36,7 @@ def real(config: Any, settings: dict[str, Any]) -> int:
     values = method.config_values(settings)
     if method.name == "adalora":
         values["total_step"] = 100
-    model = on_meta(config)
-    with torch.device("meta"):
-        wrapped = peft.get_peft_model(model, config_class(task_type="CAUSAL_LM", **values))
-    return sum(p.numel() for p in wrapped.parameters() if p.requires_grad)
+    return trains(config, config_class(task_type="CAUSAL_LM", **values))
 
 
 def counted(shape: Shape, settings: dict[str, Any]) -> int | None:
@@ -49,7 +54,6 @@ def with_targets(config: Any, settings: dict[str, Any]) -> dict[str, Any]:
     return {**{name: f.value for name, f in method.follows(shape_of(config), settings).items()}, **settings}
 
 
-# prefix tuning builds no encoder on the meta device for models that share keys among layers; all others do.
 ADAPTERS: list[dict[str, Any]] = [
     {"name": "dora"},
     {"name": "rslora", "r": 7},
@@ -83,14 +87,18 @@ def test_every_adapter_counts_what_peft_trains(variant):
     builder = FAMILIES[variant.partition("-")[0]].builder
     for adapter in ADAPTERS:
         settings = dict(adapter)
-        if variant == "gpt2" and settings["name"] == "oft":
+        if settings.get("target_modules") == "LINEAR":
+            settings["target_modules"] = ["qkv_proj"] if variant == "phi3" else LINEAR[builder]
+        if variant == "opt-projected" and settings["name"] in ("prompt", "p_tuning") and not settings.get("deep"):
+            with pytest.raises(ValueError, match="virtual tokens would be 64 wide, and the words of this model 32"):
+                counted(shape, settings)
+            continue
+        if builder == "gpt2" and settings["name"] == "oft":
             with pytest.raises(ValueError, match="Conv1D"):
                 counted(shape, settings)
             with pytest.raises((ValueError, TypeError), match="Conv1D"):
-                real(config, settings if "target_modules" not in settings else {"name": "oft"})
+                real(config, settings)
             continue
-        if settings.get("target_modules") == "LINEAR":
-            settings["target_modules"] = ["qkv_proj"] if variant == "phi3" else LINEAR[builder]
         if settings.get("layers_to_transform"):
             settings["layers_pattern"] = None
         assert counted(shape, settings) == real(config, with_targets(config, settings)), settings
@@ -103,8 +111,12 @@ def test_freezing_counts_what_stays_trainable(variant):
     config = small_config(variant)
     builder = FAMILIES[variant.partition("-")[0]].builder
     head = {"llama": "embed_tokens", "phi": "lm_head", "gpt2": "wte", "opt": "embed_tokens"}[builder]
+    positions = {"gpt2": "wpe", "opt": "embed_positions"}.get(builder, "norm" if builder == "llama" else "mlp")
     for settings in (
         {"num_layers": 1},
+        {"num_layers": 3},  # more than there are
+        {"num_layers": 0, "modules": ["h" if builder == "gpt2" else "layers"]},
+        {"num_layers": 0, "modules": [positions, "lm_head"]},
         {"num_layers": 2, "modules": [head]},
         {"num_layers": 0, "modules": ["lm_head"]},
     ):
@@ -152,6 +164,31 @@ def test_lora_on_gpt_3_is_the_papers_18_9_million():
     assert round(whole / 1e9, 1) == 174.6
     # Some 9,250 times fewer; the abstract's 10,000 compares the sizes of checkpoints.
     assert round(whole / 18_874_368, -1) == 9250
+
+
+@pytest.mark.parametrize(("rank", "published"), [(1, 4.7), (8, 37.7)])
+def test_lora_on_gpt_3_has_the_sizes_of_the_papers_runs(rank, published):
+    # arXiv:2106.09685, table 4: query and value.
+    found = counted(shape_of(gpt3()), {"name": "lora", "r": rank, "target_modules": ["q_proj", "v_proj"]})
+    assert found == 2 * 96 * 2 * 12288 * rank
+    assert round(found / 1e6, 1) == published
+
+
+@pytest.mark.parametrize(("width", "published"), [(1, 7.1), (8, 40.1)])
+def test_houlsbys_adapters_on_gpt_3_are_those_of_the_lora_papers_baseline(width, published):
+    # arXiv:2106.09685, table 4, by the formula of section 5.1: two adapters a layer, no trained layer norm.
+    settings = {"name": "adapter", "bottleneck_size": width}
+    expected = 96 * 2 * (2 * 12288 * width + 12288 + width)
+    assert counted(shape_of(gpt3()), settings) == real(gpt3(), settings) == expected
+    assert round(expected / 1e6, 1) == published
+
+
+def test_ia3_and_prefixes_on_gpt_3():
+    # L · (d_k + d_v + d_ff), and 2 · L · p · d
+    settings = {"name": "ia3", "target_modules": ["k_proj", "v_proj", "fc2"], "feedforward_modules": ["fc2"]}
+    assert counted(shape_of(gpt3()), settings) == real(gpt3(), settings) == 96 * (12288 + 12288 + 49152) == 7_077_888
+    prefixes = {"name": "prefix", "num_virtual_tokens": 10}
+    assert counted(shape_of(gpt3()), prefixes) == real(gpt3(), prefixes) == 2 * 96 * 10 * 12288
 
 
 def llama_2_7b() -> Any:

@@ -17,6 +17,7 @@ from trl.kernels import chunked_logprob
 from trl.trainer import utils as trl_utils
 
 from ftcli import memory
+from ftcli.layout import FAMILIES
 from ftcli.lora import lora_parameters
 from ftcli.memory import GIB, MemoryEstimate, estimate, optimiser_bytes, weight_bytes
 from ftcli.shapes import Shape, num_parameters
@@ -163,7 +164,7 @@ def kept_by_a_real_layer(model_type: str, dtype: torch.dtype, adapter: bool, tok
     for layers in (1, 2):
         config = AutoConfig.for_model(model_type, num_hidden_layers=layers, use_cache=False, pad_token_id=0, **sizes)
         model = AutoModelForCausalLM.from_config(config, dtype=dtype)
-        backbone = model.model
+        backbone = model.base_model
         if adapter:
             get_peft_model(model, LoraConfig(r=1, target_modules="all-linear"))
         fixed = {p.untyped_storage().data_ptr() for p in model.parameters()}
@@ -200,6 +201,29 @@ def test_activations_of_a_layer_are_those_that_autograd_saves(model_type: str, d
     attention = "eager" if model_type == "gemma2" else "sdpa"
     expected = memory._layer_bytes(shape, adapter, dtype.itemsize, tokens, attention)
     assert measured == pytest.approx(expected, rel=0.12)
+
+
+# Without dropout, of which only the masks would be kept.
+UNGATED: dict[str, dict[str, Any]] = {
+    "gpt2": {"n_inner": 384, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0},
+    "opt": {"ffn_dim": 384, "word_embed_proj_dim": 128, "dropout": 0.0},
+    "phi": {"intermediate_size": 384, "resid_pdrop": 0.0},
+}
+
+
+@pytest.mark.parametrize("model_type", UNGATED)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
+@pytest.mark.parametrize("adapter", [False, True], ids=["full", "lora"])
+def test_layers_without_a_gate_keep_what_is_estimated(model_type: str, dtype: torch.dtype, adapter: bool):
+    tokens, hidden = 67, 128
+    sizes = {"hidden_size": hidden, "num_attention_heads": 4, "vocab_size": 64, **UNGATED[model_type]}
+    sizes |= {"max_position_embeddings": 128, "bos_token_id": 1, "eos_token_id": 2}
+    measured = kept_by_a_real_layer(model_type, dtype, adapter, tokens, sizes)
+    shape = Shape.from_mapping({**sizes, "model_type": model_type, "num_hidden_layers": 1})
+    expected = memory._layer_bytes(shape, adapter, dtype.itemsize, tokens, "sdpa")
+    # Autocast on a CPU leaves layer norms in bf16, where CUDA's runs them in fp32 and keeps their cast input.
+    expected -= len(FAMILIES[model_type].norms) * hidden * (4 - dtype.itemsize)
+    assert measured == pytest.approx(expected, rel=0.01)
 
 
 CLAIM = re.compile(r"(full fine-tuning|LoRA in 4 bits|LoRA).* on one (\d+) GB GPU")

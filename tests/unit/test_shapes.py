@@ -50,9 +50,24 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "gemma2": {},
     "gemma3_text": {},
     "phi": {},
+    "phi-tied": {"tie_word_embeddings": True, "qk_layernorm": True, "head_dim": 32},
     "phi3": {},
     "gpt2": {"n_embd": 64, "n_layer": 2, "n_head": 4},
+    "gpt2-narrow": {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_inner": 100, "n_positions": 77},
     "opt": {"ffn_dim": 96, "word_embed_proj_dim": 64},
+    "opt-projected": {"ffn_dim": 96, "word_embed_proj_dim": 32, "do_layer_norm_before": False},
+    "opt-bare": {
+        "ffn_dim": 96,
+        "word_embed_proj_dim": 64,
+        "enable_bias": False,
+        "layer_norm_elementwise_affine": False,
+    },
+    "opt-old": {
+        "ffn_dim": 96,
+        "word_embed_proj_dim": 64,
+        "_remove_final_layer_norm": True,
+        "tie_word_embeddings": False,
+    },
     "smollm3": {},
     "gpt_oss": {"num_local_experts": 4, "num_experts_per_tok": 2},
     "deepseek_v2": {**LATENT, **EXPERTS, "q_lora_rank": None, "n_routed_experts": 4, "mlp_bias": True},
@@ -141,13 +156,40 @@ def test_every_module_has_the_name_and_size_of_the_real_one(variant: str):
     config = small_config(variant)
     model = on_meta(config)
     shape = shape_of(config)
-    counted = {m.name: m.num_parameters for m in modules(shape) if not m.tied}
+    counted = {m.name: m.num_own_parameters for m in modules(shape) if m.num_own_parameters}
     assert counted == dict(parameters_by_module(model))
     linear = {n for n, m in model.named_modules() if isinstance(m, torch.nn.Linear | Conv1D)} - {"lm_head"}
     assert all_linear(shape) == {name.rpartition(".")[2] for name in linear}
     by_size = Counter((n.rpartition(".")[2], sizes(model.get_submodule(n))) for n in linear)
     ours = {(m.name, torch.Size([m.out_features, m.in_features])): m.num_layers for m in shape.linear_modules() or ()}
     assert ours == by_size
+
+
+@pytest.mark.parametrize(
+    ("model_type", "published", "sizes"),
+    [
+        ("gpt2", 124_439_808, {}),
+        ("opt", 125_239_296, {}),
+        (
+            "opt",  # OPT-350m
+            331_196_416,
+            {
+                "hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "ffn_dim": 4096,
+                "word_embed_proj_dim": 512, "do_layer_norm_before": False,
+            },
+        ),
+        ("phi", 2_779_683_840, {"hidden_size": 2560, "intermediate_size": 10240, "num_hidden_layers": 32}),  # Phi-2
+    ],
+)  # fmt: skip
+def test_older_families_have_the_counts_of_their_published_models(model_type: str, published: int, sizes: dict):
+    config = AutoConfig.for_model(model_type, pad_token_id=0, **sizes)
+    assert num_parameters(shape_of(config)) == published
+    assert sum(p.numel() for p in on_meta(config).parameters()) == published
+
+
+def test_a_decoder_that_also_attends_to_an_encoder_is_unknown():
+    config = AutoConfig.for_model("gpt2", **SMALL, add_cross_attention=True)
+    assert num_parameters(shape_of(config)) is None
 
 
 def test_every_family_has_a_variant_under_test():
@@ -263,12 +305,14 @@ def test_all_linear_trains_what_peft_trains(variant: str):
         {"target_modules": "all-linear", "lora_bias": True},
         {"target_modules": "all-linear", "modules_to_save": ["lm_head", "embed_tokens"]},
         {"target_modules": "all-linear", "modules_to_save": ["norm"]},
+        {"target_modules": ["q_proj"], "modules_to_save": ["v_proj"], "bias": "all"},
         {"target_modules": ["q_proj", "down_proj"], "modules_to_save": ["1.mlp"]},
         {"target_modules": ["embed_tokens", "o_proj"], "use_dora": True},
         {"target_modules": "all-linear", "exclude_modules": ["down_proj"]},
         {"target_modules": "all-linear", "exclude_modules": r".*layers\.0\..*"},
         {"target_modules": ["q_proj", "up_proj"], "layers_to_transform": [1]},
         {"target_modules": ["q_proj", "up_proj"], "layers_to_transform": 0},
+        {"target_modules": ["q_proj", "model.layers.1.mlp.up_proj", "lm_head"], "layers_to_transform": [0]},
         {"target_modules": "all-linear", "rank_pattern": {"q_proj": 2, r".*layers\.1\.mlp\..*": 9}},
     ],
     ids=str,
@@ -313,6 +357,11 @@ def test_llama_2_7b_with_query_and_value_adapters_of_rank_8():
         ("llama", {"target_modules": ["input_layernorm"]}, "input_layernorm cannot carry an adapter"),
         ("llama", {"target_modules": ["q_proj"], "modules_to_save": ["head_lm"]}, "'head_lm' in modules_to_save"),
         ("llama", {"target_modules": ["q_proj"], "exclude_modules": ["q_proj"]}, "no module is left to adapt"),
+        ("llama", {"target_modules": "all-linear", "layers_to_transform": 0}, "needs target_modules as a list"),
+        ("llama", {"target_modules": ["q_proj"], "modules_to_save": ["attn"]}, "'attn' in modules_to_save is a part"),
+        ("llama", {"target_modules": None, "use_dora": True, "lora_bias": True}, "lora_bias or use_dora, not both"),
+        ("llama", {"target_modules": ["embed_tokens"], "lora_bias": True}, "embed_tokens is an embedding"),
+        ("gpt_oss", {"target_modules": ["q_proj"], "modules_to_save": ["up_proj"]}, "names a parameter and no module"),
         ("gpt_oss", {"target_modules": ["router"]}, "router cannot carry an adapter"),
         ("phi3", {"target_modules": None}, "PEFT has no default for phi3"),
         ("deepseek_v2", {"target_modules": ["gate_proj"]}, "target both or neither"),

@@ -216,11 +216,22 @@ def test_merging_is_refused_and_changes_nothing(merge):
     assert [name for name, _ in model.named_modules()] == parts
 
 
+@pytest.mark.parametrize("call", ["forward", "generate"])
+def test_an_adapter_for_each_row_is_refused_and_not_ignored(call):
+    model = adapted()
+    before = logits(model)
+    with pytest.raises(ValueError, match="one adapter a batch"):
+        getattr(model, call)(input_ids=IDS, adapter_names=["__base__", "default"])
+    assert torch.equal(logits(model), before)
+
+
 def test_values_that_make_no_sense_are_refused_all_at_once():
     with pytest.raises(ValueError, match=r"bottleneck_size is 0.*reduction_factor is 0.*non_linearity is 'mish'"):
         BottleneckConfig(bottleneck_size=0, reduction_factor=0, non_linearity="mish")
     with pytest.raises(ValueError, match=r"dropout is 1\.5.*placement is 'bapna'.*layers_to_transform"):
         BottleneckConfig(dropout=1.5, placement="bapna", layers_to_transform=[0], target_modules=".*o_proj")
+    with pytest.raises(ValueError, match="reduction_factor is nan"):
+        BottleneckConfig(reduction_factor=float("nan"))
 
 
 # PEFT's own ways with adapters.
@@ -358,6 +369,38 @@ def test_adapters_take_the_dtype_of_the_base_where_asked():
     model.add_adapter("other", config(), autocast_adapter_dtype=False)
     assert {p.dtype for name, p in model.named_parameters() if is_ours(name)} == {torch.bfloat16}
     assert logits(model).dtype == torch.bfloat16
+
+
+def in_bf16(model: Any) -> Any:
+    """As TRL makes what trains on a quantised base."""
+    for name, parameter in model.named_parameters():
+        if is_ours(name):
+            parameter.data = parameter.data.to(torch.bfloat16)
+    return model
+
+
+def test_a_bf16_adapter_on_an_fp32_base_leaves_the_residual_in_fp32():
+    base = small("llama")
+    before = logits(base)
+    assert torch.equal(logits(in_bf16(adapted(base, init_weights=True))), before)
+    layer = in_bf16(adapted()).base_model.model.model.layers[0].mlp.down_proj
+    x = torch.randn(2, 3, 48)
+    h = layer.base_layer(x)
+    delta = layer.bottleneck_up["default"](torch.relu(layer.bottleneck_down["default"](h.to(torch.bfloat16))))
+    assert torch.equal(layer(x), h + delta.float())
+
+
+def test_autocast_computes_in_bf16_and_gives_the_adapter_fp32_gradients():
+    base = small("llama")
+    with torch.autocast("cpu", torch.bfloat16):
+        before = logits(base)
+        assert torch.equal(logits(adapted(base, init_weights=True)), before)
+        model = adapted().train()
+        loss = model(input_ids=IDS, labels=IDS, use_cache=False).loss
+    loss.backward()
+    assert {(is_ours(name), p.grad.dtype) for name, p in model.named_parameters() if p.grad is not None} == {
+        (True, torch.float32)
+    }
 
 
 @pytest.mark.parametrize("bits", ["nf4", "int8"])

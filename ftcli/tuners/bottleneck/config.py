@@ -1,7 +1,9 @@
 """The settings of bottleneck adapters, and their place in PEFT's enumeration of types.
 
 The front half reads the fields from this source without importing it, so they are written as PEFT writes its own. The
-defaults are the paper's placement and AdapterHub's width.
+defaults are Houlsby's placement and AdapterHub's width, with one nonlinearity for both placements: relu, as AdapterHub
+has it for Pfeiffer's. Houlsby et al. name none; their code has gelu (its tanh approximation, ours is exact), and
+AdapterHub silu for their placement.
 """
 
 from __future__ import annotations
@@ -86,7 +88,7 @@ class BottleneckConfig(PeftConfig):
         size, by_pattern = self.bottleneck_size, isinstance(self.target_modules, str)
         return (
             (f"bottleneck_size is {size}; it must be at least 1", size is not None and size < 1),
-            (f"reduction_factor is {self.reduction_factor}; it must be above 0", self.reduction_factor <= 0),
+            (f"reduction_factor is {self.reduction_factor}; it must be above 0", not self.reduction_factor > 0),
             (f"dropout is {self.dropout}; it must be from 0 to 1", not 0 <= self.dropout <= 1),
             (
                 _choice("non_linearity", self.non_linearity, _NON_LINEARITIES),

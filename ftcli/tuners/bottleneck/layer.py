@@ -1,6 +1,9 @@
 """One bottleneck adapter behind one layer: h + up(f(down(h))), section 2.1 of Houlsby et al. 2019.
 
-Departs from it in one thing: it starts as the identity exactly and not nearly, since the up-projection starts at zero.
+Departs from it in how it starts and in dropout. The authors draw both projections from a narrow normal (their code:
+1e-3, biases zero), which is the identity nearly. Here the up-projection is zero, which is the identity exactly, and the
+down-projection is as `nn.Linear` makes it; so the first step moves the up-projection alone. Dropout, which their
+adapter has none of and AdapterHub's has behind the up-projection, is on the adapter's input, as in PEFT's LoRA.
 """
 
 from __future__ import annotations
@@ -67,10 +70,11 @@ class BottleneckLayer(nn.Module, BaseTunerLayer):
 
     def _adapted(self, hidden: Tensor, name: str) -> Tensor:
         down, up = self.bottleneck_down[name], self.bottleneck_up[name]
-        # Adapters carry fp32 under a base in half precision; the sum too is rounded only once.
         cast = self._cast_input_dtype(hidden, down.weight.dtype)
         inner = self.bottleneck_function[name](down(self.bottleneck_dropout[name](cast)))
-        adapted: Tensor = (cast + up(inner)).to(hidden.dtype)
+        # The sum is in the wider dtype and rounded once. An fp32 adapter under a base in half precision loses nothing
+        # before that; nor does an fp32 residual around the bf16 adapters that TRL makes on a quantised base.
+        adapted: Tensor = (hidden + up(inner)).to(hidden.dtype)
         return adapted
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:

@@ -18,7 +18,8 @@ Departs from both papers, which are about BERT, in what frozen decoders make nec
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 from peft.tuners.tuners_utils import BaseTuner
@@ -86,6 +87,13 @@ class BottleneckModel(BaseTuner):
             return
         # Which adapter is active and trains is set by inject_adapter, once all of them are in.
         self._replace_module(parent, target_name, BottleneckLayer(target, adapter_name, peft_config), target)
+
+    @contextmanager
+    def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
+        # PEFT drops the argument for a tuner that does not know it, and every row would get the active adapter.
+        if kwargs.get("adapter_names") is not None:
+            raise ValueError("bottleneck adapters take one adapter a batch: set_adapter in place of adapter_names")
+        yield
 
     def _check_merge_allowed(self) -> None:
         raise ValueError(NEVER_MERGES)
