@@ -62,6 +62,11 @@ def _targets(spec: RunSpec, peft: PeftMethod, shape: Shape | None, where: Where)
         return
     if shape is None or not shape.known:
         return
+    single = peft.kind == "TRAINABLE_TOKENS" or spec.peft.get("trainable_token_indices")
+    if single and shape.tie_word_embeddings:
+        what = "the output head shares the embedding's weight, so tokens trained there would never reach its fused loss"
+        yield Problem(where("peft"), what, "use a model whose head is a weight of its own, or another adapter")
+        return
     try:
         _count(peft, shape, spec.peft)
     except ValueError as error:

@@ -85,6 +85,6 @@ class PeftMethod:
     def config_values(self, settings: Settings) -> dict[str, Any]:
         """What its config class is made of: defaults under the settings under what is fixed, without our own fields."""
         ours = set(fields_of(self.own)) if self.own else set()
-        asked = {key: value for key, value in settings.items() if key != "name" and value is not None}
-        values = {**self.defaults, **asked, **self.fixed}
-        return {name: value for name, value in values.items() if name not in ours}
+        values = {**self.defaults, **settings, **self.fixed}
+        # A null gives the field back to PEFT's own default.
+        return {key: value for key, value in values.items() if key not in {"name", *ours} and value is not None}

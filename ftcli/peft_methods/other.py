@@ -35,6 +35,8 @@ _IMPOSSIBLE = {
     "CPT": "it needs the token ids of a prompt with a type for each, which no setting holds",
     "CARTRIDGE": "its cache is distilled from a text by a training loop of its own",
 }
+# Types that need a package beyond PEFT's own: the module, and the name to install.
+_PACKAGES = {"ADAMSS": ("sklearn", "scikit-learn")}
 # Types whose tuner has no merge.
 _UNMERGED = ("BEFT", "LILY", "SHADOW")
 
@@ -98,6 +100,9 @@ def check(settings: Mapping[str, Any]) -> list[Problem]:
     if kind not in usable:
         what = "peft=other needs peft.type" if settings.get("type") is None else f"{kind} is no tuner of PEFT"
         return [Problem("peft.type", what, suggest(kind.upper(), usable, "peft.type="))]
+    module, package = _PACKAGES.get(kind, ("", ""))
+    if module and find_spec(module) is None:
+        return [Problem("peft.type", f"peft.type={kind} needs the package {package}", f"pip install {package}")]
     return []
 
 

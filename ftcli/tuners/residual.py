@@ -25,7 +25,7 @@ from trl.trainer.utils import hash_module
 from ftcli.peft_methods.lora import moves_base
 from ftcli.tuners.support import Support
 
-_NAME, REFERENCE = "default", "ref"
+_NAME, REFERENCE, _PLACEHOLDER = "default", "ref", "placeholder"
 """PEFT's name for the adapter that trains, and TRL's for the frozen copy that is its reference."""
 
 
@@ -61,12 +61,17 @@ class Residual(Support):
         trained = get_peft_model_state_dict(model, adapter_name=_NAME)
         config = model.peft_config[_NAME]
         _put_base_back(model, load_base())
+        plain = _twice(config)
+        # One adapter is always there: PEFT takes no last one away from a module that is trained whole.
+        model.add_adapter(_PLACEHOLDER, plain)
+        model.set_adapter(_PLACEHOLDER)
         for name in (REFERENCE, _NAME):
             if name in model.peft_config:
                 model.delete_adapter(name)
-        model.add_adapter(_NAME, _twice(config))
+        model.add_adapter(_NAME, replace(plain))
         set_peft_model_state_dict(model, _against(trained, self._start), adapter_name=_NAME)
         model.set_adapter(_NAME)
+        model.delete_adapter(_PLACEHOLDER)
         self._start = None
 
 

@@ -23,7 +23,12 @@ OTHERS = (
 NEEDS = {
     "TRAINABLE_TOKENS": "peft.token_indices=[5,6,7]",
     "C3A": "peft.block_size=16",
+    "ROAD": "peft.group_size=16",
+    "VBLORA": "peft.vector_length=16 peft.num_vectors=32",
 }
+
+# Parameters that a tuner declares trainable and never gives a gradient, by a part of their name.
+IDLE = {"SHADOW": "layers.3.shadow_update"}  # what the last layer hands on, no layer takes
 
 SMALL = (
     "model=tiny", "data.max_rows=24", "data.max_eval_rows=4", "train.max_steps=4", "train.save_strategy=steps",

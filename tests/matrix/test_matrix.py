@@ -28,8 +28,11 @@ def found() -> Iterator[dict[str, Any]]:
     """What came of each cell; written down when all have been through."""
     results: dict[str, Any] = {}
     yield results
-    if WHOLE and len(results) == len(CELLS) + len(OTHER_CELLS):
-        RESULTS.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    if WHOLE:  # a part of the cells, as -k chooses it, leaves the others as they were
+        before = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
+        names = [str(cell) for cell in (*CELLS, *OTHER_CELLS)]
+        together = {name: {**before, **results}[name] for name in names if name in {**before, **results}}
+        RESULTS.write_text(json.dumps(together, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 @pytest.mark.filterwarnings("ignore")

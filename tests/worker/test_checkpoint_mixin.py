@@ -31,7 +31,8 @@ from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from ftcli.checkpoints import needed_files, newest_valid, sealed, step_of, verify
 from ftcli.errors import ConfigError
-from ftcli.worker.checkpoint import SafeCheckpoints, save_final, with_safe_checkpoints
+from ftcli.worker.checkpoint import SafeCheckpoints, with_safe_checkpoints
+from ftcli.worker.final import save_final
 
 LORA = LoraConfig(r=4, lora_dropout=0.1, target_modules="all-linear", task_type="CAUSAL_LM")
 TIMES = {"train_runtime", "train_samples_per_second", "train_steps_per_second", "train_loss", "total_flos"}

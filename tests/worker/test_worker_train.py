@@ -188,7 +188,7 @@ def test_packing_trains_every_document_token(make_spec, new_run, tmp_path):
     from conftest import word, write_rows
 
     path = write_rows(tmp_path / "text.jsonl", [{"text": " ".join(word(i + j) for j in range(12))} for i in range(30)])
-    method = {"name": "pretrain"}
+    method = {"name": "pretrain", "packing": True}
     spec = make_spec(path, method=method, max_length_tokens=64, train={"max_steps": -1, "num_train_epochs": 1})
     result = train(new_run(spec, "packed"))
     ledger = result["ledger"]["train"]
