@@ -6,7 +6,7 @@ TORCH_INDEX ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
-.PHONY: demo test lint proof bench gpu tiny docs clean
+.PHONY: demo test lint proof matrix bench gpu tiny docs clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -31,6 +31,10 @@ test: $(VENV)/.tested
 
 proof: $(VENV)/.tested
 	FTCLI_PROOF=1 $(BIN)/python -m pytest tests
+
+matrix: $(VENV)/.tested
+	FTCLI_MATRIX=1 $(BIN)/python -m pytest tests/matrix
+	$(BIN)/python -m ftcli.docs --write
 
 gpu: $(VENV)/.tested
 	$(BIN)/python -m pytest tests/gpu

@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "hydra-core")
+LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "hydra-core", "bitsandbytes")
 RESULTS = Path(__file__).parent / "results"
 
 

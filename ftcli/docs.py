@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ftcli import assets, rules, schema
+from ftcli import assets, measured, rules, schema
 from ftcli.cli import COMMANDS
 from ftcli.cli.arguments import GRANTS
 from ftcli.cli.say import count
@@ -30,6 +30,7 @@ from ftcli.recipes.strict import load
 from ftcli.resume import CHANGEABLE
 from ftcli.settings import OWN_GROUPS, ModelSettings
 from ftcli.shapes import num_parameters
+from ftcli.wording import table
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO_OUTPUT = Path("docs", "demo-output.txt")
@@ -37,16 +38,6 @@ DEMO_OUTPUT = Path("docs", "demo-output.txt")
 
 _REGION = re.compile(r"(?P<open>^<!-- generated: (?P<name>[\w-]+) -->\n).*?(?P<end>^<!-- end -->$)", re.M | re.S)
 _OPENING = re.compile(r"^<!-- generated: [\w-]+ -->$", re.M)
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join(f"| {' | '.join(_cell(cell) for cell in line)} |\n" for line in lines)
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
 
 
 def methods() -> str:
@@ -218,6 +209,7 @@ REGIONS: dict[str, Callable[[], str]] = {
     "findings": all_findings,
     "commands": commands,
     "changeable": changeable,
+    "matrix": measured.matrix,
 }
 
 

@@ -25,3 +25,13 @@ def count(number: float | None) -> str:
         if abs(number) >= size:
             return f"{number / size:.2f}{letter}"
     return f"{number:g}"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(_in_table(cell) for cell in line)} |\n" for line in lines)
+
+
+def _in_table(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")

@@ -28,11 +28,6 @@ def check(settings: Mapping[str, Any]) -> list[Problem]:
     return [Problem("peft.target_r", what, "set it below peft.init_r, or choose peft=lora")]
 
 
-def refuses(quantisation: str, settings: Mapping[str, Any]) -> str | None:
-    """As PeftMethod.refuses."""
-    return "PEFT's 8-bit layer hands no gradient to AdaLoRA's matrices" if quantisation == "int8" else None
-
-
 ADALORA = replace(
     LORA,
     name="adalora",
@@ -66,7 +61,6 @@ ADALORA = replace(
     },
     count=adalora,
     check=check,
-    refuses=refuses,
     support="ftcli.tuners.adalora:AdaLora",
 )
 

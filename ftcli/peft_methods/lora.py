@@ -37,9 +37,9 @@ def refuses(quantisation: str, settings: Mapping[str, Any]) -> str | None:
     """As PeftMethod.refuses."""
     if quantisation != "none" and moves_base(settings):
         start = settings["init_lora_weights"]
-        return f"init_lora_weights={start} takes singular vectors out of the weights, which quantised ones do not allow"
-    if quantisation == "int8" and settings.get("use_dora"):
-        return "PEFT cannot take the norm of an 8-bit weight that DoRA needs"
+        return (
+            f"init_lora_weights={start} takes a part of the weights out of them, and quantised ones cannot give it back"
+        )
     return None
 
 

@@ -17,7 +17,7 @@ from ftcli.errors import Problem
 from ftcli.methods.base import Knob
 from ftcli.names import suggest
 from ftcli.peft_methods.base import PeftMethod
-from ftcli.peft_methods.prompts import PROMPT
+from ftcli.peft_methods.prompts import PREFIX, PROMPT
 
 _PROMPTS = ("MULTITASK_PROMPT_TUNING", "CPT", "CARTRIDGE")
 # Types that have a choice of their own.
@@ -26,14 +26,13 @@ _OWN_CHOICE = {
     "P_TUNING": "p_tuning", "PROMPT_TUNING": "prompt",
 }  # fmt: skip
 # Types that no run of ours can train, and why.
-_IMPOSSIBLE = {
+IMPOSSIBLE = {
     "XLORA": "it mixes adapters that are trained already, each named by its path",
     "POLY": "every row needs a task_ids column, which no format has",
     "MULTITASK_PROMPT_TUNING": "every row needs a task_ids column, which no format has",
     "ADAPTION_PROMPT": "it replaces the attention that the fused loss of TRL calls, which then misses its "
     "log-probabilities",
-    "CPT": "it needs the token ids of a prompt with a type for each, which no setting holds",
-    "CARTRIDGE": "its cache is distilled from a text by a training loop of its own",
+    "CPT": "it computes a loss of its own from logits, which the fused loss of TRL does not make",
 }
 # Types that need a package beyond PEFT's own: the module, and the name to install.
 _PACKAGES = {"ADAMSS": ("sklearn", "scikit-learn")}
@@ -72,6 +71,11 @@ def why_other_unmerged(kind: str) -> str:
     return "its tuner has no merge" if kind in _UNMERGED else ""
 
 
+def why_impossible(kind: str) -> str:
+    """Why a type of IMPOSSIBLE is refused."""
+    return f"peft.type={kind} cannot be trained here: {IMPOSSIBLE[kind]}"
+
+
 def _typed(method: PeftMethod, settings: Mapping[str, Any]) -> PeftMethod:
     kind = settings.get("type")
     config = tuner_configs().get(str(kind))
@@ -84,6 +88,7 @@ def _typed(method: PeftMethod, settings: Mapping[str, Any]) -> PeftMethod:
         config=config,
         never_merges=why_other_unmerged(str(kind)),
         never_packs=PROMPT.never_packs if learns_prompts else "",
+        never_checkpoints=PREFIX.never_checkpoints if kind == "CARTRIDGE" else "",
         variant=None,
     )
 
@@ -91,12 +96,11 @@ def _typed(method: PeftMethod, settings: Mapping[str, Any]) -> PeftMethod:
 def check(settings: Mapping[str, Any]) -> list[Problem]:
     """That the type is there, has no choice of its own, and can be trained."""
     kind = str(settings.get("type"))
-    usable = [name for name in tuner_configs() if name not in {**_OWN_CHOICE, **_IMPOSSIBLE}]
+    usable = [name for name in tuner_configs() if name not in {**_OWN_CHOICE, **IMPOSSIBLE}]
     if kind in _OWN_CHOICE:
         return [Problem("peft.type", f"peft.type={kind} has a choice of its own", f"peft={_OWN_CHOICE[kind]}")]
-    if kind in _IMPOSSIBLE:
-        what = f"peft.type={kind} cannot be trained here: {_IMPOSSIBLE[kind]}"
-        return [Problem("peft.type", what, suggest("", usable, ""))]
+    if kind in IMPOSSIBLE:
+        return [Problem("peft.type", why_impossible(kind), suggest("", usable, ""))]
     if kind not in usable:
         what = "peft=other needs peft.type" if settings.get("type") is None else f"{kind} is no tuner of PEFT"
         return [Problem("peft.type", what, suggest(kind.upper(), usable, "peft.type="))]

@@ -26,6 +26,7 @@ from transformers import (
 )
 from transformers import logging as transformers_logging
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+from trl.trainer.reward_trainer import suppress_seqcls_warning
 
 from ftcli.errors import ConfigError, Problem
 from ftcli.peft_methods import why_unmerged
@@ -124,12 +125,13 @@ def load_model(
     }
     try:
         loader = _Loader(settings, arguments, _HEADS[head], {"num_labels": 1} if head == "score" else {})
-        if settings.init == "random":
-            model = loader.random(source)
-        elif quantisation.type == "none":
-            model = loader.stacked(source, settings.revision)
-        else:
-            model = loader.quantised(source, settings.revision, quantisation, device)
+        with suppress_seqcls_warning():  # that a new head of scores is in no file
+            if settings.init == "random":
+                model = loader.random(source)
+            elif quantisation.type == "none":
+                model = loader.stacked(source, settings.revision)
+            else:
+                model = loader.quantised(source, settings.revision, quantisation, device)
     except (OSError, ValueError, ImportError) as error:
         raise ConfigError(_unloadable(settings, "model", error)) from None
     return model.eval()
@@ -278,12 +280,28 @@ class _Loader:
         place = {"": torch.cuda.current_device() if device == "cuda" else "cpu"}
         how = {"quantization_config": bitsandbytes_config(quantisation, self.auto_class), "device_map": place}
         if not source.is_adapter:
-            return self.plain(source.location, source.hub_id, revision, **how)
+            return _keeping_scales(self.plain(source.location, source.hub_id, revision, **how))
         with tempfile.TemporaryDirectory() as folder:
             self.stacked(source, revision).save_pretrained(folder)
             model: Any = self.plain(folder, None, None, **how)
         model.name_or_path = source.location
-        return model
+        return _keeping_scales(model)
+
+
+def _keeping_scales(model: PreTrainedModel) -> PreTrainedModel:
+    """Has 8-bit layers keep their scales: on the CPU, PEFT moves a weight whose values it took, and the copy has none.
+
+    DoRA takes them at every step, for the norm.
+    """
+
+    def give_back(module: Any, _inputs: Any) -> None:
+        if module.weight.SCB is None:
+            module.weight.SCB = module.state.SCB
+
+    for module in model.modules():
+        if type(module).__name__ == "Linear8bitLt":
+            module.register_forward_pre_hook(give_back)
+    return model
 
 
 def bitsandbytes_config(quantisation: QuantisationSettings, auto_class: Any) -> BitsAndBytesConfig:

@@ -15,13 +15,14 @@ PEFTS = (
 )  # fmt: skip
 # Tuners without a choice of their own, in one method each: PEFT's further ones.
 OTHERS = (
-    "BOFT", "C3A", "DELORA", "DEFT", "FOURIERFT", "FROD", "GLORA", "GRALORA", "HIRA", "HRA", "LILY", "LN_TUNING",
-    "LOHA", "LOKR", "MISS", "OSF", "PEANUT", "PSOFT", "PVERA", "RANDLORA", "ROAD", "SHADOW", "SHIRA", "SUPERTUNING",
-    "TINYLORA", "TRAINABLE_TOKENS", "UNILORA", "VBLORA", "WAVEFT", "BEFT", "ADAMSS",
+    "BOFT", "C3A", "CARTRIDGE", "DELORA", "DEFT", "FOURIERFT", "FROD", "GLORA", "GRALORA", "HIRA", "HRA", "LILY",
+    "LN_TUNING", "LOHA", "LOKR", "MISS", "OSF", "PEANUT", "PSOFT", "PVERA", "RANDLORA", "ROAD", "SHADOW", "SHIRA",
+    "SUPERTUNING", "TINYLORA", "TRAINABLE_TOKENS", "UNILORA", "VBLORA", "WAVEFT", "BEFT", "ADAMSS",
 )  # fmt: skip
 # Fields without which a tuner cannot start on the small model.
 NEEDS = {
     "TRAINABLE_TOKENS": "peft.token_indices=[5,6,7]",
+    "CARTRIDGE": "peft.num_virtual_tokens=8",
     "C3A": "peft.block_size=16",
     "ROAD": "peft.group_size=16",
     "VBLORA": "peft.vector_length=16 peft.num_vectors=32",

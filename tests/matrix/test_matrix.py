@@ -1,4 +1,7 @@
-"""The matrix of docs/matrix.md: `make test` proves a spread of it, `make matrix` all of it, and writes the page."""
+"""The matrix of docs/matrix.md: `make test` proves a spread of it, `make matrix` all of it, and writes the page.
+
+A part of it again: `FTCLI_MATRIX=1 python -m pytest tests/matrix -k reward-lora`.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,12 @@ from typing import Any
 import pytest
 import torch
 
+from benchmarks.common import RESULTS, save, versions
 from tests.matrix.cells import CELLS, OTHER_CELLS, SPREAD, Cell
 from tests.matrix.prove import prove, refusal
 
 WHOLE = os.environ.get("FTCLI_MATRIX") == "1"
-RESULTS = Path(__file__).parents[2] / "benchmarks" / "results" / "matrix.json"
+AXES = ("method", "peft", "quantisation")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -29,18 +33,21 @@ def found() -> Iterator[dict[str, Any]]:
     results: dict[str, Any] = {}
     yield results
     if WHOLE:  # a part of the cells, as -k chooses it, leaves the others as they were
-        before = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
-        names = [str(cell) for cell in (*CELLS, *OTHER_CELLS)]
-        together = {name: {**before, **results}[name] for name in names if name in {**before, **results}}
-        RESULTS.write_text(json.dumps(together, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        path = RESULTS / "matrix.json"
+        before = json.loads(path.read_text(encoding="utf-8"))["cells"] if path.is_file() else []
+        known = {**{str(Cell(*(each[axis] for axis in AXES))): each for each in before}, **results}
+        cells = [known[str(cell)] for cell in (*CELLS, *OTHER_CELLS) if str(cell) in known]
+        save("matrix", {"schema": 1, "versions": versions(), "cells": cells})
 
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("cell", [*CELLS, *OTHER_CELLS] if WHOLE else SPREAD, ids=str)
 def test_a_cell_trains_reloads_resumes_and_merges(cell: Cell, tmp_path: Path, found: dict[str, Any]) -> None:
+    found[str(cell)] = result = dict(zip(AXES, (cell.method, cell.peft, cell.quantisation), strict=True))
     reason = refusal(cell, tmp_path / "run")
     if reason is not None:
-        found[str(cell)] = {"refused": reason}
+        result["refused"] = reason
         return  # held by test_impossible.py
-    found[str(cell)] = {"failed": True}
-    found[str(cell)] = prove(cell, tmp_path)
+    result["failed"] = True
+    result.update(prove(cell, tmp_path))
+    del result["failed"]

@@ -109,9 +109,6 @@ REFUSED = [
     ("peft=pissa quantisation=nf4", "quantisation=nf4", "singular vectors", "peft=lora"),
     ("peft=lora peft.init_lora_weights=pissa_niter_4 quantisation=int8", "quantisation=int8", "pissa_niter_4", "lora"),
     ("peft=qlora peft.init_lora_weights=olora", "peft=qlora", "init_lora_weights=olora", "quantisation=none"),
-    ("peft=dora quantisation=int8", "quantisation=int8", "norm of an 8-bit weight", "peft=lora"),
-    ("peft=lora peft.use_dora=true quantisation=int8", "quantisation=int8", "norm of an 8-bit weight", "peft=lora"),
-    ("peft=adalora quantisation=int8", "quantisation=int8", "no gradient", "peft=lora"),
     # A method's own settings.
     ("peft=dora peft.use_dora=false", "peft.use_dora=false", "always true under peft=dora", "another peft="),
     ("peft=dora peft.init_lora_weights=pissa", "peft.init_lora_weights=pissa", "does not go with", "remove"),
@@ -278,7 +275,7 @@ def test_pissa_finds_no_singular_vectors_in_a_model_stored_in_few_bits(problems,
     kernels("gptqmodel")
     folder = model_folder(here / "base", quantization_config={"quant_method": "gptq"})
     (found,) = problems(f"model.name_or_path={folder}", "peft=pissa")
-    assert "is stored in gptq; peft=pissa: init_lora_weights=pissa takes singular vectors out of the weights" in found
+    assert "is stored in gptq; peft=pissa: init_lora_weights=pissa takes a part of the weights out of them" in found
 
 
 def test_the_kernels_of_this_environment_are_looked_for(problems, here):

@@ -17,7 +17,7 @@ import pytest
 import torch
 from conftest import LORA, conversation, same_weights, weights
 from datasets import Dataset
-from peft import AdaptionPromptConfig, LoraConfig, PeftModel, PrefixTuningConfig, get_peft_model
+from peft import AdaptionPromptConfig, CPTConfig, LoraConfig, PeftModel, PrefixTuningConfig, get_peft_model
 from test_worker_train import interrupt_at
 from transformers import AutoModelForCausalLM
 
@@ -324,11 +324,19 @@ def test_trl_trains_a_plain_lora_in_that_trainer(models, tokenizer, tmp_path):
     trl_trainer(base, LoraConfig(r=4), tmp_path, tokenizer, checkpointing=True).train()
 
 
-@pytest.mark.xfail(raises=AttributeError, strict=True, reason="the model that it wraps has no fused loss")
-def test_trl_trains_an_adaption_prompt(models, tokenizer, tmp_path):
+NO_LOGITS = {
+    "ADAPTION_PROMPT": AdaptionPromptConfig(adapter_len=4, adapter_layers=2, task_type="CAUSAL_LM"),
+    "CPT": CPTConfig(
+        cpt_token_ids=[5, 6], cpt_tokens_type_mask=[1, 2], num_virtual_tokens=2, task_type="CAUSAL_LM"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", NO_LOGITS)
+@pytest.mark.xfail(raises=AttributeError, strict=True, reason="the fused loss makes no logits")
+def test_trl_trains_what_needs_logits(kind, models, tokenizer, tmp_path):
     base = AutoModelForCausalLM.from_pretrained(models["llama"])
-    adapter = AdaptionPromptConfig(adapter_len=4, adapter_layers=2, task_type="CAUSAL_LM")
-    trl_trainer(base, adapter, tmp_path, tokenizer).train()
+    trl_trainer(base, NO_LOGITS[kind], tmp_path, tokenizer).train()
 
 
 @pytest.mark.xfail(raises=RuntimeError, strict=True, reason="the cache with the prefix is gone when layers run again")

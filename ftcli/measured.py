@@ -1,0 +1,101 @@
+"""The tables of the documentation that are made of results: benchmarks/results, where the scripts leave them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ftcli.errors import ConfigError, Problem
+from ftcli.peft_methods import peft_method, why_unmerged
+from ftcli.peft_methods.other import IMPOSSIBLE, why_impossible
+from ftcli.wording import table
+
+RESULTS = Path(__file__).resolve().parent.parent / "benchmarks" / "results"
+_WHOLE = "The base itself trains: there is nothing to fold in."
+
+
+def result(name: str, command: str) -> dict[str, Any]:
+    """What a script left under that name.
+
+    Raises:
+        ConfigError: it has not been run.
+    """
+    path = RESULTS / f"{name}.json"
+    if not path.is_file():
+        raise ConfigError(Problem(f"benchmarks/results/{name}.json", "is missing", command))
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def measured_with(versions: Mapping[str, str]) -> str:
+    """A sentence on what a result was measured on."""
+    libraries = ("torch", "transformers", "trl", "peft", "bitsandbytes")
+    named = ", ".join(f"{name} {versions[name]}" for name in libraries if name in versions)
+    return f"Measured on {versions['cores']} CPU cores ({versions['machine']}), Python {versions['python']}, {named}.\n"
+
+
+class _Notes:
+    """Footnotes: the same words get the same mark."""
+
+    def __init__(self) -> None:
+        self._marks: dict[str, str] = {}
+
+    def mark(self, words: str) -> str:
+        return f"<sup>{self._marks.setdefault(words, str(len(self._marks) + 1))}</sup>"
+
+    def lines(self) -> str:
+        return "".join(f"{mark}. {words}\n" for words, mark in self._marks.items())
+
+
+def matrix() -> str:
+    """Method × peft × quantisation: what was trained, and in which words the rest is refused."""
+    found = result("matrix", "make matrix")
+    notes = _Notes()
+    parts = [measured_with(found["versions"])]
+    main = [cell for cell in found["cells"] if not cell["peft"].startswith("other ")]
+    for method in dict.fromkeys(cell["method"] for cell in main):
+        parts.append(f"## method={method}\n\n" + _by_quantisation([c for c in main if c["method"] == method], notes))
+    others = [cell for cell in found["cells"] if cell not in main]
+    rows = [
+        (f"`peft.{cell['peft'].removeprefix('other peft.')}`", _trained(cell), _cell(cell, notes)) for cell in others
+    ]
+    rows += [(f"`peft.type={kind}`", "", "no" + notes.mark(why_impossible(kind))) for kind in IMPOSSIBLE]
+    parts.append("## peft=other\n\n" + table(("Tuner", "Trainable", "`method=sft`, not quantised"), rows))
+    parts.append("## Why\n\n" + notes.lines())
+    return "\n".join(parts)
+
+
+def _by_quantisation(cells: Sequence[Mapping[str, Any]], notes: _Notes) -> str:
+    quantisations = list(dict.fromkeys(cell["quantisation"] for cell in cells))
+    rows = []
+    for peft in dict.fromkeys(cell["peft"] for cell in cells):
+        own = {cell["quantisation"]: cell for cell in cells if cell["peft"] == peft}
+        trained = next((_trained(cell) for cell in own.values() if "trainable" in cell), "")
+        rows.append((f"`peft={peft}`", trained, *(_cell(own[kind], notes) for kind in quantisations)))
+    return table(("", "Trainable", *(f"`{kind}`" for kind in quantisations)), rows)
+
+
+def _trained(cell: Mapping[str, Any]) -> str:
+    return f"{cell['trainable']:,}" if "trainable" in cell else ""
+
+
+def _cell(cell: Mapping[str, Any], notes: _Notes) -> str:
+    if "refused" in cell:
+        return "no" + notes.mark(cell["refused"])
+    if "trainable" not in cell:
+        return "**failed**"
+    if cell["merged"] is None:
+        return "trained" + notes.mark(_unmerged(cell["peft"]))
+    return f"trained, merged: {cell['merged']:.0e}"
+
+
+def _unmerged(words: str) -> str:
+    """Why a cell that trained was not merged."""
+    choice, *more = words.split(" ")
+    settings = {"name": choice, **dict(each.removeprefix("peft.").split("=", 1) for each in more)}
+    method = peft_method(settings)
+    if method is None or not method.adapter:
+        return _WHOLE
+    return f"Not merged: {method.never_merges or why_unmerged(str(settings.get('type', method.kind)))}."
