@@ -157,8 +157,6 @@ def _warnings(
     for name in ("fsdp", "deepspeed", "parallelism_config"):
         if spec.train.get(name):
             found.append(f"train.{name} goes to the trainer as it stands; this version does not test sharded training")
-    if spec.model.init == "random" and spec.peft["name"] != "none":
-        found.append("an adapter on random weights (model.init=random) has nothing to adapt")
     exact = shape is not None and shape.model_type in PACKS_EXACTLY
     if spec.method.get("packing") and not exact:
         found.append("it is not known whether this architecture keeps packed documents apart")

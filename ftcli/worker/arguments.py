@@ -68,14 +68,11 @@ def peft_config(
         task_type: PEFT's name for what the model does: CAUSAL_LM or SEQ_CLS.
 
     Raises:
-        ConfigError: PEFT refuses a value, or the base weights could not be found again.
+        ConfigError: PEFT refuses a value.
     """
     declared = peft_method(spec.peft)
     if declared is None or not declared.adapter:
         return None
-    if spec.model.init == "random":
-        what = "an adapter on random weights could not be loaded again: the weights below it are kept nowhere"
-        raise ConfigError(Problem("model.init", what, "train all parameters, or start from a trained model"))
     config_class = load_class(declared.config)
     values = support.config_values(declared.config_values(spec.peft), tokenizer)
     values |= {"task_type": task_type, "revision": spec.model.revision}

@@ -19,7 +19,7 @@ from ftcli.cli import main
 from ftcli.compose import Request
 from ftcli.hardware import Gpu
 from ftcli.peft_methods import PEFT_METHODS
-from ftcli.peft_methods.other import _IMPOSSIBLE, _OWN_CHOICE, tuner_configs
+from ftcli.peft_methods.other import _OWN_CHOICE, IMPOSSIBLE, tuner_configs
 from ftcli.spec import Note, RunSpec
 
 TINY_HAS = "down_proj, embed_tokens, gate_proj, k_proj, lm_head, o_proj, q_proj, up_proj, v_proj"
@@ -106,7 +106,7 @@ REFUSED = [
     ("peft=qlora model.init=random", "model.init=random", "kept nowhere", "model.init=pretrained"),
     ("peft=lora model.init=random", "model.init=random", "kept nowhere", "peft=none"),
     # Starts that take something out of the weights, and tuners that need them whole.
-    ("peft=pissa quantisation=nf4", "quantisation=nf4", "singular vectors", "peft=lora"),
+    ("peft=pissa quantisation=nf4", "quantisation=nf4", "a part of the weights", "peft=lora"),
     ("peft=lora peft.init_lora_weights=pissa_niter_4 quantisation=int8", "quantisation=int8", "pissa_niter_4", "lora"),
     ("peft=qlora peft.init_lora_weights=olora", "peft=qlora", "init_lora_weights=olora", "quantisation=none"),
     # A method's own settings.
@@ -131,6 +131,7 @@ REFUSED = [
     ("peft=other peft.type=loha", "peft.type=loha", "no tuner of PEFT", "did you mean peft.type=LOHA?"),
     ("peft=other peft.type=LORA", "peft.type=LORA", "a choice of its own", "peft=lora"),
     ("peft=other peft.type=XLORA", "peft.type=XLORA", "adapters that are trained already", "LOHA"),
+    ("peft=other peft.type=TRAINABLE_TOKENS peft.token_indices=[5]", "peft=other", "shares the embedding's", "another"),
     ("peft=other peft.type=ADAPTION_PROMPT", "peft.type=ADAPTION_PROMPT", "misses its log-probabilities", "LOHA"),
     ("peft=other peft.type=LOHA peft.lora_alpha=3", "peft.lora_alpha=3", "not a knob", "did you mean peft.alpha?"),
     ("peft=other peft.type=LOHA peft.zeal=3", "peft.zeal=3", "not a knob", "module_dropout, modules_to_save, r, rank_"),
@@ -164,7 +165,6 @@ def test_misuse_is_told_once_with_its_place_its_reason_and_its_remedy(problems, 
         "peft=oft peft.r=8 peft.oft_block_size=0",
         "peft=other peft.type=LOHA peft.r=8 peft.target_modules=[q_proj]",
         "peft=other peft.type=LN_TUNING peft.target_modules=[input_layernorm]",
-        "peft=other peft.type=TRAINABLE_TOKENS peft.token_indices=[5,6]",
         "model.init=random",
     ],
 )
@@ -201,7 +201,7 @@ def test_every_type_of_peft_has_a_choice_or_a_reason_or_is_left_to_other():
     # An upgrade that brings a tuner is seen by the matrix; one that renames one, here.
     known = {method.kind for method in PEFT_METHODS.values()} - {"", "BOTTLENECK"}
     assert known == _OWN_CHOICE.keys()
-    assert _OWN_CHOICE.keys() | _IMPOSSIBLE.keys() <= tuner_configs().keys()
+    assert _OWN_CHOICE.keys() | IMPOSSIBLE.keys() <= tuner_configs().keys()
 
 
 # --- the device -------------------------------------------------------------------------------------------------------

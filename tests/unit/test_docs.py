@@ -21,9 +21,11 @@ from ftcli.errors import ConfigError
 from ftcli.fieldcheck import group_fields
 from ftcli.methods import all_methods, get_method
 from ftcli.peft_methods import PEFT_METHODS
+from ftcli.peft_methods.other import tuner_configs
 from ftcli.plan import plan
 from ftcli.resume import resumed_spec, spec_from
 from ftcli.rules import OWNERS, REFUSED
+from ftcli.schema import fields_of
 from ftcli.settings import GROUPS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -185,6 +187,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_settings_and_choices_named_on_a_page_exist(page: Path) -> None:
     code = re.findall(r"`([^`\n]+)`", page.read_text(encoding="utf-8"))
     known = {*OWNERS, *REFUSED}
+    known |= {f"peft.{name}" for config in tuner_configs().values() for name in fields_of(config)}
     for group in (*GROUPS, "run"):
         for method in all_methods().values():
             for peft in PEFT_METHODS.values():

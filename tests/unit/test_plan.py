@@ -247,7 +247,6 @@ def test_what_cannot_be_known_is_said_to_be_unknown(here, capsys):
 
 def test_a_warning_names_what_is_odd_but_allowed(here):
     assert any("built-in demonstration set" in text for text in outlook("model=llama-1b").warnings)
-    assert any("nothing to adapt" in text for text in outlook("model.init=random", "peft=lora").warnings)
     assert any("no score of its own" in text for text in outlook("method=pretrain", "run.score_rows=5").warnings)
     assert outlook("method=pretrain").warnings == ()
     assert outlook().warnings == ()

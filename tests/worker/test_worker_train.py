@@ -230,13 +230,6 @@ def test_validation_without_held_out_rows_is_refused(sft_file, make_spec, new_ru
         train(run_dir)
 
 
-def test_an_adapter_on_random_weights_is_refused(sft_file, make_spec, new_run):
-    spec = make_spec(sft_file, peft=LORA)
-    run_dir = new_run(replace(spec, model=replace(spec.model, init="random")), "lost")
-    with pytest.raises(ConfigError, match="could not be loaded again"):
-        train(run_dir)
-
-
 @pytest.mark.skipif(
     Gemma2ForCausalLM._supports_sdpa, reason="this transformers takes sdpa for Gemma 2; from 5.23 on it refuses"
 )
