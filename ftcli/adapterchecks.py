@@ -118,7 +118,7 @@ def _count(peft: PeftMethod, shape: Shape, settings: Settings) -> None:
 
 def _at_fault(peft: PeftMethod, shape: Shape, settings: Settings) -> str:
     """The setting without which all would be found: as a rule the target modules."""
-    for name in ("modules_to_save", "modules", "exclude_modules", "layers_to_transform"):
+    for name in ("modules_to_save", "modules", "exclude_modules", "layers_to_transform", "num_layers"):
         if settings.get(name) is None:
             continue
         with contextlib.suppress(ValueError):

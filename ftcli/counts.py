@@ -255,7 +255,10 @@ def freeze(shape: Shape, settings: Settings) -> int | None:
     for entry in named:
         if not any(_within(module, [entry]) for module in known):
             raise ValueError(f"{entry!r} in modules names no module; " + listing(shape))
-    first = max(0, shape.num_hidden_layers - _whole(settings, "num_layers", 2))
+    top, layers = _whole(settings, "num_layers", 2), shape.num_hidden_layers
+    if top > layers:
+        raise ValueError(f"num_layers={top} is more than the {layers} layers that the model has")
+    first = layers - top
     chosen = [module for module in known if _layer_of(module) >= first or _within(module, named)]
     total = sum(module.num_own_parameters for module in chosen)
     # Whoever names a head that shares the words' weight sets that weight free.

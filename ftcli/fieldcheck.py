@@ -153,6 +153,11 @@ def unknown(composed: Composed, group: str, key: str, method: Method, fields: Ma
         if other != group and key in settable(other, group_fields(other, method, None)):
             return Problem(where, f"{name} is not a knob of {group}", f"did you mean {other}.{key}?")
     owner = f"{group}={composed.choices[group]}" if group in composed.choices else group
+    if owner == "peft=other":
+        kind = composed.tree["peft"].get("type")
+        if kind is None:
+            return Problem(where, f"{name} cannot be looked up: {owner} needs peft.type", "name the tuner it is for")
+        owner += f" peft.type={kind}"
     fix = suggest(key, settable(group, fields), f"{group}.") + f"  (ftcli show {group} {owner} lists them)"
     return Problem(where, f"{name} is not a knob of {owner}", fix)
 

@@ -36,6 +36,7 @@ OWNERS: Mapping[str, str] = {
     "method.shuffle_dataset": "seed",
     "method.model_init_kwargs": "model.*",
     "method.trust_remote_code": "model.trust_remote_code",
+    "method.eval_packing": "method.packing, which held-out rows follow",
     "method.pad_token": "the tokenizer",
     "method.eos_token": "the tokenizer",
     "method.completion_only_loss": "method, which trains the answers and nothing else",

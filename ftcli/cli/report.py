@@ -10,6 +10,8 @@ from ftcli import rundir
 from ftcli.cli import arguments, say
 from ftcli.errors import EXIT_DONE, ConfigError, Problem
 from ftcli.methods import get_method
+from ftcli.peft_methods import peft_method
+from ftcli.spec import RunSpec
 
 
 def run(argv: Sequence[str]) -> int:
@@ -58,11 +60,13 @@ def _relative(path: Path) -> str:
 
 
 def next_commands(run: Path, result: Mapping[str, Any]) -> list[str]:
-    """The three commands worth typing next."""
+    """The commands worth typing next; what cannot be merged is no base for another run."""
     name = _relative(run)
-    follow = get_method(str(result["method"])).next_method
-    return [
-        f"ftcli chat {name} --base",
-        f"ftcli eval {name}",
-        f"ftcli train method={follow} model.name_or_path={name}",
-    ]
+    spec = RunSpec.load(run / rundir.SPEC)
+    peft = peft_method(spec.peft)
+    commands = [f"ftcli chat {name} --base", f"ftcli eval {name}"]
+    if peft is None or not peft.adapter or not peft.never_merges:
+        commands.append(
+            f"ftcli train method={get_method(spec.choices['method']).next_method} model.name_or_path={name}"
+        )
+    return commands

@@ -131,6 +131,8 @@ REFUSED = [
     ("peft=other peft.type=loha", "peft.type=loha", "no tuner of PEFT", "did you mean peft.type=LOHA?"),
     ("peft=other peft.type=LORA", "peft.type=LORA", "a choice of its own", "peft=lora"),
     ("peft=other peft.type=XLORA", "peft.type=XLORA", "adapters that are trained already", "LOHA"),
+    ("peft=freeze peft.num_layers=9", "peft.num_layers=9", "more than the 4 layers", "correct it"),
+    ("peft=other peft.type=LOHA peft.rank=3", "peft.rank=3", "knob of peft=other peft.type=LOHA", "r, rank_"),
     ("peft=other peft.type=TRAINABLE_TOKENS peft.token_indices=[5]", "peft=other", "shares the embedding's", "another"),
     ("peft=other peft.type=ADAPTION_PROMPT", "peft.type=ADAPTION_PROMPT", "misses its log-probabilities", "LOHA"),
     ("peft=other peft.type=LOHA peft.lora_alpha=3", "peft.lora_alpha=3", "not a knob", "did you mean peft.alpha?"),
