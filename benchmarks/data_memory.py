@@ -16,15 +16,13 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from common import save, versions
+from common import peak_gib, save, versions
 from peers.materials import CHATML, SPECIAL
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, PreTrainedTokenizerFast
@@ -33,13 +31,6 @@ ROOT = Path(__file__).resolve().parent.parent
 DEMO = ROOT.parent / "shared" / "data"
 BUILD = ROOT / "build" / "data_memory"
 LIMIT_GIB = 1.5
-
-# Runs in a process of its own, whose children are then those of this command alone.
-_MEASURED = (
-    "import json, resource, subprocess, sys; "
-    "code = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode; "
-    "print(json.dumps([code, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss]))"
-)
 
 
 def make_rows(path: Path, size: int) -> int:
@@ -79,13 +70,8 @@ def make_model(folder: Path) -> Path:
 
 def measure(name: str, words: list[str], cache: Path) -> dict[str, Any]:
     """Peak resident memory of one ftcli command."""
-    command = [sys.executable, "-c", _MEASURED, sys.executable, "-m", "ftcli", *words]
     environment = {**os.environ, "XDG_CACHE_HOME": str(cache), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-    code, kib = json.loads(done.stdout)
-    if code:
-        raise RuntimeError(f"{name}: exit {code}")
-    found = {"command": name, "peak_gib": round(kib / 1024**2, 3)}
+    found = {"command": name, "peak_gib": round(peak_gib(words, environment), 3)}
     print(f"{name:<40} {found['peak_gib']:>6} GiB", flush=True)
     return found
 

@@ -26,7 +26,7 @@ _SET_LIMITS: Mapping[str, Knob] = {
     "repeat": Knob(low=0, open_low=True),
 }
 _WHOLE = 1e-6
-_SET_FIELDS = ("revision", "subset", "split", "format", "columns", "roles")
+_SET_FIELDS = ("revision", "subset", "split", "format", "columns", "roles", "trained_turns")
 
 
 def problems(data: DataSettings, method: Method, composed: Composed) -> Iterator[Problem]:
@@ -58,9 +58,9 @@ def _mix(data: DataSettings, composed: Composed) -> Iterator[Problem]:
     path, written = composed.origin("data", "path"), composed.origin("data", "mix")
     if path.by != "group" and composed.tree["data"].get("path") is not None:
         yield Problem(path.where, "data.path and data.mix are both set", "keep one: path is a mix of one set")
-    # Beside a mix these three still say how the rows of data.eval_path are written.
+    # Beside a mix the others still say how the rows of data.eval_path are written.
     for key in _SET_FIELDS[:3] if data.eval_path is not None else _SET_FIELDS:
-        if composed.tree["data"].get(key) not in (None, "auto"):
+        if composed.tree["data"].get(key) not in (None, "auto", "all"):
             what = f"data.{key} says nothing of the sets of data.mix"
             yield Problem(composed.where("data", key), what, f"set data.mix.NAME.{key} for each that needs it")
     fields = schema.fields_of("ftcli.settings:SetSettings")

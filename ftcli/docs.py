@@ -210,6 +210,8 @@ REGIONS: dict[str, Callable[[], str]] = {
     "commands": commands,
     "changeable": changeable,
     "matrix": measured.matrix,
+    "adapter-results": measured.adapter_results,
+    "unseen-kinds": measured.unseen_kinds,
 }
 
 

@@ -99,3 +99,41 @@ def _unmerged(words: str) -> str:
     if method is None or not method.adapter:
         return _WHOLE
     return f"Not merged: {method.never_merges or why_unmerged(str(settings.get('type', method.kind)))}."
+
+
+def adapter_results() -> str:
+    """What each adapter learned on the built-in model, and what it cost."""
+    found = result("adapters", "python benchmarks/adapters.py --save")
+    rows = [
+        (
+            f"`{each['choice']}`",
+            f"{each['trainable']:,}",
+            f"{each['learning_rate']:g}",
+            _from_to(each["exact_match"], ".1%"),
+            _from_to(each["eval_loss"], ".2f"),
+            f"{each['seconds']:.0f}",
+            f"{each['peak_gib']:.2f}",
+        )
+        for each in found["adapters"]
+    ]
+    head = ("Choose", "Trainable", "Learning rate", "Held-out score", "Held-out loss", "Seconds", "Peak GiB")
+    return f"{measured_with(found['versions'])}\n{table(head, rows)}"
+
+
+def unseen_kinds() -> str:
+    """How kinds of instruction that were left out of training are answered before and after it."""
+    found = result("adapters", "python benchmarks/adapters.py --save")
+    rows = [
+        (
+            ", ".join(each["kinds"]),
+            str(each["exact_match"]["rows"]),
+            _from_to(each["exact_match"], ".1%"),
+            _from_to(each["eval_loss"], ".2f"),
+        )
+        for each in found["unseen"]
+    ]
+    return table(("Kinds left out", "Questions", "Score", "Loss"), rows)
+
+
+def _from_to(pair: Mapping[str, Any], form: str) -> str:
+    return f"{pair['before']:{form}} → {pair['after']:{form}}"

@@ -61,6 +61,8 @@ class DataSettings:
     """Canonical column name: the name it has in the file."""
     roles: dict[str, str] | None = None
     """Who speaks, by the name in the file: {customer: user, agent: assistant}."""
+    trained_turns: Literal["all", "last"] = "all"
+    """all trains every turn of the assistant, last only the last one of a conversation."""
     max_bad_share: float = 0.0
     """Share of unusable rows that a run may leave out; more stop it before the weights are loaded."""
     max_length_tokens: int | Literal["auto"] | None = "auto"
@@ -96,6 +98,8 @@ class SetSettings:
     """Like data.columns."""
     roles: dict[str, str] | None = None
     """Like data.roles."""
+    trained_turns: Literal["all", "last"] = "all"
+    """Like data.trained_turns."""
     share_of_set: float | None = None
     """This share of the set's own rows, drawn by seed."""
     rows: int | None = None

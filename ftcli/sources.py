@@ -184,7 +184,7 @@ def train_sets(data: DataSettings, method: Method) -> tuple[RowSet, ...]:
         )
     assert data.path is not None
     if data.path == BUILTIN:
-        own = SetSettings(path=str(tiny.set_path(method.task, "train")))
+        own = SetSettings(path=str(tiny.set_path(method.task, "train")), trained_turns=data.trained_turns)
         return (RowSet(name="tiny", key="data.path", settings=own),)
     settings = SetSettings(
         path=data.path,
@@ -194,6 +194,7 @@ def train_sets(data: DataSettings, method: Method) -> tuple[RowSet, ...]:
         format=data.format,
         columns=data.columns,
         roles=data.roles,
+        trained_turns=data.trained_turns,
     )
     return (RowSet(name="data", key="data.path", settings=settings),)
 
@@ -202,11 +203,17 @@ def eval_set(data: DataSettings, method: Method) -> RowSet | None:
     """The set of held-out rows, or None where there is none (a share of the training rows may still be held out)."""
     builtin = data.eval_path is None and data.eval_share == 0 and data.path == BUILTIN and data.mix is None
     if data.eval_path == BUILTIN or builtin:
-        own = SetSettings(path=str(tiny.set_path(method.task, "eval")))
+        own = SetSettings(path=str(tiny.set_path(method.task, "eval")), trained_turns=data.trained_turns)
         return RowSet(name="eval", key="data.eval_path", settings=own)
     if data.eval_path is None:
         return None
-    settings = SetSettings(path=data.eval_path, format=data.format, columns=data.columns, roles=data.roles)
+    settings = SetSettings(
+        path=data.eval_path,
+        format=data.format,
+        columns=data.columns,
+        roles=data.roles,
+        trained_turns=data.trained_turns,
+    )
     return RowSet(name="eval", key="data.eval_path", settings=settings)
 
 

@@ -21,6 +21,7 @@ from ftcli.data.findings import findings
 from ftcli.data.ledger import DUPLICATE, Ledger
 from ftcli.data.locate import DataFile
 from ftcli.data.read import Row, read_rows
+from ftcli.data.turns import last_trained
 from ftcli.errors import DataError, Problem, RowProblem
 from ftcli.methods.base import Method
 from ftcli.settings import SetSettings
@@ -123,6 +124,8 @@ class Scan:
         self.ledger.rows_read += 1
         for found in findings(fmt, row.value, value):
             self.ledger.finding(found.kind, row.where, self._field(found.field), found.what)
+        if self.settings.trained_turns == "last":
+            value = last_trained(value)
         digest = _number(value)
         if not self._starts or self._starts[-1][1] != row.file:
             self._starts.append((len(self._digests), row.file))

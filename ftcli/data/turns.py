@@ -160,6 +160,20 @@ def check_trained(given: list[Turn], field: str) -> list[Turn]:
     return given
 
 
+def last_trained(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Canonical columns in which, of the assistant's turns that would be trained, only the last is."""
+    if "messages" in value:
+        given = value["messages"]
+        last = max(i for i, turn in enumerate(given) if turn["role"] == "assistant" and "weight" not in turn)
+        read = [{**turn, "weight": 0} if turn["role"] == "assistant" else turn for turn in given[:last]]
+        return {**value, "messages": [*read, *given[last:]]}
+    answer = value.get("completion")
+    if not isinstance(answer, list):
+        return dict(value)
+    last = max(i for i, turn in enumerate(answer) if turn["role"] == "assistant")
+    return {**value, "prompt": [*value["prompt"], *answer[:last]], "completion": answer[last:]}
+
+
 def key_of(turn: Mapping[str, Any], keys: tuple[str, ...], otherwise: str) -> str:
     """The first of the keys that has a value; if none has, the first that is there, or `otherwise`."""
     for key in keys:

@@ -25,7 +25,7 @@ from ftcli.methods.base import Method
 from ftcli.settings import DataSettings
 from ftcli.worker import store
 from ftcli.worker.cutting import counted, loses_end, parts_of
-from ftcli.worker.fitting import Fitting
+from ftcli.worker.fitting import TEXT_ALONE, Fitting, never_ends
 from ftcli.worker.overlap import tell_duplicates_across, tell_leaks
 from ftcli.worker.packing import packed
 from ftcli.worker.prepare import TokenSet, examples_of, token_set
@@ -101,7 +101,7 @@ def prepare(
     every = [*sets, held] if held else sets
     refuse_bad_rows([each.ledger for each in every], data.max_bad_share)
     fit = fit.resolved(together([each.ledger for each in sets or every], "").lengths)
-    builder = _Builder(data, fit, encoder, seed)
+    builder = _Builder(data, fit, encoder, seed, answers=method.kinds != TEXT_ALONE)
     held_masks = _held_masks(sets, data, seed) if shares else [np.zeros(len(each), bool) for each in sets]
     for each, mask in zip(sets, held_masks, strict=True):
         each.ledger.rows_held_out = int(mask.sum())
@@ -181,8 +181,9 @@ def _held_masks(sets: Sequence[TokenSet], data: DataSettings, seed: int) -> list
 class _Builder:
     """Makes the rows of sets fit, picks among them, and lays them out as one data set."""
 
-    def __init__(self, data: DataSettings, fit: Fitting, encoder: Encoder, seed: int) -> None:
-        self.data, self.fit, self.seed = data, fit, seed
+    def __init__(self, data: DataSettings, fit: Fitting, encoder: Encoder, seed: int, *, answers: bool) -> None:
+        """`answers`: whether what is trained are answers, which have an end; text may have none."""
+        self.data, self.fit, self.seed, self.answers = data, fit, seed, answers
         self.bos = encoder.tokenizer.bos_token_id
 
     def train(self, sets: Sequence[TokenSet], held: Sequence[Array]) -> Dataset:
@@ -199,7 +200,14 @@ class _Builder:
             order = mix.order(sizes, self.data.mix_order)
             for each, rows in zip(sets, kept, strict=True):
                 each.ledger.rows_mixed = len(rows)
+        if self.answers and any(map(len, kept)) and not any(map(self._any_end, sets, kept)):
+            raise DataError(*[never_ends(each.ledger.path, self.fit.overflow) for each in sets])
         return self.build(sets, kept, order)
+
+    def _any_end(self, tokens: TokenSet, rows: Array) -> bool:
+        """Whether any of the rows trains an end token."""
+        loses = (tokens.length[rows] > self.fit.limit) & (self.fit.overflow == "truncate_right")
+        return bool((tokens.ended[rows] & ~loses).any())
 
     def kept(self, tokens: TokenSet, rows: Array) -> Array:
         """Those of the rows that can be trained and fit, or are made to; the ledger hears of the others."""

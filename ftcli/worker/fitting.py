@@ -12,6 +12,9 @@ from ftcli.methods.base import Method
 from ftcli.settings import DataSettings
 from ftcli.worker.packing import CUTS_ROWS
 
+TEXT_ALONE = ("text",)
+"""Kinds of a method whose rows are documents and never answers; they may have no end."""
+
 
 @dataclass(frozen=True)
 class Fitting:
@@ -53,6 +56,16 @@ class Fitting:
     def packs_whole(self) -> bool:
         """Whether rows go to a packer that cuts them itself."""
         return self.overflow == "split" and self.packing in CUTS_ROWS
+
+
+def never_ends(path: str, overflow: str) -> Problem:
+    """That no answer of a set trains an end token."""
+    what = "no answer closes with an end token that is trained, so the model would never learn to stop"
+    if overflow == "truncate_right":
+        return Problem(path, what, "raise data.max_length_tokens, or set data.overflow=drop")
+    return Problem(
+        path, what, "the chat template must close answers with an end token of the model (ftcli data preview)"
+    )
 
 
 def fitting(data: DataSettings, method: Method, config: Any, position_limit: int | None) -> Fitting:

@@ -87,7 +87,14 @@ def _parts(row_set: RowSet, data: DataSettings, method: Method, encoder: Encoder
     """Everything that the tokens depend on beside the bytes of the rows, our code and the libraries."""
     settings = row_set.settings
     return {
-        "reading": [settings.format, settings.columns, settings.roles, data.eval_group, max_rows],
+        "reading": [
+            settings.format,
+            settings.columns,
+            settings.roles,
+            settings.trained_turns,
+            data.eval_group,
+            max_rows,
+        ],
         "method": [method.kinds, method.templates_pairs],
         "encoder": encoder.identity(),
     }

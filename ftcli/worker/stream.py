@@ -27,7 +27,7 @@ from ftcli.methods.base import Method
 from ftcli.settings import DataSettings
 from ftcli.sources import RowSet, fetched
 from ftcli.worker.cutting import Columns, counted, loses_end, parts_of
-from ftcli.worker.fitting import Fitting
+from ftcli.worker.fitting import TEXT_ALONE, Fitting, never_ends
 from ftcli.worker.packing import packed
 from ftcli.worker.prepare import batch_of, told
 from ftcli.worker.tokens import Encoded, Encoder
@@ -62,7 +62,7 @@ class Stream:
         self.data, self.method, self.encoder, self.seed = data, method, encoder, seed
         self.bos = encoder.tokenizer.bos_token_id
         self._sources = [self._source(each, len(sets)) for each in sets]
-        self.fit = fit.resolved(self._sampled_lengths()) if fit.max_length_tokens is None else fit
+        self.fit = fit.resolved(self._sampled_lengths(fit))
 
     @property
     def ledgers(self) -> list[Ledger]:
@@ -77,13 +77,22 @@ class Stream:
         share = row_set.settings.share_of_mix or 1 / num_sets
         return _Source(row_set, fetched(row_set), Ledger(row_set.name, row_set.settings.path), share)
 
-    def _sampled_lengths(self) -> dict[int, int]:
+    def _sampled_lengths(self, fit: Fitting) -> dict[int, int]:
+        """Rows by their length, of the first of each set.
+
+        Raises:
+            DataError: they hold answers, and none of them ends.
+        """
         lengths: dict[int, int] = {}
+        ends = False
         for source in self._sources:
             apart = replace(source, ledger=Ledger("", ""))
             for _, row in islice(self._encoded(apart, None), _SAMPLE_ROWS):
                 length = counted(row.columns)[0]
                 lengths[length] = lengths.get(length, 0) + 1
+                ends |= row.ended
+        if self.method.kinds != TEXT_ALONE and lengths and not ends:
+            raise DataError(*[never_ends(source.row_set.settings.path, fit.overflow) for source in self._sources])
         return lengths
 
     # --- from the files to the trainer -------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,26 @@ def test_instruct_refuses_plain_text(tokenizer, tmp_path):
         ours([{"text": "no turns here"}], tokenizer, tmp_path, "instruct")
 
 
+@pytest.mark.parametrize("kind", ["messages", "pair"])
+def test_the_last_answer_may_be_trained_alone(kind, tokenizer, tmp_path):
+    first, second = conversation(2)["messages"], conversation(3)["messages"]
+    row = {"messages": first + second}
+    if kind == "pair":  # an answer in three turns, as one that calls a tool
+        row = {"prompt": first[:1], "completion": [first[1], {"role": "tool", "content": "Leaf"}, second[1]]}
+    for method in ("sft", "instruct"):
+        every, last = (ours([row], tokenizer, tmp_path, method, trained_turns=turns)[0] for turns in ("all", "last"))
+        assert every["input_ids"] == last["input_ids"]
+        answers = [stretches(each["labels"]) for each in (every, last)]
+        assert len(answers[0]) == 2
+        assert answers[1] == answers[0][1:]
+
+
+def stretches(labels: list[int]) -> list[list[tuple[int, int]]]:
+    """Place and label of the trained tokens, those next to each other together."""
+    groups = groupby(enumerate(labels), lambda each: each[1] != -100)
+    return [list(group) for trained, group in groups if trained]
+
+
 def test_a_template_without_markers_is_masked_by_its_serving_prompts(models, tmp_path):
     # The same turns as the tiny template, in a form that TRL has no training version of.
     from transformers import AutoTokenizer
@@ -175,6 +196,31 @@ def test_a_cut_prompt_leaves_nothing_to_train(tokenizer, tmp_path):
     rows = [{"prompt": "red " * 40, "completion": "blue"}]
     with pytest.raises(DataError, match=r"no row is left of 1 \(1 no token to train"):
         prepared(rows, tokenizer, tmp_path, 8, "truncate_right")
+
+
+def test_answers_that_all_lost_their_end_are_not_trained(tokenizer, tmp_path):
+    rows = [{"prompt": "red", "completion": "blue " * 40}] * 2
+    with pytest.raises(DataError, match="never learn to stop") as caught:
+        prepared(rows, tokenizer, tmp_path, 20, "truncate_right")
+    assert caught.value.problems[0].fix == "raise data.max_length_tokens, or set data.overflow=drop"
+    short = {"prompt": "red", "completion": "blue"}
+    assert prepared([*rows, short], tokenizer, tmp_path, 20, "truncate_right").ledger()["train"]["lost_end"] == 2
+
+
+def test_a_template_that_ends_no_answer_is_not_trained(models, tmp_path):
+    from transformers import AutoTokenizer
+
+    endless = AutoTokenizer.from_pretrained(models["llama"])
+    endless.chat_template = (
+        "{% for m in messages %}{{ m.role }}:\n{{ m.content }}\n{% endfor %}"
+        "{% if add_generation_prompt %}assistant:\n{% endif %}"
+    )
+    with pytest.raises(DataError, match="never learn to stop") as caught:
+        prepared(ROWS["messages"], endless, tmp_path, 256, "drop")
+    assert "chat template" in caught.value.problems[0].fix
+    settings = DataSettings(path=str(tmp_path / "rows.jsonl"), streaming=True)
+    with pytest.raises(DataError, match="never learn to stop"):
+        prepare(settings, get_method("sft"), Encoder(endless), Fitting(256, "drop"), seed=0)
 
 
 def test_all_unusable_rows_are_told_at_once(tokenizer, tmp_path):
