@@ -19,7 +19,7 @@ Settings = Mapping[str, Any]
 
 # Settings whose effect on the count is not written down here: under any of them the count is None.
 UNCOUNTED = (
-    "target_parameters", "layer_replication", "layers_pattern", "trainable_token_indices", "ensure_weight_tying",
+    "target_parameters", "layer_replication", "layers_pattern", "trainable_token_indices",
     "alora_invocation_tokens", "use_bdlora", "arrow_config", "eva_config", "kasa_config", "monteclora_config",
     "megatron_config", "token_dim", "num_transformer_submodules", "num_attention_heads",
 )  # fmt: skip
@@ -57,7 +57,10 @@ def lora(shape: Shape, settings: Settings) -> int | None:
     if _unknown(shape, settings) or settings.get("init_lora_weights") == "eva":
         return None
     _refuse_start(settings)
-    fields = ("bias", "use_dora", "lora_bias", "exclude_modules", "layers_to_transform", "rank_pattern")
+    fields = (
+        "bias", "use_dora", "lora_bias", "exclude_modules", "layers_to_transform", "rank_pattern",
+        "ensure_weight_tying",
+    )  # fmt: skip
     options = {name: settings[name] for name in fields if settings.get(name) is not None}
     saved = settings.get("modules_to_save") or ()
     return lora_parameters(
@@ -315,6 +318,7 @@ def _sum(
         exclude_modules=settings.get("exclude_modules"),
         layers=settings.get("layers_to_transform"),
         default=default,
+        tying=bool(settings.get("ensure_weight_tying")),
     )
     if wrong := [module.leaf for module in adapted if module.kind not in kinds]:
         raise ValueError(f"{wrong[0]} cannot carry this adapter, only linear layers can; " + listing(shape))

@@ -27,6 +27,7 @@ def lora_parameters(
     exclude_modules: str | Sequence[str] | None = None,
     layers_to_transform: int | Sequence[int] | None = None,
     rank_pattern: Mapping[str, int] | None = None,
+    ensure_weight_tying: bool = False,
 ) -> int | None:
     """Parameters that PEFT's LoRA trains, arguments meant as LoraConfig means them; None when it cannot be known.
 
@@ -48,8 +49,15 @@ def lora_parameters(
         adapted = _with_experts(shape, r, target_modules)
     else:
         chosen, saved = choose(
-            shape, target_modules, modules_to_save, exclude_modules=exclude_modules, layers=layers_to_transform
+            shape,
+            target_modules,
+            modules_to_save,
+            exclude_modules=exclude_modules,
+            layers=layers_to_transform,
+            tying=ensure_weight_tying,
         )
+        if ensure_weight_tying and shape.tie_word_embeddings and any(m.kind == "embedding" for m in chosen):
+            return None  # the head gets an adapter of the same matrices
         adapted = [(module, _rank(module.name, r, rank_pattern)) for module in chosen]
     if lora_bias and (wrong := [module.leaf for module, _ in adapted if module.kind == "embedding"]):
         raise ValueError(f"{wrong[0]} is an embedding, on which PEFT's LoRA takes no lora_bias")
@@ -70,11 +78,13 @@ def choose(
     exclude_modules: str | Sequence[str] | None = None,
     layers: int | Sequence[int] | None = None,
     default: Sequence[str] | None = None,
+    tying: bool = False,
 ) -> tuple[list[Module], list[Module]]:
     """The modules that carry an adapter, and those that train whole beside them.
 
     Args:
         default: as `targeted` has it.
+        tying: whether a weight that head and embedding share stays one, and trains in one copy if either is saved.
 
     Raises:
         ValueError: an entry names nothing, names what carries no adapter, saves a part of a name, or nothing is left.
@@ -97,6 +107,9 @@ def choose(
         raise ValueError(f"{what}; write it from dot to dot, or leave it out of target_modules")
     if not adapted:
         raise ValueError("no module is left to adapt; " + listing(shape))
+    if tying and any(module.tied for module in saved):
+        words = next(module for module in modules(shape) if module.kind == "embedding")
+        saved = list({module.name: module for module in (*saved, words) if not module.tied}.values())
     return adapted, saved
 
 

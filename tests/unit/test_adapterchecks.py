@@ -88,7 +88,7 @@ REFUSED = [
     *(
         (f"{peft} peft.target_modules=[q_prj]", "peft.target_modules=[q_prj]", f"has {TINY_HAS}", "name modules")
         for peft in ("peft=lora", "peft=adalora", "peft=vera", "peft=oft", "peft=ia3", "peft=adapter",
-                     "peft=other peft.type=LOHA", "peft=lora peft.ensure_weight_tying=true")
+                     "peft=other peft.type=LOHA")
     ),
     ("peft=other peft.type=LOKR peft.target_modules=.*prj", "peft.target_modules=.*prj", TINY_HAS, "name modules"),
     ("peft=freeze peft.modules=[q_prj]", "peft.modules=[q_prj]", TINY_HAS, "name modules"),

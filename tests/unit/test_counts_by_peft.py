@@ -136,7 +136,7 @@ COUNTED = {
     "r", "target_modules", "exclude_modules", "bias", "modules_to_save", "layers_to_transform", "rank_pattern",
     "use_dora", "lora_bias", "init_lora_weights", "init_r", "oft_block_size", "block_share", "feedforward_modules",
     "reduction_factor", "bottleneck_size", "placement", "num_virtual_tokens", "num_layers", "prefix_projection",
-    "encoder_hidden_size", "encoder_num_layers", "encoder_reparameterization_type",
+    "encoder_hidden_size", "encoder_num_layers", "encoder_reparameterization_type", "ensure_weight_tying",
 }  # fmt: skip
 # Without a say in how much trains: names, scales, starts, schedules, dropout, and how the same numbers are used.
 NEUTRAL = {

@@ -304,6 +304,8 @@ def test_all_linear_trains_what_peft_trains(variant: str):
         {"target_modules": "all-linear", "use_dora": True},
         {"target_modules": "all-linear", "lora_bias": True},
         {"target_modules": "all-linear", "modules_to_save": ["lm_head", "embed_tokens"]},
+        {"target_modules": "all-linear", "modules_to_save": ["lm_head"], "ensure_weight_tying": True},
+        {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens", "lm_head"], "ensure_weight_tying": True},
         {"target_modules": "all-linear", "modules_to_save": ["norm"]},
         {"target_modules": ["q_proj"], "modules_to_save": ["v_proj"], "bias": "all"},
         {"target_modules": ["q_proj", "down_proj"], "modules_to_save": ["1.mlp"]},
