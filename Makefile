@@ -46,6 +46,7 @@ bench: $(VENV)/.tested
 	$(BIN)/python benchmarks/data_memory.py
 	$(BIN)/python benchmarks/tokenise.py
 	$(BIN)/python benchmarks/packing.py
+	$(BIN)/python benchmarks/adapters.py
 
 tiny: $(VENV)/.installed
 	rm -rf build/tiny

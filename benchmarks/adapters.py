@@ -26,8 +26,8 @@ from common import peak_gib, save, versions
 from ftcli import tiny
 from ftcli.tiny.world import INSTRUCTIONS
 
-MARGIN = 0.15
-"""What every adapter must gain in exact answers over the base, as a share of the questions."""
+MARGIN = 0.05
+"""What every adapter must gain in exact answers over the base, as a share of the questions; the base has none."""
 FOLDS = 4
 SETTINGS = (
     "method=instruct", "model=tiny", "train.num_train_epochs=2", "train.save_strategy=no", "train.eval_strategy=no",
@@ -41,7 +41,7 @@ CHOICES = {
     "peft=dora": 3e-3,
     "peft=rslora": 1e-3,
     "peft=pissa": 1e-3,
-    "peft=loraplus": 1e-3,
+    "peft=loraplus": 5e-4,
     "peft=adalora": 3e-3,
     "peft=vera": 2e-2,
     "peft=oft": 3e-3,
@@ -51,7 +51,7 @@ CHOICES = {
     "peft=prefix": 3e-2,
     "peft=p_tuning": 5e-3,
     "peft=p_tuning peft.deep=true": 3e-2,
-    "peft=prompt": 1e-1,
+    "peft=prompt": 3e-1,
 }
 Row = dict[str, Any]
 

@@ -108,8 +108,9 @@ def peft() -> str:
     none = assets.first_comment(assets.choices("peft")["none"])
     rows = [("`peft=none`", none, "", "")]
     for m in PEFT_METHODS.values():
-        preset = ", ".join(f"`peft.{name}={value}`" for name, value in m.defaults.items())
-        rows.append((f"`peft={m.name}`", m.summary, preset, m.paper))
+        preset = [f"`peft.{name}={value}`" for name, value in m.defaults.items()]
+        preset += [f"`quantisation={m.implies}`"] if m.implies else []
+        rows.append((f"`peft={m.name}`", m.summary, ", ".join(preset), m.paper))
     return table(("Choose", "For", "Set unless you say otherwise", "Paper"), rows)
 
 

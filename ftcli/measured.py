@@ -33,7 +33,8 @@ def measured_with(versions: Mapping[str, str]) -> str:
     """A sentence on what a result was measured on."""
     libraries = ("torch", "transformers", "trl", "peft", "bitsandbytes")
     named = ", ".join(f"{name} {versions[name]}" for name in libraries if name in versions)
-    return f"Measured on {versions['cores']} CPU cores ({versions['machine']}), Python {versions['python']}, {named}.\n"
+    machine = f"{versions['cores']} CPU cores ({versions['machine']}), Python {versions['python']}"
+    return f"Measured on {machine}, {named}.\n"
 
 
 class _Notes:

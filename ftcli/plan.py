@@ -19,6 +19,9 @@ from ftcli.shapes import Shape, num_parameters
 from ftcli.spec import RunSpec
 from ftcli.tokencount import TokenCount
 
+_FEW_STEPS, _MANY_ROWS = 20, 100
+"""Packing is warned of below so many steps in all, with at least so many rows in each."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
@@ -162,11 +165,24 @@ def _warnings(
         found.append("it is not known whether this architecture keeps packed documents apart")
     if spec.run.score_rows and method.score == "none":
         found.append(f"{method.name} has no score of its own; the held-out loss stands alone")
+    if spec.method.get("packing") and counted.kept:
+        found.extend(_few_steps(spec, counted))
     gpus = hardware.gpus()
     if memory and gpus and spec.launch.device == "cuda" and memory.total_gib > min(g.memory_gib for g in gpus):
         have = min(gpu.memory_gib for gpu in gpus)
         found.append(f"the estimate of {memory.total_gib:.1f} GiB is above the GPU's {have:.1f} GiB")
     return found
+
+
+def _few_steps(spec: RunSpec, counted: TokenCount) -> list[str]:
+    """That packed rows leave a run few steps, each over many rows."""
+    blocks = _training_rows(spec, counted)
+    steps, rows = num_steps(spec, blocks), round(global_batch(spec) * counted.kept / blocks)
+    if steps >= _FEW_STEPS or rows < _MANY_ROWS:
+        return []
+    rows = min(rows, counted.kept)
+    fix = "lower train.gradient_accumulation_steps or the batch size, or set method.packing=false"
+    return [f"{steps} steps in all: packed, a step trains about {rows} rows; for more, {fix}"]
 
 
 def _length(spec: RunSpec, counted: TokenCount) -> list[Mapping[str, Any]]:

@@ -63,4 +63,5 @@ def _packed(outlook: Plan) -> list[tuple[str, str]]:
 
 def headline(spec: RunSpec, outlook: Plan) -> str:
     """One line that names the run."""
-    return f"{spec.choices['method']} of {outlook.model} on {spec.data.path}, peft={spec.peft['name']}"
+    rows = spec.data.path if spec.data.mix is None else f"a mix of {', '.join(spec.data.mix)}"
+    return f"{spec.choices['method']} of {outlook.model} on {rows}, peft={spec.peft['name']}"

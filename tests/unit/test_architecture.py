@@ -39,7 +39,8 @@ def imported(path: Path) -> Iterator[str]:
 def test_the_front_half_imports_nothing_heavy_and_nothing_of_the_worker(path):
     names = list(imported(path))
     assert not {name.split(".")[0] for name in names} & HEAVY
-    assert not [name for name in names if name.startswith("ftcli.worker.") or name == "ftcli.worker"]
+    assert not [name for name in names if name.startswith(tuple(f"ftcli.{room}." for room in WORKER))]
+    assert not {f"ftcli.{room}" for room in WORKER} & set(names)
 
 
 @pytest.mark.parametrize("path", [p for p in SOURCES if room(p) in WORKER], ids=lambda p: str(p.relative_to(PACKAGE)))
