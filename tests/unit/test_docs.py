@@ -15,7 +15,7 @@ import pytest
 from ftcli import assets, docs, rundir, tiny
 from ftcli.build import spec_of
 from ftcli.cli import COMMANDS as COMMAND_MODULES
-from ftcli.cli import arguments, chat, data, evaluate, generate, train
+from ftcli.cli import arguments, chat, data, evaluate, generate, merge, train
 from ftcli.compose import Request
 from ftcli.errors import ConfigError
 from ftcli.fieldcheck import group_fields
@@ -58,12 +58,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("reader")
     for name, task in (("rows.jsonl", "sft"), ("pairs.jsonl", "preference"), ("text.jsonl", "pretrain")):
         shutil.copy(tiny.set_path(task, "train"), folder / name)
-    run = folder / "runs" / "sft-tiny" / "20260101-120000"
-    spec = spec_of(Request(overrides=("recipe=demo", f"run.dir={run}")))
-    shutil.copytree(tiny.MODEL_DIR, run / rundir.MODEL)
-    rundir.write_atomically(run / rundir.SPEC, spec.to_json())
     result = {"method": "sft", "model": "builtin:tiny", "peft": "lora", "steps": 1, "seconds": 1.0, "tokens_trained": 9}
-    rundir.write_json(run / rundir.RESULT, result)
+    adapter = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": str(tiny.MODEL_DIR)}
+    for name in ("sft-tiny", "support", "legal"):
+        run = folder / "runs" / name / "20260101-120000"
+        spec = spec_of(Request(overrides=("recipe=demo", f"run.dir={run}")))
+        shutil.copytree(
+            tiny.MODEL_DIR, run / rundir.MODEL, ignore=shutil.ignore_patterns("*.safetensors", "config.json")
+        )
+        rundir.write_json(run / rundir.MODEL / "adapter_config.json", adapter)
+        (run / rundir.MODEL / "adapter_model.safetensors").touch()
+        rundir.write_atomically(run / rundir.SPEC, spec.to_json())
+        rundir.write_json(run / rundir.RESULT, result)
     return folder
 
 
@@ -76,6 +82,7 @@ def world(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(evaluate, "answers", started)
     monkeypatch.setattr(generate, "answers", started)
+    monkeypatch.setattr(merge, "answers", started)
     monkeypatch.setattr(chat, "started", started)
     monkeypatch.setattr(data, "answers", started)
     monkeypatch.chdir(folder)
@@ -85,7 +92,7 @@ def follow(command: str) -> None:
     """Run a command of the documentation up to where a worker would start."""
     _, name, *words = shlex.split(command.replace("RUN", "sft-tiny"))
     module = importlib.import_module(f"ftcli.cli.{COMMAND_MODULES[name][0]}")
-    if name in ("eval", "chat", "generate") or (name == "data" and "--rows-only" not in words):
+    if name in ("eval", "chat", "generate", "merge") or (name == "data" and "--rows-only" not in words):
         with pytest.raises(WorkerStarted):
             module.run(words)
     elif name == "train" and "--dry-run" not in words:
