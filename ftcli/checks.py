@@ -128,6 +128,16 @@ def answers_stay_whole(context: Context) -> Iterator[Problem]:
 
 
 @rule
+def batches_are_large_enough(context: Context) -> Iterator[Problem]:
+    """Some methods compare the rows of a batch with each other."""
+    method, size = context.method, int(context.spec.train.get("per_device_train_batch_size", 8))
+    if size < method.min_batch:
+        what = f"{method.name} compares the rows of a batch; train.per_device_train_batch_size={size} is too few"
+        fix = f"set it to {method.min_batch} or more"
+        yield Problem(context.where("train.per_device_train_batch_size"), what, fix)
+
+
+@rule
 def reporters_are_installed(context: Context) -> Iterator[Problem]:
     """`train.report_to` names integrations of transformers, each of which needs its own package."""
     wanted = context.spec.train.get("report_to")

@@ -36,8 +36,8 @@ DERIVED_FIELDS = frozenset(
 
 def method_fields(method: Method) -> Mapping[str, Field]:
     """The fields of the method's trainer config beyond TrainingArguments."""
-    shared = schema.fields_of(schema.TRAINING_ARGUMENTS)
-    return {name: field for name, field in schema.fields_of(method.config).items() if name not in shared}
+    hidden = {*schema.fields_of(schema.TRAINING_ARGUMENTS), *method.fixed, *method.without}
+    return {name: field for name, field in schema.fields_of(method.config).items() if name not in hidden}
 
 
 def group_fields(group: str, method: Method, peft: PeftMethod | None) -> Mapping[str, Field]:
@@ -147,7 +147,7 @@ def unknown(composed: Composed, group: str, key: str, method: Method, fields: Ma
     if group == "method":
         others = [other.name for other in all_methods().values() if key in method_fields(other)]
         if others:
-            fix = f"remove it, or train method={others[0]}"
+            fix = f"remove it, or train method={others[0]}" if len(others) == 1 else "remove it, or train one of those"
             return Problem(where, f"{name} is a knob of {', '.join(others)}, not of {method.name}", fix)
     for other in ("train", "method", "data", "model", "run"):
         if other != group and key in settable(other, group_fields(other, method, None)):

@@ -56,8 +56,10 @@ def matrix() -> str:
     notes = _Notes()
     parts = [measured_with(found["versions"])]
     main = [cell for cell in found["cells"] if not cell["peft"].startswith("other ")]
+    quantisations = list(dict.fromkeys(cell["quantisation"] for cell in main))
     for method in dict.fromkeys(cell["method"] for cell in main):
-        parts.append(f"## method={method}\n\n" + _by_quantisation([c for c in main if c["method"] == method], notes))
+        own = [cell for cell in main if cell["method"] == method]
+        parts.append(f"## method={method}\n\n" + _by_quantisation(own, quantisations, notes))
     others = [cell for cell in found["cells"] if cell not in main]
     rows = [
         (f"`peft.{cell['peft'].removeprefix('other peft.')}`", _trained(cell), _cell(cell, notes)) for cell in others
@@ -68,13 +70,13 @@ def matrix() -> str:
     return "\n".join(parts)
 
 
-def _by_quantisation(cells: Sequence[Mapping[str, Any]], notes: _Notes) -> str:
-    quantisations = list(dict.fromkeys(cell["quantisation"] for cell in cells))
+def _by_quantisation(cells: Sequence[Mapping[str, Any]], quantisations: Sequence[str], notes: _Notes) -> str:
     rows = []
     for peft in dict.fromkeys(cell["peft"] for cell in cells):
         own = {cell["quantisation"]: cell for cell in cells if cell["peft"] == peft}
         trained = next((_trained(cell) for cell in own.values() if "trainable" in cell), "")
-        rows.append((f"`peft={peft}`", trained, *(_cell(own[kind], notes) for kind in quantisations)))
+        cells_of_row = (_cell(own[kind], notes) if kind in own else "" for kind in quantisations)
+        rows.append((f"`peft={peft}`", trained, *cells_of_row))
     return table(("", "Trainable", *(f"`{kind}`" for kind in quantisations)), rows)
 
 

@@ -122,6 +122,7 @@ def _memory(
     limit = counted.max_length_tokens
     # A sample's longest row says nothing of the rest, and packed blocks are always full.
     length = counted.longest if counted.exact and not spec.method.get("packing") else limit
+    precomputed = bool(spec.method.get("precompute_ref_log_probs"))
     sides = 2 if method.task == "preference" else 1  # chosen and rejected go through in one batch
     return estimate(
         shape,
@@ -134,7 +135,7 @@ def _memory(
         optim=str(spec.train.get("optim", "adamw_torch_fused")),
         gradient_checkpointing=bool(spec.train.get("gradient_checkpointing")),
         attn_implementation=spec.model.attn_implementation,
-        num_reference_models=1 if "reference" in method.roles and not adapter else 0,
+        num_reference_models=int("reference" in method.roles and not adapter and not precomputed),
         num_processes=spec.launch.num_processes,
         cuda=spec.launch.device == "cuda",
     )

@@ -189,7 +189,8 @@ def sequences_of(
         return [Text(render(example["messages"], tools), True)]
     if "chosen" in example:
         return [_until(joined(example["prompt"], example[side]), end) for side in ("chosen", "rejected")]
-    return [joined(example["prompt"], example.get("completion", ""))]
+    answered = joined(example["prompt"], example.get("completion", ""))
+    return [_until(answered, end) if "label" in example else answered]
 
 
 def _until(answered: Text, end: str) -> Text:

@@ -25,6 +25,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "eval": ("evaluate", "held-out loss and score of a run, before and after training"),
     "chat": ("chat", "talk to a run or a model; --base shows before and after side by side"),
     "generate": ("generate", "answers of a run or a model to prompts from arguments, a file or stdin"),
+    "score": ("score", "score the rows of a file by a reward model; rank, filter or keep the best"),
+    "sample": ("sample", "sample answers to the prompts of a file; keep the best, or best and worst as pairs"),
     "merge": ("merge", "fold a trained adapter into its base, as one plain model"),
     "data": ("data", "check, preview or prepare the rows of a run: faults, findings, tokens"),
     "recipe": ("recipe", "list and print the shipped recipes"),

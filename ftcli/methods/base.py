@@ -54,10 +54,16 @@ class Method:
     paper: str
     next_method: str = "dpo"
     """What is usually trained next on its result."""
+    min_batch: int = 1
+    """The fewest rows that a device's batch may hold."""
     packs: bool = False
     """Whether rows may share a block (its trainer config has `packing`)."""
     defaults: Mapping[str, Any] = field(default_factory=dict)
     """Trainer-config fields set unless the user says otherwise."""
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    """Trainer-config fields that make it this method, which no one else may set."""
+    without: tuple[str, ...] = ()
+    """Trainer-config fields that mean nothing to it."""
     limits: Mapping[str, Knob] = field(default_factory=dict)
     block_tokens: int | None = None
     """Length of the blocks that it cuts text into unless `data.max_length_tokens` says otherwise; None: rows stay."""

@@ -15,7 +15,7 @@ METHOD = Method(
     kinds=("preference",),
     head="score",
     joins_prompt=True,
-    score="none",
+    score="preference_accuracy",
     learning_rates=(1e-5, 1e-4),
     paper="Ouyang et al. 2022, arXiv:2203.02155",
     limits={"center_rewards_coefficient": Knob(low=0)},

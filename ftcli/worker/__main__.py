@@ -1,5 +1,5 @@
-"""python -m ftcli.worker train RUN_DIR [--resume CHECKPOINT], or eval, generate, chat, merge, data or
-preview with a REQUEST.json.
+"""python -m ftcli.worker train RUN_DIR [--resume CHECKPOINT], or eval, generate, chat, merge, score, sample,
+data or preview with a REQUEST.json.
 
 Started by the front half, which has checked what it asks for. Several processes of one run come here side by side.
 """
@@ -54,6 +54,11 @@ def _run(command: str, target: str, *rest: str) -> None:
         from ftcli.worker.merge import merge
 
         _write(merge(request))
+    elif command in ("score", "sample"):
+        from ftcli.worker import judge
+
+        for line in (judge.score if command == "score" else judge.sample)(request):
+            _write(line)
     elif command == "data":
         from ftcli.worker.inspect import inspect
 

@@ -37,7 +37,7 @@ def training_config(spec: RunSpec, method: Method, run_dir: Path, *, validates: 
     """
     config_class = load_class(method.config)
     known = {f.name for f in fields(config_class) if f.init}
-    asked = {**method.defaults, **spec.method, **spec.train}
+    asked = {**method.defaults, **spec.method, **spec.train, **method.fixed}
     asked = {name: value for name, value in asked.items() if name != "name" and value is not None}
     values = {**_defaults(spec), **asked, **_owned(spec, run_dir), **overrides}
     if not values.get("packing"):

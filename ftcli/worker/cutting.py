@@ -11,19 +11,20 @@ from itertools import pairwise
 from ftcli.worker.tokens import IGNORED, Ids
 
 Columns = dict[str, Ids]
+_ANSWERS = ("chosen_ids", "rejected_ids")
 
 
 def parts_of(row: Columns, limit: int, overflow: str, bos: int | None = None) -> list[Columns]:
     """What a row of more than `limit` tokens becomes; nothing, where no trained token would be left.
 
     Args:
-        row: `input_ids` and `labels`, or `prompt_ids`, `chosen_ids` and `rejected_ids`.
+        row: `input_ids` and `labels`, or `prompt_ids`, `chosen_ids` and `rejected_ids`; a label has one of them empty.
         overflow: truncate_left, truncate_right or split.
         bos: a token that stays first when the left is cut.
     """
     if "prompt_ids" in row:
-        parts = [_cut_pair(row, limit, overflow, bos)]
-        return [part for part in parts if part["chosen_ids"] and part["rejected_ids"]]
+        part = _cut_pair(row, limit, overflow, bos)
+        return [part] if all(bool(part[side]) == bool(row[side]) for side in _ANSWERS) else []
     length = len(row["input_ids"])
     if overflow == "split":
         cuts = [*range(0, length, limit), length]
@@ -59,14 +60,14 @@ def trains(part: Columns) -> bool:
 def counted(row: Columns) -> tuple[int, int, int]:
     """Tokens of the longest sequence of a row, of all its sequences, and those trained.
 
-    The first token of a sequence has nothing before it to be predicted from; a pair with an empty side trains nothing.
+    The first token of a sequence has nothing before it to be predicted from. An empty answer is no sequence.
     """
     if "input_ids" in row:
         labels = row["labels"]
         length = len(labels)
         return length, length, length - labels.count(IGNORED) - (labels[:1] != [IGNORED] and length > 0)
-    prompt, answers = len(row["prompt_ids"]), [len(row["chosen_ids"]), len(row["rejected_ids"])]
-    return prompt + max(answers), 2 * prompt + sum(answers), sum(answers) if all(answers) else 0
+    prompt, answers = len(row["prompt_ids"]), [len(row[side]) for side in _ANSWERS if row[side]]
+    return prompt + max(answers, default=0), len(answers) * prompt + sum(answers), sum(answers)
 
 
 def loses_end(row: Columns, limit: int, overflow: str) -> bool:

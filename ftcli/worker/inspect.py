@@ -125,6 +125,7 @@ def _shown(encoder: Encoder, example: Example, encoded: Encoded, fit: Fitting) -
         sequences = [
             (side, prompt + columns[f"{side}_ids"], [False] * len(prompt) + [True] * len(columns[f"{side}_ids"]))
             for side in ("chosen", "rejected")
+            if columns[f"{side}_ids"]
         ]
     return {
         "where": example.where,

@@ -75,7 +75,7 @@ def load(spec: RunSpec, run_dir: Path) -> Loaded:
     check_vocabulary(model, encoder.tokenizer)
     support.model_loaded(model)
     # Loaded anew: a trainer left alone would take the hub's weights, not those that this run found.
-    reference = load_base(spec, method) if needs_reference(method, peft) else None
+    reference = load_base(spec, method) if needs_reference(method, config, peft) else None
     return Loaded(spec, method, run_dir, config, model, reference, peft, support, data, encoder, data.fit.limit)
 
 

@@ -72,7 +72,9 @@ def _reference(run: Loaded, trainer: Any, model: Any) -> Any:
     if "reference" not in run.method.roles:
         return None
     held = getattr(trainer, "ref_model", None)
-    return held if held is not None else use_adapter(model, REFERENCE if REFERENCE in model.peft_config else None)
+    if held is not None or not hasattr(model, "peft_config"):
+        return held  # None where what the reference says was asked beforehand, of the training's rows alone
+    return use_adapter(model, REFERENCE if REFERENCE in model.peft_config else None)
 
 
 def _summed(counts: score.Counts, config: Any) -> score.Counts:

@@ -117,6 +117,7 @@ def load_model(
         ConfigError: it cannot be loaded.
     """
     source = resolve(settings.name_or_path)
+    _check_speaks(settings.name_or_path, source, head)
     set_seed(seed)
     arguments = {
         "dtype": "auto" if as_stored and settings.dtype == "auto" else weights_dtype(settings.dtype, device),
@@ -154,6 +155,7 @@ def load_trained(
     how: dict[str, Any] = {"seed": seed, "device": device, "head": head, "as_stored": as_stored}
     how["quantisation"] = quantisation
     source = resolve(settings.name_or_path)
+    _check_speaks(settings.name_or_path, source, head)
     if not source.is_adapter:
         return load_model(settings, **how)
     folder = Path(source.location)
@@ -161,9 +163,24 @@ def load_trained(
     return with_adapter(load_model(below, **how), folder)
 
 
+def _check_speaks(name: str, source: ModelSource, head: str) -> None:
+    """Refuse a reward model where words are wanted; its head would be replaced by a random one without a word.
+
+    Raises:
+        ConfigError: it puts out a score.
+    """
+    if head == "words" and source.folder is not None and head_of(source.folder) == "score":
+        what = f"{name} is a reward model: it puts out a score and no words"
+        raise ConfigError(Problem("model.name_or_path", what, "name a model that speaks; ftcli score takes this one"))
+
+
 def head_of(folder: Path) -> str:
-    """What a model with this adapter puts out: "words", or a "score"."""
-    return "score" if adapter_declares(folder).get("task_type") == "SEQ_CLS" else "words"
+    """What the model or adapter of a folder puts out: "words", or a "score"."""
+    if (folder / "adapter_config.json").is_file():
+        return "score" if adapter_declares(folder).get("task_type") == "SEQ_CLS" else "words"
+    declared = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    scores = any(name.endswith("ForSequenceClassification") for name in declared.get("architectures") or ())
+    return "score" if scores else "words"
 
 
 def adapter_declares(folder: Path) -> dict[str, Any]:

@@ -6,9 +6,11 @@ on the side, so that training is bit for bit the same with or without it.
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,7 +22,7 @@ from trl.trainer.utils import pad, selective_log_softmax
 
 from ftcli.data.scan import Example
 from ftcli.methods.base import Method
-from ftcli.worker.tokens import IGNORED, Encoder, Ids
+from ftcli.worker.tokens import Encoder, Ids
 
 _BATCH = 32
 # An answer that has gone on this much longer than the longest right one is wrong.
@@ -75,6 +77,8 @@ def count_hits(
     with evaluating(model):
         if method.score == "exact_match":
             return _exact_match(model, encoder, examples)
+        if method.score == "preference_accuracy" and method.head == "score":
+            return _ranking(model, encoder, examples, max_length_tokens)
         if method.score == "preference_accuracy":
             return _preference(model, encoder, examples, reference, max_length_tokens)
     return {}
@@ -152,38 +156,93 @@ def _exact_match(model: PreTrainedModel, encoder: Encoder, examples: Sequence[Ex
 def _preference(
     model: PreTrainedModel, encoder: Encoder, examples: Sequence[Example], reference: Any, limit: int | None
 ) -> Counts:
-    encoded = [row.columns for row in encoder.encode(examples)]
-    rows = [row for row in encoded if row["chosen_ids"] and row["rejected_ids"]]
-    chosen, chosen_means = _logps(model, encoder, rows, "chosen_ids", limit)
-    rejected, rejected_means = _logps(model, encoder, rows, "rejected_ids", limit)
-    counts = {"preference_accuracy": (int((chosen_means > rejected_means).sum()), len(rows))}
-    if reference is not None:
-        is_model = isinstance(reference, torch.nn.Module)
-        with nullcontext() if is_model else reference:
-            other = reference if is_model else model
-            margins = chosen - _logps(other, encoder, rows, "chosen_ids", limit)[0]
-            margins -= rejected - _logps(other, encoder, rows, "rejected_ids", limit)[0]
-        counts["reward_accuracy"] = (int((margins > 0).sum()), len(rows))
+    """Of pairs, which answer is likelier a token, and which the policy has moved towards; of labels the latter."""
+    rows = [row.columns for row in encoder.encode(examples)]
+    own = _judged(partial(_logps, model, encoder), rows, limit)
+    pairs = ~(own["chosen_ids"][0].isnan() | own["rejected_ids"][0].isnan())
+    preferred = own["chosen_ids"][1] > own["rejected_ids"][1]
+    counts = {"preference_accuracy": (int(preferred[pairs].sum()), int(pairs.sum()))} if pairs.any() else {}
+    if reference is None:
+        return counts
+    is_model = isinstance(reference, torch.nn.Module)
+    with nullcontext() if is_model else reference:
+        other = _judged(partial(_logps, reference if is_model else model, encoder), rows, limit)
+    chosen, rejected = (own[side][0] - other[side][0] for side in ("chosen_ids", "rejected_ids"))
+    for name, moved in (
+        ("reward_accuracy", (chosen - rejected)[pairs]),
+        ("label_accuracy", torch.cat([chosen[~pairs], -rejected[~pairs]])),
+    ):
+        known = moved[~moved.isnan()]
+        # A tie, as all are before the policy has moved, is half a hit: counts are doubled to stay whole.
+        if len(known):
+            counts[name] = (int((known > 0).sum() * 2 + (known == 0).sum()), 2 * len(known))
     return counts
 
 
+def _ranking(model: PreTrainedModel, encoder: Encoder, examples: Sequence[Example], limit: int | None) -> Counts:
+    """Of pairs, which answer the reward model scores higher; ties count half."""
+    rows = [row.columns for row in encoder.encode(examples)]
+    found = _judged(partial(scores, model, encoder), rows, limit)
+    margins = found["chosen_ids"][0] - found["rejected_ids"][0]
+    known = margins[~margins.isnan()]
+    return {"preference_accuracy": (int((known > 0).sum() * 2 + (known == 0).sum()), 2 * len(known))}
+
+
+def _judged(
+    measured: Callable[[list[Ids], list[Ids], int | None], tuple[Tensor, ...]],
+    rows: Sequence[dict[str, Ids]],
+    limit: int | None,
+) -> dict[str, tuple[Tensor, ...]]:
+    """What is measured of each row's chosen and of its rejected answer, of shape (rows,); NaN where it has none."""
+    found = {}
+    for side in ("chosen_ids", "rejected_ids"):
+        index = [i for i, row in enumerate(rows) if row[side]]
+        values = measured([rows[i]["prompt_ids"] for i in index], [rows[i][side] for i in index], limit)
+        found[side] = tuple(
+            torch.full((len(rows),), math.nan).index_copy(0, torch.tensor(index, dtype=torch.long), v) for v in values
+        )
+    return found
+
+
+def _batches(
+    prompts: Sequence[Ids], answers: Sequence[Ids], limit: int | None
+) -> Iterator[tuple[list[Tensor], list[int]]]:
+    """Sequences of a batch, cut at the limit, and where the answer begins in each."""
+    for start in range(0, len(prompts), _BATCH):
+        own = list(zip(prompts[start : start + _BATCH], answers[start : start + _BATCH], strict=True))
+        yield [torch.tensor((prompt + answer)[:limit]) for prompt, answer in own], [len(prompt) for prompt, _ in own]
+
+
+def scores(
+    model: Any, encoder: Encoder, prompts: Sequence[Ids], answers: Sequence[Ids], limit: int | None = None
+) -> tuple[Tensor]:
+    """The reward model's score of each answer behind its prompt, of shape (rows,), in float32."""
+    found = []
+    for ids, _ in _batches(prompts, answers, limit):
+        inputs, mask = _padded(ids, encoder, model.device)
+        found.append(model(input_ids=inputs, attention_mask=mask).logits[:, 0].float().cpu())
+    return (torch.cat(found) if found else torch.zeros(0),)
+
+
+def _padded(ids: list[Tensor], encoder: Encoder, device: Any) -> tuple[Tensor, Tensor]:
+    """Sequences of a batch, padded on the right, and which of their tokens are no padding."""
+    mask = pad([torch.ones_like(row) for row in ids], padding_value=0, padding_side="right")
+    return pad(ids, padding_value=encoder.tokenizer.pad_token_id or 0, padding_side="right").to(device), mask.to(device)
+
+
 def _logps(
-    model: Any, encoder: Encoder, rows: list[dict[str, Ids]], side: str, limit: int | None
+    model: Any, encoder: Encoder, prompts: Sequence[Ids], answers: Sequence[Ids], limit: int | None
 ) -> tuple[Tensor, Tensor]:
-    """Sum and mean of the log-probabilities in nats of each row's answer, each of shape (rows,)."""
+    """Sum and mean of the log-probabilities in nats of each answer, each of shape (rows,)."""
     sums, means = [], []
-    for start in range(0, len(rows), _BATCH):
-        batch = rows[start : start + _BATCH]
-        ids = [torch.tensor((row["prompt_ids"] + row[side])[:limit]) for row in batch]
-        labels = [row.clone() for row in ids]
-        for label, row in zip(labels, batch, strict=True):
-            label[: len(row["prompt_ids"])] = IGNORED
-        inputs = pad(ids, padding_value=encoder.tokenizer.pad_token_id or 0, padding_side="right").to(model.device)
-        mask = pad([torch.ones_like(row) for row in ids], padding_value=0, padding_side="right").to(model.device)
-        target = pad(labels, padding_value=IGNORED, padding_side="right").to(model.device)[:, 1:]
+    for ids, starts in _batches(prompts, answers, limit):
+        inputs, mask = _padded(ids, encoder, model.device)
+        answered = (
+            torch.arange(inputs.size(1), device=model.device) >= torch.tensor(starts, device=model.device)[:, None]
+        )
+        kept = (answered & mask.bool())[:, 1:]
         logits = model(input_ids=inputs, attention_mask=mask, use_cache=False).logits[:, :-1]
-        kept = target != IGNORED
-        logps = selective_log_softmax(logits, target.clamp(min=0)).float() * kept
+        logps = selective_log_softmax(logits[:, -kept.size(1) :], inputs[:, 1:]).float() * kept
         sums.append(logps.sum(1).cpu())
         means.append((logps.sum(1) / kept.sum(1).clamp(min=1)).cpu())
     return (torch.cat(sums), torch.cat(means)) if sums else (torch.zeros(0), torch.zeros(0))

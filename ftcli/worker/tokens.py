@@ -8,10 +8,11 @@ except that white space which templates put behind the end token is read and not
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from hashlib import sha256
 from itertools import islice
 from typing import Any, NamedTuple
@@ -37,8 +38,8 @@ _BATCH = 2048
 class Encoded:
     """The tokens of one row.
 
-    `columns` holds `input_ids` and `labels` of one length, or for preferences `prompt_ids`, `chosen_ids` and
-    `rejected_ids`.
+    `columns` holds `input_ids` and `labels` of one length, or for answers that are judged `prompt_ids`, `chosen_ids`
+    and `rejected_ids`: both of a preference, one of them empty for a label, both where nothing can be trained.
     """
 
     columns: dict[str, Ids]
@@ -196,12 +197,15 @@ class Encoder:
             turns = value["messages"]
             asked = [i for i, turn in enumerate(turns) if turn["role"] == "assistant" and turn.get("weight", 1)]
             return self._conversation(example, turns, asked, marked=True)
-        sides = ("chosen", "rejected") if example.kind == "preference" else ("completion",)
+        sides = _sides(example)
         if isinstance(value["prompt"], str):
-            wholes = [value["prompt"] + self._closed(value[side]) for side in sides]
-            return _Draft([value["prompt"], *wholes], True, self._plain_preference if len(sides) > 1 else self._plain)
-        if len(sides) > 1:
-            return self._preference(example)
+            texts = [
+                value["prompt"],
+                *(value["prompt"] + self._closed(value[side]) for side in sides or ["completion"]),
+            ]
+            return _Draft(texts, True, partial(self._plain_judged, sides) if sides else self._plain)
+        if sides:
+            return self._judged(example, sides)
         turns, start = value["prompt"] + value["completion"], len(value["prompt"])
         asked = [i for i in range(start, len(turns)) if turns[i]["role"] == "assistant"]
         return self._conversation(example, turns, asked, marked=False)
@@ -229,30 +233,20 @@ class Encoder:
 
         return _Draft([rendered.text], False, finish)
 
-    def _preference(self, example: Example) -> _Draft:
+    def _judged(self, example: Example, sides: Mapping[str, str]) -> _Draft:
         value, tools = example.value, example.value.get("tools")
         start = len(value["prompt"])
-        sides = [
-            self.serving.render_answer(example, value["prompt"] + value[side], start, tools)
-            for side in ("chosen", "rejected")
-        ]
+        rendered = [self.serving.render_answer(example, value["prompt"] + value[side], start, tools) for side in sides]
 
         def finish(encodings: list[Encoding]) -> Encoded:
-            spans = []
-            found_ids = [encoding.ids for encoding in encodings]
-            for side, ids in zip(sides, found_ids, strict=True):
-                [span] = self.serving.token_spans(example, side.text, ids, side.answers[0])
-                spans.append(span)
-            (one, one_end), (other, other_end) = spans
-            columns = {
-                "prompt_ids": found_ids[0][:one],
-                "chosen_ids": found_ids[0][one:one_end],
-                "rejected_ids": found_ids[1][other:other_end],
-            }
-            found = Encoded(columns, all(side.answers[0].ended for side in sides))
-            return self._with_findings(found, example, [*value["prompt"], *value["chosen"], *value["rejected"]])
+            columns: dict[str, Ids] = {"prompt_ids": [], "chosen_ids": [], "rejected_ids": []}
+            for side, name, encoding in reversed(list(zip(rendered, sides.values(), encodings, strict=True))):
+                [(first, end)] = self.serving.token_spans(example, side.text, encoding.ids, side.answers[0])
+                columns |= {"prompt_ids": encoding.ids[:first], name: encoding.ids[first:end]}
+            found = Encoded(_complete(columns, sides), all(side.answers[0].ended for side in rendered))
+            return self._with_findings(found, example, [*value["prompt"], *(t for side in sides for t in value[side])])
 
-        return _Draft([side.text for side in sides], False, finish)
+        return _Draft([side.text for side in rendered], False, finish)
 
     def _with_findings(self, found: Encoded, example: Example, turns: Turns) -> Encoded:
         found.findings = self.serving.special_tokens_in(turns)
@@ -265,12 +259,29 @@ class Encoder:
         found = Encoded({"input_ids": whole, "labels": [IGNORED] * start + whole[start:]}, whole[-1] in self.stop_ids)
         return _told_merge(found, start < len(prompt))
 
-    def _plain_preference(self, encodings: list[Encoding]) -> Encoded:
-        prompt, chosen, rejected = (encoding.ids for encoding in encodings)
-        start = min(common(prompt, chosen), common(prompt, rejected))
-        columns = {"prompt_ids": prompt[:start], "chosen_ids": chosen[start:], "rejected_ids": rejected[start:]}
-        ended = chosen[-1] in self.stop_ids and rejected[-1] in self.stop_ids
-        return _told_merge(Encoded(columns, ended), start < len(prompt))
+    def _plain_judged(self, sides: Mapping[str, str], encodings: list[Encoding]) -> Encoded:
+        prompt, *wholes = (encoding.ids for encoding in encodings)
+        start = min(common(prompt, whole) for whole in wholes)
+        columns: dict[str, Ids] = {"prompt_ids": prompt[:start], "chosen_ids": [], "rejected_ids": []}
+        columns |= {name: whole[start:] for name, whole in zip(sides.values(), wholes, strict=True)}
+        ended = all(whole[-1] in self.stop_ids for whole in wholes)
+        return _told_merge(Encoded(_complete(columns, sides), ended), start < len(prompt))
+
+
+def _complete(columns: dict[str, Ids], sides: Mapping[str, str]) -> dict[str, Ids]:
+    """Judged answers, without either where one of a preference has no token: there is nothing to compare."""
+    return (
+        columns if all(columns[name] for name in sides.values()) else {**columns, "chosen_ids": [], "rejected_ids": []}
+    )
+
+
+def _sides(example: Example) -> dict[str, str]:
+    """The answers of a row that are judged, and the column that each goes to; of a label the other one stays empty."""
+    if example.kind == "preference":
+        return {"chosen": "chosen_ids", "rejected": "rejected_ids"}
+    if example.kind == "label":
+        return {"completion": "chosen_ids" if example.value["label"] else "rejected_ids"}
+    return {}
 
 
 def _told_merge(found: Encoded, merged: bool) -> Encoded:

@@ -124,6 +124,6 @@ class JoinedPairs(DataCollatorForPreference):  # type: ignore[misc]
         return dict(super().torch_call(joined))
 
 
-def needs_reference(method: Method, peft: Any) -> bool:
-    """Whether a second copy of the model is held: an adapter is simply switched off instead."""
-    return "reference" in method.roles and peft is None
+def needs_reference(method: Method, config: Any, peft: Any) -> bool:
+    """Whether a second copy of the model is held: an adapter is switched off instead, or all was asked beforehand."""
+    return "reference" in method.roles and peft is None and not getattr(config, "precompute_ref_log_probs", False)

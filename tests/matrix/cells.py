@@ -59,10 +59,21 @@ class Cell:
 
 
 CELLS = [Cell(method, peft, kind) for method in METHODS for peft in PEFTS for kind in QUANTISATIONS]
+# Preference methods beside DPO, with one adapter of each form and each quantisation of the base.
+FORMS = (
+    ("none", "none"), ("lora", "none"), ("lora", "int8"), ("qlora", "nf4_double"), ("pissa", "none"), ("ia3", "fp4"),
+    ("adapter", "none"), ("prefix", "none"), ("p_tuning", "none"), ("prompt", "nf4"),
+)  # fmt: skip
+PREFERENCE_CELLS = [
+    Cell(method, peft, kind) for method in ("ipo", "kto", "orpo", "cpo", "simpo") for peft, kind in FORMS
+]
 OTHER_CELLS = [Cell("sft", f"other peft.type={kind} {NEEDS.get(kind, '')}".strip(), "none") for kind in OTHERS]
 
 # The sample of `make test`: each adapter, each quantisation and each method at least once.
 SPREAD = [
     Cell(METHODS[index % len(METHODS)], peft, "none" if index % 2 else QUANTISATIONS[index % len(QUANTISATIONS)])
     for index, peft in enumerate(PEFTS)
-] + [Cell("reward", "lora", "int8"), Cell("dpo", "qlora", "nf4"), Cell("dpo", "adapter", "nf4_double")]
+] + [
+    Cell("kto", "lora", "none"), Cell("orpo", "prompt", "nf4"), Cell("simpo", "none", "none"),
+    Cell("reward", "lora", "int8"), Cell("dpo", "qlora", "nf4"), Cell("dpo", "adapter", "nf4_double"),
+]  # fmt: skip

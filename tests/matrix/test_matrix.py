@@ -15,10 +15,11 @@ import pytest
 import torch
 
 from benchmarks.common import RESULTS, save, versions
-from tests.matrix.cells import CELLS, OTHER_CELLS, SPREAD, Cell
+from tests.matrix.cells import CELLS, OTHER_CELLS, PREFERENCE_CELLS, SPREAD, Cell
 from tests.matrix.prove import prove, refusal
 
 WHOLE = os.environ.get("FTCLI_MATRIX") == "1"
+EVERY = [*CELLS, *PREFERENCE_CELLS, *OTHER_CELLS]
 AXES = ("method", "peft", "quantisation")
 
 
@@ -36,12 +37,12 @@ def found() -> Iterator[dict[str, Any]]:
         path = RESULTS / "matrix.json"
         before = json.loads(path.read_text(encoding="utf-8"))["cells"] if path.is_file() else []
         known = {**{str(Cell(*(each[axis] for axis in AXES))): each for each in before}, **results}
-        cells = [known[str(cell)] for cell in (*CELLS, *OTHER_CELLS) if str(cell) in known]
+        cells = [known[str(cell)] for cell in EVERY if str(cell) in known]
         save("matrix", {"schema": 1, "versions": versions(), "cells": cells})
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("cell", [*CELLS, *OTHER_CELLS] if WHOLE else SPREAD, ids=str)
+@pytest.mark.parametrize("cell", EVERY if WHOLE else SPREAD, ids=str)
 def test_a_cell_trains_reloads_resumes_and_merges(cell: Cell, tmp_path: Path, found: dict[str, Any]) -> None:
     found[str(cell)] = result = dict(zip(AXES, (cell.method, cell.peft, cell.quantisation), strict=True))
     reason = refusal(cell, tmp_path / "run")

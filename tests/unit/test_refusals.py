@@ -39,7 +39,7 @@ RECIPE_HEAD = "ftcli: 1\ndefaults:\n  - method: sft\n"
         (["train.output_dir=x"], "train.output_dir=x", "owned by run.dir", "use run.dir"),
         (["method.max_length=1"], "method.max_length=1", "owned by data.max_length_tokens", "data.max_length_tokens"),
         (["train.hub_token=x"], "train.hub_token=x", "refused", ""),
-        (["method.beta=0.1"], "method.beta=0.1", "a knob of dpo, not of sft", "method=dpo"),
+        (["method.beta=0.1"], "method.beta=0.1", "knob of cpo, dpo, ipo, kto, orpo, simpo, not of sft", "one of those"),
         (["train.beta=0.1", "method=dpo"], "train.beta=0.1", "not a knob of train", "did you mean method.beta?"),
         (["lerning_rate=1"], "lerning_rate=1", "not a group or setting", ""),
         (["learning_rate=1"], "learning_rate=1", "not a group or setting", "train.learning_rate"),
@@ -90,7 +90,7 @@ def test_all_problems_are_told_at_once(problems, here):
         ("train:\n  bf16: yes\n", 5, "train.bf16 is 'yes'"),
         ("train:\n  learning_rate: .nan\n", 5, "not a finite number"),
         ("method:\n  betta: 0.1\n", 5, "method.betta is not a knob of method=sft"),
-        ("method:\n  beta: 0.1\n", 5, "a knob of dpo, not of sft"),
+        ("method:\n  beta: 0.1\n", 5, "orpo, simpo, not of sft"),
         ("trian:\n  x: 1\n", 4, "trian is not a key of a recipe"),
         ("train.learning_rate: 1\n", 4, "train.learning_rate is not a key of a recipe"),
         ("peft: {r: 8}\n", 4, "no meaning with peft=none"),
@@ -109,7 +109,7 @@ def test_switching_the_method_of_a_recipe_names_the_knob_it_leaves_behind(proble
     Path("r.yaml").write_text("ftcli: 1\ndefaults:\n  - method: dpo\nmethod:\n  beta: 0.2\n", encoding="utf-8")
     assert problems("recipe=r.yaml") == []
     [found] = problems("recipe=r.yaml", "method=sft")
-    assert found.startswith("r.yaml:5  method.beta is a knob of dpo, not of sft")
+    assert found.startswith("r.yaml:5  method.beta is a knob of cpo, dpo, ipo, kto, orpo, simpo, not of sft")
 
 
 def test_a_missing_column_lists_those_that_are_there(problems, here):

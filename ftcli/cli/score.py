@@ -1,0 +1,105 @@
+"""`ftcli score MODEL DATA`: what a reward model thinks of each row; rank them, filter them, or keep the best."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ftcli.cli import arguments, say
+from ftcli.errors import EXIT_DONE, ConfigError, Problem
+from ftcli.worker_request import WorkerFailed, answers
+
+
+def run(argv: Sequence[str]) -> int:
+    """Score every row; with --to write those that are kept as a data set."""
+    parser = arguments.parser("score", __doc__ or "")
+    parser.add_argument("model", help="a run of method=reward, or a model folder with a score")
+    parser.add_argument("data", help="rows: conversations, prompts with answers, preferences or labels")
+    parser.add_argument("--to", type=Path, help="file to write the kept rows to, as JSON lines with their scores")
+    parser.add_argument("--min", type=float, dest="least", metavar="SCORE", help="keep rows of at least this score")
+    parser.add_argument("--top", type=float, metavar="SHARE", help="keep this share of the rows, the best")
+    parser.add_argument("--best", action="store_true", help="keep the best answer to each prompt")
+    parser.add_argument("--rank", action="store_true", help="best first")
+    arguments.add_trust(parser)
+    arguments.add_json(parser)
+    options = arguments.parse(parser, argv)
+    if options.top is not None and not 0 < options.top <= 1:
+        raise ConfigError(Problem(f"--top {options.top:g}", "is no share", "above 0, and 1 at most"))
+    refuse_existing(options.to)
+    request = {"model": options.model, "data": options.data, "trust_remote_code": options.trust_remote_code}
+    try:
+        found = list(answers("score", request))
+    except WorkerFailed as failed:
+        return failed.code
+    kept = chosen(found, least=options.least, top=options.top, best=options.best, rank=options.rank)
+    if options.to:
+        write(options.to, [{**each["row"], "score": value_of(each)} for each in kept])
+    if options.json:
+        for each in kept:
+            say.line({name: value for name, value in each.items() if name != "row"})
+    else:
+        say.table(summary(found, kept, options.to))
+    return EXIT_DONE
+
+
+def value_of(scored: dict[str, Any]) -> float:
+    """The score of a row; of a preference by how much the chosen answer wins."""
+    scores = scored.get("scores")
+    return float(scores[0] - scores[1] if scores else scored["score"])
+
+
+def chosen(
+    found: Sequence[dict[str, Any]], *, least: float | None, top: float | None, best: bool, rank: bool
+) -> list[dict[str, Any]]:
+    """The rows that are kept, in their order or best first."""
+    kept = [each for each in found if least is None or value_of(each) >= least]
+    if best:
+        winners: dict[str, dict[str, Any]] = {}
+        for each in kept:
+            asked = _asked(each["row"])
+            if asked not in winners or value_of(each) > value_of(winners[asked]):
+                winners[asked] = each
+        kept = list(winners.values())
+    if top is not None:
+        bar = sorted((value_of(each) for each in kept), reverse=True)[: max(1, round(top * len(kept)))]
+        kept = [each for each in kept if value_of(each) >= bar[-1]]
+    return sorted(kept, key=value_of, reverse=True) if rank else kept
+
+
+def _asked(row: dict[str, Any]) -> str:
+    """What a row asks, as a key."""
+    return json.dumps(row["messages"][:-1] if "messages" in row else row["prompt"], sort_keys=True)
+
+
+def summary(
+    found: Sequence[dict[str, Any]], kept: Sequence[dict[str, Any]], target: Path | None
+) -> list[tuple[str, str]]:
+    """What is told of the scores."""
+    values = sorted(map(value_of, found))
+    pairs = [each for each in found if "scores" in each]
+    rows = [
+        ("rows", f"{len(found)}, kept {len(kept)}"),
+        ("score", f"min {values[0]:.3f}, median {values[len(values) // 2]:.3f}, max {values[-1]:.3f}"),
+    ]
+    if pairs:
+        wins = sum(value_of(each) > 0 for each in pairs) + sum(value_of(each) == 0 for each in pairs) / 2
+        rows.append(("chosen wins", f"{wins / len(pairs):.1%} of {len(pairs)}"))
+    return [*rows, *([("written", str(target))] if target else [])]
+
+
+def refuse_existing(target: Path | None) -> None:
+    """Refuse to write over a file.
+
+    Raises:
+        ConfigError: it is there.
+    """
+    if target is not None and target.exists():
+        raise ConfigError(Problem(f"--to {target}", "is there already", "remove it, or name another file"))
+
+
+def write(target: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Rows as JSON lines."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")

@@ -1,0 +1,26 @@
+"""Contrastive preference optimisation (Xu et al. 2024, arXiv:2401.08417, eq. 5): DPO's loss with a uniform reference.
+
+A likelihood term on the chosen answer keeps the policy from losing both answers.
+"""
+
+from dataclasses import replace
+
+from ftcli.methods.base import Knob
+from ftcli.methods.orpo import METHOD as ORPO
+from ftcli.methods.orpo import OF_A_REFERENCE
+
+METHOD = replace(
+    ORPO,
+    name="cpo",
+    summary="Contrastive preference optimisation: DPO without its reference, held by the chosen answers' likelihood.",
+    trainer="ftcli.trainers.reference_free:CpoTrainer",
+    config="ftcli.trainers.reference_free:CpoConfig",
+    learning_rates=(1e-6, 1e-5),
+    paper="Xu et al. 2024, arXiv:2401.08417",
+    without=OF_A_REFERENCE,
+    limits={
+        "beta": Knob(low=0.0, open_low=True),
+        "label_smoothing": Knob(low=0.0, high=0.5),
+        "nll_weight": Knob(low=0.0),
+    },
+)

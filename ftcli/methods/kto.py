@@ -1,0 +1,29 @@
+"""Kahneman–Tversky optimisation (Ethayarajh et al. 2024, arXiv:2402.01306, eq. 7): good and bad answers, not in pairs.
+
+Each answer is held against how far the policy has moved on the whole, estimated from the answers of a batch.
+"""
+
+from ftcli.methods.base import Knob, Method
+
+METHOD = Method(
+    name="kto",
+    summary="Kahneman-Tversky optimisation: answers that are each good or bad, as thumbs up and down give them.",
+    trainer="ftcli.trainers.unpaired:KtoTrainer",
+    config="ftcli.trainers.unpaired:KtoConfig",
+    task="preference",
+    kinds=("label", "preference"),
+    roles=("policy", "reference"),
+    score="preference_accuracy",
+    learning_rates=(1e-6, 1e-5),
+    paper="Ethayarajh et al. 2024, arXiv:2402.01306",
+    min_batch=2,
+    without=("precompute_ref_log_probs", "precompute_ref_batch_size"),
+    limits={
+        "loss_type": Knob(choices=("kto", "apo_zero_unpaired")),
+        "beta": Knob(low=0.0, open_low=True),
+        "desirable_weight": Knob(low=0.0, open_low=True),
+        "undesirable_weight": Knob(low=0.0, open_low=True),
+        "ref_model_mixup_alpha": Knob(low=0.0, high=1.0),
+        "ref_model_sync_steps": Knob(low=1),
+    },
+)

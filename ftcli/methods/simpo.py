@@ -1,0 +1,19 @@
+"""Simple preference optimisation (Meng et al. 2024, arXiv:2405.14734, eq. 6): the mean log-probability is the reward.
+
+It is what generation maximises, and long answers win nothing by their length; the chosen one has to win by a margin.
+"""
+
+from dataclasses import replace
+
+from ftcli.methods.cpo import METHOD as CPO
+
+METHOD = replace(
+    CPO,
+    name="simpo",
+    summary="Simple preference optimisation: mean log-probability as reward, a margin to win by, one model in memory.",
+    trainer="ftcli.trainers.reference_free:SimpoTrainer",
+    config="ftcli.trainers.reference_free:SimpoConfig",
+    learning_rates=(8e-7, 8e-6),
+    paper="Meng et al. 2024, arXiv:2405.14734",
+    limits={**CPO.limits, "gamma": CPO.limits["nll_weight"]},
+)

@@ -1,0 +1,114 @@
+"""KTO on rows that are judged one by one, and on pairs, which are split; weights balanced from the data's own counts.
+
+Departs from TRL's data path in one thing. There the answers that estimate the KL term are drawn up beforehand, between
+neighbours in a fixed order, so rows are never shuffled and a file that is sorted by label trains badly. Here they are
+drawn up in each batch, from the batch.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import pyarrow.compute as pc
+from datasets import Dataset
+from trl.trainer.kto_config import KTOConfig
+from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference, KTOTrainer
+
+RATIO = (1.0, 4 / 3)
+"""Where weight times number of good answers over the same of bad ones should lie (arXiv:2402.01306, equation 8)."""
+
+
+@dataclass
+class KtoConfig(KTOConfig):  # type: ignore[misc]
+    """Fields of KTO whose default is worked out."""
+
+    desirable_weight: float | None = None
+    """Weight of good answers; null balances them with the bad ones by how many there are of each."""
+    undesirable_weight: float | None = None
+    """Weight of bad answers; null balances them with the good ones by how many there are of each."""
+    train_sampling_strategy: str = "random"
+
+
+class JudgedRows(DataCollatorForUnpairedPreference):  # type: ignore[misc]
+    """Rows of `prompt_ids`, `chosen_ids` and `rejected_ids`, of which one may be empty, as the batch that KTO takes.
+
+    A pair gives two sequences. Each sequence's KL answer is that of the sequence before it.
+    """
+
+    def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+        """As its parent."""
+        sequences = [
+            {"prompt_ids": row["prompt_ids"], "completion_ids": row[side], "label": good}
+            for side, good in (("chosen_ids", True), ("rejected_ids", False))
+            for row in examples
+            if row[side]
+        ]
+        for index, sequence in enumerate(sequences):
+            sequence["KL_completion_ids"] = sequences[index - 1]["completion_ids"]
+        return dict(super().torch_call(sequences))
+
+
+class KtoTrainer(KTOTrainer):  # type: ignore[misc]
+    """Kahneman–Tversky optimisation (Ethayarajh et al. 2024, arXiv:2402.01306)."""
+
+    _tag_names: ClassVar[list[str]] = ["trl", "kto"]
+
+    def __init__(self, *, args: KtoConfig, train_dataset: Any, processing_class: Any, **more: Any) -> None:
+        good, bad = _counts(train_dataset)
+        args.desirable_weight, args.undesirable_weight = weights(
+            good, bad, args.desirable_weight, args.undesirable_weight
+        )
+        _tell(good, bad, args)
+        more["data_collator"] = JudgedRows(
+            pad_token_id=processing_class.pad_token_id, pad_to_multiple_of=args.pad_to_multiple_of
+        )
+        order, args.train_sampling_strategy = args.train_sampling_strategy, "sequential"  # or TRL refuses
+        super().__init__(args=args, train_dataset=train_dataset, processing_class=processing_class, **more)
+        args.train_sampling_strategy = order
+
+
+def weights(good: int, bad: int, desirable: float | None, undesirable: float | None) -> tuple[float, float]:
+    """The weights of good and of bad answers: as given, and else so that both kinds weigh the same.
+
+    Args:
+        good: number of good answers; 0 of either kind balances nothing.
+        bad: number of bad ones.
+    """
+    if not good or not bad:
+        return desirable or 1.0, undesirable or 1.0
+    if desirable is None and undesirable is None:
+        return (bad / good, 1.0) if good < bad else (1.0, good / bad)
+    if desirable is None:
+        assert undesirable is not None
+        return undesirable * bad / good, undesirable
+    return desirable, desirable * good / bad if undesirable is None else undesirable
+
+
+def _counts(rows: Any) -> tuple[int, int]:
+    """Good and bad answers; none of either where rows are only known as they come."""
+    if not isinstance(rows, Dataset):
+        return 0, 0
+    table = rows.with_format("arrow")[:]
+    sides = (table.column(name) for name in ("chosen_ids", "rejected_ids"))
+    good, bad = (int(pc.sum(pc.greater(pc.list_value_length(side), 0)).as_py() or 0) for side in sides)
+    return good, bad
+
+
+def _tell(good: int, bad: int, config: KtoConfig) -> None:
+    if not good or not bad:
+        what = "all of one kind" if good or bad else "counted as they come"
+        sys.stderr.write(f"labels  {what}: weights {config.desirable_weight:g} and {config.undesirable_weight:g}\n")
+        return
+    assert config.desirable_weight is not None
+    assert config.undesirable_weight is not None
+    weighed = f"weights {config.desirable_weight:.3g} and {config.undesirable_weight:.3g}"
+    sys.stderr.write(f"labels  {good} good, {bad} bad; {weighed}\n")
+    ratio = config.desirable_weight * good / (config.undesirable_weight * bad)
+    if not RATIO[0] - 1e-6 <= ratio <= RATIO[1] + 1e-6:
+        wanted = f"{RATIO[0]:g} to {RATIO[1]:.3g}"
+        sys.stderr.write(
+            f"warning: good answers weigh {ratio:.3g} times as much as bad ones, and the paper's range is {wanted}; "
+            "leave out method.desirable_weight and method.undesirable_weight to balance them\n"
+        )
