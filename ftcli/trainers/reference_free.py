@@ -14,11 +14,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
-from trl.trainer import dpo_trainer
+from trl.trainer import dpo_trainer, utils
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 
 from ftcli.worker.tokens import IGNORED
+
+_TILE_WORDS = 4096
+"""Words of the vocabulary in a tile of the fused head, on the CPU."""
 
 
 @dataclass
@@ -96,7 +99,7 @@ class ReferenceFreeTrainer(DPOTrainer):  # type: ignore[misc]
     """Whether an answer's reward is its mean log-probability; otherwise it is the sum."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        with _nothing_to_precompute():
+        with _without_what_is_not_used():
             super().__init__(*args, **kwargs)
 
     def pair_loss(self, chosen: Side, rejected: Side) -> Tensor:
@@ -122,13 +125,14 @@ class ReferenceFreeTrainer(DPOTrainer):  # type: ignore[misc]
         read = torch.cat([likely | chosen_answers, rejected_answers]).bool()
         labels = inputs["input_ids"].masked_fill(~torch.nn.functional.pad(read, (1, 0)), IGNORED)
         asked = {"use_cache": False, **({"output_router_logits": True} if self.aux_loss_enabled else {})}
-        outputs = model(
-            input_ids=inputs["input_ids"],
-            attention_mask=inputs["attention_mask"],
-            labels=labels,
-            fused_lm_head=True,
-            **asked,
-        )
+        with _small_tiles(labels.device):
+            outputs = model(
+                input_ids=inputs["input_ids"],
+                attention_mask=inputs["attention_mask"],
+                labels=labels,
+                fused_lm_head=True,
+                **asked,
+            )
         # Virtual tokens of prompt learning come first; those of the row are the last.
         log_probs = outputs.log_probs[:, -answers.size(1) :]
         chosen, rejected = (
@@ -142,12 +146,10 @@ class ReferenceFreeTrainer(DPOTrainer):  # type: ignore[misc]
         loss = self.pair_loss(chosen, rejected).mean() + self.nll_weight() * likelihood
         if self.aux_loss_enabled:
             loss = loss + self.router_aux_loss_coef * outputs.aux_loss
-        self._record(inputs, answers, outputs, chosen, rejected, likelihood)
+        self._record(inputs, chosen, rejected, likelihood)
         return (loss, outputs) if return_outputs else loss
 
-    def _record(
-        self, inputs: Any, answers: Tensor, outputs: Any, chosen: Side, rejected: Side, likelihood: Tensor
-    ) -> None:
+    def _record(self, inputs: Any, chosen: Side, rejected: Side, likelihood: Tensor) -> None:
         """The measures of DPO under its names, with the policy's own log-probabilities as rewards."""
         mode = "train" if self.model.training else "eval"
         kept = self._metrics[mode]
@@ -164,8 +166,6 @@ class ReferenceFreeTrainer(DPOTrainer):  # type: ignore[misc]
         }
         for name, values in means.items():
             kept[name].append(gathered(values).mean().item())
-        entropy = (outputs.entropy[:, -answers.size(1) :].detach() * answers).sum()
-        kept["entropy"].append((gathered(entropy).sum() / gathered(answers.sum()).sum().clamp(min=1)).item())
         if mode == "train":
             self._total_train_tokens += gathered(inputs["attention_mask"].sum()).sum().item() // self._tp_size
         kept["num_tokens"] = [self._total_train_tokens]
@@ -213,11 +213,29 @@ class SimpoTrainer(ReferenceFreeTrainer):
 
 
 @contextmanager
-def _nothing_to_precompute() -> Iterator[None]:
-    """Spares the digest of the weights under which the DPO trainer would keep what its reference says."""
-    digest = dpo_trainer.hash_module
+def _without_what_is_not_used() -> Iterator[None]:
+    """Spares the DPO trainer's digest of the weights, and in the fused head all but the log-probabilities."""
+    digest, head = dpo_trainer.hash_module, dpo_trainer.add_fused_lm_head
     dpo_trainer.hash_module = lambda module: ""
+    dpo_trainer.add_fused_lm_head = lambda model, outputs=(): head(model, outputs=("log_probs",))
     try:
         yield
     finally:
-        dpo_trainer.hash_module = digest
+        dpo_trainer.hash_module, dpo_trainer.add_fused_lm_head = digest, head
+
+
+@contextmanager
+def _small_tiles(device: torch.device) -> Iterator[None]:
+    """On the CPU, has the fused head score labelled positions alone, in tiles that torch's copies of stay small.
+
+    Where there is no Triton, TRL scores every position, and keeps some five copies of a tile of the whole vocabulary.
+    """
+    if device.type != "cpu":
+        yield
+        return
+    compact, width = utils._use_triton, utils._CHUNKED_LOGPROB_CHUNK_SIZE
+    utils._use_triton, utils._CHUNKED_LOGPROB_CHUNK_SIZE = (lambda device: True), _TILE_WORDS
+    try:
+        yield
+    finally:
+        utils._use_triton, utils._CHUNKED_LOGPROB_CHUNK_SIZE = compact, width
