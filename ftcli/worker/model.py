@@ -278,6 +278,8 @@ class _Loader:
         if not source.is_adapter:
             return self.plain(source.location, source.hub_id, revision)
         folder = Path(source.location)
+        if self.of_head and head_of(folder) == "words":
+            return self.anew(source, revision)
         declared = adapter_declares(folder)
         if reason := why_unmerged(str(declared.get("peft_type"))):
             what = f"{source.location} cannot be merged: {reason}"
@@ -298,11 +300,16 @@ class _Loader:
         how = {"quantization_config": bitsandbytes_config(quantisation, self.auto_class), "device_map": place}
         if not source.is_adapter:
             return _keeping_scales(self.plain(source.location, source.hub_id, revision, **how))
+        return _keeping_scales(self.anew(source, revision, **how))
+
+    def anew(self, source: ModelSource, revision: str | None, **how: Any) -> PreTrainedModel:
+        """A stack, merged as what it was trained as, and loaded again with another head or in few bits."""
+        plain_head = {"auto_class": _HEADS["words"], "of_head": {}} if head_of(Path(source.location)) == "words" else {}
         with tempfile.TemporaryDirectory() as folder:
-            self.stacked(source, revision).save_pretrained(folder)
+            replace(self, **plain_head).stacked(source, revision).save_pretrained(folder)
             model: Any = self.plain(folder, None, None, **how)
         model.name_or_path = source.location
-        return _keeping_scales(model)
+        return model
 
 
 def _keeping_scales(model: PreTrainedModel) -> PreTrainedModel:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from transformers import AutoModelForSequenceClassification
 from ftcli.cli.sample import kept
 from ftcli.cli.score import chosen, value_of
 from ftcli.errors import ConfigError
-from ftcli.settings import ModelSettings
+from ftcli.settings import ModelSettings, QuantisationSettings
 from ftcli.worker import train as training
 from ftcli.worker.judge import RewardModel, sample, score
 from ftcli.worker.model import load_trained
@@ -115,3 +116,16 @@ def test_a_score_for_each_side_of_a_reward_model_is_what_the_sequence_class_give
     with torch.no_grad():
         expected = plain(input_ids=torch.tensor([[5, 6, 2]])).logits[0, 0].item()
     assert RewardModel(str(run_dir), {}).score([[5, 6, 2]]) == pytest.approx([expected], abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["none", "nf4"])
+def test_a_judge_is_trained_on_what_another_run_left(kind, dpo_file, sft_file, make_spec, new_run):
+    first = new_run(make_spec(sft_file, peft=LORA), "words")
+    train(first)
+    spec = make_spec(dpo_file, method={"name": "reward"}, peft=LORA, model=str(first))
+    second = new_run(replace(spec, quantisation=QuantisationSettings(type=kind, compute_dtype="float32")), "judge")
+    train(second)
+    loaded = RewardModel(str(second), {})
+    assert loaded.score([[5, 6, 2]]) == loaded.score([[5, 6, 2]])
+    merged = RewardModel(str(second), {}).model
+    assert merged.get_base_model().config.num_labels == 1
