@@ -35,13 +35,13 @@ FEW, MANY = 64, 40
 BASE = ("model=tiny", "hardware=cpu", "hardware.num_threads=1", "train.save_strategy=no", "train.eval_strategy=no")
 # Method, further words and its learning rate: a model this small takes far higher ones than a large one.
 CASES = {
-    "dpo": (("method=dpo",), 1e-3),
-    "ipo": (("method=ipo",), 1e-3),
-    "kto": (("method=kto",), 1e-3),
-    "kto, labels": (("method=kto", f"data.path={tiny.set_path('feedback', 'train')}"), 1e-3),
+    "dpo": (("method=dpo",), 3e-4),
+    "ipo": (("method=ipo",), 3e-4),
+    "kto": (("method=kto",), 3e-4),
+    "kto, labels": (("method=kto", f"data.path={tiny.set_path('feedback', 'train')}"), 3e-4),
     "orpo": (("method=orpo",), 1e-3),
-    "cpo": (("method=cpo",), 1e-3),
-    "simpo": (("method=simpo",), 1e-3),
+    "cpo": (("method=cpo",), 3e-4),
+    "simpo": (("method=simpo",), 3e-4),
     "reward": (("method=reward",), 1e-3),
 }
 Row = dict[str, Any]
@@ -108,7 +108,7 @@ def measured(name: str, base: Path, before: Row, seed: int) -> Row:
         run = Path(folder) / "run"
         more = (f"model.name_or_path={base}", "peft=lora", f"train.learning_rate={rate}", f"seed={seed}")
         held_out = (f"data.eval_path={tiny.set_path('preferences', 'eval')}",)
-        passes = ("train.num_train_epochs=2", "train.per_device_train_batch_size=16", "run.score_rows=240")
+        passes = ("train.num_train_epochs=1", "train.per_device_train_batch_size=16", "run.score_rows=240")
         result = train(run, *words, *more, *held_out, *passes)
         found: Row = {"name": name, "seed": seed, "learning_rate": rate, "score": result["score"]}
         found["seconds"] = round(result["seconds"], 1)
@@ -122,7 +122,7 @@ def repeated(name: str, base: Path) -> Row:
     """The same few pairs over and over: held-out accuracy, sampled answers, and the margin of the trained pairs."""
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
-        words = (f"method={name}", f"model.name_or_path={base}", "peft=lora", "train.learning_rate=1e-3", "seed=1")
+        words = (f"method={name}", f"model.name_or_path={base}", "peft=lora", "train.learning_rate=3e-4", "seed=1")
         passes = (f"train.num_train_epochs={MANY}", "train.per_device_train_batch_size=16", "run.score_rows=240")
         result = train(run, *words, f"data.max_rows={FEW}", *passes, "train.logging_steps=1")
         lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]

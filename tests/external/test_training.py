@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -47,3 +48,21 @@ def test_plain_text_pretrains_unedited(tmp_path):
     result = train("method=pretrain", f"data.path={DATA / 'c4_demo.jsonl'}", run=tmp_path / "run")
     assert result["ledger"]["train"]["rows_read"] == 300
     assert not result["ledger"]["train"]["dropped"]
+
+
+@pytest.mark.parametrize("method", ["orpo", "reward"])
+def test_preference_pairs_train_without_a_reference_and_into_a_score(method, tmp_path):
+    words = (f"method={method}", "data.max_length_tokens=1024", f"data.path={DATA / 'dpo_en_demo.json'}")
+    result = train(*words, run=tmp_path / "run")
+    assert result["steps"] == 2
+    assert result["ledger"]["train"]["rows_read"] == 300
+
+
+def test_labels_train_unedited(tmp_path, capfd):
+    words = ("method=kto", "data.max_length_tokens=1024", f"data.path={DATA / 'kto_en_demo.json'}")
+    result = train(*words, run=tmp_path / "run")
+    ledger = result["ledger"]["train"]
+    assert ledger["rows_kept"] + sum(ledger["dropped"].values()) == ledger["rows_read"] == 300
+    told = capfd.readouterr().err
+    good, bad = (int(count) for count in re.search(r"labels +(\d+) good, (\d+) bad", told).groups())
+    assert good + bad == ledger["rows_kept"]
