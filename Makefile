@@ -47,6 +47,8 @@ bench: $(VENV)/.tested
 	$(BIN)/python benchmarks/tokenise.py
 	$(BIN)/python benchmarks/packing.py
 	$(BIN)/python benchmarks/adapters.py
+	$(BIN)/python benchmarks/preferences.py
+	$(BIN)/python benchmarks/reference_free.py
 
 tiny: $(VENV)/.installed
 	rm -rf build/tiny

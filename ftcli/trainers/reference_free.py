@@ -101,6 +101,7 @@ class ReferenceFreeTrainer(DPOTrainer):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         with _without_what_is_not_used():
             super().__init__(*args, **kwargs)
+        self.precompute_ref_logps = False  # it was asked for so that no reference is loaded
 
     def pair_loss(self, chosen: Side, rejected: Side) -> Tensor:
         """The preference term of each pair, of shape (B,)."""

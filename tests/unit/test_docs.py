@@ -15,7 +15,7 @@ import pytest
 from ftcli import assets, docs, rundir, tiny
 from ftcli.build import spec_of
 from ftcli.cli import COMMANDS as COMMAND_MODULES
-from ftcli.cli import arguments, chat, data, evaluate, generate, merge, train
+from ftcli.cli import arguments, chat, data, evaluate, generate, merge, sample, score, train
 from ftcli.compose import Request
 from ftcli.errors import ConfigError
 from ftcli.fieldcheck import group_fields
@@ -83,6 +83,8 @@ def world(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluate, "answers", started)
     monkeypatch.setattr(generate, "answers", started)
     monkeypatch.setattr(merge, "answers", started)
+    monkeypatch.setattr(sample, "answers", started)
+    monkeypatch.setattr(score, "answers", started)
     monkeypatch.setattr(chat, "started", started)
     monkeypatch.setattr(data, "answers", started)
     monkeypatch.chdir(folder)
@@ -92,7 +94,9 @@ def follow(command: str) -> None:
     """Run a command of the documentation up to where a worker would start."""
     _, name, *words = shlex.split(command.replace("RUN", "sft-tiny"))
     module = importlib.import_module(f"ftcli.cli.{COMMAND_MODULES[name][0]}")
-    if name in ("eval", "chat", "generate", "merge") or (name == "data" and "--rows-only" not in words):
+    if name in ("eval", "chat", "generate", "merge", "sample", "score") or (
+        name == "data" and "--rows-only" not in words
+    ):
         with pytest.raises(WorkerStarted):
             module.run(words)
     elif name == "train" and "--dry-run" not in words:
