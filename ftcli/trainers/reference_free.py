@@ -66,6 +66,12 @@ class Side:
     """Over the answer's tokens."""
 
 
+def _side(log_probs: Tensor, mask: Tensor) -> Side:
+    """Of log-probabilities and the tokens that count, both of shape (B, L)."""
+    total = (log_probs * mask).sum(1)
+    return Side(total, total / mask.sum(1).clamp(min=1))
+
+
 def odds_ratio_loss(chosen: Side, rejected: Side) -> Tensor:
     """−log σ(log odds(y_w) − log odds(y_l)), odds(y) = P/(1 − P) with P the geometric mean over an answer's tokens.
 
@@ -135,15 +141,9 @@ class ReferenceFreeTrainer(DPOTrainer):  # type: ignore[misc]
                 **asked,
             )
         # Virtual tokens of prompt learning come first; those of the row are the last.
-        log_probs = outputs.log_probs[:, -answers.size(1) :]
-        chosen, rejected = (
-            Side(total, total / mask.sum(1).clamp(min=1))
-            for mask, total in (
-                (mask, (own * mask).sum(1))
-                for own, mask in zip(log_probs.chunk(2), (chosen_answers, rejected_answers), strict=True)
-            )
-        )
-        likelihood = -(log_probs.chunk(2)[0] * likely).sum() / likely.sum().clamp(min=1)
+        of_chosen, of_rejected = outputs.log_probs[:, -answers.size(1) :].chunk(2)
+        chosen, rejected = _side(of_chosen, chosen_answers), _side(of_rejected, rejected_answers)
+        likelihood = -(of_chosen * likely).sum() / likely.sum().clamp(min=1)
         loss = self.pair_loss(chosen, rejected).mean() + self.nll_weight() * likelihood
         if self.aux_loss_enabled:
             loss = loss + self.router_aux_loss_coef * outputs.aux_loss
