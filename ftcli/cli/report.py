@@ -63,10 +63,10 @@ def next_commands(run: Path, result: Mapping[str, Any]) -> list[str]:
     """The commands worth typing next; what cannot be merged is no base for another run."""
     name = _relative(run)
     spec = RunSpec.load(run / rundir.SPEC)
-    peft = peft_method(spec.peft)
+    method, peft = get_method(spec.choices["method"]), peft_method(spec.peft)
+    if method.head == "score":
+        return [f"ftcli eval {name}", f"ftcli score {name} FILE"]
     commands = [f"ftcli chat {name} --base", f"ftcli eval {name}"]
     if peft is None or not peft.adapter or not peft.never_merges:
-        commands.append(
-            f"ftcli train method={get_method(spec.choices['method']).next_method} model.name_or_path={name}"
-        )
+        commands.append(f"ftcli train method={method.next_method} model.name_or_path={name}")
     return commands
