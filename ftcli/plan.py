@@ -142,7 +142,12 @@ def _memory(
 
 
 def _warnings(
-    spec: RunSpec, method: Method, shape: Shape | None, counted: TokenCount, memory: MemoryEstimate | None
+    spec: RunSpec,
+    method: Method,
+    shape: Shape | None,
+    counted: TokenCount,
+    memory: MemoryEstimate | None,
+    sequences: int,
 ) -> list[str]:
     found = []
     if counted.faulty:
@@ -167,7 +172,7 @@ def _warnings(
     if spec.run.score_rows and method.score == "none":
         found.append(f"{method.name} has no score of its own; the held-out loss stands alone")
     if spec.method.get("packing") and counted.kept:
-        found.extend(_few_steps(spec, counted))
+        found.extend(_few_steps(spec, counted, sequences))
     gpus = hardware.gpus()
     if memory and gpus and spec.launch.device == "cuda" and memory.total_gib > min(g.memory_gib for g in gpus):
         have = min(gpu.memory_gib for gpu in gpus)
@@ -175,9 +180,8 @@ def _warnings(
     return found
 
 
-def _few_steps(spec: RunSpec, counted: TokenCount) -> list[str]:
+def _few_steps(spec: RunSpec, counted: TokenCount, blocks: int) -> list[str]:
     """That packed rows leave a run few steps, each over many rows."""
-    blocks = _training_rows(spec, counted)
     steps, rows = num_steps(spec, blocks), round(global_batch(spec) * counted.kept / blocks)
     if steps >= _FEW_STEPS or rows < _MANY_ROWS:
         return []
@@ -205,6 +209,7 @@ def plan(spec: RunSpec) -> Plan:
     counted = count(spec.data, method, tokenizer_folder(spec), limit)
     trainable = trainable_parameters(spec, shape)
     memory = _memory(spec, method, shape, trainable, counted)
+    sequences = _training_rows(spec, counted)
     return Plan(
         trainer=method.trainer.rpartition(":")[2],
         model=spec.model.name_or_path,
@@ -213,14 +218,14 @@ def plan(spec: RunSpec) -> Plan:
         global_batch=global_batch(spec),
         rows=counted.rows,
         rows_kept=counted.kept,
-        blocks=_training_rows(spec, counted) if spec.method.get("packing") else None,
-        steps=num_steps(spec, _training_rows(spec, counted)),
+        blocks=sequences if spec.method.get("packing") else None,
+        steps=num_steps(spec, sequences),
         tokens_per_epoch=counted.tokens,
         tokens_exact=counted.exact,
         parameters=model_parameters(shape, method),
         trainable=trainable,
         memory=memory,
-        warnings=tuple(_warnings(spec, method, shape, counted, memory)),
+        warnings=tuple(_warnings(spec, method, shape, counted, memory, sequences)),
         notes=(
             *({"key": note.key, "value": note.value, "why": note.why} for note in spec.notes),
             *_length(spec, counted),

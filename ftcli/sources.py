@@ -187,14 +187,7 @@ def train_sets(data: DataSettings, method: Method) -> tuple[RowSet, ...]:
         own = SetSettings(path=str(tiny.set_path(method.task, "train")), trained_turns=data.trained_turns)
         return (RowSet(name="tiny", key="data.path", settings=own),)
     settings = SetSettings(
-        path=data.path,
-        revision=data.revision,
-        subset=data.subset,
-        split=data.split,
-        format=data.format,
-        columns=data.columns,
-        roles=data.roles,
-        trained_turns=data.trained_turns,
+        path=data.path, revision=data.revision, subset=data.subset, split=data.split, **_written(data)
     )
     return (RowSet(name="data", key="data.path", settings=settings),)
 
@@ -207,14 +200,13 @@ def eval_set(data: DataSettings, method: Method) -> RowSet | None:
         return RowSet(name="eval", key="data.eval_path", settings=own)
     if data.eval_path is None:
         return None
-    settings = SetSettings(
-        path=data.eval_path,
-        format=data.format,
-        columns=data.columns,
-        roles=data.roles,
-        trained_turns=data.trained_turns,
-    )
+    settings = SetSettings(path=data.eval_path, **_written(data))
     return RowSet(name="eval", key="data.eval_path", settings=settings)
+
+
+def _written(data: DataSettings) -> dict[str, Any]:
+    """How rows are written and read, the same for those that are trained on and those that are held out."""
+    return {name: getattr(data, name) for name in ("format", "columns", "roles", "trained_turns")}
 
 
 def hub_cache() -> Path:

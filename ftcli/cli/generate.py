@@ -26,20 +26,25 @@ def add_speaking(parser: argparse.ArgumentParser) -> None:
         help="a run or adapter folder to put on MODEL; several are swapped by name (in chat: /adapter NAME)",
     )
     parser.add_argument("--system", help="system message")
-    parser.add_argument("--max-new-tokens", type=int, default=256, help="longest answer (256)")
-    parser.add_argument("--temperature", type=float, default=0.0, help="0 takes the likeliest token each time (0)")
-    parser.add_argument("--top-p", type=float, default=1.0, help="share of probability sampled from (1.0)")
-    parser.add_argument("--seed", type=int, default=42, help="seed of the sampling (42)")
+    add_sampling(parser, temperature=0.0)
     arguments.add_trust(parser)
 
 
-def request(options: argparse.Namespace, command: str) -> dict[str, Any]:
-    """The worker's request.
+def add_sampling(parser: argparse.ArgumentParser, *, temperature: float) -> None:
+    """How answers are sampled."""
+    likeliest = f"0 takes the likeliest token each time ({temperature:g})"
+    parser.add_argument("--max-new-tokens", type=int, default=256, help="longest answer (256)")
+    parser.add_argument("--temperature", type=float, default=temperature, help=likeliest)
+    parser.add_argument("--top-p", type=float, default=1.0, help="share of probability sampled from (1.0)")
+    parser.add_argument("--seed", type=int, default=42, help="seed of the sampling (42)")
+
+
+def check_speaker(options: argparse.Namespace, where: str) -> None:
+    """That the model is there and samples as it can.
 
     Raises:
         ConfigError: no such model, or a sampling value out of range.
     """
-    where = f"ftcli {command} {options.model}"
     source = sources.model_source(options.model)
     if source is None:
         raise ConfigError(
@@ -53,6 +58,16 @@ def request(options: argparse.Namespace, command: str) -> dict[str, Any]:
     for flag, (value, low, high) in {**limits, "--top-p": (options.top_p, 1e-6, 1)}.items():
         if not low <= value <= high:
             raise ConfigError(Problem(f"{flag} {value}", "is out of range", f"from {low} to {high}"))
+
+
+def request(options: argparse.Namespace, command: str) -> dict[str, Any]:
+    """The worker's request.
+
+    Raises:
+        ConfigError: no such model, or a sampling value out of range.
+    """
+    where = f"ftcli {command} {options.model}"
+    check_speaker(options, where)
     asked = {"adapters": adapters(options.adapter, options.model, where)} if options.adapter else {}
     if asked and options.base:
         what = "--base and --adapter are both given"

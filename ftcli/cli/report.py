@@ -59,7 +59,7 @@ def _relative(path: Path) -> str:
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
-def next_commands(run: Path, result: Mapping[str, Any]) -> list[str]:
+def next_commands(run: Path) -> list[str]:
     """The commands worth typing next; what cannot be merged is no base for another run."""
     name = _relative(run)
     spec = RunSpec.load(run / rundir.SPEC)

@@ -10,9 +10,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ftcli import sources
 from ftcli.cli import arguments, say
+from ftcli.cli.generate import add_sampling, check_speaker
 from ftcli.cli.score import refuse_existing, write
+from ftcli.data.turns import answer_to
 from ftcli.errors import EXIT_DONE, ConfigError, Problem
 from ftcli.worker_request import WorkerFailed, answers
 
@@ -27,25 +28,13 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("--reward", metavar="MODEL", help="a run of method=reward that scores the answers")
     parser.add_argument("--keep", choices=("all", "best", "pairs"), help="which answers (best with --reward, else all)")
     parser.add_argument("--min", type=float, dest="least", metavar="SCORE", help="drop answers below this score")
-    parser.add_argument("--max-new-tokens", type=int, default=256, help="longest answer (256)")
-    parser.add_argument("--temperature", type=float, default=1.0, help="0 takes the likeliest token each time (1)")
-    parser.add_argument("--top-p", type=float, default=1.0, help="share of probability sampled from (1.0)")
-    parser.add_argument("--seed", type=int, default=42, help="seed of the sampling (42)")
+    add_sampling(parser, temperature=1.0)
     arguments.add_trust(parser)
     options = arguments.parse(parser, argv)
     where = f"ftcli sample {options.model}"
-    if sources.model_source(options.model) is None:
-        raise ConfigError(
-            Problem(where, f"{options.model} holds no model", "name a finished run, a folder or a hub id")
-        )
-    limits = {
-        "--n": (options.n, 1),
-        "--max-new-tokens": (options.max_new_tokens, 1),
-        "--temperature": (options.temperature, 0),
-    }
-    for flag, (value, low) in limits.items():
-        if value < low:
-            raise ConfigError(Problem(f"{flag} {value}", "is out of range", f"{low} at least"))
+    check_speaker(options, where)
+    if options.n < 1:
+        raise ConfigError(Problem(f"--n {options.n}", "is out of range", "1 at least"))
     if options.reward is None and (options.least is not None or options.keep in ("best", "pairs")):
         raise ConfigError(Problem(where, "nothing scores the answers", "name a reward model with --reward"))
     if options.keep == "pairs" and options.n < 2:
@@ -58,9 +47,10 @@ def run(argv: Sequence[str]) -> int:
     except WorkerFailed as failed:
         return failed.code
     keep = options.keep or ("best" if options.reward else "all")
-    rows = [row for each in found for row in kept(each, keep, options.least)]
+    by_prompt = [list(kept(each, keep, options.least)) for each in found]
+    rows = [row for own in by_prompt for row in own]
     write(options.to, rows)
-    lost = sum(not list(kept(each, keep, options.least)) for each in found)
+    lost = by_prompt.count([])
     say.table(
         [
             ("prompts", f"{len(found)}, of which {lost} have no row" if lost else str(len(found))),
@@ -89,8 +79,8 @@ def kept(sampled: dict[str, Any], keep: str, least: float | None) -> Iterator[di
         if scores[best] > scores[worst] and (least is None or scores[best] >= least):
             yield {
                 "prompt": prompt,
-                "chosen": _turn(prompt, best),
-                "rejected": _turn(prompt, worst),
+                "chosen": answer_to(prompt, best),
+                "rejected": answer_to(prompt, worst),
                 "margin": scores[best] - scores[worst],
             }
         return
@@ -98,10 +88,6 @@ def kept(sampled: dict[str, Any], keep: str, least: float | None) -> Iterator[di
         if least is None or scores[text] >= least:
             yield {
                 "prompt": prompt,
-                "completion": _turn(prompt, text),
+                "completion": answer_to(prompt, text),
                 **({"score": scores[text]} if scored else {}),
             }
-
-
-def _turn(prompt: Any, text: str) -> Any:
-    return text if isinstance(prompt, str) else [{"role": "assistant", "content": text}]

@@ -207,6 +207,6 @@ def _report(directory: Path, as_json: bool) -> int:
         return EXIT_DONE
     summary(directory, result)
     print("next")
-    for command in next_commands(directory, result):
+    for command in next_commands(directory):
         print(f"  {command}")
     return EXIT_DONE

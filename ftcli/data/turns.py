@@ -160,6 +160,11 @@ def check_trained(given: list[Turn], field: str) -> list[Turn]:
     return given
 
 
+def answer_to(prompt: str | list[Turn], said: str) -> str | list[Turn]:
+    """A text as the answer to a prompt, in the form of the prompt: text beside text, else the assistant's turn."""
+    return said if isinstance(prompt, str) else [{"role": "assistant", "content": said}]
+
+
 def last_trained(value: Mapping[str, Any]) -> dict[str, Any]:
     """Canonical columns in which, of the assistant's turns that would be trained, only the last is."""
     if "messages" in value:

@@ -70,3 +70,8 @@ class Method:
     overflow: str = "drop"
     check: Callable[[Mapping[str, Any]], list[Problem]] | None = None
     """Rules among its own fields: the resolved method tree in, problems out."""
+
+    @property
+    def trains_answers(self) -> bool:
+        """Whether rows are answers, which have an end; text alone may have none."""
+        return self.kinds != ("text",)

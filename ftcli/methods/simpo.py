@@ -5,6 +5,7 @@ It is what generation maximises, and long answers win nothing by their length; t
 
 from dataclasses import replace
 
+from ftcli.methods.base import Knob
 from ftcli.methods.cpo import METHOD as CPO
 
 METHOD = replace(
@@ -15,5 +16,5 @@ METHOD = replace(
     config="ftcli.trainers.reference_free:SimpoConfig",
     learning_rates=(8e-7, 8e-6),
     paper="Meng et al. 2024, arXiv:2405.14734",
-    limits={**CPO.limits, "gamma": CPO.limits["nll_weight"]},
+    limits={**CPO.limits, "gamma": Knob(low=0.0)},
 )

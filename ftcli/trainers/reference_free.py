@@ -7,8 +7,9 @@ second model is ever in memory. What differs between the three is one loss of a 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any, ClassVar
 
 import torch
@@ -213,30 +214,32 @@ class SimpoTrainer(ReferenceFreeTrainer):
         return simpo_loss(chosen, rejected, self.beta, self.args.gamma, self.label_smoothing)
 
 
-@contextmanager
-def _without_what_is_not_used() -> Iterator[None]:
+def _without_what_is_not_used() -> AbstractContextManager[None]:
     """Spares the DPO trainer's digest of the weights, and in the fused head all but the log-probabilities."""
-    digest, head = dpo_trainer.hash_module, dpo_trainer.add_fused_lm_head
-    dpo_trainer.hash_module = lambda module: ""
-    dpo_trainer.add_fused_lm_head = lambda model, outputs=(): head(model, outputs=("log_probs",))
-    try:
-        yield
-    finally:
-        dpo_trainer.hash_module, dpo_trainer.add_fused_lm_head = digest, head
+    head = dpo_trainer.add_fused_lm_head
+    return _with(
+        dpo_trainer,
+        hash_module=lambda module: "",
+        add_fused_lm_head=lambda model, outputs=(): head(model, outputs=("log_probs",)),
+    )
 
 
-@contextmanager
-def _small_tiles(device: torch.device) -> Iterator[None]:
+def _small_tiles(device: torch.device) -> AbstractContextManager[None]:
     """On the CPU, has the fused head score labelled positions alone, in tiles that torch's copies of stay small.
 
     Where there is no Triton, TRL scores every position, and keeps some five copies of a tile of the whole vocabulary.
     """
     if device.type != "cpu":
-        yield
-        return
-    compact, width = utils._use_triton, utils._CHUNKED_LOGPROB_CHUNK_SIZE
-    utils._use_triton, utils._CHUNKED_LOGPROB_CHUNK_SIZE = (lambda device: True), _TILE_WORDS
+        return nullcontext()
+    return _with(utils, _use_triton=lambda device: True, _CHUNKED_LOGPROB_CHUNK_SIZE=_TILE_WORDS)
+
+
+@contextmanager
+def _with(module: ModuleType, **others: Any) -> Iterator[None]:
+    """Other things under names of a module, for a while."""
+    own = {name: getattr(module, name) for name in others}
+    vars(module).update(others)
     try:
         yield
     finally:
-        utils._use_triton, utils._CHUNKED_LOGPROB_CHUNK_SIZE = compact, width
+        vars(module).update(own)

@@ -16,6 +16,8 @@ from datasets import Dataset
 from trl.trainer.kto_config import KTOConfig
 from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference, KTOTrainer
 
+_CHUNK = 10_000
+"""Rows that are counted at a time: a mapped set may be larger than memory."""
 RATIO = (1.0, 4 / 3)
 """Where weight times number of good answers over the same of bad ones should lie (arXiv:2402.01306, equation 8)."""
 
@@ -90,10 +92,16 @@ def _counts(rows: Any) -> tuple[int, int]:
     """Good and bad answers; none of either where rows are only known as they come."""
     if not isinstance(rows, Dataset):
         return 0, 0
-    table = rows.with_format("arrow")[:]
-    sides = (table.column(name) for name in ("chosen_ids", "rejected_ids"))
-    good, bad = (int(pc.sum(pc.greater(pc.list_value_length(side), 0)).as_py() or 0) for side in sides)
+    good = bad = 0
+    for table in rows.with_format("arrow").iter(batch_size=_CHUNK):
+        good += _filled(table.column("chosen_ids"))
+        bad += _filled(table.column("rejected_ids"))
     return good, bad
+
+
+def _filled(answers: Any) -> int:
+    """How many lists of a column hold anything."""
+    return int(pc.sum(pc.greater(pc.list_value_length(answers), 0)).as_py() or 0)
 
 
 def _tell(good: int, bad: int, config: KtoConfig) -> None:

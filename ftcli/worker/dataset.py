@@ -25,7 +25,7 @@ from ftcli.methods.base import Method
 from ftcli.settings import DataSettings
 from ftcli.worker import store
 from ftcli.worker.cutting import counted, loses_end, parts_of
-from ftcli.worker.fitting import TEXT_ALONE, Fitting, never_ends
+from ftcli.worker.fitting import Fitting, never_ends
 from ftcli.worker.overlap import tell_duplicates_across, tell_leaks
 from ftcli.worker.packing import packed
 from ftcli.worker.prepare import TokenSet, examples_of, token_set
@@ -101,7 +101,7 @@ def prepare(
     every = [*sets, held] if held else sets
     refuse_bad_rows([each.ledger for each in every], data.max_bad_share)
     fit = fit.resolved(together([each.ledger for each in sets or every], "").lengths)
-    builder = _Builder(data, fit, encoder, seed, answers=method.kinds != TEXT_ALONE)
+    builder = _Builder(data, fit, encoder, seed, answers=method.trains_answers)
     held_masks = _held_masks(sets, data, seed) if shares else [np.zeros(len(each), bool) for each in sets]
     for each, mask in zip(sets, held_masks, strict=True):
         each.ledger.rows_held_out = int(mask.sum())

@@ -12,9 +12,6 @@ from ftcli.methods.base import Method
 from ftcli.settings import DataSettings
 from ftcli.worker.packing import CUTS_ROWS
 
-TEXT_ALONE = ("text",)
-"""Kinds of a method whose rows are documents and never answers; they may have no end."""
-
 
 @dataclass(frozen=True)
 class Fitting:

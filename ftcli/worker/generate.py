@@ -15,7 +15,7 @@ from ftcli.errors import ConfigError, Problem
 from ftcli.settings import ModelSettings, QuantisationSettings
 from ftcli.sources import base_of, model_source
 from ftcli.spec import RunSpec
-from ftcli.worker.model import UNQUANTISED, as_granted, load_tokenizer, load_trained
+from ftcli.worker.model import UNQUANTISED, as_granted, best_device, load_tokenizer, load_trained
 from ftcli.worker.score import generate as generate_ids
 from ftcli.worker.tokens import Encoder
 from ftcli.worker.wardrobe import NOTHING, Wardrobe
@@ -36,14 +36,14 @@ class Speaker:
         self, label: str, settings: ModelSettings, request: dict[str, Any], quantisation: QuantisationSettings
     ) -> None:
         self.label = label
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = best_device()
         seed = request.get("seed") or 0
         found = load_trained(settings, seed=seed, device=device, quantisation=_here(quantisation, device))
         self.model: Any = found if quantisation.type != "none" else found.to(device)
         folders = {name: Path(folder) for name, folder in (request.get("adapters") or {}).items()}
         self.wardrobe = Wardrobe(self.model, folders)
         self.encoder = Encoder(load_tokenizer(settings))
-        self._sampling = _sampling(request)
+        self._sampling = sampling(request)
         system = request.get("system")
         self._opening: Turns = [{"role": "system", "content": system}] if system else []
         self.history: Turns = list(self._opening)
@@ -188,7 +188,8 @@ def _found_by(name: str) -> ModelSettings:
     return ModelSettings(name_or_path=base_of(Path(source.location)))
 
 
-def _sampling(request: dict[str, Any]) -> dict[str, Any]:
+def sampling(request: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a GenerationConfig that a request asks for; no temperature, or 0, is greedy."""
     settings: dict[str, Any] = {"max_new_tokens": request.get("max_new_tokens") or _MAX_NEW_TOKENS}
     if request.get("temperature"):
         settings |= {"do_sample": True, "temperature": request["temperature"], "top_p": request.get("top_p") or 1.0}

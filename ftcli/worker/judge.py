@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import torch
@@ -12,12 +13,14 @@ from transformers import set_seed
 from ftcli import sources
 from ftcli.data.ledger import Ledger, refuse_bad_rows
 from ftcli.data.scan import Example, Scan
+from ftcli.data.turns import answer_to, only_read
 from ftcli.errors import ConfigError, Problem
 from ftcli.methods import get_method
 from ftcli.settings import ModelSettings, SetSettings
 from ftcli.sources import RowSet
+from ftcli.worker.generate import sampling
 from ftcli.worker.load import make_encoder
-from ftcli.worker.model import as_granted, head_of, load_trained, resolve
+from ftcli.worker.model import as_granted, best_device, head_of, load_trained, resolve
 from ftcli.worker.score import generate, scores
 from ftcli.worker.tokens import IGNORED, Encoded, Ids
 
@@ -39,7 +42,7 @@ class RewardModel:
         if source.folder is not None and head_of(source.folder) != "score":
             what = f"{name} puts out words and no score"
             raise ConfigError(Problem(name, what, "name a model that method=reward trained"))
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = best_device()
         self.model = load_trained(settings, seed=0, device=device, head="score").to(device).eval()
         self.encoder = make_encoder(settings)
 
@@ -83,17 +86,20 @@ def sample(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
         DataError: rows that are unusable.
     """
     settings = as_granted(ModelSettings(name_or_path=request["model"]), request)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = best_device()
     model = load_trained(settings, seed=0, device=device).to(device).eval()
     encoder = make_encoder(settings)
     judge = RewardModel(request["reward"], request) if request.get("reward") else None
     set_seed(request["seed"])
     count = int(request["num_answers"])
+    how = sampling(request)
+    if how.get("do_sample"):
+        how["top_k"] = 0  # transformers would sample from the likeliest fifty alone
     for chunk in _chunks(request["data"], _ASKED):
         prompts = [prompt_of(example) for example in chunk]
         ids = [encoder.prompt_ids(prompt) for prompt in prompts for _ in range(count)]
         with torch.no_grad():
-            said = generate(model, encoder.tokenizer, ids, **_sampling(request))
+            said = generate(model, encoder.tokenizer, ids, **how)
         answers = [[text.strip() for text in said[i : i + count]] for i in range(0, len(said), count)]
         judged = _judged(judge, chunk, prompts, answers) if judge else [None] * len(chunk)
         for example, prompt, own, found in zip(chunk, prompts, answers, judged, strict=True):
@@ -116,14 +122,14 @@ def prompt_of(example: Example) -> Any:
         return example.value["prompt"]
     turns = example.value["messages"]
     last = max((i for i, turn in enumerate(turns) if turn["role"] == "assistant"), default=len(turns))
-    return [{key: value for key, value in turn.items() if key != "weight"} for turn in turns[:last]]
+    return only_read(turns[:last])
 
 
 def _judged(
     judge: RewardModel, chunk: Sequence[Example], prompts: Sequence[Any], answers: Sequence[Sequence[str]]
 ) -> list[list[float]]:
     rows = [
-        Example(example.where, "pair", _answered(prompt, text))
+        Example(example.where, "pair", {"prompt": prompt, "completion": answer_to(prompt, text)})
         for example, prompt, own in zip(chunk, prompts, answers, strict=True)
         for text in own
     ]
@@ -132,31 +138,13 @@ def _judged(
     return [found[i : i + size] for i in range(0, len(found), size)]
 
 
-def _answered(prompt: Any, text: str) -> dict[str, Any]:
-    completion = text if isinstance(prompt, str) else [{"role": "assistant", "content": text}]
-    return {"prompt": prompt, "completion": completion}
-
-
-def _sampling(request: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {"max_new_tokens": request["max_new_tokens"]}
-    if request["temperature"]:
-        found |= {"do_sample": True, "temperature": request["temperature"], "top_p": request["top_p"], "top_k": 0}
-    return found
-
-
 def _chunks(path: str, kinds: tuple[str, ...]) -> Iterator[list[Example]]:
     """The usable rows of a file, so many at a time; one that is unusable ends it."""
     row_set = RowSet(name="data", key=path, settings=SetSettings(path=path))
     ledger = Ledger("data", path)
     method = replace(get_method("sft"), kinds=kinds)
-    scan = Scan(sources.fetched(row_set), row_set.settings, method, ledger, prompts=False)
-    chunk: list[Example] = []
-    for example in scan:
+    rows = iter(Scan(sources.fetched(row_set), row_set.settings, method, ledger, prompts=False))
+    while chunk := list(islice(rows, _CHUNK)):
         refuse_bad_rows([ledger], 0.0)
-        chunk.append(example)
-        if len(chunk) == _CHUNK:
-            yield chunk
-            chunk = []
-    refuse_bad_rows([ledger], 0.0)
-    if chunk:
         yield chunk
+    refuse_bad_rows([ledger], 0.0)

@@ -56,6 +56,11 @@ def resolve(name_or_path: str) -> ModelSource:
     return source
 
 
+def best_device() -> str:
+    """Where a model is served here: "cuda" where there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def weights_dtype(dtype: str, device: str) -> torch.dtype:
     """The torch type that `model.dtype` means on `device` ("cpu" or "cuda")."""
     if dtype != "auto":
@@ -117,7 +122,6 @@ def load_model(
         ConfigError: it cannot be loaded.
     """
     source = resolve(settings.name_or_path)
-    _check_speaks(settings.name_or_path, source, head)
     set_seed(seed)
     arguments = {
         "dtype": "auto" if as_stored and settings.dtype == "auto" else weights_dtype(settings.dtype, device),
@@ -125,6 +129,7 @@ def load_model(
         "attn_implementation": None if settings.attn_implementation == "auto" else settings.attn_implementation,
     }
     try:
+        _check_speaks(settings.name_or_path, source, head)
         loader = _Loader(settings, arguments, _HEADS[head], {"num_labels": 1} if head == "score" else {})
         with suppress_seqcls_warning():  # that a new head of scores is in no file
             if settings.init == "random":
@@ -155,9 +160,9 @@ def load_trained(
     how: dict[str, Any] = {"seed": seed, "device": device, "head": head, "as_stored": as_stored}
     how["quantisation"] = quantisation
     source = resolve(settings.name_or_path)
-    _check_speaks(settings.name_or_path, source, head)
     if not source.is_adapter:
         return load_model(settings, **how)
+    _check_speaks(settings.name_or_path, source, head)
     folder = Path(source.location)
     below = replace(settings, name_or_path=base_of(folder), revision=adapter_declares(folder).get("revision"))
     return with_adapter(load_model(below, **how), folder)

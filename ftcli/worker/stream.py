@@ -27,7 +27,7 @@ from ftcli.methods.base import Method
 from ftcli.settings import DataSettings
 from ftcli.sources import RowSet, fetched
 from ftcli.worker.cutting import Columns, counted, loses_end, parts_of
-from ftcli.worker.fitting import TEXT_ALONE, Fitting, never_ends
+from ftcli.worker.fitting import Fitting, never_ends
 from ftcli.worker.packing import packed
 from ftcli.worker.prepare import batch_of, told
 from ftcli.worker.tokens import Encoded, Encoder
@@ -62,7 +62,8 @@ class Stream:
         self.data, self.method, self.encoder, self.seed = data, method, encoder, seed
         self.bos = encoder.tokenizer.bos_token_id
         self._sources = [self._source(each, len(sets)) for each in sets]
-        self.fit = fit.resolved(self._sampled_lengths(fit))
+        looks = fit.max_length_tokens is None or method.trains_answers
+        self.fit = fit.resolved(self._sampled_lengths(fit)) if looks else fit
 
     @property
     def ledgers(self) -> list[Ledger]:
@@ -91,7 +92,7 @@ class Stream:
                 length = counted(row.columns)[0]
                 lengths[length] = lengths.get(length, 0) + 1
                 ends |= row.ended
-        if self.method.kinds != TEXT_ALONE and lengths and not ends:
+        if self.method.trains_answers and lengths and not ends:
             raise DataError(*[never_ends(source.row_set.settings.path, fit.overflow) for source in self._sources])
         return lengths
 

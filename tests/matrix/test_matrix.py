@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,6 @@ from tests.matrix.prove import prove, refusal
 
 WHOLE = os.environ.get("FTCLI_MATRIX") == "1"
 EVERY = [*CELLS, *PREFERENCE_CELLS, *OTHER_CELLS]
-AXES = ("method", "peft", "quantisation")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -36,7 +36,7 @@ def found() -> Iterator[dict[str, Any]]:
     if WHOLE:  # a part of the cells, as -k chooses it, leaves the others as they were
         path = RESULTS / "matrix.json"
         before = json.loads(path.read_text(encoding="utf-8"))["cells"] if path.is_file() else []
-        known = {**{str(Cell(*(each[axis] for axis in AXES))): each for each in before}, **results}
+        known = {**{str(Cell(each["method"], each["peft"], each["quantisation"])): each for each in before}, **results}
         cells = [known[str(cell)] for cell in EVERY if str(cell) in known]
         save("matrix", {"schema": 1, "versions": versions(), "cells": cells})
 
@@ -44,7 +44,7 @@ def found() -> Iterator[dict[str, Any]]:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("cell", EVERY if WHOLE else SPREAD, ids=str)
 def test_a_cell_trains_reloads_resumes_and_merges(cell: Cell, tmp_path: Path, found: dict[str, Any]) -> None:
-    found[str(cell)] = result = dict(zip(AXES, (cell.method, cell.peft, cell.quantisation), strict=True))
+    found[str(cell)] = result = asdict(cell)
     reason = refusal(cell, tmp_path / "run")
     if reason is not None:
         result["refused"] = reason

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from ftcli import rundir
 from ftcli.build import spec_of
 from ftcli.compose import Request
 from ftcli.peft_methods import PEFT_METHODS
@@ -25,11 +24,9 @@ SMALL = (
     ("choice", "rate"),
     [("peft=ia3", 3e-2), ("peft=adapter", 5e-3), ("peft=prompt", 3e-1)],
 )
-def test_an_adapter_learns_held_out_instructions(choice: str, rate: float, tmp_path: Path) -> None:
+def test_an_adapter_learns_held_out_instructions(choice: str, rate: float, tmp_path: Path, new_run) -> None:
     words = (*SMALL, *choice.split(" "), f"train.learning_rate={rate}", f"run.dir={tmp_path / 'run'}")
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / rundir.SPEC).write_text(spec_of(Request(overrides=words)).to_json(), encoding="utf-8")
-    loss = train(tmp_path / "run")["eval_loss"]
+    loss = train(new_run(spec_of(Request(overrides=words)), "run"))["eval_loss"]
     assert loss["after"] < loss["before"] / 2
 
 
