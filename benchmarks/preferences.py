@@ -38,7 +38,7 @@ CASES = {
     "dpo": (("method=dpo",), 3e-4),
     "ipo": (("method=ipo",), 3e-4),
     "kto": (("method=kto",), 3e-4),
-    "kto, labels": (("method=kto", f"data.path={tiny.set_path('feedback', 'train')}"), 3e-4),
+    "kto on labels": (("method=kto", f"data.path={tiny.set_path('feedback', 'train')}"), 4e-4),
     "orpo": (("method=orpo",), 1e-3),
     "cpo": (("method=cpo",), 3e-4),
     "simpo": (("method=simpo",), 3e-4),

@@ -164,6 +164,9 @@ def references_fit_the_adapter(context: Context) -> Iterator[Problem]:
     if method.get("sync_ref_model") and method.get("precompute_ref_log_probs"):
         what = "method.precompute_ref_log_probs fixes the reference that method.sync_ref_model moves"
         yield Problem(context.where("method.sync_ref_model"), what, "keep one of them")
+    if method.get("precompute_ref_log_probs") and context.spec.data.streaming and "reference" in context.method.roles:
+        what = "method.precompute_ref_log_probs asks the reference for every row beforehand, and a stream has no end"
+        yield Problem(context.where("method.precompute_ref_log_probs"), what, "leave it out, or read the set whole")
 
 
 @rule
@@ -185,6 +188,9 @@ def the_model_is_there(context: Context) -> Iterator[Problem]:
     elif sources.foundation(source) is None:
         what = f"{name} is an adapter whose base model is gone"
         yield Problem(where, what, "restore the folder that adapter_config.json names as base_model_name_or_path")
+    elif source.folder is not None and context.method.head == "words" and sources.head_of(source.folder) == "score":
+        what = f"{name} is a reward model: it puts out a score and no words"
+        yield Problem(where, what, "name a model that speaks, or choose method=reward")
 
 
 @rule

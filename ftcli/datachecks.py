@@ -9,7 +9,7 @@ from ftcli import schema, sources
 from ftcli.compose import Composed
 from ftcli.data.columns import apply_mapping
 from ftcli.data.formats import FORMATS, columns_error, kind_problem, recognise
-from ftcli.data.scan import first_rows
+from ftcli.data.scan import first_rows, margin_of
 from ftcli.errors import ConfigError, DataError, Problem, RowProblem
 from ftcli.fieldcheck import limit_problem, type_problem
 from ftcli.methods import Method
@@ -26,12 +26,12 @@ _SET_LIMITS: Mapping[str, Knob] = {
     "repeat": Knob(low=0, open_low=True),
 }
 _WHOLE = 1e-6
-_SET_FIELDS = ("revision", "subset", "split", "format", "columns", "roles", "trained_turns")
+_SET_FIELDS = ("revision", "subset", "split", "format", "columns", "roles", "margin_column", "trained_turns")
 
 
 def problems(data: DataSettings, method: Method, composed: Composed) -> Iterator[Problem]:
     """All that is wrong with the group `data`, and with the first row of each set."""
-    faulty = list(_mix(data, composed)) + list(_streaming(data, composed))
+    faulty = [*_mix(data, composed), *_streaming(data, composed), *_margins(data, method, composed)]
     yield from faulty
     for key, roles in (("data.roles", data.roles), *_mixed_roles(data)):
         for name, role in (roles or {}).items():
@@ -42,6 +42,16 @@ def problems(data: DataSettings, method: Method, composed: Composed) -> Iterator
         return
     for each in sources.every_set(data, method):
         yield from _set_problems(each, data, method, composed)
+
+
+def _margins(data: DataSettings, method: Method, composed: Composed) -> Iterator[Problem]:
+    if method.head == "score":
+        return
+    mixed = [name for name, each in (data.mix or {}).items() if isinstance(each, dict) and each.get("margin_column")]
+    keys = ["data.margin_column"] * bool(data.margin_column) + [f"data.mix.{name}.margin_column" for name in mixed]
+    for key in keys:
+        what = f"{key} says by how much a score should win, and method={method.name} gives none"
+        yield Problem(composed.where(*key.split(".")), what, "leave it out, or choose method=reward")
 
 
 def _mixed_roles(data: DataSettings) -> Iterator[tuple[str, Any]]:
@@ -156,6 +166,11 @@ def _set_problems(each: RowSet, data: DataSettings, method: Method, composed: Co
     if data.eval_group is not None and each.name != "eval" and data.eval_group not in row.value:
         what = f"the rows have no column {data.eval_group!r} to group by; theirs are {', '.join(row.value)}"
         yield Problem(composed.where("data", "eval_group"), what, suggest(data.eval_group, list(row.value), ""))
+    if settings.margin_column is not None:
+        try:
+            margin_of(row, settings.margin_column)
+        except DataError as error:
+            yield from error.problems
     named = FORMATS[settings.format] if settings.format != "auto" else None
     found = named or recognise(value)
     if found is None or (named is not None and not named.recognise(value)):

@@ -61,6 +61,8 @@ class DataSettings:
     """Canonical column name: the name it has in the file."""
     roles: dict[str, str] | None = None
     """Who speaks, by the name in the file: {customer: user, agent: assistant}."""
+    margin_column: str | None = None
+    """Column with the margin by which the chosen answer's score should win (method=reward); null is no margin."""
     trained_turns: Literal["all", "last"] = "all"
     """all trains every turn of the assistant, last only the last one of a conversation."""
     max_bad_share: float = 0.0
@@ -98,6 +100,8 @@ class SetSettings:
     """Like data.columns."""
     roles: dict[str, str] | None = None
     """Like data.roles."""
+    margin_column: str | None = None
+    """Like data.margin_column."""
     trained_turns: Literal["all", "last"] = "all"
     """Like data.trained_turns."""
     share_of_set: float | None = None

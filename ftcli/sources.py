@@ -126,6 +126,14 @@ def quantised_as(model: ModelSettings) -> str | None:
     return str(kind) if kind else "bitsandbytes" if any(key.startswith("load_in_") for key in declared) else None
 
 
+def head_of(folder: Path) -> str:
+    """What the model or adapter of a folder puts out: "words", or a "score"."""
+    if (folder / "adapter_config.json").is_file():
+        return "score" if _json(folder / "adapter_config.json").get("task_type") == "SEQ_CLS" else "words"
+    architectures = _json(folder / "config.json").get("architectures") or ()
+    return "score" if any(str(name).endswith("ForSequenceClassification") for name in architectures) else "words"
+
+
 def _json(file: Path) -> dict[str, Any]:
     """The object in a JSON file; {} where there is none."""
     try:
@@ -184,7 +192,7 @@ def train_sets(data: DataSettings, method: Method) -> tuple[RowSet, ...]:
         )
     assert data.path is not None
     if data.path == BUILTIN:
-        own = SetSettings(path=str(tiny.set_path(method.task, "train")), trained_turns=data.trained_turns)
+        own = SetSettings(path=str(tiny.set_path(method.task, "train")), **_of_builtin(data))
         return (RowSet(name="tiny", key="data.path", settings=own),)
     settings = SetSettings(
         path=data.path, revision=data.revision, subset=data.subset, split=data.split, **_written(data)
@@ -196,7 +204,7 @@ def eval_set(data: DataSettings, method: Method) -> RowSet | None:
     """The set of held-out rows, or None where there is none (a share of the training rows may still be held out)."""
     builtin = data.eval_path is None and data.eval_share == 0 and data.path == BUILTIN and data.mix is None
     if data.eval_path == BUILTIN or builtin:
-        own = SetSettings(path=str(tiny.set_path(method.task, "eval")), trained_turns=data.trained_turns)
+        own = SetSettings(path=str(tiny.set_path(method.task, "eval")), **_of_builtin(data))
         return RowSet(name="eval", key="data.eval_path", settings=own)
     if data.eval_path is None:
         return None
@@ -204,9 +212,14 @@ def eval_set(data: DataSettings, method: Method) -> RowSet | None:
     return RowSet(name="eval", key="data.eval_path", settings=settings)
 
 
+def _of_builtin(data: DataSettings) -> dict[str, Any]:
+    """What may be asked of the built-in sets too; how they are written is known."""
+    return {name: getattr(data, name) for name in ("margin_column", "trained_turns")}
+
+
 def _written(data: DataSettings) -> dict[str, Any]:
     """How rows are written and read, the same for those that are trained on and those that are held out."""
-    return {name: getattr(data, name) for name in ("format", "columns", "roles", "trained_turns")}
+    return {name: getattr(data, name) for name in ("format", "columns", "roles", "margin_column", "trained_turns")}
 
 
 def hub_cache() -> Path:

@@ -39,21 +39,37 @@ def add_sampling(parser: argparse.ArgumentParser, *, temperature: float) -> None
     parser.add_argument("--seed", type=int, default=42, help="seed of the sampling (42)")
 
 
+def check_model(name: str, where: str, head: str = "words") -> None:
+    """That there is such a model, before a worker starts for it.
+
+    Args:
+        head: what it has to put out: words, or a score.
+
+    Raises:
+        ConfigError: there is none, or it puts out something else.
+    """
+    source = sources.model_source(name)
+    if source is None:
+        raise ConfigError(Problem(where, f"{name} holds no model", "name a finished run, a folder or a hub id"))
+    if source.hub_id is not None:
+        from ftcli.hub import require
+
+        require(source.hub_id, None, where)
+    elif source.folder is not None and sources.head_of(source.folder) != head:
+        if head == "words":
+            what, fix = f"{name} is a reward model: it puts out a score and no words", f"ftcli score {name} ROWS"
+        else:
+            what, fix = f"{name} puts out words and no score", "name a model that method=reward trained"
+        raise ConfigError(Problem(where, what, fix))
+
+
 def check_speaker(options: argparse.Namespace, where: str) -> None:
     """That the model is there and samples as it can.
 
     Raises:
         ConfigError: no such model, or a sampling value out of range.
     """
-    source = sources.model_source(options.model)
-    if source is None:
-        raise ConfigError(
-            Problem(where, f"{options.model} holds no model", "name a finished run, a folder or a hub id")
-        )
-    if source.hub_id is not None:
-        from ftcli.hub import require
-
-        require(source.hub_id, None, where)
+    check_model(options.model, where)
     limits = {"--max-new-tokens": (options.max_new_tokens, 1, 2**20), "--temperature": (options.temperature, 0, 100)}
     for flag, (value, low, high) in {**limits, "--top-p": (options.top_p, 1e-6, 1)}.items():
         if not low <= value <= high:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ftcli.cli import arguments, say
-from ftcli.cli.generate import add_sampling, check_speaker
+from ftcli.cli.generate import add_sampling, check_model, check_speaker
 from ftcli.cli.score import refuse_existing, write
 from ftcli.data.turns import answer_to
 from ftcli.errors import EXIT_DONE, ConfigError, Problem
@@ -39,6 +39,8 @@ def run(argv: Sequence[str]) -> int:
         raise ConfigError(Problem(where, "nothing scores the answers", "name a reward model with --reward"))
     if options.keep == "pairs" and options.n < 2:
         raise ConfigError(Problem("--keep pairs", "needs two answers to a prompt", "--n 2 or more"))
+    if options.reward is not None:
+        check_model(options.reward, f"--reward {options.reward}", "score")
     refuse_existing(options.to)
     names = ("model", "data", "reward", "max_new_tokens", "temperature", "top_p", "seed", "trust_remote_code")
     request = {**{name: getattr(options, name) for name in names}, "num_answers": options.n}

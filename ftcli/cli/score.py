@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ftcli.cli import arguments, say
+from ftcli.cli.generate import check_model
 from ftcli.errors import EXIT_DONE, ConfigError, Problem
 from ftcli.worker_request import WorkerFailed, answers
 
@@ -28,6 +29,7 @@ def run(argv: Sequence[str]) -> int:
     if options.top is not None and not 0 < options.top <= 1:
         raise ConfigError(Problem(f"--top {options.top:g}", "is no share", "above 0, and 1 at most"))
     refuse_existing(options.to)
+    check_model(options.model, f"ftcli score {options.model}", "score")
     request = {"model": options.model, "data": options.data, "trust_remote_code": options.trust_remote_code}
     try:
         found = list(answers("score", request))

@@ -6,6 +6,7 @@ The only way rows are read, by `ftcli data check`, by a plan and by a run, so th
 from __future__ import annotations
 
 import marshal
+import math
 import re
 from array import array
 from bisect import bisect_right
@@ -22,6 +23,7 @@ from ftcli.data.ledger import DUPLICATE, Ledger
 from ftcli.data.locate import DataFile
 from ftcli.data.read import Row, read_rows
 from ftcli.data.turns import last_trained
+from ftcli.data.words import said
 from ftcli.errors import DataError, Problem, RowProblem
 from ftcli.methods.base import Method
 from ftcli.settings import SetSettings
@@ -116,6 +118,8 @@ class Scan:
                 row = formats.apply_mapping(row, self.settings.columns)
             fmt = self._format or self._recognised(row)
             kind, value = converted(fmt, row, self.method, self.settings.roles)
+            if self.settings.margin_column:
+                value = {**value, "margin": margin_of(given, self.settings.margin_column)}
         except DataError as error:
             if self._format is None:  # nothing is known of the set yet: the first row decides what it is
                 raise
@@ -190,6 +194,25 @@ def converted(
         value = {**value, "prompt": [{"role": "user", "content": value["prompt"]}]}
         value["completion"] = [{"role": "assistant", "content": value["completion"]}]
     return kind, value
+
+
+def margin_of(row: Row, name: str) -> float:
+    """The margin that a row states in the column of that name.
+
+    Raises:
+        DataError: it is not there, or no number.
+    """
+    if name not in row.value:
+        what = f"has no column {name!r} with a margin; its columns are {', '.join(row.value)}"
+        raise DataError(RowProblem(row.where, what, "name another column in data.margin_column", field=name))
+    try:
+        margin = float(row.value[name])
+    except (TypeError, ValueError):
+        margin = math.nan
+    if not math.isfinite(margin):
+        what = f"{name} is {said(row.value[name])}, not a number"
+        raise DataError(RowProblem(row.where, what, "give every row the margin of its pair", field=name))
+    return margin
 
 
 def _number(value: Any) -> int:

@@ -6,7 +6,7 @@ parameters train.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ftcli.errors import Problem
@@ -18,24 +18,72 @@ LOSSES = (
 )  # fmt: skip
 
 
+# The partition function that other divergences leave cancels only between the two answers of a pair.
+OF_DIVERGENCES = ("sigmoid", "sigmoid_norm", "hinge", "ipo", "exo_pair", "robust", "discopop", "sft")
+SMOOTHED = ("sigmoid", "robust", "exo_pair", "aot", "aot_unpaired")
+
+_OF_SYNCED = ("ref_model_mixup_alpha", "ref_model_sync_steps")
+
+
 def check(method: Mapping[str, Any]) -> list[Problem]:
     """Rules among DPO's own fields."""
     losses = method.get("loss_type", ["sigmoid"])
-    names = [losses] if isinstance(losses, str) else losses
+    names = [losses] if isinstance(losses, str) else list(losses)
+    return [*_weights(method, names), *_divergence(method, names), *_smoothing(method, names), *unread(method, names)]
+
+
+def unread(method: Mapping[str, Any], names: Sequence[str] = ()) -> list[Problem]:
+    """Fields that are set and that nothing reads as the others, among them the losses `names`, stand."""
+    divergence, synced = method.get("f_divergence_type", "reverse_kl"), method.get("sync_ref_model")
+    fields = (
+        ("discopop_tau", "discopop" in names, "method.loss_type=[discopop]"),
+        ("f_alpha_divergence_coef", divergence == "alpha_divergence", "method.f_divergence_type=alpha_divergence"),
+        ("precompute_ref_batch_size", method.get("precompute_ref_log_probs"), "method.precompute_ref_log_probs=true"),
+        *((field, synced, "method.sync_ref_model=true") for field in _OF_SYNCED),
+    )
+    return [
+        Problem(f"method.{field}", f"method.{field} is read only with {fix}", f"add {fix}, or leave it out")
+        for field, is_read, fix in fields
+        if method.get(field) is not None and not is_read
+    ]
+
+
+def _weights(method: Mapping[str, Any], names: Sequence[str]) -> Iterator[Problem]:
     weights = method.get("loss_weights")
     if weights is not None and len(weights) != len(names):
         what = f"method.loss_weights has {len(weights)} entries for {len(names)} losses"
-        return [Problem("method.loss_weights", what, "give one weight for each entry of method.loss_type")]
-    if "exo_pair" in names and not method.get("label_smoothing", 0.0) > 0:
+        yield Problem("method.loss_weights", what, "give one weight for each entry of method.loss_type")
+    sorting = [name for name in names if name.startswith("aot")]
+    if method.get("use_weighting") and sorting:
+        what = f"method.use_weighting weighs pairs, and the loss {sorting[0]} sorts their answers apart"
+        yield Problem("method.use_weighting", what, "leave it out, or choose another method.loss_type")
+
+
+def _divergence(method: Mapping[str, Any], names: Sequence[str]) -> Iterator[Problem]:
+    divergence = method.get("f_divergence_type", "reverse_kl")
+    others = [name for name in names if name not in OF_DIVERGENCES]
+    if divergence != "reverse_kl" and others:
+        what = f"method.f_divergence_type={divergence} has no meaning for the loss {others[0]}"
+        yield Problem("method.f_divergence_type", what, f"use one of {', '.join(OF_DIVERGENCES)}, or reverse_kl")
+
+
+def _smoothing(method: Mapping[str, Any], names: Sequence[str]) -> Iterator[Problem]:
+    share = method.get("label_smoothing") or 0.0
+    if "exo_pair" in names and not share > 0:
         what = "method.loss_type=exo_pair needs method.label_smoothing above 0"
-        return [Problem("method.loss_type", what, "add method.label_smoothing=1e-3")]
-    return []
+        yield Problem("method.loss_type", what, "add method.label_smoothing=1e-3")
+    if share >= 0.5:
+        what = f"method.label_smoothing={share:g} leaves nothing to learn: half of the labels would be wrong"
+        yield Problem("method.label_smoothing", what, "set it below 0.5")
+    elif share and not set(names) & set(SMOOTHED):
+        what = f"method.label_smoothing is not read by the loss {names[0]}"
+        yield Problem("method.label_smoothing", what, f"leave it out, or use one of {', '.join(SMOOTHED)}")
 
 
 METHOD = Method(
     name="dpo",
     summary="Direct preference optimisation: chosen over rejected answers, no reward model.",
-    trainer="trl.trainer.dpo_trainer:DPOTrainer",
+    trainer="ftcli.trainers.dpo:DpoTrainer",
     config="trl.trainer.dpo_config:DPOConfig",
     task="preference",
     kinds=("preference",),

@@ -8,6 +8,7 @@ them: the paper's text does not say, and its authors told TRL that their results
 from dataclasses import replace
 
 from ftcli.methods.dpo import METHOD as DPO
+from ftcli.methods.dpo import unread
 
 METHOD = replace(
     DPO,
@@ -16,6 +17,6 @@ METHOD = replace(
     fixed={"loss_type": ["ipo"]},
     without=("loss_weights", "discopop_tau", "label_smoothing", "use_weighting"),
     limits={name: limit for name, limit in DPO.limits.items() if name not in ("loss_type", "label_smoothing")},
-    check=None,
+    check=unread,
     paper="Azar et al. 2023, arXiv:2310.12036",
 )

@@ -4,6 +4,7 @@ Each answer is held against how far the policy has moved on the whole, estimated
 """
 
 from ftcli.methods.base import Knob, Method
+from ftcli.methods.dpo import unread
 
 METHOD = Method(
     name="kto",
@@ -26,4 +27,5 @@ METHOD = Method(
         "ref_model_mixup_alpha": Knob(low=0.0, high=1.0),
         "ref_model_sync_steps": Knob(low=1),
     },
+    check=unread,
 )

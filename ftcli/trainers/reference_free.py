@@ -102,6 +102,7 @@ def _smoothed(margin: Tensor, label_smoothing: float) -> Tensor:
 class ReferenceFreeTrainer(DPOTrainer):  # type: ignore[misc]
     """A pair's loss plus the likelihood of the chosen answer, without a reference."""
 
+    has_reference: ClassVar[bool] = False
     length_normalised: ClassVar[bool]
     """Whether an answer's reward is its mean log-probability; otherwise it is the sum."""
 

@@ -62,7 +62,8 @@ class KtoTrainer(KTOTrainer):  # type: ignore[misc]
         args.desirable_weight, args.undesirable_weight = weights(
             good, bad, args.desirable_weight, args.undesirable_weight
         )
-        _tell(good, bad, args)
+        if args.process_index == 0:
+            _tell(good, bad, args)
         more["data_collator"] = JudgedRows(
             pad_token_id=processing_class.pad_token_id, pad_to_multiple_of=args.pad_to_multiple_of
         )

@@ -42,7 +42,8 @@ class Residual(Support):
         self._start = {
             name: tensor.clone() for name, tensor in get_peft_model_state_dict(model, adapter_name=_NAME).items()
         }
-        if not hasattr(trainer, "ref_model") or trainer.ref_model is not None:
+        has_reference = getattr(trainer, "has_reference", hasattr(trainer, "ref_model"))
+        if not has_reference or trainer.ref_model is not None:
             return
         model.add_adapter(REFERENCE, replace(model.peft_config[_NAME], init_lora_weights=True))
         set_peft_model_state_dict(model, self._start, adapter_name=REFERENCE)

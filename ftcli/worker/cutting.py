@@ -7,10 +7,12 @@ end does not learn to stop.
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
-from ftcli.worker.tokens import IGNORED, Ids
+from ftcli.worker.tokens import IGNORED
 
-Columns = dict[str, Ids]
+Columns = dict[str, Any]
+"""Lists of token ids by their name, and a margin, which is a number."""
 _ANSWERS = ("chosen_ids", "rejected_ids")
 
 

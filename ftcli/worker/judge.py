@@ -17,10 +17,10 @@ from ftcli.data.turns import answer_to, only_read
 from ftcli.errors import ConfigError, Problem
 from ftcli.methods import get_method
 from ftcli.settings import ModelSettings, SetSettings
-from ftcli.sources import RowSet
+from ftcli.sources import RowSet, head_of
 from ftcli.worker.generate import sampling
 from ftcli.worker.load import make_encoder
-from ftcli.worker.model import as_granted, best_device, head_of, load_trained, resolve
+from ftcli.worker.model import as_granted, best_device, load_trained, resolve
 from ftcli.worker.score import generate, scores
 from ftcli.worker.tokens import IGNORED, Encoded, Ids
 

@@ -16,7 +16,8 @@ from ftcli.checkpoints import publish, staging_path
 from ftcli.errors import ConfigError, Problem
 from ftcli.peft_methods import why_unmerged
 from ftcli.settings import ModelSettings
-from ftcli.worker.model import adapter_declares, head_of, load_tokenizer, load_trained, resolve
+from ftcli.sources import head_of
+from ftcli.worker.model import adapter_declares, load_tokenizer, load_trained, resolve
 
 _PROBE_TOKENS = 32
 

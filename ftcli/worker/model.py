@@ -32,7 +32,7 @@ from ftcli.errors import ConfigError, Problem
 from ftcli.peft_methods import why_unmerged
 from ftcli.rules import ATTENTION
 from ftcli.settings import ModelSettings, QuantisationSettings
-from ftcli.sources import ModelSource, base_of, foundation, model_source
+from ftcli.sources import ModelSource, base_of, foundation, head_of, model_source
 
 transformers_logging.disable_progress_bar()
 
@@ -177,15 +177,6 @@ def _check_speaks(name: str, source: ModelSource, head: str) -> None:
     if head == "words" and source.folder is not None and head_of(source.folder) == "score":
         what = f"{name} is a reward model: it puts out a score and no words"
         raise ConfigError(Problem("model.name_or_path", what, "name a model that speaks; ftcli score takes this one"))
-
-
-def head_of(folder: Path) -> str:
-    """What the model or adapter of a folder puts out: "words", or a "score"."""
-    if (folder / "adapter_config.json").is_file():
-        return "score" if adapter_declares(folder).get("task_type") == "SEQ_CLS" else "words"
-    declared = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    scores = any(name.endswith("ForSequenceClassification") for name in declared.get("architectures") or ())
-    return "score" if scores else "words"
 
 
 def adapter_declares(folder: Path) -> dict[str, Any]:

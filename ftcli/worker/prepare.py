@@ -91,6 +91,7 @@ def _parts(row_set: RowSet, data: DataSettings, method: Method, encoder: Encoder
             settings.format,
             settings.columns,
             settings.roles,
+            settings.margin_column,
             settings.trained_turns,
             data.eval_group,
             max_rows,
@@ -166,12 +167,15 @@ def told(
         ledger.last_turn_only += found.last_turn_only
         for finding in found.findings:
             ledger.finding(finding.kind, example.where, finding.field, finding.what)
+        if "margin" in example.value:
+            found.columns["margin"] = example.value["margin"]
         yield example, found
 
 
 def batch_of(rows: Sequence[Columns]) -> pa.RecordBatch:
-    """Rows of one kind, at least one, as columns of lists."""
-    return pa.record_batch({name: pa.array([row[name] for row in rows], _LIST) for name in rows[0]})
+    """Rows of one kind, at least one, as columns of lists; a margin is a number."""
+    types = {"margin": pa.float32()}
+    return pa.record_batch({name: pa.array([row[name] for row in rows], types.get(name, _LIST)) for name in rows[0]})
 
 
 def examples_of(found: TokenSet, data: DataSettings, method: Method, wanted: Sequence[int]) -> list[Example]:

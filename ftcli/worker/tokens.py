@@ -40,9 +40,10 @@ class Encoded:
 
     `columns` holds `input_ids` and `labels` of one length, or for answers that are judged `prompt_ids`, `chosen_ids`
     and `rejected_ids`: both of a preference, one of them empty for a label, both where nothing can be trained.
+    A reward model's rows may have a `margin`.
     """
 
-    columns: dict[str, Ids]
+    columns: dict[str, Any]
     ended: bool
     """Whether its answer (each of its answers) closes with an end token."""
     last_turn_only: bool = False

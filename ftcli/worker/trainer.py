@@ -118,9 +118,13 @@ class JoinedPairs(DataCollatorForPreference):  # type: ignore[misc]
     """Pairs of answers for a trainer that takes each behind its prompt, as one sequence."""
 
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
-        """As its parent, from `prompt_ids`, `chosen_ids` and `rejected_ids`."""
+        """As its parent, from `prompt_ids`, `chosen_ids` and `rejected_ids`, with the `margin` where rows have one."""
         sides = ("chosen_ids", "rejected_ids")
-        joined = [{side: [*example["prompt_ids"], *example[side]] for side in sides} for example in examples]
+        joined = [
+            {name: value for name, value in example.items() if name == "margin"}
+            | {side: [*example["prompt_ids"], *example[side]] for side in sides}
+            for example in examples
+        ]
         return dict(super().torch_call(joined))
 
 
