@@ -213,6 +213,8 @@ REGIONS: dict[str, Callable[[], str]] = {
     "matrix": measured.matrix,
     "adapter-results": measured.adapter_results,
     "unseen-kinds": measured.unseen_kinds,
+    "preference-results": measured.preference_results,
+    "repeated-pairs": measured.repeated_pairs,
     "reference-free": measured.reference_free,
 }
 

@@ -142,6 +142,47 @@ def _from_to(pair: Mapping[str, Any], form: str) -> str:
     return f"{pair['before']:{form}} → {pair['after']:{form}}"
 
 
+def preference_results() -> str:
+    """What each preference method did to the built-in model."""
+    found = result("preferences", "python benchmarks/preferences.py --save")
+    rows = []
+    for name in dict.fromkeys(each["name"] for each in found["methods"]):
+        own = [each for each in found["methods"] if each["name"] == name]
+        scores, sampled = [each["score"] for each in own], [each["after"] for each in own if "after" in each]
+        rows.append(
+            (
+                f"`{name}`",
+                f"{own[0]['learning_rate']:g}",
+                f"{_all(scores, 'before')} → {_all(scores, 'after')}",
+                _all(scores, "reward_accuracy"),
+                _all(sampled, "polite"),
+                _all(sampled, "right"),
+            )
+        )
+    before = found["before"]
+    head = ("Method", "Learning rate", "Held-out pairs", "Implicit reward", "Polite answers", "Right answers")
+    start = f"Before: {before['polite']:.1%} of sampled answers polite, {before['right']:.1%} right.\n"
+    return f"{measured_with(found['versions'])}\n{start}\n{table(head, rows)}"
+
+
+def repeated_pairs() -> str:
+    """What many passes over the same few pairs do."""
+    found = result("preferences", "python benchmarks/preferences.py --save")
+    rows = [
+        (
+            f"`{each['name']}`",
+            _from_to(each["score"], ".1%"),
+            _from_to(each["eval_loss"], ".3f"),
+            f"{each['margin_of_trained']['middle']:.2f} → {each['margin_of_trained']['last']:.2f}",
+            f"{each['after']['polite']:.1%}",
+            f"{each['after']['right']:.1%}",
+        )
+        for each in found["repeated"]
+    ]
+    head = ("Method", "Held-out pairs", "Held-out loss", "Margin of the trained pairs", "Polite", "Right")
+    return f"{found['few']} pairs, {found['many']} passes.\n\n{table(head, rows)}"
+
+
 def reference_free() -> str:
     """Our reference-free trainers beside those of TRL."""
     found = result("reference_free", "python benchmarks/reference_free.py --save")
@@ -160,3 +201,8 @@ def reference_free() -> str:
     tokens = found["prompt_tokens"] + found["answer_tokens"]
     work = f"A step of {found['batch']} pairs of {tokens} tokens, {found['vocabulary']:,} words in the vocabulary.\n"
     return f"{measured_with(found['versions'])}\n{work}\n{table(head, rows)}"
+
+
+def _all(rows: Sequence[Mapping[str, Any]], name: str) -> str:
+    """A share of each seed."""
+    return ", ".join(f"{row[name]:.1%}" for row in rows if name in row)

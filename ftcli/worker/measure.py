@@ -81,6 +81,6 @@ def _summed(counts: score.Counts, config: Any) -> score.Counts:
     """The counts of all processes together."""
     if config.world_size == 1 or not counts:
         return counts
-    table = torch.tensor(list(counts.values()), device=config.device)
+    table = torch.tensor(list(counts.values()), dtype=torch.float64, device=config.device)
     distributed.all_reduce(table)
-    return {name: (int(hits), int(rows)) for name, (hits, rows) in zip(counts, table.tolist(), strict=True)}
+    return {name: (hits, int(rows)) for name, (hits, rows) in zip(counts, table.tolist(), strict=True)}

@@ -28,8 +28,8 @@ _BATCH = 32
 # An answer that has gone on this much longer than the longest right one is wrong.
 _SPARE_TOKENS = 8
 
-Counts = dict[str, tuple[int, int]]
-"""Hits and rows of each measure, so that processes can add theirs up."""
+Counts = dict[str, tuple[float, int]]
+"""Hits and rows of each measure, so that processes can add theirs up; a tie is half a hit."""
 
 
 @contextmanager
@@ -161,7 +161,7 @@ def _preference(
     own = _judged(partial(_logps, model, encoder), rows, limit)
     pairs = ~(own["chosen_ids"][0].isnan() | own["rejected_ids"][0].isnan())
     preferred = own["chosen_ids"][1] > own["rejected_ids"][1]
-    counts = {"preference_accuracy": (int(preferred[pairs].sum()), int(pairs.sum()))} if pairs.any() else {}
+    counts: Counts = {"preference_accuracy": (int(preferred[pairs].sum()), int(pairs.sum()))} if pairs.any() else {}
     if reference is None:
         return counts
     is_model = isinstance(reference, torch.nn.Module)
@@ -173,9 +173,8 @@ def _preference(
         ("label_accuracy", torch.cat([chosen[~pairs], -rejected[~pairs]])),
     ):
         known = moved[~moved.isnan()]
-        # A tie, as all are before the policy has moved, is half a hit: counts are doubled to stay whole.
         if len(known):
-            counts[name] = (int((known > 0).sum() * 2 + (known == 0).sum()), 2 * len(known))
+            counts[name] = (_wins(known), len(known))  # all are ties before the policy has moved
     return counts
 
 
@@ -185,7 +184,12 @@ def _ranking(model: PreTrainedModel, encoder: Encoder, examples: Sequence[Exampl
     found = _judged(partial(scores, model, encoder), rows, limit)
     margins = found["chosen_ids"][0] - found["rejected_ids"][0]
     known = margins[~margins.isnan()]
-    return {"preference_accuracy": (int((known > 0).sum() * 2 + (known == 0).sum()), 2 * len(known))}
+    return {"preference_accuracy": (_wins(known), len(known))}
+
+
+def _wins(margins: Tensor) -> float:
+    """How many are above 0; those that are 0 count half."""
+    return float((margins > 0).sum()) + float((margins == 0).sum()) / 2
 
 
 def _judged(

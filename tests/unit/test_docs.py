@@ -59,13 +59,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, task in (("rows.jsonl", "sft"), ("pairs.jsonl", "preference"), ("text.jsonl", "pretrain")):
         shutil.copy(tiny.set_path(task, "train"), folder / name)
     result = {"method": "sft", "model": "builtin:tiny", "peft": "lora", "steps": 1, "seconds": 1.0, "tokens_trained": 9}
-    adapter = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": str(tiny.MODEL_DIR)}
-    for name, task in (("sft-tiny", "CAUSAL_LM"), ("support", "CAUSAL_LM"), ("legal", "CAUSAL_LM"), ("judge", "SEQ_CLS")):
+    adapter = {"peft_type": "LORA", "base_model_name_or_path": str(tiny.MODEL_DIR)}
+    for name in ("sft-tiny", "support", "legal", "judge"):
         run = folder / "runs" / name / "20260101-120000"
         spec = spec_of(Request(overrides=("recipe=demo", f"run.dir={run}")))
         shutil.copytree(
             tiny.MODEL_DIR, run / rundir.MODEL, ignore=shutil.ignore_patterns("*.safetensors", "config.json")
         )
+        task = "SEQ_CLS" if name == "judge" else "CAUSAL_LM"
         rundir.write_json(run / rundir.MODEL / "adapter_config.json", {**adapter, "task_type": task})
         (run / rundir.MODEL / "adapter_model.safetensors").touch()
         rundir.write_atomically(run / rundir.SPEC, spec.to_json())
