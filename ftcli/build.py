@@ -42,7 +42,15 @@ def _located(tree: dict[str, Any]) -> dict[str, Any]:
     source = sources.model_source(name) if name and name != BUILTIN else None
     if source is not None and source.folder is not None:
         model["name_or_path"] = str(source.folder)
-    return {**tree, "data": data, "model": model}
+    method = {**tree["method"]}
+    for key in ("reward_model", "value_model"):
+        named = method.get(key)
+        source = (
+            sources.model_source(named) if isinstance(named, str) and named not in ("head", "reward_model") else None
+        )
+        if source is not None and source.folder is not None:
+            method[key] = str(source.folder)
+    return {**tree, "data": data, "model": model, "method": method}
 
 
 def _located_set(settings: Any) -> Any:
@@ -111,7 +119,7 @@ def _resolve(composed: Composed, method: Method) -> tuple[RunSpec, Shape | None]
     data = derive.derive_data(_own(composed, "data"), method, notes)
     quantisation = derive.derive_quantisation(_own(composed, "quantisation"), peft, composed, launch, notes)
     train = derive.derive_train(composed.tree["train"], method, peft, data, launch, notes)
-    own = derive.derive_method(composed.tree["method"], method, peft, shape, model, notes)
+    own = derive.derive_method(composed.tree["method"], method, peft, shape, model, data, notes)
     size = num_parameters(shape) if shape else None
     scored = derive.has_validation(data, method) and method.score != "none"
     cheap = scored and size is not None and size <= derive.CHEAP_TO_SCORE_PARAMETERS

@@ -138,6 +138,37 @@ def batches_are_large_enough(context: Context) -> Iterator[Problem]:
 
 
 @rule
+def answers_can_be_sampled(context: Context) -> Iterator[Problem]:
+    """A method that samples needs to know its prompts, and whole groups of answers in a batch."""
+    spec = context.spec
+    if not context.method.samples:
+        return
+    if spec.data.streaming:
+        what = f"{context.method.name} draws its rollouts from all prompts, and a stream has no end"
+        yield Problem(context.where("data.streaming"), what, "leave it out")
+    for key in ("reward_model", "value_model"):
+        name = spec.method.get(key)
+        if name and name not in ("head", "reward_model"):
+            yield from _no_judge(str(name), context.where(f"method.{key}"))
+    group = spec.method.get("num_generations")
+    size = int(spec.train.get("per_device_train_batch_size", 8)) * spec.launch.num_processes
+    size *= int(spec.method.get("steps_per_generation") or spec.train.get("gradient_accumulation_steps", 1))
+    size = int(spec.method.get("generation_batch_size") or size) if group else size
+    if group and size % int(group):
+        what = f"{size} answers at a time are no whole number of groups of method.num_generations={group}"
+        fix = "make train.per_device_train_batch_size a multiple of it"
+        yield Problem(context.where("method.num_generations"), what, fix)
+
+
+def _no_judge(name: str, where: str) -> Iterator[Problem]:
+    source = sources.model_source(name)
+    if source is None:
+        yield Problem(where, f"{name} holds no model", "name a finished run of method=reward, or a model folder")
+    elif source.folder is not None and sources.head_of(source.folder) != "score":
+        yield Problem(where, f"{name} puts out words and no score", "name a model that method=reward trained")
+
+
+@rule
 def reporters_are_installed(context: Context) -> Iterator[Problem]:
     """`train.report_to` names integrations of transformers, each of which needs its own package."""
     wanted = context.spec.train.get("report_to")

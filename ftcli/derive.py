@@ -10,6 +10,7 @@ from typing import Any
 from ftcli import assets, hardware, rundir, sources
 from ftcli.compose import Composed
 from ftcli.methods import Method
+from ftcli.methods.base import REWARD_FIELDS
 from ftcli.packable import PACKS_EXACTLY
 from ftcli.peft_methods import PeftMethod
 from ftcli.recipes.strict import load
@@ -130,9 +131,13 @@ def derive_method(
     peft: PeftMethod | None,
     shape: Shape | None,
     model: ModelSettings,
+    data: DataSettings,
     notes: Notes,
 ) -> dict[str, Any]:
     """Resolve whether rows are packed: wherever packed and unpacked gradients are known to be the same."""
+    if method.samples and data.path == sources.BUILTIN and not any(settings.get(name) for name in REWARD_FIELDS):
+        why = "the built-in prompts have one right answer each"
+        settings = {**settings, "rewards": notes.add("method.rewards", {"exact_answer": 1.0}, why)}
     if not method.packs or settings.get("packing") is not None:
         return dict(settings)
     value, why = True, "packed and unpacked gradients are the same here, and no token is padding"

@@ -6,6 +6,7 @@ A page marks a region with `<!-- generated: NAME -->` and `<!-- end -->`, each o
 
 from __future__ import annotations
 
+import inspect
 import re
 import sys
 from collections.abc import Callable
@@ -28,6 +29,7 @@ from ftcli.peft_methods import PEFT_METHODS
 from ftcli.recipes.load import read
 from ftcli.recipes.strict import load
 from ftcli.resume import CHANGEABLE
+from ftcli.rewards import REWARDS
 from ftcli.settings import OWN_GROUPS, ModelSettings
 from ftcli.shapes import num_parameters
 from ftcli.wording import table
@@ -191,6 +193,17 @@ def commands() -> str:
     return table(("Command", "What it does"), [(f"`ftcli {name}`", line) for name, (_, line) in COMMANDS.items()])
 
 
+def rewards() -> str:
+    """Rewards by rule: what each gives, and its settings."""
+    rows = []
+    for name, reward in REWARDS.items():
+        parameters = inspect.signature(reward).parameters.values()
+        own = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
+        told = [p.name if p.default is p.empty else f"{p.name}={p.default}" for p in own]
+        rows.append((f"`{name}`", str(reward.__doc__).strip(), ", ".join(f"`{each}`" for each in told)))
+    return table(("Reward", "Gives", "Settings"), rows)
+
+
 def changeable() -> str:
     """What a resume may change."""
     return table(("Setting", "Limit"), [(f"`{name}`", _limit(rules.LIMITS.get(name))) for name in CHANGEABLE])
@@ -210,6 +223,7 @@ REGIONS: dict[str, Callable[[], str]] = {
     "findings": all_findings,
     "commands": commands,
     "changeable": changeable,
+    "rewards": rewards,
     "matrix": measured.matrix,
     "adapter-results": measured.adapter_results,
     "unseen-kinds": measured.unseen_kinds,

@@ -72,6 +72,8 @@ class MemoryEstimate:
     activations_gib: float
     logits_gib: float
     reference_gib: float
+    other_models_gib: float
+    """A reward model, and a value network with its gradients and optimiser states."""
     cuda_context_gib: float
 
     @property
@@ -119,6 +121,7 @@ def estimate(
     materialises_logits: bool = False,
     attn_implementation: str = "sdpa",
     num_reference_models: int = 0,
+    other_models_bytes: float = 0.0,
     num_processes: int = 1,
     cuda: bool = True,
 ) -> MemoryEstimate | None:
@@ -157,6 +160,7 @@ def estimate(
         activations_gib=tokens * activations / GIB,
         logits_gib=logits / GIB,
         reference_gib=num_reference_models * base / GIB,
+        other_models_gib=other_models_bytes / GIB,
         cuda_context_gib=context / GIB if cuda else 0.0,
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -93,10 +93,13 @@ def num_steps(spec: RunSpec, rows: int) -> int:
     limit = spec.train.get("max_steps")
     if limit is not None:
         return int(limit)
+    epochs, method = float(spec.train.get("num_train_epochs", 3.0)), get_method(spec.choices["method"])
+    if method.steps_an_epoch is not None:
+        return math.ceil(epochs * method.steps_an_epoch(spec.method, spec.train, spec.launch.num_processes, rows))
     size = int(spec.train.get("per_device_train_batch_size", 8)) * spec.launch.num_processes
     batches = rows // size if spec.train.get("dataloader_drop_last") else math.ceil(rows / size)
     updates = max(1, math.ceil(batches / int(spec.train.get("gradient_accumulation_steps", 1))))
-    return math.ceil(float(spec.train.get("num_train_epochs", 3.0)) * updates)
+    return math.ceil(epochs * updates)
 
 
 def _training_rows(spec: RunSpec, counted: TokenCount) -> int:
@@ -124,6 +127,9 @@ def _memory(
     length = counted.longest if counted.exact and not spec.method.get("packing") else limit
     precomputed = bool(spec.method.get("precompute_ref_log_probs"))
     sides = 2 if method.task == "preference" else 1  # chosen and rejected go through in one batch
+    unused = method.samples and spec.method.get("beta") == 0
+    if method.samples:
+        length += int(spec.method.get("max_new_tokens") or spec.method.get("max_completion_length") or 256)
     return estimate(
         shape,
         trainable_parameters=trainable,
@@ -135,10 +141,26 @@ def _memory(
         optim=str(spec.train.get("optim", "adamw_torch_fused")),
         gradient_checkpointing=bool(spec.train.get("gradient_checkpointing")),
         attn_implementation=spec.model.attn_implementation,
-        num_reference_models=int("reference" in method.roles and not adapter and not precomputed),
+        num_reference_models=int("reference" in method.roles and not adapter and not precomputed and not unused),
+        other_models_bytes=_other_models(spec, method),
         num_processes=spec.launch.num_processes,
         cuda=spec.launch.device == "cuda",
     )
+
+
+def _other_models(spec: RunSpec, method: Method) -> float:
+    """Bytes of a reward model, and of a value network with its gradients and two states of the optimiser."""
+    weight = weight_bytes(None, spec.model.dtype)
+    total = 0.0
+    for name, copies in ((spec.method.get("reward_model"), 1), (_value_network(spec, method), 4)):
+        shape = model_shape(replace(spec.model, name_or_path=str(name), shape=None)) if name else None
+        total += copies * weight * ((num_parameters(shape) if shape else None) or 0)
+    return total
+
+
+def _value_network(spec: RunSpec, method: Method) -> Any:
+    wanted = spec.method.get("value_model") if "value" in method.roles else None
+    return spec.method.get("reward_model") if wanted == "reward_model" else None if wanted == "head" else wanted
 
 
 def _warnings(

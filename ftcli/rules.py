@@ -62,6 +62,7 @@ REFUSED: Mapping[str, str] = {
 # Settings that run code, or send or write things elsewhere: the flag that grants each on the command line.
 GRANTED_BY: Mapping[str, str] = {
     "model.trust_remote_code": "--trust-remote-code",
+    "method.reward_functions": "--trust-reward-code",
     "train.push_to_hub": "--push-to-hub",
     "train.hub_model_id": "--push-to-hub",
     "train.hub_strategy": "--push-to-hub",

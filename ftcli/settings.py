@@ -166,7 +166,7 @@ OWN_GROUPS: dict[str, type] = {
 
 GROUPS = ("method", "model", "data", "peft", "quantisation", "hardware", "train")
 
-PATH_KEYS = frozenset({"data.path", "data.eval_path", "model.name_or_path", "run.dir"})
+PATH_KEYS = frozenset({"data.path", "data.eval_path", "model.name_or_path", "run.dir", "method.reward_model"})
 _MIXED_PATH = re.compile(r"data\.mix\.[^.]+\.path")
 
 

@@ -116,11 +116,11 @@ def _special_tokens(folder: Path) -> dict[str, str]:
     return {key: token["content"] if isinstance(token, dict) else token for key, token in tokens.items() if token}
 
 
-def renderer(folder: Path | None) -> Callable[[list[dict[str, Any]], Any], str]:
+def renderer(folder: Path | None) -> Callable[..., str]:
     """Conversations as text: through the template in `folder`, in the sandbox that transformers uses, else joined."""
     template = _template(folder)
     if template is None or folder is None:
-        return lambda messages, tools: "\n".join(f"{turn['role']}: {turn['content']}" for turn in messages)
+        return lambda messages, tools, **_: "\n".join(f"{turn['role']}: {turn['content']}" for turn in messages)
     from jinja2 import TemplateError, nodes
     from jinja2.ext import Extension, loopcontrols
     from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -149,9 +149,9 @@ def renderer(folder: Path | None) -> Callable[[list[dict[str, Any]], Any], str]:
     except TemplateError as error:
         raise ConfigError(Problem(str(folder), f"the chat template is damaged: {error}", "save it again")) from None
 
-    def render(messages: list[dict[str, Any]], tools: Any) -> str:
+    def render(messages: list[dict[str, Any]], tools: Any, *, opened: bool = False) -> str:
         try:
-            return compiled.render(messages=messages, tools=tools, add_generation_prompt=False, **special)
+            return compiled.render(messages=messages, tools=tools, add_generation_prompt=opened, **special)
         except (TemplateError, TypeError, KeyError, AttributeError, OverflowError) as error:
             raise TemplateRefusal(str(error)) from None
 
@@ -163,7 +163,7 @@ class TemplateRefusal(ValueError):
 
 
 def sequences_of(
-    example: Mapping[str, Any], render: Callable[[list[dict[str, Any]], Any], str], end: str, *, spoken: bool = False
+    example: Mapping[str, Any], render: Callable[..., str], end: str, *, spoken: bool = False
 ) -> list[Text]:
     """The sequences that one canonical example becomes.
 
@@ -189,7 +189,10 @@ def sequences_of(
         return [Text(render(example["messages"], tools), True)]
     if "chosen" in example:
         return [_until(joined(example["prompt"], example[side]), end) for side in ("chosen", "rejected")]
-    answered = joined(example["prompt"], example.get("completion", ""))
+    if "completion" not in example:  # a prompt that is yet to be answered
+        prompt = example["prompt"]
+        return [Text(prompt, False) if isinstance(prompt, str) else Text(render(prompt, tools, opened=True), True)]
+    answered = joined(example["prompt"], example["completion"])
     return [_until(answered, end) if "label" in example else answered]
 
 

@@ -15,7 +15,7 @@ from ftcli.methods import get_method
 from ftcli.settings import DataSettings, ModelSettings
 from ftcli.worker.dataset import prepare
 from ftcli.worker.fitting import Fitting
-from ftcli.worker.load import make_encoder
+from ftcli.worker.model import make_encoder
 
 
 def prepared(rows: Path, tokenizer: Path, num_proc: int) -> Dataset | IterableDataset | None:

@@ -13,6 +13,7 @@ from ftcli.errors import ConfigError, Problem
 GRANTS = {
     "--allow-path": "let the recipe name paths outside its own folder",
     "--trust-remote-code": "let the model, or an attention kernel, run code that it ships",
+    "--trust-reward-code": "let method.reward_functions run Python code of your own",
     "--push-to-hub": "let the run upload to the hub",
 }
 

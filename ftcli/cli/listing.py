@@ -10,18 +10,27 @@ from ftcli.errors import EXIT_DONE, ConfigError, Problem
 
 # Spelled out, so that listing needs no import that takes time.
 GROUPS = ("method", "model", "data", "peft", "quantisation", "hardware", "train")
-KINDS = (*GROUPS, "recipe", "format", "adapter")
+KINDS = (*GROUPS, "recipe", "format", "reward", "adapter")
 
 
 def _entries(kind: str) -> dict[str, str]:
-    if kind == "format":
-        from ftcli.data.formats import FORMATS
-
-        return {name: form.doc.strip().splitlines()[0] for name, form in FORMATS.items()}
-    if kind == "adapter":
-        return _adapters()
+    others = {"format": _formats, "reward": _rewards, "adapter": _adapters}
+    if kind in others:
+        return others[kind]()
     paths = assets.recipes() if kind == "recipe" else assets.choices(kind)
     return {name: assets.first_comment(path).split("   ftcli ")[0] for name, path in paths.items()}
+
+
+def _formats() -> dict[str, str]:
+    from ftcli.data.formats import FORMATS
+
+    return {name: form.doc.strip().splitlines()[0] for name, form in FORMATS.items()}
+
+
+def _rewards() -> dict[str, str]:
+    from ftcli.rewards import REWARDS
+
+    return {name: str(reward.__doc__).splitlines()[0] for name, reward in REWARDS.items()}
 
 
 def _adapters() -> dict[str, str]:

@@ -42,7 +42,7 @@ def _change(pair: Mapping[str, Any] | None, form: str) -> str | None:
 def summary(run: Path, result: Mapping[str, Any]) -> None:
     """A finished run on one screen: what was trained, loss and score before and after, and where the model is."""
     score = result.get("score") or {}
-    scored = _change(score, ".1%")
+    scored = _change(score, ".3f" if score.get("name") == "mean_reward" else ".1%")
     took = say.duration(float(result["seconds"]))
     rows: list[tuple[str, str | None]] = [
         ("trained", f"{result['method']} of {result['model']}, peft={result['peft']}"),

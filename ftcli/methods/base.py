@@ -8,6 +8,9 @@ from typing import Any
 
 from ftcli.errors import Problem
 
+REWARD_FIELDS = ("reward_model", "rewards", "reward_functions")
+"""Fields of methods that sample, any of which says what an answer is worth."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Knob:
@@ -48,7 +51,7 @@ class Method:
     joins_prompt: bool = False
     """Whether its trainer takes prompt and answer as one sequence."""
     score: str
-    """Its own held-out measure: exact_match, preference_accuracy or none."""
+    """Its own held-out measure: exact_match, preference_accuracy, mean_reward or none."""
     learning_rates: tuple[float, float]
     """Derived learning rate with all parameters, and with an adapter."""
     paper: str
@@ -68,10 +71,18 @@ class Method:
     block_tokens: int | None = None
     """Length of the blocks that it cuts text into unless `data.max_length_tokens` says otherwise; None: rows stay."""
     overflow: str = "drop"
+    steps_an_epoch: Callable[[Mapping[str, Any], Mapping[str, Any], int, int], int] | None = None
+    """Optimiser steps of one epoch where they are not rows over batch: of the method's settings, the train settings,
+    the number of processes and the rows."""
     check: Callable[[Mapping[str, Any]], list[Problem]] | None = None
     """Rules among its own fields: the resolved method tree in, problems out."""
 
     @property
     def trains_answers(self) -> bool:
-        """Whether rows are answers, which have an end; text alone may have none."""
-        return self.kinds != ("text",)
+        """Whether rows are answers, which have an end; text alone may have none, and a prompt has no answer yet."""
+        return not {"text", "prompt"} >= set(self.kinds)
+
+    @property
+    def samples(self) -> bool:
+        """Whether the policy samples its answers while it trains."""
+        return "prompt" in self.kinds

@@ -6,23 +6,19 @@ second model is ever in memory. What differs between the three is one loss of a 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
-from trl.trainer import dpo_trainer, utils
+from trl.trainer import dpo_trainer
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 
+from ftcli.trainers.fused import replaced, small_tiles
 from ftcli.worker.tokens import IGNORED
-
-_TILE_WORDS = 4096
-"""Words of the vocabulary in a tile of the fused head, on the CPU."""
 
 
 @dataclass
@@ -134,7 +130,7 @@ class ReferenceFreeTrainer(DPOTrainer):  # type: ignore[misc]
         read = torch.cat([likely | chosen_answers, rejected_answers]).bool()
         labels = inputs["input_ids"].masked_fill(~torch.nn.functional.pad(read, (1, 0)), IGNORED)
         asked = {"use_cache": False, **({"output_router_logits": True} if self.aux_loss_enabled else {})}
-        with _small_tiles(labels.device):
+        with small_tiles(labels.device):
             outputs = model(
                 input_ids=inputs["input_ids"],
                 attention_mask=inputs["attention_mask"],
@@ -218,29 +214,8 @@ class SimpoTrainer(ReferenceFreeTrainer):
 def _without_what_is_not_used() -> AbstractContextManager[None]:
     """Spares the DPO trainer's digest of the weights, and in the fused head all but the log-probabilities."""
     head = dpo_trainer.add_fused_lm_head
-    return _with(
+    return replaced(
         dpo_trainer,
         hash_module=lambda module: "",
         add_fused_lm_head=lambda model, outputs=(): head(model, outputs=("log_probs",)),
     )
-
-
-def _small_tiles(device: torch.device) -> AbstractContextManager[None]:
-    """On the CPU, has the fused head score labelled positions alone, in tiles that torch's copies of stay small.
-
-    Where there is no Triton, TRL scores every position, and keeps some five copies of a tile of the whole vocabulary.
-    """
-    if device.type != "cpu":
-        return nullcontext()
-    return _with(utils, _use_triton=lambda device: True, _CHUNKED_LOGPROB_CHUNK_SIZE=_TILE_WORDS)
-
-
-@contextmanager
-def _with(module: ModuleType, **others: Any) -> Iterator[None]:
-    """Other things under names of a module, for a while."""
-    own = {name: getattr(module, name) for name in others}
-    vars(module).update(others)
-    try:
-        yield
-    finally:
-        vars(module).update(own)

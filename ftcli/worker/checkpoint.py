@@ -44,6 +44,7 @@ from ftcli.errors import ConfigError, Problem
 from ftcli.tuners.support import Support
 from ftcli.worker.exact_state import (
     RESUME_OLDER,
+    Beside,
     adapter_tensors,
     host_rng,
     load_renamed,
@@ -71,6 +72,8 @@ class SafeCheckpoints(Trainer):
     _rows: Any = None
     support = Support({})
     """What the tuner carries from step to step besides its tensors."""
+    beside = Beside()
+    """What the trainer does."""
 
     # --- starting and resuming -------------------------------------------------------------------------------
 
@@ -140,6 +143,7 @@ class SafeCheckpoints(Trainer):
             self._unloaded: list[str] = []
             super()._load_from_checkpoint(resume_from_checkpoint, model)
             self._load_rest(Path(resume_from_checkpoint))
+        self.beside.load(Path(resume_from_checkpoint))
 
     def _load_best_model(self) -> None:
         best = Path(str(self.state.best_model_checkpoint))
@@ -147,6 +151,7 @@ class SafeCheckpoints(Trainer):
             self._unloaded = []
             super()._load_best_model()
             self._load_rest(best)
+        self.beside.load(best)
 
     def _put_adapter(self, path: Path) -> bool:
         file = path / _ADAPTER
@@ -219,6 +224,7 @@ class SafeCheckpoints(Trainer):
         self._kept = torch.load(self._own_file(self._resumed), weights_only=True)
         self._put_window(self._kept["window"])
         self.support.load_state(self._kept.get("tuner", {}))
+        self.beside.load_state(self._kept.get("beside", {}))
         if self._owes_evaluation():
             metrics = self._evaluate(None, None)
             self._determine_best_metric(metrics=metrics, trial=None)
@@ -312,8 +318,11 @@ class SafeCheckpoints(Trainer):
             "now": self._generators(),
             "window": self._window(),
             "tuner": self.support.state(),
+            "beside": self.beside.state(),
         }
         torch.save(state, self._own_file(folder))
+        if self.args.should_save:
+            self.beside.save(folder)
         if not self.args.should_save or self.is_fsdp_enabled or self.is_deepspeed_enabled:
             return
         model = self._plain_model()

@@ -24,6 +24,11 @@ def parts_of(row: Columns, limit: int, overflow: str, bos: int | None = None) ->
         overflow: truncate_left, truncate_right or split.
         bos: a token that stays first when the left is cut.
     """
+    if "row" in row:
+        ids = row["prompt_ids"]
+        kept = 1 if bos is not None and ids[:1] == [bos] and limit > 1 else 0
+        cut = ids[:limit] if overflow == "truncate_right" else ids[:kept] + ids[len(ids) - limit + kept :]
+        return [{**row, "prompt_ids": cut}]
     if "prompt_ids" in row:
         part = _cut_pair(row, limit, overflow, bos)
         return [part] if all(bool(part[side]) == bool(row[side]) for side in _ANSWERS) else []
@@ -62,12 +67,16 @@ def trains(part: Columns) -> bool:
 def counted(row: Columns) -> tuple[int, int, int]:
     """Tokens of the longest sequence of a row, of all its sequences, and those trained.
 
-    The first token of a sequence has nothing before it to be predicted from. An empty answer is no sequence.
+    The first token of a sequence has nothing before it to be predicted from. An empty answer is no sequence. A prompt
+    alone counts as trained, since its answers are yet to be sampled.
     """
     if "input_ids" in row:
         labels = row["labels"]
         length = len(labels)
         return length, length, length - labels.count(IGNORED) - (labels[:1] != [IGNORED] and length > 0)
+    if "row" in row:
+        length = len(row["prompt_ids"])
+        return length, length, length
     prompt, answers = len(row["prompt_ids"]), [len(row[side]) for side in _ANSWERS if row[side]]
     return prompt + max(answers, default=0), len(answers) * prompt + sum(answers), sum(answers)
 
@@ -75,6 +84,8 @@ def counted(row: Columns) -> tuple[int, int, int]:
 def loses_end(row: Columns, limit: int, overflow: str) -> bool:
     """Whether cutting takes away the last trained token of a row, or of one of its answers."""
     if overflow != "truncate_right":
+        return False
+    if "row" in row:
         return False
     if "prompt_ids" in row:
         return len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"])) > limit

@@ -16,12 +16,13 @@ from ftcli.methods import Method, get_method
 from ftcli.settings import ModelSettings
 from ftcli.spec import RunSpec
 from ftcli.tuners.support import Support
+from ftcli.worker import score
 from ftcli.worker.arguments import training_config
 from ftcli.worker.dataset import Prepared, prepare
 from ftcli.worker.fitting import fitting
-from ftcli.worker.load import Loaded, make_encoder, set_threads, validates
+from ftcli.worker.load import Loaded, make_rewards, set_threads, validates
 from ftcli.worker.measure import measure
-from ftcli.worker.model import as_granted, load_model, load_trained, position_limit
+from ftcli.worker.model import as_granted, load_model, load_trained, make_encoder, position_limit
 from ftcli.worker.tokens import Encoder
 from ftcli.worker.trainer import make_trainer
 
@@ -111,13 +112,19 @@ def _loaded(
         config.max_length = data.fit.limit
     how: dict[str, Any] = {"seed": spec.seed, "device": spec.launch.device, "head": method.head}
     model = load_trained(which, quantisation=spec.quantisation, **how)
-    reference = load_model(spec.model, quantisation=spec.quantisation, **how) if "reference" in method.roles else None
-    return Loaded(spec, method, run_dir, config, model, reference, None, Support({}), data, encoder, data.fit.limit)
+    compares = "reference" in method.roles and not method.samples
+    reference = load_model(spec.model, quantisation=spec.quantisation, **how) if compares else None
+    found = (spec, method, run_dir, config, model, reference, None, Support({}), data, encoder, data.fit.limit)
+    return Loaded(*found, rewards=make_rewards(spec, method, encoder))
 
 
 def _measured(run: Loaded) -> dict[str, Any]:
     held_out = run.data.held_out
     assert held_out is not None
+    if run.rewarded is not None:
+        with score.undisturbed(), score.evaluating(run.model):
+            counts = run.rewarded(run.model, run.data.score_examples)
+        return {"eval_loss": None, "score": score.shares(counts)}
     trainer = make_trainer(
         run.method,
         run.config,

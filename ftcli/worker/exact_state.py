@@ -26,6 +26,23 @@ from ftcli.errors import ConfigError, Problem
 RESUME_OLDER = "remove that checkpoint to resume from the one before it, or start a new run with --from"
 
 
+class Beside:
+    """What a trainer has beside its model, optimizer and schedule, and a checkpoint of it must hold; here nothing."""
+
+    def state(self) -> dict[str, Any]:
+        """What this process carries from step to step: plain data and tensors."""
+        return {}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` gave at the checkpoint."""
+
+    def save(self, folder: Path) -> None:
+        """Write further weights into a checkpoint; the first process alone is asked."""
+
+    def load(self, folder: Path) -> None:
+        """Read what `save` wrote."""
+
+
 def host_rng() -> dict[str, Any]:
     """The state of the generators of Python, numpy and torch's CPU, as plain data and one tensor."""
     name, keys, *rest = np.random.get_state(legacy=True)

@@ -18,8 +18,7 @@ from ftcli.worker import store
 from ftcli.worker.arguments import load_class
 from ftcli.worker.dataset import Prepared, prepare
 from ftcli.worker.fitting import Fitting, fitting
-from ftcli.worker.load import make_encoder
-from ftcli.worker.model import as_granted, position_limit
+from ftcli.worker.model import as_granted, make_encoder, position_limit
 from ftcli.worker.tokens import IGNORED, Encoded, Encoder
 
 
@@ -120,6 +119,8 @@ def _shown(encoder: Encoder, example: Example, encoded: Encoded, fit: Fitting) -
     if "input_ids" in columns:
         trained = [label != IGNORED for label in columns["labels"]]
         sequences = [("", columns["input_ids"], trained)]
+    elif "row" in columns:
+        sequences = [("", columns["prompt_ids"], [False] * len(columns["prompt_ids"]))]
     else:
         prompt = columns["prompt_ids"]
         sequences = [

@@ -19,8 +19,7 @@ from ftcli.methods import get_method
 from ftcli.settings import ModelSettings, SetSettings
 from ftcli.sources import RowSet, head_of
 from ftcli.worker.generate import sampling
-from ftcli.worker.load import make_encoder
-from ftcli.worker.model import as_granted, best_device, load_trained, resolve
+from ftcli.worker.model import as_granted, best_device, load_trained, make_encoder, resolve
 from ftcli.worker.score import generate, scores
 from ftcli.worker.tokens import IGNORED, Encoded, Ids
 

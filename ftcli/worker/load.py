@@ -14,11 +14,14 @@ from ftcli import sources
 from ftcli.methods import Method, get_method
 from ftcli.settings import ModelSettings
 from ftcli.spec import RunSpec
+from ftcli.trainers.critic import ValueHead, ValueNetwork
 from ftcli.tuners.support import Support
 from ftcli.worker.arguments import check_world, make_support, peft_config, training_config
 from ftcli.worker.dataset import Prepared, prepare
 from ftcli.worker.fitting import fitting
-from ftcli.worker.model import check_vocabulary, load_model, load_tokenizer, position_limit, stop_ids
+from ftcli.worker.model import check_vocabulary, load_model, make_encoder, position_limit
+from ftcli.worker.rewards import Rewards
+from ftcli.worker.score import Rewarded
 from ftcli.worker.tokens import Encoder
 from ftcli.worker.trainer import needs_reference
 
@@ -38,11 +41,22 @@ class Loaded:
     data: Prepared
     encoder: Encoder
     max_length_tokens: int
+    rewards: Rewards | None = None
+    """What sampled answers are worth, for methods that sample."""
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer that model and data share."""
         return self.encoder.tokenizer
+
+    @property
+    def rewarded(self) -> Rewarded | None:
+        """What greedy answers to held-out rows are worth, in sum, and each part of it."""
+        rewards = self.rewards
+        if rewards is None:
+            return None
+        longest = int(getattr(self.config, "max_new_tokens", 0) or self.config.max_completion_length)
+        return lambda model, examples: rewards.of_greedy(model, examples, longest)
 
     @property
     def is_first(self) -> bool:
@@ -70,13 +84,43 @@ def load(spec: RunSpec, run_dir: Path) -> Loaded:
     data = prepare(spec.data, method, encoder, fit, seed=spec.seed, num_score_rows=spec.run.score_rows or 0)
     if getattr(config, "packing", False):
         config.max_length = data.fit.limit
+    rewards = make_rewards(spec, method, encoder)
+    if rewards is not None:
+        rewards.check(data.train, "the rows trained on")
+        rewards.check(data.held_out, "the held-out rows")
     set_seed(spec.seed)
     model = load_base(spec, method)
     check_vocabulary(model, encoder.tokenizer)
     support.model_loaded(model)
     # Loaded anew: a trainer left alone would take the hub's weights, not those that this run found.
     reference = load_base(spec, method) if needs_reference(method, config, peft) else None
-    return Loaded(spec, method, run_dir, config, model, reference, peft, support, data, encoder, data.fit.limit)
+    found = (spec, method, run_dir, config, model, reference, peft, support, data, encoder, data.fit.limit)
+    return Loaded(*found, rewards=rewards)
+
+
+def make_rewards(spec: RunSpec, method: Method, encoder: Encoder) -> Rewards | None:
+    """What sampled answers are worth; None where the method samples none.
+
+    Raises:
+        ConfigError: no such reward model, or no such function.
+    """
+    if not method.samples:
+        return None
+    return Rewards(spec.method, encoder, {"trust_remote_code": spec.model.trust_remote_code})
+
+
+def make_critic(spec: RunSpec, model: PreTrainedModel) -> Any:
+    """The value model that the method's settings ask for.
+
+    Raises:
+        ConfigError: it cannot be loaded.
+    """
+    wanted = str(spec.method.get("value_model") or "head")
+    if wanted == "head":
+        return ValueHead(model.config.get_text_config().hidden_size)
+    name = str(spec.method["reward_model"]) if wanted == "reward_model" else wanted
+    settings = ModelSettings(name_or_path=name, dtype=spec.model.dtype, trust_remote_code=spec.model.trust_remote_code)
+    return ValueNetwork(load_model(settings, seed=spec.seed, device=spec.launch.device, head="score").train())
 
 
 def load_base(spec: RunSpec, method: Method) -> PreTrainedModel:
@@ -88,15 +132,6 @@ def load_base(spec: RunSpec, method: Method) -> PreTrainedModel:
     return load_model(
         spec.model, seed=spec.seed, device=spec.launch.device, head=method.head, quantisation=spec.quantisation
     )
-
-
-def make_encoder(model: ModelSettings) -> Encoder:
-    """The encoder of a model's tokenizer, with the end tokens that the model is served with.
-
-    Raises:
-        ConfigError: the model holds no tokenizer.
-    """
-    return Encoder(load_tokenizer(model), stop_ids(model))
 
 
 def validates(spec: RunSpec, method: Method) -> bool:

@@ -47,7 +47,7 @@ def after_training(run: Loaded, trainer: Any) -> dict[str, Any]:
 def measure(run: Loaded, trainer: Any, loss: float | None = None) -> dict[str, Any]:
     """The trainer's held-out loss (unless given) and the method's score, as {"eval_loss", "score"}."""
     with score.undisturbed():
-        if loss is None:
+        if loss is None and not run.method.samples:  # the loss of answers that are sampled anew says nothing
             loss = trainer.evaluate()["eval_loss"]
         return {"eval_loss": loss, "score": _score(run, trainer)}
 
@@ -64,6 +64,7 @@ def _score(run: Loaded, trainer: Any) -> dict[str, Any]:
         mine,
         reference=_reference(run, trainer, model),
         max_length_tokens=run.max_length_tokens,
+        rewarded=run.rewarded,
     )
     return score.shares(_summed(counts, run.config))
 

@@ -33,6 +33,7 @@ from ftcli.peft_methods import why_unmerged
 from ftcli.rules import ATTENTION
 from ftcli.settings import ModelSettings, QuantisationSettings
 from ftcli.sources import ModelSource, base_of, foundation, head_of, model_source
+from ftcli.worker.tokens import Encoder
 
 transformers_logging.disable_progress_bar()
 
@@ -87,6 +88,15 @@ def load_tokenizer(settings: ModelSettings) -> PreTrainedTokenizerBase:
         # Padding is masked from loss and attention, so the end token does as well as any.
         tokenizer.pad_token = next(spare, tokenizer.eos_token)
     return tokenizer
+
+
+def make_encoder(model: ModelSettings) -> Encoder:
+    """The encoder of a model's tokenizer, with the end tokens that the model is served with.
+
+    Raises:
+        ConfigError: the model holds no tokenizer.
+    """
+    return Encoder(load_tokenizer(model), stop_ids(model))
 
 
 def as_granted(settings: ModelSettings, request: Mapping[str, Any]) -> ModelSettings:

@@ -173,8 +173,8 @@ def told(
 
 
 def batch_of(rows: Sequence[Columns]) -> pa.RecordBatch:
-    """Rows of one kind, at least one, as columns of lists; a margin is a number."""
-    types = {"margin": pa.float32()}
+    """Rows of one kind, at least one, as columns of lists; a margin is a number, and a row text."""
+    types = {"margin": pa.float32(), "row": pa.string()}
     return pa.record_batch({name: pa.array([row[name] for row in rows], types.get(name, _LIST)) for name in rows[0]})
 
 

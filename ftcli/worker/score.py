@@ -32,6 +32,9 @@ Counts = dict[str, tuple[float, int]]
 """Hits and rows of each measure, so that processes can add theirs up; a tie is half a hit."""
 
 
+Rewarded = Callable[[Any, Sequence[Example]], Counts]
+
+
 @contextmanager
 def undisturbed() -> Iterator[None]:
     """Restores every random state afterwards."""
@@ -67,14 +70,18 @@ def count_hits(
     *,
     reference: Any = None,
     max_length_tokens: int | None = None,
+    rewarded: Rewarded | None = None,
 ) -> Counts:
     """The method's own score of a model on held-out examples; empty where the method has none.
 
     Args:
         reference: what the policy started from, as a model or a context manager under which `model` is it; adds the
             implicit reward accuracy of preference methods.
+        rewarded: what greedy answers to the rows are worth, for methods that learn from rewards.
     """
     with evaluating(model):
+        if method.score == "mean_reward":
+            return rewarded(model, examples) if rewarded is not None else {}
         if method.score == "exact_match":
             return _exact_match(model, encoder, examples)
         if method.score == "preference_accuracy" and method.head == "score":

@@ -8,6 +8,7 @@ except that white space which templates put behind the end token is read and not
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -40,7 +41,7 @@ class Encoded:
 
     `columns` holds `input_ids` and `labels` of one length, or for answers that are judged `prompt_ids`, `chosen_ids`
     and `rejected_ids`: both of a preference, one of them empty for a label, both where nothing can be trained.
-    A reward model's rows may have a `margin`.
+    A reward model's rows may have a `margin`. Of a prompt alone there are `prompt_ids`, and the whole `row` as JSON.
     """
 
     columns: dict[str, Any]
@@ -198,6 +199,8 @@ class Encoder:
             turns = value["messages"]
             asked = [i for i, turn in enumerate(turns) if turn["role"] == "assistant" and turn.get("weight", 1)]
             return self._conversation(example, turns, asked, marked=True)
+        if example.kind == "prompt":
+            return self._prompt(example)
         sides = _sides(example)
         if isinstance(value["prompt"], str):
             texts = [
@@ -210,6 +213,17 @@ class Encoder:
         turns, start = value["prompt"] + value["completion"], len(value["prompt"])
         asked = [i for i in range(start, len(turns)) if turns[i]["role"] == "assistant"]
         return self._conversation(example, turns, asked, marked=False)
+
+    def _prompt(self, example: Example) -> _Draft:
+        prompt, row = example.value["prompt"], json.dumps(example.value, ensure_ascii=False, default=str)
+        turns = None if isinstance(prompt, str) else prompt
+
+        def finish(encodings: list[Encoding]) -> Encoded:
+            found = Encoded({"prompt_ids": list(encodings[0].ids), "row": row}, ended=True)
+            return self._with_findings(found, example, turns) if turns else found
+
+        text = prompt if turns is None else self.serving.prompt(example, turns, example.value.get("tools"))
+        return _Draft([text], turns is None, finish)
 
     def _closed(self, text: str) -> str:
         end = self.tokenizer.eos_token

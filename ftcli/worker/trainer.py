@@ -76,6 +76,7 @@ def make_trainer(
     peft: Any = None,
     support: Support | None = None,
     callbacks: Sequence[TrainerCallback] = (),
+    **more: Any,
 ) -> Any:
     """The method's trainer around a loaded model.
 
@@ -83,8 +84,9 @@ def make_trainer(
         reference: a frozen second model, for methods that have the role and train all parameters.
         peft: the PEFT config that the trainer wraps the model with, or None.
         support: what the tuner needs beside it.
+        more: what this trainer takes beyond that.
     """
-    arguments: dict[str, Any] = {"ref_model": reference} if reference is not None else {}
+    arguments: dict[str, Any] = {**more, **({"ref_model": reference} if reference is not None else {})}
     if method.joins_prompt:
         arguments["data_collator"] = JoinedPairs(pad_token_id=tokenizer.pad_token_id)
     trainer = trainer_class(method.trainer)(
@@ -130,4 +132,6 @@ class JoinedPairs(DataCollatorForPreference):  # type: ignore[misc]
 
 def needs_reference(method: Method, config: Any, peft: Any) -> bool:
     """Whether a second copy of the model is held: an adapter is switched off instead, or all was asked beforehand."""
-    return "reference" in method.roles and peft is None and not getattr(config, "precompute_ref_log_probs", False)
+    unused = method.samples and getattr(config, "beta", None) == 0
+    asked = getattr(config, "precompute_ref_log_probs", False)
+    return "reference" in method.roles and peft is None and not asked and not unused

@@ -148,7 +148,7 @@ def test_a_command_of_the_documentation_runs(command: str, world: None) -> None:
 
 def test_a_wrong_command_would_be_found(world: None) -> None:
     with pytest.raises(ConfigError, match="did you mean method=dpo"):
-        follow("ftcli train method=dppo data.path=pairs.jsonl")
+        follow("ftcli train method=dpoo data.path=pairs.jsonl")
     with pytest.raises(ConfigError, match="did you mean recipe=demo"):
         follow("ftcli plan recipe=dmeo")
 

@@ -1,0 +1,61 @@
+"""Group relative policy optimisation (Shao et al. 2024, arXiv:2402.03300): an answer is held against its group's mean.
+
+Several answers are sampled to each prompt, and what is better than their mean is made likelier; there is no critic.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from ftcli.errors import Problem
+from ftcli.methods.base import Knob, Method
+from ftcli.methods.ppo import reward_problems
+
+OURS = ("reward_weights", "chat_template_kwargs", "remove_unused_columns", "model_init_kwargs", "shuffle_dataset")
+"""Fields of TRL's configs that are decided elsewhere here."""
+
+
+def check(method: Mapping[str, Any]) -> list[Problem]:
+    """Rules among its own fields."""
+    return reward_problems(method)
+
+
+def steps_an_epoch(method: Mapping[str, Any], train: Mapping[str, Any], num_processes: int, rows: int) -> int:
+    """Answers of one generation batch are learned from in `steps_per_generation` batches, `num_iterations` times."""
+    accumulated, batch = (
+        int(train.get("gradient_accumulation_steps", 1)),
+        int(train.get("per_device_train_batch_size", 8)),
+    )
+    a_generation = int(method.get("steps_per_generation") or accumulated)
+    answers = int(method.get("generation_batch_size") or batch * num_processes * a_generation)
+    a_generation = answers // (batch * num_processes)
+    generations = math.ceil(rows / max(1, answers // int(method.get("num_generations") or 8)))
+    return max(1, generations * a_generation * int(method.get("num_iterations") or 1) // accumulated)
+
+
+METHOD = Method(
+    name="grpo",
+    summary="Group relative policy optimisation: several answers a prompt, the better ones made likelier; no critic.",
+    trainer="ftcli.trainers.group:GrpoTrainer",
+    config="ftcli.trainers.group:GrpoConfig",
+    task="prompts",
+    kinds=("prompt",),
+    roles=("policy", "reference", "reward"),
+    score="mean_reward",
+    learning_rates=(1e-6, 1e-5),
+    paper="Shao et al. 2024, arXiv:2402.03300",
+    min_batch=2,
+    without=OURS,
+    limits={
+        "num_generations": Knob(low=2),
+        "max_completion_length": Knob(low=1),
+        "temperature": Knob(low=0, open_low=True),
+        "beta": Knob(low=0),
+        "num_iterations": Knob(low=1),
+        "epsilon": Knob(low=0, open_low=True),
+    },
+    check=check,
+    steps_an_epoch=steps_an_epoch,
+)

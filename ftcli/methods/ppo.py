@@ -1,0 +1,84 @@
+"""Proximal policy optimisation (Schulman et al. 2017, arXiv:1707.06347): the policy learns from its own answers.
+
+In the form of Stiennon et al. 2020, arXiv:2009.01325: a reward at an answer's end, a penalty for each nat that the
+policy moves from the reference, and a critic that foretells the rest.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from ftcli import rewards
+from ftcli.errors import Problem
+from ftcli.methods.base import REWARD_FIELDS, Knob, Method
+
+
+def reward_problems(method: Mapping[str, Any]) -> list[Problem]:
+    """What is wrong with where rewards come from."""
+    if not any(method.get(name) for name in REWARD_FIELDS):
+        fix = "name a reward model with method.reward_model=RUN, or rules with method.rewards.exact_answer=1"
+        return [Problem("method.rewards", "nothing says what an answer is worth", fix)]
+    if method.get("reward_model_weight") is not None and not method.get("reward_model"):
+        what = "method.reward_model_weight weighs a reward model, and there is none"
+        return [Problem("method.reward_model_weight", what, "leave it out, or name one with method.reward_model")]
+    return list(rewards.problems(method["rewards"])) if method.get("rewards") is not None else []
+
+
+def check(method: Mapping[str, Any]) -> list[Problem]:
+    """Rules among PPO's own fields."""
+    found = reward_problems(method)
+    if method.get("kl_horizon") is not None and method.get("kl_target") is None:
+        found.append(Problem("method.kl_horizon", "method.kl_horizon is read only with method.kl_target", "set both"))
+    for name, value in (("value_model", "reward_model"), ("score_at", "each")):
+        if method.get(name) == value and not method.get("reward_model"):
+            what = f"method.{name}={value} takes a reward model, and there is none"
+            found.append(Problem(f"method.{name}", what, "name one with method.reward_model=RUN"))
+    return found
+
+
+def steps_an_epoch(method: Mapping[str, Any], train: Mapping[str, Any], num_processes: int, rows: int) -> int:
+    """A rollout of `num_mini_batches` global batches is learned from in `num_ppo_epochs` passes."""
+    minibatches = int(method.get("num_mini_batches") or 1)
+    batch = int(train.get("per_device_train_batch_size", 8)) * int(train.get("gradient_accumulation_steps", 1))
+    rollouts = math.ceil(rows / (batch * num_processes * minibatches))
+    return rollouts * int(method.get("num_ppo_epochs") or 4) * minibatches
+
+
+METHOD = Method(
+    name="ppo",
+    summary="Proximal policy optimisation: learns from its own answers, by a reward model or rules, with a critic.",
+    trainer="ftcli.trainers.ppo:PpoTrainer",
+    config="ftcli.trainers.ppo_config:PpoConfig",
+    task="prompts",
+    kinds=("prompt",),
+    roles=("policy", "reference", "reward", "value"),
+    score="mean_reward",
+    learning_rates=(1e-6, 1e-5),
+    paper="Schulman et al. 2017, arXiv:1707.06347",
+    limits={
+        "num_ppo_epochs": Knob(low=1),
+        "num_mini_batches": Knob(low=1),
+        "max_new_tokens": Knob(low=1),
+        "temperature": Knob(low=0, open_low=True),
+        "top_p": Knob(low=0, high=1, open_low=True),
+        "generation_batch_size": Knob(low=1),
+        "kl_coef": Knob(low=0),
+        "kl_estimator": Knob(choices=("k1", "k3")),
+        "kl_target": Knob(low=0, open_low=True),
+        "kl_horizon": Knob(low=1),
+        "gamma": Knob(low=0, high=1),
+        "lam": Knob(low=0, high=1),
+        "cliprange": Knob(low=0, open_low=True),
+        "cliprange_value": Knob(low=0, open_low=True),
+        "vf_coef": Knob(low=0),
+        "entropy_coef": Knob(low=0),
+        "value_learning_rate": Knob(low=0, open_low=True),
+        "reward_clip": Knob(low=0, open_low=True),
+        "score_at": Knob(choices=("last", "each")),
+        "log_completions_steps": Knob(low=0),
+    },
+    check=check,
+    steps_an_epoch=steps_an_epoch,
+)

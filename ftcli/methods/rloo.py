@@ -1,0 +1,18 @@
+"""REINFORCE leave-one-out (Ahmadian et al. 2024, arXiv:2402.14740): an answer is held against the others of its group.
+
+Each answer's baseline is the mean reward of the others to the same prompt, which keeps the gradient unbiased; no
+critic, and the divergence from the reference is part of the reward.
+"""
+
+from dataclasses import replace
+
+from ftcli.methods.grpo import METHOD as GRPO
+
+METHOD = replace(
+    GRPO,
+    name="rloo",
+    summary="REINFORCE leave-one-out: several answers a prompt, each against the mean of the others; no critic.",
+    trainer="ftcli.trainers.group:RlooTrainer",
+    config="ftcli.trainers.group:RlooConfig",
+    paper="Ahmadian et al. 2024, arXiv:2402.14740",
+)

@@ -1,0 +1,73 @@
+"""A small world for methods that learn from their own answers: words that a random model was taught to choose among."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ftcli.worker.train import train
+from tests.worker.conftest import write_rows
+
+WORDS = ("red", "blue", "green", "sun")
+WORTH = {"red": 1.0, "blue": 0.6, "green": 0.3}
+
+
+def prompt(text: str) -> list[dict[str, str]]:
+    """One question."""
+    return [{"role": "user", "content": text}]
+
+
+def arms(completions: Any, **_: Any) -> list[float]:
+    """A bandit's arms: what each word is worth; anything else is worth nothing."""
+    return [WORTH.get(answer[-1]["content"], 0.0) for answer in completions]
+
+
+def share_of_red(completions: Any, **_: Any) -> list[float]:
+    """The share of three words that are red; more or fewer words are worth nothing."""
+    said = [answer[-1]["content"].split() for answer in completions]
+    return [words.count("red") / 3 if len(words) == 3 else 0.0 for words in said]
+
+
+def taught(make_spec: Any, new_run: Callable[..., Path], folder: Path, words: int) -> Path:
+    """A model that answers with so many of the four words, each as likely as the others."""
+    asked = "Pick." if words == 1 else "Pick three."
+    answers = [" ".join(WORDS[(i // 4**k) % 4] for k in range(words)) for i in range(4**words)]
+    rows = [{"messages": [*prompt(asked), {"role": "assistant", "content": answer}]} for answer in answers]
+    file = write_rows(folder / f"taught{words}.jsonl", rows * (8 if words == 1 else 1))
+    spec = make_spec(file, train={"max_steps": 60, "per_device_train_batch_size": 32, "learning_rate": 1e-2})
+    run = new_run(spec, f"taught{words}")
+    train(run)
+    return run / "model"
+
+
+def prompts_file(folder: Path, words: int, rows: int = 16) -> Path:
+    """The question over and over, with red as its right answer."""
+    asked = "Pick." if words == 1 else "Pick three."
+    answer = " ".join(["red"] * words)
+    return write_rows(folder / f"prompts{words}.jsonl", [{"prompt": prompt(asked), "answer": answer}] * rows)
+
+
+def rewards_of(run: Path) -> list[float]:
+    """The mean reward of each rollout."""
+    lines = map(json.loads, (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
+    return [line["reward"] for line in lines if "reward" in line]
+
+
+def sampling(name: str, longest: int = 8, **more: Any) -> dict[str, Any]:
+    """Settings of a method that samples; `kl` is the weight of the divergence under each method's own name."""
+    kl = more.pop("kl", 0.0)
+    if name == "ppo":
+        own = {"max_new_tokens": longest, "kl_coef": kl, "num_ppo_epochs": 2, "log_completions_steps": 0}
+    else:
+        own = {"max_completion_length": longest, "beta": kl, "num_generations": 8}
+    return {"name": name, **own, **more}
+
+
+def rl_spec(make_spec: Any, file: Path, model: Path, method: dict[str, Any], **train_settings: Any) -> Any:
+    """A spec with a batch that the groups fill."""
+    settings = {"per_device_train_batch_size": 16, "learning_rate": 3e-3, "max_steps": 60, **train_settings}
+    spec = make_spec(file, method=method, model=model, train=settings)
+    return replace(spec, choices={"method": method["name"]})
