@@ -6,12 +6,14 @@ from collections.abc import Iterable
 
 
 def suggest(name: str, known: Iterable[str], prefix: str) -> str:
-    """A remedy for an unknown name: the nearest known one, or all of them; each shown behind `prefix`."""
-    from difflib import get_close_matches
+    """A remedy for an unknown name: the nearest known one (or those equally near), or all of them, behind `prefix`."""
+    from difflib import SequenceMatcher, get_close_matches
 
     names = sorted(known)
-    near = get_close_matches(name, names, n=1, cutoff=0.6)
+    near = get_close_matches(name, names, n=3, cutoff=0.6)
+    likeness = [SequenceMatcher(None, each, name).ratio() for each in near]
     if near:
-        return f"did you mean {prefix}{near[0]}?"
+        nearest = [each for each, like in zip(near, likeness, strict=True) if like == likeness[0]]
+        return f"did you mean {' or '.join(prefix + each for each in sorted(nearest))}?"
     listing = ", ".join(names)
     return f"choose from {listing}" if len(listing) < 400 else f"choose from {listing[:400]} …"
