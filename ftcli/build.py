@@ -11,6 +11,7 @@ from ftcli.compose import WRITERS, Composed, Request, compose
 from ftcli.data.locate import is_local
 from ftcli.errors import ConfigError, DataError, Problem, RowProblem
 from ftcli.methods import Method, get_method
+from ftcli.methods.base import MODEL_FIELDS, NO_MODELS
 from ftcli.peft_methods import PeftMethod, peft_method
 from ftcli.recipes.strict import KeyPath
 from ftcli.settings import GROUPS, OWN_GROUPS
@@ -29,7 +30,7 @@ def _shape_still_fits(composed: Composed) -> bool:
 
 def _absolute(path: str) -> str:
     """A path of this machine made absolute; a URL, a hub set and what is built in stay as they are."""
-    return os.path.realpath(sources.home_expanded(path)) if path != BUILTIN and is_local(path) else path
+    return os.path.realpath(sources.home_expanded(path)) if not sources.is_builtin(path) and is_local(path) else path
 
 
 def _located(tree: dict[str, Any]) -> dict[str, Any]:
@@ -43,11 +44,9 @@ def _located(tree: dict[str, Any]) -> dict[str, Any]:
     if source is not None and source.folder is not None:
         model["name_or_path"] = str(source.folder)
     method = {**tree["method"]}
-    for key in ("reward_model", "value_model"):
+    for key in MODEL_FIELDS:
         named = method.get(key)
-        source = (
-            sources.model_source(named) if isinstance(named, str) and named not in ("head", "reward_model") else None
-        )
+        source = sources.model_source(named) if isinstance(named, str) and named not in NO_MODELS else None
         if source is not None and source.folder is not None:
             method[key] = str(source.folder)
     return {**tree, "data": data, "model": model, "method": method}

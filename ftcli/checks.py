@@ -5,14 +5,15 @@ from __future__ import annotations
 import importlib.util
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ftcli import adapterchecks, datachecks, rules, sources
 from ftcli.compose import Composed
-from ftcli.derive import has_validation
+from ftcli.derive import has_validation, model_shape
 from ftcli.errors import Problem
 from ftcli.methods import Method
+from ftcli.methods.base import MODEL_FIELDS, NO_MODELS
 from ftcli.names import suggest
 from ftcli.peft_methods import peft_method
 from ftcli.shapes import Shape
@@ -146,10 +147,15 @@ def answers_can_be_sampled(context: Context) -> Iterator[Problem]:
     if spec.data.streaming:
         what = f"{context.method.name} draws its rollouts from all prompts, and a stream has no end"
         yield Problem(context.where("data.streaming"), what, "leave it out")
-    for key in ("reward_model", "value_model"):
+    for key, head in MODEL_FIELDS.items():
         name = spec.method.get(key)
-        if name and name not in ("head", "reward_model"):
-            yield from _no_judge(str(name), context.where(f"method.{key}"))
+        stage = context.composed.request.stage
+        if stage is not None and f"method.{key}" in stage.promised:
+            continue  # what stands there now is no reward model yet
+        if name and name not in NO_MODELS:
+            yield from _unfit(str(name), head, context.where(f"method.{key}"))
+    if name := spec.method.get("teacher_model"):
+        yield from _other_words(str(name), context)
     group = spec.method.get("num_generations")
     size = int(spec.train.get("per_device_train_batch_size", 8)) * spec.launch.num_processes
     size *= int(spec.method.get("steps_per_generation") or spec.train.get("gradient_accumulation_steps", 1))
@@ -160,12 +166,36 @@ def answers_can_be_sampled(context: Context) -> Iterator[Problem]:
         yield Problem(context.where("method.num_generations"), what, fix)
 
 
-def _no_judge(name: str, where: str) -> Iterator[Problem]:
-    source = sources.model_source(name)
+def _unfit(name: str, head: str, where: str) -> Iterator[Problem]:
+    """That a further model is none, or puts out the wrong thing."""
+    source, scores = sources.model_source(name), head == "score"
     if source is None:
-        yield Problem(where, f"{name} holds no model", "name a finished run of method=reward, or a model folder")
-    elif source.folder is not None and sources.head_of(source.folder) != "score":
-        yield Problem(where, f"{name} puts out words and no score", "name a model that method=reward trained")
+        fix = "name a finished run of method=reward, or a model folder" if scores else "name a run or a model folder"
+        yield Problem(where, f"{name} holds no model", fix)
+    elif not source.is_plausible:
+        yield Problem(where, f"{name} is neither a folder nor a hub id", "a hub id is ORGANISATION/NAME")
+    elif source.folder is not None and sources.head_of(source.folder) != head:
+        what = f"{name} puts out " + ("words and no score" if scores else "a score and no words")
+        yield Problem(where, what, "name a model that method=reward trained" if scores else "name a model that speaks")
+
+
+def _other_words(teacher: str, context: Context) -> Iterator[Problem]:
+    """That teacher and student put out vectors of different length."""
+    theirs = model_shape(replace(context.spec.model, name_or_path=teacher, revision=None, shape=None))
+    if context.shape is None or theirs is None or theirs.vocab_size == context.shape.vocab_size:
+        return
+    what = f"{teacher} puts out {theirs.vocab_size} tokens and the student {context.shape.vocab_size}"
+    fix = "choose a teacher of the student's own family"
+    yield Problem(context.where("method.teacher_model"), what, fix)
+
+
+@rule
+def the_loss_sees_the_adapter(context: Context) -> Iterator[Problem]:
+    """A loss that calls the layers themselves passes by what an adapter puts before the input."""
+    peft = peft_method(context.spec.peft)
+    if context.method.below_the_adapter and peft is not None and "num_virtual_tokens" in peft.fields():
+        what = f"peft={peft.name} puts vectors before the input, which the loss of {context.method.name} passes by"
+        yield Problem(context.where("peft"), what, "use peft=lora")
 
 
 @rule
@@ -214,7 +244,7 @@ def the_model_is_there(context: Context) -> Iterator[Problem]:
     if source is None:
         what = f"{name} holds no model: no config.json and no adapter_config.json"
         yield Problem(where, what, "name a Hugging Face model folder, an ftcli run that finished, or a hub id")
-    elif source.hub_id is not None and not re.fullmatch(r"[\w.-]{1,96}(/[\w.-]{1,96})?", source.hub_id):
+    elif not source.is_plausible:
         yield Problem(where, f"{name} is neither a folder nor a hub id", "a hub id is ORGANISATION/NAME")
     elif sources.foundation(source) is None:
         what = f"{name} is an adapter whose base model is gone"

@@ -7,22 +7,23 @@ the groups and never opens a file. Precedence: command line over recipe over gro
 from __future__ import annotations
 
 import contextlib
-import copy
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ftcli import assets
 from ftcli.errors import ConfigError, Problem
-from ftcli.methods import all_methods
+from ftcli.methods import all_methods, all_pipelines
 from ftcli.names import suggest
 from ftcli.overrides import Override, parse
 from ftcli.peft_methods import PEFT_METHODS
 from ftcli.recipes import load as recipe_loader
 from ftcli.recipes.strict import Document, KeyPath, load
 from ftcli.settings import GROUPS
+from ftcli.sources import BUILTIN, is_builtin
+from ftcli.tree import Origin, Tree
 
 ROOT_CONFIG = "config"
 # Hydra's own settings, which come from files of its package, take a third of the composition and serve nothing here.
@@ -32,7 +33,7 @@ _NO_HYDRA_NODE = [
 ]
 WRITERS = ("group", "run", "recipe", "cli")
 """Who writes values, each over those before it."""
-DECLARED = {"method": all_methods().keys(), "peft": {"none", *PEFT_METHODS}}
+DECLARED = {"method": {*all_methods(), *all_pipelines()}, "peft": {"none", *PEFT_METHODS}}
 """Groups whose choices are declared in code: a file only sets their knobs."""
 
 
@@ -48,14 +49,22 @@ class Request:
     """The tree of an earlier run to start from (`--from`), instead of the groups' defaults."""
     base_choices: Mapping[str, str] = field(default_factory=dict)
     base_where: str = ""
+    stage: StageRequest | None = None
+    """The stage of a pipeline that is composed; None for a run of its own."""
 
 
-@dataclass(frozen=True)
-class Origin:
-    """Where a value was written: its place, and by whom (group, run, recipe or cli)."""
+@dataclass(frozen=True, kw_only=True)
+class StageRequest:
+    """Which stage of a pipeline is composed, and what it is given by the others."""
 
-    where: str
-    by: str
+    name: str
+    method: str
+    feeds: Mapping[str, str] = field(default_factory=dict)
+    """Settings, as `group.key`, and the model that each names."""
+    promised: frozenset[str] = frozenset()
+    """Those of them that name a stand-in, since their own model is still to be trained."""
+    tiny: Mapping[str, Any] = field(default_factory=dict)
+    """Settings for the built-in model on its built-in rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,67 +88,6 @@ class Composed:
     def where(self, *path: str) -> str:
         """The place of a value, as errors print it."""
         return self.origin(*path).where
-
-
-class _Tree:
-    """A tree under construction: values are laid over one another, the last writer's place is kept."""
-
-    def __init__(self) -> None:
-        self.data: dict[str, Any] = {}
-        self.origins: dict[KeyPath, Origin] = {}
-        self.literal: dict[KeyPath, Any] = {}
-
-    def forget(self, path: KeyPath) -> None:
-        """Drop the origins and literals at and below `path`."""
-        for table in (self.origins, self.literal):
-            for known in [known for known in table if known[: len(path)] == path]:
-                table.pop(known)
-
-    def set(self, path: KeyPath, value: Any, origin: Origin, *, literal: bool = False) -> None:
-        """Set one value, and forget what stood at and below its place.
-
-        A literal value that looks like a reference is held back until references are replaced; every other one stands
-        where references to it find it.
-        """
-        node = self.data
-        for depth, key in enumerate(path[:-1], 1):
-            if not isinstance(node.get(key), dict):
-                node[key] = {}
-                self.forget(path[:depth])
-            node = node[key]
-        self.forget(path)
-        held = literal and "${" in json.dumps(value, default=str)
-        node[path[-1]] = None if held else copy.deepcopy(value)
-        if held:
-            self.literal[path] = copy.deepcopy(value)
-        self.origins[path] = origin
-
-    def lay(
-        self, values: Mapping[str, Any], document: Document, by: str, literal: frozenset[KeyPath] | None = frozenset()
-    ) -> None:
-        """Lay a file's values over the tree: settings of a group one by one, deeper mappings whole.
-
-        `literal` names the values that are never interpolated; None means all of them.
-        """
-        for group, settings in values.items():
-            if not isinstance(settings, dict):
-                self.set((group,), settings, Origin(document.where((group,)), by), literal=literal is None)
-                continue
-            for key, value in settings.items():
-                path, plain = (group, key), literal is None or (group, key) in literal
-                self.set(path, value, Origin(document.where(path), by), literal=plain)
-                if isinstance(value, dict):  # so that a fault deep inside is told by its own line
-                    below = (known for known in document.lines if known[:2] == path and len(known) > 2)
-                    self.origins.update({deep: Origin(document.where(deep), by) for deep in below})
-
-    def delete(self, override: Override) -> None:
-        node: Any = self.data
-        for key in override.key[:-1]:
-            node = node.get(key) if isinstance(node, dict) else None
-        if not isinstance(node, dict) or override.key[-1] not in node:
-            raise ConfigError(Problem(override.text, f"{override.name} is not set, so it cannot be removed", "drop it"))
-        del node[override.key[-1]]
-        self.forget(override.key)
 
 
 def _group_document(group: str, choice: str, where: str, request: Request) -> Document:
@@ -186,7 +134,7 @@ def _compose_groups(choices: Mapping[str, str], documents: Mapping[str, Document
     return {str(key): value for key, value in tree.items()}
 
 
-def _interpolate(tree: _Tree) -> dict[str, Any]:
+def _interpolate(tree: Tree) -> dict[str, Any]:
     """The finished tree: `${a.b}` references replaced, then the literal values put in their places.
 
     Raises:
@@ -219,12 +167,7 @@ def _split(request: Request, problems: list[Problem]) -> tuple[list[Override], d
     values: list[Override] = []
     choices: dict[str, Override] = {}
     recipe = None
-    for text in request.overrides:
-        try:
-            override = parse(text)
-        except ConfigError as error:
-            problems.extend(error.problems)
-            continue
+    for override in _typed(request, problems):
         if override.key == ("recipe",) and not override.delete:
             recipe = override
         elif override.name in GROUPS:
@@ -234,14 +177,35 @@ def _split(request: Request, problems: list[Problem]) -> tuple[list[Override], d
                     if override.name in ("peft", "quantisation")
                     else f"ftcli list {override.name}"
                 )
-                problems.append(Problem(text, f"a run cannot be without a {override.name}", fix))
+                problems.append(Problem(override.text, f"a run cannot be without a {override.name}", fix))
             elif not isinstance(override.value, str):
-                problems.append(Problem(text, "needs the name of a choice", f"ftcli list {override.name} shows them"))
+                fix = f"ftcli list {override.name} shows them"
+                problems.append(Problem(override.text, "needs the name of a choice", fix))
             else:
                 choices[override.name] = override
         else:
             values.append(override)
     return values, choices, recipe
+
+
+def _typed(request: Request, problems: list[Problem]) -> list[Override]:
+    """The overrides, of a stage those for every stage first and its own behind them."""
+    common: list[Override] = []
+    own: list[Override] = []
+    for text in request.overrides:
+        try:
+            override = parse(text)
+        except ConfigError as error:
+            problems.extend(error.problems)
+            continue
+        if override.key[0] != "stages":
+            if request.stage is None or override.name != "method":
+                common.append(override)
+        elif request.stage is None:
+            problems.append(Problem(text, "sets a stage, which only a pipeline has", "choose one, as method=rlhf"))
+        elif override.key[1:2] == (request.stage.name,):
+            own.append(replace(override, key=override.key[2:]))
+    return [*common, *own]
 
 
 def _read_recipe(override: Override, request: Request) -> recipe_loader.Recipe:
@@ -259,8 +223,16 @@ def _choose(
     for index, (group, choice) in enumerate(recipe.choices.items() if recipe else ()):
         assert recipe is not None
         found[group] = (choice, Origin(recipe.where(("defaults", str(index))), "recipe"))
+    stage = request.stage
+    part = recipe.stages.get(stage.name) if recipe and stage else None
+    for index, (group, choice) in enumerate(part.choices.items() if part else ()):
+        assert part is not None
+        found[group] = (choice, Origin(part.where(("defaults", str(index))), "recipe"))
     for group, override in chosen.items():
         found[group] = (str(override.value), Origin(override.text, "cli"))
+    if stage is not None:
+        by = "group" if request.base is None else "run"
+        found["method"] = (stage.method, Origin(f"stages.{stage.name}", by))
     return _implied(found)
 
 
@@ -282,7 +254,7 @@ def _collected(problems: list[Problem]) -> Iterator[None]:
         problems.extend(error.problems)
 
 
-def _lay_groups(tree: _Tree, choices: Mapping[str, str], documents: Mapping[str, Document], root: Document) -> None:
+def _lay_groups(tree: Tree, choices: Mapping[str, str], documents: Mapping[str, Document], root: Document) -> None:
     composed = _compose_groups(choices, documents, root)
     for group, document in documents.items():
         lines = {(group, *path): line for path, line in document.lines.items()}
@@ -307,22 +279,32 @@ def compose(request: Request) -> Composed:
             recipe = _read_recipe(recipe_override, request)
     picked = _choose(root, request, recipe, chosen)
     documents: dict[str, Document] = {}
+    method, where = picked["method"]
+    if method in all_pipelines():
+        stages = " or ".join(f"method={stage.method}" for stage in all_pipelines()[method].stages)
+        what = f"{method} is a pipeline of runs, and this takes one run"
+        raise ConfigError(Problem(where.where or f"method={method}", what, f"name a stage's method: {stages}"))
     for group, (choice, origin) in picked.items():
         with _collected(problems):
             documents[group] = _group_document(group, choice, origin.where, request)
     if problems:
         raise ConfigError(*problems)
     choices = {group: choice for group, (choice, _) in picked.items()}
-    tree = _Tree()
+    tree = Tree()
     _lay_groups(tree, choices, documents, root)
     if request.base is not None:  # a group chosen anew takes nothing over from the earlier run
         kept = {key: value for key, value in request.base.items() if key not in GROUPS or picked[key][1].by == "run"}
         tree.lay(kept, Document(request.base_where, {}, {}), "run", literal=None)  # a saved spec is plain data
     if recipe is not None:
         tree.lay(recipe.values, recipe.document, "recipe", recipe.literal)
+        part = recipe.stages.get(request.stage.name) if request.stage else None
+        if part is not None:
+            tree.lay(part.values, part.document, "recipe", part.literal)
     for override in values:
         with _collected(problems):
             _apply(tree, override)
+    if request.stage is not None:
+        _settle(tree, request.stage)
     if problems:
         raise ConfigError(*problems)
     data = _interpolate(tree)
@@ -330,7 +312,19 @@ def compose(request: Request) -> Composed:
     return Composed(tree=data, choices=choices, origins=origins, request=request)
 
 
-def _apply(tree: _Tree, override: Override) -> None:
+def _settle(tree: Tree, stage: StageRequest) -> None:
+    """Give a stage what other stages made for it, and what the built-in model needs where nobody said otherwise."""
+    where = f"stages.{stage.name}"
+    if tree.data["model"].get("name_or_path") == BUILTIN and is_builtin(tree.data["data"].get("path")):
+        for name, value in stage.tiny.items():
+            path = tuple(name.split("."))
+            if tree.origins.get(path, Origin("", "group")).by == "group":
+                tree.set(path, value, Origin(where, "group"))
+    for name, model in stage.feeds.items():
+        tree.set(tuple(name.split(".")), model, Origin(where, "run"), literal=True)
+
+
+def _apply(tree: Tree, override: Override) -> None:
     if override.delete:
         tree.delete(override)
         return

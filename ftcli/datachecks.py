@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ftcli import schema, sources
+from ftcli import schema, sources, tiny
 from ftcli.compose import Composed
 from ftcli.data.columns import apply_mapping
 from ftcli.data.formats import FORMATS, columns_error, kind_problem, recognise
@@ -31,7 +31,12 @@ _SET_FIELDS = ("revision", "subset", "split", "format", "columns", "roles", "mar
 
 def problems(data: DataSettings, method: Method, composed: Composed) -> Iterator[Problem]:
     """All that is wrong with the group `data`, and with the first row of each set."""
-    faulty = [*_mix(data, composed), *_streaming(data, composed), *_margins(data, method, composed)]
+    faulty = [
+        *_builtin(data, composed),
+        *_mix(data, composed),
+        *_streaming(data, composed),
+        *_margins(data, method, composed),
+    ]
     yield from faulty
     for key, roles in (("data.roles", data.roles), *_mixed_roles(data)):
         for name, role in (roles or {}).items():
@@ -42,6 +47,14 @@ def problems(data: DataSettings, method: Method, composed: Composed) -> Iterator
         return
     for each in sources.every_set(data, method):
         yield from _set_problems(each, data, method, composed)
+
+
+def _builtin(data: DataSettings, composed: Composed) -> Iterator[Problem]:
+    for key, path in (("path", data.path), ("eval_path", data.eval_path)):
+        name = path.removeprefix(sources.BUILTIN_SETS) if path is not None and sources.is_builtin(path) else ""
+        if name and path != sources.BUILTIN and name not in tiny.sets():
+            fix = suggest(name, tiny.sets(), sources.BUILTIN_SETS)
+            yield Problem(composed.where("data", key), f"{path} is no built-in set", fix)
 
 
 def _margins(data: DataSettings, method: Method, composed: Composed) -> Iterator[Problem]:

@@ -20,6 +20,8 @@ from ftcli.spec import LaunchPlan, Note, RunSpec
 
 SCORE_ROWS = 256
 CHEAP_TO_SCORE_PARAMETERS = 10_000_000
+_WITH_ONE_ANSWER = (sources.BUILTIN, "builtin:prompts")
+"""Built-in prompts that have one right answer each."""
 EXACT_ATTENTION = ("sdpa", "eager", "flex_attention", "flash_attention_2", "flash_attention_3")
 
 
@@ -135,7 +137,7 @@ def derive_method(
     notes: Notes,
 ) -> dict[str, Any]:
     """Resolve whether rows are packed: wherever packed and unpacked gradients are known to be the same."""
-    if method.samples and data.path == sources.BUILTIN and not any(settings.get(name) for name in REWARD_FIELDS):
+    if method.rewarded and data.path in _WITH_ONE_ANSWER and not any(settings.get(name) for name in REWARD_FIELDS):
         why = "the built-in prompts have one right answer each"
         settings = {**settings, "rewards": notes.add("method.rewards", {"exact_answer": 1.0}, why)}
     if not method.packs or settings.get("packing") is not None:

@@ -23,7 +23,7 @@ from ftcli.data.ledger import KINDS as TOKEN_KINDS
 from ftcli.derive import model_shape
 from ftcli.errors import EXIT_BUG, EXIT_CONFIG, EXIT_DONE, ConfigError, Problem
 from ftcli.fieldcheck import method_fields
-from ftcli.methods import Method, all_methods
+from ftcli.methods import Method, Pipeline, all_methods, all_pipelines
 from ftcli.methods.base import Knob
 from ftcli.peft_methods import PEFT_METHODS
 from ftcli.recipes.load import read
@@ -48,7 +48,22 @@ def methods() -> str:
         (f"`method={m.name}`", m.summary, ", ".join(m.kinds), f"`{_class_name(m.trainer)}`", _score(m), m.paper)
         for m in all_methods().values()
     ]
+    rows += [
+        (f"`method={p.name}`", p.summary, "those of its stages", _graph(p), _measure(p), p.paper)
+        for p in all_pipelines().values()
+    ]
+    rows.sort()
     return table(("Choose", "For", "Rows", "Trained by", "Held-out score", "Paper"), rows)
+
+
+def _graph(pipeline: Pipeline) -> str:
+    """The stages in their order."""
+    return " → ".join(stage.name for stage in pipeline.stages)
+
+
+def _measure(pipeline: Pipeline) -> str:
+    """By what its policies are measured."""
+    return _score(all_methods()[pipeline.stage(pipeline.measured_by).method])
 
 
 def _class_name(path: str) -> str:
@@ -61,7 +76,24 @@ def _score(method: Method) -> str:
 
 def method_pages() -> str:
     """A section for each method: what it does when nothing is said, and the knobs it has of its own."""
-    return "\n".join(_method_page(method) for method in all_methods().values())
+    pages = {method.name: _method_page(method) for method in all_methods().values()}
+    pages |= {pipeline.name: _pipeline_page(pipeline) for pipeline in all_pipelines().values()}
+    return "\n".join(pages[name] for name in sorted(pages))
+
+
+def _pipeline_page(pipeline: Pipeline) -> str:
+    """Its stages, what each makes, and of what."""
+    rows = [
+        (
+            f"`stages.{stage.name}`",
+            f"`method={stage.method}`",
+            stage.summary,
+            ", ".join(f"`{name}` from {source}" for name, source in stage.takes.items()),
+        )
+        for stage in pipeline.stages
+    ]
+    head = f"## {pipeline.name}\n\n{pipeline.summary} ({pipeline.paper})\n\n"
+    return head + table(("Stage", "A run of", "Makes", "Takes"), rows)
 
 
 def _method_page(method: Method) -> str:

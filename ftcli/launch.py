@@ -196,7 +196,7 @@ def run_worker(run: Path, plan: LaunchPlan, resume: Path | None, say: Callable[[
 
 def _exit_code(run: Path, code: int, num_processes: int, say: Callable[[str], None]) -> int:
     """How the worker ended by its own word, since torchrun answers 1 for every cause; and the last word to the user."""
-    go_on = f"go on with: ftcli train --resume {run}"
+    go_on = f"go on with: ftcli train --resume {rundir.whole(run)}"
     status = run / rundir.EXIT_CODE
     if code != 0 and status.is_file():
         code = int(status.read_text(encoding="utf-8"))

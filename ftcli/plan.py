@@ -15,6 +15,7 @@ from ftcli.memory import MemoryEstimate, estimate, weight_bytes
 from ftcli.methods import Method, get_method
 from ftcli.packable import PACKS_EXACTLY
 from ftcli.peft_methods import peft_method
+from ftcli.schema import fields_of
 from ftcli.shapes import Shape, num_parameters
 from ftcli.spec import RunSpec
 from ftcli.tokencount import TokenCount
@@ -42,6 +43,8 @@ class Plan:
     tokens_exact: bool
     parameters: int | None
     trainable: int | None
+    flops: float | None
+    """Floating-point operations of the training steps: 6 a parameter and token, 4 where the base stays as it is."""
     memory: MemoryEstimate | None
     warnings: tuple[str, ...]
     notes: tuple[Mapping[str, Any], ...]
@@ -128,8 +131,7 @@ def _memory(
     precomputed = bool(spec.method.get("precompute_ref_log_probs"))
     sides = 2 if method.task == "preference" else 1  # chosen and rejected go through in one batch
     unused = method.samples and spec.method.get("beta") == 0
-    if method.samples:
-        length += int(spec.method.get("max_new_tokens") or spec.method.get("max_completion_length") or 256)
+    length += _answer_tokens(spec, method)
     return estimate(
         shape,
         trainable_parameters=trainable,
@@ -149,10 +151,12 @@ def _memory(
 
 
 def _other_models(spec: RunSpec, method: Method) -> float:
-    """Bytes of a reward model, and of a value network with its gradients and two states of the optimiser."""
+    """Bytes of a reward model or teacher, and of a value network with its gradients and two states of the optimiser."""
     weight = weight_bytes(None, spec.model.dtype)
+    frozen = [(spec.method.get(key), 1) for key in ("reward_model", "teacher_model")]
+    others = [*frozen, (_value_network(spec, method), 4)]
     total = 0.0
-    for name, copies in ((spec.method.get("reward_model"), 1), (_value_network(spec, method), 4)):
+    for name, copies in others:
         shape = model_shape(replace(spec.model, name_or_path=str(name), shape=None)) if name else None
         total += copies * weight * ((num_parameters(shape) if shape else None) or 0)
     return total
@@ -183,8 +187,8 @@ def _warnings(
     for each in sources.train_sets(spec.data, method):
         if sources.located(each, each.key, fetch=False) is None:
             found.append(f"{each.settings.path} is elsewhere: its rows are not counted before the run starts")
-    if spec.data.path == sources.BUILTIN and spec.choices["model"] != "tiny":
-        found.append("data=tiny is the built-in demonstration set; name your own with data.path=FILE")
+    if sources.is_builtin(spec.data.path) and spec.choices["model"] != "tiny":
+        found.append(f"{spec.data.path} is a built-in demonstration set; name your own with data.path=FILE")
     for name in ("fsdp", "deepspeed", "parallelism_config"):
         if spec.train.get(name):
             found.append(f"train.{name} goes to the trainer as it stands; this version does not test sharded training")
@@ -212,6 +216,24 @@ def _few_steps(spec: RunSpec, counted: TokenCount, blocks: int) -> list[str]:
     return [f"{steps} steps in all: packed, a step trains about {rows} rows; for more, {fix}"]
 
 
+def _answer_tokens(spec: RunSpec, method: Method) -> int:
+    """The longest answer that a method samples; 0 where it samples none."""
+    if not method.samples:
+        return 0
+    fields = fields_of(method.config)
+    name = "max_new_tokens" if "max_new_tokens" in fields else "max_completion_length"
+    return int(spec.method.get(name) or fields[name].default)
+
+
+def _flops(spec: RunSpec, method: Method, parameters: int | None, counted: TokenCount, sequences: int) -> float | None:
+    if parameters is None or not counted.tokens or not sequences:
+        return None
+    peft = peft_method(spec.peft)
+    each = 4 if peft is not None and peft.adapter else 6
+    tokens = counted.tokens / sequences + _answer_tokens(spec, method)
+    return each * parameters * tokens * num_steps(spec, sequences) * global_batch(spec)
+
+
 def _length(spec: RunSpec, counted: TokenCount) -> list[Mapping[str, Any]]:
     """The longest row, where it is worked out from the rows."""
     if isinstance(spec.data.max_length_tokens, int):
@@ -232,6 +254,7 @@ def plan(spec: RunSpec) -> Plan:
     trainable = trainable_parameters(spec, shape)
     memory = _memory(spec, method, shape, trainable, counted)
     sequences = _training_rows(spec, counted)
+    parameters = model_parameters(shape, method)
     return Plan(
         trainer=method.trainer.rpartition(":")[2],
         model=spec.model.name_or_path,
@@ -244,8 +267,9 @@ def plan(spec: RunSpec) -> Plan:
         steps=num_steps(spec, sequences),
         tokens_per_epoch=counted.tokens,
         tokens_exact=counted.exact,
-        parameters=model_parameters(shape, method),
+        parameters=parameters,
         trainable=trainable,
+        flops=_flops(spec, method, parameters, counted, sequences),
         memory=memory,
         warnings=tuple(_warnings(spec, method, shape, counted, memory, sequences)),
         notes=(

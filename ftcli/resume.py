@@ -14,7 +14,7 @@ from typing import Any
 from ftcli import fieldcheck, rundir
 from ftcli.build import build, check_values
 from ftcli.checks import name_problems
-from ftcli.compose import DECLARED, Composed, Origin, Request, compose
+from ftcli.compose import DECLARED, Composed, Request, compose
 from ftcli.derive import Notes, derive_run
 from ftcli.errors import ConfigError, Problem
 from ftcli.methods import get_method
@@ -22,6 +22,7 @@ from ftcli.overrides import parse
 from ftcli.recipes.strict import KeyPath
 from ftcli.settings import GROUPS, RunSettings
 from ftcli.spec import RunSpec
+from ftcli.tree import Origin
 
 CHANGEABLE = (
     "train.max_steps", "train.num_train_epochs", "train.save_steps", "train.save_strategy", "train.save_total_limit",

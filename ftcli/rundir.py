@@ -25,6 +25,8 @@ CHECKPOINTS = "checkpoints"
 MODEL = "model"
 RESULT = "result.json"
 LOCK = ".lock"
+PIPELINE = "pipeline.json"
+"""Stands in the directory of a pipeline, whose stages are run directories inside it."""
 EXIT_CODE = ".exit_code"
 """The exit code of the worker that failed first, where a launcher returns 1 for every cause."""
 
@@ -62,22 +64,66 @@ def is_run(path: Path) -> bool:
     return os.path.isfile(path / SPEC)
 
 
+def is_pipeline(path: Path) -> bool:
+    """Whether `path` is the directory of a pipeline."""
+    return os.path.isfile(path / PIPELINE)
+
+
 def run_order(run: Path) -> tuple[int, str]:
-    """Sort key from the oldest run to the newest: when it was started."""
-    return (run / SPEC).stat().st_mtime_ns, run.name
+    """Sort key from the oldest run or pipeline to the newest: when it was started."""
+    return (run / (SPEC if is_run(run) else PIPELINE)).stat().st_mtime_ns, run.name
+
+
+def whole(run: Path) -> Path:
+    """What is resumed to go on with a run: the pipeline that it is a stage of, or the run itself."""
+    return run.parent if is_pipeline(run.parent) else run
+
+
+def read_pipeline(path: Path) -> dict[str, Any]:
+    """The content of pipeline.json.
+
+    Raises:
+        ConfigError: it is damaged; written atomically, it was changed since.
+    """
+    file = path / PIPELINE
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        stages = found["stages"]
+    except (OSError, ValueError, KeyError, TypeError):
+        stages = None
+    if not isinstance(stages, dict):
+        raise ConfigError(Problem(str(file), "is damaged", f"start anew: sh {path / COMMAND}"))
+    return dict(found)
 
 
 def find_run(name: str) -> Path | None:
-    """The run directory that `name` means: a run directory, or the newest run of that name under runs/."""
+    """The run directory that `name` means: a run, the newest of that name under runs/, or a pipeline's last stage."""
+    found = _find(name)
+    if found is None or is_run(found):
+        return found
+    *_, last = read_pipeline(found)["stages"].items()
+    run = Path(last[1]["ready"]) if last[1].get("ready") else found / last[0]
+    return run.resolve() if is_run(run) else None
+
+
+def find_pipeline(name: str) -> Path | None:
+    """The directory of the pipeline that `name` means, or None where it means a run or nothing."""
+    found = _find(name)
+    return found if found is not None and is_pipeline(found) else None
+
+
+def _find(name: str) -> Path | None:
+    """The run or pipeline that a directory or a name under runs/ means."""
     if not name:
         return None
     path = Path(name)
-    if is_run(path):
+    if is_run(path) or is_pipeline(path):
         return path.resolve()
     if path.name == MODEL and is_run(path.parent):
         return path.parent.resolve()
     folder = path if os.path.isdir(path) else ROOT / name
-    runs = [entry for entry in folder.iterdir() if is_run(entry)] if os.path.isdir(folder) else []
+    entries = folder.iterdir() if os.path.isdir(folder) else ()
+    runs = [entry for entry in entries if is_run(entry) or is_pipeline(entry)]
     return max(runs, key=run_order).resolve() if runs else None
 
 

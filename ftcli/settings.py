@@ -38,7 +38,8 @@ class DataSettings:
 
     path: str | None = "builtin:tiny"
     """Rows to train on: a file (json, jsonl, csv, tsv, txt, parquet, arrow, each also compressed), a folder, a glob, a
-    URL (s3://, gs://, https://, …) or a hub id; builtin:tiny is the set of the method's task."""
+    URL (s3://, gs://, https://, …) or a hub id; builtin:tiny is the
+    set of the method's task, builtin:NAME one by name."""
     revision: str | None = None
     """Branch, tag or commit of a hub set."""
     subset: str | None = None
@@ -166,10 +167,14 @@ OWN_GROUPS: dict[str, type] = {
 
 GROUPS = ("method", "model", "data", "peft", "quantisation", "hardware", "train")
 
-PATH_KEYS = frozenset({"data.path", "data.eval_path", "model.name_or_path", "run.dir", "method.reward_model"})
+_MODELS = {"method.reward_model", "method.teacher_model"}
+PATH_KEYS = frozenset({"data.path", "data.eval_path", "model.name_or_path", "run.dir"} | _MODELS)
+_STAGE = re.compile(r"^stages\.[^.]+\.")
 _MIXED_PATH = re.compile(r"data\.mix\.[^.]+\.path")
 
 
 def is_path_key(key: str) -> bool:
     """Whether a setting's value is a path or a name that is taken literally from the command line."""
-    return key in PATH_KEYS or _MIXED_PATH.fullmatch(key) is not None
+    setting = _STAGE.sub("", key)
+    ready = setting == "model" != key  # the run or model that stands in a stage's place
+    return ready or setting in PATH_KEYS or _MIXED_PATH.fullmatch(setting) is not None

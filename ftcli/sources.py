@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,18 @@ from ftcli.methods.base import Method
 from ftcli.settings import DataSettings, ModelSettings, SetSettings
 
 BUILTIN = "builtin:tiny"
+BUILTIN_SETS = "builtin:"
 _DEEPEST_STACK = 64
+
+
+def is_builtin(path: object) -> bool:
+    """Whether a path means rows that are built in: builtin:tiny, or one of its sets by name."""
+    return isinstance(path, str) and path.startswith(BUILTIN_SETS)
+
+
+def builtin_name(path: str, method: Method) -> str:
+    """The built-in set that a path means; builtin:tiny is the one of the method's task."""
+    return method.task if path == BUILTIN else path.removeprefix(BUILTIN_SETS)
 
 
 def home_expanded(path: str) -> Path:
@@ -34,6 +46,11 @@ class ModelSource:
     hub_id: str | None = None
     is_adapter: bool = False
     """The folder holds a PEFT adapter; its weights stack on those of `base_of`."""
+
+    @property
+    def is_plausible(self) -> bool:
+        """Whether it is a folder, or at least looks like a hub id."""
+        return self.hub_id is None or re.fullmatch(r"[\w.-]{1,96}(/[\w.-]{1,96})?", self.hub_id) is not None
 
     @property
     def location(self) -> str:
@@ -191,8 +208,8 @@ def train_sets(data: DataSettings, method: Method) -> tuple[RowSet, ...]:
             for name, settings in data.mix.items()
         )
     assert data.path is not None
-    if data.path == BUILTIN:
-        own = SetSettings(path=str(tiny.set_path(method.task, "train")), **_of_builtin(data))
+    if is_builtin(data.path):
+        own = SetSettings(path=str(tiny.set_path(builtin_name(data.path, method), "train")), **_of_builtin(data))
         return (RowSet(name="tiny", key="data.path", settings=own),)
     settings = SetSettings(
         path=data.path, revision=data.revision, subset=data.subset, split=data.split, **_written(data)
@@ -202,9 +219,13 @@ def train_sets(data: DataSettings, method: Method) -> tuple[RowSet, ...]:
 
 def eval_set(data: DataSettings, method: Method) -> RowSet | None:
     """The set of held-out rows, or None where there is none (a share of the training rows may still be held out)."""
-    builtin = data.eval_path is None and data.eval_share == 0 and data.path == BUILTIN and data.mix is None
-    if data.eval_path == BUILTIN or builtin:
-        own = SetSettings(path=str(tiny.set_path(method.task, "eval")), **_of_builtin(data))
+    path = data.eval_path
+    if path is None and data.eval_share == 0 and data.mix is None and is_builtin(data.path):
+        path = data.path  # its own held-out half
+    if path is not None and is_builtin(path):
+        if path != BUILTIN and builtin_name(path, method) not in tiny.sets():
+            return None  # told by the checks
+        own = SetSettings(path=str(tiny.set_path(builtin_name(path, method), "eval")), **_of_builtin(data))
         return RowSet(name="eval", key="data.eval_path", settings=own)
     if data.eval_path is None:
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ftcli.build import spec_of
-from ftcli.cli import arguments, say
+from ftcli.cli import arguments, pipeline, say
 from ftcli.errors import EXIT_DONE
 
 
@@ -13,6 +13,8 @@ def run(argv: Sequence[str]) -> int:
     """Compose and check; says so when nothing is wrong."""
     parser = arguments.composing("check", __doc__ or "")
     options = arguments.parse(parser, argv)
+    if pipeline.check(options):
+        return EXIT_DONE
     spec = spec_of(arguments.request(options))
     if options.json:
         say.data({"problems": [], "choices": dict(spec.choices)})

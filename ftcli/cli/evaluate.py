@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ftcli import rundir
+from ftcli import rundir, sources
 from ftcli.cli import arguments, say
 from ftcli.data.locate import SourcePath, is_local, locate
 from ftcli.errors import EXIT_DONE, ConfigError, Problem
@@ -19,6 +19,9 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("run", help="a run directory, or a run's name (its newest)")
     parser.add_argument("--data", help="held-out rows, like data.eval_path; the run's own without it")
     parser.add_argument("--rows", type=int, help="at most so many rows")
+    parser.add_argument(
+        "--model", help="measure this model by the run's measure, in place of the run's before and after"
+    )
     arguments.add_trust(parser)
     arguments.add_json(parser)
     options = arguments.parse(parser, argv)
@@ -29,6 +32,7 @@ def run(argv: Sequence[str]) -> int:
         "run": str(found),
         "data": _rows(options.data),
         "rows": options.rows,
+        "model": _model(options.model),
         "trust_remote_code": options.trust_remote_code,
     }
     try:
@@ -50,18 +54,30 @@ def _rows(path: str | None) -> str | None:
     return os.path.realpath(os.path.expanduser(path)) if is_local(path) else path
 
 
+def _model(name: str | None) -> str | None:
+    """What --model names, once it is known to hold a model."""
+    if name is None:
+        return None
+    source = sources.model_source(name)
+    if source is None:
+        raise ConfigError(Problem(f"--model {name}", "holds no model", "name a run, a model folder or a hub id"))
+    return source.location
+
+
 def _print(measured: Mapping[str, Any]) -> None:
-    before, after = measured["before"], measured["after"]
+    columns = {name: measured[name] for name in ("before", "after", "measured") if name in measured}
+    scores = [each.get("score") or {} for each in columns.values()]
+    last = scores[-1]
     print(f"{measured['method']} on {measured['data']}, {measured['rows']} rows")
-    rows = [("", "before", "after"), ("held-out loss", f"{before['eval_loss']:.4f}", f"{after['eval_loss']:.4f}")]
-    for name in (after.get("score") or {}).keys() - {"name", "rows", "value"}:
-        rows.append((name, _number((before.get("score") or {}).get(name)), _number(after["score"][name])))
-    if score := after.get("score"):
-        rows.append(
-            (f"{score['name']} ({score['rows']} rows)", _number(before["score"]["value"]), _number(score["value"]))
-        )
+    rows = [("", *columns)]
+    if any(each.get("eval_loss") is not None for each in columns.values()):
+        rows.append(("held-out loss", *(_number(each.get("eval_loss"), ".4f") for each in columns.values())))
+    for name in last.keys() - {"name", "rows", "value"}:
+        rows.append((name, *(_number(each.get(name)) for each in scores)))
+    if last:
+        rows.append((f"{last['name']} ({last['rows']} rows)", *(_number(each.get("value")) for each in scores)))
     say.table(rows)
 
 
-def _number(value: Any) -> str:
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+def _number(value: Any, form: str = ".3f") -> str:
+    return f"{value:{form}}" if isinstance(value, float) else str(value)

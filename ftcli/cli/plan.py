@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ftcli.build import spec_of
-from ftcli.cli import arguments, say
+from ftcli.cli import arguments, pipeline, say
 from ftcli.errors import EXIT_DONE
 from ftcli.plan import Plan, plan
 from ftcli.spec import RunSpec
@@ -16,6 +17,8 @@ def run(argv: Sequence[str]) -> int:
     """Plan and print."""
     parser = arguments.composing("plan", __doc__ or "")
     options = arguments.parse(parser, argv)
+    if pipeline.plan(options):
+        return EXIT_DONE
     spec = spec_of(arguments.request(options))
     show(spec, plan(spec), as_json=options.json)
     return EXIT_DONE
@@ -24,9 +27,19 @@ def run(argv: Sequence[str]) -> int:
 def show(spec: RunSpec, outlook: Plan, *, as_json: bool) -> None:
     """Print a plan, with every derived value and where it came from."""
     if as_json:
-        say.data({"choices": dict(spec.choices), **dataclasses.asdict(outlook)})
+        say.data(as_data(spec, outlook))
         return
     print(headline(spec, outlook))
+    details(outlook)
+
+
+def as_data(spec: RunSpec, outlook: Plan) -> dict[str, Any]:
+    """A plan as it is printed in JSON."""
+    return {"choices": dict(spec.choices), **dataclasses.asdict(outlook)}
+
+
+def details(outlook: Plan, told: Sequence[Mapping[str, Any]] = ()) -> None:
+    """All of a plan but the line that names the run, and the derived values that are told elsewhere."""
     about = "" if outlook.tokens_exact else "about "
     kept = f"{outlook.rows_kept} of {outlook.rows}" if outlook.rows_kept != outlook.rows else str(outlook.rows)
     share = f" ({outlook.trainable / outlook.parameters:.2%})" if outlook.trainable and outlook.parameters else ""
@@ -42,17 +55,23 @@ def show(spec: RunSpec, outlook: Plan, *, as_json: bool) -> None:
                 "tokens",
                 f"{about}{say.count(outlook.tokens_per_epoch)} an epoch{'' if outlook.tokens_exact else ' (estimate)'}",
             ),
+            *([("compute", f"about {outlook.flops:.1e} FLOP in training")] if outlook.flops else []),
             ("parameters", f"{say.count(outlook.parameters)}, trains {say.count(outlook.trainable)}{share}"),
         ]
     )
     if outlook.memory:
         named = [f"{part} {value:.2f}" for part, value in outlook.memory.parts().items() if value >= 0.005]
         say.table([("memory", f"{outlook.memory.total_gib:.2f} GiB a process (estimate): {', '.join(named)}")])
-    if outlook.notes:
-        print("derived")
-        say.table([(str(note["key"]), str(note["value"]), str(note["why"])) for note in outlook.notes])
+    derived([note for note in outlook.notes if note not in told])
     for warning in outlook.warnings:
         print(f"warning: {warning}")
+
+
+def derived(notes: Sequence[Mapping[str, Any]]) -> None:
+    """Values that nobody typed, with where they came from."""
+    if notes:
+        print("derived")
+        say.table([(str(note["key"]), str(note["value"]), str(note["why"])) for note in notes])
 
 
 def _packed(outlook: Plan) -> list[tuple[str, str]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ftcli import rundir
-from ftcli.cli import arguments, say
+from ftcli.cli import arguments, pipeline, say
 from ftcli.errors import EXIT_DONE, ConfigError, Problem
 from ftcli.methods import get_method
 from ftcli.peft_methods import peft_method
@@ -20,6 +20,8 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("run", help="a run directory, or a run's name (its newest)")
     arguments.add_json(parser)
     options = arguments.parse(parser, argv)
+    if pipeline.report(options.run, as_json=options.json):
+        return EXIT_DONE
     found = rundir.require_run(options.run, f"ftcli report {options.run}")
     result = rundir.read_result(found)
     if result is None:
@@ -50,18 +52,19 @@ def summary(run: Path, result: Mapping[str, Any]) -> None:
         ("loss", _change({"before": result.get("loss_first"), "after": result.get("loss_last")}, ".4f")),
         ("held-out loss", _change(result.get("eval_loss"), ".4f")),
         ("held-out score", f"{scored}  {score.get('name')} over {score.get('rows')} rows" if scored else None),
-        ("model", _relative(run / rundir.MODEL)),
+        ("model", relative(run / rundir.MODEL)),
     ]
     say.table([(name, text) for name, text in rows if text is not None])
 
 
-def _relative(path: Path) -> str:
+def relative(path: Path) -> str:
+    """The path as one would type it from here."""
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def next_commands(run: Path) -> list[str]:
     """The commands worth typing next; what cannot be merged is no base for another run."""
-    name = _relative(run)
+    name = relative(run)
     spec = RunSpec.load(run / rundir.SPEC)
     method, peft = get_method(spec.choices["method"]), peft_method(spec.peft)
     if method.head == "score":

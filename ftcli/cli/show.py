@@ -8,7 +8,7 @@ from typing import Any
 
 from ftcli import fieldcheck
 from ftcli.build import spec_of
-from ftcli.cli import arguments, say
+from ftcli.cli import arguments, pipeline, say
 from ftcli.errors import EXIT_DONE, ConfigError, Problem
 from ftcli.methods import get_method
 from ftcli.peft_methods import peft_method
@@ -22,6 +22,8 @@ def run(argv: Sequence[str]) -> int:
     options = arguments.parse(parser, argv)
     bare = [word for word in options.overrides if word in (*GROUPS, "run")]
     options.overrides = [word for word in options.overrides if word not in bare]
+    if not bare and pipeline.show(options):
+        return EXIT_DONE
     spec = spec_of(arguments.request(options))
     for group in bare:
         knobs(spec, group, as_json=options.json)
@@ -37,11 +39,10 @@ def _resolved(spec: RunSpec) -> dict[str, Any]:
 
 def configuration(spec: RunSpec, *, as_json: bool) -> None:
     """The resolved configuration as YAML, the derived values marked."""
-    resolved = _resolved(spec)
     if as_json:
-        notes = [{"key": note.key, "value": note.value, "why": note.why} for note in spec.notes]
-        say.data({"choices": dict(spec.choices), "config": resolved, "derived": notes})
+        say.data(as_data(spec))
         return
+    resolved = _resolved(spec)
     import yaml
 
     print("# " + " ".join(f"{group}={choice}" for group, choice in spec.choices.items()))
@@ -50,6 +51,12 @@ def configuration(spec: RunSpec, *, as_json: bool) -> None:
         print("# derived:")
         for note in spec.notes:
             print(f"#   {note.key}: {note.value}  ({note.why})")
+
+
+def as_data(spec: RunSpec) -> dict[str, Any]:
+    """The resolved configuration as it is printed in JSON."""
+    notes = [{"key": note.key, "value": note.value, "why": note.why} for note in spec.notes]
+    return {"choices": dict(spec.choices), "config": _resolved(spec), "derived": notes}
 
 
 def knobs(spec: RunSpec, group: str, *, as_json: bool) -> None:

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from ftcli import hardware, rundir, sources
 from ftcli.build import spec_of
-from ftcli.cli import arguments, say
+from ftcli.cli import arguments, pipeline, say
 from ftcli.errors import EXIT_DONE, EXIT_INTERRUPTED, ConfigError, Problem
+from ftcli.methods.base import MODEL_FIELDS, NO_MODELS
 from ftcli.overrides import expand, parse
 from ftcli.spec import RunSpec
 
@@ -19,12 +20,14 @@ from ftcli.spec import RunSpec
 def run(argv: Sequence[str]) -> int:
     """Train once, or once a job under -m."""
     options = _parse(argv)
+    if options.multirun:
+        return _sweep(options)
     if options.cfg is not None:
         return _cfg(options)
     if options.info is not None:
         return _info(options)
-    if options.multirun:
-        return _sweep(options)
+    if (code := pipeline.train(options, argv)) is not None:
+        return code
     if options.resume is not None:
         return _resume(options, argv)
     if options.source is not None:
@@ -72,7 +75,8 @@ def _cfg(options: argparse.Namespace) -> int:
     if options.cfg != "job":
         what = "ftcli composes with Hydra but does not run under it, so there is no hydra node"
         raise ConfigError(Problem(f"--cfg {options.cfg}", what, "--cfg job prints everything a run is made of"))
-    configuration(spec_of(arguments.request(options)), as_json=options.json)
+    if not pipeline.show(options):
+        configuration(spec_of(arguments.request(options)), as_json=options.json)
     return EXIT_DONE
 
 
@@ -117,7 +121,7 @@ def _sweep(options: argparse.Namespace) -> int:
     return next((code for code in codes if code), EXIT_DONE)
 
 
-def _require_here(spec: RunSpec) -> None:
+def require_here(spec: RunSpec) -> None:
     """What planning does not need but training does: the GPU asked for, and the model's files."""
     if spec.launch.device == "cuda" and not hardware.gpus():
         fix = "use hardware=cpu or hardware=auto; ftcli doctor shows what is here"
@@ -131,17 +135,29 @@ def _require_here(spec: RunSpec) -> None:
 
 
 def require_model(spec: RunSpec) -> None:
-    """Make sure that a hub model's files are here or can be had.
+    """Make sure that the files of a run's models are here, or can be had from the hub.
 
     Raises:
         ConfigError: they cannot, with the remedy.
     """
-    source = sources.model_source(spec.model.name_or_path)
+    require_hub(spec.model.name_or_path, spec.model.revision, "model.name_or_path")
+    for key in MODEL_FIELDS:
+        if (name := spec.method.get(key)) and name not in NO_MODELS:
+            require_hub(str(name), None, f"method.{key}")
+
+
+def require_hub(name: str, revision: str | None, key: str) -> None:
+    """Make sure that the files of one model are here, or can be had.
+
+    Raises:
+        ConfigError: they cannot, with the remedy.
+    """
+    source = sources.model_source(name)
     bottom = sources.foundation(source) if source else None
     if bottom is not None and bottom.hub_id is not None:
         from ftcli.hub import require
 
-        require(bottom.hub_id, spec.model.revision, f"model.name_or_path={bottom.hub_id}")
+        require(bottom.hub_id, revision, f"{key}={bottom.hub_id}")
 
 
 def _start(spec: RunSpec, options: argparse.Namespace, argv: Sequence[str]) -> int:
@@ -151,7 +167,7 @@ def _start(spec: RunSpec, options: argparse.Namespace, argv: Sequence[str]) -> i
 
         show(spec, plan(spec), as_json=options.json)
         return EXIT_DONE
-    _require_here(spec)
+    require_here(spec)
     from ftcli.launch import prepare
 
     try:
@@ -176,7 +192,7 @@ def _resume(options: argparse.Namespace, argv: Sequence[str]) -> int:
 
     directory = rundir.require_run(options.resume, f"--resume {options.resume}")
     spec = resumed_spec(directory, options.overrides, arguments.request(options).grants)
-    _require_here(spec)
+    require_here(spec)
     if rundir.read_result(directory) is not None and not options.overrides:
         say.note(f"{directory} is finished; to train further give train.max_steps or train.num_train_epochs")
         return _report(directory, options.json)

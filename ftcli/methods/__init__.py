@@ -1,6 +1,7 @@
-"""The training methods: one file each, declared, never branched on.
+"""The training methods and the pipelines made of them: one file each, declared, never branched on.
 
-A module in this folder that defines `METHOD` is a method; nothing else registers it.
+A module in this folder that defines `METHOD` is a method, one that defines `PIPELINE` a pipeline of stages; nothing
+else registers them.
 """
 
 from __future__ import annotations
@@ -8,10 +9,12 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from functools import cache
+from typing import Any
 
 from ftcli.methods.base import Method
+from ftcli.pipeline.base import Pipeline
 
-__all__ = ["Method", "all_methods", "get_method"]
+__all__ = ["Method", "Pipeline", "all_methods", "all_pipelines", "get_method"]
 
 
 def get_method(name: str) -> Method:
@@ -21,7 +24,18 @@ def get_method(name: str) -> Method:
 
 
 @cache
-def all_methods() -> dict[str, Method]:
-    """Every declared method by name, in the order of the alphabet."""
+def _declared(kind: str) -> dict[str, Any]:
+    """What the modules of this folder define under a name, in the order of the alphabet."""
     names = sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name != "base")
-    return {name: get_method(name) for name in names}
+    modules = {name: importlib.import_module(f"ftcli.methods.{name}") for name in names}
+    return {name: getattr(module, kind) for name, module in modules.items() if hasattr(module, kind)}
+
+
+def all_methods() -> dict[str, Method]:
+    """Every declared method by name."""
+    return _declared("METHOD")
+
+
+def all_pipelines() -> dict[str, Pipeline]:
+    """Every declared pipeline by name; each is a choice of `method=` too."""
+    return _declared("PIPELINE")

@@ -8,6 +8,10 @@ from typing import Any
 
 from ftcli.errors import Problem
 
+MODEL_FIELDS = {"reward_model": "score", "value_model": "score", "teacher_model": "words"}
+"""Fields of methods that name a further model, and what it has to put out."""
+NO_MODELS = ("head", "reward_model")
+"""Values of such a field that name no model of their own."""
 REWARD_FIELDS = ("reward_model", "rewards", "reward_functions")
 """Fields of methods that sample, any of which says what an answer is worth."""
 
@@ -45,9 +49,11 @@ class Method:
     templates_pairs: bool = False
     """Whether pairs of plain text are rendered as turns through the chat template."""
     roles: tuple[str, ...] = ("policy",)
-    """Models in memory: policy, reference, reward, value."""
+    """Models in memory: policy, reference, reward, value, teacher."""
     head: str = "words"
     """What the model puts out: words, or one score a row."""
+    below_the_adapter: bool = False
+    """Whether its loss calls the layers themselves, so that vectors which an adapter puts before the input are lost."""
     joins_prompt: bool = False
     """Whether its trainer takes prompt and answer as one sequence."""
     score: str
@@ -86,3 +92,8 @@ class Method:
     def samples(self) -> bool:
         """Whether the policy samples its answers while it trains."""
         return "prompt" in self.kinds
+
+    @property
+    def rewarded(self) -> bool:
+        """Whether sampled answers are judged by rewards."""
+        return "reward" in self.roles

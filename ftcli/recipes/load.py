@@ -10,7 +10,7 @@ import copy
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,12 @@ from ftcli.names import suggest
 from ftcli.recipes.strict import Document, KeyPath, load
 from ftcli.rules import LIBRARY_PATHS
 from ftcli.settings import GROUPS, is_path_key
-from ftcli.sources import BUILTIN, home_expanded
+from ftcli.sources import home_expanded, is_builtin
 
 SCHEMA_VERSION = 1
-TOP_LEVEL = ("ftcli", "defaults", *GROUPS, "run", "seed")
+TOP_LEVEL = ("ftcli", "defaults", *GROUPS, "run", "seed", "stages")
+OF_STAGE = ("defaults", *GROUPS, "run", "seed")
+"""What a recipe may say of one stage of a pipeline."""
 
 # Schema version: what it renamed, old name to new; settings as `group.key`, choices as `group=choice`. A recipe of an
 # earlier version is read with the new names, so that every recipe ever shipped stays readable.
@@ -43,6 +45,10 @@ class Recipe:
     values: dict[str, Any]
     literal: frozenset[KeyPath]
     """Values that are paths and are never interpolated."""
+    stages: Mapping[str, Recipe] = field(default_factory=dict)
+    """What it says of each stage of a pipeline alone, read like a recipe of its own."""
+    ready: str | None = None
+    """Of a stage: the model or run that stands in its place."""
 
     def where(self, path: KeyPath) -> str:
         """`file:line` of a setting."""
@@ -119,7 +125,7 @@ def _choices(document: Document, problems: list[Problem]) -> dict[str, str]:
 
 
 def _is_path(key: str, value: Any, folder: Path) -> bool:
-    if not isinstance(value, str) or value == BUILTIN:
+    if not isinstance(value, str) or is_builtin(value):
         return False
     if key == "model.name_or_path":  # a hub id unless it looks like a path, could become one, or is one here
         looks = value.startswith((".", "/", "~")) or "${" in value or ".." in Path(value).parts
@@ -213,14 +219,14 @@ def _version_problems(document: Document) -> list[Problem]:
     return [Problem(where, f"ftcli: {version} is not a known schema", fix)]
 
 
-def _key_problems(document: Document) -> list[Problem]:
+def _key_problems(document: Document, known: tuple[str, ...]) -> list[Problem]:
     """Keys that a recipe does not have, and groups that hold something other than settings."""
     problems = []
     for key, value in document.data.items():
         where = document.where((key,))
-        if key not in TOP_LEVEL and not key.startswith(("_", "hydra")) and "@" not in key:
+        if key not in known and not key.startswith(("_", "hydra")) and "@" not in key:
             nested = f"write it nested, `{key.split('.')[0]}:` and the key indented below"
-            fix = nested if "." in key else suggest(key, TOP_LEVEL, "")
+            fix = nested if "." in key else suggest(key, known, "")
             problems.append(Problem(where, f"{key} is not a key of a recipe", fix))
         elif key in (*GROUPS, "run") and not isinstance(value, dict):
             fix = "write `key: value` lines below it"
@@ -237,22 +243,64 @@ def read(path: Path, *, allow_path: bool = False) -> Recipe:
         ConfigError: all that is wrong with it, each with file and line.
     """
     document = load(path)
+    version = _version_problems(document)
+    problems = [*guard_values(document, skip=("defaults",)), *version]
+    written = 0 if version else document.data["ftcli"]
+    folder = path.resolve().parent
+    bounds = _Bounds(folder, folder, "the recipe's folder", allow_path)
+    stages = {}
+    for name, part in _stage_documents(document, problems).items():
+        ready = _ready(part, bounds, problems)
+        stages[name] = replace(_guarded(part, OF_STAGE, written, bounds, problems), ready=ready)
+    recipe = _guarded(document, TOP_LEVEL, written, bounds, problems)
+    if problems:
+        raise ConfigError(*problems)
+    return replace(recipe, stages=stages)
+
+
+def _guarded(
+    document: Document, known: tuple[str, ...], written: int, bounds: _Bounds, problems: list[Problem]
+) -> Recipe:
+    """A document with its choices and values, in today's names and with absolute paths.
+
+    Args:
+        known: the keys that it may hold.
+        written: the schema version that it was written for; 0 where that is not known.
+    """
     for group in (*GROUPS, "run"):  # `train:` with nothing left below it says nothing
         if group in document.data and document.data[group] is None:
             del document.data[group]
-    version = _version_problems(document)
-    problems = [*guard_values(document, skip=("defaults",)), *_key_problems(document), *version]
-    if not version:
-        document = _renamed(document, document.data["ftcli"])
-    choices = _choices(document, problems)
-    folder, literal = path.resolve().parent, set[KeyPath]()
-    bounds = _Bounds(folder, folder, "the recipe's folder", allow_path)
+    problems.extend(_key_problems(document, known))
+    document = _renamed(document, written) if written else document
+    choices, literal = _choices(document, problems), set[KeyPath]()
     for group, settings in document.data.items():
-        if isinstance(settings, dict):
+        if isinstance(settings, dict) and group != "stages":
             found = _resolve_paths(group, settings, bounds)
             literal.update((group, key) for key in found)
             problems += [Problem(document.where((group, key)), what, _PATH_FIX) for key, what in found.items() if what]
-    if problems:
-        raise ConfigError(*problems)
-    values = {key: value for key, value in document.data.items() if key not in ("ftcli", "defaults")}
+    values = {key: value for key, value in document.data.items() if key not in ("ftcli", "defaults", "stages")}
     return Recipe(document, choices, values, frozenset(literal))
+
+
+def _stage_documents(document: Document, problems: list[Problem]) -> dict[str, Document]:
+    """What stands below `stages:`, as a document for each stage."""
+    stages = document.data.get("stages") or {}
+    found: dict[str, Document] = {}
+    for name, settings in stages.items() if isinstance(stages, dict) else [("stages", stages)]:
+        path = ("stages", name) if isinstance(stages, dict) else ("stages",)
+        if not isinstance(settings, dict):
+            problems.append(Problem(document.where(path), f"{name} holds no settings", "write `group:` lines below it"))
+            continue
+        lines = {known[2:]: line for known, line in document.lines.items() if known[:2] == path and len(known) > 2}
+        found[name] = Document(document.file, settings, {(): document.lines.get(path, 1), **lines})
+    return found
+
+
+def _ready(part: Document, bounds: _Bounds, problems: list[Problem]) -> str | None:
+    """The run or model that stands in a stage's place: `model: NAME` where its settings would be."""
+    if not isinstance(part.data.get("model"), str):
+        return None
+    named = {"name_or_path": part.data.pop("model")}
+    found = _resolve_paths("model", named, bounds)
+    problems += [Problem(part.where(("model",)), what, _PATH_FIX) for what in found.values() if what]
+    return str(named["name_or_path"])

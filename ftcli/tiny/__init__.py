@@ -23,6 +23,11 @@ _STEMS = {
 }
 
 
+def sets() -> tuple[str, ...]:
+    """The shipped sets by name."""
+    return tuple(dict.fromkeys(_STEMS.values()))
+
+
 def set_path(task: str, split: str) -> Path:
     """The shipped file for a task ("sft", "dpo", "pretrain", …) and a split, "train" or "eval".
 

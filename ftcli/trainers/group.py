@@ -19,7 +19,7 @@ from trl.trainer.rloo_config import RLOOConfig
 from trl.trainer.rloo_trainer import RLOOTrainer
 
 from ftcli.trainers.fused import replaced
-from ftcli.trainers.rollouts import RewardFields, RolloutSampler
+from ftcli.trainers.rollouts import RewardFields, RolloutSampler, as_prompts
 from ftcli.worker.exact_state import Beside
 from ftcli.worker.rewards import Rewards
 from ftcli.worker.sampling import Sampled, stop_ids
@@ -61,8 +61,8 @@ class _Grouped:
                 model=model,
                 args=args,
                 reward_funcs=[parts.function(i) for i in range(len(rewards.names))],
-                train_dataset=_as_prompts(train_dataset),
-                eval_dataset=_as_prompts(eval_dataset),
+                train_dataset=as_prompts(train_dataset),
+                eval_dataset=as_prompts(eval_dataset),
                 processing_class=processing_class,
                 **more,
             )
@@ -98,10 +98,6 @@ class RlooTrainer(_Grouped, RLOOTrainer):  # type: ignore[misc]
     """REINFORCE leave-one-out (Ahmadian et al. 2024, arXiv:2402.14740)."""
 
     _module = rloo_trainer
-
-
-def _as_prompts(rows: Any) -> Any:
-    return rows.rename_column("prompt_ids", "prompt") if rows is not None else None
 
 
 class _Parts:

@@ -73,6 +73,11 @@ class RolloutSampler(Sampler[int]):
                 yield from own
 
 
+def as_prompts(rows: Any) -> Any:
+    """The rows with their tokens under the name that TRL's trainers read."""
+    return rows.rename_column("prompt_ids", "prompt") if rows is not None else None
+
+
 class Completions:
     """Sampled answers in a file beside the run, a JSON line each."""
 

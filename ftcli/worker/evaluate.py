@@ -35,10 +35,12 @@ def evaluate(request: dict[str, Any]) -> dict[str, Any]:
 
     Args:
         request: {"run": run directory or name, "data": file or None for the run's own held-out rows, "rows": at most
-            so many, or None, "trust_remote_code": bool}.
+            so many, or None, "model" and "revision": another model to measure in place of both, or None,
+            "trust_remote_code": bool}.
 
     Returns:
-        {"schema", "run", "method", "data", "rows", "before", "after"}, both with `eval_loss` and `score`.
+        {"schema", "run", "method", "data", "rows", "before", "after"}, both with `eval_loss` and `score`; of another
+        model "model" and "measured" in place of both.
 
     Raises:
         ConfigError: no such run, no model in it yet, or no held-out rows.
@@ -52,6 +54,8 @@ def evaluate(request: dict[str, Any]) -> dict[str, Any]:
     set_threads(spec)
     trained = replace(spec.model, name_or_path=str(run_dir), init="pretrained", revision=None)
     encoder = make_encoder(trained)
+    if request.get("model"):
+        return _of_another(request, spec, method, run_dir, encoder)
     after = _loaded(spec, method, run_dir, encoder, trained, None)
     measured_after = _measured(after)
     if hasattr(after.model, "peft_config"):
@@ -60,17 +64,24 @@ def evaluate(request: dict[str, Any]) -> dict[str, Any]:
             measured_before = _measured(after)
     else:
         measured_before = _measured(_loaded(spec, method, run_dir, encoder, spec.model, after.data))
-    ledger = after.data.held_out_ledger
+    return {**_about(after), "before": measured_before, "after": measured_after}
+
+
+def _of_another(
+    request: dict[str, Any], spec: RunSpec, method: Method, run_dir: Path, encoder: Encoder
+) -> dict[str, Any]:
+    """What another model makes of the run's held-out rows, by the run's own measure."""
+    name = str(request["model"])
+    model = replace(spec.model, name_or_path=name, init="pretrained", revision=request.get("revision"))
+    loaded = _loaded(replace(spec, model=model), method, run_dir, encoder, model, None)
+    return {**_about(loaded), "model": name, "measured": _measured(loaded)}
+
+
+def _about(run: Loaded) -> dict[str, Any]:
+    ledger = run.data.held_out_ledger
     assert ledger is not None
-    return {
-        "schema": SCHEMA,
-        "run": str(run_dir),
-        "method": method.name,
-        "data": ledger.path,
-        "rows": ledger.rows_kept,
-        "before": measured_before,
-        "after": measured_after,
-    }
+    about = {"schema": SCHEMA, "run": str(run.run_dir), "method": run.method.name}
+    return {**about, "data": ledger.path, "rows": ledger.rows_kept}
 
 
 def _asked(spec: RunSpec, request: dict[str, Any]) -> RunSpec:

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, set_seed
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from ftcli import sources
+from ftcli.errors import ConfigError, Problem
 from ftcli.methods import Method, get_method
 from ftcli.settings import ModelSettings
 from ftcli.spec import RunSpec
@@ -104,7 +105,7 @@ def make_rewards(spec: RunSpec, method: Method, encoder: Encoder) -> Rewards | N
     Raises:
         ConfigError: no such reward model, or no such function.
     """
-    if not method.samples:
+    if not method.rewarded:
         return None
     return Rewards(spec.method, encoder, {"trust_remote_code": spec.model.trust_remote_code})
 
@@ -121,6 +122,26 @@ def make_critic(spec: RunSpec, model: PreTrainedModel) -> Any:
     name = str(spec.method["reward_model"]) if wanted == "reward_model" else wanted
     settings = ModelSettings(name_or_path=name, dtype=spec.model.dtype, trust_remote_code=spec.model.trust_remote_code)
     return ValueNetwork(load_model(settings, seed=spec.seed, device=spec.launch.device, head="score").train())
+
+
+def make_teacher(spec: RunSpec, encoder: Encoder) -> PreTrainedModel:
+    """The frozen model that a student learns from.
+
+    Raises:
+        ConfigError: it cannot be loaded, or its tokens are not the student's.
+    """
+    name = str(spec.method["teacher_model"])
+    settings = ModelSettings(
+        name_or_path=name,
+        dtype=spec.model.dtype,
+        attn_implementation=spec.model.attn_implementation,
+        trust_remote_code=spec.model.trust_remote_code,
+    )
+    if make_encoder(settings).tokenizer.get_vocab() != encoder.tokenizer.get_vocab():
+        what = f"{name} has other tokens than {spec.model.name_or_path}, so their probabilities cannot be compared"
+        raise ConfigError(Problem("method.teacher_model", what, "choose a teacher of the student's own family"))
+    teacher = load_model(settings, seed=spec.seed, device=spec.launch.device)
+    return teacher.requires_grad_(False).eval()
 
 
 def load_base(spec: RunSpec, method: Method) -> PreTrainedModel:

@@ -47,7 +47,7 @@ def after_training(run: Loaded, trainer: Any) -> dict[str, Any]:
 def measure(run: Loaded, trainer: Any, loss: float | None = None) -> dict[str, Any]:
     """The trainer's held-out loss (unless given) and the method's score, as {"eval_loss", "score"}."""
     with score.undisturbed():
-        if loss is None and not run.method.samples:  # the loss of answers that are sampled anew says nothing
+        if loss is None and not run.method.rewarded:  # a surrogate loss on answers sampled anew says nothing
             loss = trainer.evaluate()["eval_loss"]
         return {"eval_loss": loss, "score": _score(run, trainer)}
 

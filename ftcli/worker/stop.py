@@ -52,7 +52,8 @@ class StopSignal:
 
 def interrupted(name: str, run_dir: Path) -> InterruptedRun:
     """The error that says how to go on."""
-    return InterruptedRun(Problem(str(run_dir), f"stopped by {name}", f"go on with: ftcli train --resume {run_dir}"))
+    go_on = f"go on with: ftcli train --resume {rundir.whole(run_dir)}"
+    return InterruptedRun(Problem(str(run_dir), f"stopped by {name}", go_on))
 
 
 class StopCallback(TrainerCallback):

@@ -14,7 +14,7 @@ from ftcli.data.told import ledger_lines
 from ftcli.spec import RunSpec
 from ftcli.worker.environment import environment
 from ftcli.worker.final import save_final
-from ftcli.worker.load import Loaded, load, load_base, make_critic
+from ftcli.worker.load import Loaded, load, load_base, make_critic, make_teacher
 from ftcli.worker.measure import after_training, before_training
 from ftcli.worker.progress import Progress, mean_loss, read_metrics
 from ftcli.worker.stop import LossGuard, StopCallback, StopSignal, exclusive
@@ -99,7 +99,8 @@ def _trainer(run: Loaded) -> Any:
 def _of_sampling(run: Loaded) -> dict[str, Any]:
     """What a trainer takes that learns from its own answers."""
     critic = {"critic": make_critic(run.spec, run.model)} if "value" in run.method.roles else {}
-    return {"rewards": run.rewards, **critic} if run.rewards is not None else {}
+    teacher = {"teacher": make_teacher(run.spec, run.encoder)} if "teacher" in run.method.roles else {}
+    return {**({"rewards": run.rewards} if run.rewards is not None else {}), **critic, **teacher}
 
 
 def _fit(run: Loaded, trainer: Any, stop: StopSignal, resume: Path | None) -> Any:

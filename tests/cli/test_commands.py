@@ -361,7 +361,7 @@ def test_completion_scripts_are_printed_also_in_hydras_spelling(typed):
     ("line", "expected"),
     [
         ("ftcli tr", "train"),
-        ("ftcli train method=d", "method=dpo"),
+        ("ftcli train method=dp", "method=dpo"),
         ("ftcli train recipe=dem", "recipe=demo"),
         ("ftcli train meth", "method="),
         ("ftcli train train.learning_r", "train.learning_rate="),
@@ -383,7 +383,7 @@ def test_completion_works_in_bash(ftcli, here):
         pytest.skip("no bash here")
     script = (
         f'ftcli() {{ "{sys.executable}" -m ftcli "$@"; }}; compopt() {{ :; }}; eval "$(ftcli completion bash)"; '
-        'COMP_LINE="ftcli train method=d"; COMP_POINT=${#COMP_LINE}; _ftcli; echo "${COMPREPLY[@]}"'
+        'COMP_LINE="ftcli train method=dp"; COMP_POINT=${#COMP_LINE}; _ftcli; echo "${COMPREPLY[@]}"'
     )
     done = subprocess.run([bash, "-c", script], capture_output=True, text=True, env=_environment(), check=False)
     assert done.stdout == "dpo\n", done.stderr

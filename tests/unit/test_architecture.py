@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ftcli import assets
-from ftcli.methods import all_methods
+from ftcli.methods import all_methods, all_pipelines
 from ftcli.peft_methods import PEFT_METHODS
 from tests.conftest import REPOSITORY
 
@@ -68,13 +68,14 @@ def test_only_compose_and_overrides_import_hydra():
 
 
 def test_a_method_is_one_file_and_one_choice():
-    assert set(all_methods()) == set(assets.choices("method"))
+    assert {*all_methods(), *all_pipelines()} == set(assets.choices("method"))
+    assert not set(all_methods()) & set(all_pipelines())
     assert {"none", *PEFT_METHODS} == set(assets.choices("peft"))
     assert all(method.name == name for name, method in all_methods().items())
 
 
 def test_no_branch_asks_for_a_method_by_name():
-    names = set(all_methods())
+    names = {*all_methods(), *all_pipelines()}
     for path in SOURCES:
         if room(path) in ("methods", "docs.py", "tiny"):
             continue

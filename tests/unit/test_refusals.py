@@ -9,7 +9,7 @@ import pytest
 RECIPE_HEAD = "ftcli: 1\ndefaults:\n  - method: sft\n"
 
 
-BETA = "knob of cpo, dpo, grpo, ipo, kto, orpo, rloo, simpo, not of sft"
+BETA = "knob of cpo, distillation, dpo, grpo, ipo, kto, orpo, rloo, simpo, not of sft"
 
 
 @pytest.mark.parametrize(
@@ -20,6 +20,20 @@ BETA = "knob of cpo, dpo, grpo, ipo, kto, orpo, rloo, simpo, not of sft"
             ["method=dpo", "method.loss_type=simpoo"],
             "method.loss_type=simpoo", "not a value of method.loss_type", "ipo",
         ),
+        (["method=distillation"], "method=distillation", "nobody teaches", "method.teacher_model"),
+        (
+            ["method=distillation", "method.teacher_model=builtin:tiny", "peft=prompt"],
+            "peft=prompt", "passes by", "peft=lora",
+        ),
+        (
+            ["method=distillation", "method.teacher_model=Qwen/Qwen3-8B"],
+            "method.teacher_model=Qwen/Qwen3-8B", "puts out 151936 tokens and the student", "own family",
+        ),
+        (
+            ["method=ppo", "method.reward_model=builtin:tiny"],
+            "method.reward_model=builtin:tiny", "words and no score", "method=reward trained",
+        ),
+        (["data.path=builtin:maners"], "data.path=builtin:maners", "is no built-in set", "builtin:manners"),
         (["method=dppo"], "method=dppo", "not a choice of method", "did you mean method=dpo or method=ppo?"),
         (["quantisation=int5"], "quantisation=int5", "not a choice of quantisation", "int8"),
         (["peft=lora", "peft.lora_dropout=5.0"], "peft.lora_dropout=5.0", "out of range", "at most 1"),

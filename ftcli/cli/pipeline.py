@@ -1,0 +1,247 @@
+"""What the commands print and do where `method=` names a pipeline: the same as for a run, stage by stage."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ftcli import rundir
+from ftcli.cli import arguments, say
+from ftcli.errors import EXIT_DONE, ConfigError, Problem
+from ftcli.pipeline import directory
+from ftcli.pipeline.stages import PipelineSpec, StageSpec, asked, pipeline_spec
+
+
+def composed(options: argparse.Namespace) -> PipelineSpec | None:
+    """The pipeline that parsed options ask for, checked; None where they ask for a run.
+
+    Raises:
+        ConfigError: everything that is wrong with it.
+    """
+    wanted = asked(arguments.request(options))
+    return pipeline_spec(wanted) if wanted is not None else None
+
+
+def check(options: argparse.Namespace) -> bool:
+    """`ftcli check` of a pipeline; False where it is none."""
+    spec = composed(options)
+    if spec is None:
+        return False
+    if options.json:
+        choices = {each.stage.name: dict(each.spec.choices) for each in spec.stages if each.spec}
+        say.data({"problems": [], "pipeline": spec.pipeline.name, "choices": choices})
+    else:
+        print(f"no problems: method={spec.pipeline.name}, {_graph(spec)}")
+    return True
+
+
+def show(options: argparse.Namespace) -> bool:
+    """`ftcli show` of a pipeline, stage by stage; False where it is none."""
+    from ftcli.cli.show import as_data, configuration
+
+    spec = composed(options)
+    if spec is None:
+        return False
+    if options.json:
+        stages = {each.stage.name: as_data(each.spec) if each.spec else {"ready": each.ready} for each in spec.stages}
+        say.data({"pipeline": spec.pipeline.name, "stages": stages})
+        return True
+    for each in spec.stages:
+        print(f"# stage {each.stage.name}")
+        if each.spec is None:
+            print(f"# {each.ready} stands in its place")
+        else:
+            configuration(each.spec, as_json=False)
+    return True
+
+
+def plan(options: argparse.Namespace) -> bool:
+    """`ftcli plan` of a pipeline: its graph, and the plan of every stage; False where it is none."""
+    spec = composed(options)
+    if spec is not None:
+        _show_plan(spec, as_json=options.json)
+    return spec is not None
+
+
+def _show_plan(spec: PipelineSpec, *, as_json: bool) -> None:
+    from ftcli.cli.plan import as_data, derived, details
+    from ftcli.plan import plan as plan_run
+
+    outlooks = {each.stage.name: (each.spec, plan_run(each.spec)) for each in spec.stages if each.spec is not None}
+    if as_json:
+        stages = [
+            {"stage": each.stage.name, **_takes(each), **as_data(*outlooks[each.stage.name])}
+            if each.spec is not None
+            else {"stage": each.stage.name, "ready": each.ready}
+            for each in spec.stages
+        ]
+        say.data({"pipeline": spec.pipeline.name, "dir": str(spec.dir), "stages": stages})
+        return
+    print(f"{spec.pipeline.name}: {_graph(spec)}")
+    first, *others = (outlook.notes for _, outlook in outlooks.values())
+    shared = [note for note in first if others and all(note in notes for notes in others)]
+    for each in spec.stages:
+        print()
+        if each.spec is None:
+            print(f"stage {each.stage.name}: {each.ready} stands in its place")
+            continue
+        _, outlook = outlooks[each.stage.name]
+        print(f"stage {each.stage.name}: {each.stage.summary}")
+        start = f"the model of stage {each.stage.takes[_MODEL]}" if _MODEL in each.fed else outlook.model
+        print(f"  {each.spec.choices['method']} of {start} on {each.spec.data.path}, peft={each.spec.peft['name']}")
+        details(outlook, shared)
+        _built_in(each)
+    if shared:
+        print("\nin every stage")
+        derived(shared)
+    total = sum(outlook.steps for _, outlook in outlooks.values())
+    compute = [outlook.flops for _, outlook in outlooks.values()]
+    cost = f", about {sum(filter(None, compute)):.1e} FLOP in training" if None not in compute else ""
+    print(f"\nin all {total} steps{cost}, in {spec.dir}")
+
+
+def _built_in(each: StageSpec) -> None:
+    """What a stage sets so that the built-in model learns in minutes."""
+    assert each.spec is not None
+    tree, rows = each.spec.tree, []
+    for name, value in each.stage.tiny.items():
+        group, _, key = name.partition(".")
+        if each.spec.choices["model"] == "tiny" and tree[group].get(key) == value:
+            rows.append((name, str(value)))
+    if rows:
+        print("for the built-in model")
+        say.table(rows)
+
+
+_MODEL = "model.name_or_path"
+
+
+def _takes(each: StageSpec) -> dict[str, Any]:
+    return {"takes": {name: each.stage.takes[name] for name in each.fed}}
+
+
+def _graph(spec: PipelineSpec) -> str:
+    """Every stage with the stages that it takes models from: sft, reward (of sft), ppo (of sft, reward)."""
+    words = []
+    for each in spec.stages:
+        sources = list(dict.fromkeys(each.stage.takes[name] for name in each.fed))
+        made_of = f" (of {', '.join(sources)})" if sources else " (ready)" if each.spec is None else ""
+        words.append(each.stage.name + made_of)
+    return " → ".join(words)
+
+
+def train(options: argparse.Namespace, argv: Sequence[str]) -> int | None:
+    """`ftcli train` of a pipeline: start one, go on with one, or begin one like another; None where it is a run."""
+    if options.resume is not None:
+        found = rundir.find_pipeline(options.resume)
+        return _resume(found, options) if found is not None else None
+    if options.source is not None:
+        found = rundir.find_pipeline(options.source)
+        return _start(_like(found, options), options, argv) if found is not None else None
+    spec = composed(options)
+    return _start(spec, options, argv) if spec is not None else None
+
+
+def _start(spec: PipelineSpec, options: argparse.Namespace, argv: Sequence[str]) -> int:
+    if options.dry_run:
+        _show_plan(spec, as_json=options.json)
+        return EXIT_DONE
+    _require_here(spec)
+    folder = directory.create(spec, ["train", *argv])
+    say.note(f"pipeline {folder}: {_graph(spec)}")
+    return _carry_out(folder, options, overrides=())
+
+
+def _require_here(spec: PipelineSpec) -> None:
+    from ftcli.cli.train import require_here, require_hub
+
+    for each in spec.stages:
+        if each.spec is not None:
+            require_here(each.spec)
+        else:
+            require_hub(str(each.ready), None, f"stages.{each.stage.name}.model")
+
+
+def _carry_out(folder: Path, options: argparse.Namespace, overrides: tuple[str, ...]) -> int:
+    from ftcli.pipeline import carry_out
+
+    request = replace(arguments.request(options), overrides=overrides)
+    code = carry_out.run(folder, request, say.note)
+    if code == EXIT_DONE:
+        report(str(folder), as_json=options.json)
+    return code
+
+
+def _resume(folder: Path, options: argparse.Namespace) -> int:
+    from ftcli.pipeline import carry_out
+
+    wanted, _ = directory.recalled(folder, arguments.request(options))
+    if options.overrides:
+        carry_out.changed(folder, wanted)
+    if rundir.read_result(folder) is not None and not options.overrides:
+        say.note(f"{folder} is finished; to train a stage anew: ftcli train --from {folder} stages.NAME.KEY=VALUE")
+        report(str(folder), as_json=options.json)
+        return EXIT_DONE
+    wanted, _ = directory.recalled(folder, replace(wanted.request, overrides=()))
+    _require_here(pipeline_spec(wanted))
+    return _carry_out(folder, options, tuple(options.overrides))
+
+
+def _like(folder: Path, options: argparse.Namespace) -> PipelineSpec:
+    """A pipeline like an earlier one, with the stages that would come out the same taken over."""
+    wanted, _ = directory.recalled(folder, arguments.request(options))
+    spec = pipeline_spec(wanted)
+    kept = directory.taken_over(folder, wanted, spec.dir, spec.name)
+    if len(kept) + sum(each.spec is None for each in spec.stages) == len(spec.stages):
+        fix = f"change a stage, as stages.{spec.stages[-1].stage.name}.seed=1; or anew: sh {folder / rundir.COMMAND}"
+        raise ConfigError(Problem(f"--from {folder}", "every stage is finished and would come out the same", fix))
+    for name, run in kept.items():
+        say.note(f"stage {name}: taken over from {run}")
+    return pipeline_spec(directory.with_ready(wanted, kept))
+
+
+def report(name: str, *, as_json: bool) -> bool:
+    """`ftcli report` of a pipeline; False where `name` means none.
+
+    Raises:
+        ConfigError: it is not finished.
+    """
+    folder = rundir.find_pipeline(name)
+    if folder is None:
+        return False
+    result = rundir.read_result(folder)
+    if result is None:
+        fix = f"go on with ftcli train --resume {folder}"
+        raise ConfigError(Problem(str(folder), "is not finished: it has no result.json", fix))
+    if as_json:
+        say.data(result)
+    else:
+        _summary(folder, result)
+    return True
+
+
+def _summary(folder: Path, result: Mapping[str, Any]) -> None:
+    from ftcli.cli.report import next_commands, relative, summary
+
+    for name, of_stage in result["stages"].items():
+        if "ready" in of_stage:
+            print(f"stage {name}: {of_stage['ready']} stands in its place")
+        else:
+            print(f"stage {name}")
+            summary(folder / name, of_stage)
+    measure = result.get("measure")
+    if measure:
+        print(f"{measure['name'].replace('_', ' ')} over {measure['rows']} held-out rows")
+        say.table([(_moment(name), f"{value:.3f}") for name, value in measure["values"].items()])
+    print(f"took {say.duration(float(result['seconds']))}, model {relative(Path(result['model_dir']))}")
+    last = list(result["stages"])[-1]
+    print("next")
+    for command in next_commands(folder / last):
+        print(f"  {command}")
+
+
+def _moment(name: str) -> str:
+    return "before" if name == "found" else f"after {name}"

@@ -1,0 +1,57 @@
+"""On-policy distillation (Agarwal et al. 2024, arXiv:2306.13649): a student learns from its teacher on its own answers.
+
+The student samples an answer, and at each of its tokens the divergence of its next-token distribution from the
+teacher's is made smaller. Both need the same tokens.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from ftcli.errors import Problem
+from ftcli.methods.base import Knob, Method
+
+_LOADED_HERE = (
+    "teacher_model_name_or_path", "teacher_model_revision", "teacher_model_init_kwargs", "model_init_kwargs",
+    "chat_template_kwargs", "remove_unused_columns", "shuffle_dataset",
+)  # fmt: skip
+"""Fields of TRL's config that are decided elsewhere here."""
+
+
+def check(method: Mapping[str, Any]) -> list[Problem]:
+    """That there is a teacher."""
+    if method.get("teacher_model"):
+        return []
+    return [Problem("method.teacher_model", "nobody teaches", "name a larger model or run with method.teacher_model")]
+
+
+def steps_an_epoch(method: Mapping[str, Any], train: Mapping[str, Any], num_processes: int, rows: int) -> int:
+    """A step answers whole batches of prompts; the last one is filled up from the epoch's beginning."""
+    batch = int(train.get("per_device_train_batch_size", 8)) * int(train.get("gradient_accumulation_steps", 1))
+    return math.ceil(rows / (batch * num_processes))
+
+
+METHOD = Method(
+    name="distillation",
+    summary="On-policy distillation: a small model learns a larger one's next tokens on answers of its own.",
+    trainer="ftcli.trainers.distillation:DistillTrainer",
+    config="ftcli.trainers.distillation:DistillConfig",
+    task="prompts",
+    kinds=("prompt",),
+    roles=("policy", "teacher"),
+    score="none",
+    learning_rates=(1e-5, 1e-4),
+    paper="Agarwal et al. 2024, arXiv:2306.13649",
+    below_the_adapter=True,
+    without=_LOADED_HERE,
+    limits={
+        "beta": Knob(low=0, high=1),
+        "temperature": Knob(low=0, open_low=True),
+        "top_p": Knob(low=0, high=1, open_low=True),
+        "max_completion_length": Knob(low=1),
+    },
+    check=check,
+    steps_an_epoch=steps_an_epoch,
+)

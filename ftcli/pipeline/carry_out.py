@@ -1,0 +1,177 @@
+"""Carry a pipeline out: each stage that is not finished, in order, then the measure of every policy on the way."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ftcli import launch, rundir
+from ftcli.compose import Request
+from ftcli.errors import EXIT_DONE, ConfigError, Problem
+from ftcli.pipeline import directory
+from ftcli.pipeline.base import Pipeline, Stage
+from ftcli.pipeline.stages import Asked, pipeline_spec, remembered
+from ftcli.resume import resumed_spec
+from ftcli.spec import RunSpec
+from ftcli.worker_request import WorkerFailed, answers
+
+SCHEMA = 1
+FOUND = "found"
+"""The name of the model that the first policy stage starts from, among what is measured."""
+
+Say = Callable[[str], None]
+
+
+def changed(folder: Path, wanted: Asked) -> None:
+    """Take overrides into a pipeline that goes on: any for a stage that has not begun, length and cadence for one that
+    has.
+
+    Raises:
+        ConfigError: an override is not of one stage, or of a stage that is finished, or wrong; nothing is changed then.
+    """
+    problems = []
+    for override in wanted.typed():
+        stage = override.key[1] if override.key[0] == "stages" and len(override.key) > 2 else ""
+        if not stage:
+            fix = f"name the stage, or start anew with ftcli train --from {folder} {override.text}"
+            problems.append(Problem(override.text, "is of no one stage, and some may have run", fix))
+        elif rundir.is_run(folder / stage) and rundir.read_result(folder / stage) is not None:
+            fix = f"start anew with ftcli train --from {folder} {override.text}, which takes over what stays the same"
+            problems.append(Problem(override.text, f"stage {stage} is finished", fix))
+    if problems:
+        raise ConfigError(*problems)
+    begun = _begun(folder, wanted)
+    for name in begun:
+        resumed_spec(folder / name, _own_words(wanted, name), wanted.request.grants)
+    assert wanted.earlier is not None
+    spec = pipeline_spec(_of_stages(wanted, [s.name for s in wanted.pipeline.stages if s.name not in begun]))
+    fresh = {name: kept for name, kept in remembered(spec).items() if name not in begun}
+    state = rundir.read_pipeline(folder)
+    directory.keep(folder, wanted.pipeline.name, state["name"], {**state["stages"], **fresh})
+
+
+def _begun(folder: Path, wanted: Asked) -> list[str]:
+    return [stage.name for stage in wanted.pipeline.stages if rundir.is_run(folder / stage.name)]
+
+
+def _own_words(wanted: Asked, stage: str) -> list[str]:
+    """The overrides of a stage as one would type them for a run of its own."""
+    return [each.text.replace(f"stages.{stage}.", "", 1) for each in wanted.own(stage)]
+
+
+def _of_stages(wanted: Asked, stages: Sequence[str]) -> Asked:
+    """The request with the overrides of some stages only."""
+    texts = tuple(each.text for stage in stages for each in wanted.own(stage))
+    return replace(wanted, request=replace(wanted.request, overrides=texts))
+
+
+def run(folder: Path, request: Request, say: Say) -> int:
+    """Run every stage that is not finished, and write result.json.
+
+    Args:
+        request: the grants and folders of group files that hold for every stage, and overrides of stages that have
+            begun; those of the others are in pipeline.json.
+
+    Returns:
+        0, or the exit code of the worker that ended the pipeline.
+    """
+    wanted, name = directory.recalled(folder, request)
+    wanted = _of_stages(wanted, _begun(folder, wanted))
+    models: dict[str, str] = {}
+    (folder / rundir.RESULT).unlink(missing_ok=True)
+    for stage in wanted.pipeline.stages:
+        assert wanted.earlier is not None
+        kept = wanted.earlier[stage.name]
+        place = folder / stage.name
+        models[stage.name] = str(kept.get("ready") or place)
+        if kept.get("ready"):
+            say(f"stage {stage.name}: {kept['ready']} stands in its place")
+        elif rundir.is_run(place) and rundir.read_result(place) is not None:
+            say(f"stage {stage.name}: finished")
+            _tell_changed_rows(stage, place, kept, folder, say)
+        else:
+            code = _run_stage(stage, wanted, models, folder, name, say)
+            if code != EXIT_DONE:
+                return code
+    try:
+        rundir.write_json(folder / rundir.RESULT, _result(folder, name, wanted, models))
+    except WorkerFailed as failed:
+        return failed.code
+    return EXIT_DONE
+
+
+def _tell_changed_rows(stage: Stage, place: Path, kept: Mapping[str, Any], folder: Path, say: Say) -> None:
+    if kept.get("rows") not in (None, directory.rows_of(RunSpec.load(place / rundir.SPEC))):
+        say(f"  its rows have changed since; to train it anew: ftcli train --from {folder}")
+
+
+def _run_stage(stage: Stage, wanted: Asked, models: Mapping[str, str], folder: Path, name: str, say: Say) -> int:
+    place = folder / stage.name
+    if rundir.is_run(place):
+        own = _own_words(wanted, stage.name)
+        spec = resumed_spec(place, own, wanted.request.grants)
+        checkpoint = launch.newest_checkpoint(place, spec, say)
+        say(f"stage {stage.name}: going on from {checkpoint.name if checkpoint else 'the start'}")
+        rundir.write_atomically(place / rundir.SPEC, spec.to_json())
+    else:
+        shutil.rmtree(place, ignore_errors=True)  # what a kill left of a folder that was just being made
+        spec, checkpoint = directory.run_spec(stage, wanted, models, folder, name), None
+        state = rundir.read_pipeline(folder)
+        state["stages"][stage.name]["rows"] = directory.rows_of(spec)
+        rundir.write_json(folder / rundir.PIPELINE, state)
+        launch.prepare(spec, ["train", "--resume", str(folder)])
+        say(f"stage {stage.name}: {stage.summary}")
+    return launch.run_worker(place, spec.launch, checkpoint, say)
+
+
+def _result(folder: Path, name: str, wanted: Asked, models: Mapping[str, str]) -> dict[str, Any]:
+    stages = {}
+    assert wanted.earlier is not None
+    for stage in wanted.pipeline.stages:
+        ready = wanted.earlier[stage.name].get("ready")
+        result = None if ready else rundir.read_result(folder / stage.name)
+        stages[stage.name] = result or {"ready": ready}
+    last = wanted.pipeline.stages[-1].name
+    return {
+        "schema": SCHEMA,
+        "pipeline": wanted.pipeline.name,
+        "name": name,
+        "seconds": sum(each.get("seconds", 0.0) for each in stages.values()),
+        "measure": _measure(folder, wanted.pipeline, models, stages, wanted.request.grants),
+        "model_dir": str(Path(models[last]) / rundir.MODEL),
+        "stages": stages,
+    }
+
+
+def _measure(
+    folder: Path,
+    pipeline: Pipeline,
+    models: Mapping[str, str],
+    stages: Mapping[str, Mapping[str, Any]],
+    grants: frozenset[str],
+) -> dict[str, Any] | None:
+    """The held-out measure of the last policy and of every one before it, by name; None where none was taken."""
+    stage = pipeline.stage(pipeline.measured_by)
+    score = stages[stage.name].get("score")
+    if not score or score.get("before") is None:
+        return None
+    values = [(stage.name, score["after"])]
+    below = stage.takes.get("model.name_or_path")
+    values.append((below or FOUND, score["before"]))
+    while below is not None and not stages[below].get("ready"):
+        spec = RunSpec.load(folder / below / rundir.SPEC)
+        if spec.model.init == "random":
+            break
+        request = {
+            "run": str(folder / stage.name),
+            "model": spec.model.name_or_path,
+            "revision": spec.model.revision,
+            "trust_remote_code": "--trust-remote-code" in grants,
+        }
+        [measured] = answers("eval", request)
+        below = pipeline.stage(below).takes.get("model.name_or_path")
+        values.append((below or FOUND, measured["measured"]["score"]["value"]))
+    return {"name": score["name"], "rows": score["rows"], "values": dict(reversed(values))}

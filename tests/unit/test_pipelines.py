@@ -1,0 +1,287 @@
+"""A pipeline before it runs: one spec a stage, each told of by its name, with stand-ins for models yet to be made."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ftcli import rundir, tiny
+from ftcli.build import spec_of
+from ftcli.cli import check, plan, report, show, train
+from ftcli.compose import Request
+from ftcli.errors import ConfigError
+from ftcli.methods import all_methods, all_pipelines
+from ftcli.pipeline import carry_out, directory
+from ftcli.pipeline.stages import Asked, PipelineSpec, asked, pipeline_spec
+from ftcli.spec import RunSpec
+
+
+def specs(*overrides: str, **request: Any) -> dict[str, RunSpec]:
+    """The spec of each stage that runs."""
+    return {each.stage.name: each.spec for each in whole(*overrides, **request).stages if each.spec is not None}
+
+
+def whole(*overrides: str, **request: Any) -> PipelineSpec:
+    """The pipeline that overrides ask for."""
+    wanted = asked(Request(overrides=("method=rlhf", *overrides), **request))
+    assert wanted is not None
+    return pipeline_spec(wanted)
+
+
+def faults(*overrides: str) -> list[str]:
+    """What is wrong with a pipeline, as text."""
+    with pytest.raises(ConfigError) as error:
+        whole(*overrides)
+    return [str(problem) for problem in error.value.problems]
+
+
+def model_folder(path: Path, head: str = "CAUSAL_LM") -> Path:
+    """A folder that looks like a trained adapter on the built-in model."""
+    path.mkdir(parents=True)
+    config = {"peft_type": "LORA", "base_model_name_or_path": str(tiny.MODEL_DIR), "task_type": head}
+    rundir.write_json(path / "adapter_config.json", config)
+    return path
+
+
+def finished_stage(folder: Path, name: str, wanted: Asked, models: dict[str, str], title: str) -> None:
+    """A stage's directory as a finished run leaves it, without weights."""
+    stage = wanted.pipeline.stage(name)
+    spec = directory.run_spec(stage, wanted, models, folder, title)
+    run = folder / name
+    head = "SEQ_CLS" if all_methods()[stage.method].head == "score" else "CAUSAL_LM"
+    model_folder(run / rundir.MODEL, head)
+    rundir.write_atomically(run / rundir.SPEC, spec.to_json())
+    rundir.write_json(run / rundir.RESULT, {"seconds": 1.0})
+    state = rundir.read_pipeline(folder)
+    state["stages"][name]["rows"] = directory.rows_of(spec)
+    rundir.write_json(folder / rundir.PIPELINE, state)
+
+
+@pytest.fixture
+def half_done(here: Path) -> Path:
+    """A pipeline whose first two stages are finished."""
+    spec = whole("run.dir=p")
+    folder = directory.create(spec, ["train", "method=rlhf"])
+    models: dict[str, str] = {}
+    for name in ("sft", "reward"):
+        wanted, title = directory.recalled(folder, Request())
+        finished_stage(folder, name, wanted, models, title)
+        models[name] = str(folder / name)
+    return folder
+
+
+def test_every_stage_is_a_run_of_its_own_in_one_folder(here):
+    found = specs("run.dir=p", "seed=7")
+    assert {name: spec.choices["method"] for name, spec in found.items()} == {
+        "sft": "sft", "reward": "reward", "ppo": "ppo",
+    }  # fmt: skip
+    assert [spec.run.dir for spec in found.values()] == ["p/sft", "p/reward", "p/ppo"]
+    assert {spec.seed for spec in found.values()} == {7}
+
+
+def test_a_setting_holds_for_all_stages_unless_one_says_otherwise(here):
+    found = specs("stages.ppo.train.weight_decay=0.3", "train.weight_decay=0.1", "peft=lora", "stages.reward.peft=none")
+    assert {name: spec.train["weight_decay"] for name, spec in found.items()} == {"sft": 0.1, "reward": 0.1, "ppo": 0.3}
+    assert {name: spec.peft["name"] for name, spec in found.items()} == {"sft": "lora", "reward": "none", "ppo": "lora"}
+
+
+def test_what_suits_the_built_in_model_is_set_for_it_alone_and_never_over_what_was_said(here):
+    assert specs()["sft"].train["learning_rate"] == 1e-3
+    assert specs("train.learning_rate=2e-4")["sft"].train["learning_rate"] == 2e-4
+    assert specs("stages.sft.data.path=builtin:instructions")["sft"].data.path == "builtin:instructions"
+    large = specs("model=llama", "model.name_or_path=meta-llama/Llama-3.1-8B-Instruct")
+    assert large["sft"].train["learning_rate"] == all_methods()["sft"].learning_rates[0]
+    assert large["sft"].data.path == "builtin:tiny"
+
+
+def test_a_model_that_stands_in_a_stages_place_feeds_the_others(here):
+    judge = model_folder(here / "judge", "SEQ_CLS")
+    found = specs("stages.reward.model=judge")
+    assert list(found) == ["sft", "ppo"]
+    assert found["ppo"].method["reward_model"] == str(judge)
+
+
+def test_a_stage_may_start_from_a_model_of_its_own(here):
+    own = model_folder(here / "own")
+    found = specs("stages.reward.model.name_or_path=own")
+    assert found["reward"].model.name_or_path == str(own)
+    assert found["ppo"].model.name_or_path != str(own)
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("stages.reword.seed=1", "did you mean stages.reward"),
+        ("method.kl_coef=0.1", "set stages.ppo.method.kl_coef"),
+        ("stages.ppo.method.kl_coeff=0.1", "did you mean stages.ppo.method.kl_coef?"),
+        ("stages.ppo.train.lerning_rate=1", "did you mean stages.ppo.train.learning_rate?"),
+        ("stages.reward.model=llama-1b", "set stages.reward.model.name_or_path"),
+        ("stages.reward.model=nowhere/at/all/really", "no model"),
+        ("stages.reward.model=words", "puts out words"),
+        ("stages.sft.peft=prefix", "stage reward would have to merge it"),
+        ("stages.sft.data.path=missing.jsonl", "missing.jsonl"),
+        ("stages.ppo.data.streaming=true", "a stream has no end"),
+    ],
+)
+def test_each_mistake_is_told_once_with_a_remedy(override, told, here):
+    model_folder(here / "words")
+    found = faults(override)
+    assert any(told in problem for problem in found), found
+    assert len(set(found)) == len(found)
+
+
+def test_a_mistake_of_every_stage_is_told_once_and_one_of_some_names_them(here):
+    [everywhere] = faults("train.lerning_rate=1")
+    assert everywhere.startswith("train.lerning_rate=1  train.lerning_rate is not a knob")
+    [some] = [problem for problem in faults("data.path=missing.jsonl") if "missing.jsonl" in problem]
+    assert "(stage" not in some
+
+
+def test_a_stage_with_a_model_in_its_place_takes_no_settings(here):
+    model_folder(here / "judge", "SEQ_CLS")
+    [told] = faults("stages.reward.model=judge", "stages.reward.seed=1")
+    assert "stage reward does not run, since judge stands in its place" in told
+
+
+def test_a_recipe_says_of_each_stage_what_it_would_say_of_a_run(here):
+    model_folder(here / "judge", "SEQ_CLS")
+    (here / "r.yaml").write_text(
+        "ftcli: 1\ndefaults:\n  - method: rlhf\ntrain:\n  weight_decay: 0.2\nstages:\n"
+        "  sft:\n    defaults:\n      - peft: lora\n    peft:\n      r: 4\n  reward:\n    model: judge\n"
+        "  ppo:\n    method:\n      kl_coef: 0.3\n    train:\n      weight_decay: 0.4\n",
+        encoding="utf-8",
+    )
+    wanted = asked(Request(overrides=("recipe=r.yaml", "stages.sft.peft.r=8")))
+    assert wanted is not None
+    spec = pipeline_spec(wanted)
+    found = {each.stage.name: each.spec for each in spec.stages if each.spec}
+    assert list(found) == ["sft", "ppo"]
+    assert found["sft"].peft["r"] == 8
+    assert found["ppo"].peft["name"] == "none"
+    assert [each.train["weight_decay"] for each in found.values()] == [0.2, 0.4]
+    assert found["ppo"].method["kl_coef"] == 0.3
+
+
+@pytest.mark.parametrize(
+    ("lines", "line", "told"),
+    [
+        ("stages:\n  ppo:\n    train:\n      lerning_rate: 1\n", 7, "did you mean train.learning_rate"),
+        ("stages:\n  pppo:\n    seed: 1\n", 5, "pppo is not a stage"),
+        ("stages:\n  ppo:\n    model: ../judge\n", 6, "leaves the recipe's folder"),
+        ("stages:\n  ppo:\n    data:\n      path: /etc/rows.jsonl\n", 7, "leaves the recipe's folder"),
+        ("stages:\n  ppo: 3\n", 5, "ppo holds no settings"),
+        ("stages:\n  ppo:\n    trane:\n      x: 1\n", 6, "trane is not a key"),
+        ("method:\n  kl_coef: 0.1\n", 5, "set stages.ppo.method.kl_coef"),
+        ("stages:\n  ppo:\n    method:\n      _target_: os.system\n", 7, "steers Hydra"),
+    ],
+)
+def test_a_fault_in_a_stage_of_a_recipe_is_told_with_its_line(lines, line, told, here):
+    (here / "r.yaml").write_text(f"ftcli: 1\ndefaults:\n  - method: rlhf\n{lines}", encoding="utf-8")
+    with pytest.raises(ConfigError) as error:
+        pipeline_spec(asked(Request(overrides=("recipe=r.yaml",))))  # type: ignore[arg-type]
+    [found] = map(str, error.value.problems)
+    assert found.startswith(f"r.yaml:{line}"), found
+    assert told in found
+
+
+def test_stages_without_a_pipeline_are_refused(here, problems):
+    assert "only a pipeline has" in problems("stages.ppo.seed=1")[0]
+    (here / "r.yaml").write_text("ftcli: 1\nstages:\n  ppo:\n    seed: 1\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="only a pipeline has stages"):
+        asked(Request(overrides=("recipe=r.yaml",)))
+
+
+def test_a_command_that_takes_one_run_names_the_methods_of_the_stages(problems):
+    [told] = problems("method=rlhf")
+    assert "method=sft or method=reward or method=ppo" in told
+
+
+def test_the_commands_show_every_stage(here, capsys):
+    assert plan.run(["method=rlhf"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("rlhf: sft → reward (of sft) → ppo (of sft, reward)\n")
+    for words in ("stage sft", "stage reward", "stage ppo", "memory", "FLOP", "in all 628 steps"):
+        assert words in printed
+    assert plan.run(["method=rlhf", "--json"]) == 0
+    stages = json.loads(capsys.readouterr().out)["stages"]
+    assert [each["steps"] for each in stages] == [339, 57, 232]
+    assert stages[2]["takes"] == {"model.name_or_path": "sft", "method.reward_model": "reward"}
+    assert check.run(["method=rlhf"]) == 0
+    assert "no problems: method=rlhf" in capsys.readouterr().out
+    assert show.run(["method=rlhf"]) == 0
+    assert capsys.readouterr().out.count("# stage ") == 3
+    assert train.run(["method=rlhf", "--dry-run"]) == 0
+    assert not list(here.iterdir())
+
+
+def test_a_pipeline_goes_on_with_what_it_was_asked_for(half_done):
+    wanted, name = directory.recalled(half_done, Request())
+    models = {stage: str(half_done / stage) for stage in ("sft", "reward")}
+    spec = directory.run_spec(wanted.pipeline.stage("ppo"), wanted, models, half_done, name)
+    assert spec.model.name_or_path == str(half_done / "sft" / "model")
+    assert spec.method["reward_model"] == str(half_done / "reward" / "model")
+    assert spec.run.dir == str(half_done / "ppo")
+    assert spec.train["learning_rate"] == 1e-4
+
+
+def test_stages_that_would_come_out_the_same_are_taken_over_and_others_are_not(half_done, monkeypatch):
+    def kept(*overrides: str) -> list[str]:
+        wanted, name = directory.recalled(half_done, Request(overrides=overrides))
+        return list(directory.taken_over(half_done, wanted, half_done.parent / "new", name))
+
+    assert kept("stages.ppo.method.kl_coef=0.5") == ["sft", "reward"]
+    assert kept("stages.reward.train.learning_rate=5e-5") == ["sft"]
+    assert kept("stages.sft.seed=1") == []
+    assert kept("train.weight_decay=0.1") == []
+    monkeypatch.setattr(directory, "rows_of", lambda spec: {"data.path:rows": "others"})
+    assert kept("stages.ppo.method.kl_coef=0.5") == []
+
+
+def test_going_on_takes_changes_only_where_nothing_was_trained_yet(half_done):
+    def change(*overrides: str) -> Any:
+        wanted, _ = directory.recalled(half_done, Request(overrides=overrides))
+        carry_out.changed(half_done, wanted)
+        return rundir.read_pipeline(half_done)["stages"]["ppo"]["tree"]
+
+    assert change("stages.ppo.method.kl_coef=0.5")["method"]["kl_coef"] == 0.5
+    for override, told in (
+        ("stages.sft.train.max_steps=3", "stage sft is finished"),
+        ("train.max_steps=3", "is of no one stage"),
+        ("stages.ppo.method.kl_coeff=1", "kl_coeff is not a knob"),
+    ):
+        with pytest.raises(ConfigError, match=told):
+            change(override)
+    assert rundir.read_pipeline(half_done)["stages"]["ppo"]["tree"]["method"]["kl_coef"] == 0.5
+
+
+def test_a_pipeline_is_found_by_its_name_and_means_its_last_stages_model(half_done, monkeypatch):
+    target = half_done.parent / "runs" / "rlhf-tiny" / "20260101-120000"
+    shutil.copytree(half_done, target)
+    assert rundir.find_pipeline("rlhf-tiny") == target
+    assert rundir.find_run("rlhf-tiny") is None
+    assert rundir.whole(target / "sft") == target
+    shutil.copytree(target / "sft", target / "ppo")
+    assert rundir.find_run("rlhf-tiny") == target / "ppo"
+    with pytest.raises(ConfigError, match="is not finished"):
+        report.run(["rlhf-tiny"])
+
+
+def test_a_directory_that_holds_something_is_left_alone(half_done):
+    with pytest.raises(ConfigError, match="go on with ftcli train --resume"):
+        directory.create(whole(f"run.dir={half_done}"), [])
+
+
+def test_every_pipeline_takes_models_of_earlier_stages_of_methods_that_exist():
+    for name, pipeline in all_pipelines().items():
+        assert pipeline.name == name
+        before: list[str] = []
+        for stage in pipeline.stages:
+            assert stage.method in all_methods()
+            assert set(stage.takes.values()) <= set(before)
+            before.append(stage.name)
+        assert pipeline.measured_by in before
+        assert spec_of(Request(overrides=(f"method={pipeline.stages[0].method}",)))
