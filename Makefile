@@ -48,6 +48,8 @@ bench: $(VENV)/.tested
 	$(BIN)/python benchmarks/packing.py
 	$(BIN)/python benchmarks/adapters.py
 	$(BIN)/python benchmarks/preferences.py
+	$(BIN)/python benchmarks/ppo.py
+	$(BIN)/python benchmarks/rlhf.py
 	$(BIN)/python benchmarks/reference_free.py
 
 tiny: $(VENV)/.installed

@@ -74,7 +74,7 @@ def mixed_manners(folder: Path) -> Path:
     return folder / "mixed"
 
 
-def sampled(model: Path, folder: Path) -> Row:
+def sampled(model: Path | str, folder: Path) -> Row:
     """Shares of sampled answers to held-out prompts that are polite, and that hold the right answer."""
     rows = folder / "sampled.jsonl"
     prompts = tiny.set_path("prompts", "eval")

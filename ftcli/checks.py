@@ -166,6 +166,14 @@ def answers_can_be_sampled(context: Context) -> Iterator[Problem]:
         yield Problem(context.where("method.num_generations"), what, fix)
 
 
+@rule
+def vllm_is_installed(context: Context) -> Iterator[Problem]:
+    """`method.use_vllm` needs the package."""
+    if context.spec.method.get("use_vllm") and importlib.util.find_spec("vllm") is None:
+        fix = "pip install vllm, or leave it out: transformers answers then"
+        yield Problem(context.where("method.use_vllm"), "vLLM is not installed", fix)
+
+
 def _unfit(name: str, head: str, where: str) -> Iterator[Problem]:
     """That a further model is none, or puts out the wrong thing."""
     source, scores = sources.model_source(name), head == "score"

@@ -262,6 +262,8 @@ REGIONS: dict[str, Callable[[], str]] = {
     "preference-results": measured.preference_results,
     "repeated-pairs": measured.repeated_pairs,
     "reference-free": measured.reference_free,
+    "rlhf-results": measured.rlhf,
+    "ppo-beside-trl": measured.ppo_beside_trl,
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import mean, median, stdev
 from typing import Any
 
 from ftcli.errors import ConfigError, Problem
@@ -181,6 +182,40 @@ def repeated_pairs() -> str:
     ]
     head = ("Method", "Held-out pairs", "Held-out loss", "Margin of the trained pairs", "Polite", "Right")
     return f"{found['few']} pairs, {found['many']} passes.\n\n{table(head, rows)}"
+
+
+def rlhf() -> str:
+    """What the RLHF pipeline made of the built-in model, policy by policy."""
+    found = result("rlhf", "python benchmarks/rlhf.py --save")
+    names = {"found": "the model as found", "sft": "after `sft`", "ppo": "after `ppo`"}
+    rows = []
+    for policy, name in names.items():
+        rewards = ", ".join(f"{run['measure']['values'][policy]:.2f}" for run in found["runs"])
+        sampled = [run["sampled"][policy] for run in found["runs"]]
+        rows.append((name, rewards, _all(sampled, "polite"), _all(sampled, "right")))
+    head = ("Policy", "Mean reward", "Polite answers", "Right answers")
+    prompts = found["runs"][0]["measure"]["rows"]
+    seconds = ", ".join(f"{run['seconds']:.0f}" for run in found["runs"])
+    about = f"{len(found['runs'])} seeds, {prompts} held-out prompts, {seconds} seconds of training in all stages.\n"
+    return f"{measured_with(found['versions'])}\n{about}\n{table(head, rows)}"
+
+
+def ppo_beside_trl() -> str:
+    """Our PPO beside the last that TRL had: reward reached, and where an episode's time goes."""
+    found = result("ppo", "python benchmarks/ppo.py --save")
+    episodes = found["request"]["episodes"]
+    parts = ("generation", "scoring", "update", "other")
+    rows = []
+    for tool, name in (("ftcli", "ftcli"), ("trl", f"TRL {found['theirs']['trl']}")):
+        runs = found["runs"][tool]
+        rewards = [run["reward"] for run in runs]
+        times = [1000 * median(run[part] for run in runs) / episodes for part in ("seconds", *parts)]
+        reached = f"{mean(rewards):.3f} ± {stdev(rewards):.3f}"
+        rows.append((name, reached, *(f"{each:.1f}" for each in times)))
+    head = ("", f"Reward after {episodes:,} episodes", "Milliseconds an episode", *parts)
+    ratio = f"TRL's time over ours, median of {len(found['runs']['trl'])} seeds: {found['ratio']:.2f}"
+    without = f"without what is neither generation, scoring nor update: {found['ratio_without_other']:.2f}"
+    return f"{measured_with(found['versions'])}\n{ratio}; {without}.\n\n{table(head, rows)}"
 
 
 def reference_free() -> str:

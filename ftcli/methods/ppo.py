@@ -78,6 +78,8 @@ METHOD = Method(
         "reward_clip": Knob(low=0, open_low=True),
         "score_at": Knob(choices=("last", "each")),
         "log_completions_steps": Knob(low=0),
+        "vllm_mode": Knob(choices=("colocate", "server")),
+        "vllm_gpu_memory_utilization": Knob(low=0, high=1, open_low=True),
     },
     check=check,
     steps_an_epoch=steps_an_epoch,

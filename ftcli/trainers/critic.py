@@ -6,6 +6,7 @@ what Stiennon et al. 2020 (arXiv:2009.01325, section 3.4) found better: the poli
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -38,19 +39,21 @@ class ValueNetwork(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, states: Tensor) -> Tensor:
+    def forward(self, input_ids: Tensor, states: Tensor, told_apart: Mapping[str, Any]) -> Tensor:
         """Values of shape (B, T), in float32.
 
         Args:
-            input_ids: of shape (B, L), padded on the right.
-            attention_mask: of shape (B, L).
-            states: positions of shape (B, T) whose value is asked.
+            input_ids: of shape (R, L).
+            states: places of shape (B, T), among the R·L, whose value is asked.
+            told_apart: the `attention_mask` or the `position_ids`, of shape (R, L).
         """
-        hidden = self.network.base_model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        # With a cache transformers would not look for documents in the positions.
+        hidden = self.network.base_model(input_ids=input_ids, use_cache=False, **told_apart).last_hidden_state
         found: Tensor = self.network.score(at(hidden, states)).squeeze(-1)
         return found.float()
 
 
 def at(hidden: Tensor, states: Tensor) -> Tensor:
-    """Hidden states (B, L, H) at positions (B, T): of shape (B, T, H)."""
-    return torch.gather(hidden, 1, states[..., None].expand(-1, -1, hidden.size(-1)))
+    """What stands at places (B, T) of R rows of L places, (R, L, …): of shape (B, T, …)."""
+    flat = hidden.flatten(0, 1)
+    return torch.index_select(flat, 0, states.flatten()).view(*states.shape, *flat.shape[1:])

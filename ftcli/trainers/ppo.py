@@ -19,18 +19,18 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 from transformers import Trainer
-from trl.models.utils import unwrap_model_for_generation
 from trl.trainer.utils import disable_dropout_in_model, pad
 
 from ftcli.errors import ConfigError, Problem
 from ftcli.trainers import ppo_math
 from ftcli.trainers.answers import Batch, Models, batch_of, prefix_scores
+from ftcli.trainers.generation import make_answerer
 from ftcli.trainers.ppo_checkpoint import Carried
 from ftcli.trainers.ppo_config import PpoConfig
 from ftcli.trainers.rollouts import Completions, RolloutSampler
 from ftcli.trainers.shaping import Shaping, spread
 from ftcli.worker.rewards import Rewards
-from ftcli.worker.sampling import Sampled, sample
+from ftcli.worker.sampling import Sampled
 
 _SHOWN = 8
 """Answers of a rollout that go to the completions file."""
@@ -99,6 +99,7 @@ class PpoTrainer(Trainer):
         self.shaping = Shaping(args)
         self.completions = Completions(Path(str(args.output_dir)).parent / "completions.jsonl")
         self.beside = Carried(self)
+        self.answerer = make_answerer(self)
 
     # --- the Trainer's loop ------------------------------------------------------------------------------------------
 
@@ -173,7 +174,7 @@ class PpoTrainer(Trainer):
         rows = self.eval_dataset if eval_dataset is None else eval_dataset
         mine = [rows[i] for i in range(self.args.process_index, len(rows), self.args.world_size)]
         self.model.eval()
-        sampled = self._answers(self.model_wrapped, mine)
+        sampled = self.answerer(self.model_wrapped, mine)
         scores = self.rewards.total(self.rewards(sampled)).double()
         lengths, ended = [len(each.answer_ids) for each in sampled], [each.ended for each in sampled]
         sums = torch.tensor([len(mine), scores.sum(), sum(lengths), sum(ended)], dtype=torch.float64)
@@ -186,27 +187,9 @@ class PpoTrainer(Trainer):
 
     # --- rollouts ----------------------------------------------------------------------------------------------------
 
-    def _answers(self, model: Any, rows: Sequence[dict[str, Any]]) -> list[Sampled]:
-        kwargs = self.args.gradient_checkpointing_kwargs
-        with unwrap_model_for_generation(model, self.accelerator, gradient_checkpointing_kwargs=kwargs) as policy:
-            training = policy.training
-            policy.eval()
-            try:
-                return sample(
-                    policy,
-                    self.tokenizer,
-                    rows,
-                    max_new_tokens=self.args.max_new_tokens,
-                    temperature=self.args.temperature,
-                    top_p=self.args.top_p,
-                    batch_size=self.args.generation_batch_size,
-                )
-            finally:
-                policy.train(training)
-
     def _sample_rollout(self, model: Any, rows: Sequence[dict[str, Any]]) -> None:
         """Answer the prompts, score the answers, and work out what is learned from them."""
-        sampled = self._answers(model, rows)
+        sampled = self.answerer(model, rows)
         parts = self.rewards(sampled)
         told = self._told(model, sampled)
         self.take_rollout(sampled, parts, told)
@@ -246,8 +229,9 @@ class PpoTrainer(Trainer):
         self._num_tokens = self._tokens_of_minibatches()
         self._tell(sampled, parts, raw, kl, {**padded, "returns": returns, "mask": mask})
 
-    def _batch(self, pairs: Sequence[tuple[Any, Any]]) -> Batch:
-        return batch_of(pairs, self.tokenizer.pad_token_id or 0, self.accelerator.device)
+    def _batch(self, pairs: Sequence[tuple[Any, Any]], *, alone: bool = False) -> Batch:
+        row_tokens = 0 if alone else self.models.row_tokens
+        return batch_of(pairs, self.tokenizer.pad_token_id or 0, self.accelerator.device, row_tokens=row_tokens)
 
     def _told(self, model: Any, sampled: Sequence[Sampled]) -> list[dict[str, Tensor]]:
         """What policy, reference and critic make of the answers, without gradients; those of like length together."""
@@ -259,12 +243,13 @@ class PpoTrainer(Trainer):
         with torch.no_grad():
             for start in range(0, len(order), size):
                 own = order[start : start + size]
-                batch = self._batch([(sampled[i].prompt_ids, sampled[i].answer_ids) for i in own])
+                pairs = [(sampled[i].prompt_ids, sampled[i].answer_ids) for i in own]
+                batch = self._batch(pairs)
                 logps, _, values = self.models.policy(model, batch)
                 told = {"logps": logps, "ref_logps": self.models.reference(batch), "values": values}
                 if self.args.score_at == "each":
                     assert self.rewards.judge is not None
-                    scores = prefix_scores(self.rewards.judge.model, batch)
+                    scores = prefix_scores(self.rewards.judge.model, self._batch(pairs, alone=True))
                     told["prefix_scores"] = scores * self.args.reward_model_weight
                 for row, i in enumerate(own):
                     length = len(sampled[i].answer_ids)

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 from transformers import TrainingArguments
 
+from ftcli.trainers.generation import GenerationFields
 from ftcli.trainers.rollouts import RewardFields
 
 
 @dataclass
-class PpoConfig(RewardFields, TrainingArguments):  # type: ignore[misc]
+class PpoConfig(RewardFields, GenerationFields, TrainingArguments):  # type: ignore[misc]
     """Fields of PPO beyond TrainingArguments."""
 
     value_model: str = "head"

@@ -49,14 +49,8 @@ def sample(
     come from the policy itself.
     """
     ends = stop_ids(model, tokenizer)
-    drawn = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": top_k}
-    how = GenerationConfig(
-        **(drawn if temperature > 0 else {"do_sample": False}),
-        max_new_tokens=max_new_tokens,
-        eos_token_id=ends or None,
-        pad_token_id=tokenizer.pad_token_id,
-        repetition_penalty=1.0,
-        use_cache=True,
+    how = generation_config(
+        model, tokenizer, max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, top_k=top_k
     )
     found: list[Sampled] = []
     for start in range(0, len(rows), batch_size or len(rows)):
@@ -70,6 +64,21 @@ def sample(
             ids_of_answer, ended = until_end(answer, ends)
             found.append(Sampled(list(row["prompt_ids"]), ids_of_answer, row["row"], ended))
     return found
+
+
+def generation_config(
+    model: Any, tokenizer: Any, *, max_new_tokens: int, temperature: float, top_p: float, top_k: int
+) -> GenerationConfig:
+    """Plain sampling, or the likeliest tokens at a temperature of 0, with nothing else of the model's own settings."""
+    drawn = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": top_k}
+    return GenerationConfig(
+        **(drawn if temperature > 0 else {"do_sample": False}),
+        max_new_tokens=max_new_tokens,
+        eos_token_id=stop_ids(model, tokenizer) or None,
+        pad_token_id=tokenizer.pad_token_id,
+        repetition_penalty=1.0,
+        use_cache=True,
+    )
 
 
 def until_end(answer: Ids, ends: Sequence[int]) -> tuple[Ids, bool]:

@@ -33,6 +33,7 @@ BETA = "knob of cpo, distillation, dpo, grpo, ipo, kto, orpo, rloo, simpo, not o
             ["method=ppo", "method.reward_model=builtin:tiny"],
             "method.reward_model=builtin:tiny", "words and no score", "method=reward trained",
         ),
+        (["method=ppo", "method.use_vllm=true"], "method.use_vllm=true", "vLLM is not installed", "leave it out"),
         (["data.path=builtin:maners"], "data.path=builtin:maners", "is no built-in set", "builtin:manners"),
         (["method=dppo"], "method=dppo", "not a choice of method", "did you mean method=dpo or method=ppo?"),
         (["quantisation=int5"], "quantisation=int5", "not a choice of quantisation", "int8"),

@@ -31,7 +31,7 @@ RECORDED = """
 import json, sys
 from pathlib import Path
 
-import ftcli.trainers.ppo as ppo
+import ftcli.trainers.generation as generation
 from ftcli.worker.sampling import Sampled
 from ftcli.worker.train import train
 
@@ -42,7 +42,7 @@ def recorded(model, tokenizer, rows, **how):
     return [Sampled(list(row["prompt_ids"]), answer, row["row"], ended=len(answer) % 2 == 0) for row, answer in found]
 
 
-ppo.sample = recorded
+generation.sample = recorded
 train(Path(sys.argv[1]))
 """
 
@@ -107,4 +107,4 @@ def test_two_processes_learn_from_recorded_answers_as_one_does(here):
         assert theirs["loss"] == pytest.approx(ours["loss"], abs=1e-5)
         for name in ("reward", "kl"):
             if name in ours:
-                assert theirs[name] == pytest.approx(ours[name], abs=1e-5)
+                assert theirs[name] == pytest.approx(ours[name], rel=1e-5, abs=1e-5)  # a sum over whole answers

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ftcli.settings import QuantisationSettings
-from ftcli.trainers.answers import batch_of
+from ftcli.trainers.answers import batch_of, filled, row_tokens_of
 from ftcli.trainers.ppo_math import kl_estimate
 from ftcli.trainers.rollouts import RolloutSampler
 from ftcli.trainers.shaping import Shaping, spread
@@ -61,9 +61,15 @@ def generated(trainer: Any, rows: list[dict[str, Any]], *, together: bool) -> li
     return found
 
 
+ROWS = [pytest.param(0, id="a row each"), pytest.param(1, id="rows shared"), pytest.param(None, id="one row")]
+
+
+@pytest.mark.parametrize("row_tokens", ROWS)
 @pytest.mark.parametrize("adapter", [False, True])
 @pytest.mark.parametrize("together", [False, True])
-def test_log_probabilities_in_training_are_those_of_generation(adapter, together, make_spec, new_run, asked, models):
+def test_log_probabilities_in_training_are_those_of_generation(
+    adapter, together, row_tokens, make_spec, new_run, asked, models
+):
     method = sampling("ppo", rewards={"ended": 1}, temperature=TEMPERATURE)
     spec = rl_spec(make_spec, asked, models["llama"], method)
     trainer, rows = made(replace(spec, peft=LORA) if adapter else spec, new_run(spec, "run"))
@@ -72,7 +78,10 @@ def test_log_probabilities_in_training_are_those_of_generation(adapter, together
             if "lora_B" in name:
                 torch.nn.init.normal_(parameter, std=0.1)
     answers = generated(trainer, rows, together=together)
-    batch = batch_of([(p, a) for p, a, _ in answers], trainer.tokenizer.pad_token_id, torch.device("cpu"))
+    pairs, pad_token_id = [(p, a) for p, a, _ in answers], trainer.tokenizer.pad_token_id
+    batch = batch_of(pairs, pad_token_id, torch.device("cpu"), row_tokens=row_tokens)
+    fewer = range(2, len(pairs))
+    assert len(batch.input_ids) in ([len(pairs)] if row_tokens == 0 else [1] if row_tokens is None else fewer)
     with torch.no_grad():
         logps, entropy, _ = trainer.models.policy(trainer.model, batch)
         reference = trainer.models.reference(batch)
@@ -84,8 +93,11 @@ def test_log_probabilities_in_training_are_those_of_generation(adapter, together
     assert (moved > 1e-3) == adapter
 
 
+@pytest.mark.parametrize("row_tokens", ROWS)
 @pytest.mark.parametrize("value_model", ["head", "network"])
-def test_values_of_an_answer_are_the_same_alone_and_padded(value_model, make_spec, new_run, asked, models, judge):
+def test_values_of_an_answer_are_the_same_alone_and_beside_others(
+    value_model, row_tokens, make_spec, new_run, asked, models, judge
+):
     method = sampling(
         "ppo", reward_model=str(judge), value_model="reward_model" if value_model == "network" else "head"
     )
@@ -94,7 +106,8 @@ def test_values_of_an_answer_are_the_same_alone_and_padded(value_model, make_spe
         torch.nn.init.normal_(trainer.models.critic.score.weight)
     pairs = [(row["prompt_ids"], [5, 6, 7][: 1 + i % 3]) for i, row in enumerate(rows)]
     with torch.no_grad():
-        together = trainer.models.policy(trainer.model, batch_of(pairs, 0, torch.device("cpu")))[2]
+        batch = batch_of(pairs, 0, torch.device("cpu"), row_tokens=row_tokens)
+        together = trainer.models.policy(trainer.model, batch)[2]
         for i, pair in enumerate(pairs):
             alone = trainer.models.policy(trainer.model, batch_of([pair], 0, torch.device("cpu")))[2][0]
             torch.testing.assert_close(together[i, : len(pair[1])], alone, atol=1e-5, rtol=0)
@@ -137,6 +150,26 @@ def test_every_kind_of_policy_learns_from_every_kind_of_reward(
     if reward == "rewards":
         lines = [json.loads(line) for line in (run / "completions.jsonl").read_text().splitlines()]
         assert {"step", "prompt", "answer", "ended", "reward", "length"} <= lines[0].keys()
+
+
+@pytest.mark.parametrize("peft", [None, LORA, {"name": "prompt", "num_virtual_tokens": 4}])
+def test_answers_share_rows_only_where_nothing_would_mix_them_up(peft, make_spec, new_run, asked, models):
+    spec = rl_spec(make_spec, asked, models["llama"], sampling("ppo", rewards={"ended": 1}))
+    trainer, _ = made(spec if peft is None else replace(spec, peft=peft), new_run(spec, "run"))
+    prompts = peft is not None and peft["name"] == "prompt"
+    assert trainer.models.row_tokens == (0 if prompts else 1)
+    networks = [trainer.model.get_base_model() if peft else trainer.model]
+    networks[0].config._attn_implementation = "flash_attention_2"
+    assert row_tokens_of(networks, None) is None
+    networks[0].config.model_type = "opt"
+    assert row_tokens_of(networks, None) == 0
+
+
+def test_rows_are_as_equal_as_may_be_and_hold_every_answer_once():
+    rows = filled([9, 1, 8, 2, 7, 3], capacity=10)
+    assert sorted(i for row in rows for i in row) == list(range(6))
+    assert sorted(sum((9, 1, 8, 2, 7, 3)[i] for i in row) for row in rows) == [10, 10, 10]
+    assert filled([5], capacity=100) == [[0]]
 
 
 def test_every_row_is_in_an_epoch_and_a_group_stays_together():
