@@ -74,7 +74,7 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
         log(logs, *args, **kwargs)
 
     trainer.log = noted
-    trainer._answers = timed("generation", trainer._answers)
+    trainer.answerer = timed("generation", trainer.answerer)
     trainer._told = timed("scoring", trainer._told)
     trainer.rewards = timed_rewards(trainer.rewards, timed)
     sampling = trainer._sample_rollout
