@@ -30,3 +30,7 @@ PACKS_EXACTLY = frozenset(
         "starcoder2",
     }
 )
+
+UNPADS_EXACTLY = PACKS_EXACTLY - {"stablelm"}
+"""Architectures that hand what they are called with on to their attention, so that rows can be told to it alone. Held by
+tests/worker/test_unpadded.py; StableLM's layers keep it to themselves."""

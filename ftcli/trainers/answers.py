@@ -1,21 +1,23 @@
 """What policy, reference and critic make of sampled answers, token by token.
 
-Each answer stands behind its prompt, and where the architecture keeps documents apart several of them share a row, so
-that next to nothing is padding; else they are padded on the right. The output head is TRL's fused one: it scores the
-answers' tokens alone and builds no tensor of logits.
+Each answer stands behind its prompt. Where the architecture keeps documents apart all of them are one long row without
+padding, or some share rows with little of it; else they are padded on the right. The output head is TRL's fused one: it
+scores the answers' tokens alone and builds no tensor of logits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from enum import Enum
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from trl.trainer.utils import add_fused_lm_head, use_adapter
 
-from ftcli.packable import PACKS_EXACTLY
+from ftcli.packable import PACKS_EXACTLY, UNPADS_EXACTLY
+from ftcli.trainers import unpadded
 from ftcli.trainers.critic import at
 from ftcli.trainers.fused import small_tiles
 from ftcli.tuners.residual import REFERENCE
@@ -23,46 +25,43 @@ from ftcli.worker.collate import MASKED
 from ftcli.worker.tokens import IGNORED
 
 
+class Layout(Enum):
+    """How prompts with their answers are laid out in rows."""
+
+    ALONE = "a row each, padded on the right: right for every network"
+    SHARED = "rows that several share, told apart by their positions: for kernels with a mask"
+    ONE_ROW = "one row, told apart by its positions: for flash attention"
+    UNPADDED = "one row, and attention takes it apart: for torch's own"
+
+
 class Batch(NamedTuple):
     """B answers behind their prompts, in R rows of L tokens."""
 
     input_ids: Tensor
     """(R, L)"""
-    attention_mask: Tensor | None
-    """(R, L); None where answers share a row and `position_ids` keep them apart."""
-    position_ids: Tensor | None
-    """(R, L)"""
+    told_apart: dict[str, Any]
+    """What a network is called with beside them: `attention_mask` or `position_ids`, (R, L), and more."""
     states: Tensor
     """(B, T): the place before each answer token, whose hidden state foretells it, among the R·L places."""
     mask: Tensor
     """(B, T): 1 where an answer has a token."""
-    labels: Tensor
-    """(R, L): the answers' tokens, IGNORED elsewhere."""
-
-    @property
-    def told_apart(self) -> dict[str, Tensor | None]:
-        """What a model is called with beside the tokens."""
-        if self.position_ids is not None:
-            return {"position_ids": self.position_ids}
-        return {"attention_mask": self.attention_mask}
+    labels: dict[str, Tensor]
+    """The answers' tokens, (R, L), IGNORED elsewhere: `labels` where they stand, or `shift_labels` a place before."""
 
 
 def batch_of(
-    pairs: Sequence[tuple[Any, Any]], pad_token_id: int, device: torch.device, *, row_tokens: int | None = 0
+    pairs: Sequence[tuple[Any, Any]], pad_token_id: int, device: torch.device, layout: Layout = Layout.ALONE
 ) -> Batch:
-    """Prompts with their answers, as lists or tensors of token ids.
-
-    Args:
-        row_tokens: answers share rows of about so many tokens, or of twice the longest where that is more; None is one
-            row for all; 0 gives each a row of its own.
-    """
-    lengths = [len(prompt) + len(answer) for prompt, answer in pairs]
-    if row_tokens == 0:
+    """Prompts with their answers, as lists or tensors of token ids."""
+    # The last token of an answer foretells nothing, so it need not go through; prompt learning wants it there.
+    spared = int(layout is Layout.UNPADDED)
+    lengths = [len(prompt) + len(answer) - spared for prompt, answer in pairs]
+    if layout is Layout.ALONE:
         rows = [[i] for i in range(len(pairs))]
-    elif row_tokens is None:
-        rows = [list(range(len(pairs)))]
+    elif layout is Layout.SHARED:
+        rows = filled(lengths, 2 * max(lengths))
     else:
-        rows = filled(lengths, max(row_tokens, 2 * max(lengths)))
+        rows = [list(range(len(pairs)))]
     width = max(sum(lengths[i] for i in row) for row in rows)
     ids, labels, positions = (torch.full((len(rows), width), value) for value in (pad_token_id, IGNORED, 0))
     read = torch.zeros((len(rows), width), dtype=torch.long)
@@ -73,15 +72,22 @@ def batch_of(
         for i in row:
             prompt, answer = (torch.as_tensor(part) for part in pairs[i])
             begin, end = start + len(prompt), start + lengths[i]
-            ids[number, start:begin], ids[number, begin:end] = prompt, answer
-            labels[number, begin:end] = answer
+            ids[number, start:end] = torch.cat([prompt, answer])[: lengths[i]]
+            labels[number, begin - spared : end] = answer
             positions[number, start:end] = torch.arange(lengths[i])
             read[number, start:end] = 1
             states[i, : len(answer)] = number * width + begin - 1 + torch.arange(len(answer))
             mask[i, : len(answer)] = 1.0
             start = end
-    apart = (read, None) if row_tokens == 0 else (None, positions)
-    return Batch(*(each if each is None else each.to(device) for each in (ids, *apart, states, mask, labels)))
+    ids, read, positions, states, mask, labels = (
+        each.to(device) for each in (ids, read, positions, states, mask, labels)
+    )
+    told_apart: dict[str, Any] = {"position_ids": positions}
+    if layout is Layout.ALONE:
+        told_apart = {"attention_mask": read}
+    elif layout is Layout.UNPADDED:
+        told_apart = unpadded.called_with(unpadded.Rows.of(lengths, device), positions)
+    return Batch(ids, told_apart, states, mask, {"shift_labels" if spared else "labels": labels})
 
 
 def filled(lengths: Sequence[int], capacity: int) -> list[list[int]]:
@@ -95,14 +101,17 @@ def filled(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     return rows
 
 
-def row_tokens_of(networks: Sequence[Any], adapters: Mapping[str, Any] | None) -> int | None:
-    """How answers share rows, as `batch_of` takes it: not where an architecture or an adapter would mix them up."""
+def layout_of(networks: Sequence[Any], adapters: Mapping[str, Any] | None) -> Layout:
+    """The layout with the least padding under which no architecture or adapter would mix answers up."""
     if any(config.is_prompt_learning for config in (adapters or {}).values()):
-        return 0
+        return Layout.ALONE
     configs = [network.config.get_text_config() for network in networks]
     if any(config.model_type not in PACKS_EXACTLY for config in configs):
-        return 0
-    return 1 if all(network.config._attn_implementation in MASKED for network in networks) else None
+        return Layout.ALONE
+    kernels = {str(config._attn_implementation) for config in configs}
+    if kernels <= {"sdpa", unpadded.NAME} and all(config.model_type in UNPADS_EXACTLY for config in configs):
+        return Layout.UNPADDED
+    return Layout.SHARED if kernels <= {*MASKED, unpadded.NAME} else Layout.ONE_ROW
 
 
 class Models:
@@ -124,7 +133,10 @@ class Models:
             causal.base_model.register_forward_hook(self._keep_hidden)
         add_fused_lm_head(causal, temperature=temperature, outputs=("log_probs", "entropy"))
         networks = [causal] if critic.reads_policy else [causal, critic.network]
-        self.row_tokens = row_tokens_of(networks, getattr(model, "peft_config", None))
+        networks += [ref_model] if ref_model is not None else []
+        self.layout = layout_of(networks, getattr(model, "peft_config", None))
+        for network in networks if self.layout is Layout.UNPADDED else ():
+            unpadded.install(network)
         self.ref_model = ref_model
         if ref_model is not None:
             add_fused_lm_head(ref_model, temperature=temperature)
@@ -161,14 +173,15 @@ class Models:
 
     def _fused(self, model: Any, batch: Batch) -> tuple[Tensor, Any]:
         with small_tiles(batch.input_ids.device), self.accelerator.autocast():
-            found = model(input_ids=batch.input_ids, labels=batch.labels, fused_lm_head=True, **batch.told_apart)
-        # Virtual tokens of prompt learning come first; those of the row are the last, of which the last foretells none.
-        width = batch.input_ids.size(1)
-        places = batch.states - batch.states // width
-        log_probs = at(found.log_probs[:, 1 - width :], places) * batch.mask
+            found = model(input_ids=batch.input_ids, fused_lm_head=True, **batch.labels, **batch.told_apart)
+        width, places = batch.input_ids.size(1), batch.states
+        if "labels" in batch.labels:  # then a row's last token foretells none
+            places, width = batch.states - batch.states // width, width - 1
+        # Virtual tokens of prompt learning come first; those of the row are the last.
+        log_probs = at(found.log_probs[:, -width:], places) * batch.mask
         if found.entropy is None:
             return log_probs, None
-        return log_probs, at(found.entropy[:, 1 - width :], places) * batch.mask
+        return log_probs, at(found.entropy[:, -width:], places) * batch.mask
 
 
 def prefix_scores(judge: Any, batch: Batch) -> Tensor:
@@ -178,6 +191,6 @@ def prefix_scores(judge: Any, batch: Batch) -> Tensor:
         batch: with a row for each answer, which every architecture takes.
     """
     network = judge.get_base_model() if hasattr(judge, "peft_config") else judge
-    hidden = network.base_model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).last_hidden_state
+    hidden = network.base_model(input_ids=batch.input_ids, **batch.told_apart).last_hidden_state
     found: Tensor = network.score(at(hidden, batch.states + 1)).squeeze(-1)
     return found.float()

@@ -45,7 +45,7 @@ class ValueNetwork(nn.Module):
         Args:
             input_ids: of shape (R, L).
             states: places of shape (B, T), among the R·L, whose value is asked.
-            told_apart: the `attention_mask` or the `position_ids`, of shape (R, L).
+            told_apart: what the network is called with beside them.
         """
         # With a cache transformers would not look for documents in the positions.
         hidden = self.network.base_model(input_ids=input_ids, use_cache=False, **told_apart).last_hidden_state

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from trl.models.utils import unwrap_model_for_generation
 
+from ftcli.trainers.unpadded import plain
 from ftcli.worker.sampling import Sampled, generation_config, sample, stop_ids, until_end
 
 
@@ -111,7 +112,7 @@ class Continuous(Batched):
             top_p=args.top_p,
             top_k=0,
         )
-        with torch.no_grad():
+        with torch.no_grad(), plain(policy):
             outputs = policy.generate_batch(
                 [list(row["prompt_ids"]) for row in rows], generation_config=how, progress_bar=False
             )

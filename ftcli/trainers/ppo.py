@@ -23,7 +23,7 @@ from trl.trainer.utils import disable_dropout_in_model, pad
 
 from ftcli.errors import ConfigError, Problem
 from ftcli.trainers import ppo_math
-from ftcli.trainers.answers import Batch, Models, batch_of, prefix_scores
+from ftcli.trainers.answers import Batch, Layout, Models, batch_of, prefix_scores
 from ftcli.trainers.generation import make_answerer
 from ftcli.trainers.ppo_checkpoint import Carried
 from ftcli.trainers.ppo_config import PpoConfig
@@ -230,8 +230,8 @@ class PpoTrainer(Trainer):
         self._tell(sampled, parts, raw, kl, {**padded, "returns": returns, "mask": mask})
 
     def _batch(self, pairs: Sequence[tuple[Any, Any]], *, alone: bool = False) -> Batch:
-        row_tokens = 0 if alone else self.models.row_tokens
-        return batch_of(pairs, self.tokenizer.pad_token_id or 0, self.accelerator.device, row_tokens=row_tokens)
+        layout = Layout.ALONE if alone else self.models.layout
+        return batch_of(pairs, self.tokenizer.pad_token_id or 0, self.accelerator.device, layout)
 
     def _told(self, model: Any, sampled: Sequence[Sampled]) -> list[dict[str, Tensor]]:
         """What policy, reference and critic make of the answers, without gradients; those of like length together."""

@@ -165,7 +165,7 @@ def _preference(
 ) -> Counts:
     """Of pairs, which answer is likelier a token, and which the policy has moved towards; of labels the latter."""
     rows = [row.columns for row in encoder.encode(examples)]
-    own = _judged(partial(_logps, model, encoder), rows, limit)
+    own = _judged(partial(logps, model, encoder), rows, limit)
     pairs = ~(own["chosen_ids"][0].isnan() | own["rejected_ids"][0].isnan())
     preferred = own["chosen_ids"][1] > own["rejected_ids"][1]
     counts: Counts = {"preference_accuracy": (int(preferred[pairs].sum()), int(pairs.sum()))} if pairs.any() else {}
@@ -173,7 +173,7 @@ def _preference(
         return counts
     is_model = isinstance(reference, torch.nn.Module)
     with nullcontext() if is_model else reference:
-        other = _judged(partial(_logps, reference if is_model else model, encoder), rows, limit)
+        other = _judged(partial(logps, reference if is_model else model, encoder), rows, limit)
     chosen, rejected = (own[side][0] - other[side][0] for side in ("chosen_ids", "rejected_ids"))
     for name, moved in (
         ("reward_accuracy", (chosen - rejected)[pairs]),
@@ -241,7 +241,7 @@ def _padded(ids: list[Tensor], encoder: Encoder, device: Any) -> tuple[Tensor, T
     return pad(ids, padding_value=encoder.tokenizer.pad_token_id or 0, padding_side="right").to(device), mask.to(device)
 
 
-def _logps(
+def logps(
     model: Any, encoder: Encoder, prompts: Sequence[Ids], answers: Sequence[Ids], limit: int | None
 ) -> tuple[Tensor, Tensor]:
     """Sum and mean of the log-probabilities in nats of each answer, each of shape (rows,)."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ftcli.settings import QuantisationSettings
-from ftcli.trainers.answers import batch_of, filled, row_tokens_of
+from ftcli.trainers.answers import Layout, batch_of, filled, layout_of
 from ftcli.trainers.ppo_math import kl_estimate
 from ftcli.trainers.rollouts import RolloutSampler
 from ftcli.trainers.shaping import Shaping, spread
@@ -61,14 +61,14 @@ def generated(trainer: Any, rows: list[dict[str, Any]], *, together: bool) -> li
     return found
 
 
-ROWS = [pytest.param(0, id="a row each"), pytest.param(1, id="rows shared"), pytest.param(None, id="one row")]
+LAYOUTS = [Layout.ALONE, Layout.SHARED, Layout.ONE_ROW, Layout.UNPADDED]
 
 
-@pytest.mark.parametrize("row_tokens", ROWS)
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.name)
 @pytest.mark.parametrize("adapter", [False, True])
 @pytest.mark.parametrize("together", [False, True])
 def test_log_probabilities_in_training_are_those_of_generation(
-    adapter, together, row_tokens, make_spec, new_run, asked, models
+    adapter, together, layout, make_spec, new_run, asked, models
 ):
     method = sampling("ppo", rewards={"ended": 1}, temperature=TEMPERATURE)
     spec = rl_spec(make_spec, asked, models["llama"], method)
@@ -79,9 +79,9 @@ def test_log_probabilities_in_training_are_those_of_generation(
                 torch.nn.init.normal_(parameter, std=0.1)
     answers = generated(trainer, rows, together=together)
     pairs, pad_token_id = [(p, a) for p, a, _ in answers], trainer.tokenizer.pad_token_id
-    batch = batch_of(pairs, pad_token_id, torch.device("cpu"), row_tokens=row_tokens)
-    fewer = range(2, len(pairs))
-    assert len(batch.input_ids) in ([len(pairs)] if row_tokens == 0 else [1] if row_tokens is None else fewer)
+    batch = batch_of(pairs, pad_token_id, torch.device("cpu"), layout)
+    num_rows = len(batch.input_ids)
+    assert num_rows == len(pairs) if layout is Layout.ALONE else num_rows < len(pairs)
     with torch.no_grad():
         logps, entropy, _ = trainer.models.policy(trainer.model, batch)
         reference = trainer.models.reference(batch)
@@ -93,10 +93,10 @@ def test_log_probabilities_in_training_are_those_of_generation(
     assert (moved > 1e-3) == adapter
 
 
-@pytest.mark.parametrize("row_tokens", ROWS)
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.name)
 @pytest.mark.parametrize("value_model", ["head", "network"])
 def test_values_of_an_answer_are_the_same_alone_and_beside_others(
-    value_model, row_tokens, make_spec, new_run, asked, models, judge
+    value_model, layout, make_spec, new_run, asked, models, judge
 ):
     method = sampling(
         "ppo", reward_model=str(judge), value_model="reward_model" if value_model == "network" else "head"
@@ -106,7 +106,7 @@ def test_values_of_an_answer_are_the_same_alone_and_beside_others(
         torch.nn.init.normal_(trainer.models.critic.score.weight)
     pairs = [(row["prompt_ids"], [5, 6, 7][: 1 + i % 3]) for i, row in enumerate(rows)]
     with torch.no_grad():
-        batch = batch_of(pairs, 0, torch.device("cpu"), row_tokens=row_tokens)
+        batch = batch_of(pairs, 0, torch.device("cpu"), layout)
         together = trainer.models.policy(trainer.model, batch)[2]
         for i, pair in enumerate(pairs):
             alone = trainer.models.policy(trainer.model, batch_of([pair], 0, torch.device("cpu")))[2][0]
@@ -157,12 +157,15 @@ def test_answers_share_rows_only_where_nothing_would_mix_them_up(peft, make_spec
     spec = rl_spec(make_spec, asked, models["llama"], sampling("ppo", rewards={"ended": 1}))
     trainer, _ = made(spec if peft is None else replace(spec, peft=peft), new_run(spec, "run"))
     prompts = peft is not None and peft["name"] == "prompt"
-    assert trainer.models.row_tokens == (0 if prompts else 1)
-    networks = [trainer.model.get_base_model() if peft else trainer.model]
-    networks[0].config._attn_implementation = "flash_attention_2"
-    assert row_tokens_of(networks, None) is None
-    networks[0].config.model_type = "opt"
-    assert row_tokens_of(networks, None) == 0
+    assert trainer.models.layout is (Layout.ALONE if prompts else Layout.UNPADDED)
+    network = trainer.model.get_base_model() if peft else trainer.model
+    for kernel, layout in (
+        ("sdpa", Layout.UNPADDED), ("eager", Layout.SHARED), ("flash_attention_2", Layout.ONE_ROW),
+    ):  # fmt: skip
+        network.config._attn_implementation = kernel
+        assert layout_of([network], None) is layout
+    network.config.model_type = "opt"
+    assert layout_of([network], None) is Layout.ALONE
 
 
 def test_rows_are_as_equal_as_may_be_and_hold_every_answer_once():
