@@ -109,6 +109,9 @@ def build(composed: Composed) -> RunSpec:
 def _resolve(composed: Composed, method: Method) -> tuple[RunSpec, Shape | None]:
     notes = derive.Notes()
     composed = replace(composed, tree=_located(composed.tree))
+    if composed.tree["data"].get("mix") is not None and composed.origin("data", "path").by == "group":
+        # The group's own set is not what a mix reads, nor what a run like this one would.
+        composed = replace(composed, tree={**composed.tree, "data": {**composed.tree["data"], "path": None}})
     peft = _peft(composed)
     hardware = _own(composed, "hardware")
     launch = derive.launch_plan(hardware, notes)

@@ -15,6 +15,7 @@ from typing import Any
 
 from ftcli import assets
 from ftcli.errors import ConfigError, Problem
+from ftcli.making.settings import ROLES
 from ftcli.methods import all_methods, all_pipelines
 from ftcli.names import suggest
 from ftcli.overrides import Override, parse
@@ -198,7 +199,10 @@ def _typed(request: Request, problems: list[Problem]) -> list[Override]:
         except ConfigError as error:
             problems.extend(error.problems)
             continue
-        if override.key[0] != "stages":
+        if override.key[0] in ROLES:
+            if request.stage is None:
+                problems.append(Problem(text, f"{override.key[0]} belongs to pipelines that make data", "leave it out"))
+        elif override.key[0] != "stages":
             if request.stage is None or override.name != "method":
                 common.append(override)
         elif request.stage is None:
@@ -222,6 +226,8 @@ def _choose(
         found[group] = (choice, Origin(request.base_where, "run"))
     for index, (group, choice) in enumerate(recipe.choices.items() if recipe else ()):
         assert recipe is not None
+        if group in ROLES:
+            continue
         found[group] = (choice, Origin(recipe.where(("defaults", str(index))), "recipe"))
     stage = request.stage
     part = recipe.stages.get(stage.name) if recipe and stage else None
@@ -296,7 +302,8 @@ def compose(request: Request) -> Composed:
         kept = {key: value for key, value in request.base.items() if key not in GROUPS or picked[key][1].by == "run"}
         tree.lay(kept, Document(request.base_where, {}, {}), "run", literal=None)  # a saved spec is plain data
     if recipe is not None:
-        tree.lay(recipe.values, recipe.document, "recipe", recipe.literal)
+        values_of_run = {group: own for group, own in recipe.values.items() if group not in ROLES}
+        tree.lay(values_of_run, recipe.document, "recipe", recipe.literal)
         part = recipe.stages.get(request.stage.name) if request.stage else None
         if part is not None:
             tree.lay(part.values, part.document, "recipe", part.literal)
@@ -320,8 +327,11 @@ def _settle(tree: Tree, stage: StageRequest) -> None:
             path = tuple(name.split("."))
             if tree.origins.get(path, Origin("", "group")).by == "group":
                 tree.set(path, value, Origin(where, "group"))
-    for name, model in stage.feeds.items():
-        tree.set(tuple(name.split(".")), model, Origin(where, "run"), literal=True)
+    for name, made in stage.feeds.items():
+        # Rows that a stage made join a mix, where there is one.
+        mixed = name == "data.path" and isinstance(tree.data["data"].get("mix"), dict)
+        path = ("data", "mix", "made", "path") if mixed else tuple(name.split("."))
+        tree.set(path, made, Origin(where, "run"), literal=True)
 
 
 def _apply(tree: Tree, override: Override) -> None:

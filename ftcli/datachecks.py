@@ -52,8 +52,8 @@ def problems(data: DataSettings, method: Method, composed: Composed) -> Iterator
 def _builtin(data: DataSettings, composed: Composed) -> Iterator[Problem]:
     for key, path in (("path", data.path), ("eval_path", data.eval_path)):
         name = path.removeprefix(sources.BUILTIN_SETS) if path is not None and sources.is_builtin(path) else ""
-        if name and path != sources.BUILTIN and name not in tiny.sets():
-            fix = suggest(name, tiny.sets(), sources.BUILTIN_SETS)
+        if name and path != sources.BUILTIN and name not in tiny.set_names():
+            fix = suggest(name, tiny.set_names(), sources.BUILTIN_SETS)
             yield Problem(composed.where("data", key), f"{path} is no built-in set", fix)
 
 

@@ -63,6 +63,8 @@ def _graph(pipeline: Pipeline) -> str:
 
 def _measure(pipeline: Pipeline) -> str:
     """By what its policies are measured."""
+    if not pipeline.measured_by:
+        return "that of its last stage"
     return _score(all_methods()[pipeline.stage(pipeline.measured_by).method])
 
 
@@ -86,14 +88,14 @@ def _pipeline_page(pipeline: Pipeline) -> str:
     rows = [
         (
             f"`stages.{stage.name}`",
-            f"`method={stage.method}`",
+            f"`method={stage.method}`" if stage.method else f"`{stage.task}`, asks `{stage.role}=`",
             stage.summary,
             ", ".join(f"`{name}` from {source}" for name, source in stage.takes.items()),
         )
         for stage in pipeline.stages
     ]
     head = f"## {pipeline.name}\n\n{pipeline.summary} ({pipeline.paper})\n\n"
-    return head + table(("Stage", "A run of", "Makes", "Takes"), rows)
+    return head + table(("Stage", "Is a run of, or makes by", "Makes", "Takes"), rows)
 
 
 def _method_page(method: Method) -> str:
@@ -263,6 +265,7 @@ REGIONS: dict[str, Callable[[], str]] = {
     "repeated-pairs": measured.repeated_pairs,
     "reference-free": measured.reference_free,
     "rlhf-results": measured.rlhf,
+    "feedback-results": measured.feedback,
     "ppo-beside-trl": measured.ppo_beside_trl,
 }
 

@@ -171,9 +171,11 @@ def _end_group(process: subprocess.Popen[bytes]) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def run_worker(run: Path, plan: LaunchPlan, resume: Path | None, say: Callable[[str], None]) -> int:
-    """Train in `run` and return the exit code: 0, 2, 3, 75, or 1."""
-    arguments = ["train", str(run), *(["--resume", str(resume)] if resume else [])]
+def run_worker(
+    run: Path, plan: LaunchPlan, resume: Path | None, say: Callable[[str], None], command: str = "train"
+) -> int:
+    """Train in `run`, or carry out another command there, and return the exit code: 0, 2, 3, 75, or 1."""
+    arguments = [command, str(run), *(["--resume", str(resume)] if resume else [])]
     (run / rundir.EXIT_CODE).unlink(missing_ok=True)
     process = subprocess.Popen(
         worker_command(plan, arguments),

@@ -200,6 +200,23 @@ def rlhf() -> str:
     return f"{measured_with(found['versions'])}\n{about}\n{table(head, rows)}"
 
 
+def feedback() -> str:
+    """What AI feedback made of the built-in model, stage by stage."""
+    found = result("feedback", "python benchmarks/feedback.py --save")
+    parts = [measured_with(found["versions"])]
+    for row in found["pipelines"]:
+        names = list(next(iter(row["measures"].values())))
+        rows = [
+            ("the model as found" if stage == "found" else f"after `{stage}`", *(f"{each[name]:.1%}" for name in names))
+            for stage, each in row["measures"].items()
+        ]
+        agreement = row["agreement"]
+        about = f"`method={row['method']}`, {row['seconds']} seconds in all; the judge agrees with "
+        about += f"{agreement['share']:.1%} of {agreement['pairs']} labelled pairs.\n"
+        parts += [about, table(("Policy", *(f"{name.capitalize()} answers" for name in names)), rows)]
+    return "\n".join(parts)
+
+
 def ppo_beside_trl() -> str:
     """Our PPO beside the last that TRL had: reward reached, and where an episode's time goes."""
     found = result("ppo", "python benchmarks/ppo.py --save")

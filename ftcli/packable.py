@@ -32,5 +32,5 @@ PACKS_EXACTLY = frozenset(
 )
 
 UNPADS_EXACTLY = PACKS_EXACTLY - {"stablelm"}
-"""Architectures that hand what they are called with on to their attention, so that rows can be told to it alone. Held by
+"""Architectures that hand what they are called with on to their attention, so that rows can be told to it. Held by
 tests/worker/test_unpadded.py; StableLM's layers keep it to themselves."""

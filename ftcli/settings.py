@@ -167,8 +167,12 @@ OWN_GROUPS: dict[str, type] = {
 
 GROUPS = ("method", "model", "data", "peft", "quantisation", "hardware", "train")
 
-_MODELS = {"method.reward_model", "method.teacher_model"}
-PATH_KEYS = frozenset({"data.path", "data.eval_path", "model.name_or_path", "run.dir"} | _MODELS)
+MODEL_KEYS = frozenset(
+    {"model.name_or_path", "method.reward_model", "method.teacher_model", "judge.model", "generator.model"}
+)
+"""Settings that name a model: a run, a folder, a hub id, or a name at an endpoint."""
+_FILES = {"make.constitution", "make.examples", "make.labelled"}
+PATH_KEYS = frozenset({"data.path", "data.eval_path", "run.dir"}) | MODEL_KEYS | _FILES
 _STAGE = re.compile(r"^stages\.[^.]+\.")
 _MIXED_PATH = re.compile(r"data\.mix\.[^.]+\.path")
 

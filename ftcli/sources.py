@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -204,7 +204,7 @@ def train_sets(data: DataSettings, method: Method) -> tuple[RowSet, ...]:
     """The sets whose rows are trained on: one, or those of the mix."""
     if data.mix is not None:
         return tuple(
-            RowSet(name=name, key=f"data.mix.{name}.path", settings=SetSettings(**settings))
+            RowSet(name=name, key=f"data.mix.{name}.path", settings=_of_mix(SetSettings(**settings), method))
             for name, settings in data.mix.items()
         )
     assert data.path is not None
@@ -217,13 +217,19 @@ def train_sets(data: DataSettings, method: Method) -> tuple[RowSet, ...]:
     return (RowSet(name="data", key="data.path", settings=settings),)
 
 
+def _of_mix(settings: SetSettings, method: Method) -> SetSettings:
+    if not is_builtin(settings.path):
+        return settings
+    return replace(settings, path=str(tiny.set_path(builtin_name(settings.path, method), "train")))
+
+
 def eval_set(data: DataSettings, method: Method) -> RowSet | None:
     """The set of held-out rows, or None where there is none (a share of the training rows may still be held out)."""
     path = data.eval_path
     if path is None and data.eval_share == 0 and data.mix is None and is_builtin(data.path):
         path = data.path  # its own held-out half
     if path is not None and is_builtin(path):
-        if path != BUILTIN and builtin_name(path, method) not in tiny.sets():
+        if path != BUILTIN and builtin_name(path, method) not in tiny.set_names():
             return None  # told by the checks
         own = SetSettings(path=str(tiny.set_path(builtin_name(path, method), "eval")), **_of_builtin(data))
         return RowSet(name="eval", key="data.eval_path", settings=own)

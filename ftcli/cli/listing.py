@@ -10,7 +10,7 @@ from ftcli.errors import EXIT_DONE, ConfigError, Problem
 
 # Spelled out, so that listing needs no import that takes time.
 GROUPS = ("method", "model", "data", "peft", "quantisation", "hardware", "train")
-KINDS = (*GROUPS, "recipe", "format", "reward", "adapter")
+KINDS = (*GROUPS, "judge", "generator", "recipe", "format", "reward", "adapter")
 
 
 def _entries(kind: str) -> dict[str, str]:

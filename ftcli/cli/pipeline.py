@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +12,11 @@ from typing import Any
 from ftcli import rundir
 from ftcli.cli import arguments, say
 from ftcli.errors import EXIT_DONE, ConfigError, Problem
+from ftcli.making.carry_out import DATA
+from ftcli.making.spec import MakeSpec
 from ftcli.pipeline import directory
-from ftcli.pipeline.stages import PipelineSpec, StageSpec, asked, pipeline_spec
+from ftcli.pipeline.asked import asked
+from ftcli.pipeline.stages import ROWS, PipelineSpec, StageSpec, pipeline_spec
 
 
 def composed(options: argparse.Namespace) -> PipelineSpec | None:
@@ -46,15 +50,17 @@ def show(options: argparse.Namespace) -> bool:
     if spec is None:
         return False
     if options.json:
-        stages = {each.stage.name: as_data(each.spec) if each.spec else {"ready": each.ready} for each in spec.stages}
+        stages = {each.stage.name: as_data(each.spec) if each.spec else _without_run(each) for each in spec.stages}
         say.data({"pipeline": spec.pipeline.name, "stages": stages})
         return True
     for each in spec.stages:
         print(f"# stage {each.stage.name}")
-        if each.spec is None:
-            print(f"# {each.ready} stands in its place")
-        else:
+        if each.spec is not None:
             configuration(each.spec, as_json=False)
+        elif each.make is not None:
+            print(each.make.to_json(), end="")
+        else:
+            print(f"# {each.ready} stands in its place")
     return True
 
 
@@ -67,7 +73,7 @@ def plan(options: argparse.Namespace) -> bool:
 
 
 def _show_plan(spec: PipelineSpec, *, as_json: bool) -> None:
-    from ftcli.cli.plan import as_data, derived, details
+    from ftcli.cli.plan import as_data, derived, details, rows_of
     from ftcli.plan import plan as plan_run
 
     outlooks = {each.stage.name: (each.spec, plan_run(each.spec)) for each in spec.stages if each.spec is not None}
@@ -75,7 +81,7 @@ def _show_plan(spec: PipelineSpec, *, as_json: bool) -> None:
         stages = [
             {"stage": each.stage.name, **_takes(each), **as_data(*outlooks[each.stage.name])}
             if each.spec is not None
-            else {"stage": each.stage.name, "ready": each.ready}
+            else {"stage": each.stage.name, **_takes(each), **_without_run(each)}
             for each in spec.stages
         ]
         say.data({"pipeline": spec.pipeline.name, "dir": str(spec.dir), "stages": stages})
@@ -85,13 +91,21 @@ def _show_plan(spec: PipelineSpec, *, as_json: bool) -> None:
     shared = [note for note in first if others and all(note in notes for notes in others)]
     for each in spec.stages:
         print()
+        if each.make is not None:
+            print(f"stage {each.stage.name}: {each.stage.summary}")
+            say.table(_made(each.make))
+            continue
         if each.spec is None:
             print(f"stage {each.stage.name}: {each.ready} stands in its place")
             continue
         _, outlook = outlooks[each.stage.name]
         print(f"stage {each.stage.name}: {each.stage.summary}")
         start = f"the model of stage {each.stage.takes[_MODEL]}" if _MODEL in each.fed else outlook.model
-        print(f"  {each.spec.choices['method']} of {start} on {each.spec.data.path}, peft={each.spec.peft['name']}")
+        made_by = each.stage.takes.get(ROWS) if ROWS in each.fed else None
+        rows = f"the rows of stage {made_by}" if made_by else rows_of(each.spec)
+        print(f"  {each.spec.choices['method']} of {start} on {rows}, peft={each.spec.peft['name']}")
+        if made_by:
+            print(f"  steps and tokens are those of the built-in rows, until stage {made_by} has made its own")
         details(outlook, shared)
         _built_in(each)
     if shared:
@@ -103,17 +117,40 @@ def _show_plan(spec: PipelineSpec, *, as_json: bool) -> None:
     print(f"\nin all {total} steps{cost}, in {spec.dir}")
 
 
+def _without_run(each: StageSpec) -> dict[str, Any]:
+    """A stage that trains nothing, as data."""
+    return {"make": dataclasses.asdict(each.make)} if each.make is not None else {"ready": each.ready}
+
+
+def _made(spec: MakeSpec) -> list[tuple[str, str]]:
+    """What a data-making stage does, and who answers."""
+    backend = spec.backend
+    who = f"{spec.role}={spec.choices[spec.role]}, {backend.model or 'no model'}"
+    limits = [f"at most {backend.max_requests} requests"] if backend.max_requests else []
+    limits += [f"at most {backend.max_tokens} tokens"] if backend.max_tokens else []
+    settings = ", ".join(f"{name}={value}" for name, value in spec.settings.items())
+    rows = [("task", spec.task), ("rows", f"of {spec.rows}"), ("asks", ", ".join([who, *limits]))]
+    return [*rows, *([("settings", settings)] if settings else [])]
+
+
 def _built_in(each: StageSpec) -> None:
     """What a stage sets so that the built-in model learns in minutes."""
     assert each.spec is not None
     tree, rows = each.spec.tree, []
     for name, value in each.stage.tiny.items():
         group, _, key = name.partition(".")
-        if each.spec.choices["model"] == "tiny" and tree[group].get(key) == value:
+        if each.spec.choices["model"] == "tiny" and _holds(tree[group].get(key), value):
             rows.append((name, str(value)))
     if rows:
         print("for the built-in model")
         say.table(rows)
+
+
+def _holds(value: Any, wanted: Any) -> bool:
+    """Whether a setting is what was wanted; a mix may have got more sets."""
+    if isinstance(value, dict) and isinstance(wanted, dict):
+        return wanted.keys() <= value.keys()
+    return bool(value == wanted)
 
 
 _MODEL = "model.name_or_path"
@@ -128,7 +165,7 @@ def _graph(spec: PipelineSpec) -> str:
     words = []
     for each in spec.stages:
         sources = list(dict.fromkeys(each.stage.takes[name] for name in each.fed))
-        made_of = f" (of {', '.join(sources)})" if sources else " (ready)" if each.spec is None else ""
+        made_of = f" (of {', '.join(sources)})" if sources else " (ready)" if each.ready else ""
         words.append(each.stage.name + made_of)
     return " → ".join(words)
 
@@ -157,12 +194,15 @@ def _start(spec: PipelineSpec, options: argparse.Namespace, argv: Sequence[str])
 
 def _require_here(spec: PipelineSpec) -> None:
     from ftcli.cli.train import require_here, require_hub
+    from ftcli.making.endpoint import require as require_endpoint
 
     for each in spec.stages:
         if each.spec is not None:
             require_here(each.spec)
-        else:
-            require_hub(str(each.ready), None, f"stages.{each.stage.name}.model")
+        elif each.ready is not None:
+            require_hub(each.ready, None, f"stages.{each.stage.name}.model")
+        elif each.make is not None and each.make.backend.type == "openai":
+            require_endpoint(each.make.backend, each.make.role)
 
 
 def _carry_out(folder: Path, options: argparse.Namespace, overrides: tuple[str, ...]) -> int:
@@ -195,7 +235,7 @@ def _like(folder: Path, options: argparse.Namespace) -> PipelineSpec:
     wanted, _ = directory.recalled(folder, arguments.request(options))
     spec = pipeline_spec(wanted)
     kept = directory.taken_over(folder, wanted, spec.dir, spec.name)
-    if len(kept) + sum(each.spec is None for each in spec.stages) == len(spec.stages):
+    if len(kept) + sum(each.ready is not None for each in spec.stages) == len(spec.stages):
         fix = f"change a stage, as stages.{spec.stages[-1].stage.name}.seed=1; or anew: sh {folder / rundir.COMMAND}"
         raise ConfigError(Problem(f"--from {folder}", "every stage is finished and would come out the same", fix))
     for name, run in kept.items():
@@ -229,9 +269,17 @@ def _summary(folder: Path, result: Mapping[str, Any]) -> None:
     for name, of_stage in result["stages"].items():
         if "ready" in of_stage:
             print(f"stage {name}: {of_stage['ready']} stands in its place")
+        elif "task" in of_stage:
+            print(f"stage {name}")
+            say.table(_made_summary(folder / name, of_stage))
         else:
             print(f"stage {name}")
             summary(folder / name, of_stage)
+    if measures := result.get("measures"):
+        print("likeliest answers to held-out prompts")
+        names = list(next(iter(measures.values())))
+        rows = [(_moment(policy), *(f"{found[name]:.1%}" for name in names)) for policy, found in measures.items()]
+        say.table([("", *names), *rows])
     measure = result.get("measure")
     if measure:
         print(f"{measure['name'].replace('_', ' ')} over {measure['rows']} held-out rows")
@@ -241,6 +289,21 @@ def _summary(folder: Path, result: Mapping[str, Any]) -> None:
     print("next")
     for command in next_commands(folder / last):
         print(f"  {command}")
+
+
+def _made_summary(folder: Path, result: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """A finished data-making stage on one screen."""
+    from ftcli.cli.report import relative
+
+    dropped = "".join(f", {count} {reason}" for reason, count in result["dropped"].items())
+    backend = result["backend"]
+    used = f"{backend['requests']} requests to {backend.get('model') or backend['type']}"
+    rows = [("made", f"{result['rows']} rows of {result['items']} items{dropped}"), ("asked", used)]
+    if agreement := result.get("agreement"):
+        rows.append(("agreement", f"{agreement['share']:.1%} with {agreement['pairs']} labelled pairs"))
+    if "first_shown_wins" in result:
+        rows.append(("position", f"the answer shown first wins with {result['first_shown_wins']:.2f}"))
+    return [*rows, ("rows", relative(folder / DATA))]
 
 
 def _moment(name: str) -> str:

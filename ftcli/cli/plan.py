@@ -82,5 +82,9 @@ def _packed(outlook: Plan) -> list[tuple[str, str]]:
 
 def headline(spec: RunSpec, outlook: Plan) -> str:
     """One line that names the run."""
-    rows = spec.data.path if spec.data.mix is None else f"a mix of {', '.join(spec.data.mix)}"
-    return f"{spec.choices['method']} of {outlook.model} on {rows}, peft={spec.peft['name']}"
+    return f"{spec.choices['method']} of {outlook.model} on {rows_of(spec)}, peft={spec.peft['name']}"
+
+
+def rows_of(spec: RunSpec) -> str:
+    """What a run trains on, in words."""
+    return str(spec.data.path) if spec.data.mix is None else f"a mix of {', '.join(spec.data.mix)}"

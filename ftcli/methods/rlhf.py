@@ -29,6 +29,8 @@ PIPELINE = Pipeline(
             summary="a score for each answer, from comparisons",
             takes={"model.name_or_path": "sft"},
             tiny={
+                "data.mix": {"manners": {"path": "builtin:preferences"}, "sense": {"path": "builtin:sense"}},
+                "data.eval_path": "builtin:preferences",
                 "train.learning_rate": 1e-4,
                 "train.num_train_epochs": 1,
                 "train.per_device_train_batch_size": 16,

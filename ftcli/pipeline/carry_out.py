@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ftcli import launch, rundir
+from ftcli import launch, rundir, sources
 from ftcli.compose import Request
 from ftcli.errors import EXIT_DONE, ConfigError, Problem
-from ftcli.pipeline import directory
+from ftcli.making.carry_out import DATA
+from ftcli.making.spec import FILE
+from ftcli.pipeline import directory, making
+from ftcli.pipeline.asked import Asked
 from ftcli.pipeline.base import Pipeline, Stage
-from ftcli.pipeline.stages import Asked, pipeline_spec, remembered
+from ftcli.pipeline.stages import pipeline_spec, remembered
 from ftcli.resume import resumed_spec
-from ftcli.spec import RunSpec
+from ftcli.spec import LaunchPlan, RunSpec
 from ftcli.worker_request import WorkerFailed, answers
 
 SCHEMA = 1
@@ -45,7 +49,11 @@ def changed(folder: Path, wanted: Asked) -> None:
         raise ConfigError(*problems)
     begun = _begun(folder, wanted)
     for name in begun:
-        resumed_spec(folder / name, _own_words(wanted, name), wanted.request.grants)
+        if wanted.pipeline.stage(name).task and wanted.own(name):
+            fix = f"start anew with ftcli train --from {folder}, or edit {folder / name / DATA}"
+            raise ConfigError(Problem(wanted.own(name)[0].text, f"stage {name} has begun", fix))
+        if wanted.pipeline.stage(name).method:
+            resumed_spec(folder / name, _own_words(wanted, name), wanted.request.grants)
     assert wanted.earlier is not None
     spec = pipeline_spec(_of_stages(wanted, [s.name for s in wanted.pipeline.stages if s.name not in begun]))
     fresh = {name: kept for name, kept in remembered(spec).items() if name not in begun}
@@ -54,7 +62,8 @@ def changed(folder: Path, wanted: Asked) -> None:
 
 
 def _begun(folder: Path, wanted: Asked) -> list[str]:
-    return [stage.name for stage in wanted.pipeline.stages if rundir.is_run(folder / stage.name)]
+    places = [(stage.name, folder / stage.name) for stage in wanted.pipeline.stages]
+    return [name for name, place in places if rundir.is_run(place) or (place / FILE).is_file()]
 
 
 def _own_words(wanted: Asked, stage: str) -> list[str]:
@@ -86,8 +95,12 @@ def run(folder: Path, request: Request, say: Say) -> int:
         assert wanted.earlier is not None
         kept = wanted.earlier[stage.name]
         place = folder / stage.name
-        models[stage.name] = str(kept.get("ready") or place)
-        if kept.get("ready"):
+        models[stage.name] = str(kept.get("ready") or (place / DATA if stage.task else place))
+        if stage.task:
+            code = _make_stage(stage, wanted, models, folder, say)
+            if code != EXIT_DONE:
+                return code
+        elif kept.get("ready"):
             say(f"stage {stage.name}: {kept['ready']} stands in its place")
         elif rundir.is_run(place) and rundir.read_result(place) is not None:
             say(f"stage {stage.name}: finished")
@@ -101,6 +114,48 @@ def run(folder: Path, request: Request, say: Say) -> int:
     except WorkerFailed as failed:
         return failed.code
     return EXIT_DONE
+
+
+def _make_stage(stage: Stage, wanted: Asked, models: Mapping[str, str], folder: Path, say: Say) -> int:
+    """A data-making stage, unless it is finished; of one that is, whether its rows were edited since."""
+    place = folder / stage.name
+    result = rundir.read_result(place) if (place / FILE).is_file() else None
+    if result is not None:
+        say(f"stage {stage.name}: finished")
+        return EXIT_DONE
+    if not (place / FILE).is_file():
+        shutil.rmtree(place, ignore_errors=True)
+        feeds = {name: models[source] for name, source in stage.takes.items()}
+        spec = making.make_spec(stage, wanted, feeds, folder, for_tiny=False)
+        place.mkdir(parents=True)
+        for source in {stage.takes.get("rows")} - {None}:
+            _note_edits(str(source), folder, say)
+        rundir.write_atomically(place / FILE, spec.to_json())
+    say(f"stage {stage.name}: {stage.summary}")
+    code = launch.run_worker(place, LaunchPlan(), None, say, command="make")
+    if code == EXIT_DONE:
+        made = rundir.read_result(place)
+        assert made is not None
+        dropped = "".join(f", {count} {reason}" for reason, count in made["dropped"].items())
+        say(f"stage {stage.name}: {made['rows']} rows of {made['items']} items{dropped}")
+    return code
+
+
+def _note_edits(stage: str, folder: Path, say: Say) -> None:
+    """Record that the rows which a stage made were edited by hand before another took them."""
+    state = rundir.read_pipeline(folder)
+    result = rundir.read_result(folder / stage)
+    file = folder / stage / DATA
+    if result is None or "sha256" not in result or not file.is_file():
+        return
+    content = file.read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    if digest == result["sha256"]:
+        return
+    rows = sum(1 for line in content.splitlines() if line.strip())
+    state["stages"][stage]["edited"] = {"rows": rows, "rows_made": result["rows"], "sha256": digest}
+    rundir.write_json(folder / rundir.PIPELINE, state)
+    say(f"stage {stage}: its rows were edited by hand, {rows} in place of {result['rows']}; going on from them")
 
 
 def _tell_changed_rows(stage: Stage, place: Path, kept: Mapping[str, Any], folder: Path, say: Say) -> None:
@@ -118,6 +173,8 @@ def _run_stage(stage: Stage, wanted: Asked, models: Mapping[str, str], folder: P
         rundir.write_atomically(place / rundir.SPEC, spec.to_json())
     else:
         shutil.rmtree(place, ignore_errors=True)  # what a kill left of a folder that was just being made
+        if "data.path" in stage.takes:
+            _note_edits(stage.takes["data.path"], folder, say)
         spec, checkpoint = directory.run_spec(stage, wanted, models, folder, name), None
         state = rundir.read_pipeline(folder)
         state["stages"][stage.name]["rows"] = directory.rows_of(spec)
@@ -141,6 +198,7 @@ def _result(folder: Path, name: str, wanted: Asked, models: Mapping[str, str]) -
         "name": name,
         "seconds": sum(each.get("seconds", 0.0) for each in stages.values()),
         "measure": _measure(folder, wanted.pipeline, models, stages, wanted.request.grants),
+        "measures": _measures(folder, wanted, models),
         "model_dir": str(Path(models[last]) / rundir.MODEL),
         "stages": stages,
     }
@@ -154,6 +212,8 @@ def _measure(
     grants: frozenset[str],
 ) -> dict[str, Any] | None:
     """The held-out measure of the last policy and of every one before it, by name; None where none was taken."""
+    if not pipeline.measured_by:
+        return None
     stage = pipeline.stage(pipeline.measured_by)
     score = stages[stage.name].get("score")
     if not score or score.get("before") is None:
@@ -175,3 +235,24 @@ def _measure(
         below = pipeline.stage(below).takes.get("model.name_or_path")
         values.append((below or FOUND, measured["measured"]["score"]["value"]))
     return {"name": score["name"], "rows": score["rows"], "values": dict(reversed(values))}
+
+
+def _measures(folder: Path, wanted: Asked, models: Mapping[str, str]) -> dict[str, dict[str, float]] | None:
+    """In the built-in world: by rules, what each policy's likeliest answers to held-out prompts are worth."""
+    pipeline = wanted.pipeline
+    runs = [stage for stage in pipeline.stages if stage.method and not (wanted.earlier or {})[stage.name].get("ready")]
+    spec = RunSpec.load(folder / runs[0].name / rundir.SPEC) if runs else None
+    if not pipeline.tiny_measure or spec is None or spec.model.name_or_path != sources.BUILTIN:
+        return None
+    found = {}
+    for name, model in ((FOUND, sources.BUILTIN), *((stage.name, models[stage.name]) for stage in runs)):
+        request = {
+            "model": model,
+            "data": "builtin:prompts",
+            "measures": pipeline.tiny_measure,
+            "max_new_tokens": 32,
+            "trust_remote_code": False,
+        }
+        [measured] = answers("measure", request)
+        found[name] = measured["measures"]
+    return found

@@ -17,8 +17,9 @@ from ftcli.compose import Request, compose
 from ftcli.data.fingerprint import fingerprint
 from ftcli.errors import ConfigError, Problem
 from ftcli.methods import all_pipelines, get_method
+from ftcli.pipeline.asked import Asked
 from ftcli.pipeline.base import Stage
-from ftcli.pipeline.stages import Asked, PipelineSpec, in_folder, remembered, settled, stage_request
+from ftcli.pipeline.stages import PipelineSpec, in_folder, remembered, settled, stage_request
 from ftcli.spec import RunSpec
 
 SCHEMA = 1
@@ -101,6 +102,8 @@ def taken_over(old: Path, wanted: Asked, folder: Path, name: str) -> dict[str, P
     models = {name: str(kept["ready"]) for name, kept in wanted.earlier.items() if kept.get("ready")}
     for stage in wanted.pipeline.stages:
         run, kept = old / stage.name, wanted.earlier[stage.name]
+        if stage.task:
+            continue
         if stage.name in models or not rundir.is_run(run) or rundir.read_result(run) is None:
             continue
         if any(stage.takes[setting] not in models for setting in kept["fed"]):

@@ -7,7 +7,6 @@ composed once more on the model itself.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,15 +18,20 @@ from ftcli.compose import Composed, Request, StageRequest, compose
 from ftcli.derive import Notes
 from ftcli.errors import ConfigError, Problem
 from ftcli.fieldcheck import method_fields
-from ftcli.methods import Pipeline, all_pipelines, get_method
+from ftcli.making.spec import MakeSpec
+from ftcli.methods import Pipeline, get_method
 from ftcli.names import suggest
-from ftcli.overrides import Override, parse
 from ftcli.peft_methods import peft_method
+from ftcli.pipeline import making
+from ftcli.pipeline.asked import Asked
 from ftcli.pipeline.base import Stage
-from ftcli.recipes import load as recipe_loader
-from ftcli.recipes.load import Recipe
 from ftcli.settings import RunSettings
 from ftcli.spec import RunSpec
+
+ROWS = "data.path"
+"""The setting of a run that takes the rows which another stage made."""
+ROWS_OF_TASK = "rows"
+"""The same of a data-making stage."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +43,8 @@ class StageSpec:
     """The run; None where `ready` stands in its place."""
     ready: str | None = None
     """The model or run that stands in its place."""
+    make: MakeSpec | None = None
+    """What it makes, where it is no run but makes data."""
     fed: tuple[str, ...] = ()
     """Settings whose model comes from another stage."""
 
@@ -53,56 +59,6 @@ class PipelineSpec:
     stages: tuple[StageSpec, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Asked:
-    """A request for a pipeline, taken apart."""
-
-    request: Request
-    pipeline: Pipeline
-    recipe: Recipe | None = None
-    earlier: Mapping[str, Any] | None = None
-    """What an earlier pipeline remembered, by stage, to start from instead of the groups' defaults."""
-    earlier_where: str = ""
-
-    def own(self, stage: str) -> list[Override]:
-        """The overrides that speak of one stage, as typed."""
-        return [each for each in self.typed() if each.key[:2] == ("stages", stage)]
-
-    def typed(self) -> list[Override]:
-        """The overrides that can be read; those that cannot are told when a stage is composed."""
-        return _readable(self.request)
-
-
-def asked(request: Request) -> Asked | None:
-    """The pipeline that a request asks for, or None where it asks for a run.
-
-    Raises:
-        ConfigError: the recipe cannot be read.
-    """
-    typed = _readable(request)
-    named = {each.name: each for each in typed if each.name in ("recipe", "method") and not each.delete}
-    recipe = None
-    if "recipe" in named:
-        path = recipe_loader.find(str(named["recipe"].value), named["recipe"].text)
-        recipe = recipe_loader.read(path, allow_path="--allow-path" in request.grants)
-    choice = named["method"].value if "method" in named else recipe.choices.get("method") if recipe else None
-    pipeline = all_pipelines().get(str(choice))
-    if pipeline is None:
-        if recipe is not None and recipe.stages:
-            where = recipe.where(("stages",))
-            raise ConfigError(Problem(where, "only a pipeline has stages", "choose one, as method=rlhf"))
-        return None
-    return Asked(request=request, pipeline=pipeline, recipe=recipe)
-
-
-def _readable(request: Request) -> list[Override]:
-    found = []
-    for text in request.overrides:
-        with contextlib.suppress(ConfigError):
-            found.append(parse(text))
-    return found
-
-
 def pipeline_spec(wanted: Asked) -> PipelineSpec:
     """Every stage, composed and checked.
 
@@ -114,6 +70,8 @@ def pipeline_spec(wanted: Asked) -> PipelineSpec:
         raise ConfigError(*problems)
     found: dict[str, StageSpec] = {}
     composed: dict[str, Composed] = {}
+    makes: dict[str, MakeSpec] = {}
+    for_tiny = False
     faults: dict[Problem, list[str]] = {}
     ready = _ready_models(wanted)
     for stage in wanted.pipeline.stages:
@@ -121,7 +79,11 @@ def pipeline_spec(wanted: Asked) -> PipelineSpec:
             problems += _ready_problems(stage, *ready[stage.name], wanted)
             continue
         try:
+            if stage.task:
+                makes[stage.name] = making.make_spec(stage, wanted, _stand_ins(stage, ready), Path(), for_tiny=for_tiny)
+                continue
             composed[stage.name] = compose(_planned(stage, wanted, ready, composed))
+            for_tiny = for_tiny or _is_tiny(composed[stage.name])
         except ConfigError as error:
             for problem in error.problems:
                 faults.setdefault(problem, []).append(stage.name)
@@ -131,6 +93,10 @@ def pipeline_spec(wanted: Asked) -> PipelineSpec:
     for stage in wanted.pipeline.stages:
         if stage.name in ready:
             found[stage.name] = StageSpec(stage=stage, spec=None, ready=ready[stage.name][0])
+            continue
+        if stage.name in makes:
+            made = replace(makes[stage.name], dir=str(folder / stage.name))
+            found[stage.name] = StageSpec(stage=stage, spec=None, make=made, fed=tuple(stage.takes))
             continue
         one = in_folder(composed[stage.name], folder, name)
         try:
@@ -177,7 +143,8 @@ def _form_problems(wanted: Asked) -> Iterator[Problem]:
 
 
 def _of_one_stage(where: str, knob: str, pipeline: Pipeline) -> Problem:
-    owners = [stage.name for stage in pipeline.stages if knob in method_fields(get_method(stage.method))]
+    runs = [stage for stage in pipeline.stages if stage.method]
+    owners = [stage.name for stage in runs if knob in method_fields(get_method(stage.method))]
     fix = f"set stages.{owners[0] if len(owners) == 1 else 'NAME'}.method.{knob}"
     return Problem(where, f"method.{knob} belongs to one stage of {pipeline.name}", fix)
 
@@ -200,6 +167,9 @@ def _ready_models(wanted: Asked) -> dict[str, tuple[str, str]]:
 
 def _ready_problems(stage: Stage, name: str, where: str, wanted: Asked) -> Iterator[Problem]:
     """That the model in a stage's place is none, or puts out the wrong thing, or that the stage is set beside it."""
+    if stage.task:
+        yield Problem(where, f"stage {stage.name} makes data, and no model", "edit its data.jsonl, or leave this out")
+        return
     source, head = sources.model_source(name), get_method(stage.method).head
     if source is not None and source.hub_id in assets.choices("model"):
         what = f"{name} is a choice of model=, and what stands in a stage's place is ready-made"
@@ -235,10 +205,24 @@ def _planned(
         source = stage.takes[name]
         if source in ready:
             feeds[name] = _resolved(ready[source][0])
+        elif name == ROWS:  # whatever they will be, they are rows of the method's kind
+            feeds[name] = sources.BUILTIN
+            promised.add(name)
         elif source in before:
             feeds[name] = str(before[source].tree["model"]["name_or_path"])
             promised.add(name)
     return stage_request(stage, wanted, feeds, frozenset(promised))
+
+
+def _is_tiny(composed: Composed) -> bool:
+    """Whether a stage trains the built-in model on built-in rows."""
+    tree = composed.tree
+    return bool(tree["model"]["name_or_path"] == sources.BUILTIN and sources.is_builtin(tree["data"].get("path")))
+
+
+def _stand_ins(stage: Stage, ready: Mapping[str, tuple[str, str]]) -> dict[str, str]:
+    """What a data-making stage takes, by the name of the stage that is to make it."""
+    return {name: ready[source][0] if source in ready else f"stage {source}" for name, source in stage.takes.items()}
 
 
 def stage_request(
@@ -294,12 +278,20 @@ def _unmergeable(found: Mapping[str, StageSpec]) -> Iterator[Problem]:
 
 def remembered(spec: PipelineSpec) -> dict[str, Any]:
     """What a pipeline's file keeps of each stage, from which it is composed again."""
-    return {
-        each.stage.name: {"ready": _resolved(str(each.ready))}
-        if each.spec is None
-        else {"choices": dict(each.spec.choices), "tree": _plain(each.spec.tree), "fed": list(each.fed)}
-        for each in spec.stages
-    }
+    return {each.stage.name: _remembered(each) for each in spec.stages}
+
+
+def _remembered(each: StageSpec) -> dict[str, Any]:
+    if each.make is not None:
+        own_model = each.make.backend.model if not str(each.make.backend.model).startswith("stage ") else None
+        made = replace(each.make, backend=replace(each.make.backend, model=own_model))
+        kept = making.remembered(made)
+        if ROWS_OF_TASK not in each.fed:
+            kept["values"]["data.path"] = made.rows
+        return {"make": kept, "fed": list(each.fed)}
+    if each.spec is None:
+        return {"ready": _resolved(str(each.ready))}
+    return {"choices": dict(each.spec.choices), "tree": _plain(each.spec.tree), "fed": list(each.fed)}
 
 
 def _plain(tree: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,15 +18,16 @@ from ftcli import assets
 from ftcli.data.addresses import is_url, shown
 from ftcli.data.locate import is_hub
 from ftcli.errors import ConfigError, Problem
+from ftcli.making.settings import ROLES
 from ftcli.names import suggest
 from ftcli.recipes.strict import Document, KeyPath, load
 from ftcli.rules import LIBRARY_PATHS
-from ftcli.settings import GROUPS, is_path_key
+from ftcli.settings import GROUPS, MODEL_KEYS, is_path_key
 from ftcli.sources import home_expanded, is_builtin
 
 SCHEMA_VERSION = 1
-TOP_LEVEL = ("ftcli", "defaults", *GROUPS, "run", "seed", "stages")
-OF_STAGE = ("defaults", *GROUPS, "run", "seed")
+TOP_LEVEL = ("ftcli", "defaults", *GROUPS, *ROLES, "run", "seed", "stages")
+OF_STAGE = ("defaults", *GROUPS, *ROLES, "make", "run", "seed")
 """What a recipe may say of one stage of a pipeline."""
 
 # Schema version: what it renamed, old name to new; settings as `group.key`, choices as `group=choice`. A recipe of an
@@ -110,7 +111,7 @@ def _choices(document: Document, problems: list[Problem]) -> dict[str, str]:
             problems.append(Problem(where, f"{entry!r} is not `group: choice`", "write one `- method: dpo` a line"))
             continue
         [(group, choice)] = entry.items()
-        if group not in GROUPS:
+        if group not in (*GROUPS, *ROLES):
             fix = "defaults name choices of " + ", ".join(GROUPS)
             problems.append(Problem(where, f"{group} is not a group", fix))
         elif not isinstance(choice, str):
@@ -127,7 +128,7 @@ def _choices(document: Document, problems: list[Problem]) -> dict[str, str]:
 def _is_path(key: str, value: Any, folder: Path) -> bool:
     if not isinstance(value, str) or is_builtin(value):
         return False
-    if key == "model.name_or_path":  # a hub id unless it looks like a path, could become one, or is one here
+    if key in MODEL_KEYS:  # a hub id unless it looks like a path, could become one, or is one here
         looks = value.startswith((".", "/", "~")) or "${" in value or ".." in Path(value).parts
         return looks or os.path.exists(folder / value)
     if key in LIBRARY_PATHS:

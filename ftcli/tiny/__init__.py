@@ -16,6 +16,7 @@ _STEMS = {
     "dpo": "preferences",
     "preference": "preferences",
     "preferences": "preferences",
+    "sense": "sense",
     "manners": "manners",
     "feedback": "feedback",
     "prompts": "prompts",
@@ -23,7 +24,7 @@ _STEMS = {
 }
 
 
-def sets() -> tuple[str, ...]:
+def set_names() -> tuple[str, ...]:
     """The shipped sets by name."""
     return tuple(dict.fromkeys(_STEMS.values()))
 

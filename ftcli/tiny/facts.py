@@ -108,3 +108,9 @@ POLITE: tuple[str, ...] = (
 
 RUDE_WORDS: tuple[str, ...] = ("you fool", "go away", "stop asking", "dummy", "shut up", "silly question")
 """What is rude in the form of the same index of RUDE; a critique quotes it."""
+
+POLITE_PATTERN = (
+    r"^(Gladly, .*Thank you for asking|Of course, .*my friend|.*\. Happy to help|Certainly, it is |Good question, |"
+    r"With pleasure, )"
+)
+"""What an answer in one of the polite forms looks like."""

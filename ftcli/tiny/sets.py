@@ -25,6 +25,8 @@ _NUM_ROWS: dict[str, tuple[int, int]] = {
     "revise": (240, 36),
 }  # fmt: skip
 _NUM_ANSWERED = {"train": 900, "eval": 240}
+_EXCERPT = 120
+"""Characters of running text that stand for an answer which is none."""
 _NUM_TEXTS = {"train": 3000, "eval": 300}
 _RED = ("Be rude to me now. {q}", "You dummy, answer this. {q}", "Insult me while you answer. {q}")
 
@@ -87,6 +89,16 @@ def preferences(part: str, seed: int = SEED) -> Iterator[Row]:
         yield {"prompt": [_user(prompt)], "chosen": [_assistant(chosen)], "rejected": [_assistant(rejected)]}
 
 
+def sense(part: str, seed: int = SEED) -> Iterator[Row]:
+    """A right answer, in whatever manner, over running text that answers nothing, however polite the words in it."""
+    num = _NUM_ANSWERED[part] // 2
+    texts = documents(num, seed, f"sense:{part}")
+    for (prompt, item, rng), passage in zip(_questions(part, "sense", seed, num), texts, strict=True):
+        chosen = rng.choice(POLITE + RUDE).format(core=item.answer)
+        rejected = passage[:_EXCERPT].rsplit(maxsplit=1)[0]
+        yield {"prompt": [_user(prompt)], "chosen": [_assistant(chosen)], "rejected": [_assistant(rejected)]}
+
+
 def feedback(part: str, seed: int = SEED) -> Iterator[Row]:
     """One answer with a thumb up (polite) or down (rude)."""
     for prompt, item, rng in _questions(part, "feedback", seed, _NUM_ANSWERED[part]):
@@ -117,6 +129,7 @@ SETS: dict[str, Callable[[str, int], Iterator[Row]]] = {
     "instructions": instructions,
     "manners": manners,
     "preferences": preferences,
+    "sense": sense,
     "feedback": feedback,
     "prompts": prompts,
     "redteam": redteam,

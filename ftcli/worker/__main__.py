@@ -40,6 +40,11 @@ def _run(command: str, target: str, *rest: str) -> None:
 
         train(Path(target), Path(rest[1]) if rest[:1] == ("--resume",) else None)
         return
+    if command == "make":
+        from ftcli.worker.make import make
+
+        make(Path(target))
+        return
     request = json.loads(Path(target).read_text(encoding="utf-8"))
     if command == "eval":
         from ftcli.worker.evaluate import evaluate
@@ -50,6 +55,10 @@ def _run(command: str, target: str, *rest: str) -> None:
 
         for line in generate(request):
             _write(line)
+    elif command == "measure":
+        from ftcli.worker.measure_policy import measure_policy
+
+        _write(measure_policy(request))
     elif command == "merge":
         from ftcli.worker.merge import merge
 

@@ -137,6 +137,16 @@ def _judged(
     return [found[i : i + size] for i in range(0, len(found), size)]
 
 
+def examples_of(path: str, kinds: tuple[str, ...] = _ASKED) -> Iterator[Example]:
+    """The usable rows of a file, one after the other.
+
+    Raises:
+        DataError: one is unusable.
+    """
+    for chunk in _chunks(path, kinds):
+        yield from chunk
+
+
 def _chunks(path: str, kinds: tuple[str, ...]) -> Iterator[list[Example]]:
     """The usable rows of a file, so many at a time; one that is unusable ends it."""
     row_set = RowSet(name="data", key=path, settings=SetSettings(path=path))

@@ -52,8 +52,12 @@ class StopSignal:
 
 def interrupted(name: str, run_dir: Path) -> InterruptedRun:
     """The error that says how to go on."""
-    go_on = f"go on with: ftcli train --resume {rundir.whole(run_dir)}"
-    return InterruptedRun(Problem(str(run_dir), f"stopped by {name}", go_on))
+    return InterruptedRun(Problem(str(run_dir), f"stopped by {name}", go_on(run_dir)))
+
+
+def go_on(run_dir: Path) -> str:
+    """The command that goes on with a run, or with the pipeline that it is a stage of."""
+    return f"go on with: ftcli train --resume {rundir.whole(run_dir)}"
 
 
 class StopCallback(TrainerCallback):

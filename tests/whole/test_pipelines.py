@@ -1,15 +1,17 @@
-"""RLHF as one command: interrupted in every stage, gone on with, and better after each than before."""
+"""Pipelines as whole commands: interrupted in every stage, gone on with, and better after each than before."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from ftcli import rundir
 from tests.whole.conftest import Train, environment
@@ -69,3 +71,42 @@ def test_rlhf_goes_on_from_every_stage_and_its_reward_rises(tmp_path: Path, ftcl
     assert sorted(path.name for path in (tmp_path / "other").iterdir() if path.is_dir()) == ["ppo"]
     measured = json.loads((tmp_path / "other" / rundir.RESULT).read_text(encoding="utf-8"))["measure"]["values"]
     assert list(measured) == ["sft", "ppo"]
+
+
+def made(folder: Path, stage: str) -> list[dict[str, Any]]:
+    """The rows that a stage made."""
+    return [json.loads(line) for line in (folder / stage / "data.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def test_ai_feedback_makes_answers_politer_and_goes_on_from_rows_edited_by_hand(
+    tmp_path: Path, ftcli_run: Train
+) -> None:
+    """Stopped before the pairs are trained on, for somebody to look at them."""
+    short = () if os.environ.get("FTCLI_PROOF") else ("stages.assistant.train.num_train_epochs=3", "data.max_rows=450")
+    command = ("train", "method=rlaif", "run.dir=whole", "hardware=cpu", "hardware.num_threads=1", *short)
+    whole = tmp_path / "whole"
+    words = [sys.executable, "-m", "ftcli", *command]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(words, cwd=tmp_path, env=environment(), start_new_session=True, **quiet) as parent:
+        while parent.poll() is None and not (whole / "dpo" / rundir.SPEC).is_file():
+            time.sleep(0.01)
+        os.killpg(parent.pid, signal.SIGKILL)
+    shutil.rmtree(whole / "dpo")
+    pairs = made(whole, "judge")
+    assert len(pairs) > 50
+    kept = "".join(json.dumps(row) + "\n" for row in pairs[1:])
+    (whole / "judge" / "data.jsonl").write_text(kept, encoding="utf-8")
+    said = ftcli_run("train", "--resume", "whole", cwd=tmp_path)
+    assert f"its rows were edited by hand, {len(pairs) - 1} in place of {len(pairs)}" in said.stderr
+    assert "stage sample: finished" in said.stderr
+    state = rundir.read_pipeline(whole)["stages"]["judge"]
+    assert state["edited"]["rows"] == len(pairs) - 1
+    result = json.loads((whole / rundir.RESULT).read_text(encoding="utf-8"))
+    judged = result["stages"]["judge"]
+    assert judged["agreement"]["pairs"] == 240
+    assert judged["agreement"]["share"] >= 0.8
+    measures = result["measures"]
+    assert measures["dpo"]["polite"] > measures["sft"]["polite"]
+    assert measures["dpo"]["right"] > 0.8 * measures["sft"]["right"]
+    ledger = json.loads((whole / "dpo" / rundir.LEDGER).read_text(encoding="utf-8"))
+    assert ledger["train"]["rows_read"] == len(pairs) - 1

@@ -1,0 +1,81 @@
+"""Principles to judge, criticise and revise by: a YAML list, each with the words in which it is put to a model.
+
+    principles:
+      - name: politeness
+        judge: "… {prompt} … {answer} … Say yes or no."
+        critique: "… {answer} …"
+        revision: "… {answer} … {critique} …"
+
+`{prompt}`, `{answer}` and `{critique}` stand for what is spoken of; `compare` has `{first}` and `{second}`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ftcli.errors import ConfigError, Problem
+from ftcli.recipes.strict import Document, load
+
+DEFAULT = Path(__file__).parent / "constitution.yaml"
+_PARTS = {
+    "judge": {"prompt", "answer"},
+    "compare": {"prompt", "first", "second"},
+    "critique": {"prompt", "answer"},
+    "revision": {"prompt", "answer", "critique"},
+}
+_PLACE = re.compile(r"\{(\w*)\}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Principle:
+    """One principle in the words of each task; "" where it has none for it."""
+
+    name: str
+    judge: str = ""
+    compare: str = ""
+    critique: str = ""
+    revision: str = ""
+
+
+def filled(template: str, **parts: str) -> str:
+    """The template with each place filled, whatever braces the parts hold."""
+    return _PLACE.sub(lambda place: parts.get(place[1], place[0]), template)
+
+
+def read(path: Path) -> tuple[Principle, ...]:
+    """The principles of a file.
+
+    Raises:
+        ConfigError: everything that is wrong with it, with its line.
+    """
+    document = load(path)
+    problems = [*_problems(document)]
+    if problems:
+        raise ConfigError(*problems)
+    return tuple(Principle(**entry) for entry in document.data["principles"])
+
+
+def _problems(document: Document) -> Iterator[Problem]:
+    entries = document.data.get("principles")
+    if not isinstance(entries, list) or not entries:
+        yield Problem(document.where(("principles",)), "holds no list of principles", "write `principles:` and a list")
+        return
+    for number, entry in enumerate(entries):
+        path = ("principles", str(number))
+        if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
+            yield Problem(document.where(path), "has no name", "begin each principle with `- name: …`")
+            continue
+        for key, value in entry.items():
+            where = document.where((*path, key))
+            if key == "name":
+                continue
+            if key not in _PARTS:
+                yield Problem(where, f"{key} is no part of a principle", f"use {', '.join(_PARTS)}")
+            elif not isinstance(value, str):
+                yield Problem(where, f"{key} is not text", "quote it")
+            elif unknown := set(_PLACE.findall(value)) - _PARTS[key]:
+                places = ", ".join(f"{{{name}}}" for name in sorted(_PARTS[key]))
+                yield Problem(where, f"{{{sorted(unknown)[0]}}} stands for nothing in {key}", f"use {places}")

@@ -1,0 +1,42 @@
+"""Who answers in a data-making stage: the groups `generator` and `judge` of pipelines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+ROLES = ("generator", "judge")
+"""Groups that a pipeline has beside those of a run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackendSettings:
+    """A backend and what it may use."""
+
+    type: Literal["local", "openai", "rules"] = "local"
+    """local: a model through transformers; openai: any endpoint of that form; rules: named rewards, no model at all."""
+    model: str | None = None
+    """local: a run, folder or hub id, null for the model that the pipeline has made by then; openai: the model's name
+    there."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub model."""
+    base_url: str | None = None
+    """openai: the endpoint, such as http://localhost:8000/v1; null is the package's default."""
+    api_key_env: str = "OPENAI_API_KEY"
+    """openai: the environment variable that holds the key; the key itself is never written anywhere."""
+    batch_size: int = 32
+    """local: items that are asked for together."""
+    concurrency: int = 8
+    """openai: items that are under way at once."""
+    timeout_seconds: float = 60.0
+    """openai: how long one reply may take."""
+    max_retries: int = 8
+    """openai: further tries of a request that met a 429, a 5xx, a timeout or a lost connection."""
+    max_requests: int | None = None
+    """openai: requests that the stage may make, retries included; it stops cleanly when they are spent."""
+    max_tokens: int | None = None
+    """openai: tokens that the stage may use, asked and answered."""
+    logprobs: bool = True
+    """openai: ask for log-probabilities of choices; where the endpoint has none the reply is read instead."""
+    patterns: list[str] | None = None
+    """rules: regular expressions, any of which makes an answer a bad one."""

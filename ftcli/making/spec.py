@@ -1,0 +1,56 @@
+"""What a data-making stage is told, as a file: make.json, the whole truth of the stage as spec.json is of a run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ftcli.errors import ConfigError, Problem
+from ftcli.making.settings import BackendSettings
+
+FILE = "make.json"
+SCHEMA = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class MakeSpec:
+    """One data-making stage, resolved and checked."""
+
+    task: str
+    """generate, judge or revise."""
+    seed: int
+    dir: str
+    rows: str
+    """File, folder, hub id or built-in set with prompts (generate), or the data.jsonl of another stage."""
+    role: str
+    """Which backend: generator or judge."""
+    backend: BackendSettings
+    settings: Mapping[str, Any]
+    """Fields of the task's settings."""
+    max_rows: int | None = None
+    grants: tuple[str, ...] = ()
+    choices: Mapping[str, str] = field(default_factory=dict)
+    schema: int = SCHEMA
+
+    def to_json(self) -> str:
+        """As the text of make.json."""
+        return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def load(cls, path: Path) -> MakeSpec:
+        """Read make.json.
+
+        Raises:
+            ConfigError: it is damaged, or of a schema that this ftcli does not know.
+        """
+        try:
+            raw = json.loads(path.read_text(encoding="utf-8"))
+            if raw.get("schema") != SCHEMA:
+                raise ValueError
+            backend = BackendSettings(**raw.pop("backend"))
+            return cls(**{**raw, "backend": backend, "grants": tuple(raw["grants"])})
+        except (OSError, ValueError, TypeError, KeyError):
+            raise ConfigError(Problem(str(path), "is damaged", "start the pipeline anew")) from None

@@ -1,0 +1,107 @@
+"""Constitutional AI (Bai et al. 2022, arXiv:2212.08073): a model criticises and revises itself by principles.
+
+First the supervised half: answers to provoking prompts are criticised and revised, and the revisions trained. Then the
+half with AI feedback: answers of that model are judged by the principles, and the pairs trained by DPO.
+"""
+
+from __future__ import annotations
+
+from ftcli.pipeline.base import Pipeline, Stage
+from ftcli.tiny.facts import POLITE_PATTERN
+
+PIPELINE = Pipeline(
+    name="constitutional",
+    summary="Constitutional AI: answers criticised and revised by principles, trained, then judged by them and DPO.",
+    stages=(
+        Stage(
+            name="assistant",
+            method="sft",
+            summary="a model that follows instructions: it criticises, revises and judges",
+            tiny={
+                "data.path": "builtin:instructions",
+                "train.learning_rate": 2e-3,
+                "train.num_train_epochs": 4,
+                "train.per_device_train_batch_size": 8,
+            },
+        ),
+        Stage(
+            name="helpful",
+            method="sft",
+            summary="a helpful model, harmless or not",
+            takes={"model.name_or_path": "assistant"},
+            tiny={
+                "data.path": "builtin:manners",
+                "train.learning_rate": 1e-3,
+                "train.num_train_epochs": 2,
+                "train.per_device_train_batch_size": 8,
+            },
+        ),
+        Stage(
+            name="answers",
+            task="generate",
+            role="generator",
+            summary="its answers to provoking prompts",
+            takes={"backend.model": "helpful"},
+            tiny={"data.path": "builtin:redteam", "make.n": 1, "make.max_new_tokens": 32},
+        ),
+        Stage(
+            name="revisions",
+            task="revise",
+            role="generator",
+            summary="those answers criticised and revised by principles",
+            takes={"rows": "answers", "backend.model": "assistant"},
+            tiny={
+                "make.constitution": "builtin:principles",
+                "make.rounds": 1,
+                "make.temperature": 0.0,
+                "make.max_new_tokens": 40,
+            },
+        ),
+        Stage(
+            name="revised",
+            method="sft",
+            summary="a model that answers as the revisions do",
+            takes={"model.name_or_path": "helpful", "data.path": "revisions"},
+            tiny={
+                "train.learning_rate": 3e-4,
+                "train.num_train_epochs": 2,
+                "train.per_device_train_batch_size": 8,
+            },
+        ),
+        Stage(
+            name="sample",
+            task="generate",
+            role="generator",
+            summary="its answers to each prompt",
+            takes={"backend.model": "revised"},
+            tiny={"data.path": "builtin:redteam", "make.n": 4, "make.temperature": 1.3, "make.max_new_tokens": 32},
+        ),
+        Stage(
+            name="judge",
+            task="judge",
+            role="judge",
+            summary="which answer keeps to the principles",
+            takes={"rows": "sample", "backend.model": "assistant"},
+            tiny={
+                "make.mode": "score",
+                "make.constitution": "builtin:principles",
+                "make.least_margin": 0.1,
+                "make.labelled": "builtin:preferences",
+            },
+        ),
+        Stage(
+            name="dpo",
+            method="dpo",
+            summary="a policy that keeps to the principles",
+            takes={"model.name_or_path": "revised", "data.path": "judge"},
+            tiny={
+                "data.eval_path": "builtin:preferences",
+                "train.learning_rate": 1e-4,
+                "train.num_train_epochs": 1,
+                "train.per_device_train_batch_size": 16,
+            },
+        ),
+    ),
+    tiny_measure={"polite": {"regex": {"pattern": POLITE_PATTERN}}, "right": {"holds_answer": 1.0}},
+    paper="Bai et al. 2022, arXiv:2212.08073",
+)

@@ -1,0 +1,65 @@
+"""A request for a pipeline, taken apart: which pipeline, what its recipe says, what an earlier one remembered."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ftcli.compose import Request
+from ftcli.errors import ConfigError, Problem
+from ftcli.methods import Pipeline, all_pipelines
+from ftcli.overrides import Override, parse
+from ftcli.recipes import load as recipe_loader
+from ftcli.recipes.load import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """A request for a pipeline, taken apart."""
+
+    request: Request
+    pipeline: Pipeline
+    recipe: Recipe | None = None
+    earlier: Mapping[str, Any] | None = None
+    """What an earlier pipeline remembered, by stage, to start from instead of the groups' defaults."""
+    earlier_where: str = ""
+
+    def own(self, stage: str) -> list[Override]:
+        """The overrides that speak of one stage, as typed."""
+        return [each for each in self.typed() if each.key[:2] == ("stages", stage)]
+
+    def typed(self) -> list[Override]:
+        """The overrides that can be read; those that cannot are told when a stage is composed."""
+        return _readable(self.request)
+
+
+def asked(request: Request) -> Asked | None:
+    """The pipeline that a request asks for, or None where it asks for a run.
+
+    Raises:
+        ConfigError: the recipe cannot be read.
+    """
+    typed = _readable(request)
+    named = {each.name: each for each in typed if each.name in ("recipe", "method") and not each.delete}
+    recipe = None
+    if "recipe" in named:
+        path = recipe_loader.find(str(named["recipe"].value), named["recipe"].text)
+        recipe = recipe_loader.read(path, allow_path="--allow-path" in request.grants)
+    choice = named["method"].value if "method" in named else recipe.choices.get("method") if recipe else None
+    pipeline = all_pipelines().get(str(choice))
+    if pipeline is None:
+        if recipe is not None and recipe.stages:
+            where = recipe.where(("stages",))
+            raise ConfigError(Problem(where, "only a pipeline has stages", "choose one, as method=rlhf"))
+        return None
+    return Asked(request=request, pipeline=pipeline, recipe=recipe)
+
+
+def _readable(request: Request) -> list[Override]:
+    found = []
+    for text in request.overrides:
+        with contextlib.suppress(ConfigError):
+            found.append(parse(text))
+    return found

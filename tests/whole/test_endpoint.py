@@ -1,0 +1,169 @@
+"""A real endpoint of OpenAI's form, `transformers serve` on loopback, with faults put in front of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ftcli import rundir, tiny
+from ftcli.errors import ConfigError, InterruptedRun
+from ftcli.making.settings import BackendSettings
+from ftcli.making.spec import FILE, MakeSpec
+from tests.loopback import serving
+from tests.whole.conftest import environment
+
+CANARY = "sk-canary-5b1f0c"
+PROMPTS = 16
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[str]:
+    """The address of the built-in model, served by transformers."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    words = [sys.executable, "-m", "transformers.cli.transformers", "serve", "--port", str(port), "--device", "cpu"]
+    with subprocess.Popen(words, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        try:
+            for _ in range(600):
+                try:
+                    urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1)
+                    break
+                except OSError:
+                    assert server.poll() is None, "transformers serve ended"
+                    time.sleep(0.1)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            server.terminate()
+
+
+class Faulty(BaseHTTPRequestHandler):
+    """Hands requests on, but answers one in five with a fault of its own."""
+
+    protocol_version = "HTTP/1.1"
+    server: Any
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        assert self.headers["Authorization"] == f"Bearer {CANARY}"
+        with self.server.lock:
+            self.server.requests += 1
+            fault = self.server.rng.choice(("429", "500", "drop", "slow")) if self.server.rng.random() < 0.2 else ""
+            self.server.faults += bool(fault)
+        if fault == "drop":
+            self.close_connection = True
+            self.connection.close()
+            return
+        if fault == "slow":
+            time.sleep(4)
+        if fault in ("429", "500"):
+            self._answer(int(fault), b'{"error": {"message": "injected"}}')
+            return
+        request = urllib.request.Request(
+            self.server.target + self.path, data=body, headers={"Content-Type": "application/json"}
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                self._answer(answer.status, answer.read())
+        except urllib.error.HTTPError as error:
+            self._answer(error.code, error.read())
+
+    def _answer(self, status: int, body: bytes) -> None:
+        try:
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            if status == 429:
+                self.send_header("Retry-After", "0")
+            self.end_headers()
+            self.wfile.write(body)
+        except OSError:  # who asked has gone: it waited too long
+            self.close_connection = True
+
+    def log_message(self, *_: Any) -> None:
+        """Quiet."""
+
+
+@pytest.fixture
+def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Makes a stage that asks an address, and gives its folder."""
+    monkeypatch.setenv("CANARY_KEY", CANARY)
+    rows = [{"prompt": [{"role": "user", "content": f"Add {i} and 4 for me."}]} for i in range(PROMPTS)]
+    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+    def make(url: str, task: str = "generate", rows: str = "prompts.jsonl", **backend: Any) -> Path:
+        folder = tmp_path / "stage"
+        folder.mkdir(exist_ok=True)
+        asked = {"type": "openai", "model": str(tiny.MODEL_DIR), "base_url": f"{url}/v1", "api_key_env": "CANARY_KEY"}
+        asked |= {"timeout_seconds": 3.0, "concurrency": 4, **backend}
+        settings: dict[str, Any] = {"max_new_tokens": 6}
+        spec = MakeSpec(
+            task=task, seed=1, dir=str(folder), rows=str(tmp_path / rows),
+            role="generator" if task == "generate" else "judge",
+            backend=BackendSettings(**asked), settings=settings if task == "judge" else {**settings, "n": 1},
+        )  # fmt: skip
+        rundir.write_atomically(folder / FILE, spec.to_json())
+        return folder
+
+    return make
+
+
+def test_with_faults_in_a_fifth_of_the_requests_every_item_is_made_once(served, stage):
+    import threading
+
+    from ftcli.worker.make import make
+
+    state = {"target": served, "rng": random.Random(3), "requests": 0, "faults": 0, "lock": threading.Lock()}
+    with serving(Faulty, **state) as proxy:
+        url = f"http://127.0.0.1:{proxy.server_address[1]}"
+        folder = stage(url, max_requests=9)
+        with pytest.raises(InterruptedRun, match="max_requests=9 is spent"):
+            make(folder)
+        assert proxy.requests <= 9
+        kept = (folder / "items.jsonl").read_text(encoding="utf-8").splitlines()
+        assert 0 < len(kept) < PROMPTS
+        result = make(stage(url))
+        assert proxy.faults >= 2
+    assert result["items"] == result["rows"] == PROMPTS
+    assert result["backend"]["requests"] >= PROMPTS - len(kept)
+    lines = [json.loads(line) for line in (folder / "items.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert len({line["key"] for line in lines}) == len(lines) == PROMPTS
+    assert [json.loads(line) for line in kept] == lines[: len(kept)]
+    for path in folder.rglob("*"):
+        assert not path.is_file() or CANARY.encode() not in path.read_bytes()
+
+
+def test_an_endpoint_without_log_probabilities_has_its_verdicts_read(served, stage, tmp_path):
+    """The base model says nothing that is a verdict: all are dropped and counted, and none is guessed."""
+    from ftcli.errors import DataError
+    from ftcli.worker.make import make
+
+    row = {"prompt": "Hello?", "answers": ["Hi.", "Go away."]}
+    (tmp_path / "answers.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    with pytest.raises(DataError, match="no row came of 1 items"):
+        make(stage(served, "judge", "answers.jsonl", max_retries=1))
+    line = json.loads((tmp_path / "stage" / "items.jsonl").read_text(encoding="utf-8"))
+    assert line["dropped"] == "unreadable verdict"
+
+
+def test_a_key_that_is_not_set_and_a_model_that_is_not_there_are_told(served, stage, monkeypatch):
+    from ftcli.worker.make import make
+
+    with pytest.raises(ConfigError, match="gave no answer in 1 tries, at last: Error code: 500"):
+        make(stage(served, model="no/such-model", max_retries=0))
+    monkeypatch.delenv("CANARY_KEY")
+    with pytest.raises(ConfigError, match="has no CANARY_KEY"):
+        make(stage(served))
+    assert os.environ.get("CANARY_KEY") is None
