@@ -31,8 +31,8 @@ PIPELINE = Pipeline(
             tiny={
                 "data.mix": {"manners": {"path": "builtin:preferences"}, "sense": {"path": "builtin:sense"}},
                 "data.eval_path": "builtin:preferences",
-                "train.learning_rate": 1e-4,
-                "train.num_train_epochs": 1,
+                "train.learning_rate": 2e-4,
+                "train.num_train_epochs": 2,
                 "train.per_device_train_batch_size": 16,
             },
         ),
@@ -46,6 +46,7 @@ PIPELINE = Pipeline(
                 "train.num_train_epochs": 2,
                 "train.per_device_train_batch_size": 32,
                 "method.max_new_tokens": 32,
+                "method.kl_coef": 0.2,
             },
         ),
     ),

@@ -132,13 +132,19 @@ def _make_stage(stage: Stage, wanted: Asked, models: Mapping[str, str], folder: 
             _note_edits(str(source), folder, say)
         rundir.write_atomically(place / FILE, spec.to_json())
     say(f"stage {stage.name}: {stage.summary}")
-    code = launch.run_worker(place, LaunchPlan(), None, say, command="make")
+    code = launch.run_worker(place, LaunchPlan(num_threads=_threads(wanted)), None, say, command="make")
     if code == EXIT_DONE:
         made = rundir.read_result(place)
         assert made is not None
         dropped = "".join(f", {count} {reason}" for reason, count in made["dropped"].items())
         say(f"stage {stage.name}: {made['rows']} rows of {made['items']} items{dropped}")
     return code
+
+
+def _threads(wanted: Asked) -> int | None:
+    """Threads that were asked for; those of the first run hold for the data between the runs too."""
+    kept = (each["tree"]["hardware"].get("num_threads") for each in (wanted.earlier or {}).values() if "tree" in each)
+    return next(kept, None)
 
 
 def _note_edits(stage: str, folder: Path, say: Say) -> None:

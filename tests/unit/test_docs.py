@@ -213,7 +213,7 @@ def test_settings_and_choices_named_on_a_page_exist(page: Path) -> None:
                 known |= {f"{group}.{name}" for name in group_fields(group, method, peft)}
     groups = "|".join((*GROUPS, "run"))
     named = {name for text in code for name in re.findall(rf"(?<![\w.{{/-])((?:{groups})\.[a-z]\w*)", text)}
-    files = {f"{group}.{suffix}" for group in (*GROUPS, "run") for suffix in ("yaml", "py")}
+    files = {f"{group}.{suffix}" for group in (*GROUPS, "run") for suffix in ("yaml", "py", "jsonl")}
     assert named - known - files == set()
     chosen = {pair for text in code for pair in re.findall(rf"(?<![\w.])({'|'.join(GROUPS)})=([a-z][\w.-]*)", text)}
     wrong = {(group, choice) for group, choice in chosen if choice not in assets.choices(group)}

@@ -82,7 +82,7 @@ def test_ai_feedback_makes_answers_politer_and_goes_on_from_rows_edited_by_hand(
     tmp_path: Path, ftcli_run: Train
 ) -> None:
     """Stopped before the pairs are trained on, for somebody to look at them."""
-    short = () if os.environ.get("FTCLI_PROOF") else ("stages.assistant.train.num_train_epochs=3", "data.max_rows=450")
+    short = () if os.environ.get("FTCLI_PROOF") else ("stages.sample.data.max_rows=300",)
     command = ("train", "method=rlaif", "run.dir=whole", "hardware=cpu", "hardware.num_threads=1", *short)
     whole = tmp_path / "whole"
     words = [sys.executable, "-m", "ftcli", *command]
