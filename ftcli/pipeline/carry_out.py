@@ -250,15 +250,11 @@ def _measures(folder: Path, wanted: Asked, models: Mapping[str, str]) -> dict[st
     spec = RunSpec.load(folder / runs[0].name / rundir.SPEC) if runs else None
     if not pipeline.tiny_measure or spec is None or spec.model.name_or_path != sources.BUILTIN:
         return None
-    found = {}
-    for name, model in ((FOUND, sources.BUILTIN), *((stage.name, models[stage.name]) for stage in runs)):
-        request = {
-            "model": model,
-            "data": "builtin:prompts",
-            "measures": pipeline.tiny_measure,
-            "max_new_tokens": 32,
-            "trust_remote_code": False,
-        }
-        [measured] = answers("measure", request)
-        found[name] = measured["measures"]
-    return found
+    request = {
+        "models": {FOUND: sources.BUILTIN, **{stage.name: models[stage.name] for stage in runs}},
+        "data": "builtin:prompts",
+        "measures": pipeline.tiny_measure,
+        "max_new_tokens": 32,
+        "trust_remote_code": False,
+    }
+    return {measured["name"]: measured["measures"] for measured in answers("measure", request)}

@@ -263,9 +263,4 @@ def remembered(spec: MakeSpec) -> dict[str, Any]:
     return {"choice": spec.choices[spec.role], "values": values}
 
 
-def settled(spec: MakeSpec) -> dict[str, Any]:
-    """What of a spec decides what comes out of it."""
-    return {name: value for name, value in asdict(spec).items() if name not in ("dir", "grants")}
-
-
-__all__ = ["ROLES", "make_spec", "remembered", "settled"]
+__all__ = ["ROLES", "make_spec", "remembered"]

@@ -56,9 +56,10 @@ def _run(command: str, target: str, *rest: str) -> None:
         for line in generate(request):
             _write(line)
     elif command == "measure":
-        from ftcli.worker.measure_policy import measure_policy
+        from ftcli.worker.measure_policy import measure_policies
 
-        _write(measure_policy(request))
+        for line in measure_policies(request):
+            _write(line)
     elif command == "merge":
         from ftcli.worker.merge import merge
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 
 from ftcli import tiny
+from ftcli.data.scan import Example
 from ftcli.settings import ModelSettings
 from ftcli.sources import BUILTIN_SETS, is_builtin
 from ftcli.worker.judge import examples_of
@@ -16,33 +18,37 @@ from ftcli.worker.rewards import Rewards
 SCHEMA = 1
 
 
-def measure_policy(request: dict[str, Any]) -> dict[str, Any]:
-    """The mean of each measure.
+def measure_policies(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The mean of each measure for each model, in order.
 
     Args:
-        request: {"model", "data": file or built-in set, "measures": {name: rewards}, "max_new_tokens",
+        request: {"models": {name: model}, "data": file or built-in set, "measures": {name: rewards}, "max_new_tokens",
             "trust_remote_code"}.
 
     Returns:
-        {"schema", "model", "rows", "measures": {name: mean}}.
+        {"schema", "name", "model", "rows", "measures": {name: mean}} for each.
 
     Raises:
         ConfigError: no such model.
     """
-    settings = as_granted(ModelSettings(name_or_path=str(request["model"])), request)
-    device = best_device()
-    model = load_trained(settings, seed=0, device=device).to(device).eval()
-    encoder = make_encoder(settings)
     path = str(request["data"])
     if is_builtin(path):
         path = str(tiny.set_path(path.removeprefix(BUILTIN_SETS), "eval"))
     examples = list(examples_of(path, ("prompt",)))
+    for name, model in request["models"].items():
+        settings = as_granted(ModelSettings(name_or_path=str(model)), request)
+        about = {"schema": SCHEMA, "name": name, "model": str(model), "rows": len(examples)}
+        yield {**about, "measures": _means(settings, examples, request)}
+
+
+def _means(settings: ModelSettings, examples: Sequence[Example], request: dict[str, Any]) -> dict[str, float]:
+    device = best_device()
+    model = load_trained(settings, seed=0, device=device).to(device).eval()
+    encoder = make_encoder(settings)
     found = {}
     for name, rewards in request["measures"].items():
         with torch.no_grad():
-            counts = Rewards({"rewards": rewards}, encoder, request).of_greedy(
-                model, examples, request["max_new_tokens"]
-            )
-        total, rows = counts["mean_reward"]
+            rule = Rewards({"rewards": rewards}, encoder, request)
+            total, rows = rule.of_greedy(model, examples, request["max_new_tokens"])["mean_reward"]
         found[name] = total / rows
-    return {"schema": SCHEMA, "model": str(request["model"]), "rows": len(examples), "measures": found}
+    return found

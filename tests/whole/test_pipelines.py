@@ -83,7 +83,8 @@ def test_ai_feedback_makes_answers_politer_and_goes_on_from_rows_edited_by_hand(
 ) -> None:
     """Stopped before the pairs are trained on, for somebody to look at them."""
     short = () if os.environ.get("FTCLI_PROOF") else ("stages.sample.data.max_rows=300",)
-    command = ("train", "method=rlaif", "run.dir=whole", "hardware=cpu", "hardware.num_threads=1", *short)
+    quick = ("run.score_rows=0", "train.eval_strategy=no", "hardware=cpu", "hardware.num_threads=1")
+    command = ("train", "method=rlaif", "run.dir=whole", *quick, *short)
     whole = tmp_path / "whole"
     words = [sys.executable, "-m", "ftcli", *command]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
