@@ -21,6 +21,7 @@ SHORT = (
     "run.score_rows=64", "stages.sft.train.num_train_epochs=2", "stages.reward.train.max_steps=40",
     "stages.ppo.train.max_steps=64",
 )  # fmt: skip
+ONE = environment(OMP_NUM_THREADS="1")
 SHORT_FEEDBACK = (
     "stages.assistant.train.max_steps=60", "stages.sft.train.max_steps=30", "stages.sample.data.max_rows=64",
     "stages.judge.make.least_margin=0.0", "stages.dpo.train.max_steps=3", "run.score_rows=0", "train.eval_strategy=no",
@@ -36,7 +37,7 @@ def interrupted(words: tuple[str, ...], run: Path, number: signal.Signals) -> in
     command = [sys.executable, "-m", "ftcli", *words]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     folder = run.parent.parent
-    with subprocess.Popen(command, cwd=folder, env=environment(OMP_NUM_THREADS="1"), start_new_session=True, **quiet) as parent:
+    with subprocess.Popen(command, cwd=folder, env=ONE, start_new_session=True, **quiet) as parent:
         while parent.poll() is None and not (run / rundir.CHECKPOINTS / "checkpoint-10").is_dir():
             time.sleep(0.01)
         if number == signal.SIGKILL:
@@ -85,14 +86,14 @@ def made(folder: Path, stage: str) -> list[dict[str, Any]]:
 def test_ai_feedback_makes_answers_politer_and_goes_on_from_rows_edited_by_hand(
     tmp_path: Path, ftcli_run: Train
 ) -> None:
-    """Stopped before the pairs are trained on, for somebody to look at them; only the whole of it makes a good judge."""
+    """Stopped before the pairs are trained on, to look at them; only the whole of it makes a good judge."""
     proof = bool(os.environ.get("FTCLI_PROOF"))
     short = () if proof else SHORT_FEEDBACK
     command = ("train", "method=rlaif", "run.dir=whole", "hardware=cpu", "hardware.num_threads=1", *short)
     whole = tmp_path / "whole"
     words = [sys.executable, "-m", "ftcli", *command]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen(words, cwd=tmp_path, env=environment(OMP_NUM_THREADS="1"), start_new_session=True, **quiet) as parent:
+    with subprocess.Popen(words, cwd=tmp_path, env=ONE, start_new_session=True, **quiet) as parent:
         while parent.poll() is None and not (whole / "dpo" / rundir.SPEC).is_file():
             time.sleep(0.01)
         os.killpg(parent.pid, signal.SIGKILL)
