@@ -26,7 +26,7 @@ def test_a_task_with_a_known_optimum_is_solved(name, words, function, make_spec,
     how = {"per_device_train_batch_size": 32}
     if name == "ppo":  # a critic has to be learned as well
         method |= {"kl_coef": 0.02, "cliprange": 0.1, "vf_coef": 0.5}
-        how = {"per_device_train_batch_size": 64, "max_steps": 100, "learning_rate": 2e-3}
+        how = {"per_device_train_batch_size": 64, "max_steps": 140, "learning_rate": 2e-3}
     run = new_run(rl_spec(make_spec, file, model, method, **how), name)
     train(run)
     rewards = rewards_of(run)
