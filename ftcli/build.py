@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from typing import Any
 
 from ftcli import checks, derive, fieldcheck, sources
 from ftcli.compose import WRITERS, Composed, Request, compose
-from ftcli.data.locate import is_local
 from ftcli.errors import ConfigError, DataError, Problem, RowProblem
 from ftcli.methods import Method, get_method
 from ftcli.methods.base import MODEL_FIELDS, NO_MODELS
@@ -28,15 +26,10 @@ def _shape_still_fits(composed: Composed) -> bool:
     return WRITERS.index(shaped.by) >= WRITERS.index(named.by)
 
 
-def _absolute(path: str) -> str:
-    """A path of this machine made absolute; a URL, a hub set and what is built in stay as they are."""
-    return os.path.realpath(sources.home_expanded(path)) if not sources.is_builtin(path) and is_local(path) else path
-
-
 def _located(tree: dict[str, Any]) -> dict[str, Any]:
     """The tree with local paths made absolute and a run's name replaced by the run that it means today."""
     data, model = dict(tree["data"]), dict(tree["model"])
-    data.update({key: _absolute(data[key]) for key in ("path", "eval_path") if data.get(key)})
+    data.update({key: sources.absolute(data[key]) for key in ("path", "eval_path") if data.get(key)})
     if isinstance(data.get("mix"), dict):
         data["mix"] = {name: _located_set(settings) for name, settings in data["mix"].items()}
     name = model.get("name_or_path")
@@ -54,7 +47,7 @@ def _located(tree: dict[str, Any]) -> dict[str, Any]:
 
 def _located_set(settings: Any) -> Any:
     sound = isinstance(settings, dict) and isinstance(settings.get("path"), str)
-    return {**settings, "path": _absolute(settings["path"])} if sound else settings
+    return {**settings, "path": sources.absolute(settings["path"])} if sound else settings
 
 
 def _own(composed: Composed, group: str) -> Any:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ftcli import rundir, tiny
-from ftcli.data.locate import DataFile, SourcePath, locate
+from ftcli.data.locate import DataFile, SourcePath, is_local, locate
 from ftcli.errors import ConfigError, Problem
 from ftcli.methods.base import Method
 from ftcli.settings import DataSettings, ModelSettings, SetSettings
@@ -31,6 +31,16 @@ def is_builtin(path: object) -> bool:
 def builtin_name(path: str, method: Method) -> str:
     """The built-in set that a path means; builtin:tiny is the one of the method's task."""
     return method.task if path == BUILTIN else path.removeprefix(BUILTIN_SETS)
+
+
+def set_file(path: str, part: str) -> str:
+    """The file of a built-in set that is named by itself, of its "train" or "eval" part; any other path as it is."""
+    return str(tiny.set_path(path.removeprefix(BUILTIN_SETS), part)) if is_builtin(path) else path
+
+
+def absolute(path: str) -> str:
+    """A path of this machine made absolute; a URL, a hub set and what is built in stay as they are."""
+    return os.path.realpath(home_expanded(path)) if not is_builtin(path) and is_local(path) else path
 
 
 def home_expanded(path: str) -> Path:

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from ftcli import rundir
+from ftcli.data.fingerprint import fingerprint
+from ftcli.data.kinds import DataFile
 from ftcli.making.ask import Backend, BudgetSpent
 from ftcli.making.journal import Item, Journal
 from ftcli.making.tasks import Task
@@ -21,6 +23,12 @@ from ftcli.making.tasks import Task
 DATA = "data.jsonl"
 Check = Callable[[], None]
 Say = Callable[[str], None]
+
+
+def sha256_of(folder: Path) -> str:
+    """What tells the rows of a stage from rows that somebody edited since."""
+    file = folder / DATA
+    return fingerprint(DataFile(path=str(file), name=str(file)))
 
 
 def make(task: Task, items: Sequence[Item], backend: Backend, folder: Path, *, check: Check, say: Say) -> Counter[str]:

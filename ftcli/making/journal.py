@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ftcli import rundir
+
 ITEMS = "items.jsonl"
 
 
@@ -35,6 +37,10 @@ def keyed(rows: Iterable[Mapping[str, Any]]) -> list[Item]:
         seen[digest] += 1
         found.append(Item(digest if seen[digest] == 1 else f"{digest}-{seen[digest]}", row))
     return found
+
+
+def _written(line: Mapping[str, Any]) -> str:
+    return json.dumps(line, ensure_ascii=False) + "\n"
 
 
 class Journal:
@@ -66,7 +72,7 @@ class Journal:
     def add(self, lines: Sequence[Mapping[str, Any]]) -> None:
         """Write finished items through to the disk, all of them or, after a kill, some from the first on."""
         with self.path.open("ab") as file:
-            file.write(b"".join(json.dumps(line, ensure_ascii=False).encode() + b"\n" for line in lines))
+            file.write("".join(map(_written, lines)).encode())
             file.flush()
             os.fsync(file.fileno())
         self.done.update({str(line["key"]): dict(line) for line in lines})
@@ -77,9 +83,4 @@ class Journal:
         if not dropped:
             return
         self.done = {key: line for key, line in self.done.items() if key not in dropped}
-        staging = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        with staging.open("wb") as file:
-            file.write(b"".join(json.dumps(line, ensure_ascii=False).encode() + b"\n" for line in self.done.values()))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(staging, self.path)
+        rundir.write_atomically(self.path, "".join(map(_written, self.done.values())))

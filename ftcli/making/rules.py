@@ -1,10 +1,11 @@
-"""A judge of rules: named rewards in a model's place, for tests and for tasks that a rule can tell right from wrong.
+"""A judge of rules: regular expressions in a model's place, for tests and where a rule can tell right from wrong.
 
-It answers only questions with choices, and knows the answers in question by the marks around them in its own words.
+It answers only questions with choices, and reads the answers in question themselves.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,14 +15,12 @@ from ftcli.making.settings import BackendSettings
 
 
 class Rules:
-    """Says yes, or which of two, by whether one of the forbidden or wanted patterns is found."""
+    """Says yes, or which of two, by whether one of the forbidden patterns is found."""
 
     batch_size: int | None = 64
     concurrency = 1
 
     def __init__(self, settings: BackendSettings) -> None:
-        import re
-
         self.patterns = [re.compile(pattern, re.IGNORECASE) for pattern in settings.patterns or ()]
         if not self.patterns:
             fix = "give judge.patterns=[…], any of which makes an answer a bad one"

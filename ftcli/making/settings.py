@@ -14,7 +14,7 @@ class BackendSettings:
     """A backend and what it may use."""
 
     type: Literal["local", "openai", "rules"] = "local"
-    """local: a model through transformers; openai: any endpoint of that form; rules: named rewards, no model at all."""
+    """local: a model through transformers; openai: any endpoint of that form; rules: patterns, no model."""
     model: str | None = None
     """local: a run, folder or hub id, null for the model that the pipeline has made by then; openai: the model's name
     there."""

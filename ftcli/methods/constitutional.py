@@ -6,36 +6,15 @@ half with AI feedback: answers of that model are judged by the principles, and t
 
 from __future__ import annotations
 
+from ftcli.pipeline import feedback
 from ftcli.pipeline.base import Pipeline, Stage
-from ftcli.tiny.facts import POLITE_PATTERN
 
 PIPELINE = Pipeline(
     name="constitutional",
     summary="Constitutional AI: answers criticised and revised by principles, trained, then judged by them and DPO.",
     stages=(
-        Stage(
-            name="assistant",
-            method="sft",
-            summary="a model that follows instructions: it criticises, revises and judges",
-            tiny={
-                "data.path": "builtin:instructions",
-                "train.learning_rate": 2e-3,
-                "train.num_train_epochs": 4,
-                "train.per_device_train_batch_size": 8,
-            },
-        ),
-        Stage(
-            name="helpful",
-            method="sft",
-            summary="a helpful model, harmless or not",
-            takes={"model.name_or_path": "assistant"},
-            tiny={
-                "data.path": "builtin:manners",
-                "train.learning_rate": 1e-3,
-                "train.num_train_epochs": 2,
-                "train.per_device_train_batch_size": 8,
-            },
-        ),
+        feedback.assistant("a model that follows instructions: it criticises, revises and judges"),
+        feedback.policy("helpful", "a helpful model, harmless or not"),
         Stage(
             name="answers",
             task="generate",
@@ -76,32 +55,9 @@ PIPELINE = Pipeline(
             takes={"backend.model": "revised"},
             tiny={"data.path": "builtin:redteam", "make.n": 4, "make.temperature": 1.3, "make.max_new_tokens": 32},
         ),
-        Stage(
-            name="judge",
-            task="judge",
-            role="judge",
-            summary="which answer keeps to the principles",
-            takes={"rows": "sample", "backend.model": "assistant"},
-            tiny={
-                "make.mode": "score",
-                "make.constitution": "builtin:principles",
-                "make.least_margin": 0.1,
-                "make.labelled": "builtin:preferences",
-            },
-        ),
-        Stage(
-            name="dpo",
-            method="dpo",
-            summary="a policy that keeps to the principles",
-            takes={"model.name_or_path": "revised", "data.path": "judge"},
-            tiny={
-                "data.eval_path": "builtin:preferences",
-                "train.learning_rate": 1e-4,
-                "train.num_train_epochs": 1,
-                "train.per_device_train_batch_size": 16,
-            },
-        ),
+        feedback.judge("which answer keeps to the principles", least_margin=0.1),
+        feedback.dpo("a policy that keeps to the principles", of="revised"),
     ),
-    tiny_measure={"polite": {"regex": {"pattern": POLITE_PATTERN}}, "right": {"holds_answer": 1.0}},
+    tiny_measure=feedback.MEASURE,
     paper="Bai et al. 2022, arXiv:2212.08073",
 )

@@ -6,36 +6,15 @@ assistant that the policy was begun from, unless `judge=` names another.
 
 from __future__ import annotations
 
+from ftcli.pipeline import feedback
 from ftcli.pipeline.base import Pipeline, Stage
-from ftcli.tiny.facts import POLITE_PATTERN
 
 PIPELINE = Pipeline(
     name="rlaif",
     summary="Reinforcement learning from AI feedback: answers, a judge's preferences between them, and DPO.",
     stages=(
-        Stage(
-            name="assistant",
-            method="sft",
-            summary="a model that follows instructions, to start from and to judge",
-            tiny={
-                "data.path": "builtin:instructions",
-                "train.learning_rate": 2e-3,
-                "train.num_train_epochs": 4,
-                "train.per_device_train_batch_size": 8,
-            },
-        ),
-        Stage(
-            name="sft",
-            method="sft",
-            summary="a policy that answers as the demonstrations do",
-            takes={"model.name_or_path": "assistant"},
-            tiny={
-                "data.path": "builtin:manners",
-                "train.learning_rate": 1e-3,
-                "train.num_train_epochs": 2,
-                "train.per_device_train_batch_size": 8,
-            },
-        ),
+        feedback.assistant("a model that follows instructions, to start from and to judge"),
+        feedback.policy("sft", "a policy that answers as the demonstrations do"),
         Stage(
             name="sample",
             task="generate",
@@ -44,32 +23,9 @@ PIPELINE = Pipeline(
             takes={"backend.model": "sft"},
             tiny={"data.path": "builtin:prompts", "make.n": 3, "make.max_new_tokens": 32},
         ),
-        Stage(
-            name="judge",
-            task="judge",
-            role="judge",
-            summary="which answer a judge prefers",
-            takes={"rows": "sample", "backend.model": "assistant"},
-            tiny={
-                "make.mode": "score",
-                "make.constitution": "builtin:principles",
-                "make.least_margin": 0.2,
-                "make.labelled": "builtin:preferences",
-            },
-        ),
-        Stage(
-            name="dpo",
-            method="dpo",
-            summary="a policy whose answers the judge prefers",
-            takes={"model.name_or_path": "sft", "data.path": "judge"},
-            tiny={
-                "data.eval_path": "builtin:preferences",
-                "train.learning_rate": 1e-4,
-                "train.num_train_epochs": 1,
-                "train.per_device_train_batch_size": 16,
-            },
-        ),
+        feedback.judge("which answer a judge prefers", least_margin=0.2),
+        feedback.dpo("a policy whose answers the judge prefers", of="sft"),
     ),
-    tiny_measure={"polite": {"regex": {"pattern": POLITE_PATTERN}}, "right": {"holds_answer": 1.0}},
+    tiny_measure=feedback.MEASURE,
     paper="Lee et al. 2023, arXiv:2309.00267",
 )

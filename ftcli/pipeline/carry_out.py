@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -12,7 +11,7 @@ from typing import Any
 from ftcli import launch, rundir, sources
 from ftcli.compose import Request
 from ftcli.errors import EXIT_DONE, ConfigError, Problem
-from ftcli.making.carry_out import DATA
+from ftcli.making.carry_out import DATA, sha256_of
 from ftcli.making.spec import FILE
 from ftcli.pipeline import directory, making
 from ftcli.pipeline.asked import Asked
@@ -154,11 +153,10 @@ def _note_edits(stage: str, folder: Path, say: Say) -> None:
     file = folder / stage / DATA
     if result is None or "sha256" not in result or not file.is_file():
         return
-    content = file.read_bytes()
-    digest = hashlib.sha256(content).hexdigest()
+    digest = sha256_of(folder / stage)
     if digest == result["sha256"]:
         return
-    rows = sum(1 for line in content.splitlines() if line.strip())
+    rows = sum(1 for line in file.read_bytes().splitlines() if line.strip())
     state["stages"][stage]["edited"] = {"rows": rows, "rows_made": result["rows"], "sha256": digest}
     rundir.write_json(folder / rundir.PIPELINE, state)
     say(f"stage {stage}: its rows were edited by hand, {rows} in place of {result['rows']}; going on from them")

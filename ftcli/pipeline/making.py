@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ftcli import assets, schema, sources, tiny
-from ftcli.data.locate import SourcePath, is_local, locate
+from ftcli.data.locate import SourcePath, locate
 from ftcli.errors import ConfigError, Problem
 from ftcli.fieldcheck import limit_problem, type_problem
 from ftcli.making import principles
@@ -181,13 +181,13 @@ def _resolved(
     problems = [*_constitution_problems(settings, found)]
     for name in ("constitution", "examples", "labelled"):
         if settings.get(name):
-            settings[name] = _absolute(str(settings[name]))
+            settings[name] = sources.absolute(str(settings[name]))
     rows = feeds.get("rows")
     if rows is None:
         rows = values.get("data.path")
         where = found.places.get("data.path", f"stages.{stage.name}.data.path")
         problems += _rows_problems(rows, where, stage)
-        rows = _absolute(str(rows))
+        rows = sources.absolute(str(rows))
     if backend.get("type") == "local" and backend.get("model") is None:
         backend["model"] = feeds.get("backend.model")
     elif backend.get("type") == "local":
@@ -211,22 +211,16 @@ def _resolved(
     )
 
 
-def _absolute(path: str) -> str:
-    if sources.is_builtin(path) or not is_local(path):
-        return path
-    return os.path.realpath(sources.home_expanded(path))
-
-
 def _constitution_problems(settings: Mapping[str, Any], found: _Values) -> Iterator[Problem]:
     named = settings.get("constitution")
     if named and not sources.is_builtin(named):
         try:
-            principles.read(Path(_absolute(str(named))))
+            principles.read(Path(sources.absolute(str(named))))
         except ConfigError as error:
             yield from error.problems
     for name in ("examples", "labelled"):
         value = settings.get(name)
-        if value and not sources.is_builtin(value) and not os.path.exists(_absolute(str(value))):
+        if value and not sources.is_builtin(value) and not os.path.exists(sources.absolute(str(value))):
             yield Problem(found.places[f"make.{name}"], f"there is no file {value}", "name one that is there")
 
 

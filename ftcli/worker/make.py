@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 import time
@@ -20,7 +19,7 @@ from ftcli.making.journal import Item, keyed
 from ftcli.making.rules import Rules
 from ftcli.making.spec import FILE, MakeSpec
 from ftcli.making.tasks import SETTINGS, Generate, Judge, Revise, Task
-from ftcli.sources import BUILTIN_SETS, is_builtin
+from ftcli.sources import BUILTIN_SETS, is_builtin, set_file
 from ftcli.worker.judge import examples_of, prompt_of
 from ftcli.worker.stop import StopSignal, exclusive, go_on
 
@@ -66,7 +65,7 @@ def make(folder: Path) -> dict[str, Any]:
             "dropped": dict(counts),
             "backend": backend.about(),
             "seconds": round(time.monotonic() - began, 3),
-            "sha256": sha256(folder / carry_out.DATA),
+            "sha256": carry_out.sha256_of(folder),
             **_position_bias(folder, items),
             **agreement,
         }
@@ -74,11 +73,6 @@ def make(folder: Path) -> dict[str, Any]:
         for notice in backend.about().get("notices", ()):
             sys.stderr.write(f"{notice}\n")
         return result
-
-
-def sha256(file: Path) -> str:
-    """Of a file's bytes."""
-    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _sparingly() -> carry_out.Say:
@@ -132,11 +126,8 @@ def rows_of(spec: MakeSpec) -> Iterator[dict[str, Any]]:
     if spec.task != Generate.name:
         yield from _made_rows(Path(spec.rows))
         return
-    path = spec.rows
-    if is_builtin(path):
-        path = str(tiny.set_path(path.removeprefix(BUILTIN_SETS), "train"))
     left = spec.max_rows
-    for example in examples_of(path):
+    for example in examples_of(set_file(spec.rows, "train")):
         if left == 0:
             return
         left = None if left is None else left - 1
@@ -184,10 +175,8 @@ def _agreement(spec: MakeSpec, task: Task, backend: Backend, folder: Path, stop:
     """How often a judge prefers what people preferred, where pairs with labels are given."""
     if not isinstance(task, Judge) or not task.settings.labelled:
         return {}
-    named = task.settings.labelled
-    path = str(tiny.set_path(named.removeprefix(BUILTIN_SETS), "eval")) if is_builtin(named) else named
     pairs = []
-    for example in examples_of(path, ("preference",)):
+    for example in examples_of(set_file(task.settings.labelled, "eval"), ("preference",)):
         chosen, rejected = (example.value[side][-1]["content"] for side in ("chosen", "rejected"))
         pairs.append({"prompt": prompt_of(example), "answers": [chosen, rejected], "chosen": chosen})
     # Every second pair the other way round, so that a judge which says one thing always is right half the time.

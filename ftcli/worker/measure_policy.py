@@ -7,10 +7,9 @@ from typing import Any
 
 import torch
 
-from ftcli import tiny
 from ftcli.data.scan import Example
 from ftcli.settings import ModelSettings
-from ftcli.sources import BUILTIN_SETS, is_builtin
+from ftcli.sources import set_file
 from ftcli.worker.judge import examples_of
 from ftcli.worker.model import as_granted, best_device, load_trained, make_encoder
 from ftcli.worker.rewards import Rewards
@@ -31,10 +30,7 @@ def measure_policies(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
     Raises:
         ConfigError: no such model.
     """
-    path = str(request["data"])
-    if is_builtin(path):
-        path = str(tiny.set_path(path.removeprefix(BUILTIN_SETS), "eval"))
-    examples = list(examples_of(path, ("prompt",)))
+    examples = list(examples_of(set_file(str(request["data"]), "eval"), ("prompt",)))
     for name, model in request["models"].items():
         settings = as_granted(ModelSettings(name_or_path=str(model)), request)
         about = {"schema": SCHEMA, "name": name, "model": str(model), "rows": len(examples)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -71,3 +72,16 @@ def rl_spec(make_spec: Any, file: Path, model: Path, method: dict[str, Any], **t
     settings = {"per_device_train_batch_size": 16, "learning_rate": 3e-3, "max_steps": 60, **train_settings}
     spec = make_spec(file, method=method, model=model, train=settings)
     return replace(spec, choices={"method": method["name"]})
+
+
+def whole_and_resumed(spec: Any, new_run: Callable[..., Path]) -> tuple[Path, Path]:
+    """A run to its end, and one like it that was gone on with from its checkpoint of step 3."""
+    whole, halted = new_run(spec, "whole"), new_run(spec, "halted")
+    train(whole)
+    train(halted)
+    for folder in (halted / "checkpoints").iterdir():
+        if folder.name != "checkpoint-3":
+            shutil.rmtree(folder)
+    (halted / "result.json").unlink()
+    train(halted, resume=halted / "checkpoints" / "checkpoint-3")
+    return whole, halted

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from ftcli.worker.load import load, make_teacher
 from ftcli.worker.model import load_trained
 from ftcli.worker.train import _trainer, train
 from tests.worker.conftest import LORA, same_weights, write_rows
-from tests.worker.rl import prompt, prompts_file, rl_spec, taught
+from tests.worker.rl import prompt, prompts_file, rl_spec, taught, whole_and_resumed
 
 
 def divergence(student: Path, teacher: Path, spec) -> float:
@@ -52,15 +51,7 @@ def test_an_interrupted_run_resumes_to_the_same_weights(adapter, make_spec, new_
     settings["gradient_accumulation_steps"] = 2
     spec = rl_spec(make_spec, file, models["llama"], distil(0.5, models["llama"]), **settings)
     spec = replace(spec, peft=LORA) if adapter else spec
-    whole, halted = new_run(spec, "whole"), new_run(spec, "halted")
-    train(whole)
-    train(halted)
-    for folder in (halted / "checkpoints").iterdir():
-        if folder.name != "checkpoint-3":
-            shutil.rmtree(folder)
-    (halted / "result.json").unlink()
-    train(halted, resume=halted / "checkpoints" / "checkpoint-3")
-    assert same_weights(whole, halted)
+    assert same_weights(*whole_and_resumed(spec, new_run))
 
 
 def test_every_row_is_answered_in_an_epoch_and_the_teacher_stays_as_it_is(make_spec, new_run, tmp_path, models):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 from statistics import mean
 
@@ -13,7 +12,7 @@ from ftcli.errors import ConfigError, DataError
 from ftcli.worker.load import load
 from ftcli.worker.train import _trainer, train
 from tests.worker.conftest import LORA, same_weights, write_rows
-from tests.worker.rl import prompt, prompts_file, rewards_of, rl_spec, sampling, taught
+from tests.worker.rl import prompt, prompts_file, rewards_of, rl_spec, sampling, taught, whole_and_resumed
 
 METHODS = ("ppo", "grpo", "rloo")
 
@@ -65,15 +64,7 @@ def test_an_interrupted_run_resumes_to_the_same_weights_also_within_a_rollout(
     settings = {"max_steps": 8, "save_strategy": "steps", "save_steps": 3, "per_device_train_batch_size": 4}
     spec = rl_spec(make_spec, file, models["llama"], method, **settings)
     spec = replace(spec, peft=LORA) if adapter else spec
-    whole, halted = new_run(spec, "whole"), new_run(spec, "halted")
-    train(whole)
-    train(halted)
-    for folder in (halted / "checkpoints").iterdir():
-        if folder.name != "checkpoint-3":
-            shutil.rmtree(folder)
-    (halted / "result.json").unlink()
-    train(halted, resume=halted / "checkpoints" / "checkpoint-3")
-    assert same_weights(whole, halted)
+    assert same_weights(*whole_and_resumed(spec, new_run))
 
 
 def test_a_column_that_a_rule_reads_has_to_be_there(make_spec, new_run, tmp_path, models):
