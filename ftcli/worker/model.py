@@ -210,7 +210,8 @@ def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase)
     Raises:
         ConfigError: the tokenizer is larger than the embedding.
     """
-    rows = model.get_input_embeddings().weight.shape[0]
+    weight = model.get_input_embeddings().weight
+    rows = getattr(weight, "ds_shape", weight.shape)[0]  # ZeRO-3 has shared it out already
     if len(tokenizer) > rows:
         what = f"the tokenizer has {len(tokenizer)} tokens, the model embeds {rows}"
         raise ConfigError(Problem("model.name_or_path", what, "use the tokenizer that belongs to the model"))
@@ -305,8 +306,8 @@ class _Loader:
         place = {"": torch.cuda.current_device() if device == "cuda" else "cpu"}
         how = {"quantization_config": bitsandbytes_config(quantisation, self.auto_class), "device_map": place}
         if not source.is_adapter:
-            return _keeping_scales(self.plain(source.location, source.hub_id, revision, **how))
-        return _keeping_scales(self.anew(source, revision, **how))
+            return keeping_numbers(self.plain(source.location, source.hub_id, revision, **how))
+        return keeping_numbers(self.anew(source, revision, **how))
 
     def anew(self, source: ModelSource, revision: str | None, **how: Any) -> PreTrainedModel:
         """A stack, merged as what it was trained as, and loaded again with another head or in few bits."""
@@ -318,10 +319,12 @@ class _Loader:
         return model
 
 
-def _keeping_scales(model: PreTrainedModel) -> PreTrainedModel:
-    """Has 8-bit layers keep their scales: on the CPU, PEFT moves a weight whose values it took, and the copy has none.
+def keeping_numbers(model: PreTrainedModel) -> PreTrainedModel:
+    """Has quantised layers on a CPU keep the numbers that they were loaded with.
 
-    DoRA takes them at every step, for the norm.
+    8-bit ones lose their scales: PEFT moves a weight whose values it took, and the copy has none; DoRA takes them at
+    every step, for the norm. 4-bit ones round their scales to bf16 at the first evaluation where the CPU multiplies
+    that, and fail where a layer's inputs are no multiple of the block (bitsandbytes 0.50).
     """
 
     def give_back(module: Any, _inputs: Any) -> None:
@@ -331,6 +334,8 @@ def _keeping_scales(model: PreTrainedModel) -> PreTrainedModel:
     for module in model.modules():
         if type(module).__name__ == "Linear8bitLt":
             module.register_forward_pre_hook(give_back)
+        elif type(module).__name__ == "Linear4bit":
+            module.support_avx512bf16_for_cpu = False
     return model
 
 

@@ -35,6 +35,7 @@ from ftcli.tuners.bottleneck import register
 from ftcli.tuners.bottleneck.config import add_type
 from ftcli.tuners.bottleneck.layer import BottleneckLayer
 from ftcli.tuners.bottleneck.model import SUBLAYERS
+from ftcli.worker.model import keeping_numbers
 
 HIDDEN, LAYERS = 32, 2
 FAMILIES = tuple(SUBLAYERS)
@@ -408,9 +409,10 @@ def test_a_quantised_base_trains_saves_and_gives_itself_back(bits, models, tmp_p
     how = {"load_in_8bit": True} if bits == "int8" else {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
 
     def load() -> PreTrainedModel:
-        return AutoModelForCausalLM.from_pretrained(
+        model = AutoModelForCausalLM.from_pretrained(
             models["llama"], quantization_config=BitsAndBytesConfig(**how), device_map="cpu", dtype=torch.float32
-        ).eval()
+        )
+        return keeping_numbers(model).eval()
 
     base = load()
     plain = logits(base)
