@@ -191,7 +191,7 @@ def _warnings(
         found.append(f"{spec.data.path} is a built-in demonstration set; name your own with data.path=FILE")
     for name in ("fsdp", "deepspeed", "parallelism_config"):
         if spec.train.get(name):
-            found.append(f"train.{name} goes to the trainer as it stands; this version does not test sharded training")
+            found.append(f"train.{name} goes to the trainer as it stands; sharded, PPO alone is tested")
     exact = shape is not None and shape.model_type in PACKS_EXACTLY
     if spec.method.get("packing") and not exact:
         found.append("it is not known whether this architecture keeps packed documents apart")

@@ -116,7 +116,7 @@ def _text(node: ast.expr | None) -> str:
 
 def _field(statement: ast.AnnAssign, docs: str, owner: str) -> Field:
     assert isinstance(statement.target, ast.Name)
-    default, text = statement.value, docs
+    default, text, annotation = statement.value, docs, statement.annotation
     choices: tuple[str, ...] = ()
     if isinstance(default, ast.Call) and getattr(default.func, "id", "") == "field":
         arguments = {keyword.arg: keyword.value for keyword in default.keywords}
@@ -125,11 +125,15 @@ def _field(statement: ast.AnnAssign, docs: str, owner: str) -> Field:
         if isinstance(metadata, ast.Dict):
             entries = dict(zip((_text(key) for key in metadata.keys), metadata.values, strict=True))
             text = _text(entries.get("help")) or docs
+            bare = entries.get("const")
+            if isinstance(bare, ast.Constant) and isinstance(bare.value, bool):
+                # What an option without a value means: `fsdp: str | None` is really true.
+                annotation = ast.BinOp(annotation, ast.BitOr(), ast.Name("bool", ast.Load()))
             listed = entries.get("choices")
             if isinstance(listed, (ast.List, ast.Tuple)):
                 choices = tuple(str(item.value) for item in listed.elts if isinstance(item, ast.Constant))
     shown = ast.unparse(default) if default is not None else ""
-    return Field(statement.target.id, statement.annotation, shown, text, choices, owner)
+    return Field(statement.target.id, annotation, shown, text, choices, owner)
 
 
 @cache

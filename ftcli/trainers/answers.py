@@ -17,7 +17,7 @@ from torch import Tensor
 from trl.trainer.utils import add_fused_lm_head, use_adapter
 
 from ftcli.packable import PACKS_EXACTLY, UNPADS_EXACTLY
-from ftcli.trainers import unpadded
+from ftcli.trainers import sharded, unpadded
 from ftcli.trainers.critic import at
 from ftcli.trainers.fused import small_tiles
 from ftcli.tuners.residual import REFERENCE
@@ -137,11 +137,13 @@ class Models:
         self.layout = layout_of(networks, getattr(model, "peft_config", None))
         for network in networks if self.layout is Layout.UNPADDED else ():
             unpadded.install(network)
-        self.ref_model = ref_model
         if ref_model is not None:
             add_fused_lm_head(ref_model, temperature=temperature)
-            self.ref_model = accelerator.prepare_model(ref_model.requires_grad_(False), evaluation_mode=True)
-        self.critic = accelerator.prepare_model(critic.to(accelerator.device))
+            ref_model.requires_grad_(False)
+        if ref_model is not None:
+            ref_model = sharded.prepared_reference(trainer, ref_model)
+        self.ref_model = ref_model
+        self.critic = sharded.prepared(trainer, critic.to(accelerator.device))
 
     def _keep_hidden(self, module: Any, inputs: Any, output: Any) -> None:
         self._hidden = output.last_hidden_state

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from trl.models.utils import unwrap_model_for_generation
 
+from ftcli.trainers.sharded import whole_model
 from ftcli.trainers.unpadded import plain
 from ftcli.worker.sampling import Sampled, generation_config, sample, stop_ids, until_end
 
@@ -67,10 +67,7 @@ class Batched:
         Args:
             model: the policy as the Trainer wrapped it.
         """
-        kwargs = self.args.gradient_checkpointing_kwargs
-        with unwrap_model_for_generation(
-            model, self.trainer.accelerator, gradient_checkpointing_kwargs=kwargs
-        ) as policy:
+        with whole_model(self.trainer, model) as policy:
             training = policy.training
             policy.eval()
             try:

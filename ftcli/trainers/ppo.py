@@ -21,8 +21,7 @@ from torch import Tensor
 from transformers import Trainer
 from trl.trainer.utils import disable_dropout_in_model, pad
 
-from ftcli.errors import ConfigError, Problem
-from ftcli.trainers import ppo_math
+from ftcli.trainers import ppo_math, sharded
 from ftcli.trainers.answers import Batch, Layout, Models, batch_of, prefix_scores
 from ftcli.trainers.generation import make_answerer
 from ftcli.trainers.ppo_checkpoint import Carried
@@ -81,15 +80,14 @@ class PpoTrainer(Trainer):
             processing_class=processing_class,
             callbacks=list(callbacks),
         )
-        if self.is_deepspeed_enabled or self.is_fsdp_enabled:
-            what = "method=ppo keeps a critic beside the policy, which is not sharded yet"
-            raise ConfigError(Problem("train.fsdp", what, "use hardware=multi_gpu, which copies the model"))
+        self.is_sharded = sharded.is_sharded(self)
         self.model_accepts_loss_kwargs = False  # the loss is divided here, by the tokens of the whole minibatch
         self.rewards, self.tokenizer = rewards, processing_class
         for each in (model, ref_model, critic):
             if args.disable_dropout and each is not None:
                 disable_dropout_in_model(each)
         self.models = Models(self, critic, ref_model)
+        self._critic_optimizer: sharded.CriticOptimizer | None = None
         self._critic_optimised = False
         self._metrics: dict[str, dict[str, list[float]]] = {"train": defaultdict(list), "eval": defaultdict(list)}
         self._position: int | None = None
@@ -129,9 +127,13 @@ class PpoTrainer(Trainer):
         return RolloutSampler(len(self.train_dataset), size, self._repeats, self.args.seed, shuffle=shuffle)
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
-        """The policy's optimizer with the critic in it, under the same schedule."""
+        """The policy's optimizer with the critic in it, or where the policy is sharded one beside it."""
         optimizer = super().create_optimizer(*args, **kwargs)
-        if not self._critic_optimised:
+        if self.is_sharded:
+            if self._critic_optimizer is None:
+                self._critic_optimizer = sharded.CriticOptimizer(self, self.models.critic)
+                self.add_callback(self._critic_optimizer)
+        elif not self._critic_optimised:
             rate = self.args.value_learning_rate or self.args.learning_rate
             trained = [parameter for parameter in self.models.critic.parameters() if parameter.requires_grad]
             optimizer.add_param_group({"params": trained, "lr": rate, "weight_decay": self.args.weight_decay})
@@ -152,6 +154,8 @@ class PpoTrainer(Trainer):
         return found
 
     def _clip_grad_norm(self, model: Any) -> Any:
+        if self._critic_optimizer is not None:
+            return self._critic_optimizer.clip(model)
         both = [*model.parameters(), *self.models.critic.parameters()]
         return self.accelerator.clip_grad_norm_(both, self.args.max_grad_norm)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from safetensors.torch import load_file, save_file
 
+from ftcli.trainers import sharded
 from ftcli.worker.exact_state import Beside
 
 _CRITIC = "critic.safetensors"
@@ -40,11 +41,16 @@ class Carried(Beside):
 
     def save(self, folder: Path) -> None:
         """As its parent."""
-        critic = self._trainer.accelerator.unwrap_model(self._trainer.models.critic)
-        tensors = {name: tensor.contiguous() for name, tensor in critic.state_dict().items()}
-        save_file(tensors, str(folder / _CRITIC))
+        own = self._trainer
+        tensors = sharded.whole_state(own.accelerator.unwrap_model(own.models.critic))
+        if own.args.should_save:
+            save_file(tensors, str(folder / _CRITIC))
+        if own._critic_optimizer is not None:
+            own._critic_optimizer.save(folder)
 
     def load(self, folder: Path) -> None:
         """As its parent."""
-        critic = self._trainer.accelerator.unwrap_model(self._trainer.models.critic)
-        critic.load_state_dict(load_file(str(folder / _CRITIC)))
+        own = self._trainer
+        sharded.put_whole_state(own.accelerator.unwrap_model(own.models.critic), load_file(str(folder / _CRITIC)))
+        if own._critic_optimizer is not None:
+            own._critic_optimizer.load(folder)

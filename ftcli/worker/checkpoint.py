@@ -143,7 +143,6 @@ class SafeCheckpoints(Trainer):
             self._unloaded: list[str] = []
             super()._load_from_checkpoint(resume_from_checkpoint, model)
             self._load_rest(Path(resume_from_checkpoint))
-        self.beside.load(Path(resume_from_checkpoint))
 
     def _load_best_model(self) -> None:
         best = Path(str(self.state.best_model_checkpoint))
@@ -224,6 +223,7 @@ class SafeCheckpoints(Trainer):
         self._kept = torch.load(self._own_file(self._resumed), weights_only=True)
         self._put_window(self._kept["window"])
         self.support.load_state(self._kept.get("tuner", {}))
+        self.beside.load(self._resumed)
         self.beside.load_state(self._kept.get("beside", {}))
         if self._owes_evaluation():
             metrics = self._evaluate(None, None)
@@ -321,8 +321,7 @@ class SafeCheckpoints(Trainer):
             "beside": self.beside.state(),
         }
         torch.save(state, self._own_file(folder))
-        if self.args.should_save:
-            self.beside.save(folder)
+        self.beside.save(folder)
         if not self.args.should_save or self.is_fsdp_enabled or self.is_deepspeed_enabled:
             return
         model = self._plain_model()

@@ -37,7 +37,7 @@ class Beside:
         """Go on from what `state` gave at the checkpoint."""
 
     def save(self, folder: Path) -> None:
-        """Write further weights into a checkpoint; the first process alone is asked."""
+        """Write further weights into a checkpoint, where the first process writes what all have; each is asked."""
 
     def load(self, folder: Path) -> None:
         """Read what `save` wrote."""

@@ -16,6 +16,7 @@ from ftcli.methods import Method, get_method
 from ftcli.settings import ModelSettings
 from ftcli.spec import RunSpec
 from ftcli.trainers.critic import ValueHead, ValueNetwork
+from ftcli.trainers.sharded import whole_weights
 from ftcli.tuners.support import Support
 from ftcli.worker.arguments import check_world, make_support, peft_config, training_config
 from ftcli.worker.dataset import Prepared, prepare
@@ -107,7 +108,8 @@ def make_rewards(spec: RunSpec, method: Method, encoder: Encoder) -> Rewards | N
     """
     if not method.rewarded:
         return None
-    return Rewards(spec.method, encoder, {"trust_remote_code": spec.model.trust_remote_code})
+    with whole_weights():
+        return Rewards(spec.method, encoder, {"trust_remote_code": spec.model.trust_remote_code})
 
 
 def make_critic(spec: RunSpec, model: PreTrainedModel) -> Any:
@@ -121,7 +123,8 @@ def make_critic(spec: RunSpec, model: PreTrainedModel) -> Any:
         return ValueHead(model.config.get_text_config().hidden_size)
     name = str(spec.method["reward_model"]) if wanted == "reward_model" else wanted
     settings = ModelSettings(name_or_path=name, dtype=spec.model.dtype, trust_remote_code=spec.model.trust_remote_code)
-    return ValueNetwork(load_model(settings, seed=spec.seed, device=spec.launch.device, head="score").train())
+    with whole_weights():
+        return ValueNetwork(load_model(settings, seed=spec.seed, device=spec.launch.device, head="score").train())
 
 
 def make_teacher(spec: RunSpec, encoder: Encoder) -> PreTrainedModel:

@@ -10,6 +10,7 @@ from torch import distributed
 from trl.trainer.utils import use_adapter
 
 from ftcli import rundir
+from ftcli.trainers.sharded import whole_model
 from ftcli.tuners.residual import REFERENCE
 from ftcli.worker import score
 from ftcli.worker.load import Loaded
@@ -55,17 +56,17 @@ def measure(run: Loaded, trainer: Any, loss: float | None = None) -> dict[str, A
 def _score(run: Loaded, trainer: Any) -> dict[str, Any]:
     if not run.data.score_examples or run.method.score == "none":
         return {}
-    model = trainer.accelerator.unwrap_model(trainer.model)
     mine = run.data.score_examples[run.config.process_index :: run.config.world_size]
-    counts = score.count_hits(
-        run.method,
-        model,
-        run.encoder,
-        mine,
-        reference=_reference(run, trainer, model),
-        max_length_tokens=run.max_length_tokens,
-        rewarded=run.rewarded,
-    )
+    with whole_model(trainer, trainer.model_wrapped) as model:
+        counts = score.count_hits(
+            run.method,
+            model,
+            run.encoder,
+            mine,
+            reference=_reference(run, trainer, model),
+            max_length_tokens=run.max_length_tokens,
+            rewarded=run.rewarded,
+        )
     return score.shares(_summed(counts, run.config))
 
 

@@ -150,6 +150,9 @@ def _scores(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any] | N
 
 
 def _parameters(model: Any) -> dict[str, int]:
-    # Bitsandbytes keeps two weights of 4 bits in each element.
-    sizes = [(p.numel() * (1 + (type(p).__name__ == "Params4bit")), p.requires_grad) for p in model.parameters()]
+    # Bitsandbytes keeps two weights of 4 bits in each element, ZeRO-3 none of them outside a step.
+    sizes = [
+        (getattr(p, "ds_numel", p.numel()) * (1 + (type(p).__name__ == "Params4bit")), p.requires_grad)
+        for p in model.parameters()
+    ]
     return {"total": sum(size for size, _ in sizes), "trainable": sum(size for size, grows in sizes if grows)}

@@ -100,3 +100,9 @@ def test_values_are_held_against_annotations(annotation, good, bad):
     tree = ast.parse(annotation, mode="eval").body
     assert all(schema.accepts(tree, value) for value in good)
     assert not any(schema.accepts(tree, value) for value in bad)
+
+
+def test_an_option_that_needs_no_value_takes_true():
+    field = schema.fields_of(schema.TRAINING_ARGUMENTS)["fsdp"]  # annotated `str | None`, and meant to be true
+    assert all(schema.accepts(field.annotation, value) for value in (True, "full_shard", None))
+    assert not schema.accepts(field.annotation, 1)

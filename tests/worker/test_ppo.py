@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from ftcli.errors import ConfigError
 from ftcli.settings import QuantisationSettings
 from ftcli.trainers.answers import Layout, batch_of, filled, layout_of
 from ftcli.trainers.ppo_math import kl_estimate
 from ftcli.trainers.rollouts import RolloutSampler
 from ftcli.trainers.shaping import Shaping, spread
+from ftcli.trainers.sharded import is_sharded
 from ftcli.worker.load import load
 from ftcli.worker.sampling import stop_ids, until_end
 from ftcli.worker.train import _trainer, train
@@ -207,3 +210,19 @@ def test_a_score_that_is_spread_adds_up_to_itself():
     mask = torch.tensor([[1.0, 1, 1], [1, 1, 0]])
     found = spread(torch.tensor([[0.5, 1.0, 3.0], [2.0, 2.5, 9.0]]), torch.tensor([4.0, 1.0]), mask)
     torch.testing.assert_close(found, torch.tensor([[0.5, 0.5, 3.0], [2.0, -1.0, 0.0]]))
+
+
+@pytest.mark.parametrize(
+    ("version", "fp16", "refused"),
+    [(2, False, None), (1, False, "train.fsdp_config.version"), (2, True, "train.fp16")],
+)
+def test_what_a_critic_cannot_follow_is_refused(version, fp16, refused):
+    plugin = SimpleNamespace(fsdp_version=version)
+    accelerator = SimpleNamespace(state=SimpleNamespace(fsdp_plugin=plugin))
+    args = SimpleNamespace(fp16=fp16)
+    trainer: Any = SimpleNamespace(is_fsdp_enabled=True, is_deepspeed_enabled=False, accelerator=accelerator, args=args)
+    if refused is None:
+        assert is_sharded(trainer)
+    else:
+        with pytest.raises(ConfigError, match=refused):
+            is_sharded(trainer)

@@ -1,0 +1,198 @@
+"""What stands beside a policy whose weights FSDP2 or DeepSpeed has shared out among the processes.
+
+accelerate and DeepSpeed shard one network with one optimizer. A critic, and a reference, are further networks: they are
+shared out by torch's own fully_shard, whoever has the policy, and the critic learns by an optimizer of its own, which
+follows the policy's schedule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from transformers import Trainer, TrainerCallback
+from trl.models.utils import prepare_deepspeed, unwrap_model_for_generation
+
+from ftcli.errors import ConfigError, Problem
+
+_OPTIMIZER = "critic_optimizer_{}.pt"
+
+
+def is_sharded(trainer: Trainer) -> bool:
+    """Whether a library shares the weights of the trainer's model out among the processes.
+
+    Raises:
+        ConfigError: it does so in a way that further networks cannot follow.
+    """
+    if not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
+        return False
+    if trainer.is_fsdp_enabled and trainer.accelerator.state.fsdp_plugin.fsdp_version != 2:
+        what = "FSDP of version 1 takes no second network beside the policy"
+        raise ConfigError(Problem("train.fsdp_config.version", what, "leave it out: 2 is the default"))
+    if trainer.args.fp16:
+        what = "a critic beside a sharded policy is not scaled with its loss"
+        raise ConfigError(Problem("train.fp16", what, "use train.bf16=true, or hardware without train.fsdp"))
+    return True
+
+
+def prepared(trainer: Any, network: nn.Module) -> nn.Module:
+    """A network that learns beside the policy, for all processes; where that is sharded by torch's own FSDP2."""
+    if not trainer.is_sharded:
+        return cast(nn.Module, trainer.accelerator.prepare_model(network))
+    # Each transformer layer apart, and the rest.
+    blocks: set[str] = set()
+    for module in network.modules():
+        blocks |= set(getattr(module, "_no_split_modules", None) or ())
+    for module in network.modules():
+        if type(module).__name__ in blocks:
+            fully_shard(module)
+    return fully_shard(network)
+
+
+def prepared_reference(trainer: Any, network: nn.Module) -> nn.Module:
+    """A frozen copy of the policy, for all processes as the policy is."""
+    if not trainer.is_sharded:
+        return cast(nn.Module, trainer.accelerator.prepare_model(network, evaluation_mode=True))
+    if trainer.is_deepspeed_enabled:
+        return cast(nn.Module, prepare_deepspeed(network, trainer.accelerator))
+    from accelerate.utils.fsdp_utils import fsdp2_prepare_model
+
+    return cast(nn.Module, fsdp2_prepare_model(trainer.accelerator, network)).eval()
+
+
+@contextmanager
+def whole_model(trainer: Any, model: Any) -> Iterator[Any]:
+    """The bare model with the whole of its weights on each process, so that each may sample as much as it needs.
+
+    Of shards all processes would have to take part in every token of every other.
+
+    Args:
+        model: as the Trainer wrapped it.
+    """
+    checkpointing = trainer.args.gradient_checkpointing_kwargs
+    # DeepSpeed's are gathered by TRL.
+    with unwrap_model_for_generation(model, trainer.accelerator, gradient_checkpointing_kwargs=checkpointing) as plain:
+        shards = [module for module in plain.modules() if isinstance(module, FSDPModule)]
+        for module in shards:
+            module.unshard()
+            module.set_reshard_after_forward(False, recurse=False)
+        try:
+            yield plain
+        finally:
+            for module in shards:
+                module.set_reshard_after_forward(module is not shards[0], recurse=False)
+                module.reshard()
+
+
+class CriticOptimizer(TrainerCallback):
+    """The optimizer of a critic beside a sharded policy."""
+
+    def __init__(self, trainer: Any, critic: nn.Module) -> None:
+        self._trainer, self._critic = trainer, critic
+        kind, settings = Trainer.get_optimizer_cls_and_kwargs(trainer.args)
+        self._rate = trainer.args.value_learning_rate or trainer.args.learning_rate
+        trained = [parameter for parameter in critic.parameters() if parameter.requires_grad]
+        settings |= {"lr": self._rate, "weight_decay": trainer.args.weight_decay}
+        self._optimizer = kind(trained, **settings)
+
+    def clip(self, model: nn.Module) -> Any:
+        """Clip the gradients of policy and critic by their common norm; a DeepSpeed engine has clipped its own."""
+        own, most = self._trainer, self._trainer.args.max_grad_norm
+        critic = list(self._critic.parameters())
+        if own.is_deepspeed_enabled:
+            clip_grads_with_norm_(critic, most, norm_of(critic))
+            return own.accelerator.clip_grad_norm_(model.parameters(), most)
+        policy = list(model.parameters())
+        total = torch.linalg.vector_norm(torch.stack([norm_of(policy), norm_of(critic)]))
+        for parameters in (policy, critic):
+            clip_grads_with_norm_(parameters, most, total)
+        return total
+
+    def on_optimizer_step(self, *_: Any, **__: Any) -> None:
+        """Step as the policy did, at the same place of the schedule."""
+        done = self._trainer._get_learning_rate() / self._trainer.args.learning_rate
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._rate * done
+        self._optimizer.step()
+
+    def save(self, folder: Path) -> None:
+        """Write this process's part into a checkpoint."""
+        state = self._optimizer.state_dict()
+        state["state"] = {
+            index: {name: local(value) for name, value in values.items()} for index, values in state["state"].items()
+        }
+        torch.save(state, self._file(folder))
+
+    def load(self, folder: Path) -> None:
+        """Read what `save` wrote, in a world of the same size."""
+        state = torch.load(self._file(folder), map_location="cpu", weights_only=True)
+        parameters = [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
+        for index, values in state["state"].items():
+            state["state"][index] = {name: _as(value, parameters[index]) for name, value in values.items()}
+        self._optimizer.load_state_dict(state)
+
+    def _file(self, folder: Path) -> Path:
+        return folder / _OPTIMIZER.format(self._trainer.args.process_index)
+
+
+def norm_of(parameters: Iterable[nn.Parameter]) -> Tensor:
+    """The norm of the parameters' gradients over all processes."""
+    norm = get_total_norm([each.grad for each in parameters if each.grad is not None])
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm
+
+
+def whole_state(network: nn.Module) -> dict[str, Tensor]:
+    """A network's tensors, whole, on the CPU; every process must ask for them."""
+    return {
+        name: (value.full_tensor() if isinstance(value, DTensor) else value).detach().cpu().contiguous()
+        for name, value in network.state_dict().items()
+    }
+
+
+def put_whole_state(network: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Put whole tensors into a network, each process its own part of them."""
+    with torch.no_grad():
+        for name, own in network.state_dict().items():
+            value = tensors[name].to(own.device)
+            own.copy_(distribute_tensor(value, own.device_mesh, own.placements) if isinstance(own, DTensor) else value)
+
+
+def local(value: Any) -> Any:
+    """A tensor's part on this process."""
+    return value.to_local() if isinstance(value, DTensor) else value
+
+
+def _as(value: Any, parameter: Tensor) -> Any:
+    """A part of a tensor, told that it belongs to a parameter's shards; counters of steps are whole."""
+    if not isinstance(parameter, DTensor) or value.shape != parameter.to_local().shape:
+        return value
+    return DTensor.from_local(
+        value.to(parameter.device), parameter.device_mesh, parameter.placements,
+        shape=parameter.shape, stride=parameter.stride(), run_check=False,
+    )  # fmt: skip
+
+
+def whole_weights() -> Any:
+    """Load models as they are, also where ZeRO-3 would share out each one that is loaded."""
+    from transformers.integrations import deepspeed
+
+    if not deepspeed.is_deepspeed_zero3_enabled():
+        return nullcontext()
+    return _unpartitioned(deepspeed)
+
+
+@contextmanager
+def _unpartitioned(deepspeed: Any) -> Iterator[None]:
+    config = deepspeed._hf_deepspeed_config_weak_ref
+    deepspeed.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        deepspeed._hf_deepspeed_config_weak_ref = config

@@ -1,0 +1,144 @@
+"""PPO where FSDP2 or ZeRO shares the policy out: it learns what copies of it learn, and is resumed and saved exactly.
+
+Two gloo processes each; `make proof` goes through all of the layouts, `make test` through one of each kind.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from ftcli import rundir, tiny
+from ftcli.build import spec_of
+from ftcli.compose import Request
+from tests.conftest import REPOSITORY
+from tests.whole.conftest import environment
+
+COMMON = (
+    "method=ppo", "train.learning_rate=1e-3", "train.max_steps=6", "train.logging_steps=1", "train.save_steps=3",
+    "train.per_device_train_batch_size=4", "train.gradient_accumulation_steps=2", "method.num_ppo_epochs=2",
+    "method.max_new_tokens=12", "method.rewards={ended: 1, length: {weight: 1, most: 4}}", "data.max_rows=60",
+    "data.eval_share=0.15", "run.score_rows=8", "hardware=cpu", "hardware.num_processes=2", "hardware.num_threads=1",
+)  # fmt: skip
+
+AUTO = "train_micro_batch_size_per_gpu: auto, gradient_accumulation_steps: auto, gradient_clipping: auto"
+WHOLE = "stage3_gather_16bit_weights_on_model_save: true"
+LAYOUTS = {
+    "copies": (),
+    "fsdp2": ("train.fsdp=true",),
+    "zero2": (f"train.deepspeed={{zero_optimization: {{stage: 2}}, {AUTO}}}",),
+    "zero3": (f"train.deepspeed={{zero_optimization: {{stage: 3, {WHOLE}}}, {AUTO}}}",),
+}
+POLICIES = {
+    # a head on the policy, and a copy of it for a reference
+    "full": (),
+    # a network of the critic's own, and the policy itself for a reference
+    "lora": ("peft=lora", "method.reward_model=judge", "method.value_model=reward_model"),
+}
+JUDGE = """
+import sys
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, set_seed
+
+set_seed(0)
+for kind, more in ((AutoModelForSequenceClassification, {"num_labels": 1}), (AutoTokenizer, {})):
+    kind.from_pretrained(sys.argv[1], **more).save_pretrained("judge")
+"""
+_SAMPLE = {("fsdp2", "full"), ("zero3", "lora")}
+CELLS = [(layout, policy) for layout in LAYOUTS if layout != "copies" for policy in POLICIES]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory):
+    """Runs of a policy in a layout, each trained once."""
+    folder = tmp_path_factory.mktemp("sharded")
+    subprocess.run([sys.executable, "-c", JUDGE, str(tiny.MODEL_DIR)], cwd=folder, env=environment(), check=True)
+    found: dict[tuple[str, str], Path] = {}
+
+    def train(layout: str, policy: str) -> Path:
+        if (layout, policy) not in found:
+            found[layout, policy] = run_of(folder, layout, policy)
+        return found[layout, policy]
+
+    return train
+
+
+def run_of(folder: Path, layout: str, policy: str) -> Path:
+    """A run from its first step to its last."""
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        overrides = (*COMMON, *LAYOUTS[layout], *POLICIES[policy], f"run.dir={layout}-{policy}")
+        spec = spec_of(Request(overrides=overrides))
+    finally:
+        os.chdir(before)
+    run = folder / f"{layout}-{policy}"
+    run.mkdir()
+    (run / rundir.SPEC).write_text(spec.to_json(), encoding="utf-8")
+    carry_out(run)
+    return run
+
+
+def carry_out(run: Path, *more: str) -> None:
+    """Train in that folder with two processes."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    done = subprocess.run(
+        [sys.executable, *launcher, str(REPOSITORY / "tests" / "sharded.py"), "train", str(run), *more],
+        cwd=run.parent, check=False, capture_output=True, text=True, timeout=300,
+        env=environment(ACCELERATE_USE_CPU="true", OMP_NUM_THREADS="1", PYTHONPATH=pythonpath()),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+def pythonpath() -> str:
+    """So that the worker is found from wherever it starts."""
+    return os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
+
+
+def steps(run: Path) -> list[dict[str, float]]:
+    """What was logged of each step."""
+    lines = map(json.loads, (run / rundir.METRICS).read_text(encoding="utf-8").splitlines())
+    return [line for line in lines if "loss" in line]
+
+
+def one_file(folder: Path) -> Path:
+    """The saved weights, of a model or an adapter."""
+    (file,) = folder.glob("*model.safetensors")
+    return file
+
+
+@pytest.mark.parametrize(("layout", "policy"), CELLS)
+def test_a_sharded_policy_learns_as_copies_do_and_resumes_exactly(layout, policy, trained, tmp_path):
+    if (layout, policy) not in _SAMPLE and not os.environ.get("FTCLI_PROOF"):
+        pytest.skip("make proof goes through every layout")
+    if layout.startswith("zero") and importlib.util.find_spec("deepspeed") is None:
+        pytest.skip("deepspeed is not installed")
+    run, copies = trained(layout, policy), trained("copies", policy)
+    for ours, theirs in zip(steps(run), steps(copies), strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], abs=1e-4)
+        for name in ("reward", "kl", "value/explained_variance"):
+            assert (name in ours) == (name in theirs)
+            if name in ours:
+                assert ours[name] == pytest.approx(theirs[name], rel=1e-3, abs=1e-3)
+    halted = tmp_path / "halted"
+    shutil.copytree(run, halted)
+    for folder in (halted / rundir.CHECKPOINTS).iterdir():
+        if folder.name != "checkpoint-3":  # in the middle of what is learned from a rollout
+            shutil.rmtree(folder)
+    shutil.rmtree(halted / rundir.MODEL)
+    (halted / rundir.RESULT).unlink()
+    carry_out(halted, "--resume", str(halted / rundir.CHECKPOINTS / "checkpoint-3"))
+    assert one_file(halted / rundir.MODEL).read_bytes() == one_file(run / rundir.MODEL).read_bytes()
+    assert (halted / rundir.CHECKPOINTS / "checkpoint-6" / "critic.safetensors").read_bytes() == (
+        run / rundir.CHECKPOINTS / "checkpoint-6" / "critic.safetensors"
+    ).read_bytes()
+    ours, theirs = (load_file(one_file(each / rundir.MODEL)) for each in (run, copies))
+    assert ours.keys() - theirs.keys() <= {"lm_head.weight"}  # which DeepSpeed saves beside the embedding it is
+    assert all((ours[name] - tensor).abs().mean() < 1e-5 for name, tensor in theirs.items())
