@@ -9,7 +9,7 @@ from ftcli import checks, derive, fieldcheck, sources
 from ftcli.compose import WRITERS, Composed, Request, compose
 from ftcli.errors import ConfigError, DataError, Problem, RowProblem
 from ftcli.methods import Method, get_method
-from ftcli.methods.base import MODEL_FIELDS, NO_MODELS
+from ftcli.methods.base import further_models, with_model
 from ftcli.peft_methods import PeftMethod, peft_method
 from ftcli.recipes.strict import KeyPath
 from ftcli.settings import GROUPS, OWN_GROUPS
@@ -37,11 +37,12 @@ def _located(tree: dict[str, Any]) -> dict[str, Any]:
     if source is not None and source.folder is not None:
         model["name_or_path"] = str(source.folder)
     method = {**tree["method"]}
-    for key in MODEL_FIELDS:
-        named = method.get(key)
-        source = sources.model_source(named) if isinstance(named, str) and named not in NO_MODELS else None
+    for key, named, _ in further_models(method):
+        source = sources.model_source(named)
         if source is not None and source.folder is not None:
-            method[key] = str(source.folder)
+            method = with_model(method, key, str(source.folder))
+    if isinstance(method.get("judge_constitution"), str):
+        method["judge_constitution"] = sources.absolute(method["judge_constitution"])
     return {**tree, "data": data, "model": model, "method": method}
 
 

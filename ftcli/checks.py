@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from ftcli import adapterchecks, datachecks, rules, sources
+from ftcli import adapterchecks, datachecks, fieldcheck, rules, schema, sources
 from ftcli.compose import Composed
 from ftcli.derive import has_validation, model_shape
-from ftcli.errors import Problem
+from ftcli.errors import ConfigError, Problem
+from ftcli.making import principles
 from ftcli.methods import Method
-from ftcli.methods.base import MODEL_FIELDS, NO_MODELS
+from ftcli.methods.base import further_models
 from ftcli.names import suggest
 from ftcli.peft_methods import peft_method
 from ftcli.shapes import Shape
@@ -147,15 +149,13 @@ def answers_can_be_sampled(context: Context) -> Iterator[Problem]:
     if spec.data.streaming:
         what = f"{context.method.name} draws its rollouts from all prompts, and a stream has no end"
         yield Problem(context.where("data.streaming"), what, "leave it out")
-    for key, head in MODEL_FIELDS.items():
-        name = spec.method.get(key)
+    for key, name, head in further_models(spec.method):
         stage = context.composed.request.stage
-        if stage is not None and f"method.{key}" in stage.promised:
+        if stage is not None and f"method.{key.partition('.')[0]}" in stage.promised:
             continue  # what stands there now is no reward model yet
-        if name and name not in NO_MODELS:
-            yield from _unfit(str(name), head, context.where(f"method.{key}"))
-    if name := spec.method.get("teacher_model"):
-        yield from _other_words(str(name), context)
+        yield from _unfit(name, head, context.where(f"method.{key}"))
+    if teacher := spec.method.get("teacher_model"):
+        yield from _other_words(str(teacher), context)
     group = spec.method.get("num_generations")
     size = int(spec.train.get("per_device_train_batch_size", 8)) * spec.launch.num_processes
     size *= int(spec.method.get("steps_per_generation") or spec.train.get("gradient_accumulation_steps", 1))
@@ -164,6 +164,38 @@ def answers_can_be_sampled(context: Context) -> Iterator[Problem]:
         what = f"{size} answers at a time are no whole number of groups of method.num_generations={group}"
         fix = "make train.per_device_train_batch_size a multiple of it"
         yield Problem(context.where("method.num_generations"), what, fix)
+
+
+@rule
+def a_judge_can_be_asked(context: Context) -> Iterator[Problem]:
+    """A judge that gives rewards is a backend's settings, and its principles can be read."""
+    judge, constitution = (context.spec.method.get(name) for name in ("judge", "judge_constitution"))
+    if judge is None:
+        return
+    key = context.where("method.judge")
+    if not isinstance(judge, Mapping):
+        yield Problem(key, f"method.judge is {judge!r}, which is no mapping", "as method.judge={model: RUN}")
+        return
+    known = schema.fields_of("ftcli.making.settings:BackendSettings")
+    for name, value in judge.items():
+        if name not in known:
+            yield Problem(key, f"method.judge.{name} is no setting of a backend", suggest(name, known, "method.judge."))
+        elif problem := fieldcheck.type_problem(f"method.judge.{name}", value, known[name], None, key):
+            yield problem
+    if judge.get("type", "local") != "rules" and not judge.get("model"):
+        yield Problem(key, "names nobody who could be asked", "name a run or model with method.judge.model")
+    if constitution:
+        yield from _principle_problems(str(constitution), context.where("method.judge_constitution"))
+
+
+def _principle_problems(name: str, where: str) -> Iterator[Problem]:
+    if not sources.is_builtin(name) and not Path(name).is_file():
+        yield Problem(where, f"there is no file {name}", "name a YAML file with principles")
+        return
+    try:
+        principles.named(name)
+    except ConfigError as error:
+        yield from error.problems
 
 
 @rule

@@ -60,8 +60,8 @@ class StageRequest:
 
     name: str
     method: str
-    feeds: Mapping[str, str] = field(default_factory=dict)
-    """Settings, as `group.key`, and the model that each names."""
+    feeds: Mapping[str, Any] = field(default_factory=dict)
+    """Settings, as `group.key`, and the model that each names, or whom to ask."""
     promised: frozenset[str] = frozenset()
     """Those of them that name a stand-in, since their own model is still to be trained."""
     tiny: Mapping[str, Any] = field(default_factory=dict)
@@ -203,11 +203,11 @@ def _typed(request: Request, problems: list[Problem]) -> list[Override]:
             if request.stage is None:
                 problems.append(Problem(text, f"{override.key[0]} belongs to pipelines that make data", "leave it out"))
         elif override.key[0] != "stages":
-            if request.stage is None or override.name != "method":
+            if request.stage is None or override.key[0] != "method":  # which is the pipeline's own
                 common.append(override)
         elif request.stage is None:
             problems.append(Problem(text, "sets a stage, which only a pipeline has", "choose one, as method=rlhf"))
-        elif override.key[1:2] == (request.stage.name,):
+        elif override.key[1:2] == (request.stage.name,) and override.key[2:3] not in {(role,) for role in ROLES}:
             own.append(replace(override, key=override.key[2:]))
     return [*common, *own]
 
@@ -233,7 +233,8 @@ def _choose(
     part = recipe.stages.get(stage.name) if recipe and stage else None
     for index, (group, choice) in enumerate(part.choices.items() if part else ()):
         assert part is not None
-        found[group] = (choice, Origin(part.where(("defaults", str(index))), "recipe"))
+        if group not in ROLES:
+            found[group] = (choice, Origin(part.where(("defaults", str(index))), "recipe"))
     for group, override in chosen.items():
         found[group] = (str(override.value), Origin(override.text, "cli"))
     if stage is not None:
@@ -302,11 +303,13 @@ def compose(request: Request) -> Composed:
         kept = {key: value for key, value in request.base.items() if key not in GROUPS or picked[key][1].by == "run"}
         tree.lay(kept, Document(request.base_where, {}, {}), "run", literal=None)  # a saved spec is plain data
     if recipe is not None:
-        values_of_run = {group: own for group, own in recipe.values.items() if group not in ROLES}
+        of_pipeline = ROLES if request.stage is None else (*ROLES, "method")
+        values_of_run = {group: own for group, own in recipe.values.items() if group not in of_pipeline}
         tree.lay(values_of_run, recipe.document, "recipe", recipe.literal)
         part = recipe.stages.get(request.stage.name) if request.stage else None
         if part is not None:
-            tree.lay(part.values, part.document, "recipe", part.literal)
+            values_of_run = {group: own for group, own in part.values.items() if group not in ROLES}
+            tree.lay(values_of_run, part.document, "recipe", part.literal)
     for override in values:
         with _collected(problems):
             _apply(tree, override)

@@ -95,7 +95,12 @@ def _pipeline_page(pipeline: Pipeline) -> str:
         for stage in pipeline.stages
     ]
     head = f"## {pipeline.name}\n\n{pipeline.summary} ({pipeline.paper})\n\n"
-    return head + table(("Stage", "Is a run of, or makes by", "Makes", "Takes"), rows)
+    stages = table(("Stage", "Is a run of, or makes by", "Makes", "Takes"), rows)
+    if not pipeline.options:
+        return head + stages
+    options = [(f"`method.{name}`", str(each.default), each.text) for name, each in pipeline.options.items()]
+    head += table(("Its own setting", "Unless set", "Decides"), options) + "\nThe stages that it has so:\n\n"
+    return head + stages
 
 
 def _method_page(method: Method) -> str:

@@ -49,6 +49,7 @@ def worker_environment(plan: LaunchPlan | None = None) -> dict[str, str]:
             environment["OMP_NUM_THREADS"] = str(plan.num_threads)
         if plan.device == "cpu":
             environment["ACCELERATE_USE_CPU"] = "true"
+            environment["DS_ACCELERATOR"] = "cpu"  # DeepSpeed, where it is installed, says that it finds no other
             environment["CUDA_VISIBLE_DEVICES"] = ""
     return environment
 

@@ -210,10 +210,10 @@ def feedback() -> str:
             ("the model as found" if stage == "found" else f"after `{stage}`", *(f"{each[name]:.1%}" for name in names))
             for stage, each in row["measures"].items()
         ]
-        agreement = row["agreement"]
-        about = f"`method={row['method']}`, {row['seconds']} seconds in all; the judge agrees with "
-        about += f"{agreement['share']:.1%} of {agreement['pairs']} labelled pairs.\n"
-        parts += [about, table(("Policy", *(f"{name.capitalize()} answers" for name in names)), rows)]
+        about = f"`{row['command']}`, {row['seconds']} seconds in all"
+        if agreement := row["agreement"]:
+            about += f"; the judge agrees with {agreement['share']:.1%} of {agreement['pairs']} labelled pairs"
+        parts += [f"{about}.\n", table(("Policy", *(f"{name.capitalize()} answers" for name in names)), rows)]
     return "\n".join(parts)
 
 

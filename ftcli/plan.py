@@ -13,6 +13,7 @@ from ftcli.countcache import count
 from ftcli.derive import model_shape
 from ftcli.memory import MemoryEstimate, estimate, weight_bytes
 from ftcli.methods import Method, get_method
+from ftcli.methods.base import further_models
 from ftcli.packable import PACKS_EXACTLY
 from ftcli.peft_methods import peft_method
 from ftcli.schema import fields_of
@@ -153,7 +154,7 @@ def _memory(
 def _other_models(spec: RunSpec, method: Method) -> float:
     """Bytes of a reward model or teacher, and of a value network with its gradients and two states of the optimiser."""
     weight = weight_bytes(None, spec.model.dtype)
-    frozen = [(spec.method.get(key), 1) for key in ("reward_model", "teacher_model")]
+    frozen = [(name, 1) for key, name, _ in further_models(spec.method) if key != "value_model"]
     others = [*frozen, (_value_network(spec, method), 4)]
     total = 0.0
     for name, copies in others:

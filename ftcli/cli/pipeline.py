@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ftcli import rundir
-from ftcli.cli import arguments, say
+from ftcli.cli import arguments, made, say
 from ftcli.errors import EXIT_DONE, ConfigError, Problem
-from ftcli.making.carry_out import DATA
 from ftcli.making.spec import MakeSpec
 from ftcli.pipeline import directory
 from ftcli.pipeline.asked import asked
@@ -194,15 +193,15 @@ def _start(spec: PipelineSpec, options: argparse.Namespace, argv: Sequence[str])
 
 def _require_here(spec: PipelineSpec) -> None:
     from ftcli.cli.train import require_here, require_hub
-    from ftcli.making.endpoint import require as require_endpoint
+    from ftcli.making.endpoint import require_backend
 
     for each in spec.stages:
         if each.spec is not None:
             require_here(each.spec)
-        elif each.ready is not None:
+        elif each.ready is not None and not each.stage.task:
             require_hub(each.ready, None, f"stages.{each.stage.name}.model")
-        elif each.make is not None and each.make.backend.type == "openai":
-            require_endpoint(each.make.backend, each.make.role)
+        elif each.make is not None:
+            require_backend(each.make.backend, each.make.role)
 
 
 def _carry_out(folder: Path, options: argparse.Namespace, overrides: tuple[str, ...]) -> int:
@@ -271,7 +270,7 @@ def _summary(folder: Path, result: Mapping[str, Any]) -> None:
             print(f"stage {name}: {of_stage['ready']} stands in its place")
         elif "task" in of_stage:
             print(f"stage {name}")
-            say.table(_made_summary(folder / name, of_stage))
+            say.table(made.summary(folder / name, of_stage))
         else:
             print(f"stage {name}")
             summary(folder / name, of_stage)
@@ -289,21 +288,6 @@ def _summary(folder: Path, result: Mapping[str, Any]) -> None:
     print("next")
     for command in next_commands(folder / last):
         print(f"  {command}")
-
-
-def _made_summary(folder: Path, result: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """A finished data-making stage on one screen."""
-    from ftcli.cli.report import relative
-
-    dropped = "".join(f", {count} {reason}" for reason, count in result["dropped"].items())
-    backend = result["backend"]
-    used = f"{backend['requests']} requests to {backend.get('model') or backend['type']}"
-    rows = [("made", f"{result['rows']} rows of {result['items']} items{dropped}"), ("asked", used)]
-    if agreement := result.get("agreement"):
-        rows.append(("agreement", f"{agreement['share']:.1%} with {agreement['pairs']} labelled pairs"))
-    if "first_shown_wins" in result:
-        rows.append(("position", f"the answer shown first wins with {result['first_shown_wins']:.2f}"))
-    return [*rows, ("rows", relative(folder / DATA))]
 
 
 def _moment(name: str) -> str:

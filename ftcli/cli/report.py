@@ -1,4 +1,4 @@
-"""`ftcli report RUN`: what a run did, from its directory."""
+"""`ftcli report RUN`: what a run did, from its directory; of a data-making stage, every transcript."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ftcli import rundir
-from ftcli.cli import arguments, pipeline, say
+from ftcli.cli import arguments, made, pipeline, say
 from ftcli.errors import EXIT_DONE, ConfigError, Problem
 from ftcli.methods import get_method
 from ftcli.peft_methods import peft_method
@@ -20,7 +20,7 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("run", help="a run directory, or a run's name (its newest)")
     arguments.add_json(parser)
     options = arguments.parse(parser, argv)
-    if pipeline.report(options.run, as_json=options.json):
+    if made.report(options.run, as_json=options.json) or pipeline.report(options.run, as_json=options.json):
         return EXIT_DONE
     found = rundir.require_run(options.run, f"ftcli report {options.run}")
     result = rundir.read_result(found)

@@ -12,7 +12,7 @@ from ftcli import hardware, rundir, sources
 from ftcli.build import spec_of
 from ftcli.cli import arguments, pipeline, say
 from ftcli.errors import EXIT_DONE, EXIT_INTERRUPTED, ConfigError, Problem
-from ftcli.methods.base import MODEL_FIELDS, NO_MODELS
+from ftcli.methods.base import further_models
 from ftcli.overrides import expand, parse
 from ftcli.spec import RunSpec
 
@@ -141,9 +141,13 @@ def require_model(spec: RunSpec) -> None:
         ConfigError: they cannot, with the remedy.
     """
     require_hub(spec.model.name_or_path, spec.model.revision, "model.name_or_path")
-    for key in MODEL_FIELDS:
-        if (name := spec.method.get(key)) and name not in NO_MODELS:
-            require_hub(str(name), None, f"method.{key}")
+    for key, name, _ in further_models(spec.method):
+        require_hub(name, None, f"method.{key}")
+    if judge := spec.method.get("judge"):
+        from ftcli.making.endpoint import require_backend
+        from ftcli.making.settings import BackendSettings
+
+        require_backend(BackendSettings(**judge), "method.judge")
 
 
 def require_hub(name: str, revision: str | None, key: str) -> None:

@@ -32,6 +32,19 @@ def require(settings: BackendSettings, key: str) -> None:
         raise ConfigError(Problem(f"{key}.api_key_env", what, f"export {settings.api_key_env}=…"))
 
 
+def require_backend(settings: BackendSettings, key: str) -> None:
+    """What a backend of any type needs of this machine.
+
+    Raises:
+        ConfigError: a package is not installed, or the key's variable is not set.
+    """
+    if settings.type == "openai":
+        require(settings, key)
+    elif settings.type == "vllm" and importlib.util.find_spec("vllm") is None:
+        fix = "pip install vllm, or leave it out: transformers answers then"
+        raise ConfigError(Problem(f"{key}=vllm", "vLLM is not installed", fix))
+
+
 class Endpoint:
     """A model behind a URL."""
 

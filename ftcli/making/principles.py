@@ -16,8 +16,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ftcli import tiny
 from ftcli.errors import ConfigError, Problem
 from ftcli.recipes.strict import Document, load
+from ftcli.sources import BUILTIN_SETS, is_builtin
 
 DEFAULT = Path(__file__).parent / "constitution.yaml"
 _PARTS = {
@@ -56,6 +58,17 @@ def read(path: Path) -> tuple[Principle, ...]:
     if problems:
         raise ConfigError(*problems)
     return tuple(Principle(**entry) for entry in document.data["principles"])
+
+
+def named(name: str | None) -> tuple[Principle, ...]:
+    """The principles that a setting names: a file, a built-in set, or the default ones.
+
+    Raises:
+        ConfigError: everything that is wrong with them.
+    """
+    if not name:
+        return read(DEFAULT)
+    return read(tiny.DATA_DIR / f"{name.removeprefix(BUILTIN_SETS)}.yaml" if is_builtin(name) else Path(name))
 
 
 def _problems(document: Document) -> Iterator[Problem]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+OWN_WEIGHTS = ("local", "vllm")
+"""Types of backend that load a model here."""
 ROLES = ("generator", "judge")
 """Groups that a pipeline has beside those of a run."""
 
@@ -13,11 +15,12 @@ ROLES = ("generator", "judge")
 class BackendSettings:
     """A backend and what it may use."""
 
-    type: Literal["local", "openai", "rules"] = "local"
-    """local: a model through transformers; openai: any endpoint of that form; rules: patterns, no model."""
+    type: Literal["local", "vllm", "openai", "rules"] = "local"
+    """local: a model through transformers; vllm: the same through vLLM; openai: any endpoint of that form; rules:
+    patterns, no model."""
     model: str | None = None
-    """local: a run, folder or hub id, null for the model that the pipeline has made by then; openai: the model's name
-    there."""
+    """local, vllm: a run, folder or hub id, null for the model that the pipeline has made by then; openai: the model's
+    name there."""
     revision: str | None = None
     """Branch, tag or commit of a hub model."""
     base_url: str | None = None
@@ -25,7 +28,7 @@ class BackendSettings:
     api_key_env: str = "OPENAI_API_KEY"
     """openai: the environment variable that holds the key; the key itself is never written anywhere."""
     batch_size: int = 32
-    """local: items that are asked for together."""
+    """local, vllm: items that are asked for together."""
     concurrency: int = 8
     """openai: items that are under way at once."""
     timeout_seconds: float = 60.0
@@ -38,5 +41,9 @@ class BackendSettings:
     """openai: tokens that the stage may use, asked and answered."""
     logprobs: bool = True
     """openai: ask for log-probabilities of choices; where the endpoint has none the reply is read instead."""
+    gpu_memory_utilization: float = 0.9
+    """vllm: share of the GPU's memory that it takes."""
+    max_model_length: int | None = None
+    """vllm: longest question and reply together; null is the model's."""
     patterns: list[str] | None = None
     """rules: regular expressions, any of which makes an answer a bad one."""

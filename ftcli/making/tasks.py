@@ -39,7 +39,8 @@ class Made:
     def line(self, item: Item) -> dict[str, Any]:
         """As it stands in the journal."""
         kept = {"key": item.key, "row": self.row, "replies": self.replies}
-        return {**kept, **({"dropped": self.dropped} if self.dropped else {}), **self.notes}
+        of_none = {"dropped": self.dropped, "input": dict(item.row)} if self.dropped else {}
+        return {**kept, **of_none, **self.notes}
 
 
 def seed_of(seed: int, *parts: object) -> int:
@@ -162,26 +163,30 @@ class Judge:
 
     def _score(self, work: Sequence[tuple[Item, list[str], Made]], ask: Replies) -> None:
         """The share of principles that each answer is said to keep to, by the probability of yes."""
+        for (item, answers, made), replies in zip(
+            work, self.kept([(item, answers) for item, answers, _ in work], ask), strict=True
+        ):
+            made.replies += replies
+            if any(reply["yes"] is None for reply in replies):
+                made.dropped = _UNREADABLE
+                continue
+            means = [mean_yes(replies, number) for number in range(len(answers))]
+            best, worst = means.index(max(means)), means.index(min(means))
+            self._settle(item, made, answers[best], answers[worst], means[best] - means[worst])
+
+    def kept(self, work: Sequence[tuple[Item, Sequence[str]]], ask: Replies) -> list[list[dict[str, Any]]]:
+        """Whether each answer keeps to the principles drawn for its item: the probability of yes, None unreadable."""
         questions, owners = list[_Question](), list[tuple[int, int, str]]()
-        for at, (item, answers, _) in enumerate(work):
+        for at, (item, answers) in enumerate(work):
             for principle in self._drawn(item, "judge"):
                 for number, answer in enumerate(answers):
                     text = filled(principle.judge, prompt=shown(item.row["prompt"]), answer=answer)
                     questions.append(_Question(text, ("yes", "no"), (answer,), (item.key, principle.name, number)))
                     owners.append((at, number, principle.name))
-        scores: list[dict[int, list[float]]] = [{} for _ in work]
+        found: list[list[dict[str, Any]]] = [[] for _ in work]
         for (at, number, name), (yes, told) in zip(owners, self._verdicts(questions, ask), strict=True):
-            made = work[at][2]
-            made.replies.append({"principle": name, "answer": number, "yes": yes, "told": told})
-            if yes is None:
-                made.dropped = _UNREADABLE
-            else:
-                scores[at].setdefault(number, []).append(yes)
-        for (item, answers, made), own in zip(work, scores, strict=True):
-            if made.dropped is None:
-                means = [sum(own[number]) / len(own[number]) for number in range(len(answers))]
-                best, worst = means.index(max(means)), means.index(min(means))
-                self._settle(item, made, answers[best], answers[worst], means[best] - means[worst])
+            found[at].append({"principle": name, "answer": number, "yes": yes, "told": told})
+        return found
 
     def _compare(self, work: Sequence[tuple[Item, list[str], Made]], ask: Replies) -> None:
         """The first two different answers, asked about in both orders: who wins in one only has won in neither."""
@@ -246,6 +251,12 @@ class Judge:
                 found[i] = (first_choice(reply, questions[i].choices), reply.text)
             waiting = [i for i in waiting if found[i][0] is None]
         return found
+
+
+def mean_yes(replies: Sequence[Mapping[str, Any]], number: int) -> float:
+    """The mean probability of yes of what was asked about one answer."""
+    own = [float(reply["yes"]) for reply in replies if reply["answer"] == number]
+    return sum(own) / len(own)
 
 
 def first_choice(reply: Reply, choices: tuple[str, ...]) -> float | None:

@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from ftcli.errors import Problem
+from ftcli.making.settings import OWN_WEIGHTS
 
 MODEL_FIELDS = {"reward_model": "score", "value_model": "score", "teacher_model": "words"}
 """Fields of methods that name a further model, and what it has to put out."""
 NO_MODELS = ("head", "reward_model")
 """Values of such a field that name no model of their own."""
-REWARD_FIELDS = ("reward_model", "rewards", "reward_functions")
+REWARD_FIELDS = ("reward_model", "judge", "rewards", "reward_functions")
 """Fields of methods that sample, any of which says what an answer is worth."""
+
+
+def further_models(method: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """The models that a method's settings name beside the policy: the setting, the name, and what it has to put out."""
+    for key, head in MODEL_FIELDS.items():
+        name = method.get(key)
+        if isinstance(name, str) and name and name not in NO_MODELS:
+            yield key, name, head
+    judge = method.get("judge")
+    if isinstance(judge, Mapping) and judge.get("type", "local") in OWN_WEIGHTS and judge.get("model"):
+        yield "judge.model", str(judge["model"]), "words"
+
+
+def with_model(method: Mapping[str, Any], key: str, name: str) -> dict[str, Any]:
+    """The settings with another name for one of those models."""
+    field, _, inner = key.partition(".")
+    return {**method, field: {**method[field], inner: name} if inner else name}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,8 @@
 """Constitutional AI (Bai et al. 2022, arXiv:2212.08073): a model criticises and revises itself by principles.
 
 First the supervised half: answers to provoking prompts are criticised and revised, and the revisions trained. Then the
-half with AI feedback: answers of that model are judged by the principles, and the pairs trained by DPO.
+half with AI feedback: answers of that model are judged by the principles, and the pairs trained by DPO, or a preference
+model on them and the policy by PPO, as in the paper.
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ from __future__ import annotations
 from ftcli.pipeline import feedback
 from ftcli.pipeline.base import Pipeline, Stage
 
-PIPELINE = Pipeline(
-    name="constitutional",
-    summary="Constitutional AI: answers criticised and revised by principles, trained, then judged by them and DPO.",
-    stages=(
+
+def arrange(algorithm: str) -> tuple[Stage, ...]:
+    """The stages by how the policy learns from the judged pairs."""
+    prompts = "builtin:redteam"
+    return (
         feedback.assistant("a model that follows instructions: it criticises, revises and judges"),
         feedback.policy("helpful", "a helpful model, harmless or not"),
         Stage(
@@ -21,7 +23,7 @@ PIPELINE = Pipeline(
             role="generator",
             summary="its answers to provoking prompts",
             takes={"backend.model": "helpful"},
-            tiny={"data.path": "builtin:redteam", "make.n": 1, "make.max_new_tokens": 32},
+            tiny={"data.path": prompts, "make.n": 1, "make.max_new_tokens": 32},
         ),
         Stage(
             name="revisions",
@@ -47,17 +49,17 @@ PIPELINE = Pipeline(
                 "train.per_device_train_batch_size": 8,
             },
         ),
-        Stage(
-            name="sample",
-            task="generate",
-            role="generator",
-            summary="its answers to each prompt",
-            takes={"backend.model": "revised"},
-            tiny={"data.path": "builtin:redteam", "make.n": 4, "make.temperature": 1.3, "make.max_new_tokens": 32},
-        ),
-        feedback.judge("which answer keeps to the principles", least_margin=0.1),
-        feedback.dpo("a policy that keeps to the principles", of="revised"),
-    ),
+        feedback.sample("revised", {"data.path": prompts, "make.n": 4, "make.temperature": 1.3}),
+        *feedback.learning(algorithm, "revised", least_margin=0.1, prompts=prompts),
+    )
+
+
+PIPELINE = Pipeline(
+    name="constitutional",
+    summary="Constitutional AI: answers criticised and revised by principles, trained, then judged by them.",
+    stages=arrange(feedback.DPO),
+    arrange=arrange,
+    options={"algorithm": feedback.algorithm(feedback.DPO, feedback.PPO)},
     tiny_measure=feedback.MEASURE,
     paper="Bai et al. 2022, arXiv:2212.08073",
 )

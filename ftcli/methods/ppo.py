@@ -18,11 +18,15 @@ from ftcli.methods.base import REWARD_FIELDS, Knob, Method
 def reward_problems(method: Mapping[str, Any]) -> list[Problem]:
     """What is wrong with where rewards come from."""
     if not any(method.get(name) for name in REWARD_FIELDS):
-        fix = "name a reward model with method.reward_model=RUN, or rules with method.rewards.exact_answer=1"
+        fix = "name a reward model with method.reward_model=RUN, rules with method.rewards.exact_answer=1, or a judge"
         return [Problem("method.rewards", "nothing says what an answer is worth", fix)]
     if method.get("reward_model_weight") is not None and not method.get("reward_model"):
         what = "method.reward_model_weight weighs a reward model, and there is none"
         return [Problem("method.reward_model_weight", what, "leave it out, or name one with method.reward_model")]
+    for name in ("judge_weight", "judge_constitution", "judge_principles"):
+        if method.get(name) is not None and not method.get("judge"):
+            fix = "leave it out, or name one with method.judge.model"
+            return [Problem(f"method.{name}", "is of a judge, and there is none", fix)]
     return list(rewards.problems(method["rewards"])) if method.get("rewards") is not None else []
 
 
@@ -75,6 +79,7 @@ METHOD = Method(
         "vf_coef": Knob(low=0),
         "entropy_coef": Knob(low=0),
         "value_learning_rate": Knob(low=0, open_low=True),
+        "judge_principles": Knob(low=1),
         "reward_clip": Knob(low=0, open_low=True),
         "score_at": Knob(choices=("last", "each")),
         "log_completions_steps": Knob(low=0),

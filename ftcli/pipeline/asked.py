@@ -10,6 +10,7 @@ from typing import Any
 from ftcli.compose import Request
 from ftcli.errors import ConfigError, Problem
 from ftcli.methods import Pipeline, all_pipelines
+from ftcli.names import suggest
 from ftcli.overrides import Override, parse
 from ftcli.recipes import load as recipe_loader
 from ftcli.recipes.load import Recipe
@@ -54,7 +55,34 @@ def asked(request: Request) -> Asked | None:
             where = recipe.where(("stages",))
             raise ConfigError(Problem(where, "only a pipeline has stages", "choose one, as method=rlhf"))
         return None
-    return Asked(request=request, pipeline=pipeline, recipe=recipe)
+    return Asked(request=request, pipeline=pipeline.arranged(options(pipeline, typed, recipe)), recipe=recipe)
+
+
+def options(pipeline: Pipeline, typed: list[Override], recipe: Recipe | None = None) -> dict[str, Any]:
+    """The pipeline's own settings, `method.NAME`, as they are written.
+
+    Raises:
+        ConfigError: a value that an option does not have.
+    """
+    written = recipe.values.get("method") if recipe is not None else None
+    found = {
+        name: (value, recipe.where(("method", name)))
+        for name, value in (written if isinstance(written, dict) else {}).items()
+        if recipe is not None and name in pipeline.options
+    }
+    for override in typed:
+        if override.key[0] == "method" and "".join(override.key[1:]) in pipeline.options and not override.delete:
+            found[override.key[1]] = (override.value, override.text)
+    problems = []
+    for name, (value, where) in found.items():
+        choices = pipeline.options[name].choices
+        if choices and value not in choices:
+            problems.append(Problem(where, f"{value} is no value of method.{name}", suggest(str(value), choices, "")))
+        elif not choices and (type(value) is not int or value < 1):
+            problems.append(Problem(where, f"method.{name} is {value!r}, which is no count", f"as method.{name}=2"))
+    if problems:
+        raise ConfigError(*problems)
+    return {name: value for name, (value, _) in found.items()}
 
 
 def _readable(request: Request) -> list[Override]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 
@@ -17,7 +17,7 @@ class Stage:
     task: str = ""
     """What it makes in place of a run: generate, judge or revise."""
     role: str = ""
-    """Of a task: who answers, generator or judge."""
+    """Who answers, generator or judge: of a task, or of a run whose rewards a judge gives."""
     summary: str
     """What it makes, in a few words."""
     takes: Mapping[str, str] = field(default_factory=dict)
@@ -25,6 +25,17 @@ class Stage:
     `backend.model`."""
     tiny: Mapping[str, Any] = field(default_factory=dict)
     """Settings, as `group.key`, with which the built-in model learns its built-in rows in minutes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """A setting `method.NAME` of a pipeline, which decides what stages it has."""
+
+    default: Any
+    text: str
+    """What it decides, for the docs."""
+    choices: tuple[str, ...] = ()
+    """The values that there are; none: a whole number from 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +51,18 @@ class Pipeline:
     tiny_measure: Mapping[str, Any] = field(default_factory=dict)
     """Rewards by which the policies of the built-in world are measured, where no stage has a measure of its own."""
     paper: str
+    options: Mapping[str, Option] = field(default_factory=dict)
+    arrange: Callable[..., tuple[Stage, ...]] | None = None
+    """The stages by the values of the options, where it has some."""
+    chosen: Mapping[str, Any] = field(default_factory=dict)
+    """The values by which `stages` were arranged."""
+
+    def arranged(self, chosen: Mapping[str, Any]) -> Pipeline:
+        """The pipeline with some options set, and the stages that it then has."""
+        if self.arrange is None:
+            return self
+        values = {name: chosen.get(name, option.default) for name, option in self.options.items()}
+        return replace(self, stages=self.arrange(**values), chosen=values)
 
     def stage(self, name: str) -> Stage:
         """The stage of that name."""

@@ -13,6 +13,7 @@ from ftcli.compose import Request
 from ftcli.errors import EXIT_DONE, ConfigError, Problem
 from ftcli.making.carry_out import DATA, sha256_of
 from ftcli.making.spec import FILE
+from ftcli.methods import get_method
 from ftcli.pipeline import directory, making
 from ftcli.pipeline.asked import Asked
 from ftcli.pipeline.base import Pipeline, Stage
@@ -57,7 +58,7 @@ def changed(folder: Path, wanted: Asked) -> None:
     spec = pipeline_spec(_of_stages(wanted, [s.name for s in wanted.pipeline.stages if s.name not in begun]))
     fresh = {name: kept for name, kept in remembered(spec).items() if name not in begun}
     state = rundir.read_pipeline(folder)
-    directory.keep(folder, wanted.pipeline.name, state["name"], {**state["stages"], **fresh})
+    directory.keep(folder, wanted.pipeline, state["name"], {**state["stages"], **fresh})
 
 
 def _begun(folder: Path, wanted: Asked) -> list[str]:
@@ -95,7 +96,7 @@ def run(folder: Path, request: Request, say: Say) -> int:
         kept = wanted.earlier[stage.name]
         place = folder / stage.name
         models[stage.name] = str(kept.get("ready") or (place / DATA if stage.task else place))
-        if stage.task:
+        if stage.task and not kept.get("ready"):
             code = _make_stage(stage, wanted, models, folder, say)
             if code != EXIT_DONE:
                 return code
@@ -129,6 +130,7 @@ def _make_stage(stage: Stage, wanted: Asked, models: Mapping[str, str], folder: 
         place.mkdir(parents=True)
         for source in {stage.takes.get("rows")} - {None}:
             _note_edits(str(source), folder, say)
+        _note_rows(stage, directory.rows_made_of(spec), folder)
         rundir.write_atomically(place / FILE, spec.to_json())
     say(f"stage {stage.name}: {stage.summary}")
     code = launch.run_worker(place, LaunchPlan(num_threads=_threads(wanted)), None, say, command="make")
@@ -144,6 +146,13 @@ def _threads(wanted: Asked) -> int | None:
     """Threads that were asked for; those of the first run hold for the data between the runs too."""
     kept = (each["tree"]["hardware"].get("num_threads") for each in (wanted.earlier or {}).values() if "tree" in each)
     return next(kept, None)
+
+
+def _note_rows(stage: Stage, rows: Mapping[str, str], folder: Path) -> None:
+    """Keep the fingerprints of what a stage reads."""
+    state = rundir.read_pipeline(folder)
+    state["stages"][stage.name]["rows"] = rows
+    rundir.write_json(folder / rundir.PIPELINE, state)
 
 
 def _note_edits(stage: str, folder: Path, say: Say) -> None:
@@ -180,9 +189,7 @@ def _run_stage(stage: Stage, wanted: Asked, models: Mapping[str, str], folder: P
         if "data.path" in stage.takes:
             _note_edits(stage.takes["data.path"], folder, say)
         spec, checkpoint = directory.run_spec(stage, wanted, models, folder, name), None
-        state = rundir.read_pipeline(folder)
-        state["stages"][stage.name]["rows"] = directory.rows_of(spec)
-        rundir.write_json(folder / rundir.PIPELINE, state)
+        _note_rows(stage, directory.rows_of(spec), folder)
         launch.prepare(spec, ["train", "--resume", str(folder)])
         say(f"stage {stage.name}: {stage.summary}")
     return launch.run_worker(place, spec.launch, checkpoint, say)
@@ -246,10 +253,11 @@ def _measures(folder: Path, wanted: Asked, models: Mapping[str, str]) -> dict[st
     pipeline = wanted.pipeline
     runs = [stage for stage in pipeline.stages if stage.method and not (wanted.earlier or {})[stage.name].get("ready")]
     spec = RunSpec.load(folder / runs[0].name / rundir.SPEC) if runs else None
+    policies = [stage for stage in runs if get_method(stage.method).head == "words"]
     if not pipeline.tiny_measure or spec is None or spec.model.name_or_path != sources.BUILTIN:
         return None
     request = {
-        "models": {FOUND: sources.BUILTIN, **{stage.name: models[stage.name] for stage in runs}},
+        "models": {FOUND: sources.BUILTIN, **{stage.name: models[stage.name] for stage in policies}},
         "data": "builtin:prompts",
         "measures": pipeline.tiny_measure,
         "max_new_tokens": 32,

@@ -5,6 +5,7 @@ PIPELINE/  pipeline.json  command.sh  STAGE/ (a run directory each)  result.json
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -15,11 +16,15 @@ from ftcli import rundir, sources
 from ftcli.build import build
 from ftcli.compose import Request, compose
 from ftcli.data.fingerprint import fingerprint
+from ftcli.data.kinds import DataFile
 from ftcli.errors import ConfigError, Problem
+from ftcli.making.carry_out import DATA
+from ftcli.making.spec import FILE, MakeSpec
 from ftcli.methods import all_pipelines, get_method
-from ftcli.pipeline.asked import Asked
-from ftcli.pipeline.base import Stage
-from ftcli.pipeline.stages import PipelineSpec, in_folder, remembered, settled, stage_request
+from ftcli.pipeline import making
+from ftcli.pipeline.asked import Asked, options
+from ftcli.pipeline.base import Pipeline, Stage
+from ftcli.pipeline.stages import PipelineSpec, fed_by, in_folder, remembered, settled, stage_request
 from ftcli.spec import RunSpec
 
 SCHEMA = 1
@@ -41,14 +46,15 @@ def create(spec: PipelineSpec, argv: Sequence[str]) -> Path:
     except OSError as error:
         what = f"cannot be made a directory: {error.strerror}"
         raise ConfigError(Problem(f"run.dir={folder}", what, "choose another run.dir")) from None
-    keep(folder, spec.pipeline.name, spec.name, remembered(spec))
+    keep(folder, spec.pipeline, spec.name, remembered(spec))
     rundir.write_atomically(folder / rundir.COMMAND, "#!/bin/sh\n" + shlex.join(["ftcli", *argv]) + "\n")
     return folder.resolve()
 
 
-def keep(folder: Path, pipeline: str, name: str, stages: Mapping[str, Any]) -> None:
+def keep(folder: Path, pipeline: Pipeline, name: str, stages: Mapping[str, Any]) -> None:
     """Write pipeline.json."""
-    content = {"schema": SCHEMA, "pipeline": pipeline, "name": name, "stages": stages}
+    known = {"schema": SCHEMA, "pipeline": pipeline.name, "options": dict(pipeline.chosen), "name": name}
+    content = {**known, "stages": stages}
     rundir.write_json(folder / rundir.PIPELINE, content)
 
 
@@ -60,11 +66,16 @@ def recalled(folder: Path, request: Request) -> tuple[Asked, str]:
     """
     state, where = rundir.read_pipeline(folder), str(folder / rundir.PIPELINE)
     pipeline = all_pipelines().get(str(state.get("pipeline")))
+    if pipeline is not None:
+        pipeline = pipeline.arranged(state.get("options", {}))
     if pipeline is None or {stage.name for stage in pipeline.stages} != set(state["stages"]):
         known = ", ".join(all_pipelines())
         raise ConfigError(Problem(where, "is of a pipeline that this ftcli does not know", f"it knows {known}"))
-    asked = Asked(request=request, pipeline=pipeline, earlier=state["stages"], earlier_where=where)
-    return asked, str(state.get("name"))
+    found = Asked(request=request, pipeline=pipeline, earlier=state["stages"], earlier_where=where)
+    changed = options(pipeline, found.typed())
+    if changed:
+        found = replace(found, pipeline=pipeline.arranged({**pipeline.chosen, **changed}))
+    return found, str(state.get("name"))
 
 
 def run_spec(stage: Stage, wanted: Asked, models: Mapping[str, str], folder: Path, name: str) -> RunSpec:
@@ -78,7 +89,7 @@ def run_spec(stage: Stage, wanted: Asked, models: Mapping[str, str], folder: Pat
     """
     assert wanted.earlier is not None
     fed = wanted.earlier[stage.name]["fed"]
-    feeds = {setting: models[stage.takes[setting]] for setting in fed}
+    feeds = {setting: fed_by(stage, wanted, setting, models[stage.takes[setting]]) for setting in fed}
     return build(in_folder(compose(stage_request(stage, wanted, feeds)), folder, name))
 
 
@@ -93,16 +104,21 @@ def rows_of(spec: RunSpec) -> dict[str, str]:
 
 
 def taken_over(old: Path, wanted: Asked, folder: Path, name: str) -> dict[str, Path]:
-    """The finished stages of an earlier pipeline that would be trained to the same end again.
+    """The finished stages of an earlier pipeline that would come out the same: of a run its folder, else its rows.
 
     A stage is one of them where its settings, the rows that it reads and the models that it starts from are the same.
+    Rows that were edited by hand since they were made are taken over as they stand.
     """
     assert wanted.earlier is not None
     found: dict[str, Path] = {}
     models = {name: str(kept["ready"]) for name, kept in wanted.earlier.items() if kept.get("ready")}
     for stage in wanted.pipeline.stages:
-        run, kept = old / stage.name, wanted.earlier[stage.name]
+        run, kept = old / stage.name, wanted.earlier.get(stage.name, {})
         if stage.task:
+            made = _made_again(stage, run, wanted, models)
+            if made is not None:
+                found[stage.name] = made
+                models[stage.name] = str(made)
             continue
         if stage.name in models or not rundir.is_run(run) or rundir.read_result(run) is None:
             continue
@@ -113,6 +129,28 @@ def taken_over(old: Path, wanted: Asked, folder: Path, name: str) -> dict[str, P
             found[stage.name] = run
             models[stage.name] = str(run)
     return found
+
+
+def _made_again(stage: Stage, place: Path, wanted: Asked, models: Mapping[str, str]) -> Path | None:
+    """The rows of a finished data-making stage, where it would be told the same again."""
+    if not (place / FILE).is_file() or rundir.read_result(place) is None or not (place / DATA).is_file():
+        return None
+    if any(source not in models for source in stage.takes.values()):
+        return None
+    feeds = {name: models[source] for name, source in stage.takes.items()}
+    again = making.make_spec(stage, wanted, feeds, place.parent, for_tiny=False)
+    kept = MakeSpec.load(place / FILE)
+    rows = (wanted.earlier or {}).get(stage.name, {}).get("rows")
+    same = replace(again, dir=kept.dir, grants=kept.grants) == kept and rows in (None, rows_made_of(kept))
+    return place / DATA if same else None
+
+
+def rows_made_of(spec: MakeSpec) -> dict[str, str]:
+    """Fingerprints of the files that a data-making stage reads."""
+    file = sources.set_file(spec.rows, "train")
+    if not os.path.isfile(file):
+        return {}
+    return {file: fingerprint(DataFile(path=file, name=os.path.basename(file)))}
 
 
 def with_ready(wanted: Asked, ready: Mapping[str, Path]) -> Asked:

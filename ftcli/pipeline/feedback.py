@@ -1,15 +1,29 @@
-"""What the pipelines of AI feedback share: the assistant that both begin with, the judge, and the last stage."""
+"""What the pipelines of AI feedback share: the assistant that they begin with, the judge, and how the policy learns."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from ftcli.pipeline.base import Stage
+from ftcli.pipeline.base import Option, Stage
 from ftcli.tiny.facts import POLITE_PATTERN
 
 MEASURE: Mapping[str, Any] = {"polite": {"regex": {"pattern": POLITE_PATTERN}}, "right": {"holds_answer": 1.0}}
 """By what the policies of the built-in world are measured."""
+DPO, PPO, DIRECT = "dpo", "ppo", "direct"
+_SEVERAL = "_{}"
+"""Behind the names of a further round's stages."""
+
+
+def algorithm(*choices: str) -> Option:
+    """How a policy learns from a judge."""
+    told = {
+        DPO: "`dpo` from the pairs",
+        PPO: "`ppo` by a reward model that is trained on the pairs",
+        DIRECT: "`direct` by PPO with the judge itself for a reward, and no pairs",
+    }
+    text = "how the policy learns from the judge: " + ", ".join(told[choice] for choice in choices)
+    return Option(default=DPO, text=text, choices=choices)
 
 
 def assistant(summary: str) -> Stage:
@@ -43,34 +57,92 @@ def policy(name: str, summary: str) -> Stage:
     )
 
 
-def judge(summary: str, least_margin: float) -> Stage:
-    """The assistant's preferences between the answers of stage `sample`."""
+def sample(of: str, tiny: Mapping[str, Any], number: int = 1) -> Stage:
+    """Answers of a policy to prompts."""
     return Stage(
-        name="judge",
-        task="judge",
-        role="judge",
-        summary=summary,
-        takes={"rows": "sample", "backend.model": "assistant"},
-        tiny={
-            "make.mode": "score",
-            "make.constitution": "builtin:principles",
-            "make.least_margin": least_margin,
-            "make.labelled": "builtin:preferences",
-        },
+        name=_named("sample", number),
+        task="generate",
+        role="generator",
+        summary=f"answers of {of} to each prompt",
+        takes={"backend.model": of},
+        tiny={"make.max_new_tokens": 32, **tiny},
     )
 
 
-def dpo(summary: str, of: str) -> Stage:
-    """The policy of stage `of`, trained on what the judge prefers."""
+def learning(by: str, of: str, *, number: int = 1, least_margin: float, prompts: str) -> tuple[Stage, ...]:
+    """The stages in which a policy learns from a judge, from the judge's preferences on.
+
+    Args:
+        by: DPO or PPO, which take the preferences of a stage `judge`, or DIRECT, which takes none.
+        of: the policy's stage.
+        number: of the round.
+        least_margin: below which the built-in judge's pairs are ties.
+        prompts: the built-in set that the built-in policy answers in PPO.
+    """
+    if by == DIRECT:
+        return (_ppo(of, number, prompts, role="judge"),)
+    judged = _judge(number, least_margin)
+    if by == DPO:
+        return (judged, _dpo(of, judged.name, number))
+    reward = _reward(of, judged.name, number)
+    return (judged, reward, _ppo(of, number, prompts, reward=reward.name))
+
+
+def _named(name: str, number: int) -> str:
+    return name if number == 1 else name + _SEVERAL.format(number)
+
+
+def _judge(number: int, least_margin: float) -> Stage:
+    tiny = {"make.mode": "score", "make.constitution": "builtin:principles", "make.least_margin": least_margin}
     return Stage(
-        name="dpo",
+        name=_named("judge", number),
+        task="judge",
+        role="judge",
+        summary="which of those answers the judge prefers",
+        takes={"rows": _named("sample", number), "backend.model": "assistant"},
+        tiny={**tiny, **({"make.labelled": "builtin:preferences"} if number == 1 else {})},
+    )
+
+
+def _dpo(of: str, judged: str, number: int) -> Stage:
+    return Stage(
+        name=_named("dpo", number),
         method="dpo",
-        summary=summary,
-        takes={"model.name_or_path": of, "data.path": "judge"},
+        summary="a policy whose answers the judge prefers",
+        takes={"model.name_or_path": of, "data.path": judged},
         tiny={
             "data.eval_path": "builtin:preferences",
             "train.learning_rate": 1e-4,
             "train.num_train_epochs": 1,
             "train.per_device_train_batch_size": 16,
         },
+    )
+
+
+def _reward(of: str, judged: str, number: int) -> Stage:
+    return Stage(
+        name=_named("reward", number),
+        method="reward",
+        summary="a score for each answer, from the judge's preferences",
+        takes={"model.name_or_path": of, "data.path": judged},
+        tiny={
+            "data.eval_path": "builtin:preferences",
+            "train.learning_rate": 2e-4,
+            "train.num_train_epochs": 2,
+            "train.per_device_train_batch_size": 16,
+        },
+    )
+
+
+def _ppo(of: str, number: int, prompts: str, *, reward: str = "", role: str = "") -> Stage:
+    takes = {"model.name_or_path": of, **({"method.reward_model": reward} if reward else {"method.judge": "assistant"})}
+    tiny = {"data.path": prompts, "train.learning_rate": 1e-4, "train.num_train_epochs": 1}
+    tiny |= {"train.per_device_train_batch_size": 32, "method.max_new_tokens": 32, "method.kl_coef": 0.1}
+    return Stage(
+        name=_named("ppo", number),
+        method="ppo",
+        role=role,
+        summary="a policy whose answers score higher" if reward else "a policy whose answers the judge says yes to",
+        takes=takes,
+        tiny={**tiny, **({} if reward else {"method.judge_constitution": "builtin:principles"})},
     )

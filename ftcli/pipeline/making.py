@@ -13,7 +13,7 @@ from ftcli.data.locate import SourcePath, locate
 from ftcli.errors import ConfigError, Problem
 from ftcli.fieldcheck import limit_problem, type_problem
 from ftcli.making import principles
-from ftcli.making.settings import ROLES, BackendSettings
+from ftcli.making.settings import OWN_WEIGHTS, ROLES, BackendSettings
 from ftcli.making.spec import MakeSpec
 from ftcli.making.tasks import SETTINGS
 from ftcli.methods.base import Knob
@@ -30,6 +30,8 @@ _LIMITS: Mapping[str, Knob] = {
     "make.least_margin": Knob(low=0, high=1),
     "make.rounds": Knob(low=1),
     "batch_size": Knob(low=1),
+    "gpu_memory_utilization": Knob(low=0, high=1, open_low=True),
+    "max_model_length": Knob(low=1),
     "concurrency": Knob(low=1),
     "timeout_seconds": Knob(low=0, open_low=True),
     "max_retries": Knob(low=0),
@@ -188,9 +190,9 @@ def _resolved(
         where = found.places.get("data.path", f"stages.{stage.name}.data.path")
         problems += _rows_problems(rows, where, stage)
         rows = sources.absolute(str(rows))
-    if backend.get("type") == "local" and backend.get("model") is None:
+    if backend.get("type") in OWN_WEIGHTS and backend.get("model") is None:
         backend["model"] = feeds.get("backend.model")
-    elif backend.get("type") == "local":
+    elif backend.get("type") in OWN_WEIGHTS:
         problems += _model_problems(str(backend["model"]), found.places[f"{stage.role}.model"])
     if backend.get("type") == "openai" and not backend.get("model"):
         fix = f"set {stage.role}.model"
@@ -209,6 +211,24 @@ def _resolved(
         grants=tuple(sorted(wanted.request.grants)),
         choices={stage.role: choice},
     )
+
+
+def judge_of(stage: Stage, wanted: Asked) -> dict[str, Any]:
+    """What is written of the role that a run's rewards come from, as settings of its backend.
+
+    Raises:
+        ConfigError: no such choice.
+    """
+    found, problems = _Values({}, {}), list[Problem]()
+    choice, at = _chosen(stage, wanted, "local", f"stages.{stage.name}")
+    _lay_choice(stage, choice, at, found, problems, wanted)
+    for name, value, where in _written(stage, wanted):
+        if name.startswith(f"{stage.role}."):
+            found.set(name, value, where)
+    if problems:
+        raise ConfigError(*problems)
+    own = {name.partition(".")[2]: value for name, value in found.values.items()}
+    return {name: value for name, value in own.items() if value is not None}
 
 
 def _constitution_problems(settings: Mapping[str, Any], found: _Values) -> Iterator[Problem]:

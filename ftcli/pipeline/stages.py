@@ -18,6 +18,7 @@ from ftcli.compose import Composed, Request, StageRequest, compose
 from ftcli.derive import Notes
 from ftcli.errors import ConfigError, Problem
 from ftcli.fieldcheck import method_fields
+from ftcli.making.settings import OWN_WEIGHTS
 from ftcli.making.spec import MakeSpec
 from ftcli.methods import Pipeline, get_method
 from ftcli.names import suggest
@@ -32,6 +33,8 @@ ROWS = "data.path"
 """The setting of a run that takes the rows which another stage made."""
 ROWS_OF_TASK = "rows"
 """The same of a data-making stage."""
+JUDGE = "method.judge"
+"""The setting of a run whose rewards a judge gives: whom to ask."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +132,7 @@ def _form_problems(wanted: Asked) -> Iterator[Problem]:
     for override in wanted.typed():
         if override.key[0] == "stages" and (len(override.key) < 3 or override.key[1] not in names):
             yield Problem(override.text, "names no stage", suggest("".join(override.key[1:2]), names, "stages."))
-        elif override.key[0] == "method" and len(override.key) > 1:
+        elif override.key[0] == "method" and len(override.key) > 1 and override.key[1] not in wanted.pipeline.options:
             yield _of_one_stage(override.text, override.key[1], wanted.pipeline)
     recipe = wanted.recipe
     for name in recipe.stages if recipe else ():
@@ -138,6 +141,8 @@ def _form_problems(wanted: Asked) -> Iterator[Problem]:
             yield Problem(recipe.where(("stages", name)), f"{name} is not a stage", suggest(name, names, ""))
     knobs = recipe.values.get("method") if recipe else None
     for knob in knobs if isinstance(knobs, dict) else ():
+        if knob in wanted.pipeline.options:
+            continue
         assert recipe is not None
         yield _of_one_stage(recipe.where(("method", knob)), knob, wanted.pipeline)
 
@@ -167,6 +172,8 @@ def _ready_models(wanted: Asked) -> dict[str, tuple[str, str]]:
 
 def _ready_problems(stage: Stage, name: str, where: str, wanted: Asked) -> Iterator[Problem]:
     """That the model in a stage's place is none, or puts out the wrong thing, or that the stage is set beside it."""
+    if stage.task and where == wanted.earlier_where:
+        return  # rows that an earlier pipeline made
     if stage.task:
         yield Problem(where, f"stage {stage.name} makes data, and no model", "edit its data.jsonl, or leave this out")
         return
@@ -193,25 +200,44 @@ def _fed(stage: Stage, wanted: Asked) -> list[str]:
     own = {".".join(each.key[2:]) for each in wanted.own(stage.name)}
     own |= {f"{group}.{key}" for group, values in (part.values if part else {}).items() for key in values}
     own |= {"model.name_or_path"} if part is not None and "model" in part.choices else set()
+    if any(name.startswith(f"{JUDGE}.") for name in own) or (stage.method and _names_judge(stage, wanted)):
+        own.add(JUDGE)
     return [name for name in stage.takes if name not in own and ("fed" not in earlier or name in earlier["fed"])]
+
+
+def _names_judge(stage: Stage, wanted: Asked) -> bool:
+    """Whether `judge=` and what belongs to it name somebody else than the pipeline's own model."""
+    judge = making.judge_of(stage, wanted) if JUDGE in stage.takes else {}
+    return bool(judge.get("model")) or judge.get("type", "local") not in OWN_WEIGHTS
 
 
 def _planned(
     stage: Stage, wanted: Asked, ready: Mapping[str, tuple[str, str]], before: Mapping[str, Composed]
 ) -> Request:
     """The request for a stage, with stand-ins for models that are still to be made."""
-    feeds, promised = {}, set()
+    feeds: dict[str, Any] = {}
+    promised = set()
+    if JUDGE in stage.takes and _names_judge(stage, wanted):
+        feeds[JUDGE] = making.judge_of(stage, wanted)
     for name in _fed(stage, wanted):
         source = stage.takes[name]
         if source in ready:
-            feeds[name] = _resolved(ready[source][0])
+            feeds[name] = fed_by(stage, wanted, name, _resolved(ready[source][0]))
         elif name == ROWS:  # whatever they will be, they are rows of the method's kind
             feeds[name] = sources.BUILTIN
             promised.add(name)
         elif source in before:
-            feeds[name] = str(before[source].tree["model"]["name_or_path"])
+            feeds[name] = fed_by(stage, wanted, name, str(before[source].tree["model"]["name_or_path"]))
             promised.add(name)
     return stage_request(stage, wanted, feeds, frozenset(promised))
+
+
+def fed_by(stage: Stage, wanted: Asked, name: str, model: str) -> Any:
+    """The value of a setting that takes another stage's model: its name, or of a judge how it is asked too."""
+    if name != JUDGE:
+        return model
+    kept = (wanted.earlier or {}).get(stage.name, {}).get("tree", {}).get("method", {}).get("judge") or {}
+    return {**kept, **making.judge_of(stage, wanted), "model": model}
 
 
 def _is_tiny(composed: Composed) -> bool:
@@ -226,12 +252,12 @@ def _stand_ins(stage: Stage, ready: Mapping[str, tuple[str, str]]) -> dict[str, 
 
 
 def stage_request(
-    stage: Stage, wanted: Asked, feeds: Mapping[str, str], promised: frozenset[str] = frozenset()
+    stage: Stage, wanted: Asked, feeds: Mapping[str, Any], promised: frozenset[str] = frozenset()
 ) -> Request:
     """What is asked of one stage, on the models that it is given."""
     own = StageRequest(name=stage.name, method=stage.method, feeds=feeds, promised=promised, tiny=stage.tiny)
     request = replace(wanted.request, stage=own)
-    if wanted.earlier is not None and "tree" in wanted.earlier[stage.name]:
+    if wanted.earlier is not None and "tree" in wanted.earlier.get(stage.name, {}):
         kept = wanted.earlier[stage.name]
         request = replace(request, base=kept["tree"], base_choices=kept["choices"], base_where=wanted.earlier_where)
     return request

@@ -252,8 +252,8 @@ class PpoTrainer(Trainer):
                 logps, _, values = self.models.policy(model, batch)
                 told = {"logps": logps, "ref_logps": self.models.reference(batch), "values": values}
                 if self.args.score_at == "each":
-                    assert self.rewards.judge is not None
-                    scores = prefix_scores(self.rewards.judge.model, self._batch(pairs, alone=True))
+                    assert self.rewards.reward_model is not None
+                    scores = prefix_scores(self.rewards.reward_model.model, self._batch(pairs, alone=True))
                     told["prefix_scores"] = scores * self.args.reward_model_weight
                 for row, i in enumerate(own):
                     length = len(sampled[i].answer_ids)

@@ -27,6 +27,15 @@ class RewardFields:
     """A run of method=reward, or a model folder with a score."""
     reward_model_weight: float = 1.0
     """Weight of the reward model's score."""
+    judge: dict[str, Any] | None = None
+    """Who is asked of each answer whether it keeps to a principle, as settings of a backend ({model: RUN}, or {type:
+    openai, model: NAME, base_url: URL}); the probability of yes is the reward."""
+    judge_weight: float = 1.0
+    """Weight of that."""
+    judge_constitution: str | None = None
+    """YAML file with the principles; null is the default set."""
+    judge_principles: int = 1
+    """Principles that each prompt's answers are asked about, drawn by seed."""
     rewards: dict[str, Any] | None = None
     """Rules by name, each with its weight or its settings: {exact_answer: 1, length: {weight: 0.1, most: 50}}
     (`ftcli list reward`)."""

@@ -11,10 +11,13 @@ import os
 import sys
 import traceback
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from ftcli import rundir
 from ftcli.errors import EXIT_BUG, EXIT_DONE, FtcliError
+
+_answers: TextIO | None = None
+"""Where answers go, once what libraries print has been sent elsewhere."""
 
 
 def main(arguments: list[str]) -> int:
@@ -91,8 +94,9 @@ def _write(value: dict[str, Any]) -> None:
 
 
 def _write_piece(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()
+    out = _answers or sys.stdout
+    out.write(text)
+    out.flush()
 
 
 def _leave(code: int, arguments: list[str]) -> NoReturn:
@@ -110,4 +114,6 @@ def _leave(code: int, arguments: list[str]) -> NoReturn:
 
 
 if __name__ == "__main__":
+    # Standard output is for answers alone; a library that reports there must not stand between them.
+    _answers, sys.stdout = sys.stdout, sys.stderr
     _leave(main(sys.argv[1:]), sys.argv[1:])

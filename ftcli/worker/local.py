@@ -17,6 +17,7 @@ from ftcli.worker.judge import answered_of
 from ftcli.worker.model import as_granted, best_device, load_trained, make_encoder
 from ftcli.worker.sampling import sample
 from ftcli.worker.score import logps
+from ftcli.worker.tokens import Encoder, Ids
 
 
 class LocalModel:
@@ -69,14 +70,7 @@ class LocalModel:
 
     def _choices(self, asks: Sequence[Ask]) -> list[Reply]:
         """The likeliest choice of each ask, with the log-probability of every one, its end token included."""
-        pairs = [
-            Example("a question", "pair", {"prompt": ask.turns, "completion": answer_to(ask.turns, choice)})
-            for ask in asks
-            for choice in ask.choices
-        ]
-        prompts = [self.encoder.prompt_ids(ask.turns) for ask in asks for _ in ask.choices]
-        whole = [answered_of(encoded)[0] for encoded in self.encoder.encode(pairs)]
-        answers = [ids[len(prompt) :] for prompt, ids in zip(prompts, whole, strict=True)]
+        prompts, answers = pairs_of(self.encoder, asks)
         with torch.no_grad():
             sums, _ = logps(self.model, self.encoder, prompts, answers, None)
         found, start = [], 0
@@ -91,3 +85,15 @@ class LocalModel:
         """As its protocol says."""
         used = {"requests": self.requests, "prompt_tokens": self.prompt_tokens, "answer_tokens": self.answer_tokens}
         return {"type": "local", "model": self.name, **used}
+
+
+def pairs_of(encoder: Encoder, asks: Sequence[Ask]) -> tuple[list[Ids], list[Ids]]:
+    """The tokens of each ask's question once for each of its choices, and those of the choices, end token included."""
+    pairs = [
+        Example("a question", "pair", {"prompt": ask.turns, "completion": answer_to(ask.turns, choice)})
+        for ask in asks
+        for choice in ask.choices
+    ]
+    prompts = [encoder.prompt_ids(ask.turns) for ask in asks for _ in ask.choices]
+    whole = [answered_of(encoded)[0] for encoded in encoder.encode(pairs)]
+    return prompts, [ids[len(prompt) :] for prompt, ids in zip(prompts, whole, strict=True)]

@@ -10,16 +10,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ftcli import rundir, tiny
+from ftcli import rundir
 from ftcli.errors import ConfigError, DataError, InterruptedRun, Problem
 from ftcli.making import carry_out, principles
 from ftcli.making.ask import Backend, BudgetSpent
 from ftcli.making.endpoint import Endpoint
 from ftcli.making.journal import Item, keyed
 from ftcli.making.rules import Rules
+from ftcli.making.settings import BackendSettings
 from ftcli.making.spec import FILE, MakeSpec
 from ftcli.making.tasks import SETTINGS, Generate, Judge, Revise, Task
-from ftcli.sources import BUILTIN_SETS, is_builtin, set_file
+from ftcli.sources import set_file
 from ftcli.worker.judge import examples_of, prompt_of
 from ftcli.worker.stop import StopSignal, exclusive, go_on
 
@@ -44,7 +45,8 @@ def make(folder: Path) -> dict[str, Any]:
     with StopSignal() as stop, exclusive(folder, 0):
         task = task_of(spec)
         items = keyed(rows_of(spec))
-        backend = backend_of(spec)
+        request = {"trust_remote_code": "--trust-remote-code" in spec.grants}
+        backend = backend_of(spec.backend, spec.role, request)
         say = _sparingly()
         try:
             counts = carry_out.make(task, items, backend, folder, check=lambda: stop.check(folder), say=say)
@@ -97,11 +99,7 @@ def task_of(spec: MakeSpec) -> Task:
     settings = SETTINGS[spec.task](**spec.settings)
     if spec.task == Generate.name:
         return Generate(settings, spec.seed)
-    named = settings.constitution
-    file = Path(named) if named else principles.DEFAULT
-    if named and is_builtin(named):
-        file = tiny.DATA_DIR / f"{named.removeprefix(BUILTIN_SETS)}.yaml"
-    known = principles.read(file)
+    known = principles.named(settings.constitution)
     if spec.task == Judge.name:
         return Judge(settings, spec.seed, known)
     return Revise(settings, spec.seed, known, _examples(settings.examples))
@@ -148,19 +146,27 @@ def _made_rows(file: Path) -> Iterator[dict[str, Any]]:
         yield row
 
 
-def backend_of(spec: MakeSpec) -> Backend:
+def backend_of(settings: BackendSettings, key: str, request: dict[str, Any]) -> Backend:
     """Whoever answers.
+
+    Args:
+        key: the setting that describes it, for errors.
+        request: the grants under which a model is loaded.
 
     Raises:
         ConfigError: it cannot be had.
     """
-    if spec.backend.type == "openai":
-        return Endpoint(spec.backend, spec.role)
-    if spec.backend.type == "rules":
-        return Rules(spec.backend)
+    if settings.type == "openai":
+        return Endpoint(settings, key)
+    if settings.type == "rules":
+        return Rules(settings)
+    if settings.type == "vllm":
+        from ftcli.worker.vllm import Vllm
+
+        return Vllm(settings, key, request)
     from ftcli.worker.local import LocalModel
 
-    return LocalModel(spec.backend, {"trust_remote_code": "--trust-remote-code" in spec.grants})
+    return LocalModel(settings, request)
 
 
 def _position_bias(folder: Path, items: list[Item]) -> dict[str, Any]:

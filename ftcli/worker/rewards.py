@@ -1,4 +1,4 @@
-"""What sampled answers are worth: rules, a reward model and functions of the user's own, in one weighted mix."""
+"""What sampled answers are worth: rules, a reward model, an AI judge and functions of the user's, in one mix."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from ftcli.data.turns import answer_to
 from ftcli.errors import ConfigError, DataError, Problem
 from ftcli.rewards import Answered
 from ftcli.worker.judge import RewardModel, answered_of
+from ftcli.worker.judge_reward import judge_of
 from ftcli.worker.sampling import Sampled, sample
 from ftcli.worker.score import Counts
 from ftcli.worker.tokens import Encoder
@@ -36,9 +37,13 @@ class Rewards:
         self.rules = rewards.asked(method.get("rewards"))
         self.functions = {name: _function(name) for name in method.get("reward_functions") or {}}
         name = method.get("reward_model")
-        self.judge = RewardModel(str(name), request) if name else None
-        self.names = [*(["reward_model"] if self.judge else []), *(rule.name for rule in self.rules), *self.functions]
-        given = [float(method.get("reward_model_weight") or 1.0)] if self.judge else []
+        self.reward_model = RewardModel(str(name), request) if name else None
+        self.judge = judge_of(method, request)
+        self.names = ["reward_model"] if self.reward_model else []
+        self.names += ["judge"] if self.judge else []
+        self.names += [*(rule.name for rule in self.rules), *self.functions]
+        given = [float(method.get("reward_model_weight") or 1.0)] if self.reward_model else []
+        given += [float(method.get("judge_weight") or 1.0)] if self.judge else []
         given += [rule.weight for rule in self.rules]
         given += [float(weight) for weight in (method.get("reward_functions") or {}).values()]
         self.weights = torch.tensor(given)
@@ -71,7 +76,8 @@ class Rewards:
             Answered(text.strip(), row, len(each.answer_ids), each.ended)
             for text, row, each in zip(texts, rows, sampled, strict=True)
         ]
-        parts = [self._judged(sampled, rows, answered)] if self.judge else []
+        parts = [self._scored(sampled, rows, answered)] if self.reward_model else []
+        parts += [self.judge([row["prompt"] for row in rows], [each.text for each in answered])] if self.judge else []
         parts += [[rule(each) for each in answered] for rule in self.rules]
         for name, function in self.functions.items():
             parts.append(_called(name, function, sampled, rows, answered))
@@ -92,10 +98,10 @@ class Rewards:
         """The weighted sum of the parts, of shape (answers,)."""
         return parts @ self.weights
 
-    def _judged(self, sampled: Sequence[Sampled], rows: list[dict[str, Any]], answered: list[Answered]) -> list[float]:
-        assert self.judge is not None
-        if self.judge.encoder.identity() == self.encoder.identity():
-            return self.judge.score([each.prompt_ids + each.answer_ids for each in sampled])
+    def _scored(self, sampled: Sequence[Sampled], rows: list[dict[str, Any]], answered: list[Answered]) -> list[float]:
+        assert self.reward_model is not None
+        if self.reward_model.encoder.identity() == self.encoder.identity():
+            return self.reward_model.score([each.prompt_ids + each.answer_ids for each in sampled])
         # Another tokenizer: the judge reads the same words through its own.
         pairs = [
             Example(
@@ -103,7 +109,7 @@ class Rewards:
             )
             for row, a in zip(rows, answered, strict=True)
         ]
-        return self.judge.score([answered_of(each)[0] for each in self.judge.encoder.encode(pairs)])
+        return self.reward_model.score([answered_of(each)[0] for each in self.reward_model.encoder.encode(pairs)])
 
 
 def _function(name: str) -> Callable[..., Any]:

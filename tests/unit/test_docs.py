@@ -19,7 +19,7 @@ from ftcli.cli import arguments, chat, check, data, evaluate, generate, merge, p
 from ftcli.compose import Request
 from ftcli.errors import ConfigError
 from ftcli.fieldcheck import group_fields
-from ftcli.methods import all_methods
+from ftcli.methods import all_methods, all_pipelines
 from ftcli.peft_methods import PEFT_METHODS
 from ftcli.peft_methods.other import tuner_configs
 from ftcli.plan import plan
@@ -211,6 +211,7 @@ def test_settings_and_choices_named_on_a_page_exist(page: Path) -> None:
         for method in all_methods().values():
             for peft in PEFT_METHODS.values():
                 known |= {f"{group}.{name}" for name in group_fields(group, method, peft)}
+    known |= {f"method.{name}" for pipeline in all_pipelines().values() for name in pipeline.options}
     groups = "|".join((*GROUPS, "run"))
     named = {name for text in code for name in re.findall(rf"(?<![\w.{{/-])((?:{groups})\.[a-z]\w*)", text)}
     files = {f"{group}.{suffix}" for group in (*GROUPS, "run") for suffix in ("yaml", "py", "jsonl")}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -104,38 +105,40 @@ def test_a_torn_line_is_cut_off_and_a_batch_that_is_not_whole_is_done_again(tmp_
         assert len((folder / "items.jsonl").read_bytes().splitlines()) == 20
 
 
+MANY = [{"prompt": f"Question {i}?"} for i in range(240)]
+KILLS = 10
 KILLED = """
 import sys
 sys.path.insert(0, sys.argv[2])
 from pathlib import Path
-from tests.unit.test_making import ROWS, Stand, go
+from tests.unit.test_making import MANY, Stand, go
 from ftcli.making.tasks import Generate, GenerateSettings
-go(Generate(GenerateSettings(n=2), seed=1), ROWS, Stand(int(sys.argv[3]) or None, delay=0.01), Path(sys.argv[1]))
+print("begun", flush=True)
+go(Generate(GenerateSettings(n=2), seed=1), MANY, Stand(int(sys.argv[3]) or None, delay=0.01), Path(sys.argv[1]))
 """
 
 
 @pytest.mark.parametrize("batch_size", [4, 0])
-def test_killed_at_any_moment_every_item_is_made_once_and_the_rows_are_the_same(batch_size, tmp_path):
+def test_killed_at_ten_random_moments_every_item_is_made_once_and_the_rows_are_the_same(batch_size, tmp_path):
     repository = str(Path(__file__).resolve().parents[2])
     words = [sys.executable, "-c", KILLED, str(tmp_path / "run"), repository, str(batch_size)]
-    whole, _ = go(Generate(GenerateSettings(n=2), seed=1), ROWS, Stand(), tmp_path / "whole")
-    kills = 0
-    for attempt in range(40):
-        with subprocess.Popen(words, env={**os.environ, "PYTHONPATH": repository}) as process:
-            journal = tmp_path / "run" / "items.jsonl"
-            target = 2 + attempt * 2
-            while process.poll() is None and (not journal.is_file() or journal.read_bytes().count(b"\n") < target):
-                time.sleep(0.002)
-            if process.poll() is None:
+    whole, _ = go(Generate(GenerateSettings(n=2), seed=1), MANY, Stand(), tmp_path / "whole")
+    rng, kills = random.Random(batch_size), 0
+    while True:
+        with subprocess.Popen(words, env={**os.environ, "PYTHONPATH": repository}, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            if kills < KILLS:
+                time.sleep(rng.uniform(0.0, 0.06))
                 process.send_signal(signal.SIGKILL)
-                kills += 1
             if process.wait() == 0:
                 break
-    assert kills >= 3
+            kills += 1
+    assert kills == KILLS
     rows = (tmp_path / "run" / carry_out.DATA).read_text(encoding="utf-8").splitlines()
     assert [json.loads(line) for line in rows] == whole
-    keys = [json.loads(line)["key"] for line in journal.read_text(encoding="utf-8").splitlines()]
-    assert len(keys) == len(set(keys)) == 20
+    keys = [json.loads(line)["key"] for line in (tmp_path / "run" / "items.jsonl").read_text().splitlines()]
+    assert len(keys) == len(set(keys)) == len(MANY)
 
 
 @pytest.mark.parametrize("batch_size", [4, None])

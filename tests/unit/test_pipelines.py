@@ -17,7 +17,7 @@ from ftcli.errors import ConfigError
 from ftcli.making.settings import ROLES
 from ftcli.making.tasks import SETTINGS
 from ftcli.methods import all_methods, all_pipelines
-from ftcli.pipeline import carry_out, directory
+from ftcli.pipeline import carry_out, directory, making
 from ftcli.pipeline.asked import Asked, asked
 from ftcli.pipeline.stages import PipelineSpec, pipeline_spec
 from ftcli.spec import RunSpec
@@ -346,3 +346,128 @@ def test_every_pipeline_takes_models_of_earlier_stages_of_methods_that_exist():
             before.append(stage.name)
         assert pipeline.measured_by in before if pipeline.measured_by else pipeline.tiny_measure
         assert spec_of(Request(overrides=(f"method={pipeline.stages[0].method}",)))
+
+
+def stages_of(*overrides: str, **request: Any) -> list[str]:
+    """The stages of a pipeline, each with what it takes."""
+    wanted = asked(Request(overrides=overrides, **request))
+    assert wanted is not None
+    return [each.stage.name for each in pipeline_spec(wanted).stages]
+
+
+def test_a_pipelines_own_settings_decide_what_stages_it_has(here):
+    begun = ["assistant", "sft"]
+    assert stages_of("method=rlaif") == [*begun, "sample", "judge", "dpo"]
+    assert stages_of("method=rlaif", "method.algorithm=ppo") == [*begun, "sample", "judge", "reward", "ppo"]
+    assert stages_of("method=rlaif", "method.algorithm=direct") == [*begun, "ppo"]
+    assert stages_of("method=constitutional", "method.algorithm=ppo")[-3:] == ["judge", "reward", "ppo"]
+    assert stages_of("method=online_dpo", "method.rounds=2")[-3:] == ["sample_2", "judge_2", "dpo_2"]
+    (here / "r.yaml").write_text(
+        "ftcli: 1\ndefaults:\n  - method: rlaif\nmethod:\n  algorithm: ppo\n", encoding="utf-8"
+    )
+    assert stages_of("recipe=r.yaml")[-2:] == ["reward", "ppo"]
+    assert stages_of("recipe=r.yaml", "method.algorithm=dpo")[-1] == "dpo"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (("method=rlaif", "method.algorithm=pp"), "did you mean ppo"),
+        (("method=constitutional", "method.algorithm=direct"), "is no value of method.algorithm"),
+        (("method=online_dpo", "method.rounds=0"), "is no count"),
+        (("method=rlhf", "method.algorithm=ppo"), "belongs to one stage"),
+        (("method=rlaif", "stages.ppo.seed=1"), "names no stage"),
+    ],
+)
+def test_a_mistake_in_them_is_told(overrides, told, here):
+    with pytest.raises(ConfigError) as error:
+        stages_of(*overrides)
+    assert told in str(error.value), error.value
+
+
+def test_they_are_remembered(here):
+    wanted = asked(Request(overrides=("method=online_dpo", "method.rounds=2", "run.dir=p")))
+    assert wanted is not None
+    folder = directory.create(pipeline_spec(wanted), [])
+    again, _ = directory.recalled(folder, Request(overrides=()))
+    assert [stage.name for stage in again.pipeline.stages] == [stage.name for stage in wanted.pipeline.stages]
+    other, _ = directory.recalled(folder, Request(overrides=("method.rounds=1",)))
+    assert [each.stage.name for each in pipeline_spec(other).stages][-1] == "dpo"
+
+
+def judge_of_ppo(*overrides: str) -> tuple[Any, tuple[str, ...]]:
+    wanted = asked(Request(overrides=("method=rlaif", "method.algorithm=direct", *overrides)))
+    assert wanted is not None
+    [*_, last] = pipeline_spec(wanted).stages
+    assert last.spec is not None
+    return last.spec.method["judge"], last.fed
+
+
+def test_a_judge_that_is_the_reward_is_the_assistant_or_whoever_is_named(here):
+    judge, fed = judge_of_ppo("judge.batch_size=4")
+    assert (judge["type"], judge["batch_size"]) == ("local", 4)
+    assert "method.judge" in fed
+    judge, fed = judge_of_ppo("judge=openai", "judge.base_url=http://x/v1", "judge.model=m")
+    assert (judge["type"], judge["model"], judge["base_url"]) == ("openai", "m", "http://x/v1")
+    assert "method.judge" not in fed
+    judge, fed = judge_of_ppo("stages.ppo.judge=vllm")
+    assert judge["type"] == "vllm"
+    assert "method.judge" in fed
+
+
+def test_the_transcripts_of_a_stage_can_be_read(here, capsys):
+    stage = here / "revisions"
+    stage.mkdir()
+    (stage / "make.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(ConfigError, match="no finished item"):
+        report.run(["revisions"])
+    reply = {"principle": "kind", "answer": "Go away,\nfool.", "critique": "Rude.", "revision": "Please wait."}
+    made = {
+        "prompt": [{"role": "user", "content": "Hello?"}],
+        "completion": [{"role": "assistant", "content": "Please"}],
+    }
+    lines = [{"key": "a", "row": made, "replies": [reply]}, {"key": "b", "row": None, "dropped": "tie", "replies": []}]
+    (stage / "items.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"key', encoding="utf-8")
+    report.run(["revisions"])
+    said = capsys.readouterr().out
+    for told in ("item 1 of 2", "principle: kind", "answer: Go away,\n    fool.", "critique: Rude.", "prompt: Hello?"):
+        assert told in said
+    assert "dropped: tie" in said
+    report.run(["revisions", "--json"])
+    assert [item["key"] for item in json.loads(capsys.readouterr().out)["items"]] == ["a", "b"]
+
+
+def test_rows_that_a_stage_made_are_taken_over_where_it_would_be_told_the_same(here):
+    wanted = asked(Request(overrides=("method=rlaif", "run.dir=p")))
+    assert wanted is not None
+    folder = directory.create(pipeline_spec(wanted), [])
+    models: dict[str, str] = {}
+    for stage in wanted.pipeline.stages[:4]:
+        recalled, title = directory.recalled(folder, Request())
+        models[stage.name] = str(folder / stage.name)
+        if stage.method:
+            finished_stage(folder, stage.name, recalled, models, title)
+            continue
+        feeds = {name: models[source] for name, source in stage.takes.items()}
+        spec = making.make_spec(stage, recalled, feeds, folder, for_tiny=False)
+        models[stage.name] += "/data.jsonl"
+        (folder / stage.name).mkdir()
+        rundir.write_atomically(folder / stage.name / "make.json", spec.to_json())
+        rundir.write_json(folder / stage.name / rundir.RESULT, {"rows": 1})
+        (folder / stage.name / "data.jsonl").write_text('{"prompt": "a", "answers": ["b", "c"]}\n', encoding="utf-8")
+        state = rundir.read_pipeline(folder)
+        state["stages"][stage.name]["rows"] = directory.rows_made_of(spec)
+        rundir.write_json(folder / rundir.PIPELINE, state)
+
+    def kept(*overrides: str) -> list[str]:
+        recalled, name = directory.recalled(folder, Request(overrides=overrides))
+        found = directory.taken_over(folder, recalled, here / "new", name)
+        assert [each.stage.name for each in pipeline_spec(directory.with_ready(recalled, found)).stages if each.ready]
+        return list(found)
+
+    assert kept("stages.dpo.seed=1") == kept("method.algorithm=ppo") == ["assistant", "sft", "sample", "judge"]
+    assert kept("stages.judge.make.least_margin=0.5") == ["assistant", "sft", "sample"]
+    assert kept("stages.sample.make.n=9") == ["assistant", "sft"]
+    with (folder / "sample" / "data.jsonl").open("a", encoding="utf-8") as rows:
+        rows.write('{"prompt": "d", "answers": ["e", "f"]}\n')
+    assert kept("stages.dpo.seed=1") == ["assistant", "sft", "sample"]  # the judge has not seen that row

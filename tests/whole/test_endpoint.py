@@ -8,6 +8,7 @@ import random
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -28,25 +29,49 @@ CANARY = "sk-canary-5b1f0c"
 PROMPTS = 16
 
 
+class Server:
+    """The built-in model, served by transformers at an address that outlives a restart."""
+
+    def __init__(self) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        words = [sys.executable, "-m", "transformers.cli.transformers", "serve", "--port", str(self.port)]
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        self.process = subprocess.Popen([*words, "--device", "cpu"], env=environment(), **quiet)
+        for _ in range(600):
+            try:
+                urllib.request.urlopen(f"{self.url}/health", timeout=1)
+                return
+            except OSError:
+                assert self.process.poll() is None, "transformers serve ended"
+                time.sleep(0.1)
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+
 @pytest.fixture(scope="module")
-def served() -> Iterator[str]:
-    """The address of the built-in model, served by transformers."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    words = [sys.executable, "-m", "transformers.cli.transformers", "serve", "--port", str(port), "--device", "cpu"]
-    with subprocess.Popen(words, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
-        try:
-            for _ in range(600):
-                try:
-                    urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1)
-                    break
-                except OSError:
-                    assert server.poll() is None, "transformers serve ended"
-                    time.sleep(0.1)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            server.terminate()
+def server() -> Iterator[Server]:
+    """A running server."""
+    found = Server()
+    found.start()
+    try:
+        yield found
+    finally:
+        found.kill()
+
+
+@pytest.fixture
+def served(server: Server) -> str:
+    """Its address."""
+    return server.url
 
 
 class Faulty(BaseHTTPRequestHandler):
@@ -121,8 +146,6 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_with_faults_in_a_fifth_of_the_requests_every_item_is_made_once(served, stage):
-    import threading
-
     from ftcli.worker.make import make
 
     state = {"target": served, "rng": random.Random(3), "requests": 0, "faults": 0, "lock": threading.Lock()}
@@ -143,6 +166,30 @@ def test_with_faults_in_a_fifth_of_the_requests_every_item_is_made_once(served, 
     assert [json.loads(line) for line in kept] == lines[: len(kept)]
     for path in folder.rglob("*"):
         assert not path.is_file() or CANARY.encode() not in path.read_bytes()
+
+
+def test_a_server_that_is_killed_and_started_again_costs_no_item(server, stage):
+    from ftcli.worker.make import make
+
+    folder, killed = stage(server.url, concurrency=2), []
+
+    def restart() -> None:
+        journal = folder / "items.jsonl"
+        while not journal.is_file() or journal.read_bytes().count(b"\n") < 3:
+            time.sleep(0.005)
+        server.kill()
+        killed.append(journal.read_bytes().count(b"\n"))
+        server.start()
+
+    restarting = threading.Thread(target=restart)
+    restarting.start()
+    result = make(folder)
+    restarting.join()
+    assert 3 <= killed[0] < PROMPTS
+    assert result["items"] == result["rows"] == PROMPTS
+    assert result["backend"]["retries"] >= 1
+    keys = [json.loads(line)["key"] for line in (folder / "items.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert len(set(keys)) == len(keys) == PROMPTS
 
 
 def test_an_endpoint_without_log_probabilities_has_its_verdicts_read(served, stage, tmp_path):

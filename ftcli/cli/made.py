@@ -1,0 +1,86 @@
+"""`ftcli report` of a data-making stage: what was asked and replied, item by item, so that one can read it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ftcli import rundir
+from ftcli.cli import say
+from ftcli.errors import ConfigError, Problem
+from ftcli.making.carry_out import DATA
+from ftcli.making.journal import ITEMS
+from ftcli.making.spec import FILE
+from ftcli.making.tasks import shown
+
+_INDENT = "    "
+
+
+def report(name: str, *, as_json: bool) -> bool:
+    """Print a stage with its transcripts; False where `name` is the folder of none.
+
+    Raises:
+        ConfigError: nothing of it is finished yet.
+    """
+    folder = Path(name)
+    if not (folder / FILE).is_file():
+        return False
+    items = [*_items(folder)]
+    if not items:
+        raise ConfigError(Problem(name, "has no finished item yet", f"go on with ftcli train --resume {folder.parent}"))
+    if as_json:
+        say.data({"result": rundir.read_result(folder), "items": items})
+        return True
+    if result := rundir.read_result(folder):
+        say.table(summary(folder, result))
+    for number, item in enumerate(items, 1):
+        print(f"\nitem {number} of {len(items)}")
+        print("\n".join(_told(item)))
+    return True
+
+
+def summary(folder: Path, result: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """A finished data-making stage on one screen."""
+    from ftcli.cli.report import relative
+
+    dropped = "".join(f", {count} {reason}" for reason, count in result["dropped"].items())
+    backend = result["backend"]
+    used = f"{backend['requests']} requests to {backend.get('model') or backend['type']}"
+    rows = [("made", f"{result['rows']} rows of {result['items']} items{dropped}"), ("asked", used)]
+    if agreement := result.get("agreement"):
+        rows.append(("agreement", f"{agreement['share']:.1%} with {agreement['pairs']} labelled pairs"))
+    if "first_shown_wins" in result:
+        rows.append(("position", f"the answer shown first wins with {result['first_shown_wins']:.2f}"))
+    return [*rows, ("rows", relative(folder / DATA)), ("transcripts", f"ftcli report {relative(folder)}")]
+
+
+def _items(folder: Path) -> Iterator[dict[str, Any]]:
+    file = folder / ITEMS
+    for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else ():
+        try:
+            yield json.loads(line)
+        except ValueError:
+            return  # the last line of a stage that was killed
+
+
+def _told(item: Mapping[str, Any]) -> Iterator[str]:
+    """An item's replies in their order, and what came of it."""
+    for reply in item["replies"]:
+        for name, value in reply.items():
+            yield from _part(name, value)
+    row = item["row"]
+    if row is None:
+        yield from _part("dropped", item.get("dropped"))
+        row = item.get("input", {})
+    for name in ("prompt", "completion", "chosen", "rejected", "margin"):
+        if name in row:
+            yield from _part(name, row[name])
+
+
+def _part(name: str, value: Any) -> Iterator[str]:
+    text = value if isinstance(value, str) else shown(value) if isinstance(value, list) else json.dumps(value)
+    first, *others = text.split("\n") if text else [""]
+    yield f"  {name}: {first}"
+    yield from (f"{_INDENT}{line}" for line in others)

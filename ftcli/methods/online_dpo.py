@@ -1,0 +1,39 @@
+"""Online DPO from AI feedback (Guo et al. 2024, arXiv:2402.04792): sample, judge, update, and so on in rounds.
+
+Each round's pairs are of the answers that the policy gives by then, so that what it is taught about is what it does.
+The reference of a round is the policy that the round began with.
+"""
+
+from __future__ import annotations
+
+from ftcli.pipeline import feedback
+from ftcli.pipeline.base import Option, Pipeline, Stage
+
+_ROUNDS = 3
+
+
+def arrange(rounds: int) -> tuple[Stage, ...]:
+    """The stages of so many rounds."""
+    stages = [
+        feedback.assistant("a model that follows instructions, to start from and to judge"),
+        feedback.policy("sft", "a policy that answers as the demonstrations do"),
+    ]
+    prompts = "builtin:prompts"
+    of = "sft"
+    for number in range(1, rounds + 1):
+        tiny = {"data.path": prompts, "data.max_rows": 250, "make.n": 3}
+        stages.append(feedback.sample(of, tiny, number))
+        stages += feedback.learning(feedback.DPO, of, number=number, least_margin=0.2, prompts=prompts)
+        of = stages[-1].name
+    return tuple(stages)
+
+
+PIPELINE = Pipeline(
+    name="online_dpo",
+    summary="Online DPO: rounds of answers, a judge's preferences between them, and DPO, each from the round before.",
+    stages=arrange(_ROUNDS),
+    arrange=arrange,
+    options={"rounds": Option(default=_ROUNDS, text="how often the policy is sampled, judged and updated")},
+    tiny_measure=feedback.MEASURE,
+    paper="Guo et al. 2024, arXiv:2402.04792",
+)
