@@ -21,6 +21,7 @@ from ftcli.shapes import Shape, num_parameters
 from ftcli.spec import RunSpec
 from ftcli.tokencount import TokenCount
 
+_UNTESTED = ("parallelism_config", "no method is")
 _FEW_STEPS, _MANY_ROWS = 20, 100
 """Packing is warned of below so many steps in all, with at least so many rows in each."""
 
@@ -190,9 +191,9 @@ def _warnings(
             found.append(f"{each.settings.path} is elsewhere: its rows are not counted before the run starts")
     if sources.is_builtin(spec.data.path) and spec.choices["model"] != "tiny":
         found.append(f"{spec.data.path} is a built-in demonstration set; name your own with data.path=FILE")
-    for name in ("fsdp", "deepspeed", "parallelism_config"):
+    for name, tested in (("fsdp", "sft, dpo and ppo are"), ("deepspeed", "sft, dpo and ppo are"), _UNTESTED):
         if spec.train.get(name):
-            found.append(f"train.{name} goes to the trainer as it stands; sharded, PPO alone is tested")
+            found.append(f"train.{name} goes to the trainer as it stands; {tested} tested with it")
     exact = shape is not None and shape.model_type in PACKS_EXACTLY
     if spec.method.get("packing") and not exact:
         found.append("it is not known whether this architecture keeps packed documents apart")

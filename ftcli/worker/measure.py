@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import distributed
+from transformers import TrainerCallback
 from trl.trainer.utils import use_adapter
 
 from ftcli import rundir
@@ -29,10 +30,35 @@ def before_training(run: Loaded, trainer: Any, resumed: bool) -> dict[str, Any]:
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     if not run.spec.run.score_rows or run.data.held_out is None:
         return {}
-    measured = measure(run, trainer)
+    several = run.config.world_size > 1
+    measured = measure(run, trainer, with_loss=not several)
+    if several and not run.method.rewarded:
+        trainer.add_callback(_LossBefore(run, trainer, measured))
     if run.is_first:
         rundir.write_json(path, measured)
     return measured
+
+
+class _LossBefore(TrainerCallback):
+    """Measures the held-out loss of several processes where training begins, and no sooner.
+
+    A model that accelerate has prepared for an evaluation counts as prepared: several processes would then train each
+    on its own, without ever adding their gradients up, and nothing could be sharded any more.
+    """
+
+    def __init__(self, run: Loaded, trainer: Any, measured: dict[str, Any]) -> None:
+        self._run, self._trainer, self._measured = run, trainer, measured
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        """Measure, and leave no trace in what is logged of later evaluations."""
+        own = self._trainer
+        with score.undisturbed():
+            rows = own.get_eval_dataloader()
+            found = own.evaluation_loop(rows, "Evaluation", prediction_loss_only=True, metric_key_prefix="eval")
+        self._measured["eval_loss"] = found.metrics["eval_loss"]
+        getattr(own, "_metrics", {}).get("eval", {}).clear()
+        if self._run.is_first:
+            rundir.write_json(self._run.run_dir / BEFORE, self._measured)
 
 
 def after_training(run: Loaded, trainer: Any) -> dict[str, Any]:
@@ -45,10 +71,10 @@ def after_training(run: Loaded, trainer: Any) -> dict[str, Any]:
     return measure(run, trainer, loss)
 
 
-def measure(run: Loaded, trainer: Any, loss: float | None = None) -> dict[str, Any]:
-    """The trainer's held-out loss (unless given) and the method's score, as {"eval_loss", "score"}."""
+def measure(run: Loaded, trainer: Any, loss: float | None = None, *, with_loss: bool = True) -> dict[str, Any]:
+    """The trainer's held-out loss (unless given, or not wanted) and the method's score, as {"eval_loss", "score"}."""
     with score.undisturbed():
-        if loss is None and not run.method.rewarded:  # a surrogate loss on answers sampled anew says nothing
+        if loss is None and with_loss and not run.method.rewarded:  # a loss on answers sampled anew says nothing
             loss = trainer.evaluate()["eval_loss"]
         return {"eval_loss": loss, "score": _score(run, trainer)}
 

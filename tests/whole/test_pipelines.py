@@ -13,6 +13,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from ftcli import rundir
 from tests.whole.conftest import Train, environment
 
@@ -118,3 +120,36 @@ def test_ai_feedback_makes_answers_politer_and_goes_on_from_rows_edited_by_hand(
         assert measures["dpo"]["right"] > 0.8 * measures["sft"]["right"]
     ledger = json.loads((whole / "dpo" / rundir.LEDGER).read_text(encoding="utf-8"))
     assert ledger["train"]["rows_read"] == len(pairs) - 1
+
+
+BRIEF = ("stages.assistant.train.max_steps=40", "run.score_rows=0", "train.eval_strategy=no", "hardware=cpu",
+         "hardware.num_threads=1")  # fmt: skip
+FEW = ("stages.sample.data.max_rows=64", "stages.judge.make.least_margin=0.0")
+WAYS = {
+    "method.algorithm=direct": ("method=rlaif", "stages.sft.train.max_steps=20", "stages.ppo.train.max_steps=8"),
+    "method.algorithm=ppo": (
+        "method=rlaif", *FEW, "stages.sft.train.max_steps=20", "stages.reward.train.max_steps=3",
+        "stages.ppo.train.max_steps=4",
+    ),
+    "method.rounds=2": (
+        "method=online_dpo", *FEW, "stages.sample_2.data.max_rows=64", "stages.judge_2.make.least_margin=0.0",
+        "stages.sft.train.max_steps=20", "stages.dpo.train.max_steps=2", "stages.dpo_2.train.max_steps=2",
+    ),
+}  # fmt: skip
+_SAMPLE = "method.algorithm=direct"
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_policy_learns_from_a_judge_in_each_way(way: str, tmp_path: Path, ftcli_run: Train) -> None:
+    if way != _SAMPLE and not os.environ.get("FTCLI_PROOF"):
+        pytest.skip("make proof goes through every way")
+    ftcli_run("train", *WAYS[way], way, *BRIEF, "run.dir=whole", cwd=tmp_path, OMP_NUM_THREADS="1")
+    state = rundir.read_pipeline(tmp_path / "whole")
+    result = json.loads((tmp_path / "whole" / rundir.RESULT).read_text(encoding="utf-8"))
+    assert list(result["stages"]) == list(state["stages"])
+    assert all(0.0 <= each["polite"] <= 1.0 for each in result["measures"].values())
+    if way == _SAMPLE:
+        lines = (tmp_path / "whole" / "ppo" / rundir.METRICS).read_text(encoding="utf-8").splitlines()
+        rewards = [json.loads(line)["reward"] for line in lines if '"reward"' in line]
+        assert rewards
+        assert all(0.0 <= each <= 1.0 for each in rewards)
