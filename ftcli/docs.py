@@ -173,6 +173,7 @@ def grants() -> str:
     for name, flag in rules.GRANTED_BY.items():
         granted[flag].append(f"`{name}`")
     granted["--allow-path"].append("paths outside the recipe's folder")
+    granted[rules.ENDPOINT].append("an endpoint that a recipe or an earlier pipeline names")
     granted["--trust-remote-code"].append("`model.attn_implementation` of a hub kernel")
     rows = [(f"`{flag}`", GRANTS[flag], ", ".join(names)) for flag, names in granted.items()]
     return table(("Flag", "What it grants", "Needed for"), rows)

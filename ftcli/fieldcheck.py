@@ -167,6 +167,8 @@ def grant_problem(composed: Composed, name: str, value: Any, path: tuple[str, ..
     flag = rules.GRANTED_BY.get(name)
     if name == "model.attn_implementation" and value not in rules.ATTENTION:
         flag = "--trust-remote-code"  # any other name is a hub repository whose kernel code would run
+    if name == "method.judge" and isinstance(value, Mapping) and value.get("type") == "openai":
+        flag = rules.ENDPOINT
     origin = composed.origin(*path)
     if flag is None or value in (None, False) or origin.by == "cli" or flag in composed.request.grants:
         return None

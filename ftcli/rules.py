@@ -74,6 +74,9 @@ GRANTED_BY: Mapping[str, str] = {
     "train.trackio_static_space_id": "--push-to-hub",
 }
 
+ENDPOINT = "--allow-endpoint"
+"""The flag that grants an endpoint which a file names: it is sent rows, and a key whose variable the file names."""
+
 # Attention kernels of the installed libraries; any other name is a hub repository whose code would run.
 ATTENTION = ("auto", "sdpa", "eager", "flex_attention", "flash_attention_2", "flash_attention_3")
 

@@ -9,12 +9,14 @@ from typing import NoReturn
 
 from ftcli.compose import Request
 from ftcli.errors import ConfigError, Problem
+from ftcli.rules import ENDPOINT
 
 GRANTS = {
     "--allow-path": "let the recipe name paths outside its own folder",
     "--trust-remote-code": "let the model, or an attention kernel, run code that it ships",
     "--trust-reward-code": "let method.reward_functions run Python code of your own",
     "--push-to-hub": "let the run upload to the hub",
+    ENDPOINT: "let a judge or generator that a file names be asked over the network, with the key that it names",
 }
 
 # What Hydra users type and gets one line in place of an effect.

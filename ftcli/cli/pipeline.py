@@ -16,6 +16,7 @@ from ftcli.making.spec import MakeSpec
 from ftcli.pipeline import directory
 from ftcli.pipeline.asked import asked
 from ftcli.pipeline.stages import ROWS, PipelineSpec, StageSpec, pipeline_spec
+from ftcli.rules import ENDPOINT
 
 
 def composed(options: argparse.Namespace) -> PipelineSpec | None:
@@ -188,7 +189,8 @@ def _start(spec: PipelineSpec, options: argparse.Namespace, argv: Sequence[str])
     _require_here(spec)
     folder = directory.create(spec, ["train", *argv])
     say.note(f"pipeline {folder}: {_graph(spec)}")
-    return _carry_out(folder, options, overrides=())
+    # What the files of the new pipeline hold was typed, or granted, on this command line.
+    return _carry_out(folder, options, overrides=(), grants=frozenset({ENDPOINT}))
 
 
 def _require_here(spec: PipelineSpec) -> None:
@@ -204,10 +206,13 @@ def _require_here(spec: PipelineSpec) -> None:
             require_backend(each.make.backend, each.make.role)
 
 
-def _carry_out(folder: Path, options: argparse.Namespace, overrides: tuple[str, ...]) -> int:
+def _carry_out(
+    folder: Path, options: argparse.Namespace, overrides: tuple[str, ...], grants: frozenset[str] = frozenset()
+) -> int:
     from ftcli.pipeline import carry_out
 
-    request = replace(arguments.request(options), overrides=overrides)
+    given = arguments.request(options)
+    request = replace(given, overrides=overrides, grants=given.grants | grants)
     code = carry_out.run(folder, request, say.note)
     if code == EXIT_DONE:
         report(str(folder), as_json=options.json)

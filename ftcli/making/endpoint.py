@@ -94,7 +94,8 @@ class Endpoint:
                 raise self._refused(error) from None
         where = f"{self._key}.base_url={self._client.base_url}"
         what = f"gave no answer in {self._settings.max_retries + 1} tries, at last: {_told(last)}"
-        raise ConfigError(Problem(where, what, "see that it is up, then go on with --resume; nothing is lost"))
+        fix = "see that it is up, then go on with --resume and --allow-endpoint; nothing is lost"
+        raise ConfigError(Problem(where, what, fix))
 
     def _spend(self, attempt: int) -> None:
         """Count a request, or stop where the budget is spent."""

@@ -21,6 +21,7 @@ from ftcli.names import suggest
 from ftcli.pipeline.asked import Asked
 from ftcli.pipeline.base import Stage
 from ftcli.recipes.strict import load
+from ftcli.rules import ENDPOINT
 
 _LIMITS: Mapping[str, Knob] = {
     "make.n": Knob(low=1),
@@ -74,10 +75,11 @@ def make_spec(stage: Stage, wanted: Asked, feeds: Mapping[str, str], folder: Pat
         for name, value in stage.tiny.items() if for_tiny else ():
             found.set(name, value, f"stages.{stage.name}")
     choice, at = _chosen(stage, wanted, choice, at)
+    found.places[stage.role] = at
     _lay_choice(stage, choice, at, found, problems, wanted)
     for name, value, where in _written(stage, wanted):
         found.set(name, value, where)
-    problems += _value_problems(stage, found)
+    problems += [*_value_problems(stage, found), *_endpoint_problems(stage, wanted, found)]
     if problems:
         raise ConfigError(*problems)
     return _resolved(stage, choice, found, feeds, folder, wanted)
@@ -213,6 +215,20 @@ def _resolved(
     )
 
 
+def _endpoint_problems(stage: Stage, wanted: Asked, found: _Values) -> Iterator[Problem]:
+    """That a file, and not the command line, says to ask an endpoint, or which, or with whose key."""
+    if found.values.get(f"{stage.role}.type") != "openai" or ENDPOINT in wanted.request.grants:
+        return
+    typed = {".".join(each.key) for each in wanted.typed()}
+    typed |= {".".join(each.key[2:]) for each in wanted.own(stage.name)}
+    for name in (stage.role, f"{stage.role}.base_url", f"{stage.role}.api_key_env"):
+        if name not in typed and (name == stage.role or found.values.get(name) is not None):
+            where = found.places.get(name) or found.places[stage.role]
+            what = "sends rows to an endpoint with a key of yours, which a file may not ask for"
+            yield Problem(where, what, f"grant it on the command line with {ENDPOINT}, or type {stage.role}=openai")
+            return
+
+
 def judge_of(stage: Stage, wanted: Asked) -> dict[str, Any]:
     """What is written of the role that a run's rewards come from, as settings of its backend.
 
@@ -221,10 +237,12 @@ def judge_of(stage: Stage, wanted: Asked) -> dict[str, Any]:
     """
     found, problems = _Values({}, {}), list[Problem]()
     choice, at = _chosen(stage, wanted, "local", f"stages.{stage.name}")
+    found.places[stage.role] = at
     _lay_choice(stage, choice, at, found, problems, wanted)
     for name, value, where in _written(stage, wanted):
         if name.startswith(f"{stage.role}."):
             found.set(name, value, where)
+    problems += _endpoint_problems(stage, wanted, found)
     if problems:
         raise ConfigError(*problems)
     own = {name.partition(".")[2]: value for name, value in found.values.items()}

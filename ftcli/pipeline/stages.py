@@ -26,6 +26,7 @@ from ftcli.peft_methods import peft_method
 from ftcli.pipeline import making
 from ftcli.pipeline.asked import Asked
 from ftcli.pipeline.base import Stage
+from ftcli.rules import ENDPOINT
 from ftcli.settings import RunSettings
 from ftcli.spec import RunSpec
 
@@ -256,7 +257,10 @@ def stage_request(
 ) -> Request:
     """What is asked of one stage, on the models that it is given."""
     own = StageRequest(name=stage.name, method=stage.method, feeds=feeds, promised=promised, tiny=stage.tiny)
-    request = replace(wanted.request, stage=own)
+    grants = wanted.request.grants
+    if JUDGE in feeds and JUDGE not in _fed(stage, wanted):
+        grants |= {ENDPOINT}  # whoever it is was typed, or granted
+    request = replace(wanted.request, stage=own, grants=grants)
     if wanted.earlier is not None and "tree" in wanted.earlier.get(stage.name, {}):
         kept = wanted.earlier[stage.name]
         request = replace(request, base=kept["tree"], base_choices=kept["choices"], base_where=wanted.earlier_where)

@@ -87,7 +87,8 @@ def whole_model(trainer: Any, model: Any) -> Iterator[Any]:
             yield plain
         finally:
             for module in shards:
-                module.set_reshard_after_forward(module is not shards[0], recurse=False)
+                asked = bool(trainer.accelerator.state.fsdp_plugin.reshard_after_forward)
+                module.set_reshard_after_forward(asked and module is not shards[0], recurse=False)  # the root never is
                 module.reshard()
 
 

@@ -20,6 +20,7 @@ from ftcli.making.rules import Rules
 from ftcli.making.settings import BackendSettings
 from ftcli.making.spec import FILE, MakeSpec
 from ftcli.making.tasks import SETTINGS, Generate, Judge, Revise, Task
+from ftcli.rules import ENDPOINT
 from ftcli.sources import set_file
 from ftcli.worker.judge import examples_of, prompt_of
 from ftcli.worker.stop import StopSignal, exclusive, go_on
@@ -53,7 +54,8 @@ def make(folder: Path) -> dict[str, Any]:
             agreement = _agreement(spec, task, backend, folder, stop)
         except BudgetSpent as spent:
             what = f"stopped: {spent}; what was finished is kept"
-            raise InterruptedRun(Problem(str(folder), what, go_on(folder))) from None
+            flag = f" {ENDPOINT}" if spec.backend.type == "openai" else ""
+            raise InterruptedRun(Problem(str(folder), what, go_on(folder) + flag)) from None
         rows = counts.pop("rows")
         if not rows:
             reasons = ", ".join(f"{count} {reason}" for reason, count in counts.items())

@@ -328,7 +328,8 @@ def test_a_recipe_chooses_judges_and_makes(here):
         "stages:\n  judge:\n    make:\n      constitution: c.yaml\n  sample:\n    make:\n      n: 7\n",
         encoding="utf-8",
     )
-    wanted = asked(Request(overrides=("recipe=r.yaml", "judge.concurrency=3")))
+    grants = frozenset({"--allow-endpoint"})
+    wanted = asked(Request(overrides=("recipe=r.yaml", "judge.concurrency=3"), grants=grants))
     assert wanted is not None
     found = {each.stage.name: each.make for each in pipeline_spec(wanted).stages if each.make is not None}
     assert (found["judge"].backend.model, found["judge"].backend.concurrency) == ("m", 3)
@@ -471,3 +472,50 @@ def test_rows_that_a_stage_made_are_taken_over_where_it_would_be_told_the_same(h
     with (folder / "sample" / "data.jsonl").open("a", encoding="utf-8") as rows:
         rows.write('{"prompt": "d", "answers": ["e", "f"]}\n')
     assert kept("stages.dpo.seed=1") == ["assistant", "sft", "sample"]  # the judge has not seen that row
+
+
+BY_FILE = "ftcli: 1\ndefaults:\n  - method: rlaif\n"
+OPENAI = "judge:\n  model: m\n  base_url: http://x/v1\n  api_key_env: SOME_SECRET\n"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "typed", "refused"),
+    [
+        (BY_FILE + "  - judge: openai\n" + OPENAI, (), True),
+        (BY_FILE + OPENAI, ("judge=openai",), True),
+        (BY_FILE + "judge:\n  model: m\n", ("judge=openai", "judge.base_url=http://x/v1"), False),
+        (BY_FILE, ("judge=openai", "judge.model=m", "judge.base_url=http://x/v1", "judge.api_key_env=K"), False),
+        (BY_FILE + "method:\n  algorithm: direct\n" + OPENAI, ("judge=openai",), True),
+        (BY_FILE + "method:\n  algorithm: direct\n", ("judge=openai", "judge.model=m"), False),
+    ],
+)
+def test_a_file_alone_sends_nothing_to_an_endpoint(recipe, typed, refused, here):
+    (here / "r.yaml").write_text(recipe, encoding="utf-8")
+    overrides = ("recipe=r.yaml", *typed)
+    if not refused:
+        assert stages_of(*overrides)
+        return
+    with pytest.raises(ConfigError, match="--allow-endpoint"):
+        stages_of(*overrides)
+    assert stages_of(*overrides, grants=frozenset({"--allow-endpoint"}))
+
+
+@pytest.mark.parametrize("more", [(), ("method.algorithm=direct",)])
+def test_a_pipeline_from_somewhere_asks_no_endpoint_unless_told_to(more, here):
+    overrides = ("method=rlaif", *more, "judge=openai", "judge.model=m", "run.dir=p")
+    wanted = asked(Request(overrides=overrides))
+    assert wanted is not None
+    folder = directory.create(pipeline_spec(wanted), [])
+    again, _ = directory.recalled(folder, Request())
+    with pytest.raises(ConfigError, match="--allow-endpoint"):
+        pipeline_spec(again)
+    granted, _ = directory.recalled(folder, Request(grants=frozenset({"--allow-endpoint"})))
+    assert pipeline_spec(granted)
+
+
+def test_a_runs_recipe_asks_no_endpoint_for_rewards(here, problems):
+    judge = "method:\n  judge: {type: openai, model: m, base_url: 'http://x/v1'}\n"
+    (here / "r.yaml").write_text("ftcli: 1\ndefaults:\n  - method: ppo\n" + judge, encoding="utf-8")
+    assert "--allow-endpoint" in "".join(problems("recipe=r.yaml"))
+    assert problems("recipe=r.yaml", grants=frozenset({"--allow-endpoint"})) == []
+    assert problems("method=ppo", "method.judge={type: openai, model: m}") == []
