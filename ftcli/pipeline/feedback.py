@@ -11,8 +11,6 @@ from ftcli.tiny.facts import POLITE_PATTERN
 MEASURE: Mapping[str, Any] = {"polite": {"regex": {"pattern": POLITE_PATTERN}}, "right": {"holds_answer": 1.0}}
 """By what the policies of the built-in world are measured."""
 DPO, PPO, DIRECT = "dpo", "ppo", "direct"
-_SEVERAL = "_{}"
-"""Behind the names of a further round's stages."""
 
 
 def algorithm(*choices: str) -> Option:
@@ -89,7 +87,7 @@ def learning(by: str, of: str, *, number: int = 1, least_margin: float, prompts:
 
 
 def _named(name: str, number: int) -> str:
-    return name if number == 1 else name + _SEVERAL.format(number)
+    return name if number == 1 else f"{name}_{number}"
 
 
 def _judge(number: int, least_margin: float) -> Stage:

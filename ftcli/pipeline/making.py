@@ -40,6 +40,8 @@ _LIMITS: Mapping[str, Knob] = {
     "max_tokens": Knob(low=1),
     "data.max_rows": Knob(low=1),
 }
+JUDGE = "method.judge"
+"""The setting of a run whose rewards a judge gives: whom to ask."""
 _BACKEND = "ftcli.making.settings:BackendSettings"
 
 
@@ -236,7 +238,14 @@ def judge_of(stage: Stage, wanted: Asked) -> dict[str, Any]:
         ConfigError: no such choice.
     """
     found, problems = _Values({}, {}), list[Problem]()
-    choice, at = _chosen(stage, wanted, "local", f"stages.{stage.name}")
+    earlier = (wanted.earlier or {}).get(stage.name, {})
+    kept = earlier.get("tree", {}).get("method", {}).get("judge") or {}
+    begun_as = (str(kept.get("type", "local")), wanted.earlier_where if kept else f"stages.{stage.name}")
+    choice, at = _chosen(stage, wanted, *begun_as)
+    if (choice, at) == begun_as:
+        for name, value in kept.items():
+            if name != "model" or JUDGE not in earlier.get("fed", ()):
+                found.set(f"{stage.role}.{name}", value, wanted.earlier_where)
     found.places[stage.role] = at
     _lay_choice(stage, choice, at, found, problems, wanted)
     for name, value, where in _written(stage, wanted):

@@ -26,6 +26,7 @@ from ftcli.peft_methods import peft_method
 from ftcli.pipeline import making
 from ftcli.pipeline.asked import Asked
 from ftcli.pipeline.base import Stage
+from ftcli.pipeline.making import JUDGE
 from ftcli.rules import ENDPOINT
 from ftcli.settings import RunSettings
 from ftcli.spec import RunSpec
@@ -34,8 +35,6 @@ ROWS = "data.path"
 """The setting of a run that takes the rows which another stage made."""
 ROWS_OF_TASK = "rows"
 """The same of a data-making stage."""
-JUDGE = "method.judge"
-"""The setting of a run whose rewards a judge gives: whom to ask."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,7 +202,10 @@ def _fed(stage: Stage, wanted: Asked) -> list[str]:
     own |= {"model.name_or_path"} if part is not None and "model" in part.choices else set()
     if any(name.startswith(f"{JUDGE}.") for name in own) or (stage.method and _names_judge(stage, wanted)):
         own.add(JUDGE)
-    return [name for name in stage.takes if name not in own and ("fed" not in earlier or name in earlier["fed"])]
+    fed_before = set(earlier.get("fed", stage.takes))
+    if stage.role in own or any(each.key == (stage.role,) for each in wanted.typed()):
+        fed_before.add(JUDGE)  # another one is chosen now
+    return [name for name in stage.takes if name not in own and name in fed_before]
 
 
 def _names_judge(stage: Stage, wanted: Asked) -> bool:
@@ -237,8 +239,7 @@ def fed_by(stage: Stage, wanted: Asked, name: str, model: str) -> Any:
     """The value of a setting that takes another stage's model: its name, or of a judge how it is asked too."""
     if name != JUDGE:
         return model
-    kept = (wanted.earlier or {}).get(stage.name, {}).get("tree", {}).get("method", {}).get("judge") or {}
-    return {**kept, **making.judge_of(stage, wanted), "model": model}
+    return {**making.judge_of(stage, wanted), "model": model}
 
 
 def _is_tiny(composed: Composed) -> bool:

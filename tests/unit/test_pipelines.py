@@ -519,3 +519,33 @@ def test_a_runs_recipe_asks_no_endpoint_for_rewards(here, problems):
     assert "--allow-endpoint" in "".join(problems("recipe=r.yaml"))
     assert problems("recipe=r.yaml", grants=frozenset({"--allow-endpoint"})) == []
     assert problems("method=ppo", "method.judge={type: openai, model: m}") == []
+
+
+def test_whoever_is_the_reward_is_remembered(here):
+    def judge(*overrides: str, earlier: Path | None = None) -> dict[str, Any]:
+        grants = frozenset({"--allow-endpoint"})
+        if earlier is not None:
+            wanted, _ = directory.recalled(earlier, Request(overrides=overrides, grants=grants))
+        else:
+            found = asked(Request(overrides=("method=rlaif", "method.algorithm=direct", *overrides), grants=grants))
+            assert found is not None
+            wanted = found
+        [*_, last] = pipeline_spec(wanted).stages
+        assert last.spec is not None
+        return dict(last.spec.method["judge"])
+
+    def kept(*overrides: str) -> Path:
+        found = asked(Request(overrides=("method=rlaif", "method.algorithm=direct", *overrides)))
+        assert found is not None
+        return directory.create(pipeline_spec(found), [])
+
+    engine = kept("judge=vllm", "judge.batch_size=7", "run.dir=a")
+    assert judge(earlier=engine) == judge("judge=vllm", "judge.batch_size=7")
+    wanted, title = directory.recalled(engine, Request())
+    models = {"assistant": str(model_folder(here / "m1")), "sft": str(model_folder(here / "m2"))}
+    spec = directory.run_spec(wanted.pipeline.stage("ppo"), wanted, models, engine, title)
+    assert spec.method["judge"] == {"type": "vllm", "batch_size": 7, "model": models["assistant"]}
+    far = kept("judge=openai", "judge.model=m", "judge.base_url=http://x/v1", "run.dir=b")
+    assert judge(earlier=far) == {"type": "openai", "model": "m", "base_url": "http://x/v1"}
+    assert judge("judge=local", earlier=far)["type"] == "local"
+    assert "base_url" not in judge("judge=local", earlier=far)
