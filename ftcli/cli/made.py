@@ -66,17 +66,19 @@ def _items(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def _told(item: Mapping[str, Any]) -> Iterator[str]:
-    """An item's replies in their order, and what came of it."""
+    """An item's prompt, the replies in their order, and what came of it."""
+    made, given = item["row"] or {}, item.get("input", {})
+    yield from _part("prompt", given.get("prompt", ""))
+    for number, answer in enumerate(given.get("answers", ())):
+        yield from _part(f"answer {number}", answer)
     for reply in item["replies"]:
         for name, value in reply.items():
             yield from _part(name, value)
-    row = item["row"]
-    if row is None:
+    if not made:
         yield from _part("dropped", item.get("dropped"))
-        row = item.get("input", {})
-    for name in ("prompt", "completion", "chosen", "rejected", "margin"):
-        if name in row:
-            yield from _part(name, row[name])
+    for name in ("completion", "chosen", "rejected", "margin"):
+        if name in made:
+            yield from _part(name, made[name])
 
 
 def _part(name: str, value: Any) -> Iterator[str]:

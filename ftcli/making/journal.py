@@ -1,7 +1,7 @@
 """What is finished of a data-making stage: items.jsonl, a line an item, written through before the next is begun.
 
-A stage that was killed leaves at most one torn line, which is cut off. A line holds the item's key (a hash of its
-input), the row that came of it or why none did, and every reply as it was.
+A stage that was killed leaves at most one torn line, which is cut off. A line holds the item's input and key (a
+hash of it), the row that came of it or why none did, and every reply as it was.
 """
 
 from __future__ import annotations

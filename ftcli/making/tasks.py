@@ -38,9 +38,8 @@ class Made:
 
     def line(self, item: Item) -> dict[str, Any]:
         """As it stands in the journal."""
-        kept = {"key": item.key, "row": self.row, "replies": self.replies}
-        of_none = {"dropped": self.dropped, "input": dict(item.row)} if self.dropped else {}
-        return {**kept, **of_none, **self.notes}
+        kept = {"key": item.key, "input": dict(item.row), "row": self.row, "replies": self.replies}
+        return {**kept, **({"dropped": self.dropped} if self.dropped else {}), **self.notes}
 
 
 def seed_of(seed: int, *parts: object) -> int:

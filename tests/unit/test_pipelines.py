@@ -427,11 +427,22 @@ def test_the_transcripts_of_a_stage_can_be_read(here, capsys):
         "prompt": [{"role": "user", "content": "Hello?"}],
         "completion": [{"role": "assistant", "content": "Please"}],
     }
-    lines = [{"key": "a", "row": made, "replies": [reply]}, {"key": "b", "row": None, "dropped": "tie", "replies": []}]
+    given = {"prompt": made["prompt"], "answers": ["Go away,\nfool."]}
+    lines = [
+        {"key": "a", "input": given, "row": made, "replies": [reply]},
+        {"key": "b", "input": given, "row": None, "dropped": "tie", "replies": []},
+    ]
     (stage / "items.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"key', encoding="utf-8")
     report.run(["revisions"])
     said = capsys.readouterr().out
-    for told in ("item 1 of 2", "principle: kind", "answer: Go away,\n    fool.", "critique: Rude.", "prompt: Hello?"):
+    for told in (
+        "item 1 of 2",
+        "principle: kind",
+        "answer: Go away,\n    fool.",
+        "critique: Rude.",
+        "prompt: Hello?",
+        "answer 0: Go",
+    ):
         assert told in said
     assert "dropped: tie" in said
     report.run(["revisions", "--json"])
