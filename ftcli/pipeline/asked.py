@@ -26,6 +26,8 @@ class Asked:
     earlier: Mapping[str, Any] | None = None
     """What an earlier pipeline remembered, by stage, to start from instead of the groups' defaults."""
     earlier_where: str = ""
+    built_in: bool = False
+    """Whether the earlier one began with the built-in model and rows."""
 
     def own(self, stage: str) -> list[Override]:
         """The overrides that speak of one stage, as typed."""

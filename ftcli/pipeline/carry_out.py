@@ -58,7 +58,7 @@ def changed(folder: Path, wanted: Asked) -> None:
     spec = pipeline_spec(_of_stages(wanted, [s.name for s in wanted.pipeline.stages if s.name not in begun]))
     fresh = {name: kept for name, kept in remembered(spec).items() if name not in begun}
     state = rundir.read_pipeline(folder)
-    directory.keep(folder, wanted.pipeline, state["name"], {**state["stages"], **fresh})
+    directory.keep(folder, wanted.pipeline, state["name"], {**state["stages"], **fresh}, built_in=wanted.built_in)
 
 
 def _begun(folder: Path, wanted: Asked) -> list[str]:
@@ -251,11 +251,9 @@ def _measure(
 def _measures(folder: Path, wanted: Asked, models: Mapping[str, str]) -> dict[str, dict[str, float]] | None:
     """In the built-in world: by rules, what each policy's likeliest answers to held-out prompts are worth."""
     pipeline = wanted.pipeline
-    runs = [stage for stage in pipeline.stages if stage.method and not (wanted.earlier or {})[stage.name].get("ready")]
-    spec = RunSpec.load(folder / runs[0].name / rundir.SPEC) if runs else None
-    policies = [stage for stage in runs if get_method(stage.method).head == "words"]
-    if not pipeline.tiny_measure or spec is None or spec.model.name_or_path != sources.BUILTIN:
+    if not pipeline.tiny_measure or not wanted.built_in:
         return None
+    policies = [stage for stage in pipeline.stages if stage.method and get_method(stage.method).head == "words"]
     request = {
         "models": {FOUND: sources.BUILTIN, **{stage.name: models[stage.name] for stage in policies}},
         "data": "builtin:prompts",

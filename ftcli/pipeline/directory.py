@@ -46,15 +46,15 @@ def create(spec: PipelineSpec, argv: Sequence[str]) -> Path:
     except OSError as error:
         what = f"cannot be made a directory: {error.strerror}"
         raise ConfigError(Problem(f"run.dir={folder}", what, "choose another run.dir")) from None
-    keep(folder, spec.pipeline, spec.name, remembered(spec))
+    keep(folder, spec.pipeline, spec.name, remembered(spec), built_in=spec.built_in)
     rundir.write_atomically(folder / rundir.COMMAND, "#!/bin/sh\n" + shlex.join(["ftcli", *argv]) + "\n")
     return folder.resolve()
 
 
-def keep(folder: Path, pipeline: Pipeline, name: str, stages: Mapping[str, Any]) -> None:
+def keep(folder: Path, pipeline: Pipeline, name: str, stages: Mapping[str, Any], *, built_in: bool) -> None:
     """Write pipeline.json."""
     known = {"schema": SCHEMA, "pipeline": pipeline.name, "options": dict(pipeline.chosen), "name": name}
-    content = {**known, "stages": stages}
+    content = {**known, "built_in": built_in, "stages": stages}
     rundir.write_json(folder / rundir.PIPELINE, content)
 
 
@@ -71,7 +71,8 @@ def recalled(folder: Path, request: Request) -> tuple[Asked, str]:
     if pipeline is None or {stage.name for stage in pipeline.stages} != set(state["stages"]):
         known = ", ".join(all_pipelines())
         raise ConfigError(Problem(where, "is of a pipeline that this ftcli does not know", f"it knows {known}"))
-    found = Asked(request=request, pipeline=pipeline, earlier=state["stages"], earlier_where=where)
+    built_in = bool(state.get("built_in"))
+    found = Asked(request=request, pipeline=pipeline, earlier=state["stages"], earlier_where=where, built_in=built_in)
     changed = options(pipeline, found.typed())
     if changed:
         found = replace(found, pipeline=pipeline.arranged({**pipeline.chosen, **changed}))

@@ -60,6 +60,8 @@ class PipelineSpec:
     name: str
     dir: Path
     stages: tuple[StageSpec, ...]
+    built_in: bool = False
+    """Whether it begins with the built-in model and rows, whose policies can be measured by rules."""
 
 
 def pipeline_spec(wanted: Asked) -> PipelineSpec:
@@ -111,7 +113,10 @@ def pipeline_spec(wanted: Asked) -> PipelineSpec:
     problems = [*_told_once(faults, wanted.pipeline), *_unmergeable(found)]
     if problems:
         raise ConfigError(*problems)
-    return PipelineSpec(pipeline=wanted.pipeline, name=name, dir=folder, stages=tuple(found.values()))
+    built_in = for_tiny or wanted.built_in
+    return PipelineSpec(
+        pipeline=wanted.pipeline, name=name, dir=folder, stages=tuple(found.values()), built_in=built_in
+    )
 
 
 def _told_once(faults: Mapping[Problem, list[str]], pipeline: Pipeline) -> Iterator[Problem]:
