@@ -28,12 +28,17 @@ class Item:
     row: Mapping[str, Any]
 
 
+def digest_of(value: Any) -> str:
+    """What stands for a value of plain data, the same in every process."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:24]
+
+
 def keyed(rows: Iterable[Mapping[str, Any]]) -> list[Item]:
     """The items of rows; of equal rows each has a key of its own."""
     seen: Counter[str] = Counter()
     found = []
     for row in rows:
-        digest = hashlib.sha256(json.dumps(row, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:24]
+        digest = digest_of(row)
         seen[digest] += 1
         found.append(Item(digest if seen[digest] == 1 else f"{digest}-{seen[digest]}", row))
     return found

@@ -81,8 +81,10 @@ def learning(by: str, of: str, *, number: int = 1, least_margin: float, prompts:
         return (_ppo(of, number, prompts, role="judge"),)
     judged = _judge(number, least_margin)
     if by == DPO:
-        return (judged, _dpo(of, judged.name, number))
-    reward = _reward(of, judged.name, number)
+        told = "a policy whose answers the judge prefers"
+        return (judged, _of_pairs("dpo", told, of, judged.name, number, learning_rate=1e-4, epochs=1))
+    told = "a score for each answer, from the judge's preferences"
+    reward = _of_pairs("reward", told, of, judged.name, number, learning_rate=2e-4, epochs=2)
     return (judged, reward, _ppo(of, number, prompts, reward=reward.name))
 
 
@@ -102,31 +104,19 @@ def _judge(number: int, least_margin: float) -> Stage:
     )
 
 
-def _dpo(of: str, judged: str, number: int) -> Stage:
+def _of_pairs(
+    method: str, summary: str, of: str, judged: str, number: int, *, learning_rate: float, epochs: int
+) -> Stage:
+    """A run of a method that takes the judge's pairs, begun from a policy."""
     return Stage(
-        name=_named("dpo", number),
-        method="dpo",
-        summary="a policy whose answers the judge prefers",
+        name=_named(method, number),
+        method=method,
+        summary=summary,
         takes={"model.name_or_path": of, "data.path": judged},
         tiny={
             "data.eval_path": "builtin:preferences",
-            "train.learning_rate": 1e-4,
-            "train.num_train_epochs": 1,
-            "train.per_device_train_batch_size": 16,
-        },
-    )
-
-
-def _reward(of: str, judged: str, number: int) -> Stage:
-    return Stage(
-        name=_named("reward", number),
-        method="reward",
-        summary="a score for each answer, from the judge's preferences",
-        takes={"model.name_or_path": of, "data.path": judged},
-        tiny={
-            "data.eval_path": "builtin:preferences",
-            "train.learning_rate": 2e-4,
-            "train.num_train_epochs": 2,
+            "train.learning_rate": learning_rate,
+            "train.num_train_epochs": epochs,
             "train.per_device_train_batch_size": 16,
         },
     )

@@ -177,10 +177,10 @@ def _ready_models(wanted: Asked) -> dict[str, tuple[str, str]]:
 
 def _ready_problems(stage: Stage, name: str, where: str, wanted: Asked) -> Iterator[Problem]:
     """That the model in a stage's place is none, or puts out the wrong thing, or that the stage is set beside it."""
-    if stage.task and where == wanted.earlier_where:
-        return  # rows that an earlier pipeline made
     if stage.task:
-        yield Problem(where, f"stage {stage.name} makes data, and no model", "edit its data.jsonl, or leave this out")
+        if where != wanted.earlier_where:  # whose rows are taken over
+            fix = "edit its data.jsonl, or leave this out"
+            yield Problem(where, f"stage {stage.name} makes data, and no model", fix)
         return
     source, head = sources.model_source(name), get_method(stage.method).head
     if source is not None and source.hub_id in assets.choices("model"):

@@ -8,7 +8,7 @@ follows the policy's schedule.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -145,16 +145,12 @@ class CriticOptimizer(TrainerCallback):
 
 def norm_of(parameters: Iterable[nn.Parameter]) -> Tensor:
     """The norm of the parameters' gradients over all processes."""
-    norm = get_total_norm([each.grad for each in parameters if each.grad is not None])
-    return norm.full_tensor() if isinstance(norm, DTensor) else norm
+    return whole(get_total_norm([each.grad for each in parameters if each.grad is not None]))
 
 
 def whole_state(network: nn.Module) -> dict[str, Tensor]:
     """A network's tensors, whole, on the CPU; every process must ask for them."""
-    return {
-        name: (value.full_tensor() if isinstance(value, DTensor) else value).detach().cpu().contiguous()
-        for name, value in network.state_dict().items()
-    }
+    return {name: whole(value).detach().cpu().contiguous() for name, value in network.state_dict().items()}
 
 
 def put_whole_state(network: nn.Module, tensors: dict[str, Tensor]) -> None:
@@ -163,6 +159,11 @@ def put_whole_state(network: nn.Module, tensors: dict[str, Tensor]) -> None:
         for name, own in network.state_dict().items():
             value = tensors[name].to(own.device)
             own.copy_(distribute_tensor(value, own.device_mesh, own.placements) if isinstance(own, DTensor) else value)
+
+
+def whole(value: Tensor) -> Tensor:
+    """A tensor with the parts of all processes."""
+    return value.full_tensor() if isinstance(value, DTensor) else value
 
 
 def local(value: Any) -> Any:
@@ -180,17 +181,11 @@ def _as(value: Any, parameter: Tensor) -> Any:
     )  # fmt: skip
 
 
-def whole_weights() -> Any:
+@contextmanager
+def whole_weights() -> Iterator[None]:
     """Load models as they are, also where ZeRO-3 would share out each one that is loaded."""
     from transformers.integrations import deepspeed
 
-    if not deepspeed.is_deepspeed_zero3_enabled():
-        return nullcontext()
-    return _unpartitioned(deepspeed)
-
-
-@contextmanager
-def _unpartitioned(deepspeed: Any) -> Iterator[None]:
     config = deepspeed._hf_deepspeed_config_weak_ref
     deepspeed.unset_hf_deepspeed_config()
     try:

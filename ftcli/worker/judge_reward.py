@@ -5,8 +5,6 @@ Asked is what a data-making stage asks in `score` mode, of the same backends: wh
 
 from __future__ import annotations
 
-import hashlib
-import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +13,7 @@ from typing import Any
 from ftcli.errors import InterruptedRun, Problem
 from ftcli.making import principles
 from ftcli.making.ask import Backend, BudgetSpent
-from ftcli.making.journal import Item
+from ftcli.making.journal import Item, digest_of
 from ftcli.making.settings import BackendSettings
 from ftcli.making.tasks import Judge, JudgeSettings, mean_yes
 from ftcli.worker.make import backend_of
@@ -52,7 +50,7 @@ class JudgeReward:
         Raises:
             InterruptedRun: the backend's budget is spent.
         """
-        keys = [(_key(prompt), answer) for prompt, answer in zip(prompts, answers, strict=True)]
+        keys = [(digest_of(prompt), answer) for prompt, answer in zip(prompts, answers, strict=True)]
         asked = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if key not in self._known}
         if len(self._known) + len(asked) > _REMEMBERED:
             asked = dict(zip(keys, prompts, strict=True))
@@ -83,7 +81,3 @@ class JudgeReward:
                 sys.stderr.write(f"the judge gave a verdict that is neither yes nor no: {unread[0]['told']!r}\n")
             self.unreadable += 1
         return mean_yes([{**reply, "yes": reply["yes"] or 0.0} for reply in replies], 0)
-
-
-def _key(prompt: Any) -> str:
-    return hashlib.sha256(json.dumps(prompt, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:24]

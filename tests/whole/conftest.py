@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -9,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from ftcli import rundir
 
 TIMEOUT_SECONDS = 300
 
@@ -18,6 +21,12 @@ Train = Callable[..., "subprocess.CompletedProcess[str]"]
 def environment(**extra: str) -> dict[str, str]:
     """An environment without network and without the caller's caches."""
     return {**os.environ, "HF_HUB_OFFLINE": "1", **extra}
+
+
+def steps(run: Path) -> list[dict[str, float]]:
+    """What was logged of each step."""
+    lines = map(json.loads, (run / rundir.METRICS).read_text(encoding="utf-8").splitlines())
+    return [line for line in lines if "loss" in line]
 
 
 @pytest.fixture

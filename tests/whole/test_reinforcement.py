@@ -15,7 +15,7 @@ import pytest
 from ftcli import rundir
 from ftcli.build import spec_of
 from ftcli.compose import Request
-from tests.whole.conftest import Train, environment
+from tests.whole.conftest import Train, environment, steps
 
 # A rollout is learned from in four steps, and every third is saved: most saves are in the middle of one.
 COMMAND = (
@@ -50,12 +50,6 @@ train(Path(sys.argv[1]))
 def adapter(run: Path) -> bytes:
     """The trained adapter, byte for byte."""
     return (run / rundir.MODEL / "adapter_model.safetensors").read_bytes()
-
-
-def steps(run: Path) -> list[dict[str, float]]:
-    """What was logged of each step."""
-    lines = map(json.loads, (run / rundir.METRICS).read_text(encoding="utf-8").splitlines())
-    return [line for line in lines if "loss" in line]
 
 
 def test_a_ppo_run_that_was_killed_resumes_bit_identically(tmp_path, ftcli_run: Train):

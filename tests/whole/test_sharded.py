@@ -6,7 +6,6 @@ Two gloo processes each; `make proof` goes through all of the layouts, `make tes
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import shutil
 import subprocess
@@ -20,7 +19,7 @@ from ftcli import rundir, tiny
 from ftcli.build import spec_of
 from ftcli.compose import Request
 from tests.conftest import REPOSITORY
-from tests.whole.conftest import environment
+from tests.whole.conftest import environment, steps
 
 COMMON = (
     "train.learning_rate=1e-3", "train.max_steps=6", "train.logging_steps=1", "train.save_steps=3",
@@ -106,12 +105,6 @@ def carry_out(run: Path, *more: str) -> None:
 def pythonpath() -> str:
     """So that the worker is found from wherever it starts."""
     return os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
-
-
-def steps(run: Path) -> list[dict[str, float]]:
-    """What was logged of each step."""
-    lines = map(json.loads, (run / rundir.METRICS).read_text(encoding="utf-8").splitlines())
-    return [line for line in lines if "loss" in line]
 
 
 def one_file(folder: Path) -> Path:
