@@ -15,7 +15,7 @@ from ftcli.packable import PACKS_EXACTLY
 from ftcli.peft_methods import PeftMethod
 from ftcli.recipes.strict import load
 from ftcli.settings import DataSettings, HardwareSettings, ModelSettings, QuantisationSettings, RunSettings
-from ftcli.shapes import Shape, shape_from_folder
+from ftcli.shapes import Shape, shape_from_folder, shape_from_mapping
 from ftcli.spec import LaunchPlan, Note, RunSpec
 
 SCORE_ROWS = 256
@@ -46,12 +46,12 @@ def model_shape(model: ModelSettings) -> Shape | None:
     if bottom.folder is not None:
         return shape_from_folder(bottom.folder)
     if model.shape is not None:
-        return Shape.from_mapping(model.shape)
+        return shape_from_mapping(model.shape)
     cached = sources.cached_snapshot(str(bottom.hub_id), model.revision)
     if cached is not None:
         return shape_from_folder(cached)
     raw = published_shape(str(bottom.hub_id))
-    return Shape.from_mapping(raw) if raw else None
+    return shape_from_mapping(raw) if raw else None
 
 
 def published_shape(hub_id: str) -> dict[str, Any] | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 from ftcli.layout import FAMILIES, FOUR_NORMS, Family
-from ftcli.shapes import Shape, num_parameters
+from ftcli.shapes import Shape, linear_modules, num_parameters
 
 GIB = 2**30
 
@@ -99,7 +99,7 @@ def weight_bytes(shape: Shape | None, dtype: str = "bfloat16", quantisation: str
     if quantisation == "none":
         return plain
     packed = QUANTISED_BYTES[quantisation]
-    linear, total = shape and shape.linear_modules(), shape and num_parameters(shape)
+    linear, total = shape and linear_modules(shape), shape and num_parameters(shape)
     if not linear or not total:
         return packed
     share = sum(m.in_features * m.out_features * m.num_layers for m in linear) / total

@@ -61,22 +61,14 @@ class Shape:
         """False where transformers refuses attn_implementation=sdpa (soft-capping, attention sinks)."""
         return not self.known or FAMILIES[self.model_type].sdpa
 
-    def linear_modules(self) -> tuple[LinearModules, ...] | None:
-        """Linear layers by last name and size, without the output head; None for an unknown architecture."""
-        if not self.known:
-            return None
-        linear = [m for m in modules(self) if m.kind == "linear" and m.name != "lm_head"]
-        counts = Counter((m.leaf, m.in_features, m.out_features) for m in linear)
-        return tuple(LinearModules(*key, count) for key, count in counts.items())
 
-    @classmethod
-    def from_mapping(cls, raw: Mapping[str, Any], where: str = "model.shape") -> Shape:
-        """The shape that a config.json or the `shape` of a model file describes.
+def shape_from_mapping(raw: Mapping[str, Any], where: str = "model.shape") -> Shape:
+    """The shape that a config.json or the `shape` of a model file describes.
 
-        Raises:
-            ConfigError: a size is missing, is no positive whole number, or a flag is no boolean; all are told.
-        """
-        return _Reader(raw, where).shape()
+    Raises:
+        ConfigError: a size is missing, is no positive whole number, or a flag is no boolean; all are told.
+    """
+    return _Reader(raw, where).shape()
 
 
 def shape_from_folder(path: Path) -> Shape | None:
@@ -224,7 +216,16 @@ def num_parameters(shape: Shape) -> int | None:
     return sum(module.num_own_parameters for module in modules(shape))
 
 
+def linear_modules(shape: Shape) -> tuple[LinearModules, ...] | None:
+    """Linear layers by last name and size, without the output head; None for an unknown architecture."""
+    if not shape.known:
+        return None
+    linear = [m for m in modules(shape) if m.kind == "linear" and m.name != "lm_head"]
+    counts = Counter((m.leaf, m.in_features, m.out_features) for m in linear)
+    return tuple(LinearModules(*key, count) for key, count in counts.items())
+
+
 def all_linear(shape: Shape) -> frozenset[str] | None:
     """Last names of the layers that PEFT's target_modules="all-linear" adapts: every nn.Linear but the output head."""
-    linear = shape.linear_modules()
+    linear = linear_modules(shape)
     return None if linear is None else frozenset(module.name for module in linear)

@@ -13,7 +13,7 @@ from transformers import AutoConfig, LlamaConfig, OPTConfig
 import ftcli.tuners
 from ftcli.layout import FAMILIES
 from ftcli.peft_methods import PEFT_METHODS, peft_method
-from ftcli.shapes import Shape, num_parameters
+from ftcli.shapes import Shape, num_parameters, shape_from_mapping
 
 DENSE = [name for name in VARIANTS if not VARIANTS[name].get("kv_lora_rank") and name != "gpt_oss"]
 LINEAR = {"llama": ["q_proj", "v_proj"], "phi": ["q_proj", "fc2"], "gpt2": ["c_attn", "mlp.c_proj"], "opt": ["fc1"]}
@@ -137,7 +137,7 @@ def test_a_module_that_the_model_lacks_is_an_error_that_lists_those_it_has(name)
 def test_what_cannot_be_known_is_none():
     shape = shape_of(small_config("llama"))
     assert counted(shape, {"name": "lora", "trainable_token_indices": [1]}) is None
-    unknown = Shape.from_mapping({**SMALL, "model_type": "new"})
+    unknown = shape_from_mapping({**SMALL, "model_type": "new"})
     assert [counted(unknown, {"name": name}) for name in ("lora", "ia3", "vera", "freeze", "adapter")] == [None] * 5
     assert counted(shape, {"name": "other", "type": "LOHA"}) is None
 

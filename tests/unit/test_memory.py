@@ -20,13 +20,13 @@ from ftcli import memory
 from ftcli.layout import FAMILIES
 from ftcli.lora import lora_parameters
 from ftcli.memory import GIB, MemoryEstimate, estimate, optimiser_bytes, weight_bytes
-from ftcli.shapes import Shape, num_parameters
+from ftcli.shapes import Shape, num_parameters, shape_from_mapping
 
 MODELS = Path(__file__).parents[2] / "configs" / "model"
 
 
 def shape_named(name: str) -> Shape:
-    return Shape.from_mapping(yaml.safe_load((MODELS / f"{name}.yaml").read_text())["shape"])
+    return shape_from_mapping(yaml.safe_load((MODELS / f"{name}.yaml").read_text())["shape"])
 
 
 LLAMA_2 = shape_named("llama-2-7b")  # 6,738,415,616 parameters, 32 layers, hidden 4096, feed-forward 11008
@@ -197,7 +197,7 @@ def test_activations_of_a_layer_are_those_that_autograd_saves(model_type: str, d
     if model_type == "phi3":
         sizes.pop("head_dim")
     measured = kept_by_a_real_layer(model_type, dtype, adapter, tokens, sizes)
-    shape = Shape.from_mapping({**sizes, "model_type": model_type, "num_hidden_layers": 1})
+    shape = shape_from_mapping({**sizes, "model_type": model_type, "num_hidden_layers": 1})
     attention = "eager" if model_type == "gemma2" else "sdpa"
     expected = memory._layer_bytes(shape, adapter, dtype.itemsize, tokens, attention)
     assert measured == pytest.approx(expected, rel=0.12)
@@ -219,7 +219,7 @@ def test_layers_without_a_gate_keep_what_is_estimated(model_type: str, dtype: to
     sizes = {"hidden_size": hidden, "num_attention_heads": 4, "vocab_size": 64, **UNGATED[model_type]}
     sizes |= {"max_position_embeddings": 128, "bos_token_id": 1, "eos_token_id": 2}
     measured = kept_by_a_real_layer(model_type, dtype, adapter, tokens, sizes)
-    shape = Shape.from_mapping({**sizes, "model_type": model_type, "num_hidden_layers": 1})
+    shape = shape_from_mapping({**sizes, "model_type": model_type, "num_hidden_layers": 1})
     expected = memory._layer_bytes(shape, adapter, dtype.itemsize, tokens, "sdpa")
     # Autocast on a CPU leaves layer norms in bf16, where CUDA's runs them in fp32 and keeps their cast input.
     expected -= len(FAMILIES[model_type].norms) * hidden * (4 - dtype.itemsize)

@@ -19,7 +19,7 @@ from transformers.pytorch_utils import Conv1D
 from ftcli.errors import ConfigError
 from ftcli.layout import FAMILIES, modules
 from ftcli.lora import lora_parameters
-from ftcli.shapes import Shape, all_linear, num_parameters, shape_from_folder
+from ftcli.shapes import Shape, all_linear, linear_modules, num_parameters, shape_from_folder, shape_from_mapping
 from ftcli.weights import stored_parameters
 
 ROOT = Path(__file__).parents[2]
@@ -85,7 +85,7 @@ def on_meta(config: Any, **options: Any) -> torch.nn.Module:
 
 
 def shape_of(config: Any) -> Shape:
-    return Shape.from_mapping({**config.to_dict(), "architectures": ["SmallForCausalLM"]})
+    return shape_from_mapping({**config.to_dict(), "architectures": ["SmallForCausalLM"]})
 
 
 def parameters_by_module(model: torch.nn.Module) -> Counter[str]:
@@ -108,7 +108,7 @@ def test_published_parameter_count_is_that_of_the_real_model_class(file: Path):
         raw["model_type"], **{k: v for k, v in {**raw, **groups}.items() if k not in ("architecture", "model_type")}
     )
     model = on_meta(config, attn_implementation=choice["attn_implementation"])
-    shape = Shape.from_mapping(yaml.safe_load(file.read_text())["shape"])
+    shape = shape_from_mapping(yaml.safe_load(file.read_text())["shape"])
     assert sum(p.numel() for p in model.parameters()) == published
     assert num_parameters(shape) == published
     assert type(model).__name__ == shape.architecture
@@ -161,7 +161,7 @@ def test_every_module_has_the_name_and_size_of_the_real_one(variant: str):
     linear = {n for n, m in model.named_modules() if isinstance(m, torch.nn.Linear | Conv1D)} - {"lm_head"}
     assert all_linear(shape) == {name.rpartition(".")[2] for name in linear}
     by_size = Counter((n.rpartition(".")[2], sizes(model.get_submodule(n))) for n in linear)
-    ours = {(m.name, torch.Size([m.out_features, m.in_features])): m.num_layers for m in shape.linear_modules() or ()}
+    ours = {(m.name, torch.Size([m.out_features, m.in_features])): m.num_layers for m in linear_modules(shape) or ()}
     assert ours == by_size
 
 
@@ -223,7 +223,7 @@ def test_an_unknown_architecture_is_counted_from_its_stored_weights_and_its_modu
     assert shape is not None
     assert not shape.known
     assert num_parameters(shape) == sum(p.numel() for p in model.parameters())
-    assert shape.linear_modules() is None
+    assert linear_modules(shape) is None
     assert all_linear(shape) is None
     assert lora_parameters(shape, 8, "all-linear") is None
 
@@ -262,7 +262,7 @@ def test_every_wrong_size_of_a_shape_is_told_at_once():
     raw = yaml.safe_load(HUB_FILES[0].read_text())["shape"]
     raw |= {"hidden_size": "wide", "num_hidden_layers": 0, "vocab_size": None, "mlp_bias": "no", "head_dim": True}
     with pytest.raises(ConfigError) as caught:
-        Shape.from_mapping(raw)
+        shape_from_mapping(raw)
     assert [p.where for p in caught.value.problems] == [
         "model.shape.hidden_size",
         "model.shape.num_hidden_layers",
@@ -344,7 +344,7 @@ def test_targets_of_a_deepseek_mixture_are_rewritten_as_peft_rewrites_them(targe
 
 def test_llama_2_7b_with_query_and_value_adapters_of_rank_8():
     # 32 layers x (query and value) x 8 x (4096 in + 4096 out)
-    shape = Shape.from_mapping(yaml.safe_load((ROOT / "configs/model/llama-2-7b.yaml").read_text())["shape"])
+    shape = shape_from_mapping(yaml.safe_load((ROOT / "configs/model/llama-2-7b.yaml").read_text())["shape"])
     assert lora_parameters(shape, 8, ["q_proj", "v_proj"]) == 32 * 2 * 8 * (4096 + 4096) == 4_194_304
 
 
