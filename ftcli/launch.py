@@ -173,10 +173,15 @@ def _end_group(process: subprocess.Popen[bytes]) -> None:
 
 
 def run_worker(
-    run: Path, plan: LaunchPlan, resume: Path | None, say: Callable[[str], None], command: str = "train"
+    run: Path,
+    plan: LaunchPlan,
+    resume: Path | None,
+    say: Callable[[str], None],
+    command: str = "train",
+    flags: Sequence[str] = (),
 ) -> int:
-    """Train in `run`, or carry out another command there, and return the exit code: 0, 2, 3, 75, or 1."""
-    arguments = [command, str(run), *(["--resume", str(resume)] if resume else [])]
+    """Train in `run`, or carry out another command there with its flags; the exit code: 0, 2, 3, 75, or 1."""
+    arguments = [command, str(run), *(["--resume", str(resume)] if resume else []), *flags]
     (run / rundir.EXIT_CODE).unlink(missing_ok=True)
     process = subprocess.Popen(
         worker_command(plan, arguments),

@@ -61,7 +61,7 @@ def resumed_spec(run: Path, overrides: Sequence[str], grants: frozenset[str] = f
     problems.extend(problem for key, problem in faulty.items() if key in values)
     if problems:
         raise ConfigError(*problems)
-    return replace(spec, tree=tree, train={**spec.train, **values})
+    return replace(spec, tree=tree, train={**spec.train, **values}, grants=tuple(sorted(grants)))
 
 
 def _grant_problems(spec: RunSpec, composed: Composed, where: str) -> list[Problem]:

@@ -74,6 +74,8 @@ GRANTED_BY: Mapping[str, str] = {
     "train.trackio_static_space_id": "--push-to-hub",
 }
 
+REMOTE_CODE = "--trust-remote-code"
+"""The flag that grants a model, or an attention kernel, to run code that it ships."""
 ENDPOINT = "--allow-endpoint"
 """The flag that grants an endpoint which a file names: it is sent rows, and a key whose variable the file names."""
 

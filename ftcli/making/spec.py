@@ -31,13 +31,26 @@ class MakeSpec:
     settings: Mapping[str, Any]
     """Fields of the task's settings."""
     max_rows: int | None = None
-    grants: tuple[str, ...] = ()
     choices: Mapping[str, str] = field(default_factory=dict)
     schema: int = SCHEMA
 
     def to_json(self) -> str:
         """As the text of make.json."""
         return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
+
+    def differences(self, other: MakeSpec) -> list[str]:
+        """Names of what two specs of one stage say differently, wherever the folder of each one's pipeline lies."""
+        ours, theirs = self._placeless(), other._placeless()
+        return sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
+
+    def _placeless(self) -> dict[str, Any]:
+        """Every value by its dotted name, with paths inside the pipeline's folder as seen from there."""
+        values = {name: value for name, value in asdict(self).items() if name != "dir"}
+        for group in ("backend", "settings", "choices"):
+            values |= {f"{group}.{name}": value for name, value in values.pop(group).items()}
+        for name in ("rows", "backend.model"):
+            values[name] = str(values[name]).removeprefix(f"{Path(self.dir).parent}/")
+        return values
 
     @classmethod
     def load(cls, path: Path) -> MakeSpec:
@@ -51,6 +64,7 @@ class MakeSpec:
             if raw.get("schema") != SCHEMA:
                 raise ValueError
             backend = BackendSettings(**raw.pop("backend"))
-            return cls(**{**raw, "backend": backend, "grants": tuple(raw["grants"])})
+            raw.pop("grants", None)  # once written here too; what is granted, a command line says and no file
+            return cls(**{**raw, "backend": backend})
         except (OSError, ValueError, TypeError, KeyError):
             raise ConfigError(Problem(str(path), "is damaged", "start the pipeline anew")) from None

@@ -12,13 +12,14 @@ from ftcli import launch, rundir, sources
 from ftcli.compose import Request
 from ftcli.errors import EXIT_DONE, ConfigError, Problem
 from ftcli.making.carry_out import DATA, sha256_of
-from ftcli.making.spec import FILE
+from ftcli.making.spec import FILE, MakeSpec
 from ftcli.methods import get_method
 from ftcli.pipeline import directory, making
 from ftcli.pipeline.asked import Asked
 from ftcli.pipeline.base import Pipeline, Stage
 from ftcli.pipeline.stages import pipeline_spec, remembered
 from ftcli.resume import resumed_spec
+from ftcli.rules import REMOTE_CODE
 from ftcli.spec import LaunchPlan, RunSpec
 from ftcli.worker_request import WorkerFailed, answers
 
@@ -117,29 +118,43 @@ def run(folder: Path, request: Request, say: Say) -> int:
 
 
 def _make_stage(stage: Stage, wanted: Asked, models: Mapping[str, str], folder: Path, say: Say) -> int:
-    """A data-making stage, unless it is finished; of one that is, whether its rows were edited since."""
+    """A data-making stage, unless it is finished. Its make.json is written by each command that goes on with it."""
     place = folder / stage.name
     result = rundir.read_result(place) if (place / FILE).is_file() else None
     if result is not None:
         say(f"stage {stage.name}: finished")
         return EXIT_DONE
-    if not (place / FILE).is_file():
+    feeds = {name: models[source] for name, source in stage.takes.items()}
+    spec = making.make_spec(stage, wanted, feeds, folder, for_tiny=False)
+    if (place / FILE).is_file():
+        _tell_other_spec(stage, place, spec, say)
+    else:
         shutil.rmtree(place, ignore_errors=True)
-        feeds = {name: models[source] for name, source in stage.takes.items()}
-        spec = making.make_spec(stage, wanted, feeds, folder, for_tiny=False)
         place.mkdir(parents=True)
         for source in {stage.takes.get("rows")} - {None}:
             _note_edits(str(source), folder, say)
         _note_rows(stage, directory.rows_made_of(spec), folder)
-        rundir.write_atomically(place / FILE, spec.to_json())
+    rundir.write_atomically(place / FILE, spec.to_json())
     say(f"stage {stage.name}: {stage.summary}")
-    code = launch.run_worker(place, LaunchPlan(num_threads=_threads(wanted)), None, say, command="make")
+    flags = [REMOTE_CODE] if REMOTE_CODE in wanted.request.grants else []
+    plan = LaunchPlan(num_threads=_threads(wanted))
+    code = launch.run_worker(place, plan, None, say, command="make", flags=flags)
     if code == EXIT_DONE:
         made = rundir.read_result(place)
         assert made is not None
         dropped = "".join(f", {count} {reason}" for reason, count in made["dropped"].items())
         say(f"stage {stage.name}: {made['rows']} rows of {made['items']} items{dropped}")
     return code
+
+
+def _tell_other_spec(stage: Stage, place: Path, spec: MakeSpec, say: Say) -> None:
+    """Say so where the make.json that lies there is not the stage's: a folder may come from anyone."""
+    try:
+        other = ", ".join(spec.differences(MakeSpec.load(place / FILE)))
+    except ConfigError:
+        other = "damaged"
+    if other:
+        say(f"stage {stage.name}: {FILE} was not what pipeline.json asks for ({other}); it is written anew")
 
 
 def _threads(wanted: Asked) -> int | None:
@@ -240,7 +255,7 @@ def _measure(
             "run": str(folder / stage.name),
             "model": spec.model.name_or_path,
             "revision": spec.model.revision,
-            "trust_remote_code": "--trust-remote-code" in grants,
+            "trust_remote_code": REMOTE_CODE in grants,
         }
         [measured] = answers("eval", request)
         below = pipeline.stage(below).takes.get("model.name_or_path")

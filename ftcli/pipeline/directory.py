@@ -142,7 +142,7 @@ def _made_again(stage: Stage, place: Path, wanted: Asked, models: Mapping[str, s
     again = making.make_spec(stage, wanted, feeds, place.parent, for_tiny=False)
     kept = MakeSpec.load(place / FILE)
     rows = (wanted.earlier or {}).get(stage.name, {}).get("rows")
-    same = replace(again, dir=kept.dir, grants=kept.grants) == kept and rows in (None, rows_made_of(kept))
+    same = replace(again, dir=kept.dir) == kept and rows in (None, rows_made_of(kept))
     return place / DATA if same else None
 
 

@@ -212,7 +212,6 @@ def _resolved(
         backend=BackendSettings(**backend),
         settings=settings,
         max_rows=values.get("data.max_rows"),
-        grants=tuple(sorted(wanted.request.grants)),
         choices={stage.role: choice},
     )
 

@@ -1,5 +1,5 @@
-"""python -m ftcli.worker train RUN_DIR [--resume CHECKPOINT], or eval, generate, chat, merge, score, sample,
-data or preview with a REQUEST.json.
+"""python -m ftcli.worker train RUN_DIR [--resume CHECKPOINT], make STAGE_DIR [--trust-remote-code], or eval, generate,
+chat, merge, score, sample, data or preview with a REQUEST.json.
 
 Started by the front half, which has checked what it asks for. Several processes of one run come here side by side.
 """
@@ -15,6 +15,7 @@ from typing import Any, NoReturn, TextIO
 
 from ftcli import rundir
 from ftcli.errors import EXIT_BUG, EXIT_DONE, FtcliError
+from ftcli.rules import REMOTE_CODE
 
 _answers: TextIO | None = None
 """Where answers go, once what libraries print has been sent elsewhere."""
@@ -46,7 +47,7 @@ def _run(command: str, target: str, *rest: str) -> None:
     if command == "make":
         from ftcli.worker.make import make
 
-        make(Path(target))
+        make(Path(target), trust_remote_code=REMOTE_CODE in rest)
         return
     request = json.loads(Path(target).read_text(encoding="utf-8"))
     if command == "eval":

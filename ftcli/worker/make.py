@@ -29,8 +29,11 @@ SCHEMA = 1
 _TOLD_SECONDS = 5.0
 
 
-def make(folder: Path) -> dict[str, Any]:
+def make(folder: Path, *, trust_remote_code: bool = False) -> dict[str, Any]:
     """Carry out the stage whose make.json stands in `folder`.
+
+    Args:
+        trust_remote_code: whether a model may run code that it ships; the command line grants it, never make.json.
 
     Returns:
         The content of result.json.
@@ -46,8 +49,7 @@ def make(folder: Path) -> dict[str, Any]:
     with StopSignal() as stop, exclusive(folder, 0):
         task = task_of(spec)
         items = keyed(rows_of(spec))
-        request = {"trust_remote_code": "--trust-remote-code" in spec.grants}
-        backend = backend_of(spec.backend, spec.role, request)
+        backend = backend_of(spec.backend, spec.role, {"trust_remote_code": trust_remote_code})
         say = _sparingly()
         try:
             counts = carry_out.make(task, items, backend, folder, check=lambda: stop.check(folder), say=say)

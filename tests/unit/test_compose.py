@@ -273,6 +273,11 @@ def test_a_saved_spec_grants_itself_nothing(saved, overrides):
         resume.spec_from(run, Request(overrides=overrides))
     granted = Request(overrides=overrides, grants=frozenset({"--trust-remote-code"}))
     assert resume.spec_from(run, granted).model.trust_remote_code
+    with pytest.raises(ConfigError, match="grant it on the command line with --trust-remote-code"):
+        resume.resumed_spec(run, [*overrides])
+    raw["grants"] = ["--push-to-hub"]
+    (run / rundir.SPEC).write_text(json.dumps(raw), encoding="utf-8")
+    assert resume.resumed_spec(run, [*overrides], granted.grants).grants == ("--trust-remote-code",)
 
 
 def test_the_resolved_part_of_a_saved_spec_is_checked_and_not_only_what_was_typed(saved):

@@ -524,6 +524,16 @@ def test_a_pipeline_from_somewhere_asks_no_endpoint_unless_told_to(more, here):
     assert pipeline_spec(granted)
 
 
+def test_a_pipeline_from_somewhere_runs_no_code_of_a_model_unless_told_to(half_done):
+    state = rundir.read_pipeline(half_done)
+    state["stages"]["ppo"]["tree"]["model"]["trust_remote_code"] = True
+    rundir.write_json(half_done / rundir.PIPELINE, state)
+    with pytest.raises(ConfigError, match="grant it on the command line with --trust-remote-code"):
+        pipeline_spec(directory.recalled(half_done, Request())[0])
+    granted = Request(grants=frozenset({"--trust-remote-code"}))
+    assert pipeline_spec(directory.recalled(half_done, granted)[0])
+
+
 def test_a_runs_recipe_asks_no_endpoint_for_rewards(here, problems):
     judge = "method:\n  judge: {type: openai, model: m, base_url: 'http://x/v1'}\n"
     (here / "r.yaml").write_text("ftcli: 1\ndefaults:\n  - method: ppo\n" + judge, encoding="utf-8")
