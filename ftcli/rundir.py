@@ -7,11 +7,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ftcli.errors import ConfigError, Problem
 
@@ -31,6 +35,8 @@ EXIT_CODE = ".exit_code"
 """The exit code of the worker that failed first, where a launcher returns 1 for every cause."""
 
 ROOT = Path("runs")
+_PATIENCE_SECONDS = 3.0
+"""For a lock to be given back: a worker whose parent was killed ends itself, but not in the same moment."""
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -46,6 +52,43 @@ def write_atomically(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """`write_atomically` for a JSON value."""
     write_atomically(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def exclusive(run: Path) -> Iterator[None]:
+    """Holds the lock of a run or a pipeline.
+
+    Raises:
+        ConfigError: another process holds it.
+    """
+    with open(run / LOCK, "a") as lock:
+        _take(lock, run)
+        yield
+
+
+def require_free(run: Path) -> None:
+    """Make sure that no process is at work in a run or a pipeline, and write nothing there.
+
+    Raises:
+        ConfigError: one is.
+    """
+    if os.path.isfile(run / LOCK):
+        with open(run / LOCK, "r+b") as lock:
+            _take(lock, run)
+
+
+def _take(lock: IO[Any], run: Path) -> None:
+    """Take the lock until the file is closed."""
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                fix = "wait for it, stop it, or start a new run"
+                raise ConfigError(Problem(str(run), "the run is in use by another process", fix)) from None
+        time.sleep(0.05)
 
 
 def new_run_dir(name: str, now: datetime | None = None) -> Path:

@@ -11,10 +11,12 @@ from typing import Any
 
 from ftcli import rundir
 from ftcli.cli import arguments, made, say
+from ftcli.compose import Request
 from ftcli.errors import EXIT_DONE, ConfigError, Problem
 from ftcli.making.spec import MakeSpec
 from ftcli.pipeline import directory
 from ftcli.pipeline.asked import asked
+from ftcli.pipeline.directory import Begun
 from ftcli.pipeline.stages import ROWS, PipelineSpec, StageSpec, pipeline_spec
 from ftcli.rules import ENDPOINT
 
@@ -186,19 +188,23 @@ def _start(spec: PipelineSpec, options: argparse.Namespace, argv: Sequence[str])
     if options.dry_run:
         _show_plan(spec, as_json=options.json)
         return EXIT_DONE
-    _require_here(spec)
+    _require_here(spec, {})
     folder = directory.create(spec, ["train", *argv])
     say.note(f"pipeline {folder}: {_graph(spec)}")
     # What the files of the new pipeline hold was typed, or granted, on this command line.
-    return _carry_out(folder, options, overrides=(), grants=frozenset({ENDPOINT}))
+    request = arguments.request(options)
+    request = replace(request, grants=request.grants | {ENDPOINT})
+    return _carry_out(folder, request, {}, None, as_json=options.json)
 
 
-def _require_here(spec: PipelineSpec) -> None:
+def _require_here(spec: PipelineSpec, begun: Begun) -> None:
     from ftcli.cli.train import require_here, require_hub
     from ftcli.making.endpoint import require_backend
 
     for each in spec.stages:
-        if each.spec is not None:
+        if each.stage.name in begun:
+            require_here(begun[each.stage.name][0])
+        elif each.spec is not None:
             require_here(each.spec)
         elif each.ready is not None and not each.stage.task:
             require_hub(each.ready, None, f"stages.{each.stage.name}.model")
@@ -206,32 +212,35 @@ def _require_here(spec: PipelineSpec) -> None:
             require_backend(each.make.backend, each.make.role)
 
 
-def _carry_out(
-    folder: Path, options: argparse.Namespace, overrides: tuple[str, ...], grants: frozenset[str] = frozenset()
-) -> int:
+def _carry_out(folder: Path, request: Request, begun: Begun, state: Mapping[str, Any] | None, *, as_json: bool) -> int:
+    """Carry a pipeline out, once `state` is its pipeline.json; None leaves that as it is."""
     from ftcli.pipeline import carry_out
 
-    given = arguments.request(options)
-    request = replace(given, overrides=overrides, grants=given.grants | grants)
-    code = carry_out.run(folder, request, say.note)
+    with rundir.exclusive(folder):
+        if state is not None:
+            rundir.write_json(folder / rundir.PIPELINE, state)
+        code = carry_out.run(folder, replace(request, overrides=()), say.note, begun)
     if code == EXIT_DONE:
-        report(str(folder), as_json=options.json)
+        report(str(folder), as_json=as_json)
     return code
 
 
 def _resume(folder: Path, options: argparse.Namespace) -> int:
     from ftcli.pipeline import carry_out
 
-    wanted, _ = directory.recalled(folder, arguments.request(options))
-    if options.overrides:
-        carry_out.changed(folder, wanted)
+    request = arguments.request(options)
+    wanted, _ = directory.recalled(folder, request)
+    state = carry_out.changed(folder, wanted) if options.overrides else None
     if rundir.read_result(folder) is not None and not options.overrides:
         say.note(f"{folder} is finished; to train a stage anew: ftcli train --from {folder} stages.NAME.KEY=VALUE")
         report(str(folder), as_json=options.json)
         return EXIT_DONE
-    wanted, _ = directory.recalled(folder, replace(wanted.request, overrides=()))
-    _require_here(pipeline_spec(wanted))
-    return _carry_out(folder, options, tuple(options.overrides))
+    rundir.require_free(folder)
+    begun = carry_out.goes_on(folder, wanted, say.note)
+    stages = state["stages"] if state is not None else wanted.earlier
+    spec = pipeline_spec(replace(wanted, request=replace(request, overrides=()), earlier=stages))
+    _require_here(spec, begun)
+    return _carry_out(folder, request, begun, state, as_json=options.json)
 
 
 def _like(folder: Path, options: argparse.Namespace) -> PipelineSpec:

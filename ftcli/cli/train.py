@@ -11,7 +11,7 @@ from pathlib import Path
 from ftcli import hardware, rundir, sources
 from ftcli.build import spec_of
 from ftcli.cli import arguments, pipeline, say
-from ftcli.errors import EXIT_DONE, EXIT_INTERRUPTED, ConfigError, Problem
+from ftcli.errors import EXIT_CONFIG, EXIT_DATA, EXIT_DONE, EXIT_INTERRUPTED, ConfigError, Problem
 from ftcli.methods.base import further_models
 from ftcli.overrides import expand, parse
 from ftcli.spec import RunSpec
@@ -158,7 +158,11 @@ def require_hub(name: str, revision: str | None, key: str) -> None:
     """
     source = sources.model_source(name)
     bottom = sources.foundation(source) if source else None
-    if bottom is not None and bottom.hub_id is not None:
+    if bottom is None:
+        below = "" if source is None else ", as the base model of its adapter is not here"
+        fix = "put it back where it was, or name a finished run, a model folder or a hub id"
+        raise ConfigError(Problem(f"{key}={name}", f"{name} holds no model{below}", fix))
+    if bottom.hub_id is not None:
         from ftcli.hub import require
 
         require(bottom.hub_id, revision, f"{key}={bottom.hub_id}")
@@ -200,19 +204,23 @@ def _resume(options: argparse.Namespace, argv: Sequence[str]) -> int:
     if rundir.read_result(directory) is not None and not options.overrides:
         say.note(f"{directory} is finished; to train further give train.max_steps or train.num_train_epochs")
         return _report(directory, options.json)
+    rundir.require_free(directory)
     checkpoint = newest_checkpoint(directory, spec, say.note)
     say.note(
         f"going on with {directory} from "
         + (checkpoint.name if checkpoint else "the start: no checkpoint was written yet")
     )
+    before = (directory / rundir.SPEC).read_text(encoding="utf-8")
     rundir.write_atomically(directory / rundir.SPEC, spec.to_json())
-    return _finish(spec, directory, checkpoint, options.json)
+    code = _finish(spec, directory, checkpoint, options.json)
+    if code in (EXIT_CONFIG, EXIT_DATA) and (directory / rundir.RESULT).is_file():
+        rundir.write_atomically(directory / rundir.SPEC, before)  # refused before it trained: finished as it was
+    return code
 
 
 def _finish(spec: RunSpec, directory: Path, checkpoint: Path | None, as_json: bool) -> int:
     from ftcli.launch import run_worker
 
-    (directory / rundir.RESULT).unlink(missing_ok=True)
     code = run_worker(directory, spec.launch, checkpoint, say.note)
     return _report(directory, as_json) if code == EXIT_DONE else code
 

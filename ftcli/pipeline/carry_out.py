@@ -17,6 +17,7 @@ from ftcli.methods import get_method
 from ftcli.pipeline import directory, making
 from ftcli.pipeline.asked import Asked
 from ftcli.pipeline.base import Pipeline, Stage
+from ftcli.pipeline.directory import Begun
 from ftcli.pipeline.stages import pipeline_spec, remembered
 from ftcli.resume import resumed_spec
 from ftcli.rules import REMOTE_CODE
@@ -30,12 +31,13 @@ FOUND = "found"
 Say = Callable[[str], None]
 
 
-def changed(folder: Path, wanted: Asked) -> None:
-    """Take overrides into a pipeline that goes on: any for a stage that has not begun, length and cadence for one that
-    has.
+def changed(folder: Path, wanted: Asked) -> dict[str, Any]:
+    """What pipeline.json becomes by the overrides of a pipeline that goes on. Writes nothing.
+
+    Any are taken for a stage that has not begun, length and cadence for one that has.
 
     Raises:
-        ConfigError: an override is not of one stage, or of a stage that is finished, or wrong; nothing is changed then.
+        ConfigError: an override is not of one stage, or of a stage that is finished, or wrong.
     """
     problems = []
     for override in wanted.typed():
@@ -59,7 +61,27 @@ def changed(folder: Path, wanted: Asked) -> None:
     spec = pipeline_spec(_of_stages(wanted, [s.name for s in wanted.pipeline.stages if s.name not in begun]))
     fresh = {name: kept for name, kept in remembered(spec).items() if name not in begun}
     state = rundir.read_pipeline(folder)
-    directory.keep(folder, wanted.pipeline, state["name"], {**state["stages"], **fresh}, built_in=wanted.built_in)
+    return {**state, "stages": {**state["stages"], **fresh}}
+
+
+def goes_on(folder: Path, wanted: Asked, say: Say) -> Begun:
+    """How the stages go on that have begun and are not finished. Writes nothing.
+
+    Raises:
+        ConfigError: another process is at work on one, its checkpoints are all damaged, or its overrides are wrong.
+    """
+    found = {}
+    for stage in wanted.pipeline.stages:
+        place = folder / stage.name
+        if (wanted.earlier or {})[stage.name].get("ready") or not place.is_dir():
+            continue
+        if rundir.read_result(place) is not None:
+            continue
+        rundir.require_free(place)
+        if stage.method and rundir.is_run(place):
+            spec = resumed_spec(place, _own_words(wanted, stage.name), wanted.request.grants)
+            found[stage.name] = (spec, launch.newest_checkpoint(place, spec, say))
+    return found
 
 
 def _begun(folder: Path, wanted: Asked) -> list[str]:
@@ -78,20 +100,19 @@ def _of_stages(wanted: Asked, stages: Sequence[str]) -> Asked:
     return replace(wanted, request=replace(wanted.request, overrides=texts))
 
 
-def run(folder: Path, request: Request, say: Say) -> int:
+def run(folder: Path, request: Request, say: Say, begun: Begun) -> int:
     """Run every stage that is not finished, and write result.json.
 
     Args:
-        request: the grants and folders of group files that hold for every stage, and overrides of stages that have
-            begun; those of the others are in pipeline.json.
+        request: the grants and folders of group files that hold for every stage; what was overridden is in
+            pipeline.json, or in `begun`.
+        begun: what `goes_on` found.
 
     Returns:
         0, or the exit code of the worker that ended the pipeline.
     """
     wanted, name = directory.recalled(folder, request)
-    wanted = _of_stages(wanted, _begun(folder, wanted))
     models: dict[str, str] = {}
-    (folder / rundir.RESULT).unlink(missing_ok=True)
     for stage in wanted.pipeline.stages:
         assert wanted.earlier is not None
         kept = wanted.earlier[stage.name]
@@ -107,7 +128,7 @@ def run(folder: Path, request: Request, say: Say) -> int:
             say(f"stage {stage.name}: finished")
             _tell_changed_rows(stage, place, kept, folder, say)
         else:
-            code = _run_stage(stage, wanted, models, folder, name, say)
+            code = _run_stage(stage, wanted, models, folder, name, say, begun)
             if code != EXIT_DONE:
                 return code
     try:
@@ -127,6 +148,7 @@ def _make_stage(stage: Stage, wanted: Asked, models: Mapping[str, str], folder: 
     feeds = {name: models[source] for name, source in stage.takes.items()}
     spec = making.make_spec(stage, wanted, feeds, folder, for_tiny=False)
     if (place / FILE).is_file():
+        rundir.require_free(place)
         _tell_other_spec(stage, place, spec, say)
     else:
         shutil.rmtree(place, ignore_errors=True)
@@ -136,6 +158,7 @@ def _make_stage(stage: Stage, wanted: Asked, models: Mapping[str, str], folder: 
         _note_rows(stage, directory.rows_made_of(spec), folder)
     rundir.write_atomically(place / FILE, spec.to_json())
     say(f"stage {stage.name}: {stage.summary}")
+    (folder / rundir.RESULT).unlink(missing_ok=True)
     flags = [REMOTE_CODE] if REMOTE_CODE in wanted.request.grants else []
     plan = LaunchPlan(num_threads=_threads(wanted))
     code = launch.run_worker(place, plan, None, say, command="make", flags=flags)
@@ -191,22 +214,29 @@ def _tell_changed_rows(stage: Stage, place: Path, kept: Mapping[str, Any], folde
         say(f"  its rows have changed since; to train it anew: ftcli train --from {folder}")
 
 
-def _run_stage(stage: Stage, wanted: Asked, models: Mapping[str, str], folder: Path, name: str, say: Say) -> int:
+def _run_stage(
+    stage: Stage,
+    wanted: Asked,
+    models: Mapping[str, str],
+    folder: Path,
+    name: str,
+    say: Say,
+    begun: Begun,
+) -> int:
     place = folder / stage.name
     if rundir.is_run(place):
-        own = _own_words(wanted, stage.name)
-        spec = resumed_spec(place, own, wanted.request.grants)
-        checkpoint = launch.newest_checkpoint(place, spec, say)
+        spec, checkpoint = begun[stage.name]
         say(f"stage {stage.name}: going on from {checkpoint.name if checkpoint else 'the start'}")
         rundir.write_atomically(place / rundir.SPEC, spec.to_json())
     else:
+        spec, checkpoint = directory.run_spec(stage, wanted, models, folder, name), None
         shutil.rmtree(place, ignore_errors=True)  # what a kill left of a folder that was just being made
         if "data.path" in stage.takes:
             _note_edits(stage.takes["data.path"], folder, say)
-        spec, checkpoint = directory.run_spec(stage, wanted, models, folder, name), None
         _note_rows(stage, directory.rows_of(spec), folder)
         launch.prepare(spec, ["train", "--resume", str(folder)])
         say(f"stage {stage.name}: {stage.summary}")
+    (folder / rundir.RESULT).unlink(missing_ok=True)
     return launch.run_worker(place, spec.launch, checkpoint, say)
 
 

@@ -28,6 +28,8 @@ from ftcli.pipeline.stages import PipelineSpec, fed_by, in_folder, remembered, s
 from ftcli.spec import RunSpec
 
 SCHEMA = 1
+Begun = Mapping[str, tuple[RunSpec, Path | None]]
+"""As what each run goes on that was begun and is not finished, and from which checkpoint."""
 
 
 def create(spec: PipelineSpec, argv: Sequence[str]) -> Path:

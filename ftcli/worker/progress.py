@@ -62,6 +62,8 @@ class Progress(TrainerCallback):
         """Opens the file, behind what a resumed run keeps of it."""
         if not state.is_world_process_zero:
             return
+        # From here on the run is not finished; whatever could refuse to go on has had its chance.
+        (self._path.parent / rundir.RESULT).unlink(missing_ok=True)
         kept = [line for line in read_metrics(self._path) if line["step"] <= state.global_step]
         rundir.write_atomically(self._path, "".join(_text(line) for line in kept if state.global_step))
         self._elapsed_before = kept[-1]["elapsed_seconds"] if kept and state.global_step else 0.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import math
 import signal
 import threading
@@ -17,7 +16,7 @@ from torch import distributed
 from transformers import TrainerCallback
 
 from ftcli import rundir
-from ftcli.errors import ConfigError, DataError, InterruptedRun, Problem
+from ftcli.errors import DataError, InterruptedRun, Problem
 
 
 class StopSignal:
@@ -114,10 +113,5 @@ def exclusive(run_dir: Path, rank: int) -> Iterator[None]:
     if rank:
         yield
         return
-    with open(run_dir / rundir.LOCK, "a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            fix = "wait for it, stop it, or start a new run"
-            raise ConfigError(Problem(str(run_dir), "the run is in use by another process", fix)) from None
+    with rundir.exclusive(run_dir):
         yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import shutil
 from pathlib import Path
@@ -21,6 +22,7 @@ from ftcli.pipeline import carry_out, directory, making
 from ftcli.pipeline.asked import Asked, asked
 from ftcli.pipeline.stages import PipelineSpec, pipeline_spec
 from ftcli.spec import RunSpec
+from tests.whole.conftest import everything
 
 
 def specs(*overrides: str, **request: Any) -> dict[str, RunSpec]:
@@ -247,8 +249,10 @@ def test_stages_that_would_come_out_the_same_are_taken_over_and_others_are_not(h
 def test_going_on_takes_changes_only_where_nothing_was_trained_yet(half_done):
     def change(*overrides: str) -> Any:
         wanted, _ = directory.recalled(half_done, Request(overrides=overrides))
-        carry_out.changed(half_done, wanted)
-        return rundir.read_pipeline(half_done)["stages"]["ppo"]["tree"]
+        state = carry_out.changed(half_done, wanted)
+        return state["stages"]["ppo"]["tree"]
+
+    before = (half_done / rundir.PIPELINE).read_bytes()
 
     assert change("stages.ppo.method.kl_coef=0.5")["method"]["kl_coef"] == 0.5
     for override, told in (
@@ -258,7 +262,47 @@ def test_going_on_takes_changes_only_where_nothing_was_trained_yet(half_done):
     ):
         with pytest.raises(ConfigError, match=told):
             change(override)
-    assert rundir.read_pipeline(half_done)["stages"]["ppo"]["tree"]["method"]["kl_coef"] == 0.5
+    assert (half_done / rundir.PIPELINE).read_bytes() == before, "what is only worked out is not yet written"
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("stages.ppo.train.max_steps=3", "in use by another process"),
+        ("stages.ppo.train.max_steps=3", "no valid checkpoint"),
+        ("stages.ppo.train.max_steps=3", "holds no model"),
+        ("stages.ppo.model.name_or_path=some/model", "HF_HUB_OFFLINE"),
+    ],
+)
+def test_a_pipeline_that_cannot_go_on_is_left_as_it_is(override, told, half_done):
+    wanted, title = directory.recalled(half_done, Request())
+    models = {name: str(half_done / name) for name in ("sft", "reward")}
+    ppo = half_done / "ppo"
+    if "HF_HUB" not in told:
+        spec = directory.run_spec(wanted.pipeline.stage("ppo"), wanted, models, half_done, title)
+        (ppo / rundir.CHECKPOINTS).mkdir(parents=True)
+        rundir.write_atomically(ppo / rundir.SPEC, spec.to_json())
+    if "checkpoint" in told:
+        (ppo / rundir.CHECKPOINTS / "checkpoint-2").mkdir()
+    if "holds no" in told:
+        shutil.rmtree(half_done / "sft" / rundir.MODEL)
+    rundir.write_json(half_done / rundir.RESULT, {"stages": {}})
+    with open((ppo if ppo.is_dir() else half_done) / rundir.LOCK, "a") as lock:
+        if "in use" in told:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        before = everything(half_done)
+        with pytest.raises(ConfigError, match=told):
+            train.run(["--resume", str(half_done), override])
+        assert everything(half_done) == before
+
+
+def test_a_pipeline_has_one_command_at_work_in_it(half_done):
+    with open(half_done / rundir.LOCK, "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        before = everything(half_done)
+        with pytest.raises(ConfigError, match="in use by another process"):
+            train.run(["--resume", str(half_done), "stages.ppo.method.kl_coef=0.5"])
+        assert everything(half_done) == before
 
 
 def test_a_pipeline_is_found_by_its_name_and_means_its_last_stages_model(half_done, monkeypatch):

@@ -29,6 +29,14 @@ def steps(run: Path) -> list[dict[str, float]]:
     return [line for line in lines if "loss" in line]
 
 
+def everything(folder: Path) -> dict[str, tuple[bytes, int]]:
+    """Every file and folder below `folder`, byte for byte, and when it was written."""
+    return {
+        str(path.relative_to(folder)): (path.read_bytes() if path.is_file() else b"", path.stat().st_mtime_ns)
+        for path in (folder, *folder.rglob("*"))
+    }
+
+
 @pytest.fixture
 def ftcli_run() -> Train:
     """Run one ftcli command to its end, its output captured."""

@@ -122,8 +122,8 @@ def test_code_of_a_model_in_a_found_make_json_is_never_run(planted, ftcli_run: T
     model, marker = stranger(tmp_path)
     planted(backend={"type": "local", "model": str(model)})
     done = ftcli_run("train", "--resume", "p", cwd=tmp_path, expect=3)
-    assert "(backend.model, backend.type)" in done.stderr
     assert not marker.exists()
+    assert "(backend.model, backend.type)" in done.stderr
 
 
 def test_code_of_a_model_that_a_pipeline_names_runs_by_the_command_line_alone(

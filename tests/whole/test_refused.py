@@ -1,0 +1,86 @@
+"""A resume that is refused: the run stays as it was, byte for byte."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ftcli import rundir, tiny
+from tests.whole.conftest import Train, environment, everything
+
+COMMAND = (
+    "train", "model.name_or_path=./own", "data.path=rows.jsonl", "run.dir=run", "peft=lora", "train.max_steps=4",
+    "train.save_steps=2", "train.eval_strategy=no", "run.score_rows=0", "hardware=cpu", "hardware.num_threads=1",
+)  # fmt: skip
+LONGER = ("train", "--resume", "run", "train.max_steps=6")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run, with the model and the rows that it was made of."""
+    folder = tmp_path_factory.mktemp("finished")
+    shutil.copytree(tiny.MODEL_DIR, folder / "own")
+    rows = [json.dumps({"prompt": f"Add {i} and 4.", "completion": f"It is {i + 4}."}) + "\n" for i in range(32)]
+    (folder / "rows.jsonl").write_text("".join(rows), encoding="utf-8")
+    subprocess.run(
+        [sys.executable, "-m", "ftcli", *COMMAND], cwd=folder, env=environment(), check=True, capture_output=True
+    )
+    return folder
+
+
+@pytest.fixture
+def run(finished: Path) -> Path:
+    """The run, for a test that may take away from what is around it what it puts back."""
+    return finished / "run"
+
+
+def test_a_run_that_another_process_works_in_is_left_as_it_is(run: Path, ftcli_run: Train) -> None:
+    with open(run / rundir.LOCK, "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        before = everything(run)
+        done = ftcli_run(*LONGER, cwd=run.parent, expect=2)
+        assert "in use by another process" in done.stderr
+        assert everything(run) == before
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_is_left_as_it_is(run: Path, ftcli_run: Train, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    for checkpoint in (tmp_path / "run" / rundir.CHECKPOINTS).iterdir():
+        (checkpoint / "optimizer.pt").write_bytes(b"")
+    before = everything(tmp_path / "run")
+    done = ftcli_run(*LONGER, cwd=tmp_path, expect=2)
+    assert "has no valid checkpoint" in done.stderr
+    assert everything(tmp_path / "run") == before
+
+
+def test_a_run_whose_model_is_gone_is_left_as_it_is(run: Path, ftcli_run: Train) -> None:
+    before = everything(run)
+    own = (run.parent / "own").rename(run.parent / "away")
+    try:
+        done = ftcli_run(*LONGER, cwd=run.parent, expect=2)
+    finally:
+        own.rename(run.parent / "own")
+    assert "holds no model" in done.stderr
+    assert everything(run) == before
+
+
+def test_a_run_is_finished_until_its_worker_trains(run: Path, ftcli_run: Train) -> None:
+    """What only the worker can find out costs neither the result nor the spec; and where it trains, both are new."""
+    before = everything(run)
+    rows = (run.parent / "rows.jsonl").rename(run.parent / "away.jsonl")
+    try:
+        ftcli_run(*LONGER, cwd=run.parent, expect=2)
+    finally:
+        rows.rename(run.parent / "rows.jsonl")
+    after = everything(run)
+    assert {name for name, (content, _) in after.items() if before[name][0] != content} == {rundir.LOG}
+    ftcli_run(*LONGER, cwd=run.parent)
+    result = rundir.read_result(run)
+    assert result is not None
+    assert result["steps"] == 6
