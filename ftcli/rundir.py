@@ -7,17 +7,18 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import TYPE_CHECKING, Any
 
 from ftcli.errors import ConfigError, Problem
+
+if TYPE_CHECKING:
+    from filelock import AcquireReturnProxy
 
 SPEC = "spec.json"
 COMMAND = "command.sh"
@@ -61,34 +62,32 @@ def exclusive(run: Path) -> Iterator[None]:
     Raises:
         ConfigError: another process holds it.
     """
-    with open(run / LOCK, "a") as lock:
-        _take(lock, run)
+    with _lock(run):
         yield
 
 
 def require_free(run: Path) -> None:
-    """Make sure that no process is at work in a run or a pipeline, and write nothing there.
+    """Make sure that no process is at work in a run or a pipeline, and change nothing there.
 
     Raises:
         ConfigError: one is.
     """
     if os.path.isfile(run / LOCK):
-        with open(run / LOCK, "r+b") as lock:
-            _take(lock, run)
+        with _lock(run):
+            pass
 
 
-def _take(lock: IO[Any], run: Path) -> None:
-    """Take the lock until the file is closed."""
-    deadline = time.monotonic() + _PATIENCE_SECONDS
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                fix = "wait for it, stop it, or start a new run"
-                raise ConfigError(Problem(str(run), "the run is in use by another process", fix)) from None
-        time.sleep(0.05)
+def _lock(run: Path) -> AcquireReturnProxy:
+    """Take the lock; given back where the returned context is left, and by the kernel when this process dies."""
+    from filelock import FileLock, Timeout  # only a command that starts something pays for it
+
+    # The kernel's lock alone: what stands in for it where there is none would outlive a killed process.
+    lock = FileLock(run / LOCK, timeout=_PATIENCE_SECONDS, poll_interval=0.05, fallback_to_soft=False)
+    try:
+        return lock.acquire()
+    except Timeout:
+        fix = "wait for it, stop it, or start a new run"
+        raise ConfigError(Problem(str(run), "the run is in use by another process", fix)) from None
 
 
 def new_run_dir(name: str, now: datetime | None = None) -> Path:

@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import fcntl
 import hashlib
 import importlib.metadata
 import json
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -26,6 +24,7 @@ from typing import Any
 
 import pyarrow as pa
 from datasets.table import MemoryMappedTable
+from filelock import FileLock
 
 import ftcli
 from ftcli import rundir
@@ -164,13 +163,10 @@ def _made(key: str, place: Path, build: Build) -> Entry:
 @contextlib.contextmanager
 def _locked(place: Path) -> Iterator[None]:
     """One process at a time; the kernel takes the lock back from one that dies."""
-    with open(place.with_name(f".{place.name}.lock"), "w", encoding="utf-8") as handle:
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                time.sleep(_POLL_SECONDS)
-            except OSError:  # a file system without locks: two may make the same, and one of the renames wins
-                break
+    file = place.with_name(f".{place.name}.lock")
+    file.touch()  # apart from the lock: a folder that cannot be written is an error
+    with contextlib.ExitStack() as stack:
+        # A file system without locks: two may make the same, and one of the renames wins.
+        with contextlib.suppress(OSError):
+            stack.enter_context(FileLock(file, poll_interval=_POLL_SECONDS, fallback_to_soft=False))
         yield

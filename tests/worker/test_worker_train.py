@@ -6,6 +6,8 @@ import json
 import math
 import os
 import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from ftcli.errors import ConfigError, DataError, InterruptedRun
 from ftcli.worker import train as train_module
 from ftcli.worker.progress import read_metrics
 from ftcli.worker.train import train
+from tests.conftest import REPOSITORY
 
 FULL = {"name": "none"}
 
@@ -214,8 +217,35 @@ def test_a_world_that_is_not_the_plan_is_refused(sft_file, make_spec, new_run):
         train(run_dir)
 
 
-def test_a_run_in_use_is_refused(sft_file, make_spec, new_run):
-    import fcntl
+def test_a_run_in_use_is_refused_and_free_again_when_its_process_was_killed(sft_file, make_spec, new_run):
+    run_dir = new_run(make_spec(sft_file, train={"max_steps": 1}), "busy")
+    program = (
+        "import os, sys, time\n"
+        "from pathlib import Path\n"
+        "from ftcli.worker.stop import exclusive\n"
+        "with exclusive(Path(sys.argv[1]), 0):\n"
+        "    child = os.fork()\n"  # as a data loader's process would be, which may outlive the run for a moment
+        "    if child:\n"
+        "        print(child, flush=True)\n"
+        "    time.sleep(600)\n"
+    )
+    command = [sys.executable, "-c", program, str(run_dir)]
+    with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) as holder:
+        child = int(holder.stdout.readline())
+        try:
+            with pytest.raises(ConfigError, match=r"in use by another process\n.*start a new run"):
+                train(run_dir)
+            holder.kill()
+            holder.wait()
+            train(run_dir)
+        finally:
+            holder.kill()
+            os.kill(child, signal.SIGKILL)
+    assert (run_dir / rundir.RESULT).is_file()
+
+
+def test_a_run_that_a_process_holds_through_the_kernel_alone_is_in_use(sft_file, make_spec, new_run):
+    import fcntl  # as versions before 0.2 held their runs; both may work on one machine
 
     run_dir = new_run(make_spec(sft_file), "busy")
     with open(run_dir / rundir.LOCK, "a") as held:
