@@ -6,7 +6,7 @@ TORCH_INDEX ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
-.PHONY: demo test lint proof matrix bench gpu tiny docs clean
+.PHONY: demo test lint hooks proof matrix bench gpu tiny docs clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -25,6 +25,10 @@ lint: $(VENV)/.tested
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+hooks: $(VENV)/.tested
+	$(PIP) -e '.[dev]'
+	$(BIN)/pre-commit install
 
 test: $(VENV)/.tested
 	$(BIN)/python -m pytest
