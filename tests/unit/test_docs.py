@@ -29,7 +29,7 @@ from ftcli.schema import fields_of
 from ftcli.settings import GROUPS
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [*docs.pages(ROOT), ROOT / "CONTRIBUTING.md"]
+PAGES = [*docs.pages(ROOT), *(ROOT / name for name in ("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"))]
 RECIPES = sorted(assets.recipes())
 
 # Written apart, so that this file does not contain what it looks for.
