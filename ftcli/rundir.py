@@ -10,15 +10,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ftcli.errors import ConfigError, Problem
-
-if TYPE_CHECKING:
-    from filelock import AcquireReturnProxy
 
 SPEC = "spec.json"
 COMMAND = "command.sh"
@@ -77,7 +74,7 @@ def require_free(run: Path) -> None:
             pass
 
 
-def _lock(run: Path) -> AcquireReturnProxy:
+def _lock(run: Path) -> AbstractContextManager[Any]:
     """Take the lock; given back where the returned context is left, and by the kernel when this process dies."""
     from filelock import FileLock, Timeout  # only a command that starts something pays for it
 
