@@ -1,19 +1,27 @@
-"""What all tests share: an environment without network, and runs that stay in a temporary folder."""
+"""What all tests share: an environment without network, one thread each, and runs that stay in a temporary folder."""
 
 from __future__ import annotations
 
+import fcntl
 import os
+import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.warm import Warm
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+# Models this small gain nothing from a second thread, and `make test` runs a process on each core.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Whatever a user of this machine has cached, the tests neither see nor change it.
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="ftcli-cache-")
 
@@ -46,3 +54,40 @@ def problems() -> Callable[..., list[str]]:
 def ftcli() -> list[str]:
     """The command as this environment runs it."""
     return [sys.executable, "-m", "ftcli"]
+
+
+MakeOnce = Callable[[str, Callable[[Path], None]], Path]
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory) -> MakeOnce:
+    """Makes a folder of that name once for all processes of the session; its tests only read it."""
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+
+    def made(name: str, make: Callable[[Path], None]) -> Path:
+        folder, done = base / name, base / f"{name}.made"
+        with open(base / f"{name}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                make(folder)
+                done.touch()
+        return folder
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm | None]:
+    """Runs commands without their imports; None where only real processes will do."""
+    from tests.warm import Warm, possible
+
+    server = Warm(tmp_path_factory.mktemp("warm")) if possible() else None
+    try:
+        yield server
+    finally:
+        if server is not None:
+            server.close()

@@ -9,7 +9,7 @@ from tests.whole.conftest import Train
 
 
 def test_the_demo_learns_held_out_instructions(tmp_path, ftcli_run: Train):
-    done = ftcli_run("train", "recipe=demo", "hardware.num_threads=1", "run.dir=demo", cwd=tmp_path)
+    done = ftcli_run("train", "recipe=demo", "hardware.num_threads=1", "run.dir=demo", cwd=tmp_path, real=True)
     result = rundir.read_result(tmp_path / "demo")
     assert result["score"]["name"] == "exact_match"
     assert result["score"]["rows"] >= 200

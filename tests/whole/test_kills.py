@@ -15,7 +15,8 @@ import psutil
 import pytest
 
 from ftcli import rundir
-from tests.whole.conftest import Train, environment
+from tests.conftest import MakeOnce
+from tests.whole.conftest import TIMEOUT_SECONDS, Train, environment
 
 SAVE_STEPS = 4
 # SFT with LoRA and dropout, accumulating, saving every fourth step and in mid-epoch.
@@ -44,14 +45,18 @@ def weights(run: Path) -> bytes:
     return (run / rundir.MODEL / "adapter_model.safetensors").read_bytes()
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Uninterrupted:
+@pytest.fixture(scope="session")
+def uninterrupted(once: MakeOnce) -> Uninterrupted:
     """One whole run, timed."""
-    folder = tmp_path_factory.mktemp("whole")
-    began = time.monotonic()
-    command = [sys.executable, "-m", "ftcli", *COMMAND, "run.dir=run"]
-    subprocess.run(command, cwd=folder, env=environment(), check=True, capture_output=True, timeout=300)
-    return Uninterrupted(folder / "run", time.monotonic() - began, weights(folder / "run"))
+
+    def make(folder: Path) -> None:
+        began = time.monotonic()
+        command = [sys.executable, "-m", "ftcli", *COMMAND, "run.dir=run"]
+        subprocess.run(command, cwd=folder, env=environment(), check=True, capture_output=True, timeout=TIMEOUT_SECONDS)
+        (folder / "seconds").write_text(str(time.monotonic() - began), encoding="utf-8")
+
+    folder = once("uninterrupted", make)
+    return Uninterrupted(folder / "run", float((folder / "seconds").read_text()), weights(folder / "run"))
 
 
 def victims(parent: subprocess.Popen[str], target: str) -> list[psutil.Process]:
@@ -91,7 +96,8 @@ def wait_for_save(run: Path, number: int, parent: subprocess.Popen[str]) -> None
 
 def settle(run: Path) -> None:
     """Wait until no process works in the run any more: an orphan ends itself within a second."""
-    for _ in range(200):
+    until = time.monotonic() + TIMEOUT_SECONDS
+    while time.monotonic() < until:
         working = [p for p in psutil.process_iter(["cmdline"]) if str(run) in " ".join(p.info["cmdline"] or ())]
         if not working:
             return
@@ -120,7 +126,7 @@ def test_a_killed_run_resumes_bit_identically(
             time.sleep(chance.uniform(0, uninterrupted.seconds))
         for victim in victims(parent, target):
             victim.send_signal(signal.SIGKILL)
-        parent.wait(timeout=60)
+        parent.wait(timeout=TIMEOUT_SECONDS)
     settle(run)
     if (run / rundir.SPEC).is_file():
         ftcli_run("train", "--resume", "run", cwd=tmp_path)
@@ -164,7 +170,7 @@ def test_a_stopped_run_leaves_a_checkpoint_no_process_and_says_how_to_go_on(
             assert parent.poll() is None
             time.sleep(0.01)
         os.kill(parent.pid, number)
-        _, said = parent.communicate(timeout=60)
+        _, said = parent.communicate(timeout=TIMEOUT_SECONDS)
     assert parent.returncode == 75
     assert f"ftcli train --resume {run}" in said
     assert list((run / rundir.CHECKPOINTS).glob("checkpoint-*"))

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -16,14 +13,13 @@ from typing import Any
 import pytest
 
 from ftcli import rundir
-from tests.whole.conftest import Train, environment
+from tests.whole.conftest import Start, Train, end
 
 # The built-in default with fewer steps; as it stands it runs under `make proof`.
 SHORT = (
     "run.score_rows=64", "stages.sft.train.num_train_epochs=2", "stages.reward.train.max_steps=40",
     "stages.ppo.train.max_steps=64",
 )  # fmt: skip
-ONE = environment(OMP_NUM_THREADS="1")
 SHORT_FEEDBACK = (
     "stages.assistant.train.max_steps=60", "stages.sft.train.max_steps=30", "stages.sample.data.max_rows=64",
     "stages.judge.make.least_margin=0.0", "stages.dpo.train.max_steps=3", "run.score_rows=0", "train.eval_strategy=no",
@@ -34,31 +30,27 @@ COMMAND = (
 )  # fmt: skip
 
 
-def interrupted(words: tuple[str, ...], run: Path, number: signal.Signals) -> int:
+def interrupted(start: Start, words: tuple[str, ...], run: Path, number: signal.Signals) -> int:
     """Start a command, send the signal once the run has a checkpoint, and give the exit code."""
-    command = [sys.executable, "-m", "ftcli", *words]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    folder = run.parent.parent
-    with subprocess.Popen(command, cwd=folder, env=ONE, start_new_session=True, **quiet) as parent:
+    with start(*words, cwd=run.parent.parent) as parent:
         while parent.poll() is None and not (run / rundir.CHECKPOINTS / "checkpoint-10").is_dir():
             time.sleep(0.01)
         if number == signal.SIGKILL:
-            workers = subprocess.run(["pgrep", "-P", str(parent.pid)], capture_output=True, text=True, check=False)
-            for pid in (*map(int, workers.stdout.split()), parent.pid):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, number)
+            end(parent)
         else:
             parent.send_signal(number)
         return parent.wait()
 
 
-def test_rlhf_goes_on_from_every_stage_and_its_reward_rises(tmp_path: Path, ftcli_run: Train) -> None:
+def test_rlhf_goes_on_from_every_stage_and_its_reward_rises(
+    tmp_path: Path, ftcli_run: Train, ftcli_start: Start
+) -> None:
     short = () if os.environ.get("FTCLI_PROOF") else SHORT
     whole, resume = tmp_path / "whole", ("train", "--resume", "whole")
-    assert interrupted((*COMMAND, *short), whole / "sft", signal.SIGKILL) != 0
-    assert interrupted(resume, whole / "reward", signal.SIGTERM) == 75
+    assert interrupted(ftcli_start, (*COMMAND, *short), whole / "sft", signal.SIGKILL) != 0
+    assert interrupted(ftcli_start, resume, whole / "reward", signal.SIGTERM) == 75
     finished = (whole / "sft" / rundir.RESULT).stat().st_mtime_ns
-    assert interrupted(resume, whole / "ppo", signal.SIGKILL) != 0
+    assert interrupted(ftcli_start, resume, whole / "ppo", signal.SIGKILL) != 0
     assert not (whole / rundir.RESULT).exists()
     said = ftcli_run(*resume, cwd=tmp_path)
     assert (whole / "sft" / rundir.RESULT).stat().st_mtime_ns == finished
@@ -86,19 +78,17 @@ def made(folder: Path, stage: str) -> list[dict[str, Any]]:
 
 
 def test_ai_feedback_makes_answers_politer_and_goes_on_from_rows_edited_by_hand(
-    tmp_path: Path, ftcli_run: Train
+    tmp_path: Path, ftcli_run: Train, ftcli_start: Start
 ) -> None:
     """Stopped before the pairs are trained on, to look at them; only the whole of it makes a good judge."""
     proof = bool(os.environ.get("FTCLI_PROOF"))
     short = () if proof else SHORT_FEEDBACK
     command = ("train", "method=rlaif", "run.dir=whole", "hardware=cpu", "hardware.num_threads=1", *short)
     whole = tmp_path / "whole"
-    words = [sys.executable, "-m", "ftcli", *command]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen(words, cwd=tmp_path, env=ONE, start_new_session=True, **quiet) as parent:
+    with ftcli_start(*command, cwd=tmp_path) as parent:
         while parent.poll() is None and not (whole / "dpo" / rundir.SPEC).is_file():
             time.sleep(0.01)
-        os.killpg(parent.pid, signal.SIGKILL)
+        end(parent)
     shutil.rmtree(whole / "dpo")
     pairs = made(whole, "judge")
     assert len(pairs) > 10

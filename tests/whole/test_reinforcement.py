@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -15,7 +13,7 @@ import pytest
 from ftcli import rundir
 from ftcli.build import spec_of
 from ftcli.compose import Request
-from tests.whole.conftest import Train, environment, steps
+from tests.whole.conftest import TIMEOUT_SECONDS, Train, end, environment, steps
 
 # A rollout is learned from in four steps, and every third is saved: most saves are in the middle of one.
 COMMAND = (
@@ -61,7 +59,7 @@ def test_a_ppo_run_that_was_killed_resumes_bit_identically(tmp_path, ftcli_run: 
         checkpoints = run / rundir.CHECKPOINTS
         while parent.poll() is None and not (checkpoints / "checkpoint-9").is_dir():
             time.sleep(0.005)
-        os.killpg(parent.pid, signal.SIGKILL)
+        end(parent)
     assert not (run / rundir.RESULT).exists()
     ftcli_run("train", "--resume", "run", cwd=tmp_path)
     assert adapter(run) == adapter(tmp_path / "whole")
@@ -93,7 +91,8 @@ def test_two_processes_learn_from_recorded_answers_as_one_does(here):
         launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"] if processes == 2 else []
         subprocess.run(
             [sys.executable, *launcher, "recorded.py", str(run), "answers.json"],
-            cwd=here, env=environment(ACCELERATE_USE_CPU="true", OMP_NUM_THREADS="1"), check=True, timeout=300,
+            cwd=here, env=environment(ACCELERATE_USE_CPU="true", OMP_NUM_THREADS="1"), check=True,
+            timeout=TIMEOUT_SECONDS,
         )  # fmt: skip
     one, two = steps(here / "one"), steps(here / "two")
     assert len(one) == len(two) == 8

@@ -19,7 +19,7 @@ from ftcli import rundir, tiny
 from ftcli.build import spec_of
 from ftcli.compose import Request
 from tests.conftest import REPOSITORY
-from tests.whole.conftest import environment, steps
+from tests.whole.conftest import TIMEOUT_SECONDS, environment, steps
 
 COMMON = (
     "train.learning_rate=1e-3", "train.max_steps=6", "train.logging_steps=1", "train.save_steps=3",
@@ -96,7 +96,7 @@ def carry_out(run: Path, *more: str) -> None:
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     done = subprocess.run(
         [sys.executable, *launcher, str(REPOSITORY / "tests" / "sharded.py"), "train", str(run), *more],
-        cwd=run.parent, check=False, capture_output=True, text=True, timeout=300,
+        cwd=run.parent, check=False, capture_output=True, text=True, timeout=TIMEOUT_SECONDS,
         env=environment(ACCELERATE_USE_CPU="true", OMP_NUM_THREADS="1", PYTHONPATH=pythonpath()),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

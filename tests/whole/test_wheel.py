@@ -9,7 +9,7 @@ import sysconfig
 from pathlib import Path
 
 from tests.conftest import REPOSITORY
-from tests.whole.conftest import environment
+from tests.whole.conftest import TIMEOUT_SECONDS, environment
 
 
 def test_the_wheel_trains_outside_the_checkout(tmp_path):
@@ -30,7 +30,13 @@ def test_the_wheel_trains_outside_the_checkout(tmp_path):
 
     def run(*words: str) -> str:
         done = subprocess.run(
-            [*command, *words], cwd=tmp_path, env=clean, capture_output=True, text=True, timeout=300, check=False
+            [*command, *words],
+            cwd=tmp_path,
+            env=clean,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_SECONDS,
+            check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout

@@ -1,0 +1,132 @@
+"""Commands in forks of one process that has the libraries in memory already.
+
+    python -m tests.warm_worker        reads a JSON request a line; answers each with the process id, then the exit code
+
+Importing torch and TRL takes eight seconds of each worker's life, and most tests of whole commands are about something
+else. Here a command is a process of its own all the same, with its own environment, folder and streams, and so is the
+worker that it starts, as its child: signals, process ids and `FTCLI_PARENT` are what they are otherwise. Our own
+modules are imported anew in each, so that nothing passes from the front half to the worker but what is on disk.
+
+Three things differ from a real start: what a library reads of the environment while it is imported is the server's,
+sets of strings are in the same order in all processes, and torch is in memory of the front half too. So tests of
+starting up, kills, signals, launchers and what the front half imports start real processes.
+"""
+
+from __future__ import annotations
+
+import ast
+import atexit
+import contextlib
+import gc
+import json
+import os
+import runpy
+import subprocess
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+IMPORTS = (ast.Import, ast.ImportFrom)
+SELDOM = ("__future__", "deepspeed", "vllm")  # imported by a worker only where a run says so
+_collector = gc.get_threshold()
+
+
+def descriptors() -> set[int]:
+    """The files that this process has open, standard streams apart."""
+    return {number for number in map(int, os.listdir("/proc/self/fd")) if number > 2}
+
+
+def load_libraries() -> None:
+    """Import what our modules import, without importing ours: what they register, they register in each process."""
+    files = (Path(__file__).resolve().parent.parent / "ftcli").rglob("*.py")
+    trees = [ast.parse(file.read_text(encoding="utf-8")) for file in sorted(files)]
+    found = {ast.unparse(node) for tree in trees for node in ast.walk(tree) if isinstance(node, IMPORTS)}
+    # What transformers imports only when a model is made: the families of the models in the tests.
+    found |= {f"import transformers.models.{name}.modeling_{name}" for name in ("llama", "qwen3")}
+    for line in sorted(line for line in found if line.split()[1].partition(".")[0] not in ("ftcli", *SELDOM)):
+        with contextlib.suppress(ImportError):  # a library that only some installations have
+            exec(line, {})
+    gc.collect()
+    gc.freeze()
+
+
+class Popen(subprocess.Popen):  # type: ignore[type-arg]
+    """Starts processes; one that is to become a worker goes on in its fork, where a real one would call exec."""
+
+    own: frozenset[int] = frozenset()
+
+    def __init__(self, args: Any, **how: Any) -> None:
+        if list(args[:3]) == [sys.executable, "-m", "ftcli.worker"]:
+            environment = dict(os.environ if how.get("env") is None else how["env"])
+            how["preexec_fn"] = lambda: go_on_as("ftcli.worker", args[3:], environment, self.own)
+        super().__init__(args, **how)
+
+
+def go_on_as(module: str, words: Sequence[str], environment: Mapping[str, str], own: frozenset[int]) -> NoReturn:
+    """Be `python -m MODULE WORDS` from here on, in a process that was just forked."""
+    code = 1
+    try:
+        for number in descriptors() - own:
+            with contextlib.suppress(OSError):
+                os.close(number)
+        os.environ.clear()
+        os.environ.update(environment)
+        through = bool(environment.get("PYTHONUNBUFFERED"))
+        sys.stdin = os.fdopen(0, closefd=False)
+        sys.stdout = os.fdopen(os.dup(1), "w")
+        sys.stderr = os.fdopen(os.dup(2), "w", errors="backslashreplace")
+        sys.stdout.reconfigure(write_through=through)
+        sys.stderr.reconfigure(line_buffering=True)
+        import torch
+
+        torch.set_num_threads(int(environment.get("OMP_NUM_THREADS") or os.cpu_count() or 1))
+        gc.enable()
+        gc.set_threshold(*_collector)
+        sys.argv = [module, *words]
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        code = 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(Exception):
+            atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):
+                stream.flush()
+        os._exit(code)
+
+
+def carry_out(request: dict[str, Any], own: frozenset[int]) -> NoReturn:
+    """Be the command that is asked for, in a session of its own."""
+    os.setsid()
+    os.chdir(request["cwd"])
+    for number, name in enumerate((os.devnull, request["stdout"], request["stderr"])):
+        os.dup2(os.open(name, os.O_WRONLY if number else os.O_RDONLY), number)
+    Popen.own = own
+    subprocess.Popen = Popen  # type: ignore[misc]
+    go_on_as("ftcli", request["words"], request["env"], own)
+
+
+def serve() -> None:
+    """Carry out one request after the other, until there are no more."""
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # what a library prints is no answer
+    load_libraries()
+    own = frozenset(descriptors() - {answers.fileno()})
+    if len(os.listdir("/proc/self/task")) != 1:
+        raise SystemExit("a process with threads cannot be forked")
+    for line in sys.stdin:
+        request = json.loads(line)
+        child = os.fork()
+        if child == 0:
+            carry_out(request, own)
+        answers.write(f"{child}\n")
+        answers.write(f"{os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}\n")
+
+
+if __name__ == "__main__":
+    serve()
