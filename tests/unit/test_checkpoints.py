@@ -282,7 +282,7 @@ while True:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_kill_at_any_call_leaves_the_old_or_the_new_checkpoint_and_never_a_damaged_one(tmp_path: Path):
     done = subprocess.run(
-        [sys.executable, "-c", KILLED, str(tmp_path)], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", KILLED, str(tmp_path)], capture_output=True, text=True, timeout=600, check=True
     )
     outcomes = [line.split() for line in done.stdout.splitlines()]
     assert len(outcomes) > 10  # 5 files, 2 folders and 2 renames with their parent's fsync, and what is removed

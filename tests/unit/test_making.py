@@ -108,13 +108,23 @@ def test_a_torn_line_is_cut_off_and_a_batch_that_is_not_whole_is_done_again(tmp_
 MANY = [{"prompt": f"Question {i}?"} for i in range(240)]
 KILLS = 10
 KILLED = """
-import sys
+import sys, time
 sys.path.insert(0, sys.argv[2])
 from pathlib import Path
 from tests.unit.test_making import MANY, Stand, go
 from ftcli.making.tasks import Generate, GenerateSettings
+most = int(sys.argv[4])
+
+
+class Held(Stand):
+    def replies(self, asks):
+        while len(self.asked) >= most:  # it is killed before its end, however late the kill comes
+            time.sleep(1)
+        return super().replies(asks)
+
+
 print("begun", flush=True)
-go(Generate(GenerateSettings(n=2), seed=1), MANY, Stand(int(sys.argv[3]) or None, delay=0.01), Path(sys.argv[1]))
+go(Generate(GenerateSettings(n=2), seed=1), MANY, Held(int(sys.argv[3]) or None, delay=0.01), Path(sys.argv[1]))
 """
 
 
@@ -122,10 +132,13 @@ go(Generate(GenerateSettings(n=2), seed=1), MANY, Stand(int(sys.argv[3]) or None
 def test_killed_at_ten_random_moments_every_item_is_made_once_and_the_rows_are_the_same(batch_size, tmp_path):
     repository = str(Path(__file__).resolve().parents[2])
     words = [sys.executable, "-c", KILLED, str(tmp_path / "run"), repository, str(batch_size)]
+    answers = 2 * len(MANY)
+    env = {**os.environ, "PYTHONPATH": repository}
     whole, _ = go(Generate(GenerateSettings(n=2), seed=1), MANY, Stand(), tmp_path / "whole")
     rng, kills = random.Random(batch_size), 0
     while True:
-        with subprocess.Popen(words, env={**os.environ, "PYTHONPATH": repository}, stdout=subprocess.PIPE) as process:
+        most = answers // (KILLS + 2) if kills < KILLS else answers
+        with subprocess.Popen([*words, str(most)], env=env, stdout=subprocess.PIPE) as process:
             assert process.stdout is not None
             process.stdout.readline()
             if kills < KILLS:

@@ -334,11 +334,11 @@ def test_a_fault_in_a_json_array_is_placed_the_same_however_its_chunks_fall(tmp_
 def test_a_peek_at_a_huge_file_reads_only_its_beginning(tmp_path, name):
     begin = {"a.jsonl": '{"a": "1"}\n{"a": "2"}\n', "a.json": '[{"a": "1"},\n{"a": "2"},\n'}.get(name, "a\n1\n2\n")
     path = write(tmp_path, name, begin)
-    # A hole of 20 GiB: nobody reads to its end within a second.
+    # A hole of 20 GiB: nobody reads to its end within a second of the processor.
     os.truncate(path, 20 * 2**30)
-    begun = time.perf_counter()
+    begun = time.process_time()
     assert len(peek_rows(path, 2)) == 2
-    assert time.perf_counter() - begun < 1
+    assert time.process_time() - begun < 1
 
 
 def test_a_peek_gives_all_rows_when_there_are_fewer(tmp_path):

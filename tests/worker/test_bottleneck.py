@@ -300,7 +300,7 @@ def test_a_saved_adapter_reloads_in_a_process_that_only_imports_ours(tmp_path, m
         f"ids = torch.tensor({IDS.tolist()})\n"
         f"torch.save(model(input_ids=ids, use_cache=False).logits, {str(tmp_path / 'logits.pt')!r})\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=120)
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=1200)
     assert torch.equal(torch.load(tmp_path / "logits.pt"), logits(model))
 
 

@@ -218,6 +218,7 @@ def build(write):
     time.sleep(float(sys.argv[2]))
     return {"mine": sys.argv[3]}, pa.table({"a": [1]})
 
+print("asking", flush=True)
 found = store.entry("k" * 40, build)
 print(found.meta["mine"], found.table().to_pylist(), found.index().to_pylist(), flush=True)
 """
@@ -231,21 +232,23 @@ def start(tmp_path: Path, seconds: float, name: str) -> subprocess.Popen[str]:
 
 def test_two_processes_that_want_one_entry_build_it_once(tmp_path):
     both = [start(tmp_path, 1.5, name) for name in "ab"]
-    answers = [process.communicate(timeout=60)[0].splitlines()[-1] for process in both]
+    answers = [process.communicate(timeout=600)[0].splitlines()[-1] for process in both]
     assert answers[0] == answers[1]
     assert (tmp_path / "log").read_text(encoding="utf-8") == "built "
 
 
 def test_a_build_that_is_killed_leaves_nothing_that_a_later_one_trips_over(tmp_path):
-    first = start(tmp_path, 60, "killed")
+    first = start(tmp_path, 3600, "killed")
     assert first.stdout is not None
-    assert first.stdout.readline() == "building\n"
+    assert [first.stdout.readline() for _ in range(2)] == ["asking\n", "building\n"]
     waiting = start(tmp_path, 0, "heir")
-    time.sleep(0.2)
+    assert waiting.stdout is not None
+    assert waiting.stdout.readline() == "asking\n"
+    time.sleep(0.2)  # so that it meets the lock; were it later, all below would hold as well
     folder = tmp_path / "cache" / "ftcli" / "prepared"
     assert [path.name for path in folder.glob(f".{'k' * 40}.[0-9]*")] == [f".{'k' * 40}.{first.pid}"]
     first.send_signal(signal.SIGKILL)
     first.communicate()
-    assert waiting.communicate(timeout=60)[0].splitlines()[-1] == "heir [{'input_ids': [1, 2, 3]}] [{'a': 1}]"
+    assert waiting.communicate(timeout=600)[0].splitlines()[-1] == "heir [{'input_ids': [1, 2, 3]}] [{'a': 1}]"
     assert not list(folder.glob(f".{'k' * 40}.[0-9]*"))
     assert json.loads((folder / ("k" * 40) / "meta.json").read_text(encoding="utf-8")) == {"mine": "heir", "rows": 1}

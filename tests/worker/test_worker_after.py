@@ -107,17 +107,22 @@ def test_mistakes_and_bugs_end_the_worker_with_their_own_codes(make_spec, new_ru
 
 
 def test_a_worker_ends_with_its_parent():
-    parent = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    parent = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"])
     created = psutil.Process(parent.pid).create_time()
-    code = "import time; from ftcli.worker.guard import die_with_parent; die_with_parent(); time.sleep(60)"
+    code = (
+        "import time; from ftcli.worker.guard import die_with_parent; die_with_parent(); print(flush=True); "
+        "time.sleep(3600)"
+    )
     environment = {**os.environ, "PYTHONPATH": str(ROOT), guard.PARENT: f"{parent.pid}:{created!r}"}
-    orphan = subprocess.Popen([sys.executable, "-c", code], env=environment)
+    orphan = subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE)
     try:
-        time.sleep(0.3)
+        assert orphan.stdout is not None
+        assert orphan.stdout.readline() == b"\n"
+        time.sleep(0.3)  # for a look or two at its parent, which lives
         assert orphan.poll() is None
         parent.kill()
         parent.wait()
-        assert orphan.wait(timeout=10) == 75
+        assert orphan.wait(timeout=120) == 75
     finally:
         for process in (parent, orphan):
             if process.poll() is None:
