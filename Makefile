@@ -3,6 +3,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 TORCH_INDEX ?=
+# Processes that the tests run in; PYTEST_WORKERS=0 is one, as `python -m pytest` is.
+PYTEST_WORKERS ?= 2
+PYTEST = $(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist worksteal --durations=25
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
@@ -31,10 +34,10 @@ hooks: $(VENV)/.tested
 	$(BIN)/pre-commit install
 
 test: $(VENV)/.tested
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 proof: $(VENV)/.tested
-	FTCLI_PROOF=1 $(BIN)/python -m pytest tests
+	FTCLI_PROOF=1 $(PYTEST) tests
 
 matrix: $(VENV)/.tested
 	FTCLI_MATRIX=1 $(BIN)/python -m pytest tests/matrix
