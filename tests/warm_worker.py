@@ -17,12 +17,15 @@ from __future__ import annotations
 import ast
 import atexit
 import contextlib
+import ctypes
 import gc
 import json
 import os
 import runpy
+import signal
 import subprocess
 import sys
+import time
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,6 +33,7 @@ from typing import Any, NoReturn
 
 IMPORTS = (ast.Import, ast.ImportFrom)
 SELDOM = ("__future__", "deepspeed", "vllm")  # imported by a worker only where a run says so
+PR_SET_PDEATHSIG = 1
 _collector = gc.get_threshold()
 
 
@@ -101,7 +105,8 @@ def go_on_as(module: str, words: Sequence[str], environment: Mapping[str, str], 
 
 
 def carry_out(request: dict[str, Any], own: frozenset[int]) -> NoReturn:
-    """Be the command that is asked for, in a session of its own."""
+    """Be the command that is asked for, in a session of its own, which ends with the server."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     os.setsid()
     os.chdir(request["cwd"])
     for number, name in enumerate((os.devnull, request["stdout"], request["stderr"])):
@@ -109,6 +114,16 @@ def carry_out(request: dict[str, Any], own: frozenset[int]) -> NoReturn:
     Popen.own = own
     subprocess.Popen = Popen  # type: ignore[misc]
     go_on_as("ftcli", request["words"], request["env"], own)
+
+
+def end_of(child: int) -> int:
+    """Wait for a command and give its exit code; it does not outlive who asked for it."""
+    asker = os.getppid()
+    while os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        if os.getppid() != asker:
+            os.killpg(child, signal.SIGKILL)
+        time.sleep(0.01)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def serve() -> None:
@@ -125,7 +140,7 @@ def serve() -> None:
         if child == 0:
             carry_out(request, own)
         answers.write(f"{child}\n")
-        answers.write(f"{os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}\n")
+        answers.write(f"{end_of(child)}\n")
 
 
 if __name__ == "__main__":
