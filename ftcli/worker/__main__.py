@@ -17,6 +17,12 @@ from ftcli import rundir
 from ftcli.errors import EXIT_BUG, EXIT_DONE, FtcliError
 from ftcli.rules import REMOTE_CODE
 
+_MODULES = {
+    "train": "train", "make": "make", "eval": "evaluate", "generate": "generate", "measure": "measure_policy",
+    "merge": "merge", "score": "judge", "sample": "judge", "data": "inspect", "preview": "inspect", "chat": "generate",
+}  # fmt: skip
+"""Which module of the worker carries out each request."""
+
 _answers: TextIO | None = None
 """Where answers go, once what libraries print has been sent elsewhere."""
 
@@ -37,8 +43,12 @@ def main(arguments: list[str]) -> int:
 
 def _run(command: str, target: str, *rest: str) -> None:
     from ftcli.worker.guard import die_with_parent
+    from ftcli.worker.process import deferred_imports
 
     die_with_parent()
+    deferred_imports.defer()
+    if command in _MODULES:
+        deferred_imports.import_heavy(f"ftcli.worker.{_MODULES[command]}")
     if command == "train":
         from ftcli.worker.train import train
 
