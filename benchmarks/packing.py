@@ -34,7 +34,7 @@ from trl import SFTConfig
 
 from ftcli import tiny
 from ftcli.methods import get_method
-from ftcli.settings import DataSettings
+from ftcli.settings.groups import DataSettings
 from ftcli.worker.dataset import prepare
 from ftcli.worker.fitting import Fitting
 from ftcli.worker.packing import packed

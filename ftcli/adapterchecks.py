@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from ftcli import hardware, sources
-from ftcli.errors import ConfigError, Problem
+from ftcli import hardware
+from ftcli.core.errors import ConfigError, Problem
 from ftcli.layout import modules
 from ftcli.methods import Method
+from ftcli.models import sources
 from ftcli.peft_methods import PeftMethod, peft_method, why_unmerged
 from ftcli.shapes import Shape
 from ftcli.spec import RunSpec

@@ -5,16 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from ftcli import checks, derive, fieldcheck, sources
+from ftcli import checks, derive, fieldcheck
 from ftcli.compose import WRITERS, Composed, Request, compose
-from ftcli.errors import ConfigError, DataError, Problem, RowProblem
+from ftcli.core.errors import ConfigError, DataError, Problem, RowProblem
+from ftcli.core.paths import BUILTIN
+from ftcli.core.strict_yaml import KeyPath
+from ftcli.data import row_sets
 from ftcli.methods import Method, get_method
 from ftcli.methods.base import further_models, with_model
+from ftcli.models import sources
 from ftcli.peft_methods import PeftMethod, peft_method
-from ftcli.recipes.strict import KeyPath
-from ftcli.settings import GROUPS, OWN_GROUPS
+from ftcli.settings.groups import GROUPS, OWN_GROUPS
 from ftcli.shapes import Shape, num_parameters
-from ftcli.sources import BUILTIN
 from ftcli.spec import RunSpec
 
 _EMPTY: dict[str, Any] = {**{group: {} for group in (*GROUPS, "run")}, "seed": 0}
@@ -29,7 +31,7 @@ def _shape_still_fits(composed: Composed) -> bool:
 def _located(tree: dict[str, Any]) -> dict[str, Any]:
     """The tree with local paths made absolute and a run's name replaced by the run that it means today."""
     data, model = dict(tree["data"]), dict(tree["model"])
-    data.update({key: sources.absolute(data[key]) for key in ("path", "eval_path") if data.get(key)})
+    data.update({key: row_sets.absolute(data[key]) for key in ("path", "eval_path") if data.get(key)})
     if isinstance(data.get("mix"), dict):
         data["mix"] = {name: _located_set(settings) for name, settings in data["mix"].items()}
     name = model.get("name_or_path")
@@ -42,13 +44,13 @@ def _located(tree: dict[str, Any]) -> dict[str, Any]:
         if source is not None and source.folder is not None:
             method = with_model(method, key, str(source.folder))
     if isinstance(method.get("judge_constitution"), str):
-        method["judge_constitution"] = sources.absolute(method["judge_constitution"])
+        method["judge_constitution"] = row_sets.absolute(method["judge_constitution"])
     return {**tree, "data": data, "model": model, "method": method}
 
 
 def _located_set(settings: Any) -> Any:
     sound = isinstance(settings, dict) and isinstance(settings.get("path"), str)
-    return {**settings, "path": sources.absolute(settings["path"])} if sound else settings
+    return {**settings, "path": row_sets.absolute(settings["path"])} if sound else settings
 
 
 def _own(composed: Composed, group: str) -> Any:

@@ -9,14 +9,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ftcli import adapterchecks, datachecks, fieldcheck, rules, schema, sources
+from ftcli import adapterchecks, datachecks, fieldcheck, rules, schema
 from ftcli.compose import Composed
+from ftcli.core import paths
+from ftcli.core.errors import ConfigError, Problem
+from ftcli.core.suggest import suggest
 from ftcli.derive import has_validation, model_shape
-from ftcli.errors import ConfigError, Problem
 from ftcli.making import principles
 from ftcli.methods import Method
 from ftcli.methods.base import further_models
-from ftcli.names import suggest
+from ftcli.models import sources
 from ftcli.peft_methods import peft_method
 from ftcli.shapes import Shape
 from ftcli.spec import RunSpec
@@ -176,7 +178,7 @@ def a_judge_can_be_asked(context: Context) -> Iterator[Problem]:
     if not isinstance(judge, Mapping):
         yield Problem(key, f"method.judge is {judge!r}, which is no mapping", "as method.judge={model: RUN}")
         return
-    known = schema.fields_of("ftcli.making.settings:BackendSettings")
+    known = schema.fields_of("ftcli.settings.backends:BackendSettings")
     for name, value in judge.items():
         if name not in known:
             yield Problem(key, f"method.judge.{name} is no setting of a backend", suggest(name, known, "method.judge."))
@@ -189,7 +191,7 @@ def a_judge_can_be_asked(context: Context) -> Iterator[Problem]:
 
 
 def _principle_problems(name: str, where: str) -> Iterator[Problem]:
-    if not sources.is_builtin(name) and not Path(name).is_file():
+    if not paths.is_builtin(name) and not Path(name).is_file():
         yield Problem(where, f"there is no file {name}", "name a YAML file with principles")
         return
     try:

@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from ftcli import assets
-from ftcli.errors import ConfigError, Problem
-from ftcli.making.settings import ROLES
+from ftcli.core.errors import ConfigError, Problem
+from ftcli.core.paths import BUILTIN, is_builtin
+from ftcli.core.strict_yaml import Document, KeyPath, load
+from ftcli.core.suggest import suggest
 from ftcli.methods import all_methods, all_pipelines
-from ftcli.names import suggest
 from ftcli.overrides import Override, parse
 from ftcli.peft_methods import PEFT_METHODS
 from ftcli.recipes import load as recipe_loader
-from ftcli.recipes.strict import Document, KeyPath, load
-from ftcli.settings import GROUPS
-from ftcli.sources import BUILTIN, is_builtin
+from ftcli.settings.backends import ROLES
+from ftcli.settings.groups import GROUPS
 from ftcli.tree import Origin, Tree
 
 ROOT_CONFIG = "config"

@@ -15,11 +15,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 import ftcli
-from ftcli import rundir, sources, tokencount
+from ftcli import rundir, tokencount
+from ftcli.data import row_sets
 from ftcli.data.fingerprint import fingerprint
 from ftcli.data.locate import DataFile
 from ftcli.methods import Method
-from ftcli.settings import DataSettings
+from ftcli.settings.groups import DataSettings
 from ftcli.tokencount import TokenCount
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
@@ -55,7 +56,7 @@ def count(data: DataSettings, method: Method, tokenizer_folder: Path | None, lim
         ConfigError: the tokenizer's own files are damaged.
         DataError: a set holds no row, or too few for what the mix asks of it.
     """
-    located = [sources.located(each, each.key, fetch=False) for each in sources.train_sets(data, method)]
+    located = [row_sets.located(each, each.key, fetch=False) for each in row_sets.train_sets(data, method)]
     files = [file for found in located for file in found or ()]
     if None in located or any(os.path.getsize(file.path) > tokencount.EXACT_BYTES for file in files):
         return tokencount.count(data, method, tokenizer_folder, limit)

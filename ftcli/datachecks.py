@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ftcli import schema, sources, tiny
+from ftcli import schema, tiny
 from ftcli.compose import Composed
+from ftcli.core import paths
+from ftcli.core.errors import ConfigError, DataError, Problem, RowProblem
+from ftcli.core.suggest import suggest
+from ftcli.data import row_sets
 from ftcli.data.columns import apply_mapping
 from ftcli.data.formats import FORMATS, columns_error, kind_problem, recognise
+from ftcli.data.row_sets import RowSet
 from ftcli.data.scan import first_rows, margin_of
-from ftcli.errors import ConfigError, DataError, Problem, RowProblem
 from ftcli.fieldcheck import limit_problem, type_problem
 from ftcli.methods import Method
-from ftcli.methods.base import Knob
-from ftcli.names import suggest
-from ftcli.settings import DataSettings
-from ftcli.sources import RowSet
+from ftcli.settings.groups import DataSettings
+from ftcli.settings.limits import Knob
 
 _SHARE = Knob(low=0, high=1, open_low=True)
 _SET_LIMITS: Mapping[str, Knob] = {
@@ -45,15 +47,15 @@ def problems(data: DataSettings, method: Method, composed: Composed) -> Iterator
                 yield Problem(where, f"{key}.{name}={role} is no speaker", "use system, user, assistant or tool")
     if faulty:
         return
-    for each in sources.every_set(data, method):
+    for each in row_sets.every_set(data, method):
         yield from _set_problems(each, data, method, composed)
 
 
 def _builtin(data: DataSettings, composed: Composed) -> Iterator[Problem]:
     for key, path in (("path", data.path), ("eval_path", data.eval_path)):
-        name = path.removeprefix(sources.BUILTIN_SETS) if path is not None and sources.is_builtin(path) else ""
-        if name and path != sources.BUILTIN and name not in tiny.set_names():
-            fix = suggest(name, tiny.set_names(), sources.BUILTIN_SETS)
+        name = path.removeprefix(paths.BUILTIN_SETS) if path is not None and paths.is_builtin(path) else ""
+        if name and path != paths.BUILTIN and name not in tiny.set_names():
+            fix = suggest(name, tiny.set_names(), paths.BUILTIN_SETS)
             yield Problem(composed.where("data", key), f"{path} is no built-in set", fix)
 
 
@@ -86,7 +88,7 @@ def _mix(data: DataSettings, composed: Composed) -> Iterator[Problem]:
         if composed.tree["data"].get(key) not in (None, "auto", "all"):
             what = f"data.{key} says nothing of the sets of data.mix"
             yield Problem(composed.where("data", key), what, f"set data.mix.NAME.{key} for each that needs it")
-    fields = schema.fields_of("ftcli.settings:SetSettings")
+    fields = schema.fields_of("ftcli.settings.groups:SetSettings")
     sound = True
     for name, settings in data.mix.items():
         for problem in _set_fields(name, settings, fields, composed):
@@ -161,7 +163,7 @@ def _set_problems(each: RowSet, data: DataSettings, method: Method, composed: Co
         yield Problem(composed.where(*key.split(".")), what, suggest(settings.format, FORMATS, ""))
         return
     try:
-        files = sources.located(each, where, fetch=False)
+        files = row_sets.located(each, where, fetch=False)
         if files is None:  # elsewhere: looked at when the run starts
             return
         [row] = first_rows(files, 1)

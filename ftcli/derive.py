@@ -7,20 +7,23 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ftcli import assets, hardware, rundir, sources
+from ftcli import assets, hardware, rundir
 from ftcli.compose import Composed
+from ftcli.core import hub_cache, paths
+from ftcli.core.strict_yaml import load
+from ftcli.data import row_sets
 from ftcli.methods import Method
 from ftcli.methods.base import REWARD_FIELDS
+from ftcli.models import sources
 from ftcli.packable import PACKS_EXACTLY
 from ftcli.peft_methods import PeftMethod
-from ftcli.recipes.strict import load
-from ftcli.settings import DataSettings, HardwareSettings, ModelSettings, QuantisationSettings, RunSettings
+from ftcli.settings.groups import DataSettings, HardwareSettings, ModelSettings, QuantisationSettings, RunSettings
 from ftcli.shapes import Shape, shape_from_folder, shape_from_mapping
 from ftcli.spec import LaunchPlan, Note, RunSpec
 
 SCORE_ROWS = 256
 CHEAP_TO_SCORE_PARAMETERS = 10_000_000
-_WITH_ONE_ANSWER = (sources.BUILTIN, "builtin:prompts")
+_WITH_ONE_ANSWER = (paths.BUILTIN, "builtin:prompts")
 """Built-in prompts that have one right answer each."""
 EXACT_ATTENTION = ("sdpa", "eager", "flex_attention", "flash_attention_2", "flash_attention_3")
 
@@ -47,7 +50,7 @@ def model_shape(model: ModelSettings) -> Shape | None:
         return shape_from_folder(bottom.folder)
     if model.shape is not None:
         return shape_from_mapping(model.shape)
-    cached = sources.cached_snapshot(str(bottom.hub_id), model.revision)
+    cached = hub_cache.cached_snapshot(str(bottom.hub_id), model.revision)
     if cached is not None:
         return shape_from_folder(cached)
     raw = published_shape(str(bottom.hub_id))
@@ -166,7 +169,7 @@ def derive_data(data: DataSettings, method: Method, notes: Notes) -> DataSetting
 
 def has_validation(data: DataSettings, method: Method) -> bool:
     """Whether there are held-out rows to validate on."""
-    return data.eval_share > 0 or sources.eval_set(data, method) is not None
+    return data.eval_share > 0 or row_sets.eval_set(data, method) is not None
 
 
 def derive_train(
@@ -231,7 +234,7 @@ def derive_run(
 ) -> RunSettings:
     """Resolve name, directory and the number of rows scored."""
     if run.name is None:
-        last = _model_word(model_path) if model == "tiny" and model_path != sources.BUILTIN else model
+        last = _model_word(model_path) if model == "tiny" and model_path != paths.BUILTIN else model
         run = replace(run, name=notes.add("run.name", _slug(f"{method}-{last}"), "METHOD-MODEL"))
     if run.dir is None:
         directory = str(rundir.new_run_dir(str(run.name)))

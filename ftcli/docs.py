@@ -17,20 +17,21 @@ from ftcli import assets, measured, rules, schema
 from ftcli.cli import COMMANDS
 from ftcli.cli.arguments import GRANTS
 from ftcli.cli.say import count
+from ftcli.core.errors import EXIT_BUG, EXIT_CONFIG, EXIT_DONE, ConfigError, Problem
+from ftcli.core.strict_yaml import load
 from ftcli.data.findings import KINDS
 from ftcli.data.formats import FORMATS
 from ftcli.data.ledger import KINDS as TOKEN_KINDS
 from ftcli.derive import model_shape
-from ftcli.errors import EXIT_BUG, EXIT_CONFIG, EXIT_DONE, ConfigError, Problem
 from ftcli.fieldcheck import method_fields
 from ftcli.methods import Method, Pipeline, all_methods, all_pipelines
-from ftcli.methods.base import Knob
 from ftcli.peft_methods import PEFT_METHODS
 from ftcli.recipes.load import read
-from ftcli.recipes.strict import load
 from ftcli.resume import CHANGEABLE
 from ftcli.rewards import REWARDS
-from ftcli.settings import OWN_GROUPS, ModelSettings
+from ftcli.settings import limits
+from ftcli.settings.groups import OWN_GROUPS, ModelSettings
+from ftcli.settings.limits import Knob
 from ftcli.shapes import num_parameters
 from ftcli.wording import table
 
@@ -183,7 +184,7 @@ def settings() -> str:
     """The settings that ftcli owns, with their defaults."""
     parts = []
     for group, kind in OWN_GROUPS.items():
-        fields = schema.fields_of(f"ftcli.settings:{kind.__name__}").values()
+        fields = schema.fields_of(f"ftcli.settings.groups:{kind.__name__}").values()
         rows = [(f"`{group}.{f.name}`", f"`{f.type_text}`", f"`{f.default}`", f.help) for f in fields]
         parts.append(table(("Setting", "Type", "Default", "Meaning"), rows))
     return "\n".join(parts)
@@ -218,7 +219,7 @@ def formats() -> str:
 
 def sets() -> str:
     """The settings of one set of a mix."""
-    fields = schema.fields_of("ftcli.settings:SetSettings").values()
+    fields = schema.fields_of("ftcli.settings.groups:SetSettings").values()
     rows = [(f"`data.mix.NAME.{f.name}`", f"`{f.type_text}`", f"`{f.default}`", f.help) for f in fields]
     return table(("Setting", "Type", "Default", "Meaning"), rows)
 
@@ -246,7 +247,7 @@ def rewards() -> str:
 
 def changeable() -> str:
     """What a resume may change."""
-    return table(("Setting", "Limit"), [(f"`{name}`", _limit(rules.LIMITS.get(name))) for name in CHANGEABLE])
+    return table(("Setting", "Limit"), [(f"`{name}`", _limit(limits.LIMITS.get(name))) for name in CHANGEABLE])
 
 
 REGIONS: dict[str, Callable[[], str]] = {
@@ -288,7 +289,7 @@ def _region(name: str, root: Path, where: str) -> str:
     if name == "demo":
         return _demo(root, where)
     if name not in REGIONS:
-        from ftcli.names import suggest
+        from ftcli.core.suggest import suggest
 
         raise ConfigError(Problem(where, f"{name} is not a generated region", suggest(name, (*REGIONS, "demo"), "")))
     return REGIONS[name]()

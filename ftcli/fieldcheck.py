@@ -14,13 +14,14 @@ from typing import Any
 
 from ftcli import rules, schema
 from ftcli.compose import Composed
-from ftcli.errors import Problem
+from ftcli.core.errors import Problem
+from ftcli.core.suggest import suggest
 from ftcli.methods import Method, all_methods
-from ftcli.methods.base import Knob
-from ftcli.names import suggest
 from ftcli.peft_methods import PEFT_METHODS, PeftMethod
 from ftcli.schema import Field
-from ftcli.settings import GROUPS, OWN_GROUPS
+from ftcli.settings import limits
+from ftcli.settings.groups import GROUPS, OWN_GROUPS
+from ftcli.settings.limits import Knob
 
 # Fields whose null means "derived"; everywhere else null must be allowed by the field's type.
 DERIVED_FIELDS = frozenset(
@@ -48,7 +49,7 @@ def group_fields(group: str, method: Method, peft: PeftMethod | None) -> Mapping
         return method_fields(method)
     if group == "peft":
         return peft.fields() if peft else {}
-    return schema.fields_of(f"ftcli.settings:{OWN_GROUPS[group].__name__}")
+    return schema.fields_of(f"ftcli.settings.groups:{OWN_GROUPS[group].__name__}")
 
 
 def settable(group: str, fields: Iterable[str], peft: PeftMethod | None = None) -> list[str]:
@@ -181,7 +182,7 @@ def check_group(composed: Composed, group: str, method: Method, peft: PeftMethod
     fields, found = group_fields(group, method, peft), {}
     own_limits: Mapping[str, Knob] = {"method": method.limits, "peft": peft.limits if peft else {}}.get(group, {})
     for key, value in composed.tree[group].items():
-        limit = own_limits.get(key) or rules.LIMITS.get(f"{group}.{key}")
+        limit = own_limits.get(key) or limits.LIMITS.get(f"{group}.{key}")
         taken = _taken_by_peft(composed, key, value, peft) if group == "peft" and peft else None
         problem = taken or _check_value(composed, group, key, value, limit, fields, method)
         if problem is not None:
@@ -242,7 +243,7 @@ def check_top_level(composed: Composed, method: Method) -> dict[str, Problem]:
             if not isinstance(value, int) or isinstance(value, bool):
                 problem = Problem(where, f"seed is {value!r}, which is not a whole number", "for example seed=42")
             else:
-                problem = limit_problem("seed", value, rules.LIMITS["seed"], where)
+                problem = limit_problem("seed", value, limits.LIMITS["seed"], where)
         else:
             owners = [g for g in ("train", "method", "data", "model", "run") if key in group_fields(g, method, None)]
             fix = f"did you mean {owners[0]}.{key}?" if owners else suggest(key, (*GROUPS, "run", "seed", "recipe"), "")

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
-from ftcli import sources
-from ftcli.errors import ConfigError, Problem
+from ftcli.core import hub_cache
+from ftcli.core.errors import ConfigError, Problem
+from ftcli.core.hub_cache import offline
 
 _WEIGHTS = ("*.safetensors", "*.bin")
 
 
 def is_cached(hub_id: str, revision: str | None) -> bool:
     """Whether configuration and weights of a hub model are in the local cache."""
-    snapshot: Path | None = sources.cached_snapshot(hub_id, revision)
+    snapshot: Path | None = hub_cache.cached_snapshot(hub_id, revision)
     if snapshot is None:
         return False
     if shards := _shards(snapshot):
@@ -32,12 +32,6 @@ def _shards(snapshot: Path) -> set[str]:
         except (ValueError, AttributeError):
             return {index.name + " is damaged"}
     return set()
-
-
-def offline() -> str:
-    """The environment variable that forbids the network, read as huggingface_hub reads it; "" for none."""
-    name = "HF_HUB_OFFLINE" if os.environ.get("HF_HUB_OFFLINE") else "TRANSFORMERS_OFFLINE"
-    return name if os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE") else ""
 
 
 def require(hub_id: str, revision: str | None, where: str) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO
 
 from ftcli import checkpoints, rundir
-from ftcli.errors import EXIT_BUG, EXIT_CONFIG, EXIT_DATA, EXIT_DONE, EXIT_INTERRUPTED, ConfigError, Problem
+from ftcli.core.errors import EXIT_BUG, EXIT_CONFIG, EXIT_DATA, EXIT_DONE, EXIT_INTERRUPTED, ConfigError, Problem
 from ftcli.spec import LaunchPlan, RunSpec
 
 # No library of the stack reports anything home unless the user's environment says so.

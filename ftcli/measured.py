@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import mean, median, stdev
 from typing import Any
 
-from ftcli.errors import ConfigError, Problem
+from ftcli.core.errors import ConfigError, Problem
 from ftcli.peft_methods import peft_method
 from ftcli.peft_methods.other import IMPOSSIBLE, why_impossible
 from ftcli.wording import table

@@ -12,8 +12,8 @@ from itertools import product
 from typing import Any
 
 from ftcli import assets
-from ftcli.errors import ConfigError, Problem
-from ftcli.settings import is_path_key
+from ftcli.core.errors import ConfigError, Problem
+from ftcli.settings.groups import is_path_key
 
 _SHAPE = re.compile(r"(?P<sign>~|\+\+|\+)?(?P<key>[A-Za-z_][\w.-]*)(?P<rest>=(?P<value>.*))?", re.DOTALL)
 

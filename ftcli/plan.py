@@ -8,12 +8,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ftcli import hardware, sources
+from ftcli import hardware
+from ftcli.core import hub_cache, paths
 from ftcli.countcache import count
+from ftcli.data import row_sets
 from ftcli.derive import model_shape
 from ftcli.memory import MemoryEstimate, estimate, weight_bytes
 from ftcli.methods import Method, get_method
 from ftcli.methods.base import further_models
+from ftcli.models import sources
 from ftcli.packable import PACKS_EXACTLY
 from ftcli.peft_methods import peft_method
 from ftcli.schema import fields_of
@@ -59,7 +62,7 @@ def tokenizer_folder(spec: RunSpec) -> Path | None:
         return None
     if source.folder is not None:
         return source.folder
-    return sources.cached_snapshot(str(source.hub_id), spec.model.revision)
+    return hub_cache.cached_snapshot(str(source.hub_id), spec.model.revision)
 
 
 def trainable_parameters(spec: RunSpec, shape: Shape | None) -> int | None:
@@ -186,10 +189,10 @@ def _warnings(
         end = became.get(spec.data.overflow, "refused: training stops on the first of them")
         limit = counted.max_length_tokens
         found.append(f"{counted.overlong} of {counted.rows} rows are longer than {limit} tokens and {end}")
-    for each in sources.train_sets(spec.data, method):
-        if sources.located(each, each.key, fetch=False) is None:
+    for each in row_sets.train_sets(spec.data, method):
+        if row_sets.located(each, each.key, fetch=False) is None:
             found.append(f"{each.settings.path} is elsewhere: its rows are not counted before the run starts")
-    if sources.is_builtin(spec.data.path) and spec.choices["model"] != "tiny":
+    if paths.is_builtin(spec.data.path) and spec.choices["model"] != "tiny":
         found.append(f"{spec.data.path} is a built-in demonstration set; name your own with data.path=FILE")
     for name, tested in (("fsdp", "sft, dpo and ppo are"), ("deepspeed", "sft, dpo and ppo are"), _UNTESTED):
         if spec.train.get(name):

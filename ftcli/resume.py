@@ -15,12 +15,12 @@ from ftcli import fieldcheck, rundir
 from ftcli.build import build, check_values
 from ftcli.checks import name_problems
 from ftcli.compose import DECLARED, Composed, Request, compose
+from ftcli.core.errors import ConfigError, Problem
+from ftcli.core.strict_yaml import KeyPath
 from ftcli.derive import Notes, derive_run
-from ftcli.errors import ConfigError, Problem
 from ftcli.methods import get_method
 from ftcli.overrides import parse
-from ftcli.recipes.strict import KeyPath
-from ftcli.settings import GROUPS, RunSettings
+from ftcli.settings.groups import GROUPS, RunSettings
 from ftcli.spec import RunSpec
 from ftcli.tree import Origin
 

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ftcli.errors import Problem
-from ftcli.names import suggest
+from ftcli.core.errors import Problem
+from ftcli.core.suggest import suggest
 
 
 @dataclass(frozen=True)

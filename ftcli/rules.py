@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ftcli.methods.base import Knob
-
 # Library field: the setting of ours (or the flag) that owns it.
 OWNERS: Mapping[str, str] = {
     "train.seed": "seed",
@@ -93,48 +91,3 @@ REPORTERS: Mapping[str, str] = {
     "dagshub": "dagshub", "dvclive": "dvclive", "flyte": "flytekit", "kubeflow": "kubeflow", "mlflow": "mlflow",
     "neptune": "neptune", "swanlab": "swanlab", "tensorboard": "tensorboard", "trackio": "trackio", "wandb": "wandb",
 }  # fmt: skip
-
-_POSITIVE = Knob(low=0, open_low=True)
-_NOT_NEGATIVE = Knob(low=0)
-_COUNT = Knob(low=1)
-
-LIMITS: Mapping[str, Knob] = {
-    "seed": Knob(low=0, high=2**32 - 1),
-    "train.learning_rate": _POSITIVE,
-    "train.num_train_epochs": _POSITIVE,
-    "train.max_steps": _COUNT,
-    "train.per_device_train_batch_size": _COUNT,
-    "train.per_device_eval_batch_size": _COUNT,
-    "train.gradient_accumulation_steps": _COUNT,
-    "train.eval_accumulation_steps": _COUNT,
-    "train.weight_decay": _NOT_NEGATIVE,
-    "train.max_grad_norm": _NOT_NEGATIVE,
-    "train.warmup_steps": _NOT_NEGATIVE,
-    "train.adam_beta1": Knob(low=0, high=1),
-    "train.adam_beta2": Knob(low=0, high=1),
-    "train.adam_epsilon": _POSITIVE,
-    "train.label_smoothing_factor": Knob(low=0, high=1),
-    "train.neftune_noise_alpha": _NOT_NEGATIVE,
-    "train.logging_steps": _POSITIVE,
-    "train.save_steps": _POSITIVE,
-    "train.eval_steps": _POSITIVE,
-    "train.eval_delay": _NOT_NEGATIVE,
-    "train.save_total_limit": _COUNT,
-    "train.dataloader_num_workers": _NOT_NEGATIVE,
-    "train.dataloader_prefetch_factor": _COUNT,
-    "train.ddp_timeout": _COUNT,
-    "train.torch_empty_cache_steps": _COUNT,
-    "train.log_level": Knob(choices=("detail", "debug", "info", "warning", "error", "critical", "passive")),
-    "train.log_level_replica": Knob(choices=("detail", "debug", "info", "warning", "error", "critical", "passive")),
-    "method.router_aux_loss_coef": _NOT_NEGATIVE,
-    "data.eval_share": Knob(low=0, high=0.9),
-    "data.max_length_tokens": Knob(low=2),
-    "data.max_bad_share": Knob(low=0, high=1),
-    "data.shuffle_buffer_rows": _COUNT,
-    "data.max_rows": _COUNT,
-    "data.max_eval_rows": _COUNT,
-    "hardware.num_processes": _COUNT,
-    "hardware.num_threads": _COUNT,
-    "run.score_rows": _NOT_NEGATIVE,
-    "run.early_stopping_patience": _COUNT,
-}

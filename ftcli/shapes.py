@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ftcli.errors import ConfigError, Problem
+from ftcli.core.errors import ConfigError, Problem
 from ftcli.layout import FAMILIES, Experts, Family, LatentAttention, OptSwitches, modules
 from ftcli.weights import stored_parameters
 

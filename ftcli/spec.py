@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from ftcli.errors import ConfigError, Problem
-from ftcli.settings import DataSettings, HardwareSettings, ModelSettings, QuantisationSettings, RunSettings
+from ftcli.core.errors import ConfigError, Problem
+from ftcli.settings.groups import DataSettings, HardwareSettings, ModelSettings, QuantisationSettings, RunSettings
 
 SCHEMA_VERSION = 1
 

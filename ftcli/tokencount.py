@@ -16,17 +16,17 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ftcli import sources
+from ftcli.core.errors import ConfigError, Problem
+from ftcli.data import row_sets
 from ftcli.data.fill import best_fit_blocks
 from ftcli.data.ledger import Ledger, quantiles
 from ftcli.data.lengths import auto_length
 from ftcli.data.locate import DataFile
 from ftcli.data.mix import Demand, counts
+from ftcli.data.row_sets import RowSet
 from ftcli.data.scan import Scan
-from ftcli.errors import ConfigError, Problem
 from ftcli.methods import Method
-from ftcli.settings import DataSettings
-from ftcli.sources import RowSet
+from ftcli.settings.groups import DataSettings
 
 EXACT_BYTES = 20 * 1000 * 1000
 SAMPLE_ROWS = 500
@@ -224,8 +224,8 @@ def count(data: DataSettings, method: Method, tokenizer_folder: Path | None, lim
         ConfigError: the tokenizer's own files are damaged.
         DataError: a set holds no row, or too few for what the mix asks of it.
     """
-    sets = sources.train_sets(data, method)
-    located = [sources.located(each, each.key, fetch=False) for each in sets]
+    sets = row_sets.train_sets(data, method)
+    located = [row_sets.located(each, each.key, fetch=False) for each in sets]
     counted = [
         _count_set(each, files, data, method, tokenizer_folder)
         for each, files in zip(sets, located, strict=True)

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ftcli.errors import ConfigError, Problem
+from ftcli.core.errors import ConfigError, Problem
+from ftcli.core.strict_yaml import Document, KeyPath
 from ftcli.overrides import Override
-from ftcli.recipes.strict import Document, KeyPath
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ftcli.errors import EXIT_BUG, EXIT_CONFIG, EXIT_DATA, EXIT_INTERRUPTED
+from ftcli.core.errors import EXIT_BUG, EXIT_CONFIG, EXIT_DATA, EXIT_INTERRUPTED
 from ftcli.launch import worker_environment
 
 

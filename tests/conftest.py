@@ -38,7 +38,7 @@ def problems() -> Callable[..., list[str]]:
     """The problems that overrides (and a request's other parts) cause, as text."""
     from ftcli.build import spec_of
     from ftcli.compose import Request
-    from ftcli.errors import ConfigError
+    from ftcli.core.errors import ConfigError
 
     def find(*overrides: str, **request: object) -> list[str]:
         try:

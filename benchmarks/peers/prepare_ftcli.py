@@ -12,7 +12,7 @@ from datasets import Dataset, IterableDataset
 from report import LONGEST, run
 
 from ftcli.methods import get_method
-from ftcli.settings import DataSettings, ModelSettings
+from ftcli.settings.groups import DataSettings, ModelSettings
 from ftcli.worker.dataset import prepare
 from ftcli.worker.fitting import Fitting
 from ftcli.worker.model import make_encoder

@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from ftcli.errors import EXIT_BUG, EXIT_CONFIG, EXIT_DONE, FtcliError, Problem
+from ftcli.core.errors import EXIT_BUG, EXIT_CONFIG, EXIT_DONE, FtcliError, Problem
 
 # Command: (module, one line).
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -65,7 +65,7 @@ def _dispatch(arguments: list[str]) -> int:
         arguments = ["completion", shell]
     name, *rest = arguments
     if name not in COMMANDS:
-        from ftcli.names import suggest
+        from ftcli.core.suggest import suggest
 
         where = f"ftcli {name}"
         if "=" in name:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from ftcli.compose import Request
-from ftcli.errors import ConfigError, Problem
+from ftcli.core.errors import ConfigError, Problem
 from ftcli.rules import ENDPOINT
 
 GRANTS = {

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ftcli.build import spec_of
 from ftcli.cli import arguments, pipeline, say
-from ftcli.errors import EXIT_DONE
+from ftcli.core.errors import EXIT_DONE
 
 
 def run(argv: Sequence[str]) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ftcli import assets
 from ftcli.cli import COMMANDS
 from ftcli.cli.listing import GROUPS
-from ftcli.errors import EXIT_DONE, ConfigError, Problem
+from ftcli.core.errors import EXIT_DONE, ConfigError, Problem
 
 _BASH = """_ftcli() {
   local IFS=$'\\n' word="${COMP_LINE:0:$COMP_POINT}"

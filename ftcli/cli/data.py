@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ftcli import sources
 from ftcli.build import spec_of
 from ftcli.cli import arguments, say
+from ftcli.core.errors import EXIT_DONE, ConfigError, DataError, Problem
+from ftcli.data import row_sets
 from ftcli.data.told import ledger_lines, set_lines
-from ftcli.errors import EXIT_DONE, ConfigError, DataError, Problem
 from ftcli.methods import get_method
 from ftcli.spec import RunSpec
 from ftcli.worker_request import WorkerFailed, answers
@@ -70,9 +70,9 @@ def _check_rows(spec: RunSpec, as_json: bool) -> int:
     from ftcli.data.scan import Scan
 
     method, ledgers = get_method(spec.choices["method"]), list[Ledger]()
-    held_out = sources.eval_set(spec.data, method)
-    for each in sources.every_set(spec.data, method):
-        files, ledger = sources.fetched(each), Ledger(each.name, each.settings.path)
+    held_out = row_sets.eval_set(spec.data, method)
+    for each in row_sets.every_set(spec.data, method):
+        files, ledger = row_sets.fetched(each), Ledger(each.name, each.settings.path)
         limit = spec.data.max_eval_rows if each == held_out else spec.data.max_rows
         for _ in Scan(files, each.settings, method, ledger, spec.data.eval_group, limit, prompts=False):
             ledger.rows_kept += 1

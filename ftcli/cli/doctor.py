@@ -10,9 +10,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from ftcli import __version__, hardware, hub, sources
+from ftcli import __version__, hardware
 from ftcli.cli import arguments, say
-from ftcli.errors import EXIT_DONE
+from ftcli.core import hub_cache
+from ftcli.core.errors import EXIT_DONE
 
 LIBRARIES = (
     "torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "datasets", "hydra-core", "omegaconf",
@@ -58,8 +59,8 @@ def examine() -> dict[str, Any]:
         "gpus": [{"name": g.name, "memory_gib": round(g.memory_gib, 1), "bfloat16": g.has_bfloat16} for g in gpus],
         "libraries": {name: _version(name) for name in LIBRARIES},
         "outside_ranges": outside_ranges(),
-        "hub_cache": str(sources.hub_cache()),
-        "hub_offline": bool(hub.offline()),
+        "hub_cache": str(hub_cache.hub_cache()),
+        "hub_offline": bool(hub_cache.offline()),
     }
 
 

@@ -6,10 +6,11 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ftcli import rundir, sources
+from ftcli import rundir
 from ftcli.cli import arguments, say
+from ftcli.core.errors import EXIT_DONE, ConfigError, Problem
 from ftcli.data.locate import SourcePath, is_local, locate
-from ftcli.errors import EXIT_DONE, ConfigError, Problem
+from ftcli.models import sources
 from ftcli.worker_request import WorkerFailed, answers
 
 

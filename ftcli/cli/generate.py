@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ftcli import rundir, sources
+from ftcli import rundir
 from ftcli.cli import arguments, say
-from ftcli.errors import EXIT_DONE, ConfigError, Problem
+from ftcli.core.errors import EXIT_DONE, ConfigError, Problem
+from ftcli.models import sources
 from ftcli.worker_request import WorkerFailed, answers
 
 

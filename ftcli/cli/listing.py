@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from ftcli import assets
-from ftcli.errors import EXIT_DONE, ConfigError, Problem
+from ftcli.core.errors import EXIT_DONE, ConfigError, Problem
 
 # Spelled out, so that listing needs no import that takes time.
 GROUPS = ("method", "model", "data", "peft", "quantisation", "hardware", "train")
@@ -35,7 +35,8 @@ def _rewards() -> dict[str, str]:
 
 def _adapters() -> dict[str, str]:
     """The trained adapters under runs/, each with its kind and its base."""
-    from ftcli import rundir, sources
+    from ftcli import rundir
+    from ftcli.models import sources
 
     runs = sorted(rundir.ROOT.glob("*/*"), key=str) if rundir.ROOT.is_dir() else []
     found = {}
@@ -58,7 +59,7 @@ def run(argv: Sequence[str]) -> int:
         raise ConfigError(Problem(unknown[0], "is not a flag of list", "ftcli list [GROUP] [--json]"))
     for word in words:
         if word not in KINDS:
-            from ftcli.names import suggest
+            from ftcli.core.suggest import suggest
 
             raise ConfigError(
                 Problem(f"ftcli list {word}", f"{word} is not a group", suggest(word, KINDS, "ftcli list "))

@@ -9,7 +9,7 @@ from typing import Any
 
 from ftcli import rundir
 from ftcli.cli import say
-from ftcli.errors import ConfigError, Problem
+from ftcli.core.errors import ConfigError, Problem
 from ftcli.making.carry_out import DATA
 from ftcli.making.journal import ITEMS
 from ftcli.making.spec import FILE

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ftcli import rundir, sources
+from ftcli import rundir
 from ftcli.cli import arguments, say
-from ftcli.errors import EXIT_DONE, ConfigError, Problem
+from ftcli.core.errors import EXIT_DONE, ConfigError, Problem
+from ftcli.models import sources
 from ftcli.peft_methods import why_unmerged
 from ftcli.worker_request import WorkerFailed, answers
 

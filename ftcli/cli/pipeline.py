@@ -12,7 +12,7 @@ from typing import Any
 from ftcli import rundir
 from ftcli.cli import arguments, made, say
 from ftcli.compose import Request
-from ftcli.errors import EXIT_DONE, ConfigError, Problem
+from ftcli.core.errors import EXIT_DONE, ConfigError, Problem
 from ftcli.making.spec import MakeSpec
 from ftcli.pipeline import directory
 from ftcli.pipeline.asked import asked

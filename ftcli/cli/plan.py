@@ -8,7 +8,7 @@ from typing import Any
 
 from ftcli.build import spec_of
 from ftcli.cli import arguments, pipeline, say
-from ftcli.errors import EXIT_DONE
+from ftcli.core.errors import EXIT_DONE
 from ftcli.plan import Plan, plan
 from ftcli.spec import RunSpec
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ftcli import assets
 from ftcli.cli import arguments, say
 from ftcli.cli.listing import run as list_run
-from ftcli.errors import EXIT_DONE
+from ftcli.core.errors import EXIT_DONE
 from ftcli.recipes.load import find, read
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from ftcli import rundir
 from ftcli.cli import arguments, made, pipeline, say
-from ftcli.errors import EXIT_DONE, ConfigError, Problem
+from ftcli.core.errors import EXIT_DONE, ConfigError, Problem
 from ftcli.methods import get_method
 from ftcli.peft_methods import peft_method
 from ftcli.spec import RunSpec

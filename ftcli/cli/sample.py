@@ -13,8 +13,8 @@ from typing import Any
 from ftcli.cli import arguments, say
 from ftcli.cli.generate import add_sampling, check_model, check_speaker
 from ftcli.cli.score import refuse_existing, write
+from ftcli.core.errors import EXIT_DONE, ConfigError, Problem
 from ftcli.data.turns import answer_to
-from ftcli.errors import EXIT_DONE, ConfigError, Problem
 from ftcli.worker_request import WorkerFailed, answers
 
 

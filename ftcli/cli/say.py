@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ftcli.errors import FtcliError
+from ftcli.core.errors import FtcliError
 from ftcli.wording import aligned, count
 
 __all__ = ["count", "data", "duration", "line", "lines", "note", "problems", "table"]

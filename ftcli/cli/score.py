@@ -9,7 +9,7 @@ from typing import Any
 
 from ftcli.cli import arguments, say
 from ftcli.cli.generate import check_model
-from ftcli.errors import EXIT_DONE, ConfigError, Problem
+from ftcli.core.errors import EXIT_DONE, ConfigError, Problem
 from ftcli.worker_request import WorkerFailed, answers
 
 

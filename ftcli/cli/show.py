@@ -9,10 +9,10 @@ from typing import Any
 from ftcli import fieldcheck
 from ftcli.build import spec_of
 from ftcli.cli import arguments, pipeline, say
-from ftcli.errors import EXIT_DONE, ConfigError, Problem
+from ftcli.core.errors import EXIT_DONE, ConfigError, Problem
 from ftcli.methods import get_method
 from ftcli.peft_methods import peft_method
-from ftcli.settings import GROUPS
+from ftcli.settings.groups import GROUPS
 from ftcli.spec import RunSpec
 
 

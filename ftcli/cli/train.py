@@ -8,11 +8,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ftcli import hardware, rundir, sources
+from ftcli import hardware, rundir
 from ftcli.build import spec_of
 from ftcli.cli import arguments, pipeline, say
-from ftcli.errors import EXIT_CONFIG, EXIT_DATA, EXIT_DONE, EXIT_INTERRUPTED, ConfigError, Problem
+from ftcli.core.errors import EXIT_CONFIG, EXIT_DATA, EXIT_DONE, EXIT_INTERRUPTED, ConfigError, Problem
 from ftcli.methods.base import further_models
+from ftcli.models import sources
 from ftcli.overrides import expand, parse
 from ftcli.spec import RunSpec
 
@@ -145,7 +146,7 @@ def require_model(spec: RunSpec) -> None:
         require_hub(name, None, f"method.{key}")
     if judge := spec.method.get("judge"):
         from ftcli.making.endpoint import require_backend
-        from ftcli.making.settings import BackendSettings
+        from ftcli.settings.backends import BackendSettings
 
         require_backend(BackendSettings(**judge), "method.judge")
 

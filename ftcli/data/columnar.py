@@ -11,9 +11,9 @@ import io
 from collections.abc import Iterator
 from typing import IO, Any
 
+from ftcli.core.errors import ConfigError, Problem
 from ftcli.data.addresses import Unreachable
 from ftcli.data.json_array import NOT_UTF8_FIX, Broken, Numbered, Told
-from ftcli.errors import ConfigError, Problem
 
 _BATCH_ROWS = 256
 _BATCH_BYTES = 16 << 20

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ftcli.core.errors import DataError, Problem
 from ftcli.data.read import Row
 from ftcli.data.turns import CALL, ROLE_KEYS, ROLES, Roles, key_of
 from ftcli.data.words import said
-from ftcli.errors import DataError, Problem
 
 Example = dict[str, Any]
 Converter = Callable[[Mapping[str, Any], Roles], Example]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 
+from ftcli.core.errors import DataError, Problem
 from ftcli.data import stores
 from ftcli.data.addresses import is_url
 from ftcli.data.kinds import DataFile
-from ftcli.errors import DataError, Problem
 
 
 def fingerprint(file: DataFile) -> str:

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from ftcli.core.errors import DataError, Problem, RowProblem
 from ftcli.data import ranked
 from ftcli.data.columns import (
     CONVERSATION,
@@ -65,7 +66,6 @@ from ftcli.data.turns import (
     with_meanings,
 )
 from ftcli.data.words import said, sort_of
-from ftcli.errors import DataError, Problem, RowProblem
 
 __all__ = [
     "FORMATS",

@@ -16,10 +16,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ftcli.core.errors import ConfigError, Problem
 from ftcli.data.card import BadCard, pick
 from ftcli.data.kinds import DataFile
 from ftcli.data.splits import NoSplit, missing_shards
-from ftcli.errors import ConfigError, Problem
 
 _CARD = "README.md"
 _ID = re.compile(r"(?:hub:)?(?P<id>(?:\w[\w.-]*/)?\w[\w.-]*)", re.ASCII)
@@ -56,9 +56,9 @@ def find(
     """
     snapshot = cached_dataset(set_id, revision)
     listing = _listing(snapshot) if snapshot else None
-    from ftcli import hub  # here, as what it imports looks for data through this module
+    from ftcli.core import hub_cache  # here, as what it imports looks for data through this module
 
-    offline = hub.offline()
+    offline = hub_cache.offline()
     if snapshot is not None and (listing is not None or offline or not fetch):
         names = listing if listing is not None else _present(snapshot)
         # Without a listing, what is not here may be there: only where nobody can be asked is it a fault.
@@ -178,9 +178,9 @@ def _incomplete(set_id: str, where: str, why: str, revision: str | None) -> Conf
 
 
 def _repository(set_id: str) -> Path:
-    from ftcli import sources
+    from ftcli.core import hub_cache
 
-    return sources.hub_cache() / f"datasets--{set_id.replace('/', '--')}"
+    return hub_cache.hub_cache() / f"datasets--{set_id.replace('/', '--')}"
 
 
 def _listing(snapshot: Path) -> list[str] | None:

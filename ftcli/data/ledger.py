@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ftcli.errors import DataError, Problem, RowProblem
+from ftcli.core.errors import DataError, Problem, RowProblem
 
 MOST_SHOWN = 20
 """Of each kind of fault all are counted and so many are shown."""

@@ -13,12 +13,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 
+from ftcli.core.errors import ConfigError, Problem
 from ftcli.data import hubset, stores
 from ftcli.data.addresses import is_url, is_web, shown
 from ftcli.data.fingerprint import fingerprint
 from ftcli.data.kinds import KNOWN, DataFile, holds_rows, kind_of, twice
 from ftcli.data.splits import NoSplit, by_name
-from ftcli.errors import ConfigError, Problem
 
 __all__ = ["DataFile", "SourcePath", "fingerprint", "is_hub", "is_local", "locate", "names_near"]
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from heapq import heappop, heappush
 from random import Random
 
-from ftcli.errors import DataError, Problem
-from ftcli.settings import SetSettings
+from ftcli.core.errors import DataError, Problem
+from ftcli.settings.groups import SetSettings
 
 _ROUNDING = 1e-9
 

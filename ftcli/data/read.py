@@ -23,13 +23,13 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from ftcli.core.errors import ConfigError, DataError, Problem, RowProblem
 from ftcli.data.addresses import Unreachable
 from ftcli.data.columnar import read_arrow, read_parquet
 from ftcli.data.compressed import DAMAGED, opened
 from ftcli.data.json_array import ESCAPED_BYTE, NOT_UTF8_FIX, Broken, Numbered, Told, read_array, usable, without_mark
 from ftcli.data.kinds import DataFile, codec_of, kind_of
 from ftcli.data.locate import names_near, require_file
-from ftcli.errors import ConfigError, DataError, Problem, RowProblem
 
 OnFault = Callable[[Problem], None]
 

@@ -16,6 +16,7 @@ from hashlib import blake2b
 from itertools import chain
 from typing import Any, NamedTuple
 
+from ftcli.core.errors import DataError, Problem, RowProblem
 from ftcli.data import formats
 from ftcli.data.columns import column
 from ftcli.data.findings import findings
@@ -24,9 +25,8 @@ from ftcli.data.locate import DataFile
 from ftcli.data.read import Row, read_rows
 from ftcli.data.turns import last_trained
 from ftcli.data.words import said
-from ftcli.errors import DataError, Problem, RowProblem
 from ftcli.methods.base import Method
-from ftcli.settings import SetSettings
+from ftcli.settings.groups import SetSettings
 
 
 class Example(NamedTuple):

@@ -12,9 +12,9 @@ import posixpath
 from collections.abc import Callable
 from typing import Any
 
+from ftcli.core.errors import ConfigError, Problem
 from ftcli.data.addresses import Unreachable, is_web, shown
 from ftcli.data.kinds import DataFile, file_name
-from ftcli.errors import ConfigError, Problem
 
 _TAGS = ("ETag", "etag", "md5Hash", "content_md5", "checksum", "blob_id", "crc32c")
 _GLOB_MARKS = frozenset("*?[")

@@ -10,8 +10,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from ftcli.core.errors import DataError, RowProblem
 from ftcli.data.words import said
-from ftcli.errors import DataError, RowProblem
 
 Turn = dict[str, Any]
 Roles = Mapping[str, str]

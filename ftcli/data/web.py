@@ -15,8 +15,8 @@ import urllib.request
 from typing import Any
 
 from ftcli import __version__
+from ftcli.core.errors import ConfigError, Problem
 from ftcli.data.addresses import Unreachable, shown
-from ftcli.errors import ConfigError, Problem
 
 TIMEOUT_SECONDS = 30.0
 _ATTEMPTS = 4

@@ -11,9 +11,9 @@ import time
 from collections.abc import Sequence
 from typing import Any, cast
 
-from ftcli.errors import ConfigError, Problem
+from ftcli.core.errors import ConfigError, Problem
 from ftcli.making.ask import Ask, BudgetSpent, Reply
-from ftcli.making.settings import BackendSettings
+from ftcli.settings.backends import BackendSettings
 
 _FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 0.5, 30.0
 

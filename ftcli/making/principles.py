@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ftcli import tiny
-from ftcli.errors import ConfigError, Problem
-from ftcli.recipes.strict import Document, load
-from ftcli.sources import BUILTIN_SETS, is_builtin
+from ftcli.core.errors import ConfigError, Problem
+from ftcli.core.paths import BUILTIN_SETS, is_builtin
+from ftcli.core.strict_yaml import Document, load
 
 DEFAULT = Path(__file__).parent / "constitution.yaml"
 _PARTS = {

@@ -9,9 +9,9 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from ftcli.errors import ConfigError, Problem
+from ftcli.core.errors import ConfigError, Problem
 from ftcli.making.ask import Ask, Reply
-from ftcli.making.settings import BackendSettings
+from ftcli.settings.backends import BackendSettings
 
 
 class Rules:

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ftcli.errors import ConfigError, Problem
-from ftcli.making.settings import BackendSettings
+from ftcli.core.errors import ConfigError, Problem
+from ftcli.settings.backends import BackendSettings
 
 FILE = "make.json"
 SCHEMA = 1

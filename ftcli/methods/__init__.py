@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any
 
 from ftcli.methods.base import Method
-from ftcli.pipeline.base import Pipeline
+from ftcli.methods.pipeline import Pipeline
 
 __all__ = ["Method", "Pipeline", "all_methods", "all_pipelines", "get_method"]
 

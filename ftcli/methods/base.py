@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ftcli.errors import Problem
-from ftcli.making.settings import OWN_WEIGHTS
+from ftcli.core.errors import Problem
+from ftcli.settings.backends import OWN_WEIGHTS
+from ftcli.settings.limits import Knob
 
 MODEL_FIELDS = {"reward_model": "score", "value_model": "score", "teacher_model": "words"}
 """Fields of methods that name a further model, and what it has to put out."""
@@ -32,19 +33,6 @@ def with_model(method: Mapping[str, Any], key: str, name: str) -> dict[str, Any]
     """The settings with another name for one of those models."""
     field, _, inner = key.partition(".")
     return {**method, field: {**method[field], inner: name} if inner else name}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Knob:
-    """A limit on a trainer-config field that the library itself leaves unchecked.
-
-    `low` and `high` bound a number, `open_low` excludes `low` itself; `choices` lists the values that exist.
-    """
-
-    low: float | None = None
-    high: float | None = None
-    open_low: bool = False
-    choices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

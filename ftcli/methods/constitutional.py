@@ -7,16 +7,16 @@ model on them and the policy by PPO, as in the paper.
 
 from __future__ import annotations
 
-from ftcli.pipeline import feedback
-from ftcli.pipeline.base import Pipeline, Stage
+from ftcli.methods import feedback_stages
+from ftcli.methods.pipeline import Pipeline, Stage
 
 
 def arrange(algorithm: str) -> tuple[Stage, ...]:
     """The stages by how the policy learns from the judged pairs."""
     prompts = "builtin:redteam"
     return (
-        feedback.assistant("a model that follows instructions: it criticises, revises and judges"),
-        feedback.policy("helpful", "a helpful model, harmless or not"),
+        feedback_stages.assistant("a model that follows instructions: it criticises, revises and judges"),
+        feedback_stages.policy("helpful", "a helpful model, harmless or not"),
         Stage(
             name="answers",
             task="generate",
@@ -49,17 +49,17 @@ def arrange(algorithm: str) -> tuple[Stage, ...]:
                 "train.per_device_train_batch_size": 8,
             },
         ),
-        feedback.sample("revised", {"data.path": prompts, "make.n": 4, "make.temperature": 1.3}),
-        *feedback.learning(algorithm, "revised", least_margin=0.1, prompts=prompts),
+        feedback_stages.sample("revised", {"data.path": prompts, "make.n": 4, "make.temperature": 1.3}),
+        *feedback_stages.learning(algorithm, "revised", least_margin=0.1, prompts=prompts),
     )
 
 
 PIPELINE = Pipeline(
     name="constitutional",
     summary="Constitutional AI: answers criticised and revised by principles, trained, then judged by them.",
-    stages=arrange(feedback.DPO),
+    stages=arrange(feedback_stages.DPO),
     arrange=arrange,
-    options={"algorithm": feedback.algorithm(feedback.DPO, feedback.PPO)},
-    tiny_measure=feedback.MEASURE,
+    options={"algorithm": feedback_stages.algorithm(feedback_stages.DPO, feedback_stages.PPO)},
+    tiny_measure=feedback_stages.MEASURE,
     paper="Bai et al. 2022, arXiv:2212.08073",
 )

@@ -5,9 +5,9 @@ A likelihood term on the chosen answer keeps the policy from losing both answers
 
 from dataclasses import replace
 
-from ftcli.methods.base import Knob
 from ftcli.methods.orpo import METHOD as ORPO
 from ftcli.methods.orpo import OF_A_REFERENCE
+from ftcli.settings.limits import Knob
 
 METHOD = replace(
     ORPO,

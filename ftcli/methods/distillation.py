@@ -10,8 +10,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from ftcli.errors import Problem
-from ftcli.methods.base import Knob, Method
+from ftcli.core.errors import Problem
+from ftcli.methods.base import Method
+from ftcli.settings.limits import Knob
 
 _LOADED_HERE = (
     "teacher_model_name_or_path", "teacher_model_revision", "teacher_model_init_kwargs", "model_init_kwargs",

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ftcli.errors import Problem
-from ftcli.methods.base import Knob, Method
+from ftcli.core.errors import Problem
+from ftcli.methods.base import Method
+from ftcli.settings.limits import Knob
 
 LOSSES = (
     "sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot", "aot_unpaired",

@@ -9,9 +9,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from ftcli.errors import Problem
-from ftcli.methods.base import Knob, Method
+from ftcli.core.errors import Problem
+from ftcli.methods.base import Method
 from ftcli.methods.ppo import reward_problems
+from ftcli.settings.limits import Knob
 
 OURS = ("reward_weights", "chat_template_kwargs", "remove_unused_columns", "model_init_kwargs", "shuffle_dataset")
 """Fields of TRL's configs that are decided elsewhere here."""

@@ -3,8 +3,9 @@
 Each answer is held against how far the policy has moved on the whole, estimated from the answers of a batch.
 """
 
-from ftcli.methods.base import Knob, Method
+from ftcli.methods.base import Method
 from ftcli.methods.dpo import unread
+from ftcli.settings.limits import Knob
 
 METHOD = Method(
     name="kto",

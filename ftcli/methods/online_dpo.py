@@ -6,8 +6,8 @@ The reference of a round is the policy that the round began with.
 
 from __future__ import annotations
 
-from ftcli.pipeline import feedback
-from ftcli.pipeline.base import Option, Pipeline, Stage
+from ftcli.methods import feedback_stages
+from ftcli.methods.pipeline import Option, Pipeline, Stage
 
 _ROUNDS = 3
 
@@ -15,15 +15,15 @@ _ROUNDS = 3
 def arrange(rounds: int) -> tuple[Stage, ...]:
     """The stages of so many rounds."""
     stages = [
-        feedback.assistant("a model that follows instructions, to start from and to judge"),
-        feedback.policy("sft", "a policy that answers as the demonstrations do"),
+        feedback_stages.assistant("a model that follows instructions, to start from and to judge"),
+        feedback_stages.policy("sft", "a policy that answers as the demonstrations do"),
     ]
     prompts = "builtin:prompts"
     of = "sft"
     for number in range(1, rounds + 1):
         tiny = {"data.path": prompts, "data.max_rows": 250, "make.n": 3}
-        stages.append(feedback.sample(of, tiny, number))
-        stages += feedback.learning(feedback.DPO, of, number=number, least_margin=0.2, prompts=prompts)
+        stages.append(feedback_stages.sample(of, tiny, number))
+        stages += feedback_stages.learning(feedback_stages.DPO, of, number=number, least_margin=0.2, prompts=prompts)
         of = stages[-1].name
     return tuple(stages)
 
@@ -34,6 +34,6 @@ PIPELINE = Pipeline(
     stages=arrange(_ROUNDS),
     arrange=arrange,
     options={"rounds": Option(default=_ROUNDS, text="how often the policy is sampled, judged and updated")},
-    tiny_measure=feedback.MEASURE,
+    tiny_measure=feedback_stages.MEASURE,
     paper="Guo et al. 2024, arXiv:2402.04792",
 )

@@ -4,7 +4,8 @@ Supervised fine-tuning on the chosen answer, and the odds of chosen against reje
 it may start from a base model without a round of SFT before.
 """
 
-from ftcli.methods.base import Knob, Method
+from ftcli.methods.base import Method
+from ftcli.settings.limits import Knob
 
 OF_A_REFERENCE = (
     "precompute_ref_batch_size", "loss_type", "loss_weights", "ld_alpha", "f_divergence_type",

@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from ftcli import rewards
-from ftcli.errors import Problem
-from ftcli.methods.base import REWARD_FIELDS, Knob, Method
+from ftcli.core.errors import Problem
+from ftcli.methods.base import REWARD_FIELDS, Method
+from ftcli.settings.limits import Knob
 
 
 def reward_problems(method: Mapping[str, Any]) -> list[Problem]:

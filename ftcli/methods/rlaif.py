@@ -7,29 +7,29 @@ the assistant that the policy was begun from, unless `judge=` names another.
 
 from __future__ import annotations
 
-from ftcli.pipeline import feedback
-from ftcli.pipeline.base import Pipeline, Stage
+from ftcli.methods import feedback_stages
+from ftcli.methods.pipeline import Pipeline, Stage
 
 
 def arrange(algorithm: str) -> tuple[Stage, ...]:
     """The stages by how the policy learns."""
-    judge = "to judge" if algorithm != feedback.DIRECT else "to be the reward"
+    judge = "to judge" if algorithm != feedback_stages.DIRECT else "to be the reward"
     begun = (
-        feedback.assistant(f"a model that follows instructions, to start from and {judge}"),
-        feedback.policy("sft", "a policy that answers as the demonstrations do"),
+        feedback_stages.assistant(f"a model that follows instructions, to start from and {judge}"),
+        feedback_stages.policy("sft", "a policy that answers as the demonstrations do"),
     )
     prompts = "builtin:prompts"
-    sampled = (feedback.sample("sft", {"data.path": prompts, "make.n": 3}),)
-    learned = feedback.learning(algorithm, "sft", least_margin=0.2, prompts=prompts)
-    return (*begun, *(sampled if algorithm != feedback.DIRECT else ()), *learned)
+    sampled = (feedback_stages.sample("sft", {"data.path": prompts, "make.n": 3}),)
+    learned = feedback_stages.learning(algorithm, "sft", least_margin=0.2, prompts=prompts)
+    return (*begun, *(sampled if algorithm != feedback_stages.DIRECT else ()), *learned)
 
 
 PIPELINE = Pipeline(
     name="rlaif",
     summary="Reinforcement learning from AI feedback: answers, a judge's preferences between them, and DPO or PPO.",
-    stages=arrange(feedback.DPO),
+    stages=arrange(feedback_stages.DPO),
     arrange=arrange,
-    options={"algorithm": feedback.algorithm(feedback.DPO, feedback.PPO, feedback.DIRECT)},
-    tiny_measure=feedback.MEASURE,
+    options={"algorithm": feedback_stages.algorithm(feedback_stages.DPO, feedback_stages.PPO, feedback_stages.DIRECT)},
+    tiny_measure=feedback_stages.MEASURE,
     paper="Lee et al. 2023, arXiv:2309.00267",
 )

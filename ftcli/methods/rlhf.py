@@ -6,7 +6,7 @@ Reward model and policy both start from the fine-tuned model, which is also the 
 
 from __future__ import annotations
 
-from ftcli.pipeline.base import Pipeline, Stage
+from ftcli.methods.pipeline import Pipeline, Stage
 
 PIPELINE = Pipeline(
     name="rlhf",

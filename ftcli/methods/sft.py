@@ -1,6 +1,7 @@
 """Supervised fine-tuning: all tokens of text, the completion of pairs, the assistant turns of messages."""
 
-from ftcli.methods.base import Knob, Method
+from ftcli.methods.base import Method
+from ftcli.settings.limits import Knob
 
 METHOD = Method(
     name="sft",

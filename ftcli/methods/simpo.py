@@ -5,8 +5,8 @@ It is what generation maximises, and long answers win nothing by their length; t
 
 from dataclasses import replace
 
-from ftcli.methods.base import Knob
 from ftcli.methods.cpo import METHOD as CPO
+from ftcli.settings.limits import Knob
 
 METHOD = replace(
     CPO,

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from ftcli.core.errors import Problem
 from ftcli.counts import adalora
-from ftcli.errors import Problem
-from ftcli.methods.base import Knob
 from ftcli.peft_methods.lora import LORA
+from ftcli.settings.limits import Knob
 
 # Fields that AdaLoraConfig inherits and its layers ignore or refuse.
 _NOT_ITS_OWN = ("use_dora", "use_rslora", "init_lora_weights", "loftq_config", "alpha_pattern", "lora_bias")

@@ -4,8 +4,8 @@ PEFT has none, so the tuner is ours (ftcli/tuners/bottleneck).
 """
 
 from ftcli.counts import bottleneck
-from ftcli.methods.base import Knob
 from ftcli.peft_methods.base import PeftMethod
+from ftcli.settings.limits import Knob
 
 METHODS = (
     PeftMethod(

@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ftcli.errors import Problem
-from ftcli.methods.base import Knob
+from ftcli.core.errors import Problem
 from ftcli.schema import Field, fields_of
+from ftcli.settings.limits import Knob
 from ftcli.shapes import Shape
 
 Settings = Mapping[str, Any]

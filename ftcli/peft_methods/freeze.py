@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ftcli.core.errors import Problem
 from ftcli.counts import freeze
-from ftcli.errors import Problem
-from ftcli.methods.base import Knob
 from ftcli.peft_methods.base import PeftMethod
+from ftcli.settings.limits import Knob
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ftcli.core.errors import Problem
 from ftcli.counts import lora
-from ftcli.errors import Problem
-from ftcli.methods.base import Knob
 from ftcli.peft_methods.base import FOUR_BITS, PeftMethod
+from ftcli.settings.limits import Knob
 
 _STARTS = ("gaussian", "orthogonal", "olora", "pissa", "pissa_niter_[number of iters]")
 # The others (eva, corda, loftq, lora_ga) need statistics of the data or of the gradients before the run.

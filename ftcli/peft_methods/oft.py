@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ftcli.core.errors import Problem
 from ftcli.counts import oft
-from ftcli.errors import Problem
-from ftcli.methods.base import Knob
 from ftcli.peft_methods.base import PeftMethod
+from ftcli.settings.limits import Knob
 
 
 def check(settings: Mapping[str, Any]) -> list[Problem]:

@@ -13,11 +13,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ftcli.errors import Problem
-from ftcli.methods.base import Knob
-from ftcli.names import suggest
+from ftcli.core.errors import Problem
+from ftcli.core.suggest import suggest
 from ftcli.peft_methods.base import PeftMethod
 from ftcli.peft_methods.prompts import PREFIX, PROMPT
+from ftcli.settings.limits import Knob
 
 _PROMPTS = ("MULTITASK_PROMPT_TUNING", "CPT", "CARTRIDGE")
 # Types that have a choice of their own.

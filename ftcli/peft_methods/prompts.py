@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ftcli.core.errors import Problem
 from ftcli.counts import p_tuning, prefix, prompt
-from ftcli.errors import Problem
-from ftcli.methods.base import Knob
 from ftcli.peft_methods.base import PeftMethod
+from ftcli.settings.limits import Knob
 
 _NOT_WEIGHTS = "its vectors stand before the input and are no part of any weight"
 _ACROSS = "PEFT puts its vectors before the row as a whole, so packed documents would attend to each other"

@@ -4,8 +4,8 @@ The random matrices are stored with the adapter, so that it is the same on every
 """
 
 from ftcli.counts import vera
-from ftcli.methods.base import Knob
 from ftcli.peft_methods.base import PeftMethod
+from ftcli.settings.limits import Knob
 
 METHODS = (
     PeftMethod(

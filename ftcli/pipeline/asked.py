@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ftcli.compose import Request
-from ftcli.errors import ConfigError, Problem
+from ftcli.core.errors import ConfigError, Problem
+from ftcli.core.suggest import suggest
 from ftcli.methods import Pipeline, all_pipelines
-from ftcli.names import suggest
 from ftcli.overrides import Override, parse
 from ftcli.recipes import load as recipe_loader
 from ftcli.recipes.load import Recipe

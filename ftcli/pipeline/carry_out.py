@@ -8,15 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ftcli import launch, rundir, sources
+from ftcli import launch, rundir
 from ftcli.compose import Request
-from ftcli.errors import EXIT_DONE, ConfigError, Problem
+from ftcli.core import paths
+from ftcli.core.errors import EXIT_DONE, ConfigError, Problem
 from ftcli.making.carry_out import DATA, sha256_of
 from ftcli.making.spec import FILE, MakeSpec
 from ftcli.methods import get_method
+from ftcli.methods.pipeline import Pipeline, Stage
 from ftcli.pipeline import directory, making
 from ftcli.pipeline.asked import Asked
-from ftcli.pipeline.base import Pipeline, Stage
 from ftcli.pipeline.directory import Begun
 from ftcli.pipeline.stages import pipeline_spec, remembered
 from ftcli.resume import resumed_spec
@@ -300,7 +301,7 @@ def _measures(folder: Path, wanted: Asked, models: Mapping[str, str]) -> dict[st
         return None
     policies = [stage for stage in pipeline.stages if stage.method and get_method(stage.method).head == "words"]
     request = {
-        "models": {FOUND: sources.BUILTIN, **{stage.name: models[stage.name] for stage in policies}},
+        "models": {FOUND: paths.BUILTIN, **{stage.name: models[stage.name] for stage in policies}},
         "data": "builtin:prompts",
         "measures": pipeline.tiny_measure,
         "max_new_tokens": 32,

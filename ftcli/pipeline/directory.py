@@ -12,18 +12,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ftcli import rundir, sources
+from ftcli import rundir
 from ftcli.build import build
 from ftcli.compose import Request, compose
+from ftcli.core.errors import ConfigError, Problem
+from ftcli.data import row_sets
 from ftcli.data.fingerprint import fingerprint
 from ftcli.data.kinds import DataFile
-from ftcli.errors import ConfigError, Problem
 from ftcli.making.carry_out import DATA
 from ftcli.making.spec import FILE, MakeSpec
 from ftcli.methods import all_pipelines, get_method
+from ftcli.methods.pipeline import Pipeline, Stage
 from ftcli.pipeline import making
 from ftcli.pipeline.asked import Asked, options
-from ftcli.pipeline.base import Pipeline, Stage
 from ftcli.pipeline.stages import PipelineSpec, fed_by, in_folder, remembered, settled, stage_request
 from ftcli.spec import RunSpec
 
@@ -101,8 +102,8 @@ def rows_of(spec: RunSpec) -> dict[str, str]:
     method = get_method(spec.choices["method"])
     return {
         f"{each.key}:{file.name}": fingerprint(file)
-        for each in sources.every_set(spec.data, method)
-        for file in sources.fetched(each)
+        for each in row_sets.every_set(spec.data, method)
+        for file in row_sets.fetched(each)
     }
 
 
@@ -150,7 +151,7 @@ def _made_again(stage: Stage, place: Path, wanted: Asked, models: Mapping[str, s
 
 def rows_made_of(spec: MakeSpec) -> dict[str, str]:
     """Fingerprints of the files that a data-making stage reads."""
-    file = sources.set_file(spec.rows, "train")
+    file = row_sets.set_file(spec.rows, "train")
     if not os.path.isfile(file):
         return {}
     return {file: fingerprint(DataFile(path=file, name=os.path.basename(file)))}

@@ -8,20 +8,23 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ftcli import assets, schema, sources, tiny
+from ftcli import assets, schema, tiny
+from ftcli.core import paths
+from ftcli.core.errors import ConfigError, Problem
+from ftcli.core.strict_yaml import load
+from ftcli.core.suggest import suggest
+from ftcli.data import row_sets
 from ftcli.data.locate import SourcePath, locate
-from ftcli.errors import ConfigError, Problem
 from ftcli.fieldcheck import limit_problem, type_problem
 from ftcli.making import principles
-from ftcli.making.settings import OWN_WEIGHTS, ROLES, BackendSettings
 from ftcli.making.spec import MakeSpec
 from ftcli.making.tasks import SETTINGS
-from ftcli.methods.base import Knob
-from ftcli.names import suggest
+from ftcli.methods.pipeline import Stage
+from ftcli.models import sources
 from ftcli.pipeline.asked import Asked
-from ftcli.pipeline.base import Stage
-from ftcli.recipes.strict import load
 from ftcli.rules import ENDPOINT
+from ftcli.settings.backends import OWN_WEIGHTS, ROLES, BackendSettings
+from ftcli.settings.limits import Knob
 
 _LIMITS: Mapping[str, Knob] = {
     "make.n": Knob(low=1),
@@ -42,7 +45,7 @@ _LIMITS: Mapping[str, Knob] = {
 }
 JUDGE = "method.judge"
 """The setting of a run whose rewards a judge gives: whom to ask."""
-_BACKEND = "ftcli.making.settings:BackendSettings"
+_BACKEND = "ftcli.settings.backends:BackendSettings"
 
 
 @dataclass
@@ -156,7 +159,7 @@ def _value_problems(stage: Stage, found: _Values) -> Iterator[Problem]:
     of_task = f"ftcli.making.tasks:{SETTINGS[stage.task].__name__}"
     known = {f"make.{name}": field for name, field in schema.fields_of(of_task).items()}
     known |= {f"{stage.role}.{name}": field for name, field in schema.fields_of(_BACKEND).items()}
-    data = schema.fields_of("ftcli.settings:DataSettings")
+    data = schema.fields_of("ftcli.settings.groups:DataSettings")
     known |= {name: data[name.partition(".")[2]] for name in _OF_DATA}
     for name, value in found.values.items():
         where = found.places[name]
@@ -187,13 +190,13 @@ def _resolved(
     problems = [*_constitution_problems(settings, found)]
     for name in ("constitution", "examples", "labelled"):
         if settings.get(name):
-            settings[name] = sources.absolute(str(settings[name]))
+            settings[name] = row_sets.absolute(str(settings[name]))
     rows = feeds.get("rows")
     if rows is None:
         rows = values.get("data.path")
         where = found.places.get("data.path", f"stages.{stage.name}.data.path")
         problems += _rows_problems(rows, where, stage)
-        rows = sources.absolute(str(rows))
+        rows = row_sets.absolute(str(rows))
     if backend.get("type") in OWN_WEIGHTS and backend.get("model") is None:
         backend["model"] = feeds.get("backend.model")
     elif backend.get("type") in OWN_WEIGHTS:
@@ -259,25 +262,25 @@ def judge_of(stage: Stage, wanted: Asked) -> dict[str, Any]:
 
 def _constitution_problems(settings: Mapping[str, Any], found: _Values) -> Iterator[Problem]:
     named = settings.get("constitution")
-    if named and not sources.is_builtin(named):
+    if named and not paths.is_builtin(named):
         try:
-            principles.read(Path(sources.absolute(str(named))))
+            principles.read(Path(row_sets.absolute(str(named))))
         except ConfigError as error:
             yield from error.problems
     for name in ("examples", "labelled"):
         value = settings.get(name)
-        if value and not sources.is_builtin(value) and not os.path.exists(sources.absolute(str(value))):
+        if value and not paths.is_builtin(value) and not os.path.exists(row_sets.absolute(str(value))):
             yield Problem(found.places[f"make.{name}"], f"there is no file {value}", "name one that is there")
 
 
 def _rows_problems(rows: Any, where: str, stage: Stage) -> Iterator[Problem]:
-    if not rows or rows == sources.BUILTIN:
+    if not rows or rows == paths.BUILTIN:
         fix = f"name prompts with stages.{stage.name}.data.path=FILE"
         yield Problem(where, f"stage {stage.name} has nothing to answer", fix)
-    elif sources.is_builtin(rows):
-        name = str(rows).removeprefix(sources.BUILTIN_SETS)
+    elif paths.is_builtin(rows):
+        name = str(rows).removeprefix(paths.BUILTIN_SETS)
         if name not in tiny.set_names():
-            yield Problem(where, f"{rows} is no built-in set", suggest(name, tiny.set_names(), sources.BUILTIN_SETS))
+            yield Problem(where, f"{rows} is no built-in set", suggest(name, tiny.set_names(), paths.BUILTIN_SETS))
     else:
         try:
             locate(SourcePath(path=str(rows)), where, fetch=False)

@@ -12,23 +12,25 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ftcli import assets, derive, sources
+from ftcli import assets, derive
 from ftcli.build import build
 from ftcli.compose import Composed, Request, StageRequest, compose
+from ftcli.core import paths
+from ftcli.core.errors import ConfigError, Problem
+from ftcli.core.suggest import suggest
 from ftcli.derive import Notes
-from ftcli.errors import ConfigError, Problem
 from ftcli.fieldcheck import method_fields
-from ftcli.making.settings import OWN_WEIGHTS
 from ftcli.making.spec import MakeSpec
 from ftcli.methods import Pipeline, get_method
-from ftcli.names import suggest
+from ftcli.methods.pipeline import Stage
+from ftcli.models import sources
 from ftcli.peft_methods import peft_method
 from ftcli.pipeline import making
 from ftcli.pipeline.asked import Asked
-from ftcli.pipeline.base import Stage
 from ftcli.pipeline.making import JUDGE
 from ftcli.rules import ENDPOINT
-from ftcli.settings import RunSettings
+from ftcli.settings.backends import OWN_WEIGHTS
+from ftcli.settings.groups import RunSettings
 from ftcli.spec import RunSpec
 
 ROWS = "data.path"
@@ -232,7 +234,7 @@ def _planned(
         if source in ready:
             feeds[name] = fed_by(stage, wanted, name, _resolved(ready[source][0]))
         elif name == ROWS:  # whatever they will be, they are rows of the method's kind
-            feeds[name] = sources.BUILTIN
+            feeds[name] = paths.BUILTIN
             promised.add(name)
         elif source in before:
             feeds[name] = fed_by(stage, wanted, name, str(before[source].tree["model"]["name_or_path"]))
@@ -250,7 +252,7 @@ def fed_by(stage: Stage, wanted: Asked, name: str, model: str) -> Any:
 def _is_tiny(composed: Composed) -> bool:
     """Whether a stage trains the built-in model on built-in rows."""
     tree = composed.tree
-    return bool(tree["model"]["name_or_path"] == sources.BUILTIN and sources.is_builtin(tree["data"].get("path")))
+    return bool(tree["model"]["name_or_path"] == paths.BUILTIN and paths.is_builtin(tree["data"].get("path")))
 
 
 def _stand_ins(stage: Stage, ready: Mapping[str, tuple[str, str]]) -> dict[str, str]:

@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from ftcli import assets
+from ftcli.core.errors import ConfigError, Problem
+from ftcli.core.paths import home_expanded, is_builtin
+from ftcli.core.strict_yaml import Document, KeyPath, load
+from ftcli.core.suggest import suggest
 from ftcli.data.addresses import is_url, shown
 from ftcli.data.locate import is_hub
-from ftcli.errors import ConfigError, Problem
-from ftcli.making.settings import ROLES
-from ftcli.names import suggest
-from ftcli.recipes.strict import Document, KeyPath, load
 from ftcli.rules import LIBRARY_PATHS
-from ftcli.settings import GROUPS, MODEL_KEYS, is_path_key
-from ftcli.sources import home_expanded, is_builtin
+from ftcli.settings.backends import ROLES
+from ftcli.settings.groups import GROUPS, MODEL_KEYS, is_path_key
 
 SCHEMA_VERSION = 1
 TOP_LEVEL = ("ftcli", "defaults", *GROUPS, *ROLES, "run", "seed", "stages")

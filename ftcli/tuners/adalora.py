@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
-from ftcli.errors import ConfigError, Problem
+from ftcli.core.errors import ConfigError, Problem
 from ftcli.tuners.residual import Residual
 
 _INITIAL_SHARE, _FINAL_SHARE = 0.1, 0.5

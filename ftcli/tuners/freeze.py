@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 from transformers import PreTrainedModel
 
-from ftcli.errors import ConfigError, Problem
+from ftcli.core.errors import ConfigError, Problem
 from ftcli.tuners.support import Support
 
 

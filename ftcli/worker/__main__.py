@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 from ftcli import rundir
-from ftcli.errors import EXIT_BUG, EXIT_DONE, FtcliError
+from ftcli.core.errors import EXIT_BUG, EXIT_DONE, FtcliError
 from ftcli.rules import REMOTE_CODE
 
 _MODULES = {

@@ -13,7 +13,7 @@ from typing import Any, cast
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from ftcli import rundir
-from ftcli.errors import ConfigError, Problem
+from ftcli.core.errors import ConfigError, Problem
 from ftcli.methods.base import Method
 from ftcli.peft_methods import peft_method
 from ftcli.spec import RunSpec

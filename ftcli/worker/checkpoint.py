@@ -40,7 +40,7 @@ from ftcli.checkpoints import (
     sweep_staging,
     verify,
 )
-from ftcli.errors import ConfigError, Problem
+from ftcli.core.errors import ConfigError, Problem
 from ftcli.tuners.support import Support
 from ftcli.worker.exact_state import (
     RESUME_OLDER,

@@ -16,13 +16,12 @@ import pyarrow as pa
 from datasets import Dataset, IterableDataset, disable_progress_bars
 from datasets.table import concat_tables
 
-from ftcli import sources
-from ftcli.data import mix, parts
+from ftcli.core.errors import DataError, Problem, RowProblem
+from ftcli.data import mix, parts, row_sets
 from ftcli.data.ledger import BEYOND, OVERFLOW, OVERLONG, UNTRAINED, Ledger, refuse_bad_rows, together
 from ftcli.data.scan import Example
-from ftcli.errors import DataError, Problem, RowProblem
 from ftcli.methods.base import Method
-from ftcli.settings import DataSettings
+from ftcli.settings.groups import DataSettings
 from ftcli.worker import store
 from ftcli.worker.cutting import counted, loses_end, parts_of
 from ftcli.worker.fitting import Fitting, never_ends
@@ -94,8 +93,8 @@ def prepare(
     if data.streaming and training:
         return _streamed(data, method, encoder, fit, seed, num_score_rows)
     shares = data.eval_path is None and data.eval_share > 0
-    validation = None if shares else sources.eval_set(data, method)
-    named = sources.train_sets(data, method) if training or shares or validation is None else ()
+    validation = None if shares else row_sets.eval_set(data, method)
+    named = row_sets.train_sets(data, method) if training or shares or validation is None else ()
     sets = [token_set(each, data, method, encoder, data.max_rows) for each in named]
     held = token_set(validation, data, method, encoder, data.max_eval_rows) if validation else None
     every = [*sets, held] if held else sets
@@ -124,8 +123,8 @@ def _streamed(
     data: DataSettings, method: Method, encoder: Encoder, fit: Fitting, seed: int, num_score_rows: int
 ) -> Prepared:
     """Training rows as they are read, and the held-out rows of a file of their own as ever."""
-    stream = Stream(sources.train_sets(data, method), data, method, encoder, fit, seed)
-    if sources.eval_set(data, method) is None:
+    stream = Stream(row_sets.train_sets(data, method), data, method, encoder, fit, seed)
+    if row_sets.eval_set(data, method) is None:
         return Prepared(stream.dataset(), None, None, stream.fit, [], stream.ledgers, encoder.template())
     held = prepare(data, method, encoder, stream.fit, seed=seed, num_score_rows=num_score_rows, training=False)
     return replace(held, train=stream.dataset(), set_ledgers=stream.ledgers)

@@ -11,9 +11,9 @@ import torch
 from transformers import PrinterCallback
 
 from ftcli import rundir
-from ftcli.errors import ConfigError, Problem
+from ftcli.core.errors import ConfigError, Problem
 from ftcli.methods import Method, get_method
-from ftcli.settings import ModelSettings
+from ftcli.settings.groups import ModelSettings
 from ftcli.spec import RunSpec
 from ftcli.tuners.support import Support
 from ftcli.worker import score

@@ -21,7 +21,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from ftcli.errors import ConfigError, Problem
+from ftcli.core.errors import ConfigError, Problem
 
 RESUME_OLDER = "remove that checkpoint to resume from the one before it, or start a new run with --from"
 

@@ -9,7 +9,7 @@ import torch
 from transformers import Trainer
 
 from ftcli.checkpoints import publish, staging_path
-from ftcli.errors import ConfigError, Problem
+from ftcli.core.errors import ConfigError, Problem
 from ftcli.worker.checkpoint import unpickled
 
 

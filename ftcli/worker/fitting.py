@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ftcli.core.errors import ConfigError, Problem
 from ftcli.data.ledger import OVERLONG, UNTRAINED, quantiles
 from ftcli.data.lengths import auto_length
-from ftcli.errors import ConfigError, Problem
 from ftcli.methods.base import Method
-from ftcli.settings import DataSettings
+from ftcli.settings.groups import DataSettings
 from ftcli.worker.packing import CUTS_ROWS
 
 

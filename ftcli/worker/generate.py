@@ -11,9 +11,9 @@ import torch
 from transformers import TextStreamer, set_seed
 
 from ftcli import rundir
-from ftcli.errors import ConfigError, Problem
-from ftcli.settings import ModelSettings, QuantisationSettings
-from ftcli.sources import base_of, model_source
+from ftcli.core.errors import ConfigError, Problem
+from ftcli.models.sources import base_of, model_source
+from ftcli.settings.groups import ModelSettings, QuantisationSettings
 from ftcli.spec import RunSpec
 from ftcli.worker.model import UNQUANTISED, as_granted, best_device, load_tokenizer, load_trained
 from ftcli.worker.score import generate as generate_ids

@@ -8,7 +8,7 @@ import time
 
 import psutil
 
-from ftcli.errors import EXIT_INTERRUPTED
+from ftcli.core.errors import EXIT_INTERRUPTED
 
 PARENT = "FTCLI_PARENT"
 """Environment variable that names the process to end with, as pid:create_time (psutil's, in seconds)."""

@@ -7,12 +7,12 @@ from dataclasses import asdict
 from itertools import islice
 from typing import Any
 
-from ftcli import sources
+from ftcli.core.errors import DataError, FtcliError, Problem
+from ftcli.data import row_sets
 from ftcli.data.ledger import Ledger, together
+from ftcli.data.row_sets import RowSet
 from ftcli.data.scan import Example, Scan
-from ftcli.errors import DataError, FtcliError, Problem
 from ftcli.methods import Method, get_method
-from ftcli.sources import RowSet
 from ftcli.spec import RunSpec
 from ftcli.worker import store
 from ftcli.worker.arguments import load_class
@@ -62,7 +62,7 @@ def preview(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """
     spec, method, encoder, fit = _opened(request)
     ledgers = []
-    for row_set in sources.train_sets(spec.data, method):
+    for row_set in row_sets.train_sets(spec.data, method):
         ledgers.append(Ledger(row_set.name, row_set.settings.path))
         shown = _rows(row_set, method, encoder, fit, ledgers[-1], request.get("line") or 0)
         yield from islice(shown, request["rows"])
@@ -76,7 +76,7 @@ def _rows(
 ) -> Iterator[dict[str, Any]]:
     """The rows of a set from a line on, those that cannot be used among them."""
     bad = list[Problem]()
-    for example in Scan(sources.fetched(row_set), row_set.settings, method, ledger, on_error=bad.append):
+    for example in Scan(row_sets.fetched(row_set), row_set.settings, method, ledger, on_error=bad.append):
         yield from (_refused(problem) for problem in bad if _line(problem.where) >= first_line)
         bad.clear()
         if _line(example.where) < first_line:

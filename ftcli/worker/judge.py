@@ -10,14 +10,15 @@ from typing import Any
 import torch
 from transformers import set_seed
 
-from ftcli import sources
+from ftcli.core.errors import ConfigError, Problem
+from ftcli.data import row_sets
 from ftcli.data.ledger import Ledger, refuse_bad_rows
+from ftcli.data.row_sets import RowSet
 from ftcli.data.scan import Example, Scan
 from ftcli.data.turns import answer_to, only_read
-from ftcli.errors import ConfigError, Problem
 from ftcli.methods import get_method
-from ftcli.settings import ModelSettings, SetSettings
-from ftcli.sources import RowSet, head_of
+from ftcli.models.sources import head_of
+from ftcli.settings.groups import ModelSettings, SetSettings
 from ftcli.worker.generate import sampling
 from ftcli.worker.model import as_granted, best_device, load_trained, make_encoder, resolve
 from ftcli.worker.score import generate, scores
@@ -152,7 +153,7 @@ def _chunks(path: str, kinds: tuple[str, ...]) -> Iterator[list[Example]]:
     row_set = RowSet(name="data", key=path, settings=SetSettings(path=path))
     ledger = Ledger("data", path)
     method = replace(get_method("sft"), kinds=kinds)
-    rows = iter(Scan(sources.fetched(row_set), row_set.settings, method, ledger, prompts=False))
+    rows = iter(Scan(row_sets.fetched(row_set), row_set.settings, method, ledger, prompts=False))
     while chunk := list(islice(rows, _CHUNK)):
         refuse_bad_rows([ledger], 0.0)
         yield chunk

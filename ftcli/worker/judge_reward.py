@@ -10,12 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from ftcli.errors import InterruptedRun, Problem
+from ftcli.core.errors import InterruptedRun, Problem
 from ftcli.making import principles
 from ftcli.making.ask import Backend, BudgetSpent
 from ftcli.making.journal import Item, digest_of
-from ftcli.making.settings import BackendSettings
 from ftcli.making.tasks import Judge, JudgeSettings, mean_yes
+from ftcli.settings.backends import BackendSettings
 from ftcli.worker.make import backend_of
 
 _REMEMBERED = 100_000

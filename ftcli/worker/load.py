@@ -10,10 +10,10 @@ import torch
 from transformers import PreTrainedModel, set_seed
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from ftcli import sources
-from ftcli.errors import ConfigError, Problem
+from ftcli.core.errors import ConfigError, Problem
+from ftcli.data import row_sets
 from ftcli.methods import Method, get_method
-from ftcli.settings import ModelSettings
+from ftcli.settings.groups import ModelSettings
 from ftcli.spec import RunSpec
 from ftcli.trainers.critic import ValueHead, ValueNetwork
 from ftcli.trainers.sharded import whole_weights
@@ -160,7 +160,7 @@ def load_base(spec: RunSpec, method: Method) -> PreTrainedModel:
 
 def validates(spec: RunSpec, method: Method) -> bool:
     """Whether the run holds rows out."""
-    return spec.data.eval_share > 0 or sources.eval_set(spec.data, method) is not None
+    return spec.data.eval_share > 0 or row_sets.eval_set(spec.data, method) is not None
 
 
 def set_threads(spec: RunSpec) -> None:

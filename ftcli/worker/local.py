@@ -11,8 +11,8 @@ from transformers import set_seed
 from ftcli.data.scan import Example
 from ftcli.data.turns import answer_to
 from ftcli.making.ask import Ask, Reply
-from ftcli.making.settings import BackendSettings
-from ftcli.settings import ModelSettings
+from ftcli.settings.backends import BackendSettings
+from ftcli.settings.groups import ModelSettings
 from ftcli.worker.judge import answered_of
 from ftcli.worker.model import as_granted, best_device, load_trained, make_encoder
 from ftcli.worker.sampling import sample

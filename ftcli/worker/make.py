@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from ftcli import rundir
-from ftcli.errors import ConfigError, DataError, InterruptedRun, Problem
+from ftcli.core.errors import ConfigError, DataError, InterruptedRun, Problem
+from ftcli.data.row_sets import set_file
 from ftcli.making import carry_out, principles
 from ftcli.making.ask import Backend, BudgetSpent
 from ftcli.making.endpoint import Endpoint
 from ftcli.making.journal import Item, keyed
 from ftcli.making.rules import Rules
-from ftcli.making.settings import BackendSettings
 from ftcli.making.spec import FILE, MakeSpec
 from ftcli.making.tasks import SETTINGS, Generate, Judge, Revise, Task
 from ftcli.rules import ENDPOINT
-from ftcli.sources import set_file
+from ftcli.settings.backends import BackendSettings
 from ftcli.worker.judge import examples_of, prompt_of
 from ftcli.worker.stop import StopSignal, exclusive, go_on
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
+from ftcli.data.row_sets import set_file
 from ftcli.data.scan import Example
-from ftcli.settings import ModelSettings
-from ftcli.sources import set_file
+from ftcli.settings.groups import ModelSettings
 from ftcli.worker.judge import examples_of
 from ftcli.worker.model import as_granted, best_device, load_trained, make_encoder
 from ftcli.worker.rewards import Rewards

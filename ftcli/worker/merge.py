@@ -13,10 +13,10 @@ from typing import Any
 import torch
 
 from ftcli.checkpoints import publish, staging_path
-from ftcli.errors import ConfigError, Problem
+from ftcli.core.errors import ConfigError, Problem
+from ftcli.models.sources import head_of
 from ftcli.peft_methods import why_unmerged
-from ftcli.settings import ModelSettings
-from ftcli.sources import head_of
+from ftcli.settings.groups import ModelSettings
 from ftcli.worker.model import adapter_declares, load_tokenizer, load_trained, resolve
 
 _PROBE_TOKENS = 32

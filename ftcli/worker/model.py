@@ -28,11 +28,11 @@ from transformers import logging as transformers_logging
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from trl.trainer.reward_trainer import suppress_seqcls_warning
 
-from ftcli.errors import ConfigError, Problem
+from ftcli.core.errors import ConfigError, Problem
+from ftcli.models.sources import ModelSource, base_of, foundation, head_of, model_source
 from ftcli.peft_methods import why_unmerged
 from ftcli.rules import ATTENTION
-from ftcli.settings import ModelSettings, QuantisationSettings
-from ftcli.sources import ModelSource, base_of, foundation, head_of, model_source
+from ftcli.settings.groups import ModelSettings, QuantisationSettings
 from ftcli.worker.tokens import Encoder
 
 transformers_logging.disable_progress_bar()

@@ -25,10 +25,10 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 from trl.chat_template_utils import get_training_chat_template, has_generation_markers
 
+from ftcli.core.errors import ConfigError, DataError, Problem, RowProblem
 from ftcli.data.findings import Finding
 from ftcli.data.ledger import SPECIAL
 from ftcli.data.scan import Example
-from ftcli.errors import ConfigError, DataError, Problem, RowProblem
 from ftcli.worker.spans import Answer, Span, Spans, Unserved, common
 
 Turns = list[dict[str, Any]]

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from ftcli.core.errors import DataError, Problem
 from ftcli.data.ledger import Ledger
 from ftcli.data.locate import DataFile
+from ftcli.data.row_sets import RowSet, fetched
 from ftcli.data.scan import Example, Scan
-from ftcli.errors import DataError, Problem
 from ftcli.methods.base import Method
-from ftcli.settings import DataSettings
-from ftcli.sources import RowSet, fetched
+from ftcli.settings.groups import DataSettings
 from ftcli.worker import store
 from ftcli.worker.cutting import Columns, counted
 from ftcli.worker.tokens import Encoded, Encoder

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from ftcli import rewards
+from ftcli.core.errors import ConfigError, DataError, Problem
 from ftcli.data.scan import Example
 from ftcli.data.turns import answer_to
-from ftcli.errors import ConfigError, DataError, Problem
 from ftcli.rewards import Answered
 from ftcli.worker.judge import RewardModel, answered_of
 from ftcli.worker.judge_reward import judge_of

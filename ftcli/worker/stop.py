@@ -16,7 +16,7 @@ from torch import distributed
 from transformers import TrainerCallback
 
 from ftcli import rundir
-from ftcli.errors import DataError, InterruptedRun, Problem
+from ftcli.core.errors import DataError, InterruptedRun, Problem
 
 
 class StopSignal:

@@ -28,9 +28,9 @@ from filelock import FileLock
 
 import ftcli
 from ftcli import rundir
+from ftcli.core.errors import ConfigError, Problem
 from ftcli.data.fingerprint import fingerprint
 from ftcli.data.locate import DataFile
-from ftcli.errors import ConfigError, Problem
 
 _ROWS, _INDEX, _META = "rows.arrow", "index.arrow", "meta.json"
 _LIBRARIES = ("transformers", "tokenizers", "jinja2", "trl", "pyarrow")

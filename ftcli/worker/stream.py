@@ -19,13 +19,13 @@ from typing import Any
 import pyarrow as pa
 from datasets import IterableDataset
 
+from ftcli.core.errors import DataError, Problem, RowProblem
 from ftcli.data.ledger import OVERFLOW, UNTRAINED, Ledger, refuse_bad_rows
 from ftcli.data.locate import DataFile
+from ftcli.data.row_sets import RowSet, fetched
 from ftcli.data.scan import Example, Scan
-from ftcli.errors import DataError, Problem, RowProblem
 from ftcli.methods.base import Method
-from ftcli.settings import DataSettings
-from ftcli.sources import RowSet, fetched
+from ftcli.settings.groups import DataSettings
 from ftcli.worker.cutting import Columns, counted, loses_end, parts_of
 from ftcli.worker.fitting import Fitting, never_ends
 from ftcli.worker.packing import packed

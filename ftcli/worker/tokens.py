@@ -21,10 +21,10 @@ from typing import Any, NamedTuple
 from tokenizers import Encoding
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+from ftcli.core.errors import ConfigError, DataError, Problem
 from ftcli.data.findings import Finding
 from ftcli.data.ledger import BOUNDARY
 from ftcli.data.scan import Example
-from ftcli.errors import ConfigError, DataError, Problem
 from ftcli.worker.parity import Serving, Turns
 from ftcli.worker.spans import common
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ftcli.errors import ConfigError, Problem
+from ftcli.core.errors import ConfigError, Problem
 from ftcli.making.ask import Ask, Reply
 from ftcli.making.endpoint import require_backend
-from ftcli.making.settings import BackendSettings
-from ftcli.settings import ModelSettings
+from ftcli.settings.backends import BackendSettings
+from ftcli.settings.groups import ModelSettings
 from ftcli.worker.local import pairs_of
 from ftcli.worker.model import as_granted, make_encoder, resolve
 

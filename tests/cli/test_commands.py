@@ -11,8 +11,8 @@ import pytest
 import ftcli
 from ftcli import rundir
 from ftcli.cli import COMMANDS, main
-from ftcli.making.settings import ROLES
-from ftcli.settings import GROUPS
+from ftcli.settings.backends import ROLES
+from ftcli.settings.groups import GROUPS
 
 
 @pytest.fixture

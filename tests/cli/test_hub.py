@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from ftcli import sources
+from ftcli.core import hub_cache
 from tests.conftest import REPOSITORY
 from tests.loopback import serving
 
@@ -154,7 +154,7 @@ def test_generate_asks_the_same_question(here, hub):
 
 def test_a_model_in_the_cache_is_found_without_the_hub(here, monkeypatch):
     from ftcli import hub
-    from ftcli.errors import ConfigError
+    from ftcli.core.errors import ConfigError
 
     monkeypatch.setenv("HF_HUB_CACHE", str(here / "cache"))
     repository = here / "cache" / "models--someone--model"
@@ -176,4 +176,4 @@ def test_a_model_in_the_cache_is_found_without_the_hub(here, monkeypatch):
     hub.require("someone/model", "abc", "here")
     with pytest.raises(ConfigError, match="not in the local cache"):
         hub.require("someone/model", "v2", "here")
-    assert sources.cached_snapshot("someone/model", None) == snapshot
+    assert hub_cache.cached_snapshot("someone/model", None) == snapshot

@@ -17,7 +17,7 @@ from ftcli.data.locate import DataFile
 from ftcli.data.read import peek_rows, read_rows, resolve_file
 from ftcli.data.scan import Scan
 from ftcli.methods import get_method
-from ftcli.settings import SetSettings
+from ftcli.settings.groups import SetSettings
 
 FOLDER = Path(__file__).parents[3] / "shared" / "data"
 
@@ -145,7 +145,7 @@ def test_the_tokens_of_alpaca_are_those_of_its_chat_template(tmp_path):
     from transformers import AutoTokenizer
 
     from ftcli import tiny
-    from ftcli.settings import DataSettings
+    from ftcli.settings.groups import DataSettings
     from ftcli.worker.dataset import prepare
     from ftcli.worker.fitting import Fitting
     from ftcli.worker.tokens import Encoder

@@ -19,7 +19,7 @@ from ftcli import rundir
 from ftcli.build import spec_of
 from ftcli.checkpoints import checkpoint_path
 from ftcli.compose import Request
-from ftcli.errors import ConfigError
+from ftcli.core.errors import ConfigError
 from ftcli.methods import get_method
 from ftcli.peft_methods import peft_method
 from ftcli.plan import plan

@@ -29,7 +29,7 @@ from transformers import Trainer, TrainingArguments
 from ftcli.peft_methods import PEFT_METHODS
 from ftcli.peft_methods.base import FOUR_BITS
 from ftcli.peft_methods.other import IMPOSSIBLE
-from ftcli.settings import ModelSettings, QuantisationSettings
+from ftcli.settings.groups import ModelSettings, QuantisationSettings
 from ftcli.tiny import MODEL_DIR
 from ftcli.tuners.bottleneck import BottleneckConfig, BottleneckLayer
 from ftcli.worker.model import load_model

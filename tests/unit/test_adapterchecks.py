@@ -186,7 +186,8 @@ def test_nothing_of_it_loads_a_library(here):
     # The whole table in a process of its own, which then looks at what it has imported.
     code = (
         "import sys, json\n"
-        "from ftcli.build import spec_of\nfrom ftcli.compose import Request\nfrom ftcli.errors import ConfigError\n"
+        "from ftcli.build import spec_of\nfrom ftcli.compose import Request\n"
+        "from ftcli.core.errors import ConfigError\n"
         "for line in json.loads(sys.stdin.read()):\n"
         "    try: spec_of(Request(overrides=tuple(line.split(' '))))\n"
         "    except ConfigError: continue\n"

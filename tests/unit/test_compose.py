@@ -10,7 +10,7 @@ import pytest
 from ftcli import resume, rundir
 from ftcli.build import spec_of
 from ftcli.compose import Composed, Request, compose
-from ftcli.errors import ConfigError
+from ftcli.core.errors import ConfigError
 from ftcli.overrides import expand, parse
 from ftcli.spec import RunSpec
 

@@ -10,8 +10,8 @@ import pytest
 
 from ftcli.build import spec_of
 from ftcli.compose import Request
-from ftcli.errors import ConfigError
-from ftcli.settings import SetSettings
+from ftcli.core.errors import ConfigError
+from ftcli.settings.groups import SetSettings
 
 
 @pytest.fixture(autouse=True)

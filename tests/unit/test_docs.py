@@ -17,7 +17,7 @@ from ftcli.build import spec_of
 from ftcli.cli import COMMANDS as COMMAND_MODULES
 from ftcli.cli import arguments, chat, check, data, evaluate, generate, merge, pipeline, sample, score, train
 from ftcli.compose import Request
-from ftcli.errors import ConfigError
+from ftcli.core.errors import ConfigError
 from ftcli.fieldcheck import group_fields
 from ftcli.methods import all_methods, all_pipelines
 from ftcli.peft_methods import PEFT_METHODS
@@ -26,7 +26,7 @@ from ftcli.plan import plan
 from ftcli.resume import resumed_spec, spec_from
 from ftcli.rules import OWNERS, REFUSED
 from ftcli.schema import fields_of
-from ftcli.settings import GROUPS
+from ftcli.settings.groups import GROUPS
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [*docs.pages(ROOT), *(ROOT / name for name in ("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"))]

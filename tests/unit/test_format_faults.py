@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from ftcli.core.errors import DataError, RowProblem
 from ftcli.data.formats import FORMATS, convert
-from ftcli.errors import DataError, RowProblem
 from tests.turns import ADD, GPT_SAYS, HUMAN_ASKS, assistant, at, system, user
 
 

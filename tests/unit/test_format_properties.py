@@ -7,9 +7,9 @@ import string
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ftcli.core.errors import DataError
 from ftcli.data.findings import findings
 from ftcli.data.formats import FORMATS, convert, recognise
-from ftcli.errors import DataError
 from tests.turns import GPT_SAYS, HUMAN_ASKS, TOOL, assistant, at, user
 
 WORDS = st.text(string.ascii_letters + string.punctuation + " \n\té🐈", min_size=1, max_size=20).filter(str.strip)

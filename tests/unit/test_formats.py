@@ -6,13 +6,8 @@ import json
 
 import pytest
 
-from ftcli.data.formats import (
-    FORMATS,
-    KINDS,
-    convert,
-    recognise,
-)
-from ftcli.errors import DataError
+from ftcli.core.errors import DataError
+from ftcli.data.formats import FORMATS, KINDS, convert, recognise
 from tests.turns import ADD, GPT_SAYS, HUMAN_ASKS, TOOL, assistant, at, system, user
 
 # format, row, example

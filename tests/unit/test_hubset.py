@@ -17,11 +17,11 @@ from pathlib import Path
 
 import pytest
 
+from ftcli.core.errors import ConfigError
 from ftcli.data.card import BadCard, pick
 from ftcli.data.locate import SourcePath, locate
 from ftcli.data.read import read_rows
 from ftcli.data.splits import NoSplit
-from ftcli.errors import ConfigError
 from tests.conftest import REPOSITORY
 from tests.loopback import serving
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from ftcli.core.errors import DataError, Problem, RowProblem
 from ftcli.data.ledger import MOST_SHOWN, OVERLONG, UNUSABLE, Ledger, refuse_bad_rows, together
-from ftcli.errors import DataError, Problem, RowProblem
 
 
 def ledger(name: str = "a", *, read: int = 0, bad: int = 0) -> Ledger:

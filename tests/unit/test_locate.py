@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from ftcli.core.errors import ConfigError, DataError, Problem
 from ftcli.data.locate import DataFile, SourcePath, fingerprint, is_hub, is_local, locate
 from ftcli.data.read import peek_rows, read_rows
 from ftcli.data.splits import missing_shards, split_of
-from ftcli.errors import ConfigError, DataError, Problem
 from tests.loopback import serving
 
 ROW = '{"text": "x"}\n'

@@ -15,20 +15,12 @@ from typing import Any
 
 import pytest
 
-from ftcli.errors import ConfigError
+from ftcli.core.errors import ConfigError
 from ftcli.making import carry_out, principles
 from ftcli.making.ask import Ask, BudgetSpent, Reply
 from ftcli.making.journal import Journal, keyed
 from ftcli.making.principles import Principle
-from ftcli.making.tasks import (
-    Generate,
-    GenerateSettings,
-    Judge,
-    JudgeSettings,
-    Revise,
-    ReviseSettings,
-    first_choice,
-)
+from ftcli.making.tasks import Generate, GenerateSettings, Judge, JudgeSettings, Revise, ReviseSettings, first_choice
 
 ROWS = [{"prompt": f"Question {i}?"} for i in range(20)]
 JUDGED = Principle(

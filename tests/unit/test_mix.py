@@ -8,8 +8,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from ftcli.core.errors import DataError
 from ftcli.data.mix import Demand, chosen, counts, order
-from ftcli.errors import DataError
 
 SIZES = st.lists(st.integers(0, 200), min_size=1, max_size=6)
 

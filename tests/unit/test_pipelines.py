@@ -14,13 +14,13 @@ from ftcli import rundir, tiny
 from ftcli.build import spec_of
 from ftcli.cli import check, plan, report, show, train
 from ftcli.compose import Request
-from ftcli.errors import ConfigError
-from ftcli.making.settings import ROLES
+from ftcli.core.errors import ConfigError
 from ftcli.making.tasks import SETTINGS
 from ftcli.methods import all_methods, all_pipelines
 from ftcli.pipeline import carry_out, directory, making
 from ftcli.pipeline.asked import Asked, asked
 from ftcli.pipeline.stages import PipelineSpec, pipeline_spec
+from ftcli.settings.backends import ROLES
 from ftcli.spec import RunSpec
 from tests.whole.conftest import everything
 

@@ -288,7 +288,7 @@ def test_rows_elsewhere_are_not_counted_and_it_is_said(here):
 def counting(here, monkeypatch):
     """A file's settings, and the counts made rather than remembered."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(here / "cache"))
-    from ftcli.settings import DataSettings
+    from ftcli.settings.groups import DataSettings
 
     (here / "rows.jsonl").write_text('{"text": "one two three"}\n', encoding="utf-8")
     made, real = [], tokencount.count

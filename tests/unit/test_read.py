@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from ftcli.core.errors import ConfigError, DataError, Problem
 from ftcli.data import json_array
 from ftcli.data.read import Row, peek_rows, read_rows, resolve_file
-from ftcli.errors import ConfigError, DataError, Problem
 
 
 def zstd(data: bytes) -> bytes:

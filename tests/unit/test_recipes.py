@@ -10,7 +10,7 @@ import pytest
 from ftcli import assets
 from ftcli.build import spec_of
 from ftcli.compose import Request
-from ftcli.errors import ConfigError
+from ftcli.core.errors import ConfigError
 from ftcli.pipeline.asked import asked
 from ftcli.pipeline.stages import pipeline_spec
 from ftcli.recipes import load as recipes

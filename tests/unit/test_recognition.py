@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ftcli.core.errors import DataError
 from ftcli.data.formats import (
     FORMATS,
     KINDS,
@@ -19,7 +20,6 @@ from ftcli.data.formats import (
     to_kind,
 )
 from ftcli.data.turns import FieldFault
-from ftcli.errors import DataError
 from tests.turns import assistant, at, user
 
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
+from ftcli.core.errors import DataError, Problem
 from ftcli.data.ledger import Ledger
 from ftcli.data.locate import SourcePath, locate
 from ftcli.data.scan import Example, Scan
-from ftcli.errors import DataError, Problem
 from ftcli.methods import get_method
-from ftcli.settings import SetSettings
+from ftcli.settings.groups import SetSettings
 from tests.faults import NUM_ROWS, as_planted, as_told, clean_row, errors, findings, plant
 
 

@@ -13,7 +13,8 @@ from ftcli.fieldcheck import method_fields
 from ftcli.methods import all_methods
 from ftcli.methods.dpo import LOSSES
 from ftcli.peft_methods import PEFT_METHODS
-from ftcli.settings import OWN_GROUPS
+from ftcli.settings import limits
+from ftcli.settings.groups import OWN_GROUPS
 
 
 def declared() -> list[str]:
@@ -57,7 +58,7 @@ def test_every_rule_names_a_field_that_exists():
     known |= {f"peft.{name}" for peft in PEFT_METHODS.values() for name in peft.fields()}
     # Fields that only some supported versions of transformers have.
     versions = {"train.enable_jit_checkpoint"}
-    for table in (rules.OWNERS, rules.REFUSED, rules.GRANTED_BY, rules.LIMITS):
+    for table in (rules.OWNERS, rules.REFUSED, rules.GRANTED_BY, limits.LIMITS):
         assert set(table) - known - versions == set()
     assert known >= rules.LIBRARY_PATHS
 

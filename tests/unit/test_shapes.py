@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
-from ftcli.errors import ConfigError
+from ftcli.core.errors import ConfigError
 from ftcli.layout import FAMILIES, modules
 from ftcli.lora import lora_parameters
 from ftcli.shapes import Shape, all_linear, linear_modules, num_parameters, shape_from_folder, shape_from_mapping

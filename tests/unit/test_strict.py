@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from ftcli.errors import ConfigError
-from ftcli.recipes import strict
+from ftcli.core import strict_yaml
+from ftcli.core.errors import ConfigError
 
 
 def fault(text: str) -> str:
     with pytest.raises(ConfigError) as caught:
-        strict.parse(text, "r.yaml")
+        strict_yaml.parse(text, "r.yaml")
     return str(caught.value)
 
 
 def test_scalars_are_read_as_people_mean_them():
-    data = strict.parse(
+    data = strict_yaml.parse(
         "a: 2e-5\nb: 1.\nc: 0x10\nd: yes\ne: '1'\nf: ~\ng: true\nh: .inf\ni: 012\nj: 2026-01-01\n", "r.yaml"
     ).data
     assert data == {
@@ -28,7 +28,7 @@ def test_scalars_are_read_as_people_mean_them():
 
 
 def test_every_key_knows_its_line():
-    document = strict.parse("a: 1\nb:\n  c: 2\n  d: [x,\n    y]\n", "r.yaml")
+    document = strict_yaml.parse("a: 1\nb:\n  c: 2\n  d: [x,\n    y]\n", "r.yaml")
     assert document.where(("b", "c")) == "r.yaml:3"
     assert document.where(("b", "d", "1")) == "r.yaml:5"
     assert document.where(("b", "nothing", "here")) == "r.yaml:2"
@@ -68,18 +68,18 @@ def test_depth_is_limited_before_the_stack_is():
 
 def test_size_and_encoding_are_limited(tmp_path: Path):
     large = tmp_path / "large.yaml"
-    large.write_bytes(b"a: 1 # " + b"x" * strict.MAX_BYTES)
+    large.write_bytes(b"a: 1 # " + b"x" * strict_yaml.MAX_BYTES)
     with pytest.raises(ConfigError, match="larger than"):
-        strict.load(large)
+        strict_yaml.load(large)
     latin = tmp_path / "latin.yaml"
     latin.write_bytes("a: 1\nb: é\n".encode("latin-1"))
     with pytest.raises(ConfigError, match=r"latin.yaml:2 .*UTF-8"):
-        strict.load(latin)
+        strict_yaml.load(latin)
     missing = tmp_path / "none.yaml"
     with pytest.raises(ConfigError, match="cannot be read"):
-        strict.load(missing)
+        strict_yaml.load(missing)
 
 
 def test_an_empty_file_is_an_empty_mapping():
-    assert strict.parse("", "r.yaml").data == {}
-    assert strict.parse("# nothing\n", "r.yaml").data == {}
+    assert strict_yaml.parse("", "r.yaml").data == {}
+    assert strict_yaml.parse("# nothing\n", "r.yaml").data == {}

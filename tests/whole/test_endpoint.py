@@ -20,9 +20,9 @@ from typing import Any
 import pytest
 
 from ftcli import rundir, tiny
-from ftcli.errors import ConfigError, InterruptedRun
-from ftcli.making.settings import BackendSettings
+from ftcli.core.errors import ConfigError, InterruptedRun
 from ftcli.making.spec import FILE, MakeSpec
+from ftcli.settings.backends import BackendSettings
 from tests.loopback import serving
 from tests.whole.conftest import TIMEOUT_SECONDS, environment
 
@@ -260,7 +260,7 @@ def test_a_server_that_is_killed_and_started_again_costs_no_item(server, stage):
 
 def test_an_endpoint_without_log_probabilities_has_its_verdicts_read(served, stage, tmp_path):
     """The base model says nothing that is a verdict: all are dropped and counted, and none is guessed."""
-    from ftcli.errors import DataError
+    from ftcli.core.errors import DataError
     from ftcli.worker.make import make
 
     row = {"prompt": "Hello?", "answers": ["Hi.", "Go away."]}

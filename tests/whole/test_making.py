@@ -14,8 +14,8 @@ from pathlib import Path
 import psutil
 
 from ftcli import rundir, tiny
-from ftcli.making.settings import BackendSettings
 from ftcli.making.spec import FILE, MakeSpec
+from ftcli.settings.backends import BackendSettings
 from tests.whole.conftest import environment
 
 KILLS = 10 if os.environ.get("FTCLI_PROOF") else 2

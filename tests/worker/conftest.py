@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, Gemma2Config, LlamaConfig, PreTrainedMod
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from ftcli import rundir, tiny
-from ftcli.settings import DataSettings, HardwareSettings, ModelSettings, QuantisationSettings, RunSettings
+from ftcli.settings.groups import DataSettings, HardwareSettings, ModelSettings, QuantisationSettings, RunSettings
 from ftcli.spec import LaunchPlan, RunSpec
 
 _SHAPE = {

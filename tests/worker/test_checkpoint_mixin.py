@@ -30,7 +30,7 @@ from transformers import (
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from ftcli.checkpoints import needed_files, newest_valid, sealed, step_of, verify
-from ftcli.errors import ConfigError
+from ftcli.core.errors import ConfigError
 from ftcli.worker.checkpoint import SafeCheckpoints, with_safe_checkpoints
 from ftcli.worker.final import save_final
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ftcli.errors import ConfigError
+from ftcli.core.errors import ConfigError
 from ftcli.worker.load import load, make_teacher
 from ftcli.worker.model import load_trained
 from ftcli.worker.train import _trainer, train

@@ -13,7 +13,7 @@ from test_prepared import prepared, texts
 from ftcli import rundir
 from ftcli.build import spec_of
 from ftcli.compose import Request
-from ftcli.errors import DataError
+from ftcli.core.errors import DataError
 from ftcli.plan import plan
 from ftcli.worker.evaluate import evaluate
 from ftcli.worker.inspect import inspect

@@ -13,8 +13,8 @@ from transformers import AutoModelForSequenceClassification
 
 from ftcli.cli.sample import kept
 from ftcli.cli.score import chosen, value_of
-from ftcli.errors import ConfigError
-from ftcli.settings import ModelSettings, QuantisationSettings
+from ftcli.core.errors import ConfigError
+from ftcli.settings.groups import ModelSettings, QuantisationSettings
 from ftcli.worker import train as training
 from ftcli.worker.judge import RewardModel, sample, score
 from ftcli.worker.model import load_trained

@@ -14,11 +14,11 @@ import pytest
 import torch
 
 from ftcli import tiny
-from ftcli.errors import ConfigError, InterruptedRun
+from ftcli.core.errors import ConfigError, InterruptedRun
 from ftcli.making.ask import Ask, BudgetSpent, Reply
 from ftcli.making.principles import Principle
-from ftcli.making.settings import BackendSettings
 from ftcli.making.tasks import Judge, JudgeSettings
+from ftcli.settings.backends import BackendSettings
 from ftcli.worker.judge_reward import JudgeReward
 from ftcli.worker.local import LocalModel
 from ftcli.worker.make import backend_of

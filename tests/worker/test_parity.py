@@ -27,8 +27,8 @@ from served import (
 )
 from tokenizers import processors
 
+from ftcli.core.errors import DataError
 from ftcli.data.scan import Example
-from ftcli.errors import DataError
 from ftcli.worker.parity import OWN, PROMPTS, VARIANT
 from ftcli.worker.spans import Answer
 from ftcli.worker.tokens import IGNORED, Encoded, Encoder

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ftcli.errors import ConfigError
-from ftcli.settings import QuantisationSettings
+from ftcli.core.errors import ConfigError
+from ftcli.settings.groups import QuantisationSettings
 from ftcli.trainers.answers import Layout, batch_of, filled, layout_of
 from ftcli.trainers.ppo_math import kl_estimate
 from ftcli.trainers.rollouts import RolloutSampler

@@ -12,9 +12,9 @@ import pytest
 from conftest import conversation, pair_of_answers, word, write_rows
 
 from ftcli import tiny
-from ftcli.errors import DataError
+from ftcli.core.errors import DataError
 from ftcli.methods import get_method
-from ftcli.settings import DataSettings
+from ftcli.settings.groups import DataSettings
 from ftcli.worker.__main__ import main
 from ftcli.worker.dataset import Prepared, prepare
 from ftcli.worker.fitting import Fitting

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn.functional import logsigmoid
 
-from ftcli.errors import DataError
+from ftcli.core.errors import DataError
 from ftcli.worker.load import load
 from ftcli.worker.train import _trainer, train
 from tests.worker.conftest import LORA, pair_of_answers, write_rows

@@ -8,7 +8,7 @@ from statistics import mean
 import pytest
 import torch
 
-from ftcli.errors import ConfigError, DataError
+from ftcli.core.errors import ConfigError, DataError
 from ftcli.worker.load import load
 from ftcli.worker.train import _trainer, train
 from tests.worker.conftest import LORA, same_weights, write_rows

@@ -18,10 +18,10 @@ from conftest import conversation, write_rows
 from transformers import AutoTokenizer
 
 from ftcli import tiny
-from ftcli.errors import ConfigError, DataError, Problem
+from ftcli.core.errors import ConfigError, DataError, Problem
+from ftcli.data.row_sets import RowSet
 from ftcli.methods import get_method
-from ftcli.settings import DataSettings, SetSettings
-from ftcli.sources import RowSet
+from ftcli.settings.groups import DataSettings, SetSettings
 from ftcli.worker import prepare, store
 from ftcli.worker.tokens import Encoder
 from tests.conftest import REPOSITORY

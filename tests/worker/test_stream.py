@@ -11,11 +11,11 @@ import pytest
 from accelerate.data_loader import IterableDatasetShard
 from conftest import LORA, conversation, pair_of_answers, same_weights, word, write_rows
 
-from ftcli import sources
 from ftcli.checkpoints import newest_valid
-from ftcli.errors import DataError
+from ftcli.core.errors import DataError
+from ftcli.data import row_sets
 from ftcli.methods import get_method
-from ftcli.settings import DataSettings
+from ftcli.settings.groups import DataSettings
 from ftcli.worker.fitting import Fitting
 from ftcli.worker.stream import Stream
 from ftcli.worker.tokens import Encoder
@@ -33,7 +33,7 @@ def stream(tokenizer: Any):
     def make(path: Path | None, *, fit: Fitting | None = None, seed: int = 0, **data: Any) -> Stream:
         settings = DataSettings(path=str(path) if path else None, streaming=True, **data)
         method, fit = get_method("sft"), fit or Fitting(64, "drop")
-        sets = sources.train_sets(settings, method)
+        sets = row_sets.train_sets(settings, method)
         return Stream(sets, settings, method, Encoder(tokenizer), fit, seed)
 
     return make

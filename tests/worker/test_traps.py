@@ -23,8 +23,8 @@ from transformers import AutoModelForCausalLM
 
 from ftcli import rundir
 from ftcli.checkpoints import newest_valid
-from ftcli.errors import InterruptedRun
-from ftcli.settings import ModelSettings, QuantisationSettings
+from ftcli.core.errors import InterruptedRun
+from ftcli.settings.groups import ModelSettings, QuantisationSettings
 from ftcli.tuners.residual import REFERENCE, Residual
 from ftcli.worker import train as training
 from ftcli.worker.evaluate import evaluate

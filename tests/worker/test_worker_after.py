@@ -14,7 +14,7 @@ import pytest
 from conftest import LORA, conversation, write_rows
 
 from ftcli import rundir
-from ftcli.errors import ConfigError
+from ftcli.core.errors import ConfigError
 from ftcli.worker import guard
 from ftcli.worker.__main__ import main
 from ftcli.worker.evaluate import evaluate

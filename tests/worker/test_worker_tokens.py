@@ -14,9 +14,9 @@ from trl import DPOConfig, SFTConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 from trl.trainer.sft_trainer import SFTTrainer
 
-from ftcli.errors import ConfigError, DataError
+from ftcli.core.errors import ConfigError, DataError
 from ftcli.methods import get_method
-from ftcli.settings import DataSettings
+from ftcli.settings.groups import DataSettings
 from ftcli.worker.dataset import prepare
 from ftcli.worker.fitting import Fitting
 from ftcli.worker.model import load_model
@@ -52,7 +52,7 @@ def trl_prepared(models, tmp_path, tokenizer):
     """What TRL's trainer makes of rows, and the trainer's config arguments."""
 
     def prepare_by_trl(rows, trainer_class, config_class, **arguments):
-        from ftcli.settings import ModelSettings
+        from ftcli.settings.groups import ModelSettings
 
         model = load_model(ModelSettings(name_or_path=str(models["llama"])), seed=0, device="cpu")
         config = config_class(

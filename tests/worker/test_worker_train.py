@@ -18,7 +18,7 @@ from transformers import Gemma2ForCausalLM, TrainerCallback
 
 from ftcli import rundir
 from ftcli.checkpoints import newest_valid
-from ftcli.errors import ConfigError, DataError, InterruptedRun
+from ftcli.core.errors import ConfigError, DataError, InterruptedRun
 from ftcli.worker import train as train_module
 from ftcli.worker.progress import read_metrics
 from ftcli.worker.train import train
@@ -71,7 +71,7 @@ def test_dpo_starts_at_ln_2_on_what_another_run_left(first_peft, peft, sft_file,
 
 
 def test_an_adapter_stacks_on_an_adapter(sft_file, make_spec, new_run):
-    from ftcli.settings import ModelSettings
+    from ftcli.settings.groups import ModelSettings
     from ftcli.worker.model import load_model
 
     first = new_run(make_spec(sft_file, peft=LORA), "first")

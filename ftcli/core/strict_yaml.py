@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from ftcli.errors import ConfigError, Problem
+from ftcli.core.errors import ConfigError, Problem
 
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 24

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ftcli.pipeline.base import Option, Stage
+from ftcli.methods.pipeline import Option, Stage
 from ftcli.tiny.facts import POLITE_PATTERN
 
 MEASURE: Mapping[str, Any] = {"polite": {"regex": {"pattern": POLITE_PATTERN}}, "right": {"holds_answer": 1.0}}

@@ -1,0 +1,29 @@
+"""The local cache of hub repositories, found and read as huggingface_hub does it, without importing it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def hub_cache() -> Path:
+    """The folder of cached hub repositories, found as huggingface_hub finds it."""
+    if cache := os.environ.get("HF_HUB_CACHE"):
+        return Path(cache).expanduser()
+    home = os.environ.get("HF_HOME") or os.path.join(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "huggingface")
+    return Path(home).expanduser() / "hub"
+
+
+def cached_snapshot(hub_id: str, revision: str | None) -> Path | None:
+    """The cached files of a hub model at a revision, or None where its config.json is not cached."""
+    repository = hub_cache() / f"models--{hub_id.replace('/', '--')}"
+    reference = repository / "refs" / (revision or "main")
+    commit = reference.read_text(encoding="utf-8").strip() if os.path.isfile(reference) else revision or ""
+    snapshot = repository / "snapshots" / commit
+    return snapshot if commit and os.path.isfile(snapshot / "config.json") else None
+
+
+def offline() -> str:
+    """The environment variable that forbids the network, read as huggingface_hub reads it; "" for none."""
+    name = "HF_HUB_OFFLINE" if os.environ.get("HF_HUB_OFFLINE") else "TRANSFORMERS_OFFLINE"
+    return name if os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE") else ""

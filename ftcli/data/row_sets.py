@@ -1,0 +1,117 @@
+"""The sets of rows that a run reads: which they are, and where their files are."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ftcli import tiny
+from ftcli.core.paths import BUILTIN, BUILTIN_SETS, home_expanded, is_builtin
+from ftcli.data.locate import DataFile, SourcePath, is_local, locate
+from ftcli.methods.base import Method
+from ftcli.settings.groups import DataSettings, SetSettings
+
+
+def builtin_name(path: str, method: Method) -> str:
+    """The built-in set that a path means; builtin:tiny is the one of the method's task."""
+    return method.task if path == BUILTIN else path.removeprefix(BUILTIN_SETS)
+
+
+def set_file(path: str, part: str) -> str:
+    """The file of a built-in set that is named by itself, of its "train" or "eval" part; any other path as it is."""
+    return str(tiny.set_path(path.removeprefix(BUILTIN_SETS), part)) if is_builtin(path) else path
+
+
+def absolute(path: str) -> str:
+    """A path of this machine made absolute; a URL, a hub set and what is built in stay as they are."""
+    return os.path.realpath(home_expanded(path)) if not is_builtin(path) and is_local(path) else path
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowSet:
+    """One set of rows that a run reads."""
+
+    name: str
+    key: str
+    """The setting that names it, as errors print it."""
+    settings: SetSettings
+
+
+def located(row_set: RowSet, where: str, *, fetch: bool) -> tuple[DataFile, ...] | None:
+    """The files of a set in order; None where only the network would tell and `fetch` is false.
+
+    Args:
+        where: what named the set, as errors print it.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    s = row_set.settings
+    return locate(SourcePath(path=s.path, revision=s.revision, subset=s.subset, split=s.split), where, fetch=fetch)
+
+
+def fetched(row_set: RowSet) -> tuple[DataFile, ...]:
+    """The files of a set in order, looked for over the network if need be.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    files = located(row_set, row_set.key, fetch=True)
+    assert files is not None  # what is not known here has been looked for
+    return files
+
+
+def every_set(data: DataSettings, method: Method) -> list[RowSet]:
+    """The sets that a run reads: those trained on, and the held-out one where there is one."""
+    held_out = eval_set(data, method)
+    return [*train_sets(data, method), *([held_out] if held_out else [])]
+
+
+def train_sets(data: DataSettings, method: Method) -> tuple[RowSet, ...]:
+    """The sets whose rows are trained on: one, or those of the mix."""
+    if data.mix is not None:
+        return tuple(
+            RowSet(name=name, key=f"data.mix.{name}.path", settings=_of_mix(SetSettings(**settings), method))
+            for name, settings in data.mix.items()
+        )
+    assert data.path is not None
+    if is_builtin(data.path):
+        own = SetSettings(path=str(tiny.set_path(builtin_name(data.path, method), "train")), **_of_builtin(data))
+        return (RowSet(name="tiny", key="data.path", settings=own),)
+    settings = SetSettings(
+        path=data.path, revision=data.revision, subset=data.subset, split=data.split, **_written(data)
+    )
+    return (RowSet(name="data", key="data.path", settings=settings),)
+
+
+def _of_mix(settings: SetSettings, method: Method) -> SetSettings:
+    if not is_builtin(settings.path):
+        return settings
+    return replace(settings, path=str(tiny.set_path(builtin_name(settings.path, method), "train")))
+
+
+def eval_set(data: DataSettings, method: Method) -> RowSet | None:
+    """The set of held-out rows, or None where there is none (a share of the training rows may still be held out)."""
+    path = data.eval_path
+    if path is None and data.eval_share == 0 and data.mix is None and is_builtin(data.path):
+        path = data.path  # its own held-out half
+    if path is not None and is_builtin(path):
+        if path != BUILTIN and builtin_name(path, method) not in tiny.set_names():
+            return None  # told by the checks
+        own = SetSettings(path=str(tiny.set_path(builtin_name(path, method), "eval")), **_of_builtin(data))
+        return RowSet(name="eval", key="data.eval_path", settings=own)
+    if data.eval_path is None:
+        return None
+    settings = SetSettings(path=data.eval_path, **_written(data))
+    return RowSet(name="eval", key="data.eval_path", settings=settings)
+
+
+def _of_builtin(data: DataSettings) -> dict[str, Any]:
+    """What may be asked of the built-in sets too; how they are written is known."""
+    return {name: getattr(data, name) for name in ("margin_column", "trained_turns")}
+
+
+def _written(data: DataSettings) -> dict[str, Any]:
+    """How rows are written and read, the same for those that are trained on and those that are held out."""
+    return {name: getattr(data, name) for name in ("format", "columns", "roles", "margin_column", "trained_turns")}

@@ -1,0 +1,1 @@
+"""Where a model is, and what it is made of, counted from its configuration without loading it."""

@@ -1,0 +1,143 @@
+"""Where a spec's model and data are: built in, a local folder, a run of ours, or a hub id.
+
+Used by both halves, so nothing here reads weights or rows.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ftcli import rundir, tiny
+from ftcli.core.errors import ConfigError, Problem
+from ftcli.core.hub_cache import cached_snapshot
+from ftcli.core.paths import BUILTIN, home_expanded
+from ftcli.settings.groups import ModelSettings
+
+_DEEPEST_STACK = 64
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """What `model.name_or_path` means. Exactly one of `folder` and `hub_id` is set."""
+
+    folder: Path | None = None
+    hub_id: str | None = None
+    is_adapter: bool = False
+    """The folder holds a PEFT adapter; its weights stack on those of `base_of`."""
+
+    @property
+    def is_plausible(self) -> bool:
+        """Whether it is a folder, or at least looks like a hub id."""
+        return self.hub_id is None or re.fullmatch(r"[\w.-]{1,96}(/[\w.-]{1,96})?", self.hub_id) is not None
+
+    @property
+    def location(self) -> str:
+        """What from_pretrained takes."""
+        return str(self.folder) if self.folder else str(self.hub_id)
+
+
+def model_source(name_or_path: str) -> ModelSource | None:
+    """The source of a model name, or None for a run or folder that holds no model."""
+    if name_or_path == BUILTIN:
+        return ModelSource(folder=tiny.MODEL_DIR)
+    folder = home_expanded(name_or_path)
+    run = rundir.find_run(name_or_path) if not os.path.isfile(folder / "config.json") else None
+    if run is not None:
+        folder = run / rundir.MODEL
+    if os.path.isfile(folder / "adapter_config.json"):
+        return ModelSource(folder=folder.resolve(), is_adapter=True)
+    if os.path.isfile(folder / "config.json"):
+        return ModelSource(folder=folder.resolve())
+    if run is not None or os.path.exists(folder) or folder.is_absolute() or name_or_path.startswith("."):
+        return None
+    return ModelSource(hub_id=name_or_path)
+
+
+def base_of(adapter: Path) -> str:
+    """The model that an adapter folder stacks on, as its adapter_config.json names it.
+
+    Raises:
+        ConfigError: the file is damaged, or names none.
+    """
+    file = adapter / "adapter_config.json"
+    try:
+        base = json.loads(file.read_text(encoding="utf-8"))["base_model_name_or_path"]
+    except (OSError, ValueError, KeyError, TypeError):
+        base = None
+    if not isinstance(base, str) or not base:
+        raise ConfigError(Problem(str(file), "names no base model", "set base_model_name_or_path, or save it again"))
+    return base
+
+
+def foundation(source: ModelSource) -> ModelSource | None:
+    """The whole model at the bottom of a stack of adapters: the one with a config.json and weights.
+
+    Raises:
+        ConfigError: an adapter stands on itself, or names no base.
+    """
+    found, passed = source, set[Path]()
+    while found.is_adapter:
+        assert found.folder is not None
+        if found.folder in passed:
+            raise ConfigError(Problem(str(found.folder), "is an adapter that stands on itself", "name its base model"))
+        passed.add(found.folder)
+        below = model_source(base_of(found.folder))
+        if below is None:
+            return None
+        found = below
+    return found
+
+
+def adapter_kinds(source: ModelSource) -> list[str]:
+    """PEFT's type of each adapter between a model and its foundation, from the top.
+
+    Raises:
+        ConfigError: an adapter names no base.
+    """
+    found: list[str] = []
+    below: ModelSource | None = source
+    while below is not None and below.is_adapter and len(found) < _DEEPEST_STACK:
+        assert below.folder is not None
+        found.append(str(_json(below.folder / "adapter_config.json").get("peft_type")))
+        below = model_source(base_of(below.folder))
+    return found
+
+
+def quantised_as(model: ModelSettings) -> str | None:
+    """How the stored weights of a model are quantised already, as its config.json says (gptq, awq, fp8, mxfp4, …).
+
+    Raises:
+        ConfigError: an adapter names no base.
+    """
+    source = model_source(model.name_or_path)
+    bottom = foundation(source) if source else None
+    if bottom is None:
+        return None
+    folder = bottom.folder or cached_snapshot(str(bottom.hub_id), model.revision)
+    declared = _json(folder / "config.json").get("quantization_config") if folder else None
+    if not isinstance(declared, dict):
+        return None
+    kind = declared.get("quant_method")
+    return str(kind) if kind else "bitsandbytes" if any(key.startswith("load_in_") for key in declared) else None
+
+
+def head_of(folder: Path) -> str:
+    """What the model or adapter of a folder puts out: "words", or a "score"."""
+    if (folder / "adapter_config.json").is_file():
+        return "score" if _json(folder / "adapter_config.json").get("task_type") == "SEQ_CLS" else "words"
+    architectures = _json(folder / "config.json").get("architectures") or ()
+    return "score" if any(str(name).endswith("ForSequenceClassification") for name in architectures) else "words"
+
+
+def _json(file: Path) -> dict[str, Any]:
+    """The object in a JSON file; {} where there is none."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
