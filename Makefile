@@ -41,7 +41,7 @@ proof: $(VENV)/.tested
 
 matrix: $(VENV)/.tested
 	FTCLI_MATRIX=1 $(BIN)/python -m pytest tests/matrix
-	$(BIN)/python -m ftcli.docs --write
+	$(BIN)/python -m tools.docs --write
 
 gpu: $(VENV)/.tested
 	$(BIN)/python -m pytest tests/gpu
@@ -61,15 +61,15 @@ bench: $(VENV)/.tested
 
 tiny: $(VENV)/.installed
 	rm -rf build/tiny
-	$(BIN)/python -m ftcli.tiny.build build/tiny
+	$(BIN)/python -m ftcli.tiny.generate build/tiny
 	$(BIN)/ftcli train recipe=tiny-pretrain data.path=build/tiny/pretrain.jsonl \
 		model.name_or_path=build/tiny/model run.dir=build/tiny/run
 	cp build/tiny/data/* ftcli/tiny/data/
 	cp build/tiny/model/* ftcli/tiny/model/
-	$(BIN)/python -m ftcli.worker.ship build/tiny/run ftcli/tiny/model
+	$(BIN)/python -m ftcli.worker.models.export_bf16 build/tiny/run ftcli/tiny/model
 
 docs: $(VENV)/.installed
-	$(BIN)/python -m ftcli.docs --write
+	$(BIN)/python -m tools.docs --write
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

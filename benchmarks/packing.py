@@ -35,11 +35,11 @@ from trl import SFTConfig
 from ftcli import tiny
 from ftcli.methods import get_method
 from ftcli.settings.groups import DataSettings
-from ftcli.worker.dataset import prepare
-from ftcli.worker.fitting import Fitting
-from ftcli.worker.packing import packed
-from ftcli.worker.tokens import Encoder
-from ftcli.worker.trainer import make_trainer
+from ftcli.worker.tokenise.dataset import prepare
+from ftcli.worker.tokenise.encoder import Encoder
+from ftcli.worker.tokenise.length_limits import Fitting
+from ftcli.worker.tokenise.packing import packed
+from ftcli.worker.training.trainer import make_trainer
 
 WAYS = ("padded", "packed", "flattened")
 SCHEMA = pa.schema({"input_ids": pa.list_(pa.int32()), "labels": pa.list_(pa.int32())})

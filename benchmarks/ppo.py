@@ -32,7 +32,7 @@ from peers.environment import python_of
 from ftcli import tiny
 from ftcli.methods.rlhf import PIPELINE
 from ftcli.settings.groups import ModelSettings
-from ftcli.worker.model import make_encoder
+from ftcli.worker.models.load import make_encoder
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build" / "peers"

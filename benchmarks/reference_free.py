@@ -72,8 +72,8 @@ def measure(side: str, method: str, vocabulary: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         if side == "ours":
             from ftcli.methods import get_method
-            from ftcli.worker.arguments import load_class
-            from ftcli.worker.trainer import make_trainer
+            from ftcli.worker.training.library_configs import load_class
+            from ftcli.worker.training.trainer import make_trainer
 
             declared = get_method(method)
             config = load_class(declared.config)(folder, **values, **declared.fixed)

@@ -36,8 +36,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def problems() -> Callable[..., list[str]]:
     """The problems that overrides (and a request's other parts) cause, as text."""
-    from ftcli.build import spec_of
-    from ftcli.compose import Request
+    from ftcli.build.resolve import spec_of
+    from ftcli.config.compose import Request
     from ftcli.core.errors import ConfigError
 
     def find(*overrides: str, **request: object) -> list[str]:

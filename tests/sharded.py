@@ -39,8 +39,8 @@ def allow_deepspeed() -> None:
 
 
 if __name__ == "__main__":
-    from ftcli import rundir
-    from ftcli.spec import RunSpec
+    from ftcli.runs import rundir
+    from ftcli.settings.run_spec import RunSpec
     from ftcli.worker.__main__ import _leave, main
 
     settings = RunSpec.load(Path(sys.argv[2]) / rundir.SPEC).train

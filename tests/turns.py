@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ftcli.data.read import Row
+from ftcli.data.files.reader import Row
 
 HUMAN_ASKS = {"from": "human", "value": "2 + 2?"}
 GPT_SAYS = {"from": "gpt", "value": "4"}

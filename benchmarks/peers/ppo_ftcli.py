@@ -16,11 +16,11 @@ from typing import Any
 
 from common import LIBRARIES
 
-from ftcli import rundir
-from ftcli.build import spec_of
-from ftcli.compose import Request
-from ftcli.worker.load import load
-from ftcli.worker.train import _trainer
+from ftcli.build.resolve import spec_of
+from ftcli.config.compose import Request
+from ftcli.runs import rundir
+from ftcli.worker.training.load import load
+from ftcli.worker.training.run import _trainer
 
 
 def overrides(request: dict[str, Any]) -> tuple[str, ...]:

@@ -13,9 +13,9 @@ from report import LONGEST, run
 
 from ftcli.methods import get_method
 from ftcli.settings.groups import DataSettings, ModelSettings
-from ftcli.worker.dataset import prepare
-from ftcli.worker.fitting import Fitting
-from ftcli.worker.model import make_encoder
+from ftcli.worker.models.load import make_encoder
+from ftcli.worker.tokenise.dataset import prepare
+from ftcli.worker.tokenise.length_limits import Fitting
 
 
 def prepared(rows: Path, tokenizer: Path, num_proc: int) -> Dataset | IterableDataset | None:

@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as end:  # argparse, after --help
         return int(end.code or 0)
     except FtcliError as error:
-        from ftcli.cli.say import problems
+        from ftcli.cli.output import problems
 
         problems(error, as_json="--json" in arguments)
         return error.exit_code

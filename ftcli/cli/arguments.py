@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from ftcli.compose import Request
+from ftcli.config.compose import Request
 from ftcli.core.errors import ConfigError, Problem
-from ftcli.rules import ENDPOINT
+from ftcli.settings.ownership import ENDPOINT
 
 GRANTS = {
     "--allow-path": "let the recipe name paths outside its own folder",

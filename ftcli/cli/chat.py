@@ -6,9 +6,9 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from ftcli.cli import arguments, say
+from ftcli.cli import arguments, output
 from ftcli.cli.generate import add_speaking, request
-from ftcli.worker_request import exit_code, started
+from ftcli.launch.worker_request import exit_code, started
 
 
 def run(argv: Sequence[str]) -> int:
@@ -18,7 +18,7 @@ def run(argv: Sequence[str]) -> int:
     options = arguments.parse(parser, argv)
     asked = request(options, "chat")
     if sys.stdin.isatty():
-        say.note("loading … then one message a line; end with Ctrl-D")
+        output.note("loading … then one message a line; end with Ctrl-D")
     # The worker reads the terminal itself, so that its line editing works as usual.
     with started("chat", asked, stdin=sys.stdin, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None

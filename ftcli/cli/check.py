@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ftcli.build import spec_of
-from ftcli.cli import arguments, pipeline, say
+from ftcli.build.resolve import spec_of
+from ftcli.cli import arguments, output, pipeline
 from ftcli.core.errors import EXIT_DONE
 
 
@@ -17,7 +17,7 @@ def run(argv: Sequence[str]) -> int:
         return EXIT_DONE
     spec = spec_of(arguments.request(options))
     if options.json:
-        say.data({"problems": [], "choices": dict(spec.choices)})
+        output.data({"problems": [], "choices": dict(spec.choices)})
     else:
         print("no problems: " + " ".join(f"{group}={choice}" for group, choice in spec.choices.items()))
     return EXIT_DONE

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ftcli import assets
 from ftcli.cli import COMMANDS
 from ftcli.cli.listing import GROUPS
+from ftcli.core import assets
 from ftcli.core.errors import EXIT_DONE, ConfigError, Problem
 
 _BASH = """_ftcli() {
@@ -40,7 +40,7 @@ def candidates(line: str) -> list[str]:
 
 def _settings(group: str, words: list[str]) -> list[str]:
     """The settings of a group under the method and adapter that the line chooses."""
-    from ftcli.fieldcheck import group_fields, settable
+    from ftcli.build.checks.field_checks import group_fields, settable
     from ftcli.methods import all_methods
     from ftcli.peft_methods import peft_method
 

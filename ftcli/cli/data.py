@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ftcli.build import spec_of
-from ftcli.cli import arguments, say
+from ftcli.build.resolve import spec_of
+from ftcli.cli import arguments, output
 from ftcli.core.errors import EXIT_DONE, ConfigError, DataError, Problem
 from ftcli.data import row_sets
-from ftcli.data.told import ledger_lines, set_lines
+from ftcli.data.ledger_text import ledger_lines, set_lines
+from ftcli.launch.worker_request import WorkerFailed, answers
 from ftcli.methods import get_method
-from ftcli.spec import RunSpec
-from ftcli.worker_request import WorkerFailed, answers
+from ftcli.settings.run_spec import RunSpec
 
 _ACTIONS = ("check", "preview", "prepare")
 
@@ -40,9 +40,9 @@ def run(argv: Sequence[str]) -> int:
     except WorkerFailed as failed:
         return failed.code
     if options.json:
-        say.data({"problems": found["problems"]} if "problems" in found else found)
+        output.data({"problems": found["problems"]} if "problems" in found else found)
         return int(found.get("exit_code", EXIT_DONE))
-    say.lines(ledger_lines(found))
+    output.lines(ledger_lines(found))
     if options.action == "prepare":
         print(f"prepared in {found['store']}; a run with the same data, model and method finds it there")
     return EXIT_DONE
@@ -66,7 +66,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def _check_rows(spec: RunSpec, as_json: bool) -> int:
     """Formats, faults and findings by reading alone: seconds for 100 MB, and no model is needed."""
-    from ftcli.data.ledger import Ledger, refuse_bad_rows
+    from ftcli.data.row_ledger import Ledger, refuse_bad_rows
     from ftcli.data.scan import Scan
 
     method, ledgers = get_method(spec.choices["method"]), list[Ledger]()
@@ -78,10 +78,10 @@ def _check_rows(spec: RunSpec, as_json: bool) -> int:
             ledger.rows_kept += 1
         ledgers.append(ledger)
     if as_json:
-        say.data({"sets": [ledger.to_dict() for ledger in ledgers]})
+        output.data({"sets": [ledger.to_dict() for ledger in ledgers]})
     else:
         for ledger in ledgers:
-            say.lines(set_lines(ledger.to_dict(), tokens=False))
+            output.lines(set_lines(ledger.to_dict(), tokens=False))
     try:
         refuse_bad_rows(ledgers, spec.data.max_bad_share)
     except DataError as error:
@@ -96,10 +96,10 @@ def _preview(request: dict[str, Any], options: argparse.Namespace) -> int:
 
     shown = list(answers("preview", {**request, "rows": options.rows, "line": options.line}))
     if options.json:
-        say.data(shown)
+        output.data(shown)
     elif options.html is not None:
         options.html.write_text(preview.page(shown), encoding="utf-8")
-        say.note(f"written: {options.html}")
+        output.note(f"written: {options.html}")
     else:
         preview.print_rows(shown)
     return EXIT_DONE

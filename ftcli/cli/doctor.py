@@ -10,9 +10,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from ftcli import __version__, hardware
-from ftcli.cli import arguments, say
-from ftcli.core import hub_cache
+from ftcli import __version__
+from ftcli.cli import arguments, output
+from ftcli.core import hardware, hub_cache
 from ftcli.core.errors import EXIT_DONE
 
 LIBRARIES = (
@@ -71,7 +71,7 @@ def run(argv: Sequence[str]) -> int:
     options = arguments.parse(parser, argv)
     found = examine()
     if options.json:
-        say.data(found)
+        output.data(found)
         return EXIT_DONE
     gpus = [f"{gpu['name']}, {gpu['memory_gib']} GiB" for gpu in found["gpus"]] or [
         "none: training runs on the CPU in float32"
@@ -80,7 +80,7 @@ def run(argv: Sequence[str]) -> int:
     rows += [("gpu", gpu) for gpu in gpus]
     rows += [(name, version or "not installed") for name, version in found["libraries"].items()]
     rows += [("hub cache", found["hub_cache"] + (" (offline)" if found["hub_offline"] else ""))]
-    say.table(rows)
+    output.table(rows)
     for line in found["outside_ranges"]:
         print(f"warning: ftcli needs {line}")
     return EXIT_DONE

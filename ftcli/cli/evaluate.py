@@ -6,12 +6,12 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ftcli import rundir
-from ftcli.cli import arguments, say
+from ftcli.cli import arguments, output
 from ftcli.core.errors import EXIT_DONE, ConfigError, Problem
-from ftcli.data.locate import SourcePath, is_local, locate
+from ftcli.data.files.locate import SourcePath, is_local, locate
+from ftcli.launch.worker_request import WorkerFailed, answers
 from ftcli.models import sources
-from ftcli.worker_request import WorkerFailed, answers
+from ftcli.runs import rundir
 
 
 def run(argv: Sequence[str]) -> int:
@@ -41,7 +41,7 @@ def run(argv: Sequence[str]) -> int:
     except WorkerFailed as failed:
         return failed.code
     if options.json:
-        say.data(measured)
+        output.data(measured)
     else:
         _print(measured)
     return EXIT_DONE
@@ -77,7 +77,7 @@ def _print(measured: Mapping[str, Any]) -> None:
         rows.append((name, *(_number(each.get(name)) for each in scores)))
     if last:
         rows.append((f"{last['name']} ({last['rows']} rows)", *(_number(each.get("value")) for each in scores)))
-    say.table(rows)
+    output.table(rows)
 
 
 def _number(value: Any, form: str = ".3f") -> str:

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ftcli import rundir
-from ftcli.cli import arguments, say
+from ftcli.cli import arguments, output
 from ftcli.core.errors import EXIT_DONE, ConfigError, Problem
+from ftcli.launch.worker_request import WorkerFailed, answers
 from ftcli.models import sources
-from ftcli.worker_request import WorkerFailed, answers
+from ftcli.runs import rundir
 
 
 def add_speaking(parser: argparse.ArgumentParser) -> None:
@@ -53,7 +53,7 @@ def check_model(name: str, where: str, head: str = "words") -> None:
     if source is None:
         raise ConfigError(Problem(where, f"{name} holds no model", "name a finished run, a folder or a hub id"))
     if source.hub_id is not None:
-        from ftcli.hub import require
+        from ftcli.models.availability import require
 
         require(source.hub_id, None, where)
     elif source.folder is not None and sources.head_of(source.folder) != head:
@@ -130,7 +130,7 @@ def run(argv: Sequence[str]) -> int:
     try:
         for answer in answers("generate", asked):
             if options.json:
-                say.line(answer)
+                output.line(answer)
             else:
                 _print(answer)
     except WorkerFailed as failed:

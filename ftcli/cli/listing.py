@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from ftcli import assets
+from ftcli.core import assets
 from ftcli.core.errors import EXIT_DONE, ConfigError, Problem
 
 # Spelled out, so that listing needs no import that takes time.
@@ -22,21 +22,21 @@ def _entries(kind: str) -> dict[str, str]:
 
 
 def _formats() -> dict[str, str]:
-    from ftcli.data.formats import FORMATS
+    from ftcli.data.formats.registry import FORMATS
 
     return {name: form.doc.strip().splitlines()[0] for name, form in FORMATS.items()}
 
 
 def _rewards() -> dict[str, str]:
-    from ftcli.rewards import REWARDS
+    from ftcli.rewards.rules import REWARDS
 
     return {name: str(reward.__doc__).splitlines()[0] for name, reward in REWARDS.items()}
 
 
 def _adapters() -> dict[str, str]:
     """The trained adapters under runs/, each with its kind and its base."""
-    from ftcli import rundir
     from ftcli.models import sources
+    from ftcli.runs import rundir
 
     runs = sorted(rundir.ROOT.glob("*/*"), key=str) if rundir.ROOT.is_dir() else []
     found = {}

@@ -7,13 +7,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ftcli import rundir
-from ftcli.cli import say
+from ftcli.cli import output
 from ftcli.core.errors import ConfigError, Problem
-from ftcli.making.carry_out import DATA
-from ftcli.making.journal import ITEMS
-from ftcli.making.spec import FILE
-from ftcli.making.tasks import shown
+from ftcli.runs import rundir
+from ftcli.synthesis.journal import ITEMS
+from ftcli.synthesis.runner import DATA
+from ftcli.synthesis.synthesis_spec import FILE
+from ftcli.synthesis.tasks import shown
 
 _INDENT = "    "
 
@@ -31,10 +31,10 @@ def report(name: str, *, as_json: bool) -> bool:
     if not items:
         raise ConfigError(Problem(name, "has no finished item yet", f"go on with ftcli train --resume {folder.parent}"))
     if as_json:
-        say.data({"result": rundir.read_result(folder), "items": items})
+        output.data({"result": rundir.read_result(folder), "items": items})
         return True
     if result := rundir.read_result(folder):
-        say.table(summary(folder, result))
+        output.table(summary(folder, result))
     for number, item in enumerate(items, 1):
         print(f"\nitem {number} of {len(items)}")
         print("\n".join(_told(item)))

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ftcli import rundir
-from ftcli.cli import arguments, say
+from ftcli.cli import arguments, output
 from ftcli.core.errors import EXIT_DONE, ConfigError, Problem
+from ftcli.launch.worker_request import WorkerFailed, answers
 from ftcli.models import sources
 from ftcli.peft_methods import why_unmerged
-from ftcli.worker_request import WorkerFailed, answers
+from ftcli.runs import rundir
 
 
 def run(argv: Sequence[str]) -> int:
@@ -39,9 +39,9 @@ def run(argv: Sequence[str]) -> int:
     except WorkerFailed as failed:
         return failed.code
     if options.json:
-        say.data(answer)
+        output.data(answer)
         return EXIT_DONE
-    say.table(
+    output.table(
         [
             ("model", str(answer["model"])),
             ("dtype", str(answer["dtype"])),

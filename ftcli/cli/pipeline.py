@@ -9,16 +9,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ftcli import rundir
-from ftcli.cli import arguments, made, say
-from ftcli.compose import Request
+from ftcli.cli import arguments, made, output
+from ftcli.config.compose import Request
 from ftcli.core.errors import EXIT_DONE, ConfigError, Problem
-from ftcli.making.spec import MakeSpec
-from ftcli.pipeline import directory
-from ftcli.pipeline.asked import asked
-from ftcli.pipeline.directory import Begun
-from ftcli.pipeline.stages import ROWS, PipelineSpec, StageSpec, pipeline_spec
-from ftcli.rules import ENDPOINT
+from ftcli.pipelines import pipeline_dir
+from ftcli.pipelines.pipeline_dir import Begun
+from ftcli.pipelines.pipeline_request import asked
+from ftcli.pipelines.stage_specs import ROWS, PipelineSpec, StageSpec, pipeline_spec
+from ftcli.runs import rundir
+from ftcli.settings.ownership import ENDPOINT
+from ftcli.synthesis.synthesis_spec import MakeSpec
 
 
 def composed(options: argparse.Namespace) -> PipelineSpec | None:
@@ -38,7 +38,7 @@ def check(options: argparse.Namespace) -> bool:
         return False
     if options.json:
         choices = {each.stage.name: dict(each.spec.choices) for each in spec.stages if each.spec}
-        say.data({"problems": [], "pipeline": spec.pipeline.name, "choices": choices})
+        output.data({"problems": [], "pipeline": spec.pipeline.name, "choices": choices})
     else:
         print(f"no problems: method={spec.pipeline.name}, {_graph(spec)}")
     return True
@@ -53,7 +53,7 @@ def show(options: argparse.Namespace) -> bool:
         return False
     if options.json:
         stages = {each.stage.name: as_data(each.spec) if each.spec else _without_run(each) for each in spec.stages}
-        say.data({"pipeline": spec.pipeline.name, "stages": stages})
+        output.data({"pipeline": spec.pipeline.name, "stages": stages})
         return True
     for each in spec.stages:
         print(f"# stage {each.stage.name}")
@@ -76,7 +76,7 @@ def plan(options: argparse.Namespace) -> bool:
 
 def _show_plan(spec: PipelineSpec, *, as_json: bool) -> None:
     from ftcli.cli.plan import as_data, derived, details, rows_of
-    from ftcli.plan import plan as plan_run
+    from ftcli.plan.outlook import plan as plan_run
 
     outlooks = {each.stage.name: (each.spec, plan_run(each.spec)) for each in spec.stages if each.spec is not None}
     if as_json:
@@ -86,7 +86,7 @@ def _show_plan(spec: PipelineSpec, *, as_json: bool) -> None:
             else {"stage": each.stage.name, **_takes(each), **_without_run(each)}
             for each in spec.stages
         ]
-        say.data({"pipeline": spec.pipeline.name, "dir": str(spec.dir), "stages": stages})
+        output.data({"pipeline": spec.pipeline.name, "dir": str(spec.dir), "stages": stages})
         return
     print(f"{spec.pipeline.name}: {_graph(spec)}")
     first, *others = (outlook.notes for _, outlook in outlooks.values())
@@ -95,7 +95,7 @@ def _show_plan(spec: PipelineSpec, *, as_json: bool) -> None:
         print()
         if each.make is not None:
             print(f"stage {each.stage.name}: {each.stage.summary}")
-            say.table(_made(each.make))
+            output.table(_made(each.make))
             continue
         if each.spec is None:
             print(f"stage {each.stage.name}: {each.ready} stands in its place")
@@ -145,7 +145,7 @@ def _built_in(each: StageSpec) -> None:
             rows.append((name, str(value)))
     if rows:
         print("for the built-in model")
-        say.table(rows)
+        output.table(rows)
 
 
 def _holds(value: Any, wanted: Any) -> bool:
@@ -189,8 +189,8 @@ def _start(spec: PipelineSpec, options: argparse.Namespace, argv: Sequence[str])
         _show_plan(spec, as_json=options.json)
         return EXIT_DONE
     _require_here(spec, {})
-    folder = directory.create(spec, ["train", *argv])
-    say.note(f"pipeline {folder}: {_graph(spec)}")
+    folder = pipeline_dir.create(spec, ["train", *argv])
+    output.note(f"pipeline {folder}: {_graph(spec)}")
     # What the files of the new pipeline hold was typed, or granted, on this command line.
     request = arguments.request(options)
     request = replace(request, grants=request.grants | {ENDPOINT})
@@ -199,7 +199,7 @@ def _start(spec: PipelineSpec, options: argparse.Namespace, argv: Sequence[str])
 
 def _require_here(spec: PipelineSpec, begun: Begun) -> None:
     from ftcli.cli.train import require_here, require_hub
-    from ftcli.making.endpoint import require_backend
+    from ftcli.synthesis.openai_backend import require_backend
 
     for each in spec.stages:
         if each.stage.name in begun:
@@ -214,29 +214,29 @@ def _require_here(spec: PipelineSpec, begun: Begun) -> None:
 
 def _carry_out(folder: Path, request: Request, begun: Begun, state: Mapping[str, Any] | None, *, as_json: bool) -> int:
     """Carry a pipeline out, once `state` is its pipeline.json; None leaves that as it is."""
-    from ftcli.pipeline import carry_out
+    from ftcli.pipelines import stage_loop
 
     with rundir.exclusive(folder):
         if state is not None:
             rundir.write_json(folder / rundir.PIPELINE, state)
-        code = carry_out.run(folder, replace(request, overrides=()), say.note, begun)
+        code = stage_loop.run(folder, replace(request, overrides=()), output.note, begun)
     if code == EXIT_DONE:
         report(str(folder), as_json=as_json)
     return code
 
 
 def _resume(folder: Path, options: argparse.Namespace) -> int:
-    from ftcli.pipeline import carry_out
+    from ftcli.pipelines import stage_loop
 
     request = arguments.request(options)
-    wanted, _ = directory.recalled(folder, request)
-    state = carry_out.changed(folder, wanted) if options.overrides else None
+    wanted, _ = pipeline_dir.recalled(folder, request)
+    state = stage_loop.changed(folder, wanted) if options.overrides else None
     if rundir.read_result(folder) is not None and not options.overrides:
-        say.note(f"{folder} is finished; to train a stage anew: ftcli train --from {folder} stages.NAME.KEY=VALUE")
+        output.note(f"{folder} is finished; to train a stage anew: ftcli train --from {folder} stages.NAME.KEY=VALUE")
         report(str(folder), as_json=options.json)
         return EXIT_DONE
     rundir.require_free(folder)
-    begun = carry_out.goes_on(folder, wanted, say.note)
+    begun = stage_loop.goes_on(folder, wanted, output.note)
     stages = state["stages"] if state is not None else wanted.earlier
     spec = pipeline_spec(replace(wanted, request=replace(request, overrides=()), earlier=stages))
     _require_here(spec, begun)
@@ -245,15 +245,15 @@ def _resume(folder: Path, options: argparse.Namespace) -> int:
 
 def _like(folder: Path, options: argparse.Namespace) -> PipelineSpec:
     """A pipeline like an earlier one, with the stages that would come out the same taken over."""
-    wanted, _ = directory.recalled(folder, arguments.request(options))
+    wanted, _ = pipeline_dir.recalled(folder, arguments.request(options))
     spec = pipeline_spec(wanted)
-    kept = directory.taken_over(folder, wanted, spec.dir, spec.name)
+    kept = pipeline_dir.taken_over(folder, wanted, spec.dir, spec.name)
     if len(kept) + sum(each.ready is not None for each in spec.stages) == len(spec.stages):
         fix = f"change a stage, as stages.{spec.stages[-1].stage.name}.seed=1; or anew: sh {folder / rundir.COMMAND}"
         raise ConfigError(Problem(f"--from {folder}", "every stage is finished and would come out the same", fix))
     for name, run in kept.items():
-        say.note(f"stage {name}: taken over from {run}")
-    return pipeline_spec(directory.with_ready(wanted, kept))
+        output.note(f"stage {name}: taken over from {run}")
+    return pipeline_spec(pipeline_dir.with_ready(wanted, kept))
 
 
 def report(name: str, *, as_json: bool) -> bool:
@@ -270,7 +270,7 @@ def report(name: str, *, as_json: bool) -> bool:
         fix = f"go on with ftcli train --resume {folder}"
         raise ConfigError(Problem(str(folder), "is not finished: it has no result.json", fix))
     if as_json:
-        say.data(result)
+        output.data(result)
     else:
         _summary(folder, result)
     return True
@@ -284,7 +284,7 @@ def _summary(folder: Path, result: Mapping[str, Any]) -> None:
             print(f"stage {name}: {of_stage['ready']} stands in its place")
         elif "task" in of_stage:
             print(f"stage {name}")
-            say.table(made.summary(folder / name, of_stage))
+            output.table(made.summary(folder / name, of_stage))
         else:
             print(f"stage {name}")
             summary(folder / name, of_stage)
@@ -292,12 +292,12 @@ def _summary(folder: Path, result: Mapping[str, Any]) -> None:
         print("likeliest answers to held-out prompts")
         names = list(next(iter(measures.values())))
         rows = [(_moment(policy), *(f"{found[name]:.1%}" for name in names)) for policy, found in measures.items()]
-        say.table([("", *names), *rows])
+        output.table([("", *names), *rows])
     measure = result.get("measure")
     if measure:
         print(f"{measure['name'].replace('_', ' ')} over {measure['rows']} held-out rows")
-        say.table([(_moment(name), f"{value:.3f}") for name, value in measure["values"].items()])
-    print(f"took {say.duration(float(result['seconds']))}, model {relative(Path(result['model_dir']))}")
+        output.table([(_moment(name), f"{value:.3f}") for name, value in measure["values"].items()])
+    print(f"took {output.duration(float(result['seconds']))}, model {relative(Path(result['model_dir']))}")
     last = list(result["stages"])[-1]
     print("next")
     for command in next_commands(folder / last):

@@ -6,11 +6,11 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ftcli.build import spec_of
-from ftcli.cli import arguments, pipeline, say
+from ftcli.build.resolve import spec_of
+from ftcli.cli import arguments, output, pipeline
 from ftcli.core.errors import EXIT_DONE
-from ftcli.plan import Plan, plan
-from ftcli.spec import RunSpec
+from ftcli.plan.outlook import Plan, plan
+from ftcli.settings.run_spec import RunSpec
 
 
 def run(argv: Sequence[str]) -> int:
@@ -27,7 +27,7 @@ def run(argv: Sequence[str]) -> int:
 def show(spec: RunSpec, outlook: Plan, *, as_json: bool) -> None:
     """Print a plan, with every derived value and where it came from."""
     if as_json:
-        say.data(as_data(spec, outlook))
+        output.data(as_data(spec, outlook))
         return
     print(headline(spec, outlook))
     details(outlook)
@@ -43,7 +43,7 @@ def details(outlook: Plan, told: Sequence[Mapping[str, Any]] = ()) -> None:
     about = "" if outlook.tokens_exact else "about "
     kept = f"{outlook.rows_kept} of {outlook.rows}" if outlook.rows_kept != outlook.rows else str(outlook.rows)
     share = f" ({outlook.trainable / outlook.parameters:.2%})" if outlook.trainable and outlook.parameters else ""
-    say.table(
+    output.table(
         [
             ("trainer", outlook.trainer),
             ("device", f"{outlook.num_processes} × {outlook.device}"),
@@ -53,15 +53,16 @@ def details(outlook: Plan, told: Sequence[Mapping[str, Any]] = ()) -> None:
             ("steps", str(outlook.steps)),
             (
                 "tokens",
-                f"{about}{say.count(outlook.tokens_per_epoch)} an epoch{'' if outlook.tokens_exact else ' (estimate)'}",
+                f"{about}{output.count(outlook.tokens_per_epoch)} an epoch"
+                + ("" if outlook.tokens_exact else " (estimate)"),
             ),
             *([("compute", f"about {outlook.flops:.1e} FLOP in training")] if outlook.flops else []),
-            ("parameters", f"{say.count(outlook.parameters)}, trains {say.count(outlook.trainable)}{share}"),
+            ("parameters", f"{output.count(outlook.parameters)}, trains {output.count(outlook.trainable)}{share}"),
         ]
     )
     if outlook.memory:
         named = [f"{part} {value:.2f}" for part, value in outlook.memory.parts().items() if value >= 0.005]
-        say.table([("memory", f"{outlook.memory.total_gib:.2f} GiB a process (estimate): {', '.join(named)}")])
+        output.table([("memory", f"{outlook.memory.total_gib:.2f} GiB a process (estimate): {', '.join(named)}")])
     derived([note for note in outlook.notes if note not in told])
     for warning in outlook.warnings:
         print(f"warning: {warning}")
@@ -71,7 +72,7 @@ def derived(notes: Sequence[Mapping[str, Any]]) -> None:
     """Values that nobody typed, with where they came from."""
     if notes:
         print("derived")
-        say.table([(str(note["key"]), str(note["value"]), str(note["why"])) for note in notes])
+        output.table([(str(note["key"]), str(note["value"]), str(note["why"])) for note in notes])
 
 
 def _packed(outlook: Plan) -> list[tuple[str, str]]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ftcli import assets
-from ftcli.cli import arguments, say
+from ftcli.cli import arguments, output
 from ftcli.cli.listing import run as list_run
+from ftcli.config.recipe_file import find, read
+from ftcli.core import assets
 from ftcli.core.errors import EXIT_DONE
-from ftcli.recipes.load import find, read
 
 
 def run(argv: Sequence[str]) -> int:
@@ -26,7 +26,7 @@ def run(argv: Sequence[str]) -> int:
     path = find(options.name, f"ftcli recipe {options.action} {options.name}")
     recipe = read(path, allow_path=options.allow_path)
     if options.json:
-        say.data({"file": str(path), "choices": recipe.choices, "values": recipe.values})
+        output.data({"file": str(path), "choices": recipe.choices, "values": recipe.values})
     elif options.action == "show":
         print(path.read_text(encoding="utf-8"), end="")
     else:

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ftcli import rundir
-from ftcli.cli import arguments, made, pipeline, say
+from ftcli.cli import arguments, made, output, pipeline
 from ftcli.core.errors import EXIT_DONE, ConfigError, Problem
 from ftcli.methods import get_method
 from ftcli.peft_methods import peft_method
-from ftcli.spec import RunSpec
+from ftcli.runs import rundir
+from ftcli.settings.run_spec import RunSpec
 
 
 def run(argv: Sequence[str]) -> int:
@@ -28,7 +28,7 @@ def run(argv: Sequence[str]) -> int:
         fix = f"go on with ftcli train --resume {found}"
         raise ConfigError(Problem(str(found), "is not finished: it has no result.json", fix))
     if options.json:
-        say.data(result)
+        output.data(result)
     else:
         summary(found, result)
     return EXIT_DONE
@@ -45,16 +45,16 @@ def summary(run: Path, result: Mapping[str, Any]) -> None:
     """A finished run on one screen: what was trained, loss and score before and after, and where the model is."""
     score = result.get("score") or {}
     scored = _change(score, ".3f" if score.get("name") == "mean_reward" else ".1%")
-    took = say.duration(float(result["seconds"]))
+    took = output.duration(float(result["seconds"]))
     rows: list[tuple[str, str | None]] = [
         ("trained", f"{result['method']} of {result['model']}, peft={result['peft']}"),
-        ("steps", f"{result['steps']} in {took}, {say.count(result.get('tokens_trained'))} tokens"),
+        ("steps", f"{result['steps']} in {took}, {output.count(result.get('tokens_trained'))} tokens"),
         ("loss", _change({"before": result.get("loss_first"), "after": result.get("loss_last")}, ".4f")),
         ("held-out loss", _change(result.get("eval_loss"), ".4f")),
         ("held-out score", f"{scored}  {score.get('name')} over {score.get('rows')} rows" if scored else None),
         ("model", relative(run / rundir.MODEL)),
     ]
-    say.table([(name, text) for name, text in rows if text is not None])
+    output.table([(name, text) for name, text in rows if text is not None])
 
 
 def relative(path: Path) -> str:

@@ -10,12 +10,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ftcli.cli import arguments, say
+from ftcli.cli import arguments, output
 from ftcli.cli.generate import add_sampling, check_model, check_speaker
 from ftcli.cli.score import refuse_existing, write
 from ftcli.core.errors import EXIT_DONE, ConfigError, Problem
-from ftcli.data.turns import answer_to
-from ftcli.worker_request import WorkerFailed, answers
+from ftcli.data.formats.conversations import answer_to
+from ftcli.launch.worker_request import WorkerFailed, answers
 
 
 def run(argv: Sequence[str]) -> int:
@@ -53,7 +53,7 @@ def run(argv: Sequence[str]) -> int:
     rows = [row for own in by_prompt for row in own]
     write(options.to, rows)
     lost = by_prompt.count([])
-    say.table(
+    output.table(
         [
             ("prompts", f"{len(found)}, of which {lost} have no row" if lost else str(len(found))),
             ("answers", str(sum(len(each["answers"]) for each in found))),

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ftcli.cli import arguments, say
+from ftcli.cli import arguments, output
 from ftcli.cli.generate import check_model
 from ftcli.core.errors import EXIT_DONE, ConfigError, Problem
-from ftcli.worker_request import WorkerFailed, answers
+from ftcli.launch.worker_request import WorkerFailed, answers
 
 
 def run(argv: Sequence[str]) -> int:
@@ -40,9 +40,9 @@ def run(argv: Sequence[str]) -> int:
         write(options.to, [{**each["row"], "score": value_of(each)} for each in kept])
     if options.json:
         for each in kept:
-            say.line({name: value for name, value in each.items() if name != "row"})
+            output.line({name: value for name, value in each.items() if name != "row"})
     else:
-        say.table(summary(found, kept, options.to))
+        output.table(summary(found, kept, options.to))
     return EXIT_DONE
 
 

@@ -6,14 +6,14 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from ftcli import fieldcheck
-from ftcli.build import spec_of
-from ftcli.cli import arguments, pipeline, say
+from ftcli.build.checks import field_checks
+from ftcli.build.resolve import spec_of
+from ftcli.cli import arguments, output, pipeline
 from ftcli.core.errors import EXIT_DONE, ConfigError, Problem
 from ftcli.methods import get_method
 from ftcli.peft_methods import peft_method
 from ftcli.settings.groups import GROUPS
-from ftcli.spec import RunSpec
+from ftcli.settings.run_spec import RunSpec
 
 
 def run(argv: Sequence[str]) -> int:
@@ -40,7 +40,7 @@ def _resolved(spec: RunSpec) -> dict[str, Any]:
 def configuration(spec: RunSpec, *, as_json: bool) -> None:
     """The resolved configuration as YAML, the derived values marked."""
     if as_json:
-        say.data(as_data(spec))
+        output.data(as_data(spec))
         return
     resolved = _resolved(spec)
     import yaml
@@ -66,14 +66,14 @@ def knobs(spec: RunSpec, group: str, *, as_json: bool) -> None:
         ConfigError: the group has none, as peft=none.
     """
     method, peft = get_method(spec.choices["method"]), peft_method(spec.peft)
-    fields = fieldcheck.group_fields(group, method, peft)
+    fields = field_checks.group_fields(group, method, peft)
     if not fields:
         what = f"{group}={spec.choices.get(group)} has no knobs"
         raise ConfigError(Problem(f"ftcli show {group}", what, "choose another, as ftcli show peft peft=lora"))
     current = _resolved(spec)[group]
     rows = [
         (name, fields[name], current.get(name))
-        for name in sorted(fieldcheck.settable(group, fields, peft if group == "peft" else None))
+        for name in sorted(field_checks.settable(group, fields, peft if group == "peft" else None))
     ]
     if as_json:
         entries = [
@@ -86,7 +86,7 @@ def knobs(spec: RunSpec, group: str, *, as_json: bool) -> None:
             }
             for name, field, value in rows
         ]
-        say.data({"knobs": entries})
+        output.data({"knobs": entries})
         return
     for name, field, value in rows:
         shown = f"= {value}" if name in current else f"(default {field.default})" if field.default else ""

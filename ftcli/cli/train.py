@@ -8,14 +8,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ftcli import hardware, rundir
-from ftcli.build import spec_of
-from ftcli.cli import arguments, pipeline, say
+from ftcli.build.resolve import spec_of
+from ftcli.cli import arguments, output, pipeline
+from ftcli.config.overrides import expand, parse
+from ftcli.core import hardware
 from ftcli.core.errors import EXIT_CONFIG, EXIT_DATA, EXIT_DONE, EXIT_INTERRUPTED, ConfigError, Problem
-from ftcli.methods.base import further_models
+from ftcli.methods.method import further_models
 from ftcli.models import sources
-from ftcli.overrides import expand, parse
-from ftcli.spec import RunSpec
+from ftcli.runs import rundir
+from ftcli.settings.run_spec import RunSpec
 
 
 def run(argv: Sequence[str]) -> int:
@@ -32,7 +33,7 @@ def run(argv: Sequence[str]) -> int:
     if options.resume is not None:
         return _resume(options, argv)
     if options.source is not None:
-        from ftcli.resume import spec_from
+        from ftcli.build.resume import spec_from
 
         spec = spec_from(rundir.require_run(options.source, f"--from {options.source}"), arguments.request(options))
     else:
@@ -82,14 +83,14 @@ def _cfg(options: argparse.Namespace) -> int:
 
 
 def _info(options: argparse.Namespace) -> int:
-    from ftcli import assets
-    from ftcli.compose import compose
+    from ftcli.config.compose import compose
+    from ftcli.core import assets
 
     composed = compose(arguments.request(options))
     print("searched for groups")
-    say.table([(str(folder),) for folder in (*options.config_dir, assets.CONFIGS)])
+    output.table([(str(folder),) for folder in (*options.config_dir, assets.CONFIGS)])
     print("choices")
-    say.table([(group, choice, composed.where(group) or "default") for group, choice in composed.choices.items()])
+    output.table([(group, choice, composed.where(group) or "default") for group, choice in composed.choices.items()])
     written = [
         (".".join(path), origin.where)
         for path, origin in composed.origins.items()
@@ -97,7 +98,7 @@ def _info(options: argparse.Namespace) -> int:
     ]
     if written:
         print("set by recipe or command line")
-        say.table(written)
+        output.table(written)
     return EXIT_DONE
 
 
@@ -111,11 +112,11 @@ def _sweep(options: argparse.Namespace) -> int:
     codes = []
     for number, job in enumerate(jobs):
         words = [f"run.dir={parse(word).value}/{number}" if word.startswith("run.dir=") else word for word in job]
-        say.note(f"job {number + 1} of {len(jobs)}: {' '.join(words)}")
+        output.note(f"job {number + 1} of {len(jobs)}: {' '.join(words)}")
         codes.append(subprocess.run([sys.executable, "-m", "ftcli", "train", *words, *flags], check=False).returncode)
         if codes[-1] in (EXIT_INTERRUPTED, 130):
             break
-    say.note(
+    output.note(
         f"{codes.count(0)} of {len(jobs)} jobs done"
         + "".join(f"\n  job {i + 1}: exit {c}" for i, c in enumerate(codes) if c)
     )
@@ -145,8 +146,8 @@ def require_model(spec: RunSpec) -> None:
     for key, name, _ in further_models(spec.method):
         require_hub(name, None, f"method.{key}")
     if judge := spec.method.get("judge"):
-        from ftcli.making.endpoint import require_backend
         from ftcli.settings.backends import BackendSettings
+        from ftcli.synthesis.openai_backend import require_backend
 
         require_backend(BackendSettings(**judge), "method.judge")
 
@@ -164,7 +165,7 @@ def require_hub(name: str, revision: str | None, key: str) -> None:
         fix = "put it back where it was, or name a finished run, a model folder or a hub id"
         raise ConfigError(Problem(f"{key}={name}", f"{name} holds no model{below}", fix))
     if bottom.hub_id is not None:
-        from ftcli.hub import require
+        from ftcli.models.availability import require
 
         require(bottom.hub_id, revision, f"{key}={bottom.hub_id}")
 
@@ -172,12 +173,12 @@ def require_hub(name: str, revision: str | None, key: str) -> None:
 def _start(spec: RunSpec, options: argparse.Namespace, argv: Sequence[str]) -> int:
     if options.dry_run:
         from ftcli.cli.plan import show
-        from ftcli.plan import plan
+        from ftcli.plan.outlook import plan
 
         show(spec, plan(spec), as_json=options.json)
         return EXIT_DONE
     require_here(spec)
-    from ftcli.launch import prepare
+    from ftcli.launch.local import prepare
 
     try:
         directory = prepare(spec, ["train", *argv])
@@ -189,25 +190,25 @@ def _start(spec: RunSpec, options: argparse.Namespace, argv: Sequence[str]) -> i
 
 
 def _announce(spec: RunSpec, directory: Path) -> None:
-    say.note(f"run {directory}")
+    output.note(f"run {directory}")
     for item in spec.notes:
         if item.key.startswith(("train.", "data.", "model.", "hardware.type")):
-            say.note(f"  {item.key} = {item.value}  ({item.why})")
+            output.note(f"  {item.key} = {item.value}  ({item.why})")
 
 
 def _resume(options: argparse.Namespace, argv: Sequence[str]) -> int:
-    from ftcli.launch import newest_checkpoint
-    from ftcli.resume import resumed_spec
+    from ftcli.build.resume import resumed_spec
+    from ftcli.launch.local import newest_checkpoint
 
     directory = rundir.require_run(options.resume, f"--resume {options.resume}")
     spec = resumed_spec(directory, options.overrides, arguments.request(options).grants)
     require_here(spec)
     if rundir.read_result(directory) is not None and not options.overrides:
-        say.note(f"{directory} is finished; to train further give train.max_steps or train.num_train_epochs")
+        output.note(f"{directory} is finished; to train further give train.max_steps or train.num_train_epochs")
         return _report(directory, options.json)
     rundir.require_free(directory)
-    checkpoint = newest_checkpoint(directory, spec, say.note)
-    say.note(
+    checkpoint = newest_checkpoint(directory, spec, output.note)
+    output.note(
         f"going on with {directory} from "
         + (checkpoint.name if checkpoint else "the start: no checkpoint was written yet")
     )
@@ -220,9 +221,9 @@ def _resume(options: argparse.Namespace, argv: Sequence[str]) -> int:
 
 
 def _finish(spec: RunSpec, directory: Path, checkpoint: Path | None, as_json: bool) -> int:
-    from ftcli.launch import run_worker
+    from ftcli.launch.local import run_worker
 
-    code = run_worker(directory, spec.launch, checkpoint, say.note)
+    code = run_worker(directory, spec.launch, checkpoint, output.note)
     return _report(directory, as_json) if code == EXIT_DONE else code
 
 
@@ -232,7 +233,7 @@ def _report(directory: Path, as_json: bool) -> int:
     result = rundir.read_result(directory)
     assert result is not None  # the worker writes it before it answers 0
     if as_json:
-        say.data(result)
+        output.data(result)
         return EXIT_DONE
     summary(directory, result)
     print("next")

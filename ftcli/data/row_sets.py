@@ -8,8 +8,8 @@ from typing import Any
 
 from ftcli import tiny
 from ftcli.core.paths import BUILTIN, BUILTIN_SETS, home_expanded, is_builtin
-from ftcli.data.locate import DataFile, SourcePath, is_local, locate
-from ftcli.methods.base import Method
+from ftcli.data.files.locate import DataFile, SourcePath, is_local, locate
+from ftcli.methods.method import Method
 from ftcli.settings.groups import DataSettings, SetSettings
 
 

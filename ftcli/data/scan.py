@@ -17,15 +17,15 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 from ftcli.core.errors import DataError, Problem, RowProblem
-from ftcli.data import formats
-from ftcli.data.columns import column
-from ftcli.data.findings import findings
-from ftcli.data.ledger import DUPLICATE, Ledger
-from ftcli.data.locate import DataFile
-from ftcli.data.read import Row, read_rows
-from ftcli.data.turns import last_trained
-from ftcli.data.words import said
-from ftcli.methods.base import Method
+from ftcli.data.files.describe import said
+from ftcli.data.files.locate import DataFile
+from ftcli.data.files.reader import Row, read_rows
+from ftcli.data.formats import registry
+from ftcli.data.formats.columns import column
+from ftcli.data.formats.conversations import last_trained
+from ftcli.data.quality_checks import findings
+from ftcli.data.row_ledger import DUPLICATE, Ledger
+from ftcli.methods.method import Method
 from ftcli.settings.groups import SetSettings
 
 
@@ -65,7 +65,7 @@ class Scan:
     prompts: bool = True
     """Whether `Example.asked` is worked out."""
     _looked: int = field(default=0, init=False)
-    _format: formats.Format | None = field(default=None, init=False)
+    _format: registry.Format | None = field(default=None, init=False)
     _columns: list[str] = field(default_factory=list, init=False)
     """Those that the format needs, under the names that the first row has them by."""
     _digests: array[int] = field(default_factory=lambda: array("Q"), init=False)
@@ -115,7 +115,7 @@ class Scan:
         given = row
         try:
             if self.settings.columns:
-                row = formats.apply_mapping(row, self.settings.columns)
+                row = registry.apply_mapping(row, self.settings.columns)
             fmt = self._format or self._recognised(row)
             kind, value = converted(fmt, row, self.method, self.settings.roles)
             if self.settings.margin_column:
@@ -164,11 +164,13 @@ class Scan:
         for index, first in repeated(self._digests):
             self.ledger.finding(DUPLICATE, self._place(index), "", f"is the same as {self._place(first)}")
 
-    def _recognised(self, row: Row) -> formats.Format:
-        fmt = formats.recognise(row.value) if self.settings.format == "auto" else formats.FORMATS[self.settings.format]
+    def _recognised(self, row: Row) -> registry.Format:
+        fmt = (
+            registry.recognise(row.value) if self.settings.format == "auto" else registry.FORMATS[self.settings.format]
+        )
         if fmt is None:
-            raise DataError(formats.columns_error(row.value, row.where))
-        problem = formats.kind_problem(fmt, row.value, row.where, self.method.kinds, self.method.name)
+            raise DataError(registry.columns_error(row.value, row.where))
+        problem = registry.kind_problem(fmt, row.value, row.where, self.method.kinds, self.method.name)
         if problem is not None:
             raise DataError(problem)
         if self.settings.format != "auto" and (lacking := fmt.faults(row.value)):
@@ -180,15 +182,15 @@ class Scan:
 
 
 def converted(
-    fmt: formats.Format, row: Row, method: Method, roles: dict[str, str] | None
+    fmt: registry.Format, row: Row, method: Method, roles: dict[str, str] | None
 ) -> tuple[str, dict[str, Any]]:
     """Kind and columns of a row as the method takes it.
 
     Raises:
         DataError: the row cannot be used.
     """
-    value = formats.convert(fmt, row, wanted=method.kinds, roles=roles)
-    kind = formats.kind_after(fmt.kind, method.kinds)
+    value = registry.convert(fmt, row, wanted=method.kinds, roles=roles)
+    kind = registry.kind_after(fmt.kind, method.kinds)
     assert kind is not None
     if kind == "pair" and method.templates_pairs and isinstance(value["prompt"], str):
         value = {**value, "prompt": [{"role": "user", "content": value["prompt"]}]}

@@ -11,7 +11,7 @@ import pkgutil
 from functools import cache
 from typing import Any
 
-from ftcli.methods.base import Method
+from ftcli.methods.method import Method
 from ftcli.methods.pipeline import Pipeline
 
 __all__ = ["Method", "Pipeline", "all_methods", "all_pipelines", "get_method"]
@@ -26,7 +26,7 @@ def get_method(name: str) -> Method:
 @cache
 def _declared(kind: str) -> dict[str, Any]:
     """What the modules of this folder define under a name, in the order of the alphabet."""
-    names = sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name != "base")
+    names = sorted(m.name for m in pkgutil.iter_modules(__path__))
     modules = {name: importlib.import_module(f"ftcli.methods.{name}") for name in names}
     return {name: getattr(module, kind) for name, module in modules.items() if hasattr(module, kind)}
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ftcli.core.errors import Problem
-from ftcli.methods.base import Method
+from ftcli.methods.method import Method
 from ftcli.settings.limits import Knob
 
 _LOADED_HERE = (
@@ -37,8 +37,8 @@ def steps_an_epoch(method: Mapping[str, Any], train: Mapping[str, Any], num_proc
 METHOD = Method(
     name="distillation",
     summary="On-policy distillation: a small model learns a larger one's next tokens on answers of its own.",
-    trainer="ftcli.trainers.distillation:DistillTrainer",
-    config="ftcli.trainers.distillation:DistillConfig",
+    trainer="ftcli.worker.trainers.distillation:DistillTrainer",
+    config="ftcli.worker.trainers.distillation:DistillConfig",
     task="prompts",
     kinds=("prompt",),
     roles=("policy", "teacher"),

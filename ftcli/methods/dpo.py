@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ftcli.core.errors import Problem
-from ftcli.methods.base import Method
+from ftcli.methods.method import Method
 from ftcli.settings.limits import Knob
 
 LOSSES = (
@@ -84,7 +84,7 @@ def _smoothing(method: Mapping[str, Any], names: Sequence[str]) -> Iterator[Prob
 METHOD = Method(
     name="dpo",
     summary="Direct preference optimisation: chosen over rejected answers, no reward model.",
-    trainer="ftcli.trainers.dpo:DpoTrainer",
+    trainer="ftcli.worker.trainers.preference.dpo:DpoTrainer",
     config="trl.trainer.dpo_config:DPOConfig",
     task="preference",
     kinds=("preference",),

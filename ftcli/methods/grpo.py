@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ftcli.core.errors import Problem
-from ftcli.methods.base import Method
+from ftcli.methods.method import Method
 from ftcli.methods.ppo import reward_problems
 from ftcli.settings.limits import Knob
 
@@ -39,8 +39,8 @@ def steps_an_epoch(method: Mapping[str, Any], train: Mapping[str, Any], num_proc
 METHOD = Method(
     name="grpo",
     summary="Group relative policy optimisation: several answers a prompt, the better ones made likelier; no critic.",
-    trainer="ftcli.trainers.group:GrpoTrainer",
-    config="ftcli.trainers.group:GrpoConfig",
+    trainer="ftcli.worker.trainers.rl.grpo:GrpoTrainer",
+    config="ftcli.worker.trainers.rl.grpo:GrpoConfig",
     task="prompts",
     kinds=("prompt",),
     roles=("policy", "reference", "reward"),

@@ -3,15 +3,15 @@
 Each answer is held against how far the policy has moved on the whole, estimated from the answers of a batch.
 """
 
-from ftcli.methods.base import Method
 from ftcli.methods.dpo import unread
+from ftcli.methods.method import Method
 from ftcli.settings.limits import Knob
 
 METHOD = Method(
     name="kto",
     summary="Kahneman-Tversky optimisation: answers that are each good or bad, as thumbs up and down give them.",
-    trainer="ftcli.trainers.unpaired:KtoTrainer",
-    config="ftcli.trainers.unpaired:KtoConfig",
+    trainer="ftcli.worker.trainers.preference.kto:KtoTrainer",
+    config="ftcli.worker.trainers.preference.kto:KtoConfig",
     task="preference",
     kinds=("label", "preference"),
     roles=("policy", "reference"),

@@ -4,7 +4,7 @@ Supervised fine-tuning on the chosen answer, and the odds of chosen against reje
 it may start from a base model without a round of SFT before.
 """
 
-from ftcli.methods.base import Method
+from ftcli.methods.method import Method
 from ftcli.settings.limits import Knob
 
 OF_A_REFERENCE = (
@@ -17,8 +17,8 @@ OF_A_REFERENCE = (
 METHOD = Method(
     name="orpo",
     summary="Odds ratio preference optimisation: SFT and preferences in one run, one model in memory.",
-    trainer="ftcli.trainers.reference_free:OrpoTrainer",
-    config="ftcli.trainers.reference_free:OrpoConfig",
+    trainer="ftcli.worker.trainers.preference.reference_free:OrpoTrainer",
+    config="ftcli.worker.trainers.preference.reference_free:OrpoConfig",
     task="preference",
     kinds=("preference",),
     score="preference_accuracy",

@@ -10,9 +10,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from ftcli import rewards
 from ftcli.core.errors import Problem
-from ftcli.methods.base import REWARD_FIELDS, Method
+from ftcli.methods.method import REWARD_FIELDS, Method
+from ftcli.rewards import rules
 from ftcli.settings.limits import Knob
 
 
@@ -28,7 +28,7 @@ def reward_problems(method: Mapping[str, Any]) -> list[Problem]:
         if method.get(name) is not None and not method.get("judge"):
             fix = "leave it out, or name one with method.judge.model"
             return [Problem(f"method.{name}", "is of a judge, and there is none", fix)]
-    return list(rewards.problems(method["rewards"])) if method.get("rewards") is not None else []
+    return list(rules.problems(method["rewards"])) if method.get("rewards") is not None else []
 
 
 def check(method: Mapping[str, Any]) -> list[Problem]:
@@ -54,8 +54,8 @@ def steps_an_epoch(method: Mapping[str, Any], train: Mapping[str, Any], num_proc
 METHOD = Method(
     name="ppo",
     summary="Proximal policy optimisation: learns from its own answers, by a reward model or rules, with a critic.",
-    trainer="ftcli.trainers.ppo:PpoTrainer",
-    config="ftcli.trainers.ppo_config:PpoConfig",
+    trainer="ftcli.worker.trainers.rl.ppo:PpoTrainer",
+    config="ftcli.worker.trainers.rl.ppo_config:PpoConfig",
     task="prompts",
     kinds=("prompt",),
     roles=("policy", "reference", "reward", "value"),

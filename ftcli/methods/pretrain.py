@@ -4,7 +4,7 @@ Rows are documents, each closed by the end token; with packing (the default) the
 blocks of `data.max_length_tokens`, so no token is padding. A document sees no other in its block.
 """
 
-from ftcli.methods.base import Method
+from ftcli.methods.method import Method
 from ftcli.settings.limits import Knob
 
 METHOD = Method(

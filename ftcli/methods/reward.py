@@ -4,7 +4,7 @@ The loss is the Bradley-Terry likelihood of the preference (Ouyang et al. 2022, 
 reads the score off the last token is new and always trains.
 """
 
-from ftcli.methods.base import Method
+from ftcli.methods.method import Method
 from ftcli.settings.limits import Knob
 
 METHOD = Method(

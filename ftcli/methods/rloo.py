@@ -12,7 +12,7 @@ METHOD = replace(
     GRPO,
     name="rloo",
     summary="REINFORCE leave-one-out: several answers a prompt, each against the mean of the others; no critic.",
-    trainer="ftcli.trainers.group:RlooTrainer",
-    config="ftcli.trainers.group:RlooConfig",
+    trainer="ftcli.worker.trainers.rl.grpo:RlooTrainer",
+    config="ftcli.worker.trainers.rl.grpo:RlooConfig",
     paper="Ahmadian et al. 2024, arXiv:2402.14740",
 )

@@ -1,6 +1,6 @@
 """Supervised fine-tuning: all tokens of text, the completion of pairs, the assistant turns of messages."""
 
-from ftcli.methods.base import Method
+from ftcli.methods.method import Method
 from ftcli.settings.limits import Knob
 
 METHOD = Method(

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ftcli import rundir, tiny
+from ftcli import tiny
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.hub_cache import cached_snapshot
 from ftcli.core.paths import BUILTIN, home_expanded
+from ftcli.runs import rundir
 from ftcli.settings.groups import ModelSettings
 
 _DEEPEST_STACK = 64

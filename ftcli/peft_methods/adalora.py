@@ -11,8 +11,8 @@ from dataclasses import replace
 from typing import Any
 
 from ftcli.core.errors import Problem
-from ftcli.counts import adalora
 from ftcli.peft_methods.lora import LORA
+from ftcli.peft_methods.parameter_counts import adalora
 from ftcli.settings.limits import Knob
 
 # Fields that AdaLoraConfig inherits and its layers ignore or refuse.
@@ -61,7 +61,7 @@ ADALORA = replace(
     },
     count=adalora,
     check=check,
-    support="ftcli.tuners.adalora:AdaLora",
+    support="ftcli.worker.tuners.adalora:AdaLora",
 )
 
 METHODS = (ADALORA,)

@@ -3,8 +3,8 @@
 PEFT has none, so the tuner is ours (ftcli/tuners/bottleneck).
 """
 
-from ftcli.counts import bottleneck
-from ftcli.peft_methods.base import PeftMethod
+from ftcli.peft_methods.parameter_counts import bottleneck
+from ftcli.peft_methods.peft_declaration import PeftMethod
 from ftcli.settings.limits import Knob
 
 METHODS = (
@@ -13,7 +13,7 @@ METHODS = (
         kind="BOTTLENECK",
         summary="Bottleneck layers after attention and feed-forward: the classic, for many tasks on one base.",
         paper="Houlsby et al. 2019, arXiv:1902.00751; Pfeiffer et al. 2021, arXiv:2005.00247",
-        config="ftcli.tuners.bottleneck.config:BottleneckConfig",
+        config="ftcli.worker.tuners.bottleneck.config:BottleneckConfig",
         limits={
             "reduction_factor": Knob(low=0, open_low=True),
             "bottleneck_size": Knob(low=1),

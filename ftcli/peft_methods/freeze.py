@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ftcli.core.errors import Problem
-from ftcli.counts import freeze
-from ftcli.peft_methods.base import PeftMethod
+from ftcli.peft_methods.parameter_counts import freeze
+from ftcli.peft_methods.peft_declaration import PeftMethod
 from ftcli.settings.limits import Knob
 
 
@@ -47,6 +47,6 @@ METHODS = (
         check=check,
         quantisations=("none",),
         never_merges="it trained the model itself, which is whole already",
-        support="ftcli.tuners.freeze:Freeze",
+        support="ftcli.worker.tuners.freeze:Freeze",
     ),
 )

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ftcli.counts import ia3, ia3_targets
-from ftcli.peft_methods.base import Derived, PeftMethod
-from ftcli.shapes import Shape
+from ftcli.models.shape import Shape
+from ftcli.peft_methods.parameter_counts import ia3, ia3_targets
+from ftcli.peft_methods.peft_declaration import Derived, PeftMethod
 
 
 def follows(shape: Shape, settings: Mapping[str, Any]) -> Mapping[str, Derived]:

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ftcli.core.errors import Problem
-from ftcli.counts import lora
-from ftcli.peft_methods.base import FOUR_BITS, PeftMethod
+from ftcli.peft_methods.parameter_counts import lora
+from ftcli.peft_methods.peft_declaration import FOUR_BITS, PeftMethod
 from ftcli.settings.limits import Knob
 
 _STARTS = ("gaussian", "orthogonal", "olora", "pissa", "pissa_niter_[number of iters]")
@@ -58,7 +58,7 @@ LORA = PeftMethod(
     count=lora,
     check=check,
     refuses=refuses,
-    support="ftcli.tuners.residual:Residual",
+    support="ftcli.worker.tuners.residual:Residual",
 )
 
 DORA = replace(
@@ -105,7 +105,7 @@ LORAPLUS = replace(
     paper="Hayou et al. 2024, arXiv:2402.12354",
     own="ftcli.peft_methods.lora:LoraPlusSettings",
     limits={**LORA.limits, "loraplus_lr_ratio": Knob(low=1), "loraplus_lr_embedding": Knob(low=0, open_low=True)},
-    support="ftcli.tuners.loraplus:LoraPlus",
+    support="ftcli.worker.tuners.loraplus:LoraPlus",
 )
 
 QLORA = replace(

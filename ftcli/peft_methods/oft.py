@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ftcli.core.errors import Problem
-from ftcli.counts import oft
-from ftcli.peft_methods.base import PeftMethod
+from ftcli.peft_methods.parameter_counts import oft
+from ftcli.peft_methods.peft_declaration import PeftMethod
 from ftcli.settings.limits import Knob
 
 

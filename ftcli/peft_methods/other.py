@@ -15,7 +15,7 @@ from typing import Any
 
 from ftcli.core.errors import Problem
 from ftcli.core.suggest import suggest
-from ftcli.peft_methods.base import PeftMethod
+from ftcli.peft_methods.peft_declaration import PeftMethod
 from ftcli.peft_methods.prompts import PREFIX, PROMPT
 from ftcli.settings.limits import Knob
 

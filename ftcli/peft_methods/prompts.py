@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ftcli.core.errors import Problem
-from ftcli.counts import p_tuning, prefix, prompt
-from ftcli.peft_methods.base import PeftMethod
+from ftcli.peft_methods.parameter_counts import p_tuning, prefix, prompt
+from ftcli.peft_methods.peft_declaration import PeftMethod
 from ftcli.settings.limits import Knob
 
 _NOT_WEIGHTS = "its vectors stand before the input and are no part of any weight"
@@ -52,7 +52,7 @@ def check_prompt(settings: Mapping[str, Any]) -> list[Problem]:
     return []
 
 
-PROMPT = replace(_BASE, check=check_prompt, support="ftcli.tuners.prompts:TextPrompt")
+PROMPT = replace(_BASE, check=check_prompt, support="ftcli.worker.tuners.prompts:TextPrompt")
 
 PREFIX = replace(
     _BASE,
@@ -115,7 +115,7 @@ P_TUNING = replace(
     count=p_tuning,
     rate_factor=5,
     variant=_deep,
-    support="ftcli.tuners.prompts:PromptEncoder",
+    support="ftcli.worker.tuners.prompts:PromptEncoder",
 )
 
 METHODS = (PREFIX, P_TUNING, PROMPT)

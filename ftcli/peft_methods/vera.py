@@ -3,8 +3,8 @@
 The random matrices are stored with the adapter, so that it is the same on every machine.
 """
 
-from ftcli.counts import vera
-from ftcli.peft_methods.base import PeftMethod
+from ftcli.peft_methods.parameter_counts import vera
+from ftcli.peft_methods.peft_declaration import PeftMethod
 from ftcli.settings.limits import Knob
 
 METHODS = (

@@ -13,9 +13,9 @@ import traceback
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
-from ftcli import rundir
 from ftcli.core.errors import EXIT_BUG, EXIT_DONE, FtcliError
-from ftcli.rules import REMOTE_CODE
+from ftcli.runs import rundir
+from ftcli.settings.ownership import REMOTE_CODE
 
 _MODULES = {
     "train": "train", "make": "make", "eval": "evaluate", "generate": "generate", "measure": "measure_policy",
@@ -42,58 +42,58 @@ def main(arguments: list[str]) -> int:
 
 
 def _run(command: str, target: str, *rest: str) -> None:
-    from ftcli.worker.guard import die_with_parent
     from ftcli.worker.process import deferred_imports
+    from ftcli.worker.process.parent_watch import die_with_parent
 
     die_with_parent()
     deferred_imports.defer()
     if command in _MODULES:
         deferred_imports.import_heavy(f"ftcli.worker.{_MODULES[command]}")
     if command == "train":
-        from ftcli.worker.train import train
+        from ftcli.worker.training.run import train
 
         train(Path(target), Path(rest[1]) if rest[:1] == ("--resume",) else None)
         return
     if command == "make":
-        from ftcli.worker.make import make
+        from ftcli.worker.commands.synthesise import make
 
         make(Path(target), trust_remote_code=REMOTE_CODE in rest)
         return
     request = json.loads(Path(target).read_text(encoding="utf-8"))
     if command == "eval":
-        from ftcli.worker.evaluate import evaluate
+        from ftcli.worker.commands.evaluate import evaluate
 
         _write(evaluate(request))
     elif command == "generate":
-        from ftcli.worker.generate import generate
+        from ftcli.worker.inference.chat import generate
 
         for line in generate(request):
             _write(line)
     elif command == "measure":
-        from ftcli.worker.measure_policy import measure_policies
+        from ftcli.worker.commands.measure_policies import measure_policies
 
         for line in measure_policies(request):
             _write(line)
     elif command == "merge":
-        from ftcli.worker.merge import merge
+        from ftcli.worker.models.merge import merge
 
         _write(merge(request))
     elif command in ("score", "sample"):
-        from ftcli.worker import judge
+        from ftcli.worker.commands import score
 
-        for line in (judge.score if command == "score" else judge.sample)(request):
+        for line in (score.score if command == "score" else score.sample)(request):
             _write(line)
     elif command == "data":
-        from ftcli.worker.inspect import inspect
+        from ftcli.worker.commands.inspect_data import inspect
 
         _write(inspect(request))
     elif command == "preview":
-        from ftcli.worker.inspect import preview
+        from ftcli.worker.commands.inspect_data import preview
 
         for line in preview(request):
             _write(line)
     elif command == "chat":
-        from ftcli.worker.generate import chat
+        from ftcli.worker.inference.chat import chat
 
         chat(request, sys.stdin, _write_piece)
     else:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import ftcli
-from ftcli import rundir
 from ftcli.cli import COMMANDS, main
+from ftcli.runs import rundir
 from ftcli.settings.backends import ROLES
 from ftcli.settings.groups import GROUPS
 
@@ -31,8 +31,8 @@ def typed(capsys, here):
 
 def finished_run(name: str = "old") -> Path:
     """A run directory that looks finished."""
-    from ftcli.build import spec_of
-    from ftcli.compose import Request
+    from ftcli.build.resolve import spec_of
+    from ftcli.config.compose import Request
 
     run = Path("runs") / name / "1"
     run.mkdir(parents=True)
@@ -320,7 +320,7 @@ def test_resume_of_a_finished_run_says_how_to_train_further(typed):
     ],
 )
 def test_what_only_training_needs_is_told_before_anything_is_written(typed, monkeypatch, words, reason):
-    monkeypatch.setattr("ftcli.hardware.gpus", lambda: ())
+    monkeypatch.setattr("ftcli.core.hardware.gpus", lambda: ())
     Path("taken").mkdir()
     Path("taken/file").touch()
     Path("file").touch()

@@ -153,8 +153,8 @@ def test_generate_asks_the_same_question(here, hub):
 
 
 def test_a_model_in_the_cache_is_found_without_the_hub(here, monkeypatch):
-    from ftcli import hub
     from ftcli.core.errors import ConfigError
+    from ftcli.models import availability
 
     monkeypatch.setenv("HF_HUB_CACHE", str(here / "cache"))
     repository = here / "cache" / "models--someone--model"
@@ -164,16 +164,16 @@ def test_a_model_in_the_cache_is_found_without_the_hub(here, monkeypatch):
     (repository / "refs" / "main").write_text("abc", encoding="utf-8")
     (snapshot / "config.json").write_text("{}", encoding="utf-8")
     with pytest.raises(ConfigError, match="not in the local cache"):  # no weights yet
-        hub.require("someone/model", None, "here")
+        availability.require("someone/model", None, "here")
     index = {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
     (snapshot / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
     (snapshot / "model-1.safetensors").touch()
     with pytest.raises(ConfigError, match="not in the local cache"):  # a download that was broken off
-        hub.require("someone/model", None, "here")
+        availability.require("someone/model", None, "here")
     (snapshot / "model-2.safetensors").touch()
-    hub.require("someone/model", None, "here")
-    hub.require("someone/model", "main", "here")
-    hub.require("someone/model", "abc", "here")
+    availability.require("someone/model", None, "here")
+    availability.require("someone/model", "main", "here")
+    availability.require("someone/model", "abc", "here")
     with pytest.raises(ConfigError, match="not in the local cache"):
-        hub.require("someone/model", "v2", "here")
+        availability.require("someone/model", "v2", "here")
     assert hub_cache.cached_snapshot("someone/model", None) == snapshot

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from ftcli.data.formats import FORMATS, convert, recognise
-from ftcli.data.ledger import Ledger
-from ftcli.data.locate import DataFile
-from ftcli.data.read import peek_rows, read_rows, resolve_file
+from ftcli.data.files.locate import DataFile
+from ftcli.data.files.reader import peek_rows, read_rows, resolve_file
+from ftcli.data.formats.registry import FORMATS, convert, recognise
+from ftcli.data.row_ledger import Ledger
 from ftcli.data.scan import Scan
 from ftcli.methods import get_method
 from ftcli.settings.groups import SetSettings
@@ -146,9 +146,9 @@ def test_the_tokens_of_alpaca_are_those_of_its_chat_template(tmp_path):
 
     from ftcli import tiny
     from ftcli.settings.groups import DataSettings
-    from ftcli.worker.dataset import prepare
-    from ftcli.worker.fitting import Fitting
-    from ftcli.worker.tokens import Encoder
+    from ftcli.worker.tokenise.dataset import prepare
+    from ftcli.worker.tokenise.encoder import Encoder
+    from ftcli.worker.tokenise.length_limits import Fitting
 
     path, tokenizer = FOLDER / "alpaca_en_demo.json", AutoTokenizer.from_pretrained(tiny.MODEL_DIR)
     total = answered = 0
@@ -171,10 +171,10 @@ def test_the_tokens_of_alpaca_are_those_of_its_chat_template(tmp_path):
     [("alpaca_en_demo.json", "sft"), ("glaive_toolcall_en_demo.json", "sft"), ("dpo_en_demo.json", "dpo")],
 )
 def test_plan_and_run_count_the_same_and_work_out_the_same_length(name, method):
-    from ftcli.build import spec_of
-    from ftcli.compose import Request
-    from ftcli.plan import plan
-    from ftcli.worker.inspect import inspect
+    from ftcli.build.resolve import spec_of
+    from ftcli.config.compose import Request
+    from ftcli.plan.outlook import plan
+    from ftcli.worker.commands.inspect_data import inspect
 
     spec = spec_of(Request(overrides=(f"method={method}", f"data.path={FOLDER / name}")))
     found, planned = inspect({"spec": spec.to_json(), "trust_remote_code": False}), plan(spec)

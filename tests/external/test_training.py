@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from ftcli.build import spec_of
-from ftcli.compose import Request
-from ftcli.launch import prepare
+from ftcli.build.resolve import spec_of
+from ftcli.config.compose import Request
+from ftcli.launch.local import prepare
 from tests.conftest import REPOSITORY
 
 DATA = REPOSITORY.parent / "shared" / "data"
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason=f"needs the real demo 
 
 def train(*overrides: str, run: Path) -> dict:
     """Train in this process with one thread and small batches."""
-    from ftcli.worker.train import train as work
+    from ftcli.worker.training.run import train as work
 
     few = ("train.max_steps=2", "train.per_device_train_batch_size=2", "hardware.num_threads=1", "run.score_rows=0")
     spec = spec_of(Request(overrides=(*overrides, *few, f"run.dir={run}")))

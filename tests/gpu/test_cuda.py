@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from ftcli import rundir, tiny
+from ftcli import tiny
+from ftcli.runs import rundir
 from tests.conftest import REPOSITORY
 
 pytestmark = [
@@ -77,7 +78,7 @@ def test_packed_documents_have_the_gradients_of_each_alone_on_a_gpu(attention):
     # Here and not in tests/worker since flex attention has no backward pass on CPU.
     from transformers import AutoModelForCausalLM, LlamaConfig
 
-    from ftcli.worker.collate import PackedBlocks
+    from ftcli.worker.tokenise.collate import PackedBlocks
 
     config = LlamaConfig(
         hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,

@@ -15,17 +15,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ftcli import rundir
-from ftcli.build import spec_of
-from ftcli.checkpoints import checkpoint_path
-from ftcli.compose import Request
+from ftcli.build.resolve import spec_of
+from ftcli.config.compose import Request
 from ftcli.core.errors import ConfigError
 from ftcli.methods import get_method
 from ftcli.peft_methods import peft_method
-from ftcli.plan import plan
-from ftcli.spec import RunSpec
-from ftcli.worker import train as training
-from ftcli.worker.model import load_trained
+from ftcli.plan.outlook import plan
+from ftcli.runs import rundir
+from ftcli.runs.checkpoints import checkpoint_path
+from ftcli.settings.run_spec import RunSpec
+from ftcli.worker.models.load import load_trained
+from ftcli.worker.training import run as training
 from tests.matrix.cells import IDLE, Cell
 
 MERGE_TOLERANCE = 2e-4

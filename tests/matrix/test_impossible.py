@@ -27,12 +27,12 @@ from peft.utils.integrations import dequantize_module_weight
 from transformers import Trainer, TrainingArguments
 
 from ftcli.peft_methods import PEFT_METHODS
-from ftcli.peft_methods.base import FOUR_BITS
 from ftcli.peft_methods.other import IMPOSSIBLE
+from ftcli.peft_methods.peft_declaration import FOUR_BITS
 from ftcli.settings.groups import ModelSettings, QuantisationSettings
 from ftcli.tiny import MODEL_DIR
-from ftcli.tuners.bottleneck import BottleneckConfig, BottleneckLayer
-from ftcli.worker.model import load_model
+from ftcli.worker.models.load import load_model
+from ftcli.worker.tuners.bottleneck import BottleneckConfig, BottleneckLayer
 from tests.matrix.cells import CELLS, OTHER_CELLS, QUANTISATIONS
 from tests.matrix.prove import refusal
 
@@ -70,7 +70,7 @@ def test_every_refused_cell_is_held_here(tmp_path: Path) -> None:
     assert {name for name, _ in HELD.values()} <= globals().keys()
     others = {cell.peft.split("peft.type=")[1].split()[0] for cell in OTHER_CELLS if refusal(cell, tmp_path)}
     assert others - {"ADAMSS"} == {"TRAINABLE_TOKENS"}
-    under_the_fused_loss = {"ADAPTION_PROMPT", "CPT"}  # tests/worker/test_traps.py
+    under_the_fused_loss = {"ADAPTION_PROMPT", "CPT"}  # tests/worker/training/test_traps.py
     assert set(IMPOSSIBLE) == {"XLORA", "POLY", "MULTITASK_PROMPT_TUNING"} | under_the_fused_loss
 
 

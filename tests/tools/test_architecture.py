@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ftcli import assets
+from ftcli.core import assets
 from ftcli.methods import all_methods, all_pipelines
 from ftcli.peft_methods import PEFT_METHODS
 from tests.conftest import REPOSITORY

@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from ftcli import rundir
+from ftcli.runs import rundir
 from tests.warm import Command, Warm
 
 TIMEOUT_SECONDS = 1200

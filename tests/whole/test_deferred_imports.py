@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ftcli import rundir
+from ftcli.runs import rundir
 from tests.conftest import REPOSITORY
 from tests.whole.conftest import Train
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from ftcli import rundir
+from ftcli.runs import rundir
 from tests.whole.conftest import Train
 
 
@@ -14,7 +14,7 @@ def test_the_demo_learns_held_out_instructions(tmp_path, ftcli_run: Train):
     assert result["score"]["name"] == "exact_match"
     assert result["score"]["rows"] >= 200
     assert result["score"]["before"] <= 0.2
-    # A nearest neighbour gets at most 0.25 (tests/unit/test_tiny_world.py): at least 30 points lie between.
+    # A nearest neighbour gets at most 0.25 (tests/tiny/test_world.py): at least 30 points lie between.
     assert result["score"]["after"] >= 0.8
     assert result["eval_loss"]["after"] < result["eval_loss"]["before"] / 4
     for line in ("ftcli chat demo --base", "ftcli eval demo", "ftcli train method=dpo model.name_or_path=demo"):

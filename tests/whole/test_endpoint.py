@@ -19,10 +19,11 @@ from typing import Any
 
 import pytest
 
-from ftcli import rundir, tiny
+from ftcli import tiny
 from ftcli.core.errors import ConfigError, InterruptedRun
-from ftcli.making.spec import FILE, MakeSpec
+from ftcli.runs import rundir
 from ftcli.settings.backends import BackendSettings
+from ftcli.synthesis.synthesis_spec import FILE, MakeSpec
 from tests.loopback import serving
 from tests.whole.conftest import TIMEOUT_SECONDS, environment
 
@@ -192,7 +193,7 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_with_faults_in_a_fifth_of_the_requests_every_item_is_made_once(served, stage):
-    from ftcli.worker.make import make
+    from ftcli.worker.commands.synthesise import make
 
     state = {"target": served, "rng": random.Random(3), "requests": 0, "faults": 0, "lock": threading.Lock()}
     with serving(Faulty, **state) as proxy:
@@ -215,7 +216,7 @@ def test_with_faults_in_a_fifth_of_the_requests_every_item_is_made_once(served, 
 
 
 def test_a_request_that_nobody_answers_is_given_up_and_made_again(stage):
-    from ftcli.worker.make import make
+    from ftcli.worker.commands.synthesise import make
 
     state = {"held": set(), "given_up": [], "lock": threading.Lock()}
     with serving(Holding, **state) as proxy:
@@ -231,7 +232,7 @@ def test_a_request_that_nobody_answers_is_given_up_and_made_again(stage):
 
 
 def test_a_server_that_is_killed_and_started_again_costs_no_item(server, stage):
-    from ftcli.worker.make import make
+    from ftcli.worker.commands.synthesise import make
 
     killed: list[int] = []
     state = {"target": server.url, "requests": 0, "most": 6, "killed": threading.Event(), "lock": threading.Lock()}
@@ -261,7 +262,7 @@ def test_a_server_that_is_killed_and_started_again_costs_no_item(server, stage):
 def test_an_endpoint_without_log_probabilities_has_its_verdicts_read(served, stage, tmp_path):
     """The base model says nothing that is a verdict: all are dropped and counted, and none is guessed."""
     from ftcli.core.errors import DataError
-    from ftcli.worker.make import make
+    from ftcli.worker.commands.synthesise import make
 
     row = {"prompt": "Hello?", "answers": ["Hi.", "Go away."]}
     (tmp_path / "answers.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
@@ -272,7 +273,7 @@ def test_an_endpoint_without_log_probabilities_has_its_verdicts_read(served, sta
 
 
 def test_a_key_that_is_not_set_and_a_model_that_is_not_there_are_told(served, stage, monkeypatch):
-    from ftcli.worker.make import make
+    from ftcli.worker.commands.synthesise import make
 
     with pytest.raises(ConfigError, match="gave no answer in 1 tries, at last: Error code: 500"):
         make(stage(served, model="no/such-model", max_retries=0))

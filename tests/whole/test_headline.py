@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from ftcli import rundir, tiny
+from ftcli import tiny
+from ftcli.runs import rundir
 from tests.whole.conftest import Train
 
 CANARY = "canary-5f1d2c"

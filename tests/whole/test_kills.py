@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ftcli import rundir
+from ftcli.runs import rundir
 from tests.conftest import MakeOnce
 from tests.whole.conftest import TIMEOUT_SECONDS, Train, environment
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from ftcli import rundir
+from ftcli.runs import rundir
 from tests.whole.conftest import Start, Train, end
 
 # The built-in default with fewer steps; as it stands it runs under `make proof`.

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from ftcli import rundir, tiny
-from ftcli.making.spec import FILE
+from ftcli import tiny
+from ftcli.runs import rundir
+from ftcli.synthesis.synthesis_spec import FILE
 from tests.loopback import serving
 from tests.whole.conftest import Train, environment
 

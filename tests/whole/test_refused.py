@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from ftcli import rundir, tiny
+from ftcli import tiny
+from ftcli.runs import rundir
 from tests.whole.conftest import Train, environment, everything
 
 COMMAND = (

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from ftcli import rundir
-from ftcli.build import spec_of
-from ftcli.compose import Request
+from ftcli.build.resolve import spec_of
+from ftcli.config.compose import Request
+from ftcli.runs import rundir
 from tests.whole.conftest import TIMEOUT_SECONDS, Train, end, environment, steps
 
 # A rollout is learned from in four steps, and every third is saved: most saves are in the middle of one.

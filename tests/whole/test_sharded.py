@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from ftcli import rundir, tiny
-from ftcli.build import spec_of
-from ftcli.compose import Request
+from ftcli import tiny
+from ftcli.build.resolve import spec_of
+from ftcli.config.compose import Request
+from ftcli.runs import rundir
 from tests.conftest import REPOSITORY
 from tests.whole.conftest import TIMEOUT_SECONDS, environment, steps
 

@@ -13,9 +13,10 @@ import torch
 from transformers import AutoTokenizer, Gemma2Config, LlamaConfig, PreTrainedModel, Qwen3Config, set_seed
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
-from ftcli import rundir, tiny
+from ftcli import tiny
+from ftcli.runs import rundir
 from ftcli.settings.groups import DataSettings, HardwareSettings, ModelSettings, QuantisationSettings, RunSettings
-from ftcli.spec import LaunchPlan, RunSpec
+from ftcli.settings.run_spec import LaunchPlan, RunSpec
 
 _SHAPE = {
     "hidden_size": 32,

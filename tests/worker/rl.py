@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ftcli.worker.train import train
+from ftcli.worker.training.run import train
 from tests.worker.conftest import write_rows
 
 WORDS = ("red", "blue", "green", "sun")

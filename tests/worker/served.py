@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerFast
 from trl.chat_template_utils import get_training_chat_template, has_generation_markers
 
 from ftcli import tiny
-from ftcli.worker.tokens import IGNORED, Encoder
+from ftcli.worker.tokenise.encoder import IGNORED, Encoder
 
 Turns = list[dict[str, Any]]
 

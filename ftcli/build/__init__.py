@@ -1,0 +1,1 @@
+"""Tree → resolved run, with every derived value noted and every problem collected."""

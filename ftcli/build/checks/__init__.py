@@ -1,0 +1,1 @@
+"""Rules about a value, across groups, about the data and about the adapter; each finds problems and changes nothing."""

@@ -1,0 +1,217 @@
+"""Rules about the adapter and the quantisation of the base, told before anything is loaded."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from ftcli.core import hardware
+from ftcli.core.errors import ConfigError, Problem
+from ftcli.methods import Method
+from ftcli.models import sources
+from ftcli.models.modules import modules
+from ftcli.models.shape import Shape
+from ftcli.peft_methods import PeftMethod, peft_method, why_unmerged
+from ftcli.peft_methods.target_modules import compiled, ends_with, listing, saved_modules
+from ftcli.settings.run_spec import RunSpec
+
+Where = Callable[[str], str]
+Settings = Mapping[str, Any]
+
+# How a base quantised already is stored, and the package whose kernels it computes with.
+KERNELS = {
+    "gptq": "gptqmodel",
+    "awq": "gptqmodel",
+    "bitsandbytes": "bitsandbytes",
+    "fp8": "triton",
+    "fbgemm_fp8": "fbgemm_gpu",
+    "compressed-tensors": "compressed_tensors",
+    "mxfp4": "kernels",
+    "hqq": "hqq",
+    "torchao": "torchao",
+    "eetq": "eetq",
+    "aqlm": "aqlm",
+    "quanto": "optimum.quanto",
+}
+# The oldest compute capability that bitsandbytes multiplies in: Turing for int8, Pascal for 4 bits.
+_OLDEST = {"int8": (7, 5), "nf4": (6, 0), "nf4_double": (6, 0), "fp4": (6, 0)}
+
+
+def problems(spec: RunSpec, method: Method, shape: Shape | None, where: Where) -> Iterator[Problem]:
+    """Everything that is wrong with the adapter and the quantisation of a run."""
+    peft = peft_method(spec.peft)
+    if peft is not None:
+        own = peft.check(spec.peft) if peft.check else []
+        yield from (replace(problem, where=where(problem.where) or problem.where) for problem in own)
+        if not own:
+            yield from _targets(spec, peft, shape, where)
+        yield from _misuse(spec, peft, where)
+    yield from _quantised(spec, peft, where)
+    yield from _stored(spec, peft, where)
+    yield from _stacked(spec, where)
+
+
+def _targets(spec: RunSpec, peft: PeftMethod, shape: Shape | None, where: Where) -> Iterator[Problem]:
+    """Target modules are there, can carry the adapter, and are not the output head, whose loss is fused."""
+    if _reaches_head(spec.peft):
+        what = "peft.target_modules reaches lm_head, whose loss is fused and would never reach the adapter"
+        fix = "leave it out; to train the head whole use peft.modules_to_save=[lm_head]"
+        yield Problem(where("peft.target_modules"), what, fix)
+        return
+    if shape is None or not shape.known:
+        return
+    single = peft.kind == "TRAINABLE_TOKENS" or spec.peft.get("trainable_token_indices")
+    if single and shape.tie_word_embeddings:
+        what = "the output head shares the embedding's weight, so tokens trained there would never reach its fused loss"
+        yield Problem(where("peft"), what, "use a model whose head is a weight of its own, or another adapter")
+        return
+    try:
+        _count(peft, shape, spec.peft)
+    except ValueError as error:
+        place = where(f"peft.{_at_fault(peft, shape, spec.peft)}")
+        listed = listing(shape) in str(error)
+        fix = "name modules that the model has" if listed else "correct it, or choose another peft="
+        yield Problem(place, f"peft={peft.name}: {error}", fix)
+        return
+    saved = [str(name).rpartition(".")[2] for name in spec.peft.get("modules_to_save") or ()]
+    tied = sorted({"lm_head", "embed_tokens"} & set(saved))
+    if shape.tie_word_embeddings and tied and not spec.peft.get("ensure_weight_tying"):
+        names = ", ".join(tied)
+        what = f"peft.modules_to_save=[{names}] would part the embedding from the head, which share one weight"
+        fix = "add peft.ensure_weight_tying=true" if "ensure_weight_tying" in peft.fields() else "remove it"
+        yield Problem(where("peft.modules_to_save"), what, fix)
+
+
+def _reaches_head(settings: Settings) -> bool:
+    """Whether the target modules, a list of names or one pattern, have the output head among them."""
+    targets = settings.get("target_modules")
+    if not isinstance(targets, str):
+        return isinstance(targets, list) and "lm_head" in targets
+    try:
+        return compiled(targets).fullmatch("lm_head") is not None
+    except ValueError:  # told with the modules that the model has
+        return False
+
+
+def _count(peft: PeftMethod, shape: Shape, settings: Settings) -> None:
+    """Ask for everything that the settings name.
+
+    Raises:
+        ValueError: the model has it not, or it cannot carry the adapter.
+    """
+    if peft.count(shape, settings) is not None:
+        return
+    # Not counted, so that no name has been looked up.
+    names = {module.name for module in modules(shape)}
+    names |= {".".join(name.split(".")[:depth]) for name in names for depth in range(1, name.count(".") + 1)}
+    targets = settings.get("target_modules") or ()
+    for target in targets if isinstance(targets, list) else ():
+        if not any(ends_with(name, [str(target)]) for name in names):
+            raise ValueError(f"{target!r} names no module; " + listing(shape))
+    pattern = compiled(targets) if isinstance(targets, str) and targets.lower() != "all-linear" else None
+    if pattern and not any(pattern.fullmatch(name) for name in names):
+        raise ValueError(f"{targets!r} matches no whole module name; " + listing(shape))
+    saved_modules(shape, settings.get("modules_to_save") or ())
+
+
+def _at_fault(peft: PeftMethod, shape: Shape, settings: Settings) -> str:
+    """The setting without which all would be found: as a rule the target modules."""
+    for name in ("modules_to_save", "modules", "exclude_modules", "layers_to_transform", "num_layers"):
+        if settings.get(name) is None:
+            continue
+        with contextlib.suppress(ValueError):
+            _count(peft, shape, {**settings, name: None})
+            return name
+    return "target_modules"
+
+
+def _misuse(spec: RunSpec, peft: PeftMethod, where: Where) -> Iterator[Problem]:
+    """Packing, gradient checkpointing and random weights with what they break."""
+    if peft.adapter and spec.model.init == "random":
+        what = f"peft={peft.name} on model.init=random could not be loaded again: the weights below are kept nowhere"
+        yield Problem(where("model.init"), what, "model.init=pretrained, or peft=none")
+    for key in ("packing", "padding_free"):
+        if peft.never_packs and spec.method.get(key):
+            what = f"method.{key}=true with peft={peft.name}: {peft.never_packs}"
+            yield Problem(where(f"method.{key}"), what, f"set method.{key}=false")
+    if peft.never_checkpoints and spec.train.get("gradient_checkpointing"):
+        what = f"train.gradient_checkpointing=true with peft={peft.name}: {peft.never_checkpoints}"
+        yield Problem(where("train.gradient_checkpointing"), what, "set train.gradient_checkpointing=false")
+
+
+def _quantised(spec: RunSpec, peft: PeftMethod | None, where: Where) -> Iterator[Problem]:
+    """Quantised weights are frozen, and not every tuner or device takes them."""
+    kind, place = spec.quantisation.type, where("quantisation")
+    if peft is not None and peft.quantisations is not None and kind not in peft.quantisations:
+        choices = ", ".join(f"quantisation={name}" for name in peft.quantisations)
+        what, fix = f"peft={peft.name} needs a base in 4 bits, not quantisation={kind}", f"{choices}, or peft=lora"
+        if not peft.adapter:
+            what = f"peft={peft.name} trains weights of the base, which quantisation={kind} freezes in few bits"
+            fix = "quantisation=none, or peft=qlora"
+        yield Problem(place, what, fix)
+        return
+    if kind == "none":
+        return
+    if peft is None:
+        what = f"quantisation={kind} with peft=none: weights in few bits cannot be trained"
+        yield Problem(place, what, "choose peft=qlora, or quantisation=none")
+    elif (reason := peft.refuses(kind, spec.peft)) is not None:
+        yield Problem(place, f"quantisation={kind} with peft={peft.name}: {reason}", "quantisation=none, or peft=lora")
+    if importlib.util.find_spec("bitsandbytes") is None:
+        yield Problem(place, f"quantisation={kind} needs the package bitsandbytes", "pip install bitsandbytes")
+    if spec.launch.device == "cuda":
+        for gpu in hardware.gpus():
+            if gpu.capability < _OLDEST[kind]:
+                need, has = (".".join(map(str, version)) for version in (_OLDEST[kind], gpu.capability))
+                what = f"quantisation={kind} needs compute capability {need}; {gpu.name} has {has}"
+                yield Problem(place, what, "quantisation=nf4_double" if kind == "int8" else "quantisation=none")
+                return
+
+
+def _stored(spec: RunSpec, peft: PeftMethod | None, where: Where) -> Iterator[Problem]:
+    """A base that is quantised already is quantised once, trained through an adapter, and needs its kernels."""
+    stored = sources.quantised_as(spec.model)
+    if stored is None:
+        return
+    place, name = where("model.name_or_path"), spec.model.name_or_path
+    if spec.quantisation.type != "none":
+        what = f"{name} is stored in {stored} already; quantisation={spec.quantisation.type} would do it again"
+        # A tuner that is defined for our quantisations only would refuse `none` in its turn.
+        defined = peft is not None and peft.quantisations is not None
+        yield Problem(where("quantisation"), what, "quantisation=none peft=lora" if defined else "quantisation=none")
+    if peft is None or not peft.adapter:
+        what = f"{name} is stored in {stored}, and weights in few bits cannot be trained"
+        yield Problem(place, what, "choose peft=lora, or a model that is not quantised")
+    elif (reason := peft.refuses(stored, spec.peft)) is not None:
+        yield Problem(place, f"{name} is stored in {stored}; peft={peft.name}: {reason}", "choose peft=lora")
+    package = KERNELS.get(stored, stored)
+    if not _installed(package):
+        what = f"{name} is stored in {stored}, whose kernels are in the package {package}, which is not installed"
+        yield Problem(place, what, f"pip install {package.replace('_', '-')}")
+
+
+def _installed(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ModuleNotFoundError:  # the parent of a dotted name
+        return False
+
+
+def _stacked(spec: RunSpec, where: Where) -> Iterator[Problem]:
+    """A run that starts from adapters has them merged, which some cannot be."""
+    source = sources.model_source(spec.model.name_or_path)
+    try:
+        kinds = sources.adapter_kinds(source) if source else []
+    except ConfigError:  # told by the rule that looks for the model
+        return
+    for kind in kinds:
+        if reason := why_unmerged(kind):
+            what = (
+                f"{spec.model.name_or_path} holds a {kind} adapter, which a further run would have to merge: {reason}"
+            )
+            yield Problem(
+                where("model.name_or_path"), what, "start from its base model, or train another kind of adapter"
+            )

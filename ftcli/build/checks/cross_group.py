@@ -1,0 +1,322 @@
+"""Rules across the groups: this method with that adapter on that hardware. Each finds problems and changes nothing."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ftcli.build.checks import adapter, data, field_checks
+from ftcli.build.derive import has_validation
+from ftcli.config.compose import Composed
+from ftcli.core import paths
+from ftcli.core.errors import ConfigError, Problem
+from ftcli.core.suggest import suggest
+from ftcli.methods import Method
+from ftcli.methods.method import further_models
+from ftcli.models import sources
+from ftcli.models.known_shapes import model_shape
+from ftcli.models.shape import Shape
+from ftcli.peft_methods import peft_method
+from ftcli.settings import library_fields, ownership
+from ftcli.settings.run_spec import RunSpec
+from ftcli.synthesis import principles
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """What a rule looks at."""
+
+    spec: RunSpec
+    method: Method
+    composed: Composed
+    shape: Shape | None
+
+    def where(self, dotted: str) -> str:
+        """The place of a setting."""
+        return self.composed.where(*dotted.split("."))
+
+
+Rule = Callable[[Context], Iterator[Problem]]
+RULES: list[Rule] = []
+
+
+def rule(function: Rule) -> Rule:
+    """Register a rule."""
+    RULES.append(function)
+    return function
+
+
+@rule
+def the_method_agrees_with_itself(context: Context) -> Iterator[Problem]:
+    """The method's own rules among its knobs."""
+    for problem in context.method.check(context.spec.method) if context.method.check else ():
+        yield Problem(context.where(problem.where) or problem.where, problem.what, problem.fix)
+
+
+@rule
+def run_name_is_a_folder_name(context: Context) -> Iterator[Problem]:
+    """`run.name` becomes a folder under runs/."""
+    yield from name_problems(str(context.spec.run.name), context.where("run.name"))
+
+
+def name_problems(name: str, where: str) -> list[Problem]:
+    """That a run's name could lead out of runs/, or would be awkward to type."""
+    if re.fullmatch(r"\w[\w.-]*", name) and len(name) <= 100:
+        return []
+    return [Problem(where, f"run.name={name} is not a plain name", "use letters, digits, dots, dashes and underscores")]
+
+
+@rule
+def precision_is_one(context: Context) -> Iterator[Problem]:
+    """bf16 and fp16 exclude each other, and fp16 needs a GPU."""
+    train = context.spec.train
+    if train.get("bf16") and train.get("fp16"):
+        yield Problem(context.where("train.fp16"), "train.bf16 and train.fp16 are both on", "keep one of them")
+    elif train.get("fp16") and context.spec.launch.device == "cpu":
+        yield Problem(context.where("train.fp16"), "train.fp16 needs a GPU", "remove it; the CPU computes in float32")
+
+
+@rule
+def whole_steps(context: Context) -> Iterator[Problem]:
+    """Cadences are whole steps from 1 on, and shares of the run below 1."""
+    for key in ("logging_steps", "save_steps", "eval_steps", "warmup_steps"):
+        value = context.spec.train.get(key)
+        if isinstance(value, float) and value >= 1 and not value.is_integer():
+            what = f"train.{key}={value} is neither whole steps nor a share below 1"
+            yield Problem(context.where(f"train.{key}"), what, f"give {int(value)} or a share such as 0.1")
+
+
+@rule
+def validation_has_rows_and_uses(context: Context) -> Iterator[Problem]:
+    """Evaluation, the best checkpoint and early stopping need held-out rows, and each other."""
+    spec, train = context.spec, context.spec.train
+    if spec.data.eval_path is not None and spec.data.eval_share > 0:
+        yield Problem(context.where("data.eval_share"), "data.eval_path and data.eval_share are both set", "keep one")
+    held_out = has_validation(spec.data, context.method)
+    fix = "add data.eval_path=FILE or data.eval_share=0.05"
+    if not held_out:
+        for key in ("load_best_model_at_end",):
+            if train.get(key):
+                yield Problem(context.where(f"train.{key}"), f"train.{key} needs held-out rows", fix)
+        if train.get("eval_strategy") not in (None, "no"):
+            yield Problem(context.where("train.eval_strategy"), "train.eval_strategy needs held-out rows", fix)
+        if train.get("save_strategy") == "best":
+            yield Problem(context.where("train.save_strategy"), "train.save_strategy=best needs held-out rows", fix)
+    elif train.get("load_best_model_at_end") and train.get("save_strategy") != "best":
+        if train.get("save_strategy") != train.get("eval_strategy"):
+            what = "train.load_best_model_at_end needs an evaluation at each save"
+            fix = f"set train.eval_strategy={train.get('save_strategy')}"
+            yield Problem(context.where("train.load_best_model_at_end"), what, fix)
+        elif train.get("eval_strategy") == "steps" and not _multiple(train.get("save_steps"), train.get("eval_steps")):
+            saves, evaluations = train.get("save_steps"), train.get("eval_steps")
+            what = f"train.save_steps={saves} is no multiple of train.eval_steps={evaluations}"
+            yield Problem(context.where("train.save_steps"), what, "train.load_best_model_at_end needs it to be one")
+    if spec.run.early_stopping_patience is not None and not train.get("load_best_model_at_end"):
+        what = "run.early_stopping_patience stops at the best model, which is not kept"
+        yield Problem(context.where("run.early_stopping_patience"), what, "add train.load_best_model_at_end=true")
+
+
+def _multiple(saves: Any, evaluations: Any) -> bool:
+    if not saves or not evaluations or saves < 1 or evaluations < 1:
+        return True
+    return bool(saves % evaluations == 0)
+
+
+@rule
+def answers_stay_whole(context: Context) -> Iterator[Problem]:
+    """Preferences compare whole answers."""
+    if context.spec.data.overflow == "split" and context.method.task == "preference":
+        what = f"data.overflow=split would tear the answers that {context.method.name} compares"
+        yield Problem(context.where("data.overflow"), what, "use data.overflow=drop, error or truncate_right")
+
+
+@rule
+def batches_are_large_enough(context: Context) -> Iterator[Problem]:
+    """Some methods compare the rows of a batch with each other."""
+    method, size = context.method, int(context.spec.train.get("per_device_train_batch_size", 8))
+    if size < method.min_batch:
+        what = f"{method.name} compares the rows of a batch; train.per_device_train_batch_size={size} is too few"
+        fix = f"set it to {method.min_batch} or more"
+        yield Problem(context.where("train.per_device_train_batch_size"), what, fix)
+
+
+@rule
+def answers_can_be_sampled(context: Context) -> Iterator[Problem]:
+    """A method that samples needs to know its prompts, and whole groups of answers in a batch."""
+    spec = context.spec
+    if not context.method.samples:
+        return
+    if spec.data.streaming:
+        what = f"{context.method.name} draws its rollouts from all prompts, and a stream has no end"
+        yield Problem(context.where("data.streaming"), what, "leave it out")
+    for key, name, head in further_models(spec.method):
+        stage = context.composed.request.stage
+        if stage is not None and f"method.{key.partition('.')[0]}" in stage.promised:
+            continue  # what stands there now is no reward model yet
+        yield from _unfit(name, head, context.where(f"method.{key}"))
+    if teacher := spec.method.get("teacher_model"):
+        yield from _other_words(str(teacher), context)
+    group = spec.method.get("num_generations")
+    size = int(spec.train.get("per_device_train_batch_size", 8)) * spec.launch.num_processes
+    size *= int(spec.method.get("steps_per_generation") or spec.train.get("gradient_accumulation_steps", 1))
+    size = int(spec.method.get("generation_batch_size") or size) if group else size
+    if group and size % int(group):
+        what = f"{size} answers at a time are no whole number of groups of method.num_generations={group}"
+        fix = "make train.per_device_train_batch_size a multiple of it"
+        yield Problem(context.where("method.num_generations"), what, fix)
+
+
+@rule
+def a_judge_can_be_asked(context: Context) -> Iterator[Problem]:
+    """A judge that gives rewards is a backend's settings, and its principles can be read."""
+    judge, constitution = (context.spec.method.get(name) for name in ("judge", "judge_constitution"))
+    if judge is None:
+        return
+    key = context.where("method.judge")
+    if not isinstance(judge, Mapping):
+        yield Problem(key, f"method.judge is {judge!r}, which is no mapping", "as method.judge={model: RUN}")
+        return
+    known = library_fields.fields_of("ftcli.settings.backends:BackendSettings")
+    for name, value in judge.items():
+        if name not in known:
+            yield Problem(key, f"method.judge.{name} is no setting of a backend", suggest(name, known, "method.judge."))
+        elif problem := field_checks.type_problem(f"method.judge.{name}", value, known[name], None, key):
+            yield problem
+    if judge.get("type", "local") != "rules" and not judge.get("model"):
+        yield Problem(key, "names nobody who could be asked", "name a run or model with method.judge.model")
+    if constitution:
+        yield from _principle_problems(str(constitution), context.where("method.judge_constitution"))
+
+
+def _principle_problems(name: str, where: str) -> Iterator[Problem]:
+    if not paths.is_builtin(name) and not Path(name).is_file():
+        yield Problem(where, f"there is no file {name}", "name a YAML file with principles")
+        return
+    try:
+        principles.named(name)
+    except ConfigError as error:
+        yield from error.problems
+
+
+@rule
+def vllm_is_installed(context: Context) -> Iterator[Problem]:
+    """`method.use_vllm` needs the package."""
+    if context.spec.method.get("use_vllm") and importlib.util.find_spec("vllm") is None:
+        fix = "pip install vllm, or leave it out: transformers answers then"
+        yield Problem(context.where("method.use_vllm"), "vLLM is not installed", fix)
+
+
+def _unfit(name: str, head: str, where: str) -> Iterator[Problem]:
+    """That a further model is none, or puts out the wrong thing."""
+    source, scores = sources.model_source(name), head == "score"
+    if source is None:
+        fix = "name a finished run of method=reward, or a model folder" if scores else "name a run or a model folder"
+        yield Problem(where, f"{name} holds no model", fix)
+    elif not source.is_plausible:
+        yield Problem(where, f"{name} is neither a folder nor a hub id", "a hub id is ORGANISATION/NAME")
+    elif source.folder is not None and sources.head_of(source.folder) != head:
+        what = f"{name} puts out " + ("words and no score" if scores else "a score and no words")
+        yield Problem(where, what, "name a model that method=reward trained" if scores else "name a model that speaks")
+
+
+def _other_words(teacher: str, context: Context) -> Iterator[Problem]:
+    """That teacher and student put out vectors of different length."""
+    theirs = model_shape(replace(context.spec.model, name_or_path=teacher, revision=None, shape=None))
+    if context.shape is None or theirs is None or theirs.vocab_size == context.shape.vocab_size:
+        return
+    what = f"{teacher} puts out {theirs.vocab_size} tokens and the student {context.shape.vocab_size}"
+    fix = "choose a teacher of the student's own family"
+    yield Problem(context.where("method.teacher_model"), what, fix)
+
+
+@rule
+def the_loss_sees_the_adapter(context: Context) -> Iterator[Problem]:
+    """A loss that calls the layers themselves passes by what an adapter puts before the input."""
+    peft = peft_method(context.spec.peft)
+    if context.method.below_the_adapter and peft is not None and "num_virtual_tokens" in peft.fields():
+        what = f"peft={peft.name} puts vectors before the input, which the loss of {context.method.name} passes by"
+        yield Problem(context.where("peft"), what, "use peft=lora")
+
+
+@rule
+def reporters_are_installed(context: Context) -> Iterator[Problem]:
+    """`train.report_to` names integrations of transformers, each of which needs its own package."""
+    wanted = context.spec.train.get("report_to")
+    names = [wanted] if isinstance(wanted, str) else wanted if isinstance(wanted, list) else []
+    where = context.where("train.report_to")
+    for name in names:
+        if name in ("none", "all"):
+            continue
+        if name not in ownership.REPORTERS:
+            yield Problem(where, f"{name} is not a value of train.report_to", suggest(name, ownership.REPORTERS, ""))
+        elif importlib.util.find_spec(ownership.REPORTERS[name]) is None:
+            package = ownership.REPORTERS[name]
+            what = f"train.report_to={name} needs the package {package}, which is not installed"
+            yield Problem(where, what, f"pip install {package}, or remove it: every run keeps its own metrics.jsonl")
+
+
+@rule
+def references_fit_the_adapter(context: Context) -> Iterator[Problem]:
+    """A reference that follows the policy needs its own copy, which an adapter run does not hold."""
+    method, peft = context.spec.method, peft_method(context.spec.peft)
+    if method.get("sync_ref_model") and peft is not None and peft.adapter:
+        what = "method.sync_ref_model needs a reference of its own; with an adapter it is the model underneath"
+        yield Problem(context.where("method.sync_ref_model"), what, "use peft=none, or leave the reference fixed")
+    if method.get("sync_ref_model") and method.get("precompute_ref_log_probs"):
+        what = "method.precompute_ref_log_probs fixes the reference that method.sync_ref_model moves"
+        yield Problem(context.where("method.sync_ref_model"), what, "keep one of them")
+    if method.get("precompute_ref_log_probs") and context.spec.data.streaming and "reference" in context.method.roles:
+        what = "method.precompute_ref_log_probs asks the reference for every row beforehand, and a stream has no end"
+        yield Problem(context.where("method.precompute_ref_log_probs"), what, "leave it out, or read the set whole")
+
+
+@rule
+def the_adapter_fits(context: Context) -> Iterator[Problem]:
+    """The adapter finds its modules, and goes with packing, checkpointing, the quantisation and the base."""
+    yield from adapter.problems(context.spec, context.method, context.shape, context.where)
+
+
+@rule
+def the_model_is_there(context: Context) -> Iterator[Problem]:
+    """A local model is a folder with a config.json or an adapter; a hub id looks like one."""
+    name, where = context.spec.model.name_or_path, context.where("model.name_or_path")
+    source = sources.model_source(name)
+    if source is None:
+        what = f"{name} holds no model: no config.json and no adapter_config.json"
+        yield Problem(where, what, "name a Hugging Face model folder, an ftcli run that finished, or a hub id")
+    elif not source.is_plausible:
+        yield Problem(where, f"{name} is neither a folder nor a hub id", "a hub id is ORGANISATION/NAME")
+    elif sources.foundation(source) is None:
+        what = f"{name} is an adapter whose base model is gone"
+        yield Problem(where, what, "restore the folder that adapter_config.json names as base_model_name_or_path")
+    elif source.folder is not None and context.method.head == "words" and sources.head_of(source.folder) == "score":
+        what = f"{name} is a reward model: it puts out a score and no words"
+        yield Problem(where, what, "name a model that speaks, or choose method=reward")
+
+
+@rule
+def attention_fits_the_architecture(context: Context) -> Iterator[Problem]:
+    """Some architectures refuse torch's fused attention."""
+    if (
+        context.spec.model.attn_implementation == "sdpa"
+        and context.shape is not None
+        and not context.shape.supports_sdpa
+    ):
+        what = f"{context.shape.architecture} refuses model.attn_implementation=sdpa"
+        yield Problem(context.where("model.attn_implementation"), what, "use model.attn_implementation=auto")
+
+
+@rule
+def the_data_can_be_read(context: Context) -> Iterator[Problem]:
+    """The files are there, their first rows are understood, and a mix adds up."""
+    yield from data.problems(context.spec.data, context.method, context.composed)
+
+
+def check(spec: RunSpec, method: Method, composed: Composed, shape: Shape | None) -> list[Problem]:
+    """All problems that the rules find."""
+    context = Context(spec=spec, method=method, composed=composed, shape=shape)
+    return [problem for each in RULES for problem in each(context)]

@@ -1,0 +1,195 @@
+"""Rules about the data of a run: the files are there, their columns are understood, the mix adds up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ftcli import tiny
+from ftcli.build.checks.field_checks import limit_problem, type_problem
+from ftcli.config.compose import Composed
+from ftcli.core import paths
+from ftcli.core.errors import ConfigError, DataError, Problem, RowProblem
+from ftcli.core.suggest import suggest
+from ftcli.data import row_sets
+from ftcli.data.formats.columns import apply_mapping
+from ftcli.data.formats.registry import FORMATS, columns_error, kind_problem, recognise
+from ftcli.data.row_sets import RowSet
+from ftcli.data.scan import first_rows, margin_of
+from ftcli.methods import Method
+from ftcli.settings import library_fields
+from ftcli.settings.groups import DataSettings
+from ftcli.settings.limits import Knob
+
+_SHARE = Knob(low=0, high=1, open_low=True)
+_SET_LIMITS: Mapping[str, Knob] = {
+    "share_of_set": _SHARE,
+    "share_of_mix": _SHARE,
+    "rows": Knob(low=1),
+    "repeat": Knob(low=0, open_low=True),
+}
+_WHOLE = 1e-6
+_SET_FIELDS = ("revision", "subset", "split", "format", "columns", "roles", "margin_column", "trained_turns")
+
+
+def problems(data: DataSettings, method: Method, composed: Composed) -> Iterator[Problem]:
+    """All that is wrong with the group `data`, and with the first row of each set."""
+    faulty = [
+        *_builtin(data, composed),
+        *_mix(data, composed),
+        *_streaming(data, composed),
+        *_margins(data, method, composed),
+    ]
+    yield from faulty
+    for key, roles in (("data.roles", data.roles), *_mixed_roles(data)):
+        for name, role in (roles or {}).items():
+            if role not in ("system", "user", "assistant", "tool"):
+                where = composed.where(*key.split("."), name)
+                yield Problem(where, f"{key}.{name}={role} is no speaker", "use system, user, assistant or tool")
+    if faulty:
+        return
+    for each in row_sets.every_set(data, method):
+        yield from _set_problems(each, data, method, composed)
+
+
+def _builtin(data: DataSettings, composed: Composed) -> Iterator[Problem]:
+    for key, path in (("path", data.path), ("eval_path", data.eval_path)):
+        name = path.removeprefix(paths.BUILTIN_SETS) if path is not None and paths.is_builtin(path) else ""
+        if name and path != paths.BUILTIN and name not in tiny.set_names():
+            fix = suggest(name, tiny.set_names(), paths.BUILTIN_SETS)
+            yield Problem(composed.where("data", key), f"{path} is no built-in set", fix)
+
+
+def _margins(data: DataSettings, method: Method, composed: Composed) -> Iterator[Problem]:
+    if method.head == "score":
+        return
+    mixed = [name for name, each in (data.mix or {}).items() if isinstance(each, dict) and each.get("margin_column")]
+    keys = ["data.margin_column"] * bool(data.margin_column) + [f"data.mix.{name}.margin_column" for name in mixed]
+    for key in keys:
+        what = f"{key} says by how much a score should win, and method={method.name} gives none"
+        yield Problem(composed.where(*key.split(".")), what, "leave it out, or choose method=reward")
+
+
+def _mixed_roles(data: DataSettings) -> Iterator[tuple[str, Any]]:
+    for name, settings in (data.mix or {}).items():
+        if isinstance(settings, dict) and isinstance(settings.get("roles"), dict):
+            yield f"data.mix.{name}.roles", settings["roles"]
+
+
+def _mix(data: DataSettings, composed: Composed) -> Iterator[Problem]:
+    if data.mix is None:
+        return
+    if not data.mix:
+        yield Problem(composed.where("data", "mix"), "data.mix names no set", "data.mix={a: {path: a.jsonl}, …}")
+    path, written = composed.origin("data", "path"), composed.origin("data", "mix")
+    if path.by != "group" and composed.tree["data"].get("path") is not None:
+        yield Problem(path.where, "data.path and data.mix are both set", "keep one: path is a mix of one set")
+    # Beside a mix the others still say how the rows of data.eval_path are written.
+    for key in _SET_FIELDS[:3] if data.eval_path is not None else _SET_FIELDS:
+        if composed.tree["data"].get(key) not in (None, "auto", "all"):
+            what = f"data.{key} says nothing of the sets of data.mix"
+            yield Problem(composed.where("data", key), what, f"set data.mix.NAME.{key} for each that needs it")
+    fields = library_fields.fields_of("ftcli.settings.groups:SetSettings")
+    sound = True
+    for name, settings in data.mix.items():
+        for problem in _set_fields(name, settings, fields, composed):
+            sound = False
+            yield problem
+    if sound and data.mix:
+        yield from _shares(data.mix, written.where)
+
+
+def _set_fields(name: str, settings: Any, fields: Mapping[str, Any], composed: Composed) -> Iterator[Problem]:
+    place = f"data.mix.{name}"
+    where = composed.where("data", "mix", name)
+    if not isinstance(settings, dict):
+        yield Problem(where, f"{place} is {settings!r}, not a set", f"{place}.path=FILE")
+        return
+    for key, value in settings.items():
+        own = composed.where("data", "mix", name, key)
+        if key not in fields:
+            yield Problem(own, f"{place}.{key} is not a setting of a set", suggest(key, fields, f"{place}."))
+            continue
+        limit = _SET_LIMITS.get(key)
+        problem = type_problem(f"{place}.{key}", value, fields[key], limit, own)
+        found = problem or limit_problem(f"{place}.{key}", value, limit, own)
+        if found:
+            yield found
+    if "path" not in settings:
+        yield Problem(where, f"{place} has no path", f"{place}.path=FILE")
+    if settings.get("rows") is not None and settings.get("share_of_set") is not None:
+        yield Problem(where, f"{place} sets both rows and share_of_set", "keep one: both say how many of its own rows")
+
+
+def _shares(mix: Mapping[str, Any], where: str) -> Iterator[Problem]:
+    shares = [settings.get("share_of_mix") for settings in mix.values()]
+    total = sum(share for share in shares if share is not None)
+    if all(share is not None for share in shares):
+        if abs(total - 1) > _WHOLE:
+            what = f"the sets' share_of_mix add up to {total:g}, not 1"
+            yield Problem(where, what, "change them, or leave it out for one set, which then gives all of its rows")
+    elif total >= 1:
+        what = f"share_of_mix of some sets add up to {total:g}, which leaves nothing for the others"
+        yield Problem(where, what, "lower them, or give every set its share")
+
+
+def _streaming(data: DataSettings, composed: Composed) -> Iterator[Problem]:
+    where = composed.where("data", "streaming") or "data.streaming"
+    if not data.streaming:
+        return
+    if data.eval_share:
+        what = "a stream is read once, and data.eval_share would have to draw from all of it"
+        yield Problem(composed.where("data", "eval_share"), what, "hold rows out with data.eval_path=FILE")
+    if not composed.tree["train"].get("max_steps"):
+        what = "data.streaming does not know how many rows there are"
+        yield Problem(where, what, "say how long to train with train.max_steps=N")
+    for name, settings in (data.mix or {}).items():
+        for key in ("rows", "share_of_set"):
+            if isinstance(settings, dict) and settings.get(key) is not None:
+                what = f"data.mix.{name}.{key} needs the whole set, which a stream does not see"
+                yield Problem(composed.where("data", "mix", name, key), what, "use share_of_mix, or read it whole")
+    sound = [settings for settings in (data.mix or {}).values() if isinstance(settings, dict)]
+    if data.mix and (data.mix_order == "concatenate" or any(s.get("share_of_mix") is None for s in sound)):
+        what = "a stream is mixed by the share that each set has of it"
+        yield Problem(
+            composed.where("data", "mix"), what, "give every set its share_of_mix, and data.mix_order=interleave"
+        )
+
+
+def _set_problems(each: RowSet, data: DataSettings, method: Method, composed: Composed) -> Iterator[Problem]:
+    where, settings = composed.where(*each.key.split(".")) or each.key, each.settings
+    if settings.format != "auto" and settings.format not in FORMATS:
+        key = each.key.replace(".path", ".format") if each.name != "eval" else "data.format"
+        what = f"{settings.format} is not a format"
+        yield Problem(composed.where(*key.split(".")), what, suggest(settings.format, FORMATS, ""))
+        return
+    try:
+        files = row_sets.located(each, where, fetch=False)
+        if files is None:  # elsewhere: looked at when the run starts
+            return
+        [row] = first_rows(files, 1)
+    except ConfigError as error:
+        yield from error.problems
+        return
+    except DataError as error:
+        yield from (RowProblem(p.where, p.what, p.fix, field=getattr(p, "field", "")) for p in error.problems)
+        return
+    try:
+        value = apply_mapping(row, settings.columns or {}).value
+    except DataError as error:  # a column that was asked for and is not there
+        yield from (Problem(problem.where, problem.what, problem.fix) for problem in error.problems)
+        return
+    if data.eval_group is not None and each.name != "eval" and data.eval_group not in row.value:
+        what = f"the rows have no column {data.eval_group!r} to group by; theirs are {', '.join(row.value)}"
+        yield Problem(composed.where("data", "eval_group"), what, suggest(data.eval_group, list(row.value), ""))
+    if settings.margin_column is not None:
+        try:
+            margin_of(row, settings.margin_column)
+        except DataError as error:
+            yield from error.problems
+    named = FORMATS[settings.format] if settings.format != "auto" else None
+    found = named or recognise(value)
+    if found is None or (named is not None and not named.recognise(value)):
+        yield columns_error(value, where)
+    elif problem := kind_problem(found, value, where, method.kinds, f"method={method.name}"):
+        yield problem

@@ -1,0 +1,252 @@
+"""One value against one field: does the field exist, who owns it, is the value of its type and within its limits.
+
+Works on fields read by schema.py, so the installed library decides what exists; what that leaves unchecked stands in
+rules.py.
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ftcli.config.compose import Composed
+from ftcli.core.errors import Problem
+from ftcli.core.suggest import suggest
+from ftcli.methods import Method, all_methods
+from ftcli.peft_methods import PEFT_METHODS, PeftMethod
+from ftcli.settings import library_fields, limits, ownership
+from ftcli.settings.groups import GROUPS, OWN_GROUPS
+from ftcli.settings.library_fields import Field
+from ftcli.settings.limits import Knob
+
+# Fields whose null means "derived"; everywhere else null must be allowed by the field's type.
+DERIVED_FIELDS = frozenset(
+    {
+        "method.packing",
+        "train.learning_rate",
+        "train.eval_strategy",
+        "train.bf16",
+        "train.gradient_checkpointing",
+    }
+)
+
+
+def method_fields(method: Method) -> Mapping[str, Field]:
+    """The fields of the method's trainer config beyond TrainingArguments."""
+    hidden = {*library_fields.fields_of(library_fields.TRAINING_ARGUMENTS), *method.fixed, *method.without}
+    return {name: field for name, field in library_fields.fields_of(method.config).items() if name not in hidden}
+
+
+def group_fields(group: str, method: Method, peft: PeftMethod | None) -> Mapping[str, Field]:
+    """The fields that a group has for this method and adapter."""
+    if group == "train":
+        return library_fields.fields_of(library_fields.TRAINING_ARGUMENTS)
+    if group == "method":
+        return method_fields(method)
+    if group == "peft":
+        return peft.fields() if peft else {}
+    return library_fields.fields_of(f"ftcli.settings.groups:{OWN_GROUPS[group].__name__}")
+
+
+def settable(group: str, fields: Iterable[str], peft: PeftMethod | None = None) -> list[str]:
+    """The names among `fields` that a user may set in `group`."""
+    taken = {f"peft.{name}" for name in (*peft.owned, *peft.fixed)} if peft else set()
+    taken |= ownership.OWNERS.keys() | ownership.REFUSED.keys()
+    return [name for name in fields if f"{group}.{name}" not in taken]
+
+
+def _numbers(value: Any) -> Iterable[float]:
+    if isinstance(value, bool):
+        return
+    if isinstance(value, (int, float)):
+        yield value
+    elif isinstance(value, (list, dict)):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _numbers(item)
+
+
+def _matches(value: str, option: str) -> bool:
+    """Equality, where an option like `pissa_niter_[number of iters]` stands for a family."""
+    pattern = re.sub(r"\\\[.*?\\\]", r"\\d+", re.escape(option))
+    return re.fullmatch(pattern, value) is not None
+
+
+def type_problem(name: str, value: Any, field: Field, limit: Knob | None, where: str) -> Problem | None:
+    """That the value is not of the field's type, or not one of its choices."""
+    listed = (limit.choices if limit else ()) or library_fields.options(field)
+    texts = [value] if isinstance(value, str) else value if isinstance(value, list) else []
+    if listed and texts and all(isinstance(text, str) for text in texts):
+        wrong = [text for text in texts if not any(_matches(text, option) for option in listed)]
+        if wrong:
+            return Problem(where, f"{wrong[0]} is not a value of {name}", suggest(wrong[0], listed, f"{name}="))
+        return None
+    if library_fields.accepts(field.annotation, value):
+        return None
+    what = f"{name} is {value!r}, which is not {_words(field)}"
+    fix = "write true or false, without quotes" if "bool" in field.type_text else f"give {_words(field)}"
+    if listed:
+        fix = f"choose from {', '.join(listed)}"
+    return Problem(where, what, fix)
+
+
+_WORDS = {
+    "int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "dict": "a mapping",
+    "list": "a list", "tuple": "a list", "None": "null",
+}  # fmt: skip
+
+
+def _kinds(annotation: ast.expr) -> list[str]:
+    """What an annotation takes, in words."""
+    if isinstance(annotation, ast.BinOp):
+        return [*_kinds(annotation.left), *_kinds(annotation.right)]
+    if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
+        return _kinds(ast.parse(annotation.value, mode="eval").body)
+    if isinstance(annotation, ast.Subscript):
+        name = getattr(annotation.value, "id", "")
+        parts = annotation.slice.elts if isinstance(annotation.slice, ast.Tuple) else [annotation.slice]
+        if name in ("Optional", "Union"):
+            return [word for part in parts for word in _kinds(part)] + (["null"] if name == "Optional" else [])
+        return [ast.unparse(part) for part in parts] if name == "Literal" else [_WORDS.get(name, name)]
+    text = ast.unparse(annotation)
+    return [_WORDS.get(text, text)]
+
+
+def _words(field: Field) -> str:
+    text = " or ".join(dict.fromkeys(_kinds(field.annotation)))
+    return text.replace("a mapping", "a mapping of text to text") if "dict[str, str]" in field.type_text else text
+
+
+def limit_problem(name: str, value: Any, limit: Knob | None, where: str) -> Problem | None:
+    """That a number is NaN, infinite, or outside its limits."""
+    for number in _numbers(value):
+        if not math.isfinite(number):
+            return Problem(where, f"{name} is {number}, which is not a finite number", "give a finite number")
+        if limit is None:
+            continue
+        low, high = limit.low, limit.high
+        too_low = low is not None and (number <= low if limit.open_low else number < low)
+        if too_low or (high is not None and number > high):
+            bounds = ([f"above {low}" if limit.open_low else f"at least {low}"] if low is not None else []) + (
+                [f"at most {high}"] if high is not None else []
+            )
+            what = f"{name}={number} is out of range"
+            return Problem(where, what, f"{name} must be {' and '.join(bounds)}")
+    return None
+
+
+def unknown(composed: Composed, group: str, key: str, method: Method, fields: Mapping[str, Field]) -> Problem:
+    """That a group has no such field: left over from another method, of another group, or a typo."""
+    name, where = f"{group}.{key}", composed.where(group, key)
+    if group == "peft" and not fields:
+        near = [peft.name for peft in PEFT_METHODS.values() if key in settable("peft", peft.fields(), peft)]
+        fix = f"add peft={near[0]}, or remove it" if near else "remove it"
+        return Problem(where, f"{name} has no meaning with peft=none, which trains every parameter", fix)
+    if group == "method":
+        others = [other.name for other in all_methods().values() if key in method_fields(other)]
+        if others:
+            fix = f"remove it, or train method={others[0]}" if len(others) == 1 else "remove it, or train one of those"
+            return Problem(where, f"{name} is a knob of {', '.join(others)}, not of {method.name}", fix)
+    for other in ("train", "method", "data", "model", "run"):
+        if other != group and key in settable(other, group_fields(other, method, None)):
+            return Problem(where, f"{name} is not a knob of {group}", f"did you mean {other}.{key}?")
+    owner = f"{group}={composed.choices[group]}" if group in composed.choices else group
+    if owner == "peft=other":
+        kind = composed.tree["peft"].get("type")
+        if kind is None:
+            return Problem(where, f"{name} cannot be looked up: {owner} needs peft.type", "name the tuner it is for")
+        owner += f" peft.type={kind}"
+    fix = suggest(key, settable(group, fields), f"{group}.") + f"  (ftcli show {group} {owner} lists them)"
+    return Problem(where, f"{name} is not a knob of {owner}", fix)
+
+
+def grant_problem(composed: Composed, name: str, value: Any, path: tuple[str, ...]) -> Problem | None:
+    """That a file sets what only the command line may grant."""
+    flag = ownership.GRANTED_BY.get(name)
+    if name == "model.attn_implementation" and value not in ownership.ATTENTION:
+        flag = "--trust-remote-code"  # any other name is a hub repository whose kernel code would run
+    if name == "method.judge" and isinstance(value, Mapping) and value.get("type") == "openai":
+        flag = ownership.ENDPOINT
+    origin = composed.origin(*path)
+    if flag is None or value in (None, False) or origin.by == "cli" or flag in composed.request.grants:
+        return None
+    what = f"{name} runs code or sends data elsewhere, which a file may not ask for"
+    return Problem(origin.where, what, f"grant it on the command line with {flag}, or remove it")
+
+
+def check_group(composed: Composed, group: str, method: Method, peft: PeftMethod | None) -> dict[str, Problem]:
+    """The problem of each faulty value of one group, by key."""
+    fields, found = group_fields(group, method, peft), {}
+    own_limits: Mapping[str, Knob] = {"method": method.limits, "peft": peft.limits if peft else {}}.get(group, {})
+    for key, value in composed.tree[group].items():
+        limit = own_limits.get(key) or limits.LIMITS.get(f"{group}.{key}")
+        taken = _taken_by_peft(composed, key, value, peft) if group == "peft" and peft else None
+        problem = taken or _check_value(composed, group, key, value, limit, fields, method)
+        if problem is not None:
+            found[key] = problem
+    return found
+
+
+def _taken_by_peft(composed: Composed, key: str, value: Any, peft: PeftMethod) -> Problem | None:
+    """That a field makes the adapter what it is, or is worked out by its tuner."""
+    name, where = f"peft.{key}", composed.where("peft", key)
+    if key in peft.owned:
+        return Problem(where, f"{name} is owned by {peft.owned[key]}", "remove it")
+    if key in peft.fixed and value != peft.fixed[key]:
+        fixed = str(peft.fixed[key]).lower()
+        return Problem(where, f"{name} is always {fixed} under peft={peft.name}", "remove it, or choose another peft=")
+    return None
+
+
+def _check_value(
+    composed: Composed,
+    group: str,
+    key: str,
+    value: Any,
+    limit: Knob | None,
+    fields: Mapping[str, Field],
+    method: Method,
+) -> Problem | None:
+    name, where = f"{group}.{key}", composed.where(group, key)
+    if key == "name" and group in ("method", "peft"):
+        same = value == composed.choices[group]
+        return None if same else Problem(where, f"{name} is not a setting", f"choose with {group}=NAME")
+    if name == "quantisation.type" and composed.origin(group, key).by in ("recipe", "cli"):
+        return Problem(where, f"{name} comes with the choice", "choose with quantisation=NAME")
+    if name in ownership.OWNERS:
+        return Problem(where, f"{name} is owned by {ownership.OWNERS[name]}", f"use {ownership.OWNERS[name]}")
+    if name in ownership.REFUSED:
+        return Problem(where, f"{name} is refused: {ownership.REFUSED[name]}", "remove it")
+    if key not in fields:
+        return unknown(composed, group, key, method, fields)
+    if value is None and name in DERIVED_FIELDS:
+        return None
+    return (
+        type_problem(name, value, fields[key], limit, where)
+        or limit_problem(name, value, limit, where)
+        or grant_problem(composed, name, value, (group, key))
+    )
+
+
+def check_top_level(composed: Composed, method: Method) -> dict[str, Problem]:
+    """The problem of each faulty key outside the groups: the seed, and whatever was mistyped."""
+    found = {}
+    for key, value in composed.tree.items():
+        where, problem = composed.where(key), None
+        if key in GROUPS or key == "run":
+            if not isinstance(value, dict):
+                problem = Problem(where, f"{key} needs settings, not {value!r}", f"{key}.KEY=VALUE")
+        elif key == "seed":
+            if not isinstance(value, int) or isinstance(value, bool):
+                problem = Problem(where, f"seed is {value!r}, which is not a whole number", "for example seed=42")
+            else:
+                problem = limit_problem("seed", value, limits.LIMITS["seed"], where)
+        else:
+            owners = [g for g in ("train", "method", "data", "model", "run") if key in group_fields(g, method, None)]
+            fix = f"did you mean {owners[0]}.{key}?" if owners else suggest(key, (*GROUPS, "run", "seed", "recipe"), "")
+            problem = Problem(where, f"{key} is not a group or setting", fix)
+        if problem is not None:
+            found[key] = problem
+    return found

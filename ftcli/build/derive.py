@@ -1,0 +1,186 @@
+"""Values that nobody typed: worked out from the rest, each noted with its reason. Nothing written is ever changed."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ftcli.config.compose import Composed
+from ftcli.core import paths
+from ftcli.data import row_sets
+from ftcli.launch.profile import has_bfloat16
+from ftcli.methods import Method
+from ftcli.methods.method import REWARD_FIELDS
+from ftcli.models.packing_support import PACKS_EXACTLY
+from ftcli.models.shape import Shape
+from ftcli.peft_methods import PeftMethod
+from ftcli.runs import rundir
+from ftcli.settings.groups import DataSettings, ModelSettings, QuantisationSettings, RunSettings
+from ftcli.settings.run_spec import LaunchPlan, Notes, RunSpec
+
+SCORE_ROWS = 256
+CHEAP_TO_SCORE_PARAMETERS = 10_000_000
+_WITH_ONE_ANSWER = (paths.BUILTIN, "builtin:prompts")
+"""Built-in prompts that have one right answer each."""
+EXACT_ATTENTION = ("sdpa", "eager", "flex_attention", "flash_attention_2", "flash_attention_3")
+
+
+def derive_model(model: ModelSettings, shape: Shape | None, launch: LaunchPlan, notes: Notes) -> ModelSettings:
+    """Resolve `attn_implementation` and `dtype`."""
+    if model.attn_implementation == "auto":
+        refused = shape is not None and not shape.supports_sdpa
+        kernel, why = ("eager", "the architecture refuses sdpa") if refused else ("sdpa", "fused attention of torch")
+        model = replace(model, attn_implementation=notes.add("model.attn_implementation", kernel, why))
+    if model.dtype != "auto":
+        return model
+    if launch.device == "cpu":
+        return replace(model, dtype=notes.add("model.dtype", "float32", "the CPU computes in float32"))
+    kind = "bfloat16" if has_bfloat16(launch) else "float16"
+    return replace(model, dtype=notes.add("model.dtype", kind, "what the GPU has"))
+
+
+def derive_quantisation(
+    quantisation: QuantisationSettings, peft: PeftMethod | None, composed: Composed, launch: LaunchPlan, notes: Notes
+) -> QuantisationSettings:
+    """Resolve the type that quantised weights are multiplied in, and tell of a quantisation that nobody typed."""
+    if peft and peft.implies == quantisation.type and composed.origin("quantisation").by == "group":
+        notes.add(
+            "quantisation.type", quantisation.type, f"peft={peft.name} implies it; quantisation=NAME wins over it"
+        )
+    if quantisation.type in ("none", "int8") or quantisation.compute_dtype != "auto":
+        return quantisation
+    if launch.device == "cpu":
+        kind, why = "float32", "the CPU computes in float32"
+    else:
+        kind, why = ("bfloat16", "the GPU has it") if has_bfloat16(launch) else ("float16", "the GPU has no bfloat16")
+    how: Any = notes.add("quantisation.compute_dtype", kind, why)
+    return replace(quantisation, compute_dtype=how)
+
+
+def derive_peft(peft: dict[str, Any], declared: PeftMethod | None, shape: Shape | None, notes: Notes) -> dict[str, Any]:
+    """The adapter's settings under its defaults, with what follows the model's family."""
+    if declared is None:
+        return dict(peft)
+    result = {**declared.defaults, **declared.fixed, **peft}
+    for name, found in declared.follows(shape, result).items() if shape is not None and shape.known else ():
+        if result.get(name) is None:
+            result[name] = notes.add(f"peft.{name}", found.value, found.why)
+    return result
+
+
+def derive_method(
+    settings: dict[str, Any],
+    method: Method,
+    peft: PeftMethod | None,
+    shape: Shape | None,
+    model: ModelSettings,
+    data: DataSettings,
+    notes: Notes,
+) -> dict[str, Any]:
+    """Resolve whether rows are packed: wherever packed and unpacked gradients are known to be the same."""
+    if method.rewarded and data.path in _WITH_ONE_ANSWER and not any(settings.get(name) for name in REWARD_FIELDS):
+        why = "the built-in prompts have one right answer each"
+        settings = {**settings, "rewards": notes.add("method.rewards", {"exact_answer": 1.0}, why)}
+    if not method.packs or settings.get("packing") is not None:
+        return dict(settings)
+    value, why = True, "packed and unpacked gradients are the same here, and no token is padding"
+    if peft is not None and peft.never_packs:
+        value, why = False, peft.never_packs
+    elif shape is None or shape.model_type not in PACKS_EXACTLY:
+        value, why = False, "it is not known whether this architecture keeps packed documents apart"
+    elif model.attn_implementation not in EXACT_ATTENTION:
+        value, why = False, f"packing is not proved exact with {model.attn_implementation} attention"
+    return {**settings, "packing": notes.add("method.packing", value, why)}
+
+
+def derive_data(data: DataSettings, method: Method, notes: Notes) -> DataSettings:
+    """Resolve what happens to rows that are too long; how long that is, only the rows themselves can tell."""
+    if data.max_length_tokens is None:
+        data = replace(data, max_length_tokens="auto")
+    if data.mix is not None:
+        data = replace(data, path=None)
+    if data.overflow == "auto":
+        how: Any = notes.add("data.overflow", method.overflow, f"what {method.name} does with longer rows")
+        data = replace(data, overflow=how)
+    return data
+
+
+def has_validation(data: DataSettings, method: Method) -> bool:
+    """Whether there are held-out rows to validate on."""
+    return data.eval_share > 0 or row_sets.eval_set(data, method) is not None
+
+
+def derive_train(
+    train: dict[str, Any],
+    method: Method,
+    peft: PeftMethod | None,
+    data: DataSettings,
+    launch: LaunchPlan,
+    notes: Notes,
+) -> dict[str, Any]:
+    """Resolve the TrainingArguments whose null means derived."""
+    result, adapter = dict(train), peft is not None and peft.adapter
+    if result.get("learning_rate") is None:
+        which = f"peft={peft.name}" if peft else "all parameters"
+        rate = method.learning_rates[1 if adapter else 0] * (peft.rate_factor if peft else 1)
+        result["learning_rate"] = notes.add("train.learning_rate", rate, f"usual for {method.name} with {which}")
+    if result.get("eval_strategy") is None:
+        held_out = has_validation(data, method)
+        strategy, why = ("epoch", "there are held-out rows") if held_out else ("no", "there are no held-out rows")
+        if held_out and result.get("eval_steps") is not None:
+            strategy, why = "steps", "train.eval_steps is set"
+        elif held_out and result.get("load_best_model_at_end"):
+            strategy, why = str(result.get("save_strategy")), "the best checkpoint needs an evaluation at each save"
+            if strategy == "steps":
+                result["eval_steps"] = notes.add("train.eval_steps", result.get("save_steps"), "train.save_steps")
+        result["eval_strategy"] = notes.add("train.eval_strategy", strategy, why)
+    ordered = data.mix is not None and data.mix_order == "concatenate" and not data.streaming
+    if ordered and result.get("train_sampling_strategy") is None:
+        why = "data.mix_order=concatenate keeps one set behind the other"
+        result["train_sampling_strategy"] = notes.add("train.train_sampling_strategy", "sequential", why)
+    if result.get("bf16") is None:
+        value = has_bfloat16(launch) and not result.get("fp16")
+        why = (
+            "the GPU has bfloat16"
+            if value
+            else "the CPU computes in float32"
+            if launch.device == "cpu"
+            else "fp16 or GPU"
+        )
+        result["bf16"] = notes.add("train.bf16", value, why)
+    if result.get("gradient_checkpointing") is None:
+        value = launch.device == "cuda" and not (peft and peft.never_checkpoints)
+        why = "trades a fifth of the speed for most of the activations' memory"
+        if not value:
+            why = "memory is not short on CPU" if launch.device == "cpu" else peft.never_checkpoints if peft else ""
+        result["gradient_checkpointing"] = notes.add("train.gradient_checkpointing", value, why)
+    return result
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^\w.-]+", "-", text).strip("-.")[:80] or "run"
+
+
+def _model_word(path: str) -> str:
+    """A word for a model given by path: the name of the run it came from, else its last part."""
+    run = rundir.find_run(path)
+    return str(RunSpec.load(run / rundir.SPEC).run.name) if run else Path(path).name
+
+
+def derive_run(
+    run: RunSettings, method: str, model: str, model_path: str, cheap_to_score: bool, notes: Notes
+) -> RunSettings:
+    """Resolve name, directory and the number of rows scored."""
+    if run.name is None:
+        last = _model_word(model_path) if model == "tiny" and model_path != paths.BUILTIN else model
+        run = replace(run, name=notes.add("run.name", _slug(f"{method}-{last}"), "METHOD-MODEL"))
+    if run.dir is None:
+        directory = str(rundir.new_run_dir(str(run.name)))
+        run = replace(run, dir=notes.add("run.dir", directory, "runs/NAME/TIME"))
+    if run.score_rows is None:
+        why = "a model this small is scored in seconds" if cheap_to_score else "ftcli eval RUN scores when asked"
+        rows = SCORE_ROWS if cheap_to_score else 0
+        run = replace(run, score_rows=notes.add("run.score_rows", rows, why))
+    return run

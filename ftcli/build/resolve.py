@@ -1,0 +1,156 @@
+"""Composed tree → RunSpec, every problem collected before anything is said."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from ftcli.build import derive
+from ftcli.build.checks import cross_group, field_checks
+from ftcli.config.compose import WRITERS, Composed, Request, compose
+from ftcli.core.errors import ConfigError, DataError, Problem, RowProblem
+from ftcli.core.paths import BUILTIN
+from ftcli.core.strict_yaml import KeyPath
+from ftcli.data import row_sets
+from ftcli.launch import profile
+from ftcli.methods import Method, get_method
+from ftcli.methods.method import further_models, with_model
+from ftcli.models import known_shapes, sources
+from ftcli.models.parameters import num_parameters
+from ftcli.models.shape import Shape
+from ftcli.peft_methods import PeftMethod, peft_method
+from ftcli.settings import run_spec
+from ftcli.settings.groups import GROUPS, OWN_GROUPS
+from ftcli.settings.run_spec import RunSpec
+
+_EMPTY: dict[str, Any] = {**{group: {} for group in (*GROUPS, "run")}, "seed": 0}
+
+
+def _shape_still_fits(composed: Composed) -> bool:
+    """Whether the group file's shape describes the model: not when only the name was changed over it."""
+    named, shaped = composed.origin("model", "name_or_path"), composed.origin("model", "shape")
+    return WRITERS.index(shaped.by) >= WRITERS.index(named.by)
+
+
+def _located(tree: dict[str, Any]) -> dict[str, Any]:
+    """The tree with local paths made absolute and a run's name replaced by the run that it means today."""
+    data, model = dict(tree["data"]), dict(tree["model"])
+    data.update({key: row_sets.absolute(data[key]) for key in ("path", "eval_path") if data.get(key)})
+    if isinstance(data.get("mix"), dict):
+        data["mix"] = {name: _located_set(settings) for name, settings in data["mix"].items()}
+    name = model.get("name_or_path")
+    source = sources.model_source(name) if name and name != BUILTIN else None
+    if source is not None and source.folder is not None:
+        model["name_or_path"] = str(source.folder)
+    method = {**tree["method"]}
+    for key, named, _ in further_models(method):
+        source = sources.model_source(named)
+        if source is not None and source.folder is not None:
+            method = with_model(method, key, str(source.folder))
+    if isinstance(method.get("judge_constitution"), str):
+        method["judge_constitution"] = row_sets.absolute(method["judge_constitution"])
+    return {**tree, "data": data, "model": model, "method": method}
+
+
+def _located_set(settings: Any) -> Any:
+    sound = isinstance(settings, dict) and isinstance(settings.get("path"), str)
+    return {**settings, "path": row_sets.absolute(settings["path"])} if sound else settings
+
+
+def _own(composed: Composed, group: str) -> Any:
+    values = dict(composed.tree[group])
+    if group == "model" and not _shape_still_fits(composed):
+        values["shape"] = None
+    return OWN_GROUPS[group](**values)
+
+
+def _peft(composed: Composed) -> PeftMethod | None:
+    settings = composed.tree.get("peft")
+    return peft_method({**(settings if isinstance(settings, dict) else {}), "name": composed.choices["peft"]})
+
+
+def _faulty(composed: Composed) -> dict[KeyPath, Problem]:
+    """The problem of each value that is wrong by itself."""
+    method, peft = get_method(composed.choices["method"]), _peft(composed)
+    found: dict[KeyPath, Problem] = {(key,): p for key, p in field_checks.check_top_level(composed, method).items()}
+    for group in (*GROUPS, "run"):
+        if group in composed.tree and (group,) not in found:
+            faulty = field_checks.check_group(composed, group, method, peft)
+            found |= {(group, key): problem for key, problem in faulty.items()}
+    return found
+
+
+def check_values(composed: Composed) -> list[Problem]:
+    """The problems of single values: unknown, owned by another, of a wrong type, out of range, or not granted."""
+    return list(_faulty(composed).values())
+
+
+def build(composed: Composed) -> RunSpec:
+    """The checked run spec of a composed tree.
+
+    Raises:
+        ConfigError: everything that is wrong, at once, each with its place and remedy.
+        DataError: nothing is wrong but the first row of a file, which cannot be read.
+    """
+    method = get_method(composed.choices["method"])
+    faulty = _faulty(composed)
+    problems = list(faulty.values())
+    sound = {key: value for key, value in composed.tree.items() if (key,) not in faulty}
+    for group in {*GROUPS, "run"} & sound.keys():
+        sound[group] = {key: value for key, value in sound[group].items() if (group, key) not in faulty}
+    # The rules across groups look at what is sound, so that one run tells of every mistake.
+    spec, shape = _resolve(replace(composed, tree={**_EMPTY, **sound}), method)
+    problems.extend(cross_group.check(spec, method, composed, shape))
+    if problems:
+        raise (DataError if all(isinstance(problem, RowProblem) for problem in problems) else ConfigError)(*problems)
+    return spec
+
+
+def _resolve(composed: Composed, method: Method) -> tuple[RunSpec, Shape | None]:
+    notes = run_spec.Notes()
+    composed = replace(composed, tree=_located(composed.tree))
+    if composed.tree["data"].get("mix") is not None and composed.origin("data", "path").by == "group":
+        # The group's own set is not what a mix reads, nor what a run like this one would.
+        composed = replace(composed, tree={**composed.tree, "data": {**composed.tree["data"], "path": None}})
+    peft = _peft(composed)
+    hardware = _own(composed, "hardware")
+    launch = profile.launch_plan(hardware, notes)
+    model = _own(composed, "model")
+    shape = known_shapes.model_shape(model)
+    model = derive.derive_model(model, shape, launch, notes)
+    data = derive.derive_data(_own(composed, "data"), method, notes)
+    quantisation = derive.derive_quantisation(_own(composed, "quantisation"), peft, composed, launch, notes)
+    train = derive.derive_train(composed.tree["train"], method, peft, data, launch, notes)
+    own = derive.derive_method(composed.tree["method"], method, peft, shape, model, data, notes)
+    size = num_parameters(shape) if shape else None
+    scored = derive.has_validation(data, method) and method.score != "none"
+    cheap = scored and size is not None and size <= derive.CHEAP_TO_SCORE_PARAMETERS
+    run = derive.derive_run(
+        _own(composed, "run"), method.name, composed.choices["model"], model.name_or_path, cheap, notes
+    )
+    spec = RunSpec(
+        choices=composed.choices,
+        seed=composed.tree["seed"],
+        run=run,
+        model=model,
+        data=data,
+        quantisation=quantisation,
+        hardware=hardware,
+        method={**method.defaults, **own, "name": method.name},
+        peft={**derive.derive_peft(composed.tree["peft"], peft, shape, notes), "name": composed.choices["peft"]},
+        train=train,
+        launch=launch,
+        notes=tuple(notes.found),
+        grants=tuple(sorted(composed.request.grants)),
+        tree=composed.tree,
+    )
+    return spec, shape
+
+
+def spec_of(request: Request) -> RunSpec:
+    """Compose and build in one go.
+
+    Raises:
+        ConfigError: everything that is wrong.
+    """
+    return build(compose(request))

@@ -1,0 +1,127 @@
+"""`--resume RUN` and `--from RUN`: an earlier run's spec as the start of another.
+
+A resume goes on with the same run and takes changes of length and cadence only. `--from` is a new run: without
+overrides it reproduces the old one bit for bit on CPU, with overrides it starts from its configuration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from ftcli.build.checks import field_checks
+from ftcli.build.checks.cross_group import name_problems
+from ftcli.build.derive import derive_run
+from ftcli.build.resolve import build, check_values
+from ftcli.config.compose import DECLARED, Composed, Request, compose
+from ftcli.config.overrides import parse
+from ftcli.config.tree import Origin
+from ftcli.core.errors import ConfigError, Problem
+from ftcli.core.strict_yaml import KeyPath
+from ftcli.methods import get_method
+from ftcli.runs import rundir
+from ftcli.settings.groups import GROUPS, RunSettings
+from ftcli.settings.run_spec import Notes, RunSpec
+
+CHANGEABLE = (
+    "train.max_steps", "train.num_train_epochs", "train.save_steps", "train.save_strategy", "train.save_total_limit",
+    "train.eval_steps", "train.eval_strategy", "train.logging_steps", "train.logging_strategy",
+)  # fmt: skip
+
+
+def resumed_spec(run: Path, overrides: Sequence[str], grants: frozenset[str] = frozenset()) -> RunSpec:
+    """The spec of a run to go on with, changed in length and cadence only.
+
+    Raises:
+        ConfigError: an override changes anything else, or is itself wrong; or the run needs a grant, which its own
+            file cannot give.
+    """
+    spec = RunSpec.load(run / rundir.SPEC)
+    _require_choices(spec, str(run / rundir.SPEC))
+    problems: list[Problem] = []
+    changes = {}
+    for text in overrides:
+        try:
+            override = parse(text)
+        except ConfigError as error:
+            problems.extend(error.problems)
+            continue
+        if override.name in CHANGEABLE and not override.delete:
+            changes[override.key[1]] = (override.value, text)
+        else:
+            what = "cannot change when a run goes on; only max steps, epochs and save, eval and log cadence can"
+            problems.append(Problem(text, what, f"start a new run with ftcli train --from {run} {text}"))
+    values = {key: value for key, (value, _) in changes.items()}
+    tree = {**spec.tree, "train": {**spec.tree["train"], **values}}
+    origins: dict[KeyPath, Origin] = {("train", key): Origin(text, "cli") for key, (_, text) in changes.items()}
+    composed = Composed(tree=tree, choices=dict(spec.choices), origins=origins, request=Request(grants=grants))
+    problems.extend(_grant_problems(spec, composed, str(run / rundir.SPEC)))
+    faulty = field_checks.check_group(composed, "train", get_method(spec.choices["method"]), None)
+    problems.extend(problem for key, problem in faulty.items() if key in values)
+    if problems:
+        raise ConfigError(*problems)
+    return replace(spec, tree=tree, train={**spec.train, **values}, grants=tuple(sorted(grants)))
+
+
+def _grant_problems(spec: RunSpec, composed: Composed, where: str) -> list[Problem]:
+    """Resolved values, which the worker obeys, that need a flag not given here."""
+    resolved = asdict(spec)
+    asked = replace(composed, origins={(group,): Origin(where, "run") for group in GROUPS})
+    found = (
+        field_checks.grant_problem(asked, f"{group}.{key}", value, (group, key))
+        for group in GROUPS
+        for key, value in resolved[group].items()
+    )
+    return [problem for problem in found if problem is not None]
+
+
+def spec_from(run: Path, request: Request) -> RunSpec:
+    """The spec of a new run like `run`, with the request's overrides laid over it.
+
+    Raises:
+        ConfigError: everything that is wrong.
+    """
+    spec = RunSpec.load(run / rundir.SPEC)
+    where = str(run / rundir.SPEC)
+    _require_choices(spec, where)
+    if all(_names_only(text) for text in request.overrides):
+        return _renamed(spec, request, where)
+    base: dict[str, Any] = {**spec.tree, "run": {**spec.tree.get("run", {}), "dir": None}}
+    return build(compose(replace(request, base=base, base_choices=spec.choices, base_where=where)))
+
+
+def _require_choices(spec: RunSpec, where: str) -> None:
+    for group, known in DECLARED.items():
+        if spec.choices.get(group) not in known:
+            what = f"names a {group} that this ftcli does not know: {spec.choices.get(group)}"
+            raise ConfigError(Problem(where, what, f"it knows {', '.join(sorted(known))}"))
+
+
+def _names_only(text: str) -> bool:
+    return text.lstrip("+").startswith(("run.dir=", "run.name="))
+
+
+def _renamed(spec: RunSpec, request: Request, where: str) -> RunSpec:
+    """The same spec under another name or directory.
+
+    The file may come from anyone, and it is the resolved values that the worker obeys: they pass every check of a
+    single value again, and what needs a grant needs it anew.
+    """
+    given = {override.key[1]: override for override in map(parse, request.overrides)}
+    whole = asdict(spec)
+    values = {name: whole[name] for name in (*GROUPS, "run", "seed")}
+    values["run"] |= {"dir": None} | {key: override.value for key, override in given.items()}
+    origins: dict[KeyPath, Origin] = {(name,): Origin(where, "run") for name in values}
+    origins |= {("run", key): Origin(override.text, "cli") for key, override in given.items()}
+    composed = Composed(tree=values, choices=dict(spec.choices), origins=origins, request=request)
+    problems = check_values(composed)
+    if not problems:
+        settings = RunSettings(**values["run"])
+        names = (spec.choices["method"], spec.choices["model"], spec.model.name_or_path)
+        spec = replace(spec, run=derive_run(settings, *names, False, Notes()), grants=tuple(sorted(request.grants)))
+        problems = name_problems(str(spec.run.name), composed.where("run", "name"))
+    if problems:
+        raise ConfigError(*problems)
+    return spec

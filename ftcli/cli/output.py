@@ -1,0 +1,64 @@
+"""Printing: problems, tables, JSON. Numbers are written once here, the same way everywhere."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from ftcli.core.errors import FtcliError
+from ftcli.core.text import aligned, count
+
+__all__ = ["count", "data", "duration", "line", "lines", "note", "problems", "table"]
+
+
+def note(text: str) -> None:
+    """A line for the person at the terminal, beside the command's own output."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def problems(error: FtcliError, *, as_json: bool) -> None:
+    """All problems of an error, as text on stderr or as JSON on stdout."""
+    if as_json:
+        data([dataclasses.asdict(problem) for problem in error.problems], key="problems")
+        return
+    for problem in error.problems:
+        note(str(problem))
+    if len(error.problems) > 1:
+        note(f"{len(error.problems)} problems")
+
+
+def data(value: Any, *, key: str | None = None) -> None:
+    """A value as JSON on stdout."""
+    print(json.dumps({key: value} if key else value, indent=2, ensure_ascii=False, default=_plain))
+
+
+def line(value: Any) -> None:
+    """A value as one line of JSON on stdout."""
+    print(json.dumps(value, ensure_ascii=False, default=_plain), flush=True)
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    return str(value)
+
+
+def table(rows: Iterable[Sequence[str]], *, indent: str = "  ") -> None:
+    """Rows in aligned columns; the last column runs free."""
+    lines(aligned(rows, indent=indent))
+
+
+def lines(found: Iterable[str]) -> None:
+    """Each line on stdout."""
+    for one in found:
+        print(one)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as 1 h 02 min, 3 min 05 s or 12.3 s."""
+    if seconds >= 3600:
+        return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60):02d} min"
+    return f"{int(seconds // 60)} min {int(seconds % 60):02d} s" if seconds >= 60 else f"{seconds:.1f} s"

@@ -1,0 +1,347 @@
+"""Recipe and overrides → one plain tree, with the origin of every value. The only place that uses Hydra.
+
+Every file is read by our strict loader first and handed to Hydra as plain data through its ConfigStore; Hydra composes
+the groups and never opens a file. Precedence: command line over recipe over groups.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ftcli.config import recipe_file as recipe_loader
+from ftcli.config.overrides import Override, parse
+from ftcli.config.tree import Origin, Tree
+from ftcli.core import assets
+from ftcli.core.errors import ConfigError, Problem
+from ftcli.core.paths import BUILTIN, is_builtin
+from ftcli.core.strict_yaml import Document, KeyPath, load
+from ftcli.core.suggest import suggest
+from ftcli.methods import all_methods, all_pipelines
+from ftcli.peft_methods import PEFT_METHODS
+from ftcli.settings.backends import ROLES
+from ftcli.settings.groups import GROUPS
+
+ROOT_CONFIG = "config"
+# Hydra's own settings, which come from files of its package, take a third of the composition and serve nothing here.
+_NO_HYDRA_NODE = [
+    {f"override hydra/{name}": None}
+    for name in ("env", "help", "hydra_help", "hydra_logging", "job_logging", "launcher", "output", "sweeper")
+]
+WRITERS = ("group", "run", "recipe", "cli")
+"""Who writes values, each over those before it."""
+DECLARED = {"method": {*all_methods(), *all_pipelines()}, "peft": {"none", *PEFT_METHODS}}
+"""Groups whose choices are declared in code: a file only sets their knobs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What was asked for on the command line."""
+
+    overrides: tuple[str, ...] = ()
+    config_dirs: tuple[Path, ...] = ()
+    grants: frozenset[str] = frozenset()
+    """Flags such as --allow-path that were given."""
+    base: Mapping[str, Any] | None = None
+    """The tree of an earlier run to start from (`--from`), instead of the groups' defaults."""
+    base_choices: Mapping[str, str] = field(default_factory=dict)
+    base_where: str = ""
+    stage: StageRequest | None = None
+    """The stage of a pipeline that is composed; None for a run of its own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageRequest:
+    """Which stage of a pipeline is composed, and what it is given by the others."""
+
+    name: str
+    method: str
+    feeds: Mapping[str, Any] = field(default_factory=dict)
+    """Settings, as `group.key`, and the model that each names, or whom to ask."""
+    promised: frozenset[str] = frozenset()
+    """Those of them that name a stand-in, since their own model is still to be trained."""
+    tiny: Mapping[str, Any] = field(default_factory=dict)
+    """Settings for the built-in model on its built-in rows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Composed:
+    """The plain tree of a run before anything is checked or derived."""
+
+    tree: dict[str, Any]
+    choices: dict[str, str]
+    origins: Mapping[KeyPath, Origin]
+    request: Request
+
+    def origin(self, *path: str) -> Origin:
+        """Who wrote a value, or the last of its parts, or its nearest parent."""
+        if path not in self.origins:
+            below = [known for known in self.origins if known[: len(path)] == path]
+            path = below[-1] if below else path
+        while path and path not in self.origins:
+            path = path[:-1]
+        return self.origins.get(path, Origin("", "group"))
+
+    def where(self, *path: str) -> str:
+        """The place of a value, as errors print it."""
+        return self.origin(*path).where
+
+
+def _group_document(group: str, choice: str, where: str, request: Request) -> Document:
+    known = assets.choices(group, extra=request.config_dirs)
+    if choice not in known:
+        for other in GROUPS:
+            if other != group and choice in assets.choices(other, extra=request.config_dirs):
+                what = f"{choice} is a {other}= choice, not a {group}"
+                raise ConfigError(Problem(where, what, f"ftcli train {other}={choice}"))
+        raise ConfigError(Problem(where, f"{choice} is not a choice of {group}", suggest(choice, known, f"{group}=")))
+    path = known[choice]
+    shipped = path.is_relative_to(assets.CONFIGS)
+    document = load(path, f"configs/{group}/{path.name}" if shipped else str(path))
+    problems = recipe_loader.guard_values(document)
+    if not shipped:
+        problems += recipe_loader.guard_group_paths(document, group, path, allow_path="--allow-path" in request.grants)
+    if group in DECLARED and choice not in DECLARED[group]:
+        fix = f"name it {group}/NAME.yaml, NAME one of {', '.join(sorted(DECLARED[group]))}"
+        problems.append(Problem(document.file, f"there is no {group} {choice} whose settings these could be", fix))
+    if "defaults" in document.data:
+        where = document.where(("defaults",))
+        problems.append(Problem(where, "a group file holds settings only", "choose groups in a recipe's defaults"))
+    if problems:
+        raise ConfigError(*problems)
+    return document
+
+
+def _compose_groups(choices: Mapping[str, str], documents: Mapping[str, Document], root: Document) -> dict[str, Any]:
+    """Let Hydra compose the chosen groups from plain data held in its ConfigStore."""
+    from hydra import compose, initialize
+    from hydra.core.config_store import ConfigStore
+    from hydra.core.global_hydra import GlobalHydra
+    from omegaconf import OmegaConf
+
+    store = ConfigStore.instance()
+    store.store(name=ROOT_CONFIG, node={**root.data, "defaults": [*root.data["defaults"], *_NO_HYDRA_NODE, "_self_"]})
+    for group, document in documents.items():
+        store.store(group=group, name=choices[group], node=document.data)
+    GlobalHydra.instance().clear()
+    with initialize(version_base="1.3", config_path=None):
+        config = compose(ROOT_CONFIG, overrides=[f"{group}={choice}" for group, choice in choices.items()])
+    tree = OmegaConf.to_container(config, resolve=False)
+    assert isinstance(tree, dict)
+    return {str(key): value for key, value in tree.items()}
+
+
+def _interpolate(tree: Tree) -> dict[str, Any]:
+    """The finished tree: `${a.b}` references replaced, then the literal values put in their places.
+
+    Raises:
+        ConfigError: a reference to nothing, or in a circle.
+    """
+    data = tree.data
+    if "${" in json.dumps(data, default=str):
+        from omegaconf import OmegaConf
+        from omegaconf.errors import OmegaConfBaseException
+
+        try:
+            resolved = OmegaConf.to_container(OmegaConf.create(data), resolve=True)
+        except OmegaConfBaseException as error:
+            key = str(getattr(error, "full_key", "") or "")
+            origin = tree.origins.get(tuple(key.split(".")[:2]), Origin(key, "cli"))
+            what = f"{key}: {str(error).splitlines()[0]}"
+            raise ConfigError(Problem(origin.where, what, "refer to a setting that has a value")) from None
+        assert isinstance(resolved, dict)
+        data = {str(key): value for key, value in resolved.items()}
+    for path, value in tree.literal.items():
+        node = data
+        for key in path[:-1]:
+            node = node[key]
+        node[path[-1]] = value
+    return data
+
+
+def _split(request: Request, problems: list[Problem]) -> tuple[list[Override], dict[str, Override], Override | None]:
+    """Overrides as (values, choices by group, recipe), faults collected."""
+    values: list[Override] = []
+    choices: dict[str, Override] = {}
+    recipe = None
+    for override in _typed(request, problems):
+        if override.key == ("recipe",) and not override.delete:
+            recipe = override
+        elif override.name in GROUPS:
+            if override.delete:
+                fix = (
+                    f"{override.name}=none"
+                    if override.name in ("peft", "quantisation")
+                    else f"ftcli list {override.name}"
+                )
+                problems.append(Problem(override.text, f"a run cannot be without a {override.name}", fix))
+            elif not isinstance(override.value, str):
+                fix = f"ftcli list {override.name} shows them"
+                problems.append(Problem(override.text, "needs the name of a choice", fix))
+            else:
+                choices[override.name] = override
+        else:
+            values.append(override)
+    return values, choices, recipe
+
+
+def _typed(request: Request, problems: list[Problem]) -> list[Override]:
+    """The overrides, of a stage those for every stage first and its own behind them."""
+    common: list[Override] = []
+    own: list[Override] = []
+    for text in request.overrides:
+        try:
+            override = parse(text)
+        except ConfigError as error:
+            problems.extend(error.problems)
+            continue
+        if override.key[0] in ROLES:
+            if request.stage is None:
+                problems.append(Problem(text, f"{override.key[0]} belongs to pipelines that make data", "leave it out"))
+        elif override.key[0] != "stages":
+            if request.stage is None or override.key[0] != "method":  # which is the pipeline's own
+                common.append(override)
+        elif request.stage is None:
+            problems.append(Problem(text, "sets a stage, which only a pipeline has", "choose one, as method=rlhf"))
+        elif override.key[1:2] == (request.stage.name,) and override.key[2:3] not in {(role,) for role in ROLES}:
+            own.append(replace(override, key=override.key[2:]))
+    return [*common, *own]
+
+
+def _read_recipe(override: Override, request: Request) -> recipe_loader.Recipe:
+    path = recipe_loader.find(str(override.value), override.text)
+    return recipe_loader.read(path, allow_path="--allow-path" in request.grants)
+
+
+def _choose(
+    root: Document, request: Request, recipe: recipe_loader.Recipe | None, chosen: Mapping[str, Override]
+) -> dict[str, tuple[str, Origin]]:
+    """The choice of each group with its origin: command line over recipe over earlier run over root."""
+    found = {group: (choice, Origin("", "group")) for entry in root.data["defaults"] for group, choice in entry.items()}
+    for group, choice in request.base_choices.items():
+        found[group] = (choice, Origin(request.base_where, "run"))
+    for index, (group, choice) in enumerate(recipe.choices.items() if recipe else ()):
+        assert recipe is not None
+        if group in ROLES:
+            continue
+        found[group] = (choice, Origin(recipe.where(("defaults", str(index))), "recipe"))
+    stage = request.stage
+    part = recipe.stages.get(stage.name) if recipe and stage else None
+    for index, (group, choice) in enumerate(part.choices.items() if part else ()):
+        assert part is not None
+        if group not in ROLES:
+            found[group] = (choice, Origin(part.where(("defaults", str(index))), "recipe"))
+    for group, override in chosen.items():
+        found[group] = (str(override.value), Origin(override.text, "cli"))
+    if stage is not None:
+        by = "group" if request.base is None else "run"
+        found["method"] = (stage.method, Origin(f"stages.{stage.name}", by))
+    return _implied(found)
+
+
+def _implied(found: dict[str, tuple[str, Origin]]) -> dict[str, tuple[str, Origin]]:
+    """With the quantisation that the adapter brings along, where nobody chose one."""
+    peft = PEFT_METHODS.get(found["peft"][0])
+    choice, origin = found["quantisation"]
+    if peft and peft.implies and (origin.by == "group" or (origin.by == "run" and choice == "none")):
+        found["quantisation"] = (peft.implies, Origin(found["peft"][1].where, "group"))
+    return found
+
+
+@contextlib.contextmanager
+def _collected(problems: list[Problem]) -> Iterator[None]:
+    """A ConfigError raised inside joins the problems."""
+    try:
+        yield
+    except ConfigError as error:
+        problems.extend(error.problems)
+
+
+def _lay_groups(tree: Tree, choices: Mapping[str, str], documents: Mapping[str, Document], root: Document) -> None:
+    composed = _compose_groups(choices, documents, root)
+    for group, document in documents.items():
+        lines = {(group, *path): line for path, line in document.lines.items()}
+        literal = frozenset((group, key) for key in recipe_loader.path_keys(group, document.data))
+        tree.lay({group: composed[group]}, Document(document.file, {}, lines), "group", literal)
+    rest = {key: value for key, value in composed.items() if key not in GROUPS}
+    tree.lay(rest, root, "group")
+
+
+def compose(request: Request) -> Composed:
+    """Compose groups, recipe and command line into one plain tree.
+
+    Raises:
+        ConfigError: all problems of the files and of the overrides' form, at once.
+    """
+    problems: list[Problem] = []
+    values, chosen, recipe_override = _split(request, problems)
+    root = load(assets.CONFIGS / "config.yaml", "configs/config.yaml")
+    recipe = None
+    if recipe_override is not None:
+        with _collected(problems):
+            recipe = _read_recipe(recipe_override, request)
+    picked = _choose(root, request, recipe, chosen)
+    documents: dict[str, Document] = {}
+    method, where = picked["method"]
+    if method in all_pipelines():
+        stages = " or ".join(f"method={stage.method}" for stage in all_pipelines()[method].stages)
+        what = f"{method} is a pipeline of runs, and this takes one run"
+        raise ConfigError(Problem(where.where or f"method={method}", what, f"name a stage's method: {stages}"))
+    for group, (choice, origin) in picked.items():
+        with _collected(problems):
+            documents[group] = _group_document(group, choice, origin.where, request)
+    if problems:
+        raise ConfigError(*problems)
+    choices = {group: choice for group, (choice, _) in picked.items()}
+    tree = Tree()
+    _lay_groups(tree, choices, documents, root)
+    if request.base is not None:  # a group chosen anew takes nothing over from the earlier run
+        kept = {key: value for key, value in request.base.items() if key not in GROUPS or picked[key][1].by == "run"}
+        tree.lay(kept, Document(request.base_where, {}, {}), "run", literal=None)  # a saved spec is plain data
+    if recipe is not None:
+        of_pipeline = ROLES if request.stage is None else (*ROLES, "method")
+        values_of_run = {group: own for group, own in recipe.values.items() if group not in of_pipeline}
+        tree.lay(values_of_run, recipe.document, "recipe", recipe.literal)
+        part = recipe.stages.get(request.stage.name) if request.stage else None
+        if part is not None:
+            values_of_run = {group: own for group, own in part.values.items() if group not in ROLES}
+            tree.lay(values_of_run, part.document, "recipe", part.literal)
+    for override in values:
+        with _collected(problems):
+            _apply(tree, override)
+    if request.stage is not None:
+        _settle(tree, request.stage)
+    if problems:
+        raise ConfigError(*problems)
+    data = _interpolate(tree)
+    origins: dict[KeyPath, Origin] = {**{(group,): origin for group, (_, origin) in picked.items()}, **tree.origins}
+    return Composed(tree=data, choices=choices, origins=origins, request=request)
+
+
+def _settle(tree: Tree, stage: StageRequest) -> None:
+    """Give a stage what other stages made for it, and what the built-in model needs where nobody said otherwise."""
+    where = f"stages.{stage.name}"
+    if tree.data["model"].get("name_or_path") == BUILTIN and is_builtin(tree.data["data"].get("path")):
+        for name, value in stage.tiny.items():
+            path = tuple(name.split("."))
+            if tree.origins.get(path, Origin("", "group")).by == "group":
+                tree.set(path, value, Origin(where, "group"))
+    for name, made in stage.feeds.items():
+        # Rows that a stage made join a mix, where there is one.
+        mixed = name == "data.path" and isinstance(tree.data["data"].get("mix"), dict)
+        path = ("data", "mix", "made", "path") if mixed else tuple(name.split("."))
+        tree.set(path, made, Origin(where, "run"), literal=True)
+
+
+def _apply(tree: Tree, override: Override) -> None:
+    if override.delete:
+        tree.delete(override)
+        return
+    if not override.literal and "${" in recipe_loader.REFERENCE.sub("", json.dumps(override.value)):
+        fix = "only plain references like ${train.learning_rate} are allowed"
+        raise ConfigError(Problem(override.text, "calls a resolver", fix))
+    tree.set(override.key, override.value, Origin(override.text, "cli"), literal=override.literal)

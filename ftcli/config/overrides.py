@@ -1,0 +1,115 @@
+"""What a user types after the command: `group=choice`, `key=value`, `+key=`, `~key`, in Hydra's grammar.
+
+Departs from Hydra in one thing: values of path settings are taken literally, so `data.path=/x/y (1).json` needs no
+quotes inside quotes.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+from ftcli.core import assets
+from ftcli.core.errors import ConfigError, Problem
+from ftcli.settings.groups import is_path_key
+
+_SHAPE = re.compile(r"(?P<sign>~|\+\+|\+)?(?P<key>[A-Za-z_][\w.-]*)(?P<rest>=(?P<value>.*))?", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Override:
+    """One override as typed, its key as a path, and its value; `literal` values are never interpolated."""
+
+    text: str
+    key: tuple[str, ...]
+    value: Any = None
+    delete: bool = False
+    literal: bool = False
+
+    @property
+    def name(self) -> str:
+        """The key as typed, dots and all."""
+        return ".".join(self.key)
+
+
+def _unquoted(value: str) -> str:
+    if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
+        return value[1:-1]
+    return value
+
+
+def _parse_value(text: str, plain: str) -> Any:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        override = OverridesParser.create().parse_override(plain)
+    except (HydraException, ValueError) as error:  # ValueError: a number of thousands of digits
+        reason = str(error).splitlines()[0]
+        fix = "quote the value for both shell and grammar: 'key=\"…\"'"
+        raise ConfigError(Problem(text, f"cannot be read: {reason}", fix)) from None
+    if override.is_sweep_override():
+        raise ConfigError(Problem(text, "lists several values", "add -m to run one job a value, or [a,b] for a list"))
+    return override.value()
+
+
+def parse(text: str) -> Override:
+    """One override.
+
+    Raises:
+        ConfigError: not of the grammar, or a sweep outside `-m`.
+    """
+    match = _SHAPE.fullmatch(text)
+    if match is None and (steers := re.match(r"[~+]*[\w./-]*([@/:])[\w./@:-]*(=|$)", text)):
+        what = f"uses Hydra's {steers[1]} in a name; groups here are not nested and cannot be moved"
+        raise ConfigError(Problem(text, what, "group=choice, such as method=dpo"))
+    if match is None or (match["rest"] is None and match["sign"] != "~"):
+        what = "is neither group=choice nor key=value"
+        raise ConfigError(Problem(text, what, "for example method=dpo, train.learning_rate=2e-5, ~train.warmup_steps"))
+    key = tuple(match["key"].split("."))
+    if "" in key:
+        raise ConfigError(Problem(text, "has an empty name between dots", "write group.key=value"))
+    if key[0] == "hydra":
+        what = "sets Hydra itself, under which ftcli does not run"
+        raise ConfigError(Problem(text, what, "run.dir=DIR sets where a run is written, -m sweeps"))
+    if match["sign"] == "~":
+        if match["rest"] is not None:
+            raise ConfigError(Problem(text, "removes a setting whatever its value", f"~{match['key']}"))
+        return Override(text, key, delete=True)
+    if is_path_key(match["key"]) or match["key"] == "recipe":
+        value = _unquoted(match["value"])
+        return Override(text, key, None if value == "null" else value, literal=True)
+    return Override(text, key, _parse_value(text, text.lstrip("+")))
+
+
+def expand(texts: list[str]) -> list[list[str]]:
+    """The jobs of a sweep: every combination of the listed values, as lists of plain overrides.
+
+    Raises:
+        ConfigError: an override outside the grammar, or a sweep that lists nothing.
+    """
+    return [list(job) for job in product(*map(_axis, texts))]
+
+
+def _axis(text: str) -> list[str]:
+    """The overrides that one word of a sweep stands for."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import Glob, Transformer
+    from hydra.errors import HydraException
+
+    try:
+        override = OverridesParser.create().parse_override(text)
+    except (HydraException, ValueError):
+        return [parse(text).text]  # a literal path may lie outside the grammar
+    if not override.is_sweep_override():
+        return [text]
+    key, value, found = override.get_key_element(), override.value(), list[str]()
+    if isinstance(value, Glob):
+        found = [f"{key}={name}" for name in value.filter(list(assets.choices(str(override.key_or_group))))]
+    elif override.is_discrete_sweep():
+        found = [f"{key}={item}" for item in override.sweep_iterator(transformer=Transformer.encode)]
+    if not found:
+        raise ConfigError(Problem(text, "is a sweep without values", "list them: a,b,c or choice(a,b) or range(1,5)"))
+    return found

@@ -1,0 +1,307 @@
+"""A recipe on disk → choices and values with their lines, after every guard that a stranger's file needs.
+
+A recipe is data, never code: no Hydra settings, no `_target_`, no package or override tricks in `defaults`, no
+resolvers but plain `${a.b}` references, no paths outside its folder.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ftcli.core import assets
+from ftcli.core.errors import ConfigError, Problem
+from ftcli.core.paths import home_expanded, is_builtin
+from ftcli.core.strict_yaml import Document, KeyPath, load
+from ftcli.core.suggest import suggest
+from ftcli.data.files.locate import is_hub
+from ftcli.data.files.urls import is_url, shown
+from ftcli.settings.backends import ROLES
+from ftcli.settings.groups import GROUPS, MODEL_KEYS, is_path_key
+from ftcli.settings.ownership import LIBRARY_PATHS
+
+SCHEMA_VERSION = 1
+TOP_LEVEL = ("ftcli", "defaults", *GROUPS, *ROLES, "run", "seed", "stages")
+OF_STAGE = ("defaults", *GROUPS, *ROLES, "make", "run", "seed")
+"""What a recipe may say of one stage of a pipeline."""
+
+# Schema version: what it renamed, old name to new; settings as `group.key`, choices as `group=choice`. A recipe of an
+# earlier version is read with the new names, so that every recipe ever shipped stays readable.
+RENAMES: dict[int, dict[str, str]] = {}
+
+REFERENCE = re.compile(r"\$\{[A-Za-z_]\w*(\.[A-Za-z_]\w*)*\}")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe that passed every guard. `values` hold absolute paths where they are paths."""
+
+    document: Document
+    choices: dict[str, str]
+    values: dict[str, Any]
+    literal: frozenset[KeyPath]
+    """Values that are paths and are never interpolated."""
+    stages: Mapping[str, Recipe] = field(default_factory=dict)
+    """What it says of each stage of a pipeline alone, read like a recipe of its own."""
+    ready: str | None = None
+    """Of a stage: the model or run that stands in its place."""
+
+    def where(self, path: KeyPath) -> str:
+        """`file:line` of a setting."""
+        return self.document.where(path)
+
+
+def find(name: str, where: str) -> Path:
+    """The file that `recipe=` means: a path to a YAML file, or the name of a shipped recipe.
+
+    Raises:
+        ConfigError: neither; the nearest names are listed.
+    """
+    path = home_expanded(name)
+    if path.suffix in (".yaml", ".yml") or os.path.isfile(path):
+        if os.path.isfile(path):
+            return path
+        raise ConfigError(
+            Problem(where, f"there is no file {name}", "recipe= takes a YAML file or a name of ftcli recipe")
+        )
+    shipped = assets.recipes()
+    if name in shipped:
+        return shipped[name]
+    raise ConfigError(Problem(where, f"{name} is not a recipe", suggest(name, shipped, "recipe=")))
+
+
+def _walk(value: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
+    yield path, value
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _walk(item, (*path, key))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _walk(item, (*path, str(index)))
+
+
+def guard_values(document: Document, *, skip: tuple[str, ...] = ()) -> list[Problem]:
+    """Everything in a file that could reach code, the environment or Hydra itself."""
+    problems = []
+    for path, value in _walk({key: item for key, item in document.data.items() if key not in skip}):
+        where, key = document.where(path), path[-1] if path else ""
+        if key.startswith("_") or "@" in key or key == "hydra" or key.startswith(("hydra/", "hydra.")):
+            fix = "remove it; a recipe is choices and values only"
+            problems.append(Problem(where, f"{key} steers Hydra and can run code", fix))
+        if isinstance(value, str) and "${" in REFERENCE.sub("", value):
+            what = f"{'.'.join(path)} calls a resolver: {value[:60]}"
+            problems.append(Problem(where, what, "only plain references like ${train.learning_rate} are allowed"))
+    return problems
+
+
+def _choices(document: Document, problems: list[Problem]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    entries = document.data.get("defaults", [])
+    if not isinstance(entries, list):
+        problems.append(Problem(document.where(("defaults",)), "defaults is not a list", "write `- method: dpo` lines"))
+        return found
+    for index, entry in enumerate(entries):
+        where = document.where(("defaults", str(index)))
+        if not (isinstance(entry, dict) and len(entry) == 1):
+            problems.append(Problem(where, f"{entry!r} is not `group: choice`", "write one `- method: dpo` a line"))
+            continue
+        [(group, choice)] = entry.items()
+        if group not in (*GROUPS, *ROLES):
+            fix = "defaults name choices of " + ", ".join(GROUPS)
+            problems.append(Problem(where, f"{group} is not a group", fix))
+        elif not isinstance(choice, str):
+            problems.append(
+                Problem(where, f"{group} needs the name of a choice, not {choice!r}", f"ftcli list {group}")
+            )
+        elif group in found:
+            problems.append(Problem(where, f"{group} is chosen twice", "remove one of them"))
+        else:
+            found[group] = choice
+    return found
+
+
+def _is_path(key: str, value: Any, folder: Path) -> bool:
+    if not isinstance(value, str) or is_builtin(value):
+        return False
+    if key in MODEL_KEYS:  # a hub id unless it looks like a path, could become one, or is one here
+        looks = value.startswith((".", "/", "~")) or "${" in value or ".." in Path(value).parts
+        return looks or os.path.exists(folder / value)
+    if key in LIBRARY_PATHS:
+        return not value.lstrip().startswith("{")
+    if is_path_key(key) and key.startswith("data."):  # the name of a hub set, unless it is a path here
+        return not is_hub(value) or os.path.exists(folder / value)
+    return is_path_key(key)
+
+
+@dataclass(frozen=True)
+class _Bounds:
+    """Where a file's paths start, the folder that they may not leave, and what it is called."""
+
+    start: Path
+    limit: Path
+    name: str
+    allow_path: bool
+
+
+def _resolve_paths(group: str, settings: dict[str, Any], bounds: _Bounds) -> dict[str, str]:
+    """Make the paths among a group's settings absolute in place; what is wrong with which, by key, "" for nothing."""
+    found = {}
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            below = _resolve_paths(f"{group}.{key}", value, bounds)
+            if below:
+                found[key] = next(filter(None, below.values()), "")
+            continue
+        if not _is_path(f"{group}.{key}", value, bounds.start):
+            continue
+        if is_url(value):
+            found[key] = "" if bounds.allow_path else f"{group}.{key} leaves {bounds.name}: {shown(value)}"
+            continue
+        path = Path(os.path.realpath(bounds.start / home_expanded(value)))
+        leaves = not bounds.allow_path and not path.is_relative_to(bounds.limit)
+        found[key] = f"{group}.{key} leaves {bounds.name}: {value}" if leaves else ""
+        settings[key] = str(path)
+    return found
+
+
+def _renamed(document: Document, version: int) -> Document:
+    """The document of an earlier schema in today's names; every line stays that of the old name."""
+    data, lines = copy.deepcopy(document.data), dict(document.lines)
+    for names in (RENAMES.get(later, {}) for later in range(version + 1, SCHEMA_VERSION + 1)):
+        for old, new in names.items():
+            group, equals, choice = old.partition("=")
+            if equals:
+                for entry in data.get("defaults", []):
+                    if isinstance(entry, dict) and entry.get(group) == choice:
+                        entry[group] = new.partition("=")[2]
+                continue
+            group, _, key = old.partition(".")
+            new_group, _, new_key = new.partition(".")
+            if isinstance(data.get(group), dict) and key in data[group]:
+                data.setdefault(new_group, {}).setdefault(new_key, data[group].pop(key))
+                lines[(new_group, new_key)] = lines[(group, key)]
+    return Document(document.file, data, lines)
+
+
+_PATH_FIX = "allow it with --allow-path, or give it on the command line"
+
+
+def guard_group_paths(document: Document, group: str, file: Path, *, allow_path: bool) -> list[Problem]:
+    """As for a recipe: paths in a group file of the user's are relative to it and stay inside its --config-dir."""
+    folder = file.resolve().parent
+    bounds = _Bounds(folder, folder.parent, "its --config-dir", allow_path)
+    found = _resolve_paths(group, document.data, bounds)
+    return [Problem(document.where((key,)), what, _PATH_FIX) for key, what in found.items() if what]
+
+
+def path_keys(group: str, settings: Mapping[str, Any]) -> list[str]:
+    """The settings of a group whose values are absolute paths, and so never interpolated."""
+
+    def holds_path(key: str, value: Any) -> bool:
+        return bool(path_keys(key, value)) if isinstance(value, dict) else _is_path(key, value, Path("/"))
+
+    return [key for key, value in settings.items() if holds_path(f"{group}.{key}", value)]
+
+
+def _version_problems(document: Document) -> list[Problem]:
+    """That the recipe's schema version is missing or not one of ours."""
+    version = document.data.get("ftcli")
+    if type(version) is int and 1 <= version <= SCHEMA_VERSION:
+        return []
+    where = document.where(("ftcli",))
+    if version is None:
+        return [Problem(where, "does not say `ftcli: 1` (the schema version)", "add the line `ftcli: 1`")]
+    fix = f"this ftcli reads 1 to {SCHEMA_VERSION}; upgrade it"
+    return [Problem(where, f"ftcli: {version} is not a known schema", fix)]
+
+
+def _key_problems(document: Document, known: tuple[str, ...]) -> list[Problem]:
+    """Keys that a recipe does not have, and groups that hold something other than settings."""
+    problems = []
+    for key, value in document.data.items():
+        where = document.where((key,))
+        if key not in known and not key.startswith(("_", "hydra")) and "@" not in key:
+            nested = f"write it nested, `{key.split('.')[0]}:` and the key indented below"
+            fix = nested if "." in key else suggest(key, known, "")
+            problems.append(Problem(where, f"{key} is not a key of a recipe", fix))
+        elif key in (*GROUPS, "run") and not isinstance(value, dict):
+            fix = "write `key: value` lines below it"
+            if key in GROUPS and isinstance(value, str):
+                fix = f"write `- {key}: {value}` under `defaults:`"
+            problems.append(Problem(where, f"{key} holds no settings; a choice goes under defaults", fix))
+    return problems
+
+
+def read(path: Path, *, allow_path: bool = False) -> Recipe:
+    """Read a recipe and pass it through every guard.
+
+    Raises:
+        ConfigError: all that is wrong with it, each with file and line.
+    """
+    document = load(path)
+    version = _version_problems(document)
+    problems = [*guard_values(document, skip=("defaults",)), *version]
+    written = 0 if version else document.data["ftcli"]
+    folder = path.resolve().parent
+    bounds = _Bounds(folder, folder, "the recipe's folder", allow_path)
+    stages = {}
+    for name, part in _stage_documents(document, problems).items():
+        ready = _ready(part, bounds, problems)
+        stages[name] = replace(_guarded(part, OF_STAGE, written, bounds, problems), ready=ready)
+    recipe = _guarded(document, TOP_LEVEL, written, bounds, problems)
+    if problems:
+        raise ConfigError(*problems)
+    return replace(recipe, stages=stages)
+
+
+def _guarded(
+    document: Document, known: tuple[str, ...], written: int, bounds: _Bounds, problems: list[Problem]
+) -> Recipe:
+    """A document with its choices and values, in today's names and with absolute paths.
+
+    Args:
+        known: the keys that it may hold.
+        written: the schema version that it was written for; 0 where that is not known.
+    """
+    for group in (*GROUPS, "run"):  # `train:` with nothing left below it says nothing
+        if group in document.data and document.data[group] is None:
+            del document.data[group]
+    problems.extend(_key_problems(document, known))
+    document = _renamed(document, written) if written else document
+    choices, literal = _choices(document, problems), set[KeyPath]()
+    for group, settings in document.data.items():
+        if isinstance(settings, dict) and group != "stages":
+            found = _resolve_paths(group, settings, bounds)
+            literal.update((group, key) for key in found)
+            problems += [Problem(document.where((group, key)), what, _PATH_FIX) for key, what in found.items() if what]
+    values = {key: value for key, value in document.data.items() if key not in ("ftcli", "defaults", "stages")}
+    return Recipe(document, choices, values, frozenset(literal))
+
+
+def _stage_documents(document: Document, problems: list[Problem]) -> dict[str, Document]:
+    """What stands below `stages:`, as a document for each stage."""
+    stages = document.data.get("stages") or {}
+    found: dict[str, Document] = {}
+    for name, settings in stages.items() if isinstance(stages, dict) else [("stages", stages)]:
+        path = ("stages", name) if isinstance(stages, dict) else ("stages",)
+        if not isinstance(settings, dict):
+            problems.append(Problem(document.where(path), f"{name} holds no settings", "write `group:` lines below it"))
+            continue
+        lines = {known[2:]: line for known, line in document.lines.items() if known[:2] == path and len(known) > 2}
+        found[name] = Document(document.file, settings, {(): document.lines.get(path, 1), **lines})
+    return found
+
+
+def _ready(part: Document, bounds: _Bounds, problems: list[Problem]) -> str | None:
+    """The run or model that stands in a stage's place: `model: NAME` where its settings would be."""
+    if not isinstance(part.data.get("model"), str):
+        return None
+    named = {"name_or_path": part.data.pop("model")}
+    found = _resolve_paths("model", named, bounds)
+    problems += [Problem(part.where(("model",)), what, _PATH_FIX) for what in found.values() if what]
+    return str(named["name_or_path"])

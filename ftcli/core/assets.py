@@ -1,0 +1,29 @@
+"""Where the group files and recipes are: inside the installed package, or beside it in a checkout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+
+CONFIGS = _PACKAGE / "configs" if (_PACKAGE / "configs").is_dir() else _PACKAGE.parent / "configs"
+RECIPES = _PACKAGE / "shipped_recipes" if (_PACKAGE / "shipped_recipes").is_dir() else _PACKAGE.parent / "recipes"
+
+
+def first_comment(path: Path) -> str:
+    """The first line of a YAML file without its `#`: what it is for."""
+    with open(path, encoding="utf-8") as file:
+        return file.readline().lstrip("# ").rstrip()
+
+
+def choices(group: str, *, extra: tuple[Path, ...] = ()) -> dict[str, Path]:
+    """The choices of a group by name: shipped ones, and those of the user's own config folders over them."""
+    found: dict[str, Path] = {}
+    for root in (CONFIGS, *extra):
+        found.update({path.stem: path for path in sorted((root / group).glob("*.yaml"))})
+    return found
+
+
+def recipes() -> dict[str, Path]:
+    """The shipped recipes by name."""
+    return {path.stem: path for path in sorted(RECIPES.glob("*.yaml"))}

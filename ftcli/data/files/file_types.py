@@ -1,0 +1,90 @@
+"""Which files hold rows, told by their names alone: the suffix says the kind, a second one how it is compressed.
+
+Told by name so that a folder, a bucket or a set on the hub can be judged without opening anything in it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ftcli.data.files.urls import is_url, is_web
+
+KINDS = {
+    ".json": "json",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".txt": "txt",
+    ".parquet": "parquet",
+    ".arrow": "arrow",
+    ".feather": "arrow",
+}
+"""Suffix to kind."""
+CODECS = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zst": "zstd"}
+"""Suffix to compression."""
+KNOWN = f"use one of {', '.join(KINDS)}, each also with {', '.join(list(CODECS)[:-1])} or {list(CODECS)[-1]}"
+"""The remedy for a file of another kind."""
+
+# What stands beside rows in published folders. Few on purpose: a file left out in silence is worse than one that fails.
+_NO_ROWS = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "croissant.json"}
+_PAPERS = {"readme", "license", "licence", "copying", "notice", "changelog", "citation", "requirements"}
+# What `map` and `filter` of the datasets library leave beside a set that was saved to a folder.
+_LEFTOVER = re.compile(r"cache-[0-9a-f]{16}\w*\.arrow")
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """One file of rows. `path` is a local path or a URL; `name` is what errors print for it."""
+
+    path: str
+    name: str
+
+
+def file_name(path: str) -> str:
+    """The last part of a path or URL, lower case, without the query that a web address may end in."""
+    if is_url(path):
+        # In a chain (zip://inner::s3://outer) the first address names the file.
+        path = next((part for part in path.split("::") if "://" in part), path)
+        if is_web(path):
+            path = re.split(r"[?#]", path, maxsplit=1)[0]
+    return path.rpartition("/")[2].lower()
+
+
+def codec_of(path: str) -> str | None:
+    """The compression of a file, or None."""
+    return CODECS.get(os.path.splitext(file_name(path))[1])
+
+
+def kind_of(path: str) -> str | None:
+    """The kind of a file, or None for one that cannot be read."""
+    name = file_name(path)
+    base, suffix = os.path.splitext(name)
+    return KINDS.get(os.path.splitext(base)[1] if suffix in CODECS else suffix)
+
+
+def holds_rows(relative: str) -> bool:
+    """Whether a file found below a folder is one of its data: readable, not hidden, not a companion of the data.
+
+    Args:
+        relative: its path below that folder, with slashes.
+    """
+    if kind_of(relative) is None or any(part.startswith(".") for part in relative.split("/")):
+        return False
+    name = file_name(relative)
+    if name in _NO_ROWS or _LEFTOVER.fullmatch(name):
+        return False
+    return not (kind_of(name) == "txt" and name.partition(".")[0] in _PAPERS)
+
+
+def twice(names: Iterable[str]) -> tuple[str, str] | None:
+    """Two of the files that are one and the same but for the compression, whose rows would count double."""
+    seen: dict[str, str] = {}
+    for name in names:
+        plain = name[: -len(os.path.splitext(name)[1])] if codec_of(name) else name
+        if (other := seen.setdefault(plain, name)) != name:
+            return other, name
+    return None

@@ -1,0 +1,265 @@
+"""Rows out of files, one at a time, each with the line it stands on.
+
+A fault is told with file and line or it cannot be mended, which is why no library loads the rows here. Nothing holds
+more than one row and a read buffer in memory (parquet, arrow: one batch), so a file may be larger than the machine.
+
+What is a row:
+    .json              each object of the one array that the file holds; its line is the one it starts on
+    .jsonl .ndjson     each line that is not blank, an object
+    .csv .tsv          each record under the header, all values text; its line is the one it starts on
+    .txt               each line that is not blank, as {"text": line}
+    .parquet           each row; its `line` is the row's number, from 1
+    .arrow .feather    the same
+    any of these with .gz, .bz2, .xz or .zst behind it, decompressed while reading (the columnar kinds in memory)
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from ftcli.core.errors import ConfigError, DataError, Problem, RowProblem
+from ftcli.data.files.arrow_reader import read_arrow, read_parquet
+from ftcli.data.files.compression import DAMAGED, opened
+from ftcli.data.files.file_types import DataFile, codec_of, kind_of
+from ftcli.data.files.json_reader import (
+    ESCAPED_BYTE,
+    NOT_UTF8_FIX,
+    Broken,
+    Numbered,
+    Told,
+    read_array,
+    usable,
+    without_mark,
+)
+from ftcli.data.files.locate import names_near, require_file
+from ftcli.data.files.urls import Unreachable
+
+OnFault = Callable[[Problem], None]
+
+_DECODER = json.JSONDecoder()
+
+
+class Row(NamedTuple):
+    """One row as it stands in its file; `line` counts from 1."""
+
+    file: str
+    line: int
+    value: dict[str, Any]
+
+    @property
+    def where(self) -> str:
+        """The row's place, as errors print it."""
+        return f"{self.file}:{self.line}"
+
+
+def read_rows(path: Path | DataFile, on_fault: OnFault | None = None) -> Iterator[Row]:
+    """Every row of the file, in order, read as they are asked for.
+
+    Args:
+        path: a file that `resolve_file` accepted, or one that `locate` found.
+        on_fault: told of each unusable row, which is then left out; without it the first one raises.
+
+    Raises:
+        ConfigError: a package is missing that reads the file, or it is not where it was found.
+        DataError: an unusable row (unless `on_fault` takes it), or, in any case, a file that holds no row at all or
+            cannot be read on from some line: what follows could not be counted.
+    """
+    file = path if isinstance(path, DataFile) else DataFile(str(path), str(path))
+    name = file.name
+    empty = True
+
+    def told(line: int, what: str, fix: str, field: str = "") -> None:
+        problem = RowProblem(f"{name}:{line}", what, fix, field=field)
+        if on_fault is None:
+            raise DataError(problem)
+        nonlocal empty
+        empty = False
+        on_fault(problem)
+
+    try:
+        with opened(file) as handle:
+            for line, value in _READERS[kind_of(file.path) or ""](handle, told):
+                empty = False
+                yield Row(name, line, value)
+    except Broken as fault:
+        raise DataError(Problem(f"{name}:{fault.line}", fault.what, fault.fix)) from None
+    except (OSError, *DAMAGED) as fault:
+        raise DataError(_unread(file, fault)) from None
+    if empty:
+        raise DataError(Problem(name, "holds no rows", "give a file with at least one row"))
+
+
+def _unread(file: DataFile, fault: Exception) -> Problem:
+    """The bytes themselves cannot be had."""
+    if isinstance(fault, Unreachable):
+        return Problem(file.name, f"cannot be read on: {fault}", "try again, or download it and give the file")
+    # The codecs share OSError with the disk, whose errors have a number.
+    if codec_of(file.path) and not getattr(fault, "errno", None):
+        return Problem(file.name, f"is damaged: {fault}", "compress or download it again")
+    why = getattr(fault, "strerror", None) or fault
+    return Problem(file.name, f"cannot be read: {why}", "check the file and the disk")
+
+
+def peek_rows(path: Path | DataFile, n: int = 1) -> list[Row]:
+    """The first `n` rows, or all when there are fewer; reads only the beginning (of parquet also the footer).
+
+    Raises:
+        ConfigError: as `read_rows`.
+        DataError: one of them is unusable, or there is none.
+    """
+    return list(islice(read_rows(path), n))
+
+
+def resolve_file(path: Path, where: str) -> Path:
+    """`path`, once it is known to be a file that `read_rows` can read; no row is looked at.
+
+    Args:
+        path: taken literally.
+        where: the override or file:line that named it, for the error.
+
+    Raises:
+        ConfigError: it is not there (with the nearest names that are), is a folder, may not be read, or is of no
+            known kind.
+    """
+    if os.path.isdir(path):
+        raise ConfigError(Problem(where, f"{path} is a folder, not a file", names_near(str(path / path.name))))
+    require_file(str(path), where)
+    return path
+
+
+def _lines(handle: IO[bytes]) -> Iterator[tuple[int, bytes]]:
+    """Numbered lines, their ends kept, without a byte order mark."""
+    for number, raw in enumerate(handle, 1):
+        if number == 1:
+            raw = without_mark(raw)
+        yield number, raw
+
+
+def _not_utf8(told: Told, number: int, fault: UnicodeDecodeError, fields: Sequence[str] = ()) -> None:
+    byte, inside = fault.object[fault.start], f", in {', '.join(map(repr, fields))}" if fields else ""
+    what = f"is not UTF-8: byte 0x{byte:02x} at byte {fault.start + 1} of the line{inside}"
+    told(number, what, NOT_UTF8_FIX, ", ".join(fields))
+
+
+# --- one function a kind of file ------------------------------------------------------------------------------------
+
+
+def _read_jsonl(handle: IO[bytes], told: Told) -> Numbered:
+    decode = _DECODER.decode
+    for number, raw in _lines(handle):
+        try:
+            value = decode(raw.decode())
+        except UnicodeDecodeError as fault:
+            _not_utf8(told, number, fault)
+        except json.JSONDecodeError as fault:
+            if raw.strip():
+                told(number, f"is not JSON: {fault.msg} at column {fault.pos + 1}", _jsonl_fix(number, raw))
+        except (ValueError, RecursionError) as fault:
+            told(number, f"is not usable JSON: {fault}", "write the row anew")
+        else:
+            if usable(told, number, value, b"\\u" in raw and (b"\\ud" in raw or b"\\uD" in raw)):
+                yield number, value
+
+
+def _jsonl_fix(number: int, raw: bytes) -> str:
+    if number == 1 and raw.lstrip().startswith((b"[", b"{")) and len(raw.strip()) == 1:
+        return "this looks like one array or object over several lines: an array of objects is read from a .json file"
+    return "one whole object a line, in double quotes"
+
+
+def _read_txt(handle: IO[bytes], told: Told) -> Numbered:
+    for number, raw in _lines(handle):
+        try:
+            text = raw.decode().rstrip("\r\n")
+        except UnicodeDecodeError as fault:
+            _not_utf8(told, number, fault)
+        else:
+            if text.strip():
+                yield number, {"text": text}
+
+
+def _read_csv(handle: IO[bytes], told: Told) -> Numbered:
+    return _records(handle, told, ",")
+
+
+def _read_tsv(handle: IO[bytes], told: Told) -> Numbered:
+    return _records(handle, told, "\t")
+
+
+def _records(handle: IO[bytes], told: Told, separator: str) -> Numbered:
+    # The module's limit is 128 KiB a field, less than a long document, and can only be set for the whole process.
+    csv.field_size_limit(2**31 - 1)
+    bad: dict[int, UnicodeDecodeError] = {}
+
+    def decoded() -> Iterator[str]:
+        for number, raw in _lines(handle):
+            try:
+                yield raw.decode()
+            except UnicodeDecodeError as fault:
+                # Kept readable, so that only the record that holds the line is lost, and its field can be named.
+                bad[number] = fault
+                yield raw.decode(errors="surrogateescape")
+
+    # strict: otherwise a quote that is never closed swallows the rest of the file as one field.
+    records = csv.reader(decoded(), strict=True, delimiter=separator)
+    header: list[str] = []
+    start = 1
+    while True:
+        start = records.line_num + 1
+        try:
+            record = next(records, None)
+        except csv.Error as fault:
+            fix = "double the quotes inside a quoted field and close each one"
+            raise Broken(start, f"the record that starts here is not {_NAMED[separator]}: {fault}", fix) from None
+        if record is None:
+            return
+        if bad:
+            _not_utf8(told, *bad.popitem(), _escaped_fields(header, record))
+            bad.clear()
+            if not header:
+                raise Broken(start, "the header is not UTF-8", NOT_UTF8_FIX)
+        elif not record:
+            continue
+        elif not header:
+            header = _checked_header(start, record, separator)
+        elif len(record) != len(header):
+            fix = f"quote fields that hold a {'comma' if separator == ',' else 'tab'}"
+            told(start, f"has {len(record)} fields, the header {len(header)}", fix)
+        else:
+            yield start, dict(zip(header, record, strict=True))
+
+
+_NAMED = {",": "CSV", "\t": "TSV"}
+
+
+def _escaped_fields(header: list[str], record: list[str]) -> list[str]:
+    """The columns whose text was not UTF-8, as far as the header names them."""
+    return [name for name, text in zip(header, record, strict=False) if ESCAPED_BYTE.search(text)]
+
+
+def _checked_header(line: int, record: list[str], separator: str) -> list[str]:
+    header = [name.strip() for name in record]
+    twice = sorted({name for name in header if header.count(name) > 1})
+    if twice:
+        raise Broken(line, f"the header names {', '.join(map(repr, twice))} twice", "give each column its own name")
+    if len(header) == 1 and any(mark in header[0] for mark in set(";,\t|") - {separator}):
+        fix = f"separate the columns by {'commas' if separator == ',' else 'tabs'}"
+        raise Broken(line, f"the header is one column, {header[0]!r}", fix)
+    return header
+
+
+_READERS: dict[str, Callable[[IO[bytes], Told], Numbered]] = {
+    "json": read_array,
+    "jsonl": _read_jsonl,
+    "csv": _read_csv,
+    "tsv": _read_tsv,
+    "txt": _read_txt,
+    "parquet": read_parquet,
+    "arrow": read_arrow,
+}

@@ -1,0 +1,1 @@
+"""Row → canonical row: recognising the format, reading its fields, describing it."""

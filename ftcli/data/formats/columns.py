@@ -1,0 +1,151 @@
+"""Which columns a format needs, and what a row lacks: recognition is a table, so that its refusals can explain it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ftcli.core.errors import DataError, Problem
+from ftcli.data.files.describe import said
+from ftcli.data.files.reader import Row
+from ftcli.data.formats.conversations import CALL, ROLE_KEYS, ROLES, Roles, key_of
+
+Example = dict[str, Any]
+Converter = Callable[[Mapping[str, Any], Roles], Example]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a value must look like, judged at a glance."""
+
+    name: str
+    fits: Callable[[Any], bool]
+
+
+def _turns_with(*keys: str) -> Callable[[Any], bool]:
+    def fits(value: Any) -> bool:
+        return isinstance(value, list) and (
+            not value or (isinstance(value[0], dict) and key_of(value[0], ROLE_KEYS, "") in keys)
+        )
+
+    return fits
+
+
+def _all_the_assistants(value: Any) -> bool:
+    """A list of turns in which nobody asks: an answer, not a whole conversation."""
+    if not isinstance(value, list) or not value or not all(isinstance(turn, dict) for turn in value):
+        return False
+    names = [str(turn.get(key_of(turn, ROLE_KEYS, ""))) for turn in value]
+    return {ROLES.get(name) or ROLES.get(name.lower()) for name in names} <= {"assistant", "tool", CALL}
+
+
+def is_label(value: Any) -> bool:
+    """True, false, 0, 1, or those as text, which is all that csv can say."""
+    return str(value).lower() in ("true", "false", "0", "1") if isinstance(value, bool | int | str) else False
+
+
+TEXT = Shape("text", lambda value: isinstance(value, str))
+ROLE_TURNS = Shape("a list of {role, content}", _turns_with("role", "speaker", "author"))
+FROM_TURNS = Shape("a list of {from, value}", _turns_with("from"))
+TURNS = Shape("a list of turns", _turns_with(*ROLE_KEYS))
+ONE_ANSWER = Shape("text or one turn", lambda value: isinstance(value, str | dict) or _all_the_assistants(value))
+CONVERSATION = Shape("a list of turns or one turn", lambda value: TURNS.fits(value) or isinstance(value, dict))
+TEXT_OR_TURNS = Shape("text or turns", lambda value: isinstance(value, str) or CONVERSATION.fits(value))
+LABEL = Shape("true or false", is_label)
+
+
+@dataclass(frozen=True)
+class Need:
+    """A column under any of several names; a null value is as good as no column."""
+
+    names: tuple[str, ...]
+    shape: Shape
+
+    def fault(self, row: Mapping[str, Any]) -> str:
+        """Why the row does not fill this need; "" if it does."""
+        found = column(row, self.names)
+        if found is None:
+            near = self._near(row)
+            hint = f" (there is {near!r})" if near else ""
+            return f"no column {' or '.join(self.names)}{hint}"
+        if not self.shape.fits(row[found]):
+            return f"{found} is {said(row[found])}, not {self.shape.name}"
+        return ""
+
+    def distance(self, row: Mapping[str, Any]) -> float:
+        """0 filled, 1 nothing like it in the row, between them a near name or a wrong shape."""
+        if not self.fault(row):
+            return 0.0
+        return 0.5 if column(row, self.names) or self._near(row) else 1.0
+
+    def _near(self, row: Mapping[str, Any]) -> str | None:
+        close = (difflib.get_close_matches(name, list(row), 1, 0.8) for name in self.names)
+        return next((names[0] for names in close if names), None)
+
+
+@dataclass(frozen=True)
+class Format:
+    """One way rows are written; `kind` is what they become."""
+
+    name: str
+    kind: str
+    doc: str
+    needs: tuple[Need, ...]
+    optional: tuple[str, ...]
+    to_canonical: Converter
+    """Pure; raises FieldFault."""
+
+    def faults(self, row: Mapping[str, Any]) -> list[str]:
+        """What keeps the row from being of this format, by its columns alone."""
+        return [fault for need in self.needs if (fault := need.fault(row))]
+
+    def recognise(self, row: Mapping[str, Any]) -> bool:
+        """Whether the row has the columns of this format; says nothing of what is in them."""
+        return not self.faults(row)
+
+    def unread(self, row: Mapping[str, Any]) -> list[str]:
+        """Columns of the row that this format takes no notice of."""
+        if self.kind == "prompt":
+            return []
+        read = {name for need in self.needs for name in need.names} | set(self.optional)
+        return [name for name in row if name not in read]
+
+
+def column(row: Mapping[str, Any], names: Iterable[str]) -> str | None:
+    """The first of the names that the row has a value under."""
+    return next((name for name in names if row.get(name) is not None), None)
+
+
+def nearest_formats(row: Mapping[str, Any], formats: Sequence[Format]) -> list[Format]:
+    """Those formats that have something in common with the row (all, if none has), nearest first."""
+
+    def distance(fmt: Format) -> float:
+        return sum(need.distance(row) for need in fmt.needs)
+
+    near = [fmt for fmt in formats if distance(fmt) < len(fmt.needs)]
+    # Of two that lack as much, the one that explains more of the row is nearer.
+    return sorted(near or formats, key=lambda fmt: (distance(fmt), -len(fmt.needs)))
+
+
+def apply_mapping(row: Row, mapping: Mapping[str, str]) -> Row:
+    """The row with its columns renamed.
+
+    Args:
+        mapping: canonical name to the name in the file. A column that stood under a canonical name before is replaced.
+
+    Raises:
+        DataError: the row lacks a mapped column; lists those it has.
+    """
+    missing = [theirs for theirs in mapping.values() if theirs not in row.value]
+    if missing:
+        what = f"has no column {' or '.join(map(repr, missing))} to map; its columns are {', '.join(row.value)}"
+        near = [m for name in missing for m in difflib.get_close_matches(name, list(row.value), 1)]
+        raise DataError(Problem(row.where, what, f"did you mean {' or '.join(near)}?" if near else "map one of these"))
+    if not mapping:
+        return row
+    taken = set(mapping.values()) | set(mapping)
+    value = {name: row.value[name] for name in row.value if name not in taken}
+    value.update((ours, row.value[theirs]) for ours, theirs in mapping.items())
+    return row._replace(value=value)

@@ -1,0 +1,1 @@
+"""A hardware profile → the launch plan, and how workers are started and asked."""

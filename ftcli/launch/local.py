@@ -1,0 +1,222 @@
+"""Carry a run out: write its directory, start the worker, pass signals on, keep its log, and leave no process behind.
+
+One process is started directly, several through `accelerate launch`, whose own imports cost three seconds. The worker
+lives in a session of its own, so that Ctrl-C reaches only this process, which asks the ranks to stop at a step's end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import IO
+
+from ftcli.core.errors import EXIT_BUG, EXIT_CONFIG, EXIT_DATA, EXIT_DONE, EXIT_INTERRUPTED, ConfigError, Problem
+from ftcli.runs import checkpoints, rundir
+from ftcli.settings.run_spec import LaunchPlan, RunSpec
+
+# No library of the stack reports anything home unless the user's environment says so.
+QUIET = {
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "DO_NOT_TRACK": "1",
+    "TOKENIZERS_PARALLELISM": "true",
+    "PYTHONUNBUFFERED": "1",
+    # A folder named `datasets` in the working directory must not become the library of that name.
+    "PYTHONSAFEPATH": "1",
+}
+
+
+def worker_environment(plan: LaunchPlan | None = None) -> dict[str, str]:
+    """The environment that workers are started in."""
+    import psutil
+
+    environment = {**QUIET, **os.environ}
+    package_parent = str(Path(__file__).resolve().parents[2])
+    if not package_parent.endswith(("site-packages", "dist-packages")):
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [package_parent, os.environ.get("PYTHONPATH")]))
+    parent = psutil.Process()
+    environment["FTCLI_PARENT"] = f"{parent.pid}:{parent.create_time()!r}"
+    environment["FTCLI_TERMINAL"] = "1" if sys.stderr.isatty() else "0"
+    if plan is not None:
+        if plan.num_threads is not None:
+            environment["OMP_NUM_THREADS"] = str(plan.num_threads)
+        if plan.device == "cpu":
+            environment["ACCELERATE_USE_CPU"] = "true"
+            environment["DS_ACCELERATOR"] = "cpu"  # DeepSpeed, where it is installed, says that it finds no other
+            environment["CUDA_VISIBLE_DEVICES"] = ""
+    return environment
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def worker_command(plan: LaunchPlan, arguments: Sequence[str]) -> list[str]:
+    """How the worker is started for a launch plan."""
+    worker = ["-m", "ftcli.worker", *arguments]
+    if plan.num_processes == 1:
+        return [sys.executable, *worker]
+    options = ["--multi_gpu", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    size = ["--num_processes", str(plan.num_processes), "--main_process_port", str(_free_port())]
+    return [sys.executable, "-m", "accelerate.commands.launch", *options, *size, *worker]
+
+
+def prepare(spec: RunSpec, argv: Sequence[str]) -> Path:
+    """Create the run directory with spec.json and command.sh.
+
+    Raises:
+        ConfigError: the directory holds something already.
+    """
+    run = Path(str(spec.run.dir))
+    if run.is_dir() and any(run.iterdir()):
+        fix = (
+            f"go on with ftcli train --resume {run}, or choose another run.dir"
+            if rundir.is_run(run)
+            else "choose another"
+        )
+        raise ConfigError(Problem(f"run.dir={run}", "the directory is not empty", fix))
+    run.mkdir(parents=True, exist_ok=True)
+    rundir.write_atomically(run / rundir.SPEC, spec.to_json())
+    rundir.write_atomically(run / rundir.COMMAND, "#!/bin/sh\n" + shlex.join(["ftcli", *argv]) + "\n")
+    return run.resolve()
+
+
+def newest_checkpoint(run: Path, spec: RunSpec, say: Callable[[str], None]) -> Path | None:
+    """The newest valid checkpoint of a run, telling of each damaged one; None where none was written yet.
+
+    Raises:
+        ConfigError: there are checkpoints, and every one is damaged.
+    """
+    valid, damaged = checkpoints.newest_valid(run / rundir.CHECKPOINTS, spec.launch.num_processes)
+    for entry in damaged:
+        say(f"checkpoint {entry.path.name} is damaged and passed over: {'; '.join(entry.reasons)}")
+    if valid is None and damaged:
+        fix = f"start anew with ftcli train --from {run}"
+        raise ConfigError(Problem(str(run), "has no valid checkpoint to go on from", fix))
+    return valid
+
+
+class _Pump(threading.Thread):
+    """Copies the worker's output to our stderr as it comes and to log.txt without the progress line's redraws."""
+
+    def __init__(self, source: IO[bytes], log: Path) -> None:
+        super().__init__(daemon=True)
+        self.source, self.log = source, log
+        self.start()
+
+    def run(self) -> None:
+        """Copy until the pipe closes."""
+        with open(self.log, "ab") as log:
+            pending = b""
+            while chunk := self.source.read1(65536):  # type: ignore[attr-defined]
+                with contextlib.suppress(OSError):  # a closed terminal does not stop a training
+                    sys.stderr.buffer.write(chunk)
+                    sys.stderr.buffer.flush()
+                *lines, pending = (pending + chunk).split(b"\n")
+                for line in lines:
+                    log.write(line.rsplit(b"\r", 1)[-1] + b"\n")
+                log.flush()
+
+
+def _ranks(process: subprocess.Popen[bytes]) -> list[int]:
+    """Process ids of the workers themselves, not of a launcher between."""
+    import psutil
+
+    with contextlib.suppress(psutil.Error):
+        family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+        workers = []
+        for member in family:
+            with contextlib.suppress(psutil.Error):
+                command = member.cmdline()
+                if "ftcli.worker" in command and "accelerate.commands.launch" not in command:
+                    workers.append(member.pid)
+        return workers or [process.pid]
+    return []
+
+
+@contextlib.contextmanager
+def _signals(process: subprocess.Popen[bytes], say: Callable[[str], None]) -> Iterator[None]:
+    """The first Ctrl-C or SIGTERM asks the ranks to stop at the end of the step; the second ends them at once."""
+    asked = 0
+
+    def handle(number: int, _frame: object) -> None:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            say("stopping at the end of this step with a checkpoint (again to stop at once, losing the step)")
+            for pid in _ranks(process):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGTERM)
+        else:
+            _end_group(process)
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def run_worker(
+    run: Path,
+    plan: LaunchPlan,
+    resume: Path | None,
+    say: Callable[[str], None],
+    command: str = "train",
+    flags: Sequence[str] = (),
+) -> int:
+    """Train in `run`, or carry out another command there with its flags; the exit code: 0, 2, 3, 75, or 1."""
+    arguments = [command, str(run), *(["--resume", str(resume)] if resume else []), *flags]
+    (run / rundir.EXIT_CODE).unlink(missing_ok=True)
+    process = subprocess.Popen(
+        worker_command(plan, arguments),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=worker_environment(plan),
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    pump = _Pump(process.stdout, run / rundir.LOG)
+    try:
+        with _signals(process, say):
+            code = process.wait()
+    finally:
+        _end_group(process)  # whatever a launcher left behind
+    pump.join(timeout=10)
+    return _exit_code(run, code, plan.num_processes, say)
+
+
+def _exit_code(run: Path, code: int, num_processes: int, say: Callable[[str], None]) -> int:
+    """How the worker ended by its own word, since torchrun answers 1 for every cause; and the last word to the user."""
+    go_on = f"go on with: ftcli train --resume {rundir.whole(run)}"
+    status = run / rundir.EXIT_CODE
+    if code != 0 and status.is_file():
+        code = int(status.read_text(encoding="utf-8"))
+    if code < 0 or code > 128:
+        name = signal.Signals(-code if code < 0 else code - 128).name
+        say(f"the worker was ended by {name}" + (" (out of memory?)" if name == "SIGKILL" else ""))
+        say(go_on)
+        return EXIT_INTERRUPTED
+    if code == EXIT_INTERRUPTED and num_processes > 1:
+        say(go_on)  # once more: the launcher has printed a failure of its own over it
+    if code in (EXIT_DONE, EXIT_CONFIG, EXIT_DATA, EXIT_INTERRUPTED):
+        return code
+    say(f"This is a bug in ftcli or in a library below it; the traceback is in {run / rundir.LOG} too.")
+    say(f"To reproduce it: sh {run / rundir.COMMAND}")
+    return EXIT_BUG

@@ -1,0 +1,161 @@
+"""A model's config.json → its shape."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ftcli.core.errors import ConfigError, Problem
+from ftcli.models.families import FAMILIES, Experts, Family, LatentAttention, OptSwitches
+from ftcli.models.safetensors_header import stored_parameters
+from ftcli.models.shape import Shape
+
+
+def shape_from_mapping(raw: Mapping[str, Any], where: str = "model.shape") -> Shape:
+    """The shape that a config.json or the `shape` of a model file describes.
+
+    Raises:
+        ConfigError: a size is missing, is no positive whole number, or a flag is no boolean; all are told.
+    """
+    return _Reader(raw, where).shape()
+
+
+def shape_from_folder(path: Path) -> Shape | None:
+    """The shape of the Hugging Face model in folder `path`; None when its config.json is missing or says too little.
+
+    A model with a nested text_config has other towers beside the text decoder: its sizes are the text's, its
+    parameters are counted from the stored weights, and its modules are unknown.
+
+    Raises:
+        ConfigError: config.json is there and cannot be read.
+    """
+    file = Path(path) / "config.json"
+    try:
+        raw = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise ConfigError(Problem(str(file), f"cannot be read: {error}", "save the model again")) from None
+    if not isinstance(raw, dict):
+        raise ConfigError(Problem(str(file), "is not a JSON object", "save the model again"))
+    reader = _Reader(raw, str(file))
+    try:
+        shape = reader.shape()
+    except ConfigError:
+        return None
+    if shape.known:
+        return shape
+    return replace(shape, num_parameters=stored_parameters(Path(path)))
+
+
+class _Reader:
+    """Reads sizes from a mapping and collects every problem before it speaks."""
+
+    def __init__(self, raw: Mapping[str, Any], where: str) -> None:
+        text = raw.get("text_config")
+        nested = text if isinstance(text, Mapping) else {}
+        self.outer, self.where, self.problems = raw, where, list[Problem]()
+        groups = [raw.get("experts"), raw.get("latent_attention")]
+        self.values: dict[str, Any] = {**raw, **nested}
+        for group in groups:
+            self.values.update(group if isinstance(group, Mapping) else {})
+        self.family = FAMILIES.get(str(self.values.get("model_type")), Family())
+
+    def size(self, *keys: str, default: int | None = None, zero: bool = False) -> int:
+        """The first of `keys` that is set; 1 stands in for a value that was reported as a problem."""
+        key = next((k for k in keys if self.values.get(k) is not None), keys[0])
+        value = self.values.get(key, default)
+        value = default if value is None else value
+        if isinstance(value, int) and not isinstance(value, bool) and value >= (0 if zero else 1):
+            return value
+        what = "is missing" if value is None else f"must be a positive whole number, not {value!r}"
+        self.problems.append(Problem(f"{self.where}.{key}", what, "take the value from the model's config.json"))
+        return 1
+
+    def flag(self, key: str, default: bool) -> bool:
+        value = self.values.get(key)
+        if value is None or isinstance(value, bool):
+            return default if value is None else value
+        self.problems.append(Problem(f"{self.where}.{key}", f"must be true or false, not {value!r}"))
+        return default
+
+    def shape(self) -> Shape:
+        heads = self.size("num_attention_heads", "n_head")
+        hidden = self.size("hidden_size", "n_embd")
+        architectures = self.outer.get("architectures") or [self.outer.get("architecture") or "unknown"]
+        limit = self.values.get("max_position_embeddings", self.values.get("n_positions"))
+        published = self.values.get("num_parameters")
+        latent = self.latent_attention()
+        head_dim = latent.qk_rope_head_dim if latent else self.family.head_dim or max(1, hidden // heads)
+        shape = Shape(
+            architecture=str(architectures[0]),
+            model_type=self.model_type(),
+            hidden_size=hidden,
+            num_hidden_layers=self.size("num_hidden_layers", "n_layer"),
+            num_attention_heads=heads,
+            num_key_value_heads=self.size("num_key_value_heads", default=heads),
+            head_dim=self.size("head_dim", default=head_dim),
+            intermediate_size=self.inner(hidden),
+            vocab_size=self.size("vocab_size"),
+            tie_word_embeddings=self.flag("tie_word_embeddings", self.family.tied),
+            max_position_embeddings=None if limit is None else self.size("max_position_embeddings", "n_positions"),
+            attention_bias=self.flag("attention_bias", self.family.attention_bias),
+            mlp_bias=self.flag("mlp_bias", False),
+            qk_layernorm=self.flag("qk_layernorm", False),
+            opt=self.opt(hidden),
+            experts=self.experts(),
+            latent_attention=latent,
+            num_parameters=None if published is None else self.size("num_parameters"),
+        )
+        if self.problems:
+            raise ConfigError(*self.problems)
+        return shape
+
+    def model_type(self) -> str:
+        """The layout's name; a decoder that attends to an encoder besides has modules that are written down nowhere."""
+        found = str(self.outer.get("model_type", "unknown"))
+        return f"{found}-with-cross-attention" if self.values.get("add_cross_attention") else found
+
+    def opt(self, hidden: int) -> OptSwitches | None:
+        """What the configuration of an OPT model leaves out; None for any other, whose code reads none of it."""
+        if self.outer.get("model_type") != "opt":
+            return None
+        return OptSwitches(
+            word_embed_proj_dim=self.size("word_embed_proj_dim", default=hidden),
+            enable_bias=self.flag("enable_bias", True),
+            layer_norm_elementwise_affine=self.flag("layer_norm_elementwise_affine", True),
+            final_norm=self.flag("do_layer_norm_before", True) and not self.flag("_remove_final_layer_norm", False),
+        )
+
+    def inner(self, hidden: int) -> int:
+        """Width of the feed-forward, which GPT-2's configuration may leave open."""
+        if self.outer.get("model_type") == "gpt2":
+            return self.size("n_inner", default=4 * hidden)
+        return self.size("intermediate_size", "ffn_dim")
+
+    def experts(self) -> Experts | None:
+        names = ("num_local_experts", "n_routed_experts", "num_experts")
+        if all(self.values.get(name) is None for name in names):
+            return None
+        return Experts(
+            num_experts=self.size(*names),
+            num_experts_per_tok=self.size("num_experts_per_tok"),
+            intermediate_size=self.size("moe_intermediate_size", "intermediate_size"),
+            n_shared_experts=self.size("n_shared_experts", default=0, zero=True),
+            first_k_dense_replace=self.size("first_k_dense_replace", default=0, zero=True),
+        )
+
+    def latent_attention(self) -> LatentAttention | None:
+        if self.values.get("kv_lora_rank") is None:
+            return None
+        rank = self.values.get("q_lora_rank")
+        return LatentAttention(
+            q_lora_rank=None if rank is None else self.size("q_lora_rank"),
+            kv_lora_rank=self.size("kv_lora_rank"),
+            qk_nope_head_dim=self.size("qk_nope_head_dim"),
+            qk_rope_head_dim=self.size("qk_rope_head_dim"),
+            v_head_dim=self.size("v_head_dim"),
+        )

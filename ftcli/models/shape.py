@@ -1,0 +1,46 @@
+"""What a model is made of, counted without loading it: its sizes, modules and parameters.
+
+The counts rest on ftcli/models/families.py and are held against the installed transformers by tests. An architecture
+that is not written down there is answered with None ("unknown"), never with a guess.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ftcli.models.families import FAMILIES, Experts, LatentAttention, OptSwitches
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """Architecture of one decoder, in the words of a Hugging Face config.json; sizes are element counts."""
+
+    architecture: str
+    model_type: str
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    intermediate_size: int
+    vocab_size: int
+    tie_word_embeddings: bool = False
+    max_position_embeddings: int | None = None
+    attention_bias: bool = False
+    mlp_bias: bool = False
+    qk_layernorm: bool = False
+    opt: OptSwitches | None = None
+    experts: Experts | None = None
+    latent_attention: LatentAttention | None = None
+    num_parameters: int | None = None
+    """As published or as stored; `num_parameters(shape)` counts it where the architecture is known."""
+
+    @property
+    def known(self) -> bool:
+        """Whether the modules of this architecture are written down here."""
+        return self.model_type in FAMILIES
+
+    @property
+    def supports_sdpa(self) -> bool:
+        """False where transformers refuses attn_implementation=sdpa (soft-capping, attention sinks)."""
+        return not self.known or FAMILIES[self.model_type].sdpa

@@ -1,0 +1,112 @@
+"""Which modules an adapter's settings mean, read as PEFT reads them, without importing PEFT."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from ftcli.models.families import FAMILIES
+from ftcli.models.modules import Module, modules
+from ftcli.models.shape import Shape
+
+
+def listing(shape: Shape) -> str:
+    """What the model has to adapt, as errors tell it."""
+    names = sorted({m.leaf for m in modules(shape) if m.kind in ("linear", "embedding")})
+    return f"{shape.architecture} has {', '.join(names)}"
+
+
+def ends_with(name: str, targets: Sequence[str]) -> bool:
+    """Whether a name is one of the targets or ends in one, at a dot."""
+    return any(name == target or name.endswith(f".{target}") for target in targets)
+
+
+def compiled(pattern: str) -> re.Pattern[str]:
+    """The pattern compiled.
+
+    Raises:
+        ValueError: it is no regular expression.
+    """
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None
+
+
+def targeted(
+    shape: Shape, target_modules: str | Sequence[str] | None, default: Sequence[str] | None = None
+) -> list[Module]:
+    """The modules that `target_modules` means to PEFT.
+
+    Args:
+        default: what PEFT takes where the settings name none, by its own table for the tuner and the model's type.
+
+    Raises:
+        ValueError: an entry matches nothing, or matches what LoRA cannot adapt.
+    """
+    known = modules(shape)
+    if target_modules is None:
+        target_modules = FAMILIES[shape.model_type].peft_default if default is None else default
+        if not target_modules:
+            raise ValueError(f"PEFT has no default for {shape.model_type}; name target_modules, such as all-linear")
+    if isinstance(target_modules, str):
+        if target_modules.lower() == "all-linear":
+            return [m for m in known if m.kind == "linear" and m.name != "lm_head"]
+        pattern = compiled(target_modules)
+        parents = {m.name.rpartition(".")[0] for m in known} - {""}
+        if caught := sorted(parent for parent in parents if pattern.fullmatch(parent)):
+            raise ValueError(f"{target_modules!r} also matches {caught[0]}, which is no layer; " + listing(shape))
+        found = [m for m in known if pattern.fullmatch(m.name)]
+        if not found:
+            raise ValueError(f"{target_modules!r} matches no whole module name such as {known[1].name}")
+    else:
+        for target in target_modules:
+            if not any(ends_with(m.name, [target]) for m in known):
+                raise ValueError(f"{target!r} names no module; " + listing(shape))
+        found = [m for m in known if ends_with(m.name, target_modules)]
+    found = [m for m in found if m.kind not in ("parameter", "experts")]
+    if wrong := [m.leaf for m in found if m.kind not in ("linear", "embedding")]:
+        raise ValueError(f"{wrong[0]} cannot carry an adapter; " + listing(shape))
+    return found
+
+
+def saved_modules(shape: Shape, modules_to_save: Sequence[str]) -> list[Module]:
+    """The modules of which PEFT trains a whole copy: names *ending* in an entry (even mid-word), with all below."""
+    known = modules(shape)
+    chosen: dict[str, Module] = {}
+    for entry in modules_to_save:
+        above = {".".join(m.name.split(".")[:depth]) for m in known for depth in range(1, m.name.count(".") + 2)}
+        tops = [name for name in above if name.endswith(entry)]
+        if not tops:
+            raise ValueError(f"{entry!r} in modules_to_save names no module; " + listing(shape))
+        for module in known:
+            if any(module.name == top or module.name.startswith(f"{top}.") for top in tops):
+                chosen[module.name] = module
+    return list(chosen.values())
+
+
+def is_excluded(name: str, exclude_modules: str | Sequence[str] | None) -> bool:
+    """Whether `exclude_modules` names the module, as PEFT reads it."""
+    if not exclude_modules:
+        return False
+    if isinstance(exclude_modules, str):
+        return compiled(exclude_modules).fullmatch(name) is not None
+    return ends_with(name, exclude_modules)
+
+
+def in_layers(name: str, target_modules: Any, layers: int | Sequence[int] | None) -> bool:
+    """Whether `layers_to_transform` keeps the module; PEFT asks it of lists of targets only."""
+    if layers is None or isinstance(target_modules, str) or layers == []:
+        return True
+    match = re.search(r"\.(?:layers|h)\.(\d+)\.", name)
+    return match is not None and int(match[1]) in ([layers] if isinstance(layers, int) else layers)
+
+
+def trained_biases(shape: Shape, bias: str, adapted: Sequence[Module]) -> int:
+    """Elements of the base model's biases that `bias` (none, all or lora_only) sets free."""
+    if bias == "none":
+        return 0
+    # The biases of stacked experts are parameters of another name, which PEFT leaves alone.
+    pool = adapted if bias == "lora_only" else [m for m in modules(shape) if m.kind != "experts"]
+    return sum(module.out_features for module in pool if module.bias)

@@ -1,0 +1,163 @@
+"""A pipeline's directory: what was asked for, kept so that it goes on from any stage or begins anew from some.
+
+PIPELINE/  pipeline.json  command.sh  STAGE/ (a run directory each)  result.json
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ftcli.build.resolve import build
+from ftcli.config.compose import Request, compose
+from ftcli.core.errors import ConfigError, Problem
+from ftcli.data import row_sets
+from ftcli.data.files.file_types import DataFile
+from ftcli.data.files.fingerprint import fingerprint
+from ftcli.methods import all_pipelines, get_method
+from ftcli.methods.pipeline import Pipeline, Stage
+from ftcli.pipelines import synthesis_stage
+from ftcli.pipelines.pipeline_request import Asked, options
+from ftcli.pipelines.stage_specs import PipelineSpec, fed_by, in_folder, remembered, settled, stage_request
+from ftcli.runs import rundir
+from ftcli.settings.run_spec import RunSpec
+from ftcli.synthesis.runner import DATA
+from ftcli.synthesis.synthesis_spec import FILE, MakeSpec
+
+SCHEMA = 1
+Begun = Mapping[str, tuple[RunSpec, Path | None]]
+"""As what each run goes on that was begun and is not finished, and from which checkpoint."""
+
+
+def create(spec: PipelineSpec, argv: Sequence[str]) -> Path:
+    """Make the directory with pipeline.json and command.sh.
+
+    Raises:
+        ConfigError: it holds something already, or cannot be made.
+    """
+    folder = spec.dir
+    if folder.is_dir() and any(folder.iterdir()):
+        known = rundir.is_run(folder) or rundir.is_pipeline(folder)
+        fix = f"go on with ftcli train --resume {folder}, or choose another run.dir" if known else "choose another"
+        raise ConfigError(Problem(f"run.dir={folder}", "the directory is not empty", fix))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        what = f"cannot be made a directory: {error.strerror}"
+        raise ConfigError(Problem(f"run.dir={folder}", what, "choose another run.dir")) from None
+    keep(folder, spec.pipeline, spec.name, remembered(spec), built_in=spec.built_in)
+    rundir.write_atomically(folder / rundir.COMMAND, "#!/bin/sh\n" + shlex.join(["ftcli", *argv]) + "\n")
+    return folder.resolve()
+
+
+def keep(folder: Path, pipeline: Pipeline, name: str, stages: Mapping[str, Any], *, built_in: bool) -> None:
+    """Write pipeline.json."""
+    known = {"schema": SCHEMA, "pipeline": pipeline.name, "options": dict(pipeline.chosen), "name": name}
+    content = {**known, "built_in": built_in, "stages": stages}
+    rundir.write_json(folder / rundir.PIPELINE, content)
+
+
+def recalled(folder: Path, request: Request) -> tuple[Asked, str]:
+    """The request of an earlier pipeline with another one's overrides over it, and its name.
+
+    Raises:
+        ConfigError: pipeline.json is damaged, or of a pipeline that this ftcli does not know.
+    """
+    state, where = rundir.read_pipeline(folder), str(folder / rundir.PIPELINE)
+    pipeline = all_pipelines().get(str(state.get("pipeline")))
+    if pipeline is not None:
+        pipeline = pipeline.arranged(state.get("options", {}))
+    if pipeline is None or {stage.name for stage in pipeline.stages} != set(state["stages"]):
+        known = ", ".join(all_pipelines())
+        raise ConfigError(Problem(where, "is of a pipeline that this ftcli does not know", f"it knows {known}"))
+    built_in = bool(state.get("built_in"))
+    found = Asked(request=request, pipeline=pipeline, earlier=state["stages"], earlier_where=where, built_in=built_in)
+    changed = options(pipeline, found.typed())
+    if changed:
+        found = replace(found, pipeline=pipeline.arranged({**pipeline.chosen, **changed}))
+    return found, str(state.get("name"))
+
+
+def run_spec(stage: Stage, wanted: Asked, models: Mapping[str, str], folder: Path, name: str) -> RunSpec:
+    """The spec of a stage on the models that other stages have made.
+
+    Args:
+        models: the model or run of each stage before it.
+
+    Raises:
+        ConfigError: everything that is wrong.
+    """
+    assert wanted.earlier is not None
+    fed = wanted.earlier[stage.name]["fed"]
+    feeds = {setting: fed_by(stage, wanted, setting, models[stage.takes[setting]]) for setting in fed}
+    return build(in_folder(compose(stage_request(stage, wanted, feeds)), folder, name))
+
+
+def rows_of(spec: RunSpec) -> dict[str, str]:
+    """Fingerprints of the files that a run reads, by setting and file."""
+    method = get_method(spec.choices["method"])
+    return {
+        f"{each.key}:{file.name}": fingerprint(file)
+        for each in row_sets.every_set(spec.data, method)
+        for file in row_sets.fetched(each)
+    }
+
+
+def taken_over(old: Path, wanted: Asked, folder: Path, name: str) -> dict[str, Path]:
+    """The finished stages of an earlier pipeline that would come out the same: of a run its folder, else its rows.
+
+    A stage is one of them where its settings, the rows that it reads and the models that it starts from are the same.
+    Rows that were edited by hand since they were made are taken over as they stand.
+    """
+    assert wanted.earlier is not None
+    found: dict[str, Path] = {}
+    models = {name: str(kept["ready"]) for name, kept in wanted.earlier.items() if kept.get("ready")}
+    for stage in wanted.pipeline.stages:
+        run, kept = old / stage.name, wanted.earlier.get(stage.name, {})
+        if stage.task:
+            made = _made_again(stage, run, wanted, models)
+            if made is not None:
+                found[stage.name] = made
+                models[stage.name] = str(made)
+            continue
+        if stage.name in models or not rundir.is_run(run) or rundir.read_result(run) is None:
+            continue
+        if any(stage.takes[setting] not in models for setting in kept["fed"]):
+            continue
+        spec = run_spec(stage, wanted, models, folder, name)
+        if settled(spec) == settled(RunSpec.load(run / rundir.SPEC)) and rows_of(spec) == kept.get("rows"):
+            found[stage.name] = run
+            models[stage.name] = str(run)
+    return found
+
+
+def _made_again(stage: Stage, place: Path, wanted: Asked, models: Mapping[str, str]) -> Path | None:
+    """The rows of a finished data-making stage, where it would be told the same again."""
+    if not (place / FILE).is_file() or rundir.read_result(place) is None or not (place / DATA).is_file():
+        return None
+    if any(source not in models for source in stage.takes.values()):
+        return None
+    feeds = {name: models[source] for name, source in stage.takes.items()}
+    again = synthesis_stage.make_spec(stage, wanted, feeds, place.parent, for_tiny=False)
+    kept = MakeSpec.load(place / FILE)
+    rows = (wanted.earlier or {}).get(stage.name, {}).get("rows")
+    same = replace(again, dir=kept.dir) == kept and rows in (None, rows_made_of(kept))
+    return place / DATA if same else None
+
+
+def rows_made_of(spec: MakeSpec) -> dict[str, str]:
+    """Fingerprints of the files that a data-making stage reads."""
+    file = row_sets.set_file(spec.rows, "train")
+    if not os.path.isfile(file):
+        return {}
+    return {file: fingerprint(DataFile(path=file, name=os.path.basename(file)))}
+
+
+def with_ready(wanted: Asked, ready: Mapping[str, Path]) -> Asked:
+    """The request with finished runs in the place of some stages."""
+    assert wanted.earlier is not None
+    return replace(wanted, earlier={**wanted.earlier, **{name: {"ready": str(run)} for name, run in ready.items()}})

@@ -1,0 +1,95 @@
+"""A request for a pipeline, taken apart: which pipeline, what its recipe says, what an earlier one remembered."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ftcli.config import recipe_file as recipe_loader
+from ftcli.config.compose import Request
+from ftcli.config.overrides import Override, parse
+from ftcli.config.recipe_file import Recipe
+from ftcli.core.errors import ConfigError, Problem
+from ftcli.core.suggest import suggest
+from ftcli.methods import Pipeline, all_pipelines
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """A request for a pipeline, taken apart."""
+
+    request: Request
+    pipeline: Pipeline
+    recipe: Recipe | None = None
+    earlier: Mapping[str, Any] | None = None
+    """What an earlier pipeline remembered, by stage, to start from instead of the groups' defaults."""
+    earlier_where: str = ""
+    built_in: bool = False
+    """Whether the earlier one began with the built-in model and rows."""
+
+    def own(self, stage: str) -> list[Override]:
+        """The overrides that speak of one stage, as typed."""
+        return [each for each in self.typed() if each.key[:2] == ("stages", stage)]
+
+    def typed(self) -> list[Override]:
+        """The overrides that can be read; those that cannot are told when a stage is composed."""
+        return _readable(self.request)
+
+
+def asked(request: Request) -> Asked | None:
+    """The pipeline that a request asks for, or None where it asks for a run.
+
+    Raises:
+        ConfigError: the recipe cannot be read.
+    """
+    typed = _readable(request)
+    named = {each.name: each for each in typed if each.name in ("recipe", "method") and not each.delete}
+    recipe = None
+    if "recipe" in named:
+        path = recipe_loader.find(str(named["recipe"].value), named["recipe"].text)
+        recipe = recipe_loader.read(path, allow_path="--allow-path" in request.grants)
+    choice = named["method"].value if "method" in named else recipe.choices.get("method") if recipe else None
+    pipeline = all_pipelines().get(str(choice))
+    if pipeline is None:
+        if recipe is not None and recipe.stages:
+            where = recipe.where(("stages",))
+            raise ConfigError(Problem(where, "only a pipeline has stages", "choose one, as method=rlhf"))
+        return None
+    return Asked(request=request, pipeline=pipeline.arranged(options(pipeline, typed, recipe)), recipe=recipe)
+
+
+def options(pipeline: Pipeline, typed: list[Override], recipe: Recipe | None = None) -> dict[str, Any]:
+    """The pipeline's own settings, `method.NAME`, as they are written.
+
+    Raises:
+        ConfigError: a value that an option does not have.
+    """
+    written = recipe.values.get("method") if recipe is not None else None
+    found = {
+        name: (value, recipe.where(("method", name)))
+        for name, value in (written if isinstance(written, dict) else {}).items()
+        if recipe is not None and name in pipeline.options
+    }
+    for override in typed:
+        if override.key[0] == "method" and "".join(override.key[1:]) in pipeline.options and not override.delete:
+            found[override.key[1]] = (override.value, override.text)
+    problems = []
+    for name, (value, where) in found.items():
+        choices = pipeline.options[name].choices
+        if choices and value not in choices:
+            problems.append(Problem(where, f"{value} is no value of method.{name}", suggest(str(value), choices, "")))
+        elif not choices and (type(value) is not int or value < 1):
+            problems.append(Problem(where, f"method.{name} is {value!r}, which is no count", f"as method.{name}=2"))
+    if problems:
+        raise ConfigError(*problems)
+    return {name: value for name, (value, _) in found.items()}
+
+
+def _readable(request: Request) -> list[Override]:
+    found = []
+    for text in request.overrides:
+        with contextlib.suppress(ConfigError):
+            found.append(parse(text))
+    return found

@@ -1,0 +1,311 @@
+"""Carry a pipeline out: each stage that is not finished, in order, then the measure of every policy on the way."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ftcli.build.resume import resumed_spec
+from ftcli.config.compose import Request
+from ftcli.core import paths
+from ftcli.core.errors import EXIT_DONE, ConfigError, Problem
+from ftcli.launch import local
+from ftcli.launch.worker_request import WorkerFailed, answers
+from ftcli.methods import get_method
+from ftcli.methods.pipeline import Pipeline, Stage
+from ftcli.pipelines import pipeline_dir, synthesis_stage
+from ftcli.pipelines.pipeline_dir import Begun
+from ftcli.pipelines.pipeline_request import Asked
+from ftcli.pipelines.stage_specs import pipeline_spec, remembered
+from ftcli.runs import rundir
+from ftcli.settings.ownership import REMOTE_CODE
+from ftcli.settings.run_spec import LaunchPlan, RunSpec
+from ftcli.synthesis.runner import DATA, sha256_of
+from ftcli.synthesis.synthesis_spec import FILE, MakeSpec
+
+SCHEMA = 1
+FOUND = "found"
+"""The name of the model that the first policy stage starts from, among what is measured."""
+
+Say = Callable[[str], None]
+
+
+def changed(folder: Path, wanted: Asked) -> dict[str, Any]:
+    """What pipeline.json becomes by the overrides of a pipeline that goes on. Writes nothing.
+
+    Any are taken for a stage that has not begun, length and cadence for one that has.
+
+    Raises:
+        ConfigError: an override is not of one stage, or of a stage that is finished, or wrong.
+    """
+    problems = []
+    for override in wanted.typed():
+        stage = override.key[1] if override.key[0] == "stages" and len(override.key) > 2 else ""
+        if not stage:
+            fix = f"name the stage, or start anew with ftcli train --from {folder} {override.text}"
+            problems.append(Problem(override.text, "is of no one stage, and some may have run", fix))
+        elif rundir.is_run(folder / stage) and rundir.read_result(folder / stage) is not None:
+            fix = f"start anew with ftcli train --from {folder} {override.text}, which takes over what stays the same"
+            problems.append(Problem(override.text, f"stage {stage} is finished", fix))
+    if problems:
+        raise ConfigError(*problems)
+    begun = _begun(folder, wanted)
+    for name in begun:
+        if wanted.pipeline.stage(name).task and wanted.own(name):
+            fix = f"start anew with ftcli train --from {folder}, or edit {folder / name / DATA}"
+            raise ConfigError(Problem(wanted.own(name)[0].text, f"stage {name} has begun", fix))
+        if wanted.pipeline.stage(name).method:
+            resumed_spec(folder / name, _own_words(wanted, name), wanted.request.grants)
+    assert wanted.earlier is not None
+    spec = pipeline_spec(_of_stages(wanted, [s.name for s in wanted.pipeline.stages if s.name not in begun]))
+    fresh = {name: kept for name, kept in remembered(spec).items() if name not in begun}
+    state = rundir.read_pipeline(folder)
+    return {**state, "stages": {**state["stages"], **fresh}}
+
+
+def goes_on(folder: Path, wanted: Asked, say: Say) -> Begun:
+    """How the stages go on that have begun and are not finished. Writes nothing.
+
+    Raises:
+        ConfigError: another process is at work on one, its checkpoints are all damaged, or its overrides are wrong.
+    """
+    found = {}
+    for stage in wanted.pipeline.stages:
+        place = folder / stage.name
+        if (wanted.earlier or {})[stage.name].get("ready") or not place.is_dir():
+            continue
+        if rundir.read_result(place) is not None:
+            continue
+        rundir.require_free(place)
+        if stage.method and rundir.is_run(place):
+            spec = resumed_spec(place, _own_words(wanted, stage.name), wanted.request.grants)
+            found[stage.name] = (spec, local.newest_checkpoint(place, spec, say))
+    return found
+
+
+def _begun(folder: Path, wanted: Asked) -> list[str]:
+    places = [(stage.name, folder / stage.name) for stage in wanted.pipeline.stages]
+    return [name for name, place in places if rundir.is_run(place) or (place / FILE).is_file()]
+
+
+def _own_words(wanted: Asked, stage: str) -> list[str]:
+    """The overrides of a stage as one would type them for a run of its own."""
+    return [each.text.replace(f"stages.{stage}.", "", 1) for each in wanted.own(stage)]
+
+
+def _of_stages(wanted: Asked, stages: Sequence[str]) -> Asked:
+    """The request with the overrides of some stages only."""
+    texts = tuple(each.text for stage in stages for each in wanted.own(stage))
+    return replace(wanted, request=replace(wanted.request, overrides=texts))
+
+
+def run(folder: Path, request: Request, say: Say, begun: Begun) -> int:
+    """Run every stage that is not finished, and write result.json.
+
+    Args:
+        request: the grants and folders of group files that hold for every stage; what was overridden is in
+            pipeline.json, or in `begun`.
+        begun: what `goes_on` found.
+
+    Returns:
+        0, or the exit code of the worker that ended the pipeline.
+    """
+    wanted, name = pipeline_dir.recalled(folder, request)
+    models: dict[str, str] = {}
+    for stage in wanted.pipeline.stages:
+        assert wanted.earlier is not None
+        kept = wanted.earlier[stage.name]
+        place = folder / stage.name
+        models[stage.name] = str(kept.get("ready") or (place / DATA if stage.task else place))
+        if stage.task and not kept.get("ready"):
+            code = _make_stage(stage, wanted, models, folder, say)
+            if code != EXIT_DONE:
+                return code
+        elif kept.get("ready"):
+            say(f"stage {stage.name}: {kept['ready']} stands in its place")
+        elif rundir.is_run(place) and rundir.read_result(place) is not None:
+            say(f"stage {stage.name}: finished")
+            _tell_changed_rows(stage, place, kept, folder, say)
+        else:
+            code = _run_stage(stage, wanted, models, folder, name, say, begun)
+            if code != EXIT_DONE:
+                return code
+    try:
+        rundir.write_json(folder / rundir.RESULT, _result(folder, name, wanted, models))
+    except WorkerFailed as failed:
+        return failed.code
+    return EXIT_DONE
+
+
+def _make_stage(stage: Stage, wanted: Asked, models: Mapping[str, str], folder: Path, say: Say) -> int:
+    """A data-making stage, unless it is finished. Its make.json is written by each command that goes on with it."""
+    place = folder / stage.name
+    result = rundir.read_result(place) if (place / FILE).is_file() else None
+    if result is not None:
+        say(f"stage {stage.name}: finished")
+        return EXIT_DONE
+    feeds = {name: models[source] for name, source in stage.takes.items()}
+    spec = synthesis_stage.make_spec(stage, wanted, feeds, folder, for_tiny=False)
+    if (place / FILE).is_file():
+        rundir.require_free(place)
+        _tell_other_spec(stage, place, spec, say)
+    else:
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(parents=True)
+        for source in {stage.takes.get("rows")} - {None}:
+            _note_edits(str(source), folder, say)
+        _note_rows(stage, pipeline_dir.rows_made_of(spec), folder)
+    rundir.write_atomically(place / FILE, spec.to_json())
+    say(f"stage {stage.name}: {stage.summary}")
+    (folder / rundir.RESULT).unlink(missing_ok=True)
+    flags = [REMOTE_CODE] if REMOTE_CODE in wanted.request.grants else []
+    plan = LaunchPlan(num_threads=_threads(wanted))
+    code = local.run_worker(place, plan, None, say, command="make", flags=flags)
+    if code == EXIT_DONE:
+        made = rundir.read_result(place)
+        assert made is not None
+        dropped = "".join(f", {count} {reason}" for reason, count in made["dropped"].items())
+        say(f"stage {stage.name}: {made['rows']} rows of {made['items']} items{dropped}")
+    return code
+
+
+def _tell_other_spec(stage: Stage, place: Path, spec: MakeSpec, say: Say) -> None:
+    """Say so where the make.json that lies there is not the stage's: a folder may come from anyone."""
+    try:
+        other = ", ".join(spec.differences(MakeSpec.load(place / FILE)))
+    except ConfigError:
+        other = "damaged"
+    if other:
+        say(f"stage {stage.name}: {FILE} was not what pipeline.json asks for ({other}); it is written anew")
+
+
+def _threads(wanted: Asked) -> int | None:
+    """Threads that were asked for; those of the first run hold for the data between the runs too."""
+    kept = (each["tree"]["hardware"].get("num_threads") for each in (wanted.earlier or {}).values() if "tree" in each)
+    return next(kept, None)
+
+
+def _note_rows(stage: Stage, rows: Mapping[str, str], folder: Path) -> None:
+    """Keep the fingerprints of what a stage reads."""
+    state = rundir.read_pipeline(folder)
+    state["stages"][stage.name]["rows"] = rows
+    rundir.write_json(folder / rundir.PIPELINE, state)
+
+
+def _note_edits(stage: str, folder: Path, say: Say) -> None:
+    """Record that the rows which a stage made were edited by hand before another took them."""
+    state = rundir.read_pipeline(folder)
+    result = rundir.read_result(folder / stage)
+    file = folder / stage / DATA
+    if result is None or "sha256" not in result or not file.is_file():
+        return
+    digest = sha256_of(folder / stage)
+    if digest == result["sha256"]:
+        return
+    rows = sum(1 for line in file.read_bytes().splitlines() if line.strip())
+    state["stages"][stage]["edited"] = {"rows": rows, "rows_made": result["rows"], "sha256": digest}
+    rundir.write_json(folder / rundir.PIPELINE, state)
+    say(f"stage {stage}: its rows were edited by hand, {rows} in place of {result['rows']}; going on from them")
+
+
+def _tell_changed_rows(stage: Stage, place: Path, kept: Mapping[str, Any], folder: Path, say: Say) -> None:
+    if kept.get("rows") not in (None, pipeline_dir.rows_of(RunSpec.load(place / rundir.SPEC))):
+        say(f"  its rows have changed since; to train it anew: ftcli train --from {folder}")
+
+
+def _run_stage(
+    stage: Stage,
+    wanted: Asked,
+    models: Mapping[str, str],
+    folder: Path,
+    name: str,
+    say: Say,
+    begun: Begun,
+) -> int:
+    place = folder / stage.name
+    if rundir.is_run(place):
+        spec, checkpoint = begun[stage.name]
+        say(f"stage {stage.name}: going on from {checkpoint.name if checkpoint else 'the start'}")
+        rundir.write_atomically(place / rundir.SPEC, spec.to_json())
+    else:
+        spec, checkpoint = pipeline_dir.run_spec(stage, wanted, models, folder, name), None
+        shutil.rmtree(place, ignore_errors=True)  # what a kill left of a folder that was just being made
+        if "data.path" in stage.takes:
+            _note_edits(stage.takes["data.path"], folder, say)
+        _note_rows(stage, pipeline_dir.rows_of(spec), folder)
+        local.prepare(spec, ["train", "--resume", str(folder)])
+        say(f"stage {stage.name}: {stage.summary}")
+    (folder / rundir.RESULT).unlink(missing_ok=True)
+    return local.run_worker(place, spec.launch, checkpoint, say)
+
+
+def _result(folder: Path, name: str, wanted: Asked, models: Mapping[str, str]) -> dict[str, Any]:
+    stages = {}
+    assert wanted.earlier is not None
+    for stage in wanted.pipeline.stages:
+        ready = wanted.earlier[stage.name].get("ready")
+        result = None if ready else rundir.read_result(folder / stage.name)
+        stages[stage.name] = result or {"ready": ready}
+    last = wanted.pipeline.stages[-1].name
+    return {
+        "schema": SCHEMA,
+        "pipeline": wanted.pipeline.name,
+        "name": name,
+        "seconds": sum(each.get("seconds", 0.0) for each in stages.values()),
+        "measure": _measure(folder, wanted.pipeline, models, stages, wanted.request.grants),
+        "measures": _measures(folder, wanted, models),
+        "model_dir": str(Path(models[last]) / rundir.MODEL),
+        "stages": stages,
+    }
+
+
+def _measure(
+    folder: Path,
+    pipeline: Pipeline,
+    models: Mapping[str, str],
+    stages: Mapping[str, Mapping[str, Any]],
+    grants: frozenset[str],
+) -> dict[str, Any] | None:
+    """The held-out measure of the last policy and of every one before it, by name; None where none was taken."""
+    if not pipeline.measured_by:
+        return None
+    stage = pipeline.stage(pipeline.measured_by)
+    score = stages[stage.name].get("score")
+    if not score or score.get("before") is None:
+        return None
+    values = [(stage.name, score["after"])]
+    below = stage.takes.get("model.name_or_path")
+    values.append((below or FOUND, score["before"]))
+    while below is not None and not stages[below].get("ready"):
+        spec = RunSpec.load(folder / below / rundir.SPEC)
+        if spec.model.init == "random":
+            break
+        request = {
+            "run": str(folder / stage.name),
+            "model": spec.model.name_or_path,
+            "revision": spec.model.revision,
+            "trust_remote_code": REMOTE_CODE in grants,
+        }
+        [measured] = answers("eval", request)
+        below = pipeline.stage(below).takes.get("model.name_or_path")
+        values.append((below or FOUND, measured["measured"]["score"]["value"]))
+    return {"name": score["name"], "rows": score["rows"], "values": dict(reversed(values))}
+
+
+def _measures(folder: Path, wanted: Asked, models: Mapping[str, str]) -> dict[str, dict[str, float]] | None:
+    """In the built-in world: by rules, what each policy's likeliest answers to held-out prompts are worth."""
+    pipeline = wanted.pipeline
+    if not pipeline.tiny_measure or not wanted.built_in:
+        return None
+    policies = [stage for stage in pipeline.stages if stage.method and get_method(stage.method).head == "words"]
+    request = {
+        "models": {FOUND: paths.BUILTIN, **{stage.name: models[stage.name] for stage in policies}},
+        "data": "builtin:prompts",
+        "measures": pipeline.tiny_measure,
+        "max_new_tokens": 32,
+        "trust_remote_code": False,
+    }
+    return {measured["name"]: measured["measures"] for measured in answers("measure", request)}

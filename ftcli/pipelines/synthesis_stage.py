@@ -1,0 +1,310 @@
+"""The data-making stages of a pipeline: their settings, and the backend of their role, as one checked MakeSpec."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from ftcli import tiny
+from ftcli.build.checks.field_checks import limit_problem, type_problem
+from ftcli.core import assets, paths
+from ftcli.core.errors import ConfigError, Problem
+from ftcli.core.strict_yaml import load
+from ftcli.core.suggest import suggest
+from ftcli.data import row_sets
+from ftcli.data.files.locate import SourcePath, locate
+from ftcli.methods.pipeline import Stage
+from ftcli.models import sources
+from ftcli.pipelines.pipeline_request import Asked
+from ftcli.settings import library_fields
+from ftcli.settings.backends import OWN_WEIGHTS, ROLES, BackendSettings
+from ftcli.settings.limits import Knob
+from ftcli.settings.ownership import ENDPOINT
+from ftcli.synthesis import principles
+from ftcli.synthesis.synthesis_spec import MakeSpec
+from ftcli.synthesis.tasks import SETTINGS
+
+_LIMITS: Mapping[str, Knob] = {
+    "make.n": Knob(low=1),
+    "make.temperature": Knob(low=0),
+    "make.max_new_tokens": Knob(low=1),
+    "make.principles_each": Knob(low=1),
+    "make.least_margin": Knob(low=0, high=1),
+    "make.rounds": Knob(low=1),
+    "batch_size": Knob(low=1),
+    "gpu_memory_utilization": Knob(low=0, high=1, open_low=True),
+    "max_model_length": Knob(low=1),
+    "concurrency": Knob(low=1),
+    "timeout_seconds": Knob(low=0, open_low=True),
+    "max_retries": Knob(low=0),
+    "max_requests": Knob(low=1),
+    "max_tokens": Knob(low=1),
+    "data.max_rows": Knob(low=1),
+}
+JUDGE = "method.judge"
+"""The setting of a run whose rewards a judge gives: whom to ask."""
+_BACKEND = "ftcli.settings.backends:BackendSettings"
+
+
+@dataclass
+class _Values:
+    """Settings under construction, each with the place it was written at."""
+
+    values: dict[str, Any]
+    places: dict[str, str]
+
+    def set(self, name: str, value: Any, where: str) -> None:
+        self.values[name], self.places[name] = value, where
+
+
+def make_spec(stage: Stage, wanted: Asked, feeds: Mapping[str, str], folder: Path, *, for_tiny: bool) -> MakeSpec:
+    """The stage as it is asked for.
+
+    Args:
+        feeds: what other stages made for it: `rows`, and `backend.model`.
+        for_tiny: whether the pipeline trains the built-in model on built-in rows.
+
+    Raises:
+        ConfigError: everything that is wrong with it.
+    """
+    earlier = (wanted.earlier or {}).get(stage.name, {}).get("make")
+    found, problems = _Values({}, {}), list[Problem]()
+    if earlier:
+        for name, value in earlier["values"].items():
+            found.set(name, value, wanted.earlier_where)
+        choice, at = str(earlier["choice"]), wanted.earlier_where
+    else:
+        choice, at = "local", f"stages.{stage.name}"
+        for name, value in stage.tiny.items() if for_tiny else ():
+            found.set(name, value, f"stages.{stage.name}")
+    choice, at = _chosen(stage, wanted, choice, at)
+    found.places[stage.role] = at
+    _lay_choice(stage, choice, at, found, problems, wanted)
+    for name, value, where in _written(stage, wanted):
+        found.set(name, value, where)
+    problems += [*_value_problems(stage, found), *_endpoint_problems(stage, wanted, found)]
+    if problems:
+        raise ConfigError(*problems)
+    return _resolved(stage, choice, found, feeds, folder, wanted)
+
+
+def _chosen(stage: Stage, wanted: Asked, choice: str, at: str) -> tuple[str, str]:
+    """The choice of the stage's role: the command line over the recipe over what stood before."""
+    recipe = wanted.recipe
+    if recipe is not None:
+        part = recipe.stages.get(stage.name)
+        for each in (recipe, part):
+            if each is not None and stage.role in each.choices:
+                choice, at = each.choices[stage.role], each.where(("defaults",))
+    own = [each for each in wanted.own(stage.name) if each.key[2:] == (stage.role,)]
+    for override in (*(each for each in wanted.typed() if each.key == (stage.role,)), *own):
+        choice, at = str(override.value), override.text
+    return choice, at
+
+
+def _lay_choice(stage: Stage, choice: str, at: str, found: _Values, problems: list[Problem], wanted: Asked) -> None:
+    """The group file of the role's choice, below what was written."""
+    known = assets.choices(stage.role, extra=wanted.request.config_dirs)
+    if choice not in known:
+        problems.append(
+            Problem(at, f"{choice} is not a choice of {stage.role}", suggest(choice, known, f"{stage.role}="))
+        )
+        return
+    document = load(known[choice], f"configs/{stage.role}/{known[choice].name}")
+    for key, value in document.data.items():
+        found.values.setdefault(f"{stage.role}.{key}", value)
+        found.places.setdefault(f"{stage.role}.{key}", document.where((key,)))
+    found.set(f"{stage.role}.type", document.data.get("type", "local"), document.where(("type",)))
+
+
+def _written(stage: Stage, wanted: Asked) -> Iterator[tuple[str, Any, str]]:
+    """What recipe and command line say of the stage, later writers later."""
+    recipe = wanted.recipe
+    part = recipe.stages.get(stage.name) if recipe else None
+    if recipe is not None:
+        for group in (stage.role, "data", "seed"):
+            yield from _of_group(recipe.values.get(group), group, stage, recipe)
+    if part is not None:
+        for group, values in part.values.items():
+            yield from _of_group(values, group, stage, part, own=True)
+    common = [(each, each.key) for each in wanted.typed() if each.key[0] in (stage.role, "data", "seed")]
+    own = [(each, each.key[2:]) for each in wanted.own(stage.name)]
+    for override, key in (*common, *own):
+        name = ".".join(key)
+        if key == (stage.role,) or (key[0] == "data" and name not in _OF_DATA and (override, key) in common):
+            continue
+        yield name, override.value, override.text
+
+
+_OF_DATA = ("data.path", "data.max_rows")
+
+
+def _of_group(
+    values: Any, group: str, stage: Stage, document: Any, own: bool = False
+) -> Iterator[tuple[str, Any, str]]:
+    if not isinstance(values, dict):
+        if values is not None:
+            yield group, values, document.where((group,))
+        return
+    for key, value in values.items():
+        name = f"{group}.{key}"
+        if own or group != "data" or name in _OF_DATA:
+            yield name, value, document.where((group, key))
+
+
+def _value_problems(stage: Stage, found: _Values) -> Iterator[Problem]:
+    """Names that there are not, and values of the wrong type or size."""
+    of_task = f"ftcli.synthesis.tasks:{SETTINGS[stage.task].__name__}"
+    known = {f"make.{name}": field for name, field in library_fields.fields_of(of_task).items()}
+    known |= {f"{stage.role}.{name}": field for name, field in library_fields.fields_of(_BACKEND).items()}
+    data = library_fields.fields_of("ftcli.settings.groups:DataSettings")
+    known |= {name: data[name.partition(".")[2]] for name in _OF_DATA}
+    for name, value in found.values.items():
+        where = found.places[name]
+        if name == "seed":
+            if not isinstance(value, int) or isinstance(value, bool):
+                yield Problem(where, f"seed is {value!r}, which is not a whole number", "for example seed=42")
+            continue
+        if name not in known:
+            what = f"{name} is not a setting of stage {stage.name}, which makes data"
+            yield Problem(where, what, suggest(name, known, f"stages.{stage.name}."))
+            continue
+        limit = _LIMITS.get(name) or _LIMITS.get(name.partition(".")[2])
+        problem = type_problem(name, value, known[name], None, where) or limit_problem(name, value, limit, where)
+        if problem is not None:
+            yield problem
+
+
+def _resolved(
+    stage: Stage, choice: str, found: _Values, feeds: Mapping[str, str], folder: Path, wanted: Asked
+) -> MakeSpec:
+    values = found.values
+
+    def of(group: str) -> dict[str, Any]:
+        return {name.partition(".")[2]: value for name, value in values.items() if name.startswith(f"{group}.")}
+
+    settings, backend = of("make"), of(stage.role)
+    backend = {name: backend[name] for name in (field.name for field in fields(BackendSettings)) if name in backend}
+    problems = [*_constitution_problems(settings, found)]
+    for name in ("constitution", "examples", "labelled"):
+        if settings.get(name):
+            settings[name] = row_sets.absolute(str(settings[name]))
+    rows = feeds.get("rows")
+    if rows is None:
+        rows = values.get("data.path")
+        where = found.places.get("data.path", f"stages.{stage.name}.data.path")
+        problems += _rows_problems(rows, where, stage)
+        rows = row_sets.absolute(str(rows))
+    if backend.get("type") in OWN_WEIGHTS and backend.get("model") is None:
+        backend["model"] = feeds.get("backend.model")
+    elif backend.get("type") in OWN_WEIGHTS:
+        problems += _model_problems(str(backend["model"]), found.places[f"{stage.role}.model"])
+    if backend.get("type") == "openai" and not backend.get("model"):
+        fix = f"set {stage.role}.model"
+        problems.append(Problem(f"{stage.role}=openai", "the endpoint needs the name of a model", fix))
+    if problems:
+        raise ConfigError(*problems)
+    return MakeSpec(
+        task=stage.task,
+        seed=int(values.get("seed", 42)),
+        dir=str(folder / stage.name),
+        rows=rows,
+        role=stage.role,
+        backend=BackendSettings(**backend),
+        settings=settings,
+        max_rows=values.get("data.max_rows"),
+        choices={stage.role: choice},
+    )
+
+
+def _endpoint_problems(stage: Stage, wanted: Asked, found: _Values) -> Iterator[Problem]:
+    """That a file, and not the command line, says to ask an endpoint, or which, or with whose key."""
+    if found.values.get(f"{stage.role}.type") != "openai" or ENDPOINT in wanted.request.grants:
+        return
+    typed = {".".join(each.key) for each in wanted.typed()}
+    typed |= {".".join(each.key[2:]) for each in wanted.own(stage.name)}
+    for name in (stage.role, f"{stage.role}.base_url", f"{stage.role}.api_key_env"):
+        if name not in typed and (name == stage.role or found.values.get(name) is not None):
+            where = found.places.get(name) or found.places[stage.role]
+            what = "sends rows to an endpoint with a key of yours, which a file may not ask for"
+            yield Problem(where, what, f"grant it on the command line with {ENDPOINT}, or type {stage.role}=openai")
+            return
+
+
+def judge_of(stage: Stage, wanted: Asked) -> dict[str, Any]:
+    """What is written of the role that a run's rewards come from, as settings of its backend.
+
+    Raises:
+        ConfigError: no such choice.
+    """
+    found, problems = _Values({}, {}), list[Problem]()
+    earlier = (wanted.earlier or {}).get(stage.name, {})
+    kept = earlier.get("tree", {}).get("method", {}).get("judge") or {}
+    begun_as = (str(kept.get("type", "local")), wanted.earlier_where if kept else f"stages.{stage.name}")
+    choice, at = _chosen(stage, wanted, *begun_as)
+    if (choice, at) == begun_as:
+        for name, value in kept.items():
+            if name != "model" or JUDGE not in earlier.get("fed", ()):
+                found.set(f"{stage.role}.{name}", value, wanted.earlier_where)
+    found.places[stage.role] = at
+    _lay_choice(stage, choice, at, found, problems, wanted)
+    for name, value, where in _written(stage, wanted):
+        if name.startswith(f"{stage.role}."):
+            found.set(name, value, where)
+    problems += _endpoint_problems(stage, wanted, found)
+    if problems:
+        raise ConfigError(*problems)
+    own = {name.partition(".")[2]: value for name, value in found.values.items()}
+    return {name: value for name, value in own.items() if value is not None}
+
+
+def _constitution_problems(settings: Mapping[str, Any], found: _Values) -> Iterator[Problem]:
+    named = settings.get("constitution")
+    if named and not paths.is_builtin(named):
+        try:
+            principles.read(Path(row_sets.absolute(str(named))))
+        except ConfigError as error:
+            yield from error.problems
+    for name in ("examples", "labelled"):
+        value = settings.get(name)
+        if value and not paths.is_builtin(value) and not os.path.exists(row_sets.absolute(str(value))):
+            yield Problem(found.places[f"make.{name}"], f"there is no file {value}", "name one that is there")
+
+
+def _rows_problems(rows: Any, where: str, stage: Stage) -> Iterator[Problem]:
+    if not rows or rows == paths.BUILTIN:
+        fix = f"name prompts with stages.{stage.name}.data.path=FILE"
+        yield Problem(where, f"stage {stage.name} has nothing to answer", fix)
+    elif paths.is_builtin(rows):
+        name = str(rows).removeprefix(paths.BUILTIN_SETS)
+        if name not in tiny.set_names():
+            yield Problem(where, f"{rows} is no built-in set", suggest(name, tiny.set_names(), paths.BUILTIN_SETS))
+    else:
+        try:
+            locate(SourcePath(path=str(rows)), where, fetch=False)
+        except ConfigError as error:
+            yield from error.problems
+
+
+def _model_problems(name: str, where: str) -> Iterator[Problem]:
+    source = sources.model_source(name)
+    if source is None or not source.is_plausible:
+        yield Problem(where, f"{name} holds no model", "name a finished run, a model folder or a hub id")
+    elif source.folder is not None and sources.head_of(source.folder) == "score":
+        yield Problem(where, f"{name} puts out a score and no words", "name a model that speaks")
+
+
+def remembered(spec: MakeSpec) -> dict[str, Any]:
+    """What a pipeline's file keeps of a stage, from which `make_spec` makes it again."""
+    values: dict[str, Any] = {f"make.{name}": value for name, value in spec.settings.items()}
+    values |= {f"{spec.role}.{name}": value for name, value in asdict(spec.backend).items() if value is not None}
+    values["seed"] = spec.seed
+    if spec.max_rows is not None:
+        values["data.max_rows"] = spec.max_rows
+    return {"choice": spec.choices[spec.role], "values": values}
+
+
+__all__ = ["ROLES", "make_spec", "remembered"]

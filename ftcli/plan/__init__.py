@@ -1,0 +1,1 @@
+"""A resolved run in, numbers out: steps, tokens, parameters, memory. Nothing is touched."""

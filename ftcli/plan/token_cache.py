@@ -1,0 +1,71 @@
+"""Token counts remembered between plans: people plan many times over the same rows, and counting 20 MB takes seconds.
+
+Keyed by the bytes of the data, of the tokenizer's files and of our own source, and by every setting that the count
+depends on, so that a changed argument never meets an old entry. Losing the cache loses nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import ftcli
+from ftcli.data import row_sets
+from ftcli.data.files.fingerprint import fingerprint
+from ftcli.data.files.locate import DataFile
+from ftcli.methods import Method
+from ftcli.plan import tokens
+from ftcli.plan.tokens import TokenCount
+from ftcli.runs import rundir
+from ftcli.settings.groups import DataSettings
+
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+
+
+def folder() -> Path:
+    """Where counts are kept: XDG_CACHE_HOME/ftcli/tokens, or ~/.cache/ftcli/tokens."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "ftcli" / "tokens"
+
+
+def _key(
+    files: Sequence[DataFile], data: DataSettings, method: Method, tokenizer_folder: Path | None, limit: int | None
+) -> str:
+    digest = hashlib.sha256()
+    package = Path(ftcli.__file__).parent
+    own = [package / "tokencount.py", *sorted((package / "data").glob("*.py"))]
+    tokenizer = [tokenizer_folder / name for name in _TOKENIZER_FILES] if tokenizer_folder else []
+    for path in (*own, *tokenizer):
+        content = path.read_bytes() if path.is_file() else b""
+        digest.update(hashlib.sha256(content).digest())
+    for file in files:  # the name tells how a file is read
+        digest.update(f"{Path(file.path).name} {fingerprint(file)}".encode())
+    settings = {**asdict(data), "path": None, "eval_path": None}
+    method_parts = [method.kinds, method.templates_pairs, method.overflow, method.block_tokens]
+    digest.update(json.dumps([settings, method_parts, limit], sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+def count(data: DataSettings, method: Method, tokenizer_folder: Path | None, limit: int | None = None) -> TokenCount:
+    """As `tokencount.count`, remembered for files that are counted whole.
+
+    Raises:
+        ConfigError: the tokenizer's own files are damaged.
+        DataError: a set holds no row, or too few for what the mix asks of it.
+    """
+    located = [row_sets.located(each, each.key, fetch=False) for each in row_sets.train_sets(data, method)]
+    files = [file for found in located for file in found or ()]
+    if None in located or any(os.path.getsize(file.path) > tokens.EXACT_BYTES for file in files):
+        return tokens.count(data, method, tokenizer_folder, limit)
+    entry = folder() / f"{_key(files, data, method, tokenizer_folder, limit)}.json"
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        return TokenCount(**json.loads(entry.read_text(encoding="utf-8")))
+    found = tokens.count(data, method, tokenizer_folder, limit)
+    with contextlib.suppress(OSError):
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        rundir.write_atomically(entry, json.dumps(asdict(found)))
+    return found

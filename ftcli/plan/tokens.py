@@ -1,0 +1,325 @@
+"""How many tokens a data file is, counted with the `tokenizers` library alone, or estimated and said so.
+
+Exact where the tokenizer is at hand and the file is at most 20 MB; otherwise from a sample of its beginning, or from
+the usual bytes a token where there is no tokenizer to ask.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ftcli.core.errors import ConfigError, Problem
+from ftcli.data import row_sets
+from ftcli.data.auto_length import auto_length
+from ftcli.data.files.locate import DataFile
+from ftcli.data.mixture import Demand, counts
+from ftcli.data.packing_estimate import best_fit_blocks
+from ftcli.data.row_ledger import Ledger, quantiles
+from ftcli.data.row_sets import RowSet
+from ftcli.data.scan import Scan
+from ftcli.methods import Method
+from ftcli.settings.groups import DataSettings
+
+EXACT_BYTES = 20 * 1000 * 1000
+SAMPLE_ROWS = 500
+BYTES_PER_TOKEN = 4.0  # estimate: English text under vocabularies of 32k and more
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenCount:
+    """Rows and tokens of one data file under one method; `tokens` counts what the model reads in one epoch."""
+
+    rows: int
+    kept: int
+    tokens: int
+    exact: bool
+    longest: int = 0
+    """Tokens of the longest row that is kept (of the sample, where not all rows were read)."""
+    faulty: int = 0
+    """Rows that cannot be read or converted; training stops on them."""
+    pieces: int = 0
+    """Sequences (pairs of them, for preferences) that the kept rows become: more of them where rows are split."""
+    blocks: int = 0
+    """Blocks of the limit's length that best fit packs the kept rows into; 0 for pairs of sequences."""
+    overlong: int = 0
+    """Rows longer than the limit, whatever becomes of them."""
+    max_length_tokens: int = 0
+    """The limit, worked out where it is auto."""
+    why: str = ""
+    name: str = ""
+    """Of the set, where it is one of several."""
+
+
+class Text(NamedTuple):
+    """Text that becomes one sequence; a rendered template carries its special tokens in the text itself."""
+
+    text: str
+    rendered: bool
+
+
+def _lengths(folder: Path | None, sequences: list[Text]) -> list[int]:
+    """Token counts: by the tokenizer in `folder`, else estimated from the bytes."""
+    if folder is None or not (folder / "tokenizer.json").is_file():
+        return [max(1, round(len(sequence.text.encode()) / BYTES_PER_TOKEN)) for sequence in sequences]
+    from tokenizers import Tokenizer
+
+    try:
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    except Exception as error:  # the library raises the base class itself
+        what = f"is no tokenizer: {str(error).splitlines()[0]}"
+        raise ConfigError(Problem(str(folder / "tokenizer.json"), what, "save the tokenizer again")) from None
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    encoded = {
+        rendered: iter(
+            tokenizer.encode_batch_fast(
+                [s.text for s in sequences if s.rendered is rendered], add_special_tokens=not rendered
+            )
+        )
+        for rendered in (True, False)
+    }
+    return [len(next(encoded[sequence.rendered])) for sequence in sequences]
+
+
+def _template(folder: Path | None) -> str | None:
+    """The chat template stored beside a tokenizer."""
+    if folder is None:
+        return None
+    if (folder / "chat_template.jinja").is_file():
+        return (folder / "chat_template.jinja").read_text(encoding="utf-8")
+    found = _tokenizer_config(folder).get("chat_template")
+    return found if isinstance(found, str) else None
+
+
+def _tokenizer_config(folder: Path) -> dict[str, Any]:
+    file = folder / "tokenizer_config.json"
+    try:
+        raw = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    except ValueError:
+        raw = None
+    if not isinstance(raw, dict):
+        raise ConfigError(Problem(str(file), "is not a JSON object", "save the tokenizer again"))
+    return raw
+
+
+def _special_tokens(folder: Path) -> dict[str, str]:
+    raw = _tokenizer_config(folder)
+    tokens = {key: raw.get(key) for key in ("bos_token", "eos_token", "pad_token", "unk_token")}
+    return {key: token["content"] if isinstance(token, dict) else token for key, token in tokens.items() if token}
+
+
+def renderer(folder: Path | None) -> Callable[..., str]:
+    """Conversations as text: through the template in `folder`, in the sandbox that transformers uses, else joined."""
+    template = _template(folder)
+    if template is None or folder is None:
+        return lambda messages, tools, **_: "\n".join(f"{turn['role']}: {turn['content']}" for turn in messages)
+    from jinja2 import TemplateError, nodes
+    from jinja2.ext import Extension, loopcontrols
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    class Generation(Extension):
+        """`{% generation %}` marks assistant turns for masks; here only its content counts."""
+
+        tags = {"generation"}  # noqa: RUF012 - jinja2 reads a class attribute
+
+        def parse(self, parser: Any) -> Any:
+            """The block's body, unmarked."""
+            line = next(parser.stream).lineno
+            body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+            return nodes.Scope(body, lineno=line)
+
+    def refuse(message: str) -> None:
+        raise TemplateRefusal(message)
+
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
+    )
+    environment.filters["tojson"] = lambda value, **_: json.dumps(value, ensure_ascii=False)
+    environment.globals.update(raise_exception=refuse, strftime_now=lambda form: datetime.now().strftime(form))
+    try:
+        compiled, special = environment.from_string(template), _special_tokens(folder)
+    except TemplateError as error:
+        raise ConfigError(Problem(str(folder), f"the chat template is damaged: {error}", "save it again")) from None
+
+    def render(messages: list[dict[str, Any]], tools: Any, *, opened: bool = False) -> str:
+        try:
+            return compiled.render(messages=messages, tools=tools, add_generation_prompt=opened, **special)
+        except (TemplateError, TypeError, KeyError, AttributeError, OverflowError) as error:
+            raise TemplateRefusal(str(error)) from None
+
+    return render
+
+
+class TemplateRefusal(ValueError):
+    """A template refused a conversation."""
+
+
+def sequences_of(
+    example: Mapping[str, Any], render: Callable[..., str], end: str, *, spoken: bool = False
+) -> list[Text]:
+    """The sequences that one canonical example becomes.
+
+    Args:
+        end: the end token, which closes text that does not end in it already.
+        spoken: pairs of text are turns of a conversation, as `instruct` reads them.
+    """
+    tools = example.get("tools")
+
+    def closed(text: str) -> Text:
+        return Text(text if end and text.endswith(end) else text + end, False)
+
+    def joined(prompt: Any, answer: Any) -> Text:
+        if isinstance(prompt, str) and not spoken:
+            return closed(prompt + answer)
+        turns = prompt if isinstance(prompt, list) else [{"role": "user", "content": prompt}]
+        turns = [*turns, *(answer if isinstance(answer, list) else [{"role": "assistant", "content": answer}])]
+        return Text(render(turns, tools), True)
+
+    if "text" in example:
+        return [closed(example["text"])]
+    if "messages" in example:
+        return [Text(render(example["messages"], tools), True)]
+    if "chosen" in example:
+        return [_until(joined(example["prompt"], example[side]), end) for side in ("chosen", "rejected")]
+    if "completion" not in example:  # a prompt that is yet to be answered
+        prompt = example["prompt"]
+        return [Text(prompt, False) if isinstance(prompt, str) else Text(render(prompt, tools, opened=True), True)]
+    answered = joined(example["prompt"], example["completion"])
+    return [_until(answered, end) if "label" in example else answered]
+
+
+def _until(answered: Text, end: str) -> Text:
+    """A preferred answer goes up to its end token; the white space that templates put behind it is left out."""
+    bare = answered.text.rstrip()
+    return Text(bare, True) if answered.rendered and end and bare.endswith(end) else answered
+
+
+@dataclass
+class _SetCount:
+    """One set as far as it was looked at; a sample stands for `scale` times as many rows."""
+
+    name: str
+    rows: list[list[int]]
+    """Of each usable row, the lengths of its sequences in tokens."""
+    faulty: int
+    scale: float = 1.0
+    exact: bool = True
+
+
+def count(data: DataSettings, method: Method, tokenizer_folder: Path | None, limit: int | None = None) -> TokenCount:
+    """Rows and tokens that `method` reads in one epoch of the training data.
+
+    Args:
+        limit: tokens that the model has positions for, or None.
+
+    Raises:
+        ConfigError: the tokenizer's own files are damaged.
+        DataError: a set holds no row, or too few for what the mix asks of it.
+    """
+    sets = row_sets.train_sets(data, method)
+    located = [row_sets.located(each, each.key, fetch=False) for each in sets]
+    counted = [
+        _count_set(each, files, data, method, tokenizer_folder)
+        for each, files in zip(sets, located, strict=True)
+        if files is not None
+    ]
+    lengths = Counter(max(row) for each in counted for row in each.rows)
+    if isinstance(data.max_length_tokens, int):
+        longest, why = data.max_length_tokens, "set"
+    else:
+        longest, why = auto_length(quantiles(lengths), limit, method.block_tokens)
+    overflow = method.overflow if data.overflow == "auto" else data.overflow
+    found = [_tally(each, longest, overflow) for each in counted]
+    if data.mix is not None and len(found) == len(sets):
+        found = _mixed(found, sets)
+    whole: dict[str, Any] = {
+        name: sum(getattr(each, name) for each in found)
+        for name in ("rows", "kept", "tokens", "faulty", "pieces", "blocks", "overlong")
+    }
+    exact = len(found) == len(sets) and all(each.exact for each in found)
+    longest_row = max((each.longest for each in found), default=0)
+    return TokenCount(**whole, exact=exact, longest=longest_row, max_length_tokens=longest, why=why)
+
+
+def _count_set(
+    each: RowSet, files: Sequence[DataFile], data: DataSettings, method: Method, folder: Path | None
+) -> _SetCount:
+    size = sum(os.path.getsize(file.path) for file in files)
+    whole = size <= EXACT_BYTES
+    ledger = Ledger(each.name, each.settings.path)
+    most = None if whole else SAMPLE_ROWS
+    scan = Scan(files, each.settings, method, ledger, max_rows=data.max_rows, max_usable=most, prompts=False)
+    render, end = renderer(folder), _special_tokens(folder).get("eos_token", "") if folder else ""
+    rows, refused = [], 0
+    for example in scan:
+        try:
+            rows.append(sequences_of(example.value, render, end, spoken=method.templates_pairs))
+        except TemplateRefusal:
+            refused += 1
+    lengths = iter(_lengths(folder, [sequence for row in rows for sequence in row]))
+    found = _SetCount(each.name, [[next(lengths) for _ in row] for row in rows], ledger.rows_bad + refused)
+    if whole:
+        found.exact = _is_exact(folder, rows)
+        return found
+    sampled = sum(len(sequence.text.encode()) for row in rows for sequence in row) or 1
+    found.scale, found.exact = size / sampled, False
+    if data.max_rows is not None and rows:  # no more rows than were asked for
+        found.scale = max(1.0, min(found.scale, data.max_rows / len(rows)))
+    return found
+
+
+def _is_exact(folder: Path | None, rows: list[list[Text]]) -> bool:
+    """Whether the model's own tokenizer, and its own template where one is needed, made the count."""
+    if folder is None or not (folder / "tokenizer.json").is_file():
+        return False
+    return _template(folder) is not None or not any(sequence.rendered for row in rows for sequence in row)
+
+
+def _tally(counted: _SetCount, limit: int, overflow: str) -> TokenCount:
+    """What the settings make of rows of these lengths."""
+    rows = counted.rows
+    overlong = sum(max(row) > limit for row in rows)
+    kept = [row for row in rows if max(row) <= limit] if overflow == "drop" else rows
+    cuts = overflow.startswith("truncate")
+    cut = [[min(length, limit) for length in row] for row in kept] if cuts else kept
+    pieces = sum(math.ceil(max(row) / limit) for row in kept) if overflow == "split" else len(kept)
+    scaled = {
+        "kept": len(kept),
+        "tokens": sum(map(sum, cut)),
+        "pieces": pieces,
+        "blocks": best_fit_blocks([row[0] for row in cut], limit) if all(len(row) == 1 for row in cut) else 0,
+        "overlong": overlong,
+        "rows": len(rows) + counted.faulty,
+    }
+    numbers: dict[str, Any] = {name: round(number * counted.scale) for name, number in scaled.items()}
+    return TokenCount(
+        **numbers,
+        exact=counted.exact,
+        longest=max((min(max(row), limit) for row in kept), default=0),
+        faulty=counted.faulty,
+        name=counted.name,
+    )
+
+
+def _mixed(found: list[TokenCount], sets: Sequence[RowSet]) -> list[TokenCount]:
+    """Each set's count as often as the mix takes its rows, at their average length."""
+    sizes = counts([Demand.of(each.name, each.settings) for each in sets], [each.kept for each in found])
+    return [
+        replace(
+            each,
+            kept=size,
+            tokens=round(each.tokens * size / max(1, each.kept)),
+            pieces=round(each.pieces * size / max(1, each.kept)),
+            blocks=round(each.blocks * size / max(1, each.kept)),
+            exact=each.exact and size == each.kept,
+        )
+        for each, size in zip(found, sizes, strict=True)
+    ]

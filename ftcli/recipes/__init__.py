@@ -1,1 +1,0 @@
-"""Recipes: found, read strictly, and guarded, since people swap them with strangers."""

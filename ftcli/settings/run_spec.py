@@ -1,0 +1,121 @@
+"""The values that pass between the stages, frozen, and their JSON form on disk.
+
+`spec.json` is the whole truth of a run: the same file starts, resumes and reproduces it. It holds plain data only and
+is never interpolated again. `tree` is what the user and the group files said; the groups hold it resolved.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from ftcli.core.errors import ConfigError, Problem
+from ftcli.settings.groups import DataSettings, HardwareSettings, ModelSettings, QuantisationSettings, RunSettings
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Note:
+    """A value that nobody typed: which setting, what it became and why."""
+
+    key: str
+    value: Any
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaunchPlan:
+    """How the worker is started; decided by `plan`, carried out by `launch`."""
+
+    num_processes: int = 1
+    device: str = "cpu"
+    """cpu or cuda."""
+    num_threads: int | None = None
+    """Intra-operation threads of each process; part of the spec since sums depend on it bit for bit."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSpec:
+    """One training run, resolved and checked. `method`, `peft` and `train` hold fields of the library configs."""
+
+    choices: Mapping[str, str]
+    seed: int
+    run: RunSettings
+    model: ModelSettings
+    data: DataSettings
+    quantisation: QuantisationSettings
+    hardware: HardwareSettings
+    method: Mapping[str, Any]
+    """`name` and the knobs and trainer-config fields that were set."""
+    peft: Mapping[str, Any]
+    """`name` and the fields of its PEFT config that were set; name `none` is full fine-tuning."""
+    train: Mapping[str, Any]
+    """TrainingArguments fields that were set or derived."""
+    launch: LaunchPlan = field(default_factory=LaunchPlan)
+    notes: tuple[Note, ...] = ()
+    grants: tuple[str, ...] = ()
+    """Flags given on the command line that allow what a recipe may not."""
+    tree: Mapping[str, Any] = field(default_factory=dict)
+    schema: int = SCHEMA_VERSION
+
+    def to_json(self) -> str:
+        """This spec as the text of `spec.json`."""
+        return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, where: str = "spec.json") -> RunSpec:
+        """The spec written by `to_json`.
+
+        Raises:
+            ConfigError: not JSON, or of a schema version that this ftcli does not know.
+        """
+        try:
+            raw = json.loads(text)
+            if raw.get("schema") != SCHEMA_VERSION:
+                version = raw.get("schema")
+                what = f"has schema version {version}; this ftcli reads {SCHEMA_VERSION}"
+                raise ConfigError(Problem(where, what, "use the ftcli version named in the run's environment.json"))
+            nested = {
+                "run": RunSettings,
+                "model": ModelSettings,
+                "data": DataSettings,
+                "quantisation": QuantisationSettings,
+                "hardware": HardwareSettings,
+                "launch": LaunchPlan,
+            }
+            values = {f.name: raw[f.name] for f in fields(cls) if f.name in raw}
+            for name, kind in nested.items():
+                values[name] = kind(**values[name])
+            values["notes"] = tuple(Note(**note) for note in values["notes"])
+            values["grants"] = tuple(values["grants"])
+            return cls(**values)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ConfigError(Problem(where, f"is not a run spec: {error}", "start the run anew")) from None
+
+    @classmethod
+    def load(cls, path: Path) -> RunSpec:
+        """The spec stored at `path`.
+
+        Raises:
+            ConfigError: missing, unreadable or of another schema.
+        """
+        try:
+            return cls.from_json(path.read_text(encoding="utf-8"), str(path))
+        except OSError as error:
+            raise ConfigError(Problem(str(path), f"cannot be read: {error.strerror}", "name a run directory")) from None
+
+
+@dataclass
+class Notes:
+    """Collects the derived values on their way into the spec."""
+
+    found: list[Note] = field(default_factory=list)
+
+    def add(self, key: str, value: Any, why: str) -> Any:
+        """Note a derived value and hand it back."""
+        self.found.append(Note(key, value, why))
+        return value

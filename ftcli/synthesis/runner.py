@@ -1,0 +1,98 @@
+"""Go through the items of a stage with a backend, and leave what is finished where a kill cannot take it.
+
+A backend that answers batches gets the same batches whatever was finished before: one that is not whole is done again.
+Of one that answers items singly, several are under way at once, and each is written as it ends.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import Any
+
+from ftcli.data.files.file_types import DataFile
+from ftcli.data.files.fingerprint import fingerprint
+from ftcli.runs import rundir
+from ftcli.synthesis.backend import Backend, BudgetSpent
+from ftcli.synthesis.journal import Item, Journal
+from ftcli.synthesis.tasks import Task
+
+DATA = "data.jsonl"
+Check = Callable[[], None]
+Say = Callable[[str], None]
+
+
+def sha256_of(folder: Path) -> str:
+    """What tells the rows of a stage from rows that somebody edited since."""
+    file = folder / DATA
+    return fingerprint(DataFile(path=str(file), name=str(file)))
+
+
+def make(task: Task, items: Sequence[Item], backend: Backend, folder: Path, *, check: Check, say: Say) -> Counter[str]:
+    """Make what is not made yet, then write data.jsonl in the order of the items.
+
+    Args:
+        check: called where nothing is half done; raises to stop there.
+
+    Returns:
+        How many rows there are ("rows"), and how many items were dropped for each reason.
+
+    Raises:
+        BudgetSpent: the backend may ask no more; what was finished is kept.
+    """
+    journal = Journal(folder)
+    (_in_batches if backend.batch_size else _singly)(task, items, backend, journal, check, say)
+    lines = [journal.done[item.key] for item in items]
+    rows = [line["row"] for line in lines if line["row"] is not None]
+    rundir.write_atomically(folder / DATA, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    counts = Counter(str(line["dropped"]) for line in lines if line["row"] is None)
+    counts["rows"] = len(rows)
+    return counts
+
+
+def _in_batches(task: Task, items: Sequence[Item], backend: Backend, journal: Journal, check: Check, say: Say) -> None:
+    assert backend.batch_size
+    for start in range(0, len(items), backend.batch_size):
+        batch = items[start : start + backend.batch_size]
+        if all(item.key in journal.done for item in batch):
+            continue
+        check()
+        journal.forget(item.key for item in batch)
+        made = task.make(batch, backend.replies)
+        journal.add([each.line(item) for item, each in zip(batch, made, strict=True)])
+        say(f"{task.name} {len(journal.done)}/{len(items)}")
+
+
+def _singly(task: Task, items: Sequence[Item], backend: Backend, journal: Journal, check: Check, say: Say) -> None:
+    waiting: Iterator[Item] = (item for item in items if item.key not in journal.done)
+    running: dict[Future[Any], Item] = {}
+    stopped: BaseException | None = None
+    with ThreadPoolExecutor(max(1, backend.concurrency)) as pool:
+        while True:
+            while stopped is None and len(running) < backend.concurrency and (item := next(waiting, None)) is not None:
+                running[pool.submit(task.make, [item], backend.replies)] = item
+            if not running:
+                break
+            ended, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in ended:
+                item = running.pop(future)
+                try:
+                    [made] = future.result()
+                except Exception as error:  # the others under way are waited for and kept
+                    stopped = stopped or error
+                    continue
+                journal.add([made.line(item)])
+                say(f"{task.name} {len(journal.done)}/{len(items)}")
+            if stopped is None:
+                try:
+                    check()
+                except Exception as error:
+                    stopped = error
+    if stopped is not None:
+        raise stopped
+
+
+__all__ = ["DATA", "BudgetSpent", "Journal", "make"]

@@ -1,0 +1,352 @@
+"""The three things that are made: answers to prompts, preferences between answers, and revisions of answers.
+
+A task says for a batch of items what is asked, step by step, and what row comes of each item's replies. An item that no
+row comes of is dropped with a reason, never guessed.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, NamedTuple
+
+from ftcli.data.formats.conversations import answer_to
+from ftcli.synthesis.backend import Ask, Reply, Turns
+from ftcli.synthesis.journal import Item
+from ftcli.synthesis.principles import Principle, filled
+
+Replies = Callable[[Sequence[Ask]], list[Reply]]
+_ATTEMPTS = 3
+"""How often a verdict that cannot be read is asked for, at a temperature from the second time on."""
+_SECOND_THOUGHT = 0.7
+_SEEDS = 2**31
+_UNREADABLE = "unreadable verdict"
+
+
+@dataclass(kw_only=True)
+class Made:
+    """What became of an item."""
+
+    row: dict[str, Any] | None = None
+    dropped: str | None = None
+    replies: list[dict[str, Any]] = field(default_factory=list)
+    """Every reply as it was, with what it was asked for."""
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    def line(self, item: Item) -> dict[str, Any]:
+        """As it stands in the journal."""
+        kept = {"key": item.key, "input": dict(item.row), "row": self.row, "replies": self.replies}
+        return {**kept, **({"dropped": self.dropped} if self.dropped else {}), **self.notes}
+
+
+def seed_of(seed: int, *parts: object) -> int:
+    """A seed for one ask, the same in every process."""
+    return random.Random(":".join(map(str, (seed, *parts)))).randrange(_SEEDS)
+
+
+def turns_of(prompt: Any) -> Turns:
+    """A prompt as turns."""
+    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+
+
+def shown(prompt: Any) -> str:
+    """A prompt as text, for a question about it."""
+    if isinstance(prompt, str):
+        return prompt
+    if len(prompt) == 1:
+        return str(prompt[0]["content"])
+    return "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in prompt)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateSettings:
+    """Stage settings of `generate`."""
+
+    n: int = 2
+    """Answers to each prompt."""
+    temperature: float = 1.0
+    """Of the sampling."""
+    max_new_tokens: int = 256
+    """Longest answer."""
+
+
+@dataclass(frozen=True)
+class Generate:
+    """`n` answers to each prompt."""
+
+    settings: GenerateSettings
+    seed: int
+    name: ClassVar[str] = "generate"
+
+    def make(self, items: Sequence[Item], ask: Replies) -> list[Made]:
+        """As the other tasks."""
+        s = self.settings
+        asks = [
+            Ask(
+                turns=turns_of(item.row["prompt"]),
+                temperature=s.temperature,
+                max_new_tokens=s.max_new_tokens,
+                seed=seed_of(self.seed, item.key, number),
+            )
+            for item in items
+            for number in range(s.n)
+        ]
+        texts = [reply.text for reply in ask(asks)]
+        return [_answered(item, texts[i * s.n : (i + 1) * s.n]) for i, item in enumerate(items)]
+
+
+def _answered(item: Item, texts: Sequence[str]) -> Made:
+    answers = [text.strip() for text in texts if text.strip()]
+    made = Made(replies=[{"answer": text} for text in texts])
+    if not answers:
+        made.dropped = "no answer"
+    else:
+        made.row = {**item.row, "answers": answers}
+    return made
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeSettings:
+    """Stage settings of `judge`."""
+
+    mode: Literal["pairwise", "score"] = "pairwise"
+    """pairwise shows two answers, in both orders; score asks of each answer whether it keeps to the principle."""
+    constitution: str | None = None
+    """YAML file with the principles; null is the default set."""
+    principles_each: int = 1
+    """Principles that each item is judged by, drawn by seed."""
+    least_margin: float = 0.0
+    """Pairs that are nearer than this, in probability, are ties and dropped."""
+    max_new_tokens: int = 8
+    """Longest verdict, where it has to be read."""
+    labelled: str | None = None
+    """Pairs that people have labelled; how often the judge agrees with them is told in the result."""
+
+
+class _Question(NamedTuple):
+    """A question with two choices, and what its seed is made of."""
+
+    text: str
+    choices: tuple[str, str]
+    about: tuple[str, ...]
+    parts: tuple[object, ...]
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A preference between the best and the worst of an item's answers, or a tie."""
+
+    settings: JudgeSettings
+    seed: int
+    principles: tuple[Principle, ...]
+    name: ClassVar[str] = "judge"
+
+    def make(self, items: Sequence[Item], ask: Replies) -> list[Made]:
+        """As the other tasks."""
+        found = [Made() for _ in items]
+        different = [[each for each in dict.fromkeys(item.row["answers"]) if each.strip()] for item in items]
+        open_items = [i for i, answers in enumerate(different) if len(answers) > 1]
+        for i in set(range(len(items))) - set(open_items):
+            found[i].dropped = "one answer said twice"
+        judge = self._score if self.settings.mode == "score" else self._compare
+        judge([(items[i], different[i], found[i]) for i in open_items], ask)
+        return found
+
+    def _drawn(self, item: Item, part: str) -> list[Principle]:
+        known = [principle for principle in self.principles if getattr(principle, part)]
+        rng = random.Random(f"{self.seed}:{item.key}")
+        return rng.sample(known, min(self.settings.principles_each, len(known)))
+
+    def _score(self, work: Sequence[tuple[Item, list[str], Made]], ask: Replies) -> None:
+        """The share of principles that each answer is said to keep to, by the probability of yes."""
+        for (item, answers, made), replies in zip(
+            work, self.kept([(item, answers) for item, answers, _ in work], ask), strict=True
+        ):
+            made.replies += replies
+            if any(reply["yes"] is None for reply in replies):
+                made.dropped = _UNREADABLE
+                continue
+            means = [mean_yes(replies, number) for number in range(len(answers))]
+            best, worst = means.index(max(means)), means.index(min(means))
+            self._settle(item, made, answers[best], answers[worst], means[best] - means[worst])
+
+    def kept(self, work: Sequence[tuple[Item, Sequence[str]]], ask: Replies) -> list[list[dict[str, Any]]]:
+        """Whether each answer keeps to the principles drawn for its item: the probability of yes, None unreadable."""
+        questions, owners = list[_Question](), list[tuple[int, int, str]]()
+        for at, (item, answers) in enumerate(work):
+            for principle in self._drawn(item, "judge"):
+                for number, answer in enumerate(answers):
+                    text = filled(principle.judge, prompt=shown(item.row["prompt"]), answer=answer)
+                    questions.append(_Question(text, ("yes", "no"), (answer,), (item.key, principle.name, number)))
+                    owners.append((at, number, principle.name))
+        found: list[list[dict[str, Any]]] = [[] for _ in work]
+        for (at, number, name), (yes, told) in zip(owners, self._verdicts(questions, ask), strict=True):
+            found[at].append({"principle": name, "answer": number, "yes": yes, "told": told})
+        return found
+
+    def _compare(self, work: Sequence[tuple[Item, list[str], Made]], ask: Replies) -> None:
+        """The first two different answers, asked about in both orders: who wins in one only has won in neither."""
+        questions, owners = list[_Question](), list[tuple[int, int, str]]()
+        for at, (item, answers, _) in enumerate(work):
+            for principle in self._drawn(item, "compare"):
+                for order in (0, 1):
+                    shown_answers = (answers[order], answers[1 - order])
+                    parts = dict(zip(("first", "second"), shown_answers, strict=True))
+                    text = filled(principle.compare, prompt=shown(item.row["prompt"]), **parts)
+                    questions.append(_Question(text, ("A", "B"), shown_answers, (item.key, principle.name, order)))
+                    owners.append((at, order, principle.name))
+        wins: list[list[list[float]]] = [[[], []] for _ in work]
+        for (at, order, name), (first_wins, told) in zip(owners, self._verdicts(questions, ask), strict=True):
+            made = work[at][2]
+            made.replies.append({"principle": name, "order": order, "first": first_wins, "told": told})
+            if first_wins is None:
+                made.dropped = _UNREADABLE
+            else:
+                wins[at][order].append(first_wins if order == 0 else 1 - first_wins)
+        for (item, answers, made), own in zip(work, wins, strict=True):
+            if made.dropped is not None:
+                continue
+            orders = [sum(each) / len(each) for each in own]
+            made.notes["first_shown_wins"] = (orders[0] + 1 - orders[1]) / 2
+            if (orders[0] > 0.5) != (orders[1] > 0.5):
+                made.dropped = "tie: the verdict turned with the order"
+                continue
+            mean = sum(orders) / 2
+            best, worst = (answers[0], answers[1]) if mean > 0.5 else (answers[1], answers[0])
+            self._settle(item, made, best, worst, abs(2 * mean - 1))
+
+    def _settle(self, item: Item, made: Made, best: str, worst: str, margin: float) -> None:
+        if margin <= self.settings.least_margin:
+            made.dropped = "tie"
+            return
+        prompt = item.row["prompt"]
+        made.row = {
+            "prompt": prompt,
+            "chosen": answer_to(prompt, best),
+            "rejected": answer_to(prompt, worst),
+            "margin": round(margin, 6),
+        }
+
+    def _verdicts(self, questions: Sequence[_Question], ask: Replies) -> list[tuple[float | None, str]]:
+        """The probability of each question's first choice, None where no verdict could be read; and the reply."""
+        found: list[tuple[float | None, str]] = [(None, "")] * len(questions)
+        waiting = list(range(len(questions)))
+        for attempt in range(_ATTEMPTS):
+            asks = [
+                Ask(
+                    turns=turns_of(questions[i].text),
+                    temperature=_SECOND_THOUGHT if attempt else 0.0,
+                    max_new_tokens=self.settings.max_new_tokens,
+                    seed=seed_of(self.seed, *questions[i].parts, attempt),
+                    choices=questions[i].choices,
+                    about=questions[i].about,
+                )
+                for i in waiting
+            ]
+            for i, reply in zip(waiting, ask(asks) if asks else [], strict=True):
+                found[i] = (first_choice(reply, questions[i].choices), reply.text)
+            waiting = [i for i in waiting if found[i][0] is None]
+        return found
+
+
+def mean_yes(replies: Sequence[Mapping[str, Any]], number: int) -> float:
+    """The mean probability of yes of what was asked about one answer."""
+    own = [float(reply["yes"]) for reply in replies if reply["answer"] == number]
+    return sum(own) / len(own)
+
+
+def first_choice(reply: Reply, choices: tuple[str, ...]) -> float | None:
+    """The probability of the first of two choices: by their log-probabilities, else 1 or 0 as the reply says, or None.
+
+    A reply is read strictly: one of the choices, alone or before a stop, in whatever case.
+    """
+    if reply.choice_logps is not None:
+        first, second = reply.choice_logps
+        top = max(first, second)
+        return math.exp(first - top) / (math.exp(first - top) + math.exp(second - top))
+    said = re.fullmatch(r"\W*(\w+)\W*", reply.text.strip().split("\n", 1)[0])
+    named = [choice for choice in choices if said is not None and said[1].casefold() == choice.casefold()]
+    return None if not named else 1.0 if named[0] == choices[0] else 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReviseSettings:
+    """Stage settings of `revise`."""
+
+    rounds: int = 1
+    """Critiques and revisions of each answer, each by a principle drawn by seed."""
+    constitution: str | None = None
+    """YAML file with the principles; null is the default set."""
+    examples: str | None = None
+    """JSONL file with `critique` and `revision` conversations shown before each question."""
+    temperature: float = 0.7
+    """Of critiques and revisions."""
+    max_new_tokens: int = 256
+    """Longest critique and revision."""
+
+
+@dataclass(frozen=True)
+class Revise:
+    """An answer criticised and revised by principles, round by round (Bai et al. 2022, arXiv:2212.08073, section 3)."""
+
+    settings: ReviseSettings
+    seed: int
+    principles: tuple[Principle, ...]
+    examples: Mapping[str, Turns] = field(default_factory=dict)
+    """Turns shown before a critique and before a revision."""
+    name: ClassVar[str] = "revise"
+
+    def make(self, items: Sequence[Item], ask: Replies) -> list[Made]:
+        """As the other tasks."""
+        found = [Made() for _ in items]
+        answers = [str(item.row["answers"][0]) for item in items]
+        known = [principle for principle in self.principles if principle.critique and principle.revision]
+        for number in range(self.settings.rounds):
+            drawn = [random.Random(f"{self.seed}:{item.key}:{number}").choice(known) for item in items]
+            parts = [
+                {"prompt": shown(item.row["prompt"]), "answer": answer}
+                for item, answer in zip(items, answers, strict=True)
+            ]
+            critiques = self._asked("critique", items, drawn, parts, number, ask)
+            for own, critique in zip(parts, critiques, strict=True):
+                own["critique"] = critique
+            revisions = self._asked("revision", items, drawn, parts, number, ask)
+            for i, (principle, critique, revision) in enumerate(zip(drawn, critiques, revisions, strict=True)):
+                found[i].replies.append(
+                    {"principle": principle.name, "answer": answers[i], "critique": critique, "revision": revision}
+                )
+                answers[i] = revision or answers[i]
+        for item, made, answer in zip(items, found, answers, strict=True):
+            prompt = item.row["prompt"]
+            if made.replies and not made.replies[-1]["revision"]:
+                made.dropped = "no revision"
+            else:
+                made.row = {"prompt": prompt, "completion": answer_to(prompt, answer)}
+        return found
+
+    def _asked(
+        self,
+        part: str,
+        items: Sequence[Item],
+        drawn: Sequence[Principle],
+        parts: Sequence[Mapping[str, str]],
+        number: int,
+        ask: Replies,
+    ) -> list[str]:
+        asks = [
+            Ask(
+                turns=[*self.examples.get(part, ()), *turns_of(filled(getattr(principle, part), **own))],
+                temperature=self.settings.temperature,
+                max_new_tokens=self.settings.max_new_tokens,
+                seed=seed_of(self.seed, item.key, number, part),
+            )
+            for item, principle, own in zip(items, drawn, parts, strict=True)
+        ]
+        return [reply.text.strip() for reply in ask(asks)]
+
+
+Task = Generate | Judge | Revise
+SETTINGS: dict[str, type] = {"generate": GenerateSettings, "judge": JudgeSettings, "revise": ReviseSettings}

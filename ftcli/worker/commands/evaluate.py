@@ -1,0 +1,149 @@
+"""Held-out loss and score of a finished run, before and after, on its own held-out rows or on others."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PrinterCallback
+
+from ftcli.core.errors import ConfigError, Problem
+from ftcli.methods import Method, get_method
+from ftcli.runs import rundir
+from ftcli.settings.groups import ModelSettings
+from ftcli.settings.run_spec import RunSpec
+from ftcli.worker.inference import metrics
+from ftcli.worker.models.load import as_granted, load_model, load_trained, make_encoder, position_limit
+from ftcli.worker.tokenise.dataset import Prepared, prepare
+from ftcli.worker.tokenise.encoder import Encoder
+from ftcli.worker.tokenise.length_limits import fitting
+from ftcli.worker.training.library_configs import training_config
+from ftcli.worker.training.load import Loaded, make_rewards, set_threads, validates
+from ftcli.worker.training.measure import measure
+from ftcli.worker.training.trainer import make_trainer
+from ftcli.worker.tuners.support import Support
+
+SCHEMA = 1
+_SCORE_ROWS = 256
+
+
+def evaluate(request: dict[str, Any]) -> dict[str, Any]:
+    """Measure a run's model against the model as the run found it, in one process.
+
+    Args:
+        request: {"run": run directory or name, "data": file or None for the run's own held-out rows, "rows": at most
+            so many, or None, "model" and "revision": another model to measure in place of both, or None,
+            "trust_remote_code": bool}.
+
+    Returns:
+        {"schema", "run", "method", "data", "rows", "before", "after"}, both with `eval_loss` and `score`; of another
+        model "model" and "measured" in place of both.
+
+    Raises:
+        ConfigError: no such run, no model in it yet, or no held-out rows.
+        DataError: unusable rows.
+    """
+    run_dir = rundir.require_run(request["run"], "RUN")
+    spec = _at_its_length(_asked(RunSpec.load(run_dir / rundir.SPEC), request), run_dir)
+    method = get_method(str(spec.method["name"]))
+    if not validates(spec, method):
+        raise ConfigError(Problem(str(run_dir), "the run holds no rows out", "name a file with data.eval_path=FILE"))
+    set_threads(spec)
+    trained = replace(spec.model, name_or_path=str(run_dir), init="pretrained", revision=None)
+    encoder = make_encoder(trained)
+    if request.get("model"):
+        return _of_another(request, spec, method, run_dir, encoder)
+    after = _loaded(spec, method, run_dir, encoder, trained, None)
+    measured_after = _measured(after)
+    if hasattr(after.model, "peft_config"):
+        # Without its adapter it is what the run found; a base in few bits alone is refused by the Trainer.
+        with after.model.disable_adapter():
+            measured_before = _measured(after)
+    else:
+        measured_before = _measured(_loaded(spec, method, run_dir, encoder, spec.model, after.data))
+    return {**_about(after), "before": measured_before, "after": measured_after}
+
+
+def _of_another(
+    request: dict[str, Any], spec: RunSpec, method: Method, run_dir: Path, encoder: Encoder
+) -> dict[str, Any]:
+    """What another model makes of the run's held-out rows, by the run's own measure."""
+    name = str(request["model"])
+    model = replace(spec.model, name_or_path=name, init="pretrained", revision=request.get("revision"))
+    loaded = _loaded(replace(spec, model=model), method, run_dir, encoder, model, None)
+    return {**_about(loaded), "model": name, "measured": _measured(loaded)}
+
+
+def _about(run: Loaded) -> dict[str, Any]:
+    ledger = run.data.held_out_ledger
+    assert ledger is not None
+    about = {"schema": SCHEMA, "run": str(run.run_dir), "method": run.method.name}
+    return {**about, "data": ledger.path, "rows": ledger.rows_kept}
+
+
+def _asked(spec: RunSpec, request: dict[str, Any]) -> RunSpec:
+    """The run's spec for one process on what is here, with the rows that were asked for."""
+    device = "cuda" if spec.launch.device == "cuda" and torch.cuda.is_available() else "cpu"
+    launch = replace(spec.launch, num_processes=1, device=device)
+    data, rows = spec.data, request.get("rows")
+    if request.get("data"):
+        data = replace(data, eval_path=request["data"], eval_share=0.0)
+    if rows:
+        data = replace(data, max_eval_rows=rows)
+    run = replace(spec.run, score_rows=rows or spec.run.score_rows or _SCORE_ROWS)
+    model = spec.model if device == spec.launch.device else replace(spec.model, dtype="auto")
+    model = as_granted(model, request)
+    return replace(spec, launch=launch, data=data, run=run, model=model)
+
+
+def _at_its_length(spec: RunSpec, run_dir: Path) -> RunSpec:
+    """The spec with the longest row that the run worked out from the rows it was trained on."""
+    try:
+        length = json.loads((run_dir / rundir.LEDGER).read_text(encoding="utf-8"))["max_length_tokens"]["value"]
+    except (OSError, ValueError, KeyError):
+        return spec
+    return replace(spec, data=replace(spec.data, max_length_tokens=length))
+
+
+def _loaded(
+    spec: RunSpec, method: Method, run_dir: Path, encoder: Encoder, which: ModelSettings, data: Prepared | None
+) -> Loaded:
+    off: dict[str, Any] = {"eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": False}
+    if spec.launch.device == "cpu":
+        off |= {"bf16": False, "fp16": False}
+    config = training_config(spec, method, run_dir, validates=True, **off)
+    fit = fitting(spec.data, method, config, position_limit(which))
+    data = data or prepare(
+        spec.data, method, encoder, fit, seed=spec.seed, num_score_rows=spec.run.score_rows or 0, training=False
+    )
+    if getattr(config, "packing", False):
+        config.max_length = data.fit.limit
+    how: dict[str, Any] = {"seed": spec.seed, "device": spec.launch.device, "head": method.head}
+    model = load_trained(which, quantisation=spec.quantisation, **how)
+    compares = "reference" in method.roles and not method.samples
+    reference = load_model(spec.model, quantisation=spec.quantisation, **how) if compares else None
+    found = (spec, method, run_dir, config, model, reference, None, Support({}), data, encoder, data.fit.limit)
+    return Loaded(*found, rewards=make_rewards(spec, method, encoder))
+
+
+def _measured(run: Loaded) -> dict[str, Any]:
+    held_out = run.data.held_out
+    assert held_out is not None
+    if run.rewarded is not None:
+        with metrics.undisturbed(), metrics.evaluating(run.model):
+            counts = run.rewarded(run.model, run.data.score_examples)
+        return {"eval_loss": None, "score": metrics.shares(counts)}
+    trainer = make_trainer(
+        run.method,
+        run.config,
+        run.model,
+        run.tokenizer,
+        train=held_out,
+        held_out=held_out,
+        reference=run.reference,
+    )
+    trainer.remove_callback(PrinterCallback)
+    return measure(run, trainer)

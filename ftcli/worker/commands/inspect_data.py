@@ -1,0 +1,158 @@
+"""`ftcli data check`, `prepare` and `preview` in a worker: a run's own tokens, without a model's weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from itertools import islice
+from typing import Any
+
+from ftcli.core.errors import DataError, FtcliError, Problem
+from ftcli.data import row_sets
+from ftcli.data.row_ledger import Ledger, together
+from ftcli.data.row_sets import RowSet
+from ftcli.data.scan import Example, Scan
+from ftcli.methods import Method, get_method
+from ftcli.settings.run_spec import RunSpec
+from ftcli.worker.models.load import as_granted, make_encoder, position_limit
+from ftcli.worker.tokenise import store
+from ftcli.worker.tokenise.dataset import Prepared, prepare
+from ftcli.worker.tokenise.encoder import IGNORED, Encoded, Encoder
+from ftcli.worker.tokenise.length_limits import Fitting, fitting
+from ftcli.worker.training.library_configs import load_class
+
+
+def inspect(request: dict[str, Any]) -> dict[str, Any]:
+    """What a run would make of its data, left in the store for it.
+
+    Args:
+        request: {"spec": a run spec as JSON text, "trust_remote_code": bool, "json": bool}.
+
+    Returns:
+        The run's ledger with "store", the folder that now holds the tokens; {"problems", "exit_code"} where there are
+        any and JSON was asked for.
+
+    Raises:
+        DataError: too many rows are unusable, or none is left.
+        ConfigError: the model has no tokenizer or configuration here.
+    """
+    try:
+        spec, method, encoder, fit = _opened(request)
+        found: Prepared = prepare(spec.data, method, encoder, fit, seed=spec.seed)
+    except FtcliError as error:
+        if not request.get("json"):
+            raise
+        return {"problems": [asdict(problem) for problem in error.problems], "exit_code": error.exit_code}
+    return {**found.ledger(), "store": str(store.folder())}
+
+
+def preview(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Rows as the model sees them.
+
+    Args:
+        request: as for `inspect`, with "rows", how many of each set, and "line", of the first that is shown, or None.
+
+    Yields:
+        {"where", "kind", "sequences": [{"name", "tokens": [[text, trained, special], …]}], "tokens", "trained",
+        "max_length_tokens"}, or {"where", "error", "fix"} of a row that cannot be used; last
+        {"template", "format", "findings"}.
+
+    Raises:
+        ConfigError: as `inspect`.
+    """
+    spec, method, encoder, fit = _opened(request)
+    ledgers = []
+    for row_set in row_sets.train_sets(spec.data, method):
+        ledgers.append(Ledger(row_set.name, row_set.settings.path))
+        shown = _rows(row_set, method, encoder, fit, ledgers[-1], request.get("line") or 0)
+        yield from islice(shown, request["rows"])
+    whole = together(ledgers, "")
+    findings = {kind: shown.first for kind, shown in whole.findings.items()}
+    yield {"template": encoder.template(), "format": whole.format, "findings": findings}
+
+
+def _rows(
+    row_set: RowSet, method: Method, encoder: Encoder, fit: Fitting, ledger: Ledger, first_line: int
+) -> Iterator[dict[str, Any]]:
+    """The rows of a set from a line on, those that cannot be used among them."""
+    bad = list[Problem]()
+    for example in Scan(row_sets.fetched(row_set), row_set.settings, method, ledger, on_error=bad.append):
+        yield from (_refused(problem) for problem in bad if _line(problem.where) >= first_line)
+        bad.clear()
+        if _line(example.where) < first_line:
+            continue
+        try:
+            [encoded] = encoder.encode([example])
+            yield _shown(encoder, example, encoded, fit)
+        except DataError as error:
+            yield _refused(error.problems[0])
+    yield from (_refused(problem) for problem in bad if _line(problem.where) >= first_line)
+
+
+def _line(where: str) -> int:
+    return int(where.rpartition(":")[2])
+
+
+def _opened(request: dict[str, Any]) -> tuple[RunSpec, Method, Encoder, Fitting]:
+    spec = RunSpec.from_json(request["spec"])
+    method = get_method(str(spec.method["name"]))
+    model = as_granted(spec.model, request)
+    asked = {**method.defaults, **spec.method}
+    strategy = asked.get("packing_strategy") or getattr(load_class(method.config), "packing_strategy", "")
+    config = _Packing(bool(asked.get("packing")), str(strategy))
+    return spec, method, make_encoder(model), fitting(spec.data, method, config, position_limit(model))
+
+
+class _Packing:
+    """The part of a trainer's config that rows depend on; the whole would start up accelerate."""
+
+    def __init__(self, packing: bool, packing_strategy: str) -> None:
+        self.packing, self.packing_strategy = packing, packing_strategy
+
+
+def _refused(problem: Problem) -> dict[str, Any]:
+    return {"where": problem.where, "error": problem.what, "fix": problem.fix}
+
+
+def _shown(encoder: Encoder, example: Example, encoded: Encoded, fit: Fitting) -> dict[str, Any]:
+    columns, special = encoded.columns, frozenset(encoder.tokenizer.added_tokens_decoder)
+    if "input_ids" in columns:
+        trained = [label != IGNORED for label in columns["labels"]]
+        sequences = [("", columns["input_ids"], trained)]
+    elif "row" in columns:
+        sequences = [("", columns["prompt_ids"], [False] * len(columns["prompt_ids"]))]
+    else:
+        prompt = columns["prompt_ids"]
+        sequences = [
+            (side, prompt + columns[f"{side}_ids"], [False] * len(prompt) + [True] * len(columns[f"{side}_ids"]))
+            for side in ("chosen", "rejected")
+            if columns[f"{side}_ids"]
+        ]
+    return {
+        "where": example.where,
+        "kind": example.kind,
+        "sequences": [
+            {"name": name, "tokens": pieces(encoder.tokenizer, ids, marks, special)} for name, ids, marks in sequences
+        ],
+        "tokens": max(len(ids) for _, ids, _ in sequences),
+        "trained": sum(sum(marks) for _, _, marks in sequences),
+        "max_length_tokens": fit.max_length_tokens,
+        "last_turn_only": encoded.last_turn_only,
+        "findings": [finding.what for finding in encoded.findings],
+    }
+
+
+def pieces(tokenizer: Any, ids: list[int], trained: list[bool], special: frozenset[int]) -> list[list[Any]]:
+    """Each token as [text, trained, special]; a character that several tokens share stands with the first."""
+    found: list[list[Any]] = []
+    start = 0
+    while start < len(ids):
+        end = start + 1
+        text = tokenizer.decode(ids[start:end], skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        while text.endswith("\ufffd") and end < len(ids) and end - start < 4:
+            end += 1
+            text = tokenizer.decode(ids[start:end], skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        found.append([text, trained[start], ids[start] in special])
+        found += [["", trained[at], False] for at in range(start + 1, end)]
+        start = end
+    return found

@@ -1,0 +1,84 @@
+"""The commands `score` and `sample`: rows of a file scored, or prompts answered, by models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from transformers import set_seed
+
+from ftcli.data.formats.conversations import answer_to
+from ftcli.data.scan import Example
+from ftcli.settings.groups import ModelSettings
+from ftcli.worker.inference.chat import sampling
+from ftcli.worker.inference.examples import _ASKED, _SCORED, _chunks, answered_of, prompt_of
+from ftcli.worker.inference.metrics import generate
+from ftcli.worker.inference.reward_model import RewardModel
+from ftcli.worker.models.load import as_granted, best_device, load_trained, make_encoder
+
+
+def score(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """One {"where", "row", "score"} for each row, in order; of a preference "scores", chosen before rejected.
+
+    Args:
+        request: {"model": a reward model, "data": file, folder or hub id, "trust_remote_code": bool}.
+
+    Raises:
+        ConfigError: no such data, or no reward model.
+        DataError: rows that are unusable.
+    """
+    judge = RewardModel(request["model"], request)
+    for chunk in _chunks(request["data"], _SCORED):
+        encoded = judge.encoder.encode(chunk)
+        answered = [answered_of(each) for each in encoded]
+        values = iter(judge.score([ids for each in answered for ids in each]))
+        for example, own in zip(chunk, answered, strict=True):
+            found = [next(values) for _ in own]
+            scored = {"score": found[0]} if len(found) == 1 else {"scores": found}
+            yield {"where": example.where, "row": example.value, **scored}
+
+
+def sample(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """One {"where", "prompt", "answers", "scores"} for each row; scores only with a reward model.
+
+    Args:
+        request: {"model", "data", "num_answers", "max_new_tokens", "temperature", "top_p", "seed", "reward": a reward
+            model or None, "trust_remote_code": bool}.
+
+    Raises:
+        ConfigError: no such model or data.
+        DataError: rows that are unusable.
+    """
+    settings = as_granted(ModelSettings(name_or_path=request["model"]), request)
+    device = best_device()
+    model = load_trained(settings, seed=0, device=device).to(device).eval()
+    encoder = make_encoder(settings)
+    judge = RewardModel(request["reward"], request) if request.get("reward") else None
+    set_seed(request["seed"])
+    count = int(request["num_answers"])
+    how = sampling(request)
+    if how.get("do_sample"):
+        how["top_k"] = 0  # transformers would sample from the likeliest fifty alone
+    for chunk in _chunks(request["data"], _ASKED):
+        prompts = [prompt_of(example) for example in chunk]
+        ids = [encoder.prompt_ids(prompt) for prompt in prompts for _ in range(count)]
+        with torch.no_grad():
+            said = generate(model, encoder.tokenizer, ids, **how)
+        answers = [[text.strip() for text in said[i : i + count]] for i in range(0, len(said), count)]
+        judged = _judged(judge, chunk, prompts, answers) if judge else [None] * len(chunk)
+        for example, prompt, own, found in zip(chunk, prompts, answers, judged, strict=True):
+            yield {"where": example.where, "prompt": prompt, "answers": own, **({"scores": found} if found else {})}
+
+
+def _judged(
+    judge: RewardModel, chunk: Sequence[Example], prompts: Sequence[Any], answers: Sequence[Sequence[str]]
+) -> list[list[float]]:
+    rows = [
+        Example(example.where, "pair", {"prompt": prompt, "completion": answer_to(prompt, text)})
+        for example, prompt, own in zip(chunk, prompts, answers, strict=True)
+        for text in own
+    ]
+    found = judge.score([answered_of(each)[0] for each in judge.encoder.encode(rows)])
+    size = len(answers[0])
+    return [found[i : i + size] for i in range(0, len(found), size)]

@@ -1,0 +1,184 @@
+"""A data-making stage in its worker: items from rows, a backend that answers, and result.json last."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ftcli.core.errors import ConfigError, DataError, InterruptedRun, Problem
+from ftcli.data.row_sets import set_file
+from ftcli.runs import rundir
+from ftcli.settings.ownership import ENDPOINT
+from ftcli.synthesis import principles, runner
+from ftcli.synthesis.backend import Backend, BudgetSpent
+from ftcli.synthesis.journal import Item, keyed
+from ftcli.synthesis.synthesis_spec import FILE, MakeSpec
+from ftcli.synthesis.tasks import SETTINGS, Generate, Judge, Revise, Task
+from ftcli.worker.inference.backends import backend_of
+from ftcli.worker.inference.examples import examples_of, prompt_of
+from ftcli.worker.process.signals import StopSignal, exclusive, go_on
+
+SCHEMA = 1
+_TOLD_SECONDS = 5.0
+
+
+def make(folder: Path, *, trust_remote_code: bool = False) -> dict[str, Any]:
+    """Carry out the stage whose make.json stands in `folder`.
+
+    Args:
+        trust_remote_code: whether a model may run code that it ships; the command line grants it, never make.json.
+
+    Returns:
+        The content of result.json.
+
+    Raises:
+        ConfigError: the backend cannot be had, or the stage is in use.
+        DataError: unusable rows, or no row came of any item.
+        InterruptedRun: stopped by a signal or a budget, with everything that was finished kept.
+    """
+    folder = folder.resolve()
+    spec = MakeSpec.load(folder / FILE)
+    began = time.monotonic()
+    with StopSignal() as stop, exclusive(folder, 0):
+        task = task_of(spec)
+        items = keyed(rows_of(spec))
+        backend = backend_of(spec.backend, spec.role, {"trust_remote_code": trust_remote_code})
+        say = _sparingly()
+        try:
+            counts = runner.make(task, items, backend, folder, check=lambda: stop.check(folder), say=say)
+            agreement = _agreement(spec, task, backend, folder, stop)
+        except BudgetSpent as spent:
+            what = f"stopped: {spent}; what was finished is kept"
+            flag = f" {ENDPOINT}" if spec.backend.type == "openai" else ""
+            raise InterruptedRun(Problem(str(folder), what, go_on(folder) + flag)) from None
+        rows = counts.pop("rows")
+        if not rows:
+            reasons = ", ".join(f"{count} {reason}" for reason, count in counts.items())
+            what = f"no row came of {len(items)} items: {reasons}"
+            raise DataError(Problem(str(folder), what, f"see {folder / 'items.jsonl'}"))
+        result = {
+            "schema": SCHEMA,
+            "task": spec.task,
+            "items": len(items),
+            "rows": rows,
+            "dropped": dict(counts),
+            "backend": backend.about(),
+            "seconds": round(time.monotonic() - began, 3),
+            "sha256": runner.sha256_of(folder),
+            **_position_bias(folder, items),
+            **agreement,
+        }
+        rundir.write_json(folder / rundir.RESULT, result)
+        for notice in backend.about().get("notices", ()):
+            sys.stderr.write(f"{notice}\n")
+        return result
+
+
+def _sparingly() -> runner.Say:
+    """Tells of progress every few seconds."""
+    last = [0.0]
+
+    def say(text: str) -> None:
+        now = time.monotonic()
+        if now - last[0] >= _TOLD_SECONDS:
+            last[0] = now
+            sys.stderr.write(f"{text}\n")
+
+    return say
+
+
+def task_of(spec: MakeSpec) -> Task:
+    """The task with its settings and principles.
+
+    Raises:
+        ConfigError: the constitution or the examples are wrong.
+    """
+    settings = SETTINGS[spec.task](**spec.settings)
+    if spec.task == Generate.name:
+        return Generate(settings, spec.seed)
+    known = principles.named(settings.constitution)
+    if spec.task == Judge.name:
+        return Judge(settings, spec.seed, known)
+    return Revise(settings, spec.seed, known, _examples(settings.examples))
+
+
+def _examples(named: str | None) -> dict[str, Any]:
+    """The turns of a file with one line {"critique": turns, "revision": turns}, or several, one behind the other."""
+    found: dict[str, Any] = {}
+    for number, line in enumerate(Path(named).read_text(encoding="utf-8").splitlines() if named else (), 1):
+        try:
+            row = json.loads(line)
+            for part in ("critique", "revision"):
+                found.setdefault(part, []).extend(row[part])
+        except (ValueError, KeyError, TypeError):
+            fix = 'write {"critique": [turns], "revision": [turns]} on each line'
+            raise ConfigError(Problem(f"{named}:{number}", "is no pair of examples", fix)) from None
+    return found
+
+
+def rows_of(spec: MakeSpec) -> Iterator[dict[str, Any]]:
+    """The rows that items are made of: prompts, or another stage's rows as they stand, edited or not."""
+    if spec.task != Generate.name:
+        yield from _made_rows(Path(spec.rows))
+        return
+    left = spec.max_rows
+    for example in examples_of(set_file(spec.rows, "train")):
+        if left == 0:
+            return
+        left = None if left is None else left - 1
+        kept = {name: value for name, value in example.value.items() if name == "answer"}
+        yield {"prompt": prompt_of(example), **kept}
+
+
+def _made_rows(file: Path) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            row = json.loads(line)
+            sound = "prompt" in row and all(isinstance(each, str) for each in row["answers"])
+        except (ValueError, KeyError, TypeError):
+            sound = False
+        if not sound:
+            what = "is no row of a prompt and its answers"
+            raise DataError(Problem(f"{file}:{number}", what, 'write {"prompt": …, "answers": ["…", "…"]}'))
+        yield row
+
+
+def _position_bias(folder: Path, items: list[Item]) -> dict[str, Any]:
+    """How likely the first of two answers is to win for standing first; 0.5 is no bias."""
+    journal = runner.Journal(folder)
+    told = [journal.done[item.key].get("first_shown_wins") for item in items]
+    known = [value for value in told if value is not None]
+    return {"first_shown_wins": round(sum(known) / len(known), 4)} if known else {}
+
+
+def _agreement(spec: MakeSpec, task: Task, backend: Backend, folder: Path, stop: StopSignal) -> dict[str, Any]:
+    """How often a judge prefers what people preferred, where pairs with labels are given."""
+    if not isinstance(task, Judge) or not task.settings.labelled:
+        return {}
+    pairs = []
+    for example in examples_of(set_file(task.settings.labelled, "eval"), ("preference",)):
+        chosen, rejected = (example.value[side][-1]["content"] for side in ("chosen", "rejected"))
+        pairs.append({"prompt": prompt_of(example), "answers": [chosen, rejected], "chosen": chosen})
+    # Every second pair the other way round, so that a judge which says one thing always is right half the time.
+    for number in range(0, len(pairs), 2):
+        pairs[number]["answers"].reverse()
+    own = folder / "agreement"
+    own.mkdir(exist_ok=True)
+    items = keyed(pairs)
+    runner.make(task, items, backend, own, check=lambda: stop.check(folder), say=_sparingly())
+    journal = runner.Journal(own)
+    counts: Counter[str] = Counter()
+    for item in items:
+        row = journal.done[item.key]["row"]
+        right = row is not None and _said(row["chosen"]) == item.row["chosen"]
+        counts["right" if right else "tie or dropped" if row is None else "wrong"] += 1
+    return {"agreement": {"pairs": len(items), **counts, "share": round(counts["right"] / len(items), 4)}}
+
+
+def _said(answer: Any) -> str:
+    return answer if isinstance(answer, str) else str(answer[-1]["content"])

@@ -1,0 +1,1 @@
+"""Models that several processes share out, and states that resume exactly."""

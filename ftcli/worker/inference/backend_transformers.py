@@ -1,0 +1,99 @@
+"""A local model that answers the questions of data-making tasks, and tells the probability of each choice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import set_seed
+
+from ftcli.data.formats.conversations import answer_to
+from ftcli.data.scan import Example
+from ftcli.settings.backends import BackendSettings
+from ftcli.settings.groups import ModelSettings
+from ftcli.synthesis.backend import Ask, Reply
+from ftcli.worker.inference.examples import answered_of
+from ftcli.worker.inference.metrics import logps
+from ftcli.worker.inference.sampling import sample
+from ftcli.worker.models.load import as_granted, best_device, load_trained, make_encoder
+from ftcli.worker.tokenise.encoder import Encoder, Ids
+
+
+class LocalModel:
+    """A model or finished run through transformers. Questions of one batch are asked together."""
+
+    concurrency = 1
+
+    def __init__(self, settings: BackendSettings, request: dict[str, Any]) -> None:
+        """
+        Raises:
+            ConfigError: there is no such model.
+        """
+        assert settings.model is not None
+        self.batch_size: int | None = settings.batch_size
+        self.name = settings.model
+        found = as_granted(ModelSettings(name_or_path=settings.model, revision=settings.revision), request)
+        device = best_device()
+        self.model: Any = load_trained(found, seed=0, device=device).to(device).eval()
+        self.encoder = make_encoder(found)
+        self.requests = self.prompt_tokens = self.answer_tokens = 0
+
+    def replies(self, asks: Sequence[Ask]) -> list[Reply]:
+        """As its protocol says; the random state is set from the first ask's seed, so a batch comes out the same."""
+        found: list[Reply | None] = [None] * len(asks)
+        chosen = [i for i, ask in enumerate(asks) if ask.choices]
+        for i, reply in zip(chosen, self._choices([asks[i] for i in chosen]), strict=True):
+            found[i] = reply
+        ways = dict.fromkeys((ask.temperature, ask.max_new_tokens) for ask in asks if not ask.choices)
+        for way in ways:
+            own = [i for i, ask in enumerate(asks) if not ask.choices and (ask.temperature, ask.max_new_tokens) == way]
+            for i, reply in zip(own, self._answers([asks[i] for i in own]), strict=True):
+                found[i] = reply
+        replies = [reply for reply in found if reply is not None]
+        self.requests += len(replies)
+        self.prompt_tokens += sum(reply.prompt_tokens for reply in replies)
+        self.answer_tokens += sum(reply.answer_tokens for reply in replies)
+        return replies
+
+    def _answers(self, asks: Sequence[Ask]) -> list[Reply]:
+        set_seed(asks[0].seed)
+        rows = [{"prompt_ids": self.encoder.prompt_ids(ask.turns), "row": "{}"} for ask in asks]
+        temperature, longest = asks[0].temperature, asks[0].max_new_tokens
+        tokenizer = self.encoder.tokenizer
+        sampled = sample(self.model, tokenizer, rows, max_new_tokens=longest, temperature=temperature)
+        texts = tokenizer.batch_decode([each.answer_ids for each in sampled], skip_special_tokens=True)
+        return [
+            Reply(text=text, prompt_tokens=len(each.prompt_ids), answer_tokens=len(each.answer_ids))
+            for text, each in zip(texts, sampled, strict=True)
+        ]
+
+    def _choices(self, asks: Sequence[Ask]) -> list[Reply]:
+        """The likeliest choice of each ask, with the log-probability of every one, its end token included."""
+        prompts, answers = pairs_of(self.encoder, asks)
+        with torch.no_grad():
+            sums, _ = logps(self.model, self.encoder, prompts, answers, None)
+        found, start = [], 0
+        for ask in asks:
+            own = tuple(float(value) for value in sums[start : start + len(ask.choices)])
+            text = ask.choices[own.index(max(own))]
+            found.append(Reply(text=text, choice_logps=own, prompt_tokens=len(prompts[start]), answer_tokens=1))
+            start += len(ask.choices)
+        return found
+
+    def about(self) -> dict[str, Any]:
+        """As its protocol says."""
+        used = {"requests": self.requests, "prompt_tokens": self.prompt_tokens, "answer_tokens": self.answer_tokens}
+        return {"type": "local", "model": self.name, **used}
+
+
+def pairs_of(encoder: Encoder, asks: Sequence[Ask]) -> tuple[list[Ids], list[Ids]]:
+    """The tokens of each ask's question once for each of its choices, and those of the choices, end token included."""
+    pairs = [
+        Example("a question", "pair", {"prompt": ask.turns, "completion": answer_to(ask.turns, choice)})
+        for ask in asks
+        for choice in ask.choices
+    ]
+    prompts = [encoder.prompt_ids(ask.turns) for ask in asks for _ in ask.choices]
+    whole = [answered_of(encoded)[0] for encoded in encoder.encode(pairs)]
+    return prompts, [ids[len(prompt) :] for prompt, ids in zip(prompts, whole, strict=True)]

@@ -1,0 +1,87 @@
+"""vLLM as the one who answers the questions of data-making tasks: many at once, with log-probabilities of choices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ftcli.core.errors import ConfigError, Problem
+from ftcli.settings.backends import BackendSettings
+from ftcli.settings.groups import ModelSettings
+from ftcli.synthesis.backend import Ask, Reply
+from ftcli.synthesis.openai_backend import require_backend
+from ftcli.worker.inference.backend_transformers import pairs_of
+from ftcli.worker.models.load import as_granted, make_encoder, resolve
+
+
+class Vllm:
+    """A model or finished run. Each question has a seed of its own, so what is asked beside it changes nothing."""
+
+    concurrency = 1
+
+    def __init__(self, settings: BackendSettings, key: str, request: dict[str, Any]) -> None:
+        """
+        Args:
+            key: the role's name, for errors.
+
+        Raises:
+            ConfigError: vLLM is not installed, or the model is an adapter.
+        """
+        require_backend(settings, key)
+        import vllm  # type: ignore[import-not-found]
+
+        assert settings.model is not None
+        source = resolve(settings.model)
+        if source.is_adapter:
+            fix = f"ftcli merge {settings.model} OUT, and name OUT"
+            raise ConfigError(Problem(f"{key}.model", f"{settings.model} is an adapter, which vLLM takes merged", fix))
+        found = as_granted(ModelSettings(name_or_path=settings.model, revision=settings.revision), request)
+        self.batch_size: int | None = settings.batch_size
+        self.name, self._sampling = settings.model, vllm.SamplingParams
+        self.encoder = make_encoder(found)
+        self._engine = vllm.LLM(
+            model=source.location,
+            revision=settings.revision,
+            trust_remote_code=found.trust_remote_code,
+            gpu_memory_utilization=settings.gpu_memory_utilization,
+            max_model_len=settings.max_model_length,
+        )
+        self.requests = self.prompt_tokens = self.answer_tokens = 0
+
+    def replies(self, asks: Sequence[Ask]) -> list[Reply]:
+        """As its protocol says."""
+        prompts: list[list[int]] = []
+        ways: list[Any] = []
+        for ask in asks:
+            if ask.choices:
+                for ids, answer in zip(*pairs_of(self.encoder, [ask]), strict=True):
+                    prompts.append([*ids, *answer])
+                    ways.append(self._sampling(temperature=0.0, max_tokens=1, prompt_logprobs=0))
+            else:
+                prompts.append(self.encoder.prompt_ids(ask.turns))
+                ways.append(self._sampling(temperature=ask.temperature, max_tokens=ask.max_new_tokens, seed=ask.seed))
+        outputs = iter(self._engine.generate([{"prompt_token_ids": ids} for ids in prompts], ways, use_tqdm=False))
+        found = [self._chosen(ask, outputs) if ask.choices else self._answered(next(outputs)) for ask in asks]
+        self.requests += len(found)
+        self.prompt_tokens += sum(reply.prompt_tokens for reply in found)
+        self.answer_tokens += sum(reply.answer_tokens for reply in found)
+        return found
+
+    def _answered(self, output: Any) -> Reply:
+        [answer] = output.outputs
+        return Reply(text=answer.text, prompt_tokens=len(output.prompt_token_ids), answer_tokens=len(answer.token_ids))
+
+    def _chosen(self, ask: Ask, outputs: Any) -> Reply:
+        """The likelier choice, by the log-probabilities of its tokens behind the question."""
+        prompts, answers = pairs_of(self.encoder, [ask])
+        sums = []
+        for ids, answer in zip(prompts, answers, strict=True):
+            told = next(outputs).prompt_logprobs[len(ids) :]
+            sums.append(sum(float(at[token].logprob) for at, token in zip(told, answer, strict=True)))
+        text = ask.choices[sums.index(max(sums))]
+        return Reply(text=text, choice_logps=tuple(sums), prompt_tokens=len(prompts[0]), answer_tokens=1)
+
+    def about(self) -> dict[str, Any]:
+        """As its protocol says."""
+        used = {"requests": self.requests, "prompt_tokens": self.prompt_tokens, "answer_tokens": self.answer_tokens}
+        return {"type": "vllm", "model": self.name, **used}

@@ -1,0 +1,196 @@
+"""Answers from a trained model, in one go or as a conversation, beside those of the model that it was trained from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TextStreamer, set_seed
+
+from ftcli.core.errors import ConfigError, Problem
+from ftcli.models.sources import base_of, model_source
+from ftcli.runs import rundir
+from ftcli.settings.groups import ModelSettings, QuantisationSettings
+from ftcli.settings.run_spec import RunSpec
+from ftcli.worker.inference.metrics import generate as generate_ids
+from ftcli.worker.models.adapter_switch import NOTHING, Wardrobe
+from ftcli.worker.models.load import UNQUANTISED, as_granted, best_device, load_tokenizer, load_trained
+from ftcli.worker.tokenise.encoder import Encoder
+
+_MAX_NEW_TOKENS = 256
+
+Turns = list[dict[str, str]]
+Write = Callable[[str], None]
+
+
+class Speaker:
+    """One model that answers, with its own memory of the conversation.
+
+    A model without a chat template continues the bare text and remembers nothing.
+    """
+
+    def __init__(
+        self, label: str, settings: ModelSettings, request: dict[str, Any], quantisation: QuantisationSettings
+    ) -> None:
+        self.label = label
+        device = best_device()
+        seed = request.get("seed") or 0
+        found = load_trained(settings, seed=seed, device=device, quantisation=_here(quantisation, device))
+        self.model: Any = found if quantisation.type != "none" else found.to(device)
+        folders = {name: Path(folder) for name, folder in (request.get("adapters") or {}).items()}
+        self.wardrobe = Wardrobe(self.model, folders)
+        self.encoder = Encoder(load_tokenizer(settings))
+        self._sampling = sampling(request)
+        system = request.get("system")
+        self._opening: Turns = [{"role": "system", "content": system}] if system else []
+        self.history: Turns = list(self._opening)
+
+    def wear(self, name: str) -> None:
+        """Answer from now on with that adapter on the base, or without any under the name `none`."""
+        self.model = self.wardrobe.wear(name)
+
+    def answer_all(self, prompts: list[str], seed: int) -> list[str]:
+        """An answer to each prompt, each its own conversation."""
+        set_seed(seed)
+        ids = [self._ids([*self._opening, {"role": "user", "content": prompt}]) for prompt in prompts]
+        with torch.no_grad():
+            found = generate_ids(self.model, self.encoder.tokenizer, ids, **self._sampling)
+        return [answer.strip() for answer in found]
+
+    def reply(self, message: str, write: Write) -> str:
+        """The next turn, written piece by piece as it is made."""
+        self.history.append({"role": "user", "content": message})
+        streamer = _Pieces(self.encoder.tokenizer, write)
+        with torch.no_grad():
+            ids = [self._ids(self.history)]
+            (answer,) = generate_ids(self.model, self.encoder.tokenizer, ids, streamer=streamer, **self._sampling)
+        self.history.append({"role": "assistant", "content": answer.strip()})
+        return answer.strip()
+
+    def _ids(self, turns: Turns) -> list[int]:
+        if self.encoder.tokenizer.chat_template is None:
+            return self.encoder.prompt_ids(turns[-1]["content"])
+        return self.encoder.prompt_ids(turns)
+
+
+class _Pieces(TextStreamer):
+    """Hands over each piece of text as soon as it is whole."""
+
+    def __init__(self, tokenizer: Any, write: Write) -> None:
+        super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)
+        self._write = write
+
+    def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+        """Called by generate."""
+        self._write(text)
+
+
+def generate(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """One {"prompt", "answer"} for each prompt, with "before" beside it where the base is asked for.
+
+    Args:
+        request: {"model": name, path or run, "base": bool, "prompts": [text], "max_new_tokens", "temperature",
+            "top_p", "seed", "system", "trust_remote_code"}; no temperature, or 0, is greedy.
+
+    Raises:
+        ConfigError: no such model, or none that it was trained from.
+    """
+    prompts, seed = list(request["prompts"]), request.get("seed") or 0
+    columns: dict[str, list[str]] = {}
+    for speaker in speakers(request):
+        for name in speaker.wardrobe.folders or [None]:
+            if name is not None:
+                speaker.wear(name)
+            columns[name or speaker.label] = speaker.answer_all(prompts, seed)
+    for index, prompt in enumerate(prompts):
+        yield {"prompt": prompt, **{label: answers[index] for label, answers in columns.items()}}
+
+
+def chat(request: dict[str, Any], messages: Iterable[str], write: Write) -> None:
+    """Answer one message after the other, through `write`; with the base, both answers, labelled.
+
+    Args:
+        request: as for `generate`, without prompts.
+        messages: what the user says, a message each.
+
+    Raises:
+        ConfigError: as `generate`.
+    """
+    present = list(speakers(request))
+    set_seed(request.get("seed") or 0)
+    if request.get("adapters"):
+        _switch(present[0], next(iter(request["adapters"])), write)
+    for message in messages:
+        if not message.strip():
+            continue
+        command, _, name = message.strip().partition(" ")
+        if command == "/adapter" and request.get("adapters"):
+            _switch(present[0], name.strip(), write)
+            continue
+        for speaker in present:
+            if len(present) > 1:
+                write("after: " if speaker.label == "answer" else "before: ")
+            speaker.reply(message.strip(), write)
+            write("\n")
+
+
+def _switch(speaker: Speaker, name: str, write: Write) -> None:
+    """Put on the adapter of that name, and say which is on."""
+    known = [*speaker.wardrobe.folders, NOTHING]
+    if name in known:
+        speaker.wear(name)
+        write(f"[adapter {name}; /adapter NAME switches: {', '.join(known)}]\n")
+    else:
+        write(f"[there is no adapter {name or '(no name)'}: {', '.join(known)}]\n")
+
+
+def _here(quantisation: QuantisationSettings, device: str) -> QuantisationSettings:
+    """The quantisation of a run on this device, which may compute in another type than the run's did."""
+    if device == "cuda" or quantisation.type == "none":
+        return quantisation
+    return replace(quantisation, compute_dtype="float32")
+
+
+def speakers(request: dict[str, Any]) -> Iterator[Speaker]:
+    """The models asked for, the one before training first, each loaded when its turn comes."""
+    name = request["model"]
+    run = rundir.find_run(name)
+    # As it was trained: an adapter of a base in 4 bits answers on that.
+    quantisation = RunSpec.load(run / rundir.SPEC).quantisation if run else UNQUANTISED
+    before = as_granted(_found_by(name), request) if request.get("base") else None
+    after = as_granted(_settings_of(name), request)
+    if before is not None:
+        yield Speaker("before", before, request, quantisation)
+    yield Speaker("answer", after, request, quantisation)
+
+
+def _settings_of(name: str) -> ModelSettings:
+    run = rundir.find_run(name)
+    if run is None:
+        return ModelSettings(name_or_path=name)
+    # How the run computed holds for its model too; the precision is this machine's.
+    spec = RunSpec.load(run / rundir.SPEC)
+    return ModelSettings(name_or_path=str(run), attn_implementation=spec.model.attn_implementation)
+
+
+def _found_by(name: str) -> ModelSettings:
+    """The model that `name` was trained from."""
+    run = rundir.find_run(name)
+    if run is not None:
+        return replace(RunSpec.load(run / rundir.SPEC).model, dtype="auto")
+    source = model_source(name)
+    if source is None or not source.is_adapter:
+        what = f"{name} is neither a run nor an adapter: what it was trained from is not known"
+        raise ConfigError(Problem("--base", what, "leave --base out, or name a run"))
+    return ModelSettings(name_or_path=base_of(Path(source.location)))
+
+
+def sampling(request: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a GenerationConfig that a request asks for; no temperature, or 0, is greedy."""
+    settings: dict[str, Any] = {"max_new_tokens": request.get("max_new_tokens") or _MAX_NEW_TOKENS}
+    if request.get("temperature"):
+        settings |= {"do_sample": True, "temperature": request["temperature"], "top_p": request.get("top_p") or 1.0}
+    return settings

@@ -1,0 +1,64 @@
+"""Examples of a file for inference: prompts to answer, answers to score."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import islice
+from typing import Any
+
+from ftcli.data import row_sets
+from ftcli.data.formats.conversations import only_read
+from ftcli.data.row_ledger import Ledger, refuse_bad_rows
+from ftcli.data.row_sets import RowSet
+from ftcli.data.scan import Example, Scan
+from ftcli.methods import get_method
+from ftcli.settings.groups import SetSettings
+from ftcli.worker.tokenise.encoder import IGNORED, Encoded, Ids
+
+_SCORED = ("messages", "pair", "preference", "label")
+
+_ASKED = ("prompt", "messages", "pair", "preference", "label")
+
+_CHUNK = 256
+
+
+def answered_of(encoded: Encoded) -> list[Ids]:
+    """The sequences of a row, each up to the end of its (last) answer."""
+    columns = encoded.columns
+    if "input_ids" in columns:
+        labels = columns["labels"]
+        end = max((i + 1 for i, label in enumerate(labels) if label != IGNORED), default=len(labels))
+        return [columns["input_ids"][:end]]
+    return [columns["prompt_ids"] + columns[side] for side in ("chosen_ids", "rejected_ids") if columns[side]]
+
+
+def prompt_of(example: Example) -> Any:
+    """What a row asks: text, or turns up to where the model would speak."""
+    if "messages" not in example.value:
+        return example.value["prompt"]
+    turns = example.value["messages"]
+    last = max((i for i, turn in enumerate(turns) if turn["role"] == "assistant"), default=len(turns))
+    return only_read(turns[:last])
+
+
+def examples_of(path: str, kinds: tuple[str, ...] = _ASKED) -> Iterator[Example]:
+    """The usable rows of a file, one after the other.
+
+    Raises:
+        DataError: one is unusable.
+    """
+    for chunk in _chunks(path, kinds):
+        yield from chunk
+
+
+def _chunks(path: str, kinds: tuple[str, ...]) -> Iterator[list[Example]]:
+    """The usable rows of a file, so many at a time; one that is unusable ends it."""
+    row_set = RowSet(name="data", key=path, settings=SetSettings(path=path))
+    ledger = Ledger("data", path)
+    method = replace(get_method("sft"), kinds=kinds)
+    rows = iter(Scan(row_sets.fetched(row_set), row_set.settings, method, ledger, prompts=False))
+    while chunk := list(islice(rows, _CHUNK)):
+        refuse_bad_rows([ledger], 0.0)
+        yield chunk
+    refuse_bad_rows([ledger], 0.0)

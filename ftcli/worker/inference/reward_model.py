@@ -1,0 +1,39 @@
+"""A reward model at work: scores of rows, and of answers that a model samples to their prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from ftcli.core.errors import ConfigError, Problem
+from ftcli.models.sources import head_of
+from ftcli.settings.groups import ModelSettings
+from ftcli.worker.inference.metrics import scores
+from ftcli.worker.models.load import as_granted, best_device, load_trained, make_encoder, resolve
+from ftcli.worker.tokenise.encoder import Ids
+
+
+class RewardModel:
+    """A model with a score for a head, and its tokenizer."""
+
+    def __init__(self, name: str, request: dict[str, Any]) -> None:
+        """
+        Raises:
+            ConfigError: there is no such model, or it has no score.
+        """
+        settings = as_granted(ModelSettings(name_or_path=name), request)
+        source = resolve(name)
+        if source.folder is not None and head_of(source.folder) != "score":
+            what = f"{name} puts out words and no score"
+            raise ConfigError(Problem(name, what, "name a model that method=reward trained"))
+        device = best_device()
+        self.model = load_trained(settings, seed=0, device=device, head="score").to(device).eval()
+        self.encoder = make_encoder(settings)
+
+    def score(self, sequences: Sequence[Ids]) -> list[float]:
+        """Of token sequences, each a prompt with its answer."""
+        with torch.no_grad():
+            (found,) = scores(self.model, self.encoder, [[] for _ in sequences], sequences)
+        return [float(score) for score in found]

@@ -1,0 +1,87 @@
+"""Answers drawn from a model, as tokens: what methods learn from that sample while they train."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import GenerationConfig
+from trl.trainer.utils import pad
+
+from ftcli.worker.tokenise.encoder import Ids
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """An answer to a row's prompt, as tokens."""
+
+    prompt_ids: Ids
+    answer_ids: Ids
+    """Up to the end token, which counts."""
+    row: str
+    """The row that was answered, as JSON."""
+    ended: bool
+
+
+def stop_ids(model: Any, tokenizer: Any) -> list[int]:
+    """The tokens that end an answer: the model's own, and the tokenizer's."""
+    found = model.generation_config.eos_token_id
+    ids = found if isinstance(found, list) else [] if found is None else [found]
+    return [*dict.fromkeys([*ids, *([] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id])])]
+
+
+def sample(
+    model: Any,
+    tokenizer: Any,
+    rows: Sequence[dict[str, Any]],
+    *,
+    max_new_tokens: int,
+    temperature: float,
+    top_p: float = 1.0,
+    top_k: int = 0,
+    batch_size: int | None = None,
+) -> list[Sampled]:
+    """One answer to each row's prompt, drawn with torch's own generator; a temperature of 0 takes the likeliest token.
+
+    Whatever the model's generation_config says of penalties and truncation is set aside: what is learned from has to
+    come from the policy itself.
+    """
+    ends = stop_ids(model, tokenizer)
+    how = generation_config(
+        model, tokenizer, max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, top_k=top_k
+    )
+    found: list[Sampled] = []
+    for start in range(0, len(rows), batch_size or len(rows)):
+        batch = rows[start : start + (batch_size or len(rows))]
+        ids = [torch.tensor(row["prompt_ids"]) for row in batch]
+        inputs = pad(ids, padding_value=tokenizer.pad_token_id or 0, padding_side="left").to(model.device)
+        mask = pad([torch.ones_like(row) for row in ids], padding_value=0, padding_side="left").to(model.device)
+        with torch.no_grad():
+            output = model.generate(input_ids=inputs, attention_mask=mask, generation_config=how)
+        for row, answer in zip(batch, output[:, inputs.size(1) :].tolist(), strict=True):
+            ids_of_answer, ended = until_end(answer, ends)
+            found.append(Sampled(list(row["prompt_ids"]), ids_of_answer, row["row"], ended))
+    return found
+
+
+def generation_config(
+    model: Any, tokenizer: Any, *, max_new_tokens: int, temperature: float, top_p: float, top_k: int
+) -> GenerationConfig:
+    """Plain sampling, or the likeliest tokens at a temperature of 0, with nothing else of the model's own settings."""
+    drawn = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": top_k}
+    return GenerationConfig(
+        **(drawn if temperature > 0 else {"do_sample": False}),
+        max_new_tokens=max_new_tokens,
+        eos_token_id=stop_ids(model, tokenizer) or None,
+        pad_token_id=tokenizer.pad_token_id,
+        repetition_penalty=1.0,
+        use_cache=True,
+    )
+
+
+def until_end(answer: Ids, ends: Sequence[int]) -> tuple[Ids, bool]:
+    """An answer up to its first end token, which counts, and whether there is one; padding may be that very token."""
+    first = next((i for i, token in enumerate(answer) if token in ends), None)
+    return (answer, False) if first is None else (answer[: first + 1], True)

@@ -1,0 +1,1 @@
+"""Models loaded, merged, exported, and their adapters switched."""

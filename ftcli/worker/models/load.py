@@ -1,0 +1,367 @@
+"""The tokenizer and the model of a run, as the run finds it.
+
+An adapter is merged into what it stacks on, however deep the stack, so that every run starts from one plain model: a
+new adapter learns on top of all that came before, and a reference is never the bare base by accident.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    GenerationConfig,
+    PreTrainedModel,
+    set_seed,
+)
+from transformers import logging as transformers_logging
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+from trl.trainer.reward_trainer import suppress_seqcls_warning
+
+from ftcli.core.errors import ConfigError, Problem
+from ftcli.models.sources import ModelSource, base_of, foundation, head_of, model_source
+from ftcli.peft_methods import why_unmerged
+from ftcli.settings.groups import ModelSettings, QuantisationSettings
+from ftcli.settings.ownership import ATTENTION
+from ftcli.worker.tokenise.encoder import Encoder
+
+transformers_logging.disable_progress_bar()
+
+# Tokens that models ship for padding without declaring them; the first that the vocabulary has is used.
+_PAD_TOKENS = ("<|pad|>", "<pad>", "[PAD]", "<|finetune_right_pad_id|>", "<|endoftext|>")
+_HEADS = {"words": AutoModelForCausalLM, "score": AutoModelForSequenceClassification}
+UNQUANTISED = QuantisationSettings()
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
+
+
+def resolve(name_or_path: str) -> ModelSource:
+    """The source of a model name.
+
+    Raises:
+        ConfigError: a run or folder that holds no model.
+    """
+    source = model_source(name_or_path)
+    if source is None:
+        what = f"{name_or_path} holds no model"
+        raise ConfigError(Problem("model.name_or_path", what, "name a finished run, a model folder or a hub id"))
+    return source
+
+
+def best_device() -> str:
+    """Where a model is served here: "cuda" where there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def weights_dtype(dtype: str, device: str) -> torch.dtype:
+    """The torch type that `model.dtype` means on `device` ("cpu" or "cuda")."""
+    if dtype != "auto":
+        return getattr(torch, dtype)
+    return torch.bfloat16 if device == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+
+
+def load_tokenizer(settings: ModelSettings) -> PreTrainedTokenizerBase:
+    """The model's tokenizer with a padding token; embeddings are never resized for one.
+
+    Raises:
+        ConfigError: the model holds no tokenizer.
+    """
+    source = resolve(settings.name_or_path)
+    while source.is_adapter and not any((Path(source.location) / name).is_file() for name in _TOKENIZER_FILES):
+        source = resolve(base_of(Path(source.location)))
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source.location, **_hub_arguments(settings, source))
+    except (OSError, ValueError) as error:
+        raise ConfigError(_unloadable(settings, "tokenizer", error)) from None
+    if tokenizer.pad_token is None:
+        vocabulary = tokenizer.get_vocab()
+        spare = (token for token in _PAD_TOKENS if token in vocabulary and token != tokenizer.eos_token)
+        # Padding is masked from loss and attention, so the end token does as well as any.
+        tokenizer.pad_token = next(spare, tokenizer.eos_token)
+    return tokenizer
+
+
+def make_encoder(model: ModelSettings) -> Encoder:
+    """The encoder of a model's tokenizer, with the end tokens that the model is served with.
+
+    Raises:
+        ConfigError: the model holds no tokenizer.
+    """
+    return Encoder(load_tokenizer(model), stop_ids(model))
+
+
+def as_granted(settings: ModelSettings, request: Mapping[str, Any]) -> ModelSettings:
+    """Settings out of a run directory without leave to run code, unless this request grants it anew.
+
+    A run directory may come from anyone; an attention kernel that is not the libraries' own is code from the hub too.
+    """
+    if request.get("trust_remote_code"):
+        return replace(settings, trust_remote_code=True)
+    kernel = settings.attn_implementation if settings.attn_implementation in ATTENTION else "auto"
+    return replace(settings, trust_remote_code=False, attn_implementation=kernel)
+
+
+def load_model(
+    settings: ModelSettings,
+    *,
+    seed: int,
+    device: str,
+    head: str = "words",
+    quantisation: QuantisationSettings = UNQUANTISED,
+    as_stored: bool = False,
+) -> PreTrainedModel:
+    """The model as a run finds it, with adapters merged, in evaluation mode; on the CPU unless it is quantised.
+
+    Args:
+        seed: seeds the weights of `init: random`, and of a new head.
+        device: where it will compute ("cpu" or "cuda"); decides what dtype `auto` is.
+        head: what it puts out: "words", or a "score".
+        quantisation: how its linear layers are quantised while they are loaded.
+        as_stored: whether `auto` is the type that the weights are stored in instead.
+
+    Raises:
+        ConfigError: it cannot be loaded.
+    """
+    source = resolve(settings.name_or_path)
+    set_seed(seed)
+    arguments = {
+        "dtype": "auto" if as_stored and settings.dtype == "auto" else weights_dtype(settings.dtype, device),
+        # None lets the architecture choose: sdpa, or eager where it caps its scores.
+        "attn_implementation": None if settings.attn_implementation == "auto" else settings.attn_implementation,
+    }
+    try:
+        _check_speaks(settings.name_or_path, source, head)
+        loader = _Loader(settings, arguments, _HEADS[head], {"num_labels": 1} if head == "score" else {})
+        with suppress_seqcls_warning():  # that a new head of scores is in no file
+            if settings.init == "random":
+                model = loader.random(source)
+            elif quantisation.type == "none":
+                model = loader.stacked(source, settings.revision)
+            else:
+                model = loader.quantised(source, settings.revision, quantisation, device)
+    except (OSError, ValueError, ImportError) as error:
+        raise ConfigError(_unloadable(settings, "model", error)) from None
+    return model.eval()
+
+
+def load_trained(
+    settings: ModelSettings,
+    *,
+    seed: int,
+    device: str,
+    head: str = "words",
+    quantisation: QuantisationSettings = UNQUANTISED,
+    as_stored: bool = False,
+) -> Any:
+    """The model as a run left it: a whole one, or its base with the trained adapter on it, unmerged.
+
+    Loaded with the quantisation that it was trained on, it computes bit for bit what it did at the end of its training.
+    Arguments and errors are those of `load_model`.
+    """
+    how: dict[str, Any] = {"seed": seed, "device": device, "head": head, "as_stored": as_stored}
+    how["quantisation"] = quantisation
+    source = resolve(settings.name_or_path)
+    if not source.is_adapter:
+        return load_model(settings, **how)
+    _check_speaks(settings.name_or_path, source, head)
+    folder = Path(source.location)
+    below = replace(settings, name_or_path=base_of(folder), revision=adapter_declares(folder).get("revision"))
+    return with_adapter(load_model(below, **how), folder)
+
+
+def _check_speaks(name: str, source: ModelSource, head: str) -> None:
+    """Refuse a reward model where words are wanted; its head would be replaced by a random one without a word.
+
+    Raises:
+        ConfigError: it puts out a score.
+    """
+    if head == "words" and source.folder is not None and head_of(source.folder) == "score":
+        what = f"{name} is a reward model: it puts out a score and no words"
+        raise ConfigError(Problem("model.name_or_path", what, "name a model that speaks; ftcli score takes this one"))
+
+
+def adapter_declares(folder: Path) -> dict[str, Any]:
+    """The adapter_config.json of a folder."""
+    declared: dict[str, Any] = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    return declared
+
+
+def with_adapter(base: PreTrainedModel, folder: Path, name: str = "default") -> Any:
+    """The base with a saved adapter on it, as a PeftModel in evaluation mode."""
+    from peft import PeftModel  # only adapters pay for it here
+
+    import ftcli.worker.tuners  # noqa: F401 - so that PEFT knows ours
+
+    return PeftModel.from_pretrained(base, str(folder), adapter_name=name).eval()
+
+
+def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuses a tokenizer with tokens that the model has no embedding for.
+
+    Raises:
+        ConfigError: the tokenizer is larger than the embedding.
+    """
+    weight = model.get_input_embeddings().weight
+    rows = getattr(weight, "ds_shape", weight.shape)[0]  # ZeRO-3 has shared it out already
+    if len(tokenizer) > rows:
+        what = f"the tokenizer has {len(tokenizer)} tokens, the model embeds {rows}"
+        raise ConfigError(Problem("model.name_or_path", what, "use the tokenizer that belongs to the model"))
+
+
+def position_limit(settings: ModelSettings) -> int | None:
+    """Longest sequence in tokens that a model has positions for, where its configuration tells; loads no weights.
+
+    Raises:
+        ConfigError: the model has no configuration.
+    """
+    base = _bottom(settings)
+    try:
+        config = AutoConfig.from_pretrained(base.location, **_hub_arguments(settings, base))
+    except (OSError, ValueError) as error:
+        raise ConfigError(_unloadable(settings, "model", error)) from None
+    return getattr(config.get_text_config(), "max_position_embeddings", None)
+
+
+def stop_ids(settings: ModelSettings) -> list[int]:
+    """The tokens at which the model's own generation settings stop; [] where it ships none."""
+    base = _bottom(settings)
+    arguments = {key: value for key, value in _hub_arguments(settings, base).items() if key == "revision"}
+    try:
+        found = GenerationConfig.from_pretrained(base.location, **arguments).eos_token_id
+    except (OSError, ValueError):
+        return []
+    return found if isinstance(found, list) else [] if found is None else [found]
+
+
+def _bottom(settings: ModelSettings) -> ModelSource:
+    base = foundation(resolve(settings.name_or_path))
+    assert base is not None
+    return base
+
+
+def _hub_arguments(settings: ModelSettings, source: ModelSource) -> dict[str, Any]:
+    arguments: dict[str, Any] = {"trust_remote_code": True} if settings.trust_remote_code else {}
+    return {**arguments, "revision": settings.revision} if source.hub_id and settings.revision else arguments
+
+
+@dataclass(frozen=True)
+class _Loader:
+    """Loads a model with what was asked for, however deep the stack of adapters that it is."""
+
+    settings: ModelSettings
+    arguments: dict[str, Any]
+    auto_class: Any
+    of_head: dict[str, Any]
+    """What the head needs said: of a score, that it is one."""
+
+    @property
+    def remote(self) -> dict[str, Any]:
+        return {"trust_remote_code": True} if self.settings.trust_remote_code else {}
+
+    def random(self, source: ModelSource) -> PreTrainedModel:
+        """Fresh weights in the shape of the model at the bottom."""
+        base = foundation(source)
+        assert base is not None
+        config = AutoConfig.from_pretrained(base.location, **_hub_arguments(self.settings, base), **self.of_head)
+        return self.auto_class.from_config(config, **self.arguments, **self.remote)
+
+    def plain(self, location: str, hub_id: str | None, revision: str | None, **more: Any) -> PreTrainedModel:
+        """Stored weights without an adapter."""
+        where = {"revision": revision} if hub_id and revision else {}
+        asked = {**self.arguments, **self.remote, **self.of_head, **where, **more}
+        return self.auto_class.from_pretrained(location, **asked)
+
+    def stacked(self, source: ModelSource, revision: str | None) -> PreTrainedModel:
+        """The model with all adapters below merged into it."""
+        if not source.is_adapter:
+            return self.plain(source.location, source.hub_id, revision)
+        folder = Path(source.location)
+        if self.of_head and head_of(folder) == "words":
+            return self.anew(source, revision)
+        declared = adapter_declares(folder)
+        if reason := why_unmerged(str(declared.get("peft_type"))):
+            what = f"{source.location} cannot be merged: {reason}"
+            raise ConfigError(Problem("model.name_or_path", what, "start from its base model"))
+        below = self.stacked(resolve(base_of(folder)), declared.get("revision"))
+        model: Any = with_adapter(below, folder).merge_and_unload()
+        # PEFT froze what it stacked on; a run that trains all parameters starts from here as well.
+        model.requires_grad_(True)
+        # What a new adapter will name as its base: this whole stack.
+        model.name_or_path = source.location
+        return model
+
+    def quantised(
+        self, source: ModelSource, revision: str | None, quantisation: QuantisationSettings, device: str
+    ) -> PreTrainedModel:
+        """The model with its linear layers in few bits, on its device; a stack is merged in full precision before."""
+        place = {"": torch.cuda.current_device() if device == "cuda" else "cpu"}
+        how = {"quantization_config": bitsandbytes_config(quantisation, self.auto_class), "device_map": place}
+        if not source.is_adapter:
+            return keeping_numbers(self.plain(source.location, source.hub_id, revision, **how))
+        return keeping_numbers(self.anew(source, revision, **how))
+
+    def anew(self, source: ModelSource, revision: str | None, **how: Any) -> PreTrainedModel:
+        """A stack, merged as what it was trained as, and loaded again with another head or in few bits."""
+        plain_head = {"auto_class": _HEADS["words"], "of_head": {}} if head_of(Path(source.location)) == "words" else {}
+        with tempfile.TemporaryDirectory() as folder:
+            replace(self, **plain_head).stacked(source, revision).save_pretrained(folder)
+            model: Any = self.plain(folder, None, None, **how)
+        model.name_or_path = source.location
+        return model
+
+
+def keeping_numbers(model: PreTrainedModel) -> PreTrainedModel:
+    """Has quantised layers on a CPU keep the numbers that they were loaded with.
+
+    8-bit ones lose their scales: PEFT moves a weight whose values it took, and the copy has none; DoRA takes them at
+    every step, for the norm. 4-bit ones round their scales to bf16 at the first evaluation where the CPU multiplies
+    that, and fail where a layer's inputs are no multiple of the block (bitsandbytes 0.50).
+    """
+
+    def give_back(module: Any, _inputs: Any) -> None:
+        if module.weight.SCB is None:
+            module.weight.SCB = module.state.SCB
+
+    for module in model.modules():
+        if type(module).__name__ == "Linear8bitLt":
+            module.register_forward_pre_hook(give_back)
+        elif type(module).__name__ == "Linear4bit":
+            module.support_avx512bf16_for_cpu = False
+    return model
+
+
+def bitsandbytes_config(quantisation: QuantisationSettings, auto_class: Any) -> BitsAndBytesConfig:
+    """What bitsandbytes is told of a quantisation."""
+    # A head that is new is no stored weight, and would train.
+    skipped = [*(quantisation.skip_modules or ()), *(["score"] if auto_class is _HEADS["score"] else ["lm_head"])]
+    if quantisation.type == "int8":
+        return BitsAndBytesConfig(
+            load_in_8bit=True,
+            llm_int8_threshold=quantisation.int8_threshold,
+            llm_int8_skip_modules=skipped,
+        )
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=quantisation.type.removesuffix("_double"),
+        bnb_4bit_use_double_quant=quantisation.type.endswith("_double"),
+        bnb_4bit_compute_dtype=getattr(torch, quantisation.compute_dtype.replace("auto", "float32")),
+        llm_int8_skip_modules=skipped,
+    )
+
+
+def _unloadable(settings: ModelSettings, part: str, error: Exception) -> Problem:
+    reason = str(error).strip().splitlines() or [type(error).__name__]
+    if "attention implementation" in reason[0]:
+        what = f"{settings.name_or_path} does not run with {settings.attn_implementation} attention"
+        return Problem("model.attn_implementation", what, "set model.attn_implementation=eager")
+    what = f"the {part} of {settings.name_or_path} cannot be loaded: {reason[0]}"
+    return Problem("model.name_or_path", what, "check the name, or fetch the model before")

@@ -1,0 +1,60 @@
+"""A trained adapter folded into its base: one plain model that everything can load.
+
+The base is loaded in the type that it is stored in and never quantised: a merged weight that is rounded to 4 bits
+shifts the answers.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ftcli.core.errors import ConfigError, Problem
+from ftcli.models.sources import head_of
+from ftcli.peft_methods import why_unmerged
+from ftcli.runs.checkpoints import publish, staging_path
+from ftcli.settings.groups import ModelSettings
+from ftcli.worker.models.load import adapter_declares, load_tokenizer, load_trained, resolve
+
+_PROBE_TOKENS = 32
+
+
+def merge(request: dict[str, Any]) -> dict[str, Any]:
+    """Merge an adapter and write the model.
+
+    Args:
+        request: {"model": a run or adapter folder, "to": the folder to write, "dtype": float32, bfloat16, float16 or
+            auto (as stored), "trust_remote_code": bool}.
+
+    Returns:
+        {"model": the folder written, "dtype", "largest_difference": of a logit, before and after merging}.
+
+    Raises:
+        ConfigError: there is no adapter, or one that cannot be merged; or the folder is there already.
+    """
+    source, target = resolve(request["model"]), Path(request["to"])
+    if not source.is_adapter:
+        what = f"{request['model']} holds a whole model, with nothing to merge"
+        raise ConfigError(Problem(request["model"], what, f"use {source.location} as it is"))
+    folder = Path(source.location)
+    if reason := why_unmerged(str(adapter_declares(folder).get("peft_type"))):
+        raise ConfigError(Problem(str(folder), f"cannot be merged: {reason}", "serve the base with the adapter on it"))
+    if target.exists():
+        raise ConfigError(Problem(str(target), "is there already", "remove it, or name another folder with --to"))
+    remote = bool(request.get("trust_remote_code"))
+    settings = ModelSettings(name_or_path=str(folder), dtype=request.get("dtype", "auto"), trust_remote_code=remote)
+    model = load_trained(settings, seed=0, device="cpu", head=head_of(folder), as_stored=True)
+    probe = torch.arange(3, 3 + _PROBE_TOKENS)[None] % model.config.get_text_config().vocab_size
+    with torch.no_grad():
+        before = model(input_ids=probe).logits.float()
+        merged = model.merge_and_unload(safe_merge=True)
+        difference = float((merged(input_ids=probe).logits.float() - before).abs().max())
+    staging = staging_path(target.parent, target.name)
+    shutil.rmtree(staging, ignore_errors=True)
+    merged.save_pretrained(staging)
+    load_tokenizer(settings).save_pretrained(staging)
+    publish(staging, target)
+    return {"model": str(target), "dtype": str(merged.dtype).removeprefix("torch."), "largest_difference": difference}

@@ -1,0 +1,145 @@
+"""What a person and a program see of a run while it runs: lines on stderr, and metrics.jsonl.
+
+metrics.jsonl reads as one run however often it was resumed: lines beyond the step that a run resumes from are dropped,
+and its clock goes on from the last line kept.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+from transformers import TrainerCallback
+
+from ftcli.runs import rundir
+
+SCHEMA = 1
+# Counted again from zero by a resumed trainer, or said better by our own fields.
+_OURS = frozenset({"loss", "epoch", "num_tokens", "num_input_tokens_seen", "total_flos"})
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl; a last line that a crash cut short is left out."""
+    found = []
+    for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        try:
+            found.append(json.loads(text))
+        except json.JSONDecodeError:
+            break
+    return found
+
+
+def mean_loss(lines: list[dict[str, Any]]) -> float | None:
+    """Training loss over all steps; a line's loss is the mean over the steps since the line before it."""
+    total, last = 0.0, 0
+    for line in lines:
+        if line.get("loss") is not None:
+            total += line["loss"] * (line["step"] - last)
+            last = line["step"]
+    return total / last if last else None
+
+
+class Progress(TrainerCallback):
+    """Writes metrics.jsonl and tells how far training is; only in the first process, only while training."""
+
+    def __init__(self, run_dir: Path, out: TextIO | None = None) -> None:
+        self._path, self._out = run_dir / rundir.METRICS, out or sys.stderr
+        # The front half pumps our output, and says whether a terminal is at its other end.
+        self._updates = self._out.isatty() or os.environ.get("FTCLI_TERMINAL") == "1"
+        self._file: TextIO | None = None
+        self._started = self._last_time = 0.0
+        self._elapsed_before = 0.0
+        self._first_step = self._last_tokens = 0
+        self._width = 0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Opens the file, behind what a resumed run keeps of it."""
+        if not state.is_world_process_zero:
+            return
+        # From here on the run is not finished; whatever could refuse to go on has had its chance.
+        (self._path.parent / rundir.RESULT).unlink(missing_ok=True)
+        kept = [line for line in read_metrics(self._path) if line["step"] <= state.global_step]
+        rundir.write_atomically(self._path, "".join(_text(line) for line in kept if state.global_step))
+        self._elapsed_before = kept[-1]["elapsed_seconds"] if kept and state.global_step else 0.0
+        self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115, lives as long as training
+        self._started = self._last_time = time.monotonic()
+        self._first_step, self._last_tokens = state.global_step, state.num_input_tokens_seen
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """The first step, the last and every step that is saved are logged too: a broken loss is never saved."""
+        control.should_log |= control.should_save or state.global_step in (1, state.max_steps)
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """The same for checkpoints at the end of an epoch."""
+        control.should_log |= control.should_save
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **_: Any) -> None:
+        """One line of metrics, and one for the reader."""
+        if self._file is None or not logs or not ("loss" in logs or any(key.startswith("eval_") for key in logs)):
+            return
+        now = time.monotonic()
+        line: dict[str, Any] = {"schema": SCHEMA, "step": state.global_step, "epoch": round(state.epoch or 0.0, 4)}
+        if "loss" in logs:
+            seconds = max(now - self._last_time, 1e-9)
+            line |= {"loss": logs["loss"], "tokens": state.num_input_tokens_seen}
+            line["tokens_per_second"] = round((state.num_input_tokens_seen - self._last_tokens) / seconds, 1)
+            self._last_tokens = state.num_input_tokens_seen
+        self._last_time = now
+        line["elapsed_seconds"] = round(self._elapsed_before + now - self._started, 3)
+        line |= {key: value for key, value in logs.items() if _is_metric(key, value)}
+        self._file.write(_text(line))
+        self._file.flush()
+        self._tell(line, state)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Ends the updating line."""
+        self.close()
+
+    def close(self) -> None:
+        """Closes the file, however training ended."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+            if self._updates:
+                self._out.write("\n")
+
+    def _tell(self, line: dict[str, Any], state: Any) -> None:
+        parts = [f"step {line['step']}/{state.max_steps}"]
+        named = (("loss", "loss"), ("eval_loss", "held-out loss"))
+        parts += [f"{name} {line[key]:.4f}" for key, name in named if key in line]
+        if "tokens_per_second" in line:
+            parts.append(f"{line['tokens_per_second']:,.0f} tokens/s")
+        done = state.global_step - self._first_step
+        if done and state.max_steps > state.global_step:
+            left = (time.monotonic() - self._started) / done * (state.max_steps - state.global_step)
+            parts.append(f"{clock(left)} left")
+        text = "  ".join(parts)
+        if self._updates:
+            self._out.write("\r" + text.ljust(self._width))
+            self._width = len(text)
+        else:
+            self._out.write(text + "\n")
+        self._out.flush()
+
+
+def clock(seconds: float) -> str:
+    """A duration as 59s, 12m30s or 3h05m."""
+    minutes, rest = divmod(math.ceil(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{rest:02}s" if minutes else f"{rest}s"
+
+
+def _is_metric(key: str, value: Any) -> bool:
+    if key in _OURS or key.startswith("train_") or key.endswith(("_num_tokens", "_num_input_tokens_seen")):
+        return False
+    return isinstance(value, int | float)
+
+
+def _text(line: dict[str, Any]) -> str:
+    return json.dumps(line) + "\n"

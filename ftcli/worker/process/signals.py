@@ -1,0 +1,117 @@
+"""How a run ends before its time: on a signal, or with a broken loss; and that two processes never share a run."""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import distributed
+from transformers import TrainerCallback
+
+from ftcli.core.errors import DataError, InterruptedRun, Problem
+from ftcli.runs import rundir
+
+
+class StopSignal:
+    """Remembers that SIGTERM or SIGINT arrived, so that a step can be finished first. A context manager."""
+
+    def __init__(self) -> None:
+        self.name = ""
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> StopSignal:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._arrived) for number in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _arrived(self, number: int, _frame: FrameType | None) -> None:
+        # Ctrl-C reaches the whole process group and is forwarded as well: the second one must not cut a save short.
+        self.name = signal.Signals(number).name
+
+    def check(self, run_dir: Path) -> None:
+        """Stops here, where nothing is half done.
+
+        Raises:
+            InterruptedRun: a signal arrived.
+        """
+        if self.name:
+            raise interrupted(self.name, run_dir)
+
+
+def interrupted(name: str, run_dir: Path) -> InterruptedRun:
+    """The error that says how to go on."""
+    return InterruptedRun(Problem(str(run_dir), f"stopped by {name}", go_on(run_dir)))
+
+
+def go_on(run_dir: Path) -> str:
+    """The command that goes on with a run, or with the pipeline that it is a stage of."""
+    return f"go on with: ftcli train --resume {rundir.whole(run_dir)}"
+
+
+class StopCallback(TrainerCallback):
+    """Ends training at the end of a step, once a signal arrived in any process, behind a checkpoint."""
+
+    def __init__(self, stop: StopSignal, run_dir: Path) -> None:
+        self._stop, self._run_dir, self._stopping = stop, run_dir, False
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Asks for a checkpoint when a signal arrived here or in another process."""
+        arrived = bool(self._stop.name)
+        if args.world_size > 1:
+            anywhere = torch.tensor(int(arrived), device=args.device)
+            distributed.all_reduce(anywhere, distributed.ReduceOp.MAX)
+            arrived = bool(anywhere.item())
+        if arrived:
+            self._stopping = True
+            control.should_save = True
+            # An evaluation may take longer than who sent the signal will wait.
+            control.should_evaluate = False
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Leaves the training loop, in all processes at once."""
+        if self._stopping:
+            raise interrupted(self._stop.name or "another process", self._run_dir)
+
+
+class LossGuard(TrainerCallback):
+    """Stops a run whose loss is no longer a number, before such weights can be saved."""
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+        """Looks at the loss and the size of the gradient.
+
+        Raises:
+            DataError: one of them is NaN or infinite.
+        """
+        # With fp16 an overflowing gradient is ordinary: the scaler skips the step.
+        names = ("loss",) if args.fp16 else ("loss", "grad_norm")
+        for name in names:
+            value = (logs or {}).get(name)
+            if value is not None and not math.isfinite(value):
+                what = f"{name} became {value} by step {state.global_step}; the last checkpoint is kept"
+                fix = "lower train.learning_rate, or look for broken rows"
+                raise DataError(Problem("train", what, fix))
+
+
+@contextmanager
+def exclusive(run_dir: Path, rank: int) -> Iterator[None]:
+    """Holds the run's lock; only the first process of a run takes it.
+
+    Raises:
+        ConfigError: another process holds it.
+    """
+    if rank:
+        yield
+        return
+    with rundir.exclusive(run_dir):
+        yield

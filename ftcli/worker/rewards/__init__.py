@@ -1,0 +1,1 @@
+"""What sampled answers are worth: a mixture of reward models, rules and an AI judge."""

@@ -1,0 +1,156 @@
+"""What sampled answers are worth: rules, a reward model, an AI judge and functions of the user's, in one mix."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ftcli.core.errors import ConfigError, DataError, Problem
+from ftcli.data.formats.conversations import answer_to
+from ftcli.data.scan import Example
+from ftcli.rewards import rules
+from ftcli.rewards.rules import Answered
+from ftcli.worker.inference.examples import answered_of
+from ftcli.worker.inference.metrics import Counts
+from ftcli.worker.inference.reward_model import RewardModel
+from ftcli.worker.inference.sampling import Sampled, sample
+from ftcli.worker.rewards.ai_judge import judge_of
+from ftcli.worker.tokenise.encoder import Encoder
+
+
+class Rewards:
+    """The mix that a spec's `method` tree asks for."""
+
+    def __init__(self, method: Mapping[str, Any], encoder: Encoder, request: dict[str, Any]) -> None:
+        """
+        Args:
+            request: the grants under which a reward model is loaded.
+
+        Raises:
+            ConfigError: no such reward model, or no such function.
+        """
+        self.encoder = encoder
+        self.rules = rules.asked(method.get("rewards"))
+        self.functions = {name: _function(name) for name in method.get("reward_functions") or {}}
+        name = method.get("reward_model")
+        self.reward_model = RewardModel(str(name), request) if name else None
+        self.judge = judge_of(method, request)
+        self.names = ["reward_model"] if self.reward_model else []
+        self.names += ["judge"] if self.judge else []
+        self.names += [*(rule.name for rule in self.rules), *self.functions]
+        given = [float(method.get("reward_model_weight") or 1.0)] if self.reward_model else []
+        given += [float(method.get("judge_weight") or 1.0)] if self.judge else []
+        given += [rule.weight for rule in self.rules]
+        given += [float(weight) for weight in (method.get("reward_functions") or {}).values()]
+        self.weights = torch.tensor(given)
+
+    def check(self, rows: Any, name: str) -> None:
+        """Refuse rows without a column that a rule reads.
+
+        Raises:
+            DataError: names the column and how many rows lack it.
+        """
+        wanted = {column: rule.name for rule in self.rules for column in rule.columns()}
+        lacking = dict.fromkeys(wanted, 0)
+        for text in rows["row"] if wanted and rows is not None else ():
+            row = json.loads(text)
+            for column in wanted:
+                lacking[column] += column not in row
+        problems = [
+            Problem(name, f"{count} rows have no column {column!r}, which method.rewards.{wanted[column]} reads")
+            for column, count in lacking.items()
+            if count
+        ]
+        if problems:
+            raise DataError(*problems)
+
+    def __call__(self, sampled: Sequence[Sampled]) -> Tensor:
+        """What each part of the mix gives each answer, before its weight, of shape (answers, parts), float32."""
+        rows = [json.loads(each.row) for each in sampled]
+        texts = self.encoder.tokenizer.batch_decode([each.answer_ids for each in sampled], skip_special_tokens=True)
+        answered = [
+            Answered(text.strip(), row, len(each.answer_ids), each.ended)
+            for text, row, each in zip(texts, rows, sampled, strict=True)
+        ]
+        parts = [self._scored(sampled, rows, answered)] if self.reward_model else []
+        parts += [self.judge([row["prompt"] for row in rows], [each.text for each in answered])] if self.judge else []
+        parts += [[rule(each) for each in answered] for rule in self.rules]
+        for name, function in self.functions.items():
+            parts.append(_called(name, function, sampled, rows, answered))
+        return torch.tensor(parts, dtype=torch.float32).T.reshape(len(sampled), len(self.names))
+
+    def of_greedy(self, model: Any, examples: Sequence[Example], max_new_tokens: int) -> Counts:
+        """The likeliest answers' reward in sum, and each part of the mix, with the number of answers."""
+        rows = [each.columns for each in self.encoder.encode(examples)]
+        how: dict[str, Any] = {"max_new_tokens": max_new_tokens, "temperature": 0, "batch_size": 64}
+        sampled = sample(model, self.encoder.tokenizer, rows, **how)
+        parts = self(sampled)
+        counts: Counts = {"mean_reward": (float(self.total(parts).sum()), len(rows))}
+        if len(self.names) > 1:
+            counts |= {name: (float(parts[:, i].sum()), len(rows)) for i, name in enumerate(self.names)}
+        return counts
+
+    def total(self, parts: Tensor) -> Tensor:
+        """The weighted sum of the parts, of shape (answers,)."""
+        return parts @ self.weights
+
+    def _scored(self, sampled: Sequence[Sampled], rows: list[dict[str, Any]], answered: list[Answered]) -> list[float]:
+        assert self.reward_model is not None
+        if self.reward_model.encoder.identity() == self.encoder.identity():
+            return self.reward_model.score([each.prompt_ids + each.answer_ids for each in sampled])
+        # Another tokenizer: the judge reads the same words through its own.
+        pairs = [
+            Example(
+                "a sampled answer", "pair", {"prompt": row["prompt"], "completion": answer_to(row["prompt"], a.text)}
+            )
+            for row, a in zip(rows, answered, strict=True)
+        ]
+        return self.reward_model.score([answered_of(each)[0] for each in self.reward_model.encoder.encode(pairs)])
+
+
+def _function(name: str) -> Callable[..., Any]:
+    """The function `package.module:name`.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    module, _, attribute = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        what = f"{name} cannot be imported: {error}"
+        fix = "write package.module:function, of a module that Python finds here"
+        raise ConfigError(Problem("method.reward_functions", what, fix)) from None
+    if not callable(found):
+        raise ConfigError(Problem("method.reward_functions", f"{name} is no function", "name a function"))
+    return found  # type: ignore[no-any-return]
+
+
+def _called(
+    name: str, function: Any, sampled: Sequence[Sampled], rows: list[dict[str, Any]], answered: list[Answered]
+) -> list[float]:
+    """A function of the user's, called as TRL calls its own: prompts, completions, completion_ids, and the columns.
+
+    Raises:
+        ConfigError: it does not give one number an answer.
+    """
+    columns = {key: [row.get(key) for row in rows] for key in rows[0] if key != "prompt"}
+    found = function(
+        prompts=[row["prompt"] for row in rows],
+        completions=[answer_to(row["prompt"], each.text) for row, each in zip(rows, answered, strict=True)],
+        completion_ids=[each.answer_ids for each in sampled],
+        **columns,
+    )
+    try:
+        values = [float(value) for value in found]
+    except (TypeError, ValueError):
+        values = []
+    if len(values) != len(rows):
+        what = f"{name} gave no number for each of {len(rows)} answers"
+        raise ConfigError(Problem("method.reward_functions", what, "return a list with one number an answer"))
+    return values

@@ -1,0 +1,341 @@
+"""Token sets to the data sets that the trainers take: held out, made to fit, mixed, packed, and all of it counted.
+
+A row that is too long is dropped, refused, cut or split as `data.overflow` says, and always counted: nothing
+disappears in silence, and a run with nothing left to learn does not start.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from datasets import Dataset, IterableDataset, disable_progress_bars
+from datasets.table import concat_tables
+
+from ftcli.core.errors import DataError, Problem, RowProblem
+from ftcli.data import holdout, mixture, row_sets
+from ftcli.data.row_ledger import BEYOND, OVERFLOW, OVERLONG, UNTRAINED, Ledger, refuse_bad_rows, together
+from ftcli.data.scan import Example
+from ftcli.methods.method import Method
+from ftcli.settings.groups import DataSettings
+from ftcli.worker.tokenise import store
+from ftcli.worker.tokenise.duplicates import tell_duplicates_across, tell_leaks
+from ftcli.worker.tokenise.encoder import Encoder
+from ftcli.worker.tokenise.length_limits import Fitting, never_ends
+from ftcli.worker.tokenise.packing import packed
+from ftcli.worker.tokenise.stream import Stream
+from ftcli.worker.tokenise.token_sets import TokenSet, examples_of, token_set
+from ftcli.worker.tokenise.truncation import counted, loses_end, parts_of
+
+disable_progress_bars()
+
+SCHEMA = 2
+_CHUNK = 1000
+_REMAP_CHUNKS = 100
+"""Chunks after which the tables are mapped anew, which lets go of what was read: it would count as ours for ever."""
+_MOST_REFUSED = 20
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass
+class Prepared:
+    """The data of a run as the trainer takes it."""
+
+    train: Dataset | IterableDataset | None
+    held_out: Dataset | None
+    held_out_ledger: Ledger | None
+    fit: Fitting
+    score_examples: list[Example]
+    """The first held-out examples, canonical, for the method's own score."""
+    set_ledgers: list[Ledger]
+    template: dict[str, str] | None = None
+    """How conversations were rendered and marked; None where there were none."""
+
+    @property
+    def train_ledger(self) -> Ledger | None:
+        """What became of the training rows; of those of a stream that were read so far."""
+        return together(self.set_ledgers, "train") if self.train is not None else None
+
+    def ledger(self) -> dict[str, Any]:
+        """What became of all rows, as JSON."""
+        ledgers = {"train": self.train_ledger, "eval": self.held_out_ledger}
+        sides = {name: ledger.to_dict() if ledger else None for name, ledger in ledgers.items()}
+        if len(self.set_ledgers) > 1 and (train := sides["train"]) is not None:
+            train["sets"] = [ledger.to_dict() for ledger in self.set_ledgers]
+        length = {"value": self.fit.max_length_tokens, "why": self.fit.why}
+        about = {"max_length_tokens": length, "overflow": self.fit.overflow, "template": self.template}
+        return {"schema": SCHEMA, **sides, **about}
+
+
+def prepare(
+    data: DataSettings,
+    method: Method,
+    encoder: Encoder,
+    fit: Fitting,
+    *,
+    seed: int,
+    num_score_rows: int = 0,
+    training: bool = True,
+) -> Prepared:
+    """Read, convert and tokenise the rows of a run.
+
+    Args:
+        training: False makes no training set; with `data.eval_path` its rows are not even read.
+
+    Raises:
+        DataError: unusable rows, over-long ones where they are refused, or nothing left to train on.
+    """
+    if data.streaming and training:
+        return _streamed(data, method, encoder, fit, seed, num_score_rows)
+    shares = data.eval_path is None and data.eval_share > 0
+    validation = None if shares else row_sets.eval_set(data, method)
+    named = row_sets.train_sets(data, method) if training or shares or validation is None else ()
+    sets = [token_set(each, data, method, encoder, data.max_rows) for each in named]
+    held = token_set(validation, data, method, encoder, data.max_eval_rows) if validation else None
+    every = [*sets, held] if held else sets
+    refuse_bad_rows([each.ledger for each in every], data.max_bad_share)
+    fit = fit.resolved(together([each.ledger for each in sets or every], "").lengths)
+    builder = _Builder(data, fit, encoder, seed, answers=method.trains_answers)
+    held_masks = _held_masks(sets, data, seed) if shares else [np.zeros(len(each), bool) for each in sets]
+    for each, mask in zip(sets, held_masks, strict=True):
+        each.ledger.rows_held_out = int(mask.sum())
+    train = builder.train(sets, held_masks) if training else None
+    tell_duplicates_across(sets)
+    found = Prepared(train, None, None, fit, [], [each.ledger for each in sets], encoder.template())
+    if held is not None:
+        validated, masks = [held], [np.ones(len(held), bool)]
+    elif shares:
+        validated, masks = [_only_held_out(each, mask) for each, mask in zip(sets, held_masks, strict=True)], held_masks
+    else:
+        return found
+    _hold_out(found, builder, validated, masks, data, method, num_score_rows)
+    if training and found.held_out_ledger is not None:
+        tell_leaks(found.held_out_ledger, validated, masks, sets, [~mask for mask in held_masks])
+    return found
+
+
+def _streamed(
+    data: DataSettings, method: Method, encoder: Encoder, fit: Fitting, seed: int, num_score_rows: int
+) -> Prepared:
+    """Training rows as they are read, and the held-out rows of a file of their own as ever."""
+    stream = Stream(row_sets.train_sets(data, method), data, method, encoder, fit, seed)
+    if row_sets.eval_set(data, method) is None:
+        return Prepared(stream.dataset(), None, None, stream.fit, [], stream.ledgers, encoder.template())
+    held = prepare(data, method, encoder, stream.fit, seed=seed, num_score_rows=num_score_rows, training=False)
+    return replace(held, train=stream.dataset(), set_ledgers=stream.ledgers)
+
+
+def _only_held_out(tokens: TokenSet, mask: Array) -> TokenSet:
+    """A set with a ledger of its held-out rows alone."""
+    own = Ledger(tokens.ledger.name, tokens.ledger.path, tokens.ledger.format, rows_read=int(mask.sum()))
+    return replace(tokens, ledger=own)
+
+
+def _hold_out(
+    found: Prepared,
+    builder: _Builder,
+    sets: Sequence[TokenSet],
+    masks: Sequence[Array],
+    data: DataSettings,
+    method: Method,
+    num_score_rows: int,
+) -> None:
+    kept = [builder.kept(each, np.flatnonzero(mask)) for each, mask in zip(sets, masks, strict=True)]
+    if data.max_eval_rows is not None:
+        left = data.max_eval_rows
+        for index, (rows, each) in enumerate(zip(kept, sets, strict=True)):
+            kept[index] = rows[:left]
+            left -= len(kept[index])
+            each.ledger.dropped[BEYOND] += len(rows) - len(kept[index])
+            each.ledger.rows_kept = len(kept[index])
+    found.held_out = builder.build(sets, kept, [i for i, rows in enumerate(kept) for _ in rows])
+    found.held_out_ledger = together([each.ledger for each in sets], "eval")
+    left = num_score_rows
+    for each, rows in zip(sets, kept, strict=True):
+        found.score_examples += examples_of(each, data, method, [int(row) for row in rows[:left]])
+        left = num_score_rows - len(found.score_examples)
+
+
+def _held_masks(sets: Sequence[TokenSet], data: DataSettings, seed: int) -> list[Array]:
+    """Which rows of each set are held out, drawn over all sets together, so that a group stays together across them."""
+    groups = np.concatenate([each.group for each in sets]).tolist() if data.eval_group else [0] * sum(map(len, sets))
+    drawn = np.array(holdout.held_out(groups, data.eval_share, seed), bool)
+    if not drawn.any():
+        why = "all rows are of one group" if len(groups) > 1 else f"there are {len(groups)} rows"
+        raise DataError(
+            Problem(
+                f"data.eval_share={data.eval_share:g}",
+                f"holds no row out: {why}",
+                "give held-out rows with data.eval_path",
+            )
+        )
+    return np.split(drawn, np.cumsum([len(each) for each in sets])[:-1])
+
+
+class _Builder:
+    """Makes the rows of sets fit, picks among them, and lays them out as one data set."""
+
+    def __init__(self, data: DataSettings, fit: Fitting, encoder: Encoder, seed: int, *, answers: bool) -> None:
+        """`answers`: whether what is trained are answers, which have an end; text may have none."""
+        self.data, self.fit, self.seed, self.answers = data, fit, seed, answers
+        self.bos = encoder.tokenizer.bos_token_id
+
+    def train(self, sets: Sequence[TokenSet], held: Sequence[Array]) -> Dataset:
+        """The rows that are not held out, as the mix wants them."""
+        kept = [self.kept(each, np.flatnonzero(~mask)) for each, mask in zip(sets, held, strict=True)]
+        order: Sequence[int] = [0] * len(kept[0])
+        if self.data.mix is not None:
+            demands = [mixture.Demand.of(each.row_set.name, each.row_set.settings) for each in sets]
+            sizes = mixture.counts(demands, [len(rows) for rows in kept])
+            kept = [
+                rows[mixture.chosen(demand, len(rows), size, self.seed)]
+                for rows, demand, size in zip(kept, demands, sizes, strict=True)
+            ]
+            order = mixture.order(sizes, self.data.mix_order)
+            for each, rows in zip(sets, kept, strict=True):
+                each.ledger.rows_mixed = len(rows)
+        if self.answers and any(map(len, kept)) and not any(map(self._any_end, sets, kept)):
+            raise DataError(*[never_ends(each.ledger.path, self.fit.overflow) for each in sets])
+        return self.build(sets, kept, order)
+
+    def _any_end(self, tokens: TokenSet, rows: Array) -> bool:
+        """Whether any of the rows trains an end token."""
+        loses = (tokens.length[rows] > self.fit.limit) & (self.fit.overflow == "truncate_right")
+        return bool((tokens.ended[rows] & ~loses).any())
+
+    def kept(self, tokens: TokenSet, rows: Array) -> Array:
+        """Those of the rows that can be trained and fit, or are made to; the ledger hears of the others."""
+        ledger, limit, overflow = tokens.ledger, self.fit.limit, self.fit.overflow
+        untrained = tokens.trained[rows] == 0
+        ledger.dropped[UNTRAINED] += int(untrained.sum())
+        rows = rows[~untrained]
+        over = tokens.length[rows] > limit
+        for row in rows[over]:
+            ledger.finding(OVERFLOW, tokens.where(row), "", self.fit.too_long(tokens.length[row]))
+        if overflow == "error" and over.any():
+            self._refuse(tokens, rows[over])
+        if overflow == "drop":
+            ledger.dropped[OVERLONG] += int(over.sum())
+            rows = rows[~over]
+        elif overflow != "split" and over.any():
+            lost = [row for row, parts in self._cut(tokens, rows[over]) if not parts]
+            ledger.dropped[self.fit.lost] += len(lost)
+            rows = rows[~np.isin(rows, lost)]
+        ledger.rows_kept += len(rows)
+        return rows
+
+    def _refuse(self, tokens: TokenSet, rows: Array) -> None:
+        fix = "shorten it, or set data.overflow=drop"
+        problems: list[Problem] = [
+            RowProblem(tokens.where(row), self.fit.too_long(tokens.length[row]), fix) for row in rows[:_MOST_REFUSED]
+        ]
+        if len(rows) > _MOST_REFUSED:
+            problems.append(Problem(tokens.ledger.path, f"and {len(rows) - _MOST_REFUSED} more rows are too long"))
+        raise DataError(*problems)
+
+    def _cut(self, tokens: TokenSet, rows: Array) -> Iterator[tuple[int, list[dict[str, list[int]]]]]:
+        table = tokens.entry.table()
+        for row in rows:
+            [columns] = table.fast_slice(int(row), 1).to_pylist()
+            yield int(row), parts_of(columns, self.fit.limit, self.fit.overflow, self.bos)
+
+    def build(self, sets: Sequence[TokenSet], picked: Sequence[Array], order: Sequence[int]) -> Dataset:
+        """The picked rows of each set, in an order that names a set for each place; counts their tokens.
+
+        Raises:
+            DataError: there is no row.
+        """
+        if not sum(map(len, picked)):
+            raise DataError(*[_nothing_left(each.ledger) for each in sets])
+        starts = np.cumsum([0, *[each.entry.num_rows for each in sets]])
+        rows = np.empty(len(order), np.int64)
+        places = np.asarray(order)
+        for index, own in enumerate(picked):
+            rows[places == index] = own + starts[index]
+        cut = False
+        for each, own in zip(sets, picked, strict=True):
+            cut |= self._count(each, own)
+        if cut or self.fit.packing:
+            return self._stored(sets, rows)
+        whole = Dataset(_tables(sets), fingerprint=store.key_of([each.entry.key for each in sets])[:16])
+        in_place = len(rows) == len(whole) and bool((rows == np.arange(len(rows))).all())
+        return whole if in_place else whole.select(rows)
+
+    def _count(self, tokens: TokenSet, rows: Array) -> bool:
+        """Count the tokens of picked rows; whether any of them has to be cut."""
+        ledger, over = tokens.ledger, tokens.length[rows] > self.fit.limit
+        if self.fit.packs_whole:
+            over[:] = False
+        whole = rows[~over]
+        ledger.tokens += int(tokens.total[whole].sum(dtype=np.int64))
+        ledger.trained_tokens += int(tokens.trained[whole].sum(dtype=np.int64))
+        ledger.sequences += len(whole)
+        table: Any = tokens.entry.table() if over.any() else None
+        for row in rows[over]:
+            [columns] = table.fast_slice(int(row), 1).to_pylist()
+            pieces = parts_of(columns, self.fit.limit, self.fit.overflow, self.bos)
+            lost = loses_end(columns, self.fit.limit, self.fit.overflow) and bool(tokens.ended[row])
+            ledger.cut(self.fit.overflow, lost)
+            for piece in pieces:
+                ledger.sequence(*counted(piece)[1:])
+        return bool(over.any())
+
+    def _stored(self, sets: Sequence[TokenSet], rows: Array) -> Dataset:
+        """Rows that differ from those of the sets: cut, split or packed, and kept in the store themselves."""
+        fit = self.fit
+        picked = hashlib.sha256(rows.tobytes()).hexdigest()
+        keys = [each.entry.key for each in sets]
+        key = store.key_of([keys, picked, fit.limit, fit.overflow, fit.packing, self.bos])
+
+        def build(write: store.Write) -> tuple[dict[str, Any], pa.Table]:
+            tables = self._fitted(sets, rows)
+            batches = packed(tables, fit.limit, fit.packing) if fit.packing else _batches(tables)
+            for batch in batches:
+                write(batch)
+            return {}, pa.table({})
+
+        entry = store.entry(key, build)
+        if fit.packing and sets:
+            sets[0].ledger.packed += entry.num_rows  # blocks belong to no set alone
+        return Dataset(entry.table(), fingerprint=key[:16])
+
+    def _fitted(self, sets: Sequence[TokenSet], rows: Array) -> Iterator[pa.Table]:
+        """The rows in order, cut where they have to be, a chunk at a time."""
+        whole: Dataset | None = None
+        for number, at in enumerate(range(0, len(rows), _CHUNK)):
+            if number % _REMAP_CHUNKS == 0:
+                whole = Dataset(_tables(sets), fingerprint="rows").with_format("arrow")
+            assert whole is not None
+            table: pa.Table = whole[rows[at : at + _CHUNK]]
+            yield table if self.fit.packs_whole else self._cut_table(table)
+
+    def _cut_table(self, table: pa.Table) -> pa.Table:
+        columns = table.to_pylist()
+        if all(counted(row)[0] <= self.fit.limit for row in columns):
+            return table
+        fitted: list[dict[str, list[int]]] = []
+        for row in columns:
+            long = counted(row)[0] > self.fit.limit
+            fitted += parts_of(row, self.fit.limit, self.fit.overflow, self.bos) if long else [row]
+        return pa.Table.from_pylist(fitted, schema=table.schema)
+
+
+def _tables(sets: Sequence[TokenSet]) -> Any:
+    tables = [each.entry.table() for each in sets if each.entry.num_rows]
+    return tables[0] if len(tables) == 1 else concat_tables(tables)
+
+
+def _batches(tables: Iterator[pa.Table]) -> Iterator[pa.RecordBatch]:
+    for table in tables:
+        yield from table.combine_chunks().to_batches()
+
+
+def _nothing_left(ledger: Ledger) -> Problem:
+    reasons = ", ".join(f"{count} {reason}" for reason, count in ledger.dropped.items() if count)
+    what = f"no row is left of {ledger.rows_read}" + (f" ({reasons})" if reasons else "")
+    return Problem(ledger.path, what, "raise data.max_length_tokens, or give other rows")

@@ -1,0 +1,70 @@
+"""Rows that occur twice where they should not: in two sets of a mix, or held out and trained on as well."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ftcli.data.row_ledger import DUPLICATE, LEAK, MOST_SHOWN, Ledger, Shown
+from ftcli.data.scan import repeated
+from ftcli.worker.tokenise.token_sets import TokenSet
+
+Array = np.ndarray[Any, Any]
+
+
+def tell_duplicates_across(sets: Sequence[TokenSet]) -> None:
+    """Tell the ledgers of rows that an earlier set holds too; those within a set were told when it was read.
+
+    Of a row that occurs several times in the later set, only the first is told of here, for the same reason.
+    """
+    if len(sets) < 2:
+        return
+    number = np.concatenate([np.full(len(each), index) for index, each in enumerate(sets)])
+    inside = np.concatenate([np.arange(len(each)) for each in sets])
+    digests = array("Q", np.concatenate([each.digest for each in sets]).tobytes())
+    told = set[tuple[int, int]]()
+    for index, first in repeated(digests):
+        one = (int(number[index]), digests[index])
+        if number[index] != number[first] and one not in told:
+            told.add(one)
+            here, there = sets[number[index]], sets[number[first]]
+            what = f"is the same as {there.where(inside[first])} of {there.row_set.name}"
+            here.ledger.finding(DUPLICATE, here.where(inside[index]), "", what)
+
+
+def tell_leaks(
+    ledger: Ledger,
+    held: Sequence[TokenSet],
+    held_masks: Sequence[Array],
+    trained: Sequence[TokenSet],
+    trained_masks: Sequence[Array],
+) -> None:
+    """Tell the ledger of held-out rows that are trained on too, or whose prompt is trained on with another answer."""
+    rows, prompts = (_values(trained, trained_masks, name) for name in ("digest", "asked"))
+    for each, mask in zip(held, held_masks, strict=True):
+        own = np.flatnonzero(mask)
+        same = np.isin(each.digest[own], rows)
+        asked = np.isin(each.asked[own], prompts) & (each.asked[own] != 0) & ~same
+        for name, hit in (("digest", same), ("asked", asked)):
+            what = "row" if name == "digest" else "prompt"
+            shown = ledger.findings.setdefault(LEAK, Shown()) if hit.any() else Shown()
+            for index in own[hit][: MOST_SHOWN - len(shown.first)]:
+                where = _where(trained, trained_masks, name, getattr(each, name)[index])
+                shown.add(each.where(index), "", f"the same {what} is trained on: {where}")
+                shown.rows -= 1
+            shown.rows += int(hit.sum())
+
+
+def _values(sets: Sequence[TokenSet], masks: Sequence[Array], name: str) -> Array:
+    return np.concatenate([getattr(each, name)[mask] for each, mask in zip(sets, masks, strict=True)])
+
+
+def _where(sets: Sequence[TokenSet], masks: Sequence[Array], name: str, value: Any) -> str:
+    for each, mask in zip(sets, masks, strict=True):
+        found = np.flatnonzero((getattr(each, name) == value) & mask)
+        if len(found):
+            return each.where(int(found[0]))
+    raise LookupError(value)

@@ -1,0 +1,306 @@
+"""Examples to tokens and labels, for one tokenizer, in batches, each fault with its place.
+
+A conversation is rendered by the tokenizer's own chat template, as it will be served. Each assistant turn is compared
+with serving (worker/parity.py): its prompt must be what the template gives for the turns before it, token by token, and
+what is trained is the answer and its end token, nothing else. So these tokens are those of TRL 1.16 (tests compare)
+except that white space which templates put behind the end token is read and not trained: no model ever says it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import partial
+from hashlib import sha256
+from itertools import islice
+from typing import Any, NamedTuple
+
+from tokenizers import Encoding
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from ftcli.core.errors import ConfigError, DataError, Problem
+from ftcli.data.quality_checks import Finding
+from ftcli.data.row_ledger import BOUNDARY
+from ftcli.data.scan import Example
+from ftcli.worker.tokenise.answer_spans import common
+from ftcli.worker.tokenise.serving_parity import Serving, Turns
+
+IGNORED = -100
+"""The label of a token that is read but not trained."""
+
+Ids = list[int]
+_BATCH = 2048
+
+
+@dataclass
+class Encoded:
+    """The tokens of one row.
+
+    `columns` holds `input_ids` and `labels` of one length, or for answers that are judged `prompt_ids`, `chosen_ids`
+    and `rejected_ids`: both of a preference, one of them empty for a label, both where nothing can be trained.
+    A reward model's rows may have a `margin`. Of a prompt alone there are `prompt_ids`, and the whole `row` as JSON.
+    """
+
+    columns: dict[str, Any]
+    ended: bool
+    """Whether its answer (each of its answers) closes with an end token."""
+    last_turn_only: bool = False
+    findings: list[Finding] = field(default_factory=list)
+
+
+class _Draft(NamedTuple):
+    """A row on its way: texts to tokenise, whether the tokenizer adds its special tokens, and what to make of them."""
+
+    texts: list[str]
+    adds_special: bool
+    finish: Callable[[list[Encoding]], Encoded]
+
+
+Result = Encoded | DataError
+
+
+class Encoder:
+    """Turns canonical examples into tokens for one tokenizer."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, stop_ids: Collection[int] = ()) -> None:
+        """`stop_ids`: end tokens beside the tokenizer's own, out of the model's generation config."""
+        if not tokenizer.is_fast:
+            what = "the model's tokenizer is not a fast one, and cannot tell where an answer begins in its tokens"
+            raise ConfigError(Problem("model.name_or_path", what, "save the model with its tokenizer.json"))
+        self.tokenizer = tokenizer
+        self.stop_ids = frozenset(stop_ids) | ({tokenizer.eos_token_id} - {None})
+        self._backend = tokenizer.backend_tokenizer
+        self._backend.no_truncation()
+        self._backend.no_padding()
+        self._serving: Serving | None = None
+
+    @property
+    def serving(self) -> Serving:
+        """How conversations are rendered.
+
+        Raises:
+            ConfigError: the tokenizer has no chat template.
+        """
+        if self._serving is None:
+            self._serving = Serving(self.tokenizer, self.stop_ids)
+        return self._serving
+
+    def template(self) -> dict[str, str] | None:
+        """How conversations are rendered and by what their answers are told apart; None where there were none."""
+        if self._serving is None:
+            return None
+        digest = sha256(self._serving.template.encode()).hexdigest()
+        return {"from": "the tokenizer", "sha256": digest, "answers_by": self._serving.marks}
+
+    def identity(self) -> list[Any]:
+        """What its tokens depend on, as JSON: the tokenizer's own bytes, special tokens and chat template."""
+        template = self.tokenizer.chat_template
+        kind = type(self.tokenizer).__name__
+        special = {name: str(token) for name, token in self.tokenizer.special_tokens_map.items()}
+        # Some templates write the date of the day into the system prompt.
+        dated = datetime.now().date().isoformat() if "strftime_now" in str(template) else None
+        return [kind, self._backend.to_str(), special, template, dated, sorted(self.stop_ids)]
+
+    def encode(self, examples: Sequence[Example]) -> list[Encoded]:
+        """The tokens of each example.
+
+        Raises:
+            DataError: the first row that the chat template refuses, or that training and serving would read
+                differently.
+            ConfigError: conversations, and a model without a chat template.
+        """
+        found = self._finished(drafts := self._drafts(examples), self._tokenised(drafts))
+        for result in found:
+            if isinstance(result, DataError):
+                raise result
+        return [result for result in found if isinstance(result, Encoded)]
+
+    def encode_all(self, examples: Iterable[Example]) -> Iterator[tuple[Example, Result]]:
+        """Every example with its tokens or with what is wrong with it, in order.
+
+        While one batch is tokenised, in threads of the tokenizer's own, the next is read and rendered.
+        """
+        source = iter(examples)
+        with ThreadPoolExecutor(1) as pool:
+            waiting: tuple[list[Example], list[_Draft | DataError], Any] | None = None
+            while True:
+                batch = list(islice(source, _BATCH))
+                drafts = self._drafts(batch)
+                pending = pool.submit(self._tokenised, drafts) if batch else None
+                if waiting is not None:
+                    before, its_drafts, future = waiting
+                    yield from zip(before, self._finished(its_drafts, future.result()), strict=True)
+                if pending is None:
+                    return
+                waiting = batch, drafts, pending
+
+    def prompt_ids(self, turns: Turns | str, tools: Any = None) -> Ids:
+        """Tokens that a model continues from: a conversation with the assistant's turn opened, or plain text.
+
+        Raises:
+            DataError: the chat template refuses the conversation.
+            ConfigError: a conversation, and a model without a chat template.
+        """
+        if isinstance(turns, str):
+            return list(self._batch([turns], True)[0].ids)
+        return list(self._batch([self.serving.prompt(Example("the prompt", "prompt", {}), turns, tools)], False)[0].ids)
+
+    # --- one batch ---------------------------------------------------------------------------------------------------
+
+    def _drafts(self, examples: Sequence[Example]) -> list[_Draft | DataError]:
+        found: list[_Draft | DataError] = []
+        for example in examples:
+            try:
+                found.append(self._draft(example))
+            except DataError as error:
+                found.append(error)
+        return found
+
+    def _tokenised(self, drafts: Sequence[_Draft | DataError]) -> dict[bool, list[Encoding]]:
+        """The encodings of all texts, in order, by whether special tokens were added."""
+        texts: dict[bool, list[str]] = {True: [], False: []}
+        for draft in drafts:
+            if isinstance(draft, _Draft):
+                texts[draft.adds_special] += draft.texts
+        return {adds: self._batch(some, adds) for adds, some in texts.items()}
+
+    def _batch(self, texts: list[str], adds_special: bool) -> list[Encoding]:
+        if not texts:
+            return []
+        self._backend.no_truncation()
+        self._backend.no_padding()
+        found: list[Encoding] = self._backend.encode_batch_fast(texts, add_special_tokens=adds_special)
+        return found
+
+    def _finished(self, drafts: Sequence[_Draft | DataError], encodings: dict[bool, list[Encoding]]) -> list[Result]:
+        each = {adds: iter(some) for adds, some in encodings.items()}
+        found: list[Result] = []
+        for draft in drafts:
+            if isinstance(draft, DataError):
+                found.append(draft)
+                continue
+            own = list(islice(each[draft.adds_special], len(draft.texts)))
+            try:
+                found.append(draft.finish(own))
+            except DataError as error:
+                found.append(error)
+        return found
+
+    # --- one way to write a row --------------------------------------------------------------------------------------
+
+    def _draft(self, example: Example) -> _Draft:
+        value = example.value
+        if example.kind == "text":
+            return _Draft([self._closed(value["text"])], True, self._text)
+        if example.kind == "messages":
+            turns = value["messages"]
+            asked = [i for i, turn in enumerate(turns) if turn["role"] == "assistant" and turn.get("weight", 1)]
+            return self._conversation(example, turns, asked, marked=True)
+        if example.kind == "prompt":
+            return self._prompt(example)
+        sides = _sides(example)
+        if isinstance(value["prompt"], str):
+            texts = [
+                value["prompt"],
+                *(value["prompt"] + self._closed(value[side]) for side in sides or ["completion"]),
+            ]
+            return _Draft(texts, True, partial(self._plain_judged, sides) if sides else self._plain)
+        if sides:
+            return self._judged(example, sides)
+        turns, start = value["prompt"] + value["completion"], len(value["prompt"])
+        asked = [i for i in range(start, len(turns)) if turns[i]["role"] == "assistant"]
+        return self._conversation(example, turns, asked, marked=False)
+
+    def _prompt(self, example: Example) -> _Draft:
+        prompt, row = example.value["prompt"], json.dumps(example.value, ensure_ascii=False, default=str)
+        turns = None if isinstance(prompt, str) else prompt
+
+        def finish(encodings: list[Encoding]) -> Encoded:
+            found = Encoded({"prompt_ids": list(encodings[0].ids), "row": row}, ended=True)
+            return self._with_findings(found, example, turns) if turns else found
+
+        text = prompt if turns is None else self.serving.prompt(example, turns, example.value.get("tools"))
+        return _Draft([text], turns is None, finish)
+
+    def _closed(self, text: str) -> str:
+        end = self.tokenizer.eos_token
+        return text if end is None or text.endswith(end) else text + end
+
+    def _text(self, encodings: list[Encoding]) -> Encoded:
+        ids = encodings[0].ids
+        return Encoded({"input_ids": ids, "labels": list(ids)}, ids[-1:] != [] and ids[-1] in self.stop_ids)
+
+    def _conversation(self, example: Example, turns: Turns, asked: list[int], marked: bool) -> _Draft:
+        rendered = self.serving.render(example, turns, asked, example.value.get("tools"), marked)
+
+        def finish(encodings: list[Encoding]) -> Encoded:
+            ids = encodings[0].ids
+            labels, ended = [IGNORED] * len(ids), True
+            for answer in rendered.answers:
+                for start, end in self.serving.token_spans(example, rendered.text, ids, answer):
+                    labels[start:end] = ids[start:end]
+                ended = answer.ended
+            found = Encoded({"input_ids": ids, "labels": labels}, ended, rendered.last_turn_only)
+            return self._with_findings(found, example, turns)
+
+        return _Draft([rendered.text], False, finish)
+
+    def _judged(self, example: Example, sides: Mapping[str, str]) -> _Draft:
+        value, tools = example.value, example.value.get("tools")
+        start = len(value["prompt"])
+        rendered = [self.serving.render_answer(example, value["prompt"] + value[side], start, tools) for side in sides]
+
+        def finish(encodings: list[Encoding]) -> Encoded:
+            columns: dict[str, Ids] = {"prompt_ids": [], "chosen_ids": [], "rejected_ids": []}
+            for side, name, encoding in reversed(list(zip(rendered, sides.values(), encodings, strict=True))):
+                [(first, end)] = self.serving.token_spans(example, side.text, encoding.ids, side.answers[0])
+                columns |= {"prompt_ids": encoding.ids[:first], name: encoding.ids[first:end]}
+            found = Encoded(_complete(columns, sides), all(side.answers[0].ended for side in rendered))
+            return self._with_findings(found, example, [*value["prompt"], *(t for side in sides for t in value[side])])
+
+        return _Draft([side.text for side in rendered], False, finish)
+
+    def _with_findings(self, found: Encoded, example: Example, turns: Turns) -> Encoded:
+        found.findings = self.serving.special_tokens_in(turns)
+        return found
+
+    def _plain(self, encodings: list[Encoding]) -> Encoded:
+        prompt, whole = encodings[0].ids, encodings[1].ids
+        # Tokens may merge across the boundary: the completion starts where the two token rows part.
+        start = common(prompt, whole)
+        found = Encoded({"input_ids": whole, "labels": [IGNORED] * start + whole[start:]}, whole[-1] in self.stop_ids)
+        return _told_merge(found, start < len(prompt))
+
+    def _plain_judged(self, sides: Mapping[str, str], encodings: list[Encoding]) -> Encoded:
+        prompt, *wholes = (encoding.ids for encoding in encodings)
+        start = min(common(prompt, whole) for whole in wholes)
+        columns: dict[str, Ids] = {"prompt_ids": prompt[:start], "chosen_ids": [], "rejected_ids": []}
+        columns |= {name: whole[start:] for name, whole in zip(sides.values(), wholes, strict=True)}
+        ended = all(whole[-1] in self.stop_ids for whole in wholes)
+        return _told_merge(Encoded(_complete(columns, sides), ended), start < len(prompt))
+
+
+def _complete(columns: dict[str, Ids], sides: Mapping[str, str]) -> dict[str, Ids]:
+    """Judged answers, without either where one of a preference has no token: there is nothing to compare."""
+    return (
+        columns if all(columns[name] for name in sides.values()) else {**columns, "chosen_ids": [], "rejected_ids": []}
+    )
+
+
+def _sides(example: Example) -> dict[str, str]:
+    """The answers of a row that are judged, and the column that each goes to; of a label the other one stays empty."""
+    if example.kind == "preference":
+        return {"chosen": "chosen_ids", "rejected": "rejected_ids"}
+    if example.kind == "label":
+        return {"completion": "chosen_ids" if example.value["label"] else "rejected_ids"}
+    return {}
+
+
+def _told_merge(found: Encoded, merged: bool) -> Encoded:
+    if merged:
+        what = "ends in a token that grows into the answer (a space at its end, say): the answer starts a token earlier"
+        found.findings.append(Finding(BOUNDARY, "prompt", what))
+    return found

@@ -1,0 +1,199 @@
+"""One set of rows as tokens: scanned, encoded, and kept in the store with all that is known of each row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ftcli.core.errors import DataError, Problem
+from ftcli.data.files.locate import DataFile
+from ftcli.data.row_ledger import Ledger
+from ftcli.data.row_sets import RowSet, fetched
+from ftcli.data.scan import Example, Scan
+from ftcli.methods.method import Method
+from ftcli.settings.groups import DataSettings
+from ftcli.worker.tokenise import store
+from ftcli.worker.tokenise.encoder import Encoded, Encoder
+from ftcli.worker.tokenise.truncation import Columns, counted
+
+_CHUNK = 2000
+_LIST = pa.list_(pa.int32())
+_INDEX = {
+    "length": pa.int32(),
+    "total": pa.int32(),
+    "trained": pa.int32(),
+    "ended": pa.bool_(),
+    "digest": pa.uint64(),
+    "asked": pa.uint64(),
+    "group": pa.uint64(),
+    "file": pa.int32(),
+    "line": pa.int64(),
+}
+
+
+@dataclass(frozen=True)
+class TokenSet:
+    """The usable rows of a set, each an array entry: `length` of its longest sequence in tokens, `total` of all of
+    them, `trained` tokens, whether its answers `ended`, and the numbers of scan.Example."""
+
+    row_set: RowSet
+    files: tuple[DataFile, ...]
+    entry: store.Entry
+    ledger: Ledger
+    length: np.ndarray[Any, Any]
+    total: np.ndarray[Any, Any]
+    trained: np.ndarray[Any, Any]
+    ended: np.ndarray[Any, Any]
+    digest: np.ndarray[Any, Any]
+    asked: np.ndarray[Any, Any]
+    group: np.ndarray[Any, Any]
+    file: np.ndarray[Any, Any]
+    line: np.ndarray[Any, Any]
+
+    def __len__(self) -> int:
+        return len(self.length)
+
+    def where(self, index: int) -> str:
+        """file:line of a row."""
+        return f"{self.files[self.file[index]].name}:{self.line[index]}"
+
+
+def token_set(row_set: RowSet, data: DataSettings, method: Method, encoder: Encoder, max_rows: int | None) -> TokenSet:
+    """The tokens of a set, out of the store or made now.
+
+    Raises:
+        DataError: rows that are unusable, where `data.max_bad_share` allows none; or no row at all.
+        ConfigError: the files are not there, or the store cannot be written.
+    """
+    files = fetched(row_set)
+    key = store.key_of(_parts(row_set, data, method, encoder, max_rows), files)
+    entry = store.entry(key, _Build(row_set, files, data, method, encoder, max_rows).build)
+    index, ledger = entry.index(), Ledger.from_base(entry.meta["ledger"])
+    if entry.meta["spoken"]:
+        encoder.serving  # noqa: B018 - as if they had been rendered now, so that the ledger tells of the template
+    arrays = {name: index.column(name).to_numpy() for name in _INDEX}
+    ledger.name = row_set.name
+    ledger.lengths.update(
+        dict(zip(*(a.tolist() for a in np.unique(arrays["length"], return_counts=True)), strict=True))
+    )
+    return TokenSet(row_set, files, entry, ledger, **arrays)
+
+
+def _parts(row_set: RowSet, data: DataSettings, method: Method, encoder: Encoder, max_rows: int | None) -> Any:
+    """Everything that the tokens depend on beside the bytes of the rows, our code and the libraries."""
+    settings = row_set.settings
+    return {
+        "reading": [
+            settings.format,
+            settings.columns,
+            settings.roles,
+            settings.margin_column,
+            settings.trained_turns,
+            data.eval_group,
+            max_rows,
+        ],
+        "method": [method.kinds, method.templates_pairs],
+        "encoder": encoder.identity(),
+    }
+
+
+@dataclass
+class _Build:
+    """Makes an entry: rows to the store, a ledger and an index beside them."""
+
+    row_set: RowSet
+    files: tuple[DataFile, ...]
+    data: DataSettings
+    method: Method
+    encoder: Encoder
+    max_rows: int | None
+
+    def __post_init__(self) -> None:
+        self._numbers = {file.name: number for number, file in enumerate(self.files)}
+
+    def build(self, write: store.Write) -> tuple[dict[str, Any], pa.Table]:
+        """As store.Build."""
+        ledger = Ledger(self.row_set.name, self.row_set.settings.path)
+        scan = Scan(self.files, self.row_set.settings, self.method, ledger, self.data.eval_group, self.max_rows)
+        chunk: list[tuple[Example, Encoded]] = []
+        indices: list[pa.Table] = []
+        spoken = False
+
+        def flush() -> None:
+            if chunk:
+                write(batch_of([row.columns for _, row in chunk]))
+                indices.append(self._index(chunk))
+                chunk.clear()
+
+        for example, found in told(self.encoder, scan, ledger):
+            chunk.append((example, found))
+            spoken = spoken or "messages" in example.value or isinstance(example.value.get("prompt"), list)
+            if len(chunk) == _CHUNK:
+                flush()
+        flush()
+        index = pa.concat_tables(indices) if indices else pa.table({n: pa.array([], t) for n, t in _INDEX.items()})
+        return {"ledger": ledger.to_dict(), "spoken": spoken}, index
+
+    def _index(self, chunk: Sequence[tuple[Example, Encoded]]) -> pa.Table:
+        lengths = [counted(row.columns) for _, row in chunk]
+        places = [example.where.rpartition(":") for example, _ in chunk]
+        values: dict[str, list[Any]] = {
+            "length": [length for length, _, _ in lengths],
+            "total": [total for _, total, _ in lengths],
+            "trained": [trained for _, _, trained in lengths],
+            "ended": [row.ended for _, row in chunk],
+            "digest": [example.digest for example, _ in chunk],
+            "asked": [example.asked for example, _ in chunk],
+            "group": [example.group for example, _ in chunk],
+            "file": [self._numbers[name] for name, _, _ in places],
+            "line": [int(line) for _, _, line in places],
+        }
+        return pa.table({name: pa.array(values[name], kind) for name, kind in _INDEX.items()})
+
+
+def told(
+    encoder: Encoder, examples: Iterable[Example], ledger: Ledger, on_error: Callable[[], None] = lambda: None
+) -> Iterator[tuple[Example, Encoded]]:
+    """The examples that become tokens, with them; the ledger hears of the others and of what was found on the way."""
+    for example, found in encoder.encode_all(examples):
+        if isinstance(found, DataError):
+            ledger.unusable(found.problems[0])
+            on_error()
+            continue
+        ledger.last_turn_only += found.last_turn_only
+        for finding in found.findings:
+            ledger.finding(finding.kind, example.where, finding.field, finding.what)
+        if "margin" in example.value:
+            found.columns["margin"] = example.value["margin"]
+        yield example, found
+
+
+def batch_of(rows: Sequence[Columns]) -> pa.RecordBatch:
+    """Rows of one kind, at least one, as columns of lists; a margin is a number, and a row text."""
+    types = {"margin": pa.float32(), "row": pa.string()}
+    return pa.record_batch({name: pa.array([row[name] for row in rows], types.get(name, _LIST)) for name in rows[0]})
+
+
+def examples_of(found: TokenSet, data: DataSettings, method: Method, wanted: Sequence[int]) -> list[Example]:
+    """The rows of those numbers as they were before they became tokens, read again.
+
+    Raises:
+        DataError: the file changed meanwhile.
+    """
+    places = {found.where(index): index for index in wanted}
+    last = max(wanted, default=-1)
+    scan = Scan(found.files, found.row_set.settings, method, Ledger("", ""), data.eval_group)
+    examples: dict[int, Example] = {}
+    for example in scan:
+        index = places.get(example.where)
+        if index is not None:
+            examples[index] = example
+        if len(examples) == len(places) or (index is not None and index >= last):
+            break
+    if len(examples) < len(places):
+        raise DataError(Problem(found.ledger.path, "changed while it was read", "start again"))
+    return [examples[index] for index in wanted]

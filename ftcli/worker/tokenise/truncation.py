@@ -1,0 +1,92 @@
+"""Rows that are too long, made to fit: cut on one side or split, by pure functions of their tokens.
+
+A cut is counted wherever it happens, and so is an end token that is lost with it: a model that never sees its answers
+end does not learn to stop.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+from ftcli.worker.tokenise.encoder import IGNORED
+
+Columns = dict[str, Any]
+"""Lists of token ids by their name, and a margin, which is a number."""
+_ANSWERS = ("chosen_ids", "rejected_ids")
+
+
+def parts_of(row: Columns, limit: int, overflow: str, bos: int | None = None) -> list[Columns]:
+    """What a row of more than `limit` tokens becomes; nothing, where no trained token would be left.
+
+    Args:
+        row: `input_ids` and `labels`, or `prompt_ids`, `chosen_ids` and `rejected_ids`; a label has one of them empty.
+        overflow: truncate_left, truncate_right or split.
+        bos: a token that stays first when the left is cut.
+    """
+    if "row" in row:
+        ids = row["prompt_ids"]
+        kept = 1 if bos is not None and ids[:1] == [bos] and limit > 1 else 0
+        cut = ids[:limit] if overflow == "truncate_right" else ids[:kept] + ids[len(ids) - limit + kept :]
+        return [{**row, "prompt_ids": cut}]
+    if "prompt_ids" in row:
+        part = _cut_pair(row, limit, overflow, bos)
+        return [part] if all(bool(part[side]) == bool(row[side]) for side in _ANSWERS) else []
+    length = len(row["input_ids"])
+    if overflow == "split":
+        cuts = [*range(0, length, limit), length]
+        if cuts[-1] - cuts[-2] == 1 and limit > 2:
+            cuts[-2] -= 1  # one token alone has nothing to be predicted from, and would be lost
+        parts = [{name: ids[start:end] for name, ids in row.items()} for start, end in pairwise(cuts)]
+    elif overflow == "truncate_right":
+        parts = [{name: ids[:limit] for name, ids in row.items()}]
+    else:
+        kept = 1 if bos is not None and row["input_ids"][0] == bos else 0
+        parts = [{name: ids[:kept] + ids[length - limit + kept :] for name, ids in row.items()}]
+    return [part for part in parts if trains(part)]
+
+
+def _cut_pair(row: Columns, limit: int, overflow: str, bos: int | None) -> Columns:
+    """Both answers keep one prompt. From the left only the prompt is cut: an answer without its beginning is none."""
+    prompt, chosen, rejected = row["prompt_ids"], row["chosen_ids"], row["rejected_ids"]
+    if overflow == "truncate_left":
+        room = limit - max(len(chosen), len(rejected))
+        if room <= 0:
+            return {"prompt_ids": [], "chosen_ids": [], "rejected_ids": []}
+        kept = 1 if bos is not None and prompt[:1] == [bos] and room > 1 else 0
+        return {**row, "prompt_ids": prompt[:kept] + prompt[max(0, len(prompt) - room) + kept :]}
+    room = max(0, limit - len(prompt))
+    return {**row, "chosen_ids": chosen[:room], "rejected_ids": rejected[:room]}
+
+
+def trains(part: Columns) -> bool:
+    """Whether any token of `input_ids` and `labels` is trained; the first has nothing to be predicted from."""
+    return counted(part)[2] > 0
+
+
+def counted(row: Columns) -> tuple[int, int, int]:
+    """Tokens of the longest sequence of a row, of all its sequences, and those trained.
+
+    The first token of a sequence has nothing before it to be predicted from. An empty answer is no sequence. A prompt
+    alone counts as trained, since its answers are yet to be sampled.
+    """
+    if "input_ids" in row:
+        labels = row["labels"]
+        length = len(labels)
+        return length, length, length - labels.count(IGNORED) - (labels[:1] != [IGNORED] and length > 0)
+    if "row" in row:
+        length = len(row["prompt_ids"])
+        return length, length, length
+    prompt, answers = len(row["prompt_ids"]), [len(row[side]) for side in _ANSWERS if row[side]]
+    return prompt + max(answers, default=0), len(answers) * prompt + sum(answers), sum(answers)
+
+
+def loses_end(row: Columns, limit: int, overflow: str) -> bool:
+    """Whether cutting takes away the last trained token of a row, or of one of its answers."""
+    if overflow != "truncate_right":
+        return False
+    if "row" in row:
+        return False
+    if "prompt_ids" in row:
+        return len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"])) > limit
+    return any(label != IGNORED for label in row["labels"][limit:])

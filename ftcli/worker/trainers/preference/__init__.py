@@ -1,0 +1,1 @@
+"""Trainers of preferences: DPO and its kin, losses without a reference, KTO."""

@@ -1,0 +1,221 @@
+"""Preference optimisation without a reference model: ORPO, CPO and SimPO on the data path of TRL's DPO trainer.
+
+One forward pass of the policy over chosen and rejected answers, through the fused LM head: no tensor of logits and no
+second model is ever in memory. What differs between the three is one loss of a pair, a function below.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+from trl.trainer import dpo_trainer
+from trl.trainer.dpo_config import DPOConfig
+from trl.trainer.dpo_trainer import DPOTrainer
+
+from ftcli.worker.tokenise.encoder import IGNORED
+from ftcli.worker.trainers.fused_head import replaced, small_tiles
+
+
+@dataclass
+class OrpoConfig(DPOConfig):  # type: ignore[misc]
+    """Fields of ORPO beyond those of the DPO trainer."""
+
+    beta: float = 0.1
+    """Weight of the odds ratio term, λ in the paper."""
+    nll_on_prompt: bool = False
+    """Whether the likelihood term covers the prompt as well, as TRL has it; the paper's covers the answer."""
+
+
+@dataclass
+class CpoConfig(DPOConfig):  # type: ignore[misc]
+    """Fields of CPO beyond those of the DPO trainer."""
+
+    beta: float = 0.1
+    """How sharply the answers' log-probabilities are told apart."""
+    nll_weight: float = 1.0
+    """Weight of the likelihood of the chosen answer, a mean over its tokens."""
+
+
+@dataclass
+class SimpoConfig(DPOConfig):  # type: ignore[misc]
+    """Fields of SimPO beyond those of the DPO trainer."""
+
+    beta: float = 2.0
+    """How sharply the answers' mean log-probabilities are told apart; the paper has 2 to 2.5, 10 for some models."""
+    gamma: float = 1.0
+    """The margin by which the chosen answer should win; the paper has it at 0.3 to 1.6, about half of beta."""
+    nll_weight: float = 0.0
+    """Weight of the likelihood of the chosen answer; the paper has none."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of a batch of B pairs: log-probabilities of the answers, each of shape (B,)."""
+
+    total: Tensor
+    """Summed over the answer's tokens."""
+    mean: Tensor
+    """Over the answer's tokens."""
+
+
+def _side(log_probs: Tensor, mask: Tensor) -> Side:
+    """Of log-probabilities and the tokens that count, both of shape (B, L)."""
+    total = (log_probs * mask).sum(1)
+    return Side(total, total / mask.sum(1).clamp(min=1))
+
+
+def odds_ratio_loss(chosen: Side, rejected: Side) -> Tensor:
+    """−log σ(log odds(y_w) − log odds(y_l)), odds(y) = P/(1 − P) with P the geometric mean over an answer's tokens.
+
+    Hong et al. 2024, arXiv:2403.07691, equations 4 and 7. Shape (B,).
+    """
+
+    def log_odds(side: Side) -> Tensor:
+        return side.mean - torch.log(-torch.expm1(side.mean))
+
+    return -logsigmoid(log_odds(chosen) - log_odds(rejected))
+
+
+def contrastive_loss(chosen: Side, rejected: Side, beta: float, label_smoothing: float) -> Tensor:
+    """−log σ(β(log π(y_w) − log π(y_l))), Xu et al. 2024, arXiv:2401.08417, equation 5. Shape (B,)."""
+    return _smoothed(beta * (chosen.total - rejected.total), label_smoothing)
+
+
+def simpo_loss(chosen: Side, rejected: Side, beta: float, gamma: float, label_smoothing: float) -> Tensor:
+    """−log σ(β(mean log π(y_w) − mean log π(y_l)) − γ). Meng et al. 2024, arXiv:2405.14734, equation 6. Shape (B,)."""
+    return _smoothed(beta * (chosen.mean - rejected.mean) - gamma, label_smoothing)
+
+
+def _smoothed(margin: Tensor, label_smoothing: float) -> Tensor:
+    return -logsigmoid(margin) * (1 - label_smoothing) - logsigmoid(-margin) * label_smoothing
+
+
+class ReferenceFreeTrainer(DPOTrainer):  # type: ignore[misc]
+    """A pair's loss plus the likelihood of the chosen answer, without a reference."""
+
+    has_reference: ClassVar[bool] = False
+    length_normalised: ClassVar[bool]
+    """Whether an answer's reward is its mean log-probability; otherwise it is the sum."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        with _without_what_is_not_used():
+            super().__init__(*args, **kwargs)
+        self.precompute_ref_logps = False  # it was asked for so that no reference is loaded
+
+    def pair_loss(self, chosen: Side, rejected: Side) -> Tensor:
+        """The preference term of each pair, of shape (B,)."""
+        raise NotImplementedError
+
+    def nll_weight(self) -> float:
+        """Weight of the likelihood of the chosen answers."""
+        return float(self.args.nll_weight)
+
+    def nll_mask(self, inputs: Any, answers: Tensor) -> Tensor:
+        """The tokens of the chosen sequences whose likelihood counts; `answers` has those of their answers."""
+        return answers
+
+    def _precompute_ref_logps(self, dataset: Any, name: str, batch_size: int) -> Any:
+        return dataset
+
+    def _compute_loss(self, model: Any, inputs: Any, return_outputs: bool) -> Any:
+        """The batch holds B chosen sequences over B rejected ones."""
+        answers = inputs["completion_mask"][:, 1:]
+        chosen_answers, rejected_answers = answers.chunk(2)
+        likely = self.nll_mask(inputs, chosen_answers)
+        read = torch.cat([likely | chosen_answers, rejected_answers]).bool()
+        labels = inputs["input_ids"].masked_fill(~torch.nn.functional.pad(read, (1, 0)), IGNORED)
+        asked = {"use_cache": False, **({"output_router_logits": True} if self.aux_loss_enabled else {})}
+        with small_tiles(labels.device):
+            outputs = model(
+                input_ids=inputs["input_ids"],
+                attention_mask=inputs["attention_mask"],
+                labels=labels,
+                fused_lm_head=True,
+                **asked,
+            )
+        # Virtual tokens of prompt learning come first; those of the row are the last.
+        of_chosen, of_rejected = outputs.log_probs[:, -answers.size(1) :].chunk(2)
+        chosen, rejected = _side(of_chosen, chosen_answers), _side(of_rejected, rejected_answers)
+        likelihood = -(of_chosen * likely).sum() / likely.sum().clamp(min=1)
+        loss = self.pair_loss(chosen, rejected).mean() + self.nll_weight() * likelihood
+        if self.aux_loss_enabled:
+            loss = loss + self.router_aux_loss_coef * outputs.aux_loss
+        self._record(inputs, chosen, rejected, likelihood)
+        return (loss, outputs) if return_outputs else loss
+
+    def _record(self, inputs: Any, chosen: Side, rejected: Side, likelihood: Tensor) -> None:
+        """The measures of DPO under its names, with the policy's own log-probabilities as rewards."""
+        mode = "train" if self.model.training else "eval"
+        kept = self._metrics[mode]
+        gathered = self.accelerator.gather_for_metrics
+        better, worse = ((side.mean if self.length_normalised else side.total).detach() for side in (chosen, rejected))
+        means = {
+            "rewards/chosen": self.beta * better,
+            "rewards/rejected": self.beta * worse,
+            "rewards/accuracies": (better > worse).float(),
+            "rewards/margins": self.beta * (better - worse),
+            "logps/chosen": chosen.total.detach(),
+            "logps/rejected": rejected.total.detach(),
+            "nll": likelihood.detach(),
+        }
+        for name, values in means.items():
+            kept[name].append(gathered(values).mean().item())
+        if mode == "train":
+            self._total_train_tokens += gathered(inputs["attention_mask"].sum()).sum().item() // self._tp_size
+        kept["num_tokens"] = [self._total_train_tokens]
+
+
+class OrpoTrainer(ReferenceFreeTrainer):
+    """Odds ratio preference optimisation: L = L_SFT + λ·L_OR (equation 6)."""
+
+    _tag_names: ClassVar[list[str]] = ["trl", "orpo"]
+    length_normalised = True
+
+    def pair_loss(self, chosen: Side, rejected: Side) -> Tensor:
+        """As its parent."""
+        return self.beta * odds_ratio_loss(chosen, rejected)
+
+    def nll_weight(self) -> float:
+        """As its parent: the paper's is 1."""
+        return 1.0
+
+    def nll_mask(self, inputs: Any, answers: Tensor) -> Tensor:
+        """As its parent."""
+        return inputs["attention_mask"].chunk(2)[0][:, 1:] if self.args.nll_on_prompt else answers
+
+
+class CpoTrainer(ReferenceFreeTrainer):
+    """Contrastive preference optimisation."""
+
+    _tag_names: ClassVar[list[str]] = ["trl", "cpo"]
+    length_normalised = False
+
+    def pair_loss(self, chosen: Side, rejected: Side) -> Tensor:
+        """As its parent."""
+        return contrastive_loss(chosen, rejected, self.beta, self.label_smoothing)
+
+
+class SimpoTrainer(ReferenceFreeTrainer):
+    """Simple preference optimisation."""
+
+    _tag_names: ClassVar[list[str]] = ["trl", "simpo"]
+    length_normalised = True
+
+    def pair_loss(self, chosen: Side, rejected: Side) -> Tensor:
+        """As its parent."""
+        return simpo_loss(chosen, rejected, self.beta, self.args.gamma, self.label_smoothing)
+
+
+def _without_what_is_not_used() -> AbstractContextManager[None]:
+    """Spares the DPO trainer's digest of the weights, and in the fused head all but the log-probabilities."""
+    head = dpo_trainer.add_fused_lm_head
+    return replaced(
+        dpo_trainer,
+        hash_module=lambda module: "",
+        add_fused_lm_head=lambda model, outputs=(): head(model, outputs=("log_probs",)),
+    )

@@ -1,0 +1,142 @@
+"""GRPO and RLOO as TRL has them, with the rewards, the prompts and the exact resumes of the other methods here.
+
+Departs from TRL in four things: rewards come from `Rewards`, so a rule or a reward model means the same for every
+method; prompts are tokens that the data ledger has counted; no row is lost at an epoch's end; and a checkpoint in the
+middle of a batch of answers holds them, so that a resumed run learns from those very answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor
+from trl.trainer import grpo_trainer, rloo_trainer
+from trl.trainer.grpo_config import GRPOConfig
+from trl.trainer.grpo_trainer import GRPOTrainer
+from trl.trainer.rloo_config import RLOOConfig
+from trl.trainer.rloo_trainer import RLOOTrainer
+
+from ftcli.worker.distributed.exact_state import Beside
+from ftcli.worker.inference.sampling import Sampled, stop_ids
+from ftcli.worker.rewards.mixture import Rewards
+from ftcli.worker.trainers.fused_head import replaced
+from ftcli.worker.trainers.rl.rollouts import RewardFields, RolloutSampler, as_prompts
+
+
+@dataclass
+class GrpoConfig(RewardFields, GRPOConfig):  # type: ignore[misc]
+    """Fields of GRPO."""
+
+
+@dataclass
+class RlooConfig(RewardFields, RLOOConfig):  # type: ignore[misc]
+    """Fields of RLOO."""
+
+
+class _Grouped:
+    """Before a TRL trainer that samples a group of answers to each prompt."""
+
+    _module: ClassVar[Any]
+    """Where TRL's trainer loads its reference from."""
+
+    def __init__(
+        self,
+        *,
+        model: Any,
+        args: Any,
+        rewards: Rewards,
+        train_dataset: Any,
+        eval_dataset: Any = None,
+        processing_class: Any,
+        ref_model: Any = None,
+        **more: Any,
+    ) -> None:
+        args.reward_weights = rewards.weights.tolist()
+        parts = _Parts(rewards, stop_ids(model, processing_class))
+        # Left alone it would load the hub's weights for a reference, not those that this run found.
+        with replaced(self._module, create_model_from_path=lambda *_, **__: ref_model):
+            super().__init__(  # type: ignore[call-arg]
+                model=model,
+                args=args,
+                reward_funcs=[parts.function(i) for i in range(len(rewards.names))],
+                train_dataset=as_prompts(train_dataset),
+                eval_dataset=as_prompts(eval_dataset),
+                processing_class=processing_class,
+                **more,
+            )
+        self.beside = _Buffered(self)
+
+    def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[Any], None, dict[str, Any]]:
+        return prompts, None, {}
+
+    def _get_train_sampler(self, dataset: Any = None) -> RolloutSampler:
+        own: Any = self
+        args = own.args
+        return RolloutSampler(
+            len(own.train_dataset),
+            args.generation_batch_size // own.num_generations,
+            own.num_iterations * args.steps_per_generation,
+            args.seed,
+            group=own.num_generations,
+            shuffle=own.shuffle_dataset,
+        )
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        """Not counted: what an answer costs is not known from its prompt."""
+        return 0
+
+
+class GrpoTrainer(_Grouped, GRPOTrainer):  # type: ignore[misc]
+    """Group relative policy optimisation (Shao et al. 2024, arXiv:2402.03300)."""
+
+    _module = grpo_trainer
+
+
+class RlooTrainer(_Grouped, RLOOTrainer):  # type: ignore[misc]
+    """REINFORCE leave-one-out (Ahmadian et al. 2024, arXiv:2402.14740)."""
+
+    _module = rloo_trainer
+
+
+class _Parts:
+    """The parts of the mix as functions that TRL calls one by one for the same answers."""
+
+    def __init__(self, rewards: Rewards, ends: Sequence[int]) -> None:
+        self.rewards, self.ends = rewards, frozenset(ends)
+        self._answers: Any = None
+        self._found: Tensor | None = None
+
+    def function(self, index: int) -> Callable[..., list[float]]:
+        """The part of that number, under its name in the log."""
+
+        def part(prompts: Any, completions: Any, completion_ids: Any, row: list[str], **_: Any) -> list[float]:
+            if self._answers is not completion_ids:
+                answers = [
+                    Sampled(list(prompt), list(ids), text, bool(ids) and ids[-1] in self.ends)
+                    for prompt, ids, text in zip(prompts, completion_ids, row, strict=True)
+                ]
+                self._answers, self._found = completion_ids, self.rewards(answers)
+            assert self._found is not None
+            return [float(value) for value in self._found[:, index]]
+
+        part.__name__ = self.rewards.names[index]
+        return part
+
+
+class _Buffered(Beside):
+    """The batch of answers that is being learned from."""
+
+    def __init__(self, trainer: Any) -> None:
+        self._trainer = trainer
+
+    def state(self) -> dict[str, Any]:
+        """As its parent."""
+        own = self._trainer
+        within = own._step % (own.args.steps_per_generation * own.num_iterations)
+        return {"step": own._step, "buffered": own._buffered_inputs if within else None}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """As its parent."""
+        self._trainer._step, self._trainer._buffered_inputs = state["step"], state["buffered"]

@@ -1,0 +1,363 @@
+"""Proximal policy optimisation for language models, on the Trainer that all other methods stand on.
+
+Schulman et al. 2017 (arXiv:1707.06347) in the form of Stiennon et al. 2020 (arXiv:2009.01325); the arithmetic is in
+ppo_math.py. A trainer of our own on transformers' Trainer, and no subclass of TRL's GRPOTrainer: that one would be
+short, and would override private methods that TRL rewrites often, want two answers a prompt, and leave the critic out
+of schedule and checkpoint (docs/reinforcement.md weighs the two).
+
+The loss of a token counts the same wherever it falls: sums are over all processes and micro-batches of a minibatch. The
+critic stands beside the policy, with its own weights in a checkpoint and its parameters in the policy's optimizer.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from transformers import Trainer
+from trl.trainer.utils import disable_dropout_in_model, pad
+
+from ftcli.worker.distributed import sharded
+from ftcli.worker.inference.sampling import Sampled
+from ftcli.worker.rewards.mixture import Rewards
+from ftcli.worker.trainers.rl import ppo_math
+from ftcli.worker.trainers.rl.generation import make_answerer
+from ftcli.worker.trainers.rl.logprobs import Batch, Layout, Models, batch_of, prefix_scores
+from ftcli.worker.trainers.rl.ppo_checkpoint import Carried
+from ftcli.worker.trainers.rl.ppo_config import PpoConfig
+from ftcli.worker.trainers.rl.reward_shaping import Shaping, spread
+from ftcli.worker.trainers.rl.rollouts import Completions, RolloutSampler
+
+_SHOWN = 8
+"""Answers of a rollout that go to the completions file."""
+_SCORED_AT_ONCE = 4
+"""Micro-batches that go through together where no gradient is kept."""
+
+
+class PpoTrainer(Trainer):
+    """PPO with a critic, a reference and rewards of any kind."""
+
+    _tag_names: ClassVar[list[str]] = ["ppo"]
+    control: Any
+
+    @property
+    def ref_model(self) -> Any:
+        """The frozen copy that is the reference; None where it is the policy with its adapter off."""
+        return self.models.ref_model
+
+    def __init__(
+        self,
+        *,
+        model: Any,
+        args: PpoConfig,
+        train_dataset: Any,
+        processing_class: Any,
+        rewards: Rewards,
+        critic: Any,
+        ref_model: Any = None,
+        eval_dataset: Any = None,
+        peft_config: Any = None,
+        callbacks: Sequence[Any] = (),
+    ) -> None:
+        """
+        Args:
+            critic: a ValueHead or a ValueNetwork.
+            ref_model: a frozen copy of the policy, where all of its parameters train; an adapter is switched off.
+        """
+        if peft_config is not None:
+            from peft import get_peft_model  # only adapters pay for it
+
+            model = get_peft_model(model, peft_config)
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=list,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=processing_class,
+            callbacks=list(callbacks),
+        )
+        self.is_sharded = sharded.is_sharded(self)
+        self.model_accepts_loss_kwargs = False  # the loss is divided here, by the tokens of the whole minibatch
+        self.rewards, self.tokenizer = rewards, processing_class
+        for each in (model, ref_model, critic):
+            if args.disable_dropout and each is not None:
+                disable_dropout_in_model(each)
+        self.models = Models(self, critic, ref_model)
+        self._critic_optimizer: sharded.CriticOptimizer | None = None
+        self._critic_optimised = False
+        self._metrics: dict[str, dict[str, list[float]]] = {"train": defaultdict(list), "eval": defaultdict(list)}
+        self._position: int | None = None
+        self._rollout: list[dict[str, Tensor]] = []
+        self._num_tokens: list[int] = []
+        self.kl_coef = args.kl_coef
+        self.shaping = Shaping(args)
+        self.completions = Completions(Path(str(args.output_dir)).parent / "completions.jsonl")
+        self.beside = Carried(self)
+        self.answerer = make_answerer(self)
+
+    # --- the Trainer's loop ------------------------------------------------------------------------------------------
+
+    @property
+    def rollout_size(self) -> int:
+        """Answers of a rollout on this process."""
+        return int(self._train_batch_size * self.args.gradient_accumulation_steps * self.args.num_mini_batches)
+
+    @property
+    def _repeats(self) -> int:
+        """Micro-batches that are learned from a rollout."""
+        return int(self.args.num_ppo_epochs * self.args.num_mini_batches * self.args.gradient_accumulation_steps)
+
+    def get_train_dataloader(self) -> Any:
+        """Whole rollouts of prompts, each as often as micro-batches are learned from it."""
+        return self._get_dataloader(
+            dataset=self.train_dataset,
+            description="Training",
+            batch_size=self.rollout_size,
+            sampler_fn=self._get_train_sampler,
+            is_training=True,
+        )
+
+    def _get_train_sampler(self, dataset: Any = None) -> RolloutSampler:
+        shuffle = self.args.train_sampling_strategy != "sequential"
+        size = self.rollout_size * self.args.world_size
+        return RolloutSampler(len(self.train_dataset), size, self._repeats, self.args.seed, shuffle=shuffle)
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+        """The policy's optimizer with the critic in it, or where the policy is sharded one beside it."""
+        optimizer = super().create_optimizer(*args, **kwargs)
+        if self.is_sharded:
+            if self._critic_optimizer is None:
+                self._critic_optimizer = sharded.CriticOptimizer(self, self.models.critic)
+                self.add_callback(self._critic_optimizer)
+        elif not self._critic_optimised:
+            rate = self.args.value_learning_rate or self.args.learning_rate
+            trained = [parameter for parameter in self.models.critic.parameters() if parameter.requires_grad]
+            optimizer.add_param_group({"params": trained, "lr": rate, "weight_decay": self.args.weight_decay})
+            self._critic_optimised = True
+        return optimizer
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
+        """One micro-batch of the current rollout; a new rollout is sampled where one begins."""
+        if self._position is None:
+            self._position = self.state.global_step * self.args.gradient_accumulation_steps
+        if self._position % self.args.gradient_accumulation_steps == 0:
+            self.models.critic.zero_grad(set_to_none=True)
+        at_step = self._position % self._repeats
+        if at_step == 0:
+            self._sample_rollout(model, inputs)
+        found: Tensor = super().training_step(model, {"at": at_step}, num_items_in_batch)
+        self._position += 1
+        return found
+
+    def _clip_grad_norm(self, model: Any) -> Any:
+        if self._critic_optimizer is not None:
+            return self._critic_optimizer.clip(model)
+        both = [*model.parameters(), *self.models.critic.parameters()]
+        return self.accelerator.clip_grad_norm_(both, self.args.max_grad_norm)
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        """Not counted: what a rollout costs is not known from its prompts."""
+        return 0
+
+    def _track_num_input_tokens(self, inputs: Any) -> None:
+        """Counted where answers are sampled."""
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """With the means since the last line."""
+        kept = self._metrics["train" if self.model.training else "eval"]
+        means = {name: sum(values) / len(values) for name, values in kept.items() if values}
+        super().log({**logs, **means}, *args, **kwargs)
+        kept.clear()
+
+    def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> Any:
+        """Mean reward of answers sampled to the held-out prompts, without any KL."""
+        rows = self.eval_dataset if eval_dataset is None else eval_dataset
+        mine = [rows[i] for i in range(self.args.process_index, len(rows), self.args.world_size)]
+        self.model.eval()
+        sampled = self.answerer(self.model_wrapped, mine)
+        scores = self.rewards.total(self.rewards(sampled)).double()
+        lengths, ended = [len(each.answer_ids) for each in sampled], [each.ended for each in sampled]
+        sums = torch.tensor([len(mine), scores.sum(), sum(lengths), sum(ended)], dtype=torch.float64)
+        count, *totals = self._summed(sums).tolist()
+        names = ("reward", "completions/mean_length", "completions/ended")
+        metrics = {f"{metric_key_prefix}_{name}": total / count for name, total in zip(names, totals, strict=True)}
+        self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    # --- rollouts ----------------------------------------------------------------------------------------------------
+
+    def _sample_rollout(self, model: Any, rows: Sequence[dict[str, Any]]) -> None:
+        """Answer the prompts, score the answers, and work out what is learned from them."""
+        sampled = self.answerer(model, rows)
+        parts = self.rewards(sampled)
+        told = self._told(model, sampled)
+        self.take_rollout(sampled, parts, told)
+
+    def take_rollout(self, sampled: Sequence[Sampled], parts: Tensor, told: list[dict[str, Tensor]]) -> None:
+        """Make a rollout of answers, what each part of the reward gave them, and what the models told of them.
+
+        Args:
+            parts: of shape (answers, parts).
+            told: for each answer `logps`, `ref_logps` and `values`, of its tokens; with score_at=each `prefix_scores`.
+        """
+        args = self.args
+        padded = {name: pad([each[name] for each in told], padding_value=0.0) for name in told[0]}
+        mask = pad([torch.ones(len(each.answer_ids)) for each in sampled], padding_value=0.0)
+        raw = self.rewards.total(parts)
+        ended = torch.tensor([each.ended for each in sampled])
+        scores = self.shaping(raw, ended, self._summed)
+        if args.score_at == "each":
+            scores = spread(padded.pop("prefix_scores"), scores, mask)
+        kl = ppo_math.kl_estimate(padded["logps"], padded["ref_logps"], args.kl_estimator) * mask
+        rewards = ppo_math.token_rewards(scores, kl, mask, self.kl_coef)
+        if args.whiten_rewards:
+            rewards = ppo_math.whiten(rewards, mask, self._moments(rewards, mask), shift_mean=False)
+        advantages, returns = ppo_math.advantages_and_returns(rewards, padded["values"], mask, args.gamma, args.lam)
+        if args.whiten_advantages:
+            advantages = ppo_math.whiten(advantages, mask, self._moments(advantages, mask))
+        self._rollout = [
+            {
+                "prompt_ids": torch.tensor(each.prompt_ids),
+                "answer_ids": torch.tensor(each.answer_ids),
+                **{name: padded[name][i, : len(each.answer_ids)].clone() for name in ("logps", "values")},
+                "advantages": advantages[i, : len(each.answer_ids)].clone(),
+                "returns": returns[i, : len(each.answer_ids)].clone(),
+            }
+            for i, each in enumerate(sampled)
+        ]
+        self._num_tokens = self._tokens_of_minibatches()
+        self._tell(sampled, parts, raw, kl, {**padded, "returns": returns, "mask": mask})
+
+    def _batch(self, pairs: Sequence[tuple[Any, Any]], *, alone: bool = False) -> Batch:
+        layout = Layout.ALONE if alone else self.models.layout
+        return batch_of(pairs, self.tokenizer.pad_token_id or 0, self.accelerator.device, layout)
+
+    def _told(self, model: Any, sampled: Sequence[Sampled]) -> list[dict[str, Tensor]]:
+        """What policy, reference and critic make of the answers, without gradients; those of like length together."""
+        order = sorted(range(len(sampled)), key=lambda i: len(sampled[i].prompt_ids) + len(sampled[i].answer_ids))
+        found: list[dict[str, Tensor]] = [{} for _ in sampled]
+        size = self._train_batch_size * _SCORED_AT_ONCE
+        training = model.training
+        model.eval()
+        with torch.no_grad():
+            for start in range(0, len(order), size):
+                own = order[start : start + size]
+                pairs = [(sampled[i].prompt_ids, sampled[i].answer_ids) for i in own]
+                batch = self._batch(pairs)
+                logps, _, values = self.models.policy(model, batch)
+                told = {"logps": logps, "ref_logps": self.models.reference(batch), "values": values}
+                if self.args.score_at == "each":
+                    assert self.rewards.reward_model is not None
+                    scores = prefix_scores(self.rewards.reward_model.model, self._batch(pairs, alone=True))
+                    told["prefix_scores"] = scores * self.args.reward_model_weight
+                for row, i in enumerate(own):
+                    length = len(sampled[i].answer_ids)
+                    found[i] = {name: values[row, :length].float().cpu() for name, values in told.items()}
+        model.train(training)
+        return found
+
+    def _tokens_of_minibatches(self) -> list[int]:
+        """Answer tokens of each minibatch of all passes, over all processes."""
+        passes = range(self.args.num_ppo_epochs)
+        orders = [self._order(number) for number in passes]
+        size = self.rollout_size // self.args.num_mini_batches
+        lengths = [len(row["answer_ids"]) for row in self._rollout]
+        counts = [
+            sum(lengths[i] for i in order[start : start + size])
+            for order in orders
+            for start in range(0, len(order), size)
+        ]
+        return [int(count) for count in self._summed(torch.tensor(counts, dtype=torch.float64)).tolist()]
+
+    def _order(self, ppo_epoch: int) -> list[int]:
+        """The rollout's rows in the order in which a pass takes them."""
+        assert self._position is not None
+        rollout = self._position // self._repeats
+        generator = torch.Generator().manual_seed(hash((self.args.seed, rollout, ppo_epoch)) % 2**63)
+        return [int(i) for i in torch.randperm(len(self._rollout), generator=generator)]
+
+    # --- the loss ----------------------------------------------------------------------------------------------------
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Clipped policy loss, value loss and entropy of one micro-batch of the rollout."""
+        args, at_step = self.args, inputs["at"]
+        minibatch, micro = divmod(at_step, args.gradient_accumulation_steps)
+        ppo_epoch, within = divmod(minibatch, args.num_mini_batches)
+        start = (within * args.gradient_accumulation_steps + micro) * self._train_batch_size
+        rows = [self._rollout[i] for i in self._order(ppo_epoch)[start : start + self._train_batch_size]]
+        batch = self._batch([(row["prompt_ids"], row["answer_ids"]) for row in rows])
+        old = {
+            name: pad([row[name] for row in rows], padding_value=0.0).to(batch.mask.device)
+            for name in ("logps", "values", "advantages", "returns")
+        }
+        logps, entropy, values = self.models.policy(model, batch)
+        policy, clipped = ppo_math.policy_losses(logps, old["logps"], old["advantages"], args.cliprange)
+        value, value_clipped = ppo_math.value_losses(values, old["values"], old["returns"], args.cliprange_value)
+        # Trainer divides by the accumulated micro-batches, and processes are averaged.
+        whole = args.gradient_accumulation_steps * args.world_size / max(self._num_tokens[minibatch], 1)
+
+        def mean(each: Tensor) -> Tensor:
+            return (each * batch.mask).sum() * whole
+
+        loss = mean(policy) + args.vf_coef * mean(value) - args.entropy_coef * mean(entropy)
+        measured = {
+            "loss/policy": policy, "loss/value": value, "entropy": entropy, "policy/clip_fraction": clipped,
+            "value/clip_fraction": value_clipped, "policy/approx_kl": 0.5 * (logps - old["logps"]) ** 2,
+        }  # fmt: skip
+        if model.training:
+            for name, each in measured.items():
+                self._metrics["train"][name].append(ppo_math.masked_mean(each.detach(), batch.mask).item())
+        return (loss, {}) if return_outputs else loss
+
+    # --- over all processes ------------------------------------------------------------------------------------------
+
+    def _summed(self, values: Tensor) -> Tensor:
+        if self.args.world_size == 1:
+            return values
+        found: Tensor = self.accelerator.reduce(values.to(self.accelerator.device), "sum")
+        return found.cpu()
+
+    def _moments(self, values: Tensor, mask: Tensor) -> ppo_math.Moments:
+        return ppo_math.Moments(self._summed(ppo_math.Moments.of(values, mask).sums))
+
+    def _tell(
+        self, sampled: Sequence[Sampled], parts: Tensor, raw: Tensor, kl: Tensor, padded: dict[str, Tensor]
+    ) -> None:
+        """Log the rollout, steer the KL coefficient by it, and write some of its answers."""
+        args, mask = self.args, padded["mask"]
+        lengths = torch.tensor([len(each.answer_ids) for each in sampled], dtype=torch.float64)
+        ended = torch.tensor([each.ended for each in sampled], dtype=torch.float64)
+        rows = [raw, raw**2, kl.sum(1), lengths, ended, *parts.T]
+        sums = self._summed(torch.stack([row.double().sum() for row in rows]))
+        count = len(sampled) * args.world_size
+        reward, square, answer_kl, length, share_ended, *of_parts = (sums / count).tolist()
+        kept = self._metrics["train"]
+        told = {
+            "reward": reward, "reward/std": max(square - reward**2, 0.0) ** 0.5, "kl": answer_kl,
+            "kl_coef": self.kl_coef, "completions/mean_length": length, "completions/ended": share_ended,
+            "value/explained_variance": ppo_math.explained_variance(padded["values"], padded["returns"], mask),
+            **{f"rewards/{name}": value for name, value in zip(self.rewards.names, of_parts, strict=True)},
+        }  # fmt: skip
+        for name, value in told.items():
+            kept[name].append(value)
+        self.state.num_input_tokens_seen += int(
+            self._summed(torch.tensor(float(sum(len(s.prompt_ids) + len(s.answer_ids) for s in sampled))))
+        )
+        if args.kl_target is not None:
+            self.kl_coef = ppo_math.adapted_kl_coef(self.kl_coef, answer_kl, args.kl_target, count, args.kl_horizon)
+        every = args.log_completions_steps
+        steps = self._repeats // args.gradient_accumulation_steps
+        if every and args.process_index == 0 and self.state.global_step % every < steps:
+            rewards = [
+                {"reward": float(total), **dict(zip(self.rewards.names, map(float, own), strict=True))}
+                for total, own in zip(raw[:_SHOWN], parts[:_SHOWN], strict=True)
+            ]
+            self.completions.add(self.state.global_step, sampled[:_SHOWN], self.tokenizer, rewards)

@@ -1,0 +1,56 @@
+"""What a checkpoint of PPO holds beside policy, optimizer and schedule."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+
+from ftcli.worker.distributed import sharded
+from ftcli.worker.distributed.exact_state import Beside
+
+_CRITIC = "critic.safetensors"
+
+
+class Carried(Beside):
+    """PPO's part of a checkpoint: the critic, the rollout that is being learned from, and what follows the rewards."""
+
+    def __init__(self, trainer: Any) -> None:
+        self._trainer = trainer
+
+    def state(self) -> dict[str, Any]:
+        """As its parent."""
+        own = self._trainer
+        within = own._position is not None and own._position % own._repeats
+        return {
+            "rollout": own._rollout if within else [],
+            "num_tokens": own._num_tokens if within else [],
+            "kl_coef": own.kl_coef,
+            "scores": own.shaping.seen,
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """As its parent."""
+        own = self._trainer
+        own._rollout, own._num_tokens = state["rollout"], state["num_tokens"]
+        own.kl_coef, own.shaping.seen = state["kl_coef"], state["scores"]
+        own._position = own.state.global_step * own.args.gradient_accumulation_steps
+        if own.is_world_process_zero():
+            own.completions.forget_after(own.state.global_step)
+
+    def save(self, folder: Path) -> None:
+        """As its parent."""
+        own = self._trainer
+        tensors = sharded.whole_state(own.accelerator.unwrap_model(own.models.critic))
+        if own.args.should_save:
+            save_file(tensors, str(folder / _CRITIC))
+        if own._critic_optimizer is not None:
+            own._critic_optimizer.save(folder)
+
+    def load(self, folder: Path) -> None:
+        """As its parent."""
+        own = self._trainer
+        sharded.put_whole_state(own.accelerator.unwrap_model(own.models.critic), load_file(str(folder / _CRITIC)))
+        if own._critic_optimizer is not None:
+            own._critic_optimizer.load(folder)

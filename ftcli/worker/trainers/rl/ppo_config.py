@@ -1,0 +1,69 @@
+"""PPO's settings beyond TrainingArguments, each documented where it is declared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from transformers import TrainingArguments
+
+from ftcli.worker.trainers.rl.generation import GenerationFields
+from ftcli.worker.trainers.rl.rollouts import RewardFields
+
+
+@dataclass
+class PpoConfig(RewardFields, GenerationFields, TrainingArguments):  # type: ignore[misc]
+    """Fields of PPO beyond TrainingArguments."""
+
+    value_model: str = "head"
+    """Where values come from: head (on the policy), reward_model (a network begun as that), or a model's folder
+    or run."""
+    num_ppo_epochs: int = 4
+    """Passes over a rollout."""
+    num_mini_batches: int = 1
+    """Optimiser steps in a pass: a rollout is so many times the global batch."""
+    max_new_tokens: int = 256
+    """Longest answer in tokens."""
+    temperature: float = 1.0
+    """Of the sampling, and of the log-probabilities that are learned from."""
+    top_p: float = 1.0
+    """Share of probability sampled from; below 1 the answers are no longer quite the policy's."""
+    generation_batch_size: int | None = None
+    """Prompts answered at a time on each device; null is all of the rollout's."""
+    kl_coef: float = 0.05
+    """Penalty for each nat that the policy moves from the reference."""
+    kl_estimator: str = "k1"
+    """k1 (log-ratio) or k3 (never negative, less variance)."""
+    kl_target: float | None = None
+    """Mean KL of an answer, in nats, that kl_coef is steered to; null keeps kl_coef fixed."""
+    kl_horizon: int = 10_000
+    """Answers over which kl_coef follows."""
+    gamma: float = 1.0
+    """Discount of later rewards."""
+    lam: float = 0.95
+    """λ of generalised advantage estimation."""
+    cliprange: float = 0.2
+    """How far a token's probability ratio may move before its gain is cut off."""
+    cliprange_value: float | None = 0.2
+    """How far a value may move in a rollout; null does not clip."""
+    vf_coef: float = 0.1
+    """Weight of the value loss."""
+    entropy_coef: float = 0.0
+    """Weight of an entropy bonus."""
+    value_learning_rate: float | None = None
+    """The critic's; null is train.learning_rate."""
+    whiten_rewards: bool = False
+    """Scale rewards to unit variance in each rollout."""
+    whiten_advantages: bool = True
+    """Shift and scale advantages to zero mean and unit variance in each rollout."""
+    missing_eos_penalty: float | None = None
+    """Taken off the score of an answer that does not end."""
+    reward_clip: float | None = None
+    """Scores beyond this magnitude are cut."""
+    normalise_rewards: bool = False
+    """Shift and scale scores by their running mean and deviation."""
+    score_at: str = "last"
+    """last gives the score at the last token; each gives at every token what the reward model's score grew by."""
+    disable_dropout: bool = True
+    """Turn dropout off, an adapter's too: with it a policy would not be its own old self."""
+    log_completions_steps: int = 10
+    """Write some answers of a rollout to completions.jsonl every so many steps; 0 writes none."""

@@ -1,0 +1,1 @@
+"""One training run from spec.json to the saved model."""

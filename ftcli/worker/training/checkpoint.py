@@ -1,0 +1,394 @@
+"""A Trainer whose checkpoints are whole or absent, and whose resumed run ends where the uninterrupted one would.
+
+Departs from the plain Trainer in these things, each found by resuming at every step and comparing bit for bit:
+- saves go to a staging folder that is sealed and renamed; nothing resumes without optimizer, scheduler and RNG state;
+- training_args.bin, which holds the hub token in clear text, is never written;
+- evaluation leaves the generators alone, so that its cadence may change on resume (dropout after an evaluation
+  therefore differs from a plain Trainer's);
+- a checkpoint of a finished or early-stopped run resumes to its end instead of training one step more;
+- callbacks get their counters back without being asked; logging, saving and evaluation keep the new cadence;
+- an evaluation that was due at the checkpoint's step and did not take place any more is made up for on resume.
+
+Who ends a run early asks for a save and raises in `on_save`: after a mere should_training_stop the plain Trainer takes
+the middle of an epoch for its end, and evaluates and saves once more.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainerControl, TrainerState
+from transformers.trainer_callback import DefaultFlowCallback, ExportableState
+
+from ftcli.core.errors import ConfigError, Problem
+from ftcli.runs.checkpoints import (
+    TRAINER_STATE,
+    checkpoint_path,
+    needed_files,
+    newest_valid,
+    rotate,
+    seal,
+    set_aside_newer,
+    staging_path,
+    step_of,
+    sweep_staging,
+    verify,
+)
+from ftcli.worker.distributed.exact_state import (
+    RESUME_OLDER,
+    Beside,
+    adapter_tensors,
+    host_rng,
+    load_renamed,
+    put_adapter_tensors,
+    put_optimizer_dtypes,
+    put_sampler_state,
+    rng_untouched,
+    sampler_state,
+    set_host_rng,
+    unloaded,
+)
+from ftcli.worker.tuners.support import Support
+
+_ADAPTER, _REFERENCE = "adapter_exact.pt", "reference.pt"
+
+
+class SafeCheckpoints(Trainer):
+    """Mixin before a TRL trainer; `with_safe_checkpoints` puts it there.
+
+    Checkpoints lie under `args.output_dir`, which should be RUN/checkpoints.
+    """
+
+    _staging: Path | None = None
+    _resumed: Path | None = None
+    _epoch_start: dict[str, Any] | None = None
+    _rows: Any = None
+    support = Support({})
+    """What the tuner carries from step to step besides its tensors."""
+    beside = Beside()
+    """What the trainer does."""
+
+    # --- starting and resuming -------------------------------------------------------------------------------
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
+        """Train, from a sealed checkpoint if one is named; True takes the newest valid one.
+
+        Raises:
+            ConfigError: the checkpoint is damaged, lacks what a resume needs, or a setting forbids an exact resume.
+        """
+        root = Path(str(self.args.output_dir))
+        self._refuse_inexact(resuming=bool(resume_from_checkpoint))
+        self._resumed = self._checkpoint_to_resume(root, resume_from_checkpoint)
+        self._epoch_start = None
+        if self.is_world_process_zero():
+            sweep_staging(root)
+            if self._resumed is not None and self._resumed.resolve().parent == root.resolve():
+                set_aside_newer(root, step_of(self._resumed) or 0)
+        self.accelerator.wait_for_everyone()
+        if self._resumed is None:
+            return super().train(None, *args, **kwargs)
+        eval_on_start, catch_up = self.args.eval_on_start, _CatchUp(self)
+        # That evaluation has been; a second one would count towards early stopping.
+        self.args.eval_on_start = False
+        self.add_callback(catch_up)
+        try:
+            return super().train(str(self._resumed), *args, **kwargs)
+        finally:
+            self.remove_callback(catch_up)
+            self.args.eval_on_start = eval_on_start
+
+    def _refuse_inexact(self, resuming: bool) -> None:
+        problems = []
+        if resuming and self.args.ignore_data_skip:
+            what = "would show the resumed run rows that it has already seen"
+            problems.append(Problem("train.ignore_data_skip", what, "remove it"))
+        if self.args.dataloader_num_workers and self.args.dataloader_persistent_workers:
+            what = "draws random numbers for its first epoch only, and a resumed run has another first epoch"
+            problems.append(Problem("train.dataloader_persistent_workers", what, "remove it"))
+        if self.args.push_to_hub and self.args.hub_strategy != "end":
+            what = f"{self.args.hub_strategy.value} would publish checkpoints while they are written"
+            problems.append(Problem("train.hub_strategy", what, "set it to end: only the finished model is pushed"))
+        if getattr(self.args, "sync_ref_model", False) and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            what = "moves a sharded reference that no checkpoint holds, so the run could not be resumed"
+            problems.append(Problem("method.sync_ref_model", what, "set it to false, or use one process or DDP"))
+        if problems:
+            raise ConfigError(*problems)
+
+    def _checkpoint_to_resume(self, root: Path, asked: str | bool | None) -> Path | None:
+        if not asked:
+            return None
+        if asked is True:
+            path, damaged = newest_valid(root, self.args.world_size)
+            if path is None:
+                told = "; ".join(str(one) for one in damaged) or "there is none"
+                raise ConfigError(Problem(str(root), f"no valid checkpoint: {told}", "start a new run with --from"))
+            return path
+        path = Path(asked)
+        # Digests were compared when the checkpoint was chosen; sizes and names cost nothing.
+        reasons = verify(path, needs=needed_files(self.args.world_size), digests=False)
+        if reasons:
+            raise ConfigError(*(Problem(str(path), reason, RESUME_OLDER) for reason in reasons))
+        return path
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Load the weights exactly: adapters tensor by tensor, renamed weights through transformers' own loader."""
+        if not self._put_adapter(Path(resume_from_checkpoint)):
+            self._unloaded: list[str] = []
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            self._load_rest(Path(resume_from_checkpoint))
+
+    def _load_best_model(self) -> None:
+        best = Path(str(self.state.best_model_checkpoint))
+        if not self._put_adapter(best):
+            self._unloaded = []
+            super()._load_best_model()
+            self._load_rest(best)
+        self.beside.load(best)
+
+    def _put_adapter(self, path: Path) -> bool:
+        file = path / _ADAPTER
+        if not file.is_file():
+            return False
+        put_adapter_tensors(self._plain_model(), torch.load(file, map_location="cpu", weights_only=True), path)
+        return True
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        # A warning is all that the plain Trainer has for weights that it did not find.
+        self._unloaded = unloaded(self._plain_model(), list(load_result.missing_keys))
+
+    def _load_rest(self, path: Path) -> None:
+        if self._unloaded:
+            load_renamed(self._plain_model(), path)
+
+    def _plain_model(self) -> Any:
+        return self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is None or self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            return
+        optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
+        put_optimizer_dtypes(optimizer, Path(checkpoint, "optimizer.pt"))
+        if getattr(self.args, "sync_ref_model", False):
+            saved = torch.load(Path(checkpoint, _REFERENCE), map_location="cpu", weights_only=True)
+            self.accelerator.unwrap_model(self._reference()).load_state_dict(saved)
+
+    def _reference(self) -> Any:
+        return cast(Any, self).ref_model
+
+    def _load_callback_state(self) -> None:
+        """Give callbacks their counters back in place; the plain Trainer does so only on demand, and reorders them."""
+        saved = self.state.stateful_callbacks
+        callbacks = [one for one in self.callback_handler.callbacks if isinstance(one, ExportableState)]
+        for name in {type(one).__name__ for one in callbacks} & saved.keys():
+            stored = saved[name] if isinstance(saved[name], list) else [saved[name]]
+            same = [one for one in callbacks if type(one).__name__ == name]
+            for callback, state in zip(same, stored, strict=False):
+                for attribute, value in state.get("attributes", {}).items():
+                    setattr(callback, attribute, value)
+        self.state.stateful_callbacks = TrainerState(stateful_callbacks=[*callbacks, self.control]).stateful_callbacks
+        self._find_best_again()
+
+    def _find_best_again(self) -> None:
+        """Name the best checkpoint under this run's folder, wherever the run lay when it was saved.
+
+        Raises:
+            ConfigError: the run is to end with its best checkpoint, and that is gone or damaged.
+        """
+        assert self._resumed is not None
+        saved = json.loads((self._resumed / TRAINER_STATE).read_text(encoding="utf-8"))["best_model_checkpoint"]
+        if saved is None:
+            return
+        best = self._resumed.parent / Path(saved).name
+        faults = verify(best, needs=(), digests=False)
+        if faults and self.args.load_best_model_at_end:
+            what = f"the best checkpoint, which the run is to end with, is damaged: {'; '.join(faults)}"
+            raise ConfigError(Problem(str(best), what, "resume from before it: remove the checkpoints after it"))
+        self.state.best_model_checkpoint = None if faults else str(best)
+
+    # --- the loop --------------------------------------------------------------------------------------------
+
+    def catch_up(self) -> None:
+        """Become the trainer that wrote the checkpoint, once all is loaded and before the first step."""
+        assert self._resumed is not None
+        # The checkpoint's cadence would win over the one that was asked for.
+        self.state.compute_steps(self.args, self.state.max_steps)
+        self._kept = torch.load(self._own_file(self._resumed), weights_only=True)
+        self._put_window(self._kept["window"])
+        self.support.load_state(self._kept.get("tuner", {}))
+        self.beside.load(self._resumed)
+        self.beside.load_state(self._kept.get("beside", {}))
+        if self._owes_evaluation():
+            metrics = self._evaluate(None, None)
+            self._determine_best_metric(metrics=metrics, trial=None)
+            self._name_best(self._resumed.parent)
+
+    def _owes_evaluation(self) -> bool:
+        """Whether the last step was to be followed by an evaluation that its checkpoint knows nothing of."""
+        flow, control = DefaultFlowCallback(), TrainerControl()
+        flow.on_step_end(self.args, self.state, control)
+        if float(self.state.epoch or 0).is_integer() or self._has_ended():
+            flow.on_epoch_end(self.args, self.state, control)
+        rows = [row for row in self.state.log_history if row.get("step") == self.state.global_step]
+        return control.should_evaluate and not any(name.startswith("eval_") for row in rows for name in row)
+
+    def _run_epoch(self, **kwargs: Any) -> None:
+        """Enter an epoch as the uninterrupted run did, or leave at once where it had ended."""
+        self._rows = kwargs["train_dataloader"]
+        if self._resumed is not None and kwargs["epoch"] == kwargs["epochs_trained"]:
+            if self._has_ended():
+                self.control.should_training_stop = True
+                return
+            inside = kwargs["steps_trained_in_current_epoch"] > 0
+            # Samplers draw the epoch's order again; the Trainer restores the step's own RNG after that.
+            state = self._kept["epoch_start" if inside else "now"]
+            set_host_rng(state)
+            put_sampler_state(self._rows, state["sampler"])
+        self._epoch_start = self._generators()
+        super()._run_epoch(**kwargs)
+
+    def _generators(self) -> dict[str, Any]:
+        return {**host_rng(), "sampler": sampler_state(self._rows)}
+
+    def _has_ended(self) -> bool:
+        """Whether nothing is left to train: all steps done, or stopped early."""
+        stopped = any(
+            one.early_stopping_patience_counter >= one.early_stopping_patience
+            for one in self.callback_handler.callbacks
+            if isinstance(one, EarlyStoppingCallback)
+        )
+        return stopped or self.state.global_step >= self.state.max_steps
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Evaluate without moving any random generator."""
+        with rng_untouched():
+            return cast(dict[str, float], super().evaluate(*args, **kwargs))
+
+    # --- saving ----------------------------------------------------------------------------------------------
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self._staging) if self._staging else super()._get_output_dir(trial)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Write the step's checkpoint aside on all processes, then seal it on the first."""
+        root = Path(super()._get_output_dir(trial))
+        final = checkpoint_path(root, self.state.global_step)
+        staging = staging_path(root, self.state.global_step)
+        first = self.is_world_process_zero()
+        if first:
+            shutil.rmtree(staging, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+        for states in self.state.stateful_callbacks.values():
+            if isinstance(states, list):
+                # The Trainer appends to it at every save and reads the first ones back.
+                states.clear()
+        self._staging = staging
+        try:
+            super()._save_checkpoint(model, trial)
+            self._save_exact_state(staging / final.name)
+        finally:
+            self._staging = None
+        self._name_best(root)
+        self.accelerator.wait_for_everyone()
+        if first:
+            self.state.save_to_json(str(staging / final.name / TRAINER_STATE))
+            seal(staging / final.name, final)
+            shutil.rmtree(staging)
+            best = self.state.best_model_checkpoint
+            rotate(root, self.args.save_total_limit, Path(best) if best else None)
+        self.accelerator.wait_for_everyone()
+
+    def _name_best(self, root: Path) -> None:
+        """The Trainer has just seen the staging folder, or not seen the sealed one."""
+        step = self.state.best_global_step
+        if step and (step == self.state.global_step or checkpoint_path(root, step).is_dir()):
+            self.state.best_model_checkpoint = str(checkpoint_path(root, step))
+
+    def _save_exact_state(self, folder: Path) -> None:
+        """Write what the Trainer leaves out: a file of each process, the adapter as it is in memory, the reference."""
+        state = {
+            "epoch_start": self._epoch_start,
+            "now": self._generators(),
+            "window": self._window(),
+            "tuner": self.support.state(),
+            "beside": self.beside.state(),
+        }
+        torch.save(state, self._own_file(folder))
+        self.beside.save(folder)
+        if not self.args.should_save or self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            return
+        model = self._plain_model()
+        if hasattr(model, "peft_config"):
+            torch.save({name: tensor.detach() for name, tensor in adapter_tensors(model).items()}, folder / _ADAPTER)
+        if getattr(self.args, "sync_ref_model", False):
+            torch.save(self.accelerator.unwrap_model(self._reference()).state_dict(), folder / _REFERENCE)
+
+    def _own_file(self, folder: Path) -> Path:
+        return folder / f"process_state_{self.args.process_index}.pt"
+
+    def _window(self) -> dict[str, Any]:
+        """What the next log line will average over, so that a resumed run logs what the uninterrupted one did."""
+        gathered = {
+            mode: {name: [float(value) for value in values] for name, values in metrics.items()}
+            for mode, metrics in getattr(self, "_metrics", {}).items()
+        }
+        return {
+            "loss": float(self._tr_loss),
+            "logged_step": self._globalstep_last_logged,
+            "metrics": gathered,
+            "tokens": getattr(self, "_total_train_tokens", None),
+        }
+
+    def _put_window(self, window: dict[str, Any]) -> None:
+        self._tr_loss += window["loss"]
+        # The mean loss that train() returns is that of this call's steps.
+        self._total_loss_scalar -= window["loss"]
+        self._globalstep_last_logged = window["logged_step"]
+        for mode, metrics in window["metrics"].items():
+            cast(Any, self)._metrics[mode].update(metrics)
+        if window["tokens"] is not None:
+            self._total_train_tokens = window["tokens"]
+
+    def _save(self, *args: Any, **kwargs: Any) -> None:
+        with unpickled(self.args):
+            super()._save(*args, **kwargs)
+
+
+class _CatchUp(TrainerCallback):
+    """Calls the resumed trainer at the one moment when all of it is loaded and nothing has been trained."""
+
+    def __init__(self, trainer: SafeCheckpoints) -> None:
+        self._trainer = trainer
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        """Nothing to decide: the trainer does it all."""
+        self._trainer.catch_up()
+
+
+@contextmanager
+def unpickled(arguments: Any) -> Iterator[None]:
+    """Keep torch.save from writing `arguments`: TrainingArguments hold the hub token in clear text."""
+    save = torch.save
+
+    def all_but_arguments(obj: Any, *args: Any, **kwargs: Any) -> None:
+        if obj is not arguments:
+            save(obj, *args, **kwargs)
+
+    torch.save = all_but_arguments
+    try:
+        yield
+    finally:
+        torch.save = save
+
+
+@cache
+def with_safe_checkpoints(trainer_class: type[Trainer]) -> type[Trainer]:
+    """The same trainer with safe checkpoints and exact resumes, under its own name."""
+    return cast(type[Trainer], type(trainer_class.__name__, (SafeCheckpoints, trainer_class), {}))

@@ -1,0 +1,127 @@
+"""A spec's `train`, `method` and `peft` settings as the library's own config objects.
+
+What ftcli owns is set here and only here; the rest goes through as it stands in the spec.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, cast
+
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from ftcli.core.errors import ConfigError, Problem
+from ftcli.methods.method import Method
+from ftcli.peft_methods import peft_method
+from ftcli.runs import rundir
+from ftcli.settings.run_spec import RunSpec
+from ftcli.worker.tuners.support import Support
+
+
+def load_class(path: str) -> Any:
+    """The class that a declaration names as `module:Class`; only that module is imported."""
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def training_config(spec: RunSpec, method: Method, run_dir: Path, *, validates: bool, **overrides: Any) -> Any:
+    """The trainer config of a run; building it starts accelerate's state, so the world is known afterwards.
+
+    Args:
+        validates: whether there are held-out rows.
+
+    Raises:
+        ConfigError: the library refuses a value, or validation is asked for without held-out rows.
+    """
+    config_class = load_class(method.config)
+    known = {f.name for f in fields(config_class) if f.init}
+    asked = {**method.defaults, **spec.method, **spec.train, **method.fixed}
+    asked = {name: value for name, value in asked.items() if name != "name" and value is not None}
+    values = {**_defaults(spec), **asked, **_owned(spec, run_dir), **overrides}
+    if not values.get("packing"):
+        # Rows are made to fit before the trainer sees them; a packer needs the length of its blocks.
+        values["max_length"] = None
+    if not validates and values.get("eval_strategy", "no") != "no":
+        fix = "give data.eval_path or data.eval_share"
+        raise ConfigError(Problem("train.eval_strategy", "there are no held-out rows to evaluate on", fix))
+    try:
+        return config_class(**{name: value for name, value in values.items() if name in known or name in asked})
+    except (ValueError, TypeError) as error:
+        raise ConfigError(Problem("train", f"the trainer refuses the settings: {error}")) from None
+
+
+def make_support(spec: RunSpec) -> Support:
+    """What the run's tuner needs beyond its config."""
+    declared = peft_method(spec.peft)
+    kind = load_class(declared.support) if declared and declared.support else Support
+    return cast(Support, kind(spec.peft))
+
+
+def peft_config(
+    spec: RunSpec, support: Support, tokenizer: PreTrainedTokenizerBase, task_type: str = "CAUSAL_LM"
+) -> Any | None:
+    """The PEFT config of a run, or None where the model's own parameters train.
+
+    Args:
+        task_type: PEFT's name for what the model does: CAUSAL_LM or SEQ_CLS.
+
+    Raises:
+        ConfigError: PEFT refuses a value.
+    """
+    declared = peft_method(spec.peft)
+    if declared is None or not declared.adapter:
+        return None
+    config_class = load_class(declared.config)
+    values = support.config_values(declared.config_values(spec.peft), tokenizer)
+    values |= {"task_type": task_type, "revision": spec.model.revision}
+    try:
+        return config_class(**values)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(Problem("peft", f"PEFT refuses the settings: {error}")) from None
+
+
+def check_world(spec: RunSpec, config: Any) -> None:
+    """Refuses a world that is not the plan's: some launcher flags silently start one process, or none on the GPU.
+
+    Raises:
+        ConfigError: names the world planned and the one found.
+    """
+    planned = f"{spec.launch.num_processes} process(es) on {spec.launch.device}"
+    found = f"{config.world_size} process(es) on {config.device.type}"
+    if planned != found:
+        fix = "start the run with ftcli train, and see ftcli doctor for what this machine has"
+        raise ConfigError(Problem("hardware", f"planned for {planned}, but woke up as {found}", fix))
+
+
+def _defaults(spec: RunSpec) -> dict[str, Any]:
+    """What holds unless the spec says otherwise; the libraries' own defaults do not fit a CPU."""
+    on_cpu = spec.launch.device == "cpu"
+    values: dict[str, Any] = {
+        "report_to": "none",
+        "eval_strategy": "no",
+        "bf16": False,
+        "dataloader_pin_memory": not on_cpu,
+        "include_num_input_tokens_seen": "non_padding",
+    }
+    if on_cpu:
+        values["gradient_checkpointing"] = False
+    if spec.launch.num_processes > 1:
+        # Every parameter of a text model is used in each step; looking for others costs a pass over the graph.
+        values["ddp_find_unused_parameters"] = False
+    return values
+
+
+def _owned(spec: RunSpec, run_dir: Path) -> dict[str, Any]:
+    return {
+        "output_dir": str(run_dir / rundir.CHECKPOINTS),
+        "seed": spec.seed,
+        "data_seed": spec.seed,
+        "disable_tqdm": True,
+        "use_cpu": spec.launch.device == "cpu",
+        # Filtered, a loss of NaN is logged as 0.0 and the run ends well with broken weights.
+        "logging_nan_inf_filter": False,
+        # Our rows hold the columns that are read and no other.
+        "remove_unused_columns": False,
+    }

@@ -1,0 +1,169 @@
+"""From a spec to everything that training or measuring needs in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, set_seed
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from ftcli.core.errors import ConfigError, Problem
+from ftcli.data import row_sets
+from ftcli.methods import Method, get_method
+from ftcli.settings.groups import ModelSettings
+from ftcli.settings.run_spec import RunSpec
+from ftcli.worker.distributed.sharded import whole_weights
+from ftcli.worker.inference.metrics import Rewarded
+from ftcli.worker.models.load import check_vocabulary, load_model, make_encoder, position_limit
+from ftcli.worker.rewards.mixture import Rewards
+from ftcli.worker.tokenise.dataset import Prepared, prepare
+from ftcli.worker.tokenise.encoder import Encoder
+from ftcli.worker.tokenise.length_limits import fitting
+from ftcli.worker.trainers.rl.critic import ValueHead, ValueNetwork
+from ftcli.worker.training.library_configs import check_world, make_support, peft_config, training_config
+from ftcli.worker.training.trainer import needs_reference
+from ftcli.worker.tuners.support import Support
+
+
+@dataclass
+class Loaded:
+    """A run in memory."""
+
+    spec: RunSpec
+    method: Method
+    run_dir: Path
+    config: Any
+    model: PreTrainedModel
+    reference: PreTrainedModel | None
+    peft: Any
+    support: Support
+    data: Prepared
+    encoder: Encoder
+    max_length_tokens: int
+    rewards: Rewards | None = None
+    """What sampled answers are worth, for methods that sample."""
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer that model and data share."""
+        return self.encoder.tokenizer
+
+    @property
+    def rewarded(self) -> Rewarded | None:
+        """What greedy answers to held-out rows are worth, in sum, and each part of it."""
+        rewards = self.rewards
+        if rewards is None:
+            return None
+        longest = int(getattr(self.config, "max_new_tokens", 0) or self.config.max_completion_length)
+        return lambda model, examples: rewards.of_greedy(model, examples, longest)
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process is the one that writes."""
+        return bool(self.config.process_index == 0)
+
+
+def load(spec: RunSpec, run_dir: Path) -> Loaded:
+    """Everything that training needs: config, model, reference, tokens.
+
+    Raises:
+        ConfigError: the spec cannot be carried out here.
+        DataError: unusable rows.
+    """
+    method = get_method(str(spec.method["name"]))
+    config = training_config(spec, method, run_dir, validates=validates(spec, method))
+    check_world(spec, config)
+    set_threads(spec)
+    support = make_support(spec)
+    encoder = make_encoder(spec.model)
+    task = "SEQ_CLS" if method.head == "score" else "CAUSAL_LM"
+    peft = peft_config(spec, support, encoder.tokenizer, task)
+    fit = fitting(spec.data, method, config, position_limit(spec.model))
+    # Before the weights: bad data is found in seconds, and a model of many gigabytes is not loaded for nothing.
+    data = prepare(spec.data, method, encoder, fit, seed=spec.seed, num_score_rows=spec.run.score_rows or 0)
+    if getattr(config, "packing", False):
+        config.max_length = data.fit.limit
+    rewards = make_rewards(spec, method, encoder)
+    if rewards is not None:
+        rewards.check(data.train, "the rows trained on")
+        rewards.check(data.held_out, "the held-out rows")
+    set_seed(spec.seed)
+    model = load_base(spec, method)
+    check_vocabulary(model, encoder.tokenizer)
+    support.model_loaded(model)
+    # Loaded anew: a trainer left alone would take the hub's weights, not those that this run found.
+    reference = load_base(spec, method) if needs_reference(method, config, peft) else None
+    found = (spec, method, run_dir, config, model, reference, peft, support, data, encoder, data.fit.limit)
+    return Loaded(*found, rewards=rewards)
+
+
+def make_rewards(spec: RunSpec, method: Method, encoder: Encoder) -> Rewards | None:
+    """What sampled answers are worth; None where the method samples none.
+
+    Raises:
+        ConfigError: no such reward model, or no such function.
+    """
+    if not method.rewarded:
+        return None
+    with whole_weights():
+        return Rewards(spec.method, encoder, {"trust_remote_code": spec.model.trust_remote_code})
+
+
+def make_critic(spec: RunSpec, model: PreTrainedModel) -> Any:
+    """The value model that the method's settings ask for.
+
+    Raises:
+        ConfigError: it cannot be loaded.
+    """
+    wanted = str(spec.method.get("value_model") or "head")
+    if wanted == "head":
+        return ValueHead(model.config.get_text_config().hidden_size)
+    name = str(spec.method["reward_model"]) if wanted == "reward_model" else wanted
+    settings = ModelSettings(name_or_path=name, dtype=spec.model.dtype, trust_remote_code=spec.model.trust_remote_code)
+    with whole_weights():
+        return ValueNetwork(load_model(settings, seed=spec.seed, device=spec.launch.device, head="score").train())
+
+
+def make_teacher(spec: RunSpec, encoder: Encoder) -> PreTrainedModel:
+    """The frozen model that a student learns from.
+
+    Raises:
+        ConfigError: it cannot be loaded, or its tokens are not the student's.
+    """
+    name = str(spec.method["teacher_model"])
+    settings = ModelSettings(
+        name_or_path=name,
+        dtype=spec.model.dtype,
+        attn_implementation=spec.model.attn_implementation,
+        trust_remote_code=spec.model.trust_remote_code,
+    )
+    if make_encoder(settings).tokenizer.get_vocab() != encoder.tokenizer.get_vocab():
+        what = f"{name} has other tokens than {spec.model.name_or_path}, so their probabilities cannot be compared"
+        raise ConfigError(Problem("method.teacher_model", what, "choose a teacher of the student's own family"))
+    teacher = load_model(settings, seed=spec.seed, device=spec.launch.device)
+    return teacher.requires_grad_(False).eval()
+
+
+def load_base(spec: RunSpec, method: Method) -> PreTrainedModel:
+    """The bare model of a run, as the run finds it.
+
+    Raises:
+        ConfigError: it cannot be loaded.
+    """
+    return load_model(
+        spec.model, seed=spec.seed, device=spec.launch.device, head=method.head, quantisation=spec.quantisation
+    )
+
+
+def validates(spec: RunSpec, method: Method) -> bool:
+    """Whether the run holds rows out."""
+    return spec.data.eval_share > 0 or row_sets.eval_set(spec.data, method) is not None
+
+
+def set_threads(spec: RunSpec) -> None:
+    """Sums depend on the number of threads bit for bit, so it is the spec's."""
+    if spec.launch.num_threads:
+        torch.set_num_threads(spec.launch.num_threads)

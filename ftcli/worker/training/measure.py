@@ -1,0 +1,114 @@
+"""Held-out loss and score of a run's model, before, after, and whenever asked."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import torch
+from torch import distributed
+from transformers import TrainerCallback
+from trl.trainer.utils import use_adapter
+
+from ftcli.runs import rundir
+from ftcli.worker.distributed.sharded import whole_model
+from ftcli.worker.inference import metrics
+from ftcli.worker.training.load import Loaded
+from ftcli.worker.tuners.residual import REFERENCE
+
+BEFORE = "before.json"
+"""What was measured before training; a resumed run reads it instead of measuring a half-trained model."""
+
+
+def before_training(run: Loaded, trainer: Any, resumed: bool) -> dict[str, Any]:
+    """Held-out loss and score of the model as the run found it; {} where none is asked for.
+
+    Leaves every random state as it was: training is bit for bit the same with or without it.
+    """
+    path = run.run_dir / BEFORE
+    if resumed:
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if not run.spec.run.score_rows or run.data.held_out is None:
+        return {}
+    several = run.config.world_size > 1
+    measured = measure(run, trainer, with_loss=not several)
+    if several and not run.method.rewarded:
+        trainer.add_callback(_LossBefore(run, trainer, measured))
+    if run.is_first:
+        rundir.write_json(path, measured)
+    return measured
+
+
+class _LossBefore(TrainerCallback):
+    """Measures the held-out loss of several processes where training begins, and no sooner.
+
+    A model that accelerate has prepared for an evaluation counts as prepared: several processes would then train each
+    on its own, without ever adding their gradients up, and nothing could be sharded any more.
+    """
+
+    def __init__(self, run: Loaded, trainer: Any, measured: dict[str, Any]) -> None:
+        self._run, self._trainer, self._measured = run, trainer, measured
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        """Measure, and leave no trace in what is logged of later evaluations."""
+        own = self._trainer
+        with metrics.undisturbed():
+            rows = own.get_eval_dataloader()
+            found = own.evaluation_loop(rows, "Evaluation", prediction_loss_only=True, metric_key_prefix="eval")
+        self._measured["eval_loss"] = found.metrics["eval_loss"]
+        getattr(own, "_metrics", {}).get("eval", {}).clear()
+        if self._run.is_first:
+            rundir.write_json(self._run.run_dir / BEFORE, self._measured)
+
+
+def after_training(run: Loaded, trainer: Any) -> dict[str, Any]:
+    """Held-out loss and score of the trained model, or of the best checkpoint where that is kept; {} without rows."""
+    if run.data.held_out is None:
+        return {}
+    last: dict[str, Any] = next((log for log in reversed(trainer.state.log_history) if "eval_loss" in log), {})
+    fresh = last.get("step") == trainer.state.global_step and not run.config.load_best_model_at_end
+    loss = last["eval_loss"] if fresh else None
+    return measure(run, trainer, loss)
+
+
+def measure(run: Loaded, trainer: Any, loss: float | None = None, *, with_loss: bool = True) -> dict[str, Any]:
+    """The trainer's held-out loss (unless given, or not wanted) and the method's score, as {"eval_loss", "score"}."""
+    with metrics.undisturbed():
+        if loss is None and with_loss and not run.method.rewarded:  # a loss on answers sampled anew says nothing
+            loss = trainer.evaluate()["eval_loss"]
+        return {"eval_loss": loss, "score": _score(run, trainer)}
+
+
+def _score(run: Loaded, trainer: Any) -> dict[str, Any]:
+    if not run.data.score_examples or run.method.score == "none":
+        return {}
+    mine = run.data.score_examples[run.config.process_index :: run.config.world_size]
+    with whole_model(trainer, trainer.model_wrapped) as model:
+        counts = metrics.count_hits(
+            run.method,
+            model,
+            run.encoder,
+            mine,
+            reference=_reference(run, trainer, model),
+            max_length_tokens=run.max_length_tokens,
+            rewarded=run.rewarded,
+        )
+    return metrics.shares(_summed(counts, run.config))
+
+
+def _reference(run: Loaded, trainer: Any, model: Any) -> Any:
+    if "reference" not in run.method.roles:
+        return None
+    held = getattr(trainer, "ref_model", None)
+    if held is not None or not hasattr(model, "peft_config"):
+        return held  # None where what the reference says was asked beforehand, of the training's rows alone
+    return use_adapter(model, REFERENCE if REFERENCE in model.peft_config else None)
+
+
+def _summed(counts: metrics.Counts, config: Any) -> metrics.Counts:
+    """The counts of all processes together."""
+    if config.world_size == 1 or not counts:
+        return counts
+    table = torch.tensor(list(counts.values()), dtype=torch.float64, device=config.device)
+    distributed.all_reduce(table)
+    return {name: (hits, int(rows)) for name, (hits, rows) in zip(counts, table.tolist(), strict=True)}

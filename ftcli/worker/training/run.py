@@ -1,0 +1,158 @@
+"""One run, from its spec to its result: load, measure, train, measure, save, and result.json last."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from transformers import EarlyStoppingCallback, PrinterCallback
+
+from ftcli.data.ledger_text import ledger_lines
+from ftcli.runs import rundir
+from ftcli.settings.run_spec import RunSpec
+from ftcli.worker.process.environment import environment
+from ftcli.worker.process.progress import Progress, mean_loss, read_metrics
+from ftcli.worker.process.signals import LossGuard, StopCallback, StopSignal, exclusive
+from ftcli.worker.training.load import Loaded, load, load_base, make_critic, make_teacher
+from ftcli.worker.training.measure import after_training, before_training
+from ftcli.worker.training.save import save_final
+from ftcli.worker.training.trainer import make_trainer
+
+SCHEMA = 1
+_SHOWN = 2
+"""Places of each kind of finding that a run tells; ledger.json has twenty."""
+
+
+def train(run_dir: Path, resume: Path | None = None) -> dict[str, Any]:
+    """Train the run whose spec.json stands in `run_dir`.
+
+    Args:
+        resume: a sealed checkpoint of this run to go on from.
+
+    Returns:
+        The content of result.json.
+
+    Raises:
+        ConfigError: the spec cannot be carried out here, or the run is in use.
+        DataError: unusable rows, or a loss that is no longer a number.
+        InterruptedRun: stopped by a signal, with a checkpoint behind it.
+    """
+    run_dir = run_dir.resolve()
+    spec = RunSpec.load(run_dir / rundir.SPEC)
+    # The lock comes before accelerate is up, which is what would know the rank.
+    with StopSignal() as stop, exclusive(run_dir, int(os.environ.get("RANK", "0"))):
+        run = load(spec, run_dir)
+        if run.is_first:
+            _tell_ledger(run)
+            rundir.write_json(run_dir / rundir.ENVIRONMENT, environment(spec))
+        found_with_cache = run.model.config.use_cache
+        trainer = _trainer(run)
+        parameters = _parameters(trainer.model)  # what trains, whatever form it is saved in
+        before = before_training(run, trainer, resumed=resume is not None)
+        if spec.launch.num_processes == 1:
+            stop.check(run_dir)
+        try:
+            outcome = _fit(run, trainer, stop, resume)
+        finally:
+            if run.is_first and spec.data.streaming:
+                _tell_ledger(run)
+        run.support.settle(trainer, lambda: load_base(spec, run.method))
+        after = after_training(run, trainer)
+        # Training switches the cache off; a model that was saved so would answer many times slower elsewhere.
+        run.model.config.use_cache = found_with_cache
+        save_final(trainer, run_dir / rundir.MODEL)
+        result = {**_result(run, trainer, outcome, before, after), "parameters": parameters}
+        if run.is_first:
+            rundir.write_json(run_dir / rundir.RESULT, result)
+        # Whoever leaves first would take the connections of those behind with it.
+        trainer.accelerator.wait_for_everyone()
+        return result
+
+
+def _tell_ledger(run: Loaded) -> None:
+    """What became of the rows, in the run's folder and to whoever looks on; of a stream as far as it was read."""
+    ledger = run.data.ledger()
+    rundir.write_json(run.run_dir / rundir.LEDGER, ledger)
+    if ledger["train"]["rows_read"]:
+        sys.stderr.writelines(f"{line}\n" for line in ledger_lines(ledger, shown=_SHOWN))
+
+
+def _trainer(run: Loaded) -> Any:
+    trainer = make_trainer(
+        run.method,
+        run.config,
+        run.model,
+        run.tokenizer,
+        train=run.data.train,
+        held_out=run.data.held_out,
+        reference=run.reference,
+        peft=run.peft,
+        support=run.support,
+        **_of_sampling(run),
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def _of_sampling(run: Loaded) -> dict[str, Any]:
+    """What a trainer takes that learns from its own answers."""
+    critic = {"critic": make_critic(run.spec, run.model)} if "value" in run.method.roles else {}
+    teacher = {"teacher": make_teacher(run.spec, run.encoder)} if "teacher" in run.method.roles else {}
+    return {**({"rewards": run.rewards} if run.rewards is not None else {}), **critic, **teacher}
+
+
+def _fit(run: Loaded, trainer: Any, stop: StopSignal, resume: Path | None) -> Any:
+    progress = Progress(run.run_dir)
+    # In this order: a stop asks for a save, a save asks for a log, and a log looks at the loss before it writes it.
+    for callback in (StopCallback(stop, run.run_dir), LossGuard(), progress):
+        trainer.add_callback(callback)
+    patience = run.spec.run.early_stopping_patience
+    if patience is not None:
+        trainer.add_callback(EarlyStoppingCallback(patience))
+    try:
+        return trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    finally:
+        progress.close()
+
+
+def _result(run: Loaded, trainer: Any, outcome: Any, before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+    lines = read_metrics(run.run_dir / rundir.METRICS)
+    losses = [line["loss"] for line in lines if "loss" in line]
+    loss = mean_loss(lines)
+    return {
+        "schema": SCHEMA,
+        "method": run.method.name,
+        "model": run.spec.model.name_or_path,
+        "peft": run.spec.peft.get("name", "none"),
+        "steps": trainer.state.global_step,
+        "epochs": trainer.state.epoch,
+        "train_loss": outcome.training_loss if loss is None else loss,
+        "loss_first": losses[0] if losses else None,
+        "loss_last": losses[-1] if losses else None,
+        "eval_loss": {"before": before.get("eval_loss"), "after": after.get("eval_loss")},
+        "score": _scores(before.get("score") or {}, after.get("score") or {}),
+        "tokens_trained": trainer.state.num_input_tokens_seen,
+        "seconds": lines[-1]["elapsed_seconds"] if lines else 0.0,
+        "model_dir": str(run.run_dir / rundir.MODEL),
+        "ledger": run.data.ledger(),
+    }
+
+
+def _scores(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any] | None:
+    """Both scores side by side; further measures (the reward accuracy of pairs) under their own names, after only."""
+    if not after:
+        return None
+    more = {name: value for name, value in after.items() if name not in ("name", "value", "rows")}
+    measured = {"name": after["name"], "before": before.get("value"), "after": after["value"], "rows": after["rows"]}
+    return {**measured, **more}
+
+
+def _parameters(model: Any) -> dict[str, int]:
+    # Bitsandbytes keeps two weights of 4 bits in each element, ZeRO-3 none of them outside a step.
+    sizes = [
+        (getattr(p, "ds_numel", p.numel()) * (1 + (type(p).__name__ == "Params4bit")), p.requires_grad)
+        for p in model.parameters()
+    ]
+    return {"total": sum(size for size, _ in sizes), "trainable": sum(size for size, grows in sizes if grows)}

@@ -1,0 +1,35 @@
+"""The trained model, written whole or not at all."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import torch
+from transformers import Trainer
+
+from ftcli.core.errors import ConfigError, Problem
+from ftcli.runs.checkpoints import publish, staging_path
+from ftcli.worker.training.checkpoint import unpickled
+
+
+def save_final(trainer: Trainer, path: Path) -> None:
+    """Write the trained model and its tokenizer to `path`, whole or not at all; every process must call this.
+
+    Raises:
+        ConfigError: the sharding in use gathers no weights to save.
+    """
+    staging = staging_path(path.parent, path.name)
+    if trainer.is_world_process_zero():
+        shutil.rmtree(staging, ignore_errors=True)
+    trainer.accelerator.wait_for_everyone()
+    # A prompt encoder is saved as what it computes, and an LSTM computes other bits while gradients are kept.
+    with torch.no_grad(), unpickled(trainer.args):
+        trainer.save_model(str(staging), _internal_call=True)
+    trainer.accelerator.wait_for_everyone()
+    if trainer.is_world_process_zero():
+        if not any([*staging.glob("*.safetensors"), *staging.glob("*.bin")]):
+            what = "the trained weights stay sharded over the processes, so there is no model to save"
+            raise ConfigError(Problem(str(path), what, "use a hardware choice that gathers the full state dict"))
+        publish(staging, path)
+    trainer.accelerator.wait_for_everyone()

@@ -1,0 +1,137 @@
+"""The declared trainer, wrapped for what ftcli promises: safe checkpoints, our own tokens, no drafted model card."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import torch
+from datasets import Dataset, IterableDataset
+from transformers import PreTrainedModel, TrainerCallback
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+from trl.trainer.reward_trainer import DataCollatorForPreference
+
+from ftcli.methods.method import Method
+from ftcli.worker.tokenise.collate import collator_of
+from ftcli.worker.training.checkpoint import with_safe_checkpoints
+from ftcli.worker.training.library_configs import load_class
+from ftcli.worker.tuners.support import Support
+
+
+@cache
+def trainer_class(path: str) -> type[Any]:
+    """The trainer that a method declares as `module:Class`, with what ftcli adds to it."""
+    declared = load_class(path)
+
+    class Prepared(declared):  # type: ignore[misc, valid-type]
+        """Takes rows that are tokens already, whatever the method calls them, and asks the tuner for its part."""
+
+        support = Support({})
+        packs = False
+
+        def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+            """The tuner's optimiser where it has one."""
+            if self.optimizer is None:  # type: ignore[has-type]
+                self.optimizer = self.support.optimizer(self)
+            return super().create_optimizer(*args, **kwargs)
+
+        def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+            """The method's loss, in training with the tuner's penalty."""
+            # Packed documents are told apart by their positions, which the model reads only without a mask.
+            read = inputs.pop("attention_mask") if self.packs else None
+            counted = getattr(self, "_total_train_tokens", 0)
+            found = super().compute_loss(model, inputs, *args, **kwargs)
+            if read is not None and self.model.training:
+                self._total_train_tokens = counted + int(self.accelerator.gather_for_metrics(read.sum()).sum())
+                self._metrics["train"]["num_tokens"] = [self._total_train_tokens]
+            penalty = self.support.penalty(model) if self.model.training else None
+            if penalty is None:
+                return found
+            # As Trainer.training_step: a loss over the whole step's tokens is not divided by the accumulated batches.
+            whole = self.model_accepts_loss_kwargs and kwargs.get("num_items_in_batch") is not None
+            scaled = self.loss_is_scaled_for_ga if self.loss_is_scaled_for_ga is not None else whole
+            penalty = penalty / (self.current_gradient_accumulation_steps if scaled else 1)
+            return (found[0] + penalty, *found[1:]) if isinstance(found, tuple) else found + penalty
+
+        def _prepare_dataset(self, dataset: Dataset | IterableDataset, *args: Any, **kwargs: Any) -> Any:
+            return dataset
+
+        def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+            """Nothing: the run directory says more about a checkpoint than a drafted card."""
+
+    Prepared.__name__ = Prepared.__qualname__ = declared.__name__
+    return with_safe_checkpoints(Prepared)
+
+
+def make_trainer(
+    method: Method,
+    config: Any,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    train: Dataset | IterableDataset,
+    held_out: Dataset | None,
+    reference: PreTrainedModel | None = None,
+    peft: Any = None,
+    support: Support | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
+    **more: Any,
+) -> Any:
+    """The method's trainer around a loaded model.
+
+    Args:
+        reference: a frozen second model, for methods that have the role and train all parameters.
+        peft: the PEFT config that the trainer wraps the model with, or None.
+        support: what the tuner needs beside it.
+        more: what this trainer takes beyond that.
+    """
+    arguments: dict[str, Any] = {**more, **({"ref_model": reference} if reference is not None else {})}
+    if method.joins_prompt:
+        arguments["data_collator"] = JoinedPairs(pad_token_id=tokenizer.pad_token_id)
+    trainer = trainer_class(method.trainer)(
+        model=model,
+        args=config,
+        train_dataset=train,
+        eval_dataset=held_out,
+        processing_class=tokenizer,
+        peft_config=peft,
+        callbacks=list(callbacks),
+        **arguments,
+    )
+    for parameter in trainer.model.parameters():
+        if parameter.requires_grad and parameter.dtype == torch.bfloat16 and _is_quantised(model):
+            # TRL casts what trains on a quantised base to bf16, in which small updates vanish.
+            parameter.data = parameter.data.float()
+    if getattr(config, "packing", False):
+        # TRL takes no other collator here, since its own does without padding where kernels can.
+        trainer.data_collator = collator_of(config, model, tokenizer.pad_token_id)
+        trainer.packs = True
+    trainer.support = support or Support({})
+    trainer.support.trainer_made(trainer)
+    return trainer
+
+
+def _is_quantised(model: PreTrainedModel) -> bool:
+    return bool(getattr(model, "is_loaded_in_4bit", False) or getattr(model, "is_loaded_in_8bit", False))
+
+
+class JoinedPairs(DataCollatorForPreference):  # type: ignore[misc]
+    """Pairs of answers for a trainer that takes each behind its prompt, as one sequence."""
+
+    def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+        """As its parent, from `prompt_ids`, `chosen_ids` and `rejected_ids`, with the `margin` where rows have one."""
+        sides = ("chosen_ids", "rejected_ids")
+        joined = [
+            {name: value for name, value in example.items() if name == "margin"}
+            | {side: [*example["prompt_ids"], *example[side]] for side in sides}
+            for example in examples
+        ]
+        return dict(super().torch_call(joined))
+
+
+def needs_reference(method: Method, config: Any, peft: Any) -> bool:
+    """Whether a second copy of the model is held: an adapter is switched off instead, or all was asked beforehand."""
+    unused = method.samples and getattr(config, "beta", None) == 0
+    asked = getattr(config, "precompute_ref_log_probs", False)
+    return "reference" in method.roles and peft is None and not asked and not unused

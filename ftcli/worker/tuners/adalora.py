@@ -1,0 +1,100 @@
+"""AdaLoRA's schedule, pruning and penalty in a run (Zhang et al. 2023, arXiv:2303.10512).
+
+PEFT leaves three things to whoever trains. The schedule is counted in steps, which only the trainer knows. The pruning
+(algorithm 1) wants the gradients after each optimiser step, which `on_optimizer_step` alone still sees. The
+orthogonality penalty (eq. 4) is added in the forward pass to a loss that TRL replaces by its own. The scores that the
+pruning averages are state as well: a resume without them prunes other ranks.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import TrainerCallback, TrainerControl, TrainerState
+
+from ftcli.core.errors import ConfigError, Problem
+from ftcli.worker.tuners.residual import Residual
+
+_INITIAL_SHARE, _FINAL_SHARE = 0.1, 0.5
+_UNTIL_KNOWN = 2**31
+
+
+class AdaLora(Residual):
+    """LoRA with a schedule, a callback and a penalty."""
+
+    _model: Any = None
+
+    def config_values(self, values: dict[str, Any], tokenizer: Any) -> dict[str, Any]:
+        """With a number of steps that the start of the training replaces."""
+        return {**super().config_values(values, tokenizer), "total_step": _UNTIL_KNOWN}
+
+    def trainer_made(self, trainer: Any) -> None:
+        """As Support."""
+        super().trainer_made(trainer)
+        self._model = trainer.accelerator.unwrap_model(trainer.model).base_model
+        trainer.add_callback(_Pruning(self))
+
+    def begin(self, num_steps: int) -> None:
+        """Lay the schedule over so many steps.
+
+        Raises:
+            ConfigError: the two phases without pruning fill the run.
+        """
+        config = self._model.peft_config[self._model.trainable_adapter_name]
+        config.total_step = num_steps
+        config.tinit = int(self.settings.get("tinit", num_steps * _INITIAL_SHARE))
+        config.tfinal = int(self.settings.get("tfinal", num_steps * _FINAL_SHARE))
+        if config.tinit >= num_steps - config.tfinal:
+            what = f"peft.tinit={config.tinit} and peft.tfinal={config.tfinal} leave no step of {num_steps} to prune in"
+            raise ConfigError(Problem("peft.tinit", what, "lower them, leave them out, or train more steps"))
+
+    def prune(self, step: int) -> None:
+        """After the optimiser's step number `step`, from 1, with its gradients still there."""
+        self._model.update_and_allocate(step)
+
+    def penalty(self, model: Any) -> Tensor | None:
+        """orth_reg_weight × mean over the matrices of ‖PPᵀ − I‖, as PEFT's own forward has it."""
+        config = self._model.peft_config[self._model.trainable_adapter_name]
+        name, deviations = f".{self._model.trainable_adapter_name}", []
+        for full, parameter in self._model.named_parameters():
+            if full.endswith(name) and ("lora_A" in full or "lora_B" in full):
+                square = parameter @ parameter.T if "lora_A" in full else parameter.T @ parameter
+                deviations.append(torch.linalg.norm(square - torch.eye(len(square), device=square.device)))
+        return config.orth_reg_weight * torch.stack(deviations).mean() if deviations else None
+
+    def settle(self, trainer: Any, load_base: Any) -> None:
+        """Take the pruned ranks out, as they are in the saved file: with zeros in them the sums have other bits."""
+        name = self._model.trainable_adapter_name
+        if pattern := self._model.peft_config[name].rank_pattern:
+            self._model.resize_modules_by_rank_pattern(pattern, name)
+
+    def state(self) -> dict[str, Any]:
+        """The averaged scores and the ranks that are left."""
+        allocator = self._model.rankallocator
+        config = self._model.peft_config[self._model.trainable_adapter_name]
+        scores = {name: getattr(allocator, name) for name in ("ipt", "exp_avg_ipt", "exp_avg_unc")}
+        return {**scores, "rank_pattern": config.rank_pattern}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """As Support."""
+        allocator = self._model.rankallocator
+        config = self._model.peft_config[self._model.trainable_adapter_name]
+        config.rank_pattern = state["rank_pattern"]
+        devices = {name: parameter.device for name, parameter in self._model.model.named_parameters()}
+        for name in ("ipt", "exp_avg_ipt", "exp_avg_unc"):
+            setattr(allocator, name, {key: tensor.to(devices[key]) for key, tensor in state[name].items()})
+
+
+class _Pruning(TrainerCallback):
+    """Calls the tuner at the start of the training and after each step of the optimiser."""
+
+    def __init__(self, tuner: AdaLora) -> None:
+        self._tuner = tuner
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._tuner.begin(state.max_steps)
+
+    def on_optimizer_step(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._tuner.prune(state.global_step + 1)  # the Trainer counts the step only afterwards

@@ -1,0 +1,414 @@
+"""Misuse of adapters and quantisation is told before anything loads: with its place, its reason and its remedy.
+
+A run that trains the wrong thing, or nothing, ends as well as any other; only these rules stand before it. All of them
+answer from files and settings, without torch.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ftcli import tiny
+from ftcli.build.checks import adapter
+from ftcli.build.resolve import spec_of
+from ftcli.cli import main
+from ftcli.config.compose import Request
+from ftcli.core import hardware
+from ftcli.core.hardware import Gpu
+from ftcli.models import packing_support
+from ftcli.peft_methods import PEFT_METHODS
+from ftcli.peft_methods.other import _OWN_CHOICE, IMPOSSIBLE, tuner_configs
+from ftcli.settings.run_spec import Note, RunSpec
+
+TINY_HAS = "down_proj, embed_tokens, gate_proj, k_proj, lm_head, o_proj, q_proj, up_proj, v_proj"
+VOLTA = Gpu("V100", 16.0, (7, 0))  # no int8 tensor cores, no bfloat16
+AMPERE = Gpu("A100", 80.0, (8, 0))
+GRADIENT_CHECKPOINTING = "train.gradient_checkpointing=true"
+
+
+def specified(*overrides: str) -> RunSpec:
+    return spec_of(Request(overrides=overrides))
+
+
+def note_of(spec: RunSpec, key: str) -> Note:
+    (found,) = [note for note in spec.notes if note.key == key]
+    return found
+
+
+@pytest.fixture
+def with_gpus(monkeypatch):
+    """Makes this machine one with these GPUs; the CPU that it really has knows none."""
+
+    def fake(*gpus: Gpu) -> None:
+        monkeypatch.setattr(hardware, "gpus", lambda: gpus)
+
+    return fake
+
+
+def model_folder(folder: Path, **changes: object) -> Path:
+    """A folder with the tiny model's configuration, changed, and no weights: nothing here reads any."""
+    folder.mkdir()
+    config = json.loads((tiny.MODEL_DIR / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps({**config, **changes}), encoding="utf-8")
+    return folder
+
+
+def adapter_folder(folder: Path, kind: str, base: str = "builtin:tiny") -> Path:
+    """A folder that says what a saved adapter of that type says."""
+    folder.mkdir()
+    declared = {"peft_type": kind, "base_model_name_or_path": base, "task_type": "CAUSAL_LM"}
+    (folder / "adapter_config.json").write_text(json.dumps(declared), encoding="utf-8")
+    return folder
+
+
+# --- one mistake, one problem: the overrides, the place, words of the reason, words of the remedy ---------------------
+
+ACROSS = "packed documents would attend to each other"
+NO_CARRY = "which gradient checkpointing does not carry"
+REFUSED = [
+    # Packing with prompts that PEFT puts before the row as a whole.
+    ("peft=prompt method.packing=true", "method.packing=true", ACROSS, "method.packing=false"),
+    ("peft=prefix method.packing=true", "method.packing=true", ACROSS, "method.packing=false"),
+    ("peft=p_tuning method.packing=true", "method.packing=true", ACROSS, "method.packing=false"),
+    ("peft=p_tuning peft.deep=true method.packing=true", "method.packing=true", ACROSS, "method.packing=false"),
+    ("peft=prefix method=pretrain method.packing=true", "method.packing=true", ACROSS, "method.packing=false"),
+    ("peft=prefix method.padding_free=true", "method.padding_free=true", ACROSS, "method.padding_free=false"),
+    # Gradient checkpointing drops the cache through which a prefix reaches the layers.
+    (f"peft=prefix {GRADIENT_CHECKPOINTING}", GRADIENT_CHECKPOINTING, NO_CARRY, "checkpointing=false"),
+    (f"peft=p_tuning peft.deep=true {GRADIENT_CHECKPOINTING}", GRADIENT_CHECKPOINTING, NO_CARRY, "=false"),
+    # The output head, by name, in a list and by a pattern that reaches it.
+    ("peft=lora peft.target_modules=lm_head", "peft.target_modules=lm_head", "fused", "modules_to_save=[lm_head]"),
+    ("peft=lora peft.target_modules=[q_proj,lm_head]", "peft.target_modules=[q_proj,lm_head]", "lm_head", "leave it"),
+    ("peft=lora peft.target_modules='.*head'", "peft.target_modules='.*head'", "reaches lm_head", "modules_to_save"),
+    ("peft=oft peft.target_modules=[lm_head]", "peft.target_modules=[lm_head]", "reaches lm_head", "leave it out"),
+    ("peft=other peft.type=LOHA peft.target_modules=[lm_head]", "peft.target_modules=[lm_head]", "fused", "leave it"),
+    # What the model has not, at the setting that names it.
+    *(
+        (f"{peft} peft.target_modules=[q_prj]", "peft.target_modules=[q_prj]", f"has {TINY_HAS}", "name modules")
+        for peft in ("peft=lora", "peft=adalora", "peft=vera", "peft=oft", "peft=ia3", "peft=adapter",
+                     "peft=other peft.type=LOHA")
+    ),
+    ("peft=other peft.type=LOKR peft.target_modules=.*prj", "peft.target_modules=.*prj", TINY_HAS, "name modules"),
+    ("peft=freeze peft.modules=[q_prj]", "peft.modules=[q_prj]", TINY_HAS, "name modules"),
+    ("peft=lora peft.modules_to_save=[hat]", "peft.modules_to_save=[hat]", TINY_HAS, "name modules"),
+    ("peft=lora peft.exclude_modules='(('", "peft.exclude_modules='(('", "not a regular expression", "correct"),
+    # One weight that is both embedding and head.
+    ("peft=lora peft.modules_to_save=[lm_head]", "peft.modules_to_save=[lm_head]", "share one weight", "weight_tying"),
+    ("peft=oft peft.modules_to_save=[embed_tokens]", "peft.modules_to_save=[embed_tokens]", "[embed_tokens] would", ""),
+    # Quantised weights are frozen.
+    ("quantisation=nf4", "quantisation=nf4", "with peft=none: weights in few bits cannot be trained", "peft=qlora"),
+    ("peft=freeze quantisation=nf4", "quantisation=nf4", "freezes in few bits", "quantisation=none"),
+    ("peft=qlora quantisation=none", "quantisation=none", "needs a base in 4 bits", "quantisation=nf4_double"),
+    ("peft=qlora quantisation=int8", "quantisation=int8", "needs a base in 4 bits", "or peft=lora"),
+    ("peft=lora quantisation.type=nf4", "quantisation.type=nf4", "comes with the choice", "quantisation=NAME"),
+    ("peft=qlora model.init=random", "model.init=random", "kept nowhere", "model.init=pretrained"),
+    ("peft=lora model.init=random", "model.init=random", "kept nowhere", "peft=none"),
+    # Starts that take something out of the weights, and tuners that need them whole.
+    ("peft=pissa quantisation=nf4", "quantisation=nf4", "a part of the weights", "peft=lora"),
+    ("peft=lora peft.init_lora_weights=pissa_niter_4 quantisation=int8", "quantisation=int8", "pissa_niter_4", "lora"),
+    ("peft=qlora peft.init_lora_weights=olora", "peft=qlora", "init_lora_weights=olora", "quantisation=none"),
+    # A method's own settings.
+    ("peft=dora peft.use_dora=false", "peft.use_dora=false", "always true under peft=dora", "another peft="),
+    ("peft=dora peft.init_lora_weights=pissa", "peft.init_lora_weights=pissa", "does not go with", "remove"),
+    ("peft=pissa peft.init_lora_weights=gaussian", "peft.init_lora_weights=gaussian", "not a value", "pissa_niter_"),
+    ("peft=adalora peft.target_r=24", "peft.target_r=24", "leaves nothing of peft.init_r=24", "peft=lora"),
+    ("peft=adalora peft.target_r=9 peft.init_r=8", "peft.target_r=9", "nothing of peft.init_r=8", "below peft.init_r"),
+    ("peft=adalora peft.total_step=9", "peft.total_step=9", "the run's number of steps", "remove it"),
+    ("peft=adalora peft.use_dora=true", "peft.use_dora=true", "AdaLoRA has a form", "remove it"),
+    ("peft=adalora peft.init_lora_weights=pissa", "peft.init_lora_weights=pissa", "a start of its own", "remove it"),
+    ("peft=oft peft.r=8", "peft.r=8", "peft.oft_block_size=32: one must be 0", "peft.oft_block_size=0"),
+    ("peft=prompt peft.prompt_tuning_init=TEXT", "peft.prompt_tuning_init=TEXT", "not set", "prompt_tuning_init_text="),
+    ("peft=p_tuning peft.deep=true peft.prefix_projection=true", "peft.prefix_projection=true", "no projection", ""),
+    ("peft=freeze peft.num_layers=0", "peft.num_layers=0", "trains nothing", "name peft.modules"),
+    # Adapters are no methods.
+    ("method=lora", "method=lora", "lora is a peft= choice", "ftcli train peft=lora"),
+    ("method=prefix", "method=prefix", "prefix is a peft= choice", "ftcli train peft=prefix"),
+    # peft=other.
+    ("peft=other", "peft=other", "needs peft.type", "LOHA"),
+    ("peft=other peft.type=LOHAA", "peft.type=LOHAA", "no tuner of PEFT", "did you mean peft.type=LOHA?"),
+    ("peft=other peft.type=loha", "peft.type=loha", "no tuner of PEFT", "did you mean peft.type=LOHA?"),
+    ("peft=other peft.type=LORA", "peft.type=LORA", "a choice of its own", "peft=lora"),
+    ("peft=other peft.type=XLORA", "peft.type=XLORA", "adapters that are trained already", "LOHA"),
+    ("peft=freeze peft.num_layers=9", "peft.num_layers=9", "more than the 4 layers", "correct it"),
+    ("peft=other peft.type=LOHA peft.rank=3", "peft.rank=3", "knob of peft=other peft.type=LOHA", "r, rank_"),
+    ("peft=other peft.type=TRAINABLE_TOKENS peft.token_indices=[5]", "peft=other", "shares the embedding's", "another"),
+    ("peft=other peft.type=ADAPTION_PROMPT", "peft.type=ADAPTION_PROMPT", "misses its log-probabilities", "LOHA"),
+    ("peft=other peft.type=LOHA peft.lora_alpha=3", "peft.lora_alpha=3", "not a knob", "did you mean peft.alpha?"),
+    ("peft=other peft.type=LOHA peft.zeal=3", "peft.zeal=3", "not a knob", "module_dropout, modules_to_save, r, rank_"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("overrides", "where", "reason", "remedy"), REFUSED, ids=[case[0] for case in REFUSED])
+def test_misuse_is_told_once_with_its_place_its_reason_and_its_remedy(problems, here, overrides, where, reason, remedy):
+    (found,) = problems(*overrides.split(" "))
+    told, _, fix = found.partition("\n  fix: ")
+    assert told.startswith(f"{where}  ")
+    assert reason in told
+    assert remedy in fix
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        "peft=prompt method.packing=false",
+        f"peft=prompt {GRADIENT_CHECKPOINTING}",  # its vectors are embeddings and no cache
+        f"peft=p_tuning {GRADIENT_CHECKPOINTING}",
+        "peft=prompt peft.prompt_tuning_init=TEXT peft.prompt_tuning_init_text=Answer",
+        "peft=lora peft.modules_to_save=[lm_head] peft.ensure_weight_tying=true",
+        "peft=freeze peft.modules=[embed_tokens] peft.num_layers=0",
+        "peft=dora peft.use_dora=true",
+        "peft=dora quantisation=nf4",
+        "peft=adalora quantisation=nf4",
+        "peft=lora quantisation=int8",
+        "peft=ia3 quantisation=fp4",
+        "peft=adalora peft.target_r=7 peft.init_r=8",
+        "peft=oft peft.r=8 peft.oft_block_size=0",
+        "peft=other peft.type=LOHA peft.r=8 peft.target_modules=[q_proj]",
+        "peft=other peft.type=LN_TUNING peft.target_modules=[input_layernorm]",
+        "model.init=random",
+    ],
+)
+def test_what_is_near_to_misuse_and_right_is_left_alone(problems, here, overrides):
+    assert problems(*overrides.split(" ")) == []
+
+
+def test_an_adapter_that_the_architecture_cannot_carry_is_refused_at_its_choice(problems, here):
+    folder = model_folder(here / "base", model_type="gpt2", architectures=["GPT2LMHeadModel"], n_embd=32, n_layer=2)
+    (found,) = problems(f"model.name_or_path={folder}", "peft=oft")
+    assert found.startswith("configs/peft/oft.yaml")  # which names all linear layers
+    assert "GPT-2's layers are Conv1D" in found
+    assert found.endswith("fix: correct it, or choose another peft=")
+
+
+def test_nothing_of_it_loads_a_library(here):
+    # The whole table in a process of its own, which then looks at what it has imported.
+    code = (
+        "import sys, json\n"
+        "from ftcli.build.resolve import spec_of\nfrom ftcli.config.compose import Request\n"
+        "from ftcli.core.errors import ConfigError\n"
+        "for line in json.loads(sys.stdin.read()):\n"
+        "    try: spec_of(Request(overrides=tuple(line.split(' '))))\n"
+        "    except ConfigError: continue\n"
+        "    raise SystemExit(f'{line} passed')\n"
+        "heavy = {'torch', 'transformers', 'peft', 'trl', 'bitsandbytes'} & sys.modules.keys()\n"
+        "raise SystemExit(f'loaded {heavy}' if heavy else 0)\n"
+    )
+    lines = json.dumps([case[0] for case in REFUSED[::6]])
+    done = subprocess.run([sys.executable, "-c", code], input=lines, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_type_of_peft_has_a_choice_or_a_reason_or_is_left_to_other():
+    # An upgrade that brings a tuner is seen by the matrix; one that renames one, here.
+    known = {method.kind for method in PEFT_METHODS.values()} - {"", "BOTTLENECK"}
+    assert known == _OWN_CHOICE.keys()
+    assert _OWN_CHOICE.keys() | IMPOSSIBLE.keys() <= tuner_configs().keys()
+
+
+# --- the device -------------------------------------------------------------------------------------------------------
+
+
+def test_int8_wants_a_gpu_that_multiplies_in_8_bits(problems, here, with_gpus):
+    with_gpus(VOLTA)
+    (found,) = problems("peft=lora", "quantisation=int8", "hardware=gpu")
+    assert found.startswith("quantisation=int8  quantisation=int8 needs compute capability 7.5; V100 has 7.0")
+    assert "fix: quantisation=nf4_double" in found
+    assert problems("peft=lora", "quantisation=nf4", "hardware=gpu") == []  # from 6.0 on
+    assert problems("peft=lora", "quantisation=int8", "hardware=cpu") == []
+
+
+def test_one_gpu_of_several_that_is_too_old_is_enough_to_refuse(problems, here, with_gpus):
+    with_gpus(AMPERE, VOLTA, VOLTA)
+    assert len(problems("peft=lora", "quantisation=int8", "hardware=multi_gpu")) == 1
+    with_gpus(AMPERE)
+    assert problems("peft=lora", "quantisation=int8", "hardware=multi_gpu") == []
+
+
+def test_no_4_bits_before_pascal(problems, here, with_gpus):
+    with_gpus(Gpu("M60", 8.0, (5, 2)))
+    (found,) = problems("peft=qlora", "hardware=gpu")
+    assert "quantisation=nf4_double needs compute capability 6.0; M60 has 5.2" in found
+
+
+# --- a base that is quantised already ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def kernels(monkeypatch):
+    """Says which kernel packages are there, whatever this environment has."""
+
+    def fake(*names: str) -> None:
+        monkeypatch.setattr(adapter, "_installed", lambda package: package in names)
+
+    return fake
+
+
+@pytest.mark.parametrize(("stored", "package"), [("gptq", "gptqmodel"), ("fp8", "triton"), ("mxfp4", "kernels")])
+def test_a_quantised_model_needs_an_adapter_and_its_kernels(problems, here, kernels, stored, package):
+    folder = model_folder(here / "base", quantization_config={"quant_method": stored})
+    model = f"model.name_or_path={folder}"
+    kernels(package)
+    assert problems(model, "peft=lora") == []
+    (found,) = problems(model)
+    assert f"{model}  {folder} is stored in {stored}, and weights in few bits cannot be trained" in found
+    assert "choose peft=lora" in found
+    assert len(problems(model, "peft=freeze")) == 1
+    kernels()
+    (found,) = problems(model, "peft=lora")
+    assert f"whose kernels are in the package {package}, which is not installed" in found
+    assert f"fix: pip install {package}" in found
+
+
+def test_a_quantised_model_is_not_quantised_again(problems, here, kernels):
+    kernels("gptqmodel")
+    folder = model_folder(here / "base", quantization_config={"quant_method": "gptq", "bits": 4})
+    model = f"model.name_or_path={folder}"
+    (found,) = problems(model, "peft=lora", "quantisation=nf4")
+    assert found.startswith(f"quantisation=nf4  {folder} is stored in gptq already; quantisation=nf4 would do it again")
+    assert found.endswith("fix: quantisation=none")
+    # qlora brings one along, and would not take none: its remedy must lead out.
+    (found,) = problems(model, "peft=qlora")
+    assert found.endswith("fix: quantisation=none peft=lora")
+    assert problems(model, "quantisation=none", "peft=lora") == []
+
+
+def test_pissa_finds_no_singular_vectors_in_a_model_stored_in_few_bits(problems, here, kernels):
+    kernels("gptqmodel")
+    folder = model_folder(here / "base", quantization_config={"quant_method": "gptq"})
+    (found,) = problems(f"model.name_or_path={folder}", "peft=pissa")
+    assert "is stored in gptq; peft=pissa: init_lora_weights=pissa takes a part of the weights out of them" in found
+
+
+def test_the_kernels_of_this_environment_are_looked_for(problems, here):
+    # Not faked: bitsandbytes is a dependency of ours, no package has the other name.
+    assert adapter._installed("bitsandbytes")
+    assert not adapter._installed("no_such_parent.quanto")
+    folder = model_folder(here / "base", quantization_config={"load_in_4bit": True})
+    assert problems(f"model.name_or_path={folder}", "peft=lora") == []
+    strange = model_folder(here / "strange", quantization_config={"quant_method": "no_such_kernels"})
+    (found,) = problems(f"model.name_or_path={strange}", "peft=lora")
+    assert "pip install no-such-kernels" in found
+
+
+# --- a model that ends in an adapter ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["PREFIX_TUNING", "P_TUNING", "PROMPT_TUNING", "BOTTLENECK", "BEFT"])
+def test_a_run_on_an_adapter_that_cannot_be_merged_is_refused(problems, here, kind):
+    folder = adapter_folder(here / "first", kind)
+    (found,) = problems(f"model.name_or_path={folder}", "peft=lora")
+    assert found.startswith(f"model.name_or_path={folder}  {folder} holds a {kind} adapter")
+    assert "start from its base model" in found
+
+
+def test_it_is_found_at_the_bottom_of_a_stack_as_well(problems, here):
+    prefix = adapter_folder(here / "prefix", "PREFIX_TUNING")
+    lora = adapter_folder(here / "lora", "LORA", base=str(prefix))
+    assert len(problems(f"model.name_or_path={lora}")) == 1
+    plain = adapter_folder(here / "plain", "LORA")
+    assert problems(f"model.name_or_path={plain}") == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("PREFIX_TUNING", "are no part of any weight"),
+        ("BOTTLENECK", "a nonlinearity stands between"),
+        ("LILY", "its tuner has no merge"),
+    ],
+)
+def test_merging_it_ends_with_2_and_the_reason(capsys, here, kind, reason):
+    adapter_folder(here / "trained", kind)
+    assert main(["merge", "./trained"]) == 2
+    error = capsys.readouterr().err
+    assert f"a {kind} adapter cannot be merged" in error
+    assert reason in error
+    assert "Traceback" not in error
+    assert not (here / "trained-merged").exists()
+
+
+# --- what is derived, and why -----------------------------------------------------------------------------------------
+
+
+def test_qlora_brings_its_quantisation_along_and_says_so(here):
+    spec = specified("peft=qlora")
+    assert spec.quantisation.type == "nf4_double"
+    assert note_of(spec, "quantisation.type").value == "nf4_double"
+    assert "peft=qlora implies it" in note_of(spec, "quantisation.type").why
+
+
+@pytest.mark.parametrize("kind", ["nf4", "fp4", "nf4_double"])
+def test_qlora_takes_what_else_was_chosen_in_4_bits(here, kind):
+    spec = specified("peft=qlora", f"quantisation={kind}")
+    assert spec.quantisation.type == kind
+    assert "quantisation.type" not in [note.key for note in spec.notes]  # someone typed it
+
+
+def test_packing_is_on_where_it_is_exact_and_off_with_the_reason_elsewhere(here):
+    assert note_of(specified(), "method.packing").value is True
+    assert note_of(specified("peft=lora"), "method.packing").value is True
+    note = note_of(specified("peft=prefix"), "method.packing")
+    assert (note.value, note.why) == (False, PEFT_METHODS["prefix"].never_packs)
+    assert "attend to each other" in note.why
+
+
+@pytest.mark.parametrize("model_type", ["opt", "neverheard"])
+def test_packing_is_off_for_an_architecture_that_is_not_known_to_be_exact(here, model_type):
+    assert model_type not in packing_support.PACKS_EXACTLY
+    config = {"model_type": model_type, "architectures": ["X"], "word_embed_proj_dim": 160, "ffn_dim": 432}
+    folder = model_folder(here / "base", **config)
+    note = note_of(specified(f"model.name_or_path={folder}"), "method.packing")
+    assert note.value is False
+    assert "not known whether this architecture" in note.why
+
+
+def test_packing_that_somebody_set_is_no_derived_value(here):
+    spec = specified("method.packing=false")
+    assert spec.method["packing"] is False
+    assert "method.packing" not in [note.key for note in spec.notes]
+
+
+@pytest.mark.parametrize(
+    ("peft", "value"),
+    [("none", True), ("lora", True), ("prompt", True), ("p_tuning", True), ("prefix", False)],
+)
+def test_gradient_checkpointing_is_on_for_gpus_but_for_what_it_breaks(here, with_gpus, peft, value):
+    with_gpus(AMPERE)
+    note = note_of(specified(f"peft={peft}", "hardware=gpu"), "train.gradient_checkpointing")
+    assert note.value is value
+    if not value:
+        assert note.why == PEFT_METHODS[peft].never_checkpoints
+
+
+def test_gradient_checkpointing_is_off_for_deep_p_tuning_too(here, with_gpus):
+    with_gpus(AMPERE)
+    spec = specified("peft=p_tuning", "peft.deep=true", "hardware=gpu")
+    assert note_of(spec, "train.gradient_checkpointing").value is False
+
+
+@pytest.mark.parametrize(
+    ("gpu", "hardware_choice", "kind", "why"),
+    [
+        (None, "cpu", "float32", "the CPU computes in float32"),
+        (AMPERE, "gpu", "bfloat16", "the GPU has it"),
+        (VOLTA, "gpu", "float16", "the GPU has no bfloat16"),
+        (None, "gpu", "bfloat16", "the GPU has it"),  # planned for a machine that is not this one
+    ],
+)
+def test_4_bits_are_multiplied_in_what_the_device_has(here, with_gpus, gpu, hardware_choice, kind, why):
+    with_gpus(*([gpu] if gpu else []))
+    spec = specified("peft=qlora", f"hardware={hardware_choice}")
+    assert spec.quantisation.compute_dtype == kind
+    note = note_of(spec, "quantisation.compute_dtype")
+    assert (note.value, note.why) == (kind, why)
+
+
+def test_int8_has_no_type_to_choose_and_a_type_that_was_chosen_stays(here):
+    assert "quantisation.compute_dtype" not in [n.key for n in specified("peft=lora", "quantisation=int8").notes]
+    spec = specified("peft=qlora", "quantisation.compute_dtype=bfloat16")
+    assert spec.quantisation.compute_dtype == "bfloat16"

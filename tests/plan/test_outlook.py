@@ -1,0 +1,330 @@
+"""The plan's arithmetic against worked numbers, its token counts against the tokenizer of transformers."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ftcli import tiny
+from ftcli.build.resolve import spec_of
+from ftcli.config.compose import Request
+from ftcli.methods import get_method
+from ftcli.plan import tokens
+from ftcli.plan.outlook import Plan, plan
+
+WORDS = "the cat sat on the mat"
+
+
+def outlook(*overrides: str) -> Plan:
+    return plan(spec_of(Request(overrides=overrides)))
+
+
+@pytest.fixture
+def rows(here):
+    """Writes rows to rows.jsonl and returns the override that names it."""
+
+    def write(*values: Any) -> str:
+        Path("rows.jsonl").write_text("".join(json.dumps(value) + "\n" for value in values), encoding="utf-8")
+        return "data.path=rows.jsonl"
+
+    return write
+
+
+# --- batches and steps ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("num_rows", "overrides", "batch", "steps"),
+    [
+        # 10 rows by 4 → 3 batches, 3 updates an epoch
+        (10, ["train.per_device_train_batch_size=4", "train.num_train_epochs=1"], 4, 3),
+        (10, ["train.per_device_train_batch_size=4", "train.num_train_epochs=2"], 4, 6),
+        # half an epoch of 3 updates: 1.5 → 2
+        (10, ["train.per_device_train_batch_size=4", "train.num_train_epochs=0.5"], 4, 2),
+        # 10 rows by 2 → 5 batches, by 2 accumulated → 3 updates, the last one of a single batch
+        (10, ["train.per_device_train_batch_size=2", "train.gradient_accumulation_steps=2", "train.num_train_epochs=1"],
+         4, 3),
+        # 3 batches are fewer than 8 accumulated: still one update
+        (3, ["train.per_device_train_batch_size=1", "train.gradient_accumulation_steps=8", "train.num_train_epochs=1"],
+         8, 1),
+        # 2 processes with 2 rows each: 10 / 4 → 3 batches a process
+        (10, ["train.per_device_train_batch_size=2", "hardware.num_processes=2", "train.num_train_epochs=1"], 4, 3),
+        (10, ["train.per_device_train_batch_size=4", "train.dataloader_drop_last=true", "train.num_train_epochs=1"],
+         4, 2),
+        (10, ["train.max_steps=17"], 8, 17),
+        # 20% of 10 held out: 8 rows by 4
+        (10, ["train.per_device_train_batch_size=4", "data.eval_share=0.2", "train.num_train_epochs=1"], 4, 2),
+        # 1% of 10 is none, but one row is always held out: 9 rows by 3
+        (10, ["train.per_device_train_batch_size=3", "data.eval_share=0.01", "train.num_train_epochs=1"], 3, 3),
+        (10, ["train.per_device_train_batch_size=1", "data.max_rows=4", "train.num_train_epochs=1"], 1, 4),
+    ],
+)  # fmt: skip
+def test_batch_and_steps_are_those_of_the_trainer(rows, num_rows, overrides, batch, steps):
+    found = outlook(rows(*[{"text": WORDS}] * num_rows), "method.packing=false", *overrides)
+    assert (found.global_batch, found.steps) == (batch, steps)
+
+
+def test_steps_agree_with_the_trainers_own_formula(rows):
+    # transformers.Trainer.set_initial_training_values: len(dataloader) // accumulation, rounded up, at least 1
+    file = rows(*[{"text": WORDS}] * 23)
+    for size, accumulation, epochs in [(1, 1, 1), (2, 3, 2), (5, 4, 1.5), (8, 1, 3), (23, 2, 1), (4, 7, 0.3)]:
+        batches = math.ceil(23 / size)
+        updates = max(batches // accumulation + int(batches % accumulation > 0), 1)
+        found = outlook(
+            file,
+            "method.packing=false",
+            f"train.per_device_train_batch_size={size}",
+            f"train.gradient_accumulation_steps={accumulation}",
+            f"train.num_train_epochs={epochs}",
+        )
+        assert found.steps == math.ceil(epochs * updates)
+
+
+def test_packed_steps_come_from_tokens_and_split_ones_from_pieces(rows):
+    file = rows(*[{"text": WORDS}] * 40)
+    total = outlook(file, "method=pretrain").tokens_per_epoch
+    one = total // 40
+    shared = ["method=pretrain", "data.max_length_tokens=4", "train.num_train_epochs=1"]
+    packed = outlook(file, *shared, "train.per_device_train_batch_size=1")
+    assert packed.steps == total // 4
+    split = outlook(file, *shared, "train.per_device_train_batch_size=1", "method.packing=false")
+    assert split.steps == 40 * math.ceil(one / 4)
+
+
+# --- what becomes of long and broken rows -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("overflow", "kept", "words"), [("drop", 2, "dropped"), ("truncate_right", 3, "cut"), ("error", 3, "refused")]
+)
+def test_rows_beyond_the_limit_are_counted_and_told(rows, overflow, kept, words):
+    file = rows({"text": WORDS}, {"text": WORDS * 20}, {"text": WORDS})
+    found = outlook(file, "data.max_length_tokens=20", f"data.overflow={overflow}")
+    assert (found.rows, found.rows_kept) == (3, kept)
+    [warning] = [text for text in found.warnings if "longer" in text]
+    assert warning.startswith("1 of 3 rows are longer than 20 tokens")
+    assert words in warning
+
+
+def test_a_cut_row_counts_what_is_left_of_it(rows):
+    file = rows({"text": WORDS * 20}, {"text": WORDS * 20})
+    assert outlook(file, "data.max_length_tokens=16", "data.overflow=truncate_right").tokens_per_epoch == 32
+
+
+def test_rows_that_cannot_be_used_are_counted_and_told(here):
+    Path("rows.jsonl").write_text('{"text": "a"}\nnot json\n{"text": 1}\n{"text": "b"}\n', encoding="utf-8")
+    found = outlook("data.path=rows.jsonl")
+    assert (found.rows, found.rows_kept) == (4, 2)
+    assert "2 rows cannot be used; ftcli data check names them" in found.warnings
+
+
+# --- tokens -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(tiny.MODEL_DIR)
+
+
+TURNS = [
+    {"role": "user", "content": "What colour is the sky?"},
+    {"role": "assistant", "content": "blue"},
+    {"role": "user", "content": "And grass? été 日本 😀"},
+    {"role": "assistant", "content": "green"},
+]
+SPOKEN_PAIR = [{"role": "user", "content": "2 + 3 ="}, {"role": "assistant", "content": "5"}]
+
+
+def test_text_is_counted_with_the_token_that_closes_it(rows, tokenizer):
+    texts = [WORDS, "été 日本 😀\n\n  x", WORDS + tokenizer.eos_token]
+    found = outlook(rows(*[{"text": text} for text in texts]))
+    closed = [texts[0] + tokenizer.eos_token, texts[1] + tokenizer.eos_token, texts[2]]
+    assert found.tokens_exact
+    assert found.tokens_per_epoch == sum(map(len, tokenizer(closed)["input_ids"]))
+
+
+def test_messages_are_counted_as_the_template_renders_them(rows, tokenizer):
+    found = outlook(rows({"messages": TURNS}, {"messages": TURNS[:2]}))
+    each = [tokenizer.apply_chat_template(turns)["input_ids"] for turns in (TURNS, TURNS[:2])]
+    assert found.tokens_per_epoch == sum(map(len, each))
+
+
+def test_pairs_are_plain_text_to_sft_and_a_conversation_to_instruct(rows, tokenizer):
+    file = rows({"prompt": "2 + 3 =", "completion": "5"})
+    plain = tokenizer("2 + 3 =5" + tokenizer.eos_token)["input_ids"]
+    spoken = tokenizer.apply_chat_template(SPOKEN_PAIR)["input_ids"]
+    assert outlook(file).tokens_per_epoch == len(plain)
+    assert outlook(file, "method=instruct").tokens_per_epoch == len(spoken)
+    as_turns = rows({"prompt": SPOKEN_PAIR[:1], "completion": SPOKEN_PAIR[1:]})
+    assert outlook(as_turns).tokens_per_epoch == len(spoken)
+
+
+def test_a_preference_is_counted_on_both_sides(rows, tokenizer):
+    found = outlook(rows({"prompt": "Say it. ", "chosen": "yes please", "rejected": "no"}), "method=dpo")
+    sides = ["Say it. yes please" + tokenizer.eos_token, "Say it. no" + tokenizer.eos_token]
+    assert found.tokens_per_epoch == sum(map(len, tokenizer(sides)["input_ids"]))
+    spoken = [[TURNS[0], {"role": "assistant", "content": text}] for text in ("blue", "red")]
+    found = outlook(rows({"chosen": spoken[0], "rejected": spoken[1]}), "method=dpo")
+    # without the line break that the template puts behind the end token, which an answer does without
+    sides = [tokenizer.apply_chat_template(turns)["input_ids"] for turns in spoken]
+    assert [tokenizer.decode(ids[-2:]) for ids in sides] == ["<|im_end|>\n"] * 2
+    assert found.tokens_per_epoch == sum(len(ids) - 1 for ids in sides)
+
+
+def test_a_count_without_the_models_own_tokenizer_or_template_is_an_estimate(rows):
+    file = rows({"messages": TURNS})
+    shutil.copytree(tiny.MODEL_DIR, "model")
+    assert outlook(file, "model.name_or_path=model").tokens_exact
+    (Path("model") / "chat_template.jinja").rename("template")
+    assert not outlook(file, "model.name_or_path=model").tokens_exact
+    text = rows({"text": WORDS})
+    assert outlook(text, "model.name_or_path=model").tokens_exact  # plain text needs no template
+    (Path("model") / "tokenizer.json").unlink()
+    assert not outlook(text, "model.name_or_path=model").tokens_exact
+    assert not outlook(text, "model=llama").tokens_exact
+
+
+def test_a_file_of_more_than_20_mb_is_estimated_and_says_so(here, capsys):
+    from ftcli.cli import main
+
+    row = json.dumps({"text": WORDS * 40}) + "\n"
+    count = 20_000_001 // len(row) + 1
+    Path("rows.jsonl").write_text(row * count, encoding="utf-8")
+    found = outlook("data.path=rows.jsonl")
+    assert not found.tokens_exact
+    assert found.rows == pytest.approx(count, rel=0.1)
+    assert outlook("data.path=rows.jsonl", "data.max_rows=3").rows == 3
+    assert outlook("data.path=rows.jsonl", "data.max_rows=1000").rows == 1000
+    assert main(["plan", "data.path=rows.jsonl"]) == 0
+    [line] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  tokens")]
+    assert "about" in line
+    assert "(estimate)" in line
+
+
+def test_the_limit_of_exact_counts_is_20_mb():
+    assert tokens.EXACT_BYTES == 20_000_000
+
+
+# --- parameters -------------------------------------------------------------------------------------------------------
+
+
+def test_full_fine_tuning_trains_every_parameter(here):
+    found = outlook()
+    assert found.trainable == found.parameters
+    assert found.parameters is not None
+    assert found.parameters < 2_400_000
+
+
+def test_lora_trains_two_thin_matrices_a_linear_layer(here):
+    # Llama-3.2-1B: 16 layers of q (2048→2048), k and v (2048→512), o (2048→2048), gate and up (2048→8192), down.
+    ends = [(2048, 2048), (2048, 512), (2048, 512), (2048, 2048), (2048, 8192), (2048, 8192), (8192, 2048)]
+    worked = 16 * sum(8 * (a + b) for a, b in ends)
+    found = outlook("model=llama-1b", "peft=lora", "peft.r=8")
+    assert worked == 5_636_096
+    assert found.trainable == worked
+    only = outlook("model=llama-1b", "peft=lora", "peft.r=8", "peft.target_modules=[q_proj,v_proj]")
+    assert only.trainable == 16 * 8 * (2048 + 2048 + 2048 + 512)
+
+
+def test_what_cannot_be_known_is_said_to_be_unknown(here, capsys):
+    from ftcli.cli import main
+
+    found = outlook("model.name_or_path=someone/unheard-of")
+    assert (found.parameters, found.trainable, found.memory) == (None, None, None)
+    assert main(["plan", "model.name_or_path=someone/unheard-of"]) == 0
+    assert "unknown, trains unknown" in capsys.readouterr().out
+
+
+# --- warnings ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_warning_names_what_is_odd_but_allowed(here):
+    assert any("built-in demonstration set" in text for text in outlook("model=llama-1b").warnings)
+    assert any("no score of its own" in text for text in outlook("method=pretrain", "run.score_rows=5").warnings)
+    assert outlook("method=pretrain").warnings == ()
+    assert outlook().warnings == ()
+
+
+# --- several sets, and lengths that are worked out --------------------------------------------------------------------
+
+
+def test_a_mix_is_counted_as_often_as_it_takes_each_set(here):
+    Path("a.jsonl").write_text("".join(f'{{"text": "a {i}"}}\n' for i in range(20)), encoding="utf-8")
+    Path("b.jsonl").write_text("".join(f'{{"text": "b {i}"}}\n' for i in range(20)), encoding="utf-8")
+    # a whole, repeated once and a half: 30 rows; b a quarter of the whole: 30 / 0.75 = 40, 10 of them b's
+    sets = "data.mix={a: {path: a.jsonl, repeat: 1.5}, b: {path: b.jsonl, share_of_mix: 0.25}}"
+    unpacked = ("method.packing=false", "train.per_device_train_batch_size=4", "train.num_train_epochs=1")
+    found = outlook(sets, *unpacked)
+    assert (found.rows, found.rows_kept, found.steps) == (40, 40, 10)
+    assert not found.tokens_exact  # which rows are drawn is not known before the run
+
+
+def test_a_length_that_is_worked_out_is_told_with_its_reason(rows):
+    texts = [{"text": WORDS}] * 99
+    found = outlook(rows(*texts, {"text": WORDS * 40}))
+    [note] = [note for note in found.notes if note["key"] == "data.max_length_tokens"]
+    assert note["value"] == 64
+    assert note["why"].startswith("holds 99 % of the rows")
+    assert found.rows_kept == 99
+    assert any("1 of 100 rows are longer than 64 tokens and dropped" in text for text in found.warnings)
+    given = outlook(rows(*texts), "data.max_length_tokens=100")
+    assert not any(note["key"] == "data.max_length_tokens" for note in given.notes)
+
+
+def test_rows_elsewhere_are_not_counted_and_it_is_said(here):
+    found = outlook("data.path=hub:someone/rows", "train.max_steps=5")
+    assert (found.rows, found.tokens_exact, found.steps) == (0, False, 5)
+    assert "hub:someone/rows is elsewhere: its rows are not counted before the run starts" in found.warnings
+
+
+@pytest.fixture
+def counting(here, monkeypatch):
+    """A file's settings, and the counts made rather than remembered."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(here / "cache"))
+    from ftcli.settings.groups import DataSettings
+
+    (here / "rows.jsonl").write_text('{"text": "one two three"}\n', encoding="utf-8")
+    made, real = [], tokens.count
+    monkeypatch.setattr(tokens, "count", lambda *asked: made.append(asked) or real(*asked))
+    return DataSettings(path=str(here / "rows.jsonl"), max_length_tokens=64, overflow="drop"), made
+
+
+def test_a_remembered_count_is_the_counted_one(counting):
+    from ftcli.plan import token_cache
+
+    data, made = counting
+    first = token_cache.count(data, get_method("sft"), tiny.MODEL_DIR, 8192)
+    assert token_cache.count(data, get_method("sft"), tiny.MODEL_DIR, 8192) == first
+    assert len(made) == 1
+    assert first == tokens.count(data, get_method("sft"), tiny.MODEL_DIR, 8192)
+
+
+def test_a_remembered_count_is_forgotten_with_any_change(counting):
+    from ftcli.plan import token_cache
+
+    data, made = counting
+    sft, pretrain = get_method("sft"), get_method("pretrain")
+    token_cache.count(data, sft, tiny.MODEL_DIR, 8192)
+    file = Path(str(data.path))
+    changed = [
+        (replace(data, max_length_tokens=2), sft, tiny.MODEL_DIR, 8192),
+        (replace(data, max_rows=1), sft, tiny.MODEL_DIR, 8192),
+        (replace(data, mix={"a": {"path": data.path}}, path=None), sft, tiny.MODEL_DIR, 8192),
+        (data, pretrain, tiny.MODEL_DIR, 8192),
+        (data, sft, None, 8192),
+        (data, sft, tiny.MODEL_DIR, 4096),
+    ]
+    for number, arguments in enumerate(changed, 2):
+        token_cache.count(*arguments)
+        assert len(made) == number, arguments
+    file.write_text('{"text": "one two 3hree"}\n', encoding="utf-8")  # as many bytes
+    token_cache.count(data, sft, tiny.MODEL_DIR, 8192)
+    assert len(made) == len(changed) + 2

@@ -1,0 +1,98 @@
+"""Rewards by rule, and what is wrong with a mix of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ftcli.rewards import rules
+from ftcli.rewards.rules import REWARDS, Answered, asked
+
+
+def answered(text: str, *, answer: Any = "42", tokens: int = 5, ended: bool = True) -> Answered:
+    return Answered(text, {"answer": answer, "solution": "#### 1,200"}, tokens, ended)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "given", "expected"),
+    [
+        ("exact_answer", {}, answered(" 42 "), 1),
+        ("exact_answer", {}, answered("The answer is 42."), 0),
+        ("exact_answer", {"ignore_case": True}, answered("YES  sir", answer="yes sir"), 1),
+        ("holds_answer", {}, answered("The answer is 42."), 1),
+        ("holds_answer", {}, answered("The answer is 420."), 0),
+        ("number", {"column": "solution"}, answered("so it is 1200.0"), 1),
+        ("number", {"column": "solution"}, answered("1200, or rather 1201"), 0),
+        ("number", {}, answered("none at all"), 0),
+        ("regex", {"pattern": "^4"}, answered("42"), 1),
+        ("regex", {"pattern": "^2"}, answered("42"), 0),
+        ("tags", {"names": ["think", "answer"]}, answered("<think>a\nb</think>\n<answer>c</answer>"), 1),
+        ("tags", {"names": ["think", "answer"]}, answered("<answer>c</answer>"), 0),
+        ("length", {"most": 5}, answered("", tokens=5), 1),
+        ("length", {"most": 4}, answered("", tokens=5), 0.75),  # one of four too many
+        ("length", {"least": 10}, answered("", tokens=5), 0.5),
+        ("length", {"most": 2}, answered("", tokens=9), 0),
+        ("ended", {}, answered(""), 1),
+        ("ended", {}, answered("", ended=False), 0),
+        ("parses_as_json", {}, answered('{"a": 1}'), 1),
+        ("parses_as_json", {}, answered("{a: 1}"), 0),
+    ],
+)
+def test_a_rule_gives(name, settings, given, expected):
+    assert REWARDS[name](given, **settings) == pytest.approx(expected)
+
+
+def test_a_mix_is_a_name_with_a_weight_or_with_its_settings():
+    one, other = asked({"exact_answer": 2, "length": {"weight": 0.5, "most": 4}})
+    assert (one.weight, one.columns()) == (2.0, ["answer"])
+    assert (other.weight, other.columns()) == (0.5, [])
+    assert other(answered("", tokens=5)) == 0.75
+    assert asked({"number": {"column": "solution"}})[0].columns() == ["solution"]
+
+
+@pytest.mark.parametrize(
+    ("given", "where", "what", "fix"),
+    [
+        ("exact", "method.rewards", "not a mapping", "method.rewards.exact_answer=1"),
+        (
+            {"exact_anser": 1},
+            "method.rewards.exact_anser",
+            "is not a reward",
+            "did you mean method.rewards.exact_answer",
+        ),
+        ({"ended": "much"}, "method.rewards.ended", "not a number", "method.rewards.ended=1"),
+        ({"regex": 1}, "method.rewards.regex", "needs pattern", "pattern"),
+        ({"regex": {"pattern": "("}}, "method.rewards.regex.pattern", "no regular expression", "mend it"),
+        ({"length": {"longest": 3}}, "method.rewards.length.longest", "has no setting", "least"),
+        ({"length": {"most": "3"}}, "method.rewards.length.most", "not of type int", "int"),
+        ({"tags": {"names": []}}, "method.rewards.tags.names", "not of type list[str]", "list"),
+    ],
+)
+def test_what_is_wrong_with_a_mix_is_named(given, where, what, fix):
+    [problem] = rules.problems(given)
+    assert problem.where == where
+    assert what in problem.what
+    assert fix in problem.fix
+
+
+def test_sampling_needs_a_reward_and_whole_groups(problems, here):
+    (here / "rows.jsonl").write_text('{"prompt": [{"role": "user", "content": "a"}], "answer": "b"}\n')
+    for method in ("ppo", "grpo", "rloo"):
+        [found] = problems(f"method={method}", "data.path=rows.jsonl")
+        assert "nothing says what an answer is worth" in found
+        assert not problems(f"method={method}", "data.path=rows.jsonl", "method.rewards.exact_answer=1")
+        assert not problems(f"method={method}")  # the built-in prompts have an answer each
+    [found] = problems("method=grpo", "method.num_generations=3")
+    assert "no whole number of groups" in found
+    [found] = problems("method=ppo", "data.streaming=true", "train.max_steps=3", "method.rewards.ended=1")
+    assert "a stream has no end" in found
+
+
+def test_a_function_of_ones_own_is_granted_on_the_command_line_alone(problems, here):
+    (here / "mine.yaml").write_text(
+        "ftcli: 1\ndefaults: [{method: ppo}]\nmethod:\n  reward_functions: {mine:score: 1}\n"
+    )
+    [found] = problems("recipe=mine.yaml")
+    assert "--trust-reward-code" in found
+    assert not problems("recipe=mine.yaml", grants=frozenset({"--trust-reward-code"}))

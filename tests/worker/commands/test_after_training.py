@@ -1,0 +1,139 @@
+"""What is done with a finished run: measuring it again, answers from it, and the worker as a process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from ftcli.core.errors import ConfigError
+from ftcli.runs import rundir
+from ftcli.worker.__main__ import main
+from ftcli.worker.commands.evaluate import evaluate
+from ftcli.worker.inference.chat import chat, generate
+from ftcli.worker.process import parent_watch
+from ftcli.worker.process.signals import StopSignal
+from ftcli.worker.training.run import train
+from tests.conftest import REPOSITORY
+from tests.worker.conftest import LORA, conversation, write_rows
+
+ROOT = REPOSITORY
+
+
+@pytest.fixture
+def finished(sft_file, make_spec, new_run) -> Path:
+    run_dir = new_run(make_spec(sft_file, peft=LORA, eval_share=0.25, run={"score_rows": 6}), "run")
+    train(run_dir)
+    return run_dir
+
+
+def test_eval_measures_what_training_measured(finished):
+    result = rundir.read_result(finished)
+    found = evaluate({"run": str(finished), "data": None, "rows": None})
+    assert found["before"]["eval_loss"] == pytest.approx(result["eval_loss"]["before"], rel=1e-5)
+    assert found["after"]["eval_loss"] == pytest.approx(result["eval_loss"]["after"], rel=1e-5)
+    assert found["after"]["score"]["rows"] == 6
+
+
+def test_eval_takes_other_rows(finished, tmp_path):
+    other = write_rows(tmp_path / "other.jsonl", [conversation(i) for i in range(30, 40)])
+    found = evaluate({"run": str(finished), "data": str(other), "rows": 4})
+    assert (found["rows"], found["data"]) == (4, str(other))
+
+
+def test_eval_without_held_out_rows_says_how_to_give_some(sft_file, make_spec, new_run):
+    run_dir = new_run(make_spec(sft_file), "none")
+    with pytest.raises(ConfigError, match=r"data\.eval_path=FILE"):
+        evaluate({"run": str(run_dir), "data": None, "rows": None})
+
+
+def test_eval_of_dpo_starts_from_the_reference(dpo_file, make_spec, new_run):
+    spec = make_spec(dpo_file, method={"name": "dpo"}, eval_share=0.25, train={"learning_rate": 3e-3})
+    run_dir = new_run(spec, "dpo")
+    train(run_dir)
+    found = evaluate({"run": str(run_dir), "data": None, "rows": None})
+    assert found["before"]["eval_loss"] == pytest.approx(0.693147, abs=1e-5)
+    assert found["after"]["eval_loss"] == pytest.approx(rundir.read_result(run_dir)["eval_loss"]["after"], rel=1e-4)
+
+
+def test_answers_stand_beside_those_of_the_base(finished):
+    request = {"model": str(finished), "base": True, "prompts": ["Say red.", "Say blue."], "max_new_tokens": 4}
+    lines = list(generate(request))
+    assert [line["prompt"] for line in lines] == request["prompts"]
+    assert lines == list(generate(request))
+    assert set(lines[0]) == {"prompt", "before", "answer"}
+
+
+def test_sampled_answers_depend_on_the_seed_alone(finished):
+    request = {"model": str(finished), "prompts": ["Say red."], "max_new_tokens": 12, "temperature": 1.0}
+    answers = [next(generate({**request, "seed": seed}))["answer"] for seed in (1, 1, 2)]
+    assert answers[0] == answers[1] != answers[2]
+
+
+def test_a_batch_answers_as_each_prompt_alone(finished):
+    request = {"model": str(finished), "max_new_tokens": 6}
+    prompts = ["Say red.", "Say tree and river, and then stone.", "Moon?"]
+    together = [line["answer"] for line in generate({**request, "prompts": prompts})]
+    alone = [next(generate({**request, "prompts": [prompt]}))["answer"] for prompt in prompts]
+    assert together == alone
+
+
+def test_chat_streams_and_labels_both_models(finished):
+    pieces: list[str] = []
+    chat({"model": str(finished), "base": True, "max_new_tokens": 3}, ["Say red.\n", "\n", "Again."], pieces.append)
+    text = "".join(pieces)
+    assert text.count("before: ") == text.count("after: ") == 2
+
+
+def test_base_of_a_model_without_a_past_is_refused(models):
+    with pytest.raises(ConfigError, match="neither a run nor an adapter"):
+        list(generate({"model": str(models["llama"]), "base": True, "prompts": ["x"]}))
+
+
+def test_mistakes_and_bugs_end_the_worker_with_their_own_codes(make_spec, new_run, tmp_path, capsys):
+    path = write_rows(tmp_path / "bad.jsonl", [conversation(0), {"messages": 3}])
+    assert main(["train", str(new_run(make_spec(path), "bad"))]) == 3
+    told = capsys.readouterr().err
+    assert "bad.jsonl:2" in told
+    assert "Traceback" not in told
+    assert main(["train", str(tmp_path / "nowhere")]) == 2
+    assert main(["dance", str(path)]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_worker_ends_with_its_parent():
+    parent = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"])
+    created = psutil.Process(parent.pid).create_time()
+    code = (
+        "import time; from ftcli.worker.process.parent_watch import die_with_parent; die_with_parent(); print(flush=True); "
+        "time.sleep(3600)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), parent_watch.PARENT: f"{parent.pid}:{created!r}"}
+    orphan = subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE)
+    try:
+        assert orphan.stdout is not None
+        assert orphan.stdout.readline() == b"\n"
+        time.sleep(0.3)  # for a look or two at its parent, which lives
+        assert orphan.poll() is None
+        parent.kill()
+        parent.wait()
+        assert orphan.wait(timeout=120) == 75
+    finally:
+        for process in (parent, orphan):
+            if process.poll() is None:
+                process.kill()
+
+
+def test_signals_are_remembered_and_handlers_given_back():
+    before = signal.getsignal(signal.SIGTERM)
+    with StopSignal() as stop:
+        assert stop.name == ""
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.name == "SIGTERM"
+    assert signal.getsignal(signal.SIGTERM) is before

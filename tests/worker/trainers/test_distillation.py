@@ -1,0 +1,74 @@
+"""On-policy distillation: a student comes to say what its teacher says, and a foreign teacher is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from ftcli.core.errors import ConfigError
+from ftcli.worker.models.load import load_trained
+from ftcli.worker.training.load import load, make_teacher
+from ftcli.worker.training.run import _trainer, train
+from tests.worker.conftest import LORA, same_weights, write_rows
+from tests.worker.rl import prompt, prompts_file, rl_spec, taught, whole_and_resumed
+
+
+def divergence(student: Path, teacher: Path, spec) -> float:
+    """KL of the student's first word from the teacher's, in nats."""
+    ids = torch.tensor([load(spec, student.parent).encoder.prompt_ids(prompt("Pick."))])
+    with torch.no_grad():
+        ours, theirs = (
+            load_trained(replace(spec.model, name_or_path=str(folder)), seed=0, device="cpu")(input_ids=ids)
+            .logits[0, -1].log_softmax(0)
+            for folder in (student, teacher)
+        )  # fmt: skip
+    return float((ours.exp() * (ours - theirs)).sum())
+
+
+def distil(beta: float, teacher: Path) -> dict[str, object]:
+    """Settings of the method."""
+    return {"name": "distillation", "teacher_model": str(teacher), "max_completion_length": 4, "beta": beta}
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.5, 1.0])
+def test_a_student_comes_to_say_what_its_teacher_says(beta, make_spec, new_run, tmp_path, models):
+    """The teacher picks one of four words, the student starts from random weights."""
+    teacher, file = taught(make_spec, new_run, tmp_path, 1), prompts_file(tmp_path, 1)
+    spec = rl_spec(make_spec, file, models["llama"], distil(beta, teacher), learning_rate=1e-2, max_steps=80)
+    run = new_run(spec, "student")
+    train(run)
+    assert divergence(run / "model", teacher, spec) < 0.1
+
+
+@pytest.mark.parametrize("adapter", [False, True])
+def test_an_interrupted_run_resumes_to_the_same_weights(adapter, make_spec, new_run, tmp_path, models):
+    rows = [{"prompt": prompt(f"Say {i}."), "answer": "red"} for i in range(18)]
+    file = write_rows(tmp_path / "rows.jsonl", rows)
+    settings = {"max_steps": 7, "save_strategy": "steps", "save_steps": 3, "per_device_train_batch_size": 4}
+    settings["gradient_accumulation_steps"] = 2
+    spec = rl_spec(make_spec, file, models["llama"], distil(0.5, models["llama"]), **settings)
+    spec = replace(spec, peft=LORA) if adapter else spec
+    assert same_weights(*whole_and_resumed(spec, new_run))
+
+
+def test_every_row_is_answered_in_an_epoch_and_the_teacher_stays_as_it_is(make_spec, new_run, tmp_path, models):
+    rows = [{"prompt": prompt(f"Say {i}.")} for i in range(9)]
+    spec = rl_spec(make_spec, write_rows(tmp_path / "rows.jsonl", rows), models["llama"], distil(1.0, models["llama"]))
+    spec = replace(spec, train={**spec.train, "max_steps": 3, "per_device_train_batch_size": 4})
+    trainer = _trainer(load(spec, new_run(spec, "run")))
+    before = {name: value.clone() for name, value in trainer.teacher_model.state_dict().items()}
+    assert set(trainer._get_train_sampler()) == set(range(9))
+    trainer.train()
+    assert all(torch.equal(value, before[name]) for name, value in trainer.teacher_model.state_dict().items())
+
+
+def test_a_teacher_with_other_tokens_is_refused(make_spec, new_run, tmp_path, models):
+    file = prompts_file(tmp_path, 1)
+    spec = rl_spec(make_spec, file, models["llama"], distil(1.0, models["llama"]))
+    run = load(spec, new_run(spec, "run"))
+    run.tokenizer.add_tokens(["entirely-new"])
+    with pytest.raises(ConfigError, match="has other tokens"):
+        make_teacher(spec, run.encoder)

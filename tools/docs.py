@@ -1,0 +1,359 @@
+"""The tables of the documentation, made from the declarations, so that no page says what the code does not do.
+
+A page marks a region with `<!-- generated: NAME -->` and `<!-- end -->`, each on a line of its own.
+`python -m tools.docs --write` fills the regions of README.md and docs/*.md anew, `--check` tells which are stale.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ftcli.build.checks.field_checks import method_fields
+from ftcli.build.resume import CHANGEABLE
+from ftcli.cli import COMMANDS
+from ftcli.cli.arguments import GRANTS
+from ftcli.cli.output import count
+from ftcli.config.recipe_file import read
+from ftcli.core import assets
+from ftcli.core.errors import EXIT_BUG, EXIT_CONFIG, EXIT_DONE, ConfigError, Problem
+from ftcli.core.strict_yaml import load
+from ftcli.core.text import table
+from ftcli.data.formats.registry import FORMATS
+from ftcli.data.quality_checks import KINDS
+from ftcli.data.row_ledger import KINDS as TOKEN_KINDS
+from ftcli.methods import Method, Pipeline, all_methods, all_pipelines
+from ftcli.models.known_shapes import model_shape
+from ftcli.models.parameters import num_parameters
+from ftcli.peft_methods import PEFT_METHODS
+from ftcli.rewards.rules import REWARDS
+from ftcli.settings import library_fields, limits, ownership
+from ftcli.settings.groups import OWN_GROUPS, ModelSettings
+from ftcli.settings.limits import Knob
+from tools import result_tables
+
+ROOT = Path(__file__).resolve().parent.parent
+DEMO_OUTPUT = Path("docs", "demo-output.txt")
+"""What a real run ended with: `ftcli train recipe=demo > docs/demo-output.txt`. Progress goes to stderr."""
+
+_REGION = re.compile(r"(?P<open>^<!-- generated: (?P<name>[\w-]+) -->\n).*?(?P<end>^<!-- end -->$)", re.M | re.S)
+_OPENING = re.compile(r"^<!-- generated: [\w-]+ -->$", re.M)
+
+
+def methods() -> str:
+    """The method table: what to choose when, and what it needs."""
+    rows = [
+        (f"`method={m.name}`", m.summary, ", ".join(m.kinds), f"`{_class_name(m.trainer)}`", _score(m), m.paper)
+        for m in all_methods().values()
+    ]
+    rows += [
+        (f"`method={p.name}`", p.summary, "those of its stages", _graph(p), _measure(p), p.paper)
+        for p in all_pipelines().values()
+    ]
+    rows.sort()
+    return table(("Choose", "For", "Rows", "Trained by", "Held-out score", "Paper"), rows)
+
+
+def _graph(pipeline: Pipeline) -> str:
+    """The stages in their order."""
+    return " → ".join(stage.name for stage in pipeline.stages)
+
+
+def _measure(pipeline: Pipeline) -> str:
+    """By what its policies are measured."""
+    if not pipeline.measured_by:
+        return "that of its last stage"
+    return _score(all_methods()[pipeline.stage(pipeline.measured_by).method])
+
+
+def _class_name(path: str) -> str:
+    return path.rpartition(":")[2]
+
+
+def _score(method: Method) -> str:
+    return "the loss" if method.score == "none" else method.score.replace("_", " ")
+
+
+def method_pages() -> str:
+    """A section for each method: what it does when nothing is said, and the knobs it has of its own."""
+    pages = {method.name: _method_page(method) for method in all_methods().values()}
+    pages |= {pipeline.name: _pipeline_page(pipeline) for pipeline in all_pipelines().values()}
+    return "\n".join(pages[name] for name in sorted(pages))
+
+
+def _pipeline_page(pipeline: Pipeline) -> str:
+    """Its stages, what each makes, and of what."""
+    rows = [
+        (
+            f"`stages.{stage.name}`",
+            f"`method={stage.method}`" if stage.method else f"`{stage.task}`, asks `{stage.role}=`",
+            stage.summary,
+            ", ".join(f"`{name}` from {source}" for name, source in stage.takes.items()),
+        )
+        for stage in pipeline.stages
+    ]
+    head = f"## {pipeline.name}\n\n{pipeline.summary} ({pipeline.paper})\n\n"
+    stages = table(("Stage", "Is a run of, or makes by", "Makes", "Takes"), rows)
+    if not pipeline.options:
+        return head + stages
+    options = [(f"`method.{name}`", str(each.default), each.text) for name, each in pipeline.options.items()]
+    head += table(("Its own setting", "Unless set", "Decides"), options) + "\nThe stages that it has so:\n\n"
+    return head + stages
+
+
+def _method_page(method: Method) -> str:
+    full, adapter = method.learning_rates
+    facts = [
+        ("rows", ", ".join(method.kinds)),
+        ("models in memory", ", ".join(method.roles)),
+        ("trained by", f"`{_class_name(method.trainer)}` with `{_class_name(method.config)}`"),
+        ("learning rate, all parameters", f"{full:g}"),
+        ("learning rate, adapter", f"{adapter:g}"),
+        ("longest row", _longest(method)),
+        ("held-out score", _score(method)),
+        ("paper", method.paper),
+    ]
+    preset = ", ".join(f"`method.{name}={value}`" for name, value in _preset(method).items())
+    facts.insert(-1, ("set unless you say otherwise", preset or "nothing"))
+    fields = method_fields(method)
+    names = [name for name in sorted(fields) if f"method.{name}" not in {**ownership.OWNERS, **ownership.REFUSED}]
+    knobs = [(f"`method.{name}`", f"`{fields[name].type_text}`", _limit(method.limits.get(name))) for name in names]
+    head = f"## {method.name}\n\n{method.summary}\n\n"
+    return head + table(("", ""), facts) + "\n" + table(("Knob", "Type", "Limit"), knobs)
+
+
+def _longest(method: Method) -> str:
+    length = f"blocks of {method.block_tokens} tokens" if method.block_tokens else "auto, from the rows"
+    return f"{length}, or the model's limit; longer: {method.overflow}"
+
+
+def _preset(method: Method) -> dict[str, Any]:
+    """What the group file and the declaration set."""
+    given = load(assets.choices("method")[method.name]).data
+    return {name: value for name, value in {**method.defaults, **given}.items() if name != "name"}
+
+
+def _limit(limit: Knob | None) -> str:
+    if limit is None:
+        return ""
+    if limit.choices:
+        return ", ".join(limit.choices)
+    low = "" if limit.low is None else f"above {limit.low:g}" if limit.open_low else f"from {limit.low:g}"
+    return " ".join(filter(None, [low, "" if limit.high is None else f"to {limit.high:g}"]))
+
+
+def peft() -> str:
+    """The ways to train: all parameters, and each parameter-efficient method."""
+    none = assets.first_comment(assets.choices("peft")["none"])
+    rows = [("`peft=none`", none, "", "")]
+    for m in PEFT_METHODS.values():
+        preset = [f"`peft.{name}={value}`" for name, value in m.defaults.items()]
+        preset += [f"`quantisation={m.implies}`"] if m.implies else []
+        rows.append((f"`peft={m.name}`", m.summary, ", ".join(preset), m.paper))
+    return table(("Choose", "For", "Set unless you say otherwise", "Paper"), rows)
+
+
+def owners() -> str:
+    """Settings of the libraries that another setting owns, and those that nobody may set."""
+    owned = [(f"`{name}`", _code(owner)) for name, owner in ownership.OWNERS.items()]
+    refused = [(f"`{name}`", f"refused: {why}") for name, why in ownership.REFUSED.items()]
+    return table(("Library's name", "Owned by"), [*owned, *refused])
+
+
+def _code(owner: str) -> str:
+    """Settings, flags and commands in code type; sentences as they are."""
+    return f"`{owner}`" if re.fullmatch(r"[\w.*-]+(=\w+)?|--[\w-]+ \w+|ftcli \w+", owner) else owner
+
+
+def grants() -> str:
+    """The flags that let a recipe's settings do what a file alone may not ask for."""
+    granted: dict[str, list[str]] = {flag: [] for flag in GRANTS}
+    for name, flag in ownership.GRANTED_BY.items():
+        granted[flag].append(f"`{name}`")
+    granted["--allow-path"].append("paths outside the recipe's folder")
+    granted[ownership.ENDPOINT].append("an endpoint that a recipe or an earlier pipeline names")
+    granted["--trust-remote-code"].append("`model.attn_implementation` of a hub kernel")
+    rows = [(f"`{flag}`", GRANTS[flag], ", ".join(names)) for flag, names in granted.items()]
+    return table(("Flag", "What it grants", "Needed for"), rows)
+
+
+def settings() -> str:
+    """The settings that ftcli owns, with their defaults."""
+    parts = []
+    for group, kind in OWN_GROUPS.items():
+        fields = library_fields.fields_of(f"ftcli.settings.groups:{kind.__name__}").values()
+        rows = [(f"`{group}.{f.name}`", f"`{f.type_text}`", f"`{f.default}`", f.help) for f in fields]
+        parts.append(table(("Setting", "Type", "Default", "Meaning"), rows))
+    return "\n".join(parts)
+
+
+def models() -> str:
+    """The models by name, with what the plan knows about them."""
+    rows = []
+    for name, path in assets.choices("model").items():
+        model = ModelSettings(**load(path).data)
+        shape = model_shape(model)
+        size = count(num_parameters(shape) if shape else None)
+        rows.append((f"`model={name}`", f"`{model.name_or_path}`", size, assets.first_comment(path)))
+    return table(("Choose", "Weights", "Parameters", "When"), rows)
+
+
+def recipes() -> str:
+    """The shipped recipes and how each is run."""
+    rows = []
+    for name, path in assets.recipes().items():
+        purpose, _, command = assets.first_comment(path).partition("   ")
+        choices = " ".join(read(path).choices.values())
+        rows.append((f"[`{name}`](../recipes/{path.name})", purpose, choices, f"`{command.strip()}`"))
+    return table(("Recipe", "For", "Choices", "Run"), rows)
+
+
+def formats() -> str:
+    """The recognised row formats, in the order in which they are tried."""
+    rows = [(f"`{name}`", form.kind, form.doc.strip().splitlines()[0]) for name, form in FORMATS.items()]
+    return table(("Format", "Kind", "Row"), rows)
+
+
+def sets() -> str:
+    """The settings of one set of a mix."""
+    fields = library_fields.fields_of("ftcli.settings.groups:SetSettings").values()
+    rows = [(f"`data.mix.NAME.{f.name}`", f"`{f.type_text}`", f"`{f.default}`", f.help) for f in fields]
+    return table(("Setting", "Type", "Default", "Meaning"), rows)
+
+
+def all_findings() -> str:
+    """Every kind of finding with what it means."""
+    return table(("Finding", "Means"), [(f"`{kind}`", text) for kind, text in {**KINDS, **TOKEN_KINDS}.items()])
+
+
+def commands() -> str:
+    """Every command in one line."""
+    return table(("Command", "What it does"), [(f"`ftcli {name}`", line) for name, (_, line) in COMMANDS.items()])
+
+
+def rewards() -> str:
+    """Rewards by rule: what each gives, and its settings."""
+    rows = []
+    for name, reward in REWARDS.items():
+        parameters = inspect.signature(reward).parameters.values()
+        own = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
+        told = [p.name if p.default is p.empty else f"{p.name}={p.default}" for p in own]
+        rows.append((f"`{name}`", str(reward.__doc__).strip(), ", ".join(f"`{each}`" for each in told)))
+    return table(("Reward", "Gives", "Settings"), rows)
+
+
+def changeable() -> str:
+    """What a resume may change."""
+    return table(("Setting", "Limit"), [(f"`{name}`", _limit(limits.LIMITS.get(name))) for name in CHANGEABLE])
+
+
+REGIONS: dict[str, Callable[[], str]] = {
+    "methods": methods,
+    "method-pages": method_pages,
+    "peft": peft,
+    "owners": owners,
+    "grants": grants,
+    "settings": settings,
+    "models": models,
+    "recipes": recipes,
+    "formats": formats,
+    "sets": sets,
+    "findings": all_findings,
+    "commands": commands,
+    "changeable": changeable,
+    "rewards": rewards,
+    "matrix": result_tables.matrix,
+    "adapter-results": result_tables.adapter_results,
+    "unseen-kinds": result_tables.unseen_kinds,
+    "preference-results": result_tables.preference_results,
+    "repeated-pairs": result_tables.repeated_pairs,
+    "reference-free": result_tables.reference_free,
+    "rlhf-results": result_tables.rlhf,
+    "feedback-results": result_tables.feedback,
+    "ppo-beside-trl": result_tables.ppo_beside_trl,
+}
+
+
+def _demo(root: Path, where: str) -> str:
+    path = root / DEMO_OUTPUT
+    if not path.is_file():
+        what = f"{DEMO_OUTPUT} is missing"
+        raise ConfigError(Problem(where, what, f"ftcli train recipe=demo > {DEMO_OUTPUT}, then make docs"))
+    return f"```text\n{path.read_text(encoding='utf-8').rstrip()}\n```\n"
+
+
+def _region(name: str, root: Path, where: str) -> str:
+    if name == "demo":
+        return _demo(root, where)
+    if name not in REGIONS:
+        from ftcli.core.suggest import suggest
+
+        raise ConfigError(Problem(where, f"{name} is not a generated region", suggest(name, (*REGIONS, "demo"), "")))
+    return REGIONS[name]()
+
+
+def rendered(text: str, root: Path, where: str = "") -> str:
+    """The text of a page with every region filled anew.
+
+    Raises:
+        ConfigError: a region that is not known, or is not closed.
+    """
+    found = _REGION.sub(lambda m: m["open"] + _region(m["name"], root, where) + m["end"], text)
+    opened, closed = len(_OPENING.findall(text)), len(_REGION.findall(text))
+    if opened != closed:
+        what = f"opens {opened} generated regions and closes {closed}"
+        raise ConfigError(Problem(where, what, "end each with a line <!-- end -->"))
+    return found
+
+
+def pages(root: Path = ROOT) -> list[Path]:
+    """The pages that may hold generated regions.
+
+    Raises:
+        ConfigError: this is an installed package without its documentation.
+    """
+    if not (root / "README.md").is_file():
+        raise ConfigError(Problem(str(root), "holds no README.md", "run it in a checkout of the project"))
+    return [root / "README.md", *sorted((root / "docs").glob("*.md"))]
+
+
+def stale(root: Path = ROOT) -> list[Path]:
+    """The pages whose regions are not what the code says."""
+    return [page for page in pages(root) if page.read_text(encoding="utf-8") != _fresh(page, root)]
+
+
+def write(root: Path = ROOT) -> list[Path]:
+    """Fill every region anew; returns the pages that changed."""
+    changed = stale(root)
+    for page in changed:
+        page.write_text(_fresh(page, root), encoding="utf-8")
+    return changed
+
+
+def _fresh(page: Path, root: Path) -> str:
+    return rendered(page.read_text(encoding="utf-8"), root, page.name)
+
+
+def main(arguments: list[str]) -> tuple[int, str]:
+    """Carry out `--write` or `--check`; returns the exit code and what to print."""
+    if arguments not in (["--write"], ["--check"]):
+        return EXIT_CONFIG, "usage: python -m tools.docs --write | --check"
+    try:
+        names = ", ".join(page.name for page in (write() if arguments == ["--write"] else stale()))
+    except ConfigError as error:
+        return error.exit_code, str(error)
+    if not names:
+        return EXIT_DONE, "all pages are fresh"
+    if arguments == ["--write"]:
+        return EXIT_DONE, f"written: {names}"
+    return EXIT_BUG, f"stale: {names}\n  fix: python -m tools.docs --write"
+
+
+if __name__ == "__main__":
+    exit_code, text = main(sys.argv[1:])
+    print(text)
+    sys.exit(exit_code)

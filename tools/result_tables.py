@@ -1,0 +1,260 @@
+"""The tables of the documentation that are made of results: benchmarks/results, where the scripts leave them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import mean, median, stdev
+from typing import Any
+
+from ftcli.core.errors import ConfigError, Problem
+from ftcli.core.text import table
+from ftcli.peft_methods import peft_method
+from ftcli.peft_methods.other import IMPOSSIBLE, why_impossible
+
+RESULTS = Path(__file__).resolve().parent.parent / "benchmarks" / "results"
+_WHOLE = "The base itself trains: there is nothing to fold in."
+
+
+def result(name: str, command: str) -> dict[str, Any]:
+    """What a script left under that name.
+
+    Raises:
+        ConfigError: it has not been run.
+    """
+    path = RESULTS / f"{name}.json"
+    if not path.is_file():
+        raise ConfigError(Problem(f"benchmarks/results/{name}.json", "is missing", command))
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def measured_with(versions: Mapping[str, str]) -> str:
+    """A sentence on what a result was measured on."""
+    libraries = ("torch", "transformers", "trl", "peft", "bitsandbytes")
+    named = ", ".join(f"{name} {versions[name]}" for name in libraries if name in versions)
+    machine = f"{versions['cores']} CPU cores ({versions['machine']}), Python {versions['python']}"
+    return f"Measured on {machine}, {named}.\n"
+
+
+class _Notes:
+    """Footnotes: the same words get the same mark."""
+
+    def __init__(self) -> None:
+        self._marks: dict[str, str] = {}
+
+    def mark(self, words: str) -> str:
+        return f"<sup>{self._marks.setdefault(words, str(len(self._marks) + 1))}</sup>"
+
+    def lines(self) -> str:
+        return "".join(f"{mark}. {words}\n" for words, mark in self._marks.items())
+
+
+def matrix() -> str:
+    """Method × peft × quantisation: what was trained, and in which words the rest is refused."""
+    found = result("matrix", "make matrix")
+    notes = _Notes()
+    parts = [measured_with(found["versions"])]
+    main = [cell for cell in found["cells"] if not cell["peft"].startswith("other ")]
+    quantisations = list(dict.fromkeys(cell["quantisation"] for cell in main))
+    for method in dict.fromkeys(cell["method"] for cell in main):
+        own = [cell for cell in main if cell["method"] == method]
+        parts.append(f"## method={method}\n\n" + _by_quantisation(own, quantisations, notes))
+    others = [cell for cell in found["cells"] if cell not in main]
+    rows = [
+        (f"`peft.{cell['peft'].removeprefix('other peft.')}`", _trained(cell), _cell(cell, notes)) for cell in others
+    ]
+    rows += [(f"`peft.type={kind}`", "", "no" + notes.mark(why_impossible(kind))) for kind in IMPOSSIBLE]
+    parts.append("## peft=other\n\n" + table(("Tuner", "Trainable", "`method=sft`, not quantised"), rows))
+    parts.append("## Why\n\n" + notes.lines())
+    return "\n".join(parts)
+
+
+def _by_quantisation(cells: Sequence[Mapping[str, Any]], quantisations: Sequence[str], notes: _Notes) -> str:
+    rows = []
+    for peft in dict.fromkeys(cell["peft"] for cell in cells):
+        own = {cell["quantisation"]: cell for cell in cells if cell["peft"] == peft}
+        trained = next((_trained(cell) for cell in own.values() if "trainable" in cell), "")
+        cells_of_row = (_cell(own[kind], notes) if kind in own else "" for kind in quantisations)
+        rows.append((f"`peft={peft}`", trained, *cells_of_row))
+    return table(("", "Trainable", *(f"`{kind}`" for kind in quantisations)), rows)
+
+
+def _trained(cell: Mapping[str, Any]) -> str:
+    return f"{cell['trainable']:,}" if "trainable" in cell else ""
+
+
+def _cell(cell: Mapping[str, Any], notes: _Notes) -> str:
+    if "refused" in cell:
+        return "no" + notes.mark(cell["refused"])
+    if "trainable" not in cell:
+        return "**failed**"
+    if cell["merged"] is None:
+        return "trained" + notes.mark(_unmerged(cell["peft"]))
+    return f"trained, merged: {cell['merged']:.0e}"
+
+
+def _unmerged(words: str) -> str:
+    """Why a cell that trained was not merged."""
+    choice, *more = words.split(" ")
+    settings = {"name": choice, **dict(each.removeprefix("peft.").split("=", 1) for each in more)}
+    method = peft_method(settings)
+    if method is None or not method.adapter:
+        return _WHOLE
+    return f"Not merged: {method.never_merges}."
+
+
+def adapter_results() -> str:
+    """What each adapter learned on the built-in model, and what it cost."""
+    found = result("adapters", "python benchmarks/adapters.py --save")
+    rows = [
+        (
+            f"`{each['choice']}`",
+            f"{each['trainable']:,}",
+            f"{each['learning_rate']:g}",
+            _from_to(each["exact_match"], ".1%"),
+            _from_to(each["eval_loss"], ".2f"),
+            f"{each['seconds']:.0f}",
+            f"{each['peak_gib']:.2f}",
+        )
+        for each in found["adapters"]
+    ]
+    head = ("Choose", "Trainable", "Learning rate", "Held-out score", "Held-out loss", "Seconds", "Peak GiB")
+    return f"{measured_with(found['versions'])}\n{table(head, rows)}"
+
+
+def unseen_kinds() -> str:
+    """How kinds of instruction that were left out of training are answered before and after it."""
+    found = result("adapters", "python benchmarks/adapters.py --save")
+    rows = [
+        (
+            ", ".join(each["kinds"]),
+            str(each["exact_match"]["rows"]),
+            _from_to(each["exact_match"], ".1%"),
+            _from_to(each["eval_loss"], ".2f"),
+        )
+        for each in found["unseen"]
+    ]
+    return table(("Kinds left out", "Questions", "Score", "Loss"), rows)
+
+
+def _from_to(pair: Mapping[str, Any], form: str) -> str:
+    return f"{pair['before']:{form}} → {pair['after']:{form}}"
+
+
+def preference_results() -> str:
+    """What each preference method did to the built-in model."""
+    found = result("preferences", "python benchmarks/preferences.py --save")
+    rows = []
+    for name in dict.fromkeys(each["name"] for each in found["methods"]):
+        own = [each for each in found["methods"] if each["name"] == name]
+        scores, sampled = [each["score"] for each in own], [each["after"] for each in own if "after" in each]
+        rows.append(
+            (
+                f"`{name}`",
+                f"{own[0]['learning_rate']:g}",
+                f"{_all(scores, 'before')} → {_all(scores, 'after')}",
+                _all(scores, "reward_accuracy"),
+                _all(sampled, "polite"),
+                _all(sampled, "right"),
+            )
+        )
+    before = found["before"]
+    head = ("Method", "Learning rate", "Held-out pairs", "Implicit reward", "Polite answers", "Right answers")
+    start = f"Before: {before['polite']:.1%} of sampled answers polite, {before['right']:.1%} right.\n"
+    return f"{measured_with(found['versions'])}\n{start}\n{table(head, rows)}"
+
+
+def repeated_pairs() -> str:
+    """What many passes over the same few pairs do."""
+    found = result("preferences", "python benchmarks/preferences.py --save")
+    rows = [
+        (
+            f"`{each['name']}`",
+            _from_to(each["score"], ".1%"),
+            _from_to(each["eval_loss"], ".3f"),
+            f"{each['margin_of_trained']['middle']:.2f} → {each['margin_of_trained']['last']:.2f}",
+            f"{each['after']['polite']:.1%}",
+            f"{each['after']['right']:.1%}",
+        )
+        for each in found["repeated"]
+    ]
+    head = ("Method", "Held-out pairs", "Held-out loss", "Margin of the trained pairs", "Polite", "Right")
+    return f"{found['few']} pairs, {found['many']} passes.\n\n{table(head, rows)}"
+
+
+def rlhf() -> str:
+    """What the RLHF pipeline made of the built-in model, policy by policy."""
+    found = result("rlhf", "python benchmarks/rlhf.py --save")
+    names = {"found": "the model as found", "sft": "after `sft`", "ppo": "after `ppo`"}
+    rows = []
+    for policy, name in names.items():
+        rewards = ", ".join(f"{run['measure']['values'][policy]:.2f}" for run in found["runs"])
+        sampled = [run["sampled"][policy] for run in found["runs"]]
+        rows.append((name, rewards, _all(sampled, "polite"), _all(sampled, "right")))
+    head = ("Policy", "Mean reward", "Polite answers", "Right answers")
+    prompts = found["runs"][0]["measure"]["rows"]
+    seconds = ", ".join(f"{run['seconds']:.0f}" for run in found["runs"])
+    about = f"{len(found['runs'])} seeds, {prompts} held-out prompts, {seconds} seconds of training in all stages.\n"
+    return f"{measured_with(found['versions'])}\n{about}\n{table(head, rows)}"
+
+
+def feedback() -> str:
+    """What AI feedback made of the built-in model, stage by stage."""
+    found = result("feedback", "python benchmarks/feedback.py --save")
+    parts = [measured_with(found["versions"])]
+    for row in found["pipelines"]:
+        names = list(next(iter(row["measures"].values())))
+        rows = [
+            ("the model as found" if stage == "found" else f"after `{stage}`", *(f"{each[name]:.1%}" for name in names))
+            for stage, each in row["measures"].items()
+        ]
+        about = f"`{row['command']}`, {row['seconds']} seconds in all"
+        if agreement := row["agreement"]:
+            about += f"; the judge agrees with {agreement['share']:.1%} of {agreement['pairs']} labelled pairs"
+        parts += [f"{about}.\n", table(("Policy", *(f"{name.capitalize()} answers" for name in names)), rows)]
+    return "\n".join(parts)
+
+
+def ppo_beside_trl() -> str:
+    """Our PPO beside the last that TRL had: reward reached, and where an episode's time goes."""
+    found = result("ppo", "python benchmarks/ppo.py --save")
+    episodes = found["request"]["episodes"]
+    parts = ("generation", "scoring", "update", "other")
+    rows = []
+    for tool, name in (("ftcli", "ftcli"), ("trl", f"TRL {found['theirs']['trl']}")):
+        runs = found["runs"][tool]
+        rewards = [run["reward"] for run in runs]
+        times = [1000 * median(run[part] for run in runs) / episodes for part in ("seconds", *parts)]
+        reached = f"{mean(rewards):.3f} ± {stdev(rewards):.3f}"
+        rows.append((name, reached, *(f"{each:.1f}" for each in times)))
+    head = ("", f"Reward after {episodes:,} episodes", "Milliseconds an episode", *parts)
+    ratio = f"TRL's time over ours, median of {len(found['runs']['trl'])} seeds: {found['ratio']:.2f}"
+    without = f"without what is neither generation, scoring nor update: {found['ratio_without_other']:.2f}"
+    return f"{measured_with(found['versions'])}\n{ratio}; {without}.\n\n{table(head, rows)}"
+
+
+def reference_free() -> str:
+    """Our reference-free trainers beside those of TRL."""
+    found = result("reference_free", "python benchmarks/reference_free.py --save")
+    rows = [
+        (
+            f"`{name}`",
+            f"{each['ours']['mib']:.0f} MiB",
+            f"{each['theirs']['mib']:.0f} MiB",
+            f"{each['ours']['seconds']:.2f}",
+            f"{each['theirs']['seconds']:.2f}",
+            f"{each['seconds_ratio']:.2f}",
+        )
+        for name, each in found["methods"].items()
+    ]
+    head = ("Method", "Memory, ours", "TRL's", "Seconds a step, ours", "TRL's", "Ratio")
+    tokens = found["prompt_tokens"] + found["answer_tokens"]
+    work = f"A step of {found['batch']} pairs of {tokens} tokens, {found['vocabulary']:,} words in the vocabulary.\n"
+    return f"{measured_with(found['versions'])}\n{work}\n{table(head, rows)}"
+
+
+def _all(rows: Sequence[Mapping[str, Any]], name: str) -> str:
+    """A share of each seed."""
+    return ", ".join(f"{row[name]:.1%}" for row in rows if name in row)
