@@ -111,8 +111,8 @@ def test_a_worker_ends_with_its_parent():
     parent = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"])
     created = psutil.Process(parent.pid).create_time()
     code = (
-        "import time; from ftcli.worker.process.parent_watch import die_with_parent; die_with_parent(); print(flush=True); "
-        "time.sleep(3600)"
+        "import time; from ftcli.worker.process.parent_watch import die_with_parent; "
+        "die_with_parent(); print(flush=True); time.sleep(3600)"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT), parent_watch.PARENT: f"{parent.pid}:{created!r}"}
     orphan = subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE)
