@@ -17,8 +17,8 @@ from ftcli.methods import Method, get_method
 from ftcli.methods.method import further_models, with_model
 from ftcli.models import known_shapes, sources
 from ftcli.models.parameters import num_parameters
-from ftcli.models.shape import Shape
 from ftcli.peft_methods import PeftMethod, peft_method
+from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.settings import run_spec
 from ftcli.settings.groups import GROUPS, OWN_GROUPS
 from ftcli.settings.run_spec import RunSpec
@@ -85,8 +85,8 @@ def check_values(composed: Composed) -> list[Problem]:
     return list(_faulty(composed).values())
 
 
-def build(composed: Composed) -> RunSpec:
-    """The checked run spec of a composed tree.
+def build(composed: Composed) -> ResolvedRun:
+    """The checked run of a composed tree.
 
     Raises:
         ConfigError: everything that is wrong, at once, each with its place and remedy.
@@ -99,14 +99,14 @@ def build(composed: Composed) -> RunSpec:
     for group in {*GROUPS, "run"} & sound.keys():
         sound[group] = {key: value for key, value in sound[group].items() if (group, key) not in faulty}
     # The rules across groups look at what is sound, so that one run tells of every mistake.
-    spec, shape = _resolve(replace(composed, tree={**_EMPTY, **sound}), method)
-    problems.extend(cross_group.check(spec, method, composed, shape))
+    run = _resolve(replace(composed, tree={**_EMPTY, **sound}), method)
+    problems.extend(cross_group.check(run, composed))
     if problems:
         raise (DataError if all(isinstance(problem, RowProblem) for problem in problems) else ConfigError)(*problems)
-    return spec
+    return run
 
 
-def _resolve(composed: Composed, method: Method) -> tuple[RunSpec, Shape | None]:
+def _resolve(composed: Composed, method: Method) -> ResolvedRun:
     notes = run_spec.Notes()
     composed = replace(composed, tree=_located(composed.tree))
     if composed.tree["data"].get("mix") is not None and composed.origin("data", "path").by == "group":
@@ -144,13 +144,22 @@ def _resolve(composed: Composed, method: Method) -> tuple[RunSpec, Shape | None]
         grants=tuple(sorted(composed.request.grants)),
         tree=composed.tree,
     )
-    return spec, shape
+    return ResolvedRun(spec=spec, method=method, peft=peft, shape=shape)
 
 
-def spec_of(request: Request) -> RunSpec:
+def run_of(request: Request) -> ResolvedRun:
     """Compose and build in one go.
 
     Raises:
         ConfigError: everything that is wrong.
     """
     return build(compose(request))
+
+
+def spec_of(request: Request) -> RunSpec:
+    """The spec of `run_of`, for those who need no more.
+
+    Raises:
+        ConfigError: everything that is wrong.
+    """
+    return run_of(request).spec

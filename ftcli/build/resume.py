@@ -89,7 +89,7 @@ def spec_from(run: Path, request: Request) -> RunSpec:
     if all(_names_only(text) for text in request.overrides):
         return _renamed(spec, request, where)
     base: dict[str, Any] = {**spec.tree, "run": {**spec.tree.get("run", {}), "dir": None}}
-    return build(compose(replace(request, base=base, base_choices=spec.choices, base_where=where)))
+    return build(compose(replace(request, base=base, base_choices=spec.choices, base_where=where))).spec
 
 
 def _require_choices(spec: RunSpec, where: str) -> None:

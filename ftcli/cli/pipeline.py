@@ -77,8 +77,13 @@ def plan(options: argparse.Namespace) -> bool:
 def _show_plan(spec: PipelineSpec, *, as_json: bool) -> None:
     from ftcli.cli.plan import as_data, derived, details, rows_of
     from ftcli.plan.outlook import plan as plan_run
+    from ftcli.plan.resolved_run import ResolvedRun
 
-    outlooks = {each.stage.name: (each.spec, plan_run(each.spec)) for each in spec.stages if each.spec is not None}
+    outlooks = {
+        each.stage.name: (each.spec, plan_run(ResolvedRun.of(each.spec)))
+        for each in spec.stages
+        if each.spec is not None
+    }
     if as_json:
         stages = [
             {"stage": each.stage.name, **_takes(each), **as_data(*outlooks[each.stage.name])}

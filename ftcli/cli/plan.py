@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ftcli.build.resolve import spec_of
+from ftcli.build.resolve import run_of
 from ftcli.cli import arguments, output, pipeline
 from ftcli.core.errors import EXIT_DONE
 from ftcli.plan.outlook import Plan, plan
@@ -19,8 +19,8 @@ def run(argv: Sequence[str]) -> int:
     options = arguments.parse(parser, argv)
     if pipeline.plan(options):
         return EXIT_DONE
-    spec = spec_of(arguments.request(options))
-    show(spec, plan(spec), as_json=options.json)
+    run = run_of(arguments.request(options))
+    show(run.spec, plan(run), as_json=options.json)
     return EXIT_DONE
 
 

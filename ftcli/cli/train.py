@@ -174,8 +174,9 @@ def _start(spec: RunSpec, options: argparse.Namespace, argv: Sequence[str]) -> i
     if options.dry_run:
         from ftcli.cli.plan import show
         from ftcli.plan.outlook import plan
+        from ftcli.plan.resolved_run import ResolvedRun
 
-        show(spec, plan(spec), as_json=options.json)
+        show(spec, plan(ResolvedRun.of(spec)), as_json=options.json)
         return EXIT_DONE
     require_here(spec)
     from ftcli.launch.local import prepare

@@ -12,6 +12,7 @@ from typing import Any
 
 from ftcli.core.errors import Problem
 from ftcli.methods.method import Method
+from ftcli.settings.batch_plan import BatchPlan
 from ftcli.settings.limits import Knob
 
 _LOADED_HERE = (
@@ -28,10 +29,9 @@ def check(method: Mapping[str, Any]) -> list[Problem]:
     return [Problem("method.teacher_model", "nobody teaches", "name a larger model or run with method.teacher_model")]
 
 
-def steps_an_epoch(method: Mapping[str, Any], train: Mapping[str, Any], num_processes: int, rows: int) -> int:
+def steps_per_epoch(method: Mapping[str, Any], batch: BatchPlan, rows: int) -> int:
     """A step answers whole batches of prompts; the last one is filled up from the epoch's beginning."""
-    batch = int(train.get("per_device_train_batch_size", 8)) * int(train.get("gradient_accumulation_steps", 1))
-    return math.ceil(rows / (batch * num_processes))
+    return math.ceil(rows / batch.rows)
 
 
 METHOD = Method(
@@ -54,5 +54,5 @@ METHOD = Method(
         "max_completion_length": Knob(low=1),
     },
     check=check,
-    steps_an_epoch=steps_an_epoch,
+    steps_per_epoch=steps_per_epoch,
 )

@@ -12,6 +12,7 @@ from typing import Any
 from ftcli.core.errors import Problem
 from ftcli.methods.method import Method
 from ftcli.methods.ppo import reward_problems
+from ftcli.settings.batch_plan import BatchPlan
 from ftcli.settings.limits import Knob
 
 OURS = ("reward_weights", "chat_template_kwargs", "remove_unused_columns", "model_init_kwargs", "shuffle_dataset")
@@ -23,17 +24,12 @@ def check(method: Mapping[str, Any]) -> list[Problem]:
     return reward_problems(method)
 
 
-def steps_an_epoch(method: Mapping[str, Any], train: Mapping[str, Any], num_processes: int, rows: int) -> int:
+def steps_per_epoch(method: Mapping[str, Any], batch: BatchPlan, rows: int) -> int:
     """Answers of one generation batch are learned from in `steps_per_generation` batches, `num_iterations` times."""
-    accumulated, batch = (
-        int(train.get("gradient_accumulation_steps", 1)),
-        int(train.get("per_device_train_batch_size", 8)),
-    )
-    a_generation = int(method.get("steps_per_generation") or accumulated)
-    answers = int(method.get("generation_batch_size") or batch * num_processes * a_generation)
-    a_generation = answers // (batch * num_processes)
+    answers = batch.answers_per_generation(method)
     generations = math.ceil(rows / max(1, answers // int(method.get("num_generations") or 8)))
-    return max(1, generations * a_generation * int(method.get("num_iterations") or 1) // accumulated)
+    passes = generations * (answers // batch.rows_per_pass) * int(method.get("num_iterations") or 1)
+    return max(1, passes // batch.accumulation)
 
 
 METHOD = Method(
@@ -58,5 +54,5 @@ METHOD = Method(
         "epsilon": Knob(low=0, open_low=True),
     },
     check=check,
-    steps_an_epoch=steps_an_epoch,
+    steps_per_epoch=steps_per_epoch,
 )

@@ -8,6 +8,7 @@ from typing import Any
 
 from ftcli.core.errors import Problem
 from ftcli.settings.backends import OWN_WEIGHTS
+from ftcli.settings.batch_plan import BatchPlan
 from ftcli.settings.limits import Knob
 
 MODEL_FIELDS = {"reward_model": "score", "value_model": "score", "teacher_model": "words"}
@@ -83,9 +84,9 @@ class Method:
     block_tokens: int | None = None
     """Length of the blocks that it cuts text into unless `data.max_length_tokens` says otherwise; None: rows stay."""
     overflow: str = "drop"
-    steps_an_epoch: Callable[[Mapping[str, Any], Mapping[str, Any], int, int], int] | None = None
-    """Optimiser steps of one epoch where they are not rows over batch: of the method's settings, the train settings,
-    the number of processes and the rows."""
+    steps_per_epoch: Callable[[Mapping[str, Any], BatchPlan, int], int] | None = None
+    """Optimiser steps of one epoch where they are not rows over batch: from the method's settings, the batch and the
+    number of rows."""
     check: Callable[[Mapping[str, Any]], list[Problem]] | None = None
     """Rules among its own fields: the resolved method tree in, problems out."""
 

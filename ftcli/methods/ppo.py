@@ -13,6 +13,7 @@ from typing import Any
 from ftcli.core.errors import Problem
 from ftcli.methods.method import REWARD_FIELDS, Method
 from ftcli.rewards import rules
+from ftcli.settings.batch_plan import BatchPlan
 from ftcli.settings.limits import Knob
 
 
@@ -43,11 +44,10 @@ def check(method: Mapping[str, Any]) -> list[Problem]:
     return found
 
 
-def steps_an_epoch(method: Mapping[str, Any], train: Mapping[str, Any], num_processes: int, rows: int) -> int:
+def steps_per_epoch(method: Mapping[str, Any], batch: BatchPlan, rows: int) -> int:
     """A rollout of `num_mini_batches` global batches is learned from in `num_ppo_epochs` passes."""
     minibatches = int(method.get("num_mini_batches") or 1)
-    batch = int(train.get("per_device_train_batch_size", 8)) * int(train.get("gradient_accumulation_steps", 1))
-    rollouts = math.ceil(rows / (batch * num_processes * minibatches))
+    rollouts = math.ceil(rows / (batch.rows * minibatches))
     return rollouts * int(method.get("num_ppo_epochs") or 4) * minibatches
 
 
@@ -88,5 +88,5 @@ METHOD = Method(
         "vllm_gpu_memory_utilization": Knob(low=0, high=1, open_low=True),
     },
     check=check,
-    steps_an_epoch=steps_an_epoch,
+    steps_per_epoch=steps_per_epoch,
 )

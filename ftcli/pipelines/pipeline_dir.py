@@ -94,7 +94,7 @@ def run_spec(stage: Stage, wanted: Asked, models: Mapping[str, str], folder: Pat
     assert wanted.earlier is not None
     fed = wanted.earlier[stage.name]["fed"]
     feeds = {setting: fed_by(stage, wanted, setting, models[stage.takes[setting]]) for setting in fed}
-    return build(in_folder(compose(stage_request(stage, wanted, feeds)), folder, name))
+    return build(in_folder(compose(stage_request(stage, wanted, feeds)), folder, name)).spec
 
 
 def rows_of(spec: RunSpec) -> dict[str, str]:

@@ -109,7 +109,7 @@ def pipeline_spec(wanted: Asked) -> PipelineSpec:
         one = in_folder(composed[stage.name], folder, name)
         try:
             fed = tuple(_fed(stage, wanted))
-            found[stage.name] = StageSpec(stage=stage, spec=build(one), fed=fed)
+            found[stage.name] = StageSpec(stage=stage, spec=build(one).spec, fed=fed)
         except ConfigError as error:
             for problem in error.problems:
                 faults.setdefault(problem, []).append(stage.name)

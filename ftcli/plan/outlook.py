@@ -10,17 +10,18 @@ from typing import Any
 
 from ftcli.core import hardware, hub_cache, paths
 from ftcli.data import row_sets
-from ftcli.methods import Method, get_method
+from ftcli.methods import Method
 from ftcli.methods.method import further_models
 from ftcli.models import sources
 from ftcli.models.known_shapes import model_shape
 from ftcli.models.packing_support import PACKS_EXACTLY
 from ftcli.models.parameters import num_parameters
 from ftcli.models.shape import Shape
-from ftcli.peft_methods import peft_method
 from ftcli.plan.memory import MemoryEstimate, estimate, weight_bytes
+from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.plan.token_cache import count
 from ftcli.plan.tokens import TokenCount
+from ftcli.settings.batch_plan import train_value
 from ftcli.settings.library_fields import fields_of
 from ftcli.settings.run_spec import RunSpec
 
@@ -65,16 +66,15 @@ def tokenizer_folder(spec: RunSpec) -> Path | None:
     return hub_cache.cached_snapshot(str(source.hub_id), spec.model.revision)
 
 
-def trainable_parameters(spec: RunSpec, shape: Shape | None) -> int | None:
+def trainable_parameters(run: ResolvedRun) -> int | None:
     """Parameters that will train; None where the architecture is not known."""
-    if shape is None:
+    if run.shape is None:
         return None
-    peft, method = peft_method(spec.peft), get_method(spec.choices["method"])
-    if peft is None:
-        return model_parameters(shape, method)
-    found = peft.count(shape, spec.peft)
+    if run.peft is None:
+        return model_parameters(run.shape, run.method)
+    found = run.peft.count(run.shape, run.spec.peft)
     # A head that gives scores is new, so it trains whatever else does.
-    return found if found is None or method.head == "words" else found + shape.hidden_size
+    return found if found is None or run.method.head == "words" else found + run.shape.hidden_size
 
 
 def model_parameters(shape: Shape | None, method: Method) -> int | None:
@@ -86,28 +86,16 @@ def model_parameters(shape: Shape | None, method: Method) -> int | None:
     return whole - words + shape.hidden_size
 
 
-def global_batch(spec: RunSpec) -> int:
-    """Rows a step: per device × accumulation × processes."""
-    train = spec.train
-    return (
-        int(train.get("per_device_train_batch_size", 8))
-        * int(train.get("gradient_accumulation_steps", 1))
-        * spec.launch.num_processes
-    )
-
-
-def num_steps(spec: RunSpec, rows: int) -> int:
+def num_steps(run: ResolvedRun, rows: int) -> int:
     """Optimiser steps of the run, as the Trainer counts them; `rows` are those trained on in one epoch."""
-    limit = spec.train.get("max_steps")
-    if limit is not None:
-        return int(limit)
-    epochs, method = float(spec.train.get("num_train_epochs", 3.0)), get_method(spec.choices["method"])
-    if method.steps_an_epoch is not None:
-        return math.ceil(epochs * method.steps_an_epoch(spec.method, spec.train, spec.launch.num_processes, rows))
-    size = int(spec.train.get("per_device_train_batch_size", 8)) * spec.launch.num_processes
-    batches = rows // size if spec.train.get("dataloader_drop_last") else math.ceil(rows / size)
-    updates = max(1, math.ceil(batches / int(spec.train.get("gradient_accumulation_steps", 1))))
-    return math.ceil(epochs * updates)
+    train, method = run.spec.train, run.method
+    if train.get("max_steps") is not None:
+        return int(train["max_steps"])
+    epochs = float(train_value(train, "num_train_epochs"))
+    if method.steps_per_epoch is not None:
+        return math.ceil(epochs * method.steps_per_epoch(run.spec.method, run.batch, rows))
+    drop_last = bool(train.get("dataloader_drop_last"))
+    return math.ceil(epochs * run.batch.steps_per_epoch(rows, drop_last=drop_last))
 
 
 def _training_rows(spec: RunSpec, counted: TokenCount) -> int:
@@ -123,13 +111,10 @@ def _training_rows(spec: RunSpec, counted: TokenCount) -> int:
     return max(1, pieces - round(held_out * pieces / counted.rows))
 
 
-def _memory(
-    spec: RunSpec, method: Method, shape: Shape | None, trainable: int | None, counted: TokenCount
-) -> MemoryEstimate | None:
+def _memory(run: ResolvedRun, trainable: int | None, counted: TokenCount) -> MemoryEstimate | None:
+    spec, method, shape, adapter = run.spec, run.method, run.shape, run.trains_adapter
     if shape is None or trainable is None:
         return None
-    peft = peft_method(spec.peft)
-    adapter = peft is not None and peft.adapter
     limit = counted.max_length_tokens
     # A sample's longest row says nothing of the rest, and packed blocks are always full.
     length = counted.longest if counted.exact and not spec.method.get("packing") else limit
@@ -141,11 +126,11 @@ def _memory(
         shape,
         trainable_parameters=trainable,
         adapter=adapter,
-        per_device_batch_size=int(spec.train.get("per_device_train_batch_size", 8)) * sides,
+        per_device_batch_size=run.batch.per_device * sides,
         sequence_length=max(1, length),
         weight_bytes=weight_bytes(shape, spec.model.dtype, spec.quantisation.type),
         compute_bytes=4 if spec.launch.device == "cpu" else 2,
-        optim=str(spec.train.get("optim", "adamw_torch_fused")),
+        optim=str(train_value(spec.train, "optim")),
         gradient_checkpointing=bool(spec.train.get("gradient_checkpointing")),
         attn_implementation=spec.model.attn_implementation,
         num_reference_models=int("reference" in method.roles and not adapter and not precomputed and not unused),
@@ -172,15 +157,8 @@ def _value_network(spec: RunSpec, method: Method) -> Any:
     return spec.method.get("reward_model") if wanted == "reward_model" else None if wanted == "head" else wanted
 
 
-def _warnings(
-    spec: RunSpec,
-    method: Method,
-    shape: Shape | None,
-    counted: TokenCount,
-    memory: MemoryEstimate | None,
-    sequences: int,
-) -> list[str]:
-    found = []
+def _warnings(run: ResolvedRun, counted: TokenCount, memory: MemoryEstimate | None, sequences: int) -> list[str]:
+    spec, method, shape, found = run.spec, run.method, run.shape, list[str]()
     if counted.faulty:
         found.append(f"{counted.faulty} rows cannot be used; ftcli data check names them")
     if counted.overlong:
@@ -203,7 +181,7 @@ def _warnings(
     if spec.run.score_rows and method.score == "none":
         found.append(f"{method.name} has no score of its own; the held-out loss stands alone")
     if spec.method.get("packing") and counted.kept:
-        found.extend(_few_steps(spec, counted, sequences))
+        found.extend(_few_steps(run, counted, sequences))
     gpus = hardware.gpus()
     if memory and gpus and spec.launch.device == "cuda" and memory.total_gib > min(g.memory_gib for g in gpus):
         have = min(gpu.memory_gib for gpu in gpus)
@@ -211,9 +189,9 @@ def _warnings(
     return found
 
 
-def _few_steps(spec: RunSpec, counted: TokenCount, blocks: int) -> list[str]:
+def _few_steps(run: ResolvedRun, counted: TokenCount, blocks: int) -> list[str]:
     """That packed rows leave a run few steps, each over many rows."""
-    steps, rows = num_steps(spec, blocks), round(global_batch(spec) * counted.kept / blocks)
+    steps, rows = num_steps(run, blocks), round(run.batch.rows * counted.kept / blocks)
     if steps >= _FEW_STEPS or rows < _MANY_ROWS:
         return []
     rows = min(rows, counted.kept)
@@ -230,13 +208,13 @@ def _answer_tokens(spec: RunSpec, method: Method) -> int:
     return int(spec.method.get(name) or fields[name].default)
 
 
-def _flops(spec: RunSpec, method: Method, parameters: int | None, counted: TokenCount, sequences: int) -> float | None:
+def _flops(run: ResolvedRun, parameters: int | None, counted: TokenCount, sequences: int) -> float | None:
     if parameters is None or not counted.tokens or not sequences:
         return None
-    peft = peft_method(spec.peft)
-    each = 4 if peft is not None and peft.adapter else 6
-    tokens = counted.tokens / sequences + _answer_tokens(spec, method)
-    return each * parameters * tokens * num_steps(spec, sequences) * global_batch(spec)
+    # Per parameter and token: 2 forward, 2 for the gradient of the activations, 2 for that of the weights.
+    each = 4 if run.trains_adapter else 6
+    tokens = counted.tokens / sequences + _answer_tokens(run.spec, run.method)
+    return each * parameters * tokens * num_steps(run, sequences) * run.batch.rows
 
 
 def _length(spec: RunSpec, counted: TokenCount) -> list[Mapping[str, Any]]:
@@ -247,17 +225,17 @@ def _length(spec: RunSpec, counted: TokenCount) -> list[Mapping[str, Any]]:
     return [{"key": "data.max_length_tokens", "value": counted.max_length_tokens, "why": about + counted.why}]
 
 
-def plan(spec: RunSpec) -> Plan:
-    """The outlook of a checked spec; reads the data files (a sample of those over 20 MB) but no weights.
+def plan(run: ResolvedRun) -> Plan:
+    """The outlook of a checked run; reads the data files (a sample of those over 20 MB) but no weights.
 
     Raises:
         DataError: a data file holds nothing that can be read.
     """
-    method, shape = get_method(spec.choices["method"]), model_shape(spec.model)
+    spec, method, shape = run.spec, run.method, run.shape
     limit = shape.max_position_embeddings if shape else None
     counted = count(spec.data, method, tokenizer_folder(spec), limit)
-    trainable = trainable_parameters(spec, shape)
-    memory = _memory(spec, method, shape, trainable, counted)
+    trainable = trainable_parameters(run)
+    memory = _memory(run, trainable, counted)
     sequences = _training_rows(spec, counted)
     parameters = model_parameters(shape, method)
     return Plan(
@@ -265,18 +243,18 @@ def plan(spec: RunSpec) -> Plan:
         model=spec.model.name_or_path,
         device=spec.launch.device,
         num_processes=spec.launch.num_processes,
-        global_batch=global_batch(spec),
+        global_batch=run.batch.rows,
         rows=counted.rows,
         rows_kept=counted.kept,
         blocks=sequences if spec.method.get("packing") else None,
-        steps=num_steps(spec, sequences),
+        steps=num_steps(run, sequences),
         tokens_per_epoch=counted.tokens,
         tokens_exact=counted.exact,
         parameters=parameters,
         trainable=trainable,
-        flops=_flops(spec, method, parameters, counted, sequences),
+        flops=_flops(run, parameters, counted, sequences),
         memory=memory,
-        warnings=tuple(_warnings(spec, method, shape, counted, memory, sequences)),
+        warnings=tuple(_warnings(run, counted, memory, sequences)),
         notes=(
             *({"key": note.key, "value": note.value, "why": note.why} for note in spec.notes),
             *_length(spec, counted),

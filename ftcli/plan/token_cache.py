@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import ftcli
+from ftcli.core.code_digest import code_digest
 from ftcli.data import row_sets
 from ftcli.data.files.fingerprint import fingerprint
 from ftcli.data.files.locate import DataFile
@@ -24,6 +24,8 @@ from ftcli.plan.tokens import TokenCount
 from ftcli.runs import rundir
 from ftcli.settings.groups import DataSettings
 
+CODE = ("plan/tokens.py", "data")
+"""What of our own source a count depends on."""
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
 
@@ -36,10 +38,8 @@ def _key(
     files: Sequence[DataFile], data: DataSettings, method: Method, tokenizer_folder: Path | None, limit: int | None
 ) -> str:
     digest = hashlib.sha256()
-    package = Path(ftcli.__file__).parent
-    own = [package / "tokencount.py", *sorted((package / "data").glob("*.py"))]
-    tokenizer = [tokenizer_folder / name for name in _TOKENIZER_FILES] if tokenizer_folder else []
-    for path in (*own, *tokenizer):
+    digest.update(code_digest(*CODE).encode())
+    for path in [tokenizer_folder / name for name in _TOKENIZER_FILES] if tokenizer_folder else ():
         content = path.read_bytes() if path.is_file() else b""
         digest.update(hashlib.sha256(content).digest())
     for file in files:  # the name tells how a file is read
@@ -51,7 +51,7 @@ def _key(
 
 
 def count(data: DataSettings, method: Method, tokenizer_folder: Path | None, limit: int | None = None) -> TokenCount:
-    """As `tokencount.count`, remembered for files that are counted whole.
+    """As `tokens.count`, remembered for files that are counted whole.
 
     Raises:
         ConfigError: the tokenizer's own files are damaged.

@@ -174,9 +174,10 @@ def test_plan_and_run_count_the_same_and_work_out_the_same_length(name, method):
     from ftcli.build.resolve import spec_of
     from ftcli.config.compose import Request
     from ftcli.plan.outlook import plan
+    from ftcli.plan.resolved_run import ResolvedRun
     from ftcli.worker.commands.inspect_data import inspect
 
     spec = spec_of(Request(overrides=(f"method={method}", f"data.path={FOLDER / name}")))
-    found, planned = inspect({"spec": spec.to_json(), "trust_remote_code": False}), plan(spec)
+    found, planned = inspect({"spec": spec.to_json(), "trust_remote_code": False}), plan(ResolvedRun.of(spec))
     assert {"key": "data.max_length_tokens", **found["max_length_tokens"]} in planned.notes
     assert (planned.rows_kept, planned.tokens_per_epoch) == (found["train"]["rows_kept"], found["train"]["tokens"])

@@ -21,6 +21,7 @@ from ftcli.core.errors import ConfigError
 from ftcli.methods import get_method
 from ftcli.peft_methods import peft_method
 from ftcli.plan.outlook import plan
+from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.runs import rundir
 from ftcli.runs.checkpoints import checkpoint_path
 from ftcli.settings.run_spec import RunSpec
@@ -116,7 +117,7 @@ def prove(cell: Cell, folder: Path) -> dict[str, Any]:
     idle = IDLE.get(str(spec.peft.get("type")))
     still = [name for name in seen.still if idle is None or idle not in name]
     assert still == [], f"trainable parameters stood still: {still[:3]}"
-    planned = plan(spec).trainable
+    planned = plan(ResolvedRun.of(spec)).trainable
     assert planned in (None, result["parameters"]["trainable"])
     assert planned is not None or (declared is not None and declared.name == "other")
     _reloads(spec, run_dir, seen)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ftcli import tiny
-from ftcli.build.resolve import spec_of
+from ftcli.build.resolve import run_of
 from ftcli.config.compose import Request
 from ftcli.methods import get_method
 from ftcli.plan import tokens
@@ -22,7 +22,7 @@ WORDS = "the cat sat on the mat"
 
 
 def outlook(*overrides: str) -> Plan:
-    return plan(spec_of(Request(overrides=overrides)))
+    return plan(run_of(Request(overrides=overrides)))
 
 
 @pytest.fixture

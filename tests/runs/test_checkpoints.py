@@ -236,7 +236,7 @@ def test_a_published_folder_replaces_the_one_before(tmp_path: Path):
 KILLED = """
 import os, sys
 from pathlib import Path
-from ftcli import checkpoints as c
+from ftcli.runs import checkpoints as c
 
 os.fsync = lambda descriptor: None  # counted, not paid for
 

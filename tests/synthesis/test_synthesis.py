@@ -104,8 +104,8 @@ KILLED = """
 import sys, time
 sys.path.insert(0, sys.argv[2])
 from pathlib import Path
-from tests.unit.test_making import MANY, Stand, go
-from ftcli.making.tasks import Generate, GenerateSettings
+from tests.synthesis.test_synthesis import MANY, Stand, go
+from ftcli.synthesis.tasks import Generate, GenerateSettings
 most = int(sys.argv[4])
 
 

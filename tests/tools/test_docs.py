@@ -14,7 +14,7 @@ import pytest
 
 from ftcli import tiny
 from ftcli.build.checks.field_checks import group_fields
-from ftcli.build.resolve import spec_of
+from ftcli.build.resolve import run_of, spec_of
 from ftcli.build.resume import resumed_spec, spec_from
 from ftcli.cli import COMMANDS as COMMAND_MODULES
 from ftcli.cli import arguments, chat, check, data, evaluate, generate, merge, pipeline, sample, score, train
@@ -166,7 +166,7 @@ def test_a_wrong_command_would_be_found(world: None) -> None:
 
 def test_the_demo_on_the_first_screen_is_a_whole_run_of_the_shipped_recipe() -> None:
     text = (ROOT / docs.DEMO_OUTPUT).read_text(encoding="utf-8")
-    steps = plan(spec_of(Request(overrides=("recipe=demo",)))).steps
+    steps = plan(run_of(Request(overrides=("recipe=demo",)))).steps
     assert re.search(rf"^  steps +{steps} in ", text, re.M), f"a run of {steps} steps; run: ftcli train recipe=demo"
     score = re.search(r"^  held-out score +([\d.]+)% → ([\d.]+)%  exact_match over (\d+) rows$", text, re.M)
     assert score is not None, text

@@ -29,9 +29,9 @@ RECORDED = """
 import json, sys
 from pathlib import Path
 
-import ftcli.trainers.generation as generation
-from ftcli.worker.sampling import Sampled
-from ftcli.worker.train import train
+import ftcli.worker.trainers.rl.generation as generation
+from ftcli.worker.inference.sampling import Sampled
+from ftcli.worker.training.run import train
 
 
 def recorded(model, tokenizer, rows, **how):

@@ -10,12 +10,12 @@ from typing import Any
 
 from ftcli.core import hardware
 from ftcli.core.errors import ConfigError, Problem
-from ftcli.methods import Method
 from ftcli.models import sources
 from ftcli.models.modules import modules
 from ftcli.models.shape import Shape
-from ftcli.peft_methods import PeftMethod, peft_method, why_unmerged
+from ftcli.peft_methods import PeftMethod, why_unmerged
 from ftcli.peft_methods.target_modules import compiled, ends_with, listing, saved_modules
+from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.settings.run_spec import RunSpec
 
 Where = Callable[[str], str]
@@ -40,9 +40,9 @@ KERNELS = {
 _OLDEST = {"int8": (7, 5), "nf4": (6, 0), "nf4_double": (6, 0), "fp4": (6, 0)}
 
 
-def problems(spec: RunSpec, method: Method, shape: Shape | None, where: Where) -> Iterator[Problem]:
+def problems(run: ResolvedRun, where: Where) -> Iterator[Problem]:
     """Everything that is wrong with the adapter and the quantisation of a run."""
-    peft = peft_method(spec.peft)
+    spec, peft, shape = run.spec, run.peft, run.shape
     if peft is not None:
         own = peft.check(spec.peft) if peft.check else []
         yield from (replace(problem, where=where(problem.where) or problem.where) for problem in own)

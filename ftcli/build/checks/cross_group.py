@@ -19,8 +19,7 @@ from ftcli.methods import Method
 from ftcli.methods.method import further_models
 from ftcli.models import sources
 from ftcli.models.known_shapes import model_shape
-from ftcli.models.shape import Shape
-from ftcli.peft_methods import peft_method
+from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.settings import library_fields, ownership
 from ftcli.settings.run_spec import RunSpec
 from ftcli.synthesis import principles
@@ -30,10 +29,18 @@ from ftcli.synthesis import principles
 class Context:
     """What a rule looks at."""
 
-    spec: RunSpec
-    method: Method
+    run: ResolvedRun
     composed: Composed
-    shape: Shape | None
+
+    @property
+    def spec(self) -> RunSpec:
+        """The run's spec."""
+        return self.run.spec
+
+    @property
+    def method(self) -> Method:
+        """The run's method."""
+        return self.run.method
 
     def where(self, dotted: str) -> str:
         """The place of a setting."""
@@ -137,7 +144,7 @@ def answers_stay_whole(context: Context) -> Iterator[Problem]:
 @rule
 def batches_are_large_enough(context: Context) -> Iterator[Problem]:
     """Some methods compare the rows of a batch with each other."""
-    method, size = context.method, int(context.spec.train.get("per_device_train_batch_size", 8))
+    method, size = context.method, context.run.batch.per_device
     if size < method.min_batch:
         what = f"{method.name} compares the rows of a batch; train.per_device_train_batch_size={size} is too few"
         fix = f"set it to {method.min_batch} or more"
@@ -161,9 +168,7 @@ def answers_can_be_sampled(context: Context) -> Iterator[Problem]:
     if teacher := spec.method.get("teacher_model"):
         yield from _other_words(str(teacher), context)
     group = spec.method.get("num_generations")
-    size = int(spec.train.get("per_device_train_batch_size", 8)) * spec.launch.num_processes
-    size *= int(spec.method.get("steps_per_generation") or spec.train.get("gradient_accumulation_steps", 1))
-    size = int(spec.method.get("generation_batch_size") or size) if group else size
+    size = context.run.batch.answers_per_generation(spec.method)
     if group and size % int(group):
         what = f"{size} answers at a time are no whole number of groups of method.num_generations={group}"
         fix = "make train.per_device_train_batch_size a multiple of it"
@@ -226,9 +231,9 @@ def _unfit(name: str, head: str, where: str) -> Iterator[Problem]:
 def _other_words(teacher: str, context: Context) -> Iterator[Problem]:
     """That teacher and student put out vectors of different length."""
     theirs = model_shape(replace(context.spec.model, name_or_path=teacher, revision=None, shape=None))
-    if context.shape is None or theirs is None or theirs.vocab_size == context.shape.vocab_size:
+    if context.run.shape is None or theirs is None or theirs.vocab_size == context.run.shape.vocab_size:
         return
-    what = f"{teacher} puts out {theirs.vocab_size} tokens and the student {context.shape.vocab_size}"
+    what = f"{teacher} puts out {theirs.vocab_size} tokens and the student {context.run.shape.vocab_size}"
     fix = "choose a teacher of the student's own family"
     yield Problem(context.where("method.teacher_model"), what, fix)
 
@@ -236,7 +241,7 @@ def _other_words(teacher: str, context: Context) -> Iterator[Problem]:
 @rule
 def the_loss_sees_the_adapter(context: Context) -> Iterator[Problem]:
     """A loss that calls the layers themselves passes by what an adapter puts before the input."""
-    peft = peft_method(context.spec.peft)
+    peft = context.run.peft
     if context.method.below_the_adapter and peft is not None and "num_virtual_tokens" in peft.fields():
         what = f"peft={peft.name} puts vectors before the input, which the loss of {context.method.name} passes by"
         yield Problem(context.where("peft"), what, "use peft=lora")
@@ -262,7 +267,7 @@ def reporters_are_installed(context: Context) -> Iterator[Problem]:
 @rule
 def references_fit_the_adapter(context: Context) -> Iterator[Problem]:
     """A reference that follows the policy needs its own copy, which an adapter run does not hold."""
-    method, peft = context.spec.method, peft_method(context.spec.peft)
+    method, peft = context.spec.method, context.run.peft
     if method.get("sync_ref_model") and peft is not None and peft.adapter:
         what = "method.sync_ref_model needs a reference of its own; with an adapter it is the model underneath"
         yield Problem(context.where("method.sync_ref_model"), what, "use peft=none, or leave the reference fixed")
@@ -277,7 +282,7 @@ def references_fit_the_adapter(context: Context) -> Iterator[Problem]:
 @rule
 def the_adapter_fits(context: Context) -> Iterator[Problem]:
     """The adapter finds its modules, and goes with packing, checkpointing, the quantisation and the base."""
-    yield from adapter.problems(context.spec, context.method, context.shape, context.where)
+    yield from adapter.problems(context.run, context.where)
 
 
 @rule
@@ -303,10 +308,10 @@ def attention_fits_the_architecture(context: Context) -> Iterator[Problem]:
     """Some architectures refuse torch's fused attention."""
     if (
         context.spec.model.attn_implementation == "sdpa"
-        and context.shape is not None
-        and not context.shape.supports_sdpa
+        and context.run.shape is not None
+        and not context.run.shape.supports_sdpa
     ):
-        what = f"{context.shape.architecture} refuses model.attn_implementation=sdpa"
+        what = f"{context.run.shape.architecture} refuses model.attn_implementation=sdpa"
         yield Problem(context.where("model.attn_implementation"), what, "use model.attn_implementation=auto")
 
 
@@ -316,7 +321,7 @@ def the_data_can_be_read(context: Context) -> Iterator[Problem]:
     yield from data.problems(context.spec.data, context.method, context.composed)
 
 
-def check(spec: RunSpec, method: Method, composed: Composed, shape: Shape | None) -> list[Problem]:
+def check(run: ResolvedRun, composed: Composed) -> list[Problem]:
     """All problems that the rules find."""
-    context = Context(spec=spec, method=method, composed=composed, shape=shape)
+    context = Context(run=run, composed=composed)
     return [problem for each in RULES for problem in each(context)]

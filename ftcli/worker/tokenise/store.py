@@ -26,7 +26,7 @@ import pyarrow as pa
 from datasets.table import MemoryMappedTable
 from filelock import FileLock
 
-import ftcli
+from ftcli.core.code_digest import code_digest
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.data.files.fingerprint import fingerprint
 from ftcli.data.files.locate import DataFile
@@ -34,7 +34,7 @@ from ftcli.runs import rundir
 
 _ROWS, _INDEX, _META = "rows.arrow", "index.arrow", "meta.json"
 _LIBRARIES = ("transformers", "tokenizers", "jinja2", "trl", "pyarrow")
-_CODE = ("data", "worker")
+CODE = ("data", "worker")
 _POLL_SECONDS = 0.1
 
 
@@ -81,17 +81,8 @@ def folder() -> Path:
 
 def key_of(parts: Any, files: Sequence[DataFile] = ()) -> str:
     """The key of an entry that depends on `parts` (a JSON value), on the bytes of files, and on our own code."""
-    content = [parts, [[file.name, fingerprint(file)] for file in files], _code_digest(), _versions()]
+    content = [parts, [[file.name, fingerprint(file)] for file in files], code_digest(*CODE), _versions()]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:40]
-
-
-@cache
-def _code_digest() -> str:
-    root, digest = Path(ftcli.__file__).parent, hashlib.sha256()
-    for name in _CODE:
-        for source in sorted((root / name).glob("*.py")):
-            digest.update(source.read_bytes())
-    return digest.hexdigest()
 
 
 @cache

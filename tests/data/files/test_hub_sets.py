@@ -241,8 +241,8 @@ def hub() -> Iterator[ThreadingHTTPServer]:
 
 _ASK = """
 import json, sys
-from ftcli.data.locate import SourcePath, locate
-from ftcli.errors import ConfigError
+from ftcli.data.files.locate import SourcePath, locate
+from ftcli.core.errors import ConfigError
 answers = []
 for parts, fetch in json.loads(sys.argv[1]):
     try:

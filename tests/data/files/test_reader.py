@@ -160,7 +160,7 @@ _PEAK = """
 import resource, sys
 from pathlib import Path
 import pyarrow, pyarrow.parquet
-from ftcli.data.read import read_rows
+from ftcli.data.files.reader import read_rows
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 before = peak()
 print(sum(1 for _ in read_rows(Path(sys.argv[1]))), peak() - before)

@@ -12,6 +12,7 @@ from ftcli.build.resolve import spec_of
 from ftcli.config.compose import Request
 from ftcli.core.errors import DataError
 from ftcli.plan.outlook import plan
+from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.runs import rundir
 from ftcli.worker.commands.evaluate import evaluate
 from ftcli.worker.commands.inspect_data import inspect
@@ -137,11 +138,11 @@ def test_plan_and_run_work_out_the_same_length_for_the_same_reason(tmp_path, nam
     method, path = files(tmp_path)[name]
     more = [f"data.eval_share={share}"] if share and name != "plain pairs" else []
     spec = spec_of(Request(overrides=(f"method={method}", f"data.path={path}", *more)))
-    [planned] = [note for note in plan(spec).notes if note["key"] == "data.max_length_tokens"]
+    [planned] = [note for note in plan(ResolvedRun.of(spec)).notes if note["key"] == "data.max_length_tokens"]
     found = inspect({"spec": spec.to_json(), "trust_remote_code": False})
     assert found["max_length_tokens"] == {"value": planned["value"], "why": planned["why"]}
     if not more and method != "pretrain":
-        assert plan(spec).tokens_per_epoch == found["train"]["tokens"]
+        assert plan(ResolvedRun.of(spec)).tokens_per_epoch == found["train"]["tokens"]
 
 
 def test_one_far_outlier_is_dropped_and_told_not_paid_for(tmp_path):

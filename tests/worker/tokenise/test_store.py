@@ -151,7 +151,7 @@ def test_what_is_read_on_one_day_is_what_was_made_on_the_other(cache, tmp_path):
 def test_code_that_changed_makes_another_key(monkeypatch):
     before = store.key_of("x")
     assert store.key_of("x") == before
-    monkeypatch.setattr(store, "_code_digest", lambda: "another")
+    monkeypatch.setattr(store, "code_digest", lambda *parts: "another")
     assert store.key_of("x") != before
 
 
@@ -209,7 +209,7 @@ def test_a_disk_that_takes_no_more_is_told_with_a_remedy(cache):
 PROCESS = """
 import sys, time
 import pyarrow as pa
-from ftcli.worker import store
+from ftcli.worker.tokenise import store
 
 def build(write):
     open(sys.argv[1], "a").write("built ")

@@ -17,6 +17,7 @@ from ftcli.build.resolve import spec_of
 from ftcli.config.compose import Request
 from ftcli.methods.dpo import LOSSES, OF_DIVERGENCES
 from ftcli.plan.outlook import plan
+from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.worker.training.load import load
 from ftcli.worker.training.run import _trainer
 from tests.worker.trainers.test_reference_free import batch_of, gradients, trainer_of
@@ -168,7 +169,7 @@ def run_of(folder: Any, *overrides: str) -> Any:
 )
 def test_as_many_models_are_in_memory_as_the_plan_says(overrides, models_held, tmp_path):
     trainer, spec, held = run_of(tmp_path / "run", *overrides)
-    outlook = plan(spec)
+    outlook = plan(ResolvedRun.of(spec))
     trained = outlook.trainable if "peft=lora" in overrides else 0
     assert held == models_held * outlook.parameters + trained
     memory = outlook.memory

@@ -1,0 +1,25 @@
+"""A digest of our own source, for the keys of caches: what an older version computed is never taken for today's."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parents[1]
+
+
+@cache
+def code_digest(*parts: str, package: Path = PACKAGE) -> str:
+    """The digest of modules and whole folders, named by their path inside the package.
+
+    Raises:
+        FileNotFoundError: one is not there, so a module that moved never drops out of a key unseen.
+    """
+    digest = hashlib.sha256()
+    for part in parts:
+        place = package / part
+        files = sorted(place.rglob("*.py")) if place.is_dir() else [place]
+        for file in files:
+            digest.update(str(file.relative_to(package)).encode() + b"\0" + file.read_bytes() + b"\0")
+    return digest.hexdigest()

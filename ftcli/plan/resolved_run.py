@@ -1,0 +1,45 @@
+"""A run with everything that its spec names looked up: what checks, plan and rendering pass to each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from ftcli.methods import Method, get_method
+from ftcli.models.known_shapes import model_shape
+from ftcli.models.shape import Shape
+from ftcli.peft_methods import PeftMethod, peft_method
+from ftcli.settings.batch_plan import BatchPlan
+from ftcli.settings.run_spec import RunSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResolvedRun:
+    """A spec with its declarations and the model's shape."""
+
+    spec: RunSpec
+    method: Method
+    peft: PeftMethod | None
+    """None where the model's own parameters train."""
+    shape: Shape | None
+    """None where the architecture is unknown or the model is not at hand."""
+
+    @classmethod
+    def of(cls, spec: RunSpec) -> ResolvedRun:
+        """A spec read back from a file, its declarations looked up anew.
+
+        Raises:
+            ConfigError: the model's config.json cannot be read.
+        """
+        method = get_method(spec.choices["method"])
+        return cls(spec=spec, method=method, peft=peft_method(spec.peft), shape=model_shape(spec.model))
+
+    @cached_property
+    def batch(self) -> BatchPlan:
+        """What makes up one optimiser step."""
+        return BatchPlan.of(self.spec.train, self.spec.launch.num_processes)
+
+    @property
+    def trains_adapter(self) -> bool:
+        """Whether an adapter trains and the base stays as it is."""
+        return self.peft is not None and self.peft.adapter
