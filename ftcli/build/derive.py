@@ -19,11 +19,10 @@ from ftcli.peft_methods import PeftMethod
 from ftcli.runs import rundir
 from ftcli.settings.groups import DataSettings, ModelSettings, QuantisationSettings, RunSettings
 from ftcli.settings.run_spec import LaunchPlan, Notes, RunSpec
+from ftcli.tiny import defaults
 
 SCORE_ROWS = 256
 CHEAP_TO_SCORE_PARAMETERS = 10_000_000
-_WITH_ONE_ANSWER = (paths.BUILTIN, "builtin:prompts")
-"""Built-in prompts that have one right answer each."""
 EXACT_ATTENTION = ("sdpa", "eager", "flex_attention", "flash_attention_2", "flash_attention_3")
 
 
@@ -80,9 +79,13 @@ def derive_method(
     notes: Notes,
 ) -> dict[str, Any]:
     """Resolve whether rows are packed: wherever packed and unpacked gradients are known to be the same."""
-    if method.rewarded and data.path in _WITH_ONE_ANSWER and not any(settings.get(name) for name in REWARD_FIELDS):
+    if (
+        method.rewarded
+        and data.path in defaults.REWARDED_SETS
+        and not any(settings.get(name) for name in REWARD_FIELDS)
+    ):
         why = "the built-in prompts have one right answer each"
-        settings = {**settings, "rewards": notes.add("method.rewards", {"exact_answer": 1.0}, why)}
+        settings = {**settings, "rewards": notes.add("method.rewards", dict(defaults.REWARDS), why)}
     if not method.packs or settings.get("packing") is not None:
         return dict(settings)
     value, why = True, "packed and unpacked gradients are the same here, and no token is padding"

@@ -12,6 +12,7 @@ from typing import Any
 from ftcli.cli import arguments, made, output
 from ftcli.config.compose import Request
 from ftcli.core.errors import EXIT_DONE, ConfigError, Problem
+from ftcli.methods import Pipeline
 from ftcli.pipelines import pipeline_dir
 from ftcli.pipelines.pipeline_dir import Begun
 from ftcli.pipelines.pipeline_request import asked
@@ -114,7 +115,7 @@ def _show_plan(spec: PipelineSpec, *, as_json: bool) -> None:
         if made_by:
             print(f"  steps and tokens are those of the built-in rows, until stage {made_by} has made its own")
         details(outlook, shared)
-        _built_in(each)
+        _built_in(spec.pipeline, each)
     if shared:
         print("\nin every stage")
         derived(shared)
@@ -140,11 +141,11 @@ def _made(spec: MakeSpec) -> list[tuple[str, str]]:
     return [*rows, *([("settings", settings)] if settings else [])]
 
 
-def _built_in(each: StageSpec) -> None:
+def _built_in(pipeline: Pipeline, each: StageSpec) -> None:
     """What a stage sets so that the built-in model learns in minutes."""
     assert each.spec is not None
     tree, rows = each.spec.tree, []
-    for name, value in each.stage.tiny.items():
+    for name, value in pipeline.built_in(each.stage).items():
         group, _, key = name.partition(".")
         if each.spec.choices["model"] == "tiny" and _holds(tree[group].get(key), value):
             rows.append((name, str(value)))

@@ -64,7 +64,7 @@ class StageRequest:
     """Settings, as `group.key`, and the model that each names, or whom to ask."""
     promised: frozenset[str] = frozenset()
     """Those of them that name a stand-in, since their own model is still to be trained."""
-    tiny: Mapping[str, Any] = field(default_factory=dict)
+    built_in: Mapping[str, Any] = field(default_factory=dict)
     """Settings for the built-in model on its built-in rows."""
 
 
@@ -326,7 +326,7 @@ def _settle(tree: Tree, stage: StageRequest) -> None:
     """Give a stage what other stages made for it, and what the built-in model needs where nobody said otherwise."""
     where = f"stages.{stage.name}"
     if tree.data["model"].get("name_or_path") == BUILTIN and is_builtin(tree.data["data"].get("path")):
-        for name, value in stage.tiny.items():
+        for name, value in stage.built_in.items():
             path = tuple(name.split("."))
             if tree.origins.get(path, Origin("", "group")).by == "group":
                 tree.set(path, value, Origin(where, "group"))

@@ -13,7 +13,6 @@ from ftcli.methods.pipeline import Pipeline, Stage
 
 def arrange(algorithm: str) -> tuple[Stage, ...]:
     """The stages by how the policy learns from the judged pairs."""
-    prompts = "builtin:redteam"
     return (
         feedback_stages.assistant("a model that follows instructions: it criticises, revises and judges"),
         feedback_stages.policy("helpful", "a helpful model, harmless or not"),
@@ -23,7 +22,6 @@ def arrange(algorithm: str) -> tuple[Stage, ...]:
             role="generator",
             summary="its answers to provoking prompts",
             takes={"backend.model": "helpful"},
-            tiny={"data.path": prompts, "make.n": 1, "make.max_new_tokens": 32},
         ),
         Stage(
             name="revisions",
@@ -31,26 +29,15 @@ def arrange(algorithm: str) -> tuple[Stage, ...]:
             role="generator",
             summary="those answers criticised and revised by principles",
             takes={"rows": "answers", "backend.model": "assistant"},
-            tiny={
-                "make.constitution": "builtin:principles",
-                "make.rounds": 1,
-                "make.temperature": 0.0,
-                "make.max_new_tokens": 40,
-            },
         ),
         Stage(
             name="revised",
             method="sft",
             summary="a model that answers as the revisions do",
             takes={"model.name_or_path": "helpful", "data.path": "revisions"},
-            tiny={
-                "train.learning_rate": 3e-4,
-                "train.num_train_epochs": 2,
-                "train.per_device_train_batch_size": 8,
-            },
         ),
-        feedback_stages.sample("revised", {"data.path": prompts, "make.n": 4, "make.temperature": 1.3}),
-        *feedback_stages.learning(algorithm, "revised", least_margin=0.1, prompts=prompts),
+        feedback_stages.sample("revised"),
+        *feedback_stages.learning(algorithm, "revised"),
     )
 
 
@@ -60,6 +47,5 @@ PIPELINE = Pipeline(
     stages=arrange(feedback_stages.DPO),
     arrange=arrange,
     options={"algorithm": feedback_stages.algorithm(feedback_stages.DPO, feedback_stages.PPO)},
-    tiny_measure=feedback_stages.MEASURE,
     paper="Bai et al. 2022, arXiv:2212.08073",
 )

@@ -18,12 +18,10 @@ def arrange(rounds: int) -> tuple[Stage, ...]:
         feedback_stages.assistant("a model that follows instructions, to start from and to judge"),
         feedback_stages.policy("sft", "a policy that answers as the demonstrations do"),
     ]
-    prompts = "builtin:prompts"
     of = "sft"
     for number in range(1, rounds + 1):
-        tiny = {"data.path": prompts, "data.max_rows": 250, "make.n": 3}
-        stages.append(feedback_stages.sample(of, tiny, number))
-        stages += feedback_stages.learning(feedback_stages.DPO, of, number=number, least_margin=0.2, prompts=prompts)
+        stages.append(feedback_stages.sample(of, number))
+        stages += feedback_stages.learning(feedback_stages.DPO, of, number=number)
         of = stages[-1].name
     return tuple(stages)
 
@@ -34,6 +32,5 @@ PIPELINE = Pipeline(
     stages=arrange(_ROUNDS),
     arrange=arrange,
     options={"rounds": Option(default=_ROUNDS, text="how often the policy is sampled, judged and updated")},
-    tiny_measure=feedback_stages.MEASURE,
     paper="Guo et al. 2024, arXiv:2402.04792",
 )

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ftcli.tiny import defaults
+
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
@@ -23,8 +25,6 @@ class Stage:
     takes: Mapping[str, str] = field(default_factory=dict)
     """Settings that another stage gives: those that name a model, as `group.key`, and `data.path`; of a task `rows` and
     `backend.model`."""
-    tiny: Mapping[str, Any] = field(default_factory=dict)
-    """Settings, as `group.key`, with which the built-in model learns its built-in rows in minutes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +48,6 @@ class Pipeline:
     stages: tuple[Stage, ...]
     measured_by: str = ""
     """The stage by whose held-out measure every policy before it is measured too."""
-    tiny_measure: Mapping[str, Any] = field(default_factory=dict)
-    """Rewards by which the policies of the built-in world are measured, where no stage has a measure of its own."""
     paper: str
     options: Mapping[str, Option] = field(default_factory=dict)
     arrange: Callable[..., tuple[Stage, ...]] | None = None
@@ -67,3 +65,12 @@ class Pipeline:
     def stage(self, name: str) -> Stage:
         """The stage of that name."""
         return next(stage for stage in self.stages if stage.name == name)
+
+    def built_in(self, stage: Stage) -> dict[str, Any]:
+        """What a stage needs to train the built-in model on its built-in rows, as `group.key`."""
+        return defaults.stage_settings(self.name, stage.name, stage.role)
+
+    @property
+    def built_in_measures(self) -> Mapping[str, Any]:
+        """Rewards by which the policies of the built-in world are measured, where no stage has a measure of its own."""
+        return defaults.measures(self.name)

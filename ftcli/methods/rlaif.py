@@ -18,9 +18,8 @@ def arrange(algorithm: str) -> tuple[Stage, ...]:
         feedback_stages.assistant(f"a model that follows instructions, to start from and {judge}"),
         feedback_stages.policy("sft", "a policy that answers as the demonstrations do"),
     )
-    prompts = "builtin:prompts"
-    sampled = (feedback_stages.sample("sft", {"data.path": prompts, "make.n": 3}),)
-    learned = feedback_stages.learning(algorithm, "sft", least_margin=0.2, prompts=prompts)
+    sampled = (feedback_stages.sample("sft"),)
+    learned = feedback_stages.learning(algorithm, "sft")
     return (*begun, *(sampled if algorithm != feedback_stages.DIRECT else ()), *learned)
 
 
@@ -30,6 +29,5 @@ PIPELINE = Pipeline(
     stages=arrange(feedback_stages.DPO),
     arrange=arrange,
     options={"algorithm": feedback_stages.algorithm(feedback_stages.DPO, feedback_stages.PPO, feedback_stages.DIRECT)},
-    tiny_measure=feedback_stages.MEASURE,
     paper="Lee et al. 2023, arXiv:2309.00267",
 )

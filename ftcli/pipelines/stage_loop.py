@@ -298,13 +298,13 @@ def _measure(
 def _measures(folder: Path, wanted: Asked, models: Mapping[str, str]) -> dict[str, dict[str, float]] | None:
     """In the built-in world: by rules, what each policy's likeliest answers to held-out prompts are worth."""
     pipeline = wanted.pipeline
-    if not pipeline.tiny_measure or not wanted.built_in:
+    if not pipeline.built_in_measures or not wanted.built_in:
         return None
     policies = [stage for stage in pipeline.stages if stage.method and get_method(stage.method).head == "words"]
     request = {
         "models": {FOUND: paths.BUILTIN, **{stage.name: models[stage.name] for stage in policies}},
         "data": "builtin:prompts",
-        "measures": pipeline.tiny_measure,
+        "measures": pipeline.built_in_measures,
         "max_new_tokens": 32,
         "trust_remote_code": False,
     }

@@ -265,7 +265,9 @@ def stage_request(
     stage: Stage, wanted: Asked, feeds: Mapping[str, Any], promised: frozenset[str] = frozenset()
 ) -> Request:
     """What is asked of one stage, on the models that it is given."""
-    own = StageRequest(name=stage.name, method=stage.method, feeds=feeds, promised=promised, tiny=stage.tiny)
+    own = StageRequest(
+        name=stage.name, method=stage.method, feeds=feeds, promised=promised, built_in=wanted.pipeline.built_in(stage)
+    )
     grants = wanted.request.grants
     if JUDGE in feeds and JUDGE not in _fed(stage, wanted):
         grants |= {ENDPOINT}  # whoever it is was typed, or granted

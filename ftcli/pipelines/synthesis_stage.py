@@ -78,7 +78,7 @@ def make_spec(stage: Stage, wanted: Asked, feeds: Mapping[str, str], folder: Pat
         choice, at = str(earlier["choice"]), wanted.earlier_where
     else:
         choice, at = "local", f"stages.{stage.name}"
-        for name, value in stage.tiny.items() if for_tiny else ():
+        for name, value in wanted.pipeline.built_in(stage).items() if for_tiny else ():
             found.set(name, value, f"stages.{stage.name}")
     choice, at = _chosen(stage, wanted, choice, at)
     found.places[stage.role] = at

@@ -390,7 +390,7 @@ def test_every_pipeline_takes_models_of_earlier_stages_of_methods_that_exist():
             assert stage.method in all_methods() if stage.method else stage.task in SETTINGS and stage.role in ROLES
             assert set(stage.takes.values()) <= set(before)
             before.append(stage.name)
-        assert pipeline.measured_by in before if pipeline.measured_by else pipeline.tiny_measure
+        assert pipeline.measured_by in before if pipeline.measured_by else pipeline.built_in_measures
         assert spec_of(Request(overrides=(f"method={pipeline.stages[0].method}",)))
 
 
