@@ -33,7 +33,7 @@ from ftcli.peft_methods import PEFT_METHODS
 from ftcli.rewards.rules import REWARDS
 from ftcli.settings import library_fields, limits, ownership
 from ftcli.settings.groups import OWN_GROUPS, ModelSettings
-from ftcli.settings.limits import Knob
+from ftcli.settings.limits import Limit
 from tools import result_tables
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -123,7 +123,7 @@ def _method_page(method: Method) -> str:
     names = [name for name in sorted(fields) if f"method.{name}" not in {**ownership.OWNERS, **ownership.REFUSED}]
     knobs = [(f"`method.{name}`", f"`{fields[name].type_text}`", _limit(method.limits.get(name))) for name in names]
     head = f"## {method.name}\n\n{method.summary}\n\n"
-    return head + table(("", ""), facts) + "\n" + table(("Knob", "Type", "Limit"), knobs)
+    return head + table(("", ""), facts) + "\n" + table(("Option", "Type", "Limit"), knobs)
 
 
 def _longest(method: Method) -> str:
@@ -137,7 +137,7 @@ def _preset(method: Method) -> dict[str, Any]:
     return {name: value for name, value in {**method.defaults, **given}.items() if name != "name"}
 
 
-def _limit(limit: Knob | None) -> str:
+def _limit(limit: Limit | None) -> str:
     if limit is None:
         return ""
     if limit.choices:

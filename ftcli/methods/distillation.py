@@ -13,7 +13,7 @@ from typing import Any
 from ftcli.core.errors import Problem
 from ftcli.methods.method import Method
 from ftcli.settings.batch_plan import BatchPlan
-from ftcli.settings.limits import Knob
+from ftcli.settings.limits import Limit
 
 _LOADED_HERE = (
     "teacher_model_name_or_path", "teacher_model_revision", "teacher_model_init_kwargs", "model_init_kwargs",
@@ -48,10 +48,10 @@ METHOD = Method(
     below_the_adapter=True,
     without=_LOADED_HERE,
     limits={
-        "beta": Knob(low=0, high=1),
-        "temperature": Knob(low=0, open_low=True),
-        "top_p": Knob(low=0, high=1, open_low=True),
-        "max_completion_length": Knob(low=1),
+        "beta": Limit(low=0, high=1),
+        "temperature": Limit(low=0, open_low=True),
+        "top_p": Limit(low=0, high=1, open_low=True),
+        "max_completion_length": Limit(low=1),
     },
     check=check,
     steps_per_epoch=steps_per_epoch,

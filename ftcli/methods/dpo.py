@@ -11,7 +11,7 @@ from typing import Any
 
 from ftcli.core.errors import Problem
 from ftcli.methods.method import Method
-from ftcli.settings.limits import Knob
+from ftcli.settings.limits import Limit
 
 LOSSES = (
     "sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot", "aot_unpaired",
@@ -93,13 +93,13 @@ METHOD = Method(
     learning_rates=(1e-6, 1e-5),
     paper="Rafailov et al. 2023, arXiv:2305.18290",
     limits={
-        "loss_type": Knob(choices=LOSSES),
-        "beta": Knob(low=0.0, open_low=True),
-        "label_smoothing": Knob(low=0.0, high=0.5),
-        "ld_alpha": Knob(low=0.0, high=1.0),
-        "ref_model_mixup_alpha": Knob(low=0.0, high=1.0),
-        "ref_model_sync_steps": Knob(low=1),
-        "f_divergence_type": Knob(choices=("reverse_kl", "forward_kl", "js_divergence", "alpha_divergence")),
+        "loss_type": Limit(choices=LOSSES),
+        "beta": Limit(low=0.0, open_low=True),
+        "label_smoothing": Limit(low=0.0, high=0.5),
+        "ld_alpha": Limit(low=0.0, high=1.0),
+        "ref_model_mixup_alpha": Limit(low=0.0, high=1.0),
+        "ref_model_sync_steps": Limit(low=1),
+        "f_divergence_type": Limit(choices=("reverse_kl", "forward_kl", "js_divergence", "alpha_divergence")),
     },
     check=check,
 )

@@ -13,7 +13,7 @@ from ftcli.core.errors import Problem
 from ftcli.methods.method import Method
 from ftcli.methods.ppo import reward_problems
 from ftcli.settings.batch_plan import BatchPlan
-from ftcli.settings.limits import Knob
+from ftcli.settings.limits import Limit
 
 OURS = ("reward_weights", "chat_template_kwargs", "remove_unused_columns", "model_init_kwargs", "shuffle_dataset")
 """Fields of TRL's configs that are decided elsewhere here."""
@@ -46,12 +46,12 @@ METHOD = Method(
     min_batch=2,
     without=OURS,
     limits={
-        "num_generations": Knob(low=2),
-        "max_completion_length": Knob(low=1),
-        "temperature": Knob(low=0, open_low=True),
-        "beta": Knob(low=0),
-        "num_iterations": Knob(low=1),
-        "epsilon": Knob(low=0, open_low=True),
+        "num_generations": Limit(low=2),
+        "max_completion_length": Limit(low=1),
+        "temperature": Limit(low=0, open_low=True),
+        "beta": Limit(low=0),
+        "num_iterations": Limit(low=1),
+        "epsilon": Limit(low=0, open_low=True),
     },
     check=check,
     steps_per_epoch=steps_per_epoch,

@@ -5,7 +5,7 @@ Each answer is held against how far the policy has moved on the whole, estimated
 
 from ftcli.methods.dpo import unread
 from ftcli.methods.method import Method
-from ftcli.settings.limits import Knob
+from ftcli.settings.limits import Limit
 
 METHOD = Method(
     name="kto",
@@ -21,12 +21,12 @@ METHOD = Method(
     min_batch=2,
     without=("precompute_ref_log_probs", "precompute_ref_batch_size"),
     limits={
-        "loss_type": Knob(choices=("kto", "apo_zero_unpaired")),
-        "beta": Knob(low=0.0, open_low=True),
-        "desirable_weight": Knob(low=0.0, open_low=True),
-        "undesirable_weight": Knob(low=0.0, open_low=True),
-        "ref_model_mixup_alpha": Knob(low=0.0, high=1.0),
-        "ref_model_sync_steps": Knob(low=1),
+        "loss_type": Limit(choices=("kto", "apo_zero_unpaired")),
+        "beta": Limit(low=0.0, open_low=True),
+        "desirable_weight": Limit(low=0.0, open_low=True),
+        "undesirable_weight": Limit(low=0.0, open_low=True),
+        "ref_model_mixup_alpha": Limit(low=0.0, high=1.0),
+        "ref_model_sync_steps": Limit(low=1),
     },
     check=unread,
 )

@@ -9,7 +9,7 @@ from typing import Any
 from ftcli.core.errors import Problem
 from ftcli.settings.backends import OWN_WEIGHTS
 from ftcli.settings.batch_plan import BatchPlan
-from ftcli.settings.limits import Knob
+from ftcli.settings.limits import Limit
 
 MODEL_FIELDS = {"reward_model": "score", "value_model": "score", "teacher_model": "words"}
 """Fields of methods that name a further model, and what it has to put out."""
@@ -80,7 +80,7 @@ class Method:
     """Trainer-config fields that make it this method, which no one else may set."""
     without: tuple[str, ...] = ()
     """Trainer-config fields that mean nothing to it."""
-    limits: Mapping[str, Knob] = field(default_factory=dict)
+    limits: Mapping[str, Limit] = field(default_factory=dict)
     block_tokens: int | None = None
     """Length of the blocks that it cuts text into unless `data.max_length_tokens` says otherwise; None: rows stay."""
     overflow: str = "drop"

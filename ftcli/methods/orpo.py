@@ -5,7 +5,7 @@ it may start from a base model without a round of SFT before.
 """
 
 from ftcli.methods.method import Method
-from ftcli.settings.limits import Knob
+from ftcli.settings.limits import Limit
 
 OF_A_REFERENCE = (
     "precompute_ref_batch_size", "loss_type", "loss_weights", "ld_alpha", "f_divergence_type",
@@ -26,5 +26,5 @@ METHOD = Method(
     paper="Hong et al. 2024, arXiv:2403.07691",
     fixed={"precompute_ref_log_probs": True},  # so that the trainer loads no reference; there is nothing to compute
     without=(*OF_A_REFERENCE, "label_smoothing"),
-    limits={"beta": Knob(low=0.0, open_low=True)},
+    limits={"beta": Limit(low=0.0, open_low=True)},
 )

@@ -5,7 +5,7 @@ blocks of `data.max_length_tokens`, so no token is padding. A document sees no o
 """
 
 from ftcli.methods.method import Method
-from ftcli.settings.limits import Knob
+from ftcli.settings.limits import Limit
 
 METHOD = Method(
     name="pretrain",
@@ -19,7 +19,7 @@ METHOD = Method(
     paper="Gururangan et al. 2020, arXiv:2004.10964",
     packs=True,
     defaults={"packing_strategy": "wrapped"},
-    limits={"loss_type": Knob(choices=("nll", "dft"))},
+    limits={"loss_type": Limit(choices=("nll", "dft"))},
     next_method="sft",
     block_tokens=1024,
     overflow="split",

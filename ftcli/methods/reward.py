@@ -5,7 +5,7 @@ reads the score off the last token is new and always trains.
 """
 
 from ftcli.methods.method import Method
-from ftcli.settings.limits import Knob
+from ftcli.settings.limits import Limit
 
 METHOD = Method(
     name="reward",
@@ -19,5 +19,5 @@ METHOD = Method(
     score="preference_accuracy",
     learning_rates=(1e-5, 1e-4),
     paper="Ouyang et al. 2022, arXiv:2203.02155",
-    limits={"center_rewards_coefficient": Knob(low=0)},
+    limits={"center_rewards_coefficient": Limit(low=0)},
 )

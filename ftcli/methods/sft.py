@@ -1,7 +1,7 @@
 """Supervised fine-tuning: all tokens of text, the completion of pairs, the assistant turns of messages."""
 
 from ftcli.methods.method import Method
-from ftcli.settings.limits import Knob
+from ftcli.settings.limits import Limit
 
 METHOD = Method(
     name="sft",
@@ -14,5 +14,5 @@ METHOD = Method(
     learning_rates=(2e-5, 2e-4),
     paper="Wei et al. 2021, arXiv:2109.01652",
     packs=True,
-    limits={"loss_type": Knob(choices=("nll", "dft"))},
+    limits={"loss_type": Limit(choices=("nll", "dft"))},
 )

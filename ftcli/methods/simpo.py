@@ -6,7 +6,7 @@ It is what generation maximises, and long answers win nothing by their length; t
 from dataclasses import replace
 
 from ftcli.methods.cpo import METHOD as CPO
-from ftcli.settings.limits import Knob
+from ftcli.settings.limits import Limit
 
 METHOD = replace(
     CPO,
@@ -16,5 +16,5 @@ METHOD = replace(
     config="ftcli.worker.trainers.preference.reference_free:SimpoConfig",
     learning_rates=(8e-7, 8e-6),
     paper="Meng et al. 2024, arXiv:2405.14734",
-    limits={**CPO.limits, "gamma": Knob(low=0.0)},
+    limits={**CPO.limits, "gamma": Limit(low=0.0)},
 )

@@ -13,7 +13,7 @@ from typing import Any
 from ftcli.core.errors import Problem
 from ftcli.peft_methods.lora import LORA
 from ftcli.peft_methods.parameter_counts import adalora
-from ftcli.settings.limits import Knob
+from ftcli.settings.limits import Limit
 
 # Fields that AdaLoraConfig inherits and its layers ignore or refuse.
 _NOT_ITS_OWN = ("use_dora", "use_rslora", "init_lora_weights", "loftq_config", "alpha_pattern", "lora_bias")
@@ -50,14 +50,14 @@ ADALORA = replace(
     },
     limits={
         **{name: limit for name, limit in LORA.limits.items() if name not in ("r", "init_lora_weights")},
-        "init_r": Knob(low=2),
-        "target_r": Knob(low=1),
-        "deltaT": Knob(low=1),
-        "tinit": Knob(low=0),
-        "tfinal": Knob(low=0),
-        "beta1": Knob(low=0, high=1, open_low=True),
-        "beta2": Knob(low=0, high=1, open_low=True),
-        "orth_reg_weight": Knob(low=0),
+        "init_r": Limit(low=2),
+        "target_r": Limit(low=1),
+        "deltaT": Limit(low=1),
+        "tinit": Limit(low=0),
+        "tfinal": Limit(low=0),
+        "beta1": Limit(low=0, high=1, open_low=True),
+        "beta2": Limit(low=0, high=1, open_low=True),
+        "orth_reg_weight": Limit(low=0),
     },
     count=adalora,
     check=check,

@@ -13,7 +13,7 @@ from typing import Any
 from ftcli.core.errors import Problem
 from ftcli.peft_methods.parameter_counts import freeze
 from ftcli.peft_methods.peft_declaration import PeftMethod
-from ftcli.settings.limits import Knob
+from ftcli.settings.limits import Limit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ METHODS = (
         config="ftcli.peft_methods.freeze:FreezeSettings",
         adapter=False,
         defaults={"num_layers": 2},
-        limits={"num_layers": Knob(low=0)},
+        limits={"num_layers": Limit(low=0)},
         count=freeze,
         check=check,
         quantisations=("none",),

@@ -13,7 +13,7 @@ from typing import Any
 from ftcli.core.errors import Problem
 from ftcli.peft_methods.parameter_counts import lora
 from ftcli.peft_methods.peft_declaration import FOUR_BITS, PeftMethod
-from ftcli.settings.limits import Knob
+from ftcli.settings.limits import Limit
 
 _STARTS = ("gaussian", "orthogonal", "olora", "pissa", "pissa_niter_[number of iters]")
 # The others (eva, corda, loftq, lora_ga) need statistics of the data or of the gradients before the run.
@@ -50,10 +50,10 @@ LORA = PeftMethod(
     config="peft.tuners.lora.config:LoraConfig",
     defaults={"r": 16, "lora_alpha": 32, "lora_dropout": 0.0, "target_modules": "all-linear"},
     limits={
-        "r": Knob(low=1),
-        "lora_alpha": Knob(low=0, open_low=True),
-        "lora_dropout": Knob(low=0.0, high=1.0),
-        "init_lora_weights": Knob(choices=_STARTS),
+        "r": Limit(low=1),
+        "lora_alpha": Limit(low=0, open_low=True),
+        "lora_dropout": Limit(low=0.0, high=1.0),
+        "init_lora_weights": Limit(choices=_STARTS),
     },
     count=lora,
     check=check,
@@ -84,7 +84,7 @@ PISSA = replace(
     summary="LoRA that starts from the main singular vectors: learns faster, needs the unquantised base.",
     paper="Meng et al. 2024, arXiv:2404.02948",
     defaults={**LORA.defaults, "lora_alpha": 16, "init_lora_weights": "pissa"},
-    limits={**LORA.limits, "init_lora_weights": Knob(choices=("pissa", "pissa_niter_[number of iters]"))},
+    limits={**LORA.limits, "init_lora_weights": Limit(choices=("pissa", "pissa_niter_[number of iters]"))},
 )
 
 
@@ -104,7 +104,7 @@ LORAPLUS = replace(
     summary="LoRA whose B matrices learn faster than A: the same quality in fewer steps.",
     paper="Hayou et al. 2024, arXiv:2402.12354",
     own="ftcli.peft_methods.lora:LoraPlusSettings",
-    limits={**LORA.limits, "loraplus_lr_ratio": Knob(low=1), "loraplus_lr_embedding": Knob(low=0, open_low=True)},
+    limits={**LORA.limits, "loraplus_lr_ratio": Limit(low=1), "loraplus_lr_embedding": Limit(low=0, open_low=True)},
     support="ftcli.worker.tuners.loraplus:LoraPlus",
 )
 

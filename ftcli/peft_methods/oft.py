@@ -8,7 +8,7 @@ from typing import Any
 from ftcli.core.errors import Problem
 from ftcli.peft_methods.parameter_counts import oft
 from ftcli.peft_methods.peft_declaration import PeftMethod
-from ftcli.settings.limits import Knob
+from ftcli.settings.limits import Limit
 
 
 def check(settings: Mapping[str, Any]) -> list[Problem]:
@@ -28,7 +28,7 @@ METHODS = (
         paper="Qiu et al. 2023, arXiv:2306.07280",
         config="peft.tuners.oft.config:OFTConfig",
         defaults={"oft_block_size": 32, "target_modules": "all-linear"},
-        limits={"oft_block_size": Knob(low=0), "r": Knob(low=0), "module_dropout": Knob(low=0, high=1)},
+        limits={"oft_block_size": Limit(low=0), "r": Limit(low=0), "module_dropout": Limit(low=0, high=1)},
         count=oft,
         check=check,
     ),

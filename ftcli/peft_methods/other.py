@@ -17,7 +17,7 @@ from ftcli.core.errors import Problem
 from ftcli.core.suggest import suggest
 from ftcli.peft_methods.peft_declaration import PeftMethod
 from ftcli.peft_methods.prompts import PREFIX, PROMPT
-from ftcli.settings.limits import Knob
+from ftcli.settings.limits import Limit
 
 _PROMPTS = ("MULTITASK_PROMPT_TUNING", "CPT", "CARTRIDGE")
 # Types that have a choice of their own.
@@ -118,7 +118,7 @@ METHODS = (
         paper="of the tuner",
         config="peft.config:PeftConfig",
         own="ftcli.peft_methods.other:OtherSettings",
-        limits={"type": Knob()},
+        limits={"type": Limit()},
         variant=_typed,
         check=check,
     ),

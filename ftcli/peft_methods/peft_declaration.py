@@ -12,7 +12,7 @@ from typing import Any
 from ftcli.core.errors import Problem
 from ftcli.models.shape import Shape
 from ftcli.settings.library_fields import Field, fields_of
-from ftcli.settings.limits import Knob
+from ftcli.settings.limits import Limit
 
 Settings = Mapping[str, Any]
 FOUR_BITS = ("nf4_double", "nf4", "fp4")
@@ -48,7 +48,7 @@ class PeftMethod:
     """Fields that make it this method, which no one else may set."""
     owned: Mapping[str, str] = field(default_factory=dict)
     """Further fields that may not be set, and who sets them."""
-    limits: Mapping[str, Knob] = field(default_factory=dict)
+    limits: Mapping[str, Limit] = field(default_factory=dict)
     follows: Callable[[Shape, Settings], Mapping[str, Derived]] = lambda shape, settings: {}
     """Values that follow the model's family where the user names none."""
     count: Callable[[Shape, Settings], int | None] = lambda shape, settings: None

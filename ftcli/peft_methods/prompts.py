@@ -14,7 +14,7 @@ from typing import Any
 from ftcli.core.errors import Problem
 from ftcli.peft_methods.parameter_counts import p_tuning, prefix, prompt
 from ftcli.peft_methods.peft_declaration import PeftMethod
-from ftcli.settings.limits import Knob
+from ftcli.settings.limits import Limit
 
 _NOT_WEIGHTS = "its vectors stand before the input and are no part of any weight"
 _ACROSS = "PEFT puts its vectors before the row as a whole, so packed documents would attend to each other"
@@ -36,7 +36,10 @@ _BASE = PeftMethod(
         "tokenizer_name_or_path": "model.name_or_path",
         "tokenizer_kwargs": "model.*",
     },
-    limits={"num_virtual_tokens": Knob(low=1), "prompt_tuning_init": Knob(choices=("RANDOM", "SAMPLE_VOCAB", "TEXT"))},
+    limits={
+        "num_virtual_tokens": Limit(low=1),
+        "prompt_tuning_init": Limit(choices=("RANDOM", "SAMPLE_VOCAB", "TEXT")),
+    },
     count=prompt,
     rate_factor=50,
     never_merges=_NOT_WEIGHTS,
@@ -62,7 +65,7 @@ PREFIX = replace(
     paper="Li & Liang 2021, arXiv:2101.00190",
     config="peft.tuners.prefix_tuning.config:PrefixTuningConfig",
     owned=_OF_THE_MODEL,
-    limits={"num_virtual_tokens": Knob(low=1), "encoder_hidden_size": Knob(low=1)},
+    limits={"num_virtual_tokens": Limit(low=1), "encoder_hidden_size": Limit(low=1)},
     count=prefix,
     never_checkpoints=_CACHE,
 )
@@ -86,7 +89,7 @@ def _deep(method: PeftMethod, settings: Mapping[str, Any]) -> PeftMethod:
         config=PREFIX.config,
         defaults={"num_virtual_tokens": 20},
         owned={**PREFIX.owned, "prefix_projection": "peft=prefix: P-Tuning v2 has no projection"},
-        limits={"num_virtual_tokens": Knob(low=1)},
+        limits={"num_virtual_tokens": Limit(low=1)},
         count=PREFIX.count,
         rate_factor=PREFIX.rate_factor,
         never_checkpoints=PREFIX.never_checkpoints,
@@ -106,11 +109,11 @@ P_TUNING = replace(
     defaults={"num_virtual_tokens": 20, "encoder_reparameterization_type": "MLP"},
     owned=_OF_THE_MODEL,
     limits={
-        "num_virtual_tokens": Knob(low=1),
-        "encoder_reparameterization_type": Knob(choices=("MLP", "LSTM")),
-        "encoder_hidden_size": Knob(low=1),
-        "encoder_num_layers": Knob(low=1),
-        "encoder_dropout": Knob(low=0, high=1),
+        "num_virtual_tokens": Limit(low=1),
+        "encoder_reparameterization_type": Limit(choices=("MLP", "LSTM")),
+        "encoder_hidden_size": Limit(low=1),
+        "encoder_num_layers": Limit(low=1),
+        "encoder_dropout": Limit(low=0, high=1),
     },
     count=p_tuning,
     rate_factor=5,

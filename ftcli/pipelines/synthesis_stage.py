@@ -21,28 +21,28 @@ from ftcli.models import sources
 from ftcli.pipelines.pipeline_request import Asked
 from ftcli.settings import library_fields
 from ftcli.settings.backends import OWN_WEIGHTS, ROLES, BackendSettings
-from ftcli.settings.limits import Knob
+from ftcli.settings.limits import Limit
 from ftcli.settings.ownership import ENDPOINT
 from ftcli.synthesis import principles
 from ftcli.synthesis.synthesis_spec import MakeSpec
 from ftcli.synthesis.tasks import SETTINGS
 
-_LIMITS: Mapping[str, Knob] = {
-    "make.n": Knob(low=1),
-    "make.temperature": Knob(low=0),
-    "make.max_new_tokens": Knob(low=1),
-    "make.principles_each": Knob(low=1),
-    "make.least_margin": Knob(low=0, high=1),
-    "make.rounds": Knob(low=1),
-    "batch_size": Knob(low=1),
-    "gpu_memory_utilization": Knob(low=0, high=1, open_low=True),
-    "max_model_length": Knob(low=1),
-    "concurrency": Knob(low=1),
-    "timeout_seconds": Knob(low=0, open_low=True),
-    "max_retries": Knob(low=0),
-    "max_requests": Knob(low=1),
-    "max_tokens": Knob(low=1),
-    "data.max_rows": Knob(low=1),
+_LIMITS: Mapping[str, Limit] = {
+    "make.n": Limit(low=1),
+    "make.temperature": Limit(low=0),
+    "make.max_new_tokens": Limit(low=1),
+    "make.principles_each": Limit(low=1),
+    "make.least_margin": Limit(low=0, high=1),
+    "make.rounds": Limit(low=1),
+    "batch_size": Limit(low=1),
+    "gpu_memory_utilization": Limit(low=0, high=1, open_low=True),
+    "max_model_length": Limit(low=1),
+    "concurrency": Limit(low=1),
+    "timeout_seconds": Limit(low=0, open_low=True),
+    "max_retries": Limit(low=0),
+    "max_requests": Limit(low=1),
+    "max_tokens": Limit(low=1),
+    "data.max_rows": Limit(low=1),
 }
 JUDGE = "method.judge"
 """The setting of a run whose rewards a judge gives: whom to ask."""

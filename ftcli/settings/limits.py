@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
-class Knob:
-    """A limit on a trainer-config field that the library itself leaves unchecked.
+class Limit:
+    """The values that a setting may take, where the library itself does not check them.
 
     `low` and `high` bound a number, `open_low` excludes `low` itself; `choices` lists the values that exist.
     """
@@ -19,14 +19,14 @@ class Knob:
     choices: tuple[str, ...] = ()
 
 
-_POSITIVE = Knob(low=0, open_low=True)
+_POSITIVE = Limit(low=0, open_low=True)
 
-_NOT_NEGATIVE = Knob(low=0)
+_NOT_NEGATIVE = Limit(low=0)
 
-_COUNT = Knob(low=1)
+_COUNT = Limit(low=1)
 
-LIMITS: Mapping[str, Knob] = {
-    "seed": Knob(low=0, high=2**32 - 1),
+LIMITS: Mapping[str, Limit] = {
+    "seed": Limit(low=0, high=2**32 - 1),
     "train.learning_rate": _POSITIVE,
     "train.num_train_epochs": _POSITIVE,
     "train.max_steps": _COUNT,
@@ -37,10 +37,10 @@ LIMITS: Mapping[str, Knob] = {
     "train.weight_decay": _NOT_NEGATIVE,
     "train.max_grad_norm": _NOT_NEGATIVE,
     "train.warmup_steps": _NOT_NEGATIVE,
-    "train.adam_beta1": Knob(low=0, high=1),
-    "train.adam_beta2": Knob(low=0, high=1),
+    "train.adam_beta1": Limit(low=0, high=1),
+    "train.adam_beta2": Limit(low=0, high=1),
     "train.adam_epsilon": _POSITIVE,
-    "train.label_smoothing_factor": Knob(low=0, high=1),
+    "train.label_smoothing_factor": Limit(low=0, high=1),
     "train.neftune_noise_alpha": _NOT_NEGATIVE,
     "train.logging_steps": _POSITIVE,
     "train.save_steps": _POSITIVE,
@@ -51,12 +51,12 @@ LIMITS: Mapping[str, Knob] = {
     "train.dataloader_prefetch_factor": _COUNT,
     "train.ddp_timeout": _COUNT,
     "train.torch_empty_cache_steps": _COUNT,
-    "train.log_level": Knob(choices=("detail", "debug", "info", "warning", "error", "critical", "passive")),
-    "train.log_level_replica": Knob(choices=("detail", "debug", "info", "warning", "error", "critical", "passive")),
+    "train.log_level": Limit(choices=("detail", "debug", "info", "warning", "error", "critical", "passive")),
+    "train.log_level_replica": Limit(choices=("detail", "debug", "info", "warning", "error", "critical", "passive")),
     "method.router_aux_loss_coef": _NOT_NEGATIVE,
-    "data.eval_share": Knob(low=0, high=0.9),
-    "data.max_length_tokens": Knob(low=2),
-    "data.max_bad_share": Knob(low=0, high=1),
+    "data.eval_share": Limit(low=0, high=0.9),
+    "data.max_length_tokens": Limit(low=2),
+    "data.max_bad_share": Limit(low=0, high=1),
     "data.shuffle_buffer_rows": _COUNT,
     "data.max_rows": _COUNT,
     "data.max_eval_rows": _COUNT,

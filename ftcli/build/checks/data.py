@@ -19,14 +19,14 @@ from ftcli.data.scan import first_rows, margin_of
 from ftcli.methods import Method
 from ftcli.settings import library_fields
 from ftcli.settings.groups import DataSettings
-from ftcli.settings.limits import Knob
+from ftcli.settings.limits import Limit
 
-_SHARE = Knob(low=0, high=1, open_low=True)
-_SET_LIMITS: Mapping[str, Knob] = {
+_SHARE = Limit(low=0, high=1, open_low=True)
+_SET_LIMITS: Mapping[str, Limit] = {
     "share_of_set": _SHARE,
     "share_of_mix": _SHARE,
-    "rows": Knob(low=1),
-    "repeat": Knob(low=0, open_low=True),
+    "rows": Limit(low=1),
+    "repeat": Limit(low=0, open_low=True),
 }
 _WHOLE = 1e-6
 _SET_FIELDS = ("revision", "subset", "split", "format", "columns", "roles", "margin_column", "trained_turns")

@@ -20,7 +20,7 @@ from ftcli.peft_methods import PEFT_METHODS, PeftMethod
 from ftcli.settings import library_fields, limits, ownership
 from ftcli.settings.groups import GROUPS, OWN_GROUPS
 from ftcli.settings.library_fields import Field
-from ftcli.settings.limits import Knob
+from ftcli.settings.limits import Limit
 
 # Fields whose null means "derived"; everywhere else null must be allowed by the field's type.
 DERIVED_FIELDS = frozenset(
@@ -74,7 +74,7 @@ def _matches(value: str, option: str) -> bool:
     return re.fullmatch(pattern, value) is not None
 
 
-def type_problem(name: str, value: Any, field: Field, limit: Knob | None, where: str) -> Problem | None:
+def type_problem(name: str, value: Any, field: Field, limit: Limit | None, where: str) -> Problem | None:
     """That the value is not of the field's type, or not one of its choices."""
     listed = (limit.choices if limit else ()) or library_fields.options(field)
     texts = [value] if isinstance(value, str) else value if isinstance(value, list) else []
@@ -119,7 +119,7 @@ def _words(field: Field) -> str:
     return text.replace("a mapping", "a mapping of text to text") if "dict[str, str]" in field.type_text else text
 
 
-def limit_problem(name: str, value: Any, limit: Knob | None, where: str) -> Problem | None:
+def limit_problem(name: str, value: Any, limit: Limit | None, where: str) -> Problem | None:
     """That a number is NaN, infinite, or outside its limits."""
     for number in _numbers(value):
         if not math.isfinite(number):
@@ -179,7 +179,7 @@ def grant_problem(composed: Composed, name: str, value: Any, path: tuple[str, ..
 def check_group(composed: Composed, group: str, method: Method, peft: PeftMethod | None) -> dict[str, Problem]:
     """The problem of each faulty value of one group, by key."""
     fields, found = group_fields(group, method, peft), {}
-    own_limits: Mapping[str, Knob] = {"method": method.limits, "peft": peft.limits if peft else {}}.get(group, {})
+    own_limits: Mapping[str, Limit] = {"method": method.limits, "peft": peft.limits if peft else {}}.get(group, {})
     for key, value in composed.tree[group].items():
         limit = own_limits.get(key) or limits.LIMITS.get(f"{group}.{key}")
         taken = _taken_by_peft(composed, key, value, peft) if group == "peft" and peft else None
@@ -205,7 +205,7 @@ def _check_value(
     group: str,
     key: str,
     value: Any,
-    limit: Knob | None,
+    limit: Limit | None,
     fields: Mapping[str, Field],
     method: Method,
 ) -> Problem | None:
