@@ -40,7 +40,7 @@ def add_sampling(parser: argparse.ArgumentParser, *, temperature: float) -> None
     parser.add_argument("--seed", type=int, default=42, help="seed of the sampling (42)")
 
 
-def check_model(name: str, where: str, head: str = "words") -> None:
+def check_model(name: str, where: str, head: str = "causal_lm") -> None:
     """That there is such a model, before a worker starts for it.
 
     Args:
@@ -57,7 +57,7 @@ def check_model(name: str, where: str, head: str = "words") -> None:
 
         require(source.hub_id, None, where)
     elif source.folder is not None and sources.head_of(source.folder) != head:
-        if head == "words":
+        if head == "causal_lm":
             what, fix = f"{name} is a reward model: it puts out a score and no words", f"ftcli score {name} ROWS"
         else:
             what, fix = f"{name} puts out words and no score", "name a model that method=reward trained"

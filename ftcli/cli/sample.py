@@ -40,7 +40,7 @@ def run(argv: Sequence[str]) -> int:
     if options.keep == "pairs" and options.n < 2:
         raise ConfigError(Problem("--keep pairs", "needs two answers to a prompt", "--n 2 or more"))
     if options.reward is not None:
-        check_model(options.reward, f"--reward {options.reward}", "score")
+        check_model(options.reward, f"--reward {options.reward}", "reward_model")
     refuse_existing(options.to)
     names = ("model", "data", "reward", "max_new_tokens", "temperature", "top_p", "seed", "trust_remote_code")
     request = {**{name: getattr(options, name) for name in names}, "num_answers": options.n}

@@ -29,7 +29,7 @@ def run(argv: Sequence[str]) -> int:
     if options.top is not None and not 0 < options.top <= 1:
         raise ConfigError(Problem(f"--top {options.top:g}", "is no share", "above 0, and 1 at most"))
     refuse_existing(options.to)
-    check_model(options.model, f"ftcli score {options.model}", "score")
+    check_model(options.model, f"ftcli score {options.model}", "reward_model")
     request = {"model": options.model, "data": options.data, "trust_remote_code": options.trust_remote_code}
     try:
         found = list(answers("score", request))

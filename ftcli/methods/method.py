@@ -11,8 +11,8 @@ from ftcli.settings.backends import OWN_WEIGHTS
 from ftcli.settings.batch_plan import BatchPlan
 from ftcli.settings.limits import Limit
 
-MODEL_FIELDS = {"reward_model": "score", "value_model": "score", "teacher_model": "words"}
-"""Fields of methods that name a further model, and what it has to put out."""
+MODEL_FIELDS = {"reward_model": "reward_model", "value_model": "reward_model", "teacher_model": "causal_lm"}
+"""Fields of methods that name a further model, and the head that it must have."""
 NO_MODELS = ("head", "reward_model")
 """Values of such a field that name no model of their own."""
 REWARD_FIELDS = ("reward_model", "judge", "rewards", "reward_functions")
@@ -20,14 +20,14 @@ REWARD_FIELDS = ("reward_model", "judge", "rewards", "reward_functions")
 
 
 def further_models(method: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """The models that a method's settings name beside the policy: the setting, the name, and what it has to put out."""
+    """The models that a method's settings name beside the policy: the setting, the name, and its head."""
     for key, head in MODEL_FIELDS.items():
         name = method.get(key)
         if isinstance(name, str) and name and name not in NO_MODELS:
             yield key, name, head
     judge = method.get("judge")
     if isinstance(judge, Mapping) and judge.get("type", "local") in OWN_WEIGHTS and judge.get("model"):
-        yield "judge.model", str(judge["model"]), "words"
+        yield "judge.model", str(judge["model"]), "causal_lm"
 
 
 def with_model(method: Mapping[str, Any], key: str, name: str) -> dict[str, Any]:
@@ -57,8 +57,8 @@ class Method:
     """Whether pairs of plain text are rendered as turns through the chat template."""
     roles: tuple[str, ...] = ("policy",)
     """Models in memory: policy, reference, reward, value, teacher."""
-    head: str = "words"
-    """What the model puts out: words, or one score a row."""
+    head: str = "causal_lm"
+    """What it trains: a causal_lm, or a reward_model (a sequence classifier with one score per row)."""
     below_the_adapter: bool = False
     """Whether its loss calls the layers themselves, so that vectors which an adapter puts before the input are lost."""
     joins_prompt: bool = False

@@ -128,11 +128,13 @@ def quantised_as(model: ModelSettings) -> str | None:
 
 
 def head_of(folder: Path) -> str:
-    """What the model or adapter of a folder puts out: "words", or a "score"."""
+    """The head of the model or adapter in a folder: "causal_lm", or "reward_model" (a sequence classifier)."""
     if (folder / "adapter_config.json").is_file():
-        return "score" if _json(folder / "adapter_config.json").get("task_type") == "SEQ_CLS" else "words"
-    architectures = _json(folder / "config.json").get("architectures") or ()
-    return "score" if any(str(name).endswith("ForSequenceClassification") for name in architectures) else "words"
+        classifies = _json(folder / "adapter_config.json").get("task_type") == "SEQ_CLS"
+    else:
+        architectures = _json(folder / "config.json").get("architectures") or ()
+        classifies = any(str(name).endswith("ForSequenceClassification") for name in architectures)
+    return "reward_model" if classifies else "causal_lm"
 
 
 def _json(file: Path) -> dict[str, Any]:

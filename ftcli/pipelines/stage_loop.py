@@ -300,7 +300,7 @@ def _measures(folder: Path, wanted: Asked, models: Mapping[str, str]) -> dict[st
     pipeline = wanted.pipeline
     if not pipeline.built_in_measures or not wanted.built_in:
         return None
-    policies = [stage for stage in pipeline.stages if stage.method and get_method(stage.method).head == "words"]
+    policies = [stage for stage in pipeline.stages if stage.method and get_method(stage.method).head == "causal_lm"]
     request = {
         "models": {FOUND: paths.BUILTIN, **{stage.name: models[stage.name] for stage in policies}},
         "data": "builtin:prompts",

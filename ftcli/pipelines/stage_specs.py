@@ -193,7 +193,7 @@ def _ready_problems(stage: Stage, name: str, where: str, wanted: Asked) -> Itera
     elif source is None or not source.is_plausible:
         yield Problem(where, f"{name} holds no model", "name a finished run, a model folder or a hub id")
     elif source.folder is not None and sources.head_of(source.folder) != head:
-        gives, needs = ("words", "a score") if head == "score" else ("a score", "words")
+        gives, needs = ("words", "a score") if head == "reward_model" else ("a score", "words")
         yield Problem(where, f"{name} puts out {gives}, and stage {stage.name} makes {needs}", "name another model")
     for override in wanted.own(stage.name):
         if override.key[2:] != ("model",):

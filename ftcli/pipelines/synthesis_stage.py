@@ -293,7 +293,7 @@ def _model_problems(name: str, where: str) -> Iterator[Problem]:
     source = sources.model_source(name)
     if source is None or not source.is_plausible:
         yield Problem(where, f"{name} holds no model", "name a finished run, a model folder or a hub id")
-    elif source.folder is not None and sources.head_of(source.folder) == "score":
+    elif source.folder is not None and sources.head_of(source.folder) == "reward_model":
         yield Problem(where, f"{name} puts out a score and no words", "name a model that speaks")
 
 

@@ -74,13 +74,13 @@ def trainable_parameters(run: ResolvedRun) -> int | None:
         return model_parameters(run.shape, run.method)
     found = run.peft.count(run.shape, run.spec.peft)
     # A head that gives scores is new, so it trains whatever else does.
-    return found if found is None or run.method.head == "words" else found + run.shape.hidden_size
+    return found if found is None or run.method.head == "causal_lm" else found + run.shape.hidden_size
 
 
 def model_parameters(shape: Shape | None, method: Method) -> int | None:
     """Parameters of the model with the head that the method puts on it; None where the architecture is not known."""
     whole = num_parameters(shape) if shape else None
-    if shape is None or whole is None or method.head == "words":
+    if shape is None or whole is None or method.head == "causal_lm":
         return whole
     words = 0 if shape.tie_word_embeddings else shape.vocab_size * shape.hidden_size
     return whole - words + shape.hidden_size

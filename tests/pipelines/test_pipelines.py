@@ -58,7 +58,7 @@ def finished_stage(folder: Path, name: str, wanted: Asked, models: dict[str, str
     stage = wanted.pipeline.stage(name)
     spec = pipeline_dir.run_spec(stage, wanted, models, folder, title)
     run = folder / name
-    head = "SEQ_CLS" if all_methods()[stage.method].head == "score" else "CAUSAL_LM"
+    head = "SEQ_CLS" if all_methods()[stage.method].head == "reward_model" else "CAUSAL_LM"
     model_folder(run / rundir.MODEL, head)
     rundir.write_atomically(run / rundir.SPEC, spec.to_json())
     rundir.write_json(run / rundir.RESULT, {"seconds": 1.0})

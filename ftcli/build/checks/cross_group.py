@@ -217,7 +217,7 @@ def vllm_is_installed(context: Context) -> Iterator[Problem]:
 
 def _unfit(name: str, head: str, where: str) -> Iterator[Problem]:
     """That a further model is none, or puts out the wrong thing."""
-    source, scores = sources.model_source(name), head == "score"
+    source, scores = sources.model_source(name), head == "reward_model"
     if source is None:
         fix = "name a finished run of method=reward, or a model folder" if scores else "name a run or a model folder"
         yield Problem(where, f"{name} holds no model", fix)
@@ -298,7 +298,11 @@ def the_model_is_there(context: Context) -> Iterator[Problem]:
     elif sources.foundation(source) is None:
         what = f"{name} is an adapter whose base model is gone"
         yield Problem(where, what, "restore the folder that adapter_config.json names as base_model_name_or_path")
-    elif source.folder is not None and context.method.head == "words" and sources.head_of(source.folder) == "score":
+    elif (
+        source.folder is not None
+        and context.method.head == "causal_lm"
+        and sources.head_of(source.folder) == "reward_model"
+    ):
         what = f"{name} is a reward model: it puts out a score and no words"
         yield Problem(where, what, "name a model that speaks, or choose method=reward")
 

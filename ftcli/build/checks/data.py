@@ -61,7 +61,7 @@ def _builtin(data: DataSettings, composed: Composed) -> Iterator[Problem]:
 
 
 def _margins(data: DataSettings, method: Method, composed: Composed) -> Iterator[Problem]:
-    if method.head == "score":
+    if method.head == "reward_model":
         return
     mixed = [name for name, each in (data.mix or {}).items() if isinstance(each, dict) and each.get("margin_column")]
     keys = ["data.margin_column"] * bool(data.margin_column) + [f"data.mix.{name}.margin_column" for name in mixed]

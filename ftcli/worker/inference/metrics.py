@@ -84,7 +84,7 @@ def count_hits(
             return rewarded(model, examples) if rewarded is not None else {}
         if method.score == "exact_match":
             return _exact_match(model, encoder, examples)
-        if method.score == "preference_accuracy" and method.head == "score":
+        if method.score == "preference_accuracy" and method.head == "reward_model":
             return _ranking(model, encoder, examples, max_length_tokens)
         if method.score == "preference_accuracy":
             return _preference(model, encoder, examples, reference, max_length_tokens)

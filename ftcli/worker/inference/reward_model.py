@@ -25,11 +25,11 @@ class RewardModel:
         """
         settings = as_granted(ModelSettings(name_or_path=name), request)
         source = resolve(name)
-        if source.folder is not None and head_of(source.folder) != "score":
+        if source.folder is not None and head_of(source.folder) != "reward_model":
             what = f"{name} puts out words and no score"
             raise ConfigError(Problem(name, what, "name a model that method=reward trained"))
         device = best_device()
-        self.model = load_trained(settings, seed=0, device=device, head="score").to(device).eval()
+        self.model = load_trained(settings, seed=0, device=device, head="reward_model").to(device).eval()
         self.encoder = make_encoder(settings)
 
     def score(self, sequences: Sequence[Ids]) -> list[float]:

@@ -39,7 +39,7 @@ transformers_logging.disable_progress_bar()
 
 # Tokens that models ship for padding without declaring them; the first that the vocabulary has is used.
 _PAD_TOKENS = ("<|pad|>", "<pad>", "[PAD]", "<|finetune_right_pad_id|>", "<|endoftext|>")
-_HEADS = {"words": AutoModelForCausalLM, "score": AutoModelForSequenceClassification}
+_HEADS = {"causal_lm": AutoModelForCausalLM, "reward_model": AutoModelForSequenceClassification}
 UNQUANTISED = QuantisationSettings()
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
 
@@ -115,7 +115,7 @@ def load_model(
     *,
     seed: int,
     device: str,
-    head: str = "words",
+    head: str = "causal_lm",
     quantisation: QuantisationSettings = UNQUANTISED,
     as_stored: bool = False,
 ) -> PreTrainedModel:
@@ -124,7 +124,7 @@ def load_model(
     Args:
         seed: seeds the weights of `init: random`, and of a new head.
         device: where it will compute ("cpu" or "cuda"); decides what dtype `auto` is.
-        head: what it puts out: "words", or a "score".
+        head: "causal_lm", or "reward_model" (a sequence classifier with one label).
         quantisation: how its linear layers are quantised while they are loaded.
         as_stored: whether `auto` is the type that the weights are stored in instead.
 
@@ -140,7 +140,7 @@ def load_model(
     }
     try:
         _check_speaks(settings.name_or_path, source, head)
-        loader = _Loader(settings, arguments, _HEADS[head], {"num_labels": 1} if head == "score" else {})
+        loader = _Loader(settings, arguments, _HEADS[head], {"num_labels": 1} if head == "reward_model" else {})
         with suppress_seqcls_warning():  # that a new head of scores is in no file
             if settings.init == "random":
                 model = loader.random(source)
@@ -158,7 +158,7 @@ def load_trained(
     *,
     seed: int,
     device: str,
-    head: str = "words",
+    head: str = "causal_lm",
     quantisation: QuantisationSettings = UNQUANTISED,
     as_stored: bool = False,
 ) -> Any:
@@ -184,7 +184,7 @@ def _check_speaks(name: str, source: ModelSource, head: str) -> None:
     Raises:
         ConfigError: it puts out a score.
     """
-    if head == "words" and source.folder is not None and head_of(source.folder) == "score":
+    if head == "causal_lm" and source.folder is not None and head_of(source.folder) == "reward_model":
         what = f"{name} is a reward model: it puts out a score and no words"
         raise ConfigError(Problem("model.name_or_path", what, "name a model that speaks; ftcli score takes this one"))
 
@@ -285,7 +285,7 @@ class _Loader:
         if not source.is_adapter:
             return self.plain(source.location, source.hub_id, revision)
         folder = Path(source.location)
-        if self.of_head and head_of(folder) == "words":
+        if self.of_head and head_of(folder) == "causal_lm":
             return self.anew(source, revision)
         declared = adapter_declares(folder)
         if reason := why_unmerged(str(declared.get("peft_type"))):
@@ -311,7 +311,9 @@ class _Loader:
 
     def anew(self, source: ModelSource, revision: str | None, **how: Any) -> PreTrainedModel:
         """A stack, merged as what it was trained as, and loaded again with another head or in few bits."""
-        plain_head = {"auto_class": _HEADS["words"], "of_head": {}} if head_of(Path(source.location)) == "words" else {}
+        plain_head = (
+            {"auto_class": _HEADS["causal_lm"], "of_head": {}} if head_of(Path(source.location)) == "causal_lm" else {}
+        )
         with tempfile.TemporaryDirectory() as folder:
             replace(self, **plain_head).stacked(source, revision).save_pretrained(folder)
             model: Any = self.plain(folder, None, None, **how)
@@ -342,7 +344,10 @@ def keeping_numbers(model: PreTrainedModel) -> PreTrainedModel:
 def bitsandbytes_config(quantisation: QuantisationSettings, auto_class: Any) -> BitsAndBytesConfig:
     """What bitsandbytes is told of a quantisation."""
     # A head that is new is no stored weight, and would train.
-    skipped = [*(quantisation.skip_modules or ()), *(["score"] if auto_class is _HEADS["score"] else ["lm_head"])]
+    skipped = [
+        *(quantisation.skip_modules or ()),
+        *(["score"] if auto_class is _HEADS["reward_model"] else ["lm_head"]),
+    ]
     if quantisation.type == "int8":
         return BitsAndBytesConfig(
             load_in_8bit=True,

@@ -79,7 +79,7 @@ def load(spec: RunSpec, run_dir: Path) -> Loaded:
     set_threads(spec)
     support = make_support(spec)
     encoder = make_encoder(spec.model)
-    task = "SEQ_CLS" if method.head == "score" else "CAUSAL_LM"
+    task = "SEQ_CLS" if method.head == "reward_model" else "CAUSAL_LM"
     peft = peft_config(spec, support, encoder.tokenizer, task)
     fit = fitting(spec.data, method, config, position_limit(spec.model))
     # Before the weights: bad data is found in seconds, and a model of many gigabytes is not loaded for nothing.
@@ -124,7 +124,9 @@ def make_critic(spec: RunSpec, model: PreTrainedModel) -> Any:
     name = str(spec.method["reward_model"]) if wanted == "reward_model" else wanted
     settings = ModelSettings(name_or_path=name, dtype=spec.model.dtype, trust_remote_code=spec.model.trust_remote_code)
     with whole_weights():
-        return ValueNetwork(load_model(settings, seed=spec.seed, device=spec.launch.device, head="score").train())
+        return ValueNetwork(
+            load_model(settings, seed=spec.seed, device=spec.launch.device, head="reward_model").train()
+        )
 
 
 def make_teacher(spec: RunSpec, encoder: Encoder) -> PreTrainedModel:
