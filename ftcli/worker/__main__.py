@@ -18,8 +18,10 @@ from ftcli.runs import rundir
 from ftcli.settings.ownership import REMOTE_CODE
 
 _MODULES = {
-    "train": "train", "make": "make", "eval": "evaluate", "generate": "generate", "measure": "measure_policy",
-    "merge": "merge", "score": "judge", "sample": "judge", "data": "inspect", "preview": "inspect", "chat": "generate",
+    "train": "training.run", "make": "commands.synthesise", "eval": "commands.evaluate", "generate": "inference.chat",
+    "measure": "commands.measure_policies", "merge": "models.merge", "score": "commands.score",
+    "sample": "commands.score", "data": "commands.inspect_data", "preview": "commands.inspect_data",
+    "chat": "inference.chat",
 }  # fmt: skip
 """Which module of the worker carries out each request."""
 
