@@ -41,11 +41,11 @@ def allow_deepspeed() -> None:
 if __name__ == "__main__":
     from ftcli.runs import rundir
     from ftcli.settings.run_spec import RunSpec
-    from ftcli.worker.__main__ import _leave, main
+    from ftcli.worker.__main__ import leave, main
 
     settings = RunSpec.load(Path(sys.argv[2]) / rundir.SPEC).train
     if settings.get("deepspeed"):
         allow_deepspeed()
     elif settings.get("fsdp"):
         allow_fsdp()
-    _leave(main(sys.argv[1:]), sys.argv[1:])
+    leave(main(sys.argv[1:]), sys.argv[1:])

@@ -20,7 +20,7 @@ from ftcli.build.resolve import spec_of
 from ftcli.config.compose import Request
 from ftcli.runs import rundir
 from ftcli.worker.training.load import load
-from ftcli.worker.training.run import _trainer
+from ftcli.worker.training.run import build_trainer
 
 
 def overrides(request: dict[str, Any]) -> tuple[str, ...]:
@@ -50,7 +50,7 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
     folder.mkdir(parents=True)
     rundir.write_atomically(folder / rundir.SPEC, spec.to_json())
     run = load(spec, folder)
-    trainer = _trainer(run)
+    trainer = build_trainer(run)
     seconds = {"generation": 0.0, "scoring": 0.0, "update": 0.0}
 
     def timed(part: str, function: Callable[..., Any]) -> Callable[..., Any]:

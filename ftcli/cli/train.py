@@ -21,7 +21,7 @@ from ftcli.settings.run_spec import RunSpec
 
 def run(argv: Sequence[str]) -> int:
     """Train once, or once a job under -m."""
-    options = _parse(argv)
+    options = parse_options(argv)
     if options.multirun:
         return _sweep(options)
     if options.cfg is not None:
@@ -41,7 +41,8 @@ def run(argv: Sequence[str]) -> int:
     return _start(spec, options, argv)
 
 
-def _parse(argv: Sequence[str]) -> argparse.Namespace:
+def parse_options(argv: Sequence[str]) -> argparse.Namespace:
+    """The overrides and flags of `ftcli train`; those that exclude each other are refused."""
     parser = arguments.composing("train", __doc__ or "")
     parser.add_argument("--dry-run", action="store_true", help="plan and check, but start nothing")
     parser.add_argument(

@@ -199,10 +199,10 @@ def run_worker(
     finally:
         _end_group(process)  # whatever a launcher left behind
     pump.join(timeout=10)
-    return _exit_code(run, code, plan.num_processes, say)
+    return worker_exit_code(run, code, plan.num_processes, say)
 
 
-def _exit_code(run: Path, code: int, num_processes: int, say: Callable[[str], None]) -> int:
+def worker_exit_code(run: Path, code: int, num_processes: int, say: Callable[[str], None]) -> int:
     """How the worker ended by its own word, since torchrun answers 1 for every cause; and the last word to the user."""
     go_on = f"go on with: ftcli train --resume {rundir.whole(run)}"
     status = run / rundir.EXIT_CODE

@@ -144,7 +144,7 @@ def estimate(
     tokens = per_device_batch_size * sequence_length
     base = total * weight_bytes
     gradients = trainable_parameters * carried
-    layer = _layer_bytes(shape, adapter, compute_bytes, sequence_length, attn_implementation)
+    layer = layer_bytes(shape, adapter, compute_bytes, sequence_length, attn_implementation)
     kept = compute_bytes * shape.hidden_size
     # Checkpointing keeps each layer's input and rebuilds one layer at a time (arXiv:1604.06174).
     activations = shape.num_hidden_layers * (kept if gradient_checkpointing else layer)
@@ -178,7 +178,7 @@ def optimiser_bytes(optim: str, trainable: int, parameter_bytes: float, adapter:
     return trainable * states * (parameter_bytes if each is None else each)
 
 
-def _layer_bytes(shape: Shape, adapter: bool, compute_bytes: int, sequence_length: int, attention: str) -> float:
+def layer_bytes(shape: Shape, adapter: bool, compute_bytes: int, sequence_length: int, attention: str) -> float:
     """Bytes that one layer keeps for the backward pass, a token."""
     hidden, heads = shape.hidden_size, shape.num_attention_heads
     query, key, value = _attention_widths(shape)

@@ -112,7 +112,7 @@ def _write_piece(text: str) -> None:
     out.flush()
 
 
-def _leave(code: int, arguments: list[str]) -> NoReturn:
+def leave(code: int, arguments: list[str]) -> NoReturn:
     """Ends this process; one of several at once, with the exit code left where the front half finds it."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         sys.exit(code)
@@ -129,4 +129,4 @@ def _leave(code: int, arguments: list[str]) -> NoReturn:
 if __name__ == "__main__":
     # Standard output is for answers alone; a library that reports there must not stand between them.
     _answers, sys.stdout = sys.stdout, sys.stderr
-    _leave(main(sys.argv[1:]), sys.argv[1:])
+    leave(main(sys.argv[1:]), sys.argv[1:])

@@ -243,7 +243,7 @@ def kernels(monkeypatch):
     """Says which kernel packages are there, whatever this environment has."""
 
     def fake(*names: str) -> None:
-        monkeypatch.setattr(adapter, "_installed", lambda package: package in names)
+        monkeypatch.setattr(adapter, "is_installed", lambda package: package in names)
 
     return fake
 
@@ -286,8 +286,8 @@ def test_pissa_finds_no_singular_vectors_in_a_model_stored_in_few_bits(problems,
 
 def test_the_kernels_of_this_environment_are_looked_for(problems, here):
     # Not faked: bitsandbytes is a dependency of ours, no package has the other name.
-    assert adapter._installed("bitsandbytes")
-    assert not adapter._installed("no_such_parent.quanto")
+    assert adapter.is_installed("bitsandbytes")
+    assert not adapter.is_installed("no_such_parent.quanto")
     folder = model_folder(here / "base", quantization_config={"load_in_4bit": True})
     assert problems(f"model.name_or_path={folder}", "peft=lora") == []
     strange = model_folder(here / "strange", quantization_config={"quant_method": "no_such_kernels"})

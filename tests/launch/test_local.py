@@ -61,6 +61,6 @@ def test_the_end_of_a_worker_is_told_by_its_own_word(code, own, exit_code, words
     if own is not None:
         (tmp_path / rundir.EXIT_CODE).write_text(own)
     said: list[str] = []
-    assert local._exit_code(tmp_path, code, 2, said.append) == exit_code
+    assert local.worker_exit_code(tmp_path, code, 2, said.append) == exit_code
     assert words in " ".join(said)
     assert bool(said) is bool(words)

@@ -66,7 +66,7 @@ def refusal(cell: Cell, folder: Path) -> str | None:
 def watched(run_dir: Path, resume: Path | None = None) -> tuple[dict[str, Any], Seen]:
     """Train the run in that folder and take down what moved, and the logits of the model that is saved."""
     seen = Seen({}, {}, [], [])
-    make, fit, save = training._trainer, training._fit, training.save_final
+    make, fit, save = training.build_trainer, training.fit, training.save_final
 
     def trainer_of(run: Any) -> Any:
         trainer = make(run)
@@ -86,8 +86,8 @@ def watched(run_dir: Path, resume: Path | None = None) -> tuple[dict[str, Any], 
         save(trainer, path)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "_trainer", trainer_of)
-        patch.setattr(training, "_fit", fitted)
+        patch.setattr(training, "build_trainer", trainer_of)
+        patch.setattr(training, "fit", fitted)
         patch.setattr(training, "save_final", saved)
         return training.train(run_dir, resume), seen
 

@@ -202,7 +202,7 @@ def test_activations_of_a_layer_are_those_that_autograd_saves(model_type: str, d
     measured = kept_by_a_real_layer(model_type, dtype, adapter, tokens, sizes)
     shape = shape_from_mapping({**sizes, "model_type": model_type, "num_hidden_layers": 1})
     attention = "eager" if model_type == "gemma2" else "sdpa"
-    expected = memory._layer_bytes(shape, adapter, dtype.itemsize, tokens, attention)
+    expected = memory.layer_bytes(shape, adapter, dtype.itemsize, tokens, attention)
     assert measured == pytest.approx(expected, rel=0.12)
 
 
@@ -223,7 +223,7 @@ def test_layers_without_a_gate_keep_what_is_estimated(model_type: str, dtype: to
     sizes |= {"max_position_embeddings": 128, "bos_token_id": 1, "eos_token_id": 2}
     measured = kept_by_a_real_layer(model_type, dtype, adapter, tokens, sizes)
     shape = shape_from_mapping({**sizes, "model_type": model_type, "num_hidden_layers": 1})
-    expected = memory._layer_bytes(shape, adapter, dtype.itemsize, tokens, "sdpa")
+    expected = memory.layer_bytes(shape, adapter, dtype.itemsize, tokens, "sdpa")
     # Autocast on a CPU leaves layer norms in bf16, where CUDA's runs them in fp32 and keeps their cast input.
     expected -= len(FAMILIES[model_type].norms) * hidden * (4 - dtype.itemsize)
     assert measured == pytest.approx(expected, rel=0.01)

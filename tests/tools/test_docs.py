@@ -110,7 +110,7 @@ def follow(command: str) -> None:
         with pytest.raises(WorkerStarted):
             module.run(words)
     elif name == "train" and "--dry-run" not in words:
-        options = train._parse(words)
+        options = train.parse_options(words)
         if pipeline.composed(options) is not None:
             return
         if options.resume:

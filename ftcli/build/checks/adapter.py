@@ -188,12 +188,13 @@ def _stored(spec: RunSpec, peft: PeftMethod | None, where: Where) -> Iterator[Pr
     elif (reason := peft.refuses(stored, spec.peft)) is not None:
         yield Problem(place, f"{name} is stored in {stored}; peft={peft.name}: {reason}", "choose peft=lora")
     package = KERNELS.get(stored, stored)
-    if not _installed(package):
+    if not is_installed(package):
         what = f"{name} is stored in {stored}, whose kernels are in the package {package}, which is not installed"
         yield Problem(place, what, f"pip install {package.replace('_', '-')}")
 
 
-def _installed(package: str) -> bool:
+def is_installed(package: str) -> bool:
+    """Whether this environment has a package, found without importing it."""
     try:
         return importlib.util.find_spec(package) is not None
     except ModuleNotFoundError:  # the parent of a dotted name

@@ -12,7 +12,7 @@ from ftcli.data.formats.conversations import answer_to
 from ftcli.data.scan import Example
 from ftcli.settings.groups import ModelSettings
 from ftcli.worker.inference.chat import sampling
-from ftcli.worker.inference.examples import _ASKED, _SCORED, _chunks, answered_of, prompt_of
+from ftcli.worker.inference.examples import ASKABLE, SCORABLE, answered_of, chunks_of, prompt_of
 from ftcli.worker.inference.metrics import generate
 from ftcli.worker.inference.reward_model import RewardModel
 from ftcli.worker.models.load import as_granted, best_device, load_trained, make_encoder
@@ -29,7 +29,7 @@ def score(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
         DataError: rows that are unusable.
     """
     judge = RewardModel(request["model"], request)
-    for chunk in _chunks(request["data"], _SCORED):
+    for chunk in chunks_of(request["data"], SCORABLE):
         encoded = judge.encoder.encode(chunk)
         answered = [answered_of(each) for each in encoded]
         values = iter(judge.score([ids for each in answered for ids in each]))
@@ -60,7 +60,7 @@ def sample(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
     how = sampling(request)
     if how.get("do_sample"):
         how["top_k"] = 0  # transformers would sample from the likeliest fifty alone
-    for chunk in _chunks(request["data"], _ASKED):
+    for chunk in chunks_of(request["data"], ASKABLE):
         prompts = [prompt_of(example) for example in chunk]
         ids = [encoder.prompt_ids(prompt) for prompt in prompts for _ in range(count)]
         with torch.no_grad():

@@ -16,9 +16,11 @@ from ftcli.methods import get_method
 from ftcli.settings.groups import SetSettings
 from ftcli.worker.tokenise.encoder import IGNORED, Encoded, Ids
 
-_SCORED = ("messages", "pair", "preference", "label")
+SCORABLE = ("messages", "pair", "preference", "label")
+"""Dataset types whose rows hold an answer, which a reward model can score."""
 
-_ASKED = ("prompt", "messages", "pair", "preference", "label")
+ASKABLE = ("prompt", "messages", "pair", "preference", "label")
+"""Dataset types whose rows hold a prompt, which a model can be asked."""
 
 _CHUNK = 256
 
@@ -42,17 +44,17 @@ def prompt_of(example: Example) -> Any:
     return only_read(turns[:last])
 
 
-def examples_of(path: str, kinds: tuple[str, ...] = _ASKED) -> Iterator[Example]:
+def examples_of(path: str, kinds: tuple[str, ...] = ASKABLE) -> Iterator[Example]:
     """The usable rows of a file, one after the other.
 
     Raises:
         DataError: one is unusable.
     """
-    for chunk in _chunks(path, kinds):
+    for chunk in chunks_of(path, kinds):
         yield from chunk
 
 
-def _chunks(path: str, kinds: tuple[str, ...]) -> Iterator[list[Example]]:
+def chunks_of(path: str, kinds: tuple[str, ...]) -> Iterator[list[Example]]:
     """The usable rows of a file, so many at a time; one that is unusable ends it."""
     row_set = RowSet(name="data", key=path, settings=SetSettings(path=path))
     ledger = Ledger("data", path)

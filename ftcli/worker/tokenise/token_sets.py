@@ -71,7 +71,7 @@ def token_set(row_set: RowSet, data: DataSettings, method: Method, encoder: Enco
     """
     files = fetched(row_set)
     key = store.key_of(_parts(row_set, data, method, encoder, max_rows), files)
-    entry = store.entry(key, _Build(row_set, files, data, method, encoder, max_rows).build)
+    entry = store.entry(key, TokenSetBuild(row_set, files, data, method, encoder, max_rows).build)
     index, ledger = entry.index(), Ledger.from_base(entry.meta["ledger"])
     if entry.meta["spoken"]:
         encoder.serving  # noqa: B018 - as if they had been rendered now, so that the ledger tells of the template
@@ -102,7 +102,7 @@ def _parts(row_set: RowSet, data: DataSettings, method: Method, encoder: Encoder
 
 
 @dataclass
-class _Build:
+class TokenSetBuild:
     """Makes an entry: rows to the store, a ledger and an index beside them."""
 
     row_set: RowSet

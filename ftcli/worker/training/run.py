@@ -48,13 +48,13 @@ def train(run_dir: Path, resume: Path | None = None) -> dict[str, Any]:
             _tell_ledger(run)
             rundir.write_json(run_dir / rundir.ENVIRONMENT, environment(spec))
         found_with_cache = run.model.config.use_cache
-        trainer = _trainer(run)
+        trainer = build_trainer(run)
         parameters = _parameters(trainer.model)  # what trains, whatever form it is saved in
         before = before_training(run, trainer, resumed=resume is not None)
         if spec.launch.num_processes == 1:
             stop.check(run_dir)
         try:
-            outcome = _fit(run, trainer, stop, resume)
+            outcome = fit(run, trainer, stop, resume)
         finally:
             if run.is_first and spec.data.streaming:
                 _tell_ledger(run)
@@ -79,7 +79,8 @@ def _tell_ledger(run: Loaded) -> None:
         sys.stderr.writelines(f"{line}\n" for line in ledger_lines(ledger, shown=_SHOWN))
 
 
-def _trainer(run: Loaded) -> Any:
+def build_trainer(run: Loaded) -> Any:
+    """The method's trainer around all that a run has loaded."""
     trainer = make_trainer(
         run.method,
         run.config,
@@ -103,7 +104,8 @@ def _of_sampling(run: Loaded) -> dict[str, Any]:
     return {**({"rewards": run.rewards} if run.rewards is not None else {}), **critic, **teacher}
 
 
-def _fit(run: Loaded, trainer: Any, stop: StopSignal, resume: Path | None) -> Any:
+def fit(run: Loaded, trainer: Any, stop: StopSignal, resume: Path | None) -> Any:
+    """Train to the end, or to a stop; the outcome of `trainer.train`."""
     progress = Progress(run.run_dir)
     # In this order: a stop asks for a save, a save asks for a log, and a log looks at the loss before it writes it.
     for callback in (StopCallback(stop, run.run_dir), LossGuard(), progress):

@@ -42,13 +42,13 @@ def cache(tmp_path, monkeypatch):
 def builds(monkeypatch) -> list[str]:
     """The names of the sets that were made rather than found."""
     made: list[str] = []
-    real = token_sets._Build.build
+    real = token_sets.TokenSetBuild.build
 
     def build(self: Any, write: store.Write) -> Any:
         made.append(self.row_set.name)
         return real(self, write)
 
-    monkeypatch.setattr(token_sets._Build, "build", build)
+    monkeypatch.setattr(token_sets.TokenSetBuild, "build", build)
     return made
 
 

@@ -11,7 +11,7 @@ import torch
 from ftcli.core.errors import ConfigError
 from ftcli.worker.models.load import load_trained
 from ftcli.worker.training.load import load, make_teacher
-from ftcli.worker.training.run import _trainer, train
+from ftcli.worker.training.run import build_trainer, train
 from tests.worker.conftest import LORA, same_weights, write_rows
 from tests.worker.rl import prompt, prompts_file, rl_spec, taught, whole_and_resumed
 
@@ -58,7 +58,7 @@ def test_every_row_is_answered_in_an_epoch_and_the_teacher_stays_as_it_is(make_s
     rows = [{"prompt": prompt(f"Say {i}.")} for i in range(9)]
     spec = rl_spec(make_spec, write_rows(tmp_path / "rows.jsonl", rows), models["llama"], distil(1.0, models["llama"]))
     spec = replace(spec, train={**spec.train, "max_steps": 3, "per_device_train_batch_size": 4})
-    trainer = _trainer(load(spec, new_run(spec, "run")))
+    trainer = build_trainer(load(spec, new_run(spec, "run")))
     before = {name: value.clone() for name, value in trainer.teacher_model.state_dict().items()}
     assert set(trainer._get_train_sampler()) == set(range(9))
     trainer.train()

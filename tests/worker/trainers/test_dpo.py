@@ -19,7 +19,7 @@ from ftcli.methods.dpo import LOSSES, OF_DIVERGENCES
 from ftcli.plan.outlook import plan
 from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.worker.training.load import load
-from ftcli.worker.training.run import _trainer
+from ftcli.worker.training.run import build_trainer
 from tests.worker.trainers.test_reference_free import batch_of, gradients, trainer_of
 
 DIVERGENCES = ("reverse_kl", "forward_kl", "js_divergence", "alpha_divergence")
@@ -145,7 +145,7 @@ def run_of(folder: Any, *overrides: str) -> Any:
     folder.mkdir()
     gc.collect()
     before = {id(found): found for found in gc.get_objects() if isinstance(found, torch.nn.Parameter)}
-    trainer = _trainer(load(spec, folder))
+    trainer = build_trainer(load(spec, folder))
     gc.collect()
     new = [found for found in gc.get_objects() if isinstance(found, torch.nn.Parameter) and id(found) not in before]
     return trainer, spec, sum({found.data_ptr(): found.numel() for found in new}.values())

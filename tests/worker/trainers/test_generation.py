@@ -10,7 +10,7 @@ from trl.generation import vllm_generation
 
 from ftcli.worker.trainers.rl import generation
 from ftcli.worker.training.load import load
-from ftcli.worker.training.run import _trainer, train
+from ftcli.worker.training.run import build_trainer, train
 from tests.worker.conftest import write_rows
 from tests.worker.rl import prompt, rewards_of, rl_spec, sampling
 
@@ -24,7 +24,7 @@ def asked(tmp_path: Any) -> Any:
 def test_continuous_batching_gives_each_prompt_its_own_answer(make_spec, new_run, asked, models):
     method = sampling("ppo", longest=4, rewards={"ended": 1}, use_transformers_continuous_batching=True)
     spec = rl_spec(make_spec, asked, models["llama"], method, per_device_train_batch_size=4, max_steps=2)
-    trainer = _trainer(load(spec, new_run(spec, "run")))
+    trainer = build_trainer(load(spec, new_run(spec, "run")))
     trainer.args.temperature, rows = 0.0, [trainer.train_dataset[i] for i in range(4)]
     continuous = trainer.answerer(trainer.model, rows)
     batched = generation.Batched(trainer)(trainer.model, rows)

@@ -80,14 +80,14 @@ def test_rows_are_shuffled_although_trl_wants_them_in_order(make_spec, new_run, 
     from ftcli.worker.training import run as training
 
     seen = []
-    make = training._trainer
+    make = training.build_trainer
 
     def spied(run):
         trainer = make(run)
         seen.append(trainer._get_train_sampler())
         return trainer
 
-    monkeypatch.setattr(training, "_trainer", spied)
+    monkeypatch.setattr(training, "build_trainer", spied)
     rows = write_rows(tmp_path / "labels.jsonl", [labelled(i) for i in range(8)])
     train(new_run(make_spec(rows, method=KTO, train={"max_steps": 1}), "order"))
     assert [type(sampler) for sampler in seen] == [RandomSampler]

@@ -20,7 +20,7 @@ from ftcli.worker.trainers.rl.ppo_math import kl_estimate
 from ftcli.worker.trainers.rl.reward_shaping import Shaping, spread
 from ftcli.worker.trainers.rl.rollouts import RolloutSampler
 from ftcli.worker.training.load import load
-from ftcli.worker.training.run import _trainer, train
+from ftcli.worker.training.run import build_trainer, train
 from tests.worker.conftest import LORA, pair_of_answers, weights, write_rows
 from tests.worker.rl import prompt, rewards_of, rl_spec, sampling
 
@@ -36,7 +36,7 @@ def asked(tmp_path: Any) -> Any:
 
 def made(spec: Any, run_dir: Any) -> tuple[Any, list[dict[str, Any]]]:
     """The trainer of a spec, and its first rows."""
-    trainer = _trainer(load(spec, run_dir))
+    trainer = build_trainer(load(spec, run_dir))
     return trainer, [trainer.train_dataset[i] for i in range(8)]
 
 

@@ -12,7 +12,7 @@ from torch.nn.functional import logsigmoid
 
 from ftcli.core.errors import DataError
 from ftcli.worker.training.load import load
-from ftcli.worker.training.run import _trainer, train
+from ftcli.worker.training.run import build_trainer, train
 from tests.worker.conftest import LORA, pair_of_answers, write_rows
 
 MARGINS = [0.5, 2.0, 0.0, 1.25]
@@ -24,7 +24,7 @@ def rows(margins: list[Any]) -> list[dict[str, Any]]:
 
 def scores_and_loss(spec: Any, run_dir: Path) -> tuple[torch.Tensor, torch.Tensor, float]:
     """Scores of the chosen and of the rejected answers of all rows, in order, and the loss of them as one batch."""
-    trainer = _trainer(load(spec, run_dir))
+    trainer = build_trainer(load(spec, run_dir))
     trainer.model.eval()
     batch = trainer.data_collator([trainer.train_dataset[i] for i in range(len(MARGINS))])
     with torch.no_grad():

@@ -10,7 +10,7 @@ import torch
 
 from ftcli.core.errors import ConfigError, DataError
 from ftcli.worker.training.load import load
-from ftcli.worker.training.run import _trainer, train
+from ftcli.worker.training.run import build_trainer, train
 from tests.worker.conftest import LORA, same_weights, write_rows
 from tests.worker.rl import prompt, prompts_file, rewards_of, rl_spec, sampling, taught, whole_and_resumed
 
@@ -40,7 +40,7 @@ def test_a_huge_penalty_keeps_the_policy_at_the_reference(name, make_spec, new_r
     spec = rl_spec(make_spec, file, model, method, max_steps=40, learning_rate=1e-4, max_grad_norm=1.0)
     run_dir = new_run(spec, "run")
     run = load(spec, run_dir)
-    trainer = _trainer(run)
+    trainer = build_trainer(run)
     trainer.train()
     ids = torch.tensor([run.encoder.prompt_ids(prompt("Pick."))])
     with torch.no_grad():

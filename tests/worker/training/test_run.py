@@ -108,14 +108,14 @@ class _KillAt(TrainerCallback):
 
 
 def interrupt_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = train_module._trainer
+    original = train_module.build_trainer
 
     def interrupted(run):
         trainer = original(run)
         trainer.add_callback(_KillAt(step))
         return trainer
 
-    monkeypatch.setattr(train_module, "_trainer", interrupted)
+    monkeypatch.setattr(train_module, "build_trainer", interrupted)
 
 
 @pytest.mark.parametrize("method", ["sft", "dpo"])

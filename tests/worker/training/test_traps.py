@@ -66,7 +66,7 @@ def look(monkeypatch):
     """Calls a function with the trainer of the next run, before anything trains, or with the model that it saves."""
 
     def at(*, start: Callable[[Any], None] | None = None, end: Callable[[Any], None] | None = None) -> None:
-        make, save = training._trainer, training.save_final
+        make, save = training.build_trainer, training.save_final
 
         def trainer_of(run: Any) -> Any:
             trainer = make(run)
@@ -79,7 +79,7 @@ def look(monkeypatch):
                 end(trainer.accelerator.unwrap_model(trainer.model))
             save(trainer, path)
 
-        monkeypatch.setattr(training, "_trainer", trainer_of)
+        monkeypatch.setattr(training, "build_trainer", trainer_of)
         monkeypatch.setattr(training, "save_final", saved)
 
     return at
