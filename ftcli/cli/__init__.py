@@ -1,38 +1,45 @@
 """The command line: `ftcli COMMAND [group=choice] [key=value] [--flag]`. The only room that prints or exits.
 
-Each command is a module of its own, imported when it is called, so that `--help` and `list` answer at once.
+Each command is a module of its own that declares itself: it is found by listing this folder, and imported when it is
+called, so that `--help` and `list` answer at once.
 """
 
 from __future__ import annotations
 
+import ast
 import gc
 import importlib
 import io
 import os
+import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from ftcli.core.errors import EXIT_BUG, EXIT_CONFIG, EXIT_DONE, FtcliError, Problem
 
-# Command: (module, one line).
-COMMANDS: dict[str, tuple[str, str]] = {
-    "train": ("train", "train a model; --dry-run plans only, --resume RUN goes on, --from RUN reproduces"),
-    "plan": ("plan", "what a run will be: steps, tokens, parameters, memory, warnings"),
-    "check": ("check", "find every mistake in a recipe or command without running it"),
-    "show": ("show", "the composed configuration, or the knobs of a group (ftcli show peft peft=lora)"),
-    "list": ("listing", "groups and their choices, recipes, data formats: one line each"),
-    "doctor": ("doctor", "what this machine can do"),
-    "eval": ("evaluate", "held-out loss and score of a run, before and after training"),
-    "chat": ("chat", "talk to a run or a model; --base shows before and after side by side"),
-    "generate": ("generate", "answers of a run or a model to prompts from arguments, a file or stdin"),
-    "score": ("score", "score the rows of a file by a reward model; rank, filter or keep the best"),
-    "sample": ("sample", "sample answers to the prompts of a file; keep the best, or best and worst as pairs"),
-    "merge": ("merge", "fold a trained adapter into its base, as one plain model"),
-    "data": ("data", "check, preview or prepare the rows of a run: faults, findings, tokens"),
-    "recipe": ("recipe", "list and print the shipped recipes"),
-    "report": ("report", "what a run did: loss, score, tokens, time"),
-    "completion": ("completion", "print the completion script for bash, zsh or fish"),
-}
+_DECLARATION = re.compile(r"\n(NAME|SUMMARY|ORDER) = (.+)")
+_LAST = 1000
+
+
+def _declared() -> dict[str, tuple[str, str]]:
+    """The commands of this folder, read as text: their imports take too long for a help screen."""
+    found = []
+    for path in Path(__file__).parent.glob("*.py"):
+        lines = _DECLARATION.findall(path.read_text(encoding="utf-8"))
+        values = {key: ast.literal_eval(value) for key, value in lines}
+        if "SUMMARY" in values:
+            name = values.get("NAME", path.stem)
+            found.append((values.get("ORDER", _LAST), name, path.stem, values["SUMMARY"]))
+    return {name: (module, summary) for _, name, module, summary in sorted(found)}
+
+
+COMMANDS: dict[str, tuple[str, str]] = _declared()
+"""Each command's module and its one line, in the order of the help screen.
+
+A command is a module of this folder that has a function `run(argv)` and declares, each on one line: `SUMMARY`, which is
+its line of the help screen; `ORDER`, its place there; and `NAME`, where the module cannot be called as the command is.
+"""
 
 
 def usage() -> str:

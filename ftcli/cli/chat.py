@@ -10,6 +10,9 @@ from ftcli.cli import arguments, output
 from ftcli.cli.generate import add_speaking, request
 from ftcli.launch.worker_request import exit_code, started
 
+SUMMARY = "talk to a run or a model; --base shows before and after side by side"
+ORDER = 80
+
 
 def run(argv: Sequence[str]) -> int:
     """Pass lines of standard input to the model until they end."""

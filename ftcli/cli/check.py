@@ -8,6 +8,9 @@ from ftcli.build.resolve import spec_of
 from ftcli.cli import arguments, output, pipeline
 from ftcli.core.errors import EXIT_DONE
 
+SUMMARY = "find every mistake in a recipe or command without running it"
+ORDER = 30
+
 
 def run(argv: Sequence[str]) -> int:
     """Compose and check; says so when nothing is wrong."""

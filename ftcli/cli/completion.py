@@ -9,6 +9,9 @@ from ftcli.cli.listing import GROUPS
 from ftcli.core import assets
 from ftcli.core.errors import EXIT_DONE, ConfigError, Problem
 
+SUMMARY = "print the completion script for bash, zsh or fish"
+ORDER = 160
+
 _BASH = """_ftcli() {
   local IFS=$'\\n' word="${COMP_LINE:0:$COMP_POINT}"
   COMPREPLY=($(ftcli completion words "$word"))

@@ -16,6 +16,9 @@ from ftcli.launch.worker_request import WorkerFailed, answers
 from ftcli.methods import get_method
 from ftcli.settings.run_spec import RunSpec
 
+SUMMARY = "check, preview or prepare the rows of a run: faults, findings, tokens"
+ORDER = 130
+
 _ACTIONS = ("check", "preview", "prepare")
 
 

@@ -15,6 +15,9 @@ from ftcli.cli import arguments, output
 from ftcli.core import hardware, hub_cache
 from ftcli.core.errors import EXIT_DONE
 
+SUMMARY = "what this machine can do"
+ORDER = 60
+
 LIBRARIES = (
     "torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "datasets", "hydra-core", "omegaconf",
 )  # fmt: skip

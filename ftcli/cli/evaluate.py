@@ -13,6 +13,10 @@ from ftcli.launch.worker_request import WorkerFailed, answers
 from ftcli.models import sources
 from ftcli.runs import rundir
 
+NAME = "eval"
+SUMMARY = "held-out loss and score of a run, before and after training"
+ORDER = 70
+
 
 def run(argv: Sequence[str]) -> int:
     """Measure a finished run on its own held-out rows, or on those of a file."""

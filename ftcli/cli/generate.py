@@ -14,6 +14,9 @@ from ftcli.launch.worker_request import WorkerFailed, answers
 from ftcli.models import sources
 from ftcli.runs import rundir
 
+SUMMARY = "answers of a run or a model to prompts from arguments, a file or stdin"
+ORDER = 90
+
 
 def add_speaking(parser: argparse.ArgumentParser) -> None:
     """What generate and chat share: the model and how it samples."""

@@ -8,6 +8,10 @@ from collections.abc import Sequence
 from ftcli.core import assets
 from ftcli.core.errors import EXIT_DONE, ConfigError, Problem
 
+NAME = "list"
+SUMMARY = "groups and their choices, recipes, data formats: one line each"
+ORDER = 50
+
 # Spelled out, so that listing needs no import that takes time.
 GROUPS = ("method", "model", "data", "peft", "quantisation", "hardware", "train")
 KINDS = (*GROUPS, "judge", "generator", "recipe", "format", "reward", "adapter")

@@ -12,6 +12,9 @@ from ftcli.models import sources
 from ftcli.peft_methods import why_unmerged
 from ftcli.runs import rundir
 
+SUMMARY = "fold a trained adapter into its base, as one plain model"
+ORDER = 120
+
 
 def run(argv: Sequence[str]) -> int:
     """Merge, and say where the model is."""

@@ -12,6 +12,9 @@ from ftcli.core.errors import EXIT_DONE
 from ftcli.plan.outlook import Plan, plan
 from ftcli.settings.run_spec import RunSpec
 
+SUMMARY = "what a run will be: steps, tokens, parameters, memory, warnings"
+ORDER = 20
+
 
 def run(argv: Sequence[str]) -> int:
     """Plan and print."""

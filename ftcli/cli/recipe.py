@@ -10,6 +10,9 @@ from ftcli.config.recipe_file import find, read
 from ftcli.core import assets
 from ftcli.core.errors import EXIT_DONE
 
+SUMMARY = "list and print the shipped recipes"
+ORDER = 140
+
 
 def run(argv: Sequence[str]) -> int:
     """`recipe` lists, `recipe show NAME` prints, `recipe check FILE` reads it through every guard."""

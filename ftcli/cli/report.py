@@ -13,6 +13,9 @@ from ftcli.peft_methods import peft_method
 from ftcli.runs import rundir
 from ftcli.settings.run_spec import RunSpec
 
+SUMMARY = "what a run did: loss, score, tokens, time"
+ORDER = 150
+
 
 def run(argv: Sequence[str]) -> int:
     """Print the result of a finished run."""

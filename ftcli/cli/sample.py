@@ -17,6 +17,9 @@ from ftcli.core.errors import EXIT_DONE, ConfigError, Problem
 from ftcli.data.formats.conversations import answer_to
 from ftcli.launch.worker_request import WorkerFailed, answers
 
+SUMMARY = "sample answers to the prompts of a file; keep the best, or best and worst as pairs"
+ORDER = 110
+
 
 def run(argv: Sequence[str]) -> int:
     """Sample, choose, write."""

@@ -12,6 +12,9 @@ from ftcli.cli.generate import check_model
 from ftcli.core.errors import EXIT_DONE, ConfigError, Problem
 from ftcli.launch.worker_request import WorkerFailed, answers
 
+SUMMARY = "score the rows of a file by a reward model; rank, filter or keep the best"
+ORDER = 100
+
 
 def run(argv: Sequence[str]) -> int:
     """Score every row; with --to write those that are kept as a data set."""

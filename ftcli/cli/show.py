@@ -15,6 +15,9 @@ from ftcli.peft_methods import peft_method
 from ftcli.settings.groups import GROUPS
 from ftcli.settings.run_spec import RunSpec
 
+SUMMARY = "the composed configuration, or the knobs of a group (ftcli show peft peft=lora)"
+ORDER = 40
+
 
 def run(argv: Sequence[str]) -> int:
     """Print the configuration, or one group's knobs when a bare group name is given."""

@@ -18,6 +18,9 @@ from ftcli.models import sources
 from ftcli.runs import rundir
 from ftcli.settings.run_spec import RunSpec
 
+SUMMARY = "train a model; --dry-run plans only, --resume RUN goes on, --from RUN reproduces"
+ORDER = 10
+
 
 def run(argv: Sequence[str]) -> int:
     """Train once, or once a job under -m."""
