@@ -1,11 +1,12 @@
-"""The tables of the documentation, made from the declarations, so that no page says what the code does not do.
+"""The tables of the documentation, generated from the declarations, so that no page claims what the code does not do.
 
 A page marks a region with `<!-- generated: NAME -->` and `<!-- end -->`, each on a line of its own.
-`python -m tools.docs --write` fills the regions of README.md and docs/*.md anew, `--check` tells which are stale.
+`python -m tools.docs --write` refreshes the regions of README.md and docs/*.md, `--check` lists the stale pages.
 """
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
 import sys
@@ -35,13 +36,30 @@ from ftcli.settings import library_fields, limits, ownership
 from ftcli.settings.groups import OWN_GROUPS, ModelSettings
 from ftcli.settings.limits import Limit
 from tools import result_tables
+from tools.house_rules import ORDERS
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO_OUTPUT = Path("docs", "demo-output.txt")
-"""What a real run ended with: `ftcli train recipe=demo > docs/demo-output.txt`. Progress goes to stderr."""
+"""The final output of a real run: `ftcli train recipe=demo > docs/demo-output.txt`. Progress goes to stderr."""
 
 _REGION = re.compile(r"(?P<open>^<!-- generated: (?P<name>[\w-]+) -->\n).*?(?P<end>^<!-- end -->$)", re.M | re.S)
 _OPENING = re.compile(r"^<!-- generated: [\w-]+ -->$", re.M)
+
+
+def rooms() -> str:
+    """The rooms in the order in which they may import each other, each with the first line of its docstring."""
+    package = ROOT / "ftcli"
+    rows = []
+    for room in ORDERS[""]:
+        names = [room, *(f"{room}/{inner}" for inner in ORDERS.get(room, ()))]
+        rows += [(f"`{name}/`", _first_line(package / name)) for name in names if (package / name).is_dir()]
+    return table(("Room", "What it is for"), rows)
+
+
+def _first_line(package: Path) -> str:
+    """The first line of a package's docstring, read without importing it: the worker's would import torch."""
+    text = ast.get_docstring(ast.parse((package / "__init__.py").read_text(encoding="utf-8"))) or ""
+    return text.partition("\n")[0]
 
 
 def methods() -> str:
@@ -64,7 +82,7 @@ def _graph(pipeline: Pipeline) -> str:
 
 
 def _measure(pipeline: Pipeline) -> str:
-    """By what its policies are measured."""
+    """The metric by which its policies are compared."""
     if not pipeline.measured_by:
         return "that of its last stage"
     return _score(all_methods()[pipeline.stage(pipeline.measured_by).method])
@@ -79,14 +97,14 @@ def _score(method: Method) -> str:
 
 
 def method_pages() -> str:
-    """A section for each method: what it does when nothing is said, and the knobs it has of its own."""
+    """A section for each method: its defaults, and its own options."""
     pages = {method.name: _method_page(method) for method in all_methods().values()}
     pages |= {pipeline.name: _pipeline_page(pipeline) for pipeline in all_pipelines().values()}
     return "\n".join(pages[name] for name in sorted(pages))
 
 
 def _pipeline_page(pipeline: Pipeline) -> str:
-    """Its stages, what each makes, and of what."""
+    """A pipeline's stages: what each produces, and from what."""
     rows = [
         (
             f"`stages.{stage.name}`",
@@ -97,11 +115,11 @@ def _pipeline_page(pipeline: Pipeline) -> str:
         for stage in pipeline.stages
     ]
     head = f"## {pipeline.name}\n\n{pipeline.summary} ({pipeline.paper})\n\n"
-    stages = table(("Stage", "Is a run of, or makes by", "Makes", "Takes"), rows)
+    stages = table(("Stage", "Run or synthesis task", "Produces", "Takes"), rows)
     if not pipeline.options:
         return head + stages
     options = [(f"`method.{name}`", str(each.default), each.text) for name, each in pipeline.options.items()]
-    head += table(("Its own setting", "Unless set", "Decides"), options) + "\nThe stages that it has so:\n\n"
+    head += table(("Option", "Default", "Meaning"), options) + "\nIts stages with these defaults:\n\n"
     return head + stages
 
 
@@ -118,12 +136,12 @@ def _method_page(method: Method) -> str:
         ("paper", method.paper),
     ]
     preset = ", ".join(f"`method.{name}={value}`" for name, value in _preset(method).items())
-    facts.insert(-1, ("set unless you say otherwise", preset or "nothing"))
+    facts.insert(-1, ("defaults set by ftcli", preset or "none"))
     fields = method_fields(method)
     names = [name for name in sorted(fields) if f"method.{name}" not in {**ownership.OWNERS, **ownership.REFUSED}]
-    knobs = [(f"`method.{name}`", f"`{fields[name].type_text}`", _limit(method.limits.get(name))) for name in names]
+    options = [(f"`method.{name}`", f"`{fields[name].type_text}`", _limit(method.limits.get(name))) for name in names]
     head = f"## {method.name}\n\n{method.summary}\n\n"
-    return head + table(("", ""), facts) + "\n" + table(("Option", "Type", "Limit"), knobs)
+    return head + table(("", ""), facts) + "\n" + table(("Option", "Type", "Limit"), options)
 
 
 def _longest(method: Method) -> str:
@@ -132,7 +150,7 @@ def _longest(method: Method) -> str:
 
 
 def _preset(method: Method) -> dict[str, Any]:
-    """What the group file and the declaration set."""
+    """The values that the group file and the declaration set."""
     given = load(assets.choices("method")[method.name]).data
     return {name: value for name, value in {**method.defaults, **given}.items() if name != "name"}
 
@@ -154,11 +172,11 @@ def peft() -> str:
         preset = [f"`peft.{name}={value}`" for name, value in m.defaults.items()]
         preset += [f"`quantisation={m.implies}`"] if m.implies else []
         rows.append((f"`peft={m.name}`", m.summary, ", ".join(preset), m.paper))
-    return table(("Choose", "For", "Set unless you say otherwise", "Paper"), rows)
+    return table(("Choose", "For", "Defaults set by ftcli", "Paper"), rows)
 
 
 def owners() -> str:
-    """Settings of the libraries that another setting owns, and those that nobody may set."""
+    """Library settings that another setting owns, and those that are refused."""
     owned = [(f"`{name}`", _code(owner)) for name, owner in ownership.OWNERS.items()]
     refused = [(f"`{name}`", f"refused: {why}") for name, why in ownership.REFUSED.items()]
     return table(("Library's name", "Owned by"), [*owned, *refused])
@@ -170,7 +188,7 @@ def _code(owner: str) -> str:
 
 
 def grants() -> str:
-    """The flags that let a recipe's settings do what a file alone may not ask for."""
+    """The flags that grant what a recipe alone may not do."""
     granted: dict[str, list[str]] = {flag: [] for flag in GRANTS}
     for name, flag in ownership.GRANTED_BY.items():
         granted[flag].append(f"`{name}`")
@@ -192,7 +210,7 @@ def settings() -> str:
 
 
 def models() -> str:
-    """The models by name, with what the plan knows about them."""
+    """The models by name, with their parameter counts."""
     rows = []
     for name, path in assets.choices("model").items():
         model = ModelSettings(**load(path).data)
@@ -226,7 +244,7 @@ def sets() -> str:
 
 
 def all_findings() -> str:
-    """Every kind of finding with what it means."""
+    """Every finding of the quality checks, with its meaning."""
     return table(("Finding", "Means"), [(f"`{kind}`", text) for kind, text in {**KINDS, **TOKEN_KINDS}.items()])
 
 
@@ -241,17 +259,18 @@ def rewards() -> str:
     for name, reward in REWARDS.items():
         parameters = inspect.signature(reward).parameters.values()
         own = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
-        told = [p.name if p.default is p.empty else f"{p.name}={p.default}" for p in own]
-        rows.append((f"`{name}`", str(reward.__doc__).strip(), ", ".join(f"`{each}`" for each in told)))
+        shown = [p.name if p.default is p.empty else f"{p.name}={p.default}" for p in own]
+        rows.append((f"`{name}`", str(reward.__doc__).strip(), ", ".join(f"`{each}`" for each in shown)))
     return table(("Reward", "Gives", "Settings"), rows)
 
 
 def changeable() -> str:
-    """What a resume may change."""
+    """The settings that a resume may change."""
     return table(("Setting", "Limit"), [(f"`{name}`", _limit(limits.LIMITS.get(name))) for name in CHANGEABLE])
 
 
 REGIONS: dict[str, Callable[[], str]] = {
+    "rooms": rooms,
     "methods": methods,
     "method-pages": method_pages,
     "peft": peft,
@@ -297,17 +316,17 @@ def _region(name: str, root: Path, where: str) -> str:
 
 
 def rendered(text: str, root: Path, where: str = "") -> str:
-    """The text of a page with every region filled anew.
+    """The text of a page with every region refreshed.
 
     Raises:
-        ConfigError: a region that is not known, or is not closed.
+        ConfigError: a region is unknown, or is not closed.
     """
-    found = _REGION.sub(lambda m: m["open"] + _region(m["name"], root, where) + m["end"], text)
+    refreshed = _REGION.sub(lambda m: m["open"] + _region(m["name"], root, where) + m["end"], text)
     opened, closed = len(_OPENING.findall(text)), len(_REGION.findall(text))
     if opened != closed:
         what = f"opens {opened} generated regions and closes {closed}"
         raise ConfigError(Problem(where, what, "end each with a line <!-- end -->"))
-    return found
+    return refreshed
 
 
 def pages(root: Path = ROOT) -> list[Path]:
@@ -322,12 +341,12 @@ def pages(root: Path = ROOT) -> list[Path]:
 
 
 def stale(root: Path = ROOT) -> list[Path]:
-    """The pages whose regions are not what the code says."""
+    """The pages whose regions differ from what the code generates."""
     return [page for page in pages(root) if page.read_text(encoding="utf-8") != _fresh(page, root)]
 
 
 def write(root: Path = ROOT) -> list[Path]:
-    """Fill every region anew; returns the pages that changed."""
+    """Refresh every region; returns the pages that changed."""
     changed = stale(root)
     for page in changed:
         page.write_text(_fresh(page, root), encoding="utf-8")
@@ -339,7 +358,7 @@ def _fresh(page: Path, root: Path) -> str:
 
 
 def main(arguments: list[str]) -> tuple[int, str]:
-    """Carry out `--write` or `--check`; returns the exit code and what to print."""
+    """Run `--write` or `--check`; returns the exit code and what to print."""
     if arguments not in (["--write"], ["--check"]):
         return EXIT_CONFIG, "usage: python -m tools.docs --write | --check"
     try:

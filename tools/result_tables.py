@@ -1,4 +1,4 @@
-"""The tables of the documentation that are made of results: benchmarks/results, where the scripts leave them."""
+"""The documentation's tables of measured results, read from benchmarks/results, where the scripts write them."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from ftcli.peft_methods import peft_method
 from ftcli.peft_methods.other import IMPOSSIBLE, why_impossible
 
 RESULTS = Path(__file__).resolve().parent.parent / "benchmarks" / "results"
-_WHOLE = "The base itself trains: there is nothing to fold in."
+_WHOLE = "The base model itself is trained: there is nothing to merge."
 
 
 def result(name: str, command: str) -> dict[str, Any]:
-    """What a script left under that name.
+    """The saved result of a script.
 
     Raises:
-        ConfigError: it has not been run.
+        ConfigError: the script has not been run.
     """
     path = RESULTS / f"{name}.json"
     if not path.is_file():
@@ -39,20 +39,20 @@ def measured_with(versions: Mapping[str, str]) -> str:
 
 
 class _Notes:
-    """Footnotes: the same words get the same mark."""
+    """Footnotes: the same text gets the same mark."""
 
     def __init__(self) -> None:
         self._marks: dict[str, str] = {}
 
-    def mark(self, words: str) -> str:
-        return f"<sup>{self._marks.setdefault(words, str(len(self._marks) + 1))}</sup>"
+    def mark(self, text: str) -> str:
+        return f"<sup>{self._marks.setdefault(text, str(len(self._marks) + 1))}</sup>"
 
     def lines(self) -> str:
-        return "".join(f"{mark}. {words}\n" for words, mark in self._marks.items())
+        return "".join(f"{mark}. {text}\n" for text, mark in self._marks.items())
 
 
 def matrix() -> str:
-    """Method × peft × quantisation: what was trained, and in which words the rest is refused."""
+    """Method × peft × quantisation: what was trained, and why the rest is refused."""
     found = result("matrix", "make matrix")
     notes = _Notes()
     parts = [measured_with(found["versions"])]
@@ -95,9 +95,9 @@ def _cell(cell: Mapping[str, Any], notes: _Notes) -> str:
     return f"trained, merged: {cell['merged']:.0e}"
 
 
-def _unmerged(words: str) -> str:
-    """Why a cell that trained was not merged."""
-    choice, *more = words.split(" ")
+def _unmerged(choices: str) -> str:
+    """Why a trained cell was not merged."""
+    choice, *more = choices.split(" ")
     settings = {"name": choice, **dict(each.removeprefix("peft.").split("=", 1) for each in more)}
     method = peft_method(settings)
     if method is None or not method.adapter:
@@ -125,7 +125,7 @@ def adapter_results() -> str:
 
 
 def unseen_kinds() -> str:
-    """How kinds of instruction that were left out of training are answered before and after it."""
+    """How well instruction types that were left out of training are answered, before and after it."""
     found = result("adapters", "python benchmarks/adapters.py --save")
     rows = [
         (
@@ -136,7 +136,7 @@ def unseen_kinds() -> str:
         )
         for each in found["unseen"]
     ]
-    return table(("Kinds left out", "Questions", "Score", "Loss"), rows)
+    return table(("Types left out", "Questions", "Exact match", "Loss"), rows)
 
 
 def _from_to(pair: Mapping[str, Any], form: str) -> str:
@@ -185,9 +185,9 @@ def repeated_pairs() -> str:
 
 
 def rlhf() -> str:
-    """What the RLHF pipeline made of the built-in model, policy by policy."""
+    """What the RLHF pipeline did to the built-in model, policy by policy."""
     found = result("rlhf", "python benchmarks/rlhf.py --save")
-    names = {"found": "the model as found", "sft": "after `sft`", "ppo": "after `ppo`"}
+    names = {"found": "the starting model", "sft": "after `sft`", "ppo": "after `ppo`"}
     rows = []
     for policy, name in names.items():
         rewards = ", ".join(f"{run['measure']['values'][policy]:.2f}" for run in found["runs"])
@@ -201,13 +201,13 @@ def rlhf() -> str:
 
 
 def feedback() -> str:
-    """What AI feedback made of the built-in model, stage by stage."""
+    """What AI feedback did to the built-in model, stage by stage."""
     found = result("feedback", "python benchmarks/feedback.py --save")
     parts = [measured_with(found["versions"])]
     for row in found["pipelines"]:
         names = list(next(iter(row["measures"].values())))
         rows = [
-            ("the model as found" if stage == "found" else f"after `{stage}`", *(f"{each[name]:.1%}" for name in names))
+            ("the starting model" if stage == "found" else f"after `{stage}`", *(f"{each[name]:.1%}" for name in names))
             for stage, each in row["measures"].items()
         ]
         about = f"`{row['command']}`, {row['seconds']} seconds in all"
@@ -218,7 +218,7 @@ def feedback() -> str:
 
 
 def ppo_beside_trl() -> str:
-    """Our PPO beside the last that TRL had: reward reached, and where an episode's time goes."""
+    """Our PPO compared with the last one in TRL: reward reached, and where the time of an episode goes."""
     found = result("ppo", "python benchmarks/ppo.py --save")
     episodes = found["request"]["episodes"]
     parts = ("generation", "scoring", "update", "other")
@@ -229,14 +229,14 @@ def ppo_beside_trl() -> str:
         times = [1000 * median(run[part] for run in runs) / episodes for part in ("seconds", *parts)]
         reached = f"{mean(rewards):.3f} ± {stdev(rewards):.3f}"
         rows.append((name, reached, *(f"{each:.1f}" for each in times)))
-    head = ("", f"Reward after {episodes:,} episodes", "Milliseconds an episode", *parts)
-    ratio = f"TRL's time over ours, median of {len(found['runs']['trl'])} seeds: {found['ratio']:.2f}"
-    without = f"without what is neither generation, scoring nor update: {found['ratio_without_other']:.2f}"
+    head = ("", f"Reward after {episodes:,} episodes", "Milliseconds per episode", *parts)
+    ratio = f"TRL's time divided by ours, median of {len(found['runs']['trl'])} seeds: {found['ratio']:.2f}"
+    without = f"counting generation, scoring and update only: {found['ratio_without_other']:.2f}"
     return f"{measured_with(found['versions'])}\n{ratio}; {without}.\n\n{table(head, rows)}"
 
 
 def reference_free() -> str:
-    """Our reference-free trainers beside those of TRL."""
+    """Our reference-free trainers compared with those of TRL."""
     found = result("reference_free", "python benchmarks/reference_free.py --save")
     rows = [
         (
@@ -249,12 +249,12 @@ def reference_free() -> str:
         )
         for name, each in found["methods"].items()
     ]
-    head = ("Method", "Memory, ours", "TRL's", "Seconds a step, ours", "TRL's", "Ratio")
+    head = ("Method", "Memory, ours", "TRL's", "Seconds per step, ours", "TRL's", "Ratio")
     tokens = found["prompt_tokens"] + found["answer_tokens"]
-    work = f"A step of {found['batch']} pairs of {tokens} tokens, {found['vocabulary']:,} words in the vocabulary.\n"
+    work = f"A step of {found['batch']} pairs of {tokens} tokens, a vocabulary of {found['vocabulary']:,} tokens.\n"
     return f"{measured_with(found['versions'])}\n{work}\n{table(head, rows)}"
 
 
 def _all(rows: Sequence[Mapping[str, Any]], name: str) -> str:
-    """A share of each seed."""
+    """A share for each seed."""
     return ", ".join(f"{row[name]:.1%}" for row in rows if name in row)

@@ -1,7 +1,7 @@
-"""The worker half: reads one spec.json, does the heavy imports, trains. It knows nothing of argv, Hydra or recipes.
+"""The worker half: reads one spec.json, imports the heavy libraries, trains. Knows nothing of argv, Hydra or recipes.
 
-Importing this package only sets what the libraries read once, while they are imported: their telemetry is off unless
-asked for, progress bars are ours, and warnings that no user can act on are silent. It imports nothing heavy itself.
+Importing this package only sets what the libraries read once, at import: telemetry is off unless requested, their
+progress bars are off in favour of ours, and warnings that no user can act on are silenced. It imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ _DEFAULTS = {
 for _name, _value in _DEFAULTS.items():
     os.environ.setdefault(_name, _value)
 
-# Told at every import on a machine without a package that only 4-bit inference on CPU would use.
+# It warns at every import on a machine without a package that only 4-bit inference on CPU would use.
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-# TRL and PEFT use names whose successors transformers 5.17 does not know yet.
+# TRL and PEFT use the old names, because transformers 5.17 does not have the new ones yet.
 warnings.filterwarnings("ignore", "`(is_)?gradient_checkpointing` is deprecated", FutureWarning)
 warnings.filterwarnings("ignore", category=FutureWarning, message="`is_gradient_checkpointing` is deprecated")
-# An adapter that stacks on an adapter has no configuration of a whole model below it; no vocabulary is resized here.
+# PEFT looks for the base model's config to detect a resized vocabulary. An adapter stacked on an adapter has no such
+# config below it, and ftcli never resizes a vocabulary.
 warnings.filterwarnings("ignore", message="Could not find a config file in", module=r"peft\..*")

@@ -31,6 +31,7 @@ from ftcli.settings.library_fields import fields_of
 from ftcli.settings.ownership import OWNERS, REFUSED
 from tests.conftest import REPOSITORY
 from tools import docs
+from tools.house_rules import ORDERS
 
 ROOT = REPOSITORY
 PAGES = [*docs.pages(ROOT), *(ROOT / name for name in ("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"))]
@@ -138,6 +139,16 @@ def test_a_changed_table_is_found_and_written_anew(tmp_path: Path) -> None:
     text = page.read_text(encoding="utf-8")
     assert text == f"before\n<!-- generated: peft -->\n{docs.peft()}<!-- end -->\nafter\n"
     assert "peft=lora" in text
+
+
+def test_the_table_of_rooms_has_every_package_of_an_order_with_its_docstring() -> None:
+    rows = [line.split(" | ") for line in docs.rooms().splitlines()[2:]]
+    names = [row[0].strip("| `/") for row in rows]
+    assert names[:3] == ["core", "tiny", "settings"]
+    assert names.index("data/formats") < names.index("build") < names.index("worker/training") < names.index("cli")
+    assert set(ORDERS[""]) <= set(names)
+    assert {f"worker/{room}" for room in ORDERS["worker"]} <= set(names)
+    assert all(len(row[1]) > 20 for row in rows), "a room without a docstring"
 
 
 def test_an_unknown_or_unclosed_region_is_refused(tmp_path: Path) -> None:

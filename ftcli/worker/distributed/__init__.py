@@ -1,1 +1,1 @@
-"""Models that several processes share out, and states that resume exactly."""
+"""Models sharded over several processes, and state that resumes exactly."""

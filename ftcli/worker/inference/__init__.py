@@ -1,1 +1,1 @@
-"""Answers, scores and metrics of a model that does not train."""
+"""Generated answers, reward scores and held-out metrics of a model."""

@@ -1,1 +1,1 @@
-"""Models loaded, merged, exported, and their adapters switched."""
+"""Loading, merging and exporting models, and switching adapters."""

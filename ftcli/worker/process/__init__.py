@@ -1,1 +1,1 @@
-"""What a worker's process is before it works: which libraries it imports, and when."""
+"""The worker's process: which libraries it imports and when, its parent, signals, progress, and its environment."""

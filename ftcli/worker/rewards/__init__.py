@@ -1,1 +1,1 @@
-"""What sampled answers are worth: a mixture of reward models, rules and an AI judge."""
+"""Rewards of sampled answers: rules, a reward model, an AI judge and user functions in one weighted sum."""

@@ -1,1 +1,1 @@
-"""Rows → tokens and loss masks, compared with what will be served; stored, packed, streamed."""
+"""Rows → tokens and loss masks, checked against what will be served; stored, packed or streamed."""

@@ -1,1 +1,1 @@
-"""Trainers of our own, where the stack has none that stays: built on its stable ones, for the worker half alone."""
+"""Our own trainers, built on the stable ones of TRL and transformers where those have none that will stay."""

@@ -1,6 +1,6 @@
-"""What PEFT has not: bottleneck adapters, and what some of its tuners leave to whoever trains.
+"""What PEFT does not provide: bottleneck adapters, and what some of its tuners leave to the training loop.
 
-Importing this package makes our tuner known to PEFT, so that `PeftModel.from_pretrained` loads an adapter of its type:
+Importing this package registers our tuner with PEFT, so that `PeftModel.from_pretrained` loads adapters of its type:
 
     import ftcli.worker.tuners
     model = PeftModel.from_pretrained(base, "runs/…/model")

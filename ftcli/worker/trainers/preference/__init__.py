@@ -1,1 +1,1 @@
-"""Trainers of preferences: DPO and its kin, losses without a reference, KTO."""
+"""Preference trainers: DPO, KTO, and losses without a reference model."""

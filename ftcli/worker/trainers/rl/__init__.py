@@ -1,1 +1,1 @@
-"""Trainers that sample their own answers: PPO, groups of answers, and what they share."""
+"""Trainers that sample their own answers (PPO, GRPO, RLOO), and what they share."""
