@@ -233,7 +233,7 @@ def recipes() -> str:
 def formats() -> str:
     """The recognised row formats, in the order in which they are tried."""
     rows = [(f"`{name}`", form.kind, form.doc.strip().splitlines()[0]) for name, form in FORMATS.items()]
-    return table(("Format", "Kind", "Row"), rows)
+    return table(("Format", "Dataset type", "Row"), rows)
 
 
 def sets() -> str:
