@@ -7,10 +7,9 @@ else registers them.
 from __future__ import annotations
 
 import importlib
-import pkgutil
 from functools import cache
-from typing import Any
 
+from ftcli.core.declarations import declarations
 from ftcli.methods.method import Method
 from ftcli.methods.pipeline import Pipeline
 
@@ -24,18 +23,12 @@ def get_method(name: str) -> Method:
 
 
 @cache
-def _declared(kind: str) -> dict[str, Any]:
-    """What the modules of this folder define under a name, in the order of the alphabet."""
-    names = sorted(m.name for m in pkgutil.iter_modules(__path__))
-    modules = {name: importlib.import_module(f"ftcli.methods.{name}") for name in names}
-    return {name: getattr(module, kind) for name, module in modules.items() if hasattr(module, kind)}
-
-
 def all_methods() -> dict[str, Method]:
     """Every declared method by name."""
-    return _declared("METHOD")
+    return declarations(__name__, "METHOD")
 
 
+@cache
 def all_pipelines() -> dict[str, Pipeline]:
     """Every declared pipeline by name; each is a choice of `method=` too."""
-    return _declared("PIPELINE")
+    return declarations(__name__, "PIPELINE")

@@ -5,11 +5,10 @@ A module in this folder that defines `METHODS` declares them; nothing else regis
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Mapping
 from typing import Any
 
+from ftcli.core.declarations import declarations
 from ftcli.peft_methods.other import why_other_unmerged
 from ftcli.peft_methods.peft_declaration import PeftMethod
 
@@ -17,9 +16,7 @@ __all__ = ["PEFT_METHODS", "PeftMethod", "peft_method", "why_unmerged"]
 
 
 def _declared() -> dict[str, PeftMethod]:
-    names = [module.name for module in pkgutil.iter_modules(__path__)]
-    modules = [importlib.import_module(f"{__name__}.{name}") for name in names]
-    found = {method.name: method for module in modules for method in getattr(module, "METHODS", ())}
+    found = {method.name: method for family in declarations(__name__, "METHODS").values() for method in family}
     first = ("lora", "qlora", "dora", "rslora", "pissa", "loraplus")  # the family that most people look for
     return {name: found[name] for name in (*first, *sorted(found.keys() - set(first)))}
 
