@@ -17,7 +17,7 @@ from ftcli.launch.local import worker_environment
 
 @contextlib.contextmanager
 def started(command: str, request: Mapping[str, Any], **streams: Any) -> Iterator[subprocess.Popen[str]]:
-    """A worker that carries out `command` (eval, generate, chat); ended when the block is left."""
+    """A worker that carries out `command` (a module of ftcli/worker/commands); ended when the block is left."""
     with tempfile.TemporaryDirectory(prefix="ftcli-") as folder:
         path = Path(folder) / "request.json"
         path.write_text(json.dumps(request), encoding="utf-8")

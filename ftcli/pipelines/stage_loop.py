@@ -163,7 +163,7 @@ def _make_stage(stage: Stage, wanted: Asked, models: Mapping[str, str], folder: 
     (folder / rundir.RESULT).unlink(missing_ok=True)
     flags = [REMOTE_CODE] if REMOTE_CODE in wanted.request.grants else []
     plan = LaunchPlan(num_threads=_threads(wanted))
-    code = local.run_worker(place, plan, None, say, command="make", flags=flags)
+    code = local.run_worker(place, plan, None, say, command="synthesise", flags=flags)
     if code == EXIT_DONE:
         made = rundir.read_result(place)
         assert made is not None

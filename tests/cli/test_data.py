@@ -55,9 +55,9 @@ def request(*overrides: str, **more: Any) -> dict[str, Any]:
 
 def shown(path: Path, *overrides: str, rows: int = 3, line: int | None = None) -> list[dict[str, Any]]:
     """What the worker's preview yields, made in this process."""
-    from ftcli.worker.commands import inspect_data
+    from ftcli.worker.commands.preview import preview as preview_rows
 
-    return list(inspect_data.preview(request(f"data.path={path}", *overrides, rows=rows, line=line)))
+    return list(preview_rows(request(f"data.path={path}", *overrides, rows=rows, line=line)))
 
 
 # --- whole commands ---------------------------------------------------------------------------------------------------
@@ -99,11 +99,11 @@ def test_prepare_leaves_what_a_run_finds(ftcli, file, tmp_path, monkeypatch):
     assert "3 read: 2 kept, 1 dropped: unusable" in done.stdout
     before = sorted(path.name for path in folder.glob("[0-9a-f]*"))
     assert len(before) == 1
-    from ftcli.worker.commands import inspect_data
+    from ftcli.worker.commands.data import inspect
     from ftcli.worker.tokenise import store
 
     store.folder.cache_clear()
-    inspect_data.inspect(request(f"data.path={file.resolve()}", "data.max_bad_share=0.4", "method.packing=false"))
+    inspect(request(f"data.path={file.resolve()}", "data.max_bad_share=0.4", "method.packing=false"))
     assert sorted(path.name for path in folder.glob("[0-9a-f]*")) == before
     store.folder.cache_clear()
 
@@ -135,13 +135,13 @@ def test_the_row_check_looks_at_every_set_and_at_the_held_out_rows(typed, file):
 
 
 def test_a_check_gives_the_ledger_of_a_run(file):
-    from ftcli.worker.commands import inspect_data
+    from ftcli.worker.commands.data import inspect
 
     asked = request(f"data.path={file}", "data.max_bad_share=0.4")
-    found = inspect_data.inspect(asked)
+    found = inspect(asked)
     assert found["train"]["rows_kept"] == 2
     assert found["template"]["answers_by"]
-    assert set(inspect_data.inspect({**asked, "json": True})) == set(found)
+    assert set(inspect({**asked, "json": True})) == set(found)
 
 
 def test_a_stream_is_not_stored_by_looking_at_it(typed, file):
@@ -207,10 +207,10 @@ def test_at_a_terminal_trained_text_is_coloured(file, capsys, monkeypatch):
 
 
 def test_the_page_and_the_json_hold_the_rows_that_the_worker_shows(typed, file, monkeypatch):
-    from ftcli.worker.commands import inspect_data
+    from ftcli.worker.commands.preview import preview as preview_rows
 
     # the worker's own answer, in this process: a start costs ten seconds
-    monkeypatch.setattr("ftcli.cli.data.answers", lambda _, asked: inspect_data.preview(json.loads(json.dumps(asked))))
+    monkeypatch.setattr("ftcli.cli.data.answers", lambda _, asked: preview_rows(json.loads(json.dumps(asked))))
     code, out, err = typed("preview", "rows.jsonl", "--html", "page.html")
     assert (code, out, err) == (0, "", "written: page.html\n")
     assert Path("page.html").read_text(encoding="utf-8") == preview.page(shown(file))

@@ -175,7 +175,7 @@ def test_plan_and_run_count_the_same_and_work_out_the_same_length(name, method):
     from ftcli.config.compose import Request
     from ftcli.plan.outlook import plan
     from ftcli.plan.resolved_run import ResolvedRun
-    from ftcli.worker.commands.inspect_data import inspect
+    from ftcli.worker.commands.data import inspect
 
     spec = spec_of(Request(overrides=(f"method={method}", f"data.path={FOLDER / name}")))
     found, planned = inspect({"spec": spec.to_json(), "trust_remote_code": False}), plan(ResolvedRun.of(spec))

@@ -55,11 +55,13 @@ def test_a_killed_stage_makes_every_item_once_and_the_rows_of_an_uninterrupted_o
     whole, killed = stage(tmp_path / "whole"), stage(tmp_path / "killed")
     env = environment(OMP_NUM_THREADS="1")
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    subprocess.run([sys.executable, "-m", "ftcli.worker", "make", str(whole)], env=env, check=True, **quiet)
+    subprocess.run([sys.executable, "-m", "ftcli.worker", "synthesise", str(whole)], env=env, check=True, **quiet)
     rng, kills = random.Random(7), 0
     while True:
         before = finished(killed)
-        with subprocess.Popen([sys.executable, "-m", "ftcli.worker", "make", str(killed)], env=env, **quiet) as worker:
+        with subprocess.Popen(
+            [sys.executable, "-m", "ftcli.worker", "synthesise", str(killed)], env=env, **quiet
+        ) as worker:
             if kills < KILLS:
                 while finished(killed) <= before:
                     assert worker.poll() is None, "the stage ended before it could be killed"

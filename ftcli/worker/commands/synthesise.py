@@ -1,4 +1,4 @@
-"""A data-making stage in its worker: items from rows, a backend that answers, and result.json last."""
+"""`synthesise STAGE_DIR [--trust-remote-code]`: items from rows, a backend that answers, and result.json last."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 from ftcli.core.errors import ConfigError, DataError, InterruptedRun, Problem
 from ftcli.data.row_sets import set_file
 from ftcli.runs import rundir
-from ftcli.settings.ownership import ENDPOINT
+from ftcli.settings.ownership import ENDPOINT, REMOTE_CODE
 from ftcli.synthesis import principles, runner
 from ftcli.synthesis.backend import Backend, BudgetSpent
 from ftcli.synthesis.journal import Item, keyed
@@ -21,6 +21,7 @@ from ftcli.synthesis.synthesis_spec import FILE, MakeSpec
 from ftcli.synthesis.tasks import SETTINGS, Generate, Judge, Revise, Task
 from ftcli.worker.inference.backends import backend_of
 from ftcli.worker.inference.examples import examples_of, prompt_of
+from ftcli.worker.process.command import Command, Write
 from ftcli.worker.process.signals import StopSignal, exclusive, go_on
 
 SCHEMA = 1
@@ -182,3 +183,10 @@ def _agreement(spec: MakeSpec, task: Task, backend: Backend, folder: Path, stop:
 
 def _said(answer: Any) -> str:
     return answer if isinstance(answer, str) else str(answer[-1]["content"])
+
+
+def _run(folder: Path, flags: tuple[str, ...], _write: Write) -> None:
+    make(folder, trust_remote_code=REMOTE_CODE in flags)
+
+
+COMMAND: Command = _run

@@ -17,10 +17,9 @@ from ftcli.settings.groups import SetSettings
 from ftcli.worker.tokenise.encoder import IGNORED, Encoded, Ids
 
 SCORABLE = ("messages", "pair", "preference", "label")
-"""Dataset types whose rows hold an answer, which a reward model can score."""
-
-ASKABLE = ("prompt", "messages", "pair", "preference", "label")
-"""Dataset types whose rows hold a prompt, which a model can be asked."""
+"""Dataset types whose rows hold an answer."""
+ASKABLE = ("prompt", *SCORABLE)
+"""Dataset types whose rows hold a prompt."""
 
 _CHUNK = 256
 

@@ -15,7 +15,7 @@ import pytest
 from ftcli.core.errors import ConfigError
 from ftcli.runs import rundir
 from ftcli.worker.__main__ import main
-from ftcli.worker.commands.evaluate import evaluate
+from ftcli.worker.commands.eval import evaluate
 from ftcli.worker.inference.chat import chat, generate
 from ftcli.worker.process import parent_watch
 from ftcli.worker.process.signals import StopSignal

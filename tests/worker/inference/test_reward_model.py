@@ -14,7 +14,8 @@ from ftcli.cli.sample import kept
 from ftcli.cli.score import chosen, value_of
 from ftcli.core.errors import ConfigError
 from ftcli.settings.groups import ModelSettings, QuantisationSettings
-from ftcli.worker.commands.score import sample, score
+from ftcli.worker.commands.sample import sample
+from ftcli.worker.commands.score import score
 from ftcli.worker.inference.reward_model import RewardModel
 from ftcli.worker.models.load import load_trained
 from ftcli.worker.training import run as training

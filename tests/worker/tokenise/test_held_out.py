@@ -14,8 +14,8 @@ from ftcli.core.errors import DataError
 from ftcli.plan.outlook import plan
 from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.runs import rundir
-from ftcli.worker.commands.evaluate import evaluate
-from ftcli.worker.commands.inspect_data import inspect
+from ftcli.worker.commands.data import inspect
+from ftcli.worker.commands.eval import evaluate
 from ftcli.worker.training.run import train
 from tests.worker.conftest import conversation, pair_of_answers, word, write_rows
 from tests.worker.tokenise.test_token_sets import prepared, texts

@@ -23,7 +23,7 @@ from ftcli.core.errors import InterruptedRun
 from ftcli.runs import rundir
 from ftcli.runs.checkpoints import newest_valid
 from ftcli.settings.groups import ModelSettings, QuantisationSettings
-from ftcli.worker.commands.evaluate import evaluate
+from ftcli.worker.commands.eval import evaluate
 from ftcli.worker.models.load import bitsandbytes_config, load_model, load_trained
 from ftcli.worker.models.merge import merge
 from ftcli.worker.training import run as training

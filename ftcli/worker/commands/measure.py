@@ -12,6 +12,7 @@ from ftcli.data.scan import Example
 from ftcli.settings.groups import ModelSettings
 from ftcli.worker.inference.examples import examples_of
 from ftcli.worker.models.load import as_granted, best_device, load_trained, make_encoder
+from ftcli.worker.process.command import lines
 from ftcli.worker.rewards.mixture import Rewards
 
 SCHEMA = 1
@@ -48,3 +49,6 @@ def _means(settings: ModelSettings, examples: Sequence[Example], request: dict[s
             total, rows = rule.of_greedy(model, examples, request["max_new_tokens"])["mean_reward"]
         found[name] = total / rows
     return found
+
+
+COMMAND = lines(measure_policies)

@@ -17,6 +17,7 @@ from ftcli.settings.groups import ModelSettings
 from ftcli.settings.run_spec import RunSpec
 from ftcli.worker.inference import metrics
 from ftcli.worker.models.load import as_granted, load_model, load_trained, make_encoder, position_limit
+from ftcli.worker.process.command import one_answer
 from ftcli.worker.tokenise.dataset import Prepared, prepare
 from ftcli.worker.tokenise.encoder import Encoder
 from ftcli.worker.tokenise.length_limits import fitting
@@ -147,3 +148,6 @@ def _measured(run: Loaded) -> dict[str, Any]:
     )
     trainer.remove_callback(PrinterCallback)
     return measure(run, trainer)
+
+
+COMMAND = one_answer(evaluate)

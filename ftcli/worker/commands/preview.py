@@ -1,56 +1,28 @@
-"""`ftcli data check`, `prepare` and `preview` in a worker: a run's own tokens, without a model's weights."""
+"""`preview`: rows as the model sees them, for `ftcli data preview`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
 from itertools import islice
 from typing import Any
 
-from ftcli.core.errors import DataError, FtcliError, Problem
+from ftcli.core.errors import DataError, Problem
 from ftcli.data import row_sets
 from ftcli.data.row_ledger import Ledger, together
 from ftcli.data.row_sets import RowSet
 from ftcli.data.scan import Example, Scan
-from ftcli.methods import Method, get_method
-from ftcli.settings.run_spec import RunSpec
-from ftcli.worker.models.load import as_granted, make_encoder, position_limit
-from ftcli.worker.tokenise import store
-from ftcli.worker.tokenise.dataset import Prepared, prepare
+from ftcli.methods import Method
+from ftcli.worker.commands.data import opened
+from ftcli.worker.process.command import lines
 from ftcli.worker.tokenise.encoder import IGNORED, Encoded, Encoder
-from ftcli.worker.tokenise.length_limits import Fitting, fitting
-from ftcli.worker.training.library_configs import load_class
-
-
-def inspect(request: dict[str, Any]) -> dict[str, Any]:
-    """What a run would make of its data, left in the store for it.
-
-    Args:
-        request: {"spec": a run spec as JSON text, "trust_remote_code": bool, "json": bool}.
-
-    Returns:
-        The run's ledger with "store", the folder that now holds the tokens; {"problems", "exit_code"} where there are
-        any and JSON was asked for.
-
-    Raises:
-        DataError: too many rows are unusable, or none is left.
-        ConfigError: the model has no tokenizer or configuration here.
-    """
-    try:
-        spec, method, encoder, fit = _opened(request)
-        found: Prepared = prepare(spec.data, method, encoder, fit, seed=spec.seed)
-    except FtcliError as error:
-        if not request.get("json"):
-            raise
-        return {"problems": [asdict(problem) for problem in error.problems], "exit_code": error.exit_code}
-    return {**found.ledger(), "store": str(store.folder())}
+from ftcli.worker.tokenise.length_limits import Fitting
 
 
 def preview(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Rows as the model sees them.
 
     Args:
-        request: as for `inspect`, with "rows", how many of each set, and "line", of the first that is shown, or None.
+        request: as for `data`, with "rows", how many of each set, and "line", of the first that is shown, or None.
 
     Yields:
         {"where", "kind", "sequences": [{"name", "tokens": [[text, trained, special], …]}], "tokens", "trained",
@@ -58,9 +30,9 @@ def preview(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
         {"template", "format", "findings"}.
 
     Raises:
-        ConfigError: as `inspect`.
+        ConfigError: as `data`.
     """
-    spec, method, encoder, fit = _opened(request)
+    spec, method, encoder, fit = opened(request)
     ledgers = []
     for row_set in row_sets.train_sets(spec.data, method):
         ledgers.append(Ledger(row_set.name, row_set.settings.path))
@@ -91,23 +63,6 @@ def _rows(
 
 def _line(where: str) -> int:
     return int(where.rpartition(":")[2])
-
-
-def _opened(request: dict[str, Any]) -> tuple[RunSpec, Method, Encoder, Fitting]:
-    spec = RunSpec.from_json(request["spec"])
-    method = get_method(str(spec.method["name"]))
-    model = as_granted(spec.model, request)
-    asked = {**method.defaults, **spec.method}
-    strategy = asked.get("packing_strategy") or getattr(load_class(method.config), "packing_strategy", "")
-    config = _Packing(bool(asked.get("packing")), str(strategy))
-    return spec, method, make_encoder(model), fitting(spec.data, method, config, position_limit(model))
-
-
-class _Packing:
-    """The part of a trainer's config that rows depend on; the whole would start up accelerate."""
-
-    def __init__(self, packing: bool, packing_strategy: str) -> None:
-        self.packing, self.packing_strategy = packing, packing_strategy
 
 
 def _refused(problem: Problem) -> dict[str, Any]:
@@ -156,3 +111,6 @@ def pieces(tokenizer: Any, ids: list[int], trained: list[bool], special: frozens
         found += [["", trained[at], False] for at in range(start + 1, end)]
         start = end
     return found
+
+
+COMMAND = lines(preview)

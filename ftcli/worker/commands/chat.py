@@ -1,0 +1,16 @@
+"""`chat`: answers to what comes through standard input, written as they are made."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from ftcli.worker.inference.chat import chat
+from ftcli.worker.process.command import Command, Write, request_in
+
+
+def _run(request: Path, _flags: tuple[str, ...], write: Write) -> None:
+    chat(request_in(request), sys.stdin, write)
+
+
+COMMAND: Command = _run

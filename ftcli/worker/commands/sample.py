@@ -1,0 +1,67 @@
+"""`sample`: prompts of a file answered by a model, several times each, and scored by another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from transformers import set_seed
+
+from ftcli.data.formats.conversations import answer_to
+from ftcli.data.scan import Example
+from ftcli.settings.groups import ModelSettings
+from ftcli.worker.inference.chat import sampling
+from ftcli.worker.inference.examples import ASKABLE, answered_of, chunks_of, prompt_of
+from ftcli.worker.inference.metrics import generate
+from ftcli.worker.inference.reward_model import RewardModel
+from ftcli.worker.models.load import as_granted, best_device, load_trained, make_encoder
+from ftcli.worker.process.command import lines
+
+
+def sample(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """One {"where", "prompt", "answers", "scores"} for each row; scores only with a reward model.
+
+    Args:
+        request: {"model", "data", "num_answers", "max_new_tokens", "temperature", "top_p", "seed", "reward": a reward
+            model or None, "trust_remote_code": bool}.
+
+    Raises:
+        ConfigError: no such model or data.
+        DataError: rows that are unusable.
+    """
+    settings = as_granted(ModelSettings(name_or_path=request["model"]), request)
+    device = best_device()
+    model = load_trained(settings, seed=0, device=device).to(device).eval()
+    encoder = make_encoder(settings)
+    judge = RewardModel(request["reward"], request) if request.get("reward") else None
+    set_seed(request["seed"])
+    count = int(request["num_answers"])
+    how = sampling(request)
+    if how.get("do_sample"):
+        how["top_k"] = 0  # transformers would sample from the likeliest fifty alone
+    for chunk in chunks_of(request["data"], ASKABLE):
+        prompts = [prompt_of(example) for example in chunk]
+        ids = [encoder.prompt_ids(prompt) for prompt in prompts for _ in range(count)]
+        with torch.no_grad():
+            said = generate(model, encoder.tokenizer, ids, **how)
+        answers = [[text.strip() for text in said[i : i + count]] for i in range(0, len(said), count)]
+        judged = _judged(judge, chunk, prompts, answers) if judge else [None] * len(chunk)
+        for example, prompt, own, found in zip(chunk, prompts, answers, judged, strict=True):
+            yield {"where": example.where, "prompt": prompt, "answers": own, **({"scores": found} if found else {})}
+
+
+def _judged(
+    judge: RewardModel, chunk: Sequence[Example], prompts: Sequence[Any], answers: Sequence[Sequence[str]]
+) -> list[list[float]]:
+    rows = [
+        Example(example.where, "pair", {"prompt": prompt, "completion": answer_to(prompt, text)})
+        for example, prompt, own in zip(chunk, prompts, answers, strict=True)
+        for text in own
+    ]
+    found = judge.score([answered_of(each)[0] for each in judge.encoder.encode(rows)])
+    size = len(answers[0])
+    return [found[i : i + size] for i in range(0, len(found), size)]
+
+
+COMMAND = lines(sample)
