@@ -6,15 +6,28 @@ first tenth and the last half (the paper's appendix has 9-12 % and 44-58 %) unle
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from ftcli.core.errors import Problem
+from ftcli.models.shape import Shape
 from ftcli.peft_methods.lora import LORA
-from ftcli.peft_methods.parameter_counts import adalora
+from ftcli.peft_methods.parameter_counts import (
+    Settings,
+    adapter_parameters,
+    refuse_layers_of_a_pattern,
+    whole_number,
+)
 from ftcli.settings.limits import Limit
 
+_QUERY_VALUE = ("q_proj", "v_proj")
+# PEFT's own targets by the model's type (peft/utils/constants.py, 0.21).
+TARGETS: Mapping[str, Sequence[str]] = {
+    **dict.fromkeys(("llama", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text"), _QUERY_VALUE),
+    "gpt2": ("c_attn",),
+    "opt": ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"),
+}
 # Fields that AdaLoraConfig inherits and its layers ignore or refuse.
 _NOT_ITS_OWN = ("use_dora", "use_rslora", "init_lora_weights", "loftq_config", "alpha_pattern", "lora_bias")
 
@@ -26,6 +39,21 @@ def check(settings: Mapping[str, Any]) -> list[Problem]:
         return []
     what = f"peft.target_r={target} leaves nothing of peft.init_r={first} to prune"
     return [Problem("peft.target_r", what, "set it below peft.init_r, or choose peft=lora")]
+
+
+def count(shape: Shape, settings: Settings) -> int | None:
+    """The singular form P Λ Q before pruning: r × (in + out + 1) (Zhang et al. 2023, arXiv:2303.10512, eq. 3).
+
+    The rank that is left, PEFT's `ranknum`, is one more parameter a module, but is frozen and not counted.
+    """
+    if settings.get("use_dora"):
+        raise ValueError("PEFT's AdaLoRA does not go with use_dora")
+    refuse_layers_of_a_pattern(settings.get("target_modules"), settings.get("layers_to_transform"))
+    rank = whole_number(settings, "init_r", 12)
+    default = TARGETS.get(shape.model_type, ())
+    return adapter_parameters(
+        shape, settings, lambda module: rank * (module.in_features + module.out_features + 1), default
+    )
 
 
 ADALORA = replace(
@@ -59,7 +87,7 @@ ADALORA = replace(
         "beta2": Limit(low=0, high=1, open_low=True),
         "orth_reg_weight": Limit(low=0),
     },
-    count=adalora,
+    count=count,
     check=check,
     support="ftcli.worker.tuners.adalora:AdaLora",
 )

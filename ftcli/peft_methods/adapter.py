@@ -1,11 +1,51 @@
 """Bottleneck adapters: small networks between the layers (Houlsby et al. 2019; Pfeiffer et al. 2021).
 
-PEFT has none, so the tuner is ours (ftcli/tuners/bottleneck).
+PEFT has none, so the tuner is ours (ftcli/worker/tuners/bottleneck).
 """
 
-from ftcli.peft_methods.parameter_counts import bottleneck
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ftcli.models.families import FAMILIES
+from ftcli.models.modules import Module
+from ftcli.models.shape import Shape
+from ftcli.peft_methods.parameter_counts import (
+    Settings,
+    adapter_parameters,
+    linear,
+    refuse_layers_of_a_pattern,
+)
 from ftcli.peft_methods.peft_declaration import PeftMethod
 from ftcli.settings.limits import Limit
+
+BOTTLENECKS: Mapping[str, tuple[str, str]] = {
+    "llama": ("self_attn.o_proj", "mlp.down_proj"),
+    "phi": ("self_attn.dense", "mlp.fc2"),
+    "gpt2": ("attn.c_proj", "mlp.c_proj"),
+    "opt": ("self_attn.out_proj", "fc2"),
+}
+"""Where bottleneck adapters stand, by the layout's builder: behind the last layer of attention and of feed-forward."""
+
+
+def count(shape: Shape, settings: Settings) -> int | None:
+    """2·d·m + d + m for each adapter (Houlsby et al. 2019, arXiv:1902.00751, section 2.1); two a layer, or one."""
+    if shape.experts is not None and settings.get("target_modules") is None:
+        raise ValueError(f"{shape.architecture} has experts in its feed-forward; name target_modules")
+    if not shape.known:
+        return None
+    refuse_layers_of_a_pattern(settings.get("target_modules"), settings.get("layers_to_transform"))
+    both = BOTTLENECKS[FAMILIES[shape.model_type].builder]
+    default = both[1:] if settings.get("placement") == "pfeiffer" else both
+    asked, factor = settings.get("bottleneck_size"), settings.get("reduction_factor")
+
+    def adapter(module: Module) -> int:
+        width = module.in_features if module.kind == "embedding" else module.out_features
+        inner = int(asked) if asked else max(1, int(width / float(16 if factor is None else factor)))
+        return linear(width, inner) + linear(inner, width)
+
+    return adapter_parameters(shape, settings, adapter, default, kinds=("linear", "embedding"))
+
 
 METHODS = (
     PeftMethod(
@@ -19,7 +59,7 @@ METHODS = (
             "bottleneck_size": Limit(low=1),
             "dropout": Limit(low=0, high=1),
         },
-        count=bottleneck,
+        count=count,
         never_merges="a nonlinearity stands between its two projections, and no single matrix does the same",
     ),
 )

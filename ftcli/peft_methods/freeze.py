@@ -6,13 +6,16 @@ No adapter: the result is a whole model. Which layers to thaw is a question as o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ftcli.core.errors import Problem
-from ftcli.peft_methods.parameter_counts import freeze
+from ftcli.models.modules import Module, modules
+from ftcli.models.shape import Shape
+from ftcli.peft_methods.parameter_counts import Settings, whole_number
 from ftcli.peft_methods.peft_declaration import PeftMethod
+from ftcli.peft_methods.target_modules import ends_with, listing
 from ftcli.settings.limits import Limit
 
 
@@ -33,6 +36,37 @@ def check(settings: Mapping[str, Any]) -> list[Problem]:
     return [Problem("peft.num_layers", "peft.num_layers=0 without peft.modules trains nothing", "name peft.modules")]
 
 
+def count(shape: Shape, settings: Settings) -> int | None:
+    """All parameters of the top layers and of the modules that are named; weights that are shared count once."""
+    if not shape.known:
+        return None
+    named, known = settings.get("modules") or (), modules(shape)
+    for entry in named:
+        if not any(_within(module, [entry]) for module in known):
+            raise ValueError(f"{entry!r} in modules names no module; " + listing(shape))
+    top, layers = whole_number(settings, "num_layers", 2), shape.num_hidden_layers
+    if top > layers:
+        raise ValueError(f"num_layers={top} is more than the {layers} layers that the model has")
+    first = layers - top
+    chosen = [module for module in known if _layer_of(module) >= first or _within(module, named)]
+    total = sum(module.num_own_parameters for module in chosen)
+    # Whoever names a head that shares the words' weight sets that weight free.
+    words = next(module for module in known if module.kind == "embedding")
+    return total + words.num_parameters * (words not in chosen and any(module.tied for module in chosen))
+
+
+def _layer_of(module: Module) -> int:
+    """The number of its decoder layer; -1 outside of all."""
+    return next((int(part) for part in module.name.split(".") if part.isdecimal()), -1)
+
+
+def _within(module: Module, entries: Sequence[str]) -> bool:
+    """Whether an entry names the module or one that holds it."""
+    parts = module.name.split(".")
+    depths = range(1, len(parts) + module.is_module)
+    return any(ends_with(".".join(parts[:depth]), entries) for depth in depths)
+
+
 METHODS = (
     PeftMethod(
         name="freeze",
@@ -43,7 +77,7 @@ METHODS = (
         adapter=False,
         defaults={"num_layers": 2},
         limits={"num_layers": Limit(low=0)},
-        count=freeze,
+        count=count,
         check=check,
         quantisations=("none",),
         never_merges="it trained the model itself, which is whole already",

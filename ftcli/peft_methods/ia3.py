@@ -2,17 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ftcli.models.families import FAMILIES
+from ftcli.models.modules import Module
 from ftcli.models.shape import Shape
-from ftcli.peft_methods.parameter_counts import ia3, ia3_targets
+from ftcli.peft_methods.parameter_counts import Settings, adapter_parameters
 from ftcli.peft_methods.peft_declaration import Derived, PeftMethod
+from ftcli.peft_methods.target_modules import compiled
+
+# PEFT's own targets by the model's type (peft/utils/constants.py, 0.21).
+# The last of each is the one whose inputs are scaled. Where the paper has keys, PEFT has queries in some families.
+TARGETS: Mapping[str, Sequence[str]] = {
+    **dict.fromkeys(("llama", "mistral"), ("k_proj", "v_proj", "down_proj")),
+    **dict.fromkeys(("qwen2", "qwen3", "gemma", "gemma2", "gemma3_text"), ("q_proj", "v_proj", "down_proj")),
+    "phi": ("q_proj", "v_proj", "fc2"),
+    "gpt2": ("c_attn", "mlp.c_proj"),
+    "opt": ("q_proj", "k_proj", "fc2"),
+}
+
+
+def count(shape: Shape, settings: Settings) -> int | None:
+    """One vector a module: of its inputs in the feed-forward, of its outputs elsewhere (arXiv:2205.05638, eq. 1)."""
+    if not shape.known:
+        return None
+    default = TARGETS.get(shape.model_type, ())
+    inside, targets = settings.get("feedforward_modules"), settings.get("target_modules")
+    if inside is None:
+        inside = default[-1:]
+        if targets is not None and not inside:
+            raise ValueError(f"PEFT has no default for {shape.model_type}; name feedforward_modules, or [] for none")
+    elif not isinstance(inside, str) and not isinstance(targets, str | None) and set(inside) - set(targets):
+        wrong = min(set(inside) - set(targets))
+        raise ValueError(f"{wrong!r} in feedforward_modules is not in target_modules; PEFT wants all of them there")
+    # Unlike targets, these are ends of names even in mid-word.
+    pattern = compiled(inside) if isinstance(inside, str) else re.compile(rf".*({'|'.join(map(re.escape, inside))})")
+
+    def vector(module: Module) -> int:
+        scaled = bool(inside) and pattern.fullmatch(module.name) is not None
+        return module.in_features if scaled else module.out_features
+
+    return adapter_parameters(shape, settings, vector, default)
+
+
+def scaled_modules(shape: Shape) -> tuple[list[str], list[str]] | None:
+    """Names whose outputs IA³ scales (keys, values) and names whose inputs (the feed-forward's last layer)."""
+    if not shape.known or shape.experts or shape.latent_attention:
+        return None
+    family = FAMILIES[shape.model_type]
+    if family.builder == "gpt2":
+        return ["attn.c_attn"], ["mlp.c_proj"]  # queries share one projection with keys and values
+    keys = ["qkv_proj"] if family.fused else ["k_proj", "v_proj"]
+    return keys, ["down_proj"] if family.builder == "llama" else ["fc2"]
 
 
 def follows(shape: Shape, settings: Mapping[str, Any]) -> Mapping[str, Derived]:
     """Keys, values and the feed-forward's inside, under the names that the family has for them."""
-    found = ia3_targets(shape)
+    found = scaled_modules(shape)
     if found is None or settings.get("target_modules") is not None:
         return {}
     scaled, inside = found
@@ -30,7 +78,7 @@ METHODS = (
         paper="Liu et al. 2022, arXiv:2205.05638",
         config="peft.tuners.ia3.config:IA3Config",
         follows=follows,
-        count=ia3,
+        count=count,
         rate_factor=15,
     ),
 )

@@ -11,7 +11,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ftcli.core.errors import Problem
-from ftcli.peft_methods.parameter_counts import lora
+from ftcli.models.shape import Shape
+from ftcli.peft_methods.lora_counts import lora_parameters
+from ftcli.peft_methods.parameter_counts import Settings, is_unknown, whole_number
 from ftcli.peft_methods.peft_declaration import FOUR_BITS, PeftMethod
 from ftcli.settings.limits import Limit
 
@@ -43,6 +45,37 @@ def refuses(quantisation: str, settings: Mapping[str, Any]) -> str | None:
     return None
 
 
+def count(shape: Shape, settings: Settings) -> int | None:
+    """r × (in + out) a module (Hu et al. 2021, arXiv:2106.09685, section 4.1), with DoRA's magnitudes."""
+    # EVA hands ranks from one layer to another by what it sees of the data.
+    if is_unknown(shape, settings) or settings.get("init_lora_weights") == "eva":
+        return None
+    _refuse_start(settings)
+    fields = (
+        "bias", "use_dora", "lora_bias", "exclude_modules", "layers_to_transform", "rank_pattern",
+        "ensure_weight_tying",
+    )  # fmt: skip
+    options = {name: settings[name] for name in fields if settings.get(name) is not None}
+    saved = settings.get("modules_to_save") or ()
+    return lora_parameters(
+        shape, whole_number(settings, "r", 8), settings.get("target_modules"), modules_to_save=saved, **options
+    )
+
+
+def _refuse_start(settings: Settings) -> None:
+    """Refuse what PEFT's LoRA cannot start from.
+
+    Raises:
+        ValueError: `init_lora_weights` does not go with lora_bias, or with a rank.
+    """
+    start = settings.get("init_lora_weights")
+    if settings.get("lora_bias") and not isinstance(start, bool | None):
+        raise ValueError(f"PEFT's LoRA takes lora_bias with no start but its own, not init_lora_weights={start}")
+    ranks = [whole_number(settings, "r", 8), *(settings.get("rank_pattern") or {}).values()]
+    if start == "orthogonal" and (odd := [rank for rank in ranks if rank % 2]):
+        raise ValueError(f"init_lora_weights=orthogonal wants even ranks, not {odd[0]}")
+
+
 LORA = PeftMethod(
     name="lora",
     summary="Low-rank adapters on all linear layers: the usual choice on one GPU.",
@@ -55,7 +88,7 @@ LORA = PeftMethod(
         "lora_dropout": Limit(low=0.0, high=1.0),
         "init_lora_weights": Limit(choices=_STARTS),
     },
-    count=lora,
+    count=count,
     check=check,
     refuses=refuses,
     support="ftcli.worker.tuners.residual:Residual",

@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from ftcli.core.errors import Problem
-from ftcli.peft_methods.parameter_counts import oft
+from ftcli.models.families import FAMILIES
+from ftcli.models.modules import Module
+from ftcli.models.shape import Shape
+from ftcli.peft_methods.parameter_counts import Settings, adapter_parameters, whole_number
 from ftcli.peft_methods.peft_declaration import PeftMethod
 from ftcli.settings.limits import Limit
 
@@ -20,6 +23,36 @@ def check(settings: Mapping[str, Any]) -> list[Problem]:
     return [Problem("peft.r", what, "peft.r=8 peft.oft_block_size=0, or peft.oft_block_size=32 alone")]
 
 
+def count(shape: Shape, settings: Settings) -> int | None:
+    """A skew-symmetric matrix, b(b − 1)/2, for each of in / b blocks (Qiu et al. 2023, arXiv:2306.07280, section 3).
+
+    An embedding is rotated in its output, which the layout has as its `in_features`.
+    """
+    number, side = whole_number(settings, "r", 0), whole_number(settings, "oft_block_size", 32)
+    if (number == 0) == (side == 0):
+        raise ValueError("oft wants one of r and oft_block_size, and the other 0")
+
+    def angles(module: Module) -> int:
+        if FAMILIES[shape.model_type].builder == "gpt2" and module.kind == "linear" and module.name != "lm_head":
+            raise ValueError("PEFT's oft rotates nn.Linear only, and GPT-2's layers are Conv1D")
+        width = module.in_features
+        wide = _divisor(width, side) if side else width // _divisor(width, number)
+        blocks = 1 if settings.get("block_share") else width // wide
+        return blocks * wide * (wide - 1) // 2
+
+    return adapter_parameters(shape, settings, angles, kinds=("linear", "embedding"))
+
+
+def _divisor(width: int, wanted: int) -> int:
+    """The divisor of `width` nearest to what was asked for, the lower of two, as PEFT adjusts block sizes."""
+    if wanted <= width and width % wanted == 0:
+        return wanted
+    divisors = [number for number in range(1, width + 1) if width % number == 0]
+    above = next((number for number in divisors if number >= wanted), width)
+    below = max((number for number in divisors if number <= wanted), default=1)
+    return below if wanted - below <= above - wanted else above
+
+
 METHODS = (
     PeftMethod(
         name="oft",
@@ -29,7 +62,7 @@ METHODS = (
         config="peft.tuners.oft.config:OFTConfig",
         defaults={"oft_block_size": 32, "target_modules": "all-linear"},
         limits={"oft_block_size": Limit(low=0), "r": Limit(low=0), "module_dropout": Limit(low=0, high=1)},
-        count=oft,
+        count=count,
         check=check,
     ),
 )

@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from ftcli.core.declarations import declarations
 from ftcli.core.errors import Problem
 from ftcli.core.suggest import suggest
 from ftcli.peft_methods.peft_declaration import PeftMethod
@@ -20,11 +21,6 @@ from ftcli.peft_methods.prompts import PREFIX, PROMPT
 from ftcli.settings.limits import Limit
 
 _PROMPTS = ("MULTITASK_PROMPT_TUNING", "CPT", "CARTRIDGE")
-# Types that have a choice of their own.
-_OWN_CHOICE = {
-    "LORA": "lora", "ADALORA": "adalora", "VERA": "vera", "OFT": "oft", "IA3": "ia3", "PREFIX_TUNING": "prefix",
-    "P_TUNING": "p_tuning", "PROMPT_TUNING": "prompt",
-}  # fmt: skip
 # Types that no run of ours can train, and why.
 IMPOSSIBLE = {
     "XLORA": "it mixes adapters that are trained already, each named by its path",
@@ -64,6 +60,14 @@ def tuner_configs() -> Mapping[str, str]:
     return found
 
 
+@cache
+def own_choices() -> Mapping[str, str]:
+    """The types that have a choice of their own, as {"LORA": "lora"}: of several, the one that is declared first."""
+    families = declarations("ftcli.peft_methods", "METHODS").values()
+    declared = [method for family in families for method in family if method.kind and method.config.startswith("peft.")]
+    return {method.kind: method.name for method in reversed(declared)}
+
+
 def why_other_unmerged(kind: str) -> str:
     """Why a tuner of that type cannot be folded into its base; empty where it can."""
     if kind in _PROMPTS:
@@ -96,9 +100,9 @@ def _typed(method: PeftMethod, settings: Mapping[str, Any]) -> PeftMethod:
 def check(settings: Mapping[str, Any]) -> list[Problem]:
     """That the type is there, has no choice of its own, and can be trained."""
     kind = str(settings.get("type"))
-    usable = [name for name in tuner_configs() if name not in {**_OWN_CHOICE, **IMPOSSIBLE}]
-    if kind in _OWN_CHOICE:
-        return [Problem("peft.type", f"peft.type={kind} has a choice of its own", f"peft={_OWN_CHOICE[kind]}")]
+    usable = [name for name in tuner_configs() if name not in {**own_choices(), **IMPOSSIBLE}]
+    if kind in own_choices():
+        return [Problem("peft.type", f"peft.type={kind} has a choice of its own", f"peft={own_choices()[kind]}")]
     if kind in IMPOSSIBLE:
         return [Problem("peft.type", why_impossible(kind), suggest("", usable, ""))]
     if kind not in usable:

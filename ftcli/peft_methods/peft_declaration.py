@@ -72,7 +72,7 @@ class PeftMethod:
     never_checkpoints: str = ""
     """Why gradient checkpointing breaks it; empty where it does not."""
     support: str | None = None
-    """The class in ftcli/tuners that does for it in a run what PEFT leaves to the caller."""
+    """The class in ftcli/worker/tuners that does for it in a run what PEFT leaves to the caller."""
 
     def resolved(self, settings: Settings) -> PeftMethod:
         """The method under its settings; most are the same under all."""

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ftcli.core.errors import Problem
-from ftcli.peft_methods.parameter_counts import p_tuning, prefix, prompt
+from ftcli.models.shape import Shape
+from ftcli.peft_methods.parameter_counts import Settings, linear, whole_number, with_saved
 from ftcli.peft_methods.peft_declaration import PeftMethod
 from ftcli.settings.limits import Limit
 
@@ -23,6 +24,61 @@ _CACHE = "its vectors reach the layers as a cache of keys and values, which grad
 _OF_THE_MODEL = dict.fromkeys(
     ("token_dim", "num_attention_heads", "num_layers", "num_transformer_submodules"), "the model's own configuration"
 )
+
+
+def count_prompt(shape: Shape, settings: Settings) -> int | None:
+    """A vector a virtual token (Lester et al. 2021, arXiv:2104.08691)."""
+    vectors = whole_number(settings, "num_virtual_tokens", 20) * _word_width(shape)
+    return with_saved(shape, settings, vectors)
+
+
+def count_prefix(shape: Shape, settings: Settings) -> int | None:
+    """A key and a value a layer and virtual token: 2·L·p·d (Li & Liang 2021, arXiv:2101.00190, section 4.2).
+
+    d is the width of all key heads, which grouped queries make smaller than the model's. With `prefix_projection` they
+    come out of an MLP.
+    """
+    if shape.latent_attention is not None or not shape.known or settings.get("num_layers"):
+        return None
+    width = shape.num_key_value_heads * shape.head_dim
+    tokens, wide = whole_number(settings, "num_virtual_tokens", 20), 2 * shape.num_hidden_layers * width
+    if not settings.get("prefix_projection"):
+        return with_saved(shape, settings, tokens * wide)
+    inner = whole_number(settings, "encoder_hidden_size", width)
+    return with_saved(shape, settings, tokens * width + linear(width, inner) + linear(inner, wide))
+
+
+def count_p_tuning(shape: Shape, settings: Settings) -> int | None:
+    """A vector a virtual token and the encoder that turns it (Liu et al. 2021, arXiv:2103.10385, section 3.2)."""
+    hidden, layers = _word_width(shape), whole_number(settings, "encoder_num_layers", 2)
+    inner = whole_number(settings, "encoder_hidden_size", hidden)
+    vectors = whole_number(settings, "num_virtual_tokens", 20) * hidden
+    kind = settings.get("encoder_reparameterization_type")
+    if kind in (None, "MLP"):
+        if kind and layers != 2:
+            # PEFT means to warn here, and fails on a type that is given by its name.
+            raise ValueError(f"the MLP encoder has two inner layers always, not encoder_num_layers={layers}")
+        return with_saved(
+            shape, settings, vectors + linear(hidden, inner) + linear(inner, inner) + linear(inner, hidden)
+        )
+    # Two directions of four gates, each with weights from input and state and two biases; then two layers.
+    sizes = [hidden] + [2 * inner] * (layers - 1)
+    recurrent = sum(2 * 4 * inner * (size + inner + 2) for size in sizes)
+    encoder = recurrent + linear(2 * inner, 2 * inner) + linear(2 * inner, hidden)
+    return with_saved(shape, settings, vectors + encoder)
+
+
+def _word_width(shape: Shape) -> int:
+    """Width of the vectors that stand before the input.
+
+    Raises:
+        ValueError: PEFT makes them as wide as the model, whose words are of another width.
+    """
+    if shape.opt is not None and shape.opt.word_embed_proj_dim != shape.hidden_size:
+        widths = f"{shape.hidden_size} wide, and the words of this model {shape.opt.word_embed_proj_dim}"
+        raise ValueError(f"PEFT's virtual tokens would be {widths}; peft=prefix or peft=lora takes any width")
+    return shape.hidden_size
+
 
 _BASE = PeftMethod(
     name="prompt",
@@ -40,7 +96,7 @@ _BASE = PeftMethod(
         "num_virtual_tokens": Limit(low=1),
         "prompt_tuning_init": Limit(choices=("RANDOM", "SAMPLE_VOCAB", "TEXT")),
     },
-    count=prompt,
+    count=count_prompt,
     rate_factor=50,
     never_merges=_NOT_WEIGHTS,
     never_packs=_ACROSS,
@@ -66,7 +122,7 @@ PREFIX = replace(
     config="peft.tuners.prefix_tuning.config:PrefixTuningConfig",
     owned=_OF_THE_MODEL,
     limits={"num_virtual_tokens": Limit(low=1), "encoder_hidden_size": Limit(low=1)},
-    count=prefix,
+    count=count_prefix,
     never_checkpoints=_CACHE,
 )
 
@@ -115,7 +171,7 @@ P_TUNING = replace(
         "encoder_num_layers": Limit(low=1),
         "encoder_dropout": Limit(low=0, high=1),
     },
-    count=p_tuning,
+    count=count_p_tuning,
     rate_factor=5,
     variant=_deep,
     support="ftcli.worker.tuners.prompts:PromptEncoder",

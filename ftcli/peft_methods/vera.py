@@ -3,9 +3,24 @@
 The random matrices are stored with the adapter, so that it is the same on every machine.
 """
 
-from ftcli.peft_methods.parameter_counts import vera
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ftcli.models.shape import Shape
+from ftcli.peft_methods.parameter_counts import Settings, adapter_parameters, whole_number
 from ftcli.peft_methods.peft_declaration import PeftMethod
 from ftcli.settings.limits import Limit
+
+# PEFT's own targets by the model's type, where they differ from LoRA's (peft/utils/constants.py, 0.21).
+TARGETS: Mapping[str, Sequence[str]] = {"phi": ("q_proj", "v_proj")}
+
+
+def count(shape: Shape, settings: Settings) -> int | None:
+    """Two vectors a module, r + out; the matrices between them are frozen (arXiv:2310.11454, section 3.2)."""
+    rank = whole_number(settings, "r", 256)
+    return adapter_parameters(shape, settings, lambda module: rank + module.out_features, TARGETS.get(shape.model_type))
+
 
 METHODS = (
     PeftMethod(
@@ -16,7 +31,7 @@ METHODS = (
         config="peft.tuners.vera.config:VeraConfig",
         defaults={"r": 256, "target_modules": "all-linear", "save_projection": True},
         limits={"r": Limit(low=1), "vera_dropout": Limit(low=0, high=1), "d_initial": Limit(low=0, open_low=True)},
-        count=vera,
+        count=count,
         rate_factor=20,
     ),
 )

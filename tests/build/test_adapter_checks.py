@@ -22,7 +22,7 @@ from ftcli.core import hardware
 from ftcli.core.hardware import Gpu
 from ftcli.models import packing_support
 from ftcli.peft_methods import PEFT_METHODS
-from ftcli.peft_methods.other import _OWN_CHOICE, IMPOSSIBLE, tuner_configs
+from ftcli.peft_methods.other import IMPOSSIBLE, own_choices, tuner_configs
 from ftcli.settings.run_spec import Note, RunSpec
 
 TINY_HAS = "down_proj, embed_tokens, gate_proj, k_proj, lm_head, o_proj, q_proj, up_proj, v_proj"
@@ -205,9 +205,12 @@ def test_nothing_of_it_loads_a_library(here):
 
 def test_every_type_of_peft_has_a_choice_or_a_reason_or_is_left_to_other():
     # An upgrade that brings a tuner is seen by the matrix; one that renames one, here.
-    known = {method.kind for method in PEFT_METHODS.values()} - {"", "BOTTLENECK"}
-    assert known == _OWN_CHOICE.keys()
-    assert _OWN_CHOICE.keys() | IMPOSSIBLE.keys() <= tuner_configs().keys()
+    assert own_choices() == {
+        "LORA": "lora", "ADALORA": "adalora", "VERA": "vera", "OFT": "oft", "IA3": "ia3", "PREFIX_TUNING": "prefix",
+        "P_TUNING": "p_tuning", "PROMPT_TUNING": "prompt",
+    }  # fmt: skip
+    assert own_choices().keys() == {method.kind for method in PEFT_METHODS.values()} - {"", "BOTTLENECK"}
+    assert own_choices().keys() | IMPOSSIBLE.keys() <= tuner_configs().keys()
 
 
 # --- the device -------------------------------------------------------------------------------------------------------

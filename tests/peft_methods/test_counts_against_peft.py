@@ -19,7 +19,8 @@ from transformers import AutoModelForCausalLM
 import ftcli.worker.tuners
 from ftcli.models.families import FAMILIES
 from ftcli.models.modules import modules
-from ftcli.peft_methods import parameter_counts
+from ftcli.peft_methods import PEFT_METHODS, adalora, ia3, vera
+from ftcli.peft_methods.parameter_counts import UNCOUNTED
 from tests.models.test_shapes import VARIANTS, shape_of, small_config
 from tests.peft_methods.test_parameter_counts import trains
 
@@ -28,6 +29,7 @@ TUNERS: dict[str, Any] = {
     "ia3": peft.IA3Config, "bottleneck": ftcli.worker.tuners.BottleneckConfig, "prompt": peft.PromptTuningConfig,
     "prefix": peft.PrefixTuningConfig, "p_tuning": peft.PromptEncoderConfig,
 }  # fmt: skip
+COUNTS = {**{name: PEFT_METHODS[name].count for name in PEFT_METHODS}, "bottleneck": PEFT_METHODS["adapter"].count}
 BIASES = {"lora": "lora_only", "adalora": "lora_only", "vera": "vera_only", "oft": "oft_only"}
 
 
@@ -107,7 +109,7 @@ def test_a_count_is_what_peft_trains_or_none_or_refused_as_peft_refuses(name: st
         except (ValueError, TypeError, AttributeError):
             expected = None
         try:
-            found = getattr(parameter_counts, name)(shape_of(config), asked)
+            found = COUNTS[name](shape_of(config), asked)
         except ValueError:
             # Only here is PEFT less strict: it makes virtual tokens that do not fit this model's words.
             assert expected is None or (variant == "opt-projected" and name in ("prompt", "p_tuning"))
@@ -126,13 +128,13 @@ def test_targets_that_nobody_names_are_those_of_pefts_own_tables(model_type: str
 
     lora = FAMILIES[model_type].peft_default
     assert set(lora) == table("LORA_TARGET") == table("OFT_TARGET")
-    assert set(parameter_counts.VERA_TARGETS.get(model_type, lora)) == table("VERA_TARGET")
-    assert set(parameter_counts.ADALORA_TARGETS.get(model_type, ())) == table("ADALORA_TARGET")
-    assert set(parameter_counts.IA3_TARGETS.get(model_type, ())) == table("IA3_TARGET")
-    assert set(parameter_counts.IA3_TARGETS.get(model_type, ())[-1:]) == table("IA3_FEEDFORWARD")
+    assert set(vera.TARGETS.get(model_type, lora)) == table("VERA_TARGET")
+    assert set(adalora.TARGETS.get(model_type, ())) == table("ADALORA_TARGET")
+    assert set(ia3.TARGETS.get(model_type, ())) == table("IA3_TARGET")
+    assert set(ia3.TARGETS.get(model_type, ())[-1:]) == table("IA3_FEEDFORWARD")
 
 
-# Read by a count, here or in ftcli/peft_methods/lora_counts.py.
+# Read by a count.
 COUNTED = {
     "r", "target_modules", "exclude_modules", "bias", "modules_to_save", "layers_to_transform", "rank_pattern",
     "use_dora", "lora_bias", "init_lora_weights", "init_r", "oft_block_size", "block_share", "feedforward_modules",
@@ -155,26 +157,21 @@ NEUTRAL = {
 def test_every_setting_of_a_tuner_is_counted_or_neutral_or_gives_none(name: str):
     # A field that a later PEFT adds must be judged before the count can be trusted.
     known = {field.name for field in fields(TUNERS[name])}
-    assert known <= COUNTED | NEUTRAL | set(parameter_counts.UNCOUNTED), (
-        known - COUNTED - NEUTRAL - set(parameter_counts.UNCOUNTED)
-    )
-    for field in known & set(parameter_counts.UNCOUNTED):
-        assert (
-            getattr(parameter_counts, name)(shape_of(small_config("llama")), {field: 2, "target_modules": ["q_proj"]})
-            is None
-        )
+    assert known <= COUNTED | NEUTRAL | set(UNCOUNTED), known - COUNTED - NEUTRAL - set(UNCOUNTED)
+    for field in known & set(UNCOUNTED):
+        assert COUNTS[name](shape_of(small_config("llama")), {field: 2, "target_modules": ["q_proj"]}) is None
 
 
 def test_oft_rotates_what_gpt_2_has_beside_its_convolutions():
     asked = {"target_modules": ["wte", "lm_head"], "oft_block_size": 16}
-    found = parameter_counts.oft(shape_of(small_config("gpt2")), asked)
+    found = COUNTS["oft"](shape_of(small_config("gpt2")), asked)
     # each 64 wide: four blocks of 16 x 15 / 2
     assert found == by_peft(small_config("gpt2"), "oft", asked) == 2 * 4 * 120
 
 
 def test_ia3_scales_the_inputs_of_names_that_end_so_even_in_mid_word():
     asked = {"target_modules": ".*(up|gate)_proj", "feedforward_modules": ["p_proj"]}
-    found = parameter_counts.ia3(shape_of(small_config("llama")), asked)
+    found = COUNTS["ia3"](shape_of(small_config("llama")), asked)
     # two layers, of the 64 inputs of up_proj and the 96 outputs of gate_proj
     assert found == by_peft(small_config("llama"), "ia3", asked) == 2 * (64 + 96)
 
@@ -186,10 +183,7 @@ def test_adaloras_remaining_rank_is_no_trained_parameter():
     wrapped = peft.get_peft_model(model, config)
     trained = sum(p.numel() for p in wrapped.parameters() if p.requires_grad)
     assert {p.requires_grad for n, p in wrapped.named_parameters() if "ranknum" in n} == {False}
-    assert (
-        parameter_counts.adalora(shape_of(small_config("llama")), {"target_modules": ["q_proj"], "init_r": 6})
-        == trained
-    )
+    assert COUNTS["adalora"](shape_of(small_config("llama")), {"target_modules": ["q_proj"], "init_r": 6}) == trained
     assert trained == 2 * 6 * (64 + 64 + 1)  # two layers
 
 
@@ -223,4 +217,4 @@ def test_prompts_do_not_fit_words_of_another_width_than_the_model():
 )  # fmt: skip
 def test_what_peft_would_refuse_later_is_refused_with_its_reason(name, variant, asked, reason):
     with pytest.raises(ValueError, match=reason):
-        getattr(parameter_counts, name)(shape_of(small_config(variant)), asked)
+        COUNTS[name](shape_of(small_config(variant)), asked)
