@@ -2,25 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 from ftcli.core import hardware
+from ftcli.core.declarations import declarations
 from ftcli.settings.groups import HardwareSettings
 from ftcli.settings.run_spec import LaunchPlan, Notes
 
 
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """One value of `hardware.type`, as a module of ftcli/launch/profiles declares it."""
+
+    name: str
+    summary: str
+    """One line that says when to choose it."""
+    plan: Callable[[HardwareSettings, Notes], LaunchPlan]
+    """How the worker is started under these settings. It notes each value that nobody typed, and touches nothing: what
+    the machine has not is refused by `train`, so that a plan for another machine can be made here."""
+
+
 def launch_plan(wanted: HardwareSettings, notes: Notes) -> LaunchPlan:
-    """Device, processes and threads for this machine."""
-    gpus = hardware.gpus()
-    # A GPU asked for by name is planned for even where there is none; `train` refuses it here.
-    device = "cuda" if wanted.type in ("gpu", "multi_gpu") or (wanted.type == "auto" and gpus) else "cpu"
-    if wanted.type == "auto":
-        notes.add("hardware.type", "gpu" if gpus else "cpu", "what this machine has")
-    default = max(1, len(gpus)) if wanted.type == "multi_gpu" else 1
-    num_processes = wanted.num_processes or notes.add("hardware.num_processes", default, "one process a GPU, else one")
+    """Device, processes and threads for this machine, by the profile that the settings name."""
+    profile: Profile = declarations("ftcli.launch.profiles", "PROFILE")[wanted.type]
+    return profile.plan(wanted, notes)
+
+
+def one_machine(wanted: HardwareSettings, notes: Notes, *, device: str, num_processes: int = 1) -> LaunchPlan:
+    """The plan of processes that share this machine.
+
+    Args:
+        num_processes: unless the settings say how many.
+    """
+    processes = wanted.num_processes or notes.add(
+        "hardware.num_processes", num_processes, "one process a GPU, else one"
+    )
     if wanted.num_threads is not None or device == "cuda":
-        return LaunchPlan(num_processes=num_processes, device=device, num_threads=wanted.num_threads)
-    threads = max(1, hardware.num_cores() // num_processes)
+        return LaunchPlan(num_processes=processes, device=device, num_threads=wanted.num_threads)
+    threads = max(1, hardware.num_cores() // processes)
     notes.add("hardware.num_threads", threads, "this machine's cores over the processes; part of the bit-exact spec")
-    return LaunchPlan(num_processes=num_processes, device=device, num_threads=threads)
+    return LaunchPlan(num_processes=processes, device=device, num_threads=threads)
 
 
 def has_bfloat16(launch: LaunchPlan) -> bool:

@@ -7,7 +7,7 @@ TrainingArguments, the TRL configs and the PEFT configs own is read from the ins
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 
@@ -135,7 +135,7 @@ class QuantisationSettings:
 class HardwareSettings:
     """Group `hardware`: where the run computes."""
 
-    type: Literal["auto", "cpu", "gpu", "multi_gpu"] = "auto"
+    type: str = field(default="auto", metadata={"declared_in": "ftcli.launch.profiles"})
     """auto takes one GPU when there is one, else the CPU; multi_gpu starts one process a GPU."""
     num_processes: int | None = None
     """Processes to start; null is one, or one a GPU under multi_gpu."""

@@ -9,11 +9,13 @@ from __future__ import annotations
 import ast
 import importlib.util
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from ftcli.core.declarations import names_in
 
 TRAINING_ARGUMENTS = "transformers.training_args:TrainingArguments"
 
@@ -114,6 +116,11 @@ def _text(node: ast.expr | None) -> str:
     return value if isinstance(value, str) else ""
 
 
+def _one_of(names: Sequence[str]) -> ast.expr:
+    """The annotation of a field that takes one of these words: the choices that a folder declares, one file each."""
+    return ast.parse(f"Literal[{', '.join(map(repr, names))}]", mode="eval").body
+
+
 def _field(statement: ast.AnnAssign, docs: str, owner: str) -> Field:
     assert isinstance(statement.target, ast.Name)
     default, text, annotation = statement.value, docs, statement.annotation
@@ -125,6 +132,8 @@ def _field(statement: ast.AnnAssign, docs: str, owner: str) -> Field:
         if isinstance(metadata, ast.Dict):
             entries = dict(zip((_text(key) for key in metadata.keys), metadata.values, strict=True))
             text = _text(entries.get("help")) or docs
+            if package := _text(entries.get("declared_in")):
+                annotation = _one_of(names_in(package))
             bare = entries.get("const")
             if isinstance(bare, ast.Constant) and isinstance(bare.value, bool):
                 # What an option without a value means: `fsdp: str | None` is really true.
