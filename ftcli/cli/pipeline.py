@@ -7,7 +7,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from ftcli.cli import arguments, made, output
 from ftcli.config.compose import Request
@@ -19,7 +20,12 @@ from ftcli.pipelines.pipeline_request import asked
 from ftcli.pipelines.stage_specs import ROWS, PipelineSpec, StageSpec, pipeline_spec
 from ftcli.runs import rundir
 from ftcli.settings.ownership import ENDPOINT
+from ftcli.settings.run_spec import RunSpec
+from ftcli.synthesis.journal import ITEMS
 from ftcli.synthesis.synthesis_spec import MakeSpec
+
+if TYPE_CHECKING:
+    from ftcli.plan.outlook import Plan
 
 
 def composed(options: argparse.Namespace) -> PipelineSpec | None:
@@ -75,8 +81,8 @@ def plan(options: argparse.Namespace) -> bool:
     return spec is not None
 
 
-def _show_plan(spec: PipelineSpec, *, as_json: bool) -> None:
-    from ftcli.cli.plan import as_data, derived, details, rows_of
+def _show_plan(spec: PipelineSpec, *, as_json: bool, begun: Begun = MappingProxyType({})) -> None:
+    from ftcli.cli.plan import as_data, derived, left
     from ftcli.plan.outlook import plan as plan_run
     from ftcli.plan.resolved_run import ResolvedRun
 
@@ -92,30 +98,23 @@ def _show_plan(spec: PipelineSpec, *, as_json: bool) -> None:
             else {"stage": each.stage.name, **_takes(each), **_without_run(each)}
             for each in spec.stages
         ]
+        for stage in stages:
+            if stage["stage"] in begun:
+                stage["resume"] = left(outlooks[stage["stage"]][1], begun[stage["stage"]][1])
         output.data({"pipeline": spec.pipeline.name, "dir": str(spec.dir), "stages": stages})
         return
     print(f"{spec.pipeline.name}: {_graph(spec)}")
-    first, *others = (outlook.notes for _, outlook in outlooks.values())
+    first, *others = [outlook.notes for _, outlook in outlooks.values()] or [()]
     shared = [note for note in first if others and all(note in notes for notes in others)]
     for each in spec.stages:
         print()
         if each.make is not None:
             print(f"stage {each.stage.name}: {each.stage.summary}")
-            output.table(_made(each.make))
-            continue
-        if each.spec is None:
+            output.table([*_made(each.make), *_items_made(spec.dir / each.stage.name)])
+        elif each.spec is None:
             print(f"stage {each.stage.name}: {each.ready} stands in its place")
-            continue
-        _, outlook = outlooks[each.stage.name]
-        print(f"stage {each.stage.name}: {each.stage.summary}")
-        start = f"the model of stage {each.stage.takes[_MODEL]}" if _MODEL in each.fed else outlook.model
-        made_by = each.stage.takes.get(ROWS) if ROWS in each.fed else None
-        rows = f"the rows of stage {made_by}" if made_by else rows_of(each.spec)
-        print(f"  {each.spec.choices['method']} of {start} on {rows}, peft={each.spec.peft['name']}")
-        if made_by:
-            print(f"  steps and tokens are those of the built-in rows, until stage {made_by} has made its own")
-        details(outlook, shared)
-        _built_in(spec.pipeline, each)
+        else:
+            _show_run(spec.pipeline, each, each.spec, outlooks[each.stage.name][1], shared, begun)
     if shared:
         print("\nin every stage")
         derived(shared)
@@ -123,6 +122,24 @@ def _show_plan(spec: PipelineSpec, *, as_json: bool) -> None:
     compute = [outlook.flops for _, outlook in outlooks.values()]
     cost = f", about {sum(filter(None, compute)):.1e} FLOP in training" if None not in compute else ""
     print(f"\nin all {total} steps{cost}, in {spec.dir}")
+
+
+def _show_run(
+    pipeline: Pipeline, each: StageSpec, spec: RunSpec, outlook: Plan, shared: list[Mapping[str, Any]], begun: Begun
+) -> None:
+    from ftcli.cli.plan import details, resumed, rows_of
+
+    print(f"stage {each.stage.name}: {each.stage.summary}")
+    if each.stage.name in begun:
+        print(f"  {resumed(outlook, begun[each.stage.name][1])}")
+    start = f"the model of stage {each.stage.takes[_MODEL]}" if _MODEL in each.fed else outlook.model
+    made_by = each.stage.takes.get(ROWS) if ROWS in each.fed else None
+    rows = f"the rows of stage {made_by}" if made_by else rows_of(spec)
+    print(f"  {spec.choices['method']} of {start} on {rows}, peft={spec.peft['name']}")
+    if made_by and each.stage.name not in begun:
+        print(f"  steps and tokens are those of the built-in rows, until stage {made_by} has made its own")
+    details(outlook, shared)
+    _built_in(pipeline, each)
 
 
 def _without_run(each: StageSpec) -> dict[str, Any]:
@@ -139,6 +156,12 @@ def _made(spec: MakeSpec) -> list[tuple[str, str]]:
     settings = ", ".join(f"{name}={value}" for name, value in spec.settings.items())
     rows = [("task", spec.task), ("rows", f"of {spec.rows}"), ("asks", ", ".join([who, *limits]))]
     return [*rows, *([("settings", settings)] if settings else [])]
+
+
+def _items_made(place: Path) -> list[tuple[str, str]]:
+    """How far a data-making stage has come, where it has begun."""
+    journal = place / ITEMS
+    return [("finished", f"{len(journal.read_bytes().splitlines())} items")] if journal.is_file() else []
 
 
 def _built_in(pipeline: Pipeline, each: StageSpec) -> None:
@@ -231,7 +254,23 @@ def _carry_out(folder: Path, request: Request, begun: Begun, state: Mapping[str,
     return code
 
 
+def _as_it_stands(spec: PipelineSpec, folder: Path, begun: Begun) -> PipelineSpec:
+    """The pipeline with what is finished in its stages' places, and what has begun as it goes on."""
+    stages = []
+    for each in spec.stages:
+        place = folder / each.stage.name
+        if each.ready is None and rundir.read_result(place) is not None:
+            each = replace(each, spec=None, make=None, ready=str(place))
+        elif each.stage.name in begun:
+            each = replace(each, spec=begun[each.stage.name][0])
+        elif each.make is not None:
+            each = replace(each, make=replace(each.make, dir=str(place)))
+        stages.append(each)
+    return replace(spec, dir=folder, stages=tuple(stages))
+
+
 def _resume(folder: Path, options: argparse.Namespace) -> int:
+    from ftcli.cli.train import require_folders
     from ftcli.pipelines import stage_loop
 
     request = arguments.request(options)
@@ -245,6 +284,11 @@ def _resume(folder: Path, options: argparse.Namespace) -> int:
     begun = stage_loop.goes_on(folder, wanted, output.note)
     stages = state["stages"] if state is not None else wanted.earlier
     spec = pipeline_spec(replace(wanted, request=replace(request, overrides=()), earlier=stages))
+    if options.dry_run:
+        for resumed, _ in begun.values():
+            require_folders(resumed)
+        _show_plan(_as_it_stands(spec, folder, begun), as_json=options.json, begun=begun)
+        return EXIT_DONE
     _require_here(spec, begun)
     return _carry_out(folder, request, begun, state, as_json=options.json)
 

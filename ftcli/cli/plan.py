@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from ftcli.build.resolve import run_of
 from ftcli.cli import arguments, output, pipeline
 from ftcli.core.errors import EXIT_DONE
 from ftcli.plan.outlook import Plan, plan
+from ftcli.runs.checkpoints import step_of
 from ftcli.settings.run_spec import RunSpec
 
 SUMMARY = "what a run will be: steps, tokens, parameters, memory, warnings"
@@ -39,6 +41,20 @@ def show(spec: RunSpec, outlook: Plan, *, as_json: bool) -> None:
 def as_data(spec: RunSpec, outlook: Plan) -> dict[str, Any]:
     """A plan as it is printed in JSON."""
     return {"choices": dict(spec.choices), **dataclasses.asdict(outlook)}
+
+
+def left(outlook: Plan, checkpoint: Path | None) -> dict[str, Any]:
+    """Where a resumed run begins and how far it has to go, as data."""
+    done = (step_of(checkpoint) if checkpoint else None) or 0
+    name = checkpoint.name if checkpoint else None
+    return {"checkpoint": name, "steps_done": done, "steps_left": max(0, outlook.steps - done)}
+
+
+def resumed(outlook: Plan, checkpoint: Path | None) -> str:
+    """The same in words."""
+    steps = left(outlook, checkpoint)
+    start = steps["checkpoint"] or "the start, as no checkpoint was written yet"
+    return f"goes on from {start}: {steps['steps_done']} steps are done, {steps['steps_left']} are left"
 
 
 def details(outlook: Plan, told: Sequence[Mapping[str, Any]] = ()) -> None:

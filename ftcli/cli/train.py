@@ -146,6 +146,7 @@ def require_model(spec: RunSpec) -> None:
     Raises:
         ConfigError: they cannot, with the remedy.
     """
+    require_folders(spec)
     require_hub(spec.model.name_or_path, spec.model.revision, "model.name_or_path")
     for key, name, _ in further_models(spec.method):
         require_hub(name, None, f"method.{key}")
@@ -156,6 +157,22 @@ def require_model(spec: RunSpec) -> None:
         require_backend(BackendSettings(**judge), "method.judge")
 
 
+def require_folders(spec: RunSpec) -> None:
+    """Make sure that the models which a run names by a folder are there still; asks no network.
+
+    Raises:
+        ConfigError: one is not.
+    """
+    named = {"model.name_or_path": spec.model.name_or_path}
+    named |= {f"method.{key}": name for key, name, _ in further_models(spec.method)}
+    for key, name in named.items():
+        source = sources.model_source(name)
+        if source is None or sources.foundation(source) is None:
+            below = "" if source is None else ", as the base model of its adapter is not here"
+            fix = "put it back where it was, or name a finished run, a model folder or a hub id"
+            raise ConfigError(Problem(f"{key}={name}", f"{name} holds no model{below}", fix))
+
+
 def require_hub(name: str, revision: str | None, key: str) -> None:
     """Make sure that the files of one model are here, or can be had.
 
@@ -164,11 +181,7 @@ def require_hub(name: str, revision: str | None, key: str) -> None:
     """
     source = sources.model_source(name)
     bottom = sources.foundation(source) if source else None
-    if bottom is None:
-        below = "" if source is None else ", as the base model of its adapter is not here"
-        fix = "put it back where it was, or name a finished run, a model folder or a hub id"
-        raise ConfigError(Problem(f"{key}={name}", f"{name} holds no model{below}", fix))
-    if bottom.hub_id is not None:
+    if bottom is not None and bottom.hub_id is not None:
         from ftcli.models.availability import require
 
         require(bottom.hub_id, revision, f"{key}={bottom.hub_id}")
@@ -207,12 +220,14 @@ def _resume(options: argparse.Namespace, argv: Sequence[str]) -> int:
 
     directory = rundir.require_run(options.resume, f"--resume {options.resume}")
     spec = resumed_spec(directory, options.overrides, arguments.request(options).grants)
-    require_here(spec)
+    (require_folders if options.dry_run else require_here)(spec)
     if rundir.read_result(directory) is not None and not options.overrides:
         output.note(f"{directory} is finished; to train further give train.max_steps or train.num_train_epochs")
         return _report(directory, options.json)
     rundir.require_free(directory)
     checkpoint = newest_checkpoint(directory, spec, output.note)
+    if options.dry_run:
+        return _show_resumed(spec, directory, checkpoint, as_json=options.json)
     output.note(
         f"going on with {directory} from "
         + (checkpoint.name if checkpoint else "the start: no checkpoint was written yet")
@@ -223,6 +238,21 @@ def _resume(options: argparse.Namespace, argv: Sequence[str]) -> int:
     if code in (EXIT_CONFIG, EXIT_DATA) and (directory / rundir.RESULT).is_file():
         rundir.write_atomically(directory / rundir.SPEC, before)  # refused before it trained: finished as it was
     return code
+
+
+def _show_resumed(spec: RunSpec, directory: Path, checkpoint: Path | None, *, as_json: bool) -> int:
+    """The plan of a run that would go on, and from where."""
+    from ftcli.cli.plan import as_data, left, resumed, show
+    from ftcli.plan.outlook import plan
+    from ftcli.plan.resolved_run import ResolvedRun
+
+    outlook = plan(ResolvedRun.of(spec))
+    if as_json:
+        output.data({**as_data(spec, outlook), "resume": {"run": str(directory), **left(outlook, checkpoint)}})
+    else:
+        print(f"{directory} {resumed(outlook, checkpoint)}")
+        show(spec, outlook, as_json=False)
+    return EXIT_DONE
 
 
 def _finish(spec: RunSpec, directory: Path, checkpoint: Path | None, as_json: bool) -> int:

@@ -297,6 +297,29 @@ def test_a_pipeline_that_cannot_go_on_is_left_as_it_is(override, told, half_done
         assert everything(half_done) == before
 
 
+def test_a_dry_resume_of_a_pipeline_shows_what_is_left_and_changes_nothing(half_done, capsys):
+    before = everything(half_done)
+    assert train.run(["--resume", str(half_done), "--dry-run"]) == 0
+    assert f"stage sft: {half_done / 'sft'} stands in its place" in capsys.readouterr().out
+    assert train.run(["--resume", str(half_done), "stages.ppo.train.max_steps=7", "--dry-run", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["dir"] == str(half_done)
+    assert [stage.get("ready") is not None for stage in told["stages"]] == [True, True, False]
+    assert told["stages"][2]["steps"] == 7
+    assert everything(half_done) == before
+    wanted, title = pipeline_dir.recalled(half_done, Request())
+    models = {name: str(half_done / name) for name in ("sft", "reward")}
+    spec = pipeline_dir.run_spec(wanted.pipeline.stage("ppo"), wanted, models, half_done, title)
+    (half_done / "ppo").mkdir()
+    rundir.write_atomically(half_done / "ppo" / rundir.SPEC, spec.to_json())
+    before = everything(half_done)
+    assert train.run(["--resume", str(half_done), "stages.ppo.train.max_steps=5", "--dry-run"]) == 0
+    assert "goes on from the start, as no checkpoint was written yet: 0 steps are done, 5 are left" in (
+        capsys.readouterr().out
+    )
+    assert everything(half_done) == before
+
+
 def test_a_pipeline_has_one_command_at_work_in_it(half_done):
     with open(half_done / rundir.LOCK, "a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -17,7 +17,7 @@ from ftcli import tiny
 from ftcli.runs import rundir
 from ftcli.synthesis.synthesis_spec import FILE
 from tests.loopback import serving
-from tests.whole.conftest import Train, environment
+from tests.whole.conftest import Train, environment, everything
 
 CANARY = "sk-canary-8e21d7"
 ITEMS = 4
@@ -112,6 +112,16 @@ def test_an_endpoint_in_a_found_make_json_is_never_asked(planted, ftcli_run: Tra
     assert (spec["backend"]["type"], spec["rows"]) == ("rules", str(folder / "sample" / "data.jsonl"))
     again = ftcli_run("train", "--resume", "p", cwd=tmp_path, expect=3)
     assert "make.json" not in again.stderr
+
+
+def test_a_dry_resume_shows_how_far_a_stage_has_come_and_changes_nothing(
+    planted, ftcli_run: Train, tmp_path: Path
+) -> None:
+    before = everything(planted())
+    done = ftcli_run("train", "--resume", "p", "--dry-run", cwd=tmp_path)
+    assert f"stage sample: {tmp_path / 'p' / 'sample'} stands in its place" in done.stdout
+    assert f"finished  {ITEMS // 2} items" in done.stdout
+    assert everything(tmp_path / "p") == before
 
 
 def test_a_folder_that_was_moved_is_no_other_pipeline(planted, ftcli_run: Train, tmp_path: Path) -> None:

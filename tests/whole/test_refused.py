@@ -50,6 +50,29 @@ def test_a_run_that_another_process_works_in_is_left_as_it_is(run: Path, ftcli_r
         assert everything(run) == before
 
 
+def test_a_dry_resume_says_from_where_how_far_and_changes_nothing(run: Path, ftcli_run: Train) -> None:
+    before = everything(run)
+    done = ftcli_run(*LONGER, "--dry-run", cwd=run.parent)
+    assert "goes on from checkpoint-4: 4 steps are done, 2 are left" in done.stdout
+    assert "steps       6" in done.stdout
+    told = json.loads(ftcli_run(*LONGER, "--dry-run", "--json", cwd=run.parent).stdout)
+    assert told["resume"] == {"run": str(run), "checkpoint": "checkpoint-4", "steps_done": 4, "steps_left": 2}
+    assert told["steps"] == 6
+    refused = ftcli_run("train", "--resume", "run", "seed=2", "--dry-run", cwd=run.parent, expect=2)
+    assert "cannot change when a run goes on" in refused.stderr
+    assert everything(run) == before
+
+
+def test_a_dry_resume_of_an_unfinished_run_starts_nothing(run: Path, ftcli_run: Train, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run" / rundir.RESULT).unlink()
+    shutil.rmtree(tmp_path / "run" / rundir.CHECKPOINTS / "checkpoint-4")
+    before = everything(tmp_path)
+    done = ftcli_run("train", "--resume", "run", "--dry-run", cwd=tmp_path)
+    assert "goes on from checkpoint-2: 2 steps are done, 2 are left" in done.stdout
+    assert everything(tmp_path) == before
+
+
 def test_a_run_whose_checkpoints_are_all_damaged_is_left_as_it_is(run: Path, ftcli_run: Train, tmp_path: Path) -> None:
     shutil.copytree(run, tmp_path / "run")
     for checkpoint in (tmp_path / "run" / rundir.CHECKPOINTS).iterdir():
@@ -80,6 +103,7 @@ def test_a_run_is_finished_until_its_worker_trains(run: Path, ftcli_run: Train) 
     finally:
         rows.rename(run.parent / "rows.jsonl")
     after = everything(run)
+    assert after.keys() == before.keys()
     assert {name for name, (content, _) in after.items() if before[name][0] != content} == {rundir.LOG}
     ftcli_run(*LONGER, cwd=run.parent)
     result = rundir.read_result(run)
