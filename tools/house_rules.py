@@ -66,9 +66,9 @@ BANNED: Mapping[str, str] = {
 }
 """Module names that say nothing of their content, and what the field calls that."""
 
-REGISTRIES = frozenset({"methods", "peft_methods", "importers", "exporters", "cli"})
+REGISTRIES = frozenset({"methods", "peft_methods", "profiles", "backends", "commands", "importers", "exporters", "cli"})
 """Folders with a file for each thing that a user may choose: as many as there are."""
-DECLARATIONS = frozenset({"METHOD", "METHODS", "PIPELINE", "PROFILE", "IMPORTER", "EXPORTER"})
+DECLARATIONS = frozenset({"METHOD", "METHODS", "PIPELINE", "PROFILE", "BACKEND", "COMMAND", "IMPORTER", "EXPORTER"})
 """A module of a registry that binds one of these declares a choice, and is called as the user calls that choice."""
 
 DOORS = ("__init__.py", "__main__.py", "py.typed", "__pycache__")

@@ -228,7 +228,7 @@ def _start(spec: PipelineSpec, options: argparse.Namespace, argv: Sequence[str])
 
 def _require_here(spec: PipelineSpec, begun: Begun) -> None:
     from ftcli.cli.train import require_here, require_hub
-    from ftcli.synthesis.openai_backend import require_backend
+    from ftcli.synthesis.backend import require_backend
 
     for each in spec.stages:
         if each.stage.name in begun:

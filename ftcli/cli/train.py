@@ -152,7 +152,7 @@ def require_model(spec: RunSpec) -> None:
         require_hub(name, None, f"method.{key}")
     if judge := spec.method.get("judge"):
         from ftcli.settings.backends import BackendSettings
-        from ftcli.synthesis.openai_backend import require_backend
+        from ftcli.synthesis.backend import require_backend
 
         require_backend(BackendSettings(**judge), "method.judge")
 

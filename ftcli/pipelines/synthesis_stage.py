@@ -20,7 +20,7 @@ from ftcli.methods.pipeline import Stage
 from ftcli.models import sources
 from ftcli.pipelines.pipeline_request import Asked
 from ftcli.settings import library_fields
-from ftcli.settings.backends import OWN_WEIGHTS, ROLES, BackendSettings
+from ftcli.settings.backends import ENDPOINTS, OWN_WEIGHTS, ROLES, BackendSettings
 from ftcli.settings.limits import Limit
 from ftcli.settings.ownership import ENDPOINT
 from ftcli.synthesis import principles
@@ -202,9 +202,9 @@ def _resolved(
         backend["model"] = feeds.get("backend.model")
     elif backend.get("type") in OWN_WEIGHTS:
         problems += _model_problems(str(backend["model"]), found.places[f"{stage.role}.model"])
-    if backend.get("type") == "openai" and not backend.get("model"):
+    if backend.get("type") in ENDPOINTS and not backend.get("model"):
         fix = f"set {stage.role}.model"
-        problems.append(Problem(f"{stage.role}=openai", "the endpoint needs the name of a model", fix))
+        problems.append(Problem(f"{stage.role}={backend['type']}", "the endpoint needs the name of a model", fix))
     if problems:
         raise ConfigError(*problems)
     return MakeSpec(
@@ -222,7 +222,7 @@ def _resolved(
 
 def _endpoint_problems(stage: Stage, wanted: Asked, found: _Values) -> Iterator[Problem]:
     """That a file, and not the command line, says to ask an endpoint, or which, or with whose key."""
-    if found.values.get(f"{stage.role}.type") != "openai" or ENDPOINT in wanted.request.grants:
+    if found.values.get(f"{stage.role}.type") not in ENDPOINTS or ENDPOINT in wanted.request.grants:
         return
     typed = {".".join(each.key) for each in wanted.typed()}
     typed |= {".".join(each.key[2:]) for each in wanted.own(stage.name)}
@@ -230,7 +230,8 @@ def _endpoint_problems(stage: Stage, wanted: Asked, found: _Values) -> Iterator[
         if name not in typed and (name == stage.role or found.values.get(name) is not None):
             where = found.places.get(name) or found.places[stage.role]
             what = "sends rows to an endpoint with a key of yours, which a file may not ask for"
-            yield Problem(where, what, f"grant it on the command line with {ENDPOINT}, or type {stage.role}=openai")
+            typing = f"type {stage.role}={found.values[f'{stage.role}.type']}"
+            yield Problem(where, what, f"grant it on the command line with {ENDPOINT}, or {typing}")
             return
 
 

@@ -1,10 +1,15 @@
-"""What a data-making task asks of a backend, and what it gets."""
+"""What a data-making task asks of a backend, what it gets, and what a backend needs of this machine."""
 
 from __future__ import annotations
 
+import importlib.util
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
+
+from ftcli.core.errors import ConfigError, Problem
+from ftcli.settings.backends import BACKENDS, BackendSettings
 
 Turns = list[dict[str, Any]]
 
@@ -57,3 +62,20 @@ class Backend(Protocol):
     def about(self) -> dict[str, Any]:
         """What it is and what it used: kind, model, requests, retries, tokens. No secrets."""
         ...
+
+
+def require_backend(settings: BackendSettings, key: str) -> None:
+    """What a backend of any type needs of this machine.
+
+    Args:
+        key: the setting that describes it, for errors: generator, judge or method.judge.
+
+    Raises:
+        ConfigError: a package is not installed, or the key's variable is not set.
+    """
+    backend = BACKENDS[settings.type]
+    if backend.package and importlib.util.find_spec(backend.package) is None:
+        raise ConfigError(Problem(f"{key}={backend.name}", backend.missing.format(key=key), backend.remedy))
+    if backend.endpoint and not os.environ.get(settings.api_key_env):
+        what = f"the environment has no {settings.api_key_env}, which holds the key"
+        raise ConfigError(Problem(f"{key}.api_key_env", what, f"export {settings.api_key_env}=…"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import os
 import random
@@ -13,36 +12,9 @@ from typing import Any, cast
 
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.settings.backends import BackendSettings
-from ftcli.synthesis.backend import Ask, BudgetSpent, Reply
+from ftcli.synthesis.backend import Ask, BudgetSpent, Reply, require_backend
 
 _FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 0.5, 30.0
-
-
-def require(settings: BackendSettings, key: str) -> None:
-    """What an endpoint needs of this machine.
-
-    Raises:
-        ConfigError: the package is not installed, or the key's variable is not set.
-    """
-    if importlib.util.find_spec("openai") is None:
-        what = f"{key}=openai needs the package openai, which is not installed"
-        raise ConfigError(Problem(f"{key}=openai", what, "pip install openai"))
-    if not os.environ.get(settings.api_key_env):
-        what = f"the environment has no {settings.api_key_env}, which holds the key"
-        raise ConfigError(Problem(f"{key}.api_key_env", what, f"export {settings.api_key_env}=…"))
-
-
-def require_backend(settings: BackendSettings, key: str) -> None:
-    """What a backend of any type needs of this machine.
-
-    Raises:
-        ConfigError: a package is not installed, or the key's variable is not set.
-    """
-    if settings.type == "openai":
-        require(settings, key)
-    elif settings.type == "vllm" and importlib.util.find_spec("vllm") is None:
-        fix = "pip install vllm, or leave it out: transformers answers then"
-        raise ConfigError(Problem(f"{key}=vllm", "vLLM is not installed", fix))
 
 
 class Endpoint:
@@ -50,15 +22,16 @@ class Endpoint:
 
     batch_size: int | None = None
 
-    def __init__(self, settings: BackendSettings, key: str) -> None:
+    def __init__(self, settings: BackendSettings, key: str, request: dict[str, Any]) -> None:
         """
         Args:
             key: the role's name, for errors: generator or judge.
+            request: unread, since no model is loaded here.
 
         Raises:
             ConfigError: the package is not installed, or the key's variable is not set.
         """
-        require(settings, key)
+        require_backend(settings, key)
         import openai
 
         secret = os.environ[settings.api_key_env]

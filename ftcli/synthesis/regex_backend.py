@@ -20,7 +20,7 @@ class Rules:
     batch_size: int | None = 64
     concurrency = 1
 
-    def __init__(self, settings: BackendSettings) -> None:
+    def __init__(self, settings: BackendSettings, key: str, request: dict[str, Any]) -> None:
         self.patterns = [re.compile(pattern, re.IGNORECASE) for pattern in settings.patterns or ()]
         if not self.patterns:
             fix = "give judge.patterns=[…], any of which makes an answer a bad one"

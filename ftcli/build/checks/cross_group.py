@@ -21,6 +21,7 @@ from ftcli.models import sources
 from ftcli.models.known_shapes import model_shape
 from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.settings import library_fields, ownership
+from ftcli.settings.backends import WITHOUT_MODEL
 from ftcli.settings.run_spec import RunSpec
 from ftcli.synthesis import principles
 
@@ -191,7 +192,7 @@ def a_judge_can_be_asked(context: Context) -> Iterator[Problem]:
             yield Problem(key, f"method.judge.{name} is no setting of a backend", suggest(name, known, "method.judge."))
         elif problem := field_checks.type_problem(f"method.judge.{name}", value, known[name], None, key):
             yield problem
-    if judge.get("type", "local") != "rules" and not judge.get("model"):
+    if judge.get("type", "local") not in WITHOUT_MODEL and not judge.get("model"):
         yield Problem(key, "names nobody who could be asked", "name a run or model with method.judge.model")
     if constitution:
         yield from _principle_problems(str(constitution), context.where("method.judge_constitution"))

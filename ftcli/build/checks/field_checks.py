@@ -18,6 +18,7 @@ from ftcli.core.suggest import suggest
 from ftcli.methods import Method, all_methods
 from ftcli.peft_methods import PEFT_METHODS, PeftMethod
 from ftcli.settings import library_fields, limits, ownership
+from ftcli.settings.backends import ENDPOINTS
 from ftcli.settings.groups import GROUPS, OWN_GROUPS
 from ftcli.settings.library_fields import Field
 from ftcli.settings.limits import Limit
@@ -167,7 +168,7 @@ def grant_problem(composed: Composed, name: str, value: Any, path: tuple[str, ..
     flag = ownership.GRANTED_BY.get(name)
     if name == "model.attn_implementation" and value not in ownership.ATTENTION:
         flag = "--trust-remote-code"  # any other name is a hub repository whose kernel code would run
-    if name == "method.judge" and isinstance(value, Mapping) and value.get("type") == "openai":
+    if name == "method.judge" and isinstance(value, Mapping) and value.get("type") in ENDPOINTS:
         flag = ownership.ENDPOINT
     origin = composed.origin(*path)
     if flag is None or value in (None, False) or origin.by == "cli" or flag in composed.request.grants:

@@ -13,6 +13,7 @@ from typing import Any
 from ftcli.core.errors import ConfigError, DataError, InterruptedRun, Problem
 from ftcli.data.row_sets import set_file
 from ftcli.runs import rundir
+from ftcli.settings.backends import ENDPOINTS
 from ftcli.settings.ownership import ENDPOINT, REMOTE_CODE
 from ftcli.synthesis import principles, runner
 from ftcli.synthesis.backend import Backend, BudgetSpent
@@ -55,7 +56,7 @@ def make(folder: Path, *, trust_remote_code: bool = False) -> dict[str, Any]:
             agreement = _agreement(spec, task, backend, folder, stop)
         except BudgetSpent as spent:
             what = f"stopped: {spent}; what was finished is kept"
-            flag = f" {ENDPOINT}" if spec.backend.type == "openai" else ""
+            flag = f" {ENDPOINT}" if spec.backend.type in ENDPOINTS else ""
             raise InterruptedRun(Problem(str(folder), what, go_on(folder) + flag)) from None
         rows = counts.pop("rows")
         if not rows:

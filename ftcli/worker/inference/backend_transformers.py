@@ -25,8 +25,12 @@ class LocalModel:
 
     concurrency = 1
 
-    def __init__(self, settings: BackendSettings, request: dict[str, Any]) -> None:
+    def __init__(self, settings: BackendSettings, key: str, request: dict[str, Any]) -> None:
         """
+        Args:
+            key: the role's name; unread, since what is wrong with a model is told of the model.
+            request: the grants under which it is loaded.
+
         Raises:
             ConfigError: there is no such model.
         """

@@ -8,8 +8,7 @@ from typing import Any
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.settings.backends import BackendSettings
 from ftcli.settings.groups import ModelSettings
-from ftcli.synthesis.backend import Ask, Reply
-from ftcli.synthesis.openai_backend import require_backend
+from ftcli.synthesis.backend import Ask, Reply, require_backend
 from ftcli.worker.inference.backend_transformers import pairs_of
 from ftcli.worker.models.load import as_granted, make_encoder, resolve
 

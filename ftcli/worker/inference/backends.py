@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import pkgutil
 from typing import Any
 
-from ftcli.settings.backends import BackendSettings
+from ftcli.settings.backends import BACKENDS, BackendSettings
 from ftcli.synthesis.backend import Backend
-from ftcli.synthesis.openai_backend import Endpoint
-from ftcli.synthesis.regex_backend import Rules
 
 
 def backend_of(settings: BackendSettings, key: str, request: dict[str, Any]) -> Backend:
-    """Whoever answers.
+    """Whoever answers. Only its own module is imported: vLLM is not installed everywhere.
 
     Args:
         key: the setting that describes it, for errors.
@@ -20,14 +19,5 @@ def backend_of(settings: BackendSettings, key: str, request: dict[str, Any]) -> 
     Raises:
         ConfigError: it cannot be had.
     """
-    if settings.type == "openai":
-        return Endpoint(settings, key)
-    if settings.type == "rules":
-        return Rules(settings)
-    if settings.type == "vllm":
-        from ftcli.worker.inference.backend_vllm import Vllm
-
-        return Vllm(settings, key, request)
-    from ftcli.worker.inference.backend_transformers import LocalModel
-
-    return LocalModel(settings, request)
+    backend: Backend = pkgutil.resolve_name(BACKENDS[settings.type].answered_by)(settings, key, request)
+    return backend

@@ -135,7 +135,7 @@ def stand_in(model: Any, tokenizer: Any) -> ModuleType:
 
 
 def test_vllm_is_asked_for_what_a_local_model_gives(monkeypatch):
-    local = LocalModel(BackendSettings(model=str(tiny.MODEL_DIR)), {})
+    local = LocalModel(BackendSettings(model=str(tiny.MODEL_DIR)), "judge", {})
     monkeypatch.setitem(sys.modules, "vllm", stand_in(local.model, local.encoder.tokenizer))
     settings = BackendSettings(type="vllm", model=str(tiny.MODEL_DIR), gpu_memory_utilization=0.5)
     engine = backend_of(settings, "judge", {})

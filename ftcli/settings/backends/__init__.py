@@ -1,12 +1,24 @@
-"""Who answers in a data-making stage: the groups `generator` and `judge` of pipelines."""
+"""Who answers in a data-making stage: the groups `generator` and `judge` of pipelines, and the types of backend.
+
+A module in this folder that defines `BACKEND` declares the type of its name; nothing else registers one.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-OWN_WEIGHTS = ("local", "vllm")
+from ftcli.core.declarations import declarations
+from ftcli.settings.backend_declaration import BackendType
+
+BACKENDS: Mapping[str, BackendType] = declarations(__name__, "BACKEND")
+"""The types by name."""
+OWN_WEIGHTS = tuple(name for name, backend in BACKENDS.items() if backend.own_weights)
 """Types of backend that load a model here."""
+ENDPOINTS = tuple(name for name, backend in BACKENDS.items() if backend.endpoint)
+"""Types of backend that send rows elsewhere; a file may name one only where the command line grants it."""
+WITHOUT_MODEL = tuple(name for name in BACKENDS if name not in (*OWN_WEIGHTS, *ENDPOINTS))
+"""Types of backend that ask no model."""
 ROLES = ("generator", "judge")
 """Groups that a pipeline has beside those of a run."""
 
@@ -15,7 +27,7 @@ ROLES = ("generator", "judge")
 class BackendSettings:
     """A backend and what it may use."""
 
-    type: Literal["local", "vllm", "openai", "rules"] = "local"
+    type: str = field(default="local", metadata={"declared_in": "ftcli.settings.backends"})
     """local: a model through transformers; vllm: the same through vLLM; openai: any endpoint of that form; rules:
     patterns, no model."""
     model: str | None = None
