@@ -35,6 +35,8 @@ IMPORTS = (ast.Import, ast.ImportFrom)
 SELDOM = ("__future__", "deepspeed", "vllm")  # imported by a worker only where a run says so
 PR_SET_PDEATHSIG = 1
 _collector = gc.get_threshold()
+_left: list[Any] = []
+"""The streams of the process that this one was forked from."""
 
 
 def descriptors() -> set[int]:
@@ -78,6 +80,8 @@ def go_on_as(module: str, words: Sequence[str], environment: Mapping[str, str], 
         os.environ.clear()
         os.environ.update(environment)
         through = bool(environment.get("PYTHONUNBUFFERED"))
+        # A stream that nobody holds closes its number, which by now may be that of the stream in its place.
+        _left.extend((sys.stdin, sys.stdout, sys.stderr))
         sys.stdin = os.fdopen(0, closefd=False)
         sys.stdout = os.fdopen(os.dup(1), "w")
         sys.stderr = os.fdopen(os.dup(2), "w", errors="backslashreplace")
