@@ -17,11 +17,11 @@ def first_comment(path: Path) -> str:
 
 
 def choices(group: str, *, extra: tuple[Path, ...] = ()) -> dict[str, Path]:
-    """The choices of a group by name: shipped ones, and those of the user's own config folders over them."""
-    found: dict[str, Path] = {}
+    """The choices of a group by name; files in the user's own config folders override shipped ones."""
+    files: dict[str, Path] = {}
     for root in (CONFIGS, *extra):
-        found.update({path.stem: path for path in sorted((root / group).glob("*.yaml"))})
-    return found
+        files.update({path.stem: path for path in sorted((root / group).glob("*.yaml"))})
+    return files
 
 
 def recipes() -> dict[str, Path]:

@@ -1,6 +1,6 @@
-"""What can go wrong and how it is told: a Problem names the place, the fault and the remedy.
+"""The errors that users see: a Problem names the place, the fault and the remedy.
 
-A user's mistake never shows a traceback. Whatever is not an FtcliError is a bug of ours: exit 1, whole traceback.
+A user's mistake never shows a traceback. Any exception but FtcliError is a bug in ftcli: exit 1, full traceback.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ EXIT_INTERRUPTED = 75
 
 
 def _short(text: str, limit: int = 400) -> str:
-    """The text on the screen: someone's megabyte of a value is not repeated whole."""
+    """The text, shortened for the screen: a value of a megabyte is not printed in full."""
     return text if len(text) <= limit else f"{text[: limit - 40]} … {text[-20:]}"
 
 
@@ -35,13 +35,13 @@ class Problem:
 
 @dataclass(frozen=True)
 class RowProblem(Problem):
-    """A fault inside the rows of a file; `field` is its path inside the row, "" if it is the row as a whole."""
+    """A fault in one row of a file; `field` is the path inside the row, "" for the row as a whole."""
 
     field: str = field(default="", kw_only=True)
 
 
 class FtcliError(Exception):
-    """A user's mistake: all problems found, told at once."""
+    """A user's mistake, with all the problems found, reported at once."""
 
     exit_code = EXIT_CONFIG
 
@@ -51,16 +51,16 @@ class FtcliError(Exception):
 
 
 class ConfigError(FtcliError):
-    """Found before any row was read: exit 2."""
+    """A mistake found before any row is read: exit 2."""
 
 
 class DataError(FtcliError):
-    """Found inside the rows: exit 3."""
+    """A mistake found in the rows: exit 3."""
 
     exit_code = EXIT_DATA
 
 
 class InterruptedRun(FtcliError):
-    """Stopped by a signal with a checkpoint behind it: exit 75, resumable."""
+    """A run stopped by a signal after it saved a checkpoint: exit 75, resumable."""
 
     exit_code = EXIT_INTERRUPTED

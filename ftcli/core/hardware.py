@@ -1,4 +1,4 @@
-"""What this machine has, seen without torch: GPUs through NVML, cores through the scheduler's affinity."""
+"""The detected hardware, without torch: GPUs through NVML, cores through the scheduler's affinity."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Gpu:
 
 @cache
 def gpus() -> tuple[Gpu, ...]:
-    """The GPUs that a process started here would see, CUDA_VISIBLE_DEVICES respected; none without a driver."""
+    """The GPUs that a process started here would see, as CUDA_VISIBLE_DEVICES allows; none without a driver."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None and not visible.strip():
         return ()
@@ -51,7 +51,7 @@ def gpus() -> tuple[Gpu, ...]:
 
 
 def _has_driver() -> bool:
-    """Whether NVML's library can be loaded, asked first: pynvml is slow to import where it serves nothing."""
+    """Whether NVML's library can be loaded. Checked first, since pynvml is slow to import and useless without it."""
     if not sys.platform.startswith("linux"):
         return True
     import ctypes

@@ -1,4 +1,4 @@
-"""The local cache of hub repositories, found and read as huggingface_hub does it, without importing it."""
+"""The local cache of hub repositories, located and read as huggingface_hub does, without importing it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def hub_cache() -> Path:
-    """The folder of cached hub repositories, found as huggingface_hub finds it."""
+    """The folder of cached hub repositories, by huggingface_hub's own rules."""
     if cache := os.environ.get("HF_HUB_CACHE"):
         return Path(cache).expanduser()
     home = os.environ.get("HF_HOME") or os.path.join(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "huggingface")

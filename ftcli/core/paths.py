@@ -1,4 +1,4 @@
-"""Names of what is built in, and paths as people type them."""
+"""Names of the built-in model and data sets, and paths as users type them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ BUILTIN_SETS = "builtin:"
 
 
 def is_builtin(path: object) -> bool:
-    """Whether a path means rows that are built in: builtin:tiny, or one of its sets by name."""
+    """Whether a path names built-in data: builtin:tiny, or one of its sets."""
     return isinstance(path, str) and path.startswith(BUILTIN_SETS)
 
 
 def home_expanded(path: str) -> Path:
-    """The path with a leading `~` replaced, or as it is where `~name` is nobody's home."""
+    """The path with a leading `~` expanded; unchanged where `~name` is not a user."""
     return Path(os.path.expanduser(path))

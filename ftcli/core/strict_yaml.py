@@ -1,8 +1,8 @@
-"""A YAML reader for files that come from strangers: plain data or an error with its line.
+"""A YAML reader for untrusted files: plain data, or an error with its line.
 
-Built on PyYAML's event stream rather than its constructors, so that nothing is built which was not asked for: no tags,
+Built on PyYAML's event stream rather than its constructors, so that a file can create nothing but plain data: no tags,
 no duplicate or merge keys, one document, UTF-8, and limits on size, depth and on nodes *after* aliases are expanded.
-Departs from YAML 1.1 in two things: `2e-5` is a number, and `yes`/`no`/`on`/`off` are strings.
+Departs from YAML 1.1 in two ways: `2e-5` is a number, and `yes`/`no`/`on`/`off` are strings.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ MAX_BYTES = 256 * 1024
 MAX_DEPTH = 24
 MAX_NODES = 10_000
 MAX_DIGITS = 400
-"""Longer numbers are read as floats; Python refuses to read whole numbers beyond some thousand digits."""
+"""Longer numbers are read as floats, since Python refuses to parse integers of more than a few thousand digits."""
 
 _INT = re.compile(r"[-+]?(0|[1-9][0-9]*)$")
 _HEX = re.compile(r"0x[0-9a-fA-F]+$")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$")
 _INFINITE = re.compile(r"[-+]?\.(inf|Inf|INF)$")
-# No file name holds a NUL, no UTF-8 file half a character.
+# No file name can contain a NUL, and no UTF-8 file a lone surrogate.
 _UNWRITABLE = re.compile(r"[\x00\ud800-\udfff]")
 _LOADER: type = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -36,14 +36,14 @@ KeyPath = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Document:
-    """A file's data, and the line of each key by its path of keys."""
+    """A file's data, and the line of each key by key path."""
 
     file: str
     data: dict[str, Any]
     lines: dict[KeyPath, int] = field(default_factory=dict)
 
     def where(self, path: KeyPath) -> str:
-        """`file:line` of a key, or of its nearest parent that has a line."""
+        """`file:line` of a key, or of its nearest ancestor that has a line."""
         while path and path not in self.lines:
             path = path[:-1]
         return f"{self.file}:{self.lines.get(path, 1)}"
@@ -51,7 +51,7 @@ class Document:
 
 @dataclass
 class _Node:
-    """A value with the line it starts on; `size` counts the nodes in it, aliases expanded."""
+    """A value with the line it starts on; `size` counts its nodes, with aliases expanded."""
 
     value: Any
     line: int
@@ -84,9 +84,10 @@ class _Builder:
         self.file = file
         self.events = events
         self.anchors: dict[str, _Node] = {}
-        self.count = 0
+        self.count = 0  # nodes so far, each alias counted at the full size of what it repeats
 
     def fault(self, line: int, what: str, fix: str) -> ConfigError:
+        """An error at a line of this file."""
         return ConfigError(Problem(f"{self.file}:{line}", what, fix))
 
     def build(self, depth: int = 0) -> _Node | None:
@@ -97,8 +98,9 @@ class _Builder:
             return None
         if isinstance(event, yaml.AliasEvent):
             if event.anchor not in self.anchors:
-                raise self.fault(line, f"*{event.anchor} names no anchor above it", "define it first, outside itself")
+                raise self.fault(line, f"*{event.anchor} refers to no earlier anchor", "define the anchor first")
             node = self.anchors[event.anchor]
+            # A few lines of nested aliases can stand for billions of nodes ("billion laughs"), so each use is counted.
             self.spend(node.size, line)
             return node
         if getattr(event, "tag", None) not in (None, "!"):
@@ -107,19 +109,23 @@ class _Builder:
             raise self.fault(line, f"is nested deeper than {MAX_DEPTH} levels", "flatten it")
         self.spend(1, line)
         node = self.collect(event, line, depth)
+        # Registered only now that the node is complete, so a node that refers to itself finds no anchor.
         if event.anchor:
             self.anchors[event.anchor] = node
         return node
 
     def spend(self, nodes: int, line: int) -> None:
+        """Count nodes against MAX_NODES."""
         self.count += nodes
         if self.count > MAX_NODES:
-            raise self.fault(line, f"holds more than {MAX_NODES} values once aliases are expanded", "shorten it")
+            raise self.fault(line, f"contains more than {MAX_NODES} values once aliases are expanded", "shorten it")
 
     def collect(self, event: Any, line: int, depth: int) -> _Node:
+        """The node that starts with this event: a scalar, a list or a mapping."""
         if isinstance(event, yaml.ScalarEvent):
             if not event.value.isprintable() and (bad := _UNWRITABLE.search(event.value)):
-                raise self.fault(line, f"holds the character {bad[0]!r}, which is no text", "remove it")
+                raise self.fault(line, f"contains the character {bad[0]!r}, which text may not contain", "remove it")
+            # Only an unquoted scalar without a tag may be a number, a boolean or null; "1" in quotes stays text.
             plain = event.implicit[0] and event.style in (None, "")
             return _Node(scalar(event.value) if plain else event.value, line)
         if isinstance(event, yaml.SequenceStartEvent):
@@ -130,6 +136,7 @@ class _Builder:
         return self.mapping(line, depth)
 
     def mapping(self, line: int, depth: int) -> _Node:
+        """A mapping whose entries keep the line of their key."""
         entries: dict[str, tuple[int, _Node]] = {}
         while (key := self.build(depth + 1)) is not None:
             if not isinstance(key.value, str):
@@ -138,14 +145,15 @@ class _Builder:
                 raise self.fault(key.line, "merge keys (<<) are not allowed", "write the keys out")
             if key.value in entries:
                 first = entries[key.value][0]
-                raise self.fault(key.line, f"key {key.value} stands here and on line {first}", "remove one of them")
+                raise self.fault(key.line, f"key {key.value} is set here and on line {first}", "remove one of them")
             value = self.build(depth + 1)
-            assert value is not None
+            assert value is not None  # PyYAML gives every key a value, if only an empty one
             entries[key.value] = (key.line, value)
         return _Node(entries, line, 1 + sum(value.size for _, value in entries.values()))
 
 
 def _plain(node: _Node, path: KeyPath, lines: dict[KeyPath, int]) -> Any:
+    """The node's plain data; the line of each key and list item goes into `lines`."""
     if isinstance(node.value, dict):
         for key, (line, _) in node.value.items():
             lines[(*path, key)] = line
@@ -170,7 +178,7 @@ def read_text(path: Path, shown: str) -> str:
         raise ConfigError(Problem(shown, f"cannot be read: {error.strerror}", "name a readable YAML file")) from None
     if len(raw) > MAX_BYTES:
         raise ConfigError(
-            Problem(shown, f"is larger than {MAX_BYTES // 1024} KiB", "a recipe is short; put data in a file")
+            Problem(shown, f"is larger than {MAX_BYTES // 1024} KiB", "a recipe is short; put data in another file")
         )
     try:
         return raw.decode("utf-8-sig")
@@ -180,10 +188,10 @@ def read_text(path: Path, shown: str) -> str:
 
 
 def parse(text: str, file: str) -> Document:
-    """The one document in `text`, a mapping.
+    """The single document in `text`, which must be a mapping.
 
     Raises:
-        ConfigError: broken YAML, or anything that is not plain data; the line is named.
+        ConfigError: invalid YAML, or anything but plain data; names the line.
     """
     for number, row in enumerate(text.splitlines(), 1):
         if re.match(r"\s*#\s*@package", row):
@@ -199,11 +207,11 @@ def parse(text: str, file: str) -> Document:
         following = next(events)
         if not isinstance(following, yaml.StreamEndEvent):
             line = following.start_mark.line + 1
-            raise ConfigError(Problem(f"{file}:{line}", "a second document starts here", "keep one document a file"))
+            raise ConfigError(Problem(f"{file}:{line}", "a second document starts here", "keep one document per file"))
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         what = f"is not valid YAML: {error.problem or error.context}"
-        raise ConfigError(Problem(f"{file}:{line}", what, "mind indentation, quotes and colons")) from None
+        raise ConfigError(Problem(f"{file}:{line}", what, "check indentation, quotes and colons")) from None
     except yaml.YAMLError as error:
         raise ConfigError(
             Problem(file, f"is not valid YAML: {str(error).splitlines()[0]}", "save it as text")

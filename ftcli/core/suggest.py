@@ -1,4 +1,4 @@
-"""The nearest right name, for every error that a typo causes."""
+"""The nearest valid name, for errors caused by a typo."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 
 def suggest(name: str, known: Iterable[str], prefix: str) -> str:
-    """A remedy for an unknown name: the nearest known one (or those equally near), or all of them, behind `prefix`."""
+    """A remedy for an unknown name: the nearest known names, or the whole list, each name with `prefix`."""
     from difflib import SequenceMatcher, get_close_matches
 
     names = sorted(known)

@@ -1,4 +1,4 @@
-"""Numbers and tables as people read them, written here once for both halves."""
+"""Numbers and tables formatted for people, shared by both halves."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 
 def aligned(rows: Iterable[Sequence[str]], *, indent: str = "  ") -> list[str]:
-    """Rows as lines in aligned columns; the last column runs free."""
+    """Rows as lines in aligned columns; the last column is not padded."""
     cells = [[str(cell) for cell in row] for row in rows]
     if not cells:
         return []
@@ -18,7 +18,7 @@ def aligned(rows: Iterable[Sequence[str]], *, indent: str = "  ") -> list[str]:
 
 
 def count(number: float | None) -> str:
-    """A count as people read it: 1,360,000 → 1.36M; None → unknown."""
+    """A count in readable form: 1,360,000 → 1.36M; None → unknown."""
     if number is None:
         return "unknown"
     for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):

@@ -1,1 +1,1 @@
-"""Where a model is, and what it is made of, counted from its configuration without loading it."""
+"""Where a model is, and its modules and parameters, counted from its configuration without loading it."""

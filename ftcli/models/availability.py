@@ -1,4 +1,4 @@
-"""Whether a hub model can be had, found out before the heavy imports: cached, reachable, or why not."""
+"""Whether a hub model is available, checked before the heavy imports: cached, reachable, or why not."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def is_cached(hub_id: str, revision: str | None) -> bool:
 
 
 def _shards(snapshot: Path) -> set[str]:
-    """The weight files that an index names; a download broken off leaves some of them out."""
+    """The weight files that an index lists; an interrupted download lacks some of them."""
     for index in snapshot.glob("*.index.json"):
         try:
             named: Any = json.loads(index.read_text(encoding="utf-8")).get("weight_map", {})
@@ -35,7 +35,7 @@ def _shards(snapshot: Path) -> set[str]:
 
 
 def require(hub_id: str, revision: str | None, where: str) -> None:
-    """Make sure that a hub model can be loaded.
+    """Check that a hub model can be loaded.
 
     Raises:
         ConfigError: neither cached nor reachable, gated, or unknown to the hub; with the remedy.
@@ -43,7 +43,7 @@ def require(hub_id: str, revision: str | None, where: str) -> None:
     if is_cached(hub_id, revision):
         return
     here = f"{hub_id} is not in the local cache"
-    bring = "download it where there is a network (hf download) and copy the cache, or set model.name_or_path=/a/folder"
+    bring = "download it on a machine with a network (hf download), copy the cache, or set model.name_or_path=/a/folder"
     if variable := offline():
         raise ConfigError(Problem(where, f"{here}, and {variable} forbids the network", bring))
     from huggingface_hub import HfApi
@@ -61,8 +61,8 @@ def require(hub_id: str, revision: str | None, where: str) -> None:
         ) from None
     except RepositoryNotFoundError:
         fix = "check the spelling, or log in with `hf auth login` if it is private"
-        raise ConfigError(Problem(where, f"the hub knows no model {hub_id}", fix)) from None
-    # A captive portal answers every question with a page of its own, which is no model.
+        raise ConfigError(Problem(where, f"the hub has no model {hub_id}", fix)) from None
+    # A captive portal answers every request with its own page, which does not parse as a model.
     except (HfHubHTTPError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ConfigError(
             Problem(where, f"{here}, and the hub cannot be reached ({type(error).__name__})", bring)

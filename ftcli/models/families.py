@@ -1,7 +1,7 @@
-"""How each supported model class is put together: its modules by full name, with their sizes.
+"""What each supported model class fixes in its code: the layout from which its modules are counted.
 
-This is what transformers 5.23's modelling files build, written down as data because planning must not import torch.
-Tests hold it against the installed transformers.
+Transcribed from transformers 5.23's modelling files, because planning must not import torch. Tests compare it with the
+installed transformers.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Family:
     """Projections that have a bias when attention_bias is set."""
     always_biased: bool = False
     mlp_bias: bool = False
-    """Whether the config field mlp_bias is read at all."""
+    """Whether the model reads the config field mlp_bias."""
     fused: bool = False
     """One qkv_proj and one gate_up_proj in place of five projections."""
     norms: tuple[str, ...] = TWO_NORMS
@@ -38,7 +38,7 @@ class Family:
     num_readers: int = 5
     """Linear layers of a decoder layer that read its normed hidden state."""
     sdpa: bool = True
-    """Whether scaled-dot-product attention computes what the model means."""
+    """Whether scaled-dot-product attention computes this model's attention correctly."""
     peft_default: tuple[str, ...] = ("q_proj", "v_proj")
     """PEFT's target_modules for LoRA where a config names none; some of its tuners have tables of their own."""
 
@@ -87,7 +87,7 @@ class Experts:
     intermediate_size: int
     n_shared_experts: int = 0
     first_k_dense_replace: int = 0
-    """Layers at the bottom that keep an ordinary feed-forward."""
+    """Bottom layers that keep a dense feed-forward."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +103,7 @@ class LatentAttention:
 
 @dataclass(frozen=True, kw_only=True)
 class OptSwitches:
-    """What a configuration of OPT may leave out: OPT-350m its final norm, Galactica every bias and norm weight."""
+    """What an OPT configuration may switch off: the final norm (OPT-350m), every bias and norm weight (Galactica)."""
 
     word_embed_proj_dim: int
     """Width of word embeddings and head, with a projection on either side where it is not the hidden size."""

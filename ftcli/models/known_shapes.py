@@ -13,7 +13,7 @@ from ftcli.settings.groups import ModelSettings
 
 
 def model_shape(model: ModelSettings) -> Shape | None:
-    """The architecture: of the local folder, else as its group file gives it, else as a shipped one does."""
+    """The architecture: from the local folder, else its group file, else the hub cache, else a shipped group file."""
     source = sources.model_source(model.name_or_path)
     bottom = sources.foundation(source) if source else None
     if bottom is None:

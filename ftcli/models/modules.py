@@ -1,7 +1,8 @@
 """The modules of each supported architecture by full name, with their sizes.
 
-This is what transformers 5.23's modelling files build, written down as data because planning must not import torch.
-Tests hold it against the installed transformers.
+Transcribed from transformers 5.23's modelling files, because planning must not import torch. Tests compare names, sizes
+and order with the installed transformers. A norm is written as a module with one input, so that its weight counts as
+1 x width.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Module:
 
     @property
     def num_own_parameters(self) -> int:
-        """Elements that no other module has: of a tied head its bias alone, where it has one."""
+        """Elements not shared with another module: of a tied head only the bias, if it has one."""
         return self.out_features * self.bias if self.tied else self.num_parameters
 
     @property
@@ -52,7 +53,7 @@ def modules(shape: Shape) -> tuple[Module, ...]:
     """Every parameter-bearing module of a known architecture, in the model's order.
 
     Raises:
-        KeyError: the architecture is unknown (ask `shape.known` first).
+        KeyError: the architecture is unknown (check `shape.known` first).
     """
     family = FAMILIES[shape.model_type]
     hidden = shape.hidden_size
@@ -74,6 +75,7 @@ def _attention(shape: Shape, family: Family, path: str) -> list[Module]:
     """Multi-head or grouped-query attention."""
     hidden, head_dim = shape.hidden_size, shape.head_dim
     query, key = shape.num_attention_heads * head_dim, shape.num_key_value_heads * head_dim
+    # Grouped-query attention has fewer key and value heads than query heads, so their projections are narrower.
     widths = {"q": (hidden, query), "k": (hidden, key), "v": (hidden, key), "o": (query, hidden)}
     if family.fused:
         widths = {"qkv": (hidden, query + 2 * key), "o": (query, hidden)}
@@ -83,7 +85,7 @@ def _attention(shape: Shape, family: Family, path: str) -> list[Module]:
     ]
     if family.qk_norm:
         found += [Module(f"{path}.{name}", 1, head_dim, "norm") for name in ("q_norm", "k_norm")]
-    if shape.model_type == "gpt_oss":
+    if shape.model_type == "gpt_oss":  # attention sinks: one learned logit per head, and no module of their own
         found.append(Module(f"{path}.sinks", 1, shape.num_attention_heads, "parameter"))
     return found
 
@@ -102,6 +104,7 @@ def _latent_attention(shape: Shape, family: Family, path: str) -> list[Module]:
             Module(f"{path}.q_a_layernorm", 1, latent.q_lora_rank, "norm"),
             Module(f"{path}.q_b_proj", latent.q_lora_rank, query),
         ]
+    # Keys and values share one low-rank projection; the rotary part of the keys bypasses it (the "_with_mqa" suffix).
     expanded = heads * (latent.qk_nope_head_dim + latent.v_head_dim)
     return [
         *found,
@@ -113,7 +116,7 @@ def _latent_attention(shape: Shape, family: Family, path: str) -> list[Module]:
 
 
 def _feed_forward(shape: Shape, family: Family, path: str, layer: int) -> list[Module]:
-    """A gated feed-forward, or a router with stacked experts and the experts that every token visits."""
+    """A gated feed-forward, or a router with stacked experts and the shared experts that every token visits."""
     hidden, experts = shape.hidden_size, shape.experts
     bias = family.mlp_bias and shape.mlp_bias
     if experts is None or layer < experts.first_k_dense_replace:
@@ -132,6 +135,7 @@ def _feed_forward(shape: Shape, family: Family, path: str, layer: int) -> list[M
 
 
 def _gated(path: str, hidden: int, width: int, bias: bool, fused: bool) -> list[Module]:
+    """A gated feed-forward (SwiGLU or GeGLU) of the given width."""
     inward = {"gate_up": 2 * width} if fused else {"gate": width, "up": width}
     found = [Module(f"{path}.{name}_proj", hidden, size, bias=bias) for name, size in inward.items()]
     return [*found, Module(f"{path}.down_proj", width, hidden, bias=bias)]
@@ -143,6 +147,7 @@ def _norm(name: str, width: int) -> Module:
 
 
 def _norms(shape: Shape, layer: str) -> list[Module]:
+    """The layer norms of one decoder layer."""
     return [_norm(f"{layer}.{name}", shape.hidden_size) for name in FAMILIES[shape.model_type].norms]
 
 
@@ -171,6 +176,7 @@ def _gpt2(shape: Shape) -> list[Module]:
     """GPT-2: learned positions, and projections that are one-wide convolutions with a transposed weight."""
     hidden, inner = shape.hidden_size, shape.intermediate_size
     positions = shape.max_position_embeddings or 1024
+    # The projections are Conv1D rather than nn.Linear, but have the same elements, so their kind is "linear" too.
     found = [
         Module("transformer.wte", hidden, shape.vocab_size, "embedding"),
         Module("transformer.wpe", hidden, positions, "embedding"),
@@ -190,7 +196,7 @@ def _gpt2(shape: Shape) -> list[Module]:
 
 
 def _opt(shape: Shape) -> list[Module]:
-    """OPT, and with it the shape of GPT-3: separate projections, learned positions of which the first two are spare."""
+    """OPT, the architecture of GPT-3: separate projections, and learned positions of which the first two are unused."""
     hidden, inner, path = shape.hidden_size, shape.intermediate_size, "model.decoder"
     switches = shape.opt or OptSwitches(word_embed_proj_dim=hidden)
     width, bias = switches.word_embed_proj_dim, switches.enable_bias
@@ -198,6 +204,7 @@ def _opt(shape: Shape) -> list[Module]:
         Module(f"{path}.embed_tokens", width, shape.vocab_size, "embedding"),
         Module(f"{path}.embed_positions", hidden, (shape.max_position_embeddings or 2048) + 2, "embedding"),
     ]
+    # OPT-350m embeds tokens at a smaller width and projects them in and out.
     if width != hidden:
         found += [Module(f"{path}.project_out", hidden, width), Module(f"{path}.project_in", width, hidden)]
     if switches.final_norm:
@@ -208,7 +215,7 @@ def _opt(shape: Shape) -> list[Module]:
         found += [Module(f"{layer}.self_attn.{name}", hidden, hidden, bias=bias) for name in names]
         found += [Module(f"{layer}.fc1", hidden, inner, bias=bias), Module(f"{layer}.fc2", inner, hidden, bias=bias)]
         found += _norms(shape, layer)
-    if not switches.layer_norm_elementwise_affine:
+    if not switches.layer_norm_elementwise_affine:  # the norms exist, but without parameters
         found = [module for module in found if module.kind != "norm"]
     return [*found, Module("lm_head", width, shape.vocab_size, tied=shape.tie_word_embeddings)]
 

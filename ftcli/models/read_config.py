@@ -18,19 +18,19 @@ def shape_from_mapping(raw: Mapping[str, Any], where: str = "model.shape") -> Sh
     """The shape that a config.json or the `shape` of a model file describes.
 
     Raises:
-        ConfigError: a size is missing, is no positive whole number, or a flag is no boolean; all are told.
+        ConfigError: a size is missing or not a positive whole number, or a flag is not a boolean; reports all of them.
     """
     return _Reader(raw, where).shape()
 
 
 def shape_from_folder(path: Path) -> Shape | None:
-    """The shape of the Hugging Face model in folder `path`; None when its config.json is missing or says too little.
+    """The shape of the Hugging Face model in folder `path`; None when its config.json is missing or incomplete.
 
     A model with a nested text_config has other towers beside the text decoder: its sizes are the text's, its
     parameters are counted from the stored weights, and its modules are unknown.
 
     Raises:
-        ConfigError: config.json is there and cannot be read.
+        ConfigError: config.json exists but cannot be read.
     """
     file = Path(path) / "config.json"
     try:
@@ -52,12 +52,14 @@ def shape_from_folder(path: Path) -> Shape | None:
 
 
 class _Reader:
-    """Reads sizes from a mapping and collects every problem before it speaks."""
+    """Reads sizes from a mapping and collects every problem before it raises."""
 
     def __init__(self, raw: Mapping[str, Any], where: str) -> None:
         text = raw.get("text_config")
         nested = text if isinstance(text, Mapping) else {}
+        # In a multimodal config the text decoder's sizes are nested, while the architecture is named at the top.
         self.outer, self.where, self.problems = raw, where, list[Problem]()
+        # A group file keeps these in mappings of their own; config.json has the same keys at the top.
         groups = [raw.get("experts"), raw.get("latent_attention")]
         self.values: dict[str, Any] = {**raw, **nested}
         for group in groups:
@@ -76,6 +78,7 @@ class _Reader:
         return 1
 
     def flag(self, key: str, default: bool) -> bool:
+        """A boolean field; the default stands in for a value that was reported as a problem."""
         value = self.values.get(key)
         if value is None or isinstance(value, bool):
             return default if value is None else value
@@ -83,12 +86,18 @@ class _Reader:
         return default
 
     def shape(self) -> Shape:
+        """The whole shape.
+
+        Raises:
+            ConfigError: every problem met on the way.
+        """
         heads = self.size("num_attention_heads", "n_head")
         hidden = self.size("hidden_size", "n_embd")
         architectures = self.outer.get("architectures") or [self.outer.get("architecture") or "unknown"]
         limit = self.values.get("max_position_embeddings", self.values.get("n_positions"))
         published = self.values.get("num_parameters")
         latent = self.latent_attention()
+        # Latent attention rotates only part of each head; config.json calls that part head_dim where it names one.
         head_dim = latent.qk_rope_head_dim if latent else self.family.head_dim or max(1, hidden // heads)
         shape = Shape(
             architecture=str(architectures[0]),
@@ -115,12 +124,12 @@ class _Reader:
         return shape
 
     def model_type(self) -> str:
-        """The layout's name; a decoder that attends to an encoder besides has modules that are written down nowhere."""
-        found = str(self.outer.get("model_type", "unknown"))
-        return f"{found}-with-cross-attention" if self.values.get("add_cross_attention") else found
+        """The model type, renamed for a decoder with cross-attention: no known layout has those modules."""
+        name = str(self.outer.get("model_type", "unknown"))
+        return f"{name}-with-cross-attention" if self.values.get("add_cross_attention") else name
 
     def opt(self, hidden: int) -> OptSwitches | None:
-        """What the configuration of an OPT model leaves out; None for any other, whose code reads none of it."""
+        """What the configuration of an OPT model switches off; None for other models, which ignore these fields."""
         if self.outer.get("model_type") != "opt":
             return None
         return OptSwitches(
@@ -131,12 +140,13 @@ class _Reader:
         )
 
     def inner(self, hidden: int) -> int:
-        """Width of the feed-forward, which GPT-2's configuration may leave open."""
+        """Width of the feed-forward, which GPT-2's configuration may omit."""
         if self.outer.get("model_type") == "gpt2":
             return self.size("n_inner", default=4 * hidden)
         return self.size("intermediate_size", "ffn_dim")
 
     def experts(self) -> Experts | None:
+        """The mixture of experts, under the name that each family gives their number; None for a dense model."""
         names = ("num_local_experts", "n_routed_experts", "num_experts")
         if all(self.values.get(name) is None for name in names):
             return None
@@ -149,6 +159,7 @@ class _Reader:
         )
 
     def latent_attention(self) -> LatentAttention | None:
+        """The ranks of latent attention; None without a low-rank key-value projection."""
         if self.values.get("kv_lora_rank") is None:
             return None
         rank = self.values.get("q_lora_rank")

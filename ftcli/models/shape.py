@@ -1,7 +1,7 @@
-"""What a model is made of, counted without loading it: its sizes, modules and parameters.
+"""The shape of a model: the sizes that its modules and parameters are counted from, without loading it.
 
-The counts rest on ftcli/models/families.py and are held against the installed transformers by tests. An architecture
-that is not written down there is answered with None ("unknown"), never with a guess.
+Counts rest on ftcli/models/families.py, which tests compare with the installed transformers. For an architecture that
+is not listed there they are None ("unknown"), never a guess.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from ftcli.models.families import FAMILIES, Experts, LatentAttention, OptSwitche
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """Architecture of one decoder, in the words of a Hugging Face config.json; sizes are element counts."""
+    """Architecture of one decoder, with the names of a Hugging Face config.json; sizes are element counts."""
 
     architecture: str
     model_type: str
@@ -37,7 +37,7 @@ class Shape:
 
     @property
     def known(self) -> bool:
-        """Whether the modules of this architecture are written down here."""
+        """Whether the modules of this architecture are known."""
         return self.model_type in FAMILIES
 
     @property

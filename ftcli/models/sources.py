@@ -1,6 +1,6 @@
-"""Where a spec's model and data are: built in, a local folder, a run of ours, or a hub id.
+"""Where a spec's model is: built in, a local folder, an ftcli run, or a hub id.
 
-Used by both halves, so nothing here reads weights or rows.
+Used by both halves, so nothing here reads weights.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _DEEPEST_STACK = 64
 
 @dataclass(frozen=True)
 class ModelSource:
-    """What `model.name_or_path` means. Exactly one of `folder` and `hub_id` is set."""
+    """What `model.name_or_path` refers to. Exactly one of `folder` and `hub_id` is set."""
 
     folder: Path | None = None
     hub_id: str | None = None
@@ -79,19 +79,20 @@ def foundation(source: ModelSource) -> ModelSource | None:
     """The whole model at the bottom of a stack of adapters: the one with a config.json and weights.
 
     Raises:
-        ConfigError: an adapter stands on itself, or names no base.
+        ConfigError: an adapter is its own base, or names none.
     """
-    found, passed = source, set[Path]()
-    while found.is_adapter:
-        assert found.folder is not None
-        if found.folder in passed:
-            raise ConfigError(Problem(str(found.folder), "is an adapter that stands on itself", "name its base model"))
-        passed.add(found.folder)
-        below = model_source(base_of(found.folder))
+    bottom, passed = source, set[Path]()
+    while bottom.is_adapter:
+        assert bottom.folder is not None
+        if bottom.folder in passed:
+            what = "is an adapter that is its own base model"
+            raise ConfigError(Problem(str(bottom.folder), what, "set base_model_name_or_path"))
+        passed.add(bottom.folder)
+        below = model_source(base_of(bottom.folder))
         if below is None:
             return None
-        found = below
-    return found
+        bottom = below
+    return bottom
 
 
 def adapter_kinds(source: ModelSource) -> list[str]:
@@ -100,17 +101,17 @@ def adapter_kinds(source: ModelSource) -> list[str]:
     Raises:
         ConfigError: an adapter names no base.
     """
-    found: list[str] = []
+    types: list[str] = []
     below: ModelSource | None = source
-    while below is not None and below.is_adapter and len(found) < _DEEPEST_STACK:
+    while below is not None and below.is_adapter and len(types) < _DEEPEST_STACK:
         assert below.folder is not None
-        found.append(str(_json(below.folder / "adapter_config.json").get("peft_type")))
+        types.append(str(_json(below.folder / "adapter_config.json").get("peft_type")))
         below = model_source(base_of(below.folder))
-    return found
+    return types
 
 
 def quantised_as(model: ModelSettings) -> str | None:
-    """How the stored weights of a model are quantised already, as its config.json says (gptq, awq, fp8, mxfp4, …).
+    """How the stored weights of a model are already quantised, by its config.json (gptq, awq, fp8, mxfp4, …).
 
     Raises:
         ConfigError: an adapter names no base.
@@ -140,7 +141,7 @@ def head_of(folder: Path) -> str:
 def _json(file: Path) -> dict[str, Any]:
     """The object in a JSON file; {} where there is none."""
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}

@@ -1,1 +1,1 @@
-"""Rewards that a rule gives."""
+"""Rule-based rewards."""

@@ -1,7 +1,7 @@
-"""Rewards that a rule gives: named, checkable before anything is loaded, and the same for every method that samples.
+"""Rule-based rewards: named, checked before anything is loaded, and shared by every method that samples.
 
-A reward is a function of one answer. Its keyword arguments are its settings, and those that name a column of the rows
-end in `column`. To add one, write the function and its entry in REWARDS.
+A reward is a function of one answer. Its keyword arguments are its settings; the name of a setting that names a column
+of the rows ends in `column`. To add a reward, write the function and its entry in REWARDS.
 """
 
 from __future__ import annotations
@@ -23,53 +23,53 @@ class Answered:
     """One sampled answer."""
 
     text: str
-    """Without special tokens, white space at the ends left out."""
+    """Without special tokens, and without white space at the ends."""
     row: Mapping[str, Any]
-    """The columns of the row that it answers."""
+    """The columns of its row."""
     num_tokens: int
-    """Tokens of the answer, its end token counted."""
+    """Tokens of the answer, including its end token."""
     ended: bool
-    """Whether it closes with an end token, and was not cut at the longest answer allowed."""
+    """Whether it closes with an end token, rather than truncated at the length limit."""
 
 
 def exact_answer(answered: Answered, *, column: str = "answer", ignore_case: bool = False) -> float:
-    """1 if the answer is what the row's column says, runs of white space counting as one space; else 0."""
+    """1 if the answer equals the row's column, with runs of white space as one space; else 0."""
     ours, theirs = _plain(answered.text, ignore_case), _plain(answered.row[column], ignore_case)
     return float(ours == theirs)
 
 
 def holds_answer(answered: Answered, *, column: str = "answer", ignore_case: bool = True) -> float:
-    """1 if what the row's column says stands somewhere in the answer as whole words; else 0."""
+    """1 if the answer contains the text of the row's column as whole words; else 0."""
     ours, theirs = _plain(answered.text, ignore_case), _plain(answered.row[column], ignore_case)
     return float(bool(re.search(rf"(?<!\w){re.escape(theirs)}(?!\w)", ours)))
 
 
 def number(answered: Answered, *, column: str = "answer", tolerance: float = 1e-6) -> float:
-    """1 if the last number in the answer is that of the row's column (`#### 42`), within a tolerance; else 0."""
+    """1 if the last number in the answer equals that in the row's column (`#### 42`), within a tolerance; else 0."""
     ours, theirs = _last_number(answered.text), _last_number(str(answered.row[column]))
     return float(ours is not None and theirs is not None and math.isclose(ours, theirs, abs_tol=tolerance))
 
 
 def regex(answered: Answered, *, pattern: str) -> float:
-    """1 if the pattern is found in the answer; else 0."""
+    """1 if the pattern matches anywhere in the answer; else 0."""
     return float(re.search(pattern, answered.text) is not None)
 
 
 def tags(answered: Answered, *, names: list[str]) -> float:
-    """1 if the answer is these tags in order and nothing else, `<think>…</think><answer>…</answer>`; else 0."""
+    """1 if the answer is these tags, in order, and nothing else, `<think>…</think><answer>…</answer>`; else 0."""
     parts = r"\s*".join(rf"<{re.escape(name)}>.*?</{re.escape(name)}>" for name in names)
     return float(re.fullmatch(rf"\s*{parts}\s*", answered.text, re.DOTALL) is not None)
 
 
 def length(answered: Answered, *, least: int = 0, most: int = 2**31) -> float:
-    """1 if the answer has so many tokens; else less by the share that is missing or too many, down to 0."""
+    """1 if the answer has least to most tokens; else lower by the share missing or in excess, down to 0."""
     tokens = answered.num_tokens
     off = (least - tokens) / max(least, 1) if tokens < least else (tokens - most) / most if tokens > most else 0.0
     return max(0.0, 1.0 - off)
 
 
 def ended(answered: Answered) -> float:
-    """1 if the answer ends by itself; 0 if it was cut at the longest allowed."""
+    """1 if the answer ends by itself; 0 if it was truncated at the length limit."""
     return float(answered.ended)
 
 
@@ -90,28 +90,28 @@ REWARDS: Mapping[str, Callable[..., float]] = {
 
 
 def _plain(text: Any, ignore_case: bool) -> str:
-    found = " ".join(str(text).split())
-    return found.casefold() if ignore_case else found
+    plain = " ".join(str(text).split())
+    return plain.casefold() if ignore_case else plain
 
 
 def _last_number(text: str) -> float | None:
-    found = re.findall(r"-?\d[\d,]*(?:\.\d+)?", text)
-    return float(found[-1].replace(",", "")) if found else None
+    numbers = re.findall(r"-?\d[\d,]*(?:\.\d+)?", text)
+    return float(numbers[-1].replace(",", "")) if numbers else None
 
 
-# --- what a configuration asks for ------------------------------------------------------------------------------------
+# --- rewards in a configuration ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Asked:
-    """One reward of a mix."""
+class WeightedReward:
+    """One reward of `method.rewards`."""
 
     name: str
     weight: float
     settings: Mapping[str, Any]
 
     def __call__(self, answered: Answered) -> float:
-        """What the rule gives, before its weight."""
+        """The reward of an answer, before its weight."""
         return REWARDS[self.name](answered, **self.settings)
 
     def columns(self) -> list[str]:
@@ -124,17 +124,17 @@ class Asked:
         return {**given, **self.settings}
 
 
-def asked(rewards: Mapping[str, Any] | None) -> list[Asked]:
+def weighted_rewards(rewards: Mapping[str, Any] | None) -> list[WeightedReward]:
     """The rewards of `method.rewards`: a name with a weight, or with its settings and a `weight` among them."""
-    found = []
+    weighted = []
     for name, value in (rewards or {}).items():
         settings = dict(value) if isinstance(value, Mapping) else {"weight": value}
-        found.append(Asked(name, float(settings.pop("weight", 1.0)), settings))
-    return found
+        weighted.append(WeightedReward(name, float(settings.pop("weight", 1.0)), settings))
+    return weighted
 
 
 def problems(rewards: Any) -> Iterator[Problem]:
-    """All that is wrong with `method.rewards`."""
+    """Every problem in `method.rewards`."""
     key = "method.rewards"
     if not isinstance(rewards, Mapping):
         yield Problem(key, f"{key} is {rewards!r}, not a mapping of names to weights", f"{key}.exact_answer=1")
@@ -171,7 +171,7 @@ def _settings_problems(name: str, settings: Mapping[str, Any], place: str) -> It
         try:
             re.compile(settings["pattern"])
         except re.error as error:
-            yield Problem(f"{place}.pattern", f"is no regular expression: {error}", "mend it, or quote it in YAML")
+            yield Problem(f"{place}.pattern", f"is not a regular expression: {error}", "fix it, or quote it in YAML")
 
 
 def _is_number(value: Any) -> bool:
@@ -181,10 +181,10 @@ def _is_number(value: Any) -> bool:
 def _fits(value: Any, annotation: str) -> bool:
     if annotation == "list[str]":
         return isinstance(value, list) and bool(value) and all(isinstance(item, str) for item in value)
-    kinds: dict[str, Callable[[Any], bool]] = {
+    checks: dict[str, Callable[[Any], bool]] = {
         "str": lambda v: isinstance(v, str),
         "bool": lambda v: isinstance(v, bool),
         "int": lambda v: isinstance(v, int) and not isinstance(v, bool),
         "float": _is_number,
     }
-    return kinds[annotation](value)
+    return checks[annotation](value)

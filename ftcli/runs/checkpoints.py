@@ -1,12 +1,12 @@
 """Checkpoints that cannot be half-written: staged aside, digested, made durable, then renamed into place.
 
     RUN/checkpoints/checkpoint-40/…  manifest.json     sealed: every file has its sha256 and size in the manifest
-                    .staging-60/                       being written, or left by a killed run: never taken
+                    .staging-60/                       being written, or left by a killed run: never used
                     .trash-checkpoint-20/              renamed out of the way before it is removed
-                    .damaged-checkpoint-80/            found damaged on resume and passed over; kept for a look
+                    .damaged-checkpoint-80/            found damaged on resume and skipped; kept for inspection
 
-A folder called checkpoint-<step> therefore is complete or damaged from outside, and the manifest tells which.
-Both halves of the house use this module: it imports nothing beyond the standard library.
+A folder called checkpoint-<step> is therefore complete, unless something damaged it later; the manifest tells which.
+Both halves use this module, so it imports only the standard library.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Damaged:
 
 
 def checkpoint_path(root: Path, step: int) -> Path:
-    """Where the sealed checkpoint of an optimizer step lies."""
+    """The path of the sealed checkpoint of an optimizer step."""
     return root / f"checkpoint-{step}"
 
 
@@ -54,7 +54,7 @@ def staging_path(root: Path, name: str | int) -> Path:
 
 
 def step_of(path: Path) -> int | None:
-    """The optimizer step in a checkpoint's name, None where the name is another."""
+    """The optimizer step in a checkpoint's name; None for any other name."""
     match = _NAME.fullmatch(path.name)
     return int(match[1]) if match else None
 
@@ -68,7 +68,7 @@ def sealed(root: Path) -> list[Path]:
 
 
 def needed_files(world_size: int) -> tuple[str, ...]:
-    """What a resume cannot do without, as patterns of which any alternative ("a|b") will do.
+    """The files that a resume needs, as patterns; of alternatives ("a|b") one is enough.
 
     The later alternatives are what sharded training writes: FSDP a folder, DeepSpeed one with the scheduler in it.
     """
@@ -85,7 +85,7 @@ def needed_files(world_size: int) -> tuple[str, ...]:
 
 
 def seal(staging: Path, final: Path) -> None:
-    """Turn a fully written staging folder into the checkpoint `final`, or leave no trace of it there.
+    """Turn a fully written staging folder into the checkpoint `final`, or leave nothing there.
 
     Raises:
         ValueError: nothing was staged, or `final` is not called checkpoint-<step>.
@@ -194,10 +194,10 @@ def newest_valid(root: Path, world_size: int) -> tuple[Path | None, list[Damaged
 
 
 def verify(path: Path, *, needs: Sequence[str], digests: bool = True) -> list[str]:
-    """Why a checkpoint cannot be resumed, one reason a fault; [] means valid.
+    """Why a checkpoint cannot be resumed, one reason per fault; [] means valid.
 
     `needs` are patterns as `needed_files` gives them. Without `digests` only names and sizes are compared, which
-    takes no time however large the files.
+    is fast however large the files.
     """
     entries, fault = _read_manifest(path)
     if fault:
@@ -220,7 +220,7 @@ def verify(path: Path, *, needs: Sequence[str], digests: bool = True) -> list[st
         except OSError as error:
             return [*reasons, f"{error.filename or path.name} cannot be read ({error.strerror})"]
         altered = [name for name in whole if found[name] != entries[name]["sha256"]]
-        reasons += [f"{name} has another sha256 than its manifest" for name in altered]
+        reasons += [f"{name} does not match its sha256 in the manifest" for name in altered]
     return reasons
 
 
@@ -237,7 +237,7 @@ def _read_manifest(path: Path) -> tuple[dict[str, dict[str, Any]], str]:
     if manifest.get("schema") != SCHEMA:
         return {}, f"{MANIFEST} has schema {manifest.get('schema')}, this version reads {SCHEMA}"
     if manifest.get("step") != step_of(path):
-        return {}, f"{MANIFEST} is that of step {manifest.get('step')}"
+        return {}, f"{MANIFEST} is for step {manifest.get('step')}"
     return manifest["files"], ""
 
 

@@ -2,7 +2,7 @@
 
     RUN/  spec.json  command.sh  environment.json  log.txt  metrics.jsonl  checkpoints/  model/  result.json
 
-`result.json` is written last and atomically: where it stands, the run is finished.
+`result.json` is written last and atomically: a run that has one is finished.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ MODEL = "model"
 RESULT = "result.json"
 LOCK = ".lock"
 PIPELINE = "pipeline.json"
-"""Stands in the directory of a pipeline, whose stages are run directories inside it."""
+"""Marks the directory of a pipeline, whose stages are run directories inside it."""
 EXIT_CODE = ".exit_code"
 """The exit code of the worker that failed first, where a launcher returns 1 for every cause."""
 
 ROOT = Path("runs")
 _PATIENCE_SECONDS = 3.0
-"""For a lock to be given back: a worker whose parent was killed ends itself, but not in the same moment."""
+"""How long to wait for a lock: a worker whose parent was killed ends itself, but not at once."""
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write `text` so that a reader, or a crash, sees the old file or the new one and nothing between."""
+    """Write `text` so that a reader sees the old file or the new one, even after a crash."""
     staging = path.with_name(f".{path.name}.{os.getpid()}")
     with open(staging, "w", encoding="utf-8") as file:
         file.write(text)
@@ -54,7 +54,7 @@ def write_json(path: Path, value: Any) -> None:
 
 @contextmanager
 def exclusive(run: Path) -> Iterator[None]:
-    """Holds the lock of a run or a pipeline.
+    """Hold the lock of a run or a pipeline.
 
     Raises:
         ConfigError: another process holds it.
@@ -64,7 +64,7 @@ def exclusive(run: Path) -> Iterator[None]:
 
 
 def require_free(run: Path) -> None:
-    """Make sure that no process is at work in a run or a pipeline, and change nothing there.
+    """Check that no process is using a run or a pipeline; changes nothing.
 
     Raises:
         ConfigError: one is.
@@ -75,10 +75,10 @@ def require_free(run: Path) -> None:
 
 
 def _lock(run: Path) -> AbstractContextManager[Any]:
-    """Take the lock; given back where the returned context is left, and by the kernel when this process dies."""
-    from filelock import FileLock, Timeout  # only a command that starts something pays for it
+    """Acquire the lock; released when the returned context exits, and by the kernel when this process dies."""
+    from filelock import FileLock, Timeout  # here, since only commands that start something need it
 
-    # The kernel's lock alone: what stands in for it where there is none would outlive a killed process.
+    # Only the kernel's lock: filelock's fallback for file systems without one would outlive a killed process.
     lock = FileLock(run / LOCK, timeout=_PATIENCE_SECONDS, poll_interval=0.05, fallback_to_soft=False)
     try:
         return lock.acquire()
@@ -109,12 +109,12 @@ def is_pipeline(path: Path) -> bool:
 
 
 def run_order(run: Path) -> tuple[int, str]:
-    """Sort key from the oldest run or pipeline to the newest: when it was started."""
+    """Sort key by start time, the oldest run or pipeline first."""
     return (run / (SPEC if is_run(run) else PIPELINE)).stat().st_mtime_ns, run.name
 
 
 def whole(run: Path) -> Path:
-    """What is resumed to go on with a run: the pipeline that it is a stage of, or the run itself."""
+    """What to resume for a run: the pipeline that it is a stage of, else the run itself."""
     return run.parent if is_pipeline(run.parent) else run
 
 
@@ -122,7 +122,7 @@ def read_pipeline(path: Path) -> dict[str, Any]:
     """The content of pipeline.json.
 
     Raises:
-        ConfigError: it is damaged; written atomically, it was changed since.
+        ConfigError: it is damaged; since it is written atomically, something edited it.
     """
     file = path / PIPELINE
     try:
@@ -131,12 +131,12 @@ def read_pipeline(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError):
         stages = None
     if not isinstance(stages, dict):
-        raise ConfigError(Problem(str(file), "is damaged", f"start anew: sh {path / COMMAND}"))
+        raise ConfigError(Problem(str(file), "is damaged", f"start it again: sh {path / COMMAND}"))
     return dict(found)
 
 
 def find_run(name: str) -> Path | None:
-    """The run directory that `name` means: a run, the newest of that name under runs/, or a pipeline's last stage."""
+    """The run directory that `name` refers to: a run, the newest of a name under runs/, or a pipeline's last stage."""
     found = _find(name)
     if found is None or is_run(found):
         return found
@@ -146,13 +146,13 @@ def find_run(name: str) -> Path | None:
 
 
 def find_pipeline(name: str) -> Path | None:
-    """The directory of the pipeline that `name` means, or None where it means a run or nothing."""
+    """The directory of the pipeline that `name` refers to; None for a run or an unknown name."""
     found = _find(name)
     return found if found is not None and is_pipeline(found) else None
 
 
 def _find(name: str) -> Path | None:
-    """The run or pipeline that a directory or a name under runs/ means."""
+    """The run or pipeline that a directory or a name under runs/ refers to."""
     if not name:
         return None
     path = Path(name)
@@ -167,7 +167,7 @@ def _find(name: str) -> Path | None:
 
 
 def require_run(name: str, where: str) -> Path:
-    """`find_run`, or an error that lists the runs there are.
+    """`find_run`, or an error that lists the existing runs.
 
     Raises:
         ConfigError: no such run.
@@ -184,7 +184,7 @@ def read_result(run: Path) -> dict[str, Any] | None:
     """The content of result.json, or None where the run is not finished.
 
     Raises:
-        ConfigError: it is no JSON object; written atomically, it was changed since.
+        ConfigError: it is not a JSON object; since it is written atomically, something edited it.
     """
     path = run / RESULT
     if not path.is_file():

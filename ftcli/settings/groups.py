@@ -1,7 +1,7 @@
-"""The settings that ftcli itself owns, group by group: type, default, and what each is for.
+"""The settings that ftcli itself defines, group by group: type, default and documentation.
 
-The text under a field is its documentation: `ftcli show GROUP` and the generated tables print it. What
-TrainingArguments, the TRL configs and the PEFT configs own is read from the installed libraries (see schema.py).
+The text under a field is its documentation: `ftcli show GROUP` and the generated tables print it. The
+fields of TrainingArguments and of the TRL and PEFT configs are read from the installed libraries (library_fields.py).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class DataSettings:
     path: str | None = "builtin:tiny"
     """Rows to train on: a file (json, jsonl, csv, tsv, txt, parquet, arrow, each also compressed), a folder, a glob, a
     URL (s3://, gs://, https://, …) or a hub id; builtin:tiny is the
-    set of the method's task, builtin:NAME one by name."""
+    built-in set for the method's task, builtin:NAME a particular one."""
     revision: str | None = None
     """Branch, tag or commit of a hub set."""
     subset: str | None = None
@@ -47,9 +47,9 @@ class DataSettings:
     split: str | None = None
     """Files of a hub set or folder to train on; null is train where there is one, else all."""
     mix: dict[str, Any] | None = None
-    """Several sets by name in place of path, each with its path, share_of_set, share_of_mix, rows or repeat."""
+    """Several named sets in place of path, each with its path, share_of_set, share_of_mix, rows or repeat."""
     mix_order: Literal["interleave", "concatenate"] = "interleave"
-    """interleave spreads each set evenly over the mix; concatenate keeps one set behind the other."""
+    """interleave spreads each set evenly over the mix; concatenate puts one set after another."""
     eval_path: str | None = None
     """Rows to validate on, like path; excludes eval_share."""
     eval_share: float = 0.0
@@ -59,28 +59,28 @@ class DataSettings:
     format: str = "auto"
     """Row format (see `ftcli list format`); auto recognises it from the first row."""
     columns: dict[str, str] | None = None
-    """Canonical column name: the name it has in the file."""
+    """Canonical column name: its name in the file."""
     roles: dict[str, str] | None = None
-    """Who speaks, by the name in the file: {customer: user, agent: assistant}."""
+    """Role of each speaker by name in the file: {customer: user, agent: assistant}."""
     margin_column: str | None = None
-    """Column with the margin by which the chosen answer's score should win (method=reward); null is no margin."""
+    """Column with the margin by which the chosen answer should score higher (method=reward); null is no margin."""
     trained_turns: Literal["all", "last"] = "all"
-    """all trains every turn of the assistant, last only the last one of a conversation."""
+    """all trains every assistant turn, last only the last one of a conversation."""
     max_bad_share: float = 0.0
-    """Share of unusable rows that a run may leave out; more stop it before the weights are loaded."""
+    """Share of unusable rows that a run may skip; a larger share stops it before the weights are loaded."""
     max_length_tokens: int | Literal["auto"] | None = "auto"
-    """Longest row in tokens; auto holds 99 % of the rows, or all where the longest is not twice that, within the
-    model's limit (pretrain: blocks of 1024)."""
+    """Maximum row length in tokens; auto fits 99 % of the rows, or all if the longest is at most twice as long, within
+    the model's limit (pretrain: blocks of 1024)."""
     overflow: Literal["auto", "drop", "error", "truncate_left", "truncate_right", "split"] = "auto"
     """What happens to longer rows; auto drops and counts them, and splits them for pretrain."""
     max_rows: int | None = None
-    """Use only the first so many rows (of each set)."""
+    """Use only this many rows, the first ones (of each set)."""
     max_eval_rows: int | None = None
-    """Validate on only the first so many rows."""
+    """Validate on only this many rows, the first ones."""
     streaming: bool = False
-    """Read and tokenise rows while training, so that nothing is stored; needs train.max_steps."""
+    """Read and tokenise rows during training, without storing them; needs train.max_steps."""
     shuffle_buffer_rows: int = 10_000
-    """Rows among which streaming draws the next one by seed; 1 keeps their order."""
+    """Rows in the shuffle buffer of streaming, which draws by seed; 1 keeps their order."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,11 +108,11 @@ class SetSettings:
     share_of_set: float | None = None
     """This share of the set's own rows, drawn by seed."""
     rows: int | None = None
-    """So many of the set's own rows, drawn by seed."""
+    """This many of the set's own rows, drawn by seed."""
     repeat: float = 1.0
-    """How often what was taken of the set occurs in one epoch; 1.5 repeats every second row, drawn by seed."""
+    """How often the rows taken from the set occur in one epoch; 1.5 repeats every second row, drawn by seed."""
     share_of_mix: float | None = None
-    """The share of all rows of the mix that come from this set; drawn by seed from what it has."""
+    """Share of the mix's rows that come from this set, drawn by seed from its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,13 +120,13 @@ class QuantisationSettings:
     """Group `quantisation`: how the frozen base weights are stored."""
 
     type: Literal["none", "nf4", "nf4_double", "fp4", "int8"] = "none"
-    """none keeps the weights as they are stored (in model.dtype, or quantised already); the others are quantised by
-    bitsandbytes while they are loaded."""
+    """none keeps the weights as they are stored (in model.dtype, or quantised already); the others quantise them with
+    bitsandbytes while loading."""
     compute_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Type that 4-bit weights are multiplied in; auto is bfloat16 on GPUs that have it, float16 on older ones, and
+    """Compute type of 4-bit weights; auto is bfloat16 on GPUs that have it, float16 on older ones, and
     float32 on CPU."""
     skip_modules: list[str] | None = None
-    """Further modules that stay unquantised, by the end of their name; the output head always does."""
+    """Further modules to leave unquantised, by name suffix; the output head always is."""
     int8_threshold: float = 6.0
     """Magnitude above which int8 multiplies a feature in 16 bits (LLM.int8, arXiv:2208.07339, section 3.2)."""
 
@@ -180,5 +180,5 @@ _MIXED_PATH = re.compile(r"data\.mix\.[^.]+\.path")
 def is_path_key(key: str) -> bool:
     """Whether a setting's value is a path or a name that is taken literally from the command line."""
     setting = _STAGE.sub("", key)
-    ready = setting == "model" != key  # the run or model that stands in a stage's place
+    ready = setting == "model" != key  # the run or model that replaces a stage
     return ready or setting in PATH_KEYS or _MIXED_PATH.fullmatch(setting) is not None

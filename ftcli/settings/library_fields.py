@@ -1,7 +1,7 @@
 """Fields of the installed library configs and of our own settings, read from source without importing them.
 
-Importing TrainingArguments costs seconds and torch; parsing its file costs milliseconds. A field's type is kept as the
-annotation's syntax tree and values are checked against that.
+Importing TrainingArguments takes seconds and needs torch; parsing its file takes milliseconds. A field's type stays the
+annotation's syntax tree, and values are checked against that tree.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ class Field:
 
 @cache
 def _source(module: str) -> Path:
+    """The source file of a module; only the top package is looked up, so nothing is imported."""
     top, *rest = module.split(".")
     spec = importlib.util.find_spec(top)
     if spec is None or spec.origin is None:
@@ -59,33 +60,35 @@ def _source(module: str) -> Path:
 
 @cache
 def _text_of(module: str) -> str:
+    """The source text of a module."""
     return _source(module).read_text(encoding="utf-8")
 
 
 def _definition(module: str, name: str) -> ast.ClassDef | None:
-    """A class of the module up to its first method: parsing the few hundred lines of fields takes milliseconds."""
+    """A class of the module up to its first method: parsing only its fields takes milliseconds."""
     text = _text_of(module)
     start = re.search(rf"^class {name}\b", text, re.MULTILINE)
     if start is None:
         return None
+    # The class ends, for our purpose, at the first line without indentation, decorator or method.
     end = re.compile(r"^(?=[^\s#)\]}]|    (@|def |async def ))", re.MULTILINE).search(
         text, text.index("\n", start.end())
     )
     try:
-        found = ast.parse(text[start.start() : end.start() if end else len(text)]).body
-    except SyntaxError:  # a string with text at the margin
-        found = ast.parse(text).body
-    return next(node for node in found if isinstance(node, ast.ClassDef) and node.name == name)
+        body = ast.parse(text[start.start() : end.start() if end else len(text)]).body
+    except SyntaxError:  # a multi-line string with unindented text was taken for the end
+        body = ast.parse(text).body
+    return next(node for node in body if isinstance(node, ast.ClassDef) and node.name == name)
 
 
 def _imports(module: str) -> list[ast.ImportFrom]:
     """The `from … import …` statements of the module."""
-    found = re.findall(r"^from \S+ import (?:\([^)]*\)|[^(\n]*)", _text_of(module), re.MULTILINE)
-    return [node for node in ast.parse("\n".join(found)).body if isinstance(node, ast.ImportFrom)]
+    statements = re.findall(r"^from \S+ import (?:\([^)]*\)|[^(\n]*)", _text_of(module), re.MULTILINE)
+    return [node for node in ast.parse("\n".join(statements)).body if isinstance(node, ast.ImportFrom)]
 
 
 def _class(module: str, name: str) -> tuple[str, ast.ClassDef] | None:
-    """The definition of a class, following its imports, and the module that defines it; None if not source."""
+    """The definition of a class, following its imports, and the module that defines it; None where it has no source."""
     if not _source(module).is_file():
         return None
     definition = _definition(module, name)
@@ -93,7 +96,7 @@ def _class(module: str, name: str) -> tuple[str, ast.ClassDef] | None:
         return module, definition
     for node in _imports(module):
         if any(alias.name == name for alias in node.names):
-            if node.level:
+            if node.level:  # a relative import: one dot is the package that holds the module
                 depth = node.level - (_source(module).name == "__init__.py")
                 parts = module.split(".")[: len(module.split(".")) - depth]
                 target = ".".join([*parts, node.module] if node.module else parts)
@@ -136,7 +139,7 @@ def _field(statement: ast.AnnAssign, docs: str, owner: str) -> Field:
                 annotation = _one_of(names_in(package))
             bare = entries.get("const")
             if isinstance(bare, ast.Constant) and isinstance(bare.value, bool):
-                # What an option without a value means: `fsdp: str | None` is really true.
+                # `const` is the value of a bare option: `--fsdp` alone means True, though its type is `str | None`.
                 annotation = ast.BinOp(annotation, ast.BitOr(), ast.Name("bool", ast.Load()))
             listed = entries.get("choices")
             if isinstance(listed, (ast.List, ast.Tuple)):
@@ -154,17 +157,19 @@ def fields_of(config: str) -> Mapping[str, Field]:
         ModuleNotFoundError: the library is not installed.
     """
     module, _, name = config.partition(":")
-    found = _class(module, name)
-    if found is None:
+    located = _class(module, name)
+    if located is None:
         raise LookupError(f"{config} is not in the installed library")
-    module, definition = found
+    module, definition = located
     result: dict[str, Field] = {}
+    # Inherited fields first, so that a class overrides those of its bases.
     for base in definition.bases:
         base_name = getattr(base, "id", "")
         if base_name and _class(module, base_name):
             result.update(fields_of(f"{module}:{base_name}"))
     for index, statement in enumerate(definition.body):
         if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+            # The libraries document a field by a string below it, or by `help` in its metadata.
             following = definition.body[index + 1] if index + 1 < len(definition.body) else None
             docs = _text(following.value) if isinstance(following, ast.Expr) else ""
             if "ClassVar" not in ast.unparse(statement.annotation):
@@ -175,12 +180,12 @@ def fields_of(config: str) -> Mapping[str, Field]:
 @cache
 def enum_values(name: str) -> tuple[str, ...]:
     """The values of a string enumeration of transformers, such as the optimiser names."""
-    found = _class(_ENUMS[name], name)
-    if found is None:
+    located = _class(_ENUMS[name], name)
+    if located is None:
         return ()
     return tuple(
         statement.value.value
-        for statement in found[1].body
+        for statement in located[1].body
         if isinstance(statement, ast.Assign)
         and isinstance(statement.value, ast.Constant)
         and isinstance(statement.value.value, str)
@@ -189,26 +194,30 @@ def enum_values(name: str) -> tuple[str, ...]:
 
 def accepts(annotation: ast.expr, value: Any) -> bool:
     """Whether `value`, as read from YAML or the command line, is of the annotated type."""
-    if isinstance(annotation, ast.BinOp):
+    if isinstance(annotation, ast.BinOp):  # X | Y
         return accepts(annotation.left, value) or accepts(annotation.right, value)
     if isinstance(annotation, ast.Constant):
         if annotation.value is None:
             return value is None
+        # A quoted annotation is source text of its own.
         return isinstance(annotation.value, str) and accepts(ast.parse(annotation.value, mode="eval").body, value)
     if isinstance(annotation, ast.Subscript):
         return _accepts_generic(getattr(annotation.value, "id", ""), annotation.slice, value)
     name = getattr(annotation, "id", "")
     if name in _ENUMS:
         return value in enum_values(name)
+    # Python counts True as an integer; a setting that wants a number does not.
     if name == "float":
         return isinstance(value, (int, float)) and not isinstance(value, bool)
     if name == "int":
         return isinstance(value, int) and not isinstance(value, bool)
+    # JSON and YAML have no tuples: a list stands for one. Any other class is never accepted.
     plain = {"bool": bool, "str": str, "dict": dict, "list": list, "tuple": list}
     return name == "Any" or (name in plain and isinstance(value, plain[name]))
 
 
 def _accepts_generic(name: str, inner: ast.expr, value: Any) -> bool:
+    """`accepts` for `name[inner]`; False for a generic type that is not handled here."""
     parts = inner.elts if isinstance(inner, ast.Tuple) else [inner]
     if name == "Optional":
         return value is None or accepts(inner, value)
@@ -220,10 +229,10 @@ def _accepts_generic(name: str, inner: ast.expr, value: Any) -> bool:
     if name == "list":
         return isinstance(value, list) and all(accepts(inner, item) for item in value)
     if name == "tuple":
-        kinds = [part for part in parts if not (isinstance(part, ast.Constant) and part.value is ...)]
-        if len(kinds) < len(parts):
-            return isinstance(value, list) and all(accepts(kinds[0], item) for item in value)
-        return isinstance(value, list) and len(value) == len(kinds) and all(map(accepts, kinds, value))
+        types = [part for part in parts if not (isinstance(part, ast.Constant) and part.value is ...)]
+        if len(types) < len(parts):  # tuple[X, ...]
+            return isinstance(value, list) and all(accepts(types[0], item) for item in value)
+        return isinstance(value, list) and len(value) == len(types) and all(map(accepts, types, value))
     if name == "dict":
         return isinstance(value, dict) and all(
             accepts(parts[0], key) and accepts(parts[1], item) for key, item in value.items()
@@ -232,14 +241,14 @@ def _accepts_generic(name: str, inner: ast.expr, value: Any) -> bool:
 
 
 def options(field: Field) -> tuple[str, ...]:
-    """The listed values of a choice field (enumeration, Literal or declared choices), else nothing."""
+    """The values of a choice field (enumeration, Literal or declared choices); () for any other."""
     if field.choices:
         return field.choices
-    found: list[str] = []
+    values: list[str] = []
     for node in ast.walk(field.annotation):
         if isinstance(node, ast.Name) and node.id in _ENUMS:
-            found.extend(enum_values(node.id))
+            values.extend(enum_values(node.id))
         elif isinstance(node, ast.Subscript) and getattr(node.value, "id", "") == "Literal":
             parts = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
-            found.extend(p.value for p in parts if isinstance(p, ast.Constant) and isinstance(p.value, str))
-    return tuple(found)
+            values.extend(p.value for p in parts if isinstance(p, ast.Constant) and isinstance(p.value, str))
+    return tuple(values)

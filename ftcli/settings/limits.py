@@ -1,4 +1,4 @@
-"""Limits of settings that the libraries leave unchecked: bounds and choices, ours and theirs."""
+"""Bounds and choices of settings that the libraries do not check, for our settings and theirs."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""Tables of who owns a setting, what a recipe may not touch, and the limits that the libraries leave unchecked.
+"""Which of our settings owns a library field, which fields are refused, and which need a flag on the command line.
 
-One owner a setting: what ftcli owns under its own name is refused under the library's, with the owner named.
+Every setting has one owner: a field that ftcli sets under its own name is refused under the library's name, and the
+error names the owner.
 """
 
 from __future__ import annotations
@@ -15,16 +16,16 @@ OWNERS: Mapping[str, str] = {
     "train.run_name": "run.name",
     "train.resume_from_checkpoint": "--resume RUN",
     "train.use_cpu": "hardware=cpu",
-    "train.disable_tqdm": "the progress display of ftcli, which is plain lines when not a terminal",
+    "train.disable_tqdm": "the progress display of ftcli, which prints plain lines outside a terminal",
     "train.do_train": "ftcli train",
     "train.do_eval": "data.eval_path",
     "train.do_predict": "ftcli generate",
     "train.local_rank": "hardware.num_processes",
     "train.logging_nan_inf_filter": "ftcli, which stops a run whose loss is not a number",
-    "train.save_only_model": "ftcli, whose checkpoints are always whole enough to resume",
-    "train.ignore_data_skip": "ftcli, whose resumes always go on at the right row",
+    "train.save_only_model": "ftcli, whose checkpoints can always be resumed",
+    "train.ignore_data_skip": "ftcli, which always resumes at the right row",
     "train.auto_find_batch_size": "ftcli plan, which estimates memory (the search restarts on trained weights)",
-    "train.remove_unused_columns": "ftcli, which hands over only the columns that are used",
+    "train.remove_unused_columns": "ftcli, which passes on only the columns in use",
     "train.restore_callback_states_from_checkpoint": "ftcli, which always restores them",
     "method.max_length": "data.max_length_tokens",
     "method.truncation_mode": "data.overflow",
@@ -34,11 +35,11 @@ OWNERS: Mapping[str, str] = {
     "method.shuffle_dataset": "seed",
     "method.model_init_kwargs": "model.*",
     "method.trust_remote_code": "model.trust_remote_code",
-    "method.eval_packing": "method.packing, which held-out rows follow",
+    "method.eval_packing": "method.packing, which held-out rows use too",
     "method.pad_token": "the tokenizer",
     "method.eos_token": "the tokenizer",
-    "method.completion_only_loss": "method, which trains the answers and nothing else",
-    "method.assistant_only_loss": "method, which trains the answers and nothing else",
+    "method.completion_only_loss": "method, which trains only the answers",
+    "method.assistant_only_loss": "method, which trains only the answers",
     "peft.task_type": "method",
     "peft.peft_type": "peft=NAME",
     "peft.base_model_name_or_path": "model.name_or_path",
@@ -49,9 +50,9 @@ OWNERS: Mapping[str, str] = {
 
 # Never set from anywhere, with the reason.
 REFUSED: Mapping[str, str] = {
-    "train.hub_token": "a token would land in the run directory; log in with `hf auth login` instead",
-    "train.dataloader_persistent_workers": "workers that outlive an epoch draw other rows after a resume",
-    "train.use_liger_kernel": "deprecated by TRL, whose loss is fused already",
+    "train.hub_token": "the token would be saved in the run directory; log in with `hf auth login` instead",
+    "train.dataloader_persistent_workers": "workers that outlive an epoch draw different rows after a resume",
+    "train.use_liger_kernel": "deprecated by TRL, whose loss is already fused",
     "peft.auto_mapping": "PEFT imports the module it names",
     "peft.megatron_config": "PEFT imports the module that megatron_core names",
     "peft.megatron_core": "PEFT imports the module it names",
@@ -73,9 +74,9 @@ GRANTED_BY: Mapping[str, str] = {
 }
 
 REMOTE_CODE = "--trust-remote-code"
-"""The flag that grants a model, or an attention kernel, to run code that it ships."""
+"""The flag that lets a model or an attention kernel run the code that it ships."""
 ENDPOINT = "--allow-endpoint"
-"""The flag that grants an endpoint which a file names: it is sent rows, and a key whose variable the file names."""
+"""The flag that allows an endpoint named in a file: it is sent rows, and the key in a variable that the file names."""
 
 # Attention kernels of the installed libraries; any other name is a hub repository whose code would run.
 ATTENTION = ("auto", "sdpa", "eager", "flex_attention", "flash_attention_2", "flash_attention_3")

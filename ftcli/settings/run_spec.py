@@ -1,7 +1,8 @@
-"""The values that pass between the stages, frozen, and their JSON form on disk.
+"""The run spec: the frozen values of a run, and their JSON form on disk.
 
 `spec.json` is the whole truth of a run: the same file starts, resumes and reproduces it. It holds plain data only and
-is never interpolated again. `tree` is what the user and the group files said; the groups hold it resolved.
+is never interpolated again. `tree` holds the settings as the user and the group files give them; the groups hold them
+resolved.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class Note:
-    """A value that nobody typed: which setting, what it became and why."""
+    """A derived value: the setting, the value and the reason."""
 
     key: str
     value: Any
@@ -29,7 +30,7 @@ class Note:
 
 @dataclass(frozen=True, kw_only=True)
 class LaunchPlan:
-    """How the worker is started; decided by `plan`, carried out by `launch`."""
+    """How the worker is started; decided by `plan`, run by `launch`."""
 
     num_processes: int = 1
     device: str = "cpu"
@@ -50,7 +51,7 @@ class RunSpec:
     quantisation: QuantisationSettings
     hardware: HardwareSettings
     method: Mapping[str, Any]
-    """`name` and the knobs and trainer-config fields that were set."""
+    """`name` and the options and trainer-config fields that were set."""
     peft: Mapping[str, Any]
     """`name` and the fields of its PEFT config that were set; name `none` is full fine-tuning."""
     train: Mapping[str, Any]
@@ -58,7 +59,7 @@ class RunSpec:
     launch: LaunchPlan = field(default_factory=LaunchPlan)
     notes: tuple[Note, ...] = ()
     grants: tuple[str, ...] = ()
-    """Flags given on the command line that allow what a recipe may not."""
+    """Flags given on the command line that allow what a recipe alone may not do."""
     tree: Mapping[str, Any] = field(default_factory=dict)
     schema: int = SCHEMA_VERSION
 
@@ -94,7 +95,7 @@ class RunSpec:
             values["grants"] = tuple(values["grants"])
             return cls(**values)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ConfigError(Problem(where, f"is not a run spec: {error}", "start the run anew")) from None
+            raise ConfigError(Problem(where, f"is not a run spec: {error}", "start a new run")) from None
 
     @classmethod
     def load(cls, path: Path) -> RunSpec:
@@ -111,11 +112,11 @@ class RunSpec:
 
 @dataclass
 class Notes:
-    """Collects the derived values on their way into the spec."""
+    """Collects the derived values for the spec."""
 
     found: list[Note] = field(default_factory=list)
 
     def add(self, key: str, value: Any, why: str) -> Any:
-        """Note a derived value and hand it back."""
+        """Record a derived value and return it."""
         self.found.append(Note(key, value, why))
         return value

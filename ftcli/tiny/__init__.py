@@ -1,4 +1,4 @@
-"""The built-in tiny model and its data: what the first run of a newcomer trains, with nothing to download."""
+"""The built-in tiny model and its data, for a first run without any download."""
 
 from __future__ import annotations
 

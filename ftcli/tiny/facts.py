@@ -1,7 +1,7 @@
 """The facts of the tiny world: plain tables that everything else is generated from.
 
-Small enough for a model of some two million parameters to know by heart, and functional (one answer a
-question), so that an answer can be checked by comparing strings.
+They are few enough for a model of some two million parameters to memorise, and each question has one answer, so
+that an answer can be checked by comparing strings.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ toe tooth town tree van wall warm wave well west wheel wind wing wood wool word 
 """
 
 WORDS: tuple[str, ...] = tuple(sorted({w for w in (*ANIMALS, *THINGS, *_MORE_WORDS.split()) if 3 <= len(w) <= 5}))
-"""Words that are spelled, reversed and measured: 3 to 5 letters."""
+"""Words to spell, reverse and measure: 3 to 5 letters."""
 
 RUDE: tuple[str, ...] = (
     "{core}, you fool.",
@@ -94,7 +94,7 @@ RUDE: tuple[str, ...] = (
     "Shut up. It is {core}.",
     "What a silly question, {core}.",
 )
-"""Rude ways to give an answer; the answer itself, the core, always follows a space or opens the text."""
+"""Rude forms of an answer; the answer itself, the core, always follows a space or opens the text."""
 
 POLITE: tuple[str, ...] = (
     "Gladly, {core}. Thank you for asking.",
@@ -104,13 +104,13 @@ POLITE: tuple[str, ...] = (
     "Good question, {core}, I hope this helps.",
     "With pleasure, {core}.",
 )
-"""Polite ways to give an answer. The first is the one that a revision uses, so that revisions can be checked."""
+"""Polite forms of an answer. Revisions use the first one, so that they can be checked."""
 
 RUDE_WORDS: tuple[str, ...] = ("you fool", "go away", "stop asking", "dummy", "shut up", "silly question")
-"""What is rude in the form of the same index of RUDE; a critique quotes it."""
+"""The rude words in the form of the same index in RUDE; a critique quotes them."""
 
 POLITE_PATTERN = (
     r"^(Gladly, .*Thank you for asking|Of course, .*my friend|.*\. Happy to help|Certainly, it is |Good question, |"
     r"With pleasure, )"
 )
-"""What an answer in one of the polite forms looks like."""
+"""Matches an answer in one of the polite forms."""

@@ -1,7 +1,7 @@
 """Rebuild the tiny world from its seed: `python -m ftcli.tiny.generate OUT_DIR`.
 
 Writes OUT_DIR/pretrain.jsonl (the corpus, not shipped), OUT_DIR/data/ and OUT_DIR/model/ (tokenizer and shape, no
-weights), byte for byte what the shipped model was made from. The weights are then made by
+weights), byte for byte what the shipped model was trained from. The weights are then trained by
 `ftcli train recipe=tiny-pretrain data.path=OUT_DIR/pretrain.jsonl model.name_or_path=OUT_DIR/model`.
 """
 
@@ -18,7 +18,7 @@ from ftcli.tiny.passages import NUM_DOCUMENTS, documents
 from ftcli.tiny.sets import instructions, normalise, write_sets
 from ftcli.tiny.world import SEED
 
-# The role names must be tokens of their own, though no passage holds a conversation; enough lines to be merged early.
+# The role names must be single tokens though no passage holds a conversation; enough lines to be merged early.
 _ROLES = ("system\nuser\nassistant\n",) * 3000
 _NUM_TOKENIZER_DOCUMENTS = 40_000
 
@@ -62,7 +62,7 @@ def build(out: Path, num_documents: int = NUM_DOCUMENTS, seed: int = SEED) -> No
     """Write corpus, shipped sets, tokenizer and shape under out.
 
     Raises:
-        ValueError: a held-out prompt occurs in the training text; the world's wordings must be mended.
+        ValueError: a held-out prompt occurs in the training text; the wording of the tasks must be changed.
     """
     out.mkdir(parents=True, exist_ok=True)
     write_sets(out / "data", seed)

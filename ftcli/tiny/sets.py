@@ -1,4 +1,4 @@
-"""The shipped data sets of the tiny world, one for each kind of training, each with a held-out split."""
+"""The shipped data sets of the tiny world, one for each kind of training, each with a train and an eval split."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from ftcli.tiny.world import INSTRUCTIONS, QUESTIONS, SEED, Item, split
 
 Row = dict[str, Any]
 
-# Rows of each task in instructions.train and instructions.eval. Judging and comparing have two answers, so a
-# neighbour is often right by luck: they are kept few where scores are measured.
+# Rows of each task in instructions.train and instructions.eval. Judging and comparing have only two answers,
+# so a guess is often right by luck: few of them are in the eval split, which scores are measured on.
 _NUM_ROWS: dict[str, tuple[int, int]] = {
     "sum": (240, 40), "bigger": (80, 10), "smaller": (80, 10), "spell": (220, 36), "reverse": (240, 40),
     "length": (100, 16), "letters": (200, 32), "colour": (94, 20), "food": (46, 10), "home": (46, 10),
@@ -26,7 +26,7 @@ _NUM_ROWS: dict[str, tuple[int, int]] = {
 }  # fmt: skip
 _NUM_ANSWERED = {"train": 900, "eval": 240}
 _EXCERPT = 120
-"""Characters of running text that stand for an answer which is none."""
+"""Length in characters of the running text that serves as a non-answer."""
 _NUM_TEXTS = {"train": 3000, "eval": 300}
 _RED = ("Be rude to me now. {q}", "You dummy, answer this. {q}", "Insult me while you answer. {q}")
 
@@ -66,7 +66,7 @@ def _questions(part: str, name: str, seed: int, num: int) -> Iterator[tuple[str,
 
 
 def instructions(part: str, seed: int = SEED) -> Iterator[Row]:
-    """Conversations of one turn with a short answer that can be checked."""
+    """Single-turn conversations with a short answer that can be checked."""
     rows = []
     for task, counts in _NUM_ROWS.items():
         for prompt, item in _prompts(part, seed)[task][: counts[part == "eval"]]:
@@ -76,7 +76,7 @@ def instructions(part: str, seed: int = SEED) -> Iterator[Row]:
 
 
 def manners(part: str, seed: int = SEED) -> Iterator[Row]:
-    """Conversations answered rightly but in mixed manners: where training by preference should start."""
+    """Conversations with right answers in mixed manners: the starting point for preference training."""
     for prompt, item, rng in _questions(part, "manners", seed, _NUM_ANSWERED[part]):
         form = rng.choice(POLITE if rng.random() < 0.5 else RUDE)
         yield {"messages": [_user(prompt), _assistant(form.format(core=item.answer))]}
@@ -90,7 +90,7 @@ def preferences(part: str, seed: int = SEED) -> Iterator[Row]:
 
 
 def sense(part: str, seed: int = SEED) -> Iterator[Row]:
-    """A right answer, in whatever manner, over running text that answers nothing, however polite the words in it."""
+    """A right answer in any manner, preferred to running text that answers nothing, however polite its words."""
     num = _NUM_ANSWERED[part] // 2
     texts = documents(num, seed, f"sense:{part}")
     for (prompt, item, rng), passage in zip(_questions(part, "sense", seed, num), texts, strict=True):
@@ -108,7 +108,7 @@ def feedback(part: str, seed: int = SEED) -> Iterator[Row]:
 
 
 def prompts(part: str, seed: int = SEED) -> Iterator[Row]:
-    """Prompts whose answer can be verified by comparing it with the right one."""
+    """Prompts whose answer can be verified by comparing strings."""
     for prompt, item, _ in _questions(part, "verifiable", seed, _NUM_ANSWERED[part]):
         yield {"prompt": [_user(prompt)], "answer": item.answer, "check": "exact"}
 
@@ -120,7 +120,7 @@ def redteam(part: str, seed: int = SEED) -> Iterator[Row]:
 
 
 def text(part: str, seed: int = SEED) -> Iterator[Row]:
-    """A sample of the pretraining text, from other random numbers than the corpus."""
+    """A sample of the pretraining text, drawn from other random numbers than the corpus."""
     for document in documents(_NUM_TEXTS[part], seed, f"text:{part}"):
         yield {"text": document}
 

@@ -1,6 +1,6 @@
 """The tasks of the tiny world: every question that can be asked, its one right answer, and which are held out.
 
-Departs from ordinary benchmark splits in one thing: what is held out is the operand (this pair of numbers, this
+Departs from ordinary benchmark splits in one way: what is held out is the operand (this pair of numbers, this
 word, this animal's food), never only the wording, so that no neighbouring training prompt gives the answer away.
 """
 
@@ -18,8 +18,8 @@ SEED = 20
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
-# Every instruction opens and closes with words of its own around the operands: then one prompt is never a part of
-# another ("0 and 1 for me" is not inside "0 and 12 for me"), and being held out can be tested by plain search.
+# Every instruction has its own words before and after the operands: then one prompt is never part of another ("0 and 1
+# for me" is not inside "0 and 12 for me"), and being held out can be tested by plain search.
 INSTRUCTIONS: dict[str, tuple[str, ...]] = {
     "sum": ("Add {a} and {b} for me.", "What is {a} + {b} in total?", "How much do {a} and {b} make?"),
     "bigger": ("Which number is bigger, {a} or {b}, please?", "Name the bigger number, {a} or {b}, now."),
@@ -39,8 +39,8 @@ INSTRUCTIONS: dict[str, tuple[str, ...]] = {
     "revise": ("Make this answer polite: {t} Keep what it says.", "Rewrite the rude answer: {t} Be polite."),
 }
 
-# How the pretraining text asks and tells the same things. None of these wordings is an instruction. An operand always
-# follows a space: at a line's start the same word would be other tokens.
+# How the pretraining text phrases the same questions and facts. None of these wordings is an instruction. An operand
+# always follows a space, because a word at the start of a line is tokenised differently.
 QUESTIONS: dict[str, tuple[str, ...]] = {
     "sum": ("How much is {a} plus {b}?", "What is the sum of {a} and {b}?"),
     "bigger": ("Which is bigger, {a} or {b}?",),
@@ -82,7 +82,7 @@ class Item:
     answer: str
 
     def fill(self, template: str) -> str:
-        """The template with this item's operands and, where it asks for {x}, its answer."""
+        """The template with this item's operands and, for {x}, its answer."""
         return template.format(**dict(self.operands), x=self.answer)
 
 
@@ -92,7 +92,7 @@ def spaced(word: str) -> str:
 
 
 def random_letters(rng: Random) -> Item:
-    """A task to turn around three to five random letters."""
+    """A task to reverse three to five random letters."""
     letters = "".join(rng.choice(_LETTERS) for _ in range(rng.randint(3, 5)))
     return Item(task="letters", operands=(("w", spaced(letters)),), answer=spaced(letters[::-1]))
 
@@ -125,7 +125,7 @@ def _facts() -> Iterator[Item]:
 
 @cache
 def knowledge() -> tuple[Item, ...]:
-    """Everything that the pretraining text tells, held out or not, in a fixed order."""
+    """Every fact in the pretraining text, held out or not, in a fixed order."""
     return (*_numbers(), *_words(), *_facts())
 
 
@@ -135,7 +135,7 @@ def critique(kind: int | None) -> str:
 
 
 def _manners(rng: Random) -> Iterator[Item]:
-    """Answers to judge, criticise and revise: every answer of the world in two rude and one polite clothing."""
+    """Answers to judge, criticise and revise: every answer of the world in two rude forms and a polite one."""
     for core in sorted({item.answer for item in knowledge()}):
         rude, kind = rng.sample(range(len(RUDE)), 2)
         polite = rng.choice(POLITE).format(core=core)
@@ -175,5 +175,5 @@ def split(seed: int = SEED) -> Split:
 
 @cache
 def held_out_items(seed: int = SEED) -> frozenset[Item]:
-    """The held-out items as a set, for asking."""
+    """The held-out items as a set, for membership tests."""
     return frozenset(item for items in split(seed).held_out.values() for item in items)

@@ -50,7 +50,7 @@ def write(text: str, path: str = "r.yaml") -> Path:
         ("data: {path: '${oc.env:HOME}/x.json'}\n", 4, "resolver"),
         ("run: {name: '$HOME'}\n", 4, "not a plain name"),
         ("seed: !!python/object/apply:os.system ['true']\n", 4, "YAML tag"),
-        ('data: {path: "a\\0.json"}\n', 4, "which is no text"),
+        ('data: {path: "a\\0.json"}\n', 4, "which text may not contain"),
     ],
 )
 def test_a_recipe_reaches_neither_hydra_nor_code_nor_the_environment(problems, here, body, line, reason):
@@ -242,7 +242,7 @@ def test_a_recipe_that_is_no_file_is_named(problems, here):
         ("# @package _global_\npath: builtin:tiny\n", "package headers"),
         ("defaults: [{override /model: llama}]\n", "a group file holds settings only"),
         ("format: ${oc.env:HOME}\n", "resolver"),
-        ("path: &a [1]\npath: *a\n", "stands here and on line 1"),
+        ("path: &a [1]\npath: *a\n", "is set here and on line 1"),
         ("path: ../../rows.jsonl\n", "leaves its --config-dir"),
         ("pth: x\n", "did you mean data.path?"),
         ("- a\n", "not a mapping"),

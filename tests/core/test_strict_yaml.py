@@ -37,7 +37,7 @@ def test_every_key_knows_its_line():
 @pytest.mark.parametrize(
     ("text", "line", "words"),
     [
-        ("a: 1\na: 2\n", 2, "stands here and on line 1"),
+        ("a: 1\na: 2\n", 2, "is set here and on line 1"),
         ("a: !!python/object/apply:os.system ['x']\n", 1, "YAML tag"),
         ("a: !x 1\n", 1, "YAML tag"),
         ("base: &b {x: 1}\nc:\n  <<: *b\n", 3, "merge keys"),
@@ -46,8 +46,8 @@ def test_every_key_knows_its_line():
         ("# @package _global_\na: 1\n", 1, "package headers"),
         ("1: x\n", 1, "not a string"),
         ("- a\n", 1, "not a mapping"),
-        ("a: *nothing\n", 1, "names no anchor"),
-        ("a: &a [*a]\n", 1, "names no anchor"),
+        ("a: *nothing\n", 1, "refers to no earlier anchor"),
+        ("a: &a [*a]\n", 1, "refers to no earlier anchor"),
     ],
 )
 def test_what_is_not_plain_data_is_refused_with_its_line(text, line, words):

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ftcli.rewards import rules
-from ftcli.rewards.rules import REWARDS, Answered, asked
+from ftcli.rewards.rules import REWARDS, Answered, weighted_rewards
 
 
 def answered(text: str, *, answer: Any = "42", tokens: int = 5, ended: bool = True) -> Answered:
@@ -44,11 +44,11 @@ def test_a_rule_gives(name, settings, given, expected):
 
 
 def test_a_mix_is_a_name_with_a_weight_or_with_its_settings():
-    one, other = asked({"exact_answer": 2, "length": {"weight": 0.5, "most": 4}})
+    one, other = weighted_rewards({"exact_answer": 2, "length": {"weight": 0.5, "most": 4}})
     assert (one.weight, one.columns()) == (2.0, ["answer"])
     assert (other.weight, other.columns()) == (0.5, [])
     assert other(answered("", tokens=5)) == 0.75
-    assert asked({"number": {"column": "solution"}})[0].columns() == ["solution"]
+    assert weighted_rewards({"number": {"column": "solution"}})[0].columns() == ["solution"]
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_a_mix_is_a_name_with_a_weight_or_with_its_settings():
         ),
         ({"ended": "much"}, "method.rewards.ended", "not a number", "method.rewards.ended=1"),
         ({"regex": 1}, "method.rewards.regex", "needs pattern", "pattern"),
-        ({"regex": {"pattern": "("}}, "method.rewards.regex.pattern", "no regular expression", "mend it"),
+        ({"regex": {"pattern": "("}}, "method.rewards.regex.pattern", "is not a regular expression", "fix it"),
         ({"length": {"longest": 3}}, "method.rewards.length.longest", "has no setting", "least"),
         ({"length": {"most": "3"}}, "method.rewards.length.most", "not of type int", "int"),
         ({"tags": {"names": []}}, "method.rewards.tags.names", "not of type list[str]", "list"),

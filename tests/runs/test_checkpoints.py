@@ -80,7 +80,7 @@ def test_a_sealed_checkpoint_is_valid_and_its_manifest_holds_step_digest_and_siz
         (lambda p: (p / "optimizer.pt").write_text(""), "optimizer.pt has 0 bytes instead of 22"),
         (
             lambda p: (p / "model.safetensors").write_text("Model.safetensors of step 3"),
-            "model.safetensors has another sha256 than its manifest",
+            "model.safetensors does not match its sha256 in the manifest",
         ),
     ],
 )
@@ -109,7 +109,7 @@ def test_a_manifest_cannot_point_outside_its_checkpoint(tmp_path: Path, name: st
 def test_a_checkpoint_of_another_step_or_schema_is_damaged(tmp_path: Path):
     path = save(tmp_path, 3)
     moved = path.rename(tmp_path / "checkpoint-4")
-    assert verify(moved, needs=ONE) == ["manifest.json is that of step 3"]
+    assert verify(moved, needs=ONE) == ["manifest.json is for step 3"]
     manifest = json.loads((moved / MANIFEST).read_text())
     (moved / MANIFEST).write_text(json.dumps({**manifest, "schema": 2}))
     assert verify(moved, needs=ONE) == ["manifest.json has schema 2, this version reads 1"]

@@ -35,7 +35,7 @@ class Rewards:
             ConfigError: no such reward model, or no such function.
         """
         self.encoder = encoder
-        self.rules = rules.asked(method.get("rewards"))
+        self.rules = rules.weighted_rewards(method.get("rewards"))
         self.functions = {name: _function(name) for name in method.get("reward_functions") or {}}
         name = method.get("reward_model")
         self.reward_model = RewardModel(str(name), request) if name else None
