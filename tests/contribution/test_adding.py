@@ -145,7 +145,7 @@ def test_a_method_is_a_declaration_and_its_options_and_it_trains(checkout: Check
 PEFT_METHOD = '''"""Fourier fine-tuning (Gao et al. 2024, arXiv:2405.03003): each update is a few Fourier terms."""
 
 from ftcli.peft_methods.peft_declaration import PeftMethod
-from ftcli.settings.limits import Knob
+from ftcli.settings.limits import Limit
 
 METHODS = (
     PeftMethod(
@@ -155,7 +155,7 @@ METHODS = (
         paper="Gao et al. 2024, arXiv:2405.03003",
         config="peft.tuners.fourierft.config:FourierFTConfig",
         defaults={"n_frequency": 100, "target_modules": "all-linear"},
-        limits={"n_frequency": Knob(low=1)},
+        limits={"n_frequency": Limit(low=1)},
     ),
 )
 '''
