@@ -260,6 +260,7 @@ def test_limits_are_the_last_that_pass(tmp_path):
 
 def test_choices_and_commands_keep_the_names_that_users_type(tmp_path):
     names = {"methods/lora.py": "METHOD = 1\n", "peft_methods/lora.py": "METHODS = ()\n", "cli/errors.py": ""}
+    names |= {"settings/backends/lora.py": "BACKEND = 1\n", "launch/profiles/lora.py": "PROFILE = 1\n"}
     house = plant(tmp_path, names)
     assert_none(rules.one_name_one_module(house))
     assert [*rules.repeated_stems(house, typed_too=True)] == ["errors", "lora"]
