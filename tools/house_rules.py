@@ -221,8 +221,21 @@ def private_imports(house: House, *others: House) -> Iterator[Violation]:
                     yield _private(each, module, item.line, private[0])
             modules = {item.bound for item in taken if item.bound and not item.member}
             for node in ast.walk(module.tree):
-                if isinstance(node, ast.Attribute) and _is_private(node.attr) and dotted(node.value) in modules:
-                    yield _private(each, module, node.lineno, node.attr)
+                of, name = _attribute(node)
+                if of is not None and _is_private(name) and dotted(of) in modules:
+                    yield _private(each, module, getattr(node, "lineno", 1), name)
+
+
+def _attribute(node: ast.AST) -> tuple[ast.expr | None, str]:
+    """What an attribute is taken of and its name, as `of.name` or as `getattr(of, "name")` and its like."""
+    match node:
+        case ast.Attribute(value=of, attr=name):
+            return of, name
+        case ast.Call(
+            func=ast.Name(id=call) | ast.Attribute(attr=call), args=[of, ast.Constant(value=str(name)), *_]
+        ) if call in ("getattr", "setattr", "delattr", "hasattr"):
+            return of, name
+    return None, ""
 
 
 def _private(house: House, module: Module, line: int, name: str) -> Violation:

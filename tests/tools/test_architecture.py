@@ -201,6 +201,12 @@ PLANTED: list[tuple[str, Rule, dict[str, str], str]] = [
         "ftcli/core/a.py:3",
     ),
     (
+        "a private name replaced by its string",
+        rules.private_imports,
+        {"core/a.py": "from ftcli.core import errors\n\nmonkeypatch.setattr(errors, '_hidden', 1)\n"},
+        "ftcli/core/a.py:3",
+    ),
+    (
         "a private module",
         rules.private_imports,
         {"core/_b.py": "", "core/a.py": "import ftcli.core._b\n"},

@@ -32,8 +32,8 @@ ESCAPED_BYTE = re.compile("[\udc80-\udcff]")
 _WIDE_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _DECODER = json.JSONDecoder()
 _SPACE = re.compile(r"[ \t\n\r]*")
-_FIRST_CHUNK_BYTES = 1 << 16
-_CHUNK_BYTES = 1 << 20
+FIRST_CHUNK_BYTES = 1 << 16
+CHUNK_BYTES = 1 << 20
 # A value cut off by the end of the window fails within this many characters of it ("-Infinity" is the longest token).
 _CUT_MARGIN = 16
 
@@ -131,7 +131,7 @@ class _Window:
         self._handle = handle
         self._decoder = codecs.getincrementaldecoder("utf-8")()
         self._text, self._pos, self._column, self._ended = "", 0, 0, False
-        self._append(without_mark(handle.read(_FIRST_CHUNK_BYTES)))
+        self._append(without_mark(handle.read(FIRST_CHUNK_BYTES)))
 
     def mark(self) -> str:
         """The next character that is not white space, "" at the end; it is not taken."""
@@ -140,7 +140,7 @@ class _Window:
             self._move(end)
             if end < len(self._text):
                 return self._text[end]
-            if not self._more(_CHUNK_BYTES):
+            if not self._more(CHUNK_BYTES):
                 return ""
 
     def take(self) -> None:
@@ -149,7 +149,7 @@ class _Window:
 
     def value(self) -> tuple[Any, str]:
         """The JSON value that starts here, and its text."""
-        size = _CHUNK_BYTES
+        size = CHUNK_BYTES
         while True:
             try:
                 value, end = _DECODER.raw_decode(self._text, self._pos)

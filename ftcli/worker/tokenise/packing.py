@@ -20,7 +20,7 @@ from ftcli.data.packing_estimate import PACKED_TOGETHER
 
 CUTS_ROWS = ("wrapped", "bfd_split")
 """Strategies under which a row may go on in the next block."""
-_CHUNK = PACKED_TOGETHER
+CHUNK_ROWS = PACKED_TOGETHER
 
 
 def packed(batches: Iterator[pa.Table], length: int, strategy: str) -> Iterator[pa.RecordBatch]:
@@ -84,7 +84,7 @@ def _rechunked(batches: Iterator[pa.Table]) -> Iterator[pa.Table]:
         if not table.num_rows:
             continue
         waiting.append(table)
-        if sum(each.num_rows for each in waiting) >= _CHUNK:
+        if sum(each.num_rows for each in waiting) >= CHUNK_ROWS:
             yield pa.concat_tables(waiting)
             waiting = []
     if waiting:

@@ -305,8 +305,8 @@ def test_a_listener_cannot_silence_an_array_that_breaks_off(tmp_path):
 
 @pytest.mark.parametrize("chunk", [1, 2, 3, 7, 64])
 def test_a_json_array_reads_the_same_however_its_chunks_fall(tmp_path, monkeypatch, chunk):
-    monkeypatch.setattr(json_reader, "_FIRST_CHUNK_BYTES", chunk)
-    monkeypatch.setattr(json_reader, "_CHUNK_BYTES", chunk)
+    monkeypatch.setattr(json_reader, "FIRST_CHUNK_BYTES", chunk)
+    monkeypatch.setattr(json_reader, "CHUNK_BYTES", chunk)
     rows = [
         {"text": 'naïve "quotes" \\ and\n\u2028 lines 🐈', "n": -12.5e-3},
         {"flags": [True, False, None], "deep": {"a": [{}]}},
@@ -322,8 +322,8 @@ def test_a_json_array_reads_the_same_however_its_chunks_fall(tmp_path, monkeypat
 
 @pytest.mark.parametrize("chunk", [1, 5, 1000])
 def test_a_fault_in_a_json_array_is_placed_the_same_however_its_chunks_fall(tmp_path, monkeypatch, chunk):
-    monkeypatch.setattr(json_reader, "_FIRST_CHUNK_BYTES", chunk)
-    monkeypatch.setattr(json_reader, "_CHUNK_BYTES", chunk)
+    monkeypatch.setattr(json_reader, "FIRST_CHUNK_BYTES", chunk)
+    monkeypatch.setattr(json_reader, "CHUNK_BYTES", chunk)
     problem = fault(write(tmp_path, "a.json", '[{"a": 1},\n  {"a": 2, "b" 3}, {"a": "some more text behind"}]'))
     # `  {"a": 2, "b" 3}`: the 3 stands where a colon should, in column 16
     assert problem.where.endswith("a.json:2")

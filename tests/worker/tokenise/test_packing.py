@@ -50,7 +50,7 @@ def test_no_token_is_lost_or_doubled_and_blocks_fit(strategy, lengths, length, s
     if strategy not in CUTS_ROWS:  # longer rows were dealt with before
         lengths = [min(each, length) for each in lengths]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(packing, "_CHUNK", 7)  # so that few rows are several chunks
+        patch.setattr(packing, "CHUNK_ROWS", 7)  # so that few rows are several chunks
         blocks = blocks_of(tables(lengths, size), length, strategy)
     assert sorted(token for block in blocks for token in block["input_ids"]) == list(range(sum(lengths)))
     assert all(0 < len(block["input_ids"]) <= length for block in blocks)
@@ -82,7 +82,7 @@ def test_split_best_fit_cuts_only_rows_that_are_longer_than_a_block(lengths, siz
 @given(lengths=st.lists(st.integers(1, 30), min_size=1, max_size=40), size=st.integers(1, 9))
 def test_wrapping_keeps_the_order_and_fills_every_block_but_the_last(lengths, size):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(packing, "_CHUNK", 7)
+        patch.setattr(packing, "CHUNK_ROWS", 7)
         blocks = blocks_of(tables(lengths, size), 12, "wrapped")
     assert [token for block in blocks for token in block["input_ids"]] == list(range(sum(lengths)))
     assert all(len(block["input_ids"]) == 12 for block in blocks[:-1])
