@@ -9,6 +9,12 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parents[1]
 
 
+def code_files(*parts: str, package: Path = PACKAGE) -> list[Path]:
+    """The modules that are meant by their own path, or by that of a folder above them, inside the package."""
+    places = [package / part for part in parts]
+    return [file for place in places for file in (sorted(place.rglob("*.py")) if place.is_dir() else [place])]
+
+
 @cache
 def code_digest(*parts: str, package: Path = PACKAGE) -> str:
     """The digest of modules and whole folders, named by their path inside the package.
@@ -17,9 +23,6 @@ def code_digest(*parts: str, package: Path = PACKAGE) -> str:
         FileNotFoundError: one is not there, so a module that moved never drops out of a key unseen.
     """
     digest = hashlib.sha256()
-    for part in parts:
-        place = package / part
-        files = sorted(place.rglob("*.py")) if place.is_dir() else [place]
-        for file in files:
-            digest.update(str(file.relative_to(package)).encode() + b"\0" + file.read_bytes() + b"\0")
+    for file in code_files(*parts, package=package):
+        digest.update(str(file.relative_to(package)).encode() + b"\0" + file.read_bytes() + b"\0")
     return digest.hexdigest()

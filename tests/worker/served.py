@@ -144,7 +144,7 @@ def wanted(encoder: Encoder, ends: Sequence[str], turns: Turns, tools: Any) -> W
         answer = added[: min(places, default=len(added))] if added is not None else None
         answers.append(answer if answer is not None and text.startswith(prompt + answer) else None)
     if answers[-1] is None:
-        return "is not trained as it will be served"
+        return "would not be trained as it is served"
     rewritten = None in answers
     kept = list(zip(served, answers, strict=True))[-1 if rewritten else 0 :]
     ids = rendered(encoder, turns, tools, tokenize=True, return_dict=False)
@@ -152,7 +152,7 @@ def wanted(encoder: Encoder, ends: Sequence[str], turns: Turns, tools: Any) -> W
     for (prompt, _), answer in kept:
         before, through = plain_ids(encoder, prompt), plain_ids(encoder, prompt + answer)
         if ids[: len(before)] != before:
-            return "is not trained as it will be served"
+            return "would not be trained as it is served"
         labels[len(before) : len(through)] = ids[len(before) : len(through)]
     return Wanted(labels, [answer for _, answer in kept], rewritten, text)
 

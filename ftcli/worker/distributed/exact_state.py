@@ -1,11 +1,11 @@
-"""What a training carries from step to step and the plain Trainer does not bring back exactly.
+"""Training state that the plain Trainer does not restore exactly.
 
 Found on transformers 5.23 by resuming at every step and comparing weights bit for bit:
 - a mixture-of-experts model is saved under other names than it has in memory, and loads without its experts;
-- an adapter comes back in fp32 where it was trained in bf16, a prompt encoder not at all;
+- an adapter trained in bf16 is restored in fp32, and a prompt encoder not at all;
 - PyTorch casts a loaded optimizer state to the parameters' dtype, which loses Adafactor's fp32 state of bf16 weights;
-- a sampler that draws from the global or its own generator draws another order when its epoch is entered again, and
-  so does accelerate's seedable one where torch was seeded differently before the two starts.
+- a sampler that draws from the global or its own generator draws another order when its epoch is entered again, and so
+  does accelerate's seedable one if torch was seeded differently before the two starts.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ RESUME_OLDER = "remove that checkpoint to resume from the one before it, or star
 
 
 class Beside:
-    """What a trainer has beside its model, optimizer and schedule, and a checkpoint of it must hold; here nothing."""
+    """A trainer's state beyond model, optimizer and schedule that a checkpoint must hold; nothing by default."""
 
     def state(self) -> dict[str, Any]:
-        """What this process carries from step to step: plain data and tensors."""
+        """This process's state between steps: plain data and tensors."""
         return {}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` gave at the checkpoint."""
+        """Restore what `state` returned at the checkpoint."""
 
     def save(self, folder: Path) -> None:
-        """Write further weights into a checkpoint, where the first process writes what all have; each is asked."""
+        """Write further weights into a checkpoint; called in every process, and the first writes what all share."""
 
     def load(self, folder: Path) -> None:
         """Read what `save` wrote."""
@@ -54,7 +54,7 @@ def host_rng() -> dict[str, Any]:
 
 
 def set_host_rng(state: dict[str, Any]) -> None:
-    """Put back what `host_rng` took."""
+    """Restore what `host_rng` returned."""
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
     name, keys, *rest = state["numpy"]
@@ -64,7 +64,7 @@ def set_host_rng(state: dict[str, Any]) -> None:
 
 @contextmanager
 def rng_untouched() -> Iterator[None]:
-    """Leave every generator as it was found, the current accelerator's too."""
+    """Restore every random generator afterwards, that of the current accelerator included."""
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() and torch.cuda.is_initialized() else []
     before = host_rng()
     with torch.random.fork_rng(devices=devices):
@@ -73,9 +73,9 @@ def rng_untouched() -> Iterator[None]:
 
 
 def sampler_state(dataloader: Any) -> dict[str, Any]:
-    """What decides the order of a data loader's rows beside the epoch: a seed, or a generator that moves on.
+    """What determines the order of a data loader's rows besides the epoch: a seed, or a generator that advances.
 
-    accelerate takes the seed from whoever seeded torch last, which need not be the same before and after a resume.
+    accelerate's sampler takes its seed from torch's current one, which may differ before and after a resume.
     """
     sampler = _sampler(dataloader)
     generator = getattr(sampler, "generator", None)
@@ -86,7 +86,7 @@ def sampler_state(dataloader: Any) -> dict[str, Any]:
 
 
 def put_sampler_state(dataloader: Any, state: dict[str, Any]) -> None:
-    """Put back what `sampler_state` took."""
+    """Restore what `sampler_state` returned."""
     sampler = _sampler(dataloader)
     if state["seed"] is not None and hasattr(sampler, "initial_seed"):
         sampler.initial_seed = state["seed"]
@@ -101,8 +101,13 @@ def _sampler(dataloader: Any) -> Any:
 
 
 def adapter_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Every tensor of a PEFT model that its base does not have or that is being trained, by its name in memory."""
+    """Every tensor of a PEFT model that its base does not have or that is trained, by its name in memory.
+
+    PEFT's own state dict is not enough for an exact resume: for P-tuning, for example, it only holds the encoder's
+    output.
+    """
     adapters = set(getattr(model, "peft_config", {}))
+    # Tied weights appear under each of their names, so that loading need not know which one was saved.
     named = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
     return {name: tensor for name, tensor in named if tensor.requires_grad or adapters & set(name.split("."))}
 
@@ -121,7 +126,7 @@ def put_adapter_tensors(model: nn.Module, saved: dict[str, torch.Tensor], where:
         if (own[name].shape, own[name].dtype) != (saved[name].shape, saved[name].dtype)
     ]
     if odd:
-        what = f"{len(odd)} tensors of the saved adapter are not those of this run's adapter, first {odd[0]}"
+        what = f"{len(odd)} tensors of the saved adapter do not match this run's adapter, the first is {odd[0]}"
         raise ConfigError(
             Problem(str(where), what, "resume with the settings of the run, or start a new run with --from")
         )
@@ -131,8 +136,9 @@ def put_adapter_tensors(model: nn.Module, saved: dict[str, torch.Tensor], where:
 
 
 def unloaded(model: nn.Module, missing: list[str]) -> list[str]:
-    """Those of a load's missing names that really stayed unloaded: not tied to a weight that was loaded."""
+    """The missing names of a load that really stayed unloaded: those not tied to a weight that was loaded."""
     own = model.state_dict()
+    # Tied weights share their memory, so a missing name with a loaded address is loaded after all.
     loaded = {tensor.data_ptr() for name, tensor in own.items() if name not in set(missing)}
     return [name for name in missing if name in own and own[name].data_ptr() not in loaded]
 
@@ -143,6 +149,7 @@ def load_renamed(model: PreTrainedModel, path: Path) -> None:
     Raises:
         ConfigError: the folder does not hold all weights of this model.
     """
+    # from_pretrained knows the renaming of this architecture, but only for a model of its own: load one, then copy.
     fresh, report = type(model).from_pretrained(
         path, dtype=model.dtype, local_files_only=True, output_loading_info=True
     )
@@ -150,12 +157,12 @@ def load_renamed(model: PreTrainedModel, path: Path) -> None:
         model, list(model.load_state_dict(fresh.state_dict(), strict=False).missing_keys)
     )
     if missing:
-        what = f"holds no weight for {len(missing)} tensors of the model, first {missing[0]}"
+        what = f"has no weight for {len(missing)} tensors of the model, the first is {missing[0]}"
         raise ConfigError(Problem(str(path), what, RESUME_OLDER))
 
 
 def put_optimizer_dtypes(optimizer: torch.optim.Optimizer, file: Path) -> None:
-    """Give a loaded optimizer state back the dtypes that it was saved in."""
+    """Restore the dtypes in which an optimizer state was saved."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     if all(parameter.dtype == torch.float32 for parameter in parameters):
         return

@@ -1,8 +1,8 @@
-"""What stands beside a policy whose weights FSDP2 or DeepSpeed has shared out among the processes.
+"""The critic and the reference of a policy that FSDP2 or DeepSpeed has sharded.
 
-accelerate and DeepSpeed shard one network with one optimizer. A critic, and a reference, are further networks: they are
-shared out by torch's own fully_shard, whoever has the policy, and the critic learns by an optimizer of its own, which
-follows the policy's schedule.
+accelerate and DeepSpeed shard one network with one optimizer. A critic and a reference are further networks: they are
+sharded with torch's own fully_shard, whichever library shards the policy, and the critic has an optimizer of its own,
+which follows the policy's schedule.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ _OPTIMIZER = "critic_optimizer_{}.pt"
 
 
 def is_sharded(trainer: Trainer) -> bool:
-    """Whether a library shares the weights of the trainer's model out among the processes.
+    """Whether the trainer's model is sharded over the processes.
 
     Raises:
-        ConfigError: it does so in a way that further networks cannot follow.
+        ConfigError: the kind of sharding does not support further networks.
     """
     if not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
         return False
     if trainer.is_fsdp_enabled and trainer.accelerator.state.fsdp_plugin.fsdp_version != 2:
-        what = "FSDP of version 1 takes no second network beside the policy"
+        what = "FSDP version 1 does not support a second network beside the policy"
         raise ConfigError(Problem("train.fsdp_config.version", what, "leave it out: 2 is the default"))
     if trainer.args.fp16:
-        what = "a critic beside a sharded policy is not scaled with its loss"
+        what = "the loss scale of a sharded policy does not cover its critic"
         raise ConfigError(Problem("train.fp16", what, "use train.bf16=true, or hardware without train.fsdp"))
     return True
 
 
 def prepared(trainer: Any, network: nn.Module) -> nn.Module:
-    """A network that learns beside the policy, for all processes; where that is sharded by torch's own FSDP2."""
+    """A network that trains beside the policy, prepared for all processes; sharded (FSDP2) if the policy is."""
     if not trainer.is_sharded:
         return cast(nn.Module, trainer.accelerator.prepare_model(network))
-    # Each transformer layer apart, and the rest.
+    # Each transformer layer is a unit of its own, and the rest is one more.
     blocks: set[str] = set()
     for module in network.modules():
         blocks |= set(getattr(module, "_no_split_modules", None) or ())
@@ -57,7 +57,7 @@ def prepared(trainer: Any, network: nn.Module) -> nn.Module:
 
 
 def prepared_reference(trainer: Any, network: nn.Module) -> nn.Module:
-    """A frozen copy of the policy, for all processes as the policy is."""
+    """A frozen copy of the policy, prepared for all processes like the policy."""
     if not trainer.is_sharded:
         return cast(nn.Module, trainer.accelerator.prepare_model(network, evaluation_mode=True))
     if trainer.is_deepspeed_enabled:
@@ -69,15 +69,15 @@ def prepared_reference(trainer: Any, network: nn.Module) -> nn.Module:
 
 @contextmanager
 def whole_model(trainer: Any, model: Any) -> Iterator[Any]:
-    """The bare model with the whole of its weights on each process, so that each may sample as much as it needs.
+    """The unwrapped model with all its weights on each process, so that each may sample as much as it needs.
 
-    Of shards all processes would have to take part in every token of every other.
+    With shards, every process would have to take part in every token of every other.
 
     Args:
-        model: as the Trainer wrapped it.
+        model: as wrapped by the Trainer.
     """
     checkpointing = trainer.args.gradient_checkpointing_kwargs
-    # DeepSpeed's are gathered by TRL.
+    # TRL gathers DeepSpeed's weights.
     with unwrap_model_for_generation(model, trainer.accelerator, gradient_checkpointing_kwargs=checkpointing) as plain:
         shards = [module for module in plain.modules() if isinstance(module, FSDPModule)]
         for module in shards:
@@ -87,8 +87,9 @@ def whole_model(trainer: Any, model: Any) -> Iterator[Any]:
             yield plain
         finally:
             for module in shards:
-                asked = bool(trainer.accelerator.state.fsdp_plugin.reshard_after_forward)
-                module.set_reshard_after_forward(asked and module is not shards[0], recurse=False)  # the root never is
+                reshards = bool(trainer.accelerator.state.fsdp_plugin.reshard_after_forward)
+                # The root never reshards after its forward.
+                module.set_reshard_after_forward(reshards and module is not shards[0], recurse=False)
                 module.reshard()
 
 
@@ -104,7 +105,7 @@ class CriticOptimizer(TrainerCallback):
         self._optimizer = kind(trained, **settings)
 
     def clip(self, model: nn.Module) -> Any:
-        """Clip the gradients of policy and critic by their common norm; a DeepSpeed engine has clipped its own."""
+        """Clip the gradients of policy and critic by their common norm; DeepSpeed clips the policy's itself."""
         own, most = self._trainer, self._trainer.args.max_grad_norm
         critic = list(self._critic.parameters())
         if own.is_deepspeed_enabled:
@@ -117,10 +118,10 @@ class CriticOptimizer(TrainerCallback):
         return total
 
     def on_optimizer_step(self, *_: Any, **__: Any) -> None:
-        """Step as the policy did, at the same place of the schedule."""
-        done = self._trainer._get_learning_rate() / self._trainer.args.learning_rate
+        """Step with the policy, at the same point of the schedule."""
+        factor = self._trainer._get_learning_rate() / self._trainer.args.learning_rate
         for group in self._optimizer.param_groups:
-            group["lr"] = self._rate * done
+            group["lr"] = self._rate * factor
         self._optimizer.step()
 
     def save(self, folder: Path) -> None:
@@ -149,12 +150,12 @@ def norm_of(parameters: Iterable[nn.Parameter]) -> Tensor:
 
 
 def whole_state(network: nn.Module) -> dict[str, Tensor]:
-    """A network's tensors, whole, on the CPU; every process must ask for them."""
+    """A network's full tensors, on the CPU; every process must call this."""
     return {name: whole(value).detach().cpu().contiguous() for name, value in network.state_dict().items()}
 
 
 def put_whole_state(network: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Put whole tensors into a network, each process its own part of them."""
+    """Load full tensors into a network; each process keeps its own shard."""
     with torch.no_grad():
         for name, own in network.state_dict().items():
             value = tensors[name].to(own.device)
@@ -162,17 +163,17 @@ def put_whole_state(network: nn.Module, tensors: dict[str, Tensor]) -> None:
 
 
 def whole(value: Tensor) -> Tensor:
-    """A tensor with the parts of all processes."""
+    """The full tensor, gathered from the shards of all processes."""
     return value.full_tensor() if isinstance(value, DTensor) else value
 
 
 def local(value: Any) -> Any:
-    """A tensor's part on this process."""
+    """This process's shard of a tensor."""
     return value.to_local() if isinstance(value, DTensor) else value
 
 
 def _as(value: Any, parameter: Tensor) -> Any:
-    """A part of a tensor, told that it belongs to a parameter's shards; counters of steps are whole."""
+    """A saved shard as part of a parameter's DTensor; step counters are not sharded and stay as they are."""
     if not isinstance(parameter, DTensor) or value.shape != parameter.to_local().shape:
         return value
     return DTensor.from_local(
@@ -183,7 +184,7 @@ def _as(value: Any, parameter: Tensor) -> Any:
 
 @contextmanager
 def whole_weights() -> Iterator[None]:
-    """Load models as they are, also where ZeRO-3 would share out each one that is loaded."""
+    """Load models unsharded, even under ZeRO-3, which would shard every model that is loaded."""
     from transformers.integrations import deepspeed
 
     config = deepspeed._hf_deepspeed_config_weak_ref

@@ -1,4 +1,4 @@
-"""Answers from a trained model, in one go or as a conversation, beside those of the model that it was trained from."""
+"""Answers of a trained model, for a list of prompts or as a chat, optionally next to those of its base model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ftcli.runs import rundir
 from ftcli.settings.groups import ModelSettings, QuantisationSettings
 from ftcli.settings.run_spec import RunSpec
 from ftcli.worker.inference.metrics import generate as generate_ids
-from ftcli.worker.models.adapter_switch import NOTHING, Wardrobe
+from ftcli.worker.models.adapter_switch import NOTHING, AdapterSwitch
 from ftcli.worker.models.load import UNQUANTISED, as_granted, best_device, load_tokenizer, load_trained
 from ftcli.worker.tokenise.encoder import Encoder
 
@@ -27,9 +27,9 @@ Write = Callable[[str], None]
 
 
 class Speaker:
-    """One model that answers, with its own memory of the conversation.
+    """One model that answers, with its own history of the conversation.
 
-    A model without a chat template continues the bare text and remembers nothing.
+    A model without a chat template continues the plain text and has no history.
     """
 
     def __init__(
@@ -41,16 +41,16 @@ class Speaker:
         found = load_trained(settings, seed=seed, device=device, quantisation=_here(quantisation, device))
         self.model: Any = found if quantisation.type != "none" else found.to(device)
         folders = {name: Path(folder) for name, folder in (request.get("adapters") or {}).items()}
-        self.wardrobe = Wardrobe(self.model, folders)
+        self.adapters = AdapterSwitch(self.model, folders)
         self.encoder = Encoder(load_tokenizer(settings))
         self._sampling = sampling(request)
         system = request.get("system")
         self._opening: Turns = [{"role": "system", "content": system}] if system else []
         self.history: Turns = list(self._opening)
 
-    def wear(self, name: str) -> None:
-        """Answer from now on with that adapter on the base, or without any under the name `none`."""
-        self.model = self.wardrobe.wear(name)
+    def switch_to(self, name: str) -> None:
+        """Answer with that adapter on the base from now on, or without any for the name `none`."""
+        self.model = self.adapters.switch_to(name)
 
     def answer_all(self, prompts: list[str], seed: int) -> list[str]:
         """An answer to each prompt, each its own conversation."""
@@ -61,7 +61,7 @@ class Speaker:
         return [answer.strip() for answer in found]
 
     def reply(self, message: str, write: Write) -> str:
-        """The next turn, written piece by piece as it is made."""
+        """The next turn, written piece by piece as it is generated."""
         self.history.append({"role": "user", "content": message})
         streamer = _Pieces(self.encoder.tokenizer, write)
         with torch.no_grad():
@@ -77,7 +77,7 @@ class Speaker:
 
 
 class _Pieces(TextStreamer):
-    """Hands over each piece of text as soon as it is whole."""
+    """Passes on each piece of text as soon as it is complete."""
 
     def __init__(self, tokenizer: Any, write: Write) -> None:
         super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)
@@ -89,21 +89,21 @@ class _Pieces(TextStreamer):
 
 
 def generate(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """One {"prompt", "answer"} for each prompt, with "before" beside it where the base is asked for.
+    """One {"prompt", "answer"} per prompt, with "before" as well if the base is requested.
 
     Args:
         request: {"model": name, path or run, "base": bool, "prompts": [text], "max_new_tokens", "temperature",
             "top_p", "seed", "system", "trust_remote_code"}; no temperature, or 0, is greedy.
 
     Raises:
-        ConfigError: no such model, or none that it was trained from.
+        ConfigError: there is no such model, or its base is not known.
     """
     prompts, seed = list(request["prompts"]), request.get("seed") or 0
     columns: dict[str, list[str]] = {}
     for speaker in speakers(request):
-        for name in speaker.wardrobe.folders or [None]:
+        for name in speaker.adapters.folders or [None]:
             if name is not None:
-                speaker.wear(name)
+                speaker.switch_to(name)
             columns[name or speaker.label] = speaker.answer_all(prompts, seed)
     for index, prompt in enumerate(prompts):
         yield {"prompt": prompt, **{label: answers[index] for label, answers in columns.items()}}
@@ -114,7 +114,7 @@ def chat(request: dict[str, Any], messages: Iterable[str], write: Write) -> None
 
     Args:
         request: as for `generate`, without prompts.
-        messages: what the user says, a message each.
+        messages: the user's messages.
 
     Raises:
         ConfigError: as `generate`.
@@ -138,29 +138,29 @@ def chat(request: dict[str, Any], messages: Iterable[str], write: Write) -> None
 
 
 def _switch(speaker: Speaker, name: str, write: Write) -> None:
-    """Put on the adapter of that name, and say which is on."""
-    known = [*speaker.wardrobe.folders, NOTHING]
+    """Switch to the adapter of that name, and print which is active."""
+    known = [*speaker.adapters.folders, NOTHING]
     if name in known:
-        speaker.wear(name)
+        speaker.switch_to(name)
         write(f"[adapter {name}; /adapter NAME switches: {', '.join(known)}]\n")
     else:
         write(f"[there is no adapter {name or '(no name)'}: {', '.join(known)}]\n")
 
 
 def _here(quantisation: QuantisationSettings, device: str) -> QuantisationSettings:
-    """The quantisation of a run on this device, which may compute in another type than the run's did."""
+    """A run's quantisation for this device, which may compute in another dtype than the run's device."""
     if device == "cuda" or quantisation.type == "none":
         return quantisation
     return replace(quantisation, compute_dtype="float32")
 
 
 def speakers(request: dict[str, Any]) -> Iterator[Speaker]:
-    """The models asked for, the one before training first, each loaded when its turn comes."""
+    """The requested models, the one before training first, each loaded when its turn comes."""
     name = request["model"]
     run = rundir.find_run(name)
-    # As it was trained: an adapter of a base in 4 bits answers on that.
+    # As in training: an adapter trained on a 4-bit base answers on that base.
     quantisation = RunSpec.load(run / rundir.SPEC).quantisation if run else UNQUANTISED
-    before = as_granted(_found_by(name), request) if request.get("base") else None
+    before = as_granted(_base_of(name), request) if request.get("base") else None
     after = as_granted(_settings_of(name), request)
     if before is not None:
         yield Speaker("before", before, request, quantisation)
@@ -171,25 +171,25 @@ def _settings_of(name: str) -> ModelSettings:
     run = rundir.find_run(name)
     if run is None:
         return ModelSettings(name_or_path=name)
-    # How the run computed holds for its model too; the precision is this machine's.
+    # The attention kernel is the run's; the dtype depends on this machine.
     spec = RunSpec.load(run / rundir.SPEC)
     return ModelSettings(name_or_path=str(run), attn_implementation=spec.model.attn_implementation)
 
 
-def _found_by(name: str) -> ModelSettings:
+def _base_of(name: str) -> ModelSettings:
     """The model that `name` was trained from."""
     run = rundir.find_run(name)
     if run is not None:
         return replace(RunSpec.load(run / rundir.SPEC).model, dtype="auto")
     source = model_source(name)
     if source is None or not source.is_adapter:
-        what = f"{name} is neither a run nor an adapter: what it was trained from is not known"
+        what = f"{name} is neither a run nor an adapter, so its base model is not known"
         raise ConfigError(Problem("--base", what, "leave --base out, or name a run"))
     return ModelSettings(name_or_path=base_of(Path(source.location)))
 
 
 def sampling(request: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a GenerationConfig that a request asks for; no temperature, or 0, is greedy."""
+    """The GenerationConfig settings of a request; no temperature, or 0, is greedy."""
     settings: dict[str, Any] = {"max_new_tokens": request.get("max_new_tokens") or _MAX_NEW_TOKENS}
     if request.get("temperature"):
         settings |= {"do_sample": True, "temperature": request["temperature"], "top_p": request.get("top_p") or 1.0}

@@ -1,4 +1,4 @@
-"""Examples of a file for inference: prompts to answer, answers to score."""
+"""Examples from a file for inference: prompts to answer, answers to score."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _CHUNK = 256
 
 
 def answered_of(encoded: Encoded) -> list[Ids]:
-    """The sequences of a row, each up to the end of its (last) answer."""
+    """The token sequences of a row, each up to the end of its (last) answer."""
     columns = encoded.columns
     if "input_ids" in columns:
         labels = columns["labels"]
@@ -35,7 +35,7 @@ def answered_of(encoded: Encoded) -> list[Ids]:
 
 
 def prompt_of(example: Example) -> Any:
-    """What a row asks: text, or turns up to where the model would speak."""
+    """The prompt of a row: text, or the turns before the model's last answer."""
     if "messages" not in example.value:
         return example.value["prompt"]
     turns = example.value["messages"]
@@ -44,7 +44,7 @@ def prompt_of(example: Example) -> Any:
 
 
 def examples_of(path: str, kinds: tuple[str, ...] = ASKABLE) -> Iterator[Example]:
-    """The usable rows of a file, one after the other.
+    """The rows of a file, one after the other.
 
     Raises:
         DataError: one is unusable.
@@ -54,7 +54,7 @@ def examples_of(path: str, kinds: tuple[str, ...] = ASKABLE) -> Iterator[Example
 
 
 def chunks_of(path: str, kinds: tuple[str, ...]) -> Iterator[list[Example]]:
-    """The usable rows of a file, so many at a time; one that is unusable ends it."""
+    """The rows of a file, a chunk at a time; an unusable row is an error."""
     row_set = RowSet(name="data", key=path, settings=SetSettings(path=path))
     ledger = Ledger("data", path)
     method = replace(get_method("sft"), kinds=kinds)

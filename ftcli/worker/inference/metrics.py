@@ -1,7 +1,7 @@
-"""The methods' own held-out scores: exact match of greedy answers, and which answer of a pair is preferred.
+"""The methods' held-out metrics: exact match of greedy answers, preference accuracy, mean reward.
 
-Scoring draws no random number and leaves the model in the mode it found it in; `undisturbed` guards what libraries do
-on the side, so that training is bit for bit the same with or without it.
+Measuring draws no random number and leaves the model in its mode; `undisturbed` also undoes what libraries do on the
+side, so that training is bit for bit the same with or without it.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from ftcli.methods.method import Method
 from ftcli.worker.tokenise.encoder import Encoder, Ids
 
 _BATCH = 32
-# An answer that has gone on this much longer than the longest right one is wrong.
+# An answer that is this much longer than the longest right one counts as wrong.
 _SPARE_TOKENS = 8
 
 Counts = dict[str, tuple[float, int]]
-"""Hits and rows of each measure, so that processes can add theirs up; a tie is half a hit."""
+"""Hits and rows of each metric, so that processes can sum theirs; a tie is half a hit."""
 
 
 Rewarded = Callable[[Any, Sequence[Example]], Counts]
@@ -37,7 +37,7 @@ Rewarded = Callable[[Any, Sequence[Example]], Counts]
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Restores every random state afterwards."""
+    """Restore every random state afterwards."""
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     on_gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     try:
@@ -72,12 +72,12 @@ def count_hits(
     max_length_tokens: int | None = None,
     rewarded: Rewarded | None = None,
 ) -> Counts:
-    """The method's own score of a model on held-out examples; empty where the method has none.
+    """The method's own metric of a model on held-out examples; empty if the method has none.
 
     Args:
-        reference: what the policy started from, as a model or a context manager under which `model` is it; adds the
-            implicit reward accuracy of preference methods.
-        rewarded: what greedy answers to the rows are worth, for methods that learn from rewards.
+        reference: the policy's reference, as a model or as a context manager under which `model` is the reference; adds
+            the implicit reward accuracy of preference methods.
+        rewarded: computes the rewards of greedy answers to the rows, for methods that learn from rewards.
     """
     with evaluating(model):
         if method.score == "mean_reward":
@@ -92,7 +92,7 @@ def count_hits(
 
 
 def shares(counts: Counts) -> dict[str, Any]:
-    """The counts as {name, value, rows} of the main measure with further measures beside it."""
+    """The counts as {name, value, rows} of the main metric, plus the further metrics by name."""
     named = {name: hits / rows for name, (hits, rows) in counts.items() if rows}
     if not named:
         return {}
@@ -101,7 +101,7 @@ def shares(counts: Counts) -> dict[str, Any]:
 
 
 def question(example: Example) -> tuple[Any, str] | None:
-    """What is asked and the right answer: a conversation up to its last assistant turn, or a pair; None for others."""
+    """The prompt and the right answer of a pair, or of a conversation's last assistant turn; None for other types."""
     if example.kind == "pair":
         completion = example.value["completion"]
         return example.value["prompt"], completion if isinstance(completion, str) else completion[-1]["content"]
@@ -113,7 +113,7 @@ def question(example: Example) -> tuple[Any, str] | None:
 
 
 def normalised(answer: str) -> str:
-    """An answer as it is compared: white space at the ends and in runs does not count."""
+    """An answer as it is compared: leading, trailing and repeated white space is ignored."""
     return " ".join(answer.split())
 
 
@@ -124,9 +124,9 @@ def generate(
     streamer: Any = None,
     **settings: Any,
 ) -> list[str]:
-    """Answers to tokenised prompts, in their order; greedy unless `settings` (of GenerationConfig) say otherwise.
+    """Answers to tokenised prompts, in their order; greedy unless `settings` (of GenerationConfig) override it.
 
-    Prompts are padded on the left, in batches of similar length. A `streamer` takes the pieces of a single answer.
+    Prompts are padded on the left, in batches of similar length. A `streamer` receives the pieces of a single answer.
     """
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     answers = [""] * len(prompts)
@@ -134,13 +134,13 @@ def generate(
     ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
     if tokenizer.eos_token_id is not None:
         ends = [*dict.fromkeys([*ends, tokenizer.eos_token_id])]
-    asked = {"do_sample": False, "eos_token_id": ends or None, "pad_token_id": tokenizer.pad_token_id, **settings}
+    values = {"do_sample": False, "eos_token_id": ends or None, "pad_token_id": tokenizer.pad_token_id, **settings}
     for start in range(0, len(order), _BATCH):
         batch = order[start : start + _BATCH]
         ids = [torch.tensor(prompts[i]) for i in batch]
         inputs = pad(ids, padding_value=tokenizer.pad_token_id or 0, padding_side="left").to(model.device)
         mask = pad([torch.ones_like(row) for row in ids], padding_value=0, padding_side="left").to(model.device)
-        config = GenerationConfig(**asked)
+        config = GenerationConfig(**values)
         output = model.generate(input_ids=inputs, attention_mask=mask, generation_config=config, streamer=streamer)
         texts = tokenizer.batch_decode(output[:, inputs.shape[1] :], skip_special_tokens=True)
         for index, text in zip(batch, texts, strict=True):
@@ -149,11 +149,11 @@ def generate(
 
 
 def _exact_match(model: PreTrainedModel, encoder: Encoder, examples: Sequence[Example]) -> Counts:
-    asked = [(found, example) for example in examples if (found := question(example)) is not None]
-    if not asked:
+    questions = [(found, example) for example in examples if (found := question(example)) is not None]
+    if not questions:
         return {"exact_match": (0, 0)}
-    prompts = [encoder.prompt_ids(prompt, example.value.get("tools")) for (prompt, _), example in asked]
-    right = [answer for (_, answer), _ in asked]
+    prompts = [encoder.prompt_ids(prompt, example.value.get("tools")) for (prompt, _), example in questions]
+    right = [answer for (_, answer), _ in questions]
     longest = max(len(ids) for ids in encoder.tokenizer(text=right, add_special_tokens=False)["input_ids"])
     given = generate(model, encoder.tokenizer, prompts, max_new_tokens=longest + _SPARE_TOKENS)
     hits = sum(normalised(ours) == normalised(theirs) for ours, theirs in zip(given, right, strict=True))
@@ -163,7 +163,8 @@ def _exact_match(model: PreTrainedModel, encoder: Encoder, examples: Sequence[Ex
 def _preference(
     model: PreTrainedModel, encoder: Encoder, examples: Sequence[Example], reference: Any, limit: int | None
 ) -> Counts:
-    """Of pairs, which answer is likelier a token, and which the policy has moved towards; of labels the latter."""
+    """For pairs, which answer has the higher mean log-probability, and which the policy moved towards; for labels, the
+    latter."""
     rows = [row.columns for row in encoder.encode(examples)]
     own = _judged(partial(logps, model, encoder), rows, limit)
     pairs = ~(own["chosen_ids"][0].isnan() | own["rejected_ids"][0].isnan())
@@ -181,12 +182,12 @@ def _preference(
     ):
         known = moved[~moved.isnan()]
         if len(known):
-            counts[name] = (_wins(known), len(known))  # all are ties before the policy has moved
+            counts[name] = (_wins(known), len(known))  # before training, policy and reference agree: all are ties
     return counts
 
 
 def _ranking(model: PreTrainedModel, encoder: Encoder, examples: Sequence[Example], limit: int | None) -> Counts:
-    """Of pairs, which answer the reward model scores higher; ties count half."""
+    """For pairs, which answer the reward model scores higher; ties count half."""
     rows = [row.columns for row in encoder.encode(examples)]
     found = _judged(partial(scores, model, encoder), rows, limit)
     margins = found["chosen_ids"][0] - found["rejected_ids"][0]
@@ -195,7 +196,7 @@ def _ranking(model: PreTrainedModel, encoder: Encoder, examples: Sequence[Exampl
 
 
 def _wins(margins: Tensor) -> float:
-    """How many are above 0; those that are 0 count half."""
+    """How many margins are above 0; those equal to 0 count half."""
     return float((margins > 0).sum()) + float((margins == 0).sum()) / 2
 
 
@@ -204,7 +205,7 @@ def _judged(
     rows: Sequence[dict[str, Ids]],
     limit: int | None,
 ) -> dict[str, tuple[Tensor, ...]]:
-    """What is measured of each row's chosen and of its rejected answer, of shape (rows,); NaN where it has none."""
+    """The measured values of each row's chosen and rejected answer, of shape (rows,); NaN if it has no such answer."""
     found = {}
     for side in ("chosen_ids", "rejected_ids"):
         index = [i for i, row in enumerate(rows) if row[side]]
@@ -218,7 +219,7 @@ def _judged(
 def _batches(
     prompts: Sequence[Ids], answers: Sequence[Ids], limit: int | None
 ) -> Iterator[tuple[list[Tensor], list[int]]]:
-    """Sequences of a batch, cut at the limit, and where the answer begins in each."""
+    """Batches of sequences, truncated at the limit, with the index at which each answer begins."""
     for start in range(0, len(prompts), _BATCH):
         own = list(zip(prompts[start : start + _BATCH], answers[start : start + _BATCH], strict=True))
         yield [torch.tensor((prompt + answer)[:limit]) for prompt, answer in own], [len(prompt) for prompt, _ in own]
@@ -227,7 +228,7 @@ def _batches(
 def scores(
     model: Any, encoder: Encoder, prompts: Sequence[Ids], answers: Sequence[Ids], limit: int | None = None
 ) -> tuple[Tensor]:
-    """The reward model's score of each answer behind its prompt, of shape (rows,), in float32."""
+    """The reward score of each answer given its prompt, of shape (rows,), in float32."""
     found = []
     for ids, _ in _batches(prompts, answers, limit):
         inputs, mask = _padded(ids, encoder, model.device)
@@ -236,7 +237,7 @@ def scores(
 
 
 def _padded(ids: list[Tensor], encoder: Encoder, device: Any) -> tuple[Tensor, Tensor]:
-    """Sequences of a batch, padded on the right, and which of their tokens are no padding."""
+    """Sequences of a batch, padded on the right, and their attention mask, both of shape (B, L)."""
     mask = pad([torch.ones_like(row) for row in ids], padding_value=0, padding_side="right")
     return pad(ids, padding_value=encoder.tokenizer.pad_token_id or 0, padding_side="right").to(device), mask.to(device)
 

@@ -1,4 +1,4 @@
-"""A reward model at work: scores of rows, and of answers that a model samples to their prompts."""
+"""Inference with a reward model: scores of rows, and of answers that a model samples."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from ftcli.worker.tokenise.encoder import Ids
 
 
 class RewardModel:
-    """A model with a score for a head, and its tokenizer."""
+    """A reward model (a sequence classifier with one label), and its tokenizer."""
 
     def __init__(self, name: str, request: dict[str, Any]) -> None:
         """
         Raises:
-            ConfigError: there is no such model, or it has no score.
+            ConfigError: there is no such model, or it is not a reward model.
         """
         settings = as_granted(ModelSettings(name_or_path=name), request)
         source = resolve(name)
         if source.folder is not None and head_of(source.folder) != "reward_model":
-            what = f"{name} puts out words and no score"
-            raise ConfigError(Problem(name, what, "name a model that method=reward trained"))
+            what = f"{name} is a causal LM, not a reward model"
+            raise ConfigError(Problem(name, what, "name a model trained with method=reward"))
         device = best_device()
         self.model = load_trained(settings, seed=0, device=device, head="reward_model").to(device).eval()
         self.encoder = make_encoder(settings)
 
     def score(self, sequences: Sequence[Ids]) -> list[float]:
-        """Of token sequences, each a prompt with its answer."""
+        """The reward score of each token sequence, a prompt followed by its answer."""
         with torch.no_grad():
             (found,) = scores(self.model, self.encoder, [[] for _ in sequences], sequences)
         return [float(score) for score in found]

@@ -1,4 +1,4 @@
-"""Answers drawn from a model, as tokens: what methods learn from that sample while they train."""
+"""Sampling answers from a model, as tokens, for methods that train on their own samples."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Sampled:
 
     prompt_ids: Ids
     answer_ids: Ids
-    """Up to the end token, which counts."""
+    """Up to and including the end token."""
     row: str
     """The row that was answered, as JSON."""
     ended: bool
@@ -43,10 +43,9 @@ def sample(
     top_k: int = 0,
     batch_size: int | None = None,
 ) -> list[Sampled]:
-    """One answer to each row's prompt, drawn with torch's own generator; a temperature of 0 takes the likeliest token.
+    """One answer to each row's prompt, drawn with torch's own generator; a temperature of 0 is greedy.
 
-    Whatever the model's generation_config says of penalties and truncation is set aside: what is learned from has to
-    come from the policy itself.
+    Penalties and truncation in the model's generation_config are ignored: training needs samples of the policy itself.
     """
     ends = stop_ids(model, tokenizer)
     how = generation_config(
@@ -69,7 +68,7 @@ def sample(
 def generation_config(
     model: Any, tokenizer: Any, *, max_new_tokens: int, temperature: float, top_p: float, top_k: int
 ) -> GenerationConfig:
-    """Plain sampling, or the likeliest tokens at a temperature of 0, with nothing else of the model's own settings."""
+    """Plain sampling, or greedy decoding at a temperature of 0, ignoring the model's own generation settings."""
     drawn = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": top_k}
     return GenerationConfig(
         **(drawn if temperature > 0 else {"do_sample": False}),
@@ -82,6 +81,6 @@ def generation_config(
 
 
 def until_end(answer: Ids, ends: Sequence[int]) -> tuple[Ids, bool]:
-    """An answer up to its first end token, which counts, and whether there is one; padding may be that very token."""
+    """An answer up to and including its first end token, and whether it has one; what follows may be padding."""
     first = next((i for i, token in enumerate(answer) if token in ends), None)
     return (answer, False) if first is None else (answer[: first + 1], True)

@@ -1,4 +1,4 @@
-"""Several adapters for one base, of which one is worn at a time; the base is loaded once and never changed."""
+"""Switching adapters: several saved adapters for one base, one active at a time; the base is loaded only once."""
 
 from __future__ import annotations
 
@@ -11,30 +11,33 @@ from transformers import PreTrainedModel
 from ftcli.worker.models.load import with_adapter
 
 NOTHING = "none"
-"""The name under which the bare base is asked for."""
+"""The name that stands for the base without an adapter."""
 
 
-class Wardrobe:
-    """Puts saved adapters on a base and takes them off again, whatever their kinds."""
+class AdapterSwitch:
+    """Loads saved adapters of any type on a base, and removes them again.
+
+    One at a time: PEFT can hold several adapters in a model only if they are of one type.
+    """
 
     def __init__(self, base: PreTrainedModel, folders: Mapping[str, Path]) -> None:
         self.base, self.folders = base, dict(folders)
-        self.worn = NOTHING
+        self.active = NOTHING
         self.model: Any = base
 
-    def wear(self, name: str) -> Any:
-        """The base with that adapter on it, or bare under the name `none`.
+    def switch_to(self, name: str) -> Any:
+        """The base with that adapter on it, or without any for the name `none`.
 
         Raises:
             KeyError: there is no adapter of that name.
         """
-        if name == self.worn:
+        if name == self.active:
             return self.model
         folder = None if name == NOTHING else self.folders[name]
-        if self.worn != NOTHING:
-            # Vectors before the input leave the base as it is; everything else stands in its layers.
+        if self.active != NOTHING:
+            # Prompt learning leaves the base unchanged; every other adapter is in its layers and has to be unloaded.
             learns_prompts = self.model.active_peft_config.is_prompt_learning
             self.base = self.model.get_base_model() if learns_prompts else self.model.unload()
         self.model = with_adapter(self.base, folder) if folder else self.base
-        self.worn = name
+        self.active = name
         return self.model

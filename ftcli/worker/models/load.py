@@ -1,7 +1,7 @@
-"""The tokenizer and the model of a run, as the run finds it.
+"""Loading tokenizers and models: causal LMs and reward models, quantised or not, with adapters merged or on top.
 
-An adapter is merged into what it stacks on, however deep the stack, so that every run starts from one plain model: a
-new adapter learns on top of all that came before, and a reference is never the bare base by accident.
+An adapter is merged into the model that it was trained on, however deep the stack, so that every run starts from one
+plain model: a new adapter builds on all that came before, and a reference is never the bare base by accident.
 """
 
 from __future__ import annotations
@@ -37,9 +37,10 @@ from ftcli.worker.tokenise.encoder import Encoder
 
 transformers_logging.disable_progress_bar()
 
-# Tokens that models ship for padding without declaring them; the first that the vocabulary has is used.
+# Padding tokens that models ship without declaring them; the first one in the vocabulary is used.
 _PAD_TOKENS = ("<|pad|>", "<pad>", "[PAD]", "<|finetune_right_pad_id|>", "<|endoftext|>")
 _HEADS = {"causal_lm": AutoModelForCausalLM, "reward_model": AutoModelForSequenceClassification}
+"""Heads by the names of the declarations: a causal LM, or a reward model (a sequence classifier with one label)."""
 UNQUANTISED = QuantisationSettings()
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
 
@@ -58,7 +59,7 @@ def resolve(name_or_path: str) -> ModelSource:
 
 
 def best_device() -> str:
-    """Where a model is served here: "cuda" where there is one."""
+    """The device for inference: "cuda" if available, else "cpu"."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -73,9 +74,10 @@ def load_tokenizer(settings: ModelSettings) -> PreTrainedTokenizerBase:
     """The model's tokenizer with a padding token; embeddings are never resized for one.
 
     Raises:
-        ConfigError: the model holds no tokenizer.
+        ConfigError: the model has no tokenizer.
     """
     source = resolve(settings.name_or_path)
+    # An adapter saved by another tool may come without a tokenizer: its base then has the one it was trained with.
     while source.is_adapter and not any((Path(source.location) / name).is_file() for name in _TOKENIZER_FILES):
         source = resolve(base_of(Path(source.location)))
     try:
@@ -85,24 +87,25 @@ def load_tokenizer(settings: ModelSettings) -> PreTrainedTokenizerBase:
     if tokenizer.pad_token is None:
         vocabulary = tokenizer.get_vocab()
         spare = (token for token in _PAD_TOKENS if token in vocabulary and token != tokenizer.eos_token)
-        # Padding is masked from loss and attention, so the end token does as well as any.
+        # Padding is masked from loss and attention, so the end token serves as well as any other.
         tokenizer.pad_token = next(spare, tokenizer.eos_token)
     return tokenizer
 
 
 def make_encoder(model: ModelSettings) -> Encoder:
-    """The encoder of a model's tokenizer, with the end tokens that the model is served with.
+    """The encoder of a model's tokenizer, with the end tokens that are used in serving.
 
     Raises:
-        ConfigError: the model holds no tokenizer.
+        ConfigError: the model has no tokenizer.
     """
     return Encoder(load_tokenizer(model), stop_ids(model))
 
 
 def as_granted(settings: ModelSettings, request: Mapping[str, Any]) -> ModelSettings:
-    """Settings out of a run directory without leave to run code, unless this request grants it anew.
+    """Settings from a run directory, without the permission to run code unless this request grants it again.
 
-    A run directory may come from anyone; an attention kernel that is not the libraries' own is code from the hub too.
+    A run directory may come from anyone; an attention kernel that is not built into the libraries is code from the hub
+    too.
     """
     if request.get("trust_remote_code"):
         return replace(settings, trust_remote_code=True)
@@ -119,14 +122,14 @@ def load_model(
     quantisation: QuantisationSettings = UNQUANTISED,
     as_stored: bool = False,
 ) -> PreTrainedModel:
-    """The model as a run finds it, with adapters merged, in evaluation mode; on the CPU unless it is quantised.
+    """The starting model of a run, with adapters merged, in evaluation mode; on the CPU unless it is quantised.
 
     Args:
-        seed: seeds the weights of `init: random`, and of a new head.
-        device: where it will compute ("cpu" or "cuda"); decides what dtype `auto` is.
-        head: "causal_lm", or "reward_model" (a sequence classifier with one label).
-        quantisation: how its linear layers are quantised while they are loaded.
-        as_stored: whether `auto` is the type that the weights are stored in instead.
+        seed: for the weights of `init: random`, and of a new head.
+        device: where it will run ("cpu" or "cuda"); decides what dtype `auto` means.
+        head: "causal_lm" or "reward_model".
+        quantisation: how its linear layers are quantised at load time.
+        as_stored: whether dtype `auto` means the dtype that the weights are stored in instead.
 
     Raises:
         ConfigError: it cannot be loaded.
@@ -135,13 +138,13 @@ def load_model(
     set_seed(seed)
     arguments = {
         "dtype": "auto" if as_stored and settings.dtype == "auto" else weights_dtype(settings.dtype, device),
-        # None lets the architecture choose: sdpa, or eager where it caps its scores.
+        # None lets the architecture choose: sdpa, or eager if it caps its attention logits.
         "attn_implementation": None if settings.attn_implementation == "auto" else settings.attn_implementation,
     }
     try:
-        _check_speaks(settings.name_or_path, source, head)
+        _require_causal(settings.name_or_path, source, head)
         loader = _Loader(settings, arguments, _HEADS[head], {"num_labels": 1} if head == "reward_model" else {})
-        with suppress_seqcls_warning():  # that a new head of scores is in no file
+        with suppress_seqcls_warning():  # which warns that the weights of a new head are in no file
             if settings.init == "random":
                 model = loader.random(source)
             elif quantisation.type == "none":
@@ -162,9 +165,9 @@ def load_trained(
     quantisation: QuantisationSettings = UNQUANTISED,
     as_stored: bool = False,
 ) -> Any:
-    """The model as a run left it: a whole one, or its base with the trained adapter on it, unmerged.
+    """The trained model of a run: a full model, or its base with the trained adapter on it, not merged.
 
-    Loaded with the quantisation that it was trained on, it computes bit for bit what it did at the end of its training.
+    Loaded with the quantisation that it was trained on, it computes bit for bit what it did at the end of training.
     Arguments and errors are those of `load_model`.
     """
     how: dict[str, Any] = {"seed": seed, "device": device, "head": head, "as_stored": as_stored}
@@ -172,21 +175,21 @@ def load_trained(
     source = resolve(settings.name_or_path)
     if not source.is_adapter:
         return load_model(settings, **how)
-    _check_speaks(settings.name_or_path, source, head)
+    _require_causal(settings.name_or_path, source, head)
     folder = Path(source.location)
     below = replace(settings, name_or_path=base_of(folder), revision=adapter_declares(folder).get("revision"))
     return with_adapter(load_model(below, **how), folder)
 
 
-def _check_speaks(name: str, source: ModelSource, head: str) -> None:
-    """Refuse a reward model where words are wanted; its head would be replaced by a random one without a word.
+def _require_causal(name: str, source: ModelSource, head: str) -> None:
+    """Refuse a reward model where a causal LM is needed: its head would silently be replaced by a random one.
 
     Raises:
-        ConfigError: it puts out a score.
+        ConfigError: it is a reward model.
     """
     if head == "causal_lm" and source.folder is not None and head_of(source.folder) == "reward_model":
-        what = f"{name} is a reward model: it puts out a score and no words"
-        raise ConfigError(Problem("model.name_or_path", what, "name a model that speaks; ftcli score takes this one"))
+        what = f"{name} is a reward model, not a causal LM"
+        raise ConfigError(Problem("model.name_or_path", what, "name a causal LM; ftcli score uses reward models"))
 
 
 def adapter_declares(folder: Path) -> dict[str, Any]:
@@ -197,28 +200,30 @@ def adapter_declares(folder: Path) -> dict[str, Any]:
 
 def with_adapter(base: PreTrainedModel, folder: Path, name: str = "default") -> Any:
     """The base with a saved adapter on it, as a PeftModel in evaluation mode."""
-    from peft import PeftModel  # only adapters pay for it here
+    from peft import PeftModel  # imported only if there is an adapter
 
-    import ftcli.worker.tuners  # noqa: F401 - so that PEFT knows ours
+    import ftcli.worker.tuners  # noqa: F401 - registers our tuner with PEFT
 
     return PeftModel.from_pretrained(base, str(folder), adapter_name=name).eval()
 
 
 def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Refuses a tokenizer with tokens that the model has no embedding for.
+    """Refuse a tokenizer with more tokens than the model has embeddings.
 
     Raises:
         ConfigError: the tokenizer is larger than the embedding.
     """
     weight = model.get_input_embeddings().weight
-    rows = getattr(weight, "ds_shape", weight.shape)[0]  # ZeRO-3 has shared it out already
+    rows = getattr(weight, "ds_shape", weight.shape)[
+        0
+    ]  # under ZeRO-3 the weight is sharded, and this is its full shape
     if len(tokenizer) > rows:
-        what = f"the tokenizer has {len(tokenizer)} tokens, the model embeds {rows}"
+        what = f"the tokenizer has {len(tokenizer)} tokens, the model has {rows} embeddings"
         raise ConfigError(Problem("model.name_or_path", what, "use the tokenizer that belongs to the model"))
 
 
 def position_limit(settings: ModelSettings) -> int | None:
-    """Longest sequence in tokens that a model has positions for, where its configuration tells; loads no weights.
+    """The longest sequence in tokens that a model has positions for, if its configuration says so; loads no weights.
 
     Raises:
         ConfigError: the model has no configuration.
@@ -232,7 +237,7 @@ def position_limit(settings: ModelSettings) -> int | None:
 
 
 def stop_ids(settings: ModelSettings) -> list[int]:
-    """The tokens at which the model's own generation settings stop; [] where it ships none."""
+    """The end tokens of the model's own generation config; [] if it has none."""
     base = _bottom(settings)
     arguments = {key: value for key, value in _hub_arguments(settings, base).items() if key == "revision"}
     try:
@@ -255,20 +260,20 @@ def _hub_arguments(settings: ModelSettings, source: ModelSource) -> dict[str, An
 
 @dataclass(frozen=True)
 class _Loader:
-    """Loads a model with what was asked for, however deep the stack of adapters that it is."""
+    """Loads a model with the requested settings, however deep its stack of adapters."""
 
     settings: ModelSettings
     arguments: dict[str, Any]
     auto_class: Any
     of_head: dict[str, Any]
-    """What the head needs said: of a score, that it is one."""
+    """Config values that the head needs: the number of labels of a reward model."""
 
     @property
     def remote(self) -> dict[str, Any]:
         return {"trust_remote_code": True} if self.settings.trust_remote_code else {}
 
     def random(self, source: ModelSource) -> PreTrainedModel:
-        """Fresh weights in the shape of the model at the bottom."""
+        """Random weights in the shape of the model at the bottom of the stack."""
         base = foundation(source)
         assert base is not None
         config = AutoConfig.from_pretrained(base.location, **_hub_arguments(self.settings, base), **self.of_head)
@@ -277,8 +282,9 @@ class _Loader:
     def plain(self, location: str, hub_id: str | None, revision: str | None, **more: Any) -> PreTrainedModel:
         """Stored weights without an adapter."""
         where = {"revision": revision} if hub_id and revision else {}
-        asked = {**self.arguments, **self.remote, **self.of_head, **where, **more}
-        return self.auto_class.from_pretrained(location, **asked)
+        return self.auto_class.from_pretrained(
+            location, **{**self.arguments, **self.remote, **self.of_head, **where, **more}
+        )
 
     def stacked(self, source: ModelSource, revision: str | None) -> PreTrainedModel:
         """The model with all adapters below merged into it."""
@@ -286,6 +292,8 @@ class _Loader:
             return self.plain(source.location, source.hub_id, revision)
         folder = Path(source.location)
         if self.of_head and head_of(folder) == "causal_lm":
+            # The adapter was trained under a language-model head, and its tensors only match that model: merge there
+            # first, then exchange the head.
             return self.anew(source, revision)
         declared = adapter_declares(folder)
         if reason := why_unmerged(str(declared.get("peft_type"))):
@@ -293,16 +301,16 @@ class _Loader:
             raise ConfigError(Problem("model.name_or_path", what, "start from its base model"))
         below = self.stacked(resolve(base_of(folder)), declared.get("revision"))
         model: Any = with_adapter(below, folder).merge_and_unload()
-        # PEFT froze what it stacked on; a run that trains all parameters starts from here as well.
+        # PEFT froze the base below the adapter; a full fine-tuning run may start from this model as well.
         model.requires_grad_(True)
-        # What a new adapter will name as its base: this whole stack.
+        # A new adapter records this as its base: the whole stack, not the model at its bottom.
         model.name_or_path = source.location
         return model
 
     def quantised(
         self, source: ModelSource, revision: str | None, quantisation: QuantisationSettings, device: str
     ) -> PreTrainedModel:
-        """The model with its linear layers in few bits, on its device; a stack is merged in full precision before."""
+        """The model with quantised linear layers, on its device; a stack is merged in full precision first."""
         place = {"": torch.cuda.current_device() if device == "cuda" else "cpu"}
         how = {"quantization_config": bitsandbytes_config(quantisation, self.auto_class), "device_map": place}
         if not source.is_adapter:
@@ -310,7 +318,11 @@ class _Loader:
         return keeping_numbers(self.anew(source, revision, **how))
 
     def anew(self, source: ModelSource, revision: str | None, **how: Any) -> PreTrainedModel:
-        """A stack, merged as what it was trained as, and loaded again with another head or in few bits."""
+        """A stack, merged with the head that it was trained with, and loaded again with another head or quantised.
+
+        Both the head and the quantisation are chosen while weights are loaded, so the merged model goes through a
+        temporary folder.
+        """
         plain_head = (
             {"auto_class": _HEADS["causal_lm"], "of_head": {}} if head_of(Path(source.location)) == "causal_lm" else {}
         )
@@ -322,28 +334,28 @@ class _Loader:
 
 
 def keeping_numbers(model: PreTrainedModel) -> PreTrainedModel:
-    """Has quantised layers on a CPU keep the numbers that they were loaded with.
+    """Make quantised layers on a CPU keep the scales that they were loaded with (bitsandbytes 0.50).
 
-    8-bit ones lose their scales: PEFT moves a weight whose values it took, and the copy has none; DoRA takes them at
-    every step, for the norm. 4-bit ones round their scales to bf16 at the first evaluation where the CPU multiplies
-    that, and fail where a layer's inputs are no multiple of the block (bitsandbytes 0.50).
+    8-bit layers lose their scales: PEFT moves a weight after reading its values, and the copy has no scales; DoRA reads
+    them at every step, for the norm. 4-bit layers round their scales to bf16 at the first evaluation on CPUs that
+    multiply in bf16, and fail if a layer's number of inputs is not a multiple of the block size.
     """
 
-    def give_back(module: Any, _inputs: Any) -> None:
+    def restore_scales(module: Any, _inputs: Any) -> None:
         if module.weight.SCB is None:
             module.weight.SCB = module.state.SCB
 
     for module in model.modules():
         if type(module).__name__ == "Linear8bitLt":
-            module.register_forward_pre_hook(give_back)
+            module.register_forward_pre_hook(restore_scales)
         elif type(module).__name__ == "Linear4bit":
             module.support_avx512bf16_for_cpu = False
     return model
 
 
 def bitsandbytes_config(quantisation: QuantisationSettings, auto_class: Any) -> BitsAndBytesConfig:
-    """What bitsandbytes is told of a quantisation."""
-    # A head that is new is no stored weight, and would train.
+    """The bitsandbytes config of a quantisation."""
+    # The output head stays unquantised: a new one has no stored weights to quantise, and is trained.
     skipped = [
         *(quantisation.skip_modules or ()),
         *(["score"] if auto_class is _HEADS["reward_model"] else ["lm_head"]),
@@ -369,4 +381,4 @@ def _unloadable(settings: ModelSettings, part: str, error: Exception) -> Problem
         what = f"{settings.name_or_path} does not run with {settings.attn_implementation} attention"
         return Problem("model.attn_implementation", what, "set model.attn_implementation=eager")
     what = f"the {part} of {settings.name_or_path} cannot be loaded: {reason[0]}"
-    return Problem("model.name_or_path", what, "check the name, or fetch the model before")
+    return Problem("model.name_or_path", what, "check the name, or download the model first")

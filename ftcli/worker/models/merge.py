@@ -1,7 +1,7 @@
-"""A trained adapter folded into its base: one plain model that everything can load.
+"""Merging a trained adapter into its base: the result is one plain model that any tool can load.
 
-The base is loaded in the type that it is stored in and never quantised: a merged weight that is rounded to 4 bits
-shifts the answers.
+The base is loaded in the dtype that it is stored in and never quantised: rounding a merged weight to 4 bits changes the
+answers.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ def merge(request: dict[str, Any]) -> dict[str, Any]:
         {"model": the folder written, "dtype", "largest_difference": of a logit, before and after merging}.
 
     Raises:
-        ConfigError: there is no adapter, or one that cannot be merged; or the folder is there already.
+        ConfigError: there is no adapter, or it cannot be merged; or the folder already exists.
     """
     source, target = resolve(request["model"]), Path(request["to"])
     if not source.is_adapter:
-        what = f"{request['model']} holds a whole model, with nothing to merge"
-        raise ConfigError(Problem(request["model"], what, f"use {source.location} as it is"))
+        what = f"{request['model']} is a full model, with no adapter to merge"
+        raise ConfigError(Problem(request["model"], what, f"use {source.location} directly"))
     folder = Path(source.location)
     if reason := why_unmerged(str(adapter_declares(folder).get("peft_type"))):
         raise ConfigError(Problem(str(folder), f"cannot be merged: {reason}", "serve the base with the adapter on it"))
     if target.exists():
-        raise ConfigError(Problem(str(target), "is there already", "remove it, or name another folder with --to"))
+        raise ConfigError(Problem(str(target), "already exists", "remove it, or name another folder with --to"))
     remote = bool(request.get("trust_remote_code"))
     settings = ModelSettings(name_or_path=str(folder), dtype=request.get("dtype", "auto"), trust_remote_code=remote)
     model = load_trained(settings, seed=0, device="cpu", head=head_of(folder), as_stored=True)

@@ -1,12 +1,12 @@
-"""Which libraries a worker does not import before something touches them, and why: the one place that says so.
+"""Deferred imports: which libraries a worker only executes when they are first used, and why.
 
-peft imports bitsandbytes, and with it torch's compiler, for models that are not quantised; accelerate imports DeepSpeed
-to ask whether a model is one of its engines; transformers reads its own source files line by line. On two cores that is
-a third of the time from the start of a worker to its first step.
+peft imports bitsandbytes, and with it torch's compiler, even for models that are not quantised; accelerate imports
+DeepSpeed to check whether a model is one of its engines; transformers reads its own source files line by line. On two
+cores that is a third of the time from the start of a worker to its first step.
 
-Nothing is hidden, and nothing is decided from the spec. A deferred library stands in `sys.modules` as itself, not yet
-executed: whoever reads an attribute of it, or imports anything below it, executes it first and then has the real
-module. The same holds for the few answers given here in a library's place: each is what the library would have said.
+Nothing is hidden, and nothing is decided from the spec. A deferred library is in `sys.modules` as itself, but not yet
+executed: reading one of its attributes, or importing a submodule, executes it first and then uses the real module. The
+few functions replaced here return what the library itself would have returned.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from typing import Any
 DEFERRED = {
     "bitsandbytes": "imported by peft.helpers and peft.tuners.*, used by quantised models and 8-bit optimisers",
 }
-"""Libraries that are executed when touched, each with who imports it and what it is for."""
+"""Libraries that are executed on first use, each with who imports it and what it is for."""
 
 NEEDLESS = frozenset(
     {
@@ -38,10 +38,10 @@ NEEDLESS = frozenset(
         "fastapi", "uvicorn", "starlette", "openai", "vllm", "diffusers", "gradio", "wandb", "tensorboard",
     }
 )  # fmt: skip
-"""What no run needs that neither quantises nor shards by DeepSpeed: `loaded` finds none of them at its end."""
+"""What a run without quantisation and DeepSpeed never needs: at its end, `loaded` finds none of them."""
 
 _FIRST_WITH_4_BIT = (0, 39)
-"""The version in which bitsandbytes got the `Linear4bit` that peft asks for."""
+"""The version in which bitsandbytes got the `Linear4bit` that peft looks for."""
 
 
 _lock = threading.RLock()
@@ -49,15 +49,15 @@ _executing: set[str] = set()
 
 
 class _Deferred(ModuleType):
-    """A module before its execution; a plain module after the first touch.
+    """A module before its execution; a plain module after its first use.
 
-    It has no `__path__`, so importing something below it touches it too: the parent is executed first, as always.
+    It has no `__path__`, so importing a submodule counts as a use too: the parent is executed first, as always.
     """
 
     def __getattr__(self, name: str) -> Any:
         with _lock:
             own = self.__name__
-            if own in _executing:  # by this thread, as the lock is held: an import in a circle, told as Python tells it
+            if own in _executing:  # by this thread, as it holds the lock: a circular import, with Python's own message
                 raise AttributeError(f"partially initialized module {own!r} has no attribute {name!r}")
             if type(self) is _Deferred:  # another thread may have been first
                 _execute(self)
@@ -74,7 +74,7 @@ def _execute(module: ModuleType) -> None:
     try:
         spec.loader.exec_module(module)
     except BaseException:
-        # As a failed import: the next attempt begins anew.
+        # Like a failed import: the next attempt starts from scratch.
         sys.modules.pop(spec.name, None)
         module.__dict__.pop("__path__", None)
         raise
@@ -89,7 +89,7 @@ def _hand_back(module: ModuleType, loader: Loader) -> None:
 
 
 class _DeferringLoader(Loader):
-    """Makes the module and leaves its execution to the first touch."""
+    """Creates the module and leaves its execution to the first use."""
 
     def __init__(self, loader: Loader) -> None:
         self.loader = loader
@@ -99,17 +99,17 @@ class _DeferringLoader(Loader):
         return self.loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
-        """Hands the module back to its own loader, which `_execute` asks."""
+        """Hands the module back to its own loader, which `_execute` calls."""
         _hand_back(module, self.loader)
         module.__dict__.pop("__path__", None)
         module.__class__ = _Deferred
 
 
 class _PresentLoader(Loader):
-    """Gives a module that is there already.
+    """Returns a module that is already loaded.
 
-    An import of something below a deferred package executes the package in passing, which may well import that same
-    thing; Python does not look again and would execute it twice.
+    Importing a submodule of a deferred package executes the package first, which may import that same submodule; Python
+    does not check `sys.modules` again and would execute it twice.
     """
 
     def __init__(self, module: ModuleType) -> None:
@@ -125,7 +125,7 @@ class _PresentLoader(Loader):
 
 
 class _AnsweringLoader(Loader):
-    """Executes a module, then gives its questions the answers that need no import."""
+    """Executes a module, then replaces functions of it by ones that need no further import."""
 
     def __init__(self, loader: Loader, answer: Callable[[ModuleType], None]) -> None:
         self.loader, self.answer = loader, answer
@@ -161,41 +161,41 @@ class _Finder(MetaPathFinder):
 
 
 def _four_bit_by_version(peft_imports: ModuleType) -> None:
-    """peft looks for `bitsandbytes.nn.Linear4bit` in every run; that it is there follows from the version."""
-    asked = peft_imports.is_bnb_4bit_available
+    """peft looks for `bitsandbytes.nn.Linear4bit` in every run; whether it exists follows from the version."""
+    original = peft_imports.is_bnb_4bit_available
 
     @functools.cache
-    @functools.wraps(asked)
+    @functools.wraps(original)
     def is_bnb_4bit_available() -> bool:
         if not peft_imports.is_bnb_available():
             return False
         try:
             numbers = [int(part) for part in re.findall(r"\d+", metadata.version("bitsandbytes"))[:2]]
         except metadata.PackageNotFoundError:
-            return bool(asked())
-        return tuple(numbers) >= _FIRST_WITH_4_BIT or bool(asked())
+            return bool(original())
+        return tuple(numbers) >= _FIRST_WITH_4_BIT or bool(original())
 
     peft_imports.is_bnb_4bit_available = is_bnb_4bit_available  # type: ignore[attr-defined]
 
 
 def _no_engine_before_deepspeed(accelerate_models: ModuleType) -> None:
-    """accelerate imports DeepSpeed to unwrap its engines; where it was never imported, no model is one."""
-    asked = accelerate_models.is_deepspeed_available
+    """accelerate imports DeepSpeed to unwrap its engines; if it was never imported, no model is one."""
+    original = accelerate_models.is_deepspeed_available
 
-    @functools.wraps(asked)
+    @functools.wraps(original)
     def is_deepspeed_available() -> bool:
-        return "deepspeed" in sys.modules and bool(asked())
+        return "deepspeed" in sys.modules and bool(original())
 
     accelerate_models.is_deepspeed_available = is_deepspeed_available  # type: ignore[attr-defined]
 
 
 def _names_from_the_end(transformers_imports: ModuleType) -> None:
-    """transformers looks at every line of 1600 files for the last that begins with `__all__`; it is near the end."""
-    asked = transformers_imports.fetch__all__
+    """transformers scans every line of 1600 files for the last `__all__`, which is near the end of each."""
+    original = transformers_imports.fetch__all__
 
-    @functools.wraps(asked)
+    @functools.wraps(original)
     def fetch__all__(file_content: str) -> Any:
-        return asked(file_content[file_content.rfind("\n__all__") + 1 :])
+        return original(file_content[file_content.rfind("\n__all__") + 1 :])
 
     transformers_imports.fetch__all__ = fetch__all__  # type: ignore[attr-defined]
 
@@ -208,18 +208,18 @@ _ANSWERS: dict[str, Callable[[ModuleType], None]] = {
 
 
 def defer() -> None:
-    """From now on the modules named above are executed when touched. To be called before anything heavy is imported."""
+    """Defer the modules named above from now on. Call it before anything heavy is imported."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
-        # transformers and trl each ask for it, and it reads the files of every package that is installed.
+        # transformers and trl each call it, and it reads the files of every installed package.
         metadata.packages_distributions = functools.cache(metadata.packages_distributions)
 
 
 def import_heavy(module: str) -> ModuleType:
-    """Import a module of ours with all that it brings.
+    """Import one of our modules with all its imports, without garbage collection.
 
-    Meanwhile, nothing is collected: classes and functions stay, and looking through them again and again for what can
-    go costs more than a second. What was imported is left out of later collections too.
+    Classes and functions stay alive, and scanning them repeatedly for garbage costs more than a second. Later
+    collections skip what was imported, too.
     """
     gc.disable()
     try:

@@ -1,4 +1,4 @@
-"""A worker ends with the process that started it: nobody would read what an orphan computes."""
+"""A worker ends with the process that started it: nobody would read the result of an orphan."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import psutil
 from ftcli.core.errors import EXIT_INTERRUPTED
 
 PARENT = "FTCLI_PARENT"
-"""Environment variable that names the process to end with, as pid:create_time (psutil's, in seconds)."""
+"""Environment variable that names the process to watch, as pid:create_time (psutil's, in seconds)."""
 
 _POLL_SECONDS = 0.5
 # psutil derives the time from the boot time, which clock adjustments shift a little.
@@ -19,7 +19,7 @@ _SAME_PROCESS_SECONDS = 2.0
 
 
 def die_with_parent() -> None:
-    """Watch the process that FTCLI_PARENT names, and end this one, resumable, when it is gone."""
+    """Watch the process that FTCLI_PARENT names, and end this one as interrupted when that is gone."""
     pid, _, created = os.environ.get(PARENT, "").partition(":")
     if pid:
         threading.Thread(target=_watch, args=(int(pid), float(created)), daemon=True).start()

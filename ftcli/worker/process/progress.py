@@ -1,7 +1,7 @@
-"""What a person and a program see of a run while it runs: lines on stderr, and metrics.jsonl.
+"""The progress of a run, for people on stderr and for programs in metrics.jsonl.
 
-metrics.jsonl reads as one run however often it was resumed: lines beyond the step that a run resumes from are dropped,
-and its clock goes on from the last line kept.
+metrics.jsonl reads as one run however often it was resumed: lines after the step that a run resumes from are dropped,
+and its clock continues from the last line kept.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from transformers import TrainerCallback
 from ftcli.runs import rundir
 
 SCHEMA = 1
-# Counted again from zero by a resumed trainer, or said better by our own fields.
+# A resumed trainer counts these from zero again, or our own fields replace them.
 _OURS = frozenset({"loss", "epoch", "num_tokens", "num_input_tokens_seen", "total_flos"})
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl; a last line that a crash cut short is left out."""
+    """The lines of metrics.jsonl, without a last line that a crash cut short."""
     found = []
     for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
         try:
@@ -36,7 +36,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def mean_loss(lines: list[dict[str, Any]]) -> float | None:
-    """Training loss over all steps; a line's loss is the mean over the steps since the line before it."""
+    """The mean training loss over all steps; a line's loss is the mean since the previous line."""
     total, last = 0.0, 0
     for line in lines:
         if line.get("loss") is not None:
@@ -46,11 +46,11 @@ def mean_loss(lines: list[dict[str, Any]]) -> float | None:
 
 
 class Progress(TrainerCallback):
-    """Writes metrics.jsonl and tells how far training is; only in the first process, only while training."""
+    """Writes metrics.jsonl and the progress line; only in the first process, only while training."""
 
     def __init__(self, run_dir: Path, out: TextIO | None = None) -> None:
         self._path, self._out = run_dir / rundir.METRICS, out or sys.stderr
-        # The front half pumps our output, and says whether a terminal is at its other end.
+        # The front half forwards our output, and tells us whether it goes to a terminal.
         self._updates = self._out.isatty() or os.environ.get("FTCLI_TERMINAL") == "1"
         self._file: TextIO | None = None
         self._started = self._last_time = 0.0
@@ -59,10 +59,10 @@ class Progress(TrainerCallback):
         self._width = 0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Opens the file, behind what a resumed run keeps of it."""
+        """Opens the file, after the lines that a resumed run keeps."""
         if not state.is_world_process_zero:
             return
-        # From here on the run is not finished; whatever could refuse to go on has had its chance.
+        # From here on the run counts as unfinished: everything that could refuse the resume has already run.
         (self._path.parent / rundir.RESULT).unlink(missing_ok=True)
         kept = [line for line in read_metrics(self._path) if line["step"] <= state.global_step]
         rundir.write_atomically(self._path, "".join(_text(line) for line in kept if state.global_step))
@@ -72,15 +72,15 @@ class Progress(TrainerCallback):
         self._first_step, self._last_tokens = state.global_step, state.num_input_tokens_seen
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """The first step, the last and every step that is saved are logged too: a broken loss is never saved."""
+        """Also logs the first step, the last and every step that is saved, so that a broken loss is never saved."""
         control.should_log |= control.should_save or state.global_step in (1, state.max_steps)
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """The same for checkpoints at the end of an epoch."""
+        """Does the same for checkpoints at the end of an epoch."""
         control.should_log |= control.should_save
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **_: Any) -> None:
-        """One line of metrics, and one for the reader."""
+        """Writes one line of metrics, and one line of progress."""
         if self._file is None or not logs or not ("loss" in logs or any(key.startswith("eval_") for key in logs)):
             return
         now = time.monotonic()
@@ -95,10 +95,10 @@ class Progress(TrainerCallback):
         line |= {key: value for key, value in logs.items() if _is_metric(key, value)}
         self._file.write(_text(line))
         self._file.flush()
-        self._tell(line, state)
+        self._show(line, state)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Ends the updating line."""
+        """Ends the progress line."""
         self.close()
 
     def close(self) -> None:
@@ -109,7 +109,7 @@ class Progress(TrainerCallback):
             if self._updates:
                 self._out.write("\n")
 
-    def _tell(self, line: dict[str, Any], state: Any) -> None:
+    def _show(self, line: dict[str, Any], state: Any) -> None:
         parts = [f"step {line['step']}/{state.max_steps}"]
         named = (("loss", "loss"), ("eval_loss", "held-out loss"))
         parts += [f"{name} {line[key]:.4f}" for key, name in named if key in line]

@@ -1,4 +1,4 @@
-"""How a run ends before its time: on a signal, or with a broken loss; and that two processes never share a run."""
+"""Early ends of a run (signals, a broken loss), and the lock that keeps two processes from sharing a run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ftcli.runs import rundir
 
 
 class StopSignal:
-    """Remembers that SIGTERM or SIGINT arrived, so that a step can be finished first. A context manager."""
+    """Records SIGTERM or SIGINT, so that the current step can finish first. A context manager."""
 
     def __init__(self) -> None:
         self.name = ""
@@ -36,11 +36,11 @@ class StopSignal:
             signal.signal(number, handler)
 
     def _arrived(self, number: int, _frame: FrameType | None) -> None:
-        # Ctrl-C reaches the whole process group and is forwarded as well: the second one must not cut a save short.
+        # Ctrl-C may arrive twice, from the terminal and forwarded: the second must not interrupt a save.
         self.name = signal.Signals(number).name
 
     def check(self, run_dir: Path) -> None:
-        """Stops here, where nothing is half done.
+        """Stops at a point where nothing is half done.
 
         Raises:
             InterruptedRun: a signal arrived.
@@ -50,23 +50,23 @@ class StopSignal:
 
 
 def interrupted(name: str, run_dir: Path) -> InterruptedRun:
-    """The error that says how to go on."""
+    """The error of an interrupted run, with the command that resumes it."""
     return InterruptedRun(Problem(str(run_dir), f"stopped by {name}", go_on(run_dir)))
 
 
 def go_on(run_dir: Path) -> str:
-    """The command that goes on with a run, or with the pipeline that it is a stage of."""
-    return f"go on with: ftcli train --resume {rundir.whole(run_dir)}"
+    """The command that resumes a run, or the pipeline that it is a stage of."""
+    return f"resume with: ftcli train --resume {rundir.whole(run_dir)}"
 
 
 class StopCallback(TrainerCallback):
-    """Ends training at the end of a step, once a signal arrived in any process, behind a checkpoint."""
+    """Ends training at the end of a step, after a checkpoint, once a signal arrived in any process."""
 
     def __init__(self, stop: StopSignal, run_dir: Path) -> None:
         self._stop, self._run_dir, self._stopping = stop, run_dir, False
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Asks for a checkpoint when a signal arrived here or in another process."""
+        """Requests a checkpoint if a signal arrived here or in another process."""
         arrived = bool(self._stop.name)
         if args.world_size > 1:
             anywhere = torch.tensor(int(arrived), device=args.device)
@@ -75,7 +75,7 @@ class StopCallback(TrainerCallback):
         if arrived:
             self._stopping = True
             control.should_save = True
-            # An evaluation may take longer than who sent the signal will wait.
+            # An evaluation may take longer than the sender of the signal waits.
             control.should_evaluate = False
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -85,15 +85,15 @@ class StopCallback(TrainerCallback):
 
 
 class LossGuard(TrainerCallback):
-    """Stops a run whose loss is no longer a number, before such weights can be saved."""
+    """Stops a run whose loss is not a number, before broken weights can be saved."""
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
-        """Looks at the loss and the size of the gradient.
+        """Checks the loss and the gradient norm.
 
         Raises:
             DataError: one of them is NaN or infinite.
         """
-        # With fp16 an overflowing gradient is ordinary: the scaler skips the step.
+        # With fp16 an overflowing gradient is normal: the scaler skips the step.
         names = ("loss",) if args.fp16 else ("loss", "grad_norm")
         for name in names:
             value = (logs or {}).get(name)
@@ -105,7 +105,7 @@ class LossGuard(TrainerCallback):
 
 @contextmanager
 def exclusive(run_dir: Path, rank: int) -> Iterator[None]:
-    """Holds the run's lock; only the first process of a run takes it.
+    """Hold the run's lock; only the first process of a run takes it.
 
     Raises:
         ConfigError: another process holds it.

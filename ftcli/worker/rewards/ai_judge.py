@@ -1,6 +1,6 @@
 """An AI judge as a reward (direct RLAIF; Lee et al. 2023, arXiv:2309.00267).
 
-Asked is what a data-making stage asks in `score` mode, of the same backends: whether an answer keeps to a principle.
+It uses the same prompts and backends as a synthesis stage in `score` mode: does an answer follow a principle?
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from ftcli.synthesis.tasks import Judge, JudgeSettings, mean_yes
 from ftcli.worker.inference.backends import backend_of
 
 _REMEMBERED = 100_000
-"""Verdicts kept, so that what was asked once is not asked again."""
+"""Verdicts kept in memory, so that no answer is judged twice."""
 
 
 def judge_of(method: Mapping[str, Any], request: dict[str, Any]) -> JudgeReward | None:
     """The judge that a spec's `method` tree names, or None.
 
     Raises:
-        ConfigError: it cannot be had, or its principles are wrong.
+        ConfigError: its backend is unavailable, or its principles are invalid.
     """
     if not method.get("judge"):
         return None
@@ -45,26 +45,28 @@ class JudgeReward:
         self.unreadable = 0
 
     def __call__(self, prompts: Sequence[Any], answers: Sequence[str]) -> list[float]:
-        """A number from 0 to 1 for each answer; a verdict that cannot be read says no yes, and is told.
+        """A number from 0 to 1 for each answer; an unreadable verdict counts as no, and the first is reported.
 
         Raises:
             InterruptedRun: the backend's budget is spent.
         """
         keys = [(digest_of(prompt), answer) for prompt, answer in zip(prompts, answers, strict=True)]
-        asked = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if key not in self._known}
-        if len(self._known) + len(asked) > _REMEMBERED:
-            asked = dict(zip(keys, prompts, strict=True))
+        unjudged = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if key not in self._known}
+        if len(self._known) + len(unjudged) > _REMEMBERED:
+            unjudged = dict(zip(keys, prompts, strict=True))
             self._known.clear()
-        work = [(Item(key, {"prompt": prompt}), [answer]) for (key, answer), prompt in asked.items()]
+        work = [(Item(key, {"prompt": prompt}), [answer]) for (key, answer), prompt in unjudged.items()]
         try:
-            for key, replies in zip(asked, self._asked(work), strict=True):
-                self._known[key] = self._read(replies)
+            for key, replies in zip(unjudged, self._verdicts(work), strict=True):
+                self._known[key] = self._probability(replies)
         except BudgetSpent as spent:
-            fix = "raise the budget under method.judge in spec.json, and go on from the last checkpoint with --resume"
+            fix = (
+                "raise the budget under method.judge in spec.json, and continue from the last checkpoint with --resume"
+            )
             raise InterruptedRun(Problem("method.judge", f"stopped: {spent}", fix)) from None
         return [self._known[key] for key in keys]
 
-    def _asked(self, work: Sequence[tuple[Item, list[str]]]) -> Iterator[list[dict[str, Any]]]:
+    def _verdicts(self, work: Sequence[tuple[Item, list[str]]]) -> Iterator[list[dict[str, Any]]]:
         size = self._backend.batch_size
         if size:
             for start in range(0, len(work), size):
@@ -74,10 +76,10 @@ class JudgeReward:
             for [found] in pool.map(lambda one: self._judge.kept([one], self._backend.replies), work):
                 yield found
 
-    def _read(self, replies: Sequence[Mapping[str, Any]]) -> float:
-        unread = [reply for reply in replies if reply["yes"] is None]
-        if unread:
+    def _probability(self, replies: Sequence[Mapping[str, Any]]) -> float:
+        unreadable = [reply for reply in replies if reply["yes"] is None]
+        if unreadable:
             if not self.unreadable:
-                sys.stderr.write(f"the judge gave a verdict that is neither yes nor no: {unread[0]['told']!r}\n")
+                sys.stderr.write(f"the judge's verdict is neither yes nor no: {unreadable[0]['told']!r}\n")
             self.unreadable += 1
         return mean_yes([{**reply, "yes": reply["yes"] or 0.0} for reply in replies], 0)

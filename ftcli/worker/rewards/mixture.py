@@ -1,4 +1,4 @@
-"""What sampled answers are worth: rules, a reward model, an AI judge and functions of the user's, in one mix."""
+"""The reward of sampled answers: rules, a reward model, an AI judge and user functions, as a weighted sum."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ftcli.worker.tokenise.encoder import Encoder
 
 
 class Rewards:
-    """The mix that a spec's `method` tree asks for."""
+    """The rewards that a spec's `method` tree configures."""
 
     def __init__(self, method: Mapping[str, Any], encoder: Encoder, request: dict[str, Any]) -> None:
         """
@@ -32,7 +32,7 @@ class Rewards:
             request: the grants under which a reward model is loaded.
 
         Raises:
-            ConfigError: no such reward model, or no such function.
+            ConfigError: a reward model or function that does not exist.
         """
         self.encoder = encoder
         self.rules = rules.weighted_rewards(method.get("rewards"))
@@ -70,7 +70,7 @@ class Rewards:
             raise DataError(*problems)
 
     def __call__(self, sampled: Sequence[Sampled]) -> Tensor:
-        """What each part of the mix gives each answer, before its weight, of shape (answers, parts), float32."""
+        """Each component's reward of each answer, before its weight, of shape (answers, components), float32."""
         rows = [json.loads(each.row) for each in sampled]
         texts = self.encoder.tokenizer.batch_decode([each.answer_ids for each in sampled], skip_special_tokens=True)
         answered = [
@@ -85,7 +85,7 @@ class Rewards:
         return torch.tensor(parts, dtype=torch.float32).T.reshape(len(sampled), len(self.names))
 
     def of_greedy(self, model: Any, examples: Sequence[Example], max_new_tokens: int) -> Counts:
-        """The likeliest answers' reward in sum, and each part of the mix, with the number of answers."""
+        """The summed reward of greedy answers, in total and per component, each with the number of answers."""
         rows = [each.columns for each in self.encoder.encode(examples)]
         how: dict[str, Any] = {"max_new_tokens": max_new_tokens, "temperature": 0, "batch_size": 64}
         sampled = sample(model, self.encoder.tokenizer, rows, **how)
@@ -96,14 +96,14 @@ class Rewards:
         return counts
 
     def total(self, parts: Tensor) -> Tensor:
-        """The weighted sum of the parts, of shape (answers,)."""
+        """The weighted sum of the components, of shape (answers,)."""
         return parts @ self.weights
 
     def _scored(self, sampled: Sequence[Sampled], rows: list[dict[str, Any]], answered: list[Answered]) -> list[float]:
         assert self.reward_model is not None
         if self.reward_model.encoder.identity() == self.encoder.identity():
             return self.reward_model.score([each.prompt_ids + each.answer_ids for each in sampled])
-        # Another tokenizer: the judge reads the same words through its own.
+        # Another tokenizer: the reward model reads the same text through its own.
         pairs = [
             Example(
                 "a sampled answer", "pair", {"prompt": row["prompt"], "completion": answer_to(row["prompt"], a.text)}
@@ -124,20 +124,20 @@ def _function(name: str) -> Callable[..., Any]:
         found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         what = f"{name} cannot be imported: {error}"
-        fix = "write package.module:function, of a module that Python finds here"
+        fix = "write package.module:function, with a module that can be imported here"
         raise ConfigError(Problem("method.reward_functions", what, fix)) from None
     if not callable(found):
-        raise ConfigError(Problem("method.reward_functions", f"{name} is no function", "name a function"))
+        raise ConfigError(Problem("method.reward_functions", f"{name} is not a function", "name a function"))
     return found  # type: ignore[no-any-return]
 
 
 def _called(
     name: str, function: Any, sampled: Sequence[Sampled], rows: list[dict[str, Any]], answered: list[Answered]
 ) -> list[float]:
-    """A function of the user's, called as TRL calls its own: prompts, completions, completion_ids, and the columns.
+    """A user function, called as TRL calls reward functions: prompts, completions, completion_ids, and the columns.
 
     Raises:
-        ConfigError: it does not give one number an answer.
+        ConfigError: it does not return one number per answer.
     """
     columns = {key: [row.get(key) for row in rows] for key in rows[0] if key != "prompt"}
     found = function(
@@ -151,6 +151,6 @@ def _called(
     except (TypeError, ValueError):
         values = []
     if len(values) != len(rows):
-        what = f"{name} gave no number for each of {len(rows)} answers"
-        raise ConfigError(Problem("method.reward_functions", what, "return a list with one number an answer"))
+        what = f"{name} did not return one number for each of {len(rows)} answers"
+        raise ConfigError(Problem("method.reward_functions", what, "return a list with one number per answer"))
     return values

@@ -1,8 +1,8 @@
-"""Where an answer stands among the tokens of its conversation, known by its characters.
+"""Answer spans: from the characters of an answer in a rendered conversation to its tokens.
 
-Nearly always an added token opens the turn and another one closes it. Then counting those in the text and in the tokens
-is enough, and a tokenizer that need not tell offsets is a fifth faster. Wherever anything else is the case the text is
-tokenised once more, with offsets, and those decide. A test compares the two.
+Nearly always one added token opens the turn and another closes it. Then it is enough to count those tokens in the text
+and in the ids, and tokenising without offsets is a fifth faster. In every other case the text is tokenised once more,
+with offsets, and those decide. A test compares the two ways.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Span = tuple[int, int]
 Ids = list[int]
 
 _KEPT_CHARACTERS = 64
-"""Prompts end in the same few tokens, whose ids are kept; a longer end is a row's own text, and none of another's."""
+"""Longest prompt ending whose ids are cached: most rows share a short one; a longer one is a row's own text."""
 
 
 class Answer(NamedTuple):
@@ -32,11 +32,11 @@ class Answer(NamedTuple):
     ended: bool
     """Whether it closes with an end token that is trained."""
     trained: tuple[Span, ...]
-    """The characters of it that are trained: all, or those that the template marks."""
+    """The trained spans of its characters: all of it, or what the template marks."""
 
 
 class Unserved(Exception):
-    """The tokens before an answer are not those that serving gives."""
+    """The tokens before an answer differ from those that serving produces."""
 
     def __init__(self, served: Ids, trained: Ids) -> None:
         super().__init__(served, trained)
@@ -52,7 +52,7 @@ class Spans:
         self._added_ids = frozenset(added)
         self._backend = tokenizer.backend_tokenizer
         self._kept_ids = lru_cache(4096)(self.ids_of)
-        # Counting holds for tokens that are matched literally and are no part of one another.
+        # Counting is only safe for tokens that are matched literally and are not part of another added token.
         literal = {
             token.content: number
             for number, token in added.items()
@@ -66,21 +66,26 @@ class Spans:
         self._closing = [stop for stop in stops if stop in self._countable]
 
     def of(self, text: str, ids: Ids, answer: Answer) -> list[Span]:
-        """The tokens [start, end) of an answer that are trained.
+        """The trained token spans [start, end) of an answer.
 
         Args:
             ids: the tokens of the whole text.
 
         Raises:
-            Unserved: those before the answer are not what serving gives.
+            Unserved: the tokens before the answer differ from those that serving produces.
         """
         if answer.start == answer.end:
             return []
-        found = self.counted(text, ids, answer)
-        return self.measured(text, answer) if found is None else [found]
+        span = self.counted(text, ids, answer)
+        return self.measured(text, answer) if span is None else [span]
 
     def counted(self, text: str, ids: Ids, answer: Answer) -> Span | None:
-        """The span of an answer between two added tokens; None where that is not what it is."""
+        """The token span of an answer between two added tokens; None where it does not have that form.
+
+        The opening token's index follows from how often it occurs in the text before the answer. The prompt's last
+        piece, from that token to the answer, is tokenised on its own, as serving does: if the ids differ there, a token
+        merged across the boundary, and the offsets have to decide.
+        """
         start, end = answer.start, answer.end
         closing = next((stop for stop in self._closing if text.endswith(stop, start, end)), None)
         if closing is None or answer.trained != ((start, end),):
@@ -103,10 +108,10 @@ class Spans:
             return None
 
     def measured(self, text: str, answer: Answer) -> list[Span]:
-        """The spans of an answer by the offsets of its tokens.
+        """The token spans of an answer by offsets.
 
         Raises:
-            Unserved: the tokens before it are not what serving gives.
+            Unserved: the tokens before it differ from those that serving produces.
         """
         encoding = self._backend.encode(text, add_special_tokens=False)
         first = self._first_token(text, encoding, answer.start)
@@ -117,12 +122,12 @@ class Spans:
         ]
 
     def _first_token(self, text: str, encoding: Encoding, start: int) -> int:
-        """How many tokens the prompt has, the text's first `start` characters, as it is served."""
+        """The number of prompt tokens, of the text's first `start` characters, as they are served."""
         ids = encoding.ids
         section = min(_token_at(encoding, start), len(ids) - 1)
         while section >= 0 and (ids[section] not in self._added_ids or _begin(encoding, section) >= start):
             section -= 1
-        # An added token parts what stands before it from what stands behind: the rest of the prompt is the same.
+        # Tokenisers split at added tokens, so the tokens before this one cannot differ: only the rest is compared.
         begin = _begin(encoding, section) if section >= 0 else 0
         section = max(section, 0)
         rest = text[begin:start]
@@ -133,13 +138,13 @@ class Spans:
         return first
 
     def ids_of(self, text: str) -> Ids:
-        """The tokens of a text by itself."""
+        """The tokens of a text on its own."""
         ids: Ids = self._backend.encode(text, add_special_tokens=False).ids
         return ids
 
 
 def _nth(ids: Ids, wanted: int, count: int, start: int) -> int:
-    """The place of the `count`-th `wanted` from `start` on.
+    """The index of the `count`-th occurrence of `wanted` from `start` on.
 
     Raises:
         ValueError: there are fewer.
@@ -151,13 +156,13 @@ def _nth(ids: Ids, wanted: int, count: int, start: int) -> int:
 
 
 def _token_at(encoding: Encoding, character: int) -> int:
-    """The first token that holds a character, or the next where a normaliser or a trimming has left it out."""
+    """The first token that contains a character, or the next one if a normaliser or trimming removed it."""
     found = encoding.char_to_token(character)
     return bisect_left(encoding.offsets, (character, 0)) if found is None else int(found)
 
 
 def _tokens_until(encoding: Encoding, character: int) -> int:
-    """How many tokens begin before a character: one that is of several tokens counts with all of them."""
+    """How many tokens begin before a character; a character made of several tokens counts with all of them."""
     found, count = encoding.char_to_token(character - 1), len(encoding)
     if found is None:
         return bisect_left(encoding.offsets, (character, 0))

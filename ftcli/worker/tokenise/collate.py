@@ -1,9 +1,9 @@
-"""Packed blocks as batches in which each document sees itself alone.
+"""Packed blocks as batches in which each document only attends to itself.
 
-TRL lays the blocks of a batch end to end in one row, which kernels for rows of many lengths (flash attention) want. The
-other kernels compute with a mask over the whole row, so a batch of B blocks of L tokens would cost (B·L)² there: here
-they stay B rows of L, at B·L². In both, documents are kept apart by their positions, which start again at 0: the
-libraries build the mask from them where no attention mask is given.
+TRL lays the blocks of a batch end to end in one row, as flash attention's variable-length kernels need. The other
+kernels compute with a mask over the whole row, so a batch of B blocks of L tokens would cost (B·L)² there; here it
+stays B rows of L tokens, at B·L². In both layouts positions keep documents apart, restarting at 0 in each: transformers
+builds the mask from them if no attention mask is given.
 """
 
 from __future__ import annotations
@@ -19,23 +19,24 @@ from trl.trainer.utils import pad
 from ftcli.worker.tokenise.encoder import IGNORED
 
 MASKED = ("eager", "sdpa", "flex_attention")
-"""Kernels that compute with a mask of every row, which transformers builds from the positions in it."""
+"""Attention kernels that use a mask per row, which transformers builds from the row's positions."""
 
 
 class PackedBlocks(DataCollatorForLanguageModeling):  # type: ignore[misc]
-    """Blocks of `input_ids`, `labels` and `seq_lengths` (a row without them is one document) as a batch.
+    """Blocks of `input_ids`, `labels` and `seq_lengths` (a row without the latter is one document) as a batch.
 
-    Returns `input_ids`, `labels` and `position_ids` of shape (B, L), or (1, B·L) where `padding_free`. `attention_mask`
-    only says which tokens are no padding, for the counts: the trainer takes it out before the model sees it.
+    Returns `input_ids`, `labels` and `position_ids` of shape (B, L), or (1, B·L) if `padding_free`. `attention_mask`,
+    of the same shape, only marks the tokens that are not padding, for counting them: the trainer removes it before the
+    model is called, since with a mask transformers would ignore the positions.
     """
 
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
         """As its parent."""
         if self.padding_free:
             batch = dict(super().torch_call([{**row, "seq_lengths": _lengths(row)} for row in examples]))
-            read = torch.zeros_like(batch["input_ids"])
-            read[:, : sum(len(row["input_ids"]) for row in examples)] = 1
-            return {**batch, "attention_mask": read}
+            not_padding = torch.zeros_like(batch["input_ids"])
+            not_padding[:, : sum(len(row["input_ids"]) for row in examples)] = 1
+            return {**batch, "attention_mask": not_padding}
         ids = [torch.tensor(row["input_ids"]) for row in examples]
         positions = [positions_of(_lengths(row)) for row in examples]
         # The first token of a document must not be predicted from the last of the one before it.
@@ -57,21 +58,21 @@ class PackedBlocks(DataCollatorForLanguageModeling):  # type: ignore[misc]
 
 
 def collator_of(config: Any, model: Any, pad_token_id: int) -> PackedBlocks:
-    """The collator for a trainer's packed blocks, laid out as the model's attention takes them.
+    """The collator for a trainer's packed blocks, in the layout that the model's attention kernel needs.
 
     Args:
-        config: the trainer's; `pad_to_multiple_of` is read where it has one.
-        model: as loaded; its configuration names the kernel.
+        config: the trainer's config; its `pad_to_multiple_of` is used if it has one.
+        model: the loaded model; its configuration names the kernel.
     """
-    # Flash attention reads the positions of a single row only: in several, documents would see each other. So would
-    # they in a kernel that is not known here, and one row is right in all.
+    # Flash attention only reads the positions of a single row; in several rows, documents would see each other. One row
+    # is right for every kernel, so kernels that are not known here get it too.
     flat = model.config._attn_implementation not in MASKED
     multiple = getattr(config, "pad_to_multiple_of", None)
     return PackedBlocks(pad_token_id=pad_token_id, padding_free=flat, pad_to_multiple_of=multiple)
 
 
 def positions_of(lengths: Sequence[int]) -> Tensor:
-    """0 to n − 1 for each document of n tokens, one behind the other: shape (sum of lengths,)."""
+    """0 to n − 1 for each document of n tokens, concatenated: shape (sum of lengths,)."""
     return torch.cat([torch.arange(length) for length in lengths])
 
 

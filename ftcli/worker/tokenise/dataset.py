@@ -1,7 +1,7 @@
-"""Token sets to the data sets that the trainers take: held out, made to fit, mixed, packed, and all of it counted.
+"""From token sets to the trainers' datasets: hold-out split, length limit, mixture, packing, and the row ledger.
 
-A row that is too long is dropped, refused, cut or split as `data.overflow` says, and always counted: nothing
-disappears in silence, and a run with nothing left to learn does not start.
+A row that is too long is dropped, refused, truncated or split as `data.overflow` says, and always counted: nothing
+disappears silently, and a run with nothing left to learn does not start.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ disable_progress_bars()
 SCHEMA = 2
 _CHUNK = 1000
 _REMAP_CHUNKS = 100
-"""Chunks after which the tables are mapped anew, which lets go of what was read: it would count as ours for ever."""
+"""Chunks after which the tables are mapped again: otherwise every page read so far stays in our resident memory."""
 _MOST_REFUSED = 20
 
 Array = np.ndarray[Any, Any]
@@ -51,14 +51,14 @@ class Prepared:
     held_out_ledger: Ledger | None
     fit: Fitting
     score_examples: list[Example]
-    """The first held-out examples, canonical, for the method's own score."""
+    """The first held-out examples, in canonical form, for the method's own metric."""
     set_ledgers: list[Ledger]
     template: dict[str, str] | None = None
-    """How conversations were rendered and marked; None where there were none."""
+    """How conversations were rendered and marked; None if there were none."""
 
     @property
     def train_ledger(self) -> Ledger | None:
-        """What became of the training rows; of those of a stream that were read so far."""
+        """What became of the training rows; for a stream, of those read so far."""
         return together(self.set_ledgers, "train") if self.train is not None else None
 
     def ledger(self) -> dict[str, Any]:
@@ -85,10 +85,10 @@ def prepare(
     """Read, convert and tokenise the rows of a run.
 
     Args:
-        training: False makes no training set; with `data.eval_path` its rows are not even read.
+        training: False builds no training set; with `data.eval_path` its rows are not even read.
 
     Raises:
-        DataError: unusable rows, over-long ones where they are refused, or nothing left to train on.
+        DataError: unusable rows, over-long rows with `data.overflow=error`, or nothing left to train on.
     """
     if data.streaming and training:
         return _streamed(data, method, encoder, fit, seed, num_score_rows)
@@ -122,7 +122,7 @@ def prepare(
 def _streamed(
     data: DataSettings, method: Method, encoder: Encoder, fit: Fitting, seed: int, num_score_rows: int
 ) -> Prepared:
-    """Training rows as they are read, and the held-out rows of a file of their own as ever."""
+    """Training rows as a stream; held-out rows from `data.eval_path`, prepared as usual."""
     stream = Stream(row_sets.train_sets(data, method), data, method, encoder, fit, seed)
     if row_sets.eval_set(data, method) is None:
         return Prepared(stream.dataset(), None, None, stream.fit, [], stream.ledgers, encoder.template())
@@ -162,15 +162,15 @@ def _hold_out(
 
 
 def _held_masks(sets: Sequence[TokenSet], data: DataSettings, seed: int) -> list[Array]:
-    """Which rows of each set are held out, drawn over all sets together, so that a group stays together across them."""
+    """The held-out mask of each set, drawn over all sets together, so that a group stays on one side across them."""
     groups = np.concatenate([each.group for each in sets]).tolist() if data.eval_group else [0] * sum(map(len, sets))
     drawn = np.array(holdout.held_out(groups, data.eval_share, seed), bool)
     if not drawn.any():
-        why = "all rows are of one group" if len(groups) > 1 else f"there are {len(groups)} rows"
+        why = "all rows belong to one group" if len(groups) > 1 else f"there are {len(groups)} rows"
         raise DataError(
             Problem(
                 f"data.eval_share={data.eval_share:g}",
-                f"holds no row out: {why}",
+                f"holds out no row: {why}",
                 "give held-out rows with data.eval_path",
             )
         )
@@ -178,15 +178,15 @@ def _held_masks(sets: Sequence[TokenSet], data: DataSettings, seed: int) -> list
 
 
 class _Builder:
-    """Makes the rows of sets fit, picks among them, and lays them out as one data set."""
+    """Applies the length limit to the rows of sets, selects among them, and combines them into one dataset."""
 
     def __init__(self, data: DataSettings, fit: Fitting, encoder: Encoder, seed: int, *, answers: bool) -> None:
-        """`answers`: whether what is trained are answers, which have an end; text may have none."""
+        """`answers`: whether answers are trained, which must end; plain text may lack an end token."""
         self.data, self.fit, self.seed, self.answers = data, fit, seed, answers
         self.bos = encoder.tokenizer.bos_token_id
 
     def train(self, sets: Sequence[TokenSet], held: Sequence[Array]) -> Dataset:
-        """The rows that are not held out, as the mix wants them."""
+        """The rows that are not held out, selected and ordered by the mixture."""
         kept = [self.kept(each, np.flatnonzero(~mask)) for each, mask in zip(sets, held, strict=True)]
         order: Sequence[int] = [0] * len(kept[0])
         if self.data.mix is not None:
@@ -209,7 +209,7 @@ class _Builder:
         return bool((tokens.ended[rows] & ~loses).any())
 
     def kept(self, tokens: TokenSet, rows: Array) -> Array:
-        """Those of the rows that can be trained and fit, or are made to; the ledger hears of the others."""
+        """The rows that can be trained and fit, or can be made to fit; the ledger counts the others."""
         ledger, limit, overflow = tokens.ledger, self.fit.limit, self.fit.overflow
         untrained = tokens.trained[rows] == 0
         ledger.dropped[UNTRAINED] += int(untrained.sum())
@@ -245,7 +245,10 @@ class _Builder:
             yield int(row), parts_of(columns, self.fit.limit, self.fit.overflow, self.bos)
 
     def build(self, sets: Sequence[TokenSet], picked: Sequence[Array], order: Sequence[int]) -> Dataset:
-        """The picked rows of each set, in an order that names a set for each place; counts their tokens.
+        """The picked rows of each set as one dataset; counts their tokens.
+
+        Args:
+            order: for each position of the result, the index of the set that its row comes from.
 
         Raises:
             DataError: there is no row.
@@ -267,7 +270,7 @@ class _Builder:
         return whole if in_place else whole.select(rows)
 
     def _count(self, tokens: TokenSet, rows: Array) -> bool:
-        """Count the tokens of picked rows; whether any of them has to be cut."""
+        """Count the tokens of the picked rows; returns whether any of them has to be truncated or split."""
         ledger, over = tokens.ledger, tokens.length[rows] > self.fit.limit
         if self.fit.packs_whole:
             over[:] = False
@@ -286,7 +289,7 @@ class _Builder:
         return bool(over.any())
 
     def _stored(self, sets: Sequence[TokenSet], rows: Array) -> Dataset:
-        """Rows that differ from those of the sets: cut, split or packed, and kept in the store themselves."""
+        """Rows that differ from those of the sets (truncated, split or packed), as a store entry of their own."""
         fit = self.fit
         picked = hashlib.sha256(rows.tobytes()).hexdigest()
         keys = [each.entry.key for each in sets]
@@ -301,11 +304,11 @@ class _Builder:
 
         entry = store.entry(key, build)
         if fit.packing and sets:
-            sets[0].ledger.packed += entry.num_rows  # blocks belong to no set alone
+            sets[0].ledger.packed += entry.num_rows  # a block may hold rows of several sets; only the total is shown
         return Dataset(entry.table(), fingerprint=key[:16])
 
     def _fitted(self, sets: Sequence[TokenSet], rows: Array) -> Iterator[pa.Table]:
-        """The rows in order, cut where they have to be, a chunk at a time."""
+        """The rows in order, truncated or split where necessary, a chunk at a time."""
         whole: Dataset | None = None
         for number, at in enumerate(range(0, len(rows), _CHUNK)):
             if number % _REMAP_CHUNKS == 0:

@@ -1,4 +1,4 @@
-"""Rows that occur twice where they should not: in two sets of a mix, or held out and trained on as well."""
+"""Rows that occur twice where they should not: in two sets of a mixture, or both held out and trained on."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ Array = np.ndarray[Any, Any]
 
 
 def tell_duplicates_across(sets: Sequence[TokenSet]) -> None:
-    """Tell the ledgers of rows that an earlier set holds too; those within a set were told when it was read.
+    """Report rows that an earlier set also contains; duplicates within a set were reported when it was read.
 
-    Of a row that occurs several times in the later set, only the first is told of here, for the same reason.
+    If a row occurs several times in the later set, only its first occurrence is reported here, for the same reason.
     """
     if len(sets) < 2:
         return
     number = np.concatenate([np.full(len(each), index) for index, each in enumerate(sets)])
     inside = np.concatenate([np.arange(len(each)) for each in sets])
     digests = array("Q", np.concatenate([each.digest for each in sets]).tobytes())
-    told = set[tuple[int, int]]()
+    reported = set[tuple[int, int]]()
     for index, first in repeated(digests):
         one = (int(number[index]), digests[index])
-        if number[index] != number[first] and one not in told:
-            told.add(one)
+        if number[index] != number[first] and one not in reported:
+            reported.add(one)
             here, there = sets[number[index]], sets[number[first]]
             what = f"is the same as {there.where(inside[first])} of {there.row_set.name}"
             here.ledger.finding(DUPLICATE, here.where(inside[index]), "", what)
@@ -42,13 +42,13 @@ def tell_leaks(
     trained: Sequence[TokenSet],
     trained_masks: Sequence[Array],
 ) -> None:
-    """Tell the ledger of held-out rows that are trained on too, or whose prompt is trained on with another answer."""
+    """Report held-out rows that are also trained on, or whose prompt is trained on with another answer."""
     rows, prompts = (_values(trained, trained_masks, name) for name in ("digest", "asked"))
     for each, mask in zip(held, held_masks, strict=True):
         own = np.flatnonzero(mask)
         same = np.isin(each.digest[own], rows)
-        asked = np.isin(each.asked[own], prompts) & (each.asked[own] != 0) & ~same
-        for name, hit in (("digest", same), ("asked", asked)):
+        same_prompt = np.isin(each.asked[own], prompts) & (each.asked[own] != 0) & ~same
+        for name, hit in (("digest", same), ("asked", same_prompt)):
             what = "row" if name == "digest" else "prompt"
             shown = ledger.findings.setdefault(LEAK, Shown()) if hit.any() else Shown()
             for index in own[hit][: MOST_SHOWN - len(shown.first)]:

@@ -1,9 +1,9 @@
-"""Examples to tokens and labels, for one tokenizer, in batches, each fault with its place.
+"""Examples → tokens and labels for one tokenizer, in batches; every fault is reported with its place.
 
-A conversation is rendered by the tokenizer's own chat template, as it will be served. Each assistant turn is compared
-with serving (worker/parity.py): its prompt must be what the template gives for the turns before it, token by token, and
-what is trained is the answer and its end token, nothing else. So these tokens are those of TRL 1.16 (tests compare)
-except that white space which templates put behind the end token is read and not trained: no model ever says it.
+A conversation is rendered with the tokenizer's own chat template, as it will be served. Each assistant turn is compared
+with serving (serving_parity.py): its prompt must be what the template renders for the turns before it, token by token,
+and only the answer and its end token are trained. So these tokens are those of TRL 1.16 (tests compare), except that
+white space which templates write after the end token is read and not trained: no model ever generates it.
 """
 
 from __future__ import annotations
@@ -39,20 +39,23 @@ _BATCH = 2048
 class Encoded:
     """The tokens of one row.
 
-    `columns` holds `input_ids` and `labels` of one length, or for answers that are judged `prompt_ids`, `chosen_ids`
-    and `rejected_ids`: both of a preference, one of them empty for a label, both where nothing can be trained.
-    A reward model's rows may have a `margin`. Of a prompt alone there are `prompt_ids`, and the whole `row` as JSON.
+    `columns` holds, by dataset type:
+
+    - text, messages, pair: `input_ids` and `labels`, of one length;
+    - preference, label: `prompt_ids`, `chosen_ids` and `rejected_ids`. A label leaves one of the answers empty; both
+      are empty if nothing can be trained. A reward model's rows may have a `margin`;
+    - prompt: `prompt_ids`, and the whole `row` as JSON, for rewards that read its columns.
     """
 
     columns: dict[str, Any]
     ended: bool
-    """Whether its answer (each of its answers) closes with an end token."""
+    """Whether its answer (or each of its answers) closes with an end token."""
     last_turn_only: bool = False
     findings: list[Finding] = field(default_factory=list)
 
 
 class _Draft(NamedTuple):
-    """A row on its way: texts to tokenise, whether the tokenizer adds its special tokens, and what to make of them."""
+    """A row before tokenisation: its texts, whether the tokenizer adds special tokens, and how to finish it."""
 
     texts: list[str]
     adds_special: bool
@@ -63,12 +66,12 @@ Result = Encoded | DataError
 
 
 class Encoder:
-    """Turns canonical examples into tokens for one tokenizer."""
+    """Encodes canonical examples for one tokenizer."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, stop_ids: Collection[int] = ()) -> None:
-        """`stop_ids`: end tokens beside the tokenizer's own, out of the model's generation config."""
+        """`stop_ids`: end tokens from the model's generation config, in addition to the tokenizer's own."""
         if not tokenizer.is_fast:
-            what = "the model's tokenizer is not a fast one, and cannot tell where an answer begins in its tokens"
+            what = "the model has no fast tokenizer, so the tokens of an answer cannot be located"
             raise ConfigError(Problem("model.name_or_path", what, "save the model with its tokenizer.json"))
         self.tokenizer = tokenizer
         self.stop_ids = frozenset(stop_ids) | ({tokenizer.eos_token_id} - {None})
@@ -89,18 +92,18 @@ class Encoder:
         return self._serving
 
     def template(self) -> dict[str, str] | None:
-        """How conversations are rendered and by what their answers are told apart; None where there were none."""
+        """How conversations were rendered and how their answers were located; None if there were none."""
         if self._serving is None:
             return None
         digest = sha256(self._serving.template.encode()).hexdigest()
         return {"from": "the tokenizer", "sha256": digest, "answers_by": self._serving.marks}
 
     def identity(self) -> list[Any]:
-        """What its tokens depend on, as JSON: the tokenizer's own bytes, special tokens and chat template."""
+        """All that the tokens depend on, as JSON: the tokenizer's own bytes, special tokens and chat template."""
         template = self.tokenizer.chat_template
         kind = type(self.tokenizer).__name__
         special = {name: str(token) for name, token in self.tokenizer.special_tokens_map.items()}
-        # Some templates write the date of the day into the system prompt.
+        # Some templates write today's date into the system prompt.
         dated = datetime.now().date().isoformat() if "strftime_now" in str(template) else None
         return [kind, self._backend.to_str(), special, template, dated, sorted(self.stop_ids)]
 
@@ -119,9 +122,9 @@ class Encoder:
         return [result for result in found if isinstance(result, Encoded)]
 
     def encode_all(self, examples: Iterable[Example]) -> Iterator[tuple[Example, Result]]:
-        """Every example with its tokens or with what is wrong with it, in order.
+        """Every example in order, with its tokens or its error.
 
-        While one batch is tokenised, in threads of the tokenizer's own, the next is read and rendered.
+        While one batch is tokenised, in the tokenizer's own threads, the next is read and rendered.
         """
         source = iter(examples)
         with ThreadPoolExecutor(1) as pool:
@@ -138,7 +141,7 @@ class Encoder:
                 waiting = batch, drafts, pending
 
     def prompt_ids(self, turns: Turns | str, tools: Any = None) -> Ids:
-        """Tokens that a model continues from: a conversation with the assistant's turn opened, or plain text.
+        """Tokens that a model continues: a conversation with the generation prompt appended, or plain text.
 
         Raises:
             DataError: the chat template refuses the conversation.
@@ -197,8 +200,8 @@ class Encoder:
             return _Draft([self._closed(value["text"])], True, self._text)
         if example.kind == "messages":
             turns = value["messages"]
-            asked = [i for i, turn in enumerate(turns) if turn["role"] == "assistant" and turn.get("weight", 1)]
-            return self._conversation(example, turns, asked, marked=True)
+            trained = [i for i, turn in enumerate(turns) if turn["role"] == "assistant" and turn.get("weight", 1)]
+            return self._conversation(example, turns, trained, marked=True)
         if example.kind == "prompt":
             return self._prompt(example)
         sides = _sides(example)
@@ -211,8 +214,8 @@ class Encoder:
         if sides:
             return self._judged(example, sides)
         turns, start = value["prompt"] + value["completion"], len(value["prompt"])
-        asked = [i for i in range(start, len(turns)) if turns[i]["role"] == "assistant"]
-        return self._conversation(example, turns, asked, marked=False)
+        trained = [i for i in range(start, len(turns)) if turns[i]["role"] == "assistant"]
+        return self._conversation(example, turns, trained, marked=False)
 
     def _prompt(self, example: Example) -> _Draft:
         prompt, row = example.value["prompt"], json.dumps(example.value, ensure_ascii=False, default=str)
@@ -233,8 +236,8 @@ class Encoder:
         ids = encodings[0].ids
         return Encoded({"input_ids": ids, "labels": list(ids)}, ids[-1:] != [] and ids[-1] in self.stop_ids)
 
-    def _conversation(self, example: Example, turns: Turns, asked: list[int], marked: bool) -> _Draft:
-        rendered = self.serving.render(example, turns, asked, example.value.get("tools"), marked)
+    def _conversation(self, example: Example, turns: Turns, trained: list[int], marked: bool) -> _Draft:
+        rendered = self.serving.render(example, turns, trained, example.value.get("tools"), marked)
 
         def finish(encodings: list[Encoding]) -> Encoded:
             ids = encodings[0].ids
@@ -255,6 +258,7 @@ class Encoder:
 
         def finish(encodings: list[Encoding]) -> Encoded:
             columns: dict[str, Ids] = {"prompt_ids": [], "chosen_ids": [], "rejected_ids": []}
+            # In reverse, so that the prompt tokens kept in the end are those before the chosen answer.
             for side, name, encoding in reversed(list(zip(rendered, sides.values(), encodings, strict=True))):
                 [(first, end)] = self.serving.token_spans(example, side.text, encoding.ids, side.answers[0])
                 columns |= {"prompt_ids": encoding.ids[:first], name: encoding.ids[first:end]}
@@ -269,10 +273,10 @@ class Encoder:
 
     def _plain(self, encodings: list[Encoding]) -> Encoded:
         prompt, whole = encodings[0].ids, encodings[1].ids
-        # Tokens may merge across the boundary: the completion starts where the two token rows part.
+        # Tokens may merge across the boundary: the completion starts at the first token that differs from the prompt's.
         start = common(prompt, whole)
         found = Encoded({"input_ids": whole, "labels": [IGNORED] * start + whole[start:]}, whole[-1] in self.stop_ids)
-        return _told_merge(found, start < len(prompt))
+        return _with_merge_finding(found, start < len(prompt))
 
     def _plain_judged(self, sides: Mapping[str, str], encodings: list[Encoding]) -> Encoded:
         prompt, *wholes = (encoding.ids for encoding in encodings)
@@ -280,18 +284,18 @@ class Encoder:
         columns: dict[str, Ids] = {"prompt_ids": prompt[:start], "chosen_ids": [], "rejected_ids": []}
         columns |= {name: whole[start:] for name, whole in zip(sides.values(), wholes, strict=True)}
         ended = all(whole[-1] in self.stop_ids for whole in wholes)
-        return _told_merge(Encoded(_complete(columns, sides), ended), start < len(prompt))
+        return _with_merge_finding(Encoded(_complete(columns, sides), ended), start < len(prompt))
 
 
 def _complete(columns: dict[str, Ids], sides: Mapping[str, str]) -> dict[str, Ids]:
-    """Judged answers, without either where one of a preference has no token: there is nothing to compare."""
+    """The columns; both answers become empty if one of a preference has no token, as there is nothing to compare."""
     return (
         columns if all(columns[name] for name in sides.values()) else {**columns, "chosen_ids": [], "rejected_ids": []}
     )
 
 
 def _sides(example: Example) -> dict[str, str]:
-    """The answers of a row that are judged, and the column that each goes to; of a label the other one stays empty."""
+    """The judged answers of a row, each with its column; for a label the other column stays empty."""
     if example.kind == "preference":
         return {"chosen": "chosen_ids", "rejected": "rejected_ids"}
     if example.kind == "label":
@@ -299,8 +303,8 @@ def _sides(example: Example) -> dict[str, str]:
     return {}
 
 
-def _told_merge(found: Encoded, merged: bool) -> Encoded:
+def _with_merge_finding(found: Encoded, merged: bool) -> Encoded:
     if merged:
-        what = "ends in a token that grows into the answer (a space at its end, say): the answer starts a token earlier"
+        what = "ends in a token that merges with the answer (a trailing space, say): the answer starts a token earlier"
         found.findings.append(Finding(BOUNDARY, "prompt", what))
     return found

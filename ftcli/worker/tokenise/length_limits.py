@@ -1,4 +1,4 @@
-"""How long a row may be in a run, and what becomes of those that are longer."""
+"""The length limit of a run, and how longer rows are treated."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ class Fitting:
     """How rows are made to fit."""
 
     max_length_tokens: int | None
-    """None works it out from the rows (`why` tells how)."""
+    """None derives it from the rows; `why` then holds the reason."""
     overflow: str
     position_limit: int | None = None
     block: int | None = None
-    """Length of the blocks of a method that cuts text into blocks."""
+    """Block length of a method that splits text into blocks."""
     packing: str | None = None
-    """TRL's packing strategy, or None where rows stay apart."""
+    """TRL's packing strategy, or None if rows are not packed."""
     why: str = "set"
 
     def resolved(self, lengths: dict[int, int]) -> Fitting:
-        """With the length worked out from {length: rows}."""
+        """With the length derived from {length: rows}."""
         if self.max_length_tokens is not None:
             return self
         length, why = auto_length(quantiles(lengths), self.position_limit, self.block)
@@ -36,7 +36,7 @@ class Fitting:
 
     @property
     def limit(self) -> int:
-        """The length once it is resolved."""
+        """The resolved length."""
         assert self.max_length_tokens is not None
         return self.max_length_tokens
 
@@ -46,27 +46,27 @@ class Fitting:
 
     @property
     def lost(self) -> str:
-        """Why a row is dropped of which nothing is left that fits."""
+        """The reason for dropping a row of which nothing trainable fits."""
         return UNTRAINED if self.overflow == "truncate_right" else OVERLONG
 
     @property
     def packs_whole(self) -> bool:
-        """Whether rows go to a packer that cuts them itself."""
+        """Whether rows go to a packer that splits them itself."""
         return self.overflow == "split" and self.packing in CUTS_ROWS
 
 
 def never_ends(path: str, overflow: str) -> Problem:
-    """That no answer of a set trains an end token."""
-    what = "no answer closes with an end token that is trained, so the model would never learn to stop"
+    """The problem that no answer of a set trains an end token."""
+    what = "no answer ends with a trained end token, so the model would never learn to stop"
     if overflow == "truncate_right":
         return Problem(path, what, "raise data.max_length_tokens, or set data.overflow=drop")
     return Problem(
-        path, what, "the chat template must close answers with an end token of the model (ftcli data preview)"
+        path, what, "the chat template must end answers with one of the model's end tokens (see ftcli data preview)"
     )
 
 
 def fitting(data: DataSettings, method: Method, config: Any, position_limit: int | None) -> Fitting:
-    """The length limit and overflow of a run, where the spec leaves them open."""
+    """The length limit and overflow of a run, with the method's defaults where the spec leaves them open."""
     overflow = method.overflow if data.overflow == "auto" else data.overflow
     if overflow == "split" and method.task == "preference":
         what = f"{method.name} compares whole answers, which cannot be split"

@@ -1,7 +1,8 @@
-"""Rows laid end to end in blocks of one length, a chunk of rows at a time: by TRL's packing, or filled to the end.
+"""Packing: rows laid end to end in blocks of one length, a chunk of rows at a time.
 
-What packing must not do, lose or double a token, is held by a test. Rows that are longer than a block were dealt with
-before, but for the strategies that cut rows themselves.
+`bfd` and `bfd_split` are TRL's packing; `wrapped` is ours. A test checks that packing neither loses nor duplicates a
+token. Rows longer than a block were truncated, split or dropped before, except for the strategies that split rows
+themselves.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from trl.data_utils import pack_dataset
 from ftcli.data.packing_estimate import PACKED_TOGETHER
 
 CUTS_ROWS = ("wrapped", "bfd_split")
-"""Strategies under which a row may go on in the next block."""
+"""Strategies under which a row may continue in the next block."""
 CHUNK_ROWS = PACKED_TOGETHER
 
 
@@ -27,8 +28,8 @@ def packed(batches: Iterator[pa.Table], length: int, strategy: str) -> Iterator[
     """Blocks of at most `length` tokens: `input_ids`, `labels`, and the `seq_lengths` of the documents in them.
 
     Args:
-        strategy: `wrapped` fills every block to the end and goes on with a document in the next; `bfd` and `bfd_split`
-            are TRL's.
+        strategy: `wrapped` fills every block to the end and continues a document in the next; `bfd` and `bfd_split` are
+            TRL's.
     """
     if strategy == "wrapped":
         yield from _wrapped(batches, length)
@@ -38,10 +39,12 @@ def packed(batches: Iterator[pa.Table], length: int, strategy: str) -> Iterator[
 
 
 def _wrapped(batches: Iterator[pa.Table], length: int) -> Iterator[pa.RecordBatch]:
-    """Documents end to end in blocks that are all full but the last; what goes on in the next block begins anew there.
+    """Documents end to end in blocks that are all full except the last.
 
-    TRL's strategy of that name keeps no boundaries, so that a document would see those before it.
+    A document that continues in the next block counts as a new one there, without sight of its beginning. TRL's
+    strategy of the same name keeps no boundaries at all, so that a document would see those before it.
     """
+    # The tokens, labels and document ends that do not fill a block yet; they start the next chunk's first block.
     rest: list[np.ndarray[Any, Any]] = [np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0, np.int64)]
     for table in _rechunked(batches):
         ends = np.cumsum(pc.list_value_length(table.column("input_ids")).to_numpy()) + len(rest[0])
@@ -50,6 +53,7 @@ def _wrapped(batches: Iterator[pa.Table], length: int) -> Iterator[pa.RecordBatc
         ends = np.concatenate([rest[2], ends])
         whole = len(ids) // length * length
         if whole:
+            # An end exactly at `whole` needs no cut of its own: a block ends there anyway.
             yield _blocks(ids[:whole], labels[:whole], ends[ends < whole], length)
         rest = [ids[whole:], labels[whole:], ends[ends > whole] - whole]
     if len(rest[0]):
@@ -63,11 +67,18 @@ def _flat(table: pa.Table, name: str) -> np.ndarray[Any, Any]:
 def _blocks(
     ids: np.ndarray[Any, Any], labels: np.ndarray[Any, Any], ends: np.ndarray[Any, Any], length: int
 ) -> pa.RecordBatch:
-    """Tokens cut every `length`, with the lengths of the pieces that the ends of documents cut each block into."""
+    """Blocks of `length` tokens, each with the lengths of the document pieces in it.
+
+    Args:
+        ids: tokens of all blocks, of shape (N,), as are the labels.
+        ends: positions in `ids` after which a new document begins.
+    """
     starts = np.arange(0, len(ids), length)
+    # A piece begins where a block begins or a document has ended.
     cuts = np.union1d(starts, ends)
     pieces = np.diff(np.append(cuts, len(ids)))
     offsets = pa.array(np.append(starts, len(ids)), pa.int32())
+    # Every block start is itself a cut, so its index among the cuts is the index of the block's first piece.
     of_pieces = pa.array(np.append(np.searchsorted(cuts, starts), len(cuts)), pa.int32())
     return pa.record_batch(
         {
@@ -79,6 +90,7 @@ def _blocks(
 
 
 def _rechunked(batches: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """The same rows in tables of at least `_CHUNK`: best fit only fills blocks well if it sees many rows at once."""
     waiting: list[pa.Table] = []
     for table in batches:
         if not table.num_rows:

@@ -1,16 +1,16 @@
-"""What is trained against what is served: the same tokens, turn by turn, or the row is refused with the difference.
+"""Serving parity: an answer trains on exactly the tokens that serving produces, or its row is refused.
 
-When a model is served, it is given the turns so far, rendered by the tokenizer's own chat template with the answer
-opened, and goes on from there until it says an end token. So an assistant turn may be trained only where
+A served model receives the turns so far, rendered with the tokenizer's own chat template plus the generation prompt,
+and continues from there until it generates an end token. So an assistant turn may be trained only if
 
 - the rendered conversation begins with exactly that prompt, in text and in tokens, and
-- what follows is what the template gives for the conversation up to this turn.
+- what follows is what the template renders for the conversation up to this turn.
 
-Some templates write earlier turns differently once more follow (they strip the reasoning, say). Then only the last turn
-is one that serving knows, and only it is trained; the ledger counts these rows.
+Some templates render earlier turns differently once more turns follow (they strip the reasoning, for example). Then
+only the last turn looks as it does in serving, and only it is trained; the ledger counts these rows.
 
-Where the template marks what the assistant says ({% generation %}), or TRL has a training version of it that does, no
-token outside the marks is trained either.
+If the template marks the assistant's text ({% generation %}), or TRL has a training version of it that does, no token
+outside the marks is trained either.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ from ftcli.worker.tokenise.answer_spans import Answer, Span, Spans, Unserved, co
 Turns = list[dict[str, Any]]
 
 OWN, VARIANT, PROMPTS = "the tokenizer's own marks", "marks of TRL's training version", "the serving prompts"
-"""By what the assistant's turns are told from the rest."""
+"""How the assistant's text is located in a rendered conversation."""
 _SHOWN_TOKENS = 6
 _CHANGE = "change its turns, or remove the row"
-_SPACE = "remove white space at the answer's beginning, or leave the row out with data.max_bad_share"
-_OPENING = "begin the answer as the template opens it (with reasoning, say), or leave it out with data.max_bad_share"
+_SPACE = "remove white space at the start of the answer, or drop the row with data.max_bad_share"
+_OPENING = "start the answer as the template does (with reasoning, for example), or drop it with data.max_bad_share"
 _WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """A conversation as text, and the turns of it that are trained."""
+    """A conversation as text, with its trained answers."""
 
     text: str
     answers: list[Answer]
@@ -52,7 +52,7 @@ class Rendered:
 
 
 class Serving:
-    """The chat template of a tokenizer, and what it serves."""
+    """The chat template of a tokenizer, as it is used in serving."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, stop_ids: Collection[int]) -> None:
         self.tokenizer = tokenizer
@@ -60,7 +60,7 @@ class Serving:
         self.marks, self._marking = _marking_template(tokenizer, self.template)
         self._special = dict(tokenizer.special_tokens_map)
         added = tokenizer.added_tokens_decoder
-        # A generation config may name ids that are ordinary text, or that the tokenizer lacks: neither ends an answer.
+        # A generation config may list ids that are ordinary text or not in the tokenizer: neither ends an answer.
         self._stops = [added[i].content for i in sorted(stop_ids) if i in added]
         special = {token.content for token in added.values() if token.special} | set(self._stops)
         names = sorted(special - {""}, key=len, reverse=True)
@@ -71,27 +71,29 @@ class Serving:
     # --- text --------------------------------------------------------------------------------------------------------
 
     def prompt(self, example: Example, turns: Turns, tools: Any) -> str:
-        """The turns with the assistant's next one opened, as they are served.
+        """The turns followed by the generation prompt, as they are served.
 
         Raises:
             DataError: the template refuses them.
         """
         return self._text(example, turns, tools, opened=True)
 
-    def render(self, example: Example, turns: Turns, asked: list[int], tools: Any, marked: bool) -> Rendered:
-        """A conversation with the answers in the turns `asked` for.
+    def render(self, example: Example, turns: Turns, trained: list[int], tools: Any, marked: bool) -> Rendered:
+        """A conversation with the answers of its trained turns.
 
         Args:
-            marked: whether the template's marks narrow what is trained.
+            trained: indices of the assistant turns to train.
+            marked: whether the template's marks narrow the loss mask.
 
         Raises:
             DataError: the template refuses it, or not even its last turn is trained as it is served.
         """
         text, marks = self._whole(example, turns, tools, marked)
-        found = [self._answer(example, turns, index, tools, text, marks) for index in asked]
+        found = [self._answer(example, turns, index, tools, text, marks) for index in trained]
+        # A template that rewrites one earlier turn is not trusted with the others: only the last turn is trained.
         rewritten = None in found
         if rewritten and found[-1] is None:
-            self._refuse_turn(example, turns, asked[-1], tools, text)
+            self._refuse_turn(example, turns, trained[-1], tools, text)
         answers = [answer for answer in (found[-1:] if rewritten else found) if answer is not None]
         return Rendered(text, answers, rewritten)
 
@@ -106,17 +108,17 @@ class Serving:
         if not text.startswith(prompt):
             self._refuse_turn(example, turns, start, tools, text)
         last = len(prompt)
-        if len(turns) > start + 1:  # earlier turns of the answer may say the same, and have end tokens of their own
+        if len(turns) > start + 1:  # earlier turns of the answer may repeat its text, and have end tokens of their own
             last = max(last, common(text, self._text(example, turns[:-1], tools, opened=True)))
         length, ended = self._length(example, text[last:], turns[-1])
         span = (len(prompt), last + length)
         if span[0] == span[1]:
-            what = "the model's chat template writes nothing for the answer"
+            what = "the model's chat template renders nothing for the answer"
             raise DataError(RowProblem(example.where, what, _CHANGE))
         return Rendered(text, [Answer(start, *span, ended, (span,))])
 
     def _whole(self, example: Example, turns: Turns, tools: Any, marked: bool) -> tuple[str, list[Span] | None]:
-        """The conversation as text, and the spans that the marks allow (None: all)."""
+        """The conversation as text, and the marked spans (None: no marks, all may be trained)."""
         own, marks, marking = self.template, self.marks, self._marking
         if tools and self._tool_template != own:
             own = marking = self._tool_template
@@ -127,12 +129,14 @@ class Serving:
         if not marked or marks == PROMPTS:
             return text, None
         theirs, spans = self._rendered(example, turns, tools, marking, opened=False, marks=True)
+        # TRL's training version may render other text than the tokenizer's template; its marks are useless then.
         return text, spans if theirs == text else None
 
     def _answer(
         self, example: Example, turns: Turns, index: int, tools: Any, text: str, marks: list[Span] | None
     ) -> Answer | None:
-        """The answer of turn `index`, or None where the whole conversation shows it differently."""
+        """The answer of turn `index`, or None if the whole conversation renders it differently than serving does."""
+        # Serving renders the turns up to here and no further, so both texts must agree up to the end of this answer.
         prompt = self._text(example, turns[:index], tools, opened=True)
         if not text.startswith(prompt):
             return None
@@ -151,22 +155,26 @@ class Serving:
         return Answer(index, start, end, ended and bool(allowed) and allowed[-1][1] == end, allowed)
 
     def _length(self, example: Example, answer: str, turn: dict[str, Any]) -> tuple[int, bool]:
-        """Characters of an answer up to its end token, and whether it has one: the first behind what the turn says.
+        """The length of an answer in characters including its end token, and whether it has one.
+
+        The end token is the first one after the turn's own text, which may itself contain such a token.
 
         Raises:
-            DataError: the template leaves out what the turn says.
+            DataError: the template drops the turn's text.
         """
-        said = (turn.get("content") or "").strip()
-        at = answer.find(said)
-        behind = at + len(said) if at >= 0 else 0
-        # Templates strip reasoning and white space, and some write a call alone, but the last word is in all others.
-        if at < 0 and not turn.get("tool_calls") and (words := _WORD.findall(said)) and words[-1] not in answer:
-            what = f"the model's chat template leaves out what the assistant says: {words[-1]!r} is not in {answer!r}"
+        content = (turn.get("content") or "").strip()
+        at = answer.find(content)
+        after = at + len(content) if at >= 0 else 0
+        # Templates may strip reasoning and white space, and some render only a tool call. All others keep the last
+        # word.
+        if at < 0 and not turn.get("tool_calls") and (words := _WORD.findall(content)) and words[-1] not in answer:
+            what = f"the model's chat template drops the assistant's text: {words[-1]!r} is not in {answer!r}"
             raise DataError(RowProblem(example.where, what, "use a model whose template takes text, or remove the row"))
-        ends = [place + len(stop) for stop in self._stops if (place := answer.find(stop, behind)) >= 0]
+        ends = [place + len(stop) for stop in self._stops if (place := answer.find(stop, after)) >= 0]
         if ends:
             return min(ends), True
-        special = [found.end() for found in self._specials.finditer(answer, behind)]
+        # No end token of the model: a special token that closes the turn is the best sign of its end.
+        special = [found.end() for found in self._specials.finditer(answer, after)]
         return (special[-1], True) if special else (len(answer), False)
 
     def _text(self, example: Example, turns: Turns, tools: Any, *, opened: bool) -> str:
@@ -193,10 +201,10 @@ class Serving:
     # --- tokens ------------------------------------------------------------------------------------------------------
 
     def token_spans(self, example: Example, text: str, ids: list[int], answer: Answer) -> list[Span]:
-        """The tokens [start, end) of an answer that are trained.
+        """The trained token spans [start, end) of an answer.
 
         Raises:
-            DataError: the tokens before the answer are not those that serving gives.
+            DataError: the tokens before the answer differ from those that serving produces.
         """
         try:
             return self.spans.of(text, ids, answer)
@@ -204,23 +212,23 @@ class Serving:
             self._refuse_tokens(example, difference.served, difference.trained, _SPACE)
 
     def special_tokens_in(self, turns: Turns) -> list[Finding]:
-        """Turns whose own text holds what the tokenizer reads as a special token."""
+        """Findings for turns whose own text contains a special token of the tokenizer."""
         found = []
         for index, turn in enumerate(turns):
             content = turn.get("content") or ""
             if any(initial in content for initial in self._initials) and (token := self._specials.search(content)):
-                what = f"holds the text {token.group()}, which the tokenizer reads as a special token"
+                what = f"contains the text {token.group()}, which the tokenizer reads as a special token"
                 found.append(Finding(SPECIAL, f"turn {index + 1}", what))
         return found
 
     # --- refusals ----------------------------------------------------------------------------------------------------
 
     def _refuse_turn(self, example: Example, turns: Turns, index: int, tools: Any, text: str) -> NoReturn:
-        """A turn that the whole conversation shows differently: its prompt, or else what serving goes on with."""
+        """Refuse a turn whose prompt, or whose answer, the whole conversation renders differently than serving does."""
         served = self._text(example, turns[:index], tools, opened=True)
         if text.startswith(served):
             served = self._text(example, turns[: index + 1], tools, opened=False)
-            fix = "train the conversation's last turn, or leave the row out with data.max_bad_share"
+            fix = "train the conversation's last turn, or drop the row with data.max_bad_share"
             self._refuse_tokens(example, self.spans.ids_of(served), self.spans.ids_of(text), fix)
         self._refuse_tokens(example, self.spans.ids_of(served), self.spans.ids_of(text), _OPENING)
 
@@ -228,29 +236,29 @@ class Serving:
         at = common(served, trained)
         shown = slice(max(0, at - 2), at + _SHOWN_TOKENS)
         what = (
-            f"is not trained as it will be served: serving reads {self._words(served[shown])}, "
-            f"training {self._words(trained[shown])}"
+            f"would not be trained as it is served: serving reads {self._decoded(served[shown])}, "
+            f"training {self._decoded(trained[shown])}"
         )
         raise DataError(RowProblem(example.where, what, fix))
 
-    def _words(self, ids: list[int]) -> str:
+    def _decoded(self, ids: list[int]) -> str:
         return " ".join(repr(self.tokenizer.decode([i])) for i in ids) or "nothing"
 
 
 def _templates_of(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
-    """The chat template of conversations, and of those with tools, as transformers picks them."""
+    """The chat templates for conversations without and with tools, as transformers selects them."""
     template = tokenizer.chat_template
     named = template if isinstance(template, dict) else {"default": template}
     plain = named.get("default")
     if plain is None:
-        what = "the data are conversations, and the model's tokenizer has no chat template"
-        fix = "use the instruct version of the model, or data of kind text or pair as text"
+        what = "the data are conversations, but the model's tokenizer has no chat template"
+        fix = "use the instruct version of the model, or data of type text, or pairs of plain text"
         raise ConfigError(Problem("model.name_or_path", what, fix))
     return str(plain), str(named.get("tool_use", plain))
 
 
 def _marking_template(tokenizer: PreTrainedTokenizerBase, own: str) -> tuple[str, str]:
-    """By what assistant turns are told apart, and the template that marks them."""
+    """How assistant turns are located, and the template that marks them."""
     if has_generation_markers(own):
         return OWN, own
     try:

@@ -1,9 +1,9 @@
-"""Tokens of a set on disk, made once and memory-mapped ever after: `ftcli data prepare` fills it ahead of a run.
+"""The token store: tokenised sets on disk, created once, then memory-mapped. `ftcli data prepare` fills it in advance.
 
-An entry's key is everything that its content depends on: the bytes of the data files, of the tokenizer and of the chat
-template, how rows are read and mapped, and the code and library versions that make tokens of them. So a changed
-argument never meets an old entry. Several processes that want the same entry wait for the one that makes it, and an
-entry appears whole, by a rename, or not at all. Losing the store loses nothing but time.
+An entry's key covers everything that its content depends on: the bytes of the data files, of the tokenizer and of the
+chat template, how rows are read and mapped, and the versions of the tokenising code and libraries. So a changed setting
+never reuses an old entry. Several processes that need the same entry wait for the one that creates it, and an entry
+appears whole, by a rename, or not at all. Losing the store costs nothing but time.
 """
 
 from __future__ import annotations
@@ -34,13 +34,14 @@ from ftcli.runs import rundir
 
 _ROWS, _INDEX, _META = "rows.arrow", "index.arrow", "meta.json"
 _LIBRARIES = ("transformers", "tokenizers", "jinja2", "trl", "pyarrow")
-CODE = ("data", "worker")
+CODE = ("data", "worker/tokenise")
+"""Our modules that read, convert and tokenise rows: a change in any of them makes stored tokens obsolete."""
 _POLL_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One set of rows in the store: a table that stays on disk until it is looked at, and what is known of it."""
+    """One set of rows in the store: a table that is read from disk on access, and its metadata."""
 
     key: str
     place: Path
@@ -52,23 +53,23 @@ class Entry:
         return int(self.meta["rows"])
 
     def table(self) -> MemoryMappedTable:
-        """The rows, on disk until they are looked at; mapped anew by each call, so that what was seen can be let go."""
+        """The rows, read from disk on access. Each call maps them again, so that pages already read can be released."""
         return MemoryMappedTable.from_file(str(self.place / _ROWS))
 
     def index(self) -> pa.Table:
-        """What was noted of each row, in memory. Apart from the rows, so that looking at it loads none of them."""
+        """The index of the rows, in memory. It is a separate file, so that reading it loads no row."""
         with pa.OSFile(str(self.place / _INDEX)) as source, pa.ipc.open_file(source) as reader:
             return reader.read_all()
 
 
 Write = Callable[[pa.RecordBatch], None]
 Build = Callable[[Write], tuple[dict[str, Any], pa.Table]]
-"""Writes its batches with the function that it is given, and returns the entry's meta and index."""
+"""Writes its batches with the given function, and returns the entry's metadata and index."""
 
 
 @cache
 def folder() -> Path:
-    """Where entries are kept: XDG_CACHE_HOME/ftcli/prepared or ~/.cache/ftcli/prepared; a temporary one if need be."""
+    """The folder of entries: XDG_CACHE_HOME/ftcli/prepared, ~/.cache/ftcli/prepared, or a temporary one."""
     wanted = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "ftcli" / "prepared"
     with contextlib.suppress(OSError):
         wanted.mkdir(parents=True, exist_ok=True)
@@ -91,7 +92,7 @@ def _versions() -> dict[str, str]:
 
 
 def entry(key: str, build: Build) -> Entry:
-    """The entry of that key, made by `build` where it is not there yet.
+    """The entry of that key, created by `build` if it does not exist yet.
 
     Raises:
         ConfigError: it cannot be written.
@@ -106,7 +107,7 @@ def entry(key: str, build: Build) -> Entry:
             return _opened(key, place) or _made(key, place, build)
     except OSError as error:
         what = f"the prepared tokens cannot be written there: {error.strerror or error}"
-        fix = "make room, set XDG_CACHE_HOME to another disk, or store nothing with data.streaming=true"
+        fix = "free some space, set XDG_CACHE_HOME to another disk, or store nothing with data.streaming=true"
         raise ConfigError(Problem(str(place.parent), what, fix)) from None
 
 
@@ -115,13 +116,13 @@ def _opened(key: str, place: Path) -> Entry | None:
         meta = json.loads((place / _META).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    with contextlib.suppress(OSError):  # somebody else's, in a folder that is shared
-        os.utime(place)  # so that what was not used for long can be told
+    with contextlib.suppress(OSError):  # another user's entry, in a shared folder
+        os.utime(place)  # so that entries unused for long can be recognised
     return Entry(key, place, meta)
 
 
 def _made(key: str, place: Path, build: Build) -> Entry:
-    for left in place.parent.glob(f".{key}.*"):  # of a process that was killed: its lock is ours now
+    for left in place.parent.glob(f".{key}.*"):  # left by a killed process: we hold the lock now
         shutil.rmtree(left, ignore_errors=True)
     staging = place.with_name(f".{key}.{os.getpid()}")
     staging.mkdir()
@@ -142,7 +143,7 @@ def _made(key: str, place: Path, build: Build) -> Entry:
         with pa.OSFile(str(staging / _INDEX), "wb") as sink, pa.ipc.new_file(sink, index.schema) as indexed:
             indexed.write_table(index)
         rundir.write_json(staging / _META, {**meta, "rows": rows})
-        with contextlib.suppress(FileExistsError):  # two made it where there are no locks
+        with contextlib.suppress(FileExistsError):  # without locks, another process may have created it too
             os.rename(staging, place)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -153,11 +154,11 @@ def _made(key: str, place: Path, build: Build) -> Entry:
 
 @contextlib.contextmanager
 def _locked(place: Path) -> Iterator[None]:
-    """One process at a time; the kernel takes the lock back from one that dies."""
+    """One process at a time; the kernel releases the lock of a process that dies."""
     file = place.with_name(f".{place.name}.lock")
-    file.touch()  # apart from the lock: a folder that cannot be written is an error
+    file.touch()  # outside the suppression below: a folder that cannot be written is an error
     with contextlib.ExitStack() as stack:
-        # A file system without locks: two may make the same, and one of the renames wins.
+        # On a file system without locks, two processes may create the same entry, and one of the renames wins.
         with contextlib.suppress(OSError):
             stack.enter_context(FileLock(file, poll_interval=_POLL_SECONDS, fallback_to_soft=False))
         yield

@@ -1,11 +1,11 @@
-"""Rows read, tokenised, shuffled and mixed while training, for sets that are to be stored nowhere.
+"""Streaming: rows are read, tokenised, shuffled and mixed while training, and nothing is stored.
 
-The stream has no end: each set begins again when it has been read, drawn in another order. So it is one epoch of
+The stream has no end: each set starts again when it has been read, in another order. So it is one epoch of
 `train.max_steps`, every process sees the same rows in the same order and takes its own part of each batch, and a
-resumed run skips what it has seen by going through the same stream again.
+resumed run skips what it has seen by reading the same stream again.
 
-Unusable rows are met on the way, when the weights have long been loaded: more than `data.max_bad_share` of what was
-read stops the run there.
+Unusable rows are only found during training, long after the weights were loaded: more than `data.max_bad_share` of the
+rows read so far stop the run there.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from ftcli.settings.groups import DataSettings
 from ftcli.worker.tokenise.encoder import Encoded, Encoder
 from ftcli.worker.tokenise.length_limits import Fitting, never_ends
 from ftcli.worker.tokenise.packing import packed
-from ftcli.worker.tokenise.token_sets import batch_of, told
+from ftcli.worker.tokenise.token_sets import batch_of, encoded
 from ftcli.worker.tokenise.truncation import Columns, counted, loses_end, parts_of
 
 _SAMPLE_ROWS = 1000
-"""Rows of each set from whose lengths `auto` is worked out, and read before a share of bad rows is judged."""
+"""Rows per set from whose lengths `auto` is derived; also the minimum to read before the share of bad rows counts."""
 _PACKED_ROWS = 1000
 
 
@@ -48,7 +48,7 @@ class _Source:
 
 
 class Stream:
-    """The training rows of a run as they are read; iterating it anew begins at the first row again."""
+    """The training rows of a run as they are read; a new iteration starts at the first row again."""
 
     def __init__(
         self,
@@ -62,12 +62,12 @@ class Stream:
         self.data, self.method, self.encoder, self.seed = data, method, encoder, seed
         self.bos = encoder.tokenizer.bos_token_id
         self._sources = [self._source(each, len(sets)) for each in sets]
-        looks = fit.max_length_tokens is None or method.trains_answers
-        self.fit = fit.resolved(self._sampled_lengths(fit)) if looks else fit
+        needs_sample = fit.max_length_tokens is None or method.trains_answers
+        self.fit = fit.resolved(self._sampled_lengths(fit)) if needs_sample else fit
 
     @property
     def ledgers(self) -> list[Ledger]:
-        """What has become of the rows read so far, a set each; only the first time a set is read is counted."""
+        """One ledger per set of the rows read so far; only the first pass over a set is counted."""
         return [source.ledger for source in self._sources]
 
     def dataset(self) -> IterableDataset:
@@ -79,10 +79,10 @@ class Stream:
         return _Source(row_set, fetched(row_set), Ledger(row_set.name, row_set.settings.path), share)
 
     def _sampled_lengths(self, fit: Fitting) -> dict[int, int]:
-        """Rows by their length, of the first of each set.
+        """{length: rows} of the first rows of each set.
 
         Raises:
-            DataError: they hold answers, and none of them ends.
+            DataError: they contain answers, and none of them ends.
         """
         lengths: dict[int, int] = {}
         ends = False
@@ -110,7 +110,7 @@ class Stream:
             yield from batch.to_pylist()
 
     def _endless(self, source: _Source) -> Iterator[Columns]:
-        """The set over and over: the first time counted, each time in an order of its own."""
+        """The set again and again: only the first pass is counted, and each has its own order."""
         for turn in count():
             apart = source if turn == 0 else replace(source, ledger=Ledger("", ""))
             rows = 0
@@ -119,11 +119,11 @@ class Stream:
                 rows += 1
                 yield columns
             if not rows:
-                what = "holds no row that can be trained on"
+                what = "has no row that can be trained on"
                 raise DataError(Problem(source.row_set.settings.path, what, "see ftcli data check"))
 
     def _fitted(self, source: _Source, random: Random) -> Iterator[Columns]:
-        """The rows in an order drawn by `random`, made to fit and counted."""
+        """The rows in an order drawn by `random`, fitted to the length limit and counted."""
         ledger, limit, overflow = source.ledger, self.fit.limit, self.fit.overflow
         for example, row in self._encoded(source, random):
             length, _, trained = counted(row.columns)
@@ -152,12 +152,12 @@ class Stream:
         ledger = source.ledger
         scan = Scan(source.files, source.row_set.settings, self.method, ledger, max_rows=self.data.max_rows)
         scan.on_error = lambda problem: self._judge(ledger)
-        # Before they are tokenised: to fill the buffer, rows only have to be read.
+        # Shuffled before they are tokenised: to fill the buffer, rows only have to be read.
         examples = _shuffled(iter(scan), self.data.shuffle_buffer_rows, random) if random else scan
-        return told(self.encoder, examples, ledger, lambda: self._judge(ledger))
+        return encoded(self.encoder, examples, ledger, lambda: self._judge(ledger))
 
     def _judge(self, ledger: Ledger) -> None:
-        """Stop where too many of the rows read so far are unusable; a handful says little of a share.
+        """Stop if too many of the rows read so far are unusable; a handful of rows says little about a share.
 
         Raises:
             DataError: the first unusable rows.
@@ -178,7 +178,7 @@ def _shuffled(rows: Iterator[Example], size: int, random: Random) -> Iterator[Ex
 
 
 def _interleaved(streams: Sequence[Iterator[Columns]], shares: Sequence[float]) -> Iterator[Columns]:
-    """Streams by their shares: whichever is furthest behind comes next, so every beginning holds the shares."""
+    """Streams mixed by their shares: the one furthest behind comes next, so every prefix keeps the shares."""
     given = [0] * len(streams)
     for place in count(1):
         index = max(range(len(streams)), key=lambda i: shares[i] * place - given[i])

@@ -1,4 +1,4 @@
-"""One set of rows as tokens: scanned, encoded, and kept in the store with all that is known of each row."""
+"""One set of rows as tokens: scanned, encoded, and stored with an index of its rows."""
 
 from __future__ import annotations
 
@@ -37,8 +37,10 @@ _INDEX = {
 
 @dataclass(frozen=True)
 class TokenSet:
-    """The usable rows of a set, each an array entry: `length` of its longest sequence in tokens, `total` of all of
-    them, `trained` tokens, whether its answers `ended`, and the numbers of scan.Example."""
+    """The usable rows of a set, with an array entry per row, each array of shape (rows,): tokens of its longest
+    sequence (`length`), of all its sequences (`total`) and trained ones (`trained`), whether its answers `ended`, the
+    hashes of scan.Example (`digest` of the row, `asked` of its prompt, `group`), and the `file` and `line` it came
+    from."""
 
     row_set: RowSet
     files: tuple[DataFile, ...]
@@ -63,18 +65,18 @@ class TokenSet:
 
 
 def token_set(row_set: RowSet, data: DataSettings, method: Method, encoder: Encoder, max_rows: int | None) -> TokenSet:
-    """The tokens of a set, out of the store or made now.
+    """The tokens of a set, from the store or encoded now.
 
     Raises:
-        DataError: rows that are unusable, where `data.max_bad_share` allows none; or no row at all.
-        ConfigError: the files are not there, or the store cannot be written.
+        DataError: unusable rows, if `data.max_bad_share` allows none; or no row at all.
+        ConfigError: the files are missing, or the store cannot be written.
     """
     files = fetched(row_set)
     key = store.key_of(_parts(row_set, data, method, encoder, max_rows), files)
     entry = store.entry(key, TokenSetBuild(row_set, files, data, method, encoder, max_rows).build)
     index, ledger = entry.index(), Ledger.from_base(entry.meta["ledger"])
     if entry.meta["spoken"]:
-        encoder.serving  # noqa: B018 - as if they had been rendered now, so that the ledger tells of the template
+        encoder.serving  # noqa: B018 - loads the template as rendering would, so that the ledger describes it
     arrays = {name: index.column(name).to_numpy() for name in _INDEX}
     ledger.name = row_set.name
     ledger.lengths.update(
@@ -84,7 +86,7 @@ def token_set(row_set: RowSet, data: DataSettings, method: Method, encoder: Enco
 
 
 def _parts(row_set: RowSet, data: DataSettings, method: Method, encoder: Encoder, max_rows: int | None) -> Any:
-    """Everything that the tokens depend on beside the bytes of the rows, our code and the libraries."""
+    """Everything that the tokens depend on besides the bytes of the rows, our code and the libraries."""
     settings = row_set.settings
     return {
         "reading": [
@@ -103,7 +105,7 @@ def _parts(row_set: RowSet, data: DataSettings, method: Method, encoder: Encoder
 
 @dataclass
 class TokenSetBuild:
-    """Makes an entry: rows to the store, a ledger and an index beside them."""
+    """Builds an entry: rows for the store, with a ledger and an index."""
 
     row_set: RowSet
     files: tuple[DataFile, ...]
@@ -129,7 +131,7 @@ class TokenSetBuild:
                 indices.append(self._index(chunk))
                 chunk.clear()
 
-        for example, found in told(self.encoder, scan, ledger):
+        for example, found in encoded(self.encoder, scan, ledger):
             chunk.append((example, found))
             spoken = spoken or "messages" in example.value or isinstance(example.value.get("prompt"), list)
             if len(chunk) == _CHUNK:
@@ -155,10 +157,10 @@ class TokenSetBuild:
         return pa.table({name: pa.array(values[name], kind) for name, kind in _INDEX.items()})
 
 
-def told(
+def encoded(
     encoder: Encoder, examples: Iterable[Example], ledger: Ledger, on_error: Callable[[], None] = lambda: None
 ) -> Iterator[tuple[Example, Encoded]]:
-    """The examples that become tokens, with them; the ledger hears of the others and of what was found on the way."""
+    """The examples that can be encoded, with their tokens; the ledger records the others, and all findings."""
     for example, found in encoder.encode_all(examples):
         if isinstance(found, DataError):
             ledger.unusable(found.problems[0])
@@ -173,16 +175,16 @@ def told(
 
 
 def batch_of(rows: Sequence[Columns]) -> pa.RecordBatch:
-    """Rows of one kind, at least one, as columns of lists; a margin is a number, and a row text."""
+    """Rows of one dataset type, at least one, as columns of token lists; `margin` is a number, and `row` is text."""
     types = {"margin": pa.float32(), "row": pa.string()}
     return pa.record_batch({name: pa.array([row[name] for row in rows], types.get(name, _LIST)) for name in rows[0]})
 
 
 def examples_of(found: TokenSet, data: DataSettings, method: Method, wanted: Sequence[int]) -> list[Example]:
-    """The rows of those numbers as they were before they became tokens, read again.
+    """The examples of the wanted row numbers, read again from the files.
 
     Raises:
-        DataError: the file changed meanwhile.
+        DataError: a file has changed in the meantime.
     """
     places = {found.where(index): index for index in wanted}
     last = max(wanted, default=-1)

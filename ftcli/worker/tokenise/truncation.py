@@ -1,7 +1,7 @@
-"""Rows that are too long, made to fit: cut on one side or split, by pure functions of their tokens.
+"""Truncating and splitting rows that are too long, as pure functions of their tokens.
 
-A cut is counted wherever it happens, and so is an end token that is lost with it: a model that never sees its answers
-end does not learn to stop.
+Every truncation is counted, and so is every end token that it removes: a model that never sees its answers end does not
+learn to stop.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from typing import Any
 from ftcli.worker.tokenise.encoder import IGNORED
 
 Columns = dict[str, Any]
-"""Lists of token ids by their name, and a margin, which is a number."""
+"""Lists of token ids by column; `margin` is a number, and `row` is text."""
 _ANSWERS = ("chosen_ids", "rejected_ids")
 
 
 def parts_of(row: Columns, limit: int, overflow: str, bos: int | None = None) -> list[Columns]:
-    """What a row of more than `limit` tokens becomes; nothing, where no trained token would be left.
+    """The parts that a row of more than `limit` tokens becomes; none if no trained token would be left.
 
     Args:
         row: `input_ids` and `labels`, or `prompt_ids`, `chosen_ids` and `rejected_ids`; a label has one of them empty.
         overflow: truncate_left, truncate_right or split.
-        bos: a token that stays first when the left is cut.
+        bos: a token that stays first when the left side is truncated.
     """
     if "row" in row:
         ids = row["prompt_ids"]
@@ -36,7 +36,7 @@ def parts_of(row: Columns, limit: int, overflow: str, bos: int | None = None) ->
     if overflow == "split":
         cuts = [*range(0, length, limit), length]
         if cuts[-1] - cuts[-2] == 1 and limit > 2:
-            cuts[-2] -= 1  # one token alone has nothing to be predicted from, and would be lost
+            cuts[-2] -= 1  # a single token has nothing to be predicted from, and would be lost
         parts = [{name: ids[start:end] for name, ids in row.items()} for start, end in pairwise(cuts)]
     elif overflow == "truncate_right":
         parts = [{name: ids[:limit] for name, ids in row.items()}]
@@ -47,7 +47,7 @@ def parts_of(row: Columns, limit: int, overflow: str, bos: int | None = None) ->
 
 
 def _cut_pair(row: Columns, limit: int, overflow: str, bos: int | None) -> Columns:
-    """Both answers keep one prompt. From the left only the prompt is cut: an answer without its beginning is none."""
+    """Both answers keep one prompt. From the left only the prompt is truncated: an answer needs its beginning."""
     prompt, chosen, rejected = row["prompt_ids"], row["chosen_ids"], row["rejected_ids"]
     if overflow == "truncate_left":
         room = limit - max(len(chosen), len(rejected))
@@ -65,10 +65,10 @@ def trains(part: Columns) -> bool:
 
 
 def counted(row: Columns) -> tuple[int, int, int]:
-    """Tokens of the longest sequence of a row, of all its sequences, and those trained.
+    """The tokens of a row's longest sequence, of all its sequences, and the trained ones.
 
-    The first token of a sequence has nothing before it to be predicted from. An empty answer is no sequence. A prompt
-    alone counts as trained, since its answers are yet to be sampled.
+    The first token of a sequence has nothing to be predicted from. An empty answer is no sequence. A prompt alone
+    counts as trained, since its answers are sampled later.
     """
     if "input_ids" in row:
         labels = row["labels"]
@@ -82,7 +82,7 @@ def counted(row: Columns) -> tuple[int, int, int]:
 
 
 def loses_end(row: Columns, limit: int, overflow: str) -> bool:
-    """Whether cutting takes away the last trained token of a row, or of one of its answers."""
+    """Whether truncation removes the last trained token of a row, or of one of its answers."""
     if overflow != "truncate_right":
         return False
     if "row" in row:

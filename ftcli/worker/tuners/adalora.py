@@ -1,9 +1,9 @@
 """AdaLoRA's schedule, pruning and penalty in a run (Zhang et al. 2023, arXiv:2303.10512).
 
-PEFT leaves three things to whoever trains. The schedule is counted in steps, which only the trainer knows. The pruning
-(algorithm 1) wants the gradients after each optimiser step, which `on_optimizer_step` alone still sees. The
-orthogonality penalty (eq. 4) is added in the forward pass to a loss that TRL replaces by its own. The scores that the
-pruning averages are state as well: a resume without them prunes other ranks.
+PEFT leaves three things to the training loop. The schedule is counted in steps, which only the trainer knows. The
+pruning (algorithm 1) needs the gradients after each optimiser step, which only `on_optimizer_step` still sees. PEFT
+adds the orthogonality penalty (eq. 4) in its forward pass to a loss that TRL replaces by its own. The averaged
+importance scores are state as well: a resume without them would prune other ranks.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class AdaLora(Residual):
     _model: Any = None
 
     def config_values(self, values: dict[str, Any], tokenizer: Any) -> dict[str, Any]:
-        """With a number of steps that the start of the training replaces."""
+        """With a placeholder for the number of steps, which the start of training replaces."""
         return {**super().config_values(values, tokenizer), "total_step": _UNTIL_KNOWN}
 
     def trainer_made(self, trainer: Any) -> None:
@@ -37,25 +37,25 @@ class AdaLora(Residual):
         trainer.add_callback(_Pruning(self))
 
     def begin(self, num_steps: int) -> None:
-        """Lay the schedule over so many steps.
+        """Set the schedule for a number of steps.
 
         Raises:
-            ConfigError: the two phases without pruning fill the run.
+            ConfigError: the two phases without pruning take up the whole run.
         """
         config = self._model.peft_config[self._model.trainable_adapter_name]
         config.total_step = num_steps
         config.tinit = int(self.settings.get("tinit", num_steps * _INITIAL_SHARE))
         config.tfinal = int(self.settings.get("tfinal", num_steps * _FINAL_SHARE))
         if config.tinit >= num_steps - config.tfinal:
-            what = f"peft.tinit={config.tinit} and peft.tfinal={config.tfinal} leave no step of {num_steps} to prune in"
+            what = f"peft.tinit={config.tinit} and peft.tfinal={config.tfinal} leave no step of {num_steps} for pruning"
             raise ConfigError(Problem("peft.tinit", what, "lower them, leave them out, or train more steps"))
 
     def prune(self, step: int) -> None:
-        """After the optimiser's step number `step`, from 1, with its gradients still there."""
+        """Prune after optimiser step `step`, counted from 1, while its gradients still exist."""
         self._model.update_and_allocate(step)
 
     def penalty(self, model: Any) -> Tensor | None:
-        """orth_reg_weight × mean over the matrices of ‖PPᵀ − I‖, as PEFT's own forward has it."""
+        """orth_reg_weight × mean over the matrices of ‖PPᵀ − I‖, as in PEFT's own forward pass; a scalar."""
         config = self._model.peft_config[self._model.trainable_adapter_name]
         name, deviations = f".{self._model.trainable_adapter_name}", []
         for full, parameter in self._model.named_parameters():
@@ -65,13 +65,13 @@ class AdaLora(Residual):
         return config.orth_reg_weight * torch.stack(deviations).mean() if deviations else None
 
     def settle(self, trainer: Any, load_base: Any) -> None:
-        """Take the pruned ranks out, as they are in the saved file: with zeros in them the sums have other bits."""
+        """Remove the pruned ranks, as the saved file does: left in as zeros, they change the sums' last bits."""
         name = self._model.trainable_adapter_name
         if pattern := self._model.peft_config[name].rank_pattern:
             self._model.resize_modules_by_rank_pattern(pattern, name)
 
     def state(self) -> dict[str, Any]:
-        """The averaged scores and the ranks that are left."""
+        """The averaged importance scores and the remaining ranks."""
         allocator = self._model.rankallocator
         config = self._model.peft_config[self._model.trainable_adapter_name]
         scores = {name: getattr(allocator, name) for name in ("ipt", "exp_avg_ipt", "exp_avg_unc")}
@@ -88,7 +88,7 @@ class AdaLora(Residual):
 
 
 class _Pruning(TrainerCallback):
-    """Calls the tuner at the start of the training and after each step of the optimiser."""
+    """Calls the tuner at the start of training and after each optimiser step."""
 
     def __init__(self, tuner: AdaLora) -> None:
         self._tuner = tuner

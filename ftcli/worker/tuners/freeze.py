@@ -1,4 +1,4 @@
-"""Partial fine-tuning: everything is frozen but the top decoder layers and the modules that are named."""
+"""Partial fine-tuning: everything is frozen except the top decoder layers and the named modules."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ class Freeze(Support):
     """Sets `requires_grad` before the trainer sees the model."""
 
     def model_loaded(self, model: PreTrainedModel) -> None:
-        """Freeze the model but for what the settings name.
+        """Freeze the model except for what the settings name.
 
         Raises:
-            ConfigError: a module that the model has not, or a model without a list of layers.
+            ConfigError: the model lacks a named module, or has no list of layers.
         """
         model.requires_grad_(False)
-        thawed: list[nn.Module] = []
+        trainable: list[nn.Module] = []
         if count := int(self.settings.get("num_layers", 2)):
-            thawed += list(_layers(model))[-count:]
+            trainable += list(_layers(model))[-count:]
         for entry in self.settings.get("modules") or ():
             found = [module for name, module in model.named_modules() if name == entry or name.endswith(f".{entry}")]
             if not found:
-                what = f"peft.modules names {entry}, which the model has not"
+                what = f"peft.modules names {entry}, which the model does not have"
                 raise ConfigError(
-                    Problem("peft.modules", what, "name modules of the model, as embed_tokens or lm_head")
+                    Problem("peft.modules", what, "name modules of the model, such as embed_tokens or lm_head")
                 )
-            thawed += found
-        for module in thawed:
+            trainable += found
+        for module in trainable:
             module.requires_grad_(True)
-        if (head := getattr(model, "score", None)) is not None:  # a fresh head must learn in any case
+        if (head := getattr(model, "score", None)) is not None:  # a newly initialised head must always be trained
             head.requires_grad_(True)
 
 

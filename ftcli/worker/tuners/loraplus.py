@@ -1,4 +1,4 @@
-"""LoRA+: B matrices learn faster than A (Hayou et al. 2024, arXiv:2402.12354, section 5), grouped by PEFT."""
+"""LoRA+: a higher learning rate for B matrices than for A (Hayou et al. 2024, arXiv:2402.12354, section 5)."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from ftcli.worker.tuners.residual import Residual
 
 
 class LoraPlus(Residual):
-    """LoRA with an optimiser of its own."""
+    """LoRA with its own optimiser groups."""
 
     def optimizer(self, trainer: Any) -> Optimizer | None:
-        """The optimiser that `train.optim` names, with a group for each learning rate."""
+        """The optimiser that `train.optim` names, with PEFT's parameter group for each learning rate."""
         optimizer_class, values = trainer.get_optimizer_cls_and_kwargs(trainer.args, trainer.model)
         usual = LoraPlusSettings()
         return create_loraplus_optimizer(

@@ -1,8 +1,8 @@
-"""What learned prompts need of a run: the tokenizer that their words are read with, and saves without dropout.
+"""What learned prompts need during a run: the tokenizer for an initial text, and saves without dropout.
 
-Prompt tuning that starts from words would have PEFT load a tokenizer by name. P-tuning is saved as the vectors that its
-encoder computes, and PEFT lets it compute them as it stands: in the middle of a training with dropout, so that the file
-holds one draw of it, and the training goes on with other random numbers than it would have without the save.
+Prompt tuning that starts from a text would have PEFT load a tokenizer by name. P-tuning is saved as the vectors that
+its encoder computes, and PEFT computes them in the encoder's current mode: in the middle of training with dropout, so
+that the file holds one random draw, and training continues with other random numbers than without the save.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ftcli.worker.tuners.support import Support
 
 
 class TextPrompt(Support):
-    """Names the tokenizer that the model was loaded with."""
+    """Passes on the tokenizer that the model was loaded with."""
 
     def config_values(self, values: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
         """As Support."""
@@ -26,7 +26,7 @@ class TextPrompt(Support):
 
 
 class PromptEncoder(Support):
-    """Has the encoder of P-tuning compute what is saved without dropout, which draws no random number then."""
+    """Makes the P-tuning encoder compute what is saved without dropout, so that no random number is drawn."""
 
     def trainer_made(self, trainer: Any) -> None:
         """As Support."""

@@ -1,12 +1,15 @@
-"""LoRA whose start takes something out of the base: PiSSA (Meng et al. 2024, arXiv:2404.02948) and OLoRA.
+"""LoRA whose initialisation changes the base: PiSSA (Meng et al. 2024, arXiv:2404.02948) and OLoRA.
 
-Such a start leaves three traps, all found with the installed PEFT. The model with its adapter off is the residual and
-no longer the base, so a preference method's reference would be wrong: here the reference is a frozen copy of the
-adapter as it began, on the same residual, also where its log-probabilities are computed beforehand. The saved adapter
-fits a base that nobody else has: here the trained model is brought back to its own base as a plain LoRA of twice the
-rank, W + s(BA − B₀A₀), before it is measured and saved (section 3 and appendix C of the paper). And the fast
-decomposition (`pissa_niter_N`) is random, so its residual could not be made again: after that conversion nothing needs
-it.
+Such an initialisation has three traps, all found with the installed PEFT:
+
+- The model with its adapter disabled is the residual and no longer the base, so a preference method's reference would
+  be wrong. Here the reference is a frozen copy of the initial adapter on the same residual, also where its
+  log-probabilities are precomputed.
+- The saved adapter fits a base that nobody else has. Here the trained model is converted back to its own base as a
+  plain LoRA of twice the rank, W + s(BA − B₀A₀), before it is measured and saved (section 3 and appendix C of the
+  paper).
+- The fast decomposition (`pissa_niter_N`) is random, so its residual could not be computed again. After the conversion
+  nothing needs it.
 """
 
 from __future__ import annotations
@@ -30,12 +33,12 @@ _NAME, REFERENCE, _PLACEHOLDER = "default", "ref", "placeholder"
 
 
 class Residual(Support):
-    """Does nothing for the usual starts, which leave the base alone."""
+    """Does nothing for the usual initialisations, which leave the base unchanged."""
 
     _start: dict[str, torch.Tensor] | None = None
 
     def trainer_made(self, trainer: Any) -> None:
-        """Remember the adapter as it begins, and give it to the trainer as its reference where that has one."""
+        """Keep the initial adapter, and give it to the trainer as the reference if the method has one."""
         if not moves_base(self.settings):
             return
         model = trainer.accelerator.unwrap_model(trainer.model)
@@ -55,7 +58,7 @@ class Residual(Support):
             _precompute_again(trainer)
 
     def settle(self, trainer: Any, load_base: Callable[[], PreTrainedModel]) -> None:
-        """Turn the adapter on the residual into a plain LoRA of twice the rank on the base."""
+        """Convert the adapter on the residual into a plain LoRA of twice the rank on the base."""
         if self._start is None:
             return
         model = trainer.accelerator.unwrap_model(trainer.model)
@@ -63,7 +66,7 @@ class Residual(Support):
         config = model.peft_config[_NAME]
         _put_base_back(model, load_base())
         plain = _twice(config)
-        # One adapter is always there: PEFT takes no last one away from a module that is trained whole.
+        # A placeholder keeps one adapter present: PEFT cannot delete the last one of a fully trained module.
         model.add_adapter(_PLACEHOLDER, plain)
         model.set_adapter(_PLACEHOLDER)
         for name in (REFERENCE, _NAME):
@@ -77,9 +80,9 @@ class Residual(Support):
 
 
 def _precompute_again(trainer: Any) -> None:
-    """What the reference makes of the rows: TRL asked while the trainer was made, when it was the residual alone."""
+    """Recompute the reference's log-probabilities: TRL did so in its constructor, on the bare residual."""
     arguments, stale = trainer.args, ["ref_chosen_logps", "ref_rejected_logps"]
-    trainer._precompute_model_hash = hash_module(trainer.model)  # names the cached answers
+    trainer._precompute_model_hash = hash_module(trainer.model)  # names TRL's cache of them
 
     def anew(rows: Any, name: str, own_batch_size: int) -> Any:
         batch_size = arguments.precompute_ref_batch_size or own_batch_size
@@ -91,7 +94,7 @@ def _precompute_again(trainer: Any) -> None:
 
 
 def _put_base_back(model: Any, base: PreTrainedModel) -> None:
-    """The weights below the adapters as the run found them."""
+    """Restore the weights below the adapters to those that the run started from."""
     for name, module in model.get_base_model().named_modules():
         if isinstance(module, BaseTunerLayer) and hasattr(module.get_base_layer(), "weight"):
             with torch.no_grad():
@@ -112,10 +115,10 @@ def _twice(config: Any) -> Any:
 
 
 def _against(trained: dict[str, torch.Tensor], start: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """BA − B₀A₀ as one pair of matrices: A over A₀, of shape (2r, in), and B beside −B₀, of shape (out, 2r)."""
+    """BA − B₀A₀ as one pair of matrices: A stacked on A₀, of shape (2r, in), and B beside −B₀, of shape (out, 2r)."""
     result = dict(trained)
     for name, tensor in trained.items():
-        # Of an embedding A is (r, vocabulary) and B (hidden, r): the same sides grow.
+        # For an embedding, A is (r, vocabulary) and B (hidden, r): the same dimensions grow.
         if "lora_A" in name or "lora_embedding_A" in name:
             result[name] = torch.cat([tensor, start[name]], dim=0)
         elif "lora_B" in name or "lora_embedding_B" in name:

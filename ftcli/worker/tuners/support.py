@@ -1,8 +1,7 @@
-"""What a tuner needs of a run beyond its PEFT config.
+"""What a tuner needs during a run beyond its PEFT config.
 
-PEFT leaves some things to the caller: a schedule counted in steps, an optimiser of its own, a base that was changed at
-the start. A declaration in ftcli/peft_methods names the class here that does them; every hook of the base class does
-nothing.
+PEFT leaves some things to the caller: a schedule counted in steps, a special optimiser, a base that the initialisation
+changed. A declaration in ftcli/peft_methods names the class that does them; the hooks of the base class do nothing.
 """
 
 from __future__ import annotations
@@ -17,14 +16,14 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 
 class Support:
-    """The hooks, in the order in which a run comes to them."""
+    """The hooks, in the order in which a run calls them."""
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self.settings = settings
         """The run's `peft` settings."""
 
     def config_values(self, values: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-        """What the PEFT config is made of, given what the declaration makes of the settings."""
+        """The values of the PEFT config, given those that the declaration derives from the settings."""
         return values
 
     def model_loaded(self, model: PreTrainedModel) -> None:
@@ -46,11 +45,11 @@ class Support:
         return {}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Put back what `state` gave."""
+        """Restore what `state` returned."""
 
     def settle(self, trainer: Any, load_base: Callable[[], PreTrainedModel]) -> None:
         """Bring the trained model into the form in which it is measured and saved.
 
         Args:
-            load_base: the bare model, loaded anew as the run found it.
+            load_base: loads the run's starting model again, without adapter.
         """

@@ -100,13 +100,13 @@ def test_answers_are_sampled_scored_and_chosen(judged, models, tmp_path):
 
 
 def test_a_model_of_words_is_no_judge(models):
-    with pytest.raises(ConfigError, match="puts out words and no score"):
+    with pytest.raises(ConfigError, match="is a causal LM, not a reward model"):
         RewardModel(str(models["llama"]), {})
 
 
 def test_a_judge_does_not_speak(judged):
     run_dir, *_ = judged
-    with pytest.raises(ConfigError, match="puts out a score and no words"):
+    with pytest.raises(ConfigError, match="is a reward model, not a causal LM"):
         load_trained(ModelSettings(name_or_path=str(run_dir)), seed=0, device="cpu")
 
 

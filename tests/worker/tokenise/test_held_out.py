@@ -52,7 +52,7 @@ def test_a_group_is_never_on_both_sides_not_even_across_sets(tokenizer, tmp_path
 
 def test_one_group_alone_cannot_be_held_out_and_says_so(tokenizer, tmp_path):
     path = write_rows(tmp_path / "rows.jsonl", [spoken(f"{i}?", "yes", user="u") for i in range(5)])
-    with pytest.raises(DataError, match=r"data\.eval_share=0\.5  holds no row out: all rows are of one group"):
+    with pytest.raises(DataError, match=r"data\.eval_share=0\.5  holds out no row: all rows belong to one group"):
         prepared(tokenizer, path, eval_share=0.5, eval_group="user")
 
 

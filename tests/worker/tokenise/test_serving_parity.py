@@ -170,7 +170,7 @@ def test_reasoning_that_a_template_strips_from_earlier_turns_leaves_the_last_tur
 @pytest.mark.parametrize("name", [name for name in TEMPLATES if needs_parts(name)])
 def test_a_template_that_writes_nothing_of_plain_text_is_refused(name):
     # Their contents are lists of parts: of text, some would write "Assistant: <end_of_utterance>" and train that.
-    with pytest.raises(DataError, match=r"refuses the row|leaves out what the assistant says: 'Leaf'"):
+    with pytest.raises(DataError, match=r"refuses the row|drops the assistant's text: 'Leaf'"):
         encoded(shipped(name), WITH_REASONING)
 
 
@@ -351,5 +351,5 @@ def test_an_answer_of_several_turns_ends_with_the_last_of_them():
 def test_an_answer_that_the_template_writes_nothing_of_is_refused():
     encoder = encoder_of("{% for m in messages %}{{ m.content }}{% endfor %}", END)
     call = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "look", "arguments": {}}}]}
-    with pytest.raises(DataError, match="writes nothing for the answer"):
+    with pytest.raises(DataError, match="renders nothing for the answer"):
         preferred(encoder, asks("")[:1], [call], [call])

@@ -17,6 +17,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from ftcli import tiny
+from ftcli.core.code_digest import code_files
 from ftcli.core.errors import ConfigError, DataError, Problem
 from ftcli.data.row_sets import RowSet
 from ftcli.methods import get_method
@@ -252,3 +253,14 @@ def test_a_build_that_is_killed_leaves_nothing_that_a_later_one_trips_over(tmp_p
     assert waiting.communicate(timeout=600)[0].splitlines()[-1] == "heir [{'input_ids': [1, 2, 3]}] [{'a': 1}]"
     assert not list(folder.glob(f".{'k' * 40}.[0-9]*"))
     assert json.loads((folder / ("k" * 40) / "meta.json").read_text(encoding="utf-8")) == {"mine": "heir", "rows": 1}
+
+
+def test_the_key_covers_every_module_that_reads_or_tokenises_rows():
+    covered = {path.relative_to(REPOSITORY / "ftcli").as_posix() for path in code_files(*store.CODE)}
+    assert {
+        "worker/tokenise/serving_parity.py",
+        "data/scan.py",
+        "data/formats/registry.py",
+        "data/files/reader.py",
+    } <= covered
+    assert {f"worker/tokenise/{path.name}" for path in (REPOSITORY / "ftcli/worker/tokenise").glob("*.py")} <= covered

@@ -79,7 +79,7 @@ def test_a_column_that_a_rule_reads_has_to_be_there(make_spec, new_run, tmp_path
 def test_a_function_that_gives_no_number_is_named(make_spec, new_run, tmp_path, models):
     file = prompts_file(tmp_path, 1)
     spec = rl_spec(make_spec, file, models["llama"], sampling("ppo", reward_functions={"builtins:dict": 1.0}))
-    with pytest.raises(ConfigError, match="builtins:dict gave no number for each of 16 answers"):
+    with pytest.raises(ConfigError, match="builtins:dict did not return one number for each of 16 answers"):
         train(new_run(spec, "run"))
     spec = rl_spec(make_spec, file, models["llama"], sampling("ppo", reward_functions={"no.such:thing": 1.0}))
     with pytest.raises(ConfigError, match="cannot be imported"):

@@ -305,7 +305,7 @@ def test_where_every_checkpoint_is_damaged_all_are_named(finished: Path, start: 
 
 def test_another_adapter_is_not_resumed(finished: Path, start: Callable[..., Any]):
     wider = LoraConfig(r=8, target_modules="all-linear", task_type="CAUSAL_LM")
-    with pytest.raises(ConfigError, match="not those of this run's adapter"):
+    with pytest.raises(ConfigError, match="do not match this run's adapter"):
         start(Case({"max_steps": 3}, peft=wider)).train(resume_from_checkpoint=str(finished / "checkpoint-2"))
 
 

@@ -1,6 +1,6 @@
 """Bottleneck adapters (Houlsby et al. 2019, arXiv:1902.00751; Pfeiffer et al. 2021, arXiv:2005.00247) as a PEFT tuner.
 
-PEFT registers the types of its own enumeration only, so ours joins that first.
+PEFT only registers types of its own enumeration, so ours is added to that first.
 """
 
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
@@ -14,10 +14,10 @@ __all__ = ["BottleneckConfig", "BottleneckLayer", "BottleneckModel", "register"]
 
 
 def register() -> None:
-    """Make the tuner known to PEFT; doing it twice changes nothing.
+    """Register the tuner with PEFT; calling it twice changes nothing.
 
     Raises:
-        ImportError: another tuner has the name already, as a later PEFT might.
+        ImportError: another tuner already has the name, as a later PEFT might.
     """
     known = PEFT_TYPE_TO_CONFIG_MAPPING.get(add_type())
     if known is None:

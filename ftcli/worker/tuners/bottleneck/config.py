@@ -1,8 +1,8 @@
-"""The settings of bottleneck adapters, and their place in PEFT's enumeration of types.
+"""The settings of bottleneck adapters, and their entry in PEFT's enumeration of types.
 
-The front half reads the fields from this source without importing it, so they are written as PEFT writes its own. The
-defaults are Houlsby's placement and AdapterHub's width, with one nonlinearity for both placements: relu, as AdapterHub
-has it for Pfeiffer's. Houlsby et al. name none; their code has gelu (its tanh approximation, ours is exact), and
+The front half reads the fields from this source without importing it, so they are written like PEFT's own. The defaults
+are Houlsby's placement and AdapterHub's width, with one nonlinearity for both placements: relu, AdapterHub's default
+for Pfeiffer's. Houlsby et al. do not name one; their code uses gelu (its tanh approximation, ours is exact), and
 AdapterHub silu for their placement.
 """
 
@@ -20,7 +20,7 @@ _PLACEMENTS = ("houlsby", "pfeiffer")
 
 
 def add_type() -> PeftType:
-    """PEFT's enumeration of types with ours in it; adding it twice changes nothing."""
+    """Our member of PEFT's enumeration of types, added if missing."""
     if _TYPE not in PeftType.__members__:
         member = str.__new__(PeftType, _TYPE)
         member._name_, member._value_ = _TYPE, _TYPE
@@ -52,25 +52,25 @@ class BottleneckConfig(PeftConfig):
         default="houlsby",
         metadata={
             "help": "houlsby: after attention and after feed-forward; pfeiffer: after feed-forward only. "
-            "Without effect where target_modules are named."
+            "Without effect if target_modules is set."
         },
     )
     dropout: float = field(default=0.0, metadata={"help": "Dropout on the adapter's input."})
     target_modules: list[str] | str | None = field(
         default=None,
-        metadata={"help": "The layers whose output goes through an adapter; null follows the model's family."},
+        metadata={"help": "The layers whose output passes through an adapter; null follows the model's family."},
     )
     exclude_modules: list[str] | str | None = field(
-        default=None, metadata={"help": "Layers that are left out, by name or regular expression."}
+        default=None, metadata={"help": "Layers that are excluded, by name or regular expression."}
     )
     layers_to_transform: list[int] | int | None = field(
         default=None, metadata={"help": "Only the decoder layers of these numbers."}
     )
     layers_pattern: list[str] | str | None = field(
-        default=None, metadata={"help": "Name of the list of layers, where the model's is unusual."}
+        default=None, metadata={"help": "Name of the list of layers, if the model's is unusual."}
     )
     modules_to_save: list[str] | None = field(
-        default=None, metadata={"help": "Modules that train whole and are saved with the adapter."}
+        default=None, metadata={"help": "Modules that are fully trained and saved with the adapter."}
     )
     init_weights: bool = field(
         default=True, metadata={"help": "Start as the identity; false starts at random, for tests."}
@@ -84,7 +84,7 @@ class BottleneckConfig(PeftConfig):
             raise ValueError("; ".join(problems))
 
     def _rules(self) -> tuple[tuple[str, bool], ...]:
-        """What may be wrong, each with whether it is."""
+        """Every possible problem, each with whether it applies."""
         size, by_pattern = self.bottleneck_size, isinstance(self.target_modules, str)
         return (
             (f"bottleneck_size is {size}; it must be at least 1", size is not None and size < 1),

@@ -1,9 +1,9 @@
-"""One bottleneck adapter behind one layer: h + up(f(down(h))), section 2.1 of Houlsby et al. 2019.
+"""One bottleneck adapter after one layer: h + up(f(down(h))), section 2.1 of Houlsby et al. 2019.
 
-Departs from it in how it starts and in dropout. The authors draw both projections from a narrow normal (their code:
-1e-3, biases zero), which is the identity nearly. Here the up-projection is zero, which is the identity exactly, and the
-down-projection is as `nn.Linear` makes it; so the first step moves the up-projection alone. Dropout, which their
-adapter has none of and AdapterHub's has behind the up-projection, is on the adapter's input, as in PEFT's LoRA.
+Differs from it in initialisation and dropout. The authors draw both projections from a narrow normal (their code: 1e-3,
+biases zero), which is nearly the identity. Here the up-projection is zero, which is exactly the identity, and the
+down-projection has `nn.Linear`'s initialisation; so the first step only moves the up-projection. Dropout, which their
+adapter lacks and AdapterHub's applies after the up-projection, is applied to the adapter's input, as in PEFT's LoRA.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from ftcli.worker.tuners.bottleneck.config import BottleneckConfig
 NEVER_MERGES = "bottleneck adapters cannot be merged: a nonlinearity stands between their projections"
 
 _FUNCTIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh}
-# PEFT tells their sizes too, but the last dimension of what they return is not their outputs, or it is no tensor.
+# PEFT knows their sizes too, but their last output dimension is not their number of outputs, or they return no tensor.
 _REFUSED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.MultiheadAttention)
 
 
 class BottleneckLayer(nn.Module, BaseTunerLayer):
-    """A linear layer with, for each adapter, 2·d·m + m + d parameters behind it: d its outputs, m the bottleneck.
+    """A linear layer followed, per adapter, by 2·d·m + m + d parameters: d its outputs, m the bottleneck.
 
     Raises:
-        ValueError: the layer is not one that returns a tensor of shape (…, d), d known from the layer itself.
+        ValueError: the layer does not return a tensor of shape (…, d) with a d that is known from the layer itself.
     """
 
     adapter_layer_names = ("bottleneck_down", "bottleneck_up")
@@ -59,7 +59,7 @@ class BottleneckLayer(nn.Module, BaseTunerLayer):
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """The layer's output, (…, d), through the active adapters, one behind the other; of the layer's own dtype."""
+        """The layer's output, (…, d), passed through the active adapters in turn; in the layer's own dtype."""
         result: Tensor = self.base_layer(x, *args, **kwargs)
         if self.disable_adapters:
             return result
@@ -72,8 +72,9 @@ class BottleneckLayer(nn.Module, BaseTunerLayer):
         down, up = self.bottleneck_down[name], self.bottleneck_up[name]
         cast = self._cast_input_dtype(hidden, down.weight.dtype)
         inner = self.bottleneck_function[name](down(self.bottleneck_dropout[name](cast)))
-        # The sum is in the wider dtype and rounded once. An fp32 adapter under a base in half precision loses nothing
-        # before that; nor does an fp32 residual around the bf16 adapters that TRL makes on a quantised base.
+        # The sum is computed in the wider dtype and rounded once: no precision is lost before that, neither with an
+        # fp32 adapter on a half-precision base nor with an fp32 residual and the bf16 adapters that TRL casts on a
+        # quantised one.
         adapted: Tensor = (hidden + up(inner)).to(hidden.dtype)
         return adapted
 
@@ -93,8 +94,8 @@ class BottleneckLayer(nn.Module, BaseTunerLayer):
 
 
 def _sizes(layer: nn.Module) -> tuple[int, int]:
-    """Inputs and outputs of a layer, from the layer itself: the weight of a quantised one has another shape."""
+    """Numbers of inputs and outputs, from the layer's attributes: a quantised weight has another shape."""
     inputs, outputs = (None, None) if isinstance(layer, _REFUSED) else _get_in_out_features(layer)
     if inputs is None or outputs is None:
-        raise ValueError(f"a bottleneck adapter stands behind a linear layer, not {type(layer).__name__}")
+        raise ValueError(f"a bottleneck adapter needs a linear layer, not {type(layer).__name__}")
     return inputs, outputs
