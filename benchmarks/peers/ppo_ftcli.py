@@ -75,7 +75,7 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
 
     trainer.log = noted
     trainer.answerer = timed("generation", trainer.answerer)
-    trainer._told = timed("scoring", trainer._told)
+    trainer._per_token = timed("scoring", trainer._per_token)
     trainer.rewards = timed_rewards(trainer.rewards, timed)
     sampling = trainer._sample_rollout
     whole = {"rollouts": 0.0, "steps": 0.0}

@@ -1,6 +1,6 @@
-"""On-policy distillation as TRL has it, on prompts that are tokens and with a teacher loaded like every model here.
+"""TRL's on-policy distillation, on tokenised prompts and with a teacher loaded like every other model here.
 
-No row is lost at an epoch's end. Answers are sampled anew for each step, so a checkpoint holds none.
+No row is lost at the end of an epoch. Answers are sampled for each step, so a checkpoint need not hold any.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class DistillConfig(DistillationConfig):  # type: ignore[misc]
     """Fields of on-policy distillation."""
 
     teacher_model: str | None = None
-    """The model that teaches: a run, a model folder or a cached hub id, with the student's own tokens."""
+    """The teacher: a run, a model folder or a cached hub id, with the student's vocabulary."""
 
 
 class DistillTrainer(DistillationTrainer):  # type: ignore[misc]
@@ -42,5 +42,5 @@ class DistillTrainer(DistillationTrainer):  # type: ignore[misc]
         return RolloutSampler(len(self.train_dataset), size, times, args.seed, shuffle=self.shuffle_dataset)
 
     def floating_point_ops(self, inputs: Any) -> int:
-        """Not counted: what an answer costs is not known from its prompt."""
+        """Not counted: the cost of an answer is not known from its prompt."""
         return 0

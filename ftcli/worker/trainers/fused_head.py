@@ -1,4 +1,4 @@
-"""TRL's fused output head, for the trainers of our own: log-probabilities without a tensor of logits."""
+"""TRL's fused output head for our own trainers: log-probabilities without materialising the logits."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from typing import Any
 import torch
 from trl.trainer import utils
 
-_TILE_WORDS = 4096
-"""Words of the vocabulary in a tile of the fused head, on the CPU."""
+_TILE_TOKENS = 4096
+"""Vocabulary entries in a tile of the fused head, on the CPU."""
 
 
 def small_tiles(device: torch.device) -> AbstractContextManager[None]:
-    """On the CPU, has the fused head score labelled positions alone, in tiles that torch's copies of stay small.
+    """On the CPU, make the fused head score labelled positions only, in tiles small enough for torch's copies of them.
 
-    Where there is no Triton, TRL scores every position, and keeps some five copies of a tile of the whole vocabulary.
+    Without Triton, TRL scores every position, and keeps about five copies of a tile as wide as the vocabulary.
     """
     if device.type != "cpu":
         return nullcontext()
-    return replaced(utils, _use_triton=lambda device: True, _CHUNKED_LOGPROB_CHUNK_SIZE=_TILE_WORDS)
+    return replaced(utils, _use_triton=lambda device: True, _CHUNKED_LOGPROB_CHUNK_SIZE=_TILE_TOKENS)
 
 
 @contextmanager
 def replaced(module: ModuleType, **others: Any) -> Iterator[None]:
-    """Other things under names of a module, for a while."""
+    """Replace attributes of a module temporarily."""
     own = {name: getattr(module, name) for name in others}
     vars(module).update(others)
     try:

@@ -1,8 +1,10 @@
-"""Rows of different lengths through a model without padding: one long row to the layers, rows apart to the attention.
+"""Rows of different lengths through a model without padding: one long row for the layers, separate rows for attention.
 
-What a layer does token by token (projections, norms, the feed-forward part) costs as many tokens as there are. For the
-attention alone the tokens are laid out as padded rows, which torch's causal kernel takes without a mask, and gathered
-again. The result is that of padded rows, to rounding.
+Token-wise operations (projections, norms, feed-forward) then only compute real tokens. For attention alone the tokens
+are laid out as padded rows, which torch's causal kernel takes without a mask, and gathered again. The result equals
+that of padded rows up to rounding.
+
+Shapes: B rows of at most L tokens, T tokens in all, H heads of size D.
 """
 
 from __future__ import annotations
@@ -19,20 +21,20 @@ from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_f
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 NAME = "ftcli_unpadded"
-"""The attention of a network that may be called so; called otherwise it is torch's, as before."""
+"""The name of the attention of a network that may be called so; called normally, it is torch's, as before."""
 
 
 class Rows(NamedTuple):
-    """Where the tokens of one long row stand as rows of their own."""
+    """The mapping between one long row and the padded rows."""
 
     to_rows: Tensor
-    """(B, L): for each place of the padded rows the token that stands there, any token on padding."""
+    """(B, L): for each position of the padded rows, the index of its token; any token for padding."""
     to_tokens: Tensor
-    """(T,): for each token its place among the B·L."""
+    """(T,): for each token, its position among the B·L."""
 
     @classmethod
     def of(cls, lengths: Sequence[int], device: torch.device) -> Rows:
-        """Rows of those lengths, one behind the other."""
+        """The mapping for rows of these lengths, concatenated."""
         counts = torch.tensor(lengths)
         starts = counts.cumsum(0) - counts
         places = torch.arange(int(counts.max()))[None, :]
@@ -42,13 +44,13 @@ class Rows(NamedTuple):
 
 
 def install(network: Any) -> None:
-    """Have a network take rows without padding. Its attention was sdpa, and is in every other call."""
+    """Let a network take rows without padding. Its attention was sdpa, and still is in every other call."""
     network.config.get_text_config()._attn_implementation = NAME
 
 
 @contextmanager
 def plain(network: Any) -> Iterator[None]:
-    """The network under its own attention's name, for what asks for the name."""
+    """Give a network its original attention name temporarily, for code that checks the name."""
     config = network.config.get_text_config()
     name = config._attn_implementation
     config._attn_implementation = "sdpa" if name == NAME else name
@@ -59,8 +61,8 @@ def plain(network: Any) -> Iterator[None]:
 
 
 def called_with(rows: Rows, position_ids: Tensor) -> dict[str, Any]:
-    """What a network is called with beside the tokens, of shape (1, T)."""
-    # A mask of four dimensions is taken as it is, so that none of T × T is built.
+    """The further arguments of a call with tokens of shape (1, T)."""
+    # transformers uses a 4-dimensional mask unchanged; otherwise it would build one of T × T.
     nothing = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=position_ids.device)
     return {"position_ids": position_ids, "attention_mask": nothing, "unpadded_rows": rows}
 
@@ -83,16 +85,16 @@ def _attention(
         return found, None
     rows, length = unpadded_rows, unpadded_rows.to_rows.size(1)
     groups = getattr(module, "num_key_value_groups", 1)
-    asked, keys, values = (_as_rows(each, rows) for each in (query, repeat_kv(key, groups), repeat_kv(value, groups)))
-    near = None
+    queries, keys, values = (_as_rows(each, rows) for each in (query, repeat_kv(key, groups), repeat_kv(value, groups)))
+    near = None  # without a sliding window the causal kernel needs no mask
     if sliding_window is not None and sliding_window < length:
         at = torch.arange(length, device=query.device)
         distance = at[:, None] - at[None, :]
         near = (distance >= 0) & (distance < sliding_window)
     out = scaled_dot_product_attention(
-        asked, keys, values, attn_mask=near, dropout_p=dropout, scale=scaling, is_causal=near is None
+        queries, keys, values, attn_mask=near, dropout_p=dropout, scale=scaling, is_causal=near is None
     )
-    # (B, H, L, D) to (1, T, H, D), as a layer wants it.
+    # (B, H, L, D) to (1, T, H, D), the layout that a layer expects.
     flat = out.transpose(1, 2).flatten(0, 1)
     return torch.index_select(flat, 0, rows.to_tokens)[None], None
 

@@ -1,15 +1,16 @@
 """A Trainer whose checkpoints are whole or absent, and whose resumed run ends where the uninterrupted one would.
 
-Departs from the plain Trainer in these things, each found by resuming at every step and comparing bit for bit:
-- saves go to a staging folder that is sealed and renamed; nothing resumes without optimizer, scheduler and RNG state;
-- training_args.bin, which holds the hub token in clear text, is never written;
-- evaluation leaves the generators alone, so that its cadence may change on resume (dropout after an evaluation
-  therefore differs from a plain Trainer's);
-- a checkpoint of a finished or early-stopped run resumes to its end instead of training one step more;
-- callbacks get their counters back without being asked; logging, saving and evaluation keep the new cadence;
-- an evaluation that was due at the checkpoint's step and did not take place any more is made up for on resume.
+Differs from the plain Trainer in these things, each found by resuming at every step and comparing bit for bit:
+- checkpoints are written to a staging folder, sealed and renamed; nothing resumes without optimizer, scheduler and RNG
+  state;
+- training_args.bin, which contains the hub token in clear text, is never written;
+- evaluation does not touch the random generators, so that its interval may change on resume (dropout after an
+  evaluation therefore differs from a plain Trainer's);
+- a checkpoint of a finished or early-stopped run resumes to its end instead of training one more step;
+- callbacks always get their counters back; logging, saving and evaluation use the new intervals;
+- an evaluation that was due at the checkpoint's step but did not happen any more is made up for on resume.
 
-Who ends a run early asks for a save and raises in `on_save`: after a mere should_training_stop the plain Trainer takes
+To end a run early, request a save and raise in `on_save`: after should_training_stop alone, the plain Trainer mistakes
 the middle of an epoch for its end, and evaluates and saves once more.
 """
 
@@ -71,17 +72,17 @@ class SafeCheckpoints(Trainer):
     _epoch_start: dict[str, Any] | None = None
     _rows: Any = None
     support = Support({})
-    """What the tuner carries from step to step besides its tensors."""
+    """The tuner's state between steps besides its tensors."""
     beside = Beside()
-    """What the trainer does."""
+    """The trainer's state between steps besides model, optimizer and schedule."""
 
     # --- starting and resuming -------------------------------------------------------------------------------
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
-        """Train, from a sealed checkpoint if one is named; True takes the newest valid one.
+        """Train, from a sealed checkpoint if one is given; True uses the newest valid one.
 
         Raises:
-            ConfigError: the checkpoint is damaged, lacks what a resume needs, or a setting forbids an exact resume.
+            ConfigError: the checkpoint is damaged or incomplete, or a setting rules out an exact resume.
         """
         root = Path(str(self.args.output_dir))
         self._refuse_inexact(resuming=bool(resume_from_checkpoint))
@@ -95,7 +96,7 @@ class SafeCheckpoints(Trainer):
         if self._resumed is None:
             return super().train(None, *args, **kwargs)
         eval_on_start, catch_up = self.args.eval_on_start, _CatchUp(self)
-        # That evaluation has been; a second one would count towards early stopping.
+        # The first start already evaluated; a second evaluation would count towards early stopping.
         self.args.eval_on_start = False
         self.add_callback(catch_up)
         try:
@@ -107,38 +108,38 @@ class SafeCheckpoints(Trainer):
     def _refuse_inexact(self, resuming: bool) -> None:
         problems = []
         if resuming and self.args.ignore_data_skip:
-            what = "would show the resumed run rows that it has already seen"
+            what = "would make the resumed run repeat rows that it has already seen"
             problems.append(Problem("train.ignore_data_skip", what, "remove it"))
         if self.args.dataloader_num_workers and self.args.dataloader_persistent_workers:
-            what = "draws random numbers for its first epoch only, and a resumed run has another first epoch"
+            what = "draws random numbers in its first epoch only, which is a different epoch in a resumed run"
             problems.append(Problem("train.dataloader_persistent_workers", what, "remove it"))
         if self.args.push_to_hub and self.args.hub_strategy != "end":
-            what = f"{self.args.hub_strategy.value} would publish checkpoints while they are written"
+            what = f"{self.args.hub_strategy.value} would publish checkpoints while they are being written"
             problems.append(Problem("train.hub_strategy", what, "set it to end: only the finished model is pushed"))
         if getattr(self.args, "sync_ref_model", False) and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
-            what = "moves a sharded reference that no checkpoint holds, so the run could not be resumed"
+            what = "updates a sharded reference that no checkpoint holds, so the run could not be resumed"
             problems.append(Problem("method.sync_ref_model", what, "set it to false, or use one process or DDP"))
         if problems:
             raise ConfigError(*problems)
 
-    def _checkpoint_to_resume(self, root: Path, asked: str | bool | None) -> Path | None:
-        if not asked:
+    def _checkpoint_to_resume(self, root: Path, requested: str | bool | None) -> Path | None:
+        if not requested:
             return None
-        if asked is True:
+        if requested is True:
             path, damaged = newest_valid(root, self.args.world_size)
             if path is None:
-                told = "; ".join(str(one) for one in damaged) or "there is none"
-                raise ConfigError(Problem(str(root), f"no valid checkpoint: {told}", "start a new run with --from"))
+                why = "; ".join(str(one) for one in damaged) or "there is none"
+                raise ConfigError(Problem(str(root), f"no valid checkpoint: {why}", "start a new run with --from"))
             return path
-        path = Path(asked)
-        # Digests were compared when the checkpoint was chosen; sizes and names cost nothing.
+        path = Path(requested)
+        # Digests were compared when the checkpoint was chosen; checking sizes and names is cheap.
         reasons = verify(path, needs=needed_files(self.args.world_size), digests=False)
         if reasons:
             raise ConfigError(*(Problem(str(path), reason, RESUME_OLDER) for reason in reasons))
         return path
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        """Load the weights exactly: adapters tensor by tensor, renamed weights through transformers' own loader."""
+        """Load the weights exactly: adapters tensor by tensor, renamed weights with transformers' own loader."""
         if not self._put_adapter(Path(resume_from_checkpoint)):
             self._unloaded: list[str] = []
             super()._load_from_checkpoint(resume_from_checkpoint, model)
@@ -160,7 +161,7 @@ class SafeCheckpoints(Trainer):
         return True
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
-        # A warning is all that the plain Trainer has for weights that it did not find.
+        # The plain Trainer only warns about weights that it did not find.
         self._unloaded = unloaded(self._plain_model(), list(load_result.missing_keys))
 
     def _load_rest(self, path: Path) -> None:
@@ -184,7 +185,7 @@ class SafeCheckpoints(Trainer):
         return cast(Any, self).ref_model
 
     def _load_callback_state(self) -> None:
-        """Give callbacks their counters back in place; the plain Trainer does so only on demand, and reorders them."""
+        """Restore the callbacks' counters in place; the plain Trainer does so only if asked, and reorders callbacks."""
         saved = self.state.stateful_callbacks
         callbacks = [one for one in self.callback_handler.callbacks if isinstance(one, ExportableState)]
         for name in {type(one).__name__ for one in callbacks} & saved.keys():
@@ -197,10 +198,10 @@ class SafeCheckpoints(Trainer):
         self._find_best_again()
 
     def _find_best_again(self) -> None:
-        """Name the best checkpoint under this run's folder, wherever the run lay when it was saved.
+        """Point to the best checkpoint in this run's folder, wherever the run was when it was saved.
 
         Raises:
-            ConfigError: the run is to end with its best checkpoint, and that is gone or damaged.
+            ConfigError: the run should end with its best checkpoint, but that is missing or damaged.
         """
         assert self._resumed is not None
         saved = json.loads((self._resumed / TRAINER_STATE).read_text(encoding="utf-8"))["best_model_checkpoint"]
@@ -209,16 +210,16 @@ class SafeCheckpoints(Trainer):
         best = self._resumed.parent / Path(saved).name
         faults = verify(best, needs=(), digests=False)
         if faults and self.args.load_best_model_at_end:
-            what = f"the best checkpoint, which the run is to end with, is damaged: {'; '.join(faults)}"
+            what = f"the best checkpoint, which the run should end with, is damaged: {'; '.join(faults)}"
             raise ConfigError(Problem(str(best), what, "resume from before it: remove the checkpoints after it"))
         self.state.best_model_checkpoint = None if faults else str(best)
 
     # --- the loop --------------------------------------------------------------------------------------------
 
     def catch_up(self) -> None:
-        """Become the trainer that wrote the checkpoint, once all is loaded and before the first step."""
+        """Restore the rest of the state, once all is loaded and before the first step."""
         assert self._resumed is not None
-        # The checkpoint's cadence would win over the one that was asked for.
+        # The checkpoint's intervals would override the requested ones.
         self.state.compute_steps(self.args, self.state.max_steps)
         self._kept = torch.load(self._own_file(self._resumed), weights_only=True)
         self._put_window(self._kept["window"])
@@ -231,7 +232,7 @@ class SafeCheckpoints(Trainer):
             self._name_best(self._resumed.parent)
 
     def _owes_evaluation(self) -> bool:
-        """Whether the last step was to be followed by an evaluation that its checkpoint knows nothing of."""
+        """Whether an evaluation was due after the last step that the checkpoint does not contain."""
         flow, control = DefaultFlowCallback(), TrainerControl()
         flow.on_step_end(self.args, self.state, control)
         if float(self.state.epoch or 0).is_integer() or self._has_ended():
@@ -240,14 +241,15 @@ class SafeCheckpoints(Trainer):
         return control.should_evaluate and not any(name.startswith("eval_") for row in rows for name in row)
 
     def _run_epoch(self, **kwargs: Any) -> None:
-        """Enter an epoch as the uninterrupted run did, or leave at once where it had ended."""
+        """Enter an epoch as the uninterrupted run did, or leave at once if that had already ended."""
         self._rows = kwargs["train_dataloader"]
         if self._resumed is not None and kwargs["epoch"] == kwargs["epochs_trained"]:
             if self._has_ended():
                 self.control.should_training_stop = True
                 return
             inside = kwargs["steps_trained_in_current_epoch"] > 0
-            # Samplers draw the epoch's order again; the Trainer restores the step's own RNG after that.
+            # The sampler draws the epoch's order again and needs the generators of the epoch's start; the Trainer
+            # restores those of the step afterwards, when it has skipped the rows already seen.
             state = self._kept["epoch_start" if inside else "now"]
             set_host_rng(state)
             put_sampler_state(self._rows, state["sampler"])
@@ -267,7 +269,7 @@ class SafeCheckpoints(Trainer):
         return stopped or self.state.global_step >= self.state.max_steps
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Evaluate without moving any random generator."""
+        """Evaluate without advancing any random generator."""
         with rng_untouched():
             return cast(dict[str, float], super().evaluate(*args, **kwargs))
 
@@ -277,7 +279,7 @@ class SafeCheckpoints(Trainer):
         return str(self._staging) if self._staging else super()._get_output_dir(trial)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Write the step's checkpoint aside on all processes, then seal it on the first."""
+        """Write the step's checkpoint to staging on all processes, then seal it on the first."""
         root = Path(super()._get_output_dir(trial))
         final = checkpoint_path(root, self.state.global_step)
         staging = staging_path(root, self.state.global_step)
@@ -287,7 +289,7 @@ class SafeCheckpoints(Trainer):
         self.accelerator.wait_for_everyone()
         for states in self.state.stateful_callbacks.values():
             if isinstance(states, list):
-                # The Trainer appends to it at every save and reads the first ones back.
+                # The Trainer appends to it at every save, but reads the first entries back.
                 states.clear()
         self._staging = staging
         try:
@@ -306,13 +308,13 @@ class SafeCheckpoints(Trainer):
         self.accelerator.wait_for_everyone()
 
     def _name_best(self, root: Path) -> None:
-        """The Trainer has just seen the staging folder, or not seen the sealed one."""
+        """Name the best checkpoint by its final folder: the Trainer only knows the staging folder."""
         step = self.state.best_global_step
         if step and (step == self.state.global_step or checkpoint_path(root, step).is_dir()):
             self.state.best_model_checkpoint = str(checkpoint_path(root, step))
 
     def _save_exact_state(self, folder: Path) -> None:
-        """Write what the Trainer leaves out: a file of each process, the adapter as it is in memory, the reference."""
+        """Write what the Trainer leaves out: a file per process, the adapter as it is in memory, the reference."""
         state = {
             "epoch_start": self._epoch_start,
             "now": self._generators(),
@@ -334,7 +336,7 @@ class SafeCheckpoints(Trainer):
         return folder / f"process_state_{self.args.process_index}.pt"
 
     def _window(self) -> dict[str, Any]:
-        """What the next log line will average over, so that a resumed run logs what the uninterrupted one did."""
+        """The sums behind the next log line, so that a resumed run logs what the uninterrupted one would."""
         gathered = {
             mode: {name: [float(value) for value in values] for name, values in metrics.items()}
             for mode, metrics in getattr(self, "_metrics", {}).items()
@@ -348,7 +350,7 @@ class SafeCheckpoints(Trainer):
 
     def _put_window(self, window: dict[str, Any]) -> None:
         self._tr_loss += window["loss"]
-        # The mean loss that train() returns is that of this call's steps.
+        # train() returns the mean loss of this call's steps only.
         self._total_loss_scalar -= window["loss"]
         self._globalstep_last_logged = window["logged_step"]
         for mode, metrics in window["metrics"].items():
@@ -362,19 +364,19 @@ class SafeCheckpoints(Trainer):
 
 
 class _CatchUp(TrainerCallback):
-    """Calls the resumed trainer at the one moment when all of it is loaded and nothing has been trained."""
+    """Calls the resumed trainer at the one point where everything is loaded and nothing is trained yet."""
 
     def __init__(self, trainer: SafeCheckpoints) -> None:
         self._trainer = trainer
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
-        """Nothing to decide: the trainer does it all."""
+        """Let the trainer restore the rest."""
         self._trainer.catch_up()
 
 
 @contextmanager
 def unpickled(arguments: Any) -> Iterator[None]:
-    """Keep torch.save from writing `arguments`: TrainingArguments hold the hub token in clear text."""
+    """Keep torch.save from writing `arguments`: TrainingArguments contain the hub token in clear text."""
     save = torch.save
 
     def all_but_arguments(obj: Any, *args: Any, **kwargs: Any) -> None:

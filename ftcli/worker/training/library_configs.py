@@ -1,6 +1,6 @@
-"""A spec's `train`, `method` and `peft` settings as the library's own config objects.
+"""A spec's `train`, `method` and `peft` settings as the libraries' own config objects.
 
-What ftcli owns is set here and only here; the rest goes through as it stands in the spec.
+Settings that ftcli owns are set here and only here; the rest is passed through unchanged.
 """
 
 from __future__ import annotations
@@ -27,27 +27,27 @@ def load_class(path: str) -> Any:
 
 
 def training_config(spec: RunSpec, method: Method, run_dir: Path, *, validates: bool, **overrides: Any) -> Any:
-    """The trainer config of a run; building it starts accelerate's state, so the world is known afterwards.
+    """The trainer config of a run; building it starts accelerate's state, so the world size is known afterwards.
 
     Args:
         validates: whether there are held-out rows.
 
     Raises:
-        ConfigError: the library refuses a value, or validation is asked for without held-out rows.
+        ConfigError: the library refuses a value, or evaluation is requested without held-out rows.
     """
     config_class = load_class(method.config)
     known = {f.name for f in fields(config_class) if f.init}
-    asked = {**method.defaults, **spec.method, **spec.train, **method.fixed}
-    asked = {name: value for name, value in asked.items() if name != "name" and value is not None}
-    values = {**_defaults(spec), **asked, **_owned(spec, run_dir), **overrides}
+    requested = {**method.defaults, **spec.method, **spec.train, **method.fixed}
+    requested = {name: value for name, value in requested.items() if name != "name" and value is not None}
+    values = {**_defaults(spec), **requested, **_owned(spec, run_dir), **overrides}
     if not values.get("packing"):
-        # Rows are made to fit before the trainer sees them; a packer needs the length of its blocks.
+        # Rows already fit when the trainer sees them; only packing needs the length, for its blocks.
         values["max_length"] = None
     if not validates and values.get("eval_strategy", "no") != "no":
         fix = "give data.eval_path or data.eval_share"
         raise ConfigError(Problem("train.eval_strategy", "there are no held-out rows to evaluate on", fix))
     try:
-        return config_class(**{name: value for name, value in values.items() if name in known or name in asked})
+        return config_class(**{name: value for name, value in values.items() if name in known or name in requested})
     except (ValueError, TypeError) as error:
         raise ConfigError(Problem("train", f"the trainer refuses the settings: {error}")) from None
 
@@ -62,10 +62,10 @@ def make_support(spec: RunSpec) -> Support:
 def peft_config(
     spec: RunSpec, support: Support, tokenizer: PreTrainedTokenizerBase, task_type: str = "CAUSAL_LM"
 ) -> Any | None:
-    """The PEFT config of a run, or None where the model's own parameters train.
+    """The PEFT config of a run, or None if the model's own parameters are trained.
 
     Args:
-        task_type: PEFT's name for what the model does: CAUSAL_LM or SEQ_CLS.
+        task_type: PEFT's name for the kind of model: CAUSAL_LM or SEQ_CLS.
 
     Raises:
         ConfigError: PEFT refuses a value.
@@ -83,20 +83,20 @@ def peft_config(
 
 
 def check_world(spec: RunSpec, config: Any) -> None:
-    """Refuses a world that is not the plan's: some launcher flags silently start one process, or none on the GPU.
+    """Refuse a world that differs from the plan: some launcher flags silently start one process, or none on the GPU.
 
     Raises:
-        ConfigError: names the world planned and the one found.
+        ConfigError: names the planned and the actual world.
     """
     planned = f"{spec.launch.num_processes} process(es) on {spec.launch.device}"
     found = f"{config.world_size} process(es) on {config.device.type}"
     if planned != found:
-        fix = "start the run with ftcli train, and see ftcli doctor for what this machine has"
-        raise ConfigError(Problem("hardware", f"planned for {planned}, but woke up as {found}", fix))
+        fix = "start the run with ftcli train; ftcli doctor shows the detected hardware"
+        raise ConfigError(Problem("hardware", f"planned for {planned}, but started as {found}", fix))
 
 
 def _defaults(spec: RunSpec) -> dict[str, Any]:
-    """What holds unless the spec says otherwise; the libraries' own defaults do not fit a CPU."""
+    """Defaults that the spec may override; the libraries' own defaults do not suit a CPU."""
     on_cpu = spec.launch.device == "cpu"
     values: dict[str, Any] = {
         "report_to": "none",
@@ -108,7 +108,7 @@ def _defaults(spec: RunSpec) -> dict[str, Any]:
     if on_cpu:
         values["gradient_checkpointing"] = False
     if spec.launch.num_processes > 1:
-        # Every parameter of a text model is used in each step; looking for others costs a pass over the graph.
+        # Every parameter of a text model is used in each step; searching for unused ones costs a pass over the graph.
         values["ddp_find_unused_parameters"] = False
     return values
 
@@ -120,8 +120,8 @@ def _owned(spec: RunSpec, run_dir: Path) -> dict[str, Any]:
         "data_seed": spec.seed,
         "disable_tqdm": True,
         "use_cpu": spec.launch.device == "cpu",
-        # Filtered, a loss of NaN is logged as 0.0 and the run ends well with broken weights.
+        # With the filter a loss of NaN is logged as 0.0, and the run succeeds with broken weights.
         "logging_nan_inf_filter": False,
-        # Our rows hold the columns that are read and no other.
+        # Our rows only hold columns that are used.
         "remove_unused_columns": False,
     }

@@ -1,4 +1,4 @@
-"""From a spec to everything that training or measuring needs in memory."""
+"""Loads everything that a run needs for training or measuring: config, data, models, rewards."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Loaded:
     encoder: Encoder
     max_length_tokens: int
     rewards: Rewards | None = None
-    """What sampled answers are worth, for methods that sample."""
+    """The rewards of sampled answers, for methods that sample."""
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -53,7 +53,7 @@ class Loaded:
 
     @property
     def rewarded(self) -> Rewarded | None:
-        """What greedy answers to held-out rows are worth, in sum, and each part of it."""
+        """The rewards of greedy answers to held-out rows, in total and per component."""
         rewards = self.rewards
         if rewards is None:
             return None
@@ -62,7 +62,7 @@ class Loaded:
 
     @property
     def is_first(self) -> bool:
-        """Whether this process is the one that writes."""
+        """Whether this is the process that writes."""
         return bool(self.config.process_index == 0)
 
 
@@ -70,7 +70,7 @@ def load(spec: RunSpec, run_dir: Path) -> Loaded:
     """Everything that training needs: config, model, reference, tokens.
 
     Raises:
-        ConfigError: the spec cannot be carried out here.
+        ConfigError: the spec cannot be run here.
         DataError: unusable rows.
     """
     method = get_method(str(spec.method["name"]))
@@ -82,7 +82,7 @@ def load(spec: RunSpec, run_dir: Path) -> Loaded:
     task = "SEQ_CLS" if method.head == "reward_model" else "CAUSAL_LM"
     peft = peft_config(spec, support, encoder.tokenizer, task)
     fit = fitting(spec.data, method, config, position_limit(spec.model))
-    # Before the weights: bad data is found in seconds, and a model of many gigabytes is not loaded for nothing.
+    # Data before weights: bad rows are found in seconds, without loading many gigabytes for nothing.
     data = prepare(spec.data, method, encoder, fit, seed=spec.seed, num_score_rows=spec.run.score_rows or 0)
     if getattr(config, "packing", False):
         config.max_length = data.fit.limit
@@ -94,17 +94,17 @@ def load(spec: RunSpec, run_dir: Path) -> Loaded:
     model = load_base(spec, method)
     check_vocabulary(model, encoder.tokenizer)
     support.model_loaded(model)
-    # Loaded anew: a trainer left alone would take the hub's weights, not those that this run found.
+    # Loaded again here: by default a trainer would use the hub's weights, not those that this run starts from.
     reference = load_base(spec, method) if needs_reference(method, config, peft) else None
     found = (spec, method, run_dir, config, model, reference, peft, support, data, encoder, data.fit.limit)
     return Loaded(*found, rewards=rewards)
 
 
 def make_rewards(spec: RunSpec, method: Method, encoder: Encoder) -> Rewards | None:
-    """What sampled answers are worth; None where the method samples none.
+    """The rewards of sampled answers; None if the method samples none.
 
     Raises:
-        ConfigError: no such reward model, or no such function.
+        ConfigError: a reward model or function that does not exist.
     """
     if not method.rewarded:
         return None
@@ -113,15 +113,15 @@ def make_rewards(spec: RunSpec, method: Method, encoder: Encoder) -> Rewards | N
 
 
 def make_critic(spec: RunSpec, model: PreTrainedModel) -> Any:
-    """The value model that the method's settings ask for.
+    """The value model that the method's settings select.
 
     Raises:
         ConfigError: it cannot be loaded.
     """
-    wanted = str(spec.method.get("value_model") or "head")
-    if wanted == "head":
+    choice = str(spec.method.get("value_model") or "head")
+    if choice == "head":
         return ValueHead(model.config.get_text_config().hidden_size)
-    name = str(spec.method["reward_model"]) if wanted == "reward_model" else wanted
+    name = str(spec.method["reward_model"]) if choice == "reward_model" else choice
     settings = ModelSettings(name_or_path=name, dtype=spec.model.dtype, trust_remote_code=spec.model.trust_remote_code)
     with whole_weights():
         return ValueNetwork(
@@ -130,10 +130,10 @@ def make_critic(spec: RunSpec, model: PreTrainedModel) -> Any:
 
 
 def make_teacher(spec: RunSpec, encoder: Encoder) -> PreTrainedModel:
-    """The frozen model that a student learns from.
+    """The frozen teacher of a student.
 
     Raises:
-        ConfigError: it cannot be loaded, or its tokens are not the student's.
+        ConfigError: it cannot be loaded, or its vocabulary differs from the student's.
     """
     name = str(spec.method["teacher_model"])
     settings = ModelSettings(
@@ -143,14 +143,14 @@ def make_teacher(spec: RunSpec, encoder: Encoder) -> PreTrainedModel:
         trust_remote_code=spec.model.trust_remote_code,
     )
     if make_encoder(settings).tokenizer.get_vocab() != encoder.tokenizer.get_vocab():
-        what = f"{name} has other tokens than {spec.model.name_or_path}, so their probabilities cannot be compared"
+        what = f"{name} has another vocabulary than {spec.model.name_or_path}: their probabilities cannot be compared"
         raise ConfigError(Problem("method.teacher_model", what, "choose a teacher of the student's own family"))
     teacher = load_model(settings, seed=spec.seed, device=spec.launch.device)
     return teacher.requires_grad_(False).eval()
 
 
 def load_base(spec: RunSpec, method: Method) -> PreTrainedModel:
-    """The bare model of a run, as the run finds it.
+    """The starting model of a run, without its adapter.
 
     Raises:
         ConfigError: it cannot be loaded.
@@ -161,11 +161,11 @@ def load_base(spec: RunSpec, method: Method) -> PreTrainedModel:
 
 
 def validates(spec: RunSpec, method: Method) -> bool:
-    """Whether the run holds rows out."""
+    """Whether the run has held-out rows."""
     return spec.data.eval_share > 0 or row_sets.eval_set(spec.data, method) is not None
 
 
 def set_threads(spec: RunSpec) -> None:
-    """Sums depend on the number of threads bit for bit, so it is the spec's."""
+    """Use the spec's number of threads: floating-point sums depend on it bit for bit."""
     if spec.launch.num_threads:
         torch.set_num_threads(spec.launch.num_threads)

@@ -1,4 +1,4 @@
-"""Held-out loss and score of a run's model, before, after, and whenever asked."""
+"""Held-out loss and metric of a run's model, before and after training, and on request."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from ftcli.worker.training.load import Loaded
 from ftcli.worker.tuners.residual import REFERENCE
 
 BEFORE = "before.json"
-"""What was measured before training; a resumed run reads it instead of measuring a half-trained model."""
+"""The measurement before training; a resumed run reads it instead of measuring a half-trained model."""
 
 
 def before_training(run: Loaded, trainer: Any, resumed: bool) -> dict[str, Any]:
-    """Held-out loss and score of the model as the run found it; {} where none is asked for.
+    """Held-out loss and metric of the starting model; {} if not requested.
 
-    Leaves every random state as it was: training is bit for bit the same with or without it.
+    Restores every random state: training is bit for bit the same with or without it.
     """
     path = run.run_dir / BEFORE
     if resumed:
@@ -40,17 +40,17 @@ def before_training(run: Loaded, trainer: Any, resumed: bool) -> dict[str, Any]:
 
 
 class _LossBefore(TrainerCallback):
-    """Measures the held-out loss of several processes where training begins, and no sooner.
+    """Measures the held-out loss of several processes when training begins, and not earlier.
 
-    A model that accelerate has prepared for an evaluation counts as prepared: several processes would then train each
-    on its own, without ever adding their gradients up, and nothing could be sharded any more.
+    Once accelerate has prepared a model for evaluation, it does not prepare it again for training: several processes
+    would then each train alone, without summing their gradients, and nothing could be sharded any more.
     """
 
     def __init__(self, run: Loaded, trainer: Any, measured: dict[str, Any]) -> None:
         self._run, self._trainer, self._measured = run, trainer, measured
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
-        """Measure, and leave no trace in what is logged of later evaluations."""
+        """Measure, and leave no trace in the logs of later evaluations."""
         own = self._trainer
         with metrics.undisturbed():
             rows = own.get_eval_dataloader()
@@ -62,7 +62,7 @@ class _LossBefore(TrainerCallback):
 
 
 def after_training(run: Loaded, trainer: Any) -> dict[str, Any]:
-    """Held-out loss and score of the trained model, or of the best checkpoint where that is kept; {} without rows."""
+    """Held-out loss and metric of the trained model, or of the best checkpoint if that is kept; {} without rows."""
     if run.data.held_out is None:
         return {}
     last: dict[str, Any] = next((log for log in reversed(trainer.state.log_history) if "eval_loss" in log), {})
@@ -72,9 +72,9 @@ def after_training(run: Loaded, trainer: Any) -> dict[str, Any]:
 
 
 def measure(run: Loaded, trainer: Any, loss: float | None = None, *, with_loss: bool = True) -> dict[str, Any]:
-    """The trainer's held-out loss (unless given, or not wanted) and the method's score, as {"eval_loss", "score"}."""
+    """The trainer's held-out loss (unless given or excluded) and the method's metric, as {"eval_loss", "score"}."""
     with metrics.undisturbed():
-        if loss is None and with_loss and not run.method.rewarded:  # a loss on answers sampled anew says nothing
+        if loss is None and with_loss and not run.method.rewarded:  # a loss on newly sampled answers means nothing
             loss = trainer.evaluate()["eval_loss"]
         return {"eval_loss": loss, "score": _score(run, trainer)}
 
@@ -101,7 +101,7 @@ def _reference(run: Loaded, trainer: Any, model: Any) -> Any:
         return None
     held = getattr(trainer, "ref_model", None)
     if held is not None or not hasattr(model, "peft_config"):
-        return held  # None where what the reference says was asked beforehand, of the training's rows alone
+        return held  # None if its log-probabilities were precomputed, which was done for the training rows only
     return use_adapter(model, REFERENCE if REFERENCE in model.peft_config else None)
 
 

@@ -22,34 +22,34 @@ from ftcli.worker.training.trainer import make_trainer
 
 SCHEMA = 1
 _SHOWN = 2
-"""Places of each kind of finding that a run tells; ledger.json has twenty."""
+"""Places shown per type of finding; ledger.json lists twenty."""
 
 
 def train(run_dir: Path, resume: Path | None = None) -> dict[str, Any]:
-    """Train the run whose spec.json stands in `run_dir`.
+    """Train the run whose spec.json is in `run_dir`.
 
     Args:
-        resume: a sealed checkpoint of this run to go on from.
+        resume: a sealed checkpoint of this run to resume from.
 
     Returns:
         The content of result.json.
 
     Raises:
-        ConfigError: the spec cannot be carried out here, or the run is in use.
-        DataError: unusable rows, or a loss that is no longer a number.
-        InterruptedRun: stopped by a signal, with a checkpoint behind it.
+        ConfigError: the spec cannot be run here, or the run is in use.
+        DataError: unusable rows, or a loss that is not a number.
+        InterruptedRun: stopped by a signal, after a checkpoint.
     """
     run_dir = run_dir.resolve()
     spec = RunSpec.load(run_dir / rundir.SPEC)
-    # The lock comes before accelerate is up, which is what would know the rank.
+    # The lock is taken before accelerate starts, so the rank comes from the environment.
     with StopSignal() as stop, exclusive(run_dir, int(os.environ.get("RANK", "0"))):
         run = load(spec, run_dir)
         if run.is_first:
-            _tell_ledger(run)
+            _report_ledger(run)
             rundir.write_json(run_dir / rundir.ENVIRONMENT, environment(spec))
-        found_with_cache = run.model.config.use_cache
+        use_cache = run.model.config.use_cache
         trainer = build_trainer(run)
-        parameters = _parameters(trainer.model)  # what trains, whatever form it is saved in
+        parameters = _parameters(trainer.model)  # counted now, as the model may be saved in another form
         before = before_training(run, trainer, resumed=resume is not None)
         if spec.launch.num_processes == 1:
             stop.check(run_dir)
@@ -57,22 +57,22 @@ def train(run_dir: Path, resume: Path | None = None) -> dict[str, Any]:
             outcome = fit(run, trainer, stop, resume)
         finally:
             if run.is_first and spec.data.streaming:
-                _tell_ledger(run)
+                _report_ledger(run)
         run.support.settle(trainer, lambda: load_base(spec, run.method))
         after = after_training(run, trainer)
-        # Training switches the cache off; a model that was saved so would answer many times slower elsewhere.
-        run.model.config.use_cache = found_with_cache
+        # Training disables the KV cache; a model saved that way would generate many times slower elsewhere.
+        run.model.config.use_cache = use_cache
         save_final(trainer, run_dir / rundir.MODEL)
         result = {**_result(run, trainer, outcome, before, after), "parameters": parameters}
         if run.is_first:
             rundir.write_json(run_dir / rundir.RESULT, result)
-        # Whoever leaves first would take the connections of those behind with it.
+        # A process that exits first would close the connections that the others still use.
         trainer.accelerator.wait_for_everyone()
         return result
 
 
-def _tell_ledger(run: Loaded) -> None:
-    """What became of the rows, in the run's folder and to whoever looks on; of a stream as far as it was read."""
+def _report_ledger(run: Loaded) -> None:
+    """Write the row ledger to the run's folder and show it; for a stream, as far as it was read."""
     ledger = run.data.ledger()
     rundir.write_json(run.run_dir / rundir.LEDGER, ledger)
     if ledger["train"]["rows_read"]:
@@ -98,7 +98,7 @@ def build_trainer(run: Loaded) -> Any:
 
 
 def _of_sampling(run: Loaded) -> dict[str, Any]:
-    """What a trainer takes that learns from its own answers."""
+    """Further arguments of a trainer that trains on its own samples."""
     critic = {"critic": make_critic(run.spec, run.model)} if "value" in run.method.roles else {}
     teacher = {"teacher": make_teacher(run.spec, run.encoder)} if "teacher" in run.method.roles else {}
     return {**({"rewards": run.rewards} if run.rewards is not None else {}), **critic, **teacher}
@@ -107,7 +107,7 @@ def _of_sampling(run: Loaded) -> dict[str, Any]:
 def fit(run: Loaded, trainer: Any, stop: StopSignal, resume: Path | None) -> Any:
     """Train to the end, or to a stop; the outcome of `trainer.train`."""
     progress = Progress(run.run_dir)
-    # In this order: a stop asks for a save, a save asks for a log, and a log looks at the loss before it writes it.
+    # In this order: a stop requests a save, a save requests a log, and the loss is checked before it is logged.
     for callback in (StopCallback(stop, run.run_dir), LossGuard(), progress):
         trainer.add_callback(callback)
     patience = run.spec.run.early_stopping_patience
@@ -143,7 +143,7 @@ def _result(run: Loaded, trainer: Any, outcome: Any, before: dict[str, Any], aft
 
 
 def _scores(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any] | None:
-    """Both scores side by side; further measures (the reward accuracy of pairs) under their own names, after only."""
+    """The metric before and after; further metrics (the reward accuracy of pairs) under their own names, after only."""
     if not after:
         return None
     more = {name: value for name, value in after.items() if name not in ("name", "value", "rows")}
@@ -152,7 +152,7 @@ def _scores(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any] | N
 
 
 def _parameters(model: Any) -> dict[str, int]:
-    # Bitsandbytes keeps two weights of 4 bits in each element, ZeRO-3 none of them outside a step.
+    # bitsandbytes stores two 4-bit weights per element; under ZeRO-3 parameters are empty outside a step.
     sizes = [
         (getattr(p, "ds_numel", p.numel()) * (1 + (type(p).__name__ == "Params4bit")), p.requires_grad)
         for p in model.parameters()

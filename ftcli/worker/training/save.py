@@ -17,19 +17,19 @@ def save_final(trainer: Trainer, path: Path) -> None:
     """Write the trained model and its tokenizer to `path`, whole or not at all; every process must call this.
 
     Raises:
-        ConfigError: the sharding in use gathers no weights to save.
+        ConfigError: the sharding configuration does not gather the weights.
     """
     staging = staging_path(path.parent, path.name)
     if trainer.is_world_process_zero():
         shutil.rmtree(staging, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
-    # A prompt encoder is saved as what it computes, and an LSTM computes other bits while gradients are kept.
+    # A prompt encoder is saved as its output, and an LSTM computes different bits while gradients are kept.
     with torch.no_grad(), unpickled(trainer.args):
         trainer.save_model(str(staging), _internal_call=True)
     trainer.accelerator.wait_for_everyone()
     if trainer.is_world_process_zero():
         if not any([*staging.glob("*.safetensors"), *staging.glob("*.bin")]):
-            what = "the trained weights stay sharded over the processes, so there is no model to save"
-            raise ConfigError(Problem(str(path), what, "use a hardware choice that gathers the full state dict"))
+            what = "the trained weights are still sharded over the processes, so there is no model to save"
+            raise ConfigError(Problem(str(path), what, "configure the sharding to gather the full state dict"))
         publish(staging, path)
     trainer.accelerator.wait_for_everyone()

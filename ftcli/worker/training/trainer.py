@@ -1,4 +1,4 @@
-"""The declared trainer, wrapped for what ftcli promises: safe checkpoints, our own tokens, no drafted model card."""
+"""The declared trainer with what ftcli adds: safe checkpoints, our own tokens, the tuner's hooks, no model card."""
 
 from __future__ import annotations
 
@@ -25,30 +25,30 @@ def trainer_class(path: str) -> type[Any]:
     declared = load_class(path)
 
     class Prepared(declared):  # type: ignore[misc, valid-type]
-        """Takes rows that are tokens already, whatever the method calls them, and asks the tuner for its part."""
+        """Takes rows that are already tokenised, and calls the tuner's hooks."""
 
         support = Support({})
         packs = False
 
         def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
-            """The tuner's optimiser where it has one."""
+            """The tuner's optimiser if it has one."""
             if self.optimizer is None:  # type: ignore[has-type]
                 self.optimizer = self.support.optimizer(self)
             return super().create_optimizer(*args, **kwargs)
 
         def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-            """The method's loss, in training with the tuner's penalty."""
-            # Packed documents are told apart by their positions, which the model reads only without a mask.
-            read = inputs.pop("attention_mask") if self.packs else None
+            """The method's loss, plus the tuner's penalty in training."""
+            # Positions keep packed documents apart, but the model only reads them if there is no mask.
+            not_padding = inputs.pop("attention_mask") if self.packs else None
             counted = getattr(self, "_total_train_tokens", 0)
             found = super().compute_loss(model, inputs, *args, **kwargs)
-            if read is not None and self.model.training:
-                self._total_train_tokens = counted + int(self.accelerator.gather_for_metrics(read.sum()).sum())
+            if not_padding is not None and self.model.training:
+                self._total_train_tokens = counted + int(self.accelerator.gather_for_metrics(not_padding.sum()).sum())
                 self._metrics["train"]["num_tokens"] = [self._total_train_tokens]
             penalty = self.support.penalty(model) if self.model.training else None
             if penalty is None:
                 return found
-            # As Trainer.training_step: a loss over the whole step's tokens is not divided by the accumulated batches.
+            # As in Trainer.training_step: a loss over all tokens of the step is not divided by the accumulated batches.
             whole = self.model_accepts_loss_kwargs and kwargs.get("num_items_in_batch") is not None
             scaled = self.loss_is_scaled_for_ga if self.loss_is_scaled_for_ga is not None else whole
             penalty = penalty / (self.current_gradient_accumulation_steps if scaled else 1)
@@ -58,7 +58,7 @@ def trainer_class(path: str) -> type[Any]:
             return dataset
 
         def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-            """Nothing: the run directory says more about a checkpoint than a drafted card."""
+            """Writes nothing: the run directory says more than a generated card."""
 
     Prepared.__name__ = Prepared.__qualname__ = declared.__name__
     return with_safe_checkpoints(Prepared)
@@ -81,10 +81,10 @@ def make_trainer(
     """The method's trainer around a loaded model.
 
     Args:
-        reference: a frozen second model, for methods that have the role and train all parameters.
-        peft: the PEFT config that the trainer wraps the model with, or None.
-        support: what the tuner needs beside it.
-        more: what this trainer takes beyond that.
+        reference: a frozen second model, for methods with a reference and full fine-tuning.
+        peft: the PEFT config with which the trainer wraps the model, or None.
+        support: the tuner's hooks.
+        more: further arguments of this trainer.
     """
     arguments: dict[str, Any] = {**more, **({"ref_model": reference} if reference is not None else {})}
     if method.joins_prompt:
@@ -101,10 +101,10 @@ def make_trainer(
     )
     for parameter in trainer.model.parameters():
         if parameter.requires_grad and parameter.dtype == torch.bfloat16 and _is_quantised(model):
-            # TRL casts what trains on a quantised base to bf16, in which small updates vanish.
+            # TRL casts trainable weights on a quantised base to bf16, in which small updates vanish.
             parameter.data = parameter.data.float()
     if getattr(config, "packing", False):
-        # TRL takes no other collator here, since its own does without padding where kernels can.
+        # Set afterwards, because TRL's constructor refuses another collator with packing.
         trainer.data_collator = collator_of(config, model, tokenizer.pad_token_id)
         trainer.packs = True
     trainer.support = support or Support({})
@@ -117,7 +117,7 @@ def _is_quantised(model: PreTrainedModel) -> bool:
 
 
 class JoinedPairs(DataCollatorForPreference):  # type: ignore[misc]
-    """Pairs of answers for a trainer that takes each behind its prompt, as one sequence."""
+    """Pairs of answers for a trainer that takes prompt and answer as one sequence."""
 
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
         """As its parent, from `prompt_ids`, `chosen_ids` and `rejected_ids`, with the `margin` where rows have one."""
@@ -131,7 +131,7 @@ class JoinedPairs(DataCollatorForPreference):  # type: ignore[misc]
 
 
 def needs_reference(method: Method, config: Any, peft: Any) -> bool:
-    """Whether a second copy of the model is held: an adapter is switched off instead, or all was asked beforehand."""
+    """Whether a second copy of the model is needed: not if an adapter can be disabled, or all was precomputed."""
     unused = method.samples and getattr(config, "beta", None) == 0
-    asked = getattr(config, "precompute_ref_log_probs", False)
-    return "reference" in method.roles and peft is None and not asked and not unused
+    precomputed = getattr(config, "precompute_ref_log_probs", False)
+    return "reference" in method.roles and peft is None and not precomputed and not unused

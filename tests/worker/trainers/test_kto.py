@@ -62,9 +62,7 @@ def test_weights_outside_the_papers_range_are_warned_of(make_spec, new_run, tmp_
     rows = write_rows(tmp_path / "labels.jsonl", [labelled(i) for i in range(8)])
     method = {**KTO, "desirable_weight": 1.0, "undesirable_weight": 1.0}
     train(new_run(make_spec(rows, method=method, train={"max_steps": 1}), "odd"))
-    assert (
-        "good answers weigh 3 times as much as bad ones, and the paper's range is 1 to 1.33" in capsys.readouterr().err
-    )
+    assert "good answers weigh 3 times as much as bad ones; the paper's range is 1 to 1.33" in capsys.readouterr().err
 
 
 def test_pairs_are_split_and_prefer_what_was_chosen(make_spec, new_run, tmp_path):

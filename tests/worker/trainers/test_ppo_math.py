@@ -42,7 +42,7 @@ def test_k1_is_the_difference_and_k3_is_never_negative():
     close(kl_estimate(ours, theirs, "k1"), [math.log(2), -math.log(2)])
     # r = 1/2: 1/2 - 1 - log(1/2); r = 2: 2 - 1 - log 2
     close(kl_estimate(ours, theirs, "k3"), [-0.5 + math.log(2), 1 - math.log(2)])
-    with pytest.raises(ValueError, match="k2 is no estimator"):
+    with pytest.raises(ValueError, match="k2 is not an estimator"):
         kl_estimate(ours, theirs, "k2")
 
 

@@ -354,7 +354,7 @@ def test_a_moved_run_finds_its_best_checkpoint_and_refuses_to_go_on_without(star
     assert resumed.state.best_model_checkpoint == str(root / "checkpoint-1")
     assert different(weights(whole), weights(resumed)) == []
     (root / "checkpoint-1" / "adapter_exact.pt").unlink()
-    with pytest.raises(ConfigError, match="the best checkpoint, which the run is to end with, is damaged"):
+    with pytest.raises(ConfigError, match="the best checkpoint, which the run should end with, is damaged"):
         start(case, "moved").train(resume_from_checkpoint=str(newest))
 
 

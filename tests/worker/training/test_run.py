@@ -213,7 +213,7 @@ def test_random_weights_come_from_the_seed(sft_file, make_spec, new_run):
 
 def test_a_world_that_is_not_the_plan_is_refused(sft_file, make_spec, new_run):
     run_dir = new_run(make_spec(sft_file, launch={"num_processes": 2}), "two")
-    with pytest.raises(ConfigError, match=r"planned for 2 process.*woke up as 1 process"):
+    with pytest.raises(ConfigError, match=r"planned for 2 process.*started as 1 process"):
         train(run_dir)
 
 

@@ -1,8 +1,8 @@
-"""DPO as TRL has it, with label smoothing in its own loss as well: TRL's reads it for four others and not for this.
+"""TRL's DPO, with label smoothing for the standard loss as well, where TRL only applies it to four other losses.
 
 With A = −log σ(x) and B = −log σ(−x), x the margin of a pair, conservative DPO (Mitchell 2023, "A note on DPO with
-noisy preferences", equation 3) is (1 − ε)A + εB, TRL's `sigmoid` is A and its `robust` is ((1 − ε)A − εB)/(1 − 2ε).
-So the first is 2(1 − ε) of the second less (1 − 2ε) of the third, and nothing of TRL's is written again.
+noisy preferences", equation 3) is (1 − ε)A + εB, TRL's `sigmoid` is A and its `robust` is ((1 − ε)A − εB)/(1 − 2ε). So
+the first is 2(1 − ε) times the second minus (1 − 2ε) times the third, and none of TRL's code is duplicated.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ class DpoTrainer(DPOTrainer):  # type: ignore[misc]
 
 
 def smoothed(losses: Sequence[str], weights: Sequence[float], share: float) -> tuple[list[str], list[float]]:
-    """TRL's losses and their weights that amount to the given ones with `sigmoid` smoothed.
+    """TRL losses and weights that are equivalent to the given ones with a smoothed `sigmoid`.
 
     Args:
-        share: of labels that are taken to be the wrong way round, ε, below 0.5.
+        share: ε, the assumed share of flipped labels, below 0.5.
     """
     names, of_each = [], []
     for name, weight in zip(losses, weights, strict=True):

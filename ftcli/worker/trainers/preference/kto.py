@@ -1,8 +1,8 @@
-"""KTO on rows that are judged one by one, and on pairs, which are split; weights balanced from the data's own counts.
+"""KTO on labelled answers, and on pairs, which are split; the weights are balanced by the numbers of each label.
 
-Departs from TRL's data path in one thing. There the answers that estimate the KL term are drawn up beforehand, between
-neighbours in a fixed order, so rows are never shuffled and a file that is sorted by label trains badly. Here they are
-drawn up in each batch, from the batch.
+Differs from TRL's data path in one thing. TRL pairs up the answers that estimate the KL term in advance, from
+neighbours in a fixed order, so rows are never shuffled and a file sorted by label trains badly. Here they are paired
+within each batch.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from trl.trainer.kto_config import KTOConfig
 from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference, KTOTrainer
 
 _CHUNK = 10_000
-"""Rows that are counted at a time: a mapped set may be larger than memory."""
+"""Rows counted at a time: a memory-mapped set may be larger than memory."""
 RATIO = (1.0, 4 / 3)
-"""Where weight times number of good answers over the same of bad ones should lie (arXiv:2402.01306, equation 8)."""
+"""Range for weight × number of good answers over the same of bad ones (arXiv:2402.01306, equation 8)."""
 
 
 @dataclass
 class KtoConfig(KTOConfig):  # type: ignore[misc]
-    """Fields of KTO whose default is worked out."""
+    """Fields of KTO with derived defaults."""
 
     desirable_weight: float | None = None
-    """Weight of good answers; null balances them with the bad ones by how many there are of each."""
+    """Weight of good answers; null balances them with the bad ones by their numbers."""
     undesirable_weight: float | None = None
-    """Weight of bad answers; null balances them with the good ones by how many there are of each."""
+    """Weight of bad answers; null balances them with the good ones by their numbers."""
     train_sampling_strategy: str = "random"
 
 
 class JudgedRows(DataCollatorForUnpairedPreference):  # type: ignore[misc]
-    """Rows of `prompt_ids`, `chosen_ids` and `rejected_ids`, of which one may be empty, as the batch that KTO takes.
+    """Rows of `prompt_ids`, `chosen_ids` and `rejected_ids`, of which one may be empty, as a KTO batch.
 
-    A pair gives two sequences. Each sequence's KL answer is that of the sequence before it.
+    A pair gives two sequences. Each sequence's KL answer is the answer of the sequence before it.
     """
 
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
@@ -63,20 +63,20 @@ class KtoTrainer(KTOTrainer):  # type: ignore[misc]
             good, bad, args.desirable_weight, args.undesirable_weight
         )
         if args.process_index == 0:
-            _tell(good, bad, args)
+            _show_weights(good, bad, args)
         more["data_collator"] = JudgedRows(
             pad_token_id=processing_class.pad_token_id, pad_to_multiple_of=args.pad_to_multiple_of
         )
-        order, args.train_sampling_strategy = args.train_sampling_strategy, "sequential"  # or TRL refuses
+        order, args.train_sampling_strategy = args.train_sampling_strategy, "sequential"  # else TRL refuses
         super().__init__(args=args, train_dataset=train_dataset, processing_class=processing_class, **more)
         args.train_sampling_strategy = order
 
 
 def weights(good: int, bad: int, desirable: float | None, undesirable: float | None) -> tuple[float, float]:
-    """The weights of good and of bad answers: as given, and else so that both kinds weigh the same.
+    """The weights of good and of bad answers: as given, or else such that both labels have the same total weight.
 
     Args:
-        good: number of good answers; 0 of either kind balances nothing.
+        good: number of good answers; if either number is 0, nothing is balanced.
         bad: number of bad ones.
     """
     if not good or not bad:
@@ -90,7 +90,7 @@ def weights(good: int, bad: int, desirable: float | None, undesirable: float | N
 
 
 def _counts(rows: Any) -> tuple[int, int]:
-    """Good and bad answers; none of either where rows are only known as they come."""
+    """The numbers of good and bad answers; (0, 0) for a stream, whose rows are not known in advance."""
     if not isinstance(rows, Dataset):
         return 0, 0
     good = bad = 0
@@ -101,13 +101,13 @@ def _counts(rows: Any) -> tuple[int, int]:
 
 
 def _filled(answers: Any) -> int:
-    """How many lists of a column hold anything."""
+    """How many lists of a column are not empty."""
     return int(pc.sum(pc.greater(pc.list_value_length(answers), 0)).as_py() or 0)
 
 
-def _tell(good: int, bad: int, config: KtoConfig) -> None:
+def _show_weights(good: int, bad: int, config: KtoConfig) -> None:
     if not good or not bad:
-        what = "all of one kind" if good or bad else "counted as they come"
+        what = "all the same" if good or bad else "not counted in a stream"
         sys.stderr.write(f"labels  {what}: weights {config.desirable_weight:g} and {config.undesirable_weight:g}\n")
         return
     assert config.desirable_weight is not None
@@ -118,6 +118,6 @@ def _tell(good: int, bad: int, config: KtoConfig) -> None:
     if not RATIO[0] - 1e-6 <= ratio <= RATIO[1] + 1e-6:
         wanted = f"{RATIO[0]:g} to {RATIO[1]:.3g}"
         sys.stderr.write(
-            f"warning: good answers weigh {ratio:.3g} times as much as bad ones, and the paper's range is {wanted}; "
-            "leave out method.desirable_weight and method.undesirable_weight to balance them\n"
+            f"warning: good answers weigh {ratio:.3g} times as much as bad ones; the paper's range is {wanted}. "
+            "Leave out method.desirable_weight and method.undesirable_weight to balance them\n"
         )

@@ -1,7 +1,7 @@
 """Preference optimisation without a reference model: ORPO, CPO and SimPO on the data path of TRL's DPO trainer.
 
-One forward pass of the policy over chosen and rejected answers, through the fused LM head: no tensor of logits and no
-second model is ever in memory. What differs between the three is one loss of a pair, a function below.
+One forward pass of the policy over chosen and rejected answers, through the fused LM head: neither the logits nor a
+second model are ever in memory. The three differ only in the loss per pair, one function each.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class OrpoConfig(DPOConfig):  # type: ignore[misc]
     beta: float = 0.1
     """Weight of the odds ratio term, λ in the paper."""
     nll_on_prompt: bool = False
-    """Whether the likelihood term covers the prompt as well, as TRL has it; the paper's covers the answer."""
+    """Whether the likelihood term covers the prompt as well, as in TRL; in the paper it covers the answer only."""
 
 
 @dataclass
@@ -36,7 +36,7 @@ class CpoConfig(DPOConfig):  # type: ignore[misc]
     """Fields of CPO beyond those of the DPO trainer."""
 
     beta: float = 0.1
-    """How sharply the answers' log-probabilities are told apart."""
+    """How sharply the answers' log-probabilities are separated."""
     nll_weight: float = 1.0
     """Weight of the likelihood of the chosen answer, a mean over its tokens."""
 
@@ -46,11 +46,11 @@ class SimpoConfig(DPOConfig):  # type: ignore[misc]
     """Fields of SimPO beyond those of the DPO trainer."""
 
     beta: float = 2.0
-    """How sharply the answers' mean log-probabilities are told apart; the paper has 2 to 2.5, 10 for some models."""
+    """How sharply the answers' mean log-probabilities are separated; 2 to 2.5 in the paper, 10 for some models."""
     gamma: float = 1.0
-    """The margin by which the chosen answer should win; the paper has it at 0.3 to 1.6, about half of beta."""
+    """The margin by which the chosen answer should win; 0.3 to 1.6 in the paper, about half of beta."""
     nll_weight: float = 0.0
-    """Weight of the likelihood of the chosen answer; the paper has none."""
+    """Weight of the likelihood of the chosen answer; not in the paper."""
 
 
 @dataclass(frozen=True)
@@ -58,13 +58,13 @@ class Side:
     """One side of a batch of B pairs: log-probabilities of the answers, each of shape (B,)."""
 
     total: Tensor
-    """Summed over the answer's tokens."""
+    """Sum over the answer's tokens."""
     mean: Tensor
-    """Over the answer's tokens."""
+    """Mean over the answer's tokens."""
 
 
 def _side(log_probs: Tensor, mask: Tensor) -> Side:
-    """Of log-probabilities and the tokens that count, both of shape (B, L)."""
+    """The side with these token log-probabilities, where the mask is 1; both of shape (B, L)."""
     total = (log_probs * mask).sum(1)
     return Side(total, total / mask.sum(1).clamp(min=1))
 
@@ -105,7 +105,7 @@ class ReferenceFreeTrainer(DPOTrainer):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         with _without_what_is_not_used():
             super().__init__(*args, **kwargs)
-        self.precompute_ref_logps = False  # it was asked for so that no reference is loaded
+        self.precompute_ref_logps = False  # it was only set to keep TRL from loading a reference
 
     def pair_loss(self, chosen: Side, rejected: Side) -> Tensor:
         """The preference term of each pair, of shape (B,)."""
@@ -116,29 +116,29 @@ class ReferenceFreeTrainer(DPOTrainer):  # type: ignore[misc]
         return float(self.args.nll_weight)
 
     def nll_mask(self, inputs: Any, answers: Tensor) -> Tensor:
-        """The tokens of the chosen sequences whose likelihood counts; `answers` has those of their answers."""
+        """The tokens of the chosen sequences whose likelihood counts, (B, L); `answers` marks those of the answers."""
         return answers
 
     def _precompute_ref_logps(self, dataset: Any, name: str, batch_size: int) -> Any:
         return dataset
 
     def _compute_loss(self, model: Any, inputs: Any, return_outputs: bool) -> Any:
-        """The batch holds B chosen sequences over B rejected ones."""
+        """The loss of a batch of 2B sequences: B chosen ones, then their B rejected ones."""
         answers = inputs["completion_mask"][:, 1:]
         chosen_answers, rejected_answers = answers.chunk(2)
         likely = self.nll_mask(inputs, chosen_answers)
         read = torch.cat([likely | chosen_answers, rejected_answers]).bool()
         labels = inputs["input_ids"].masked_fill(~torch.nn.functional.pad(read, (1, 0)), IGNORED)
-        asked = {"use_cache": False, **({"output_router_logits": True} if self.aux_loss_enabled else {})}
+        more = {"use_cache": False, **({"output_router_logits": True} if self.aux_loss_enabled else {})}
         with small_tiles(labels.device):
             outputs = model(
                 input_ids=inputs["input_ids"],
                 attention_mask=inputs["attention_mask"],
                 labels=labels,
                 fused_lm_head=True,
-                **asked,
+                **more,
             )
-        # Virtual tokens of prompt learning come first; those of the row are the last.
+        # Prompt learning puts virtual tokens first; the row's own tokens are the last ones.
         of_chosen, of_rejected = outputs.log_probs[:, -answers.size(1) :].chunk(2)
         chosen, rejected = _side(of_chosen, chosen_answers), _side(of_rejected, rejected_answers)
         likelihood = -(of_chosen * likely).sum() / likely.sum().clamp(min=1)
@@ -149,7 +149,7 @@ class ReferenceFreeTrainer(DPOTrainer):  # type: ignore[misc]
         return (loss, outputs) if return_outputs else loss
 
     def _record(self, inputs: Any, chosen: Side, rejected: Side, likelihood: Tensor) -> None:
-        """The measures of DPO under its names, with the policy's own log-probabilities as rewards."""
+        """Log DPO's metrics under DPO's names, with the policy's own log-probabilities as rewards."""
         mode = "train" if self.model.training else "eval"
         kept = self._metrics[mode]
         gathered = self.accelerator.gather_for_metrics
@@ -181,7 +181,7 @@ class OrpoTrainer(ReferenceFreeTrainer):
         return self.beta * odds_ratio_loss(chosen, rejected)
 
     def nll_weight(self) -> float:
-        """As its parent: the paper's is 1."""
+        """As its parent: 1 in the paper."""
         return 1.0
 
     def nll_mask(self, inputs: Any, answers: Tensor) -> Tensor:
@@ -212,7 +212,7 @@ class SimpoTrainer(ReferenceFreeTrainer):
 
 
 def _without_what_is_not_used() -> AbstractContextManager[None]:
-    """Spares the DPO trainer's digest of the weights, and in the fused head all but the log-probabilities."""
+    """Skip the DPO trainer's hash of the weights, and compute only the log-probabilities in the fused head."""
     head = dpo_trainer.add_fused_lm_head
     return replaced(
         dpo_trainer,

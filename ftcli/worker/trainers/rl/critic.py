@@ -1,7 +1,9 @@
-"""The value model of PPO: what the rest of an answer will be worth, told before each of its tokens.
+"""The value model of PPO: it predicts, before each token of an answer, the reward of the rest.
 
-A head on the policy's own hidden states costs nothing in memory; a network of its own, begun as the reward model, is
-what Stiennon et al. 2020 (arXiv:2009.01325, section 3.4) found better: the policy is not pulled by the value's loss.
+A head on the policy's own hidden states needs no extra memory. A separate network, initialised from the reward model,
+is what Stiennon et al. 2020 (arXiv:2009.01325, section 3.4) found better: the value loss does not disturb the policy.
+
+Shapes: B answers of at most T tokens, in R rows of L tokens, with hidden size H.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from torch import Tensor, nn
 
 
 class ValueHead(nn.Module):
-    """A value read off the policy's last hidden states. It begins at zero, so that it starts from what it learns."""
+    """A linear value head on the policy's last hidden states, initialised to predict 0."""
 
     reads_policy = True
 
@@ -31,7 +33,7 @@ class ValueHead(nn.Module):
 
 
 class ValueNetwork(nn.Module):
-    """A model with a score for a head, whose score at each state is the value."""
+    """A reward model whose score at each position is the value."""
 
     reads_policy = False
 
@@ -44,16 +46,16 @@ class ValueNetwork(nn.Module):
 
         Args:
             input_ids: of shape (R, L).
-            states: places of shape (B, T), among the R·L, whose value is asked.
-            told_apart: what the network is called with beside them.
+            states: of shape (B, T), the positions among the R·L at which the value is read.
+            told_apart: the arguments that keep answers in one row apart (a mask or positions).
         """
-        # With a cache transformers would not look for documents in the positions.
+        # With a cache transformers would not derive the documents from the positions.
         hidden = self.network.base_model(input_ids=input_ids, use_cache=False, **told_apart).last_hidden_state
         found: Tensor = self.network.score(at(hidden, states)).squeeze(-1)
         return found.float()
 
 
 def at(hidden: Tensor, states: Tensor) -> Tensor:
-    """What stands at places (B, T) of R rows of L places, (R, L, …): of shape (B, T, …)."""
+    """The entries of (R, L, …) at the flat positions `states`, (B, T), among the R·L: of shape (B, T, …)."""
     flat = hidden.flatten(0, 1)
     return torch.index_select(flat, 0, states.flatten()).view(*states.shape, *flat.shape[1:])

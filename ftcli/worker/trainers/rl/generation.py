@@ -1,7 +1,7 @@
-"""Who answers the prompts of a rollout: transformers, a batch at a time or continuously, or vLLM.
+"""Generation of a rollout's answers: with transformers, in batches or continuously, or with vLLM.
 
-The choice has the names that GRPO's has, so `method.use_vllm` means the same for each method. vLLM draws with a
-generator of its own, which no checkpoint holds: a run with it resumes, and not bit for bit.
+The options have the names of GRPO's, so `method.use_vllm` means the same for each method. vLLM has its own random
+generator, which no checkpoint holds: a run with it can be resumed, but not bit for bit.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from ftcli.worker.trainers.unpadded import plain
 
 @dataclass
 class GenerationFields:
-    """Who answers, under the names of TRL's configs."""
+    """How answers are generated, under the names of TRL's configs."""
 
     use_transformers_continuous_batching: bool = False
-    """Answer without padding, each prompt leaving as it ends (transformers' generate_batch); for many unequal answers
-    on a GPU."""
+    """Generate without padding, freeing a slot as soon as an answer ends (transformers' generate_batch); for many
+    answers of unequal length on a GPU."""
     use_vllm: bool = False
-    """Answer by vLLM, which has to be installed; its draws are not in a checkpoint."""
+    """Generate with vLLM, which has to be installed; its random state is not in a checkpoint."""
     vllm_mode: str = "colocate"
     """colocate (vLLM in the training processes) or server (`trl vllm-serve` elsewhere)."""
     vllm_server_base_url: str | None = None
@@ -33,19 +33,19 @@ class GenerationFields:
     vllm_server_timeout: float = 240.0
     """Seconds to wait for it."""
     vllm_group_port: int = 51216
-    """Port over which it is given weights."""
+    """Port over which it receives weights."""
     vllm_gpu_memory_utilization: float = 0.3
     """Share of the GPU's memory that a colocated vLLM takes."""
     vllm_max_model_length: int | None = None
-    """Longest prompt and answer together; null is the model's."""
+    """Longest prompt plus answer in tokens; null is the model's limit."""
     vllm_tensor_parallel_size: int = 1
     """Processes that share a colocated vLLM's model."""
     vllm_enable_sleep_mode: bool = False
-    """Free a colocated vLLM's memory while the policy learns."""
+    """Free a colocated vLLM's memory while the policy trains."""
 
 
 def make_answerer(trainer: Any) -> Batched:
-    """Whoever answers for a trainer, by its arguments."""
+    """The generator of answers that a trainer's arguments select."""
     args = trainer.args
     kind = Vllm if args.use_vllm else Continuous if args.use_transformers_continuous_batching else Batched
     return kind(trainer)
@@ -57,7 +57,7 @@ class Batched:
     def __init__(self, trainer: Any) -> None:
         """
         Args:
-            trainer: with its accelerator, tokenizer, and arguments with GenerationFields and the sampling's.
+            trainer: has an accelerator, a tokenizer, and arguments with GenerationFields and the sampling options.
         """
         self.trainer, self.args, self.tokenizer = trainer, trainer.args, trainer.tokenizer
 
@@ -65,7 +65,7 @@ class Batched:
         """An answer to each row's prompt.
 
         Args:
-            model: the policy as the Trainer wrapped it.
+            model: the policy as wrapped by the Trainer.
         """
         with whole_model(self.trainer, model) as policy:
             training = policy.training
@@ -97,7 +97,7 @@ class Batched:
 
 
 class Continuous(Batched):
-    """Transformers' generate_batch: no padding, and room for the next prompt as soon as an answer ends."""
+    """Transformers' generate_batch: no padding, and the next prompt starts as soon as an answer ends."""
 
     def _answers(self, policy: Any, rows: Sequence[dict[str, Any]]) -> list[Sampled]:
         args = self.args
@@ -113,14 +113,14 @@ class Continuous(Batched):
             outputs = policy.generate_batch(
                 [list(row["prompt_ids"]) for row in rows], generation_config=how, progress_bar=False
             )
-        # Each prompt is given a number in its name, and answers come as they end.
+        # Answers arrive in the order in which they end; the number in a request's name is its prompt's index.
         names = sorted(outputs, key=lambda name: int(name.split("_")[-1]))
         answers = [outputs[name].generated_tokens for name in names]
         return self._sampled(policy, rows, answers)
 
 
 class Vllm(Batched):
-    """vLLM, given the policy's weights before each rollout."""
+    """vLLM, which receives the policy's weights before each rollout."""
 
     def __init__(self, trainer: Any) -> None:
         super().__init__(trainer)
@@ -143,7 +143,7 @@ class Vllm(Batched):
             temperature=args.temperature,
             top_p=args.top_p,
             max_completion_length=args.max_new_tokens,
-            logprobs=None,  # the policy's own are worked out with the reference's
+            logprobs=None,  # the policy's own are computed together with the reference's
         )
         self._synced = -1
 

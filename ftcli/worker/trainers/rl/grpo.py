@@ -1,8 +1,8 @@
-"""GRPO and RLOO as TRL has them, with the rewards, the prompts and the exact resumes of the other methods here.
+"""TRL's GRPO and RLOO, with the rewards, prompts and exact resumes of the other methods here.
 
-Departs from TRL in four things: rewards come from `Rewards`, so a rule or a reward model means the same for every
-method; prompts are tokens that the data ledger has counted; no row is lost at an epoch's end; and a checkpoint in the
-middle of a batch of answers holds them, so that a resumed run learns from those very answers.
+Differs from TRL in four things: rewards come from `Rewards`, so a rule or a reward model means the same for every
+method; prompts are tokens that the row ledger has counted; no row is lost at the end of an epoch; and a checkpoint in
+the middle of a batch of answers holds them, so that a resumed run trains on the same answers.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ class RlooConfig(RewardFields, RLOOConfig):  # type: ignore[misc]
 
 
 class _Grouped:
-    """Before a TRL trainer that samples a group of answers to each prompt."""
+    """Mixin before a TRL trainer that samples a group of answers to each prompt."""
 
     _module: ClassVar[Any]
-    """Where TRL's trainer loads its reference from."""
+    """TRL's module of the trainer, through whose namespace it loads its reference."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class _Grouped:
     ) -> None:
         args.reward_weights = rewards.weights.tolist()
         parts = _Parts(rewards, stop_ids(model, processing_class))
-        # Left alone it would load the hub's weights for a reference, not those that this run found.
+        # By default TRL would load the hub's weights as the reference, not those that this run started from.
         with replaced(self._module, create_model_from_path=lambda *_, **__: ref_model):
             super().__init__(  # type: ignore[call-arg]
                 model=model,
@@ -84,7 +84,7 @@ class _Grouped:
         )
 
     def floating_point_ops(self, inputs: Any) -> int:
-        """Not counted: what an answer costs is not known from its prompt."""
+        """Not counted: the cost of an answer is not known from its prompt."""
         return 0
 
 
@@ -101,7 +101,7 @@ class RlooTrainer(_Grouped, RLOOTrainer):  # type: ignore[misc]
 
 
 class _Parts:
-    """The parts of the mix as functions that TRL calls one by one for the same answers."""
+    """The reward components as functions, which TRL calls one by one for the same answers; all are computed once."""
 
     def __init__(self, rewards: Rewards, ends: Sequence[int]) -> None:
         self.rewards, self.ends = rewards, frozenset(ends)
@@ -109,7 +109,7 @@ class _Parts:
         self._found: Tensor | None = None
 
     def function(self, index: int) -> Callable[..., list[float]]:
-        """The part of that number, under its name in the log."""
+        """The component with that index, under its name in the log."""
 
         def part(prompts: Any, completions: Any, completion_ids: Any, row: list[str], **_: Any) -> list[float]:
             if self._answers is not completion_ids:
@@ -126,7 +126,7 @@ class _Parts:
 
 
 class _Buffered(Beside):
-    """The batch of answers that is being learned from."""
+    """The batch of answers that is being trained on."""
 
     def __init__(self, trainer: Any) -> None:
         self._trainer = trainer

@@ -1,8 +1,8 @@
-"""What policy, reference and critic make of sampled answers, token by token.
+"""Log-probabilities, entropies and values of sampled answers, per token, from policy, reference and critic.
 
-Each answer stands behind its prompt. Where the architecture keeps documents apart all of them are one long row without
-padding, or some share rows with little of it; else they are padded on the right. The output head is TRL's fused one: it
-scores the answers' tokens alone and builds no tensor of logits.
+Each answer follows its prompt. If the architecture keeps documents apart, all answers form one long row without
+padding, or several share a row with little padding; otherwise they are padded on the right. The output head is TRL's
+fused one: it only scores the answers' tokens and never materialises the logits.
 """
 
 from __future__ import annotations
@@ -29,32 +29,34 @@ from ftcli.worker.tuners.residual import REFERENCE
 class Layout(Enum):
     """How prompts with their answers are laid out in rows."""
 
-    ALONE = "a row each, padded on the right: right for every network"
-    SHARED = "rows that several share, told apart by their positions: for kernels with a mask"
-    ONE_ROW = "one row, told apart by its positions: for flash attention"
-    UNPADDED = "one row, and attention takes it apart: for torch's own"
+    ALONE = "one row each, padded on the right: correct for every network"
+    SHARED = "several per row, kept apart by positions: for kernels with a mask"
+    ONE_ROW = "all in one row, kept apart by positions: for flash attention"
+    UNPADDED = "all in one row, separated inside the attention: for torch's own kernel"
 
 
 class Batch(NamedTuple):
-    """B answers behind their prompts, in R rows of L tokens."""
+    """B prompts with their answers, in R rows of L tokens; the longest answer has T tokens."""
 
     input_ids: Tensor
     """(R, L)"""
     told_apart: dict[str, Any]
-    """What a network is called with beside them: `attention_mask` or `position_ids`, (R, L), and more."""
+    """The arguments that keep answers apart: `attention_mask` or `position_ids`, (R, L), and more for UNPADDED."""
     states: Tensor
-    """(B, T): the place before each answer token, whose hidden state foretells it, among the R·L places."""
+    """(B, T): for each answer token, the position before it among the R·L, whose hidden state predicts it."""
     mask: Tensor
-    """(B, T): 1 where an answer has a token."""
+    """(B, T): 1 where an answer has a token, 0 after its end."""
     labels: dict[str, Tensor]
-    """The answers' tokens, (R, L), IGNORED elsewhere: `labels` where they stand, or `shift_labels` a place before."""
+    """The answers' tokens, (R, L), IGNORED elsewhere: as `labels` at their own positions, or as `shift_labels` one
+    position earlier."""
 
 
 def batch_of(
     pairs: Sequence[tuple[Any, Any]], pad_token_id: int, device: torch.device, layout: Layout = Layout.ALONE
 ) -> Batch:
-    """Prompts with their answers, as lists or tensors of token ids."""
-    # The last token of an answer foretells nothing, so it need not go through; prompt learning wants it there.
+    """A batch of prompts with their answers, given as lists or tensors of token ids."""
+    # An answer's last token predicts nothing, so UNPADDED leaves it out. The other layouts keep it: prompt learning
+    # needs it there, and `labels` are aligned with the input.
     spared = int(layout is Layout.UNPADDED)
     lengths = [len(prompt) + len(answer) - spared for prompt, answer in pairs]
     if layout is Layout.ALONE:
@@ -92,7 +94,7 @@ def batch_of(
 
 
 def filled(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """Rows of about `capacity` tokens and as equal as may be: the longest first, each into the emptiest row."""
+    """Indices in rows of about `capacity` tokens, as equal as possible: longest first, each into the emptiest row."""
     rows: list[list[int]] = [[] for _ in range(max(1, min(len(lengths), round(sum(lengths) / capacity))))]
     full = [0] * len(rows)
     for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
@@ -103,7 +105,7 @@ def filled(lengths: Sequence[int], capacity: int) -> list[list[int]]:
 
 
 def layout_of(networks: Sequence[Any], adapters: Mapping[str, Any] | None) -> Layout:
-    """The layout with the least padding under which no architecture or adapter would mix answers up."""
+    """The layout with the least padding in which no architecture or adapter lets answers see each other."""
     if any(config.is_prompt_learning for config in (adapters or {}).values()):
         return Layout.ALONE
     configs = [network.config.get_text_config() for network in networks]
@@ -121,9 +123,9 @@ class Models:
     def __init__(self, trainer: Any, critic: Any, ref_model: Any) -> None:
         """
         Args:
-            trainer: with its model and accelerator, and a temperature among its arguments.
+            trainer: has a model, an accelerator, and a temperature among its arguments.
             critic: a ValueHead or a ValueNetwork.
-            ref_model: a frozen copy of the policy; None is the policy with its adapter off.
+            ref_model: a frozen copy of the policy; None means the policy with its adapter disabled.
         """
         model, accelerator = trainer.model, trainer.accelerator
         causal = model.get_base_model() if hasattr(model, "peft_config") else model
@@ -131,6 +133,8 @@ class Models:
         self.accelerator, self.plain = accelerator, model
         self._hidden: Tensor | None = None
         if critic.reads_policy:
+            # The fused head does not return hidden states, so a hook keeps those of the policy's forward for the
+            # critic.
             causal.base_model.register_forward_hook(self._keep_hidden)
         add_fused_lm_head(causal, temperature=temperature, outputs=("log_probs", "entropy"))
         networks = [causal] if critic.reads_policy else [causal, critic.network]
@@ -150,10 +154,10 @@ class Models:
         self._hidden = output.last_hidden_state
 
     def policy(self, model: Any, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """Log-probabilities, entropies and values of the answers' tokens, each (B, T) and 0 behind an answer.
+        """Log-probabilities, entropies and values of the answers' tokens, each (B, T) and 0 after an answer's end.
 
         Args:
-            model: the policy as the Trainer wrapped it.
+            model: the policy as wrapped by the Trainer.
         """
         log_probs, entropy = self._fused(model, batch)
         hidden, self._hidden = self._hidden, None
@@ -165,7 +169,7 @@ class Models:
         return log_probs, entropy, values * batch.mask
 
     def reference(self, batch: Batch) -> Tensor:
-        """Log-probabilities under the model as the run found it, (B, T)."""
+        """Log-probabilities under the reference, the run's starting model, (B, T)."""
         if self.ref_model is not None:
             return self._fused(self.ref_model, batch)[0]
         adapters = getattr(self.plain, "peft_config", None)
@@ -178,22 +182,23 @@ class Models:
         with small_tiles(batch.input_ids.device), self.accelerator.autocast():
             found = model(input_ids=batch.input_ids, fused_lm_head=True, **batch.labels, **batch.told_apart)
         width, places = batch.input_ids.size(1), batch.states
-        if "labels" in batch.labels:  # then a row's last token foretells none
+        if "labels" in batch.labels:
+            # The head returns L − 1 predictions per row, as a row's last token predicts none: shift the flat positions.
             places, width = batch.states - batch.states // width, width - 1
-        # Virtual tokens of prompt learning come first; those of the row are the last.
+        # Prompt learning puts virtual tokens first; the row's own tokens are the last ones.
         log_probs = at(found.log_probs[:, -width:], places) * batch.mask
         if found.entropy is None:
             return log_probs, None
         return log_probs, at(found.entropy[:, -width:], places) * batch.mask
 
 
-def prefix_scores(judge: Any, batch: Batch) -> Tensor:
+def prefix_scores(reward_model: Any, batch: Batch) -> Tensor:
     """A reward model's score of an answer up to each of its tokens, of shape (B, T).
 
     Args:
-        batch: with a row for each answer, which every architecture takes.
+        batch: with one row per answer (Layout.ALONE), which works for every architecture.
     """
-    network = judge.get_base_model() if hasattr(judge, "peft_config") else judge
+    network = reward_model.get_base_model() if hasattr(reward_model, "peft_config") else reward_model
     hidden = network.base_model(input_ids=batch.input_ids, **batch.told_apart).last_hidden_state
     found: Tensor = network.score(at(hidden, batch.states + 1)).squeeze(-1)
     return found.float()

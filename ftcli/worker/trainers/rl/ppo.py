@@ -1,12 +1,15 @@
-"""Proximal policy optimisation for language models, on the Trainer that all other methods stand on.
+"""Proximal policy optimisation for language models, on the same Trainer as all other methods.
 
 Schulman et al. 2017 (arXiv:1707.06347) in the form of Stiennon et al. 2020 (arXiv:2009.01325); the arithmetic is in
-ppo_math.py. A trainer of our own on transformers' Trainer, and no subclass of TRL's GRPOTrainer: that one would be
-short, and would override private methods that TRL rewrites often, want two answers a prompt, and leave the critic out
-of schedule and checkpoint (docs/reinforcement.md weighs the two).
+ppo_math.py. This is our own trainer on transformers' Trainer, not a subclass of TRL's GRPOTrainer: a subclass would be
+short, but would override private methods that TRL rewrites often, need two answers per prompt, and leave the critic out
+of schedule and checkpoint (docs/reinforcement.md compares the two).
 
-The loss of a token counts the same wherever it falls: sums are over all processes and micro-batches of a minibatch. The
-critic stands beside the policy, with its own weights in a checkpoint and its parameters in the policy's optimizer.
+One rollout: sample answers, score them, compute advantages; then `num_ppo_epochs` passes over it, in minibatches of one
+optimiser step each. The Trainer's loop only knows steps, so `training_step` counts micro-batches in `_position` and
+samples a new rollout when one begins. Every token has the same weight: sums are over all processes and micro-batches of
+a minibatch. The critic is kept beside the policy, with its own weights in a checkpoint and its parameters in the
+policy's optimizer.
 """
 
 from __future__ import annotations
@@ -33,20 +36,20 @@ from ftcli.worker.trainers.rl.reward_shaping import Shaping, spread
 from ftcli.worker.trainers.rl.rollouts import Completions, RolloutSampler
 
 _SHOWN = 8
-"""Answers of a rollout that go to the completions file."""
+"""Answers per rollout that are written to the completions file."""
 _SCORED_AT_ONCE = 4
-"""Micro-batches that go through together where no gradient is kept."""
+"""Micro-batches per forward pass when no gradient is kept, which needs less memory."""
 
 
 class PpoTrainer(Trainer):
-    """PPO with a critic, a reference and rewards of any kind."""
+    """PPO with a critic, a reference, and any kind of reward."""
 
     _tag_names: ClassVar[list[str]] = ["ppo"]
     control: Any
 
     @property
     def ref_model(self) -> Any:
-        """The frozen copy that is the reference; None where it is the policy with its adapter off."""
+        """The frozen reference model; None if the reference is the policy with its adapter disabled."""
         return self.models.ref_model
 
     def __init__(
@@ -65,11 +68,11 @@ class PpoTrainer(Trainer):
     ) -> None:
         """
         Args:
-            critic: a ValueHead or a ValueNetwork.
-            ref_model: a frozen copy of the policy, where all of its parameters train; an adapter is switched off.
+            critic: a ValueHead or a ValueNetwork. ref_model: a frozen copy of the policy for full fine-tuning; None
+            with an adapter, which is disabled instead.
         """
         if peft_config is not None:
-            from peft import get_peft_model  # only adapters pay for it
+            from peft import get_peft_model  # imported only if there is an adapter
 
             model = get_peft_model(model, peft_config)
         super().__init__(
@@ -104,16 +107,16 @@ class PpoTrainer(Trainer):
 
     @property
     def rollout_size(self) -> int:
-        """Answers of a rollout on this process."""
+        """Answers per rollout on this process."""
         return int(self._train_batch_size * self.args.gradient_accumulation_steps * self.args.num_mini_batches)
 
     @property
     def _repeats(self) -> int:
-        """Micro-batches that are learned from a rollout."""
+        """Micro-batches that are trained on per rollout."""
         return int(self.args.num_ppo_epochs * self.args.num_mini_batches * self.args.gradient_accumulation_steps)
 
     def get_train_dataloader(self) -> Any:
-        """Whole rollouts of prompts, each as often as micro-batches are learned from it."""
+        """Batches of one rollout's prompts, each repeated for every micro-batch that is trained on it."""
         return self._get_dataloader(
             dataset=self.train_dataset,
             description="Training",
@@ -128,7 +131,7 @@ class PpoTrainer(Trainer):
         return RolloutSampler(len(self.train_dataset), size, self._repeats, self.args.seed, shuffle=shuffle)
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
-        """The policy's optimizer with the critic in it, or where the policy is sharded one beside it."""
+        """The policy's optimizer with the critic's parameters in it; a separate one if the policy is sharded."""
         optimizer = super().create_optimizer(*args, **kwargs)
         if self.is_sharded:
             if self._critic_optimizer is None:
@@ -142,10 +145,11 @@ class PpoTrainer(Trainer):
         return optimizer
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
-        """One micro-batch of the current rollout; a new rollout is sampled where one begins."""
+        """Train on one micro-batch of the current rollout; sample a new rollout if one begins."""
         if self._position is None:
             self._position = self.state.global_step * self.args.gradient_accumulation_steps
         if self._position % self.args.gradient_accumulation_steps == 0:
+            # The Trainer zeroes the gradients of its own model only, and the critic is no part of it.
             self.models.critic.zero_grad(set_to_none=True)
         at_step = self._position % self._repeats
         if at_step == 0:
@@ -161,21 +165,21 @@ class PpoTrainer(Trainer):
         return self.accelerator.clip_grad_norm_(both, self.args.max_grad_norm)
 
     def floating_point_ops(self, inputs: Any) -> int:
-        """Not counted: what a rollout costs is not known from its prompts."""
+        """Not counted: the cost of a rollout is not known from its prompts."""
         return 0
 
     def _track_num_input_tokens(self, inputs: Any) -> None:
-        """Counted where answers are sampled."""
+        """Tokens are counted where answers are sampled."""
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """With the means since the last line."""
+        """Log, with the means since the last line."""
         kept = self._metrics["train" if self.model.training else "eval"]
         means = {name: sum(values) / len(values) for name, values in kept.items() if values}
         super().log({**logs, **means}, *args, **kwargs)
         kept.clear()
 
     def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> Any:
-        """Mean reward of answers sampled to the held-out prompts, without any KL."""
+        """Mean reward of answers sampled for the held-out prompts, without the KL penalty."""
         rows = self.eval_dataset if eval_dataset is None else eval_dataset
         mine = [rows[i] for i in range(self.args.process_index, len(rows), self.args.world_size)]
         self.model.eval()
@@ -193,21 +197,23 @@ class PpoTrainer(Trainer):
     # --- rollouts ----------------------------------------------------------------------------------------------------
 
     def _sample_rollout(self, model: Any, rows: Sequence[dict[str, Any]]) -> None:
-        """Answer the prompts, score the answers, and work out what is learned from them."""
+        """Answer the prompts, score the answers, and compute what is trained on."""
         sampled = self.answerer(model, rows)
         parts = self.rewards(sampled)
-        told = self._told(model, sampled)
-        self.take_rollout(sampled, parts, told)
+        per_token = self._per_token(model, sampled)
+        self.take_rollout(sampled, parts, per_token)
 
-    def take_rollout(self, sampled: Sequence[Sampled], parts: Tensor, told: list[dict[str, Tensor]]) -> None:
-        """Make a rollout of answers, what each part of the reward gave them, and what the models told of them.
+    def take_rollout(self, sampled: Sequence[Sampled], parts: Tensor, per_token: list[dict[str, Tensor]]) -> None:
+        """Make a rollout from answers, their rewards, and the models' values for each of their tokens.
 
         Args:
-            parts: of shape (answers, parts).
-            told: for each answer `logps`, `ref_logps` and `values`, of its tokens; with score_at=each `prefix_scores`.
+            parts: each reward component of each answer, of shape (answers, components).
+            per_token: for each answer `logps`, `ref_logps` and `values`, each of shape (answer tokens,); with
+                score_at=each also `prefix_scores`.
         """
         args = self.args
-        padded = {name: pad([each[name] for each in told], padding_value=0.0) for name in told[0]}
+        # From here on (B, T): B answers on this process, padded with zeros to the longest.
+        padded = {name: pad([each[name] for each in per_token], padding_value=0.0) for name in per_token[0]}
         mask = pad([torch.ones(len(each.answer_ids)) for each in sampled], padding_value=0.0)
         raw = self.rewards.total(parts)
         ended = torch.tensor([each.ended for each in sampled])
@@ -221,6 +227,7 @@ class PpoTrainer(Trainer):
         advantages, returns = ppo_math.advantages_and_returns(rewards, padded["values"], mask, args.gamma, args.lam)
         if args.whiten_advantages:
             advantages = ppo_math.whiten(advantages, mask, self._moments(advantages, mask))
+        # Kept per answer and without padding: a pass takes the answers in another order, and pads them differently.
         self._rollout = [
             {
                 "prompt_ids": torch.tensor(each.prompt_ids),
@@ -232,14 +239,18 @@ class PpoTrainer(Trainer):
             for i, each in enumerate(sampled)
         ]
         self._num_tokens = self._tokens_of_minibatches()
-        self._tell(sampled, parts, raw, kl, {**padded, "returns": returns, "mask": mask})
+        self._log_rollout(sampled, parts, raw, kl, {**padded, "returns": returns, "mask": mask})
 
     def _batch(self, pairs: Sequence[tuple[Any, Any]], *, alone: bool = False) -> Batch:
         layout = Layout.ALONE if alone else self.models.layout
         return batch_of(pairs, self.tokenizer.pad_token_id or 0, self.accelerator.device, layout)
 
-    def _told(self, model: Any, sampled: Sequence[Sampled]) -> list[dict[str, Tensor]]:
-        """What policy, reference and critic make of the answers, without gradients; those of like length together."""
+    def _per_token(self, model: Any, sampled: Sequence[Sampled]) -> list[dict[str, Tensor]]:
+        """The values of policy, reference and critic for each answer token, without gradients.
+
+        Answers of similar length go through together, for less padding. The model is in evaluation mode: with dropout
+        the ratio to these log-probabilities would not be 1 before the first update.
+        """
         order = sorted(range(len(sampled)), key=lambda i: len(sampled[i].prompt_ids) + len(sampled[i].answer_ids))
         found: list[dict[str, Tensor]] = [{} for _ in sampled]
         size = self._train_batch_size * _SCORED_AT_ONCE
@@ -251,19 +262,23 @@ class PpoTrainer(Trainer):
                 pairs = [(sampled[i].prompt_ids, sampled[i].answer_ids) for i in own]
                 batch = self._batch(pairs)
                 logps, _, values = self.models.policy(model, batch)
-                told = {"logps": logps, "ref_logps": self.models.reference(batch), "values": values}
+                columns = {"logps": logps, "ref_logps": self.models.reference(batch), "values": values}
                 if self.args.score_at == "each":
                     assert self.rewards.reward_model is not None
                     scores = prefix_scores(self.rewards.reward_model.model, self._batch(pairs, alone=True))
-                    told["prefix_scores"] = scores * self.args.reward_model_weight
+                    columns["prefix_scores"] = scores * self.args.reward_model_weight
                 for row, i in enumerate(own):
                     length = len(sampled[i].answer_ids)
-                    found[i] = {name: values[row, :length].float().cpu() for name, values in told.items()}
+                    found[i] = {name: values[row, :length].float().cpu() for name, values in columns.items()}
         model.train(training)
         return found
 
     def _tokens_of_minibatches(self) -> list[int]:
-        """Answer tokens of each minibatch of all passes, over all processes."""
+        """Answer tokens of each minibatch of all passes, over all processes.
+
+        Counted once per rollout, so that the loss of a micro-batch can be divided by its minibatch's tokens without
+        further communication.
+        """
         passes = range(self.args.num_ppo_epochs)
         orders = [self._order(number) for number in passes]
         size = self.rollout_size // self.args.num_mini_batches
@@ -276,7 +291,7 @@ class PpoTrainer(Trainer):
         return [int(count) for count in self._summed(torch.tensor(counts, dtype=torch.float64)).tolist()]
 
     def _order(self, ppo_epoch: int) -> list[int]:
-        """The rollout's rows in the order in which a pass takes them."""
+        """The order in which a pass takes the rollout's rows; a function of the seed, so that a resume repeats it."""
         assert self._position is not None
         rollout = self._position // self._repeats
         generator = torch.Generator().manual_seed(hash((self.args.seed, rollout, ppo_epoch)) % 2**63)
@@ -288,6 +303,7 @@ class PpoTrainer(Trainer):
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """Clipped policy loss, value loss and entropy of one micro-batch of the rollout."""
+        # `at` counts the rollout's micro-batches; from it follow the pass, the minibatch in it, and the rows.
         args, at_step = self.args, inputs["at"]
         minibatch, micro = divmod(at_step, args.gradient_accumulation_steps)
         ppo_epoch, within = divmod(minibatch, args.num_mini_batches)
@@ -301,7 +317,8 @@ class PpoTrainer(Trainer):
         logps, entropy, values = self.models.policy(model, batch)
         policy, clipped = ppo_math.policy_losses(logps, old["logps"], old["advantages"], args.cliprange)
         value, value_clipped = ppo_math.value_losses(values, old["values"], old["returns"], args.cliprange_value)
-        # Trainer divides by the accumulated micro-batches, and processes are averaged.
+        # The Trainer divides by the number of accumulated micro-batches and averages over processes: undo both, and
+        # divide by the tokens of the whole minibatch instead.
         whole = args.gradient_accumulation_steps * args.world_size / max(self._num_tokens[minibatch], 1)
 
         def mean(each: Tensor) -> Tensor:
@@ -328,10 +345,10 @@ class PpoTrainer(Trainer):
     def _moments(self, values: Tensor, mask: Tensor) -> ppo_math.Moments:
         return ppo_math.Moments(self._summed(ppo_math.Moments.of(values, mask).sums))
 
-    def _tell(
+    def _log_rollout(
         self, sampled: Sequence[Sampled], parts: Tensor, raw: Tensor, kl: Tensor, padded: dict[str, Tensor]
     ) -> None:
-        """Log the rollout, steer the KL coefficient by it, and write some of its answers."""
+        """Log the rollout, adapt the KL coefficient to it, and write some of its answers."""
         args, mask = self.args, padded["mask"]
         lengths = torch.tensor([len(each.answer_ids) for each in sampled], dtype=torch.float64)
         ended = torch.tensor([each.ended for each in sampled], dtype=torch.float64)
@@ -340,13 +357,13 @@ class PpoTrainer(Trainer):
         count = len(sampled) * args.world_size
         reward, square, answer_kl, length, share_ended, *of_parts = (sums / count).tolist()
         kept = self._metrics["train"]
-        told = {
+        logged = {
             "reward": reward, "reward/std": max(square - reward**2, 0.0) ** 0.5, "kl": answer_kl,
             "kl_coef": self.kl_coef, "completions/mean_length": length, "completions/ended": share_ended,
             "value/explained_variance": ppo_math.explained_variance(padded["values"], padded["returns"], mask),
             **{f"rewards/{name}": value for name, value in zip(self.rewards.names, of_parts, strict=True)},
         }  # fmt: skip
-        for name, value in told.items():
+        for name, value in logged.items():
             kept[name].append(value)
         self.state.num_input_tokens_seen += int(
             self._summed(torch.tensor(float(sum(len(s.prompt_ids) + len(s.answer_ids) for s in sampled))))

@@ -1,4 +1,4 @@
-"""What a checkpoint of PPO holds beside policy, optimizer and schedule."""
+"""What a PPO checkpoint holds besides policy, optimizer and schedule."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _CRITIC = "critic.safetensors"
 
 
 class Carried(Beside):
-    """PPO's part of a checkpoint: the critic, the rollout that is being learned from, and what follows the rewards."""
+    """PPO's part of a checkpoint: the critic, the unfinished rollout, the KL coefficient and the reward statistics."""
 
     def __init__(self, trainer: Any) -> None:
         self._trainer = trainer

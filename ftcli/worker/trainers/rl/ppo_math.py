@@ -2,10 +2,10 @@
 
 Schulman et al. 2017, arXiv:1707.06347, in the form that Stiennon et al. 2020 (arXiv:2009.01325) and Ziegler et al. 2019
 (arXiv:1909.08593) gave it for language models: an action is a token, and the reward of an answer is its score at the
-last token less a penalty for each token by how far the policy has moved from the reference there.
+last token, minus a penalty per token for how far the policy has moved from the reference there.
 
-Tensors are of shape (B, T): B answers, padded on the right to T tokens; `mask` is 1 where an answer has a token. What
-stands behind an answer's end never reaches a result.
+Tensors are of shape (B, T): B answers, padded on the right to T tokens; `mask` is 1 where an answer has a token. Values
+after an answer's end never reach a result.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """The mean of the values where the mask is 1; 0 where it is nowhere."""
+    """The mean of the values where the mask is 1, a scalar; 0 if the mask is empty."""
     return (values * mask).sum() / mask.sum().clamp(min=1)
 
 
@@ -28,18 +28,18 @@ def kl_estimate(logps: Tensor, ref_logps: Tensor, estimator: str = "k1") -> Tens
     negative and of less variance (Schulman 2020, "Approximating KL divergence").
 
     Raises:
-        ValueError: an estimator of another name.
+        ValueError: an unknown estimator.
     """
     difference = logps - ref_logps
     if estimator == "k1":
         return difference
     if estimator == "k3":
         return torch.expm1(-difference) + difference
-    raise ValueError(f"{estimator} is no estimator of the KL divergence; use k1 or k3")
+    raise ValueError(f"{estimator} is not an estimator of the KL divergence; use k1 or k3")
 
 
 def token_rewards(scores: Tensor, kl: Tensor, mask: Tensor, kl_coef: float) -> Tensor:
-    """The reward of each token: −kl_coef·KL, and the score where it is given.
+    """The reward of each token, (B, T): −kl_coef·KL, plus the score where it is given.
 
     Args:
         scores: of shape (B,), given at the last token of each answer; or of shape (B, T), a part at each token.
@@ -54,12 +54,13 @@ def token_rewards(scores: Tensor, kl: Tensor, mask: Tensor, kl_coef: float) -> T
 def advantages_and_returns(
     rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float
 ) -> tuple[Tensor, Tensor]:
-    """Generalised advantage estimation (Schulman et al. 2016, arXiv:1506.02438, equation 16), and what a value aims at.
+    """Generalised advantage estimation (Schulman et al. 2016, arXiv:1506.02438, equation 16), and the value targets.
 
-    Âₜ = δₜ + γλ Âₜ₊₁ with δₜ = rₜ + γV(sₜ₊₁) − V(sₜ), both 0 behind the last token of an answer; returns are Â + V.
+    Âₜ = δₜ + γλ Âₜ₊₁ with δₜ = rₜ + γV(sₜ₊₁) − V(sₜ), both 0 after the last token of an answer; returns are Â + V. Both
+    results are of shape (B, T).
 
     Args:
-        values: V of the state before each token is chosen.
+        values: V of the state before each token is chosen, (B, T).
     """
     advantages = torch.zeros_like(rewards)
     following = torch.zeros_like(rewards[:, 0])
@@ -74,31 +75,31 @@ def advantages_and_returns(
 
 @dataclass(frozen=True)
 class Moments:
-    """Count, sum and sum of squares of masked values, so that processes can add theirs up. float64: sums are long."""
+    """Count, sum and sum of squares of masked values, so that processes can sum theirs. float64: the sums are long."""
 
     sums: Tensor
-    """Of shape (3,)."""
+    """Shape (3,)."""
 
     @classmethod
     def of(cls, values: Tensor, mask: Tensor) -> Moments:
-        """Of the values where the mask is 1."""
+        """The moments of the values where the mask is 1."""
         kept = values.double() * mask
         return cls(torch.stack([mask.double().sum(), kept.sum(), (kept * kept).sum()]))
 
     @property
     def mean(self) -> float:
-        """0 of nothing."""
+        """The mean; 0 of no values."""
         return float(self.sums[1] / self.sums[0].clamp(min=1))
 
     @property
     def variance(self) -> float:
-        """Of the sample, with n − 1 below; 0 of fewer than two."""
+        """The sample variance, divided by n − 1; 0 of fewer than two values."""
         count = self.sums[0]
         return float((self.sums[2] - self.sums[1] ** 2 / count.clamp(min=1)).clamp(min=0) / (count - 1).clamp(min=1))
 
 
 def whiten(values: Tensor, mask: Tensor, moments: Moments, *, shift_mean: bool = True) -> Tensor:
-    """The values with unit variance, and with zero mean unless `shift_mean` is False; 0 where the mask is."""
+    """The values with unit variance, and with zero mean unless `shift_mean` is False; 0 where the mask is 0."""
     scaled = (values - moments.mean) * (moments.variance + 1e-8) ** -0.5
     return (scaled if shift_mean else scaled + moments.mean) * mask
 
@@ -127,16 +128,16 @@ def adapted_kl_coef(coef: float, kl: float, target: float, episodes: int, horizo
     """The KL coefficient after a rollout (Ziegler et al. 2019, section 2.2): a proportional controller in log space.
 
     Args:
-        kl: the mean over answers of the KL of a whole answer, in nats.
-        target: what it is steered to.
-        episodes: answers of the rollout.
-        horizon: answers over which the coefficient follows: the larger, the slower.
+        kl: the mean KL per answer, in nats.
+        target: the KL to reach.
+        episodes: answers in the rollout.
+        horizon: answers over which the coefficient adapts: the larger, the slower.
     """
     error = min(max(kl / target - 1, -0.2), 0.2)
     return coef * (1 + error * episodes / horizon)
 
 
 def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> float:
-    """The share of the returns' variance that the values foretell; 1 is all, 0 is none, negative is worse than none."""
+    """The share of the returns' variance that the values explain: 1 is all, 0 none, negative worse than none."""
     of_returns = Moments.of(returns, mask).variance
     return 1 - Moments.of(returns - values, mask).variance / of_returns if of_returns > 0 else 0.0

@@ -1,4 +1,4 @@
-"""Scores of answers as they are learned from, and where in an answer they are given."""
+"""Shaping the scores of answers, and distributing them over an answer's tokens."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from ftcli.worker.trainers.rl.ppo_math import Moments, whiten
 
 
 class Shaping:
-    """Scores normalised, clipped, and less for an answer that does not end, in this order."""
+    """Normalises scores, clips them, and penalises answers that do not end, in this order."""
 
     def __init__(self, settings: Any) -> None:
-        """`settings`: with `normalise_rewards`, `reward_clip` and `missing_eos_penalty`."""
+        """`settings`: has `normalise_rewards`, `reward_clip` and `missing_eos_penalty`."""
         self.settings = settings
         self.seen = torch.zeros(3, dtype=torch.float64)
         """Count, sum and sum of squares of all scores so far."""
@@ -25,7 +25,7 @@ class Shaping:
         Args:
             scores: of shape (B,).
             ended: of shape (B,), whether the answer closes with an end token.
-            summed: adds a tensor up over all processes.
+            summed: sums a tensor over all processes.
         """
         how = self.settings
         if how.normalise_rewards:
@@ -40,9 +40,9 @@ class Shaping:
 
 
 def spread(prefix_scores: Tensor, scores: Tensor, mask: Tensor) -> Tensor:
-    """What the score grew by at each token, (B, T); the last takes what is left, so that all add up to the score.
+    """The increase of the score at each token, (B, T); the last token gets the rest, so that they sum to the score.
 
-    Shaping by a potential, which leaves the best policy as it is (Ng, Harada and Russell 1999).
+    This is potential-based shaping, which leaves the optimal policy unchanged (Ng, Harada and Russell 1999).
 
     Args:
         prefix_scores: of the answer up to each token, (B, T).
