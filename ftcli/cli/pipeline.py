@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any
 from ftcli.cli import arguments, made, output
 from ftcli.config.compose import Request
 from ftcli.core.errors import EXIT_DONE, ConfigError, Problem
-from ftcli.methods import Pipeline
 from ftcli.pipelines import pipeline_dir
 from ftcli.pipelines.pipeline_dir import Begun
 from ftcli.pipelines.pipeline_request import asked
-from ftcli.pipelines.stage_specs import ROWS, PipelineSpec, StageSpec, pipeline_spec
+from ftcli.pipelines.stage_specs import pipeline_spec
+from ftcli.pipelines.stages import MODEL, ROWS, PipelineSpec, ReadyStage, RunStage, StageSpec, SynthesisStage
 from ftcli.runs import rundir
 from ftcli.settings.ownership import ENDPOINT
-from ftcli.settings.run_spec import RunSpec
 from ftcli.synthesis.journal import ITEMS
 from ftcli.synthesis.synthesis_spec import MakeSpec
 
@@ -44,7 +43,7 @@ def check(options: argparse.Namespace) -> bool:
     if spec is None:
         return False
     if options.json:
-        choices = {each.stage.name: dict(each.spec.choices) for each in spec.stages if each.spec}
+        choices = {name: dict(run.choices) for name, run in spec.runs().items()}
         output.data({"problems": [], "pipeline": spec.pipeline.name, "choices": choices})
     else:
         print(f"no problems: method={spec.pipeline.name}, {_graph(spec)}")
@@ -59,17 +58,20 @@ def show(options: argparse.Namespace) -> bool:
     if spec is None:
         return False
     if options.json:
-        stages = {each.stage.name: as_data(each.spec) if each.spec else _without_run(each) for each in spec.stages}
+        stages = {
+            each.name: as_data(each.spec) if isinstance(each, RunStage) else _without_run(each) for each in spec.stages
+        }
         output.data({"pipeline": spec.pipeline.name, "stages": stages})
         return True
     for each in spec.stages:
-        print(f"# stage {each.stage.name}")
-        if each.spec is not None:
-            configuration(each.spec, as_json=False)
-        elif each.make is not None:
-            print(each.make.to_json(), end="")
-        else:
-            print(f"# {each.ready} stands in its place")
+        print(f"# stage {each.name}")
+        match each:
+            case RunStage():
+                configuration(each.spec, as_json=False)
+            case SynthesisStage():
+                print(each.spec.to_json(), end="")
+            case ReadyStage():
+                print(f"# {each.source} stands in its place")
     return True
 
 
@@ -84,18 +86,13 @@ def plan(options: argparse.Namespace) -> bool:
 def _show_plan(spec: PipelineSpec, *, as_json: bool, begun: Begun = MappingProxyType({})) -> None:
     from ftcli.cli.plan import as_data, derived, left
     from ftcli.plan.outlook import plan as plan_run
-    from ftcli.plan.resolved_run import ResolvedRun
 
-    outlooks = {
-        each.stage.name: (each.spec, plan_run(ResolvedRun.of(each.spec)))
-        for each in spec.stages
-        if each.spec is not None
-    }
+    outlooks = {name: (run, plan_run(run)) for name, run in spec.runs().items()}
     if as_json:
         stages = [
-            {"stage": each.stage.name, **_takes(each), **as_data(*outlooks[each.stage.name])}
-            if each.spec is not None
-            else {"stage": each.stage.name, **_takes(each), **_without_run(each)}
+            {"stage": each.name, "takes": each.takes(), **as_data(*outlooks[each.name])}
+            if isinstance(each, RunStage)
+            else {"stage": each.name, "takes": each.takes(), **_without_run(each)}
             for each in spec.stages
         ]
         for stage in stages:
@@ -108,13 +105,14 @@ def _show_plan(spec: PipelineSpec, *, as_json: bool, begun: Begun = MappingProxy
     shared = [note for note in first if others and all(note in notes for notes in others)]
     for each in spec.stages:
         print()
-        if each.make is not None:
-            print(f"stage {each.stage.name}: {each.stage.summary}")
-            output.table([*_made(each.make), *_items_made(spec.dir / each.stage.name)])
-        elif each.spec is None:
-            print(f"stage {each.stage.name}: {each.ready} stands in its place")
-        else:
-            _show_run(spec.pipeline, each, each.spec, outlooks[each.stage.name][1], shared, begun)
+        match each:
+            case RunStage():
+                _show_run(each, outlooks[each.name][1], shared, begun)
+            case SynthesisStage():
+                print(f"stage {each.name}: {each.stage.summary}")
+                output.table([*_made(each.spec), *_items_made(spec.dir / each.name)])
+            case ReadyStage():
+                print(f"stage {each.name}: {each.source} stands in its place")
     if shared:
         print("\nin every stage")
         derived(shared)
@@ -124,27 +122,26 @@ def _show_plan(spec: PipelineSpec, *, as_json: bool, begun: Begun = MappingProxy
     print(f"\nin all {total} steps{cost}, in {spec.dir}")
 
 
-def _show_run(
-    pipeline: Pipeline, each: StageSpec, spec: RunSpec, outlook: Plan, shared: list[Mapping[str, Any]], begun: Begun
-) -> None:
+def _show_run(each: RunStage, outlook: Plan, shared: list[Mapping[str, Any]], begun: Begun) -> None:
     from ftcli.cli.plan import details, resumed, rows_of
 
-    print(f"stage {each.stage.name}: {each.stage.summary}")
-    if each.stage.name in begun:
-        print(f"  {resumed(outlook, begun[each.stage.name][1])}")
-    start = f"the model of stage {each.stage.takes[_MODEL]}" if _MODEL in each.fed else outlook.model
-    made_by = each.stage.takes.get(ROWS) if ROWS in each.fed else None
-    rows = f"the rows of stage {made_by}" if made_by else rows_of(spec)
-    print(f"  {spec.choices['method']} of {start} on {rows}, peft={spec.peft['name']}")
-    if made_by and each.stage.name not in begun:
+    print(f"stage {each.name}: {each.stage.summary}")
+    if each.name in begun:
+        print(f"  {resumed(outlook, begun[each.name][1])}")
+    takes = each.takes()
+    start = f"the model of stage {takes[MODEL]}" if MODEL in takes else outlook.model
+    made_by = takes.get(ROWS)
+    rows = f"the rows of stage {made_by}" if made_by else rows_of(each.spec)
+    print(f"  {each.spec.choices['method']} of {start} on {rows}, peft={each.spec.peft['name']}")
+    if made_by and each.name not in begun:
         print(f"  steps and tokens are those of the built-in rows, until stage {made_by} has made its own")
     details(outlook, shared)
-    _built_in(pipeline, each)
+    _built_in(each)
 
 
-def _without_run(each: StageSpec) -> dict[str, Any]:
+def _without_run(each: SynthesisStage | ReadyStage) -> dict[str, Any]:
     """A stage that trains nothing, as data."""
-    return {"make": dataclasses.asdict(each.make)} if each.make is not None else {"ready": each.ready}
+    return {"make": dataclasses.asdict(each.spec)} if isinstance(each, SynthesisStage) else {"ready": each.source}
 
 
 def _made(spec: MakeSpec) -> list[tuple[str, str]]:
@@ -164,11 +161,10 @@ def _items_made(place: Path) -> list[tuple[str, str]]:
     return [("finished", f"{len(journal.read_bytes().splitlines())} items")] if journal.is_file() else []
 
 
-def _built_in(pipeline: Pipeline, each: StageSpec) -> None:
+def _built_in(each: RunStage) -> None:
     """What a stage sets so that the built-in model learns in minutes."""
-    assert each.spec is not None
     tree, rows = each.spec.tree, []
-    for name, value in pipeline.built_in(each.stage).items():
+    for name, value in each.stage.tiny.items():
         group, _, key = name.partition(".")
         if each.spec.choices["model"] == "tiny" and _holds(tree[group].get(key), value):
             rows.append((name, str(value)))
@@ -184,20 +180,13 @@ def _holds(value: Any, wanted: Any) -> bool:
     return bool(value == wanted)
 
 
-_MODEL = "model.name_or_path"
-
-
-def _takes(each: StageSpec) -> dict[str, Any]:
-    return {"takes": {name: each.stage.takes[name] for name in each.fed}}
-
-
 def _graph(spec: PipelineSpec) -> str:
     """Every stage with the stages that it takes models from: sft, reward (of sft), ppo (of sft, reward)."""
     words = []
     for each in spec.stages:
-        sources = list(dict.fromkeys(each.stage.takes[name] for name in each.fed))
-        made_of = f" (of {', '.join(sources)})" if sources else " (ready)" if each.ready else ""
-        words.append(each.stage.name + made_of)
+        sources = dict.fromkeys(each.takes().values())
+        made_of = f" (of {', '.join(sources)})" if sources else " (ready)" if isinstance(each, ReadyStage) else ""
+        words.append(each.name + made_of)
     return " → ".join(words)
 
 
@@ -228,17 +217,16 @@ def _start(spec: PipelineSpec, options: argparse.Namespace, argv: Sequence[str])
 
 def _require_here(spec: PipelineSpec, begun: Begun) -> None:
     from ftcli.cli.train import require_here, require_hub
-    from ftcli.synthesis.backend import require_backend
+    from ftcli.synthesis.openai_backend import require_backend
 
     for each in spec.stages:
-        if each.stage.name in begun:
-            require_here(begun[each.stage.name][0])
-        elif each.spec is not None:
-            require_here(each.spec)
-        elif each.ready is not None and not each.stage.task:
-            require_hub(each.ready, None, f"stages.{each.stage.name}.model")
-        elif each.make is not None:
-            require_backend(each.make.backend, each.make.role)
+        match each:
+            case RunStage():
+                require_here(begun[each.name][0] if each.name in begun else each.spec)
+            case SynthesisStage():
+                require_backend(each.spec.backend, each.spec.role)
+            case ReadyStage() if not each.stage.task:
+                require_hub(each.source, None, f"stages.{each.name}.model")
 
 
 def _carry_out(folder: Path, request: Request, begun: Begun, state: Mapping[str, Any] | None, *, as_json: bool) -> int:
@@ -256,15 +244,14 @@ def _carry_out(folder: Path, request: Request, begun: Begun, state: Mapping[str,
 
 def _as_it_stands(spec: PipelineSpec, folder: Path, begun: Begun) -> PipelineSpec:
     """The pipeline with what is finished in its stages' places, and what has begun as it goes on."""
-    stages = []
+    stages = list[StageSpec]()
     for each in spec.stages:
-        place = folder / each.stage.name
-        if each.ready is None and rundir.read_result(place) is not None:
-            each = replace(each, spec=None, make=None, ready=str(place))
-        elif each.stage.name in begun:
-            each = replace(each, spec=begun[each.stage.name][0])
-        elif each.make is not None:
-            each = replace(each, make=replace(each.make, dir=str(place)))
+        if not isinstance(each, ReadyStage) and rundir.read_result(folder / each.name) is not None:
+            each = ReadyStage(stage=each.stage, source=str(folder / each.name), fed=each.fed)
+        elif isinstance(each, RunStage) and each.name in begun:
+            each = replace(each, spec=begun[each.name][0])
+        elif isinstance(each, SynthesisStage):
+            each = each.placed(folder)
         stages.append(each)
     return replace(spec, dir=folder, stages=tuple(stages))
 
@@ -298,8 +285,8 @@ def _like(folder: Path, options: argparse.Namespace) -> PipelineSpec:
     wanted, _ = pipeline_dir.recalled(folder, arguments.request(options))
     spec = pipeline_spec(wanted)
     kept = pipeline_dir.taken_over(folder, wanted, spec.dir, spec.name)
-    if len(kept) + sum(each.ready is not None for each in spec.stages) == len(spec.stages):
-        fix = f"change a stage, as stages.{spec.stages[-1].stage.name}.seed=1; or anew: sh {folder / rundir.COMMAND}"
+    if len(kept) + sum(isinstance(each, ReadyStage) for each in spec.stages) == len(spec.stages):
+        fix = f"change a stage, as stages.{spec.stages[-1].name}.seed=1; or anew: sh {folder / rundir.COMMAND}"
         raise ConfigError(Problem(f"--from {folder}", "every stage is finished and would come out the same", fix))
     for name, run in kept.items():
         output.note(f"stage {name}: taken over from {run}")

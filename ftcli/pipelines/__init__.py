@@ -1,4 +1,5 @@
 """Pipelines: several ordinary runs in one directory, each fed by what the runs before it made.
 
-`base` declares, `stages` composes one run spec a stage, `directory` remembers what was asked for, `carry_out` runs.
+`pipeline_request` takes a request apart, `stage_specs` composes one spec a stage (`stages`), `pipeline_dir` remembers
+what was asked for, `stage_loop` runs.
 """

@@ -22,7 +22,8 @@ from ftcli.methods import all_pipelines, get_method
 from ftcli.methods.pipeline import Pipeline, Stage
 from ftcli.pipelines import synthesis_stage
 from ftcli.pipelines.pipeline_request import Asked, options
-from ftcli.pipelines.stage_specs import PipelineSpec, fed_by, in_folder, remembered, settled, stage_request
+from ftcli.pipelines.stage_specs import fed_by, in_folder, settled, stage_request
+from ftcli.pipelines.stages import PipelineSpec
 from ftcli.runs import rundir
 from ftcli.settings.run_spec import RunSpec
 from ftcli.synthesis.runner import DATA
@@ -49,7 +50,7 @@ def create(spec: PipelineSpec, argv: Sequence[str]) -> Path:
     except OSError as error:
         what = f"cannot be made a directory: {error.strerror}"
         raise ConfigError(Problem(f"run.dir={folder}", what, "choose another run.dir")) from None
-    keep(folder, spec.pipeline, spec.name, remembered(spec), built_in=spec.built_in)
+    keep(folder, spec.pipeline, spec.name, spec.remembered(), built_in=spec.built_in)
     rundir.write_atomically(folder / rundir.COMMAND, "#!/bin/sh\n" + shlex.join(["ftcli", *argv]) + "\n")
     return folder.resolve()
 

@@ -19,7 +19,7 @@ from ftcli.methods.pipeline import Pipeline, Stage
 from ftcli.pipelines import pipeline_dir, synthesis_stage
 from ftcli.pipelines.pipeline_dir import Begun
 from ftcli.pipelines.pipeline_request import Asked
-from ftcli.pipelines.stage_specs import pipeline_spec, remembered
+from ftcli.pipelines.stage_specs import pipeline_spec
 from ftcli.runs import rundir
 from ftcli.settings.ownership import REMOTE_CODE
 from ftcli.settings.run_spec import LaunchPlan, RunSpec
@@ -61,7 +61,7 @@ def changed(folder: Path, wanted: Asked) -> dict[str, Any]:
             resumed_spec(folder / name, _own_words(wanted, name), wanted.request.grants)
     assert wanted.earlier is not None
     spec = pipeline_spec(_of_stages(wanted, [s.name for s in wanted.pipeline.stages if s.name not in begun]))
-    fresh = {name: kept for name, kept in remembered(spec).items() if name not in begun}
+    fresh = {name: kept for name, kept in spec.remembered().items() if name not in begun}
     state = rundir.read_pipeline(folder)
     return {**state, "stages": {**state["stages"], **fresh}}
 

@@ -7,8 +7,9 @@ composed once more on the model itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,44 +26,27 @@ from ftcli.models import sources
 from ftcli.peft_methods import peft_method
 from ftcli.pipelines import synthesis_stage
 from ftcli.pipelines.pipeline_request import Asked
+from ftcli.pipelines.stages import (
+    MODEL,
+    ROWS,
+    STAND_IN,
+    PipelineSpec,
+    ReadyStage,
+    RunStage,
+    StageSpec,
+    SynthesisStage,
+    location,
+)
 from ftcli.pipelines.synthesis_stage import JUDGE
 from ftcli.settings.backends import OWN_WEIGHTS
 from ftcli.settings.groups import RunSettings
 from ftcli.settings.ownership import ENDPOINT
 from ftcli.settings.run_spec import Notes, RunSpec
-from ftcli.synthesis.synthesis_spec import MakeSpec
 
-ROWS = "data.path"
-"""The setting of a run that takes the rows which another stage made."""
-ROWS_OF_TASK = "rows"
-"""The same of a data-making stage."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class StageSpec:
-    """One stage as asked for: a run, or a model that stands in its place."""
-
-    stage: Stage
-    spec: RunSpec | None
-    """The run; None where `ready` stands in its place."""
-    ready: str | None = None
-    """The model or run that stands in its place."""
-    make: MakeSpec | None = None
-    """What it makes, where it is no run but makes data."""
-    fed: tuple[str, ...] = ()
-    """Settings whose model comes from another stage."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PipelineSpec:
-    """A pipeline as asked for, checked stage by stage."""
-
-    pipeline: Pipeline
-    name: str
-    dir: Path
-    stages: tuple[StageSpec, ...]
-    built_in: bool = False
-    """Whether it begins with the built-in model and rows, whose policies can be measured by rules."""
+Draft = Composed | SynthesisStage | ReadyStage
+"""A stage before it has a folder; that of a run is built with it."""
+Faults = dict[Problem, list[str]]
+"""Each fault with the stages that it is found in."""
 
 
 def pipeline_spec(wanted: Asked) -> PipelineSpec:
@@ -71,55 +55,63 @@ def pipeline_spec(wanted: Asked) -> PipelineSpec:
     Raises:
         ConfigError: everything that is wrong with any stage, at once, each fault once.
     """
-    problems = [*_form_problems(wanted)]
-    if problems:
+    if problems := [*_form_problems(wanted)]:
         raise ConfigError(*problems)
-    found: dict[str, StageSpec] = {}
-    composed: dict[str, Composed] = {}
-    makes: dict[str, MakeSpec] = {}
-    for_tiny = False
-    faults: dict[Problem, list[str]] = {}
+    drafts = _drafts(wanted)
+    name, folder = _place(wanted, drafts)
+    found, faults = list[StageSpec](), Faults()
+    for stage in wanted.pipeline.stages:
+        match drafts[stage.name]:
+            case Composed() as composed:
+                with _collected(faults, stage):
+                    fed = tuple(_fed(stage, wanted))
+                    found.append(RunStage(stage=stage, spec=build(in_folder(composed, folder, name)).spec, fed=fed))
+            case SynthesisStage() as synthesis:
+                found.append(synthesis.placed(folder))
+            case ReadyStage() as ready:
+                found.append(ready)
+    if problems := [*_told_once(faults, wanted.pipeline), *_unmergeable(found)]:
+        raise ConfigError(*problems)
+    built_in = wanted.built_in or any(map(_is_tiny, drafts.values()))
+    return PipelineSpec(pipeline=wanted.pipeline, name=name, dir=folder, stages=tuple(found), built_in=built_in)
+
+
+def _drafts(wanted: Asked) -> dict[str, Draft]:
+    """Every stage on stand-ins for what the stages before it are yet to make.
+
+    Raises:
+        ConfigError: everything that is wrong with the values of any stage.
+    """
+    found: dict[str, Draft] = {}
+    problems, faults = list[Problem](), Faults()
     ready = _ready_models(wanted)
     for stage in wanted.pipeline.stages:
         if stage.name in ready:
-            problems += _ready_problems(stage, *ready[stage.name], wanted)
+            source, where = ready[stage.name]
+            problems += _ready_problems(stage, source, where, wanted)
+            found[stage.name] = ReadyStage(stage=stage, source=source)
             continue
-        try:
+        with _collected(faults, stage):
             if stage.task:
-                makes[stage.name] = synthesis_stage.make_spec(
-                    stage, wanted, _stand_ins(stage, ready), Path(), for_tiny=for_tiny
-                )
-                continue
-            composed[stage.name] = compose(_planned(stage, wanted, ready, composed))
-            for_tiny = for_tiny or _is_tiny(composed[stage.name])
-        except ConfigError as error:
-            for problem in error.problems:
-                faults.setdefault(problem, []).append(stage.name)
+                for_tiny = any(map(_is_tiny, found.values()))
+                feeds = {setting: _stand_in(found.get(source), source) for setting, source in stage.takes.items()}
+                spec = synthesis_stage.make_spec(stage, wanted, feeds, Path(), for_tiny=for_tiny)
+                found[stage.name] = SynthesisStage(stage=stage, spec=spec, fed=tuple(stage.takes))
+            else:
+                found[stage.name] = compose(_planned(stage, wanted, found))
     if faults or problems:
         raise ConfigError(*problems, *_told_once(faults, wanted.pipeline))
-    name, folder = _place(wanted, composed)
-    for stage in wanted.pipeline.stages:
-        if stage.name in ready:
-            found[stage.name] = StageSpec(stage=stage, spec=None, ready=ready[stage.name][0])
-            continue
-        if stage.name in makes:
-            made = replace(makes[stage.name], dir=str(folder / stage.name))
-            found[stage.name] = StageSpec(stage=stage, spec=None, make=made, fed=tuple(stage.takes))
-            continue
-        one = in_folder(composed[stage.name], folder, name)
-        try:
-            fed = tuple(_fed(stage, wanted))
-            found[stage.name] = StageSpec(stage=stage, spec=build(one).spec, fed=fed)
-        except ConfigError as error:
-            for problem in error.problems:
-                faults.setdefault(problem, []).append(stage.name)
-    problems = [*_told_once(faults, wanted.pipeline), *_unmergeable(found)]
-    if problems:
-        raise ConfigError(*problems)
-    built_in = for_tiny or wanted.built_in
-    return PipelineSpec(
-        pipeline=wanted.pipeline, name=name, dir=folder, stages=tuple(found.values()), built_in=built_in
-    )
+    return found
+
+
+@contextlib.contextmanager
+def _collected(faults: Faults, stage: Stage) -> Iterator[None]:
+    """Keep what is wrong with a stage, so that the others are looked at too."""
+    try:
+        yield
+    except ConfigError as error:
+        for problem in error.problems:
+            faults.setdefault(problem, []).append(stage.name)
 
 
 def _told_once(faults: Mapping[Problem, list[str]], pipeline: Pipeline) -> Iterator[Problem]:
@@ -207,7 +199,7 @@ def _fed(stage: Stage, wanted: Asked) -> list[str]:
     part = wanted.recipe.stages.get(stage.name) if wanted.recipe else None
     own = {".".join(each.key[2:]) for each in wanted.own(stage.name)}
     own |= {f"{group}.{key}" for group, values in (part.values if part else {}).items() for key in values}
-    own |= {"model.name_or_path"} if part is not None and "model" in part.choices else set()
+    own |= {MODEL} if part is not None and "model" in part.choices else set()
     if any(name.startswith(f"{JUDGE}.") for name in own) or (stage.method and _names_judge(stage, wanted)):
         own.add(JUDGE)
     fed_before = set(earlier.get("fed", stage.takes))
@@ -222,24 +214,22 @@ def _names_judge(stage: Stage, wanted: Asked) -> bool:
     return bool(judge.get("model")) or judge.get("type", "local") not in OWN_WEIGHTS
 
 
-def _planned(
-    stage: Stage, wanted: Asked, ready: Mapping[str, tuple[str, str]], before: Mapping[str, Composed]
-) -> Request:
+def _planned(stage: Stage, wanted: Asked, before: Mapping[str, Draft]) -> Request:
     """The request for a stage, with stand-ins for models that are still to be made."""
     feeds: dict[str, Any] = {}
     promised = set()
     if JUDGE in stage.takes and _names_judge(stage, wanted):
         feeds[JUDGE] = synthesis_stage.judge_of(stage, wanted)
     for name in _fed(stage, wanted):
-        source = stage.takes[name]
-        if source in ready:
-            feeds[name] = fed_by(stage, wanted, name, _resolved(ready[source][0]))
-        elif name == ROWS:  # whatever they will be, they are rows of the method's kind
-            feeds[name] = paths.BUILTIN
-            promised.add(name)
-        elif source in before:
-            feeds[name] = fed_by(stage, wanted, name, str(before[source].tree["model"]["name_or_path"]))
-            promised.add(name)
+        match before.get(stage.takes[name]):
+            case ReadyStage(source=source):
+                feeds[name] = fed_by(stage, wanted, name, location(source))
+            case _ if name == ROWS:  # whatever they will be, they are rows of the method's kind
+                feeds[name] = paths.BUILTIN
+                promised.add(name)
+            case Composed(tree=tree):
+                feeds[name] = fed_by(stage, wanted, name, str(tree["model"]["name_or_path"]))
+                promised.add(name)
     return stage_request(stage, wanted, feeds, frozenset(promised))
 
 
@@ -250,15 +240,17 @@ def fed_by(stage: Stage, wanted: Asked, name: str, model: str) -> Any:
     return {**synthesis_stage.judge_of(stage, wanted), "model": model}
 
 
-def _is_tiny(composed: Composed) -> bool:
+def _is_tiny(draft: Draft) -> bool:
     """Whether a stage trains the built-in model on built-in rows."""
-    tree = composed.tree
+    if not isinstance(draft, Composed):
+        return False
+    tree = draft.tree
     return bool(tree["model"]["name_or_path"] == paths.BUILTIN and paths.is_builtin(tree["data"].get("path")))
 
 
-def _stand_ins(stage: Stage, ready: Mapping[str, tuple[str, str]]) -> dict[str, str]:
-    """What a data-making stage takes, by the name of the stage that is to make it."""
-    return {name: ready[source][0] if source in ready else f"stage {source}" for name, source in stage.takes.items()}
+def _stand_in(draft: Draft | None, name: str) -> str:
+    """What a data-making stage takes from another: what is ready, or the name of the stage that is to make it."""
+    return draft.source if isinstance(draft, ReadyStage) else f"{STAND_IN}{name}"
 
 
 def stage_request(
@@ -278,15 +270,9 @@ def stage_request(
     return request
 
 
-def _resolved(name: str) -> str:
-    """The folder of a run's or a local model, so that it means the same tomorrow; a hub id as it is."""
-    source = sources.model_source(name)
-    return source.location if source is not None else name
-
-
-def _place(wanted: Asked, composed: Mapping[str, Composed]) -> tuple[str, Path]:
+def _place(wanted: Asked, drafts: Mapping[str, Draft]) -> tuple[str, Path]:
     """Name and directory of the pipeline: what `run.name` and `run.dir` say, or derived as for a run."""
-    first = next(iter(composed.values()), None)
+    first = next((draft for draft in drafts.values() if isinstance(draft, Composed)), None)
     if first is None:
         what = "every stage has a model in its place, so there is nothing to run"
         raise ConfigError(Problem(f"method={wanted.pipeline.name}", what, "leave one of them to be trained"))
@@ -304,40 +290,19 @@ def in_folder(composed: Composed, folder: Path, name: str) -> Composed:
     return replace(composed, tree={**composed.tree, "run": run})
 
 
-def _unmergeable(found: Mapping[str, StageSpec]) -> Iterator[Problem]:
+def _unmergeable(stages: Sequence[StageSpec]) -> Iterator[Problem]:
     """That a later stage would have to merge an adapter which cannot be merged."""
-    for each in found.values():
-        for name in each.fed:
-            below = found.get(each.stage.takes[name])
-            peft = peft_method(below.spec.peft) if below is not None and below.spec is not None else None
-            if name == "model.name_or_path" and peft is not None and peft.adapter and peft.never_merges:
-                assert below is not None
-                what = f"stage {each.stage.name} would have to merge it: {peft.never_merges}"
-                fix = "choose another peft= for that stage, as peft=lora"
-                yield Problem(f"stages.{below.stage.name}.peft={peft.name}", what, fix)
-
-
-def remembered(spec: PipelineSpec) -> dict[str, Any]:
-    """What a pipeline's file keeps of each stage, from which it is composed again."""
-    return {each.stage.name: _remembered(each) for each in spec.stages}
-
-
-def _remembered(each: StageSpec) -> dict[str, Any]:
-    if each.make is not None:
-        own_model = each.make.backend.model if not str(each.make.backend.model).startswith("stage ") else None
-        made = replace(each.make, backend=replace(each.make.backend, model=own_model))
-        kept = synthesis_stage.remembered(made)
-        if ROWS_OF_TASK not in each.fed:
-            kept["values"]["data.path"] = made.rows
-        return {"make": kept, "fed": list(each.fed)}
-    if each.spec is None:
-        return {"ready": _resolved(str(each.ready))}
-    return {"choices": dict(each.spec.choices), "tree": _plain(each.spec.tree), "fed": list(each.fed)}
-
-
-def _plain(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """The tree without where this run was to be written, which is the pipeline's business."""
-    return {**tree, "run": {**tree["run"], "dir": None, "name": None}}
+    before: dict[str, StageSpec] = {}
+    for each in stages:
+        below = before.get(each.takes().get(MODEL, ""))
+        before[each.name] = each
+        if not isinstance(below, RunStage):
+            continue
+        peft = peft_method(below.spec.peft)
+        if peft is not None and peft.adapter and peft.never_merges:
+            what = f"stage {each.name} would have to merge it: {peft.never_merges}"
+            fix = "choose another peft= for that stage, as peft=lora"
+            yield Problem(f"stages.{below.name}.peft={peft.name}", what, fix)
 
 
 def settled(spec: RunSpec) -> dict[str, Any]:

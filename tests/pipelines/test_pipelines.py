@@ -18,7 +18,8 @@ from ftcli.core.errors import ConfigError
 from ftcli.methods import all_methods, all_pipelines
 from ftcli.pipelines import pipeline_dir, stage_loop, synthesis_stage
 from ftcli.pipelines.pipeline_request import Asked, asked
-from ftcli.pipelines.stage_specs import PipelineSpec, pipeline_spec
+from ftcli.pipelines.stage_specs import pipeline_spec
+from ftcli.pipelines.stages import PipelineSpec, ReadyStage, SynthesisStage
 from ftcli.runs import rundir
 from ftcli.settings.backends import ROLES
 from ftcli.settings.run_spec import RunSpec
@@ -28,7 +29,7 @@ from tests.whole.conftest import everything
 
 def specs(*overrides: str, **request: Any) -> dict[str, RunSpec]:
     """The spec of each stage that runs."""
-    return {each.stage.name: each.spec for each in whole(*overrides, **request).stages if each.spec is not None}
+    return dict(whole(*overrides, **request).runs())
 
 
 def whole(*overrides: str, **request: Any) -> PipelineSpec:
@@ -164,7 +165,7 @@ def test_a_recipe_says_of_each_stage_what_it_would_say_of_a_run(here):
     wanted = asked(Request(overrides=("recipe=r.yaml", "stages.sft.peft.r=8")))
     assert wanted is not None
     spec = pipeline_spec(wanted)
-    found = {each.stage.name: each.spec for each in spec.stages if each.spec}
+    found = spec.runs()
     assert list(found) == ["sft", "ppo"]
     assert found["sft"].peft["r"] == 8
     assert found["ppo"].peft["name"] == "none"
@@ -350,7 +351,7 @@ def of_rlaif(*overrides: str) -> dict[str, Any]:
     """What each data-making stage of rlaif is told."""
     wanted = asked(Request(overrides=("method=rlaif", *overrides)))
     assert wanted is not None
-    return {each.stage.name: each.make for each in pipeline_spec(wanted).stages if each.make is not None}
+    return {each.name: each.spec for each in pipeline_spec(wanted).stages if isinstance(each, SynthesisStage)}
 
 
 def test_another_judge_is_one_override(here):
@@ -399,7 +400,7 @@ def test_a_recipe_chooses_judges_and_makes(here):
     grants = frozenset({"--allow-endpoint"})
     wanted = asked(Request(overrides=("recipe=r.yaml", "judge.concurrency=3"), grants=grants))
     assert wanted is not None
-    found = {each.stage.name: each.make for each in pipeline_spec(wanted).stages if each.make is not None}
+    found = {each.name: each.spec for each in pipeline_spec(wanted).stages if isinstance(each, SynthesisStage)}
     assert (found["judge"].backend.model, found["judge"].backend.concurrency) == ("m", 3)
     assert found["judge"].settings["constitution"] == str(here / "c.yaml")
     assert found["sample"].settings["n"] == 7
@@ -543,7 +544,9 @@ def test_rows_that_a_stage_made_are_taken_over_where_it_would_be_told_the_same(h
         recalled, name = pipeline_dir.recalled(folder, Request(overrides=overrides))
         found = pipeline_dir.taken_over(folder, recalled, here / "new", name)
         assert [
-            each.stage.name for each in pipeline_spec(pipeline_dir.with_ready(recalled, found)).stages if each.ready
+            each.name
+            for each in pipeline_spec(pipeline_dir.with_ready(recalled, found)).stages
+            if isinstance(each, ReadyStage)
         ]
         return list(found)
 
