@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ftcli.build.resolve import spec_of
-from ftcli.cli import arguments, output, pipeline
+from ftcli.cli import arguments, jobs
 from ftcli.core.errors import EXIT_DONE
 
 SUMMARY = "find every mistake in a recipe or command without running it"
@@ -14,13 +13,6 @@ ORDER = 30
 
 def run(argv: Sequence[str]) -> int:
     """Compose and check; says so when nothing is wrong."""
-    parser = arguments.composing("check", __doc__ or "")
-    options = arguments.parse(parser, argv)
-    if pipeline.check(options):
-        return EXIT_DONE
-    spec = spec_of(arguments.request(options))
-    if options.json:
-        output.data({"problems": [], "choices": dict(spec.choices)})
-    else:
-        print("no problems: " + " ".join(f"{group}={choice}" for group, choice in spec.choices.items()))
+    options = arguments.parse(arguments.composing("check", __doc__ or ""), argv)
+    jobs.resolve(arguments.request(options)).check(as_json=options.json)
     return EXIT_DONE

@@ -9,6 +9,7 @@ from typing import Any
 
 from ftcli.build.resolve import spec_of
 from ftcli.cli import arguments, output
+from ftcli.cli.requirements import require_model
 from ftcli.core.errors import EXIT_DONE, ConfigError, DataError, Problem
 from ftcli.data import row_sets
 from ftcli.data.ledger_text import ledger_lines, set_lines
@@ -31,8 +32,6 @@ def run(argv: Sequence[str]) -> int:
     if spec.data.streaming and options.action != "preview":
         what = f"a stream becomes tokens while training, and ftcli data {options.action} would store them all"
         raise ConfigError(Problem("data.streaming", what, "leave it out, or look at the rows with check --rows-only"))
-    from ftcli.cli.train import require_model
-
     require_model(spec)
     trust = spec.model.trust_remote_code or options.trust_remote_code
     request: dict[str, Any] = {"spec": spec.to_json(), "trust_remote_code": trust, "json": options.json}

@@ -2,77 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
-from ftcli.cli import arguments, made, output, pipeline
-from ftcli.core.errors import EXIT_DONE, ConfigError, Problem
-from ftcli.methods import get_method
-from ftcli.peft_methods import peft_method
-from ftcli.runs import rundir
-from ftcli.settings.run_spec import RunSpec
+from ftcli.cli import arguments, jobs
+from ftcli.core.errors import EXIT_DONE
 
 SUMMARY = "what a run did: loss, score, tokens, time"
 ORDER = 150
 
 
 def run(argv: Sequence[str]) -> int:
-    """Print the result of a finished run."""
+    """Print the result of a finished run, or pipeline, or the transcripts of a stage."""
     parser = arguments.parser("report", __doc__ or "")
     parser.add_argument("run", help="a run directory, or a run's name (its newest)")
     arguments.add_json(parser)
     options = arguments.parse(parser, argv)
-    if made.report(options.run, as_json=options.json) or pipeline.report(options.run, as_json=options.json):
-        return EXIT_DONE
-    found = rundir.require_run(options.run, f"ftcli report {options.run}")
-    result = rundir.read_result(found)
-    if result is None:
-        fix = f"go on with ftcli train --resume {found}"
-        raise ConfigError(Problem(str(found), "is not finished: it has no result.json", fix))
-    if options.json:
-        output.data(result)
-    else:
-        summary(found, result)
+    jobs.resolve_folder(options.run, f"ftcli report {options.run}").report(as_json=options.json)
     return EXIT_DONE
-
-
-def _change(pair: Mapping[str, Any] | None, form: str) -> str | None:
-    if not pair or pair.get("after") is None:
-        return None
-    before, after = pair.get("before"), pair["after"]
-    return f"{after:{form}}" if before is None else f"{before:{form}} → {after:{form}}"
-
-
-def summary(run: Path, result: Mapping[str, Any]) -> None:
-    """A finished run on one screen: what was trained, loss and score before and after, and where the model is."""
-    score = result.get("score") or {}
-    scored = _change(score, ".3f" if score.get("name") == "mean_reward" else ".1%")
-    took = output.duration(float(result["seconds"]))
-    rows: list[tuple[str, str | None]] = [
-        ("trained", f"{result['method']} of {result['model']}, peft={result['peft']}"),
-        ("steps", f"{result['steps']} in {took}, {output.count(result.get('tokens_trained'))} tokens"),
-        ("loss", _change({"before": result.get("loss_first"), "after": result.get("loss_last")}, ".4f")),
-        ("held-out loss", _change(result.get("eval_loss"), ".4f")),
-        ("held-out score", f"{scored}  {score.get('name')} over {score.get('rows')} rows" if scored else None),
-        ("model", relative(run / rundir.MODEL)),
-    ]
-    output.table([(name, text) for name, text in rows if text is not None])
-
-
-def relative(path: Path) -> str:
-    """The path as one would type it from here."""
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
-
-
-def next_commands(run: Path) -> list[str]:
-    """The commands worth typing next; what cannot be merged is no base for another run."""
-    name = relative(run)
-    spec = RunSpec.load(run / rundir.SPEC)
-    method, peft = get_method(spec.choices["method"]), peft_method(spec.peft)
-    if method.head == "reward_model":
-        return [f"ftcli eval {name}", f"ftcli score {name} FILE"]
-    commands = [f"ftcli chat {name} --base", f"ftcli eval {name}"]
-    if peft is None or not peft.adapter or not peft.never_merges:
-        commands.append(f"ftcli train method={method.next_method} model.name_or_path={name}")
-    return commands

@@ -23,7 +23,6 @@ from ftcli.core.suggest import suggest
 from ftcli.methods import Pipeline, get_method
 from ftcli.methods.pipeline import Stage
 from ftcli.models import sources
-from ftcli.peft_methods import peft_method
 from ftcli.pipelines import synthesis_stage
 from ftcli.pipelines.pipeline_request import Asked
 from ftcli.pipelines.stages import (
@@ -65,7 +64,7 @@ def pipeline_spec(wanted: Asked) -> PipelineSpec:
             case Composed() as composed:
                 with _collected(faults, stage):
                     fed = tuple(_fed(stage, wanted))
-                    found.append(RunStage(stage=stage, spec=build(in_folder(composed, folder, name)).spec, fed=fed))
+                    found.append(RunStage(stage=stage, run=build(in_folder(composed, folder, name)), fed=fed))
             case SynthesisStage() as synthesis:
                 found.append(synthesis.placed(folder))
             case ReadyStage() as ready:
@@ -298,7 +297,7 @@ def _unmergeable(stages: Sequence[StageSpec]) -> Iterator[Problem]:
         before[each.name] = each
         if not isinstance(below, RunStage):
             continue
-        peft = peft_method(below.spec.peft)
+        peft = below.run.peft
         if peft is not None and peft.adapter and peft.never_merges:
             what = f"stage {each.name} would have to merge it: {peft.never_merges}"
             fix = "choose another peft= for that stage, as peft=lora"

@@ -13,6 +13,7 @@ from typing import Any
 from ftcli.methods.pipeline import Pipeline, Stage
 from ftcli.models import sources
 from ftcli.pipelines import synthesis_stage
+from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.settings.run_spec import RunSpec
 from ftcli.synthesis.synthesis_spec import MakeSpec
 
@@ -48,7 +49,12 @@ class _Declared:
 class RunStage(_Declared):
     """A stage that trains: an ordinary run."""
 
-    spec: RunSpec
+    run: ResolvedRun
+
+    @property
+    def spec(self) -> RunSpec:
+        """The run's spec."""
+        return self.run.spec
 
     def remembered(self) -> dict[str, Any]:
         """Choices and settings, without where the run was to be written, which is the pipeline's business."""
@@ -102,9 +108,9 @@ class PipelineSpec:
     built_in: bool = False
     """Whether it begins with the built-in model and rows, whose policies can be measured by rules."""
 
-    def runs(self) -> Mapping[str, RunSpec]:
+    def runs(self) -> Mapping[str, ResolvedRun]:
         """The run of each stage that trains."""
-        return {each.name: each.spec for each in self.stages if isinstance(each, RunStage)}
+        return {each.name: each.run for each in self.stages if isinstance(each, RunStage)}
 
     def remembered(self) -> dict[str, Any]:
         """What the pipeline's file keeps of each stage, from which it is composed again."""

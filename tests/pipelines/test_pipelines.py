@@ -112,6 +112,14 @@ def test_a_model_that_stands_in_a_stages_place_feeds_the_others(here):
     assert found["ppo"].method["reward_model"] == str(judge)
 
 
+def test_a_model_in_a_stages_place_whose_base_is_gone_starts_nothing(here):
+    config = {"peft_type": "LORA", "base_model_name_or_path": str(here / "gone"), "task_type": "SEQ_CLS"}
+    rundir.write_json(model_folder(here / "judge", "SEQ_CLS") / "adapter_config.json", config)
+    with pytest.raises(ConfigError, match="the base model of its adapter is not here"):
+        train.run(["method=rlhf", "stages.reward.model=judge", "run.dir=p"])
+    assert not (here / "p").exists()
+
+
 def test_a_stage_may_start_from_a_model_of_its_own(here):
     own = model_folder(here / "own")
     found = specs("stages.reward.model.name_or_path=own")

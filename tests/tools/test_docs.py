@@ -17,7 +17,7 @@ from ftcli.build.checks.field_checks import group_fields
 from ftcli.build.resolve import run_of, spec_of
 from ftcli.build.resume import resumed_spec, spec_from
 from ftcli.cli import COMMANDS as COMMAND_MODULES
-from ftcli.cli import arguments, chat, check, data, evaluate, generate, merge, pipeline, sample, score, train
+from ftcli.cli import arguments, chat, check, data, evaluate, generate, jobs, merge, sample, score, train
 from ftcli.config.compose import Request
 from ftcli.core import assets
 from ftcli.core.errors import ConfigError
@@ -112,14 +112,12 @@ def follow(command: str) -> None:
             module.run(words)
     elif name == "train" and "--dry-run" not in words:
         options = train.parse_options(words)
-        if pipeline.composed(options) is not None:
-            return
         if options.resume:
             resumed_spec(rundir.require_run(options.resume, ""), options.overrides)
         elif options.source:
             spec_from(rundir.require_run(options.source, ""), arguments.request(options))
         else:
-            spec_of(arguments.request(options))
+            jobs.resolve(arguments.request(options))
     else:
         assert module.run(words) == 0
 

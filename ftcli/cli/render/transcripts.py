@@ -1,4 +1,4 @@
-"""`ftcli report` of a data-making stage: what was asked and replied, item by item, so that one can read it."""
+"""A stage that made data: what was asked and replied, item by item, so that one can read it."""
 
 from __future__ import annotations
 
@@ -8,43 +8,40 @@ from pathlib import Path
 from typing import Any
 
 from ftcli.cli import output
+from ftcli.cli.render.summary import relative
 from ftcli.core.errors import ConfigError, Problem
-from ftcli.runs import rundir
 from ftcli.synthesis.journal import ITEMS
 from ftcli.synthesis.runner import DATA
-from ftcli.synthesis.synthesis_spec import FILE
 from ftcli.synthesis.tasks import shown
 
 _INDENT = "    "
 
 
-def report(name: str, *, as_json: bool) -> bool:
-    """Print a stage with its transcripts; False where `name` is the folder of none.
+def transcripts(folder: Path, result: Mapping[str, Any] | None, *, as_json: bool) -> None:
+    """Print a stage with its transcripts.
+
+    Args:
+        result: what came of it; None where it is not finished.
 
     Raises:
-        ConfigError: nothing of it is finished yet.
+        ConfigError: no item of it is finished yet.
     """
-    folder = Path(name)
-    if not (folder / FILE).is_file():
-        return False
     items = [*_items(folder)]
     if not items:
-        raise ConfigError(Problem(name, "has no finished item yet", f"go on with ftcli train --resume {folder.parent}"))
+        fix = f"go on with ftcli train --resume {folder.parent}"
+        raise ConfigError(Problem(str(folder), "has no finished item yet", fix))
     if as_json:
-        output.data({"result": rundir.read_result(folder), "items": items})
-        return True
-    if result := rundir.read_result(folder):
+        output.data({"result": result, "items": items})
+        return
+    if result is not None:
         output.table(summary(folder, result))
     for number, item in enumerate(items, 1):
         print(f"\nitem {number} of {len(items)}")
-        print("\n".join(_told(item)))
-    return True
+        print("\n".join(_transcript(item)))
 
 
 def summary(folder: Path, result: Mapping[str, Any]) -> list[tuple[str, str]]:
     """A finished data-making stage on one screen."""
-    from ftcli.cli.report import relative
-
     dropped = "".join(f", {count} {reason}" for reason, count in result["dropped"].items())
     backend = result["backend"]
     used = f"{backend['requests']} requests to {backend.get('model') or backend['type']}"
@@ -65,7 +62,7 @@ def _items(folder: Path) -> Iterator[dict[str, Any]]:
             return  # the last line of a stage that was killed
 
 
-def _told(item: Mapping[str, Any]) -> Iterator[str]:
+def _transcript(item: Mapping[str, Any]) -> Iterator[str]:
     """An item's prompt, the replies in their order, and what came of it."""
     made, given = item["row"] or {}, item.get("input", {})
     yield from _part("prompt", given.get("prompt", ""))

@@ -1,0 +1,146 @@
+"""A single run: as it is asked for, and as its directory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ftcli.build.resolve import run_of
+from ftcli.cli import output
+from ftcli.cli.jobs.job import Job, JobFolder, finished
+from ftcli.cli.render import configuration
+from ftcli.cli.render import summary as of_result
+from ftcli.cli.requirements import require_folders, require_here
+from ftcli.config.compose import Request
+from ftcli.core.errors import EXIT_CONFIG, EXIT_DATA, EXIT_DONE, ConfigError, Problem
+from ftcli.plan.resolved_run import ResolvedRun
+from ftcli.runs import rundir
+from ftcli.settings.run_spec import RunSpec
+
+
+@dataclass(frozen=True)
+class RunJob(Job):
+    """A run as it is asked for."""
+
+    run: ResolvedRun
+
+    @property
+    def spec(self) -> RunSpec:
+        """Its spec."""
+        return self.run.spec
+
+    @classmethod
+    def composed(cls, request: Request) -> RunJob:
+        """The run that a request asks for.
+
+        Raises:
+            ConfigError: everything that is wrong with it.
+        """
+        return cls(run_of(request))
+
+    def check(self, *, as_json: bool) -> None:
+        """Say that nothing is wrong, and what was chosen."""
+        configuration.checked(self.spec, as_json=as_json)
+
+    def plan(self, *, as_json: bool) -> None:
+        """Print steps, tokens, parameters, memory, warnings, and every derived value."""
+        from ftcli.cli.render.plan import show
+        from ftcli.plan.outlook import plan
+
+        show(self.spec, plan(self.run), as_json=as_json)
+
+    def show(self, *, as_json: bool) -> None:
+        """Print every value, the derived ones with their reasons."""
+        configuration.configuration(self.spec, as_json=as_json)
+
+    def start(self, argv: Sequence[str], *, as_json: bool) -> int:
+        """Make the run directory, train, and report."""
+        from ftcli.launch.local import prepare
+
+        require_here(self.spec)
+        try:
+            directory = prepare(self.spec, argv)
+        except OSError as error:
+            what = f"cannot be made a run directory: {error.strerror}"
+            raise ConfigError(Problem(f"run.dir={self.spec.run.dir}", what, "choose another run.dir")) from None
+        output.note(f"run {directory}")
+        for item in self.spec.notes:
+            if item.key.startswith(("train.", "data.", "model.", "hardware.type")):
+                output.note(f"  {item.key} = {item.value}  ({item.why})")
+        return _train(self.spec, directory, None, as_json=as_json)
+
+
+@dataclass(frozen=True)
+class RunFolder(JobFolder):
+    """The directory of a run."""
+
+    directory: Path
+
+    def like(self, request: Request) -> RunJob:
+        """A new run on the configuration of this one."""
+        from ftcli.build.resume import spec_from
+
+        return RunJob(ResolvedRun.of(spec_from(self.directory, request)))
+
+    def resume(self, request: Request, *, dry_run: bool, as_json: bool) -> int:
+        """Go on from the newest valid checkpoint, with changes of length and cadence only."""
+        from ftcli.build.resume import resumed_spec
+        from ftcli.launch.local import newest_checkpoint
+
+        spec = resumed_spec(self.directory, request.overrides, request.grants)
+        (require_folders if dry_run else require_here)(spec)
+        if rundir.read_result(self.directory) is not None and not request.overrides:
+            longer = "to train further give train.max_steps or train.num_train_epochs"
+            output.note(f"{self.directory} is finished; {longer}")
+            return _report(self.directory, as_json=as_json)
+        rundir.require_free(self.directory)
+        checkpoint = newest_checkpoint(self.directory, spec, output.note)
+        if dry_run:
+            self._show_left(spec, checkpoint, as_json=as_json)
+            return EXIT_DONE
+        start = checkpoint.name if checkpoint else "the start: no checkpoint was written yet"
+        output.note(f"going on with {self.directory} from {start}")
+        before = (self.directory / rundir.SPEC).read_text(encoding="utf-8")
+        rundir.write_atomically(self.directory / rundir.SPEC, spec.to_json())
+        code = _train(spec, self.directory, checkpoint, as_json=as_json)
+        if code in (EXIT_CONFIG, EXIT_DATA) and (self.directory / rundir.RESULT).is_file():
+            # refused before it trained: finished as it was
+            rundir.write_atomically(self.directory / rundir.SPEC, before)
+        return code
+
+    def _show_left(self, spec: RunSpec, checkpoint: Path | None, *, as_json: bool) -> None:
+        """The plan of a run that would go on, and from where."""
+        from ftcli.cli.render import plan as of_plan
+        from ftcli.plan.outlook import plan
+
+        outlook = plan(ResolvedRun.of(spec))
+        if as_json:
+            left = {"run": str(self.directory), **of_plan.left(outlook, checkpoint)}
+            output.data({**of_plan.as_data(spec, outlook), "resume": left})
+            return
+        print(f"{self.directory} {of_plan.resumed(outlook, checkpoint)}")
+        of_plan.show(spec, outlook, as_json=False)
+
+    def report(self, *, as_json: bool) -> None:
+        """Print what was trained, loss and score before and after, and where the model is."""
+        result = finished(self.directory)
+        if as_json:
+            output.data(result)
+        else:
+            of_result.summary(self.directory, result)
+
+
+def _train(spec: RunSpec, directory: Path, checkpoint: Path | None, *, as_json: bool) -> int:
+    from ftcli.launch.local import run_worker
+
+    code = run_worker(directory, spec.launch, checkpoint, output.note)
+    return _report(directory, as_json=as_json) if code == EXIT_DONE else code
+
+
+def _report(directory: Path, *, as_json: bool) -> int:
+    """What came of a run that has just ended, and what to type next."""
+    RunFolder(directory).report(as_json=as_json)
+    if not as_json:
+        of_result.follow_up(directory)
+    return EXIT_DONE

@@ -1,0 +1,85 @@
+"""The composed configuration of a run with its derived values, and the knobs of a group."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from ftcli.build.checks import field_checks
+from ftcli.cli import output
+from ftcli.core.errors import ConfigError, Problem
+from ftcli.methods import get_method
+from ftcli.peft_methods import peft_method
+from ftcli.settings.groups import GROUPS
+from ftcli.settings.run_spec import RunSpec
+
+
+def checked(spec: RunSpec, *, as_json: bool) -> None:
+    """That nothing is wrong, and what was chosen."""
+    if as_json:
+        output.data({"problems": [], "choices": dict(spec.choices)})
+    else:
+        print("no problems: " + " ".join(f"{group}={choice}" for group, choice in spec.choices.items()))
+
+
+def _resolved(spec: RunSpec) -> dict[str, Any]:
+    whole = dataclasses.asdict(spec)
+    return {name: whole[name] for name in (*GROUPS, "run", "seed")}
+
+
+def configuration(spec: RunSpec, *, as_json: bool) -> None:
+    """The resolved configuration as YAML, the derived values marked."""
+    if as_json:
+        output.data(as_data(spec))
+        return
+    resolved = _resolved(spec)
+    import yaml
+
+    print("# " + " ".join(f"{group}={choice}" for group, choice in spec.choices.items()))
+    print(yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True, width=120), end="")
+    if spec.notes:
+        print("# derived:")
+        for note in spec.notes:
+            print(f"#   {note.key}: {note.value}  ({note.why})")
+
+
+def as_data(spec: RunSpec) -> dict[str, Any]:
+    """The resolved configuration as it is printed in JSON."""
+    notes = [{"key": note.key, "value": note.value, "why": note.why} for note in spec.notes]
+    return {"choices": dict(spec.choices), "config": _resolved(spec), "derived": notes}
+
+
+def knobs(spec: RunSpec, group: str, *, as_json: bool) -> None:
+    """Every field that a group takes under the chosen method and adapter.
+
+    Raises:
+        ConfigError: the group has none, as peft=none.
+    """
+    method, peft = get_method(spec.choices["method"]), peft_method(spec.peft)
+    fields = field_checks.group_fields(group, method, peft)
+    if not fields:
+        what = f"{group}={spec.choices.get(group)} has no knobs"
+        raise ConfigError(Problem(f"ftcli show {group}", what, "choose another, as ftcli show peft peft=lora"))
+    current = _resolved(spec)[group]
+    rows = [
+        (name, fields[name], current.get(name))
+        for name in sorted(field_checks.settable(group, fields, peft if group == "peft" else None))
+    ]
+    if as_json:
+        entries = [
+            {
+                "name": f"{group}.{name}",
+                "type": field.type_text,
+                "default": field.default,
+                "value": value,
+                "help": field.help,
+            }
+            for name, field, value in rows
+        ]
+        output.data({"knobs": entries})
+        return
+    for name, field, value in rows:
+        shown = f"= {value}" if name in current else f"(default {field.default})" if field.default else ""
+        print(f"{group}.{name}: {field.type_text} {shown}".rstrip())
+        if field.help:
+            print(f"    {' '.join(field.help.split())}")

@@ -1,0 +1,188 @@
+"""A pipeline as a run is shown, stage by stage."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from ftcli.cli import output
+from ftcli.cli.render import configuration, transcripts
+from ftcli.cli.render import plan as of_run
+from ftcli.cli.render.summary import follow_up, relative, summary
+from ftcli.methods import Pipeline
+from ftcli.pipelines.pipeline_dir import Begun
+from ftcli.pipelines.stages import MODEL, ROWS, PipelineSpec, ReadyStage, RunStage, SynthesisStage
+from ftcli.plan.outlook import Plan
+from ftcli.synthesis.journal import ITEMS
+from ftcli.synthesis.synthesis_spec import MakeSpec
+
+Outlooks = Mapping[str, Plan]
+"""The plan of each stage that trains."""
+
+
+def checked(spec: PipelineSpec, *, as_json: bool) -> None:
+    """That nothing is wrong, and how the stages hang together."""
+    if as_json:
+        choices = {name: dict(run.spec.choices) for name, run in spec.runs().items()}
+        output.data({"problems": [], "pipeline": spec.pipeline.name, "choices": choices})
+    else:
+        print(f"no problems: method={spec.pipeline.name}, {graph(spec)}")
+
+
+def show_configuration(spec: PipelineSpec, *, as_json: bool) -> None:
+    """The configuration of every stage."""
+    if as_json:
+        stages = {
+            each.name: configuration.as_data(each.spec) if isinstance(each, RunStage) else _without_run(each)
+            for each in spec.stages
+        }
+        output.data({"pipeline": spec.pipeline.name, "stages": stages})
+        return
+    for each in spec.stages:
+        print(f"# stage {each.name}")
+        match each:
+            case RunStage():
+                configuration.configuration(each.spec, as_json=False)
+            case SynthesisStage():
+                print(each.spec.to_json(), end="")
+            case ReadyStage():
+                print(f"# {each.source} stands in its place")
+
+
+def show_plan(spec: PipelineSpec, outlooks: Outlooks, *, as_json: bool, begun: Begun = MappingProxyType({})) -> None:
+    """The graph of a pipeline, and the plan of every stage; of those that have begun what is left."""
+    if as_json:
+        output.data(_plan_as_data(spec, outlooks, begun))
+        return
+    print(f"{spec.pipeline.name}: {graph(spec)}")
+    first, *others = [outlook.notes for outlook in outlooks.values()] or [()]
+    shared = [note for note in first if others and all(note in notes for notes in others)]
+    for each in spec.stages:
+        print()
+        match each:
+            case RunStage():
+                _show_run(spec.pipeline, each, outlooks[each.name], shared, begun)
+            case SynthesisStage():
+                print(f"stage {each.name}: {each.stage.summary}")
+                output.table([*_made(each.spec), *_items_made(spec.dir / each.name)])
+            case ReadyStage():
+                print(f"stage {each.name}: {each.source} stands in its place")
+    if shared:
+        print("\nin every stage")
+        of_run.derived(shared)
+    total = sum(outlook.steps for outlook in outlooks.values())
+    compute = [outlook.flops for outlook in outlooks.values()]
+    cost = f", about {sum(filter(None, compute)):.1e} FLOP in training" if None not in compute else ""
+    print(f"\nin all {total} steps{cost}, in {spec.dir}")
+
+
+def _plan_as_data(spec: PipelineSpec, outlooks: Outlooks, begun: Begun) -> dict[str, Any]:
+    stages = []
+    for each in spec.stages:
+        found: dict[str, Any] = {"stage": each.name, "takes": each.takes()}
+        if isinstance(each, RunStage):
+            found |= of_run.as_data(each.spec, outlooks[each.name])
+            if each.name in begun:
+                found["resume"] = of_run.left(outlooks[each.name], begun[each.name][1])
+        else:
+            found |= _without_run(each)
+        stages.append(found)
+    return {"pipeline": spec.pipeline.name, "dir": str(spec.dir), "stages": stages}
+
+
+def _show_run(pipeline: Pipeline, each: RunStage, outlook: Plan, shared: list[Mapping[str, Any]], begun: Begun) -> None:
+    print(f"stage {each.name}: {each.stage.summary}")
+    if each.name in begun:
+        print(f"  {of_run.resumed(outlook, begun[each.name][1])}")
+    takes = each.takes()
+    start = f"the model of stage {takes[MODEL]}" if MODEL in takes else outlook.model
+    made_by = takes.get(ROWS)
+    rows = f"the rows of stage {made_by}" if made_by else of_run.rows_of(each.spec)
+    print(f"  {each.spec.choices['method']} of {start} on {rows}, peft={each.spec.peft['name']}")
+    if made_by and each.name not in begun:
+        print(f"  steps and tokens are those of the built-in rows, until stage {made_by} has made its own")
+    of_run.details(outlook, shared)
+    _built_in(pipeline, each)
+
+
+def _without_run(each: SynthesisStage | ReadyStage) -> dict[str, Any]:
+    """A stage that trains nothing, as data."""
+    return {"make": dataclasses.asdict(each.spec)} if isinstance(each, SynthesisStage) else {"ready": each.source}
+
+
+def _made(spec: MakeSpec) -> list[tuple[str, str]]:
+    """What a data-making stage does, and who answers."""
+    backend = spec.backend
+    who = f"{spec.role}={spec.choices[spec.role]}, {backend.model or 'no model'}"
+    limits = [f"at most {backend.max_requests} requests"] if backend.max_requests else []
+    limits += [f"at most {backend.max_tokens} tokens"] if backend.max_tokens else []
+    settings = ", ".join(f"{name}={value}" for name, value in spec.settings.items())
+    rows = [("task", spec.task), ("rows", f"of {spec.rows}"), ("asks", ", ".join([who, *limits]))]
+    return [*rows, *([("settings", settings)] if settings else [])]
+
+
+def _items_made(place: Path) -> list[tuple[str, str]]:
+    """How far a data-making stage has come, where it has begun."""
+    journal = place / ITEMS
+    return [("finished", f"{len(journal.read_bytes().splitlines())} items")] if journal.is_file() else []
+
+
+def _built_in(pipeline: Pipeline, each: RunStage) -> None:
+    """What a stage sets so that the built-in model learns in minutes."""
+    tree, rows = each.spec.tree, []
+    for name, value in pipeline.built_in(each.stage).items():
+        group, _, key = name.partition(".")
+        if each.spec.choices["model"] == "tiny" and _holds(tree[group].get(key), value):
+            rows.append((name, str(value)))
+    if rows:
+        print("for the built-in model")
+        output.table(rows)
+
+
+def _holds(value: Any, wanted: Any) -> bool:
+    """Whether a setting is what was wanted; a mix may have got more sets."""
+    if isinstance(value, dict) and isinstance(wanted, dict):
+        return wanted.keys() <= value.keys()
+    return bool(value == wanted)
+
+
+def graph(spec: PipelineSpec) -> str:
+    """Every stage with the stages that it takes models from: sft, reward (of sft), ppo (of sft, reward)."""
+    words = []
+    for each in spec.stages:
+        sources = dict.fromkeys(each.takes().values())
+        made_of = f" (of {', '.join(sources)})" if sources else " (ready)" if isinstance(each, ReadyStage) else ""
+        words.append(each.name + made_of)
+    return " → ".join(words)
+
+
+def show_result(folder: Path, result: Mapping[str, Any]) -> None:
+    """What every stage did, and what the policies on the way are worth."""
+    for name, of_stage in result["stages"].items():
+        if "ready" in of_stage:
+            print(f"stage {name}: {of_stage['ready']} stands in its place")
+        elif "task" in of_stage:
+            print(f"stage {name}")
+            output.table(transcripts.summary(folder / name, of_stage))
+        else:
+            print(f"stage {name}")
+            summary(folder / name, of_stage)
+    if measures := result.get("measures"):
+        print("likeliest answers to held-out prompts")
+        names = list(next(iter(measures.values())))
+        rows = [(_moment(policy), *(f"{found[name]:.1%}" for name in names)) for policy, found in measures.items()]
+        output.table([("", *names), *rows])
+    measure = result.get("measure")
+    if measure:
+        print(f"{measure['name'].replace('_', ' ')} over {measure['rows']} held-out rows")
+        output.table([(_moment(name), f"{value:.3f}") for name, value in measure["values"].items()])
+    print(f"took {output.duration(float(result['seconds']))}, model {relative(Path(result['model_dir']))}")
+    last = list(result["stages"])[-1]
+    follow_up(folder / last)
+
+
+def _moment(name: str) -> str:
+    return "before" if name == "found" else f"after {name}"

@@ -1,0 +1,61 @@
+"""What a finished run did, on one screen, and what to type next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ftcli.cli import output
+from ftcli.methods import get_method
+from ftcli.peft_methods import peft_method
+from ftcli.runs import rundir
+from ftcli.settings.run_spec import RunSpec
+
+
+def _change(pair: Mapping[str, Any] | None, form: str) -> str | None:
+    if not pair or pair.get("after") is None:
+        return None
+    before, after = pair.get("before"), pair["after"]
+    return f"{after:{form}}" if before is None else f"{before:{form}} → {after:{form}}"
+
+
+def summary(run: Path, result: Mapping[str, Any]) -> None:
+    """A finished run on one screen: what was trained, loss and score before and after, and where the model is."""
+    score = result.get("score") or {}
+    scored = _change(score, ".3f" if score.get("name") == "mean_reward" else ".1%")
+    took = output.duration(float(result["seconds"]))
+    rows: list[tuple[str, str | None]] = [
+        ("trained", f"{result['method']} of {result['model']}, peft={result['peft']}"),
+        ("steps", f"{result['steps']} in {took}, {output.count(result.get('tokens_trained'))} tokens"),
+        ("loss", _change({"before": result.get("loss_first"), "after": result.get("loss_last")}, ".4f")),
+        ("held-out loss", _change(result.get("eval_loss"), ".4f")),
+        ("held-out score", f"{scored}  {score.get('name')} over {score.get('rows')} rows" if scored else None),
+        ("model", relative(run / rundir.MODEL)),
+    ]
+    output.table([(name, text) for name, text in rows if text is not None])
+
+
+def relative(path: Path) -> str:
+    """The path as one would type it from here."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def next_commands(run: Path) -> list[str]:
+    """The commands worth typing next; what cannot be merged is no base for another run."""
+    name = relative(run)
+    spec = RunSpec.load(run / rundir.SPEC)
+    method, peft = get_method(spec.choices["method"]), peft_method(spec.peft)
+    if method.head == "score":
+        return [f"ftcli eval {name}", f"ftcli score {name} FILE"]
+    commands = [f"ftcli chat {name} --base", f"ftcli eval {name}"]
+    if peft is None or not peft.adapter or not peft.never_merges:
+        commands.append(f"ftcli train method={method.next_method} model.name_or_path={name}")
+    return commands
+
+
+def follow_up(run: Path) -> None:
+    """The commands worth typing next, under their heading."""
+    print("next")
+    for command in next_commands(run):
+        print(f"  {command}")

@@ -1,0 +1,78 @@
+"""What planning does not need and training does: the GPUs that were asked for, and the files of the models."""
+
+from __future__ import annotations
+
+from ftcli.core import hardware
+from ftcli.core.errors import ConfigError, Problem
+from ftcli.methods.method import further_models
+from ftcli.models import sources
+from ftcli.settings.run_spec import RunSpec
+
+
+def require_here(spec: RunSpec) -> None:
+    """What planning does not need but training does: the GPU asked for, and the model's files."""
+    if spec.launch.device == "cuda" and not hardware.gpus():
+        fix = "use hardware=cpu or hardware=auto; ftcli doctor shows what is here"
+        raise ConfigError(
+            Problem(f"hardware={spec.choices['hardware']}", "this machine has no GPU that NVML can see", fix)
+        )
+    if spec.launch.device == "cuda" and spec.launch.num_processes > len(hardware.gpus()):
+        what = f"{spec.launch.num_processes} processes for {len(hardware.gpus())} GPUs"
+        raise ConfigError(Problem("hardware.num_processes", what, f"use at most {len(hardware.gpus())}"))
+    require_model(spec)
+
+
+def require_model(spec: RunSpec) -> None:
+    """Make sure that the files of a run's models are here, or can be had from the hub.
+
+    Raises:
+        ConfigError: they cannot, with the remedy.
+    """
+    require_folders(spec)
+    require_hub(spec.model.name_or_path, spec.model.revision, "model.name_or_path")
+    for key, name, _ in further_models(spec.method):
+        require_hub(name, None, f"method.{key}")
+    if judge := spec.method.get("judge"):
+        from ftcli.settings.backends import BackendSettings
+        from ftcli.synthesis.backend import require_backend
+
+        require_backend(BackendSettings(**judge), "method.judge")
+
+
+def require_folders(spec: RunSpec) -> None:
+    """Make sure that the models which a run names by a folder are there still; asks no network.
+
+    Raises:
+        ConfigError: one is not.
+    """
+    _foundation(spec.model.name_or_path, "model.name_or_path")
+    for key, name, _ in further_models(spec.method):
+        _foundation(name, f"method.{key}")
+
+
+def require_hub(name: str, revision: str | None, key: str) -> None:
+    """Make sure that the files of one model are here, or can be had.
+
+    Raises:
+        ConfigError: they cannot, with the remedy.
+    """
+    bottom = _foundation(name, key)
+    if bottom.hub_id is not None:
+        from ftcli.models.availability import require
+
+        require(bottom.hub_id, revision, f"{key}={bottom.hub_id}")
+
+
+def _foundation(name: str, key: str) -> sources.ModelSource:
+    """The model that is at the bottom of what `key` names: of an adapter its base.
+
+    Raises:
+        ConfigError: its folder is gone.
+    """
+    source = sources.model_source(name)
+    bottom = sources.foundation(source) if source else None
+    if bottom is None:
+        below = "" if source is None else ", as the base model of its adapter is not here"
+        fix = "put it back where it was, or name a finished run, a model folder or a hub id"
+        raise ConfigError(Problem(f"{key}={name}", f"{name} holds no model{below}", fix))
+    return bottom
