@@ -133,7 +133,7 @@ def test_killed_at_ten_random_moments_every_item_is_made_once_and_the_rows_are_t
         most = answers // (KILLS + 2) if kills < KILLS else answers
         with subprocess.Popen([*words, str(most)], env=env, stdout=subprocess.PIPE) as process:
             assert process.stdout is not None
-            process.stdout.readline()
+            assert process.stdout.readline() == b"begun\n"
             if kills < KILLS:
                 time.sleep(rng.uniform(0.0, 0.06))
                 process.send_signal(signal.SIGKILL)
