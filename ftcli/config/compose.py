@@ -1,7 +1,7 @@
-"""Recipe and overrides → one plain tree, with the origin of every value. The only place that uses Hydra.
+"""Recipe and overrides → one plain tree, with the origin of every value. The only place that composes with Hydra.
 
-Every file is read by our strict loader first and handed to Hydra as plain data through its ConfigStore; Hydra composes
-the groups and never opens a file. Precedence: command line over recipe over groups.
+Our strict loader reads every file first and passes plain data to Hydra through its ConfigStore; Hydra composes the
+groups and never opens a file. Precedence: command line over recipe over groups.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from ftcli.settings.backends import ROLES
 from ftcli.settings.groups import GROUPS
 
 ROOT_CONFIG = "config"
-# Hydra's own settings, which come from files of its package, take a third of the composition and serve nothing here.
+# Hydra's own settings come from files of its package: they take a third of the composition, and nothing here uses them.
 _NO_HYDRA_NODE = [
     {f"override hydra/{name}": None}
     for name in ("env", "help", "hydra_help", "hydra_logging", "job_logging", "launcher", "output", "sweeper")
 ]
 WRITERS = ("group", "run", "recipe", "cli")
-"""Who writes values, each over those before it."""
+"""Where values come from, in rising precedence."""
 DECLARED = {"method": {*all_methods(), *all_pipelines()}, "peft": {"none", *PEFT_METHODS}}
-"""Groups whose choices are declared in code: a file only sets their knobs."""
+"""Groups whose choices are declared in code: a file only sets their options."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What was asked for on the command line."""
+    """What the command line requests."""
 
     overrides: tuple[str, ...] = ()
     config_dirs: tuple[Path, ...] = ()
@@ -51,19 +51,19 @@ class Request:
     base_choices: Mapping[str, str] = field(default_factory=dict)
     base_where: str = ""
     stage: StageRequest | None = None
-    """The stage of a pipeline that is composed; None for a run of its own."""
+    """The pipeline stage to compose; None for a run of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StageRequest:
-    """Which stage of a pipeline is composed, and what it is given by the others."""
+    """Which stage of a pipeline to compose, and its inputs from other stages."""
 
     name: str
     method: str
     feeds: Mapping[str, Any] = field(default_factory=dict)
-    """Settings, as `group.key`, and the model that each names, or whom to ask."""
+    """Settings, as `group.key`, and the model or judge that each one names."""
     promised: frozenset[str] = frozenset()
-    """Those of them that name a stand-in, since their own model is still to be trained."""
+    """The feeds that name a placeholder, since their model is not trained yet."""
     built_in: Mapping[str, Any] = field(default_factory=dict)
     """Settings for the built-in model on its built-in rows."""
 
@@ -78,7 +78,7 @@ class Composed:
     request: Request
 
     def origin(self, *path: str) -> Origin:
-        """Who wrote a value, or the last of its parts, or its nearest parent."""
+        """The origin of a value, else of the last value inside it, else of its nearest ancestor."""
         if path not in self.origins:
             below = [known for known in self.origins if known[: len(path)] == path]
             path = below[-1] if below else path
@@ -92,11 +92,16 @@ class Composed:
 
 
 def _group_document(group: str, choice: str, where: str, request: Request) -> Document:
+    """The file of a choice, checked.
+
+    Raises:
+        ConfigError: there is no such choice, or the file holds what a group file may not hold.
+    """
     known = assets.choices(group, extra=request.config_dirs)
     if choice not in known:
         for other in GROUPS:
             if other != group and choice in assets.choices(other, extra=request.config_dirs):
-                what = f"{choice} is a {other}= choice, not a {group}"
+                what = f"{choice} is a choice of {other}, not of {group}"
                 raise ConfigError(Problem(where, what, f"ftcli train {other}={choice}"))
         raise ConfigError(Problem(where, f"{choice} is not a choice of {group}", suggest(choice, known, f"{group}=")))
     path = known[choice]
@@ -106,11 +111,11 @@ def _group_document(group: str, choice: str, where: str, request: Request) -> Do
     if not shipped:
         problems += recipe_loader.guard_group_paths(document, group, path, allow_path="--allow-path" in request.grants)
     if group in DECLARED and choice not in DECLARED[group]:
-        fix = f"name it {group}/NAME.yaml, NAME one of {', '.join(sorted(DECLARED[group]))}"
-        problems.append(Problem(document.file, f"there is no {group} {choice} whose settings these could be", fix))
+        fix = f"name the file {group}/NAME.yaml, where NAME is one of {', '.join(sorted(DECLARED[group]))}"
+        problems.append(Problem(document.file, f"there is no {group} {choice} for these settings", fix))
     if "defaults" in document.data:
         where = document.where(("defaults",))
-        problems.append(Problem(where, "a group file holds settings only", "choose groups in a recipe's defaults"))
+        problems.append(Problem(where, "a group file holds only settings", "choose groups in a recipe's defaults"))
     if problems:
         raise ConfigError(*problems)
     return document
@@ -123,6 +128,7 @@ def _compose_groups(choices: Mapping[str, str], documents: Mapping[str, Document
     from hydra.core.global_hydra import GlobalHydra
     from omegaconf import OmegaConf
 
+    # The store and GlobalHydra are per process: what an earlier composition left in them is overwritten or cleared.
     store = ConfigStore.instance()
     store.store(name=ROOT_CONFIG, node={**root.data, "defaults": [*root.data["defaults"], *_NO_HYDRA_NODE, "_self_"]})
     for group, document in documents.items():
@@ -130,16 +136,17 @@ def _compose_groups(choices: Mapping[str, str], documents: Mapping[str, Document
     GlobalHydra.instance().clear()
     with initialize(version_base="1.3", config_path=None):
         config = compose(ROOT_CONFIG, overrides=[f"{group}={choice}" for group, choice in choices.items()])
+    # References stay unresolved until every layer is in place: a recipe may refer to what the command line sets.
     tree = OmegaConf.to_container(config, resolve=False)
     assert isinstance(tree, dict)
     return {str(key): value for key, value in tree.items()}
 
 
 def _interpolate(tree: Tree) -> dict[str, Any]:
-    """The finished tree: `${a.b}` references replaced, then the literal values put in their places.
+    """The finished tree: `${a.b}` references resolved, then the literal values put in.
 
     Raises:
-        ConfigError: a reference to nothing, or in a circle.
+        ConfigError: a reference is undefined or circular.
     """
     data = tree.data
     if "${" in json.dumps(data, default=str):
@@ -164,11 +171,11 @@ def _interpolate(tree: Tree) -> dict[str, Any]:
 
 
 def _split(request: Request, problems: list[Problem]) -> tuple[list[Override], dict[str, Override], Override | None]:
-    """Overrides as (values, choices by group, recipe), faults collected."""
+    """Overrides as (values, choices by group, recipe); faults go to `problems`."""
     values: list[Override] = []
     choices: dict[str, Override] = {}
     recipe = None
-    for override in _typed(request, problems):
+    for override in _parsed(request, problems):
         if override.key == ("recipe",) and not override.delete:
             recipe = override
         elif override.name in GROUPS:
@@ -178,7 +185,7 @@ def _split(request: Request, problems: list[Problem]) -> tuple[list[Override], d
                     if override.name in ("peft", "quantisation")
                     else f"ftcli list {override.name}"
                 )
-                problems.append(Problem(override.text, f"a run cannot be without a {override.name}", fix))
+                problems.append(Problem(override.text, f"a run needs a choice of {override.name}", fix))
             elif not isinstance(override.value, str):
                 fix = f"ftcli list {override.name} shows them"
                 problems.append(Problem(override.text, "needs the name of a choice", fix))
@@ -189,8 +196,8 @@ def _split(request: Request, problems: list[Problem]) -> tuple[list[Override], d
     return values, choices, recipe
 
 
-def _typed(request: Request, problems: list[Problem]) -> list[Override]:
-    """The overrides, of a stage those for every stage first and its own behind them."""
+def _parsed(request: Request, problems: list[Problem]) -> list[Override]:
+    """The overrides; for a stage those of all stages first, then its own, so that its own win."""
     common: list[Override] = []
     own: list[Override] = []
     for text in request.overrides:
@@ -201,18 +208,23 @@ def _typed(request: Request, problems: list[Problem]) -> list[Override]:
             continue
         if override.key[0] in ROLES:
             if request.stage is None:
-                problems.append(Problem(text, f"{override.key[0]} belongs to pipelines that make data", "leave it out"))
+                problems.append(
+                    Problem(text, f"{override.key[0]} applies only to pipelines that synthesise data", "leave it out")
+                )
         elif override.key[0] != "stages":
             if request.stage is None or override.key[0] != "method":  # which is the pipeline's own
                 common.append(override)
         elif request.stage is None:
-            problems.append(Problem(text, "sets a stage, which only a pipeline has", "choose one, as method=rlhf"))
+            problems.append(
+                Problem(text, "sets a stage, which only a pipeline has", "choose a pipeline, such as method=rlhf")
+            )
         elif override.key[1:2] == (request.stage.name,) and override.key[2:3] not in {(role,) for role in ROLES}:
             own.append(replace(override, key=override.key[2:]))
     return [*common, *own]
 
 
 def _read_recipe(override: Override, request: Request) -> recipe_loader.Recipe:
+    """The recipe that `recipe=` names."""
     path = recipe_loader.find(str(override.value), override.text)
     return recipe_loader.read(path, allow_path="--allow-path" in request.grants)
 
@@ -244,7 +256,7 @@ def _choose(
 
 
 def _implied(found: dict[str, tuple[str, Origin]]) -> dict[str, tuple[str, Origin]]:
-    """With the quantisation that the adapter brings along, where nobody chose one."""
+    """The choices with the quantisation that the PEFT method implies, unless one was chosen."""
     peft = PEFT_METHODS.get(found["peft"][0])
     choice, origin = found["quantisation"]
     if peft and peft.implies and (origin.by == "group" or (origin.by == "run" and choice == "none")):
@@ -254,7 +266,7 @@ def _implied(found: dict[str, tuple[str, Origin]]) -> dict[str, tuple[str, Origi
 
 @contextlib.contextmanager
 def _collected(problems: list[Problem]) -> Iterator[None]:
-    """A ConfigError raised inside joins the problems."""
+    """Add the problems of a ConfigError raised inside."""
     try:
         yield
     except ConfigError as error:
@@ -262,6 +274,7 @@ def _collected(problems: list[Problem]) -> Iterator[None]:
 
 
 def _lay_groups(tree: Tree, choices: Mapping[str, str], documents: Mapping[str, Document], root: Document) -> None:
+    """Lay the chosen groups, then the root's own settings, with the line that each value has in its file."""
     composed = _compose_groups(choices, documents, root)
     for group, document in documents.items():
         lines = {(group, *path): line for path, line in document.lines.items()}
@@ -275,7 +288,7 @@ def compose(request: Request) -> Composed:
     """Compose groups, recipe and command line into one plain tree.
 
     Raises:
-        ConfigError: all problems of the files and of the overrides' form, at once.
+        ConfigError: every problem in the files and in the syntax of the overrides, at once.
     """
     problems: list[Problem] = []
     values, chosen, recipe_override = _split(request, problems)
@@ -289,8 +302,9 @@ def compose(request: Request) -> Composed:
     method, where = picked["method"]
     if method in all_pipelines():
         stages = " or ".join(f"method={stage.method}" for stage in all_pipelines()[method].stages)
-        what = f"{method} is a pipeline of runs, and this takes one run"
+        what = f"{method} is a pipeline; this command takes a single run"
         raise ConfigError(Problem(where.where or f"method={method}", what, f"name a stage's method: {stages}"))
+    # Every file is read before anything is raised, so that all their faults are reported together.
     for group, (choice, origin) in picked.items():
         with _collected(problems):
             documents[group] = _group_document(group, choice, origin.where, request)
@@ -299,7 +313,7 @@ def compose(request: Request) -> Composed:
     choices = {group: choice for group, (choice, _) in picked.items()}
     tree = Tree()
     _lay_groups(tree, choices, documents, root)
-    if request.base is not None:  # a group chosen anew takes nothing over from the earlier run
+    if request.base is not None:  # a group chosen again keeps nothing of the earlier run
         kept = {key: value for key, value in request.base.items() if key not in GROUPS or picked[key][1].by == "run"}
         tree.lay(kept, Document(request.base_where, {}, {}), "run", literal=None)  # a saved spec is plain data
     if recipe is not None:
@@ -314,7 +328,7 @@ def compose(request: Request) -> Composed:
         with _collected(problems):
             _apply(tree, override)
     if request.stage is not None:
-        _settle(tree, request.stage)
+        _set_inputs(tree, request.stage)
     if problems:
         raise ConfigError(*problems)
     data = _interpolate(tree)
@@ -322,22 +336,23 @@ def compose(request: Request) -> Composed:
     return Composed(tree=data, choices=choices, origins=origins, request=request)
 
 
-def _settle(tree: Tree, stage: StageRequest) -> None:
-    """Give a stage what other stages made for it, and what the built-in model needs where nobody said otherwise."""
+def _set_inputs(tree: Tree, stage: StageRequest) -> None:
+    """Set what a stage gets from other stages, and the built-in model's settings where nothing else sets them."""
     where = f"stages.{stage.name}"
     if tree.data["model"].get("name_or_path") == BUILTIN and is_builtin(tree.data["data"].get("path")):
         for name, value in stage.built_in.items():
             path = tuple(name.split("."))
             if tree.origins.get(path, Origin("", "group")).by == "group":
                 tree.set(path, value, Origin(where, "group"))
-    for name, made in stage.feeds.items():
-        # Rows that a stage made join a mix, where there is one.
+    for name, value in stage.feeds.items():
+        # Synthesised rows join the mix, if there is one.
         mixed = name == "data.path" and isinstance(tree.data["data"].get("mix"), dict)
         path = ("data", "mix", "made", "path") if mixed else tuple(name.split("."))
-        tree.set(path, made, Origin(where, "run"), literal=True)
+        tree.set(path, value, Origin(where, "run"), literal=True)
 
 
 def _apply(tree: Tree, override: Override) -> None:
+    """Set or delete one value, as the command line says."""
     if override.delete:
         tree.delete(override)
         return

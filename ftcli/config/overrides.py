@@ -1,7 +1,7 @@
-"""What a user types after the command: `group=choice`, `key=value`, `+key=`, `~key`, in Hydra's grammar.
+"""The overrides that a user types after the command: `group=choice`, `key=value`, `+key=`, `~key`, in Hydra's grammar.
 
-Departs from Hydra in one thing: values of path settings are taken literally, so `data.path=/x/y (1).json` needs no
-quotes inside quotes.
+Departs from Hydra in one way: values of path settings are taken literally, so `data.path=/x/y (1).json` needs no quotes
+inside quotes.
 """
 
 from __future__ import annotations
@@ -46,12 +46,14 @@ def _parse_value(text: str, plain: str) -> Any:
 
     try:
         override = OverridesParser.create().parse_override(plain)
-    except (HydraException, ValueError) as error:  # ValueError: a number of thousands of digits
+    except (HydraException, ValueError) as error:  # ValueError: a number with thousands of digits
         reason = str(error).splitlines()[0]
         fix = "quote the value for both shell and grammar: 'key=\"…\"'"
         raise ConfigError(Problem(text, f"cannot be read: {reason}", fix)) from None
     if override.is_sweep_override():
-        raise ConfigError(Problem(text, "lists several values", "add -m to run one job a value, or [a,b] for a list"))
+        raise ConfigError(
+            Problem(text, "lists several values", "add -m to run one job per value, or write [a,b] for a list")
+        )
     return override.value()
 
 
@@ -59,11 +61,11 @@ def parse(text: str) -> Override:
     """One override.
 
     Raises:
-        ConfigError: not of the grammar, or a sweep outside `-m`.
+        ConfigError: invalid syntax, or a sweep without `-m`.
     """
     match = _SHAPE.fullmatch(text)
     if match is None and (steers := re.match(r"[~+]*[\w./-]*([@/:])[\w./@:-]*(=|$)", text)):
-        what = f"uses Hydra's {steers[1]} in a name; groups here are not nested and cannot be moved"
+        what = f"uses Hydra's {steers[1]} in a name; groups here cannot be nested or moved"
         raise ConfigError(Problem(text, what, "group=choice, such as method=dpo"))
     if match is None or (match["rest"] is None and match["sign"] != "~"):
         what = "is neither group=choice nor key=value"
@@ -72,11 +74,11 @@ def parse(text: str) -> Override:
     if "" in key:
         raise ConfigError(Problem(text, "has an empty name between dots", "write group.key=value"))
     if key[0] == "hydra":
-        what = "sets Hydra itself, under which ftcli does not run"
-        raise ConfigError(Problem(text, what, "run.dir=DIR sets where a run is written, -m sweeps"))
+        what = "configures Hydra, which does not run ftcli"
+        raise ConfigError(Problem(text, what, "run.dir=DIR sets the run directory, -m runs a sweep"))
     if match["sign"] == "~":
         if match["rest"] is not None:
-            raise ConfigError(Problem(text, "removes a setting whatever its value", f"~{match['key']}"))
+            raise ConfigError(Problem(text, "removes a setting, so it takes no value", f"~{match['key']}"))
         return Override(text, key, delete=True)
     if is_path_key(match["key"]) or match["key"] == "recipe":
         value = _unquoted(match["value"])
@@ -88,13 +90,13 @@ def expand(texts: list[str]) -> list[list[str]]:
     """The jobs of a sweep: every combination of the listed values, as lists of plain overrides.
 
     Raises:
-        ConfigError: an override outside the grammar, or a sweep that lists nothing.
+        ConfigError: an override with invalid syntax, or a sweep that lists nothing.
     """
     return [list(job) for job in product(*map(_axis, texts))]
 
 
 def _axis(text: str) -> list[str]:
-    """The overrides that one word of a sweep stands for."""
+    """The overrides that one argument of a sweep expands to."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.core.override_parser.types import Glob, Transformer
     from hydra.errors import HydraException
@@ -105,11 +107,11 @@ def _axis(text: str) -> list[str]:
         return [parse(text).text]  # a literal path may lie outside the grammar
     if not override.is_sweep_override():
         return [text]
-    key, value, found = override.get_key_element(), override.value(), list[str]()
+    key, value, overrides = override.get_key_element(), override.value(), list[str]()
     if isinstance(value, Glob):
-        found = [f"{key}={name}" for name in value.filter(list(assets.choices(str(override.key_or_group))))]
+        overrides = [f"{key}={name}" for name in value.filter(list(assets.choices(str(override.key_or_group))))]
     elif override.is_discrete_sweep():
-        found = [f"{key}={item}" for item in override.sweep_iterator(transformer=Transformer.encode)]
-    if not found:
+        overrides = [f"{key}={item}" for item in override.sweep_iterator(transformer=Transformer.encode)]
+    if not overrides:
         raise ConfigError(Problem(text, "is a sweep without values", "list them: a,b,c or choice(a,b) or range(1,5)"))
-    return found
+    return overrides

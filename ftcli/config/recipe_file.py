@@ -1,4 +1,4 @@
-"""A recipe on disk → choices and values with their lines, after every guard that a stranger's file needs.
+"""A recipe on disk → choices and values with their lines, after every check that an untrusted file needs.
 
 A recipe is data, never code: no Hydra settings, no `_target_`, no package or override tricks in `defaults`, no
 resolvers but plain `${a.b}` references, no paths outside its folder.
@@ -28,7 +28,7 @@ from ftcli.settings.ownership import LIBRARY_PATHS
 SCHEMA_VERSION = 1
 TOP_LEVEL = ("ftcli", "defaults", *GROUPS, *ROLES, "run", "seed", "stages")
 OF_STAGE = ("defaults", *GROUPS, *ROLES, "make", "run", "seed")
-"""What a recipe may say of one stage of a pipeline."""
+"""Keys that a recipe may set for one stage of a pipeline."""
 
 # Schema version: what it renamed, old name to new; settings as `group.key`, choices as `group=choice`. A recipe of an
 # earlier version is read with the new names, so that every recipe ever shipped stays readable.
@@ -39,7 +39,7 @@ REFERENCE = re.compile(r"\$\{[A-Za-z_]\w*(\.[A-Za-z_]\w*)*\}")
 
 @dataclass(frozen=True)
 class Recipe:
-    """A recipe that passed every guard. `values` hold absolute paths where they are paths."""
+    """A recipe that passed every check. Paths among its `values` are absolute."""
 
     document: Document
     choices: dict[str, str]
@@ -47,9 +47,9 @@ class Recipe:
     literal: frozenset[KeyPath]
     """Values that are paths and are never interpolated."""
     stages: Mapping[str, Recipe] = field(default_factory=dict)
-    """What it says of each stage of a pipeline alone, read like a recipe of its own."""
+    """Its settings for single stages of a pipeline, each read like a recipe of its own."""
     ready: str | None = None
-    """Of a stage: the model or run that stands in its place."""
+    """Of a stage: the model or run that replaces it."""
 
     def where(self, path: KeyPath) -> str:
         """`file:line` of a setting."""
@@ -57,7 +57,7 @@ class Recipe:
 
 
 def find(name: str, where: str) -> Path:
-    """The file that `recipe=` means: a path to a YAML file, or the name of a shipped recipe.
+    """The file that `recipe=` refers to: a path to a YAML file, or the name of a shipped recipe.
 
     Raises:
         ConfigError: neither; the nearest names are listed.
@@ -67,7 +67,7 @@ def find(name: str, where: str) -> Path:
         if os.path.isfile(path):
             return path
         raise ConfigError(
-            Problem(where, f"there is no file {name}", "recipe= takes a YAML file or a name of ftcli recipe")
+            Problem(where, f"there is no file {name}", "recipe= takes a YAML file or a name listed by ftcli recipe")
         )
     shipped = assets.recipes()
     if name in shipped:
@@ -76,6 +76,7 @@ def find(name: str, where: str) -> Path:
 
 
 def _walk(value: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
+    """Every value in a tree with its path, parents first."""
     yield path, value
     if isinstance(value, dict):
         for key, item in value.items():
@@ -86,13 +87,15 @@ def _walk(value: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
 
 
 def guard_values(document: Document, *, skip: tuple[str, ...] = ()) -> list[Problem]:
-    """Everything in a file that could reach code, the environment or Hydra itself."""
+    """A problem for everything in a file that could reach code, the environment or Hydra itself."""
     problems = []
     for path, value in _walk({key: item for key, item in document.data.items() if key not in skip}):
         where, key = document.where(path), path[-1] if path else ""
+        # `_target_` and its kin instantiate classes, `@` and `hydra` move packages and configure Hydra.
         if key.startswith("_") or "@" in key or key == "hydra" or key.startswith(("hydra/", "hydra.")):
-            fix = "remove it; a recipe is choices and values only"
-            problems.append(Problem(where, f"{key} steers Hydra and can run code", fix))
+            fix = "remove it; a recipe holds only choices and values"
+            problems.append(Problem(where, f"{key} configures Hydra and can run code", fix))
+        # What is left after plain references is a resolver such as ${oc.env:HOME}, which could read or run anything.
         if isinstance(value, str) and "${" in REFERENCE.sub("", value):
             what = f"{'.'.join(path)} calls a resolver: {value[:60]}"
             problems.append(Problem(where, what, "only plain references like ${train.learning_rate} are allowed"))
@@ -100,47 +103,49 @@ def guard_values(document: Document, *, skip: tuple[str, ...] = ()) -> list[Prob
 
 
 def _choices(document: Document, problems: list[Problem]) -> dict[str, str]:
-    found: dict[str, str] = {}
+    """The choice of each group that `defaults` lists."""
+    choices: dict[str, str] = {}
     entries = document.data.get("defaults", [])
     if not isinstance(entries, list):
         problems.append(Problem(document.where(("defaults",)), "defaults is not a list", "write `- method: dpo` lines"))
-        return found
+        return choices
     for index, entry in enumerate(entries):
         where = document.where(("defaults", str(index)))
         if not (isinstance(entry, dict) and len(entry) == 1):
-            problems.append(Problem(where, f"{entry!r} is not `group: choice`", "write one `- method: dpo` a line"))
+            problems.append(Problem(where, f"{entry!r} is not `group: choice`", "write one `- method: dpo` per line"))
             continue
         [(group, choice)] = entry.items()
         if group not in (*GROUPS, *ROLES):
-            fix = "defaults name choices of " + ", ".join(GROUPS)
+            fix = "the groups are " + ", ".join(GROUPS)
             problems.append(Problem(where, f"{group} is not a group", fix))
         elif not isinstance(choice, str):
             problems.append(
                 Problem(where, f"{group} needs the name of a choice, not {choice!r}", f"ftcli list {group}")
             )
-        elif group in found:
+        elif group in choices:
             problems.append(Problem(where, f"{group} is chosen twice", "remove one of them"))
         else:
-            found[group] = choice
-    return found
+            choices[group] = choice
+    return choices
 
 
 def _is_path(key: str, value: Any, folder: Path) -> bool:
+    """Whether a setting's value is a path, rather than a built-in name, a hub id or a value of another type."""
     if not isinstance(value, str) or is_builtin(value):
         return False
-    if key in MODEL_KEYS:  # a hub id unless it looks like a path, could become one, or is one here
+    if key in MODEL_KEYS:  # a hub id unless it looks like a path, may become one by reference, or exists here
         looks = value.startswith((".", "/", "~")) or "${" in value or ".." in Path(value).parts
         return looks or os.path.exists(folder / value)
-    if key in LIBRARY_PATHS:
+    if key in LIBRARY_PATHS:  # transformers also takes the JSON itself in these
         return not value.lstrip().startswith("{")
-    if is_path_key(key) and key.startswith("data."):  # the name of a hub set, unless it is a path here
+    if is_path_key(key) and key.startswith("data."):  # the name of a hub set, unless such a path exists here
         return not is_hub(value) or os.path.exists(folder / value)
     return is_path_key(key)
 
 
 @dataclass(frozen=True)
 class _Bounds:
-    """Where a file's paths start, the folder that they may not leave, and what it is called."""
+    """Where a file's relative paths start, the folder that they must stay in, and how errors name it."""
 
     start: Path
     limit: Path
@@ -149,28 +154,33 @@ class _Bounds:
 
 
 def _resolve_paths(group: str, settings: dict[str, Any], bounds: _Bounds) -> dict[str, str]:
-    """Make the paths among a group's settings absolute in place; what is wrong with which, by key, "" for nothing."""
-    found = {}
+    """Make the paths in a group's settings absolute, in place.
+
+    Returns:
+        What is wrong with each path, by key; "" for a path that is allowed.
+    """
+    faults = {}
     for key, value in settings.items():
         if isinstance(value, dict):
             below = _resolve_paths(f"{group}.{key}", value, bounds)
             if below:
-                found[key] = next(filter(None, below.values()), "")
+                faults[key] = next(filter(None, below.values()), "")
             continue
         if not _is_path(f"{group}.{key}", value, bounds.start):
             continue
         if is_url(value):
-            found[key] = "" if bounds.allow_path else f"{group}.{key} leaves {bounds.name}: {shown(value)}"
+            faults[key] = "" if bounds.allow_path else f"{group}.{key} points outside {bounds.name}: {shown(value)}"
             continue
+        # realpath follows links, so that a link inside the folder cannot lead out of it.
         path = Path(os.path.realpath(bounds.start / home_expanded(value)))
         leaves = not bounds.allow_path and not path.is_relative_to(bounds.limit)
-        found[key] = f"{group}.{key} leaves {bounds.name}: {value}" if leaves else ""
+        faults[key] = f"{group}.{key} points outside {bounds.name}: {value}" if leaves else ""
         settings[key] = str(path)
-    return found
+    return faults
 
 
 def _renamed(document: Document, version: int) -> Document:
-    """The document of an earlier schema in today's names; every line stays that of the old name."""
+    """The document of an earlier schema under the current names; each keeps the line of its old name."""
     data, lines = copy.deepcopy(document.data), dict(document.lines)
     for names in (RENAMES.get(later, {}) for later in range(version + 1, SCHEMA_VERSION + 1)):
         for old, new in names.items():
@@ -192,7 +202,7 @@ _PATH_FIX = "allow it with --allow-path, or give it on the command line"
 
 
 def guard_group_paths(document: Document, group: str, file: Path, *, allow_path: bool) -> list[Problem]:
-    """As for a recipe: paths in a group file of the user's are relative to it and stay inside its --config-dir."""
+    """Check the paths in a user's group file: relative to the file, and inside its --config-dir."""
     folder = file.resolve().parent
     bounds = _Bounds(folder, folder.parent, "its --config-dir", allow_path)
     found = _resolve_paths(group, document.data, bounds)
@@ -209,19 +219,19 @@ def path_keys(group: str, settings: Mapping[str, Any]) -> list[str]:
 
 
 def _version_problems(document: Document) -> list[Problem]:
-    """That the recipe's schema version is missing or not one of ours."""
+    """A problem if the recipe's schema version is missing or unknown."""
     version = document.data.get("ftcli")
     if type(version) is int and 1 <= version <= SCHEMA_VERSION:
         return []
     where = document.where(("ftcli",))
     if version is None:
-        return [Problem(where, "does not say `ftcli: 1` (the schema version)", "add the line `ftcli: 1`")]
+        return [Problem(where, "lacks `ftcli: 1` (the schema version)", "add the line `ftcli: 1`")]
     fix = f"this ftcli reads 1 to {SCHEMA_VERSION}; upgrade it"
     return [Problem(where, f"ftcli: {version} is not a known schema", fix)]
 
 
 def _key_problems(document: Document, known: tuple[str, ...]) -> list[Problem]:
-    """Keys that a recipe does not have, and groups that hold something other than settings."""
+    """Problems for unknown keys, and for groups that hold something other than settings."""
     problems = []
     for key, value in document.data.items():
         where = document.where((key,))
@@ -238,10 +248,10 @@ def _key_problems(document: Document, known: tuple[str, ...]) -> list[Problem]:
 
 
 def read(path: Path, *, allow_path: bool = False) -> Recipe:
-    """Read a recipe and pass it through every guard.
+    """Read and check a recipe.
 
     Raises:
-        ConfigError: all that is wrong with it, each with file and line.
+        ConfigError: every problem in it, each with file and line.
     """
     document = load(path)
     version = _version_problems(document)
@@ -262,13 +272,13 @@ def read(path: Path, *, allow_path: bool = False) -> Recipe:
 def _guarded(
     document: Document, known: tuple[str, ...], written: int, bounds: _Bounds, problems: list[Problem]
 ) -> Recipe:
-    """A document with its choices and values, in today's names and with absolute paths.
+    """A checked document with its choices and values, under the current names and with absolute paths.
 
     Args:
-        known: the keys that it may hold.
-        written: the schema version that it was written for; 0 where that is not known.
+        known: the keys that it may have.
+        written: the schema version that it was written for; 0 if unknown.
     """
-    for group in (*GROUPS, "run"):  # `train:` with nothing left below it says nothing
+    for group in (*GROUPS, "run"):  # `train:` with nothing below it sets nothing
         if group in document.data and document.data[group] is None:
             del document.data[group]
     problems.extend(_key_problems(document, known))
@@ -284,7 +294,7 @@ def _guarded(
 
 
 def _stage_documents(document: Document, problems: list[Problem]) -> dict[str, Document]:
-    """What stands below `stages:`, as a document for each stage."""
+    """The settings below `stages:`, as one document per stage."""
     stages = document.data.get("stages") or {}
     found: dict[str, Document] = {}
     for name, settings in stages.items() if isinstance(stages, dict) else [("stages", stages)]:
@@ -292,13 +302,14 @@ def _stage_documents(document: Document, problems: list[Problem]) -> dict[str, D
         if not isinstance(settings, dict):
             problems.append(Problem(document.where(path), f"{name} holds no settings", "write `group:` lines below it"))
             continue
+        # Paths are cut to start at the stage, and keep their lines in the recipe.
         lines = {known[2:]: line for known, line in document.lines.items() if known[:2] == path and len(known) > 2}
         found[name] = Document(document.file, settings, {(): document.lines.get(path, 1), **lines})
     return found
 
 
 def _ready(part: Document, bounds: _Bounds, problems: list[Problem]) -> str | None:
-    """The run or model that stands in a stage's place: `model: NAME` where its settings would be."""
+    """The run or model that replaces a stage: `model: NAME` in place of settings."""
     if not isinstance(part.data.get("model"), str):
         return None
     named = {"name_or_path": part.data.pop("model")}

@@ -1,4 +1,4 @@
-"""A configuration under construction: values laid over one another, each with the place it was written at."""
+"""A configuration under construction: layers of values, each value with the place that set it."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from ftcli.core.strict_yaml import Document, KeyPath
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a value was written: its place, and by whom (group, run, recipe or cli)."""
+    """Where a value was set: the place, and the layer (group, run, recipe or cli)."""
 
     where: str
     by: str
 
 
 class Tree:
-    """A tree under construction: values are laid over one another, the last writer's place is kept."""
+    """A tree under construction: later values replace earlier ones, and the place of the last is kept."""
 
     def __init__(self) -> None:
         self.data: dict[str, Any] = {}
@@ -36,10 +36,10 @@ class Tree:
                 table.pop(known)
 
     def set(self, path: KeyPath, value: Any, origin: Origin, *, literal: bool = False) -> None:
-        """Set one value, and forget what stood at and below its place.
+        """Set one value, replacing everything at and below its path.
 
-        A literal value that looks like a reference is held back until references are replaced; every other one stands
-        where references to it find it.
+        A literal value that contains `${` is kept apart until references are resolved, so that it is never
+        interpolated; any other value is in the tree, where references find it.
         """
         node = self.data
         for depth, key in enumerate(path[:-1], 1):
@@ -68,12 +68,12 @@ class Tree:
             for key, value in settings.items():
                 path, plain = (group, key), literal is None or (group, key) in literal
                 self.set(path, value, Origin(document.where(path), by), literal=plain)
-                if isinstance(value, dict):  # so that a fault deep inside is told by its own line
+                if isinstance(value, dict):  # so that a fault deep inside is reported with its own line
                     below = (known for known in document.lines if known[:2] == path and len(known) > 2)
                     self.origins.update({deep: Origin(document.where(deep), by) for deep in below})
 
     def delete(self, override: Override) -> None:
-        """Take a setting away.
+        """Remove a setting.
 
         Raises:
             ConfigError: it is not set.

@@ -62,7 +62,7 @@ BETA = "knob of cpo, distillation, dpo, grpo, ipo, kto, orpo, rloo, simpo, not o
         (["lerning_rate=1"], "lerning_rate=1", "not a group or setting", ""),
         (["learning_rate=1"], "learning_rate=1", "not a group or setting", "train.learning_rate"),
         (["train.lerning_rate=1"], "train.lerning_rate=1", "not a knob", "did you mean train.learning_rate?"),
-        (["method=lora"], "method=lora", "lora is a peft= choice", "ftcli train peft=lora"),
+        (["method=lora"], "method=lora", "lora is a choice of peft, not of method", "ftcli train peft=lora"),
         (["peft=lora", "peft.target_modules=[lm_head]"], "peft.target_modules=[lm_head]", "fused", "modules_to_save"),
         (["peft=lora", "peft.target_modules=[q_prj]"], "peft.target_modules=[q_prj]", "no module", "the model has"),
         (["train.learning_rate=1e-4,2e-4"], "train.learning_rate=1e-4,2e-4", "several values", "-m"),
@@ -74,7 +74,7 @@ BETA = "knob of cpo, distillation, dpo, grpo, ipo, kto, orpo, rloo, simpo, not o
         (["data.eval_share=0.1", "data.eval_path=builtin:tiny"], "data.eval_share=0.1", "both set", "keep one"),
         (["model.name_or_path=/no/such/folder"], "model.name_or_path=/no/such/folder", "holds no model", "folder"),
         (["run.name=a/b"], "run.name=a/b", "not a plain name", "letters"),
-        (["~peft"], "~peft", "cannot be without", "peft=none"),
+        (["~peft"], "~peft", "a run needs a choice of peft", "peft=none"),
         (["~train.nothing"], "~train.nothing", "not set", ""),
         (["method=dpo", "method.loss_type=[exo_pair]"], "method.loss_type=[exo_pair]", "label_smoothing", "1e-3"),
         (

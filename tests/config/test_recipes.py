@@ -29,15 +29,15 @@ def write(text: str, path: str = "r.yaml") -> Path:
 @pytest.mark.parametrize(
     ("body", "line", "reason"),
     [
-        ("hydra:\n  run: {dir: x}\n", 4, "hydra steers Hydra"),
-        ("hydra:\n  callbacks: {x: {_target_: os.system}}\n", 4, "hydra steers Hydra"),
-        ("hydra/launcher: joblib\n", 4, "hydra/launcher steers Hydra"),
-        ("_target_: os.system\n", 4, "_target_ steers Hydra"),
-        ("method:\n  _target_: os.system\n", 5, "_target_ steers Hydra"),
-        ("train:\n  lr_scheduler_kwargs:\n    deep: [{_target_: os.system}]\n", 6, "_target_ steers Hydra"),
-        ("train:\n  _partial_: true\n", 5, "_partial_ steers Hydra"),
-        ("model@x: 1\n", 4, "model@x steers Hydra"),
-        ("train:\n  lr_scheduler_kwargs: {'a@b': 1}\n", 5, "a@b steers Hydra"),
+        ("hydra:\n  run: {dir: x}\n", 4, "hydra configures Hydra"),
+        ("hydra:\n  callbacks: {x: {_target_: os.system}}\n", 4, "hydra configures Hydra"),
+        ("hydra/launcher: joblib\n", 4, "hydra/launcher configures Hydra"),
+        ("_target_: os.system\n", 4, "_target_ configures Hydra"),
+        ("method:\n  _target_: os.system\n", 5, "_target_ configures Hydra"),
+        ("train:\n  lr_scheduler_kwargs:\n    deep: [{_target_: os.system}]\n", 6, "_target_ configures Hydra"),
+        ("train:\n  _partial_: true\n", 5, "_partial_ configures Hydra"),
+        ("model@x: 1\n", 4, "model@x configures Hydra"),
+        ("train:\n  lr_scheduler_kwargs: {'a@b': 1}\n", 5, "a@b configures Hydra"),
         ("defaults_list: []\n", 4, "not a key of a recipe"),
         ("# @package _global_\n", 4, "package headers"),
         ("   #   @package foo\n", 4, "package headers"),
@@ -146,7 +146,7 @@ def test_a_path_outside_the_recipes_folder_needs_the_flag_that_the_error_prints(
     write(f"{HEAD}{setting}\n", "shared/r.yaml")
     [found] = problems("recipe=shared/r.yaml")
     assert found.startswith("shared/r.yaml:4  ")
-    assert "leaves the recipe's folder" in found
+    assert "points outside the recipe's folder" in found
     assert "allow it with --allow-path" in found
     allowed = problems("recipe=shared/r.yaml", grants=frozenset({"--allow-path"}))
     assert not any("leaves" in problem for problem in allowed)
@@ -238,12 +238,12 @@ def test_a_recipe_that_is_no_file_is_named(problems, here):
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("path: builtin:tiny\n_target_: os.system\n", "_target_ steers Hydra"),
+        ("path: builtin:tiny\n_target_: os.system\n", "_target_ configures Hydra"),
         ("# @package _global_\npath: builtin:tiny\n", "package headers"),
-        ("defaults: [{override /model: llama}]\n", "a group file holds settings only"),
+        ("defaults: [{override /model: llama}]\n", "a group file holds only settings"),
         ("format: ${oc.env:HOME}\n", "resolver"),
         ("path: &a [1]\npath: *a\n", "is set here and on line 1"),
-        ("path: ../../rows.jsonl\n", "leaves its --config-dir"),
+        ("path: ../../rows.jsonl\n", "points outside its --config-dir"),
         ("pth: x\n", "did you mean data.path?"),
         ("- a\n", "not a mapping"),
     ],
@@ -276,7 +276,7 @@ def test_a_group_file_names_no_method_or_adapter_that_the_code_lacks(problems, h
     write("name: base\n", "conf/method/base.yaml")
     for word in ("peft=mine", "method=base"):
         [found] = problems(word, config_dirs=(here / "conf",))
-        assert "whose settings these could be" in found
+        assert "for these settings" in found
 
 
 # --- precedence, and recipes that last ------------------------------------------------------------------------------

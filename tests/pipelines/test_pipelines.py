@@ -186,12 +186,12 @@ def test_a_recipe_says_of_each_stage_what_it_would_say_of_a_run(here):
     [
         ("stages:\n  ppo:\n    train:\n      lerning_rate: 1\n", 7, "did you mean train.learning_rate"),
         ("stages:\n  pppo:\n    seed: 1\n", 5, "pppo is not a stage"),
-        ("stages:\n  ppo:\n    model: ../judge\n", 6, "leaves the recipe's folder"),
-        ("stages:\n  ppo:\n    data:\n      path: /etc/rows.jsonl\n", 7, "leaves the recipe's folder"),
+        ("stages:\n  ppo:\n    model: ../judge\n", 6, "points outside the recipe's folder"),
+        ("stages:\n  ppo:\n    data:\n      path: /etc/rows.jsonl\n", 7, "points outside the recipe's folder"),
         ("stages:\n  ppo: 3\n", 5, "ppo holds no settings"),
         ("stages:\n  ppo:\n    trane:\n      x: 1\n", 6, "trane is not a key"),
         ("method:\n  kl_coef: 0.1\n", 5, "set stages.ppo.method.kl_coef"),
-        ("stages:\n  ppo:\n    method:\n      _target_: os.system\n", 7, "steers Hydra"),
+        ("stages:\n  ppo:\n    method:\n      _target_: os.system\n", 7, "configures Hydra"),
     ],
 )
 def test_a_fault_in_a_stage_of_a_recipe_is_told_with_its_line(lines, line, told, here):
@@ -395,7 +395,7 @@ def test_a_mistake_in_a_data_making_stage_is_told(override, told, here):
 
 
 def test_a_judge_belongs_to_pipelines(problems):
-    assert "belongs to pipelines" in problems("judge=openai")[0]
+    assert "applies only to pipelines that synthesise data" in problems("judge=openai")[0]
 
 
 def test_a_recipe_chooses_judges_and_makes(here):
