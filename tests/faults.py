@@ -43,7 +43,7 @@ def errors(column: str = "messages") -> list[Fault]:
         Fault("wrong type", f'{{"{column}": "one text"}}'.encode(), column, "not a list of turns"),
         Fault("empty answer", line(asked, assistant("  "), column=column), f"{column}[1].content", "is empty"),
         Fault("unknown role", line(asked, {"role": "narrator", "content": "Then"}, column=column),
-              f"{column}[1].role", "'narrator', which is no known role"),
+              f"{column}[1].role", "'narrator', an unknown role"),
         Fault("broken tool call", line(asked, assistant(None, tool_calls=[call]), column=column),
               f"{column}[1].tool_calls[0]", "arguments is not JSON"),
         Fault("half a surrogate", line(asked, assistant("up \\ud83d"), column=column).replace(b"\\\\", b"\\"), column,

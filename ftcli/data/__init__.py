@@ -1,1 +1,1 @@
-"""Rows from files and what they mean; no heavy imports, so that a configuration check can look at data."""
+"""Rows from files and what they mean; no heavy imports, so that a configuration check can read data."""

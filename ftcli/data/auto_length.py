@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 _STEP = 64
-"""Kernels and allocators like multiples; a few tokens more cost nothing."""
+"""Kernels and allocators work best with multiples; a few tokens more cost nothing."""
 
 
 def auto_length(quantiles: Mapping[str, int], limit: int | None, block: int | None) -> tuple[int, str]:
-    """The longest row in tokens that a run takes, and why.
+    """The maximum row length of a run in tokens, and why.
 
     Args:
-        quantiles: `p99` and `max` of the rows' lengths; {} where they are not known.
+        quantiles: `p99` and `max` of the rows' lengths; {} if unknown.
         limit: tokens that the model has positions for, or None.
-        block: length of the blocks that a method cuts or packs rows into, whatever their length; None for the others.
+        block: length of the blocks that a method splits or packs rows into; None for a method without blocks.
     """
-    within = f"the model's {limit}" if limit else "no known limit of the model"
+    within = f"the model's {limit}" if limit else "no known model limit"
     if block is not None:
         return min(block, limit or block), f"blocks of {block}, within {within}"
     if not quantiles:

@@ -1,4 +1,4 @@
-"""Which rows are held out: drawn by seed, whole groups at a time, and checked for rows that occur on both sides."""
+"""The hold-out split: which rows are held out, drawn by seed, whole groups at a time."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from random import Random
 
 
 def held_out(groups: Sequence[int], share: float, seed: int) -> list[bool]:
-    """Whether each row is kept from training: at least one row, never all.
+    """Whether each row is held out of training: at least one row, never all.
 
     Args:
-        groups: a number for each row; rows of equal number stay together. 0 is a group of its own for each row.
-        share: of the rows. With groups as near as drawn groups come to it from below, or else the smallest group.
+        groups: a number per row; rows with equal numbers stay together, and each 0 is a group of its own.
+        share: of the rows to hold out. Drawn groups fill it as far as they fit; if none fits, the smallest is taken.
     """
     num_rows = len(groups)
     count = min(max(1, round(share * num_rows)), num_rows - 1)

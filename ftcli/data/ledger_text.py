@@ -1,4 +1,4 @@
-"""A ledger in words: what became of every row, and whatever was found on the way. For the screen and the log."""
+"""The row ledger as text, for the screen and the log: what became of every row, and the failed quality checks."""
 
 from __future__ import annotations
 
@@ -11,46 +11,46 @@ _SIDES = {"train": "trained on", "eval": "held out"}
 _SHOWN = 5
 
 
-def ledger_lines(found: Mapping[str, Any], *, shown: int = _SHOWN) -> Iterator[str]:
-    """A run's ledger: training and held-out rows, set by set where there are several, and how they became tokens.
+def ledger_lines(ledger: Mapping[str, Any], *, shown: int = _SHOWN) -> Iterator[str]:
+    """A run's ledger: training and held-out rows, by set where there are several, and their tokenisation.
 
     Args:
-        found: as worker/dataset.py makes it.
-        shown: so many places of each kind of finding.
+        ledger: the content of ledger.json.
+        shown: places to list per quality check.
     """
     for side, title in _SIDES.items():
-        if found.get(side):
+        if ledger.get(side):
             yield title
-            yield from set_lines(found[side], shown=shown)
-            for each in found[side].get("sets", ()):
+            yield from set_lines(ledger[side], shown=shown)
+            for each in ledger[side].get("sets", ()):
                 yield f"  of these {each['name']}"
                 yield from set_lines(each, shown=0)
-    length, template = found["max_length_tokens"], found.get("template")
-    about = [("longest row", f"{length['value']} tokens ({length['why']}); longer rows: {found['overflow']}")]
+    length, template = ledger["max_length_tokens"], ledger.get("template")
+    about = [("longest row", f"{length['value']} tokens ({length['why']}); longer rows: {ledger['overflow']}")]
     if template:
-        about.append(("chat template", f"the tokenizer's own; answers told apart by {template['answers_by']}"))
+        about.append(("chat template", f"the tokenizer's own; answer spans from {template['answers_by']}"))
     yield from aligned(about)
 
 
 def set_lines(ledger: Mapping[str, Any], *, tokens: bool = True, shown: int = _SHOWN) -> Iterator[str]:
-    """One set's ledger; `shown` as above, where 0 leaves findings out."""
+    """One set's ledger; `shown` as above, where 0 omits the quality checks."""
     yield from aligned(_rows(ledger, tokens))
-    for kind, found in ledger["findings"].items() if shown else ():
-        yield f"  {kind}: {found['rows']} row{'s' if found['rows'] != 1 else ''}"
-        for each in found["first"][:shown]:
+    for name, issues in ledger["findings"].items() if shown else ():
+        yield f"  {name}: {issues['rows']} row{'s' if issues['rows'] != 1 else ''}"
+        for each in issues["first"][:shown]:
             yield "    " + "  ".join(filter(None, (each["where"], each["field"], each["what"])))
-        if found["rows"] > shown:
-            yield f"    … and {found['rows'] - shown} more"
+        if issues["rows"] > shown:
+            yield f"    … and {issues['rows'] - shown} more"
 
 
 def _rows(ledger: Mapping[str, Any], tokens: bool) -> list[tuple[str, str]]:
     kept = [f"{ledger['rows_kept']} kept"]
     kept += [f"{ledger['rows_held_out']} held out"] if ledger["rows_held_out"] else []
     kept += [f"{dropped} dropped: {reason}" for reason, dropped in ledger["dropped"].items()]
-    rows = [("file", ledger["path"]), ("format", ledger["format"] or "none was recognised")]
+    rows = [("file", ledger["path"]), ("format", ledger["format"] or "not recognised")]
     rows.append(("rows", f"{ledger['rows_read']} read: {', '.join(kept)}"))
     if ledger["rows_mixed"]:
-        rows.append(("mixed", f"{ledger['rows_mixed']} rows an epoch, repeats counted"))
+        rows.append(("mixed", f"{ledger['rows_mixed']} rows per epoch, repeats counted"))
     if not tokens:
         return rows
     if ledger["truncated"]:
@@ -64,5 +64,5 @@ def _rows(ledger: Mapping[str, Any], tokens: bool) -> list[tuple[str, str]]:
         rows.append(("packed", f"into {ledger['packed']} blocks"))
     rows.append(("tokens", f"{count(ledger['tokens'])}, trained {count(ledger['trained_tokens'])}"))
     if ledger["length_tokens"]:
-        rows.append(("tokens a row", ", ".join(f"{name} {value}" for name, value in ledger["length_tokens"].items())))
+        rows.append(("tokens per row", ", ".join(f"{name} {value}" for name, value in ledger["length_tokens"].items())))
     return rows

@@ -1,8 +1,8 @@
-"""How many rows each set gives to a mix, which ones, and in which order. Pure arithmetic; nothing here reads a row.
+"""How many rows each set contributes to a mix, which ones, and in which order. Pure arithmetic; no row is read.
 
-What a set offers is its pool: all of its rows, or `rows` or `share_of_set` of them, drawn by seed, then `repeat`ed.
-Sets without `share_of_mix` give their whole pool. The others are cut down, never filled up, so that each makes up its
-share of the finished mix to within one row; a pool that is too small for its share is an error, not a quiet repeat.
+The pool of a set is all of its rows, or `rows` or `share_of_set` of them, drawn by seed, then `repeat`ed. Sets without
+`share_of_mix` contribute their whole pool. The others are sampled down, never up, so that each makes up its share of
+the mix to within one row; a pool that is too small for its share is an error, not a silent repeat.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True, kw_only=True)
 class Demand:
-    """What the configuration asks of one set. See SetSettings for the meaning of each number."""
+    """What the configuration requests from one set. See SetSettings for the meaning of each number."""
 
     name: str
     share_of_set: float | None = None
@@ -30,15 +30,15 @@ class Demand:
 
     @classmethod
     def of(cls, name: str, settings: SetSettings) -> Demand:
-        """What the settings of a set ask of it."""
-        asked = ("share_of_set", "rows", "repeat", "share_of_mix")
-        return cls(name=name, **{key: getattr(settings, key) for key in asked})
+        """The request in the settings of a set."""
+        names = ("share_of_set", "rows", "repeat", "share_of_mix")
+        return cls(name=name, **{key: getattr(settings, key) for key in names})
 
     def pool(self, available: int) -> tuple[int, int]:
-        """How many different rows are taken of `available`, and how many that makes with repeats.
+        """How many different rows are taken of `available`, and how many these are with repeats.
 
         Raises:
-            DataError: more rows are asked for than there are.
+            DataError: the request exceeds the rows there are.
         """
         taken = available
         if self.rows is not None:
@@ -46,42 +46,42 @@ class Demand:
         elif self.share_of_set is not None:
             taken = round(available * self.share_of_set)
         if taken > available:
-            what = f"asks for {taken} rows of {self.name}, which has {available} that can be used"
+            what = f"requests {taken} rows of {self.name}, which has {available} usable rows"
             fix = (
-                f"ask for {available}, and repeat them with data.mix.{self.name}.repeat={taken / max(1, available):.3g}"
+                f"request {available}, and repeat them with data.mix.{self.name}.repeat={taken / max(1, available):.3g}"
             )
             raise DataError(Problem(f"data.mix.{self.name}.rows", what, fix))
         return taken, round(taken * self.repeat)
 
 
 def counts(demands: Sequence[Demand], available: Sequence[int]) -> list[int]:
-    """Rows that each set gives to the mix, repeats counted.
+    """Rows that each set contributes to the mix, counting repeats.
 
     Args:
         available: usable rows of each set.
 
     Raises:
-        DataError: a set is too small for what is asked of it.
+        DataError: a set is too small for its request.
     """
     pools = [demand.pool(number)[1] for demand, number in zip(demands, available, strict=True)]
     shares = [demand.share_of_mix for demand in demands]
-    asked = sum(share for share in shares if share is not None)
+    requested = sum(share for share in shares if share is not None)
     if all(share is not None for share in shares):
-        exact = [share / asked for share in shares if share is not None]  # they add up to 1 but for rounding
+        exact = [share / requested for share in shares if share is not None]  # they add up to 1 but for rounding
         total = min(int(pool / share + _ROUNDING) for pool, share in zip(pools, exact, strict=True))
         return _largest_remainder([total * share for share in exact], total)
     fixed = sum(pool for pool, share in zip(pools, shares, strict=True) if share is None)
-    whole = fixed / (1 - asked)
+    whole = fixed / (1 - requested)
     total = round(whole)
     wanted = [whole * share if share is not None else pool for pool, share in zip(pools, shares, strict=True)]
-    found = _largest_remainder(wanted, total)
-    for demand, need, pool in zip(demands, found, pools, strict=True):
+    rows = _largest_remainder(wanted, total)
+    for demand, need, pool in zip(demands, rows, pools, strict=True):
         if need > pool:
-            what = f"a share of {demand.share_of_mix:g} of the mix is {need} rows, and {demand.name} offers {pool}"
+            what = f"a share of {demand.share_of_mix:g} of the mix needs {need} rows, and {demand.name} has {pool}"
             times = need / max(1, pool) * demand.repeat
             fix = f"lower it, or repeat the set with data.mix.{demand.name}.repeat={times:.3g}"
             raise DataError(Problem(f"data.mix.{demand.name}.share_of_mix", what, fix))
-    return found
+    return rows
 
 
 def _largest_remainder(wanted: Sequence[float], total: int) -> list[int]:
@@ -94,9 +94,9 @@ def _largest_remainder(wanted: Sequence[float], total: int) -> list[int]:
 
 
 def chosen(demand: Demand, available: int, count: int, seed: int) -> list[int]:
-    """Which rows of a set make up its `count` rows of the mix, as row numbers in the set's order, repeats in place.
+    """Which rows of a set make up its `count` rows of the mix: row numbers in the set's order, with repeats in place.
 
-    Drawn by the seed and the set's name, so that one more set in the mix changes nothing about this one.
+    Drawn by the seed and the set's name, so that adding a set to the mix leaves the rows of the others unchanged.
     """
     random = Random(f"{seed} {demand.name}")
     taken, with_repeats = demand.pool(available)
@@ -107,18 +107,18 @@ def chosen(demand: Demand, available: int, count: int, seed: int) -> list[int]:
 
 
 def order(sizes: Sequence[int], how: str) -> list[int]:
-    """Which set each place of the mix is given to.
+    """The set that each place of the mix goes to.
 
     Args:
-        how: `interleave` spreads every set evenly, so that each beginning of the mix holds the shares of the whole to
-            within one row a set; `concatenate` puts one set behind the other.
+        how: `interleave` spreads every set evenly, so that every prefix of the mix has the shares of the whole to
+            within one row per set; `concatenate` puts one set after another.
     """
     if how == "concatenate":
         return [index for index, size in enumerate(sizes) for _ in range(size)]
-    # Row j of a set may come once its share of the places so far exceeds j, and must before that share exceeds j + 1.
-    # To give each place to the most urgent row that may come meets every such term (pfair scheduling, Baruah et al.
-    # 1996, on one machine).
-    total, found = sum(sizes), list[int]()
+    # Row j of a set may be placed once the set's share of the places so far exceeds j, and must be before it exceeds
+    # j + 1. Giving each place to the allowed row with the earliest deadline meets every deadline (pfair scheduling,
+    # Baruah et al. 1996, on one machine).
+    total, places = sum(sizes), list[int]()
     opens = [(0, index) for index, size in enumerate(sizes) if size]
     due: list[tuple[int, int]] = []
     given = [0] * len(sizes)
@@ -130,5 +130,5 @@ def order(sizes: Sequence[int], how: str) -> list[int]:
         given[index] += 1
         if given[index] < sizes[index]:
             heappush(opens, (given[index] * total // sizes[index], index))
-        found.append(index)
-    return found
+        places.append(index)
+    return places

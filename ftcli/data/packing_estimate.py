@@ -1,6 +1,6 @@
-"""How many blocks rows fill, counted from their lengths alone: what packing will do, without the rows.
+"""How many blocks packed rows will fill, estimated from their lengths alone.
 
-Best fit, longest first (as TRL's `bfd`): each row goes into the fullest block that still has room for it.
+Best fit, longest first (as TRL's `bfd`): each row goes into the fullest block that has room for it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from bisect import bisect_left, insort
 from collections.abc import Sequence
 
 PACKED_TOGETHER = 1000
-"""Rows that are packed with each other; the next so many begin new blocks."""
+"""Rows that are packed with each other; the next rows start new blocks."""
 
 
 def best_fit_blocks(lengths: Sequence[int], block: int) -> int:
@@ -19,7 +19,7 @@ def best_fit_blocks(lengths: Sequence[int], block: int) -> int:
     """
     blocks = 0
     for start in range(0, len(lengths), PACKED_TOGETHER):
-        room: list[int] = []  # what is left in each block, in order
+        room: list[int] = []  # free tokens of each open block, sorted
         for length in sorted(lengths[start : start + PACKED_TOGETHER], reverse=True):
             blocks += length // block if length > block else 0
             rest = length % block if length > block else length

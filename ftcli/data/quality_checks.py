@@ -1,6 +1,6 @@
-"""What is suspicious in a row that can be used: told beside the run, never a reason to stop it.
+"""Quality checks of usable rows: issues are reported beside the run and never stop it.
 
-Only what the format reads is looked at. A finding names its field as it stands in the row, not in the example.
+Only the columns that the format reads are checked. An issue names its field as written in the row, not in the example.
 """
 
 from __future__ import annotations
@@ -19,89 +19,90 @@ from ftcli.data.text_checks import garbled, placeholders
 
 KINDS: Mapping[str, str] = MappingProxyType(
     {
-        "placeholder": "a name in double braces is left where something should have been filled in",
-        "encoding": "characters that a wrong encoding leaves behind, or control characters",
-        "role order": "the turns follow each other in an unusual order",
+        "placeholder": "a placeholder in double braces was never filled in",
+        "encoding": "characters that a wrong encoding produces, or control characters",
+        "role order": "the turns are in an unusual order",
         "starts with the answer": "the assistant speaks first, so the first answer has no question",
         "unanswered": "the last turn is not the assistant's, so nothing is learned from it",
         "same answers": "chosen and rejected are the same answer",
-        "empty": "something is blank that may be blank but hardly was meant to be",
+        "empty": "a text that may be blank is blank, probably by mistake",
         "answer repeats the prompt": "the answer is the prompt, word for word",
-        "weight": "a turn asks to be trained that is not the assistant's, and never is",
+        "weight": "a turn is marked as trained although only the assistant's turns are",
     }
 )
-"""Every kind of finding, with one line that says what it means."""
+"""Every quality check, with one line that explains it."""
 
-_CALL = "call"  # what a turn of the assistant's is here that calls a tool
+_CALL = "call"  # the role, in this module, of an assistant turn that calls a tool
 _SPEAKS = ("assistant", _CALL)
 _SETS = ("system", "developer")
 _EXCHANGE = ("user", "assistant")
-_ALSO_SAID = frozenset({"reasoning_content", "thinking", "tool_calls", "function_call"})
-_WORD_FOR_WORD = "is what was asked, word for word"
+_FURTHER_TEXTS = frozenset({"reasoning_content", "thinking", "tool_calls", "function_call"})
+_WORD_FOR_WORD = "repeats the prompt word for word"
 
 
-class Finding(NamedTuple):
-    """One suspicion; `field` is the path in the row as written (`conversations[1].value`)."""
+class QualityIssue(NamedTuple):
+    """One failed check; `field` is the path in the row as written (`conversations[1].value`)."""
 
     kind: str
     field: str
     what: str
 
 
-def findings(fmt: Format, row: Mapping[str, Any], example: Mapping[str, Any]) -> list[Finding]:
-    """Everything suspicious in a row that became an example.
+def quality_issues(fmt: Format, row: Mapping[str, Any], example: Mapping[str, Any]) -> list[QualityIssue]:
+    """Every quality issue of a row that was converted to an example.
 
     Args:
-        row: as written, or with its columns renamed; the fields are those of this row.
-        example: what `convert` made of it for `fmt`.
+        row: as written, or with its columns renamed; issues name the fields of this row.
+        example: the result of `convert` for `fmt`.
     """
     if fmt.kind == "prompt":
-        example = {"prompt": example["prompt"]}  # the other columns are for whoever scores the answer
-    found: list[Finding] = []
+        example = {"prompt": example["prompt"]}  # the other columns are for scoring the answer
+    issues: list[QualityIssue] = []
     places = _places(_reading(fmt.name), row)
     turns_given = False
     for part, (name, value) in places.items():
         if not isinstance(value, str):
             turns_given = turns_given or part != "tools"
-            for field, said in _texts(part, name, value):
-                found += _about_text(field, said)
+            for field, content in _texts(part, name, value):
+                issues += _check_text(field, content)
         elif not value or value.isspace():
             if part in ("asked", "system"):
-                found.append(Finding("empty", name, "is blank"))
+                issues.append(QualityIssue("empty", name, "is blank"))
         elif "{{" in value or garbled(value):
-            found += _about_text(name, value)
+            issues += _check_text(name, value)
     if turns_given and (whole := _whole(example)):
-        found += _about_turns(fmt.kind, places, whole, example)
+        issues += _check_turns(fmt.kind, places, whole, example)
     elif example.get("label") is not False and _repeats(example):
-        found.append(Finding("answer repeats the prompt", places["answer"][0], _WORD_FOR_WORD))
+        issues.append(QualityIssue("answer repeats the prompt", places["answer"][0], _WORD_FOR_WORD))
     if "chosen" in example and _alike(example["chosen"], example["rejected"]):
-        found.append(Finding("same answers", places["rejected"][0], "is the chosen answer too"))
-    return found
+        issues.append(QualityIssue("same answers", places["rejected"][0], "is the same as the chosen answer"))
+    return issues
 
 
-def _about_text(field: str, said: str) -> Iterator[Finding]:
-    if names := placeholders(said):
-        yield Finding("placeholder", field, _left(names))
-    if broken := garbled(said):
+def _check_text(field: str, content: str) -> Iterator[QualityIssue]:
+    if names := placeholders(content):
+        yield QualityIssue("placeholder", field, _not_filled_in(names))
+    if broken := garbled(content):
         control = len(broken) == 1 and broken < "\xa0"
         why = "is a control character" if control else "looks like text read in the wrong encoding"
-        yield Finding("encoding", field, f"{broken!r} {why}")
+        yield QualityIssue("encoding", field, f"{broken!r} {why}")
 
 
-def _left(names: list[str]) -> str:
+def _not_filled_in(names: list[str]) -> str:
     shown = ", ".join(f"{{{{{name}}}}}" for name in names[:3])
-    return f"{shown} {f'and {len(names) - 3} more ' if len(names) > 3 else ''}left to be filled in"
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"{shown}{more} {'was' if len(names) == 1 else 'were'} never filled in"
 
 
-# --- where the texts stand ------------------------------------------------------------------------------------------
+# --- the texts of a row, with their paths ---------------------------------------------------------------------------
 
 
-_Place = tuple[str, Any]  # the path and what stands there
+_Place = tuple[str, Any]  # a path and the value there
 _Places = Mapping[str, _Place]
 
 
 class _Reading(NamedTuple):
-    """The columns that a format reads, by what they are to it; of several names the first with a value is read."""
+    """The columns that a format reads, by their part in it; of several names the first with a value counts."""
 
     columns: tuple[tuple[str, tuple[str, ...]], ...]
     ranked: tuple[str, ...]
@@ -128,32 +129,32 @@ def _reading(name: str) -> _Reading:
 
 
 def _places(reading: _Reading, row: Fields) -> dict[str, _Place]:
-    """What the format reads of the row: asked, answer, rejected, system, input, history and tools, where there are."""
-    found = {}
+    """The values that the format reads, by part: asked, answer, rejected, system, input, history and tools."""
+    places = {}
     for part, names in reading.columns:
         for name in names:
             value = row.get(name)
             if value is not None:
-                found[part] = name, value
+                places[part] = name, value
                 break
     if reading.ranked and (listed := column(row, reading.ranked)):
-        found["answer"], found["rejected"] = best_and_worst(row, listed)
-    return found
+        places["answer"], places["rejected"] = best_and_worst(row, listed)
+    return places
 
 
 def _texts(part: str, field: str, value: Any) -> Iterator[tuple[str, str]]:
-    """Every suspicious text in turns, in exchanges or in declared tools, with its path."""
+    """Every text to check in turns, exchanges or declared tools, with its path."""
     if part in ("tools", "history"):
         yield from _all_texts(field, value)
         return
     for index, turn in enumerate(_listed(value)):
         key = "content" if turn.get("content") is not None else key_of(turn, CONTENT_KEYS, "content")
-        said = turn.get(key)
-        if isinstance(said, str) and _ALSO_SAID.isdisjoint(turn):
-            if "{{" in said or garbled(said):  # before the path is made: nearly every text ends here
-                yield f"{_path(field, value, index)}.{key}", said
+        content = turn.get(key)
+        if isinstance(content, str) and _FURTHER_TEXTS.isdisjoint(turn):
+            if "{{" in content or garbled(content):  # before building the path: nearly every text is done here
+                yield f"{_path(field, value, index)}.{key}", content
             continue
-        for also in (key, *sorted(_ALSO_SAID)):
+        for also in (key, *sorted(_FURTHER_TEXTS)):
             yield from _all_texts(f"{_path(field, value, index)}.{also}", turn.get(also))
 
 
@@ -170,7 +171,7 @@ def _all_texts(field: str, value: Any) -> Iterator[tuple[str, str]]:
 
 
 def _path(field: str, value: Any, index: int) -> str:
-    """The path of one turn in a column that holds a list of them, or this one."""
+    """The path of a turn in a column that holds a list of turns, or only this one."""
     return f"{field}[{index}]" if isinstance(value, list) else field
 
 
@@ -184,28 +185,28 @@ def _turn_paths(places: _Places, whole: list[Turn], answer: str) -> list[str]:
     """The path of each canonical turn, for the conversation that ends in the column `answer` ("asked" if in none)."""
     ends = _paths(places[answer]) if answer in places else []
     if len(ends) == len(whole):
-        return ends  # chosen and rejected may hold the whole conversation, whatever stands beside them
+        return ends  # chosen and rejected may hold whole conversations, whatever the other columns hold
     exchanges = places["history"][1] if "history" in places else []
     paths = [f"history[{index}][{part}]" for index in range(len(exchanges)) for part in (0, 1)]
     paths += [*_paths(places["asked"]), *ends] if answer != "asked" else ends
-    # Only a system column goes before all that.
+    # A missing first path is that of the system column, which comes before all others.
     return paths if len(paths) == len(whole) else [places["system"][0], *paths]
 
 
-# --- what is odd about them -----------------------------------------------------------------------------------------
+# --- checks of turns ------------------------------------------------------------------------------------------------
 
 
 def _whole(example: Mapping[str, Any]) -> list[Turn]:
-    """The conversation that the example is, with the good answer if there are two; [] if it is text."""
+    """The whole conversation of the example, with the chosen answer if there are two; [] for plain text."""
     if "messages" in example:
         return list(example["messages"])
     prompt = example.get("prompt")
     return [*prompt, *(example.get("chosen") or example.get("completion") or ())] if isinstance(prompt, list) else []
 
 
-def _about_turns(kind: str, places: _Places, whole: list[Turn], example: Mapping[str, Any]) -> list[Finding]:
+def _check_turns(kind: str, places: _Places, whole: list[Turn], example: Mapping[str, Any]) -> list[QualityIssue]:
     roles = tuple([_CALL if turn.get("tool_calls") else turn["role"] for turn in whole])
-    odd = list(_order(roles))
+    odd = list(_check_order(roles))
     if kind == "messages" and roles[-1] not in _SPEAKS:
         odd.append((len(roles) - 1, "unanswered", f"the conversation ends with the {roles[-1]}'s turn"))
     before = None
@@ -217,19 +218,20 @@ def _about_turns(kind: str, places: _Places, whole: list[Turn], example: Mapping
             odd.append((index, "answer repeats the prompt", _WORD_FOR_WORD))
         before = content
     if example.get("label") is False:
-        # A bad answer may well be that.
+        # A bad answer may well repeat the prompt.
         odd = [one for one in odd if one[:2] != (len(whole) - 1, "answer repeats the prompt")]
-    found = []
+    issues = []
     if odd:
         paths = _turn_paths(places, whole, "answer" if "answer" in places else "asked")
-        column_told = places["system"][0] if "system" in places else ""
-        found = [Finding(kind, paths[index], what) for index, kind, what in odd if paths[index] != column_told]
-    return found + _about_weights(places, whole, example)
+        # The system column was checked as a text of its own.
+        checked = places["system"][0] if "system" in places else ""
+        issues = [QualityIssue(kind, paths[index], what) for index, kind, what in odd if paths[index] != checked]
+    return issues + _check_weights(places, whole, example)
 
 
 @lru_cache(maxsize=4096)
-def _order(roles: tuple[str, ...]) -> tuple[tuple[int, str, str], ...]:
-    """Index, kind and text of each turn that stands where it usually does not."""
+def _check_order(roles: tuple[str, ...]) -> tuple[tuple[int, str, str], ...]:
+    """Index, check and message of each turn in an unusual place; cached, since few sequences of roles occur."""
     odd = []
     opened = False
     for index, role in enumerate(roles):
@@ -237,13 +239,13 @@ def _order(roles: tuple[str, ...]) -> tuple[tuple[int, str, str], ...]:
         what = ""
         if role in _SETS:
             if opened or role in roles[:index]:
-                what = f"the {role} text is not first"
+                what = f"the {role} turn is not first"
         elif role == "tool" and before not in ("tool", _CALL):
-            what = "a tool answers and no call precedes"
+            what = "a tool result has no call before it"
         elif role == before == "user":
             what = "the user speaks twice in a row"
         elif role == "assistant" and before in _SPEAKS:
-            what = "the assistant speaks twice in a row" if before == role else "a call goes unanswered"
+            what = "the assistant speaks twice in a row" if before == role else "a tool call has no result"
         if what:
             odd.append((index, "role order", what))
         if role in _SPEAKS and not opened:
@@ -252,25 +254,25 @@ def _order(roles: tuple[str, ...]) -> tuple[tuple[int, str, str], ...]:
     return tuple(odd)
 
 
-def _about_weights(places: _Places, whole: list[Turn], example: Mapping[str, Any]) -> list[Finding]:
-    """Turns that ask to be trained and are somebody else's than the assistant's."""
-    asking: list[tuple[str, str]] = []
+def _check_weights(places: _Places, whole: list[Turn], example: Mapping[str, Any]) -> list[QualityIssue]:
+    """Turns that are marked as trained but are not the assistant's."""
+    marked: list[tuple[str, str]] = []
     for part in ("asked", "answer", "rejected"):
         field, value = places.get(part, ("", ""))
         if isinstance(value, str):
             continue
         for index, turn in enumerate(_listed(value)):
             if not WEIGHTS.isdisjoint(turn):
-                asking += [(_path(field, value, index), key) for key in WEIGHT_KEYS if turn.get(key) in (1, True)]
-    if not asking:
+                marked += [(_path(field, value, index), key) for key in WEIGHT_KEYS if turn.get(key) in (1, True)]
+    if not marked:
         return []
     roles = dict(zip(_turn_paths(places, whole, "answer" if "answer" in places else "asked"), whole, strict=True))
     if "rejected" in places:
         other = [*example["prompt"], *example["rejected"]]
         roles |= zip(_turn_paths(places, other, "rejected"), other, strict=True)
     return [
-        Finding("weight", f"{path}.{key}", f"asks to train the {roles[path]['role']}'s turn, which is never trained")
-        for path, key in asking
+        QualityIssue("weight", f"{path}.{key}", f"marks the {roles[path]['role']}'s turn as trained, which it never is")
+        for path, key in marked
         if path in roles and roles[path]["role"] != "assistant"
     ]
 
@@ -284,7 +286,7 @@ def _blank(value: Any) -> bool:
 
 
 def _repeats(example: Mapping[str, Any]) -> bool:
-    """Whether question and answer, each written as one text, are the same."""
+    """Whether prompt and answer, each given as one text, are the same."""
     if "messages" in example:
         return bool(example["messages"][-2:-1] and _same(*example["messages"][-2:]))
     asked, given = example.get("prompt"), example.get("chosen") or example.get("completion")

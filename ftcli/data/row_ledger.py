@@ -1,7 +1,7 @@
-"""What became of every row of a set, so that nothing disappears in silence.
+"""The row ledger: what became of every row of a set, so that none disappears silently.
 
 The sum always holds: rows read = rows kept + rows held out + rows dropped, each drop under its reason. An unusable row
-is an error and counts towards `data.max_bad_share`; what is merely suspicious is a finding and never stops a run.
+is an error and counts towards `data.max_bad_share`; a row that only fails a quality check never stops a run.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ from typing import Any
 from ftcli.core.errors import DataError, Problem, RowProblem
 
 MOST_SHOWN = 20
-"""Of each kind of fault all are counted and so many are shown."""
+"""How many faults of a kind are shown; all of them are counted."""
 UNUSABLE, OVERLONG, UNTRAINED = "unusable", "longer than data.max_length_tokens", "no token to train"
 BEYOND = "beyond data.max_eval_rows"
 OVERFLOW, DUPLICATE, LEAK, BOUNDARY, SPECIAL = "overflow", "duplicate", "leak", "boundary", "special token"
 KINDS: Mapping[str, str] = {
     OVERFLOW: "the row is longer than data.max_length_tokens",
-    DUPLICATE: "the same row stands in the data before, in this set or another one of the mix",
-    LEAK: "a held-out row, or its prompt, is trained on as well",
-    BOUNDARY: "the last token of a text prompt grows into the answer, so the answer starts a token earlier",
-    SPECIAL: "a turn holds text that the tokenizer reads as a special token",
+    DUPLICATE: "the same row occurs earlier, in this set or another one of the mix",
+    LEAK: "a held-out row, or its prompt, is in the training rows too",
+    BOUNDARY: "the last token of a text prompt merges with the answer, so the answer starts one token earlier",
+    SPECIAL: "a turn contains text that the tokenizer reads as a special token",
 }
-"""Findings about tokens and about rows that occur elsewhere; those about one row's text are in findings.py."""
+"""Quality checks on tokens and across rows; those on the text of one row are in quality_checks.py."""
 _ROWS = ("rows_read", "rows_kept", "rows_held_out", "rows_mixed")
 _TOKENS = ("truncated", "lost_end", "split", "last_turn_only", "sequences", "packed", "tokens", "trained_tokens")
-"""What is counted one by one, and adds up over sets."""
+"""Counts that add up over sets."""
 _QUANTILES = {"min": 0.0, "p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
 
 
 @dataclass
 class Shown:
-    """One kind of finding: in how many rows, and the first of them."""
+    """One quality check: how many rows failed it, and the first of them."""
 
     rows: int = 0
     first: list[dict[str, str]] = field(default_factory=list)
@@ -48,7 +48,7 @@ class Shown:
 
 @dataclass
 class Ledger:
-    """The rows of one set, or of several together. Counts of tokens are 0 until the rows have been tokenised."""
+    """The rows of one set, or of several together. Token counts are 0 until the rows are tokenised."""
 
     name: str
     path: str
@@ -58,7 +58,7 @@ class Ledger:
     rows_held_out: int = 0
     """Rows of this set that are validated on instead."""
     rows_mixed: int = 0
-    """Rows that the mix takes of those kept, repeats counted."""
+    """Rows that the mix takes of those kept, counting repeats."""
     dropped: Counter[str] = field(default_factory=Counter)
     errors: list[dict[str, str]] = field(default_factory=list)
     """The first unusable rows."""
@@ -68,15 +68,15 @@ class Ledger:
     """Truncated rows that lost their end token with it."""
     split: int = 0
     last_turn_only: int = 0
-    """Conversations whose template rewrites earlier turns, so that only the last is trained."""
+    """Conversations of which only the last turn is trained, since the template rewrites earlier ones."""
     sequences: int = 0
-    """What the rows became: more where they were split, fewer where they were packed."""
+    """Sequences from these rows: more than rows after splitting, fewer after packing."""
     packed: int = 0
     """Blocks that rows were packed into; 0 without packing."""
     tokens: int = 0
     trained_tokens: int = 0
     lengths: Counter[int] = field(default_factory=Counter)
-    """How many usable rows had so many tokens, before anything was dropped or cut."""
+    """Usable rows by length in tokens, before any was dropped or truncated."""
 
     @property
     def rows_bad(self) -> int:
@@ -84,7 +84,7 @@ class Ledger:
         return self.dropped[UNUSABLE]
 
     def begin_again(self) -> None:
-        """Forget everything that was counted."""
+        """Reset every count."""
         self.__dict__.update(Ledger(self.name, self.path).__dict__)
 
     def error(self, problem: Problem) -> None:
@@ -93,7 +93,7 @@ class Ledger:
         self.unusable(problem)
 
     def unusable(self, problem: Problem) -> None:
-        """Count a row that was counted as read already and then turned out to be of no use."""
+        """Count a row that turned out to be unusable after it was counted as read."""
         self.dropped[UNUSABLE] += 1
         if len(self.errors) < MOST_SHOWN:
             row_field = problem.field if isinstance(problem, RowProblem) else ""
@@ -101,11 +101,11 @@ class Ledger:
             self.errors.append(shown)
 
     def finding(self, kind: str, where: str, row_field: str, what: str) -> None:
-        """Count something suspicious in a usable row."""
+        """Count a failed quality check of a usable row."""
         self.findings.setdefault(kind, Shown()).add(where, row_field, what)
 
     def sequence(self, total: int, trained: int) -> None:
-        """Count a sequence that a row became, by its tokens and those trained."""
+        """Count a sequence by its tokens and its trained tokens."""
         self.sequences += 1
         self.tokens += total
         self.trained_tokens += trained
@@ -132,17 +132,17 @@ class Ledger:
 
     @classmethod
     def from_base(cls, raw: Mapping[str, Any]) -> Ledger:
-        """The ledger of rows that were read earlier, from `to_dict`; lengths are not part of it."""
-        found = cls(raw["name"], raw["path"], raw["format"], rows_read=raw["rows_read"])
-        found.dropped.update(raw["dropped"])
-        found.errors = list(raw["errors"])
-        found.last_turn_only = raw["last_turn_only"]
-        found.findings = {kind: Shown(f["rows"], list(f["first"])) for kind, f in raw["findings"].items()}
-        return found
+        """The ledger of rows that were read earlier, from `to_dict`; without their lengths."""
+        ledger = cls(raw["name"], raw["path"], raw["format"], rows_read=raw["rows_read"])
+        ledger.dropped.update(raw["dropped"])
+        ledger.errors = list(raw["errors"])
+        ledger.last_turn_only = raw["last_turn_only"]
+        ledger.findings = {kind: Shown(f["rows"], list(f["first"])) for kind, f in raw["findings"].items()}
+        return ledger
 
 
 def quantiles(lengths: Mapping[int, int]) -> dict[str, int]:
-    """Quantiles of lengths given as {length: rows}; {} for none. A quantile is a length that a row really has."""
+    """Quantiles of lengths given as {length: rows}; {} for none. Each quantile is the length of some row."""
     reached, cumulative = 0, []
     for length, count in sorted(lengths.items()):
         reached += count
@@ -172,7 +172,7 @@ def together(ledgers: Iterable[Ledger], name: str) -> Ledger:
 
 
 def refuse_bad_rows(ledgers: Iterable[Ledger], max_bad_share: float) -> None:
-    """Stop where more rows are unusable than may be.
+    """Stop if the share of unusable rows exceeds the allowed one.
 
     Raises:
         DataError: the first unusable rows, each with its place, and how many there are.
@@ -187,5 +187,5 @@ def refuse_bad_rows(ledgers: Iterable[Ledger], max_bad_share: float) -> None:
     more = f", of which the first {len(shown)} are shown" if bad > len(shown) else ""
     what = f"{bad} of {read} rows are unusable{more}; data.max_bad_share allows {max_bad_share:g}"
     needed = -(-bad * 1000 // read) / 1000
-    problems.append(Problem(where, what, f"mend them, or leave them out with data.max_bad_share={needed:g}"))
+    problems.append(Problem(where, what, f"fix them, or skip them with data.max_bad_share={needed:g}"))
     raise DataError(*problems)

@@ -1,4 +1,4 @@
-"""The sets of rows that a run reads: which they are, and where their files are."""
+"""The data sets that a run reads, and where their files are."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from ftcli.settings.groups import DataSettings, SetSettings
 
 
 def builtin_name(path: str, method: Method) -> str:
-    """The built-in set that a path means; builtin:tiny is the one of the method's task."""
+    """The built-in set that a path names; builtin:tiny is the one for the method's task."""
     return method.task if path == BUILTIN else path.removeprefix(BUILTIN_SETS)
 
 
-def set_file(path: str, part: str) -> str:
-    """The file of a built-in set that is named by itself, of its "train" or "eval" part; any other path as it is."""
-    return str(tiny.set_path(path.removeprefix(BUILTIN_SETS), part)) if is_builtin(path) else path
+def set_file(path: str, split: str) -> str:
+    """The file of a built-in set's "train" or "eval" split; any other path is unchanged."""
+    return str(tiny.set_path(path.removeprefix(BUILTIN_SETS), split)) if is_builtin(path) else path
 
 
 def absolute(path: str) -> str:
-    """A path of this machine made absolute; a URL, a hub set and what is built in stay as they are."""
+    """A local path made absolute; a URL, a hub set and a built-in set are unchanged."""
     return os.path.realpath(home_expanded(path)) if not is_builtin(path) and is_local(path) else path
 
 
 @dataclass(frozen=True, kw_only=True)
 class RowSet:
-    """One set of rows that a run reads."""
+    """One data set that a run reads."""
 
     name: str
     key: str
@@ -39,7 +39,7 @@ class RowSet:
 
 
 def located(row_set: RowSet, where: str, *, fetch: bool) -> tuple[DataFile, ...] | None:
-    """The files of a set in order; None where only the network would tell and `fetch` is false.
+    """The files of a set in order; None if only the network could tell and `fetch` is false.
 
     Args:
         where: what named the set, as errors print it.
@@ -52,13 +52,13 @@ def located(row_set: RowSet, where: str, *, fetch: bool) -> tuple[DataFile, ...]
 
 
 def fetched(row_set: RowSet) -> tuple[DataFile, ...]:
-    """The files of a set in order, looked for over the network if need be.
+    """The files of a set in order, looked up over the network if necessary.
 
     Raises:
         ConfigError: there are none.
     """
     files = located(row_set, row_set.key, fetch=True)
-    assert files is not None  # what is not known here has been looked for
+    assert files is not None  # with fetch, `locate` finds the files or raises
     return files
 
 
@@ -95,10 +95,10 @@ def eval_set(data: DataSettings, method: Method) -> RowSet | None:
     """The set of held-out rows, or None where there is none (a share of the training rows may still be held out)."""
     path = data.eval_path
     if path is None and data.eval_share == 0 and data.mix is None and is_builtin(data.path):
-        path = data.path  # its own held-out half
+        path = data.path  # its own eval split
     if path is not None and is_builtin(path):
         if path != BUILTIN and builtin_name(path, method) not in tiny.set_names():
-            return None  # told by the checks
+            return None  # the checks report it
         own = SetSettings(path=str(tiny.set_path(builtin_name(path, method), "eval")), **_of_builtin(data))
         return RowSet(name="eval", key="data.eval_path", settings=own)
     if data.eval_path is None:
@@ -108,10 +108,10 @@ def eval_set(data: DataSettings, method: Method) -> RowSet | None:
 
 
 def _of_builtin(data: DataSettings) -> dict[str, Any]:
-    """What may be asked of the built-in sets too; how they are written is known."""
+    """The settings that apply to built-in sets too; their format is known."""
     return {name: getattr(data, name) for name in ("margin_column", "trained_turns")}
 
 
 def _written(data: DataSettings) -> dict[str, Any]:
-    """How rows are written and read, the same for those that are trained on and those that are held out."""
+    """How rows are written and read, the same for training and held-out rows."""
     return {name: getattr(data, name) for name in ("format", "columns", "roles", "margin_column", "trained_turns")}

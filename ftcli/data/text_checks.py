@@ -1,6 +1,6 @@
-"""What makes one text suspicious by its characters alone: a placeholder left in it, or bytes that were read wrongly.
+"""Quality checks on the characters of one text: placeholders that were never filled in, and encoding errors.
 
-Runs over every text of every row, so each question begins with the cheapest test that answers no.
+They run over every text of every row, so each begins with the cheapest test that can rule the problem out.
 """
 
 from __future__ import annotations
@@ -9,18 +9,18 @@ import re
 
 # --- placeholders ---------------------------------------------------------------------------------------------------
 
-# Code and LaTeX write the same braces, but around something else than a name.
+# Code and LaTeX use double braces too, but around something other than a name.
 _NAMED = re.compile(r"(?<!\$)\{\{[ \t]*(?=[\d_.\- ]*[^\W\d_])([\w.\-](?:[\w.\- ]{0,38}[\w.\-])?)[ \t]*\}\}")
 _CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`", re.S)
 # \frac{{a}}{{b}}, x^{{n}}: the braces of a formula that went through a formatter.
 _FORMULA_BEFORE = re.compile(r"(?:\\[A-Za-z]+\*?|[\^_])(?:\{\{[^{}]*\}\})*\Z")
-# @article{…, title = {{Some Title}}}: BibTeX keeps capitals so.
+# @article{…, title = {{Some Title}}}: BibTeX keeps capitals that way.
 _BIBTEX = re.compile(r"@[A-Za-z]+\s*\{")
 _BIBTEX_BEFORE = re.compile(r"=\s*\Z")
 
 
 def placeholders(text: str) -> list[str]:
-    """Names that stand in double braces as if something should have filled them in; code and formulas left out."""
+    """Names in double braces that look like unfilled placeholders; code and formulas are ignored."""
     if "{{" not in text or "}}" not in text:
         return []
     if "`" in text:
@@ -39,7 +39,7 @@ def placeholders(text: str) -> list[str]:
 
 _CONTROLS = bytes({*range(0x20), 0x7F} - {*b"\t\n\r"})
 
-# What the second and later bytes of a UTF-8 character look like when read as cp1252, or as latin-1 where that has none.
+# The second and later bytes of a UTF-8 character, when read as cp1252, or as latin-1 where cp1252 has no character.
 _LATER = bytes(range(0x80, 0xC0)).decode("cp1252", "ignore") + "\x81\x8d\x8f\x90\x9d"
 # These also follow a letter in good text: the end of a word in capitals, AMANHÃ…, or of a quotation.
 _MARKS = "…‘’“”–—«»\xa0"
@@ -47,7 +47,7 @@ _CLEAR = "".join(sorted(set(_LATER) - set(_MARKS)))
 _NO_CAPITAL = r"(?<![A-ZÀ-ÖØ-ÞĐĂƠƯ])"
 _NEVER = "\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffd"
 
-# One class of first characters in front lets the search skip what cannot begin any of these.
+# The leading class of first characters lets the search skip everything that cannot start a match.
 _GARBLED = re.compile(
     f"[{_NEVER}ÂÃâðïÐÑã-é](?:"
     f"(?<=[{_NEVER}])"
@@ -62,7 +62,7 @@ _GARBLED = re.compile(
 
 
 def garbled(text: str) -> str:
-    """The first characters in the text that a wrong encoding leaves behind, or that no text has; "" if none."""
+    """The first characters that look like an encoding error, or that no text contains; "" if none."""
     if text.isascii():
         # Deleting them from the bytes is several times faster than a search for them in the text.
         raw = text.encode()

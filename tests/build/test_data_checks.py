@@ -169,14 +169,14 @@ def test_a_stream_takes_only_what_it_can_know(problems):
 def test_the_first_row_decides_whether_the_method_can_train_on_it(problems):
     Path("pairs.jsonl").write_text(json.dumps({"prompt": "a", "chosen": "b", "rejected": "c"}), encoding="utf-8")
     [told] = problems("data.path=pairs.jsonl")
-    assert "of kind preference" in told
+    assert "this data set holds preference pairs" in told
     assert problems("data.path=pairs.jsonl", "method=dpo") == []
 
 
 def test_a_wrong_set_beside_a_right_one_is_named(problems):
     Path("odd.jsonl").write_text('{"foo": 1}\n', encoding="utf-8")
     [told] = problems(recipe("mix:", "  a: {path: a.jsonl}", "  odd: {path: odd.jsonl}"))
-    assert told.startswith("r.yaml:5  the columns are those of no known format")
+    assert told.startswith("r.yaml:5  the columns match no supported format")
 
 
 def test_errors_are_of_the_configuration(here):

@@ -12,7 +12,7 @@ from ftcli.data.row_ledger import quantiles
     ("p99", "longest", "limit", "value", "why"),
     [
         # the longest is not twice p99: all rows are held, rounded up to 64
-        (100, 200, None, 256, "holds all rows (p99 100, longest 200), within no known limit of the model"),
+        (100, 200, None, 256, "holds all rows (p99 100, longest 200), within no known model limit"),
         (100, 192, 4096, 192, "holds all rows (p99 100, longest 192), within the model's 4096"),
         # it is more than twice p99: one row is not worth that much memory, 100 → 128
         (100, 201, 4096, 128, "holds 99 % of the rows (p99 100, longest 201), within the model's 4096"),
@@ -32,7 +32,7 @@ def test_blocks_are_as_long_as_the_method_says_or_the_model_takes():
     rows = {"p99": 10, "max": 10}
     assert auto_length(rows, 8192, 1024) == (1024, "blocks of 1024, within the model's 8192")
     assert auto_length(rows, 512, 1024)[0] == 512
-    assert auto_length({}, None, 1024) == (1024, "blocks of 1024, within no known limit of the model")
+    assert auto_length({}, None, 1024) == (1024, "blocks of 1024, within no known model limit")
 
 
 def test_without_rows_the_models_limit_stands_alone():

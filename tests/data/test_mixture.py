@@ -81,7 +81,7 @@ def test_too_few_rows_for_a_number_is_an_error_that_names_the_repeat():
         counts([demand("few", rows=30), demand("b")], [20, 5])
     [problem] = caught.value.problems
     assert problem.where == "data.mix.few.rows"
-    assert "asks for 30 rows of few, which has 20" in problem.what
+    assert "requests 30 rows of few, which has 20" in problem.what
     assert "data.mix.few.repeat=1.5" in problem.fix  # 30 / 20
 
 
@@ -92,7 +92,7 @@ def test_too_few_rows_for_a_share_is_an_error_that_names_the_repeat_that_suffice
         counts(sets, available)
     [problem] = caught.value.problems
     assert problem.where == "data.mix.b.share_of_mix"
-    assert "is 90 rows, and b offers 40" in problem.what
+    assert "needs 90 rows, and b has 40" in problem.what
     assert "data.mix.b.repeat=2.25" in problem.fix  # 90 / 40
     assert counts([sets[0], demand("b", share_of_mix=0.5, repeat=2.25)], available) == [90, 90]
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ftcli.data.files.reader import Row
 from ftcli.data.formats.registry import FORMATS, convert, recognise
-from ftcli.data.quality_checks import KINDS, Finding, findings
+from ftcli.data.quality_checks import KINDS, QualityIssue, quality_issues
 from ftcli.data.text_checks import garbled, placeholders
 from tests.turns import assistant, system, user
 
@@ -30,10 +30,10 @@ def gpt(value: str) -> dict:
 CALL = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f", "arguments": {"a": "b"}}}]}
 
 
-def found_in(row: dict, name: str = "", **how: object) -> list[Finding]:
+def found_in(row: dict, name: str = "", **how: object) -> list[QualityIssue]:
     fmt = FORMATS[name] if name else recognise(row)
     assert fmt is not None
-    return findings(fmt, row, convert(fmt, Row("rows.jsonl", 17, row), **how))
+    return quality_issues(fmt, row, convert(fmt, Row("rows.jsonl", 17, row), **how))
 
 
 # kind, row, field; each row has that one finding
@@ -177,7 +177,7 @@ def test_a_pair_that_became_messages_keeps_the_fields_of_the_file():
 def test_a_finding_says_what_is_there():
     row = {"instruction": "{{a}} {{b}} {{c}} {{d}}", "input": "x\x07", "output": "itâ€™s"}
     assert [one.what for one in found_in(row)] == [
-        "{{a}}, {{b}}, {{c}} and 1 more left to be filled in",
+        "{{a}}, {{b}}, {{c}} and 1 more were never filled in",
         "'â€' looks like text read in the wrong encoding",
         r"'\x07' is a control character",
     ]
@@ -294,7 +294,7 @@ def test_a_row_of_three_turns_costs_some_microseconds():
     for _ in range(20):
         start = time.process_time()  # the process's own: others may be at work
         for _ in range(200):
-            findings(fmt, row, example)
+            quality_issues(fmt, row, example)
         best = min(best, (time.process_time() - start) / 200)
     # measured: 7 µs, two-core machine with others at work; the bound is for far worse
     assert best < 100e-6

@@ -155,9 +155,9 @@ def test_text_has_no_prompt(tmp_path):
 @pytest.mark.parametrize(
     ("rows", "how", "reason"),
     [
-        ([{"foo": 1}], {}, "those of no known format"),
-        ([{"text": "a"}], {"method": "instruct"}, "of kind text"),
-        ([{"text": "a"}], {"format": "alpaca"}, "not of the format alpaca: no column instruction"),
+        ([{"foo": 1}], {}, "match no supported format"),
+        ([{"text": "a"}], {"method": "instruct"}, "this data set holds plain text"),
+        ([{"text": "a"}], {"format": "alpaca"}, "does not match format alpaca: no column instruction"),
         ([{"text": "a"}], {"columns": {"text": "txt"}}, "has no column 'txt' to map"),
     ],
 )

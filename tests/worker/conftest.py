@@ -68,7 +68,7 @@ def word(index: int) -> str:
 
 
 def conversation(index: int) -> dict[str, Any]:
-    """A row of kind messages."""
+    """A row of messages."""
     asked = f"Say {word(index)} and {word(index * 3 + 1)}."
     return {
         "messages": [
@@ -79,7 +79,7 @@ def conversation(index: int) -> dict[str, Any]:
 
 
 def pair_of_answers(index: int) -> dict[str, Any]:
-    """A row of kind preference."""
+    """A preference pair."""
     return {
         "prompt": [{"role": "user", "content": f"Say {word(index)}."}],
         "chosen": [{"role": "assistant", "content": f"Gladly, {word(index)}."}],

@@ -13,7 +13,7 @@ from ftcli.core.errors import ConfigError, DataError, Problem, RowProblem
 from ftcli.core.suggest import suggest
 from ftcli.data import row_sets
 from ftcli.data.formats.columns import apply_mapping
-from ftcli.data.formats.registry import FORMATS, columns_error, kind_problem, recognise
+from ftcli.data.formats.registry import FORMATS, columns_error, dataset_type_problem, recognise
 from ftcli.data.row_sets import RowSet
 from ftcli.data.scan import first_rows, margin_of
 from ftcli.methods import Method
@@ -191,5 +191,5 @@ def _set_problems(each: RowSet, data: DataSettings, method: Method, composed: Co
     found = named or recognise(value)
     if found is None or (named is not None and not named.recognise(value)):
         yield columns_error(value, where)
-    elif problem := kind_problem(found, value, where, method.kinds, f"method={method.name}"):
+    elif problem := dataset_type_problem(found, value, where, method.kinds, f"method={method.name}"):
         yield problem

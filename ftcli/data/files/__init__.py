@@ -1,1 +1,1 @@
-"""Bytes → rows with their places: finding, opening and reading files, folders, URLs and hub sets."""
+"""Bytes → rows with their places: locating, opening and reading files, folders, URLs and hub data sets."""

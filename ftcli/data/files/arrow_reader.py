@@ -1,7 +1,7 @@
-"""Rows out of parquet and Arrow files, a small batch at a time, however large the pieces that the file was written in.
+"""Rows from parquet and Arrow files, in small batches whatever the size of the file's own row groups.
 
-Both formats hold columns: a row has no line, it has a number. pyarrow trusts what it reads, so each batch is checked
-before a value is taken out of it: text that is no UTF-8 costs its row, offsets that lead nowhere end the file.
+Both formats are columnar: a row has a number instead of a line. pyarrow trusts what it reads, so each batch is
+validated before a value is taken from it: text that is not UTF-8 costs its row, invalid offsets end the file.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 from ftcli.core.errors import ConfigError, Problem
-from ftcli.data.files.json_reader import NOT_UTF8_FIX, Broken, Numbered, Told
+from ftcli.data.files.json_reader import NOT_UTF8_FIX, Broken, Numbered, OnBadRow
 from ftcli.data.files.urls import Unreachable
 
 _BATCH_ROWS = 256
 _BATCH_BYTES = 16 << 20
-# A column of a row group is read through windows of this size instead of whole.
+# A column of a row group is read in windows of this size, not all at once.
 _WINDOW_BYTES = 1 << 20
 _FILE_MAGIC, _FEATHER_1_MAGIC = b"ARROW1", b"FEA1"
 _END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
@@ -31,11 +31,11 @@ def _pyarrow(name: str, kind: str) -> Any:
         raise ConfigError(Problem("", f"reading {kind} needs pyarrow", "pip install pyarrow")) from None
 
 
-def read_parquet(handle: IO[bytes], told: Told) -> Numbered:
+def read_parquet(handle: IO[bytes], bad_row: OnBadRow) -> Numbered:
     """Number and value of each row.
 
     Raises:
-        Broken: the file cannot be read on.
+        Broken: the file cannot be read further.
     """
     parquet = _pyarrow("pyarrow.parquet", ".parquet")
 
@@ -47,71 +47,71 @@ def read_parquet(handle: IO[bytes], told: Told) -> Numbered:
         # measured: 1 GB in one row group, 66 MiB more resident than before; with threads 135 MiB, and no faster
         yield from file.iter_batches(batch_size=size, use_threads=False)
 
-    return _rows(batches(), told, "parquet")
+    return _rows(batches(), bad_row, "parquet")
 
 
-def read_arrow(handle: IO[bytes], told: Told) -> Numbered:
+def read_arrow(handle: IO[bytes], bad_row: OnBadRow) -> Numbered:
     """Number and value of each row of an Arrow IPC file (also called Feather 2) or stream.
 
     Raises:
-        Broken: the file cannot be read on, or its end is missing.
+        Broken: the file cannot be read further, or its end is missing.
     """
     arrow = _pyarrow("pyarrow", ".arrow")
     source = _seekable(handle)
     if isinstance(handle, io.BufferedReader) and isinstance(handle.raw, io.FileIO) and handle.seek(0, io.SEEK_END):
-        # Mapped, as its batches, unlike those of parquet, can only be had whole: the system drops pages again.
+        # Memory-mapped, since unlike parquet its batches can only be read whole: the system can drop the pages again.
         source = arrow.memory_map(handle.name)
 
     def batches() -> Iterator[Any]:
         source.seek(0)
         start = source.read(8)
         if start.startswith(_FEATHER_1_MAGIC):
-            raise Broken(1, "is written in the first Feather format", "write it anew with a pyarrow of today")
+            raise Broken(1, "is in the Feather V1 format", "write it again with a current pyarrow")
         source.seek(0)
         if start.startswith(_FILE_MAGIC):
             file = arrow.ipc.open_file(source)
-            wholes = (file.get_batch(i) for i in range(file.num_record_batches))
+            batches_of_file = (file.get_batch(i) for i in range(file.num_record_batches))
         else:
             _require_end(source)
-            wholes = iter(arrow.ipc.open_stream(source))
-        for whole in wholes:
-            size = max(1, min(_BATCH_ROWS, _BATCH_BYTES * whole.num_rows // max(1, whole.nbytes)))
-            for first in range(0, whole.num_rows, size):
-                yield whole.slice(first, size)
+            batches_of_file = iter(arrow.ipc.open_stream(source))
+        for batch in batches_of_file:
+            size = max(1, min(_BATCH_ROWS, _BATCH_BYTES * batch.num_rows // max(1, batch.nbytes)))
+            for first in range(0, batch.num_rows, size):
+                yield batch.slice(first, size)
 
-    return _rows(batches(), told, "arrow")
+    return _rows(batches(), bad_row, "arrow")
 
 
 def _seekable(handle: IO[bytes]) -> Any:
-    # The footer stands last: a stream that cannot seek is read whole.
+    # The footer is at the end, so a stream that cannot seek is read into memory.
     return handle if handle.seekable() else importlib.import_module("pyarrow").BufferReader(handle.read())
 
 
 def _require_end(source: Any) -> None:
-    """A stream cut off between two batches reads like a whole one, but for its end mark."""
+    """Check the end-of-stream mark: without it, a stream truncated between two batches would read like a whole one."""
     size = source.seek(0, io.SEEK_END)
     source.seek(max(0, size - len(_END_OF_STREAM)))
     end = source.read(len(_END_OF_STREAM))
     source.seek(0)
-    old = source.read(4) != _END_OF_STREAM[:4]  # before Arrow 0.15 the mark had half the length
+    old = source.read(4) != _END_OF_STREAM[:4]  # before Arrow 0.15 the mark was half as long
     source.seek(0)
     if size and not (end.endswith(_END_OF_STREAM[4:]) if old else end == _END_OF_STREAM):
-        raise Broken(1, "is no arrow file, or one whose writing was broken off: its end mark is missing", _REMEDY)
+        raise Broken(1, "is not an Arrow file, or was not written to its end: the end mark is missing", _REMEDY)
 
 
-def _rows(batches: Iterator[Any], told: Told, kind: str) -> Numbered:
+def _rows(batches: Iterator[Any], bad_row: OnBadRow, kind: str) -> Numbered:
     arrow = importlib.import_module("pyarrow")
     number = 0
     try:
         for batch in batches:
             names = batch.schema.names
             if twice := sorted({name for name in names if names.count(name) > 1}):
-                raise Broken(1, f"has {', '.join(map(repr, twice))} as column twice", "give each column its own name")
+                raise Broken(1, f"has two columns named {', '.join(map(repr, twice))}", "give each column its own name")
             values, bad = _values(arrow, batch)
             for at, value in enumerate(values):
                 number += 1
                 if at in bad:
-                    told(number, f"{', '.join(map(repr, bad[at]))} is not UTF-8", NOT_UTF8_FIX, ", ".join(bad[at]))
+                    bad_row(number, f"{', '.join(map(repr, bad[at]))} is not UTF-8", NOT_UTF8_FIX, ", ".join(bad[at]))
                 else:
                     yield number, value
     except Unreachable:
@@ -121,7 +121,7 @@ def _rows(batches: Iterator[Any], told: Told, kind: str) -> Numbered:
 
 
 def _values(arrow: Any, batch: Any) -> tuple[list[Any], dict[int, list[str]]]:
-    """The rows of a batch, and for each that holds text which is none the fields it stands in."""
+    """The rows of a batch, and by index the fields of those rows whose text is not UTF-8."""
     try:
         batch.validate(full=True)
         return batch.to_pylist(), {}

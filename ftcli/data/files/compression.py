@@ -1,4 +1,4 @@
-"""The bytes of a data file, wherever it lies and however it is compressed, decompressed while they are read."""
+"""The bytes of a local or remote data file, decompressed while they are read."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from ftcli.data.files.file_types import DataFile, codec_of
 from ftcli.data.files.urls import is_url
 
 DAMAGED = (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError)
-"""What the codecs raise for a damaged archive, beside OSError."""
+"""What the codecs raise for a damaged archive, in addition to OSError."""
 _BUFFER_BYTES = 1 << 20
 
 
 class _Zstd(io.RawIOBase):
-    """Decompressed zstandard (RFC 8878), of one frame or several; the standard library has none before Python 3.14."""
+    """Decompressed zstandard (RFC 8878), of one frame or several; the standard library lacks it before Python 3.14."""
 
     def __init__(self, packed: IO[bytes]) -> None:
         pyarrow = importlib.import_module("pyarrow")
@@ -49,14 +49,14 @@ def opened(file: DataFile) -> IO[bytes]:
     """The file's content, decompressed; seekable where that is cheap.
 
     Raises:
-        ConfigError: a package is missing that reads what it is.
-        OSError: it cannot be opened (`Unreachable` where it lies elsewhere).
+        ConfigError: the package that reads it is missing.
+        OSError: it cannot be opened (`Unreachable` for a remote file).
     """
     raw = _packed(file)
     codec = codec_of(file.path)
     if codec is None:
         return raw
-    # These read lines in Python; the buffer in front of them does so in C.
+    # These split lines in Python; the buffer in front of them does it in C.
     if codec == "zstd":
         return io.BufferedReader(_Zstd(raw), _BUFFER_BYTES)
     unpacked = {"gzip": gzip.open, "bz2": bz2.open, "xz": lzma.open}[codec](raw, "rb")  # type: ignore[operator]
@@ -64,7 +64,7 @@ def opened(file: DataFile) -> IO[bytes]:
 
 
 class _Closing(io.RawIOBase):
-    """A decompressor that closes what it reads from: those of the standard library leave a given file open."""
+    """A decompressor that closes its source: those of the standard library leave a file object open."""
 
     def __init__(self, unpacked: Any, packed: IO[bytes]) -> None:
         self._unpacked, self._packed = unpacked, packed

@@ -1,7 +1,7 @@
-"""Which files of a hub data set make up a configuration and a split, as its README.md says, else as their names say.
+"""The files of a hub data set that make up a configuration and split, by its README.md or else by their names.
 
-The README is a stranger's: it is read up to a limit, by the safe parser in Python (the one in C overflows its stack on
-nested brackets), and can name nothing but files of its own set.
+The README is untrusted: it is read up to a limit, by the safe parser in Python (the one in C overflows its stack on
+nested brackets), and can name only files of its own set.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _PATTERNS = 10_000
 
 
 class BadCard(Exception):
-    """The README says something about its files that cannot be followed."""
+    """The README describes its files in a way that is not valid."""
 
 
 def pick(card: Path | None, names: Sequence[str], subset: str | None, split: str | None) -> list[str]:
@@ -34,8 +34,8 @@ def pick(card: Path | None, names: Sequence[str], subset: str | None, split: str
         split: None is `train` where there is one, else the only one.
 
     Raises:
-        BadCard: the README cannot be followed.
-        NoSplit: no such configuration or split, or it must be said which; also where no file can be read.
+        BadCard: the README is not valid.
+        NoSplit: there is no such configuration or split, or the choice is ambiguous, or no file is supported.
     """
     configs = _configs(card) if card is not None else {}
     if not configs:
@@ -45,16 +45,16 @@ def pick(card: Path | None, names: Sequence[str], subset: str | None, split: str
     inside = [name for name in names if not base or name.startswith(base + "/")]
     if not config.get("data_files"):
         return by_name(_readable(inside), split)
-    parts: dict[str, list[str]] = {}
-    for part, pattern in _patterns(config["data_files"]):
-        found = _matching(f"{base}/{pattern}" if base else pattern, names)
-        if not found:
-            raise NoSplit(f"holds no file {pattern}, which its README.md names", [])
-        if unreadable := [name for name in found if kind_of(name) is None]:
-            raise NoSplit(f"keeps its rows in {unreadable[0]}, which cannot be read ({KNOWN})", [])
-        files = parts.setdefault(part, [])
-        files.extend(name for name in found if name not in files)
-    return chosen(parts, split)
+    splits: dict[str, list[str]] = {}
+    for name, pattern in _patterns(config["data_files"]):
+        matches = _matching(f"{base}/{pattern}" if base else pattern, names)
+        if not matches:
+            raise NoSplit(f"has no file {pattern}, which its README.md lists", [])
+        if unreadable := [match for match in matches if kind_of(match) is None]:
+            raise NoSplit(f"stores its rows in {unreadable[0]}, which is not a supported file type ({KNOWN})", [])
+        files = splits.setdefault(name, [])
+        files.extend(match for match in matches if match not in files)
+    return chosen(splits, split)
 
 
 def _by_folder(names: Sequence[str], subset: str | None, split: str | None) -> list[str]:
@@ -71,7 +71,7 @@ def _by_folder(names: Sequence[str], subset: str | None, split: str | None) -> l
 def _readable(names: Sequence[str]) -> list[str]:
     readable = [name for name in names if holds_rows(name)]
     if not readable:
-        raise NoSplit("holds no file that can be read", [])
+        raise NoSplit("has no file of a supported type", [])
     return readable
 
 
@@ -89,13 +89,13 @@ def _config_name(configs: dict[str, dict[str, Any]], subset: str | None) -> str:
 
 
 def _configs(card: Path) -> dict[str, dict[str, Any]]:
-    """`configs` of the front matter by name; empty where it has none."""
+    """`configs` of the front matter by name; {} if there are none."""
     import yaml
 
     with open(card, "rb") as handle:
         text = handle.read(_CARD_BYTES).decode("utf-8-sig", errors="replace").replace("\r\n", "\n")
     front = re.match(r"---[ \t]*\n(.*?)^---[ \t]*$", text, re.DOTALL | re.MULTILINE)
-    # Cut out by itself, as the front matter of a large set has megabytes about other things.
+    # Only this block is parsed, since the front matter of a large set has megabytes about other things.
     block = re.search(r"^configs:.*?(?=^[^\s#-]|\Z)", front[1], re.DOTALL | re.MULTILINE) if front else None
     if block is None:
         return {}
@@ -110,12 +110,12 @@ def _configs(card: Path) -> dict[str, dict[str, Any]]:
     if not isinstance(configs, list) or not all(
         isinstance(config, dict) and isinstance(config.get("config_name", "default"), str) for config in configs
     ):
-        raise BadCard("its configs are no list of {config_name, data_files}")
+        raise BadCard("its configs are not a list of {config_name, data_files}")
     return {config.get("config_name", "default"): config for config in configs}
 
 
 def _patterns(data_files: Any) -> Iterator[tuple[str, str]]:
-    """Split and pattern of each entry of `data_files`, in all the ways that it is written."""
+    """Split and pattern of each entry of `data_files`, in any of its notations."""
     entries: list[tuple[Any, Any]] = []
     if isinstance(data_files, dict):
         entries = list(data_files.items())
@@ -131,15 +131,15 @@ def _patterns(data_files: Any) -> Iterator[tuple[str, str]]:
             if number > _PATTERNS:
                 raise BadCard(f"it names more than {_PATTERNS} files")
             if not isinstance(split, str) or not isinstance(path, str) or len(path) > 1000:
-                raise BadCard("its data_files are no paths")
+                raise BadCard("its data_files are not paths")
             path = path.removeprefix("./")
             if "://" in path or path.startswith("/") or ".." in path.split("/"):
-                raise BadCard(f"it names {path}, which is no file of the set")
+                raise BadCard(f"it names {path}, which is not a file of the set")
             yield split, path
 
 
 def _matching(pattern: str, names: Sequence[str]) -> list[str]:
-    """The names that a glob stands for: `*` and `?` stay within a folder, `**` is any number of folders."""
+    """The names that a glob matches: `*` and `?` stay within a folder, `**` is any number of folders."""
     head = re.split(r"[*?\[]", pattern, maxsplit=1)[0]
     if head == pattern:
         return [pattern] if pattern in names else []
@@ -148,7 +148,7 @@ def _matching(pattern: str, names: Sequence[str]) -> list[str]:
 
 
 def _matches(globs: Sequence[str], parts: Sequence[str]) -> bool:
-    # All places of the pattern that the parts so far can have led to: linear, whatever a stranger wrote.
+    # All places in the pattern that the parts so far can reach: linear in time, whatever the pattern.
     places = _with_skipped(globs, {0})
     for part in parts:
         places = {
@@ -161,7 +161,7 @@ def _matches(globs: Sequence[str], parts: Sequence[str]) -> bool:
 
 
 def _with_skipped(globs: Sequence[str], places: set[int]) -> set[int]:
-    """The places, and those behind each `**`, which may stand for nothing."""
+    """The places, and those after each `**`, which may match nothing."""
     for place, mark in enumerate(globs):
         if mark == "**" and place in places:
             places.add(place + 1)

@@ -1,12 +1,12 @@
-"""Values of rows in a few words, for errors."""
+"""Short descriptions of values in rows, for errors."""
 
 from __future__ import annotations
 
 from typing import Any
 
 
-def sort_of(value: Any) -> str:
-    """What a value is, without what it says: text, a number, a list of 3, …"""
+def describe_type(value: Any) -> str:
+    """The type of a value without its content: text, a number, a list of 3, …"""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -22,10 +22,10 @@ def sort_of(value: Any) -> str:
     return type(value).__name__
 
 
-def said(value: Any) -> str:
-    """A value and its beginning, if it is short of words."""
+def describe_value(value: Any) -> str:
+    """A value with its content, if it is a text or a number; texts are shortened."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str) and value.strip():
         return f"the text {value if len(value) <= 40 else value[:40] + '…'!r}"
-    return f"the number {value}" if isinstance(value, int | float) else sort_of(value)
+    return f"the number {value}" if isinstance(value, int | float) else describe_type(value)

@@ -1,6 +1,6 @@
-"""Which files hold rows, told by their names alone: the suffix says the kind, a second one how it is compressed.
+"""Which files hold rows, by name alone: the suffix gives the file type, a second suffix the compression.
 
-Told by name so that a folder, a bucket or a set on the hub can be judged without opening anything in it.
+By name, so that a folder, a bucket or a hub data set can be examined without opening any file.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ KINDS = {
     ".arrow": "arrow",
     ".feather": "arrow",
 }
-"""Suffix to kind."""
+"""Suffix to file type."""
 CODECS = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zst": "zstd"}
 """Suffix to compression."""
 KNOWN = f"use one of {', '.join(KINDS)}, each also with {', '.join(list(CODECS)[:-1])} or {list(CODECS)[-1]}"
-"""The remedy for a file of another kind."""
+"""The remedy for an unsupported file type."""
 
-# What stands beside rows in published folders. Few on purpose: a file left out in silence is worse than one that fails.
+# Files beside the data in published folders. Few on purpose: a silently skipped file is worse than one that fails.
 _NO_ROWS = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "croissant.json"}
 _PAPERS = {"readme", "license", "licence", "copying", "notice", "changelog", "citation", "requirements"}
-# What `map` and `filter` of the datasets library leave beside a set that was saved to a folder.
+# Caches that `map` and `filter` of the datasets library leave in the folder of a saved set.
 _LEFTOVER = re.compile(r"cache-[0-9a-f]{16}\w*\.arrow")
 
 
@@ -45,7 +45,7 @@ class DataFile:
 
 
 def file_name(path: str) -> str:
-    """The last part of a path or URL, lower case, without the query that a web address may end in."""
+    """The last part of a path or URL, lower case, without the query of a web address."""
     if is_url(path):
         # In a chain (zip://inner::s3://outer) the first address names the file.
         path = next((part for part in path.split("::") if "://" in part), path)
@@ -60,14 +60,14 @@ def codec_of(path: str) -> str | None:
 
 
 def kind_of(path: str) -> str | None:
-    """The kind of a file, or None for one that cannot be read."""
+    """The type of a file, or None if it is not supported."""
     name = file_name(path)
     base, suffix = os.path.splitext(name)
     return KINDS.get(os.path.splitext(base)[1] if suffix in CODECS else suffix)
 
 
 def holds_rows(relative: str) -> bool:
-    """Whether a file found below a folder is one of its data: readable, not hidden, not a companion of the data.
+    """Whether a file below a folder is data: of a supported type, not hidden, and not a companion of the data.
 
     Args:
         relative: its path below that folder, with slashes.
@@ -80,8 +80,8 @@ def holds_rows(relative: str) -> bool:
     return not (kind_of(name) == "txt" and name.partition(".")[0] in _PAPERS)
 
 
-def twice(names: Iterable[str]) -> tuple[str, str] | None:
-    """Two of the files that are one and the same but for the compression, whose rows would count double."""
+def same_file_twice(names: Iterable[str]) -> tuple[str, str] | None:
+    """Two names that differ only in compression, so that the rows would count twice; None if there are none."""
     seen: dict[str, str] = {}
     for name in names:
         plain = name[: -len(os.path.splitext(name)[1])] if codec_of(name) else name

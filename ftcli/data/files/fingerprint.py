@@ -1,4 +1,4 @@
-"""What tells one version of a data file from the next, so that a count or a run remembered for it can be trusted."""
+"""Identifies the version of a data file, so that a cached count or an earlier run can be checked against it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from ftcli.data.files.urls import is_url
 
 
 def fingerprint(file: DataFile) -> str:
-    """Hex sha256: of the bytes of a local file, as files of hub sets are too; else of URL, size and the store's mark.
+    """Hex sha256: of the bytes of a local or cached file, else of the URL, the size and the store's version tag.
 
     Raises:
-        ConfigError: a remote file cannot be looked at.
+        ConfigError: a remote file cannot be accessed.
         DataError: a local one cannot be read.
     """
     if is_url(file.path):
-        # Without the query: what a signed address ends in changes with every signature.
+        # Without the query, since a signed address has a new one with every signature.
         return hashlib.sha256("\n".join([file.name, *object_stores.identity(file)]).encode()).hexdigest()
     try:
         with open(file.path, "rb") as handle:

@@ -1,7 +1,7 @@
-"""A file behind http(s), read as a stream with the standard library alone: no driver package is needed for the web.
+"""A file behind http(s), read as a stream with the standard library alone, so that the web needs no driver package.
 
-A connection that breaks off looks like the end of the file to the standard library, and rows would be missing without
-a word. Here the bytes are counted, and reading goes on where it stopped, or fails.
+To the standard library, a lost connection looks like the end of the file, and rows would be missing silently. Here the
+bytes are counted, and reading resumes where it stopped, or fails.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ class WebFile(io.RawIOBase):
     """The bytes behind an address; seekable where the server can send parts.
 
     Raises:
-        HTTPError, OSError: the first answer is none.
-        Unreachable: from `readinto`, the answer breaks off and cannot be resumed.
+        HTTPError, OSError: the first request fails.
+        Unreachable: from `readinto`, the connection is lost and cannot be resumed.
     """
 
     def __init__(self, url: str) -> None:
         self._url = url
         self._position = 0
-        self._answer: http.client.HTTPResponse | None = _asked(url, 0)
+        self._answer: http.client.HTTPResponse | None = _request(url, 0)
         headers = self._answer.headers
         length = headers.get("Content-Length", "")
         self.size = int(length) if length.isdigit() else None
-        """In bytes; None where the server does not say."""
+        """In bytes; None if the server does not say."""
         self.tag = headers.get("ETag") or headers.get("Last-Modified") or ""
-        """What the server calls this version of the file; "" for nothing."""
+        """The server's tag for this version of the file; "" for none."""
         self.media_type = headers.get_content_type() if "Content-Type" in headers else ""
         self._parts = headers.get("Accept-Ranges", "").lower() == "bytes"
 
@@ -48,15 +48,15 @@ class WebFile(io.RawIOBase):
         return True
 
     def seekable(self) -> bool:
-        """Whether the server sends parts, and says how many bytes there are."""
+        """Whether the server supports ranges and gives the size."""
         return self._parts and self.size is not None
 
     def tell(self) -> int:
-        """The present place."""
+        """The current position."""
         return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Moves to a place; the next read asks for what is there."""
+        """Move to a position; the next read requests the bytes there."""
         if not self.seekable():
             raise io.UnsupportedOperation("the server does not send parts of the file")
         position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.size or 0}[whence]
@@ -66,8 +66,8 @@ class WebFile(io.RawIOBase):
         return position
 
     def readinto(self, buffer: Any) -> int:
-        """Fills the buffer with what has arrived."""
-        why = "it ended too early"
+        """Fill the buffer with the bytes that have arrived."""
+        why = "it ended early"
         for attempt in range(_ATTEMPTS):
             if self.size is not None and self._position >= self.size:
                 return 0
@@ -84,19 +84,23 @@ class WebFile(io.RawIOBase):
                 self._position += got
                 return got
             self._drop()
-        raise Unreachable(f"the connection broke off after {self._position} bytes ({why})")
+        raise Unreachable(f"the connection was lost after {self._position} bytes ({why})")
 
     def close(self) -> None:
-        """Ends the connection."""
+        """Close the connection."""
         self._drop()
         super().close()
 
     def _resumed(self) -> http.client.HTTPResponse:
-        answer = _asked(self._url, self._position)
+        answer = _request(self._url, self._position)
         tag = answer.headers.get("ETag") or answer.headers.get("Last-Modified") or ""
         if answer.status != 206 or tag != self.tag:
             answer.close()
-            changed = "the file changed meanwhile" if tag != self.tag else "the server does not send parts of the file"
+            changed = (
+                "the file changed during the download"
+                if tag != self.tag
+                else "the server does not send parts of the file"
+            )
             raise Unreachable(changed)
         return answer
 
@@ -107,10 +111,10 @@ class WebFile(io.RawIOBase):
 
 
 def look(url: str, where: str) -> WebFile:
-    """The file behind an address, its first answer at hand.
+    """The file behind an address, with the first request made.
 
     Raises:
-        ConfigError: it is not there, may not be read, is a page for people, or nobody answers.
+        ConfigError: it does not exist, access is denied, it is a web page, or the server cannot be reached.
     """
     name = shown(url)
     try:
@@ -118,23 +122,25 @@ def look(url: str, where: str) -> WebFile:
     except urllib.error.HTTPError as error:
         error.close()
         if error.code in (401, 403):
-            problem = Problem(where, f"{name} may not be read (HTTP {error.code})", "download it and give the file")
+            problem = Problem(
+                where, f"access to {name} is denied (HTTP {error.code})", "download it and use the local file"
+            )
         elif error.code in (404, 410):
             problem = Problem(where, f"{name} does not exist (HTTP {error.code})", "check the address")
         else:
-            problem = Problem(where, f"{name} cannot be had (HTTP {error.code})", "try again later")
+            problem = Problem(where, f"{name} cannot be downloaded (HTTP {error.code})", "try again later")
         raise ConfigError(problem) from None
     except (OSError, http.client.HTTPException, ValueError) as error:
-        fix = "check the address and the network, or download it where there is one and give the file"
+        fix = "check the address and the network, or download it elsewhere and use the local file"
         raise ConfigError(Problem(where, f"{name} cannot be reached ({_short(error)})", fix)) from None
     if file.media_type in ("text/html", "application/xhtml+xml"):
         file.close()
-        fix = "give the address of the file itself: the one that its download button leads to"
+        fix = "use the address of the file itself, as its download button has it"
         raise ConfigError(Problem(where, f"{name} is a web page, not a file of rows", fix))
     return file
 
 
-def _asked(url: str, start: int) -> http.client.HTTPResponse:
+def _request(url: str, start: int) -> http.client.HTTPResponse:
     parts = urllib.parse.urlsplit(url)
     user, _, host = parts.netloc.rpartition("@")
     plain = urllib.parse.urlunsplit(
@@ -144,7 +150,7 @@ def _asked(url: str, start: int) -> http.client.HTTPResponse:
     if start:
         request.add_header("Range", f"bytes={start}-")
     if user:
-        # Unredirected: a password is not handed on to wherever the server sends us.
+        # Unredirected, so that a redirect to another server does not get the password.
         word = base64.b64encode(urllib.parse.unquote(user).encode()).decode()
         request.add_unredirected_header("Authorization", f"Basic {word}")
     answer: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)

@@ -1,7 +1,7 @@
-"""Data sets on the hub: which of their files are asked for, cached or downloaded, or why they cannot be had.
+"""Data sets on the hub: the requested files, cached or downloaded, or why they are not available.
 
-Only the files of the wanted configuration and split are fetched. A download that was broken off is never taken for the
-set: what belongs to it is known from the hub's own listing (kept beside the cache by huggingface_hub), else from the
+Only the files of the requested configuration and split are downloaded. An interrupted download is never mistaken for
+the whole set: its files are known from the hub's listing (which huggingface_hub keeps beside the cache), else from the
 numbers in the names of shards.
 """
 
@@ -26,7 +26,7 @@ _ID = re.compile(r"(?:hub:)?(?P<id>(?:\w[\w.-]*/)?\w[\w.-]*)", re.ASCII)
 
 
 def hub_id(path: str) -> str | None:
-    """The name of a hub data set, as the hub writes it, or None for a path that cannot be one."""
+    """The hub's name of a data set, or None for a path that cannot be one."""
     match = _ID.fullmatch(path)
     return match["id"] if match and (path.startswith("hub:") or "/" in path) else None
 
@@ -49,19 +49,19 @@ def find(
     """The files of a hub data set, by name.
 
     Args:
-        fetch: whether the network may be asked and files downloaded; without it None stands for "not known here".
+        fetch: whether to use the network and download files; without it, None means "unknown offline".
 
     Raises:
-        ConfigError: there is no such set, revision, configuration or split, or it cannot be had; with the remedy.
+        ConfigError: there is no such set, revision, configuration or split, or it is not available; with the remedy.
     """
     snapshot = cached_dataset(set_id, revision)
     listing = _listing(snapshot) if snapshot else None
-    from ftcli.core import hub_cache  # here, as what it imports looks for data through this module
+    from ftcli.core import hub_cache  # here, since its own imports reach this module
 
     offline = hub_cache.offline()
     if snapshot is not None and (listing is not None or offline or not fetch):
         names = listing if listing is not None else _present(snapshot)
-        # Without a listing, what is not here may be there: only where nobody can be asked is it a fault.
+        # Without a listing, a file that is not cached may still exist: it is an error only if the hub cannot be asked.
         sure = listing is not None or bool(offline)
         chosen = _chosen(set_id, snapshot, names, subset, split, where, sure=sure)
         if chosen is not None and not _absent(snapshot, chosen):
@@ -100,22 +100,22 @@ def _fetched(
         cached = cached_dataset(set_id, revision) if unreachable else None
         if cached is None:
             raise ConfigError(problem) from None
-        # As without a network: what is cached will do, if it is whole as far as can be seen.
+        # As without a network: the cached files are used if they look complete.
         chosen = _chosen(set_id, cached, _listing(cached) or _present(cached), subset, split, where, sure=True)
         if not chosen or _absent(cached, chosen):
             raise _incomplete(set_id, where, "the hub cannot be reached", revision) from None
         return _files(set_id, cached, chosen)
     if not chosen or _absent(snapshot, chosen):
-        raise _incomplete(set_id, where, "the hub did not send all of it", revision)
+        raise _incomplete(set_id, where, "the download is incomplete", revision)
     return _files(set_id, snapshot, chosen)
 
 
 def _chosen(
     set_id: str, snapshot: Path, names: Sequence[str], subset: str | None, split: str | None, where: str, *, sure: bool
 ) -> list[str] | None:
-    """Names of the wanted files, or None where they cannot be told.
+    """Names of the requested files, or None if they are unknown.
 
-    That is where the README is not cached, or where they are not among the names but may, unless `sure`, be elsewhere.
+    They are unknown if the README is not cached, or if none is in `names` and these, without `sure`, may be incomplete.
     """
     card = snapshot / _CARD
     if _CARD in names and not os.path.isfile(card):
@@ -128,13 +128,13 @@ def _chosen(
     except NoSplit as fault:
         if not sure:
             return None
-        there = f"there are {', '.join(fault.there[:20])}{', …' if len(fault.there) > 20 else ''}"
+        there = f"choose from {', '.join(fault.there[:20])}{', …' if len(fault.there) > 20 else ''}"
         files = f"name files of it: hf://datasets/{set_id}/FILE"
         raise ConfigError(Problem(where, f"{set_id} {fault.what}", there if fault.there else files)) from None
 
 
 def _refusal(set_id: str, revision: str | None, where: str, error: Exception) -> tuple[Problem, bool]:
-    """What an exception of the hub's library says, and whether it says only that nobody answers."""
+    """The problem behind an exception of the hub's library, and whether it is only that the hub cannot be reached."""
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
@@ -150,25 +150,25 @@ def _refusal(set_id: str, revision: str | None, where: str, error: Exception) ->
         return Problem(where, f"{set_id} has no revision {revision}", "name a branch, tag or commit"), False
     if isinstance(error, RepositoryNotFoundError):
         fix = "check the spelling, or log in with `hf auth login` if it is private"
-        return Problem(where, f"the hub knows no data set {set_id}", fix), False
+        return Problem(where, f"the hub has no data set {set_id}", fix), False
     if isinstance(error, HFValidationError):
-        return Problem(where, f"{set_id} is no name that the hub can know", "check the spelling"), False
+        return Problem(where, f"{set_id} is not a valid hub name", "check the spelling"), False
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
         what = f"{set_id} cannot be stored in {_repository(set_id).parent}: {error.strerror}"
-        return Problem(where, what, "make room there, or set HF_HOME to another folder"), False
+        return Problem(where, what, "free space there, or set HF_HOME to another folder"), False
     http = type(error).__module__.startswith(("httpx", "httpcore", "requests", "hf_xet"))
-    # A captive portal answers every question with a page of its own, which is no data set.
+    # A captive portal answers every request with its own page, which does not parse as a data set.
     known = (HfHubHTTPError, OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, AssertionError)
     if not http and not isinstance(error, known):
         raise error
-    what = f"{set_id} is not whole in the local cache, and the hub cannot be reached ({type(error).__name__})"
+    what = f"{set_id} is incomplete in the local cache, and the hub cannot be reached ({type(error).__name__})"
     return Problem(where, what, _bring(set_id, revision)), True
 
 
 def _bring(set_id: str, revision: str | None) -> str:
     at = f" --revision {revision}" if revision else ""
     command = f"hf download --repo-type dataset {set_id}{at}"
-    return f"download it where there is a network (`{command}`) and copy the cache, or give a file or folder"
+    return f"download it on a machine with a network (`{command}`) and copy the cache, or use a local file or folder"
 
 
 def _incomplete(set_id: str, where: str, why: str, revision: str | None) -> ConfigError:
@@ -184,7 +184,7 @@ def _repository(set_id: str) -> Path:
 
 
 def _listing(snapshot: Path) -> list[str] | None:
-    """All names of the set at this commit as huggingface_hub noted them, or None where it did not."""
+    """All file names of the set at this commit, as huggingface_hub recorded them; None if it did not."""
     try:
         text = (snapshot.parent.parent / "trees" / f"{snapshot.name}.json").read_text(encoding="utf-8")
         noted: Any = json.loads(text)["files"]

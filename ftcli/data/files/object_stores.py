@@ -1,6 +1,6 @@
-"""Files in object stores and behind any other address that fsspec knows, listed and opened.
+"""Listing and opening files in object stores and behind any other address that fsspec supports.
 
-Every such store has its own exceptions, without a common base: they all become one here.
+Each store has its own exceptions, without a common base class: here they all become one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _GLOB_MARKS = frozenset("*?[")
 
 
 class _Guarded(io.RawIOBase):
-    """A store's file whose failures are all Unreachable."""
+    """A file in a store; every failure to read it is Unreachable."""
 
     def __init__(self, file: Any) -> None:
         self._file = file
@@ -56,7 +56,7 @@ def open_raw(file: DataFile) -> io.RawIOBase:
     """The bytes behind a URL, as a stream.
 
     Raises:
-        ConfigError: its driver package is missing, or (web) it cannot be had.
+        ConfigError: its driver package is missing, or (web) it is not available.
         Unreachable: it cannot be opened.
     """
     if is_web(file.path):
@@ -71,10 +71,10 @@ def open_raw(file: DataFile) -> io.RawIOBase:
 
 
 def identity(file: DataFile) -> list[str]:
-    """What tells one version of a remote file from the next: its size, and the store's own mark of the content.
+    """Identifies the version of a remote file: its size and the store's own tag.
 
     Raises:
-        ConfigError: it cannot be looked at.
+        ConfigError: it cannot be accessed.
     """
     if is_web(file.path):
         from ftcli.data.files.http import look
@@ -91,10 +91,10 @@ def identity(file: DataFile) -> list[str]:
 
 
 def listed(url: str, where: str) -> tuple[bool, dict[str, str]]:
-    """What is behind a URL: whether it is one file, and every file by its path below the folder that was named.
+    """What a URL leads to: whether it is a single file, and every file by its relative path.
 
     Raises:
-        ConfigError: nothing is there, it cannot be reached, or its driver package is missing.
+        ConfigError: it does not exist or cannot be reached, or its driver package is missing.
     """
     if is_web(url):
         from ftcli.data.files.http import look
@@ -103,7 +103,7 @@ def listed(url: str, where: str) -> tuple[bool, dict[str, str]]:
         return True, {file_name(url): url}
     system, path = _system(url, where)
     try:
-        # Not `isfile` and `isdir`: they answer no to everything that goes wrong.
+        # Not `isfile` and `isdir`, which answer no whatever goes wrong.
         kind = _kind(system, path)
         if kind == "file":
             return True, {posixpath.basename(path): url}
@@ -118,23 +118,23 @@ def listed(url: str, where: str) -> tuple[bool, dict[str, str]]:
         raise _refused(url, where, fault) from None
     if "::" in url:
         raise ConfigError(
-            Problem(where, f"{shown(url)} is more than one file", "name one file of a chain of addresses")
+            Problem(where, f"{shown(url)} is more than one file", "a chain of addresses must name one file")
         )
     address = _addresses(system, url, path)
     return False, {relative: address(each) for each, relative in found}
 
 
 def _addresses(system: Any, url: str, path: str) -> Callable[[str], str]:
-    """What makes an address of a path in the system that `url` leads to, where `path` is its own."""
+    """A function from a path in the file system of `url` to its address; `path` is the path of `url` itself."""
     whole, root = url.rstrip("/"), path.rstrip("/")
     if root and whole.endswith(root):
-        # Not all systems can do it: what they take off an address may hold the server's name.
+        # Not every file system can rebuild an address: the part it strips may include the server's name.
         return lambda each: whole.removesuffix(root) + each
     return lambda each: str(system.unstrip_protocol(each))
 
 
 def _kind(system: Any, path: str) -> str | None:
-    """What is at a path: "file", "directory", or None for nothing."""
+    """The type of a path: "file", "directory", or None if it does not exist."""
     try:
         return str(system.info(path)["type"])
     except FileNotFoundError:
@@ -142,12 +142,12 @@ def _kind(system: Any, path: str) -> str | None:
 
 
 def is_pattern(url: str) -> bool:
-    """Whether a URL may stand for many: the web has no patterns, a question mark there begins the query."""
+    """Whether a URL is a pattern; web addresses never are, since a question mark starts their query."""
     return not is_web(url) and bool(_GLOB_MARKS & set(url))
 
 
 def _system(url: str, where: str) -> tuple[Any, str]:
-    """The file system that a URL lives in, and its path there."""
+    """The file system of a URL, and its path there."""
     fsspec = importlib.import_module("fsspec")
     try:
         system, path = fsspec.core.url_to_fs(url)
@@ -156,7 +156,7 @@ def _system(url: str, where: str) -> tuple[Any, str]:
             Problem(where, f"{shown(url)} needs a package that is not installed", _remedy(url, fault))
         ) from None
     except ValueError as fault:
-        fix = "use a path, ORGANISATION/NAME of the hub, or s3://, gs://, az://, hf://, https://"
+        fix = "use a path, a hub data set ORGANISATION/NAME, or s3://, gs://, az://, hf://, https://"
         raise ConfigError(Problem(where, f"{shown(url)} cannot be opened: {_reason(fault)}", fix)) from None
     except Exception as fault:
         raise _refused(url, where, fault) from None
@@ -164,7 +164,7 @@ def _system(url: str, where: str) -> tuple[Any, str]:
 
 
 def _remedy(url: str, fault: ImportError) -> str:
-    """The line that installs what a protocol needs."""
+    """The command that installs what a protocol needs."""
     known = importlib.import_module("fsspec.registry").known_implementations
     for protocol in (part.partition("://")[0] for part in url.split("::")):
         package = known.get(protocol, {}).get("class", "fsspec").partition(".")[0]
@@ -176,10 +176,12 @@ def _remedy(url: str, fault: ImportError) -> str:
 def _refused(url: str, where: str, fault: Exception) -> ConfigError:
     name = shown(url)
     if isinstance(fault, FileNotFoundError):
-        return ConfigError(Problem(where, f"{name} does not exist", "check the address, and that you may list it"))
+        return ConfigError(Problem(where, f"{name} does not exist", "check the address and your access to it"))
     if isinstance(fault, PermissionError):
-        return ConfigError(Problem(where, f"{name} may not be read", "log in to that store, or check its permissions"))
-    fix = "check the address, the network and your login, or download it and give the file or folder"
+        return ConfigError(
+            Problem(where, f"access to {name} is denied", "log in to that store, or check its permissions")
+        )
+    fix = "check the address, the network and your login, or download it and use the local file or folder"
     return ConfigError(Problem(where, f"{name} cannot be reached ({_reason(fault)})", fix))
 
 

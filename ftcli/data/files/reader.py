@@ -1,16 +1,16 @@
-"""Rows out of files, one at a time, each with the line it stands on.
+"""Rows from files, one at a time, each with its line.
 
-A fault is told with file and line or it cannot be mended, which is why no library loads the rows here. Nothing holds
-more than one row and a read buffer in memory (parquet, arrow: one batch), so a file may be larger than the machine.
+No library loads the rows here, because a fault must be reported with its file and line to be fixed. Memory holds only
+one row and a read buffer (parquet, arrow: one batch), so a file may be larger than memory.
 
 What is a row:
-    .json              each object of the one array that the file holds; its line is the one it starts on
+    .json              each object of the one array in the file; its line is the one it starts on
     .jsonl .ndjson     each line that is not blank, an object
     .csv .tsv          each record under the header, all values text; its line is the one it starts on
     .txt               each line that is not blank, as {"text": line}
     .parquet           each row; its `line` is the row's number, from 1
     .arrow .feather    the same
-    any of these with .gz, .bz2, .xz or .zst behind it, decompressed while reading (the columnar kinds in memory)
+    any of these with .gz, .bz2, .xz or .zst appended, decompressed while reading (parquet and arrow in memory)
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from ftcli.data.files.json_reader import (
     NOT_UTF8_FIX,
     Broken,
     Numbered,
-    Told,
+    OnBadRow,
     read_array,
     usable,
     without_mark,
@@ -46,7 +46,7 @@ _DECODER = json.JSONDecoder()
 
 
 class Row(NamedTuple):
-    """One row as it stands in its file; `line` counts from 1."""
+    """One row as written in its file; `line` counts from 1."""
 
     file: str
     line: int
@@ -59,22 +59,22 @@ class Row(NamedTuple):
 
 
 def read_rows(path: Path | DataFile, on_fault: OnFault | None = None) -> Iterator[Row]:
-    """Every row of the file, in order, read as they are asked for.
+    """Every row of the file, in order, read lazily.
 
     Args:
         path: a file that `resolve_file` accepted, or one that `locate` found.
-        on_fault: told of each unusable row, which is then left out; without it the first one raises.
+        on_fault: called for each unusable row, which is then skipped; without it the first one raises.
 
     Raises:
-        ConfigError: a package is missing that reads the file, or it is not where it was found.
-        DataError: an unusable row (unless `on_fault` takes it), or, in any case, a file that holds no row at all or
-            cannot be read on from some line: what follows could not be counted.
+        ConfigError: the package that reads the file is missing, or the file no longer exists.
+        DataError: a row is unusable (unless `on_fault` takes it), or the file has no row or cannot be read further than
+            some line, which `on_fault` cannot take: the rest could not even be counted.
     """
     file = path if isinstance(path, DataFile) else DataFile(str(path), str(path))
     name = file.name
     empty = True
 
-    def told(line: int, what: str, fix: str, field: str = "") -> None:
+    def bad_row(line: int, what: str, fix: str, field: str = "") -> None:
         problem = RowProblem(f"{name}:{line}", what, fix, field=field)
         if on_fault is None:
             raise DataError(problem)
@@ -84,7 +84,7 @@ def read_rows(path: Path | DataFile, on_fault: OnFault | None = None) -> Iterato
 
     try:
         with opened(file) as handle:
-            for line, value in _READERS[kind_of(file.path) or ""](handle, told):
+            for line, value in _READERS[kind_of(file.path) or ""](handle, bad_row):
                 empty = False
                 yield Row(name, line, value)
     except Broken as fault:
@@ -92,14 +92,16 @@ def read_rows(path: Path | DataFile, on_fault: OnFault | None = None) -> Iterato
     except (OSError, *DAMAGED) as fault:
         raise DataError(_unread(file, fault)) from None
     if empty:
-        raise DataError(Problem(name, "holds no rows", "give a file with at least one row"))
+        raise DataError(Problem(name, "has no rows", "use a file with at least one row"))
 
 
 def _unread(file: DataFile, fault: Exception) -> Problem:
-    """The bytes themselves cannot be had."""
+    """The problem that the bytes of a file cannot be read."""
     if isinstance(fault, Unreachable):
-        return Problem(file.name, f"cannot be read on: {fault}", "try again, or download it and give the file")
-    # The codecs share OSError with the disk, whose errors have a number.
+        return Problem(
+            file.name, f"cannot be read further: {fault}", "try again, or download it and use the local file"
+        )
+    # The codecs raise OSError too, but only errors of the disk have a number.
     if codec_of(file.path) and not getattr(fault, "errno", None):
         return Problem(file.name, f"is damaged: {fault}", "compress or download it again")
     why = getattr(fault, "strerror", None) or fault
@@ -117,15 +119,15 @@ def peek_rows(path: Path | DataFile, n: int = 1) -> list[Row]:
 
 
 def resolve_file(path: Path, where: str) -> Path:
-    """`path`, once it is known to be a file that `read_rows` can read; no row is looked at.
+    """`path`, checked to be a file that `read_rows` can read; no row is read.
 
     Args:
         path: taken literally.
         where: the override or file:line that named it, for the error.
 
     Raises:
-        ConfigError: it is not there (with the nearest names that are), is a folder, may not be read, or is of no
-            known kind.
+        ConfigError: it does not exist (with the nearest names that do), is a folder, is not readable, or is not of a
+            supported type.
     """
     if os.path.isdir(path):
         raise ConfigError(Problem(where, f"{path} is a folder, not a file", names_near(str(path / path.name))))
@@ -134,66 +136,66 @@ def resolve_file(path: Path, where: str) -> Path:
 
 
 def _lines(handle: IO[bytes]) -> Iterator[tuple[int, bytes]]:
-    """Numbered lines, their ends kept, without a byte order mark."""
+    """Numbered lines with their line ends, without a byte order mark."""
     for number, raw in enumerate(handle, 1):
         if number == 1:
             raw = without_mark(raw)
         yield number, raw
 
 
-def _not_utf8(told: Told, number: int, fault: UnicodeDecodeError, fields: Sequence[str] = ()) -> None:
+def _not_utf8(bad_row: OnBadRow, number: int, fault: UnicodeDecodeError, fields: Sequence[str] = ()) -> None:
     byte, inside = fault.object[fault.start], f", in {', '.join(map(repr, fields))}" if fields else ""
     what = f"is not UTF-8: byte 0x{byte:02x} at byte {fault.start + 1} of the line{inside}"
-    told(number, what, NOT_UTF8_FIX, ", ".join(fields))
+    bad_row(number, what, NOT_UTF8_FIX, ", ".join(fields))
 
 
-# --- one function a kind of file ------------------------------------------------------------------------------------
+# --- one function per file type -------------------------------------------------------------------------------------
 
 
-def _read_jsonl(handle: IO[bytes], told: Told) -> Numbered:
+def _read_jsonl(handle: IO[bytes], bad_row: OnBadRow) -> Numbered:
     decode = _DECODER.decode
     for number, raw in _lines(handle):
         try:
             value = decode(raw.decode())
         except UnicodeDecodeError as fault:
-            _not_utf8(told, number, fault)
+            _not_utf8(bad_row, number, fault)
         except json.JSONDecodeError as fault:
             if raw.strip():
-                told(number, f"is not JSON: {fault.msg} at column {fault.pos + 1}", _jsonl_fix(number, raw))
+                bad_row(number, f"is not JSON: {fault.msg} at column {fault.pos + 1}", _jsonl_fix(number, raw))
         except (ValueError, RecursionError) as fault:
-            told(number, f"is not usable JSON: {fault}", "write the row anew")
+            bad_row(number, f"is not usable JSON: {fault}", "rewrite the row")
         else:
-            if usable(told, number, value, b"\\u" in raw and (b"\\ud" in raw or b"\\uD" in raw)):
+            if usable(bad_row, number, value, b"\\u" in raw and (b"\\ud" in raw or b"\\uD" in raw)):
                 yield number, value
 
 
 def _jsonl_fix(number: int, raw: bytes) -> str:
     if number == 1 and raw.lstrip().startswith((b"[", b"{")) and len(raw.strip()) == 1:
-        return "this looks like one array or object over several lines: an array of objects is read from a .json file"
-    return "one whole object a line, in double quotes"
+        return "this looks like an array or object over several lines: an array of objects needs a .json file"
+    return "write one whole object per line, with double quotes"
 
 
-def _read_txt(handle: IO[bytes], told: Told) -> Numbered:
+def _read_txt(handle: IO[bytes], bad_row: OnBadRow) -> Numbered:
     for number, raw in _lines(handle):
         try:
             text = raw.decode().rstrip("\r\n")
         except UnicodeDecodeError as fault:
-            _not_utf8(told, number, fault)
+            _not_utf8(bad_row, number, fault)
         else:
             if text.strip():
                 yield number, {"text": text}
 
 
-def _read_csv(handle: IO[bytes], told: Told) -> Numbered:
-    return _records(handle, told, ",")
+def _read_csv(handle: IO[bytes], bad_row: OnBadRow) -> Numbered:
+    return _records(handle, bad_row, ",")
 
 
-def _read_tsv(handle: IO[bytes], told: Told) -> Numbered:
-    return _records(handle, told, "\t")
+def _read_tsv(handle: IO[bytes], bad_row: OnBadRow) -> Numbered:
+    return _records(handle, bad_row, "\t")
 
 
-def _records(handle: IO[bytes], told: Told, separator: str) -> Numbered:
-    # The module's limit is 128 KiB a field, less than a long document, and can only be set for the whole process.
+def _records(handle: IO[bytes], bad_row: OnBadRow, separator: str) -> Numbered:
+    # The module's limit of 128 KiB per field is less than a long document, and can only be set for the whole process.
     csv.field_size_limit(2**31 - 1)
     bad: dict[int, UnicodeDecodeError] = {}
 
@@ -202,7 +204,7 @@ def _records(handle: IO[bytes], told: Told, separator: str) -> Numbered:
             try:
                 yield raw.decode()
             except UnicodeDecodeError as fault:
-                # Kept readable, so that only the record that holds the line is lost, and its field can be named.
+                # Decoded all the same, so that only the record with this line is lost, and its field can be named.
                 bad[number] = fault
                 yield raw.decode(errors="surrogateescape")
 
@@ -220,7 +222,7 @@ def _records(handle: IO[bytes], told: Told, separator: str) -> Numbered:
         if record is None:
             return
         if bad:
-            _not_utf8(told, *bad.popitem(), _escaped_fields(header, record))
+            _not_utf8(bad_row, *bad.popitem(), _escaped_fields(header, record))
             bad.clear()
             if not header:
                 raise Broken(start, "the header is not UTF-8", NOT_UTF8_FIX)
@@ -230,7 +232,7 @@ def _records(handle: IO[bytes], told: Told, separator: str) -> Numbered:
             header = _checked_header(start, record, separator)
         elif len(record) != len(header):
             fix = f"quote fields that hold a {'comma' if separator == ',' else 'tab'}"
-            told(start, f"has {len(record)} fields, the header {len(header)}", fix)
+            bad_row(start, f"has {len(record)} fields, the header {len(header)}", fix)
         else:
             yield start, dict(zip(header, record, strict=True))
 
@@ -254,7 +256,7 @@ def _checked_header(line: int, record: list[str], separator: str) -> list[str]:
     return header
 
 
-_READERS: dict[str, Callable[[IO[bytes], Told], Numbered]] = {
+_READERS: dict[str, Callable[[IO[bytes], OnBadRow], Numbered]] = {
     "json": read_array,
     "jsonl": _read_jsonl,
     "csv": _read_csv,

@@ -1,7 +1,7 @@
-"""Which files of a folder or a set are its training rows, told by their names where nothing else says so.
+"""Which files of a folder or a data set hold its training rows, by their names where nothing else says so.
 
-Departs from the datasets library in one thing: where several parts are there and none is `train`, nothing is guessed.
-Held-out rows trained on in silence are worth a question.
+Departs from the datasets library in one way: where there are several splits and none is `train`, nothing is guessed.
+Training silently on held-out rows would be worse than an error.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _SEPARATOR = re.compile(r"[-._ 0-9]+")
 
 
 class NoSplit(Exception):
-    """The files of a split cannot be told: `what` is the fault, `there` what could be asked for instead."""
+    """The files of a split cannot be determined: `what` is the fault, `there` lists the splits to choose from."""
 
     def __init__(self, what: str, there: Sequence[str]) -> None:
         super().__init__(what)
@@ -38,7 +38,7 @@ class NoSplit(Exception):
 def split_of(relative: str) -> str | None:
     """The split that a file's path below its folder names, or None.
 
-    A name that begins with a split word and is numbered (`train_prefs-00000-of-00001`) is a split of that whole name.
+    A sharded name that begins with a split word (`train_prefs-00000-of-00001`) names a split by its whole stem.
     """
     *folders, name = relative.split("/")
     shard = _SHARD.match(name)
@@ -56,49 +56,49 @@ def split_of(relative: str) -> str | None:
 
 
 def by_name(relatives: Sequence[str], split: str | None) -> list[str]:
-    """Those of the files that belong to the split; for None the training ones.
+    """The files of the split; for None the training files.
 
     Raises:
-        NoSplit: none of them is of that split, or None was asked and the names leave it open.
+        NoSplit: no file is of that split, or it is None and the names leave it open.
     """
-    parts: dict[str, list[str]] = defaultdict(list)
+    splits: dict[str, list[str]] = defaultdict(list)
     for name in relatives:
-        parts[split_of(name) or ""].append(name)
-    if split is None and set(parts) == {""}:
+        splits[split_of(name) or ""].append(name)
+    if split is None and set(splits) == {""}:
         return list(relatives)
-    return chosen(parts, split)
+    return chosen(splits, split)
 
 
-def chosen(parts: Mapping[str, list[str]], split: str | None) -> list[str]:
-    """The files of one split out of all; "" holds those that name none.
+def chosen(splits: Mapping[str, list[str]], split: str | None) -> list[str]:
+    """The files of one of the splits; "" holds the files without a split.
 
     Raises:
-        NoSplit: it is not there, or None was asked, there are several and none is `train`.
+        NoSplit: it does not exist, or it is None, and there are several and none is `train`.
     """
-    there = sorted(name for name in parts if name)
+    there = sorted(name for name in splits if name)
     if split is None:
-        if TRAIN in parts:
-            return parts[TRAIN]
-        if len(parts) == 1:
-            return next(iter(parts.values()))
-        others = " beside files of no split" if "" in parts else ""
-        raise NoSplit(f"holds {', '.join(there)}{others}, and no split train", there)
+        if TRAIN in splits:
+            return splits[TRAIN]
+        if len(splits) == 1:
+            return next(iter(splits.values()))
+        others = " and files without a split" if "" in splits else ""
+        raise NoSplit(f"has {', '.join(there)}{others}, but no split train", there)
     if split in there:
-        return parts[split]
+        return splits[split]
     wanted = _WORDS.get(split.lower())
     same = [name for name in there if wanted and _WORDS.get(name.lower()) == wanted]
     if len(same) != 1:
         raise NoSplit(f"has no split {split}", there)
-    return parts[same[0]]
+    return splits[same[0]]
 
 
 def missing_shards(relatives: Sequence[str]) -> list[str]:
-    """Names of the shards that numbered files (`…-00003-of-00010…`) speak of and that are not among them."""
+    """Names of the shards that numbered files (`…-00003-of-00010…`) imply and that are missing."""
     there = set(relatives)
     groups: set[tuple[str, str, int, int]] = set()
     for name in relatives:
         folder, slash, base = name.rpartition("/")
-        # A stranger's name may claim any number of shards.
+        # The count is untrusted: a name may claim any number of shards.
         if (shard := _SHARD.match(base)) and int(shard["count"]) <= 100_000:
             rest = f"-of-{shard['count']}{shard['rest'] or ''}"
             groups.add((f"{folder}{slash}{shard['stem']}-", rest, int(shard["count"]), len(shard["number"])))

@@ -1,4 +1,4 @@
-"""What can be told of an address without opening it."""
+"""Classifying and displaying addresses without opening them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import urllib.parse
 
 
 class Unreachable(OSError):
-    """What lies elsewhere cannot be read, or not to its end."""
+    """A remote file cannot be read, or not to its end."""
 
 
 def is_url(path: str) -> bool:
-    """Whether a path is an address that a protocol leads to."""
+    """Whether a path is an address with a protocol."""
     return re.match(r"[a-z][a-z0-9+.-]*(://|::)", path, re.IGNORECASE) is not None
 
 
@@ -21,7 +21,7 @@ def is_web(path: str) -> bool:
 
 
 def shown(path: str) -> str:
-    """A path or address without what may be secret in it: user, password and, of the web, the query."""
+    """A path or address without the parts that may be secret: user, password and, on the web, the query."""
     if not is_url(path):
         return path
     if not is_web(path):

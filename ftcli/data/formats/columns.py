@@ -1,4 +1,4 @@
-"""Which columns a format needs, and what a row lacks: recognition is a table, so that its refusals can explain it."""
+"""Which columns a format needs, and what a row lacks: recognition is a table, so that errors can explain it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ftcli.core.errors import DataError, Problem
-from ftcli.data.files.describe import said
+from ftcli.data.files.describe import describe_value
 from ftcli.data.files.reader import Row
 from ftcli.data.formats.conversations import CALL, ROLE_KEYS, ROLES, Roles, key_of
 
@@ -18,7 +18,7 @@ Converter = Callable[[Mapping[str, Any], Roles], Example]
 
 @dataclass(frozen=True)
 class Shape:
-    """What a value must look like, judged at a glance."""
+    """What a value must look like, by a quick check."""
 
     name: str
     fits: Callable[[Any], bool]
@@ -33,8 +33,8 @@ def _turns_with(*keys: str) -> Callable[[Any], bool]:
     return fits
 
 
-def _all_the_assistants(value: Any) -> bool:
-    """A list of turns in which nobody asks: an answer, not a whole conversation."""
+def _is_all_assistant(value: Any) -> bool:
+    """Whether a list of turns has no user turn: an answer, not a whole conversation."""
     if not isinstance(value, list) or not value or not all(isinstance(turn, dict) for turn in value):
         return False
     names = [str(turn.get(key_of(turn, ROLE_KEYS, ""))) for turn in value]
@@ -42,7 +42,7 @@ def _all_the_assistants(value: Any) -> bool:
 
 
 def is_label(value: Any) -> bool:
-    """True, false, 0, 1, or those as text, which is all that csv can say."""
+    """Whether a value is true, false, 0 or 1, or one of these as text, the only type of CSV."""
     return str(value).lower() in ("true", "false", "0", "1") if isinstance(value, bool | int | str) else False
 
 
@@ -50,7 +50,7 @@ TEXT = Shape("text", lambda value: isinstance(value, str))
 ROLE_TURNS = Shape("a list of {role, content}", _turns_with("role", "speaker", "author"))
 FROM_TURNS = Shape("a list of {from, value}", _turns_with("from"))
 TURNS = Shape("a list of turns", _turns_with(*ROLE_KEYS))
-ONE_ANSWER = Shape("text or one turn", lambda value: isinstance(value, str | dict) or _all_the_assistants(value))
+ONE_ANSWER = Shape("text or one turn", lambda value: isinstance(value, str | dict) or _is_all_assistant(value))
 CONVERSATION = Shape("a list of turns or one turn", lambda value: TURNS.fits(value) or isinstance(value, dict))
 TEXT_OR_TURNS = Shape("text or turns", lambda value: isinstance(value, str) or CONVERSATION.fits(value))
 LABEL = Shape("true or false", is_label)
@@ -58,24 +58,24 @@ LABEL = Shape("true or false", is_label)
 
 @dataclass(frozen=True)
 class Need:
-    """A column under any of several names; a null value is as good as no column."""
+    """A column under any of several names; a null value counts as no column."""
 
     names: tuple[str, ...]
     shape: Shape
 
     def fault(self, row: Mapping[str, Any]) -> str:
-        """Why the row does not fill this need; "" if it does."""
-        found = column(row, self.names)
-        if found is None:
+        """Why the row does not meet this need; "" if it does."""
+        name = column(row, self.names)
+        if name is None:
             near = self._near(row)
             hint = f" (there is {near!r})" if near else ""
             return f"no column {' or '.join(self.names)}{hint}"
-        if not self.shape.fits(row[found]):
-            return f"{found} is {said(row[found])}, not {self.shape.name}"
+        if not self.shape.fits(row[name]):
+            return f"{name} is {describe_value(row[name])}, not {self.shape.name}"
         return ""
 
     def distance(self, row: Mapping[str, Any]) -> float:
-        """0 filled, 1 nothing like it in the row, between them a near name or a wrong shape."""
+        """0 if met, 1 if the row has nothing like it, 0.5 for a similar name or a wrong shape."""
         if not self.fault(row):
             return 0.0
         return 0.5 if column(row, self.names) or self._near(row) else 1.0
@@ -87,7 +87,7 @@ class Need:
 
 @dataclass(frozen=True)
 class Format:
-    """One way rows are written; `kind` is what they become."""
+    """One way to write rows; `kind` is the dataset type that they become."""
 
     name: str
     kind: str
@@ -98,15 +98,15 @@ class Format:
     """Pure; raises FieldFault."""
 
     def faults(self, row: Mapping[str, Any]) -> list[str]:
-        """What keeps the row from being of this format, by its columns alone."""
+        """Why the row is not in this format, by its columns alone."""
         return [fault for need in self.needs if (fault := need.fault(row))]
 
     def recognise(self, row: Mapping[str, Any]) -> bool:
-        """Whether the row has the columns of this format; says nothing of what is in them."""
+        """Whether the row has the columns of this format, whatever their content."""
         return not self.faults(row)
 
     def unread(self, row: Mapping[str, Any]) -> list[str]:
-        """Columns of the row that this format takes no notice of."""
+        """Columns of the row that this format ignores."""
         if self.kind == "prompt":
             return []
         read = {name for need in self.needs for name in need.names} | set(self.optional)
@@ -114,18 +114,18 @@ class Format:
 
 
 def column(row: Mapping[str, Any], names: Iterable[str]) -> str | None:
-    """The first of the names that the row has a value under."""
+    """The first of the names under which the row has a value."""
     return next((name for name in names if row.get(name) is not None), None)
 
 
 def nearest_formats(row: Mapping[str, Any], formats: Sequence[Format]) -> list[Format]:
-    """Those formats that have something in common with the row (all, if none has), nearest first."""
+    """The formats that have something in common with the row (all, if none has), nearest first."""
 
     def distance(fmt: Format) -> float:
         return sum(need.distance(row) for need in fmt.needs)
 
     near = [fmt for fmt in formats if distance(fmt) < len(fmt.needs)]
-    # Of two that lack as much, the one that explains more of the row is nearer.
+    # Of two that lack equally much, the one with more needs explains more of the row.
     return sorted(near or formats, key=lambda fmt: (distance(fmt), -len(fmt.needs)))
 
 
@@ -133,7 +133,7 @@ def apply_mapping(row: Row, mapping: Mapping[str, str]) -> Row:
     """The row with its columns renamed.
 
     Args:
-        mapping: canonical name to the name in the file. A column that stood under a canonical name before is replaced.
+        mapping: canonical name to the name in the file. A column that already has a canonical name is replaced.
 
     Raises:
         DataError: the row lacks a mapped column; lists those it has.

@@ -1,7 +1,7 @@
-"""Several answers to one question, ranked: the best becomes the chosen one and the worst the rejected one.
+"""Several ranked answers to one prompt: the best becomes chosen and the worst rejected.
 
-The ranks (1 is the best) or scores (higher is better) stand in the answers or in a column of equal length. Without
-either the order is the ranking, best first.
+The ranks (1 is the best) or scores (higher is better) are in the answers or in a column of equal length. Without
+either, the order is the ranking, best first.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from ftcli.data.files.describe import said
+from ftcli.data.files.describe import describe_value
 from ftcli.data.formats.columns import TEXT, Example, Need, Shape, column
 from ftcli.data.formats.conversations import ROLE_KEYS, ROLES, FieldFault, Roles, answer, key_of, only_read, text
 from ftcli.data.formats.row_fields import (
@@ -29,7 +29,7 @@ LISTS = ("responses", "answers", "completions", "outputs", "candidates")
 """Columns that hold the answers."""
 
 RANKINGS = ("ranks", "scores")
-"""Columns that may say how good each answer is."""
+"""Columns that may rank the answers."""
 
 _ASKED = ("instruction", "query", "question")
 _TEXTS = ("text", "answer", "response", "content", "completion", "value")
@@ -39,7 +39,7 @@ _NAMES_THE_ROW = ("id", "prompt_id", "source")
 
 
 class Ranked(NamedTuple):
-    """One answer: its path in the row and what stands there, text or turns."""
+    """One answer: its path in the row and its value, text or turns."""
 
     field: str
     value: Any
@@ -59,18 +59,18 @@ def from_ranked(row: Fields, roles: Roles) -> Example:
 
 
 def from_ranked_alpaca(row: Fields, roles: Roles) -> Example:
-    """An instruction or question and a list of answers, ranked; or under output the better and the worse one."""
+    """An instruction or question and a list of answers, ranked; or a better and a worse one under output."""
     best, worst = best_and_worst(row, value_of(row, (*LISTS, "output"))[0])
     return {"prompt": question_of(row, value_of(row, _ASKED)[0], "input"), **_sides(best, worst, roles)}
 
 
 def from_ranked_conversation(row: Fields, roles: Roles) -> Example:
-    """A conversation and a list of ways to go on with it, ranked."""
+    """A conversation and a list of ways to continue it, ranked."""
     name, _ = value_of(row, CONVERSATIONS)
     prompt = conversation_of(row, name, roles)
     if prompt[-1]["role"] == "assistant":
         what = f"{name} ends with an assistant turn, before the answers that are ranked"
-        raise FieldFault(what, "end it with the question", f"{name}[{len(row[name]) - 1}]")
+        raise FieldFault(what, "end it with the prompt", f"{name}[{len(row[name]) - 1}]")
     best, worst = best_and_worst(row, value_of(row, LISTS)[0])
     return with_tools(row, {"prompt": only_read(prompt), **_sides(best, worst, roles)})
 
@@ -86,21 +86,27 @@ def _sides(best: Ranked, worst: Ranked, roles: Roles) -> Example:
 
 
 def best_and_worst(row: Fields, name: str) -> tuple[Ranked, Ranked]:
-    """The best and the worst of the answers in column `name`; of equals the earlier is taken for the better.
+    """The best and the worst of the answers in column `name`; of equal ones the earlier counts as better.
 
     Raises:
         FieldFault: fewer than two answers, one that cannot be read, or no best and worst among them.
     """
     given = row[name]
     if name == "output" and not _is_two_texts(given):
-        raise FieldFault(f"output is {said(given)}, not a list of two texts", "the better answer first", name)
+        raise FieldFault(
+            f"output is {describe_value(given)}, not a list of two texts", "list the better answer first", name
+        )
     if not isinstance(given, list) or len(given) < 2:
-        raise FieldFault(f"{name} is {said(given)}, not two answers or more", "add answers or remove the row", name)
+        raise FieldFault(
+            f"{name} is {describe_value(given)}, not a list of two or more answers",
+            "add answers or remove the row",
+            name,
+        )
     goodness = _goodness(row, name, given)
     order = sorted(range(len(given)), key=lambda index: -goodness[index])
     best, worst = order[0], order[-1]
     if goodness[best] == goodness[worst]:
-        what = f"{name} has no best and worst: all {len(given)} are ranked alike"
+        what = f"{name} has no best and worst: all {len(given)} are ranked equal"
         raise FieldFault(what, "rank them, or remove the row", name)
     return _entry(given[best], f"{name}[{best}]"), _entry(given[worst], f"{name}[{worst}]")
 
@@ -112,17 +118,17 @@ def _goodness(row: Fields, name: str, given: list[Any]) -> list[float]:
         if numbers is None:
             continue
         if not isinstance(numbers, list) or len(numbers) != len(given):
-            what = f"{listed} is {said(numbers)}, and {name} is a list of {len(given)}"
-            raise FieldFault(what, f"give one of the {listed} for each answer", listed)
+            what = f"{listed} is {describe_value(numbers)}, but {name} is a list of {len(given)}"
+            raise FieldFault(what, f"give one {listed[:-1]} per answer", listed)
         return [sign * _number(number, f"{listed}[{index}]") for index, number in enumerate(numbers)]
     for keys, sign in ((_RANK, -1.0), (_SCORES, 1.0)):
-        found = [column(entry, keys) if isinstance(entry, dict) else None for entry in given]
-        if not any(found):
+        rated_by = [column(entry, keys) if isinstance(entry, dict) else None for entry in given]
+        if not any(rated_by):
             continue
         numbered = []
-        for index, (entry, key) in enumerate(zip(given, found, strict=True)):
+        for index, (entry, key) in enumerate(zip(given, rated_by, strict=True)):
             if key is None:
-                what = f"{name}[{index}] has no {keys[0]}, and others have"
+                what = f"{name}[{index}] has no {keys[0]}, but others do"
                 raise FieldFault(what, "rank all answers or none", f"{name}[{index}]")
             numbered.append(sign * _number(entry[key], f"{name}[{index}].{key}"))
         return numbered
@@ -135,12 +141,12 @@ def _number(value: Any, field: str) -> float:
     except (ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):
-        raise FieldFault(f"{field} is {said(value)}, not a number", "rank the answer, or remove it", field)
+        raise FieldFault(f"{field} is {describe_value(value)}, not a number", "rank the answer, or remove it", field)
     return number
 
 
 def _entry(given: Any, field: str) -> Ranked:
-    """An answer without what says how good it is."""
+    """An answer without its rank or score."""
     if not isinstance(given, dict):
         return Ranked(field, given)
     role = given.get(key_of(given, ROLE_KEYS, ""))
@@ -153,7 +159,7 @@ def _entry(given: Any, field: str) -> Ranked:
     return Ranked(f"{field}.{key}", given[key])
 
 
-# --- how such rows are recognised -----------------------------------------------------------------------------------
+# --- recognition ----------------------------------------------------------------------------------------------------
 
 
 def _is_two_texts(value: Any) -> bool:
@@ -173,26 +179,25 @@ def _ends_with_a_question(value: Any) -> bool:
 
 @dataclass(frozen=True)
 class RankedNeed(Need):
-    """A list of answers that another format would not claim.
+    """A list of ranked answers, and not a list of something else.
 
-    Under output it is two texts. A prompt or a conversation beside further columns is a row of its own, and a bare list
-    of texts there may be anything, the right answers say. It is a ranking if ranks or scores say so, or if nothing else
-    stands in the row.
+    Under output it must be two texts. Beside a prompt or a conversation a bare list of texts may be anything, such as
+    reference answers. It is a ranking if there are ranks or scores, or if the row has no other columns.
     """
 
     def fault(self, row: Mapping[str, Any]) -> str:
-        """Why the row does not fill this need; "" if it does."""
+        """Why the row does not meet this need; "" if it does."""
         if fault := super().fault(row):
             return fault
         name = column(row, self.names)
         if name == "output" and not _is_two_texts(row[name]):
-            return f"output is {said(row[name])}, not a list of two texts"
+            return f"output is {describe_value(row[name])}, not a list of two texts"
         asked = column(row, (*CONVERSATIONS, "prompt"))
         if name is None or asked is None or self._ranks(row, row[name]):
             return ""
         known = {name, asked, *SYSTEM, "tools", *_NAMES_THE_ROW}
         beside = [other for other in row if other not in known and row[other] is not None]
-        return f"{name} has no ranks or scores, and there is {', '.join(beside)} beside it" if beside else ""
+        return f"{name} has no ranks or scores, and the row has further columns: {', '.join(beside)}" if beside else ""
 
     @staticmethod
     def _ranks(row: Mapping[str, Any], given: list[Any]) -> bool:

@@ -1,16 +1,16 @@
-"""What rows mean: each format of the world's data sets, recognised by its columns, as one of six kinds of example.
+"""The supported formats of rows, recognised by their columns and converted to one of six dataset types.
 
-A kind is a dataset type in TRL's terms; trainers know kinds, never formats. A conversation is a list of canonical
-turns (`turns.turns`); text stays a string exactly where the set does not say who speaks.
+Trainers know dataset types (TRL's term), never formats; `kind` in the code is a dataset type. A conversation is a list
+of canonical turns (`conversations.turns`); text stays a string only where the set names no speaker.
 
     text        {"text": str}
     pair        {"prompt", "completion"}            both str or both conversations
     messages    {"messages"}
     preference  {"prompt", "chosen", "rejected"}    all str or all conversations
     label       {"prompt", "completion", "label": bool}
-    prompt      {"prompt", …}                       further columns kept as they are
+    prompt      {"prompt", …}                       further columns unchanged
 
-Conversations may bring "tools". To add a format, write one row → row function and its entry in FORMATS.
+Conversations may have "tools". To add a format, write one row → row function and its entry in FORMATS.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from ftcli.core.errors import DataError, Problem, RowProblem
-from ftcli.data.files.describe import said, sort_of
+from ftcli.data.files.describe import describe_type, describe_value
 from ftcli.data.files.reader import Row
 from ftcli.data.formats import ranked
 from ftcli.data.formats.columns import (
@@ -38,7 +38,7 @@ from ftcli.data.formats.columns import (
     apply_mapping,
     nearest_formats,
 )
-from ftcli.data.formats.common_prefix import check_agreed, part_conversations, part_texts
+from ftcli.data.formats.common_prefix import check_prompt, split_conversations, split_texts
 from ftcli.data.formats.conversations import (
     ROLES,
     FieldFault,
@@ -68,26 +68,34 @@ from ftcli.data.formats.row_fields import (
 )
 
 __all__ = [
+    "DATASET_TYPES",
     "FORMATS",
-    "KINDS",
     "Format",
     "apply_mapping",
     "candidates",
     "columns_error",
     "convert",
-    "kind_after",
-    "kind_problem",
+    "convert_type",
+    "converted_type",
+    "dataset_type_problem",
     "recognise",
-    "to_kind",
 ]
 
-KINDS = ("text", "pair", "messages", "preference", "label", "prompt")
+DATASET_TYPES: Mapping[str, str] = {
+    "text": "plain text",
+    "pair": "prompt-completion pairs",
+    "messages": "messages",
+    "preference": "preference pairs",
+    "label": "labelled completions",
+    "prompt": "prompts",
+}
+"""Every dataset type, and what messages call its rows."""
 
-# --- one function a format: row → row -------------------------------------------------------------------------------
+# --- one function per format: row → example -------------------------------------------------------------------------
 
 
 def from_text(row: Fields, roles: Roles) -> Example:
-    """{"text"}: trained from end to end."""
+    """{"text"}: all of it is trained."""
     return {"text": text(value_of(row, ("text",))[1], "text")}
 
 
@@ -101,19 +109,19 @@ def from_pair(row: Fields, roles: Roles) -> Example:
 
 
 def from_question(row: Fields, roles: Roles) -> Example:
-    """A question and its answer under their usual names: a user's turn and the assistant's."""
+    """A question and its answer under their usual names: a user turn and an assistant turn."""
     name, given = value_of(row, ANSWERS)
     return {"prompt": question_of(row, value_of(row, QUESTIONS)[0]), "completion": answer(text(given, name), name)}
 
 
 def from_alpaca(row: Fields, roles: Roles) -> Example:
-    """Instruction, with the input on the next line if there is one, and output; history and system go before."""
+    """Instruction, with the input on the next line if there is one, and output; history and system come before."""
     given = text(value_of(row, ("output",))[1], "output")
     return {"prompt": question_of(row, "instruction", "input"), "completion": answer(given, "output")}
 
 
 def from_conversation(row: Fields, roles: Roles) -> Example:
-    """Turns in OpenAI's or ShareGPT's words; a system column goes before them."""
+    """Turns in OpenAI's or ShareGPT's format; a system column comes before them."""
     name, _ = value_of(row, CONVERSATIONS)
     return with_tools(row, {"messages": check_trained(conversation_of(row, name, roles), name)})
 
@@ -122,19 +130,19 @@ def from_preference(row: Fields, roles: Roles) -> Example:
     """Chosen and rejected answers to a prompt, or whole texts or conversations whose common beginning is the prompt."""
     chosen, rejected, prompt = value_of(row, ("chosen",))[1], value_of(row, ("rejected",))[1], row.get("prompt")
     if isinstance(chosen, str) != isinstance(rejected, str):
-        what = f"chosen is {said(chosen)} but rejected is {said(rejected)}"
+        what = f"chosen is {describe_value(chosen)} but rejected is {describe_value(rejected)}"
         raise FieldFault(what, "write both the same way", "rejected")
     if isinstance(chosen, str) and (prompt is None or isinstance(prompt, str)):
         sides = {"chosen": text(chosen, "chosen"), "rejected": text(rejected, "rejected")}
-        return part_texts(**sides) if prompt is None else {"prompt": text(prompt, "prompt"), **sides}
+        return split_texts(**sides) if prompt is None else {"prompt": text(prompt, "prompt"), **sides}
     ours, theirs = spoken(chosen, "chosen", "assistant", roles), spoken(rejected, "rejected", "assistant", roles)
     asked = [] if prompt is None else prompt_of(prompt, "prompt", roles)
     shared = 0
     if asked and ours[0]["role"] == "assistant":
         example = {"prompt": asked, "chosen": ours, "rejected": theirs}
     else:
-        example = part_conversations(ours, theirs)
-        check_agreed(asked, example["prompt"])
+        example = split_conversations(ours, theirs)
+        check_prompt(asked, example["prompt"])
         shared = len(example["prompt"])
     for side, given in (("chosen", chosen), ("rejected", rejected)):
         check_answer(example[side], side, shared if isinstance(given, list) else None)
@@ -142,12 +150,12 @@ def from_preference(row: Fields, roles: Roles) -> Example:
 
 
 def from_conversation_preference(row: Fields, roles: Roles) -> Example:
-    """A conversation and two ways to go on with it."""
+    """A conversation and two ways to continue it."""
     name, _ = value_of(row, CONVERSATIONS)
     prompt = only_read(conversation_of(row, name, roles))
     if prompt[-1]["role"] == "assistant":
         what = f"{name} ends with an assistant turn, before chosen and rejected"
-        raise FieldFault(what, "end it with the question", f"{name}[{len(row[name]) - 1}]")
+        raise FieldFault(what, "end it with the prompt", f"{name}[{len(row[name]) - 1}]")
     sides = {side: answer(value_of(row, (side,))[1], side, roles) for side in ("chosen", "rejected")}
     return with_tools(row, {"prompt": prompt, **sides})
 
@@ -160,7 +168,7 @@ def from_instruction_preference(row: Fields, roles: Roles) -> Example:
 
 
 def from_labelled_pair(row: Fields, roles: Roles) -> Example:
-    """{"prompt", "completion"} with a label: was it a good answer?"""
+    """{"prompt", "completion"} with a label: whether the answer is good."""
     return {**from_pair(row, roles), "label": label_of(row)}
 
 
@@ -175,21 +183,21 @@ def from_labelled_alpaca(row: Fields, roles: Roles) -> Example:
 
 
 def from_labelled_conversation(row: Fields, roles: Roles) -> Example:
-    """A conversation with a label; the label judges its last turn, which must be the assistant's."""
+    """A conversation with a label for its last turn, which must be the assistant's."""
     name, _ = value_of(row, CONVERSATIONS)
     messages = conversation_of(row, name, roles)
     last = len(row[name]) - 1
     if messages[-1]["role"] != "assistant":
         what = f"{name} ends with a {messages[-1]['role']} turn"
-        raise FieldFault(what, "end it with the answer that is judged", f"{name}[{last}]")
+        raise FieldFault(what, "end it with the labelled answer", f"{name}[{last}]")
     if len(messages) == 1:
-        raise FieldFault(f"{name} has no turn before the answer", "begin with what was asked", name)
+        raise FieldFault(f"{name} has no turn before the answer", "start with the prompt", name)
     judged = check_answer(messages[-1:], name, last)
     return with_tools(row, {"prompt": only_read(messages[:-1]), "completion": judged, "label": label_of(row)})
 
 
 def from_prompt(row: Fields, roles: Roles) -> Example:
-    """Something to answer; the other columns (a solution, say) stay for whoever scores the answer."""
+    """A prompt to answer; other columns (such as a solution) are kept for scoring the answer."""
     _, prompt = value_of(row, ("prompt",))
     asked = text(prompt, "prompt") if isinstance(prompt, str) else prompt_of(prompt, "prompt", roles)
     return with_tools(row, {**row, "prompt": asked})
@@ -277,67 +285,68 @@ FORMATS: dict[str, Format] = {
 """Every format by name, in the order in which they are tried."""
 
 
-# --- what the rest of the house asks --------------------------------------------------------------------------------
+# --- recognition and conversion -------------------------------------------------------------------------------------
 
 
 def candidates(row: Mapping[str, Any]) -> list[Format]:
-    """All formats that have their columns in the row, the most specific first."""
+    """All formats whose columns the row has, the most specific first."""
     return [fmt for fmt in FORMATS.values() if fmt.recognise(row)]
 
 
 def recognise(row: Mapping[str, Any]) -> Format | None:
-    """The most specific format that has its columns in the row."""
+    """The most specific format whose columns the row has; None if there is none."""
     return next(iter(candidates(row)), None)
 
 
 def columns_error(row: Mapping[str, Any], where: str) -> Problem:
-    """That no format fits, with the row's columns and what the five nearest formats lack."""
-    found = ", ".join(f"{name} ({sort_of(value)})" for name, value in row.items()) or "none"
+    """The problem that no format matches, with the row's columns and what the five nearest formats lack."""
+    columns = ", ".join(f"{name} ({describe_type(value)})" for name, value in row.items()) or "none"
     nearest = [
         f"\n    {fmt.name}: {'; '.join(fmt.faults(row))}" for fmt in nearest_formats(row, list(FORMATS.values()))[:5]
     ]
-    what = f"the columns are those of no known format\n  columns: {found}\n  nearest formats:{''.join(nearest)}"
-    return Problem(where, what, "rename or map the columns to those of one of these formats")
+    what = f"the columns match no supported format\n  columns: {columns}\n  nearest formats:{''.join(nearest)}"
+    return Problem(where, what, "rename the columns to those of a format, or map them with data.columns")
 
 
-def convert(fmt: Format, row: Row, *, wanted: Collection[str] = KINDS, roles: Roles | None = None) -> Example:
-    """The row as an example of the format's kind, or of the kind it becomes for `wanted`.
+def convert(
+    fmt: Format, row: Row, *, wanted: Collection[str] = tuple(DATASET_TYPES), roles: Roles | None = None
+) -> Example:
+    """The row as an example of the format's dataset type, or of the type it is converted to for `wanted`.
 
     Args:
-        wanted: kinds that the trainer takes; `kind_after` tells which of them comes out.
-        roles: meanings of further role names (`data.roles`), over ROLES: {"customer": "user"}.
+        wanted: dataset types that the trainer takes; see `converted_type`.
+        roles: meanings of further role names (`data.roles`), in addition to ROLES: {"customer": "user"}.
 
     Raises:
-        DataError: names the row's place, the field, what is wrong with it and the remedy.
+        DataError: names the row's place, the field, the fault and the remedy.
     """
     try:
-        return to_kind(fmt.to_canonical(row.value, with_meanings(roles) if roles else ROLES), fmt.kind, wanted)
+        return convert_type(fmt.to_canonical(row.value, with_meanings(roles) if roles else ROLES), fmt.kind, wanted)
     except FieldFault as fault:
         raise DataError(RowProblem(row.where, fault.what, fault.fix, field=fault.field)) from None
 
 
-def kind_after(kind: str, wanted: Collection[str]) -> str | None:
-    """What examples of `kind` are turned into where `wanted` kinds are taken; None if that would lose something."""
+def converted_type(kind: str, wanted: Collection[str]) -> str | None:
+    """The wanted dataset type that `kind` is converted to; None if no conversion is lossless."""
     if kind in wanted:
         return kind
     return "messages" if kind == "pair" and "messages" in wanted else None
 
 
-def to_kind(example: Example, kind: str, wanted: Collection[str]) -> Example:
-    """An example of `kind` as one of the wanted kinds; text of a pair becomes a user's and the assistant's turn.
+def convert_type(example: Example, kind: str, wanted: Collection[str]) -> Example:
+    """An example of `kind` as one of the wanted dataset types; a pair becomes a user and an assistant turn.
 
     Raises:
-        FieldFault: nothing wanted can be made of it without loss. (Labels are never dropped: half of the answers may
-            be bad.)
+        FieldFault: no conversion is lossless. (Labels are never dropped: half of the answers may be bad.)
     """
-    after = kind_after(kind, wanted)
+    after = converted_type(kind, wanted)
     if after is None:
-        raise FieldFault(f"a row of kind {kind} cannot become {' or '.join(wanted)} without loss")
+        raise FieldFault(f"a row of type {kind} cannot be converted to {' or '.join(wanted)} without loss")
     if after == kind:
         return example
     prompt = spoken(example["prompt"], "prompt", "user")
     if any(turn["role"] == "assistant" for turn in prompt):
-        # In a pair these are only read; in messages they would be trained.
+        # A pair does not train them; messages would.
         raise FieldFault(
             "the prompt has earlier answers that would be trained too", "write the row as messages", "prompt"
         )
@@ -345,13 +354,16 @@ def to_kind(example: Example, kind: str, wanted: Collection[str]) -> Example:
     return with_tools(example, {"messages": [*prompt, *completion]})
 
 
-def kind_problem(fmt: Format, row: Mapping[str, Any], where: str, wanted: Collection[str], by: str) -> Problem | None:
-    """That what the rows are is not what `by` (a method's name) takes; None if it is, or becomes so without loss."""
-    if kind_after(fmt.kind, wanted):
+def dataset_type_problem(
+    fmt: Format, row: Mapping[str, Any], where: str, wanted: Collection[str], by: str
+) -> Problem | None:
+    """The problem that `by` (a method's name) cannot use this dataset type; None if it can, directly or converted."""
+    if converted_type(fmt.kind, wanted):
         return None
-    others = [other.name for other in candidates(row) if kind_after(other.kind, wanted)]
-    fix = f"use data of one of these kinds, or a method that takes {fmt.kind}"
+    others = [other.name for other in candidates(row) if converted_type(other.kind, wanted)]
+    fix = f"use such data, or a method that takes {DATASET_TYPES[fmt.kind]}"
     if others:
-        fix += f"; if it is meant so, name the format: the columns also fit {' or '.join(others)}"
-    takes = " or ".join(wanted)
-    return Problem(where, f"the rows are of kind {fmt.kind} (format {fmt.name}), and {by} takes {takes}", fix)
+        fix += f"; or set data.format, since the columns also match {' or '.join(others)}"
+    needed = " or ".join(DATASET_TYPES[kind] for kind in wanted)
+    what = f"this data set holds {DATASET_TYPES[fmt.kind]} (format {fmt.name}); {by} needs {needed}"
+    return Problem(where, what, fix)

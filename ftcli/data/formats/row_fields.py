@@ -1,11 +1,11 @@
-"""What the formats have in common: the columns they take by any of several names, and how those become turns."""
+"""What the formats share: columns under any of several names, and their conversion to turns."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from ftcli.data.files.describe import said
+from ftcli.data.files.describe import describe_value
 from ftcli.data.formats.columns import Example, column, is_label
 from ftcli.data.formats.conversations import FieldFault, Roles, Turn, only_read, spoken, text, tools, turns
 
@@ -20,14 +20,14 @@ Fields = Mapping[str, Any]
 
 
 def value_of(row: Fields, names: tuple[str, ...]) -> tuple[str, Any]:
-    """The first of the columns that has a value, and that value.
+    """The first of the columns that has a value, and the value.
 
     Raises:
-        FieldFault: none has.
+        FieldFault: no column has one.
     """
     name = column(row, names)
     if name is None:
-        # A key that is there with null in it is a different mistake from one that is not.
+        # A key with a null value is a different mistake from a missing key.
         null = next((name for name in names if name in row), None)
         fault = f"{null} is null" if null else f"has no column {' or '.join(names)} (only {', '.join(row) or 'none'})"
         raise FieldFault(fault, "fill it or remove the row", null or (names[0] if len(names) == 1 else ""))
@@ -38,15 +38,17 @@ def question_of(row: Fields, question: str, extra: str = "") -> list[Turn]:
     """The prompt of an instruction: system, earlier exchanges, then the question with its extra input.
 
     Raises:
-        FieldFault: one of them is of the wrong type, or nothing is asked.
+        FieldFault: one of them has the wrong type, or the question is empty.
     """
     prompt = _system(row)
     history = row.get("history") or []
     if not isinstance(history, list):
-        raise FieldFault(f"history is {said(history)}, not a list", "write it as [[question, answer], …]", "history")
+        raise FieldFault(
+            f"history is {describe_value(history)}, not a list", "write it as [[question, answer], …]", "history"
+        )
     for index, exchange in enumerate(history):
         if not isinstance(exchange, list) or len(exchange) != 2:
-            what = f"history[{index}] is {said(exchange)}, not a question and its answer"
+            what = f"history[{index}] is {describe_value(exchange)}, not a question and its answer"
             raise FieldFault(what, "pair them", f"history[{index}]")
         for part, role in enumerate(("user", "assistant")):
             prompt.append(_said_by(role, text(exchange[part], f"history[{index}][{part}]")))
@@ -57,7 +59,7 @@ def question_of(row: Fields, question: str, extra: str = "") -> list[Turn]:
 
 
 def prompt_of(given: Any, field: str, roles: Roles) -> list[Turn]:
-    """Text as a user's turn, or turns, of which none is trained.
+    """A prompt: text as a user turn, or turns; none of them is trained.
 
     Raises:
         FieldFault: as `spoken` does.
@@ -66,7 +68,7 @@ def prompt_of(given: Any, field: str, roles: Roles) -> list[Turn]:
 
 
 def conversation_of(row: Fields, name: str, roles: Roles) -> list[Turn]:
-    """The turns in column `name`, the system column before them.
+    """The turns in column `name`, after those of the system column.
 
     Raises:
         FieldFault: as `turns` does, or two system texts contradict each other.
@@ -74,22 +76,22 @@ def conversation_of(row: Fields, name: str, roles: Roles) -> list[Turn]:
     given, system = turns(row[name], name, roles), _system(row)
     if system and given[0]["role"] == "system":
         if given[0] != system[0]:
-            what = f"{name}[0] and the system column both set the system text, differently"
+            what = f"{name}[0] and the system column set different system texts"
             raise FieldFault(what, "keep one", f"{name}[0]")
         return given
     return [*system, *given]
 
 
 def label_of(row: Fields) -> bool:
-    """Whether the answer was a good one.
+    """Whether the answer is labelled as good.
 
     Raises:
-        FieldFault: the label says neither.
+        FieldFault: the label is neither true nor false.
     """
     name, value = value_of(row, LABELS)
     if not is_label(value):
         fix = "label each answer true (good) or false (bad)"
-        raise FieldFault(f"{name} is {said(value)}, not true or false", fix, name)
+        raise FieldFault(f"{name} is {describe_value(value)}, not true or false", fix, name)
     return str(value).lower() in ("true", "1")
 
 

@@ -22,7 +22,7 @@ from tokenizers import Encoding
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from ftcli.core.errors import ConfigError, DataError, Problem
-from ftcli.data.quality_checks import Finding
+from ftcli.data.quality_checks import QualityIssue
 from ftcli.data.row_ledger import BOUNDARY
 from ftcli.data.scan import Example
 from ftcli.worker.tokenise.answer_spans import common
@@ -51,7 +51,7 @@ class Encoded:
     ended: bool
     """Whether its answer (or each of its answers) closes with an end token."""
     last_turn_only: bool = False
-    findings: list[Finding] = field(default_factory=list)
+    findings: list[QualityIssue] = field(default_factory=list)
 
 
 class _Draft(NamedTuple):
@@ -306,5 +306,5 @@ def _sides(example: Example) -> dict[str, str]:
 def _with_merge_finding(found: Encoded, merged: bool) -> Encoded:
     if merged:
         what = "ends in a token that merges with the answer (a trailing space, say): the answer starts a token earlier"
-        found.findings.append(Finding(BOUNDARY, "prompt", what))
+        found.findings.append(QualityIssue(BOUNDARY, "prompt", what))
     return found

@@ -26,7 +26,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 from trl.chat_template_utils import get_training_chat_template, has_generation_markers
 
 from ftcli.core.errors import ConfigError, DataError, Problem, RowProblem
-from ftcli.data.quality_checks import Finding
+from ftcli.data.quality_checks import QualityIssue
 from ftcli.data.row_ledger import SPECIAL
 from ftcli.data.scan import Example
 from ftcli.worker.tokenise.answer_spans import Answer, Span, Spans, Unserved, common
@@ -211,14 +211,14 @@ class Serving:
         except Unserved as difference:
             self._refuse_tokens(example, difference.served, difference.trained, _SPACE)
 
-    def special_tokens_in(self, turns: Turns) -> list[Finding]:
-        """Findings for turns whose own text contains a special token of the tokenizer."""
+    def special_tokens_in(self, turns: Turns) -> list[QualityIssue]:
+        """Quality issues for turns whose own text contains a special token of the tokenizer."""
         found = []
         for index, turn in enumerate(turns):
             content = turn.get("content") or ""
             if any(initial in content for initial in self._initials) and (token := self._specials.search(content)):
                 what = f"contains the text {token.group()}, which the tokenizer reads as a special token"
-                found.append(Finding(SPECIAL, f"turn {index + 1}", what))
+                found.append(QualityIssue(SPECIAL, f"turn {index + 1}", what))
         return found
 
     # --- refusals ----------------------------------------------------------------------------------------------------

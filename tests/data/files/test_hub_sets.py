@@ -102,7 +102,7 @@ def test_names_decide_where_the_readme_says_nothing(here):
     assert pick(None, names, "x", None) == ["x/a.csv"]
     with pytest.raises(NoSplit, match="no split train"):
         pick(None, names, None, None)
-    with pytest.raises(NoSplit, match="no file that can be read"):
+    with pytest.raises(NoSplit, match="no file of a supported type"):
         pick(None, ["model.bin"], None, None)
 
 
@@ -110,15 +110,15 @@ def test_names_decide_where_the_readme_says_nothing(here):
     ("configs", "error"),
     [
         ("configs: [", "not readable YAML"),
-        ("configs: 7", "no list of"),
-        ("configs:\n- config_name: c\n  data_files: 7", "no paths"),
-        ("configs:\n- config_name: c\n  data_files: ../secret.jsonl", "no file of the set"),
-        ("configs:\n- config_name: c\n  data_files: https://elsewhere/a.jsonl", "no file of the set"),
+        ("configs: 7", "not a list of"),
+        ("configs:\n- config_name: c\n  data_files: 7", "are not paths"),
+        ("configs:\n- config_name: c\n  data_files: ../secret.jsonl", "not a file of the set"),
+        ("configs:\n- config_name: c\n  data_files: https://elsewhere/a.jsonl", "not a file of the set"),
         ("configs: " + "[" * 1_000, "not readable YAML"),
         ("configs:\n" + "- x\n" * 200_000, "longer than 512 KiB"),
         ("configs:\n- config_name: c\n  data_files: [" + "a.jsonl, " * 10_000 + "a.jsonl]", "more than 10000 files"),
-        ("configs:\n- config_name: c\n  data_files: gone.jsonl", "no file gone.jsonl, which its README.md names"),
-        ("configs:\n- config_name: c\n  data_files: a.py", "rows in a.py, which cannot be read"),
+        ("configs:\n- config_name: c\n  data_files: gone.jsonl", "no file gone.jsonl, which its README.md lists"),
+        ("configs:\n- config_name: c\n  data_files: a.py", "rows in a.py, which is not a supported file type"),
     ],
 )
 def test_a_strangers_readme_is_followed_only_so_far(here, configs, error):
@@ -163,8 +163,8 @@ def test_a_cached_set_is_found_without_the_hub(cache):
     assert found(revision=COMMIT, subset="de") == ["org/name/de/all.jsonl"]
     [file] = locate(SourcePath(path=SET, subset="de"), "", fetch=False) or ()
     assert [row.where for row in read_rows(file)] == ["org/name/de/all.jsonl:1"]
-    assert "there are de, en" in refused(subset="fr")
-    assert "there are test, train" in refused(split="dev")
+    assert "choose from de, en" in refused(subset="fr")
+    assert "choose from test, train" in refused(split="dev")
 
 
 def test_a_set_that_is_not_cached_is_unknown_or_refused(cache):
@@ -292,16 +292,16 @@ REVISION = {"X-Error-Code": "RevisionNotFound", "X-Error-Message": "Invalid rev 
     ("status", "headers", "what", "remedy"),
     [
         (403, GATED, "is gated and this account has no access", "accept the terms"),
-        (404, UNKNOWN, "the hub knows no data set org/name", "check the spelling"),
+        (404, UNKNOWN, "the hub has no data set org/name", "check the spelling"),
         (404, REVISION, "has no revision v9", "name a branch, tag or commit"),
         (400, {}, "the hub cannot be reached", "hf download --repo-type dataset org/name --revision v9"),
-        (200, {}, "the hub cannot be reached", "give a file or folder"),
+        (200, {}, "the hub cannot be reached", "use a local file or folder"),
     ],
 )
 def test_each_answer_of_the_hub_has_its_own_remedy(here, hub, status, headers, what, remedy):
     hub.answer = (status, headers, ["a captive portal"] if status == 200 else {"error": "no"})
     [message] = asked(here, hub, ({"path": SET, "revision": "v9"}, True))
-    assert message.startswith("data.path  there is no file or folder org/name here; read as a data set of the hub: ")
+    assert message.startswith("data.path  there is no file or folder org/name here; as a hub data set: ")
     assert what in message
     assert remedy in message
     assert hub.requests
@@ -310,9 +310,9 @@ def test_each_answer_of_the_hub_has_its_own_remedy(here, hub, status, headers, w
 def test_a_set_lacks_what_is_asked_of_it(here, hub):
     answers = asked(here, hub, ({"path": SET, "subset": "fr"}, True), ({"path": SET, "split": "dev"}, True))
     assert "org/name has no subset fr" in answers[0]
-    assert "there are de, en" in answers[0]
+    assert "choose from de, en" in answers[0]
     assert "org/name has no split dev" in answers[1]
-    assert "there are test, train" in answers[1]
+    assert "choose from test, train" in answers[1]
 
 
 def test_a_hub_that_went_away_is_answered_from_the_cache(here, hub):

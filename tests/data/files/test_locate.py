@@ -149,7 +149,7 @@ def test_a_folder_gives_its_training_rows_and_the_split_that_is_asked_for(here):
 
 def test_held_out_files_are_never_taken_for_training_rows_in_silence(here):
     tree(here, "set/test.jsonl", "set/validation.jsonl", "mixed/alpaca.jsonl", "mixed/test.jsonl", "alone/test.jsonl")
-    assert refusal("set").what == "set holds test, validation, and no split train"
+    assert refusal("set").what == "set has test, validation, but no split train"
     assert "or all of them as mixed/**" in refusal("mixed").fix
     assert names("mixed/**") == ["mixed/alpaca.jsonl", "mixed/test.jsonl"]
     assert names("alone") == ["alone/test.jsonl"]
@@ -159,21 +159,21 @@ def test_a_sub_folder_is_a_subset(here):
     tree(here, "set/en/train.jsonl", "set/de/train.jsonl", "set/de/test.jsonl")
     assert names("set", subset="de") == ["set/de/train.jsonl"]
     assert names("set", subset="de", split="test") == ["set/de/test.jsonl"]
-    assert refusal("set", subset="fr").fix == "there are de, en"
-    assert "no sub-folder" in refusal("set/en", subset="../de").what
+    assert refusal("set", subset="fr").fix == "choose from de, en"
+    assert "no subfolder" in refusal("set/en", subset="../de").what
 
 
 @pytest.mark.parametrize("key", ["subset", "split", "revision"])
 @pytest.mark.parametrize("path", ["set/a.jsonl", "set/*.jsonl"])
 def test_what_has_no_meaning_is_refused(here, path, key):
     tree(here, "set/a.jsonl")
-    assert f"{key}=x has no meaning for {path}" in refusal(path, **{key: "x"}).what
+    assert f"{key}=x does not apply to {path}" in refusal(path, **{key: "x"}).what
 
 
 def test_one_file_twice_is_refused_as_its_rows_would_count_double(here):
     tree(here, "set/a.jsonl")
     (here / "set" / "a.jsonl.gz").write_bytes(gzip.compress(ROW.encode()))
-    assert "are one file twice" in refusal("set").what
+    assert "are the same file, whose rows would count twice" in refusal("set").what
     assert names("set/*.gz") == ["set/a.jsonl.gz"]
 
 
@@ -181,11 +181,11 @@ def test_what_is_not_there_is_refused_with_the_nearest_names(here):
     tree(here, "alpaca.json", "set/a.md")
     (here / "gone.jsonl").symlink_to(here / "nowhere.jsonl")
     assert refusal("alpacca.json").fix == "did you mean alpaca.json?"
-    assert "link to something that is not there" in refusal("gone.jsonl").what
-    assert "set holds no file that can be read" in refusal("set").what
-    assert "of no kind" in refusal("set/a.md").what
+    assert "is a broken link" in refusal("gone.jsonl").what
+    assert "set has no file of a supported type" in refusal("set").what
+    assert "not a supported file type" in refusal("set/a.md").what
     problem = refusal("alpaca/jsn")
-    assert problem.what.startswith("there is no file or folder alpaca/jsn here; read as a data set of the hub: ")
+    assert problem.what.startswith("there is no file or folder alpaca/jsn here; as a hub data set: ")
     assert "as a path: the folder alpaca does not exist either" in problem.fix
 
 
@@ -341,7 +341,7 @@ def test_a_connection_that_breaks_off_is_taken_up_again_and_no_row_is_lost(web):
     assert [row.value["n"] for row in read_rows(file)] == list(range(1000))
     assert len(web.asked) > 2
     web.parts = False
-    with pytest.raises(DataError, match="the connection broke off after 3000 bytes"):
+    with pytest.raises(DataError, match="the connection was lost after 3000 bytes"):
         list(read_rows(file))
 
 
@@ -351,7 +351,7 @@ def test_a_file_that_changes_while_it_is_read_is_not_pieced_together(web):
     rows = read_rows(DataFile(at(web, "/a.txt"), "a.txt"))
     next(rows)
     web.tag = '"v2"'
-    with pytest.raises(DataError, match="the file changed meanwhile"):
+    with pytest.raises(DataError, match="the file changed during the download"):
         list(rows)
 
 
@@ -371,12 +371,12 @@ def test_parquet_on_the_web_is_read_in_parts_or_whole(web):
 def test_each_answer_of_the_web_has_its_own_remedy(web):
     web.files |= {"/403.txt": 403, "/500.txt": 500, "/html.txt": b"<html>", "/a.txt": b"x"}
     assert "does not exist (HTTP 404)" in refusal(at(web, "/gone.jsonl")).what
-    assert "may not be read (HTTP 403)" in refusal(at(web, "/403.txt")).what
-    assert "cannot be had (HTTP 500)" in refusal(at(web, "/500.txt")).what
+    assert "is denied (HTTP 403)" in refusal(at(web, "/403.txt")).what
+    assert "cannot be downloaded (HTTP 500)" in refusal(at(web, "/500.txt")).what
     assert "is a web page" in refusal(at(web, "/html.txt")).what
-    assert "of no kind" in refusal(at(web, "/folder/")).what
+    assert "not a supported file type" in refusal(at(web, "/folder/")).what
     assert "is a pattern" in refusal(at(web, "/*.txt")).what
-    assert "split=x has no meaning" in refusal(at(web, "/a.txt"), split="x").what
+    assert "split=x does not apply" in refusal(at(web, "/a.txt"), split="x").what
     closed = at(web, "/a.txt")
     web.server_close()
     assert "cannot be reached" in refusal(closed).what

@@ -116,7 +116,7 @@ def test_an_arrow_stream_that_was_broken_off_between_two_batches_is_named(tmp_pa
         writer.write_batch(batch)
     assert len(found(path)) == 1000
     os.truncate(path, path.stat().st_size - 8)  # the end mark
-    assert "its end mark is missing" in fault(path).what
+    assert "the end mark is missing" in fault(path).what
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_a_file_that_is_no_arrow_file_is_named(tmp_path, content):
     path = write(tmp_path, "a.arrow", content)
     problem = fault(path)
     assert problem.where == f"{path}:1"
-    assert "arrow" in problem.what or "first Feather format" in problem.what
+    assert "arrow" in problem.what.lower() or "Feather V1 format" in problem.what
 
 
 @pytest.mark.parametrize("name", ["a.arrow", "a.parquet"])
@@ -153,7 +153,7 @@ def test_a_column_that_is_there_twice_is_named(tmp_path):
     batch = arrow.RecordBatch.from_arrays([arrow.array(["x"]), arrow.array(["y"])], ["text", "text"])
     with arrow.ipc.new_file(tmp_path / "a.arrow", batch.schema) as writer:
         writer.write_batch(batch)
-    assert "has 'text' as column twice" in fault(tmp_path / "a.arrow").what
+    assert "has two columns named 'text'" in fault(tmp_path / "a.arrow").what
 
 
 _PEAK = """
@@ -199,12 +199,12 @@ def test_an_empty_file_is_named(tmp_path, name, content):
     if name == "a.csv" and content:
         assert problem.where.startswith(str(path))
     else:
-        assert (problem.where, problem.what) == (str(path), "holds no rows")
+        assert (problem.where, problem.what) == (str(path), "has no rows")
 
 
 @pytest.mark.parametrize(("name", "content"), [("a.json", "[ ]"), ("a.csv", "text,label\n")])
 def test_a_file_of_no_rows_is_named(tmp_path, name, content):
-    assert fault(write(tmp_path, name, content)).what == "holds no rows"
+    assert fault(write(tmp_path, name, content)).what == "has no rows"
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_a_file_of_no_rows_is_named(tmp_path, name, content):
         ("a.jsonl", b'{"a": 1}\n[1]\n', 2, "the row is a list of 1, not an object"),
         ("a.jsonl", b'{"a": 1}\nnull\n', 2, "the row is null, not an object"),
         ("a.jsonl", b'{"a": 1}\n{"a": "caf\xe9"}\n', 2, "is not UTF-8: byte 0xe9 at byte 11"),
-        ("a.jsonl", b'{"a": 1}\n{"a": "\\ud83d"}\n', 2, "holds half a character in a: "),
+        ("a.jsonl", b'{"a": 1}\n{"a": "\\ud83d"}\n', 2, "contains half a character in a: "),
         ("a.jsonl", b'{"a": 1}\n{"a": 1} {"a": 2}\n', 2, "is not JSON: Extra data at column 10"),
         ("a.jsonl", b'{"a": 1}\n{"a": ' + b"[" * 200_000 + b"\n", 2, "is not usable JSON"),
         ("a.txt", b"one\n\ncaf\xe9\n", 3, "is not UTF-8: byte 0xe9 at byte 4"),
@@ -234,10 +234,10 @@ def test_a_file_of_no_rows_is_named(tmp_path, name, content):
         ("a.json", b'[{"a": 1},\n 7]', 2, "the row is a number, not an object"),
         ("a.json", b'[{"a": 1}\n {"a": 2}]', 2, "a comma is missing between two rows, at column 2"),
         ("a.json", b'[{"a": 1},\n {"a": 2}\n', 3, "the array is not closed"),
-        ("a.json", b'[{"a": 1},\n]', 2, "a comma with no row behind it"),
-        ("a.json", b'[{"a": 1}]\n[{"a": 2}]', 2, "there is more text behind the array"),
+        ("a.json", b'[{"a": 1},\n]', 2, "a comma without a row after it"),
+        ("a.json", b'[{"a": 1}]\n[{"a": 2}]', 2, "there is more text after the array"),
         ("a.json", b'[{"a": 1},\n {"a": "x\\n",\n "b": "caf\xe9"}]', 3, "is not UTF-8"),
-        ("a.json", b'[{"a": 1},\n {"a": "\\udc00"}]', 2, "holds half a character"),
+        ("a.json", b'[{"a": 1},\n {"a": "\\udc00"}]', 2, "contains half a character"),
         ("a.json", b'{"data": [{"a": 1}]}', 1, "is not an array of objects but one object"),
         ("a.json", b'{"a": 1}\n{"a": 2}\n', 1, "is not an array of objects but one object after another"),
         ("a.json", b'"text"', 1, "is not an array of objects"),
@@ -251,7 +251,7 @@ def test_a_fault_is_named_by_file_and_line(tmp_path, name, content, line, what):
 
 
 def test_a_json_array_called_jsonl_is_told_apart_from_a_broken_row(tmp_path):
-    assert "read from a .json file" in fault(write(tmp_path, "a.jsonl", '[\n{"a": 1}\n]\n')).fix
+    assert "needs a .json file" in fault(write(tmp_path, "a.jsonl", '[\n{"a": 1}\n]\n')).fix
 
 
 @pytest.mark.parametrize("suffix", PACKED)
@@ -365,7 +365,7 @@ def test_a_missing_file_is_refused_with_the_nearest_name_that_is_there(tmp_path)
     problem = refusal(tmp_path / "alpacca.jsn")
     assert "does not exist" in problem.what
     assert problem.fix == f"did you mean {tmp_path / 'alpaca.json'}?"
-    assert refusal(tmp_path / "zzz").fix == f"{tmp_path} holds alpaca.json"
+    assert refusal(tmp_path / "zzz").fix == f"{tmp_path} has alpaca.json"
     assert "folder" in refusal(tmp_path / "nowhere" / "a.json").fix
 
 
@@ -375,7 +375,7 @@ def test_a_folder_or_a_file_of_unknown_kind_is_refused(tmp_path):
     known = ".json, .jsonl, .ndjson, .csv, .tsv, .txt, .parquet, .arrow, .feather"
     fix = f"use one of {known}, each also with .gz, .bz2, .xz or .zst"
     assert refusal(write(tmp_path, "a.docx", "")).fix == fix
-    assert "of no kind" in refusal(write(tmp_path, "a.gz", "")).what
+    assert "not a supported file type" in refusal(write(tmp_path, "a.gz", "")).what
 
 
 def test_an_odd_name_is_taken_literally(tmp_path):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ftcli.core.errors import DataError
 from ftcli.data.formats.registry import FORMATS, convert, recognise
-from ftcli.data.quality_checks import findings
+from ftcli.data.quality_checks import quality_issues
 from tests.turns import GPT_SAYS, HUMAN_ASKS, TOOL, assistant, at, user
 
 WORDS = st.text(string.ascii_letters + string.punctuation + " \n\té🐈", min_size=1, max_size=20).filter(str.strip)
@@ -64,7 +64,7 @@ def test_converting_twice_changes_nothing_more(row):
 def test_findings_name_fields_of_the_row_whatever_its_format(row):
     fmt = recognise(row)
     assert fmt is not None
-    for found in findings(fmt, row, convert(fmt, at(row))):
+    for found in quality_issues(fmt, row, convert(fmt, at(row))):
         value = row
         for step in found.field.replace("[", ".").replace("]", "").split("."):
             value = value[int(step)] if step.isdigit() else value[step]

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from ftcli.core.errors import DataError
-from ftcli.data.formats.registry import FORMATS, KINDS, convert, recognise
+from ftcli.data.formats.registry import DATASET_TYPES, FORMATS, convert, recognise
 from tests.turns import ADD, GPT_SAYS, HUMAN_ASKS, TOOL, assistant, at, system, user
 
 # format, row, example
@@ -280,7 +280,7 @@ ROUND_TRIPS = [
 
 def test_every_format_has_a_round_trip():
     assert {name for name, _, _ in ROUND_TRIPS} == set(FORMATS)
-    assert {fmt.kind for fmt in FORMATS.values()} == set(KINDS)
+    assert {fmt.kind for fmt in FORMATS.values()} == set(DATASET_TYPES)
 
 
 @pytest.mark.parametrize(("name", "row", "example"), ROUND_TRIPS)
@@ -302,7 +302,7 @@ def test_an_example_is_recognised_as_its_own_kind_and_stays_as_it_is(name, row, 
 
 def test_a_new_role_can_be_given_a_meaning():
     row = at({"conversations": [{"from": "Klient", "value": "a"}, {"from": "gpt", "value": "b"}]})
-    with pytest.raises(DataError, match="'Klient', which is no known role"):
+    with pytest.raises(DataError, match="'Klient', an unknown role"):
         convert(FORMATS["sharegpt"], row)
     assert convert(FORMATS["sharegpt"], row, roles={"Klient": "user"}) == {"messages": [user("a"), assistant("b")]}
 
@@ -312,5 +312,5 @@ def test_a_meaning_may_be_any_known_role_and_others_leave_the_role_unknown():
     assert convert(FORMATS["sharegpt"], row, roles={"customer": "human", "agent": "GPT"}) == {
         "messages": [user("a"), assistant("b")]
     }
-    with pytest.raises(DataError, match="'Agent', which is no known role"):
+    with pytest.raises(DataError, match="'Agent', an unknown role"):
         convert(FORMATS["sharegpt"], row, roles={"customer": "user", "agent": "assistent"})

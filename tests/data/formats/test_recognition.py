@@ -9,16 +9,16 @@ from hypothesis import strategies as st
 from ftcli.core.errors import DataError
 from ftcli.data.formats.conversations import FieldFault
 from ftcli.data.formats.registry import (
+    DATASET_TYPES,
     FORMATS,
-    KINDS,
     apply_mapping,
     candidates,
     columns_error,
     convert,
-    kind_after,
-    kind_problem,
+    convert_type,
+    converted_type,
+    dataset_type_problem,
     recognise,
-    to_kind,
 )
 from tests.turns import assistant, at, user
 
@@ -46,7 +46,7 @@ def test_a_list_of_answers_takes_no_row_from_another_format(row, name):
 def test_why_a_list_of_answers_is_no_ranking_is_told():
     row = {"prompt": "a", "answers": ["4", "four"], "difficulty": 3}
     (what,) = FORMATS["ranked"].faults(row)
-    assert what == "answers has no ranks or scores, and there is difficulty beside it"
+    assert what == "answers has no ranks or scores, and the row has further columns: difficulty"
     # named, it is taken at its word
     assert convert(FORMATS["ranked"], at(row)) == {"prompt": "a", "chosen": "4", "rejected": "four"}
 
@@ -71,19 +71,22 @@ def test_scores_and_the_ranks_that_follow_from_them_choose_alike(scores):
 def test_a_judged_set_is_never_mistaken_for_one_to_imitate():
     row = {"messages": [user("a"), assistant("b")], "label": False}
     assert [fmt.name for fmt in candidates(row)] == ["labelled_messages", "messages"]
-    problem = kind_problem(FORMATS["labelled_messages"], row, "data.path=x", ("text", "pair", "messages"), "sft")
+    problem = dataset_type_problem(
+        FORMATS["labelled_messages"], row, "data.path=x", ("text", "pair", "messages"), "sft"
+    )
     assert problem is not None
     assert (
-        problem.what == "the rows are of kind label (format labelled_messages), and sft takes text or pair or messages"
+        problem.what == "this data set holds labelled completions (format labelled_messages); "
+        "sft needs plain text or prompt-completion pairs or messages"
     )
-    assert "name the format: the columns also fit messages" in problem.fix
+    assert "set data.format, since the columns also match messages" in problem.fix
     with pytest.raises(FieldFault, match="without loss"):
-        to_kind(convert(FORMATS["labelled_messages"], at(row)), "label", ("pair",))
+        convert_type(convert(FORMATS["labelled_messages"], at(row)), "label", ("pair",))
 
 
 def test_a_pair_becomes_messages_where_only_those_are_taken():
-    assert (kind_after("pair", ("pair", "messages")), kind_after("pair", ("messages",))) == ("pair", "messages")
-    assert kind_after("pair", ("text",)) is None
+    assert (converted_type("pair", ("pair", "messages")), converted_type("pair", ("messages",))) == ("pair", "messages")
+    assert converted_type("pair", ("text",)) is None
     row = at({"prompt": "a", "completion": "b"})
     assert convert(FORMATS["prompt_completion"], row, wanted=("messages",)) == {"messages": [user("a"), assistant("b")]}
     row = at({"instruction": "c", "output": "d", "history": [["a", "b"]]})
@@ -91,9 +94,9 @@ def test_a_pair_becomes_messages_where_only_those_are_taken():
         convert(FORMATS["alpaca"], row, wanted=("messages",))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", DATASET_TYPES)
 def test_only_pairs_become_something_else(kind):
-    reachable = {wanted for wanted in KINDS if kind_after(kind, (wanted,))}
+    reachable = {wanted for wanted in DATASET_TYPES if converted_type(kind, (wanted,))}
     assert reachable == ({"pair", "messages"} if kind == "pair" else {kind})
 
 

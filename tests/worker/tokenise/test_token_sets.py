@@ -220,7 +220,7 @@ def test_the_same_seed_draws_the_same_rows_also_beside_another_set(tokenizer, se
 
 
 def test_a_set_that_has_too_few_usable_rows_is_told_with_the_remedy(tokenizer, sets):
-    with pytest.raises(DataError, match=r"asks for 24 rows of talk, which has 12.*\n.*data\.mix\.talk\.repeat=2"):
+    with pytest.raises(DataError, match=r"requests 24 rows of talk, which has 12.*\n.*data\.mix\.talk\.repeat=2"):
         prepared(tokenizer, mix={"talk": {"path": sets["talk"], "rows": 24}, "plain": {"path": sets["plain"]}})
 
 
