@@ -65,13 +65,26 @@ def resumed_spec(run: Path, overrides: Sequence[str], grants: frozenset[str] = f
     return replace(spec, tree=tree, train={**spec.train, **values}, grants=tuple(sorted(grants)))
 
 
-def _grant_problems(spec: RunSpec, composed: Composed, where: str) -> list[Problem]:
+def require_granted_rewards(run: Path, grants: frozenset[str]) -> None:
+    """Make sure that what gives a run its rewards, and would measure its model, was granted on this command line.
+
+    Raises:
+        ConfigError: it would run code or ask an endpoint, and was not.
+    """
+    spec = RunSpec.load(run / rundir.SPEC)
+    _require_choices(spec, str(run / rundir.SPEC))
+    composed = Composed(tree=dict(spec.tree), choices=dict(spec.choices), origins={}, request=Request(grants=grants))
+    if problems := _grant_problems(spec, composed, str(run / rundir.SPEC), groups=("method",)):
+        raise ConfigError(*problems)
+
+
+def _grant_problems(spec: RunSpec, composed: Composed, where: str, groups: Sequence[str] = GROUPS) -> list[Problem]:
     """Resolved values, which the worker obeys, that need a flag not given here."""
     resolved = asdict(spec)
-    asked = replace(composed, origins={(group,): Origin(where, "run") for group in GROUPS})
+    asked = replace(composed, origins={(group,): Origin(where, "run") for group in groups})
     found = (
         field_checks.grant_problem(asked, f"{group}.{key}", value, (group, key))
-        for group in GROUPS
+        for group in groups
         for key, value in resolved[group].items()
     )
     return [problem for problem in found if problem is not None]

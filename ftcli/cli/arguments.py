@@ -9,12 +9,12 @@ from typing import NoReturn
 
 from ftcli.config.compose import Request
 from ftcli.core.errors import ConfigError, Problem
-from ftcli.settings.ownership import ENDPOINT
+from ftcli.settings.ownership import ENDPOINT, REMOTE_CODE, REWARD_CODE
 
 GRANTS = {
     "--allow-path": "let the recipe name paths outside its own folder",
-    "--trust-remote-code": "let the model, or an attention kernel, run code that it ships",
-    "--trust-reward-code": "let method.reward_functions run Python code of your own",
+    REMOTE_CODE: "let the model, or an attention kernel, run code that it ships",
+    REWARD_CODE: "let method.reward_functions run Python code of your own",
     "--push-to-hub": "let the run upload to the hub",
     ENDPOINT: "let a judge or generator that a file names be asked over the network, with the key that it names",
 }
@@ -47,10 +47,10 @@ def add_json(into: argparse.ArgumentParser) -> None:
     into.add_argument("--json", action="store_true", help="answer as JSON on stdout")
 
 
-def add_trust(into: argparse.ArgumentParser) -> None:
-    """The grant that commands which only load a model take."""
-    flag = "--trust-remote-code"
-    into.add_argument(flag, action="store_true", help=GRANTS[flag])
+def add_trust(into: argparse.ArgumentParser, *further: str) -> None:
+    """The grant that commands which only load a model take, and further ones."""
+    for flag in (REMOTE_CODE, *further):
+        into.add_argument(flag, action="store_true", help=GRANTS[flag])
 
 
 def add_overrides(into: argparse.ArgumentParser) -> None:

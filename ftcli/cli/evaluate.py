@@ -6,12 +6,14 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ftcli.build.resume import require_granted_rewards
 from ftcli.cli import arguments, output
 from ftcli.core.errors import EXIT_DONE, ConfigError, Problem
 from ftcli.data.files.locate import SourcePath, is_local, locate
 from ftcli.launch.worker_request import WorkerFailed, answers
 from ftcli.models import sources
 from ftcli.runs import rundir
+from ftcli.settings.ownership import ENDPOINT, REWARD_CODE
 
 NAME = "eval"
 SUMMARY = "held-out loss and score of a run, before and after training"
@@ -27,12 +29,14 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--model", help="measure this model by the run's measure, in place of the run's before and after"
     )
-    arguments.add_trust(parser)
+    arguments.add_trust(parser, REWARD_CODE, ENDPOINT)
     arguments.add_json(parser)
     options = arguments.parse(parser, argv)
     if options.rows is not None and options.rows < 1:
         raise ConfigError(Problem(f"--rows {options.rows}", "is out of range", "at least 1"))
     found = rundir.require_run(options.run, f"ftcli eval {options.run}")
+    granted = ((REWARD_CODE, options.trust_reward_code), (ENDPOINT, options.allow_endpoint))
+    require_granted_rewards(found, frozenset(flag for flag, given in granted if given))
     request = {
         "run": str(found),
         "data": _rows(options.data),

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ftcli.build.resume import resumed_spec
+from ftcli.build.resume import require_granted_rewards, resumed_spec
 from ftcli.config.compose import Request
 from ftcli.core import paths
 from ftcli.core.errors import EXIT_DONE, ConfigError, Problem
@@ -276,6 +276,7 @@ def _measure(
     score = stages[stage.name].get("score")
     if not score or score.get("before") is None:
         return None
+    require_granted_rewards(folder / stage.name, grants)
     values = [(stage.name, score["after"])]
     below = stage.takes.get("model.name_or_path")
     values.append((below or FOUND, score["before"]))

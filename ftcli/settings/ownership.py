@@ -75,6 +75,8 @@ GRANTED_BY: Mapping[str, str] = {
 
 REMOTE_CODE = "--trust-remote-code"
 """The flag that lets a model or an attention kernel run the code that it ships."""
+REWARD_CODE = "--trust-reward-code"
+"""The flag that lets Python code of the user's own give rewards."""
 ENDPOINT = "--allow-endpoint"
 """The flag that allows an endpoint named in a file: it is sent rows, and the key in a variable that the file names."""
 

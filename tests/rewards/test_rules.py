@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
+from ftcli.build import resume
+from ftcli.build.resolve import spec_of
+from ftcli.cli import evaluate
+from ftcli.config.compose import Request
+from ftcli.core.errors import ConfigError
 from ftcli.rewards import rules
 from ftcli.rewards.rules import REWARDS, Answered, weighted_rewards
+from ftcli.runs import rundir
 
 
 def answered(text: str, *, answer: Any = "42", tokens: int = 5, ended: bool = True) -> Answered:
@@ -96,3 +103,19 @@ def test_a_function_of_ones_own_is_granted_on_the_command_line_alone(problems, h
     [found] = problems("recipe=mine.yaml")
     assert "--trust-reward-code" in found
     assert not problems("recipe=mine.yaml", grants=frozenset({"--trust-reward-code"}))
+
+
+@pytest.mark.parametrize(
+    ("method", "flag"),
+    [
+        ({"judge": {"type": "openai", "model": "m", "base_url": "http://x/v1"}}, "--allow-endpoint"),
+        ({"reward_functions": {"no.such:thing": 1.0}}, "--trust-reward-code"),
+    ],
+)
+def test_a_run_from_somewhere_is_measured_by_no_endpoint_and_no_code_unless_told_to(method, flag, here):
+    raw = json.loads(spec_of(Request(overrides=("method=ppo", "run.dir=run"))).to_json())
+    (here / "run").mkdir()
+    rundir.write_json(here / "run" / rundir.SPEC, {**raw, "method": {**raw["method"], **method}})
+    with pytest.raises(ConfigError, match=f"grant it on the command line with {flag}"):
+        evaluate.run(["run"])
+    resume.require_granted_rewards(here / "run", frozenset({flag}))
