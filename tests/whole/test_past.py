@@ -93,7 +93,7 @@ def rows(path: Path) -> list[dict[str, Any]]:
 def test_the_fixture_names_no_place_of_the_machine_that_made_it() -> None:
     files = [path for path in PAST.rglob("*") if path.is_file()]
     assert len(files) > 80
-    places = (b"/home/", b"/root/", b"/tmp/", b"/Users/", b"/work/")
+    places = [b"/%s/" % name for name in (b"home", b"root", b"tmp", b"Users", b"work")]
     assert [path for path in files for place in places if place in path.read_bytes()] == []
 
 
