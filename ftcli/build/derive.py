@@ -1,4 +1,7 @@
-"""Values that nobody typed: worked out from the rest, each noted with its reason. Nothing written is ever changed."""
+"""Derives the values that the user left open, and notes each with its reason. A value that was set is never changed.
+
+The order of the calls, in resolve.py, matters: what is derived later reads what was derived before it.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,9 @@ from ftcli.settings.run_spec import LaunchPlan, Notes, RunSpec
 from ftcli.tiny import defaults
 
 SCORE_ROWS = 256
+"""Held-out rows that are scored at the end of a run of a small model."""
 CHEAP_TO_SCORE_PARAMETERS = 10_000_000
+"""Up to this size a model is scored without being asked to; above it, generating the answers takes minutes."""
 EXACT_ATTENTION = ("sdpa", "eager", "flex_attention", "flash_attention_2", "flash_attention_3")
 
 
@@ -30,36 +35,41 @@ def derive_model(model: ModelSettings, shape: Shape | None, launch: LaunchPlan, 
     """Resolve `attn_implementation` and `dtype`."""
     if model.attn_implementation == "auto":
         refused = shape is not None and not shape.supports_sdpa
-        kernel, why = ("eager", "the architecture refuses sdpa") if refused else ("sdpa", "fused attention of torch")
+        kernel, why = (
+            ("eager", "the architecture does not support sdpa") if refused else ("sdpa", "torch's fused attention")
+        )
         model = replace(model, attn_implementation=notes.add("model.attn_implementation", kernel, why))
     if model.dtype != "auto":
         return model
     if launch.device == "cpu":
         return replace(model, dtype=notes.add("model.dtype", "float32", "the CPU computes in float32"))
-    kind = "bfloat16" if has_bfloat16(launch) else "float16"
-    return replace(model, dtype=notes.add("model.dtype", kind, "what the GPU has"))
+    if has_bfloat16(launch):
+        return replace(model, dtype=notes.add("model.dtype", "bfloat16", "the GPU supports it"))
+    return replace(model, dtype=notes.add("model.dtype", "float16", "the GPU does not support bfloat16"))
 
 
 def derive_quantisation(
     quantisation: QuantisationSettings, peft: PeftMethod | None, composed: Composed, launch: LaunchPlan, notes: Notes
 ) -> QuantisationSettings:
-    """Resolve the type that quantised weights are multiplied in, and tell of a quantisation that nobody typed."""
+    """Resolve the compute dtype of quantised weights, and note a quantisation that the PEFT method implied."""
     if peft and peft.implies == quantisation.type and composed.origin("quantisation").by == "group":
         notes.add(
-            "quantisation.type", quantisation.type, f"peft={peft.name} implies it; quantisation=NAME wins over it"
+            "quantisation.type", quantisation.type, f"implied by peft={peft.name}; quantisation=NAME overrides it"
         )
     if quantisation.type in ("none", "int8") or quantisation.compute_dtype != "auto":
         return quantisation
     if launch.device == "cpu":
         kind, why = "float32", "the CPU computes in float32"
     else:
-        kind, why = ("bfloat16", "the GPU has it") if has_bfloat16(launch) else ("float16", "the GPU has no bfloat16")
-    how: Any = notes.add("quantisation.compute_dtype", kind, why)
-    return replace(quantisation, compute_dtype=how)
+        kind, why = "float16", "the GPU does not support bfloat16"
+        if has_bfloat16(launch):
+            kind, why = "bfloat16", "the GPU supports it"
+    dtype: Any = notes.add("quantisation.compute_dtype", kind, why)
+    return replace(quantisation, compute_dtype=dtype)
 
 
 def derive_peft(peft: dict[str, Any], declared: PeftMethod | None, shape: Shape | None, notes: Notes) -> dict[str, Any]:
-    """The adapter's settings under its defaults, with what follows the model's family."""
+    """The adapter's settings: its defaults, the user's values over them, and what depends on the model's family."""
     if declared is None:
         return dict(peft)
     result = {**declared.defaults, **declared.fixed, **peft}
@@ -78,35 +88,39 @@ def derive_method(
     data: DataSettings,
     notes: Notes,
 ) -> dict[str, Any]:
-    """Resolve whether rows are packed: wherever packed and unpacked gradients are known to be the same."""
+    """Resolve the rewards of the built-in prompts, and packing.
+
+    Packing is on only where it is known to leave the gradients unchanged: the architecture keeps packed documents
+    apart, and so do the attention kernel and the adapter.
+    """
     if (
         method.rewarded
         and data.path in defaults.REWARDED_SETS
         and not any(settings.get(name) for name in REWARD_FIELDS)
     ):
-        why = "the built-in prompts have one right answer each"
+        why = "each built-in prompt has exactly one right answer"
         settings = {**settings, "rewards": notes.add("method.rewards", dict(defaults.REWARDS), why)}
     if not method.packs or settings.get("packing") is not None:
         return dict(settings)
-    value, why = True, "packed and unpacked gradients are the same here, and no token is padding"
+    value, why = True, "packing gives the same gradients here and wastes no tokens on padding"
     if peft is not None and peft.never_packs:
         value, why = False, peft.never_packs
     elif shape is None or shape.model_type not in PACKS_EXACTLY:
-        value, why = False, "it is not known whether this architecture keeps packed documents apart"
+        value, why = False, "this architecture is not known to keep packed documents apart"
     elif model.attn_implementation not in EXACT_ATTENTION:
-        value, why = False, f"packing is not proved exact with {model.attn_implementation} attention"
+        value, why = False, f"packing is not known to be exact with {model.attn_implementation} attention"
     return {**settings, "packing": notes.add("method.packing", value, why)}
 
 
 def derive_data(data: DataSettings, method: Method, notes: Notes) -> DataSettings:
-    """Resolve what happens to rows that are too long; how long that is, only the rows themselves can tell."""
+    """Resolve what happens to rows over the length limit; the limit itself is derived when the rows are counted."""
     if data.max_length_tokens is None:
         data = replace(data, max_length_tokens="auto")
     if data.mix is not None:
         data = replace(data, path=None)
     if data.overflow == "auto":
-        how: Any = notes.add("data.overflow", method.overflow, f"what {method.name} does with longer rows")
-        data = replace(data, overflow=how)
+        overflow: Any = notes.add("data.overflow", method.overflow, f"usual for {method.name}")
+        data = replace(data, overflow=overflow)
     return data
 
 
@@ -123,10 +137,10 @@ def derive_train(
     launch: LaunchPlan,
     notes: Notes,
 ) -> dict[str, Any]:
-    """Resolve the TrainingArguments whose null means derived."""
+    """Resolve the TrainingArguments that are derived where they are null."""
     result, adapter = dict(train), peft is not None and peft.adapter
     if result.get("learning_rate") is None:
-        which = f"peft={peft.name}" if peft else "all parameters"
+        which = f"peft={peft.name}" if peft else "full fine-tuning"
         rate = method.learning_rates[1 if adapter else 0] * (peft.rate_factor if peft else 1)
         result["learning_rate"] = notes.add("train.learning_rate", rate, f"usual for {method.name} with {which}")
     if result.get("eval_strategy") is None:
@@ -135,39 +149,46 @@ def derive_train(
         if held_out and result.get("eval_steps") is not None:
             strategy, why = "steps", "train.eval_steps is set"
         elif held_out and result.get("load_best_model_at_end"):
-            strategy, why = str(result.get("save_strategy")), "the best checkpoint needs an evaluation at each save"
+            strategy, why = (
+                str(result.get("save_strategy")),
+                "train.load_best_model_at_end needs an evaluation at each save",
+            )
             if strategy == "steps":
                 result["eval_steps"] = notes.add("train.eval_steps", result.get("save_steps"), "train.save_steps")
         result["eval_strategy"] = notes.add("train.eval_strategy", strategy, why)
     ordered = data.mix is not None and data.mix_order == "concatenate" and not data.streaming
     if ordered and result.get("train_sampling_strategy") is None:
-        why = "data.mix_order=concatenate keeps one set behind the other"
+        why = "data.mix_order=concatenate trains the sets one after another"
         result["train_sampling_strategy"] = notes.add("train.train_sampling_strategy", "sequential", why)
     if result.get("bf16") is None:
-        value = has_bfloat16(launch) and not result.get("fp16")
-        why = (
-            "the GPU has bfloat16"
-            if value
-            else "the CPU computes in float32"
-            if launch.device == "cpu"
-            else "fp16 or GPU"
-        )
-        result["bf16"] = notes.add("train.bf16", value, why)
+        result["bf16"] = _bf16(bool(result.get("fp16")), launch, notes)
     if result.get("gradient_checkpointing") is None:
         value = launch.device == "cuda" and not (peft and peft.never_checkpoints)
-        why = "trades a fifth of the speed for most of the activations' memory"
+        why = "saves most of the activation memory for about a fifth of the speed"
         if not value:
-            why = "memory is not short on CPU" if launch.device == "cpu" else peft.never_checkpoints if peft else ""
+            why = "not needed on CPU" if launch.device == "cpu" else peft.never_checkpoints if peft else ""
         result["gradient_checkpointing"] = notes.add("train.gradient_checkpointing", value, why)
     return result
+
+
+def _bf16(fp16: bool, launch: LaunchPlan, notes: Notes) -> bool:
+    if launch.device == "cpu":
+        value, why = False, "the CPU computes in float32"
+    elif fp16:
+        value, why = False, "train.fp16 is set"
+    elif has_bfloat16(launch):
+        value, why = True, "the GPU supports bfloat16"
+    else:
+        value, why = False, "the GPU does not support bfloat16"
+    return bool(notes.add("train.bf16", value, why))
 
 
 def _slug(text: str) -> str:
     return re.sub(r"[^\w.-]+", "-", text).strip("-.")[:80] or "run"
 
 
-def _model_word(path: str) -> str:
-    """A word for a model given by path: the name of the run it came from, else its last part."""
+def _model_label(path: str) -> str:
+    """A short name for a model given by path: the name of the run that trained it, else the last part of the path."""
     run = rundir.find_run(path)
     return str(RunSpec.load(run / rundir.SPEC).run.name) if run else Path(path).name
 
@@ -175,15 +196,15 @@ def _model_word(path: str) -> str:
 def derive_run(
     run: RunSettings, method: str, model: str, model_path: str, cheap_to_score: bool, notes: Notes
 ) -> RunSettings:
-    """Resolve name, directory and the number of rows scored."""
+    """Resolve the run's name, its directory, and how many held-out rows are scored."""
     if run.name is None:
-        last = _model_word(model_path) if model == "tiny" and model_path != paths.BUILTIN else model
-        run = replace(run, name=notes.add("run.name", _slug(f"{method}-{last}"), "METHOD-MODEL"))
+        label = _model_label(model_path) if model == "tiny" and model_path != paths.BUILTIN else model
+        run = replace(run, name=notes.add("run.name", _slug(f"{method}-{label}"), "METHOD-MODEL"))
     if run.dir is None:
         directory = str(rundir.new_run_dir(str(run.name)))
         run = replace(run, dir=notes.add("run.dir", directory, "runs/NAME/TIME"))
     if run.score_rows is None:
-        why = "a model this small is scored in seconds" if cheap_to_score else "ftcli eval RUN scores when asked"
+        why = "a model this small is scored in seconds" if cheap_to_score else "ftcli eval RUN scores it on request"
         rows = SCORE_ROWS if cheap_to_score else 0
         run = replace(run, score_rows=notes.add("run.score_rows", rows, why))
     return run

@@ -1,4 +1,4 @@
-"""Composed tree → RunSpec, every problem collected before anything is said."""
+"""Composed tree → resolved run. Problems are collected from every check and reported together."""
 
 from __future__ import annotations
 
@@ -27,13 +27,16 @@ _EMPTY: dict[str, Any] = {**{group: {} for group in (*GROUPS, "run")}, "seed": 0
 
 
 def _shape_still_fits(composed: Composed) -> bool:
-    """Whether the group file's shape describes the model: not when only the name was changed over it."""
+    """Whether the group file's `shape` still describes the model: not where an override changed only the name."""
     named, shaped = composed.origin("model", "name_or_path"), composed.origin("model", "shape")
     return WRITERS.index(shaped.by) >= WRITERS.index(named.by)
 
 
 def _located(tree: dict[str, Any]) -> dict[str, Any]:
-    """The tree with local paths made absolute and a run's name replaced by the run that it means today."""
+    """The tree with local paths made absolute, and each run's name replaced by the folder that it stands for now.
+
+    The spec must mean the same later, from any working directory and after newer runs of that name.
+    """
     data, model = dict(tree["data"]), dict(tree["model"])
     data.update({key: row_sets.absolute(data[key]) for key in ("path", "eval_path") if data.get(key)})
     if isinstance(data.get("mix"), dict):
@@ -70,7 +73,7 @@ def _peft(composed: Composed) -> PeftMethod | None:
 
 
 def _faulty(composed: Composed) -> dict[KeyPath, Problem]:
-    """The problem of each value that is wrong by itself."""
+    """The problem of each value that is wrong on its own."""
     method, peft = get_method(composed.choices["method"]), _peft(composed)
     found: dict[KeyPath, Problem] = {(key,): p for key, p in field_checks.check_top_level(composed, method).items()}
     for group in (*GROUPS, "run"):
@@ -81,7 +84,7 @@ def _faulty(composed: Composed) -> dict[KeyPath, Problem]:
 
 
 def check_values(composed: Composed) -> list[Problem]:
-    """The problems of single values: unknown, owned by another, of a wrong type, out of range, or not granted."""
+    """The problems of single values: unknown, set elsewhere, of the wrong type, out of range, or not granted."""
     return list(_faulty(composed).values())
 
 
@@ -89,8 +92,8 @@ def build(composed: Composed) -> ResolvedRun:
     """The checked run of a composed tree.
 
     Raises:
-        ConfigError: everything that is wrong, at once, each with its place and remedy.
-        DataError: nothing is wrong but the first row of a file, which cannot be read.
+        ConfigError: every problem at once, each with its place and remedy.
+        DataError: the only problems are in the first row of a data file.
     """
     method = get_method(composed.choices["method"])
     faulty = _faulty(composed)
@@ -98,7 +101,8 @@ def build(composed: Composed) -> ResolvedRun:
     sound = {key: value for key, value in composed.tree.items() if (key,) not in faulty}
     for group in {*GROUPS, "run"} & sound.keys():
         sound[group] = {key: value for key, value in sound[group].items() if (group, key) not in faulty}
-    # The rules across groups look at what is sound, so that one run tells of every mistake.
+    # Rules across groups get the tree without its faulty values, so that one call reports every mistake: a bad value
+    # neither hides the problems of others nor causes a second problem of its own.
     run = _resolve(replace(composed, tree={**_EMPTY, **sound}), method)
     problems.extend(cross_group.check(run, composed))
     if problems:
@@ -110,9 +114,11 @@ def _resolve(composed: Composed, method: Method) -> ResolvedRun:
     notes = run_spec.Notes()
     composed = replace(composed, tree=_located(composed.tree))
     if composed.tree["data"].get("mix") is not None and composed.origin("data", "path").by == "group":
-        # The group's own set is not what a mix reads, nor what a run like this one would.
+        # A mix does not read the data group's own set; without it, neither does a run that starts from this spec.
         composed = replace(composed, tree={**composed.tree, "data": {**composed.tree["data"], "path": None}})
     peft = _peft(composed)
+    # Each derivation reads earlier ones: the device decides dtype and precision, the resolved model decides packing,
+    # and the held-out rows decide evaluation and scoring.
     hardware = _own(composed, "hardware")
     launch = profile.launch_plan(hardware, notes)
     model = _own(composed, "model")
@@ -148,18 +154,18 @@ def _resolve(composed: Composed, method: Method) -> ResolvedRun:
 
 
 def run_of(request: Request) -> ResolvedRun:
-    """Compose and build in one go.
+    """Compose and build a run in one call.
 
     Raises:
-        ConfigError: everything that is wrong.
+        ConfigError: every problem at once.
     """
     return build(compose(request))
 
 
 def spec_of(request: Request) -> RunSpec:
-    """The spec of `run_of`, for those who need no more.
+    """The spec of `run_of`, for callers that need only that.
 
     Raises:
-        ConfigError: everything that is wrong.
+        ConfigError: every problem at once.
     """
     return run_of(request).spec

@@ -1,7 +1,7 @@
-"""`--resume RUN` and `--from RUN`: an earlier run's spec as the start of another.
+"""`--resume RUN` and `--from RUN`: start from the spec of an earlier run.
 
-A resume goes on with the same run and takes changes of length and cadence only. `--from` is a new run: without
-overrides it reproduces the old one bit for bit on CPU, with overrides it starts from its configuration.
+`--resume` continues the same run; only its length and cadence may change. `--from` starts a new run: without overrides
+it reproduces the old one bit for bit on CPU, with overrides it starts from its configuration.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ CHANGEABLE = (
 
 
 def resumed_spec(run: Path, overrides: Sequence[str], grants: frozenset[str] = frozenset()) -> RunSpec:
-    """The spec of a run to go on with, changed in length and cadence only.
+    """The spec of a run that is resumed, changed in length and cadence only.
 
     Raises:
-        ConfigError: an override changes anything else, or is itself wrong; or the run needs a grant, which its own
-            file cannot give.
+        ConfigError: an override changes anything else or is itself wrong; or the run needs a grant, which only the
+            command line can give.
     """
     spec = RunSpec.load(run / rundir.SPEC)
     _require_choices(spec, str(run / rundir.SPEC))
@@ -51,7 +51,7 @@ def resumed_spec(run: Path, overrides: Sequence[str], grants: frozenset[str] = f
         if override.name in CHANGEABLE and not override.delete:
             changes[override.key[1]] = (override.value, text)
         else:
-            what = "cannot change when a run goes on; only max steps, epochs and save, eval and log cadence can"
+            what = "cannot change on resume; only max steps, epochs and the save, eval and log cadence can"
             problems.append(Problem(text, what, f"start a new run with ftcli train --from {run} {text}"))
     values = {key: value for key, (value, _) in changes.items()}
     tree = {**spec.tree, "train": {**spec.tree["train"], **values}}
@@ -79,11 +79,11 @@ def require_granted_rewards(run: Path, grants: frozenset[str]) -> None:
 
 
 def _grant_problems(spec: RunSpec, composed: Composed, where: str, groups: Sequence[str] = GROUPS) -> list[Problem]:
-    """Resolved values, which the worker obeys, that need a flag not given here."""
+    """Resolved values that need a grant flag which was not given; the worker acts on these values, not on the tree."""
     resolved = asdict(spec)
-    asked = replace(composed, origins={(group,): Origin(where, "run") for group in groups})
+    from_file = replace(composed, origins={(group,): Origin(where, "run") for group in groups})
     found = (
-        field_checks.grant_problem(asked, f"{group}.{key}", value, (group, key))
+        field_checks.grant_problem(from_file, f"{group}.{key}", value, (group, key))
         for group in groups
         for key, value in resolved[group].items()
     )
@@ -94,7 +94,7 @@ def spec_from(run: Path, request: Request) -> RunSpec:
     """The spec of a new run like `run`, with the request's overrides laid over it.
 
     Raises:
-        ConfigError: everything that is wrong.
+        ConfigError: every problem at once.
     """
     spec = RunSpec.load(run / rundir.SPEC)
     where = str(run / rundir.SPEC)
@@ -108,8 +108,8 @@ def spec_from(run: Path, request: Request) -> RunSpec:
 def _require_choices(spec: RunSpec, where: str) -> None:
     for group, known in DECLARED.items():
         if spec.choices.get(group) not in known:
-            what = f"names a {group} that this ftcli does not know: {spec.choices.get(group)}"
-            raise ConfigError(Problem(where, what, f"it knows {', '.join(sorted(known))}"))
+            what = f"uses {group}={spec.choices.get(group)}, which this version of ftcli does not have"
+            raise ConfigError(Problem(where, what, f"it has {', '.join(sorted(known))}"))
 
 
 def _names_only(text: str) -> bool:
@@ -119,8 +119,8 @@ def _names_only(text: str) -> bool:
 def _renamed(spec: RunSpec, request: Request, where: str) -> RunSpec:
     """The same spec under another name or directory.
 
-    The file may come from anyone, and it is the resolved values that the worker obeys: they pass every check of a
-    single value again, and what needs a grant needs it anew.
+    The file may come from anyone, and the worker acts on its resolved values: each of them is checked again, and
+    values that need a grant need it again.
     """
     given = {override.key[1]: override for override in map(parse, request.overrides)}
     whole = asdict(spec)

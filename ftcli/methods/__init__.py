@@ -1,7 +1,7 @@
-"""The training methods and the pipelines made of them: one file each, declared, never branched on.
+"""The training methods and the pipelines: one declaration file each. No other code branches on a method's name.
 
-A module in this folder that defines `METHOD` is a method, one that defines `PIPELINE` a pipeline of stages; nothing
-else registers them.
+A module in this folder that defines `METHOD` declares a method, one that defines `PIPELINE` a pipeline of stages; they
+are registered nowhere else.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Constitutional AI (Bai et al. 2022, arXiv:2212.08073): a model criticises and revises itself by principles.
+"""Constitutional AI (Bai et al. 2022, arXiv:2212.08073): a model critiques and revises its answers by principles.
 
-First the supervised half: answers to provoking prompts are criticised and revised, and the revisions trained. Then the
-half with AI feedback: answers of that model are judged by the principles, and the pairs trained by DPO, or a preference
-model on them and the policy by PPO, as in the paper.
+The supervised phase: answers to provoking prompts are critiqued and revised, and a model is fine-tuned on the
+revisions. The phase with AI feedback: the principles judge answers of that model, and it learns from the pairs by DPO,
+or by PPO with a reward model trained on them, as in the paper.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from ftcli.methods.pipeline import Pipeline, Stage
 
 
 def arrange(algorithm: str) -> tuple[Stage, ...]:
-    """The stages by how the policy learns from the judged pairs."""
+    """The stages, given how the policy learns from the judged pairs."""
     return (
-        feedback_stages.assistant("a model that follows instructions: it criticises, revises and judges"),
-        feedback_stages.policy("helpful", "a helpful model, harmless or not"),
+        feedback_stages.assistant("a model that follows instructions; it critiques, revises and judges"),
+        feedback_stages.policy("helpful", "a helpful model, not yet harmless"),
         Stage(
             name="answers",
             task="generate",
@@ -27,13 +27,13 @@ def arrange(algorithm: str) -> tuple[Stage, ...]:
             name="revisions",
             task="revise",
             role="generator",
-            summary="those answers criticised and revised by principles",
+            summary="those answers, critiqued and revised by principles",
             takes={"rows": "answers", "backend.model": "assistant"},
         ),
         Stage(
             name="revised",
             method="sft",
-            summary="a model that answers as the revisions do",
+            summary="a model fine-tuned on the revisions",
             takes={"model.name_or_path": "helpful", "data.path": "revisions"},
         ),
         feedback_stages.sample("revised"),
@@ -43,7 +43,7 @@ def arrange(algorithm: str) -> tuple[Stage, ...]:
 
 PIPELINE = Pipeline(
     name="constitutional",
-    summary="Constitutional AI: answers criticised and revised by principles, trained, then judged by them.",
+    summary="Constitutional AI: fine-tuning on answers revised by principles, then preferences judged by them.",
     stages=arrange(feedback_stages.DPO),
     arrange=arrange,
     options={"algorithm": feedback_stages.algorithm(feedback_stages.DPO, feedback_stages.PPO)},

@@ -1,6 +1,6 @@
 """Contrastive preference optimisation (Xu et al. 2024, arXiv:2401.08417, eq. 5): DPO's loss with a uniform reference.
 
-A likelihood term on the chosen answer keeps the policy from losing both answers.
+A likelihood term on the chosen answer keeps its probability from falling along with the rejected one's.
 """
 
 from dataclasses import replace
@@ -12,7 +12,7 @@ from ftcli.settings.limits import Limit
 METHOD = replace(
     ORPO,
     name="cpo",
-    summary="Contrastive preference optimisation: DPO without its reference, held by the chosen answers' likelihood.",
+    summary="Contrastive preference optimisation: DPO without a reference, plus the likelihood of chosen answers.",
     trainer="ftcli.worker.trainers.preference.reference_free:CpoTrainer",
     config="ftcli.worker.trainers.preference.reference_free:CpoConfig",
     learning_rates=(1e-6, 1e-5),

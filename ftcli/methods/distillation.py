@@ -1,7 +1,7 @@
-"""On-policy distillation (Agarwal et al. 2024, arXiv:2306.13649): a student learns from its teacher on its own answers.
+"""On-policy distillation (Agarwal et al. 2024, arXiv:2306.13649): a student learns from a teacher on its own answers.
 
-The student samples an answer, and at each of its tokens the divergence of its next-token distribution from the
-teacher's is made smaller. Both need the same tokens.
+The student samples an answer, and at each token the loss is the divergence of its next-token distribution from the
+teacher's. Both must share one vocabulary.
 """
 
 from __future__ import annotations
@@ -19,24 +19,28 @@ _LOADED_HERE = (
     "teacher_model_name_or_path", "teacher_model_revision", "teacher_model_init_kwargs", "model_init_kwargs",
     "chat_template_kwargs", "remove_unused_columns", "shuffle_dataset",
 )  # fmt: skip
-"""Fields of TRL's config that are decided elsewhere here."""
+"""Fields of TRL's config that ftcli sets elsewhere."""
 
 
 def check(method: Mapping[str, Any]) -> list[Problem]:
-    """That there is a teacher."""
+    """A teacher model must be set."""
     if method.get("teacher_model"):
         return []
-    return [Problem("method.teacher_model", "nobody teaches", "name a larger model or run with method.teacher_model")]
+    return [
+        Problem(
+            "method.teacher_model", "no teacher model is set", "set method.teacher_model to a larger model or a run"
+        )
+    ]
 
 
 def steps_per_epoch(method: Mapping[str, Any], batch: BatchPlan, rows: int) -> int:
-    """A step answers whole batches of prompts; the last one is filled up from the epoch's beginning."""
+    """A step samples answers to a whole batch of prompts; the last one is filled from the start of the epoch."""
     return math.ceil(rows / batch.rows)
 
 
 METHOD = Method(
     name="distillation",
-    summary="On-policy distillation: a small model learns a larger one's next tokens on answers of its own.",
+    summary="On-policy distillation: a small model learns a larger model's next tokens on its own answers.",
     trainer="ftcli.worker.trainers.distillation:DistillTrainer",
     config="ftcli.worker.trainers.distillation:DistillConfig",
     task="prompts",

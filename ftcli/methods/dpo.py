@@ -1,7 +1,7 @@
 """Direct preference optimisation (Rafailov et al. 2023, arXiv:2305.18290, eq. 7).
 
-The reference is the model as the run found it: the policy with its adapter disabled, or a frozen second copy when all
-parameters train.
+The reference is the run's starting model: the policy with its adapter disabled, or under full fine-tuning a frozen
+second copy.
 """
 
 from __future__ import annotations
@@ -11,15 +11,17 @@ from typing import Any
 
 from ftcli.core.errors import Problem
 from ftcli.methods.method import Method
+from ftcli.settings.library_fields import value_of
 from ftcli.settings.limits import Limit
 
+_CONFIG = "trl.trainer.dpo_config:DPOConfig"
 LOSSES = (
     "sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot", "aot_unpaired",
     "apo_zero", "apo_down", "discopop", "sft", "sigmoid_norm",
 )  # fmt: skip
 
 
-# The partition function that other divergences leave cancels only between the two answers of a pair.
+# Other divergences leave a partition function, which cancels only in losses of the difference within a pair.
 OF_DIVERGENCES = ("sigmoid", "sigmoid_norm", "hinge", "ipo", "exo_pair", "robust", "discopop", "sft")
 SMOOTHED = ("sigmoid", "robust", "exo_pair", "aot", "aot_unpaired")
 
@@ -28,14 +30,14 @@ _OF_SYNCED = ("ref_model_mixup_alpha", "ref_model_sync_steps")
 
 def check(method: Mapping[str, Any]) -> list[Problem]:
     """Rules among DPO's own fields."""
-    losses = method.get("loss_type", ["sigmoid"])
+    losses = value_of(_CONFIG, method, "loss_type")
     names = [losses] if isinstance(losses, str) else list(losses)
     return [*_weights(method, names), *_divergence(method, names), *_smoothing(method, names), *unread(method, names)]
 
 
 def unread(method: Mapping[str, Any], names: Sequence[str] = ()) -> list[Problem]:
-    """Fields that are set and that nothing reads as the others, among them the losses `names`, stand."""
-    divergence, synced = method.get("f_divergence_type", "reverse_kl"), method.get("sync_ref_model")
+    """The problems of fields that are set but not read under the other settings and the losses `names`."""
+    divergence, synced = method.get("f_divergence_type"), method.get("sync_ref_model")
     fields = (
         ("discopop_tau", "discopop" in names, "method.loss_type=[discopop]"),
         ("f_alpha_divergence_coef", divergence == "alpha_divergence", "method.f_divergence_type=alpha_divergence"),
@@ -43,7 +45,7 @@ def unread(method: Mapping[str, Any], names: Sequence[str] = ()) -> list[Problem
         *((field, synced, "method.sync_ref_model=true") for field in _OF_SYNCED),
     )
     return [
-        Problem(f"method.{field}", f"method.{field} is read only with {fix}", f"add {fix}, or leave it out")
+        Problem(f"method.{field}", f"method.{field} is read only with {fix}", f"add {fix}, or remove it")
         for field, is_read, fix in fields
         if method.get(field) is not None and not is_read
     ]
@@ -56,36 +58,36 @@ def _weights(method: Mapping[str, Any], names: Sequence[str]) -> Iterator[Proble
         yield Problem("method.loss_weights", what, "give one weight for each entry of method.loss_type")
     sorting = [name for name in names if name.startswith("aot")]
     if method.get("use_weighting") and sorting:
-        what = f"method.use_weighting weighs pairs, and the loss {sorting[0]} sorts their answers apart"
-        yield Problem("method.use_weighting", what, "leave it out, or choose another method.loss_type")
+        what = f"method.use_weighting weights pairs, and the loss {sorting[0]} sorts chosen and rejected separately"
+        yield Problem("method.use_weighting", what, "remove it, or choose another method.loss_type")
 
 
 def _divergence(method: Mapping[str, Any], names: Sequence[str]) -> Iterator[Problem]:
-    divergence = method.get("f_divergence_type", "reverse_kl")
+    divergence = value_of(_CONFIG, method, "f_divergence_type")
     others = [name for name in names if name not in OF_DIVERGENCES]
     if divergence != "reverse_kl" and others:
-        what = f"method.f_divergence_type={divergence} has no meaning for the loss {others[0]}"
+        what = f"method.f_divergence_type={divergence} does not apply to the loss {others[0]}"
         yield Problem("method.f_divergence_type", what, f"use one of {', '.join(OF_DIVERGENCES)}, or reverse_kl")
 
 
 def _smoothing(method: Mapping[str, Any], names: Sequence[str]) -> Iterator[Problem]:
-    share = method.get("label_smoothing") or 0.0
+    share = value_of(_CONFIG, method, "label_smoothing")
     if "exo_pair" in names and not share > 0:
         what = "method.loss_type=exo_pair needs method.label_smoothing above 0"
         yield Problem("method.loss_type", what, "add method.label_smoothing=1e-3")
     if share >= 0.5:
-        what = f"method.label_smoothing={share:g} leaves nothing to learn: half of the labels would be wrong"
+        what = f"method.label_smoothing={share:g} leaves nothing to learn: at 0.5, half of the labels are wrong"
         yield Problem("method.label_smoothing", what, "set it below 0.5")
     elif share and not set(names) & set(SMOOTHED):
         what = f"method.label_smoothing is not read by the loss {names[0]}"
-        yield Problem("method.label_smoothing", what, f"leave it out, or use one of {', '.join(SMOOTHED)}")
+        yield Problem("method.label_smoothing", what, f"remove it, or use one of {', '.join(SMOOTHED)}")
 
 
 METHOD = Method(
     name="dpo",
-    summary="Direct preference optimisation: chosen over rejected answers, no reward model.",
+    summary="Direct preference optimisation: learns from chosen and rejected answers, without a reward model.",
     trainer="ftcli.worker.trainers.preference.dpo:DpoTrainer",
-    config="trl.trainer.dpo_config:DPOConfig",
+    config=_CONFIG,
     task="preference",
     kinds=("preference",),
     roles=("policy", "reference"),

@@ -1,4 +1,4 @@
-"""What the pipelines of AI feedback share: the assistant that they begin with, the judge, and how the policy learns."""
+"""Stages that the pipelines with AI feedback share: assistant, policy, sampling, judge, and how the policy learns."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ DPO, PPO, DIRECT = "dpo", "ppo", "direct"
 
 def algorithm(*choices: str) -> Option:
     """How a policy learns from a judge."""
-    told = {
-        DPO: "`dpo` from the pairs",
-        PPO: "`ppo` by a reward model that is trained on the pairs",
-        DIRECT: "`direct` by PPO with the judge itself for a reward, and no pairs",
+    meanings = {
+        DPO: "`dpo` on the pairs",
+        PPO: "`ppo` with a reward model trained on the pairs",
+        DIRECT: "`direct`, PPO with the judge itself as the reward, without pairs",
     }
-    text = "how the policy learns from the judge: " + ", ".join(told[choice] for choice in choices)
+    text = "how the policy learns from the judge: " + ", ".join(meanings[choice] for choice in choices)
     return Option(default=DPO, text=text, choices=choices)
 
 
@@ -24,12 +24,12 @@ def assistant(summary: str) -> Stage:
 
 
 def policy(name: str, summary: str) -> Stage:
-    """A policy that is begun as the assistant; in the built-in world one of mixed manners."""
+    """A policy that starts from the assistant; in the built-in world, one whose answers vary in manners."""
     return Stage(name=name, method="sft", summary=summary, takes={"model.name_or_path": "assistant"})
 
 
 def sample(of: str, number: int = 1) -> Stage:
-    """Answers of a policy to prompts."""
+    """Sampled answers of a policy to prompts."""
     return Stage(
         name=_named("sample", number),
         task="generate",
@@ -40,21 +40,21 @@ def sample(of: str, number: int = 1) -> Stage:
 
 
 def learning(by: str, of: str, *, number: int = 1) -> tuple[Stage, ...]:
-    """The stages in which a policy learns from a judge, from the judge's preferences on.
+    """The stages in which a policy learns from a judge, starting with the judge's preferences.
 
     Args:
         by: DPO or PPO, which take the preferences of a stage `judge`, or DIRECT, which takes none.
         of: the policy's stage.
-        number: of the round.
+        number: the round.
     """
     if by == DIRECT:
         return (_ppo(of, number, role="judge"),)
     judged = _judge(number)
     if by == DPO:
-        told = "a policy whose answers the judge prefers"
-        return (judged, _of_pairs("dpo", told, of, judged.name, number))
-    told = "a score for each answer, from the judge's preferences"
-    reward = _of_pairs("reward", told, of, judged.name, number)
+        summary = "a policy whose answers the judge prefers"
+        return (judged, _of_pairs("dpo", summary, of, judged.name, number))
+    summary = "a reward model trained on the judge's preferences"
+    reward = _of_pairs("reward", summary, of, judged.name, number)
     return (judged, reward, _ppo(of, number, reward=reward.name))
 
 
@@ -73,7 +73,7 @@ def _judge(number: int) -> Stage:
 
 
 def _of_pairs(method: str, summary: str, of: str, judged: str, number: int) -> Stage:
-    """A run of a method that takes the judge's pairs, begun from a policy."""
+    """A run of a method that trains on the judge's pairs and starts from a policy."""
     takes = {"model.name_or_path": of, "data.path": judged}
     return Stage(name=_named(method, number), method=method, summary=summary, takes=takes)
 

@@ -1,6 +1,6 @@
-"""Group relative policy optimisation (Shao et al. 2024, arXiv:2402.03300): an answer is held against its group's mean.
+"""Group relative policy optimisation (Shao et al. 2024, arXiv:2402.03300): an answer is compared with its group's mean.
 
-Several answers are sampled to each prompt, and what is better than their mean is made likelier; there is no critic.
+Several answers are sampled per prompt; those above their mean reward become more likely. There is no critic.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ftcli.settings.batch_plan import BatchPlan
 from ftcli.settings.limits import Limit
 
 OURS = ("reward_weights", "chat_template_kwargs", "remove_unused_columns", "model_init_kwargs", "shuffle_dataset")
-"""Fields of TRL's configs that are decided elsewhere here."""
+"""Fields of TRL's configs that ftcli sets elsewhere."""
 
 
 def check(method: Mapping[str, Any]) -> list[Problem]:
@@ -25,16 +25,20 @@ def check(method: Mapping[str, Any]) -> list[Problem]:
 
 
 def steps_per_epoch(method: Mapping[str, Any], batch: BatchPlan, rows: int) -> int:
-    """Answers of one generation batch are learned from in `steps_per_generation` batches, `num_iterations` times."""
+    """Optimiser steps of an epoch, with `method` completed by the library's defaults.
+
+    Each generation batch holds `num_generations` answers per prompt and is trained on in `steps_per_generation`
+    batches, `num_iterations` times.
+    """
     answers = batch.answers_per_generation(method)
-    generations = math.ceil(rows / max(1, answers // int(method.get("num_generations") or 8)))
-    passes = generations * (answers // batch.rows_per_pass) * int(method.get("num_iterations") or 1)
+    generations = math.ceil(rows / max(1, answers // int(method["num_generations"])))
+    passes = generations * (answers // batch.rows_per_pass) * int(method["num_iterations"])
     return max(1, passes // batch.accumulation)
 
 
 METHOD = Method(
     name="grpo",
-    summary="Group relative policy optimisation: several answers a prompt, the better ones made likelier; no critic.",
+    summary="Group relative policy optimisation: several answers per prompt, each against the group's mean; no critic.",
     trainer="ftcli.worker.trainers.rl.grpo:GrpoTrainer",
     config="ftcli.worker.trainers.rl.grpo:GrpoConfig",
     task="prompts",

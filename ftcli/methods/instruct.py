@@ -1,4 +1,4 @@
-"""Instruction tuning: as sft, but every row is rendered through the chat template and plain text is refused."""
+"""Instruction tuning: as sft, but every row is rendered through the chat template, and plain text is rejected."""
 
 from dataclasses import replace
 

@@ -1,6 +1,6 @@
 """Kahneman–Tversky optimisation (Ethayarajh et al. 2024, arXiv:2402.01306, eq. 7): good and bad answers, not in pairs.
 
-Each answer is held against how far the policy has moved on the whole, estimated from the answers of a batch.
+Each answer is compared with the policy's mean divergence from the reference, estimated from the answers of a batch.
 """
 
 from ftcli.methods.dpo import unread
@@ -9,7 +9,7 @@ from ftcli.settings.limits import Limit
 
 METHOD = Method(
     name="kto",
-    summary="Kahneman-Tversky optimisation: answers that are each good or bad, as thumbs up and down give them.",
+    summary="Kahneman-Tversky optimisation: single answers labelled good or bad, such as thumbs up and down.",
     trainer="ftcli.worker.trainers.preference.kto:KtoTrainer",
     config="ftcli.worker.trainers.preference.kto:KtoConfig",
     task="preference",

@@ -9,18 +9,19 @@ from typing import Any
 from ftcli.core.errors import Problem
 from ftcli.settings.backends import OWN_WEIGHTS
 from ftcli.settings.batch_plan import BatchPlan
+from ftcli.settings.library_fields import fields_of, value_of
 from ftcli.settings.limits import Limit
 
 MODEL_FIELDS = {"reward_model": "reward_model", "value_model": "reward_model", "teacher_model": "causal_lm"}
 """Fields of methods that name a further model, and the head that it must have."""
 NO_MODELS = ("head", "reward_model")
-"""Values of such a field that name no model of their own."""
+"""Values of such a field that do not name a further model."""
 REWARD_FIELDS = ("reward_model", "judge", "rewards", "reward_functions")
-"""Fields of methods that sample, any of which says what an answer is worth."""
+"""Fields of methods that sample; each configures a reward."""
 
 
 def further_models(method: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """The models that a method's settings name beside the policy: the setting, the name, and its head."""
+    """The models beside the policy that a method's settings name: the setting, the model's name, and its head."""
     for key, head in MODEL_FIELDS.items():
         name = method.get(key)
         if isinstance(name, str) and name and name not in NO_MODELS:
@@ -31,7 +32,7 @@ def further_models(method: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
 
 
 def with_model(method: Mapping[str, Any], key: str, name: str) -> dict[str, Any]:
-    """The settings with another name for one of those models."""
+    """The settings with another model in one of those fields."""
     field, _, inner = key.partition(".")
     return {**method, field: {**method[field], inner: name} if inner else name}
 
@@ -40,8 +41,8 @@ def with_model(method: Mapping[str, Any], key: str, name: str) -> dict[str, Any]
 class Method:
     """One training method.
 
-    Trainer and config class are strings `module:Class`, so that a declaration costs no import; a test resolves each
-    against the installed library.
+    Trainer and config class are strings `module:Class`, so a declaration imports nothing; a test resolves each against
+    the installed library.
     """
 
     name: str
@@ -50,57 +51,61 @@ class Method:
     trainer: str
     config: str
     task: str
-    """Which built-in set and which tokens it trains: pretrain, sft, instruct or preference."""
+    """The built-in set that it takes and the tokens that it trains: pretrain, sft, instruct, preference or prompts."""
     kinds: tuple[str, ...]
-    """Kinds of canonical rows it takes (see data/formats.py), the preferred first."""
+    """Dataset types that it takes (see data/formats/registry.py), the preferred one first."""
     templates_pairs: bool = False
-    """Whether pairs of plain text are rendered as turns through the chat template."""
+    """Whether prompt-completion pairs of plain text are rendered through the chat template."""
     roles: tuple[str, ...] = ("policy",)
     """Models in memory: policy, reference, reward, value, teacher."""
     head: str = "causal_lm"
-    """What it trains: a causal_lm, or a reward_model (a sequence classifier with one score per row)."""
+    """What it trains: a causal_lm, or a reward_model (a sequence classifier with one reward score per row)."""
     below_the_adapter: bool = False
-    """Whether its loss calls the layers themselves, so that vectors which an adapter puts before the input are lost."""
+    """Whether its loss calls the layers directly and so bypasses vectors that an adapter puts before the input."""
     joins_prompt: bool = False
-    """Whether its trainer takes prompt and answer as one sequence."""
+    """Whether its trainer expects prompt and answer as one sequence."""
     score: str
-    """Its own held-out measure: exact_match, preference_accuracy, mean_reward or none."""
+    """Its own held-out metric: exact_match, preference_accuracy, mean_reward or none."""
     learning_rates: tuple[float, float]
-    """Derived learning rate with all parameters, and with an adapter."""
+    """Derived learning rate for full fine-tuning, and with an adapter."""
     paper: str
     next_method: str = "dpo"
-    """What is usually trained next on its result."""
+    """The method that usually follows it."""
     min_batch: int = 1
-    """The fewest rows that a device's batch may hold."""
+    """The smallest batch per device."""
     packs: bool = False
     """Whether rows may share a block (its trainer config has `packing`)."""
     defaults: Mapping[str, Any] = field(default_factory=dict)
     """Trainer-config fields set unless the user says otherwise."""
     fixed: Mapping[str, Any] = field(default_factory=dict)
-    """Trainer-config fields that make it this method, which no one else may set."""
+    """Trainer-config fields that define the method; the user may not set them."""
     without: tuple[str, ...] = ()
-    """Trainer-config fields that mean nothing to it."""
+    """Trainer-config fields that do not apply to it."""
     limits: Mapping[str, Limit] = field(default_factory=dict)
     block_tokens: int | None = None
-    """Length of the blocks that it cuts text into unless `data.max_length_tokens` says otherwise; None: rows stay."""
+    """Length of the blocks that text is split into unless `data.max_length_tokens` is set; None: rows stay whole."""
     overflow: str = "drop"
     steps_per_epoch: Callable[[Mapping[str, Any], BatchPlan, int], int] | None = None
-    """Optimiser steps of one epoch where they are not rows over batch: from the method's settings, the batch and the
-    number of rows."""
+    """Optimiser steps per epoch where they are not rows over batch: from the method's settings (completed by the config
+    class's defaults), the batch and the number of rows."""
     check: Callable[[Mapping[str, Any]], list[Problem]] | None = None
     """Rules among its own fields: the resolved method tree in, problems out."""
 
+    def completed(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """The method's settings with its config class's own default in place of each that is not set."""
+        return {name: value_of(self.config, settings, name) for name in fields_of(self.config)}
+
     @property
     def trains_answers(self) -> bool:
-        """Whether rows are answers, which have an end; text alone may have none, and a prompt has no answer yet."""
+        """Whether rows contain answers, which must end; plain text need not end, and a prompt has no answer yet."""
         return not {"text", "prompt"} >= set(self.kinds)
 
     @property
     def samples(self) -> bool:
-        """Whether the policy samples its answers while it trains."""
+        """Whether the policy samples answers during training."""
         return "prompt" in self.kinds
 
     @property
     def rewarded(self) -> bool:
-        """Whether sampled answers are judged by rewards."""
+        """Whether sampled answers get rewards."""
         return "reward" in self.roles

@@ -1,7 +1,7 @@
-"""Online DPO from AI feedback (Guo et al. 2024, arXiv:2402.04792): sample, judge, update, and so on in rounds.
+"""Online DPO from AI feedback (Guo et al. 2024, arXiv:2402.04792): rounds of sampling, judging and updating.
 
-Each round's pairs are of the answers that the policy gives by then, so that what it is taught about is what it does.
-The reference of a round is the policy that the round began with.
+Each round's pairs are sampled from the current policy, so the preferences are about what it does now. The reference of
+a round is the policy that the round started with.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ _ROUNDS = 3
 
 
 def arrange(rounds: int) -> tuple[Stage, ...]:
-    """The stages of so many rounds."""
+    """The stages of that many rounds."""
     stages = [
         feedback_stages.assistant("a model that follows instructions, to start from and to judge"),
-        feedback_stages.policy("sft", "a policy that answers as the demonstrations do"),
+        feedback_stages.policy("sft", "a policy fine-tuned on demonstrations"),
     ]
     of = "sft"
     for number in range(1, rounds + 1):
@@ -28,9 +28,9 @@ def arrange(rounds: int) -> tuple[Stage, ...]:
 
 PIPELINE = Pipeline(
     name="online_dpo",
-    summary="Online DPO: rounds of answers, a judge's preferences between them, and DPO, each from the round before.",
+    summary="Online DPO: each round samples answers, a judge compares them, and DPO trains on the pairs.",
     stages=arrange(_ROUNDS),
     arrange=arrange,
-    options={"rounds": Option(default=_ROUNDS, text="how often the policy is sampled, judged and updated")},
+    options={"rounds": Option(default=_ROUNDS, text="number of rounds of sampling, judging and updating")},
     paper="Guo et al. 2024, arXiv:2402.04792",
 )

@@ -1,7 +1,7 @@
-"""Odds ratio preference optimisation (Hong et al. 2024, arXiv:2403.07691, eq. 6): one loss for instructions and taste.
+"""Odds ratio preference optimisation (Hong et al. 2024, arXiv:2403.07691, eq. 6): SFT and preferences in one loss.
 
-Supervised fine-tuning on the chosen answer, and the odds of chosen against rejected beside it; no reference model, so
-it may start from a base model without a round of SFT before.
+Supervised fine-tuning on the chosen answer plus the log odds ratio of chosen to rejected. It needs no reference model,
+so it may start from a base model without SFT first.
 """
 
 from ftcli.methods.method import Method
@@ -12,7 +12,7 @@ OF_A_REFERENCE = (
     "f_alpha_divergence_coef", "use_weighting", "discopop_tau", "sync_ref_model", "ref_model_mixup_alpha",
     "ref_model_sync_steps",
 )  # fmt: skip
-"""Fields of DPO's config that say how the policy is held against a reference, or which of its losses is taken."""
+"""Fields of DPO's config that concern the reference, or choose among DPO's losses."""
 
 METHOD = Method(
     name="orpo",
@@ -24,7 +24,7 @@ METHOD = Method(
     score="preference_accuracy",
     learning_rates=(8e-6, 5e-5),
     paper="Hong et al. 2024, arXiv:2403.07691",
-    fixed={"precompute_ref_log_probs": True},  # so that the trainer loads no reference; there is nothing to compute
+    fixed={"precompute_ref_log_probs": True},  # keeps the trainer from loading a reference; nothing is computed
     without=(*OF_A_REFERENCE, "label_smoothing"),
     limits={"beta": Limit(low=0.0, open_low=True)},
 )

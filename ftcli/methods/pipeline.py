@@ -1,4 +1,4 @@
-"""What a pipeline declares about itself: its stages, and which stage's model goes where."""
+"""What a pipeline declares: its stages, and which stage's result each of them takes."""
 
 from __future__ import annotations
 
@@ -11,52 +11,52 @@ from ftcli.tiny import defaults
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One stage: an ordinary run of a method, or a task that makes data."""
+    """One stage: an ordinary run of a method, or a synthesis task."""
 
     name: str
     method: str = ""
     """The method of its run."""
     task: str = ""
-    """What it makes in place of a run: generate, judge or revise."""
+    """The synthesis task, in place of a method: generate, judge or revise."""
     role: str = ""
-    """Who answers, generator or judge: of a task, or of a run whose rewards a judge gives."""
+    """The backend it uses, generator or judge: for a task, or for a run whose rewards come from a judge."""
     summary: str
-    """What it makes, in a few words."""
+    """What it produces, in a few words."""
     takes: Mapping[str, str] = field(default_factory=dict)
-    """Settings that another stage gives: those that name a model, as `group.key`, and `data.path`; of a task `rows` and
-    `backend.model`."""
+    """Settings → the earlier stage whose result they are: those that name a model, as `group.key`, and `data.path`; for
+    a task `rows` and `backend.model`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Option:
-    """A setting `method.NAME` of a pipeline, which decides what stages it has."""
+    """An option `method.NAME` of a pipeline, which decides its stages."""
 
     default: Any
     text: str
     """What it decides, for the docs."""
     choices: tuple[str, ...] = ()
-    """The values that there are; none: a whole number from 1."""
+    """The allowed values; empty: a whole number from 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pipeline:
-    """Stages in the order in which they run; each takes models of stages before it only."""
+    """Stages in the order in which they run; each takes results of earlier stages only."""
 
     name: str
     summary: str
     """One line that says when to choose it."""
     stages: tuple[Stage, ...]
     measured_by: str = ""
-    """The stage by whose held-out measure every policy before it is measured too."""
+    """The stage whose held-out metric is also measured on every policy before it."""
     paper: str
     options: Mapping[str, Option] = field(default_factory=dict)
     arrange: Callable[..., tuple[Stage, ...]] | None = None
-    """The stages by the values of the options, where it has some."""
+    """The stages for given option values; None where it has no options."""
     chosen: Mapping[str, Any] = field(default_factory=dict)
-    """The values by which `stages` were arranged."""
+    """The option values of `stages`."""
 
     def arranged(self, chosen: Mapping[str, Any]) -> Pipeline:
-        """The pipeline with some options set, and the stages that it then has."""
+        """The pipeline with these options set, and the stages that follow from them."""
         if self.arrange is None:
             return self
         values = {name: chosen.get(name, option.default) for name, option in self.options.items()}
@@ -72,5 +72,5 @@ class Pipeline:
 
     @property
     def built_in_measures(self) -> Mapping[str, Any]:
-        """Rewards by which the policies of the built-in world are measured, where no stage has a measure of its own."""
+        """Rewards that measure the policies of the built-in world where no stage has a metric of its own."""
         return defaults.measures(self.name)

@@ -1,7 +1,7 @@
 """Proximal policy optimisation (Schulman et al. 2017, arXiv:1707.06347): the policy learns from its own answers.
 
-In the form of Stiennon et al. 2020, arXiv:2009.01325: a reward at an answer's end, a penalty for each nat that the
-policy moves from the reference, and a critic that foretells the rest.
+In the form of Stiennon et al. 2020, arXiv:2009.01325: a reward at the end of each answer, a KL penalty per token
+against the reference, and a critic that estimates the return.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from ftcli.settings.limits import Limit
 
 
 def reward_problems(method: Mapping[str, Any]) -> list[Problem]:
-    """What is wrong with where rewards come from."""
+    """The problems of the reward settings."""
     if not any(method.get(name) for name in REWARD_FIELDS):
-        fix = "name a reward model with method.reward_model=RUN, rules with method.rewards.exact_answer=1, or a judge"
-        return [Problem("method.rewards", "nothing says what an answer is worth", fix)]
+        fix = "set method.reward_model=RUN, a rule such as method.rewards.exact_answer=1, or method.judge.model"
+        return [Problem("method.rewards", "no reward is configured", fix)]
     if method.get("reward_model_weight") is not None and not method.get("reward_model"):
-        what = "method.reward_model_weight weighs a reward model, and there is none"
-        return [Problem("method.reward_model_weight", what, "leave it out, or name one with method.reward_model")]
+        what = "method.reward_model_weight needs a reward model"
+        return [Problem("method.reward_model_weight", what, "remove it, or set method.reward_model")]
     for name in ("judge_weight", "judge_constitution", "judge_principles"):
         if method.get(name) is not None and not method.get("judge"):
-            fix = "leave it out, or name one with method.judge.model"
-            return [Problem(f"method.{name}", "is of a judge, and there is none", fix)]
+            fix = "remove it, or set method.judge.model"
+            return [Problem(f"method.{name}", f"method.{name} needs a judge", fix)]
     return list(rules.problems(method["rewards"])) if method.get("rewards") is not None else []
 
 
@@ -39,21 +39,24 @@ def check(method: Mapping[str, Any]) -> list[Problem]:
         found.append(Problem("method.kl_horizon", "method.kl_horizon is read only with method.kl_target", "set both"))
     for name, value in (("value_model", "reward_model"), ("score_at", "each")):
         if method.get(name) == value and not method.get("reward_model"):
-            what = f"method.{name}={value} takes a reward model, and there is none"
-            found.append(Problem(f"method.{name}", what, "name one with method.reward_model=RUN"))
+            what = f"method.{name}={value} needs a reward model"
+            found.append(Problem(f"method.{name}", what, "set method.reward_model=RUN"))
     return found
 
 
 def steps_per_epoch(method: Mapping[str, Any], batch: BatchPlan, rows: int) -> int:
-    """A rollout of `num_mini_batches` global batches is learned from in `num_ppo_epochs` passes."""
-    minibatches = int(method.get("num_mini_batches") or 1)
+    """Optimiser steps of an epoch, with `method` completed by the config class's defaults.
+
+    A rollout of `num_mini_batches` global batches is trained on in `num_ppo_epochs` passes.
+    """
+    minibatches = int(method["num_mini_batches"])
     rollouts = math.ceil(rows / (batch.rows * minibatches))
-    return rollouts * int(method.get("num_ppo_epochs") or 4) * minibatches
+    return rollouts * int(method["num_ppo_epochs"]) * minibatches
 
 
 METHOD = Method(
     name="ppo",
-    summary="Proximal policy optimisation: learns from its own answers, by a reward model or rules, with a critic.",
+    summary="Proximal policy optimisation: learns from its own answers by a reward model or rules, with a critic.",
     trainer="ftcli.worker.trainers.rl.ppo:PpoTrainer",
     config="ftcli.worker.trainers.rl.ppo_config:PpoConfig",
     task="prompts",

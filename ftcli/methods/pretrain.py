@@ -1,7 +1,7 @@
 """Continued pre-training: next-token prediction on every token of raw text.
 
-Rows are documents, each closed by the end token; with packing (the default) they are laid end to end and cut into
-blocks of `data.max_length_tokens`, so no token is padding. A document sees no other in its block.
+Rows are documents, each followed by the end token; with packing (the default) they are concatenated and split into
+blocks of `data.max_length_tokens`, so no token is padding. A document does not attend to others in its block.
 """
 
 from ftcli.methods.method import Method

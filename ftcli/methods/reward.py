@@ -1,7 +1,7 @@
-"""Reward modelling: a score for each answer, learned from which of two was preferred.
+"""Reward modelling: a reward score for each answer, learned from preference pairs.
 
 The loss is the Bradley-Terry likelihood of the preference (Ouyang et al. 2022, arXiv:2203.02155, eq. 1). The head that
-reads the score off the last token is new and always trains.
+computes the score from the last token is new and always trains.
 """
 
 from ftcli.methods.method import Method
@@ -9,7 +9,7 @@ from ftcli.settings.limits import Limit
 
 METHOD = Method(
     name="reward",
-    summary="Reward modelling: a score for each answer, for RLHF or to rank answers.",
+    summary="Reward modelling: a reward score for each answer, for RLHF or to rank answers.",
     trainer="trl.trainer.reward_trainer:RewardTrainer",
     config="trl.trainer.reward_config:RewardConfig",
     task="preference",

@@ -1,7 +1,7 @@
 """Reinforcement learning from human feedback (Ouyang et al. 2022, arXiv:2203.02155, figure 2), as three runs.
 
-Fine-tune on demonstrations, train a reward model on comparisons, and let the policy learn by PPO from that reward.
-Reward model and policy both start from the fine-tuned model, which is also the reference of PPO.
+Fine-tune on demonstrations, train a reward model on preference pairs, and train the policy with PPO on that reward.
+Reward model and policy both start from the fine-tuned model, which is also PPO's reference.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ PIPELINE = Pipeline(
         Stage(
             name="sft",
             method="sft",
-            summary="a policy that answers as the demonstrations do",
+            summary="a policy fine-tuned on demonstrations",
         ),
         Stage(
             name="reward",
             method="reward",
-            summary="a score for each answer, from comparisons",
+            summary="a reward model trained on preference pairs",
             takes={"model.name_or_path": "sft"},
         ),
         Stage(
             name="ppo",
             method="ppo",
-            summary="a policy whose own answers score higher",
+            summary="a policy whose answers get higher rewards",
             takes={"model.name_or_path": "sft", "method.reward_model": "reward"},
         ),
     ),

@@ -1,7 +1,7 @@
-"""REINFORCE leave-one-out (Ahmadian et al. 2024, arXiv:2402.14740): an answer is held against the others of its group.
+"""REINFORCE leave-one-out (Ahmadian et al. 2024, arXiv:2402.14740): an answer is compared with the others of its group.
 
-Each answer's baseline is the mean reward of the others to the same prompt, which keeps the gradient unbiased; no
-critic, and the divergence from the reference is part of the reward.
+Each answer's baseline is the mean reward of the other answers to the same prompt, which keeps the gradient unbiased.
+There is no critic, and the divergence from the reference is part of the reward.
 """
 
 from dataclasses import replace
@@ -11,7 +11,7 @@ from ftcli.methods.grpo import METHOD as GRPO
 METHOD = replace(
     GRPO,
     name="rloo",
-    summary="REINFORCE leave-one-out: several answers a prompt, each against the mean of the others; no critic.",
+    summary="REINFORCE leave-one-out: several answers per prompt, each against the mean of the others; no critic.",
     trainer="ftcli.worker.trainers.rl.grpo:RlooTrainer",
     config="ftcli.worker.trainers.rl.grpo:RlooConfig",
     paper="Ahmadian et al. 2024, arXiv:2402.14740",

@@ -1,7 +1,7 @@
 """Adaptive budgets (Zhang et al. 2023, arXiv:2303.10512): ranks are pruned where they matter least.
 
-The schedule is counted in steps of the run, so it is set when the run knows them: the ranks are left alone for the
-first tenth and the last half (the paper's appendix has 9-12 % and 44-58 %) unless the settings say otherwise.
+The schedule is in optimiser steps, so it is set when the run knows how many it has: no pruning in the first tenth and
+the last half (the paper's appendix has 9-12 % and 44-58 %) unless the settings differ.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ _NOT_ITS_OWN = ("use_dora", "use_rslora", "init_lora_weights", "loftq_config", "
 
 
 def check(settings: Mapping[str, Any]) -> list[Problem]:
-    """That there is something to prune."""
+    """The target rank must be below the initial rank."""
     target, first = settings.get("target_r", 8), settings.get("init_r", 12)
     if target < first:
         return []
-    what = f"peft.target_r={target} leaves nothing of peft.init_r={first} to prune"
+    what = f"peft.target_r={target} is not below peft.init_r={first}, so nothing would be pruned"
     return [Problem("peft.target_r", what, "set it below peft.init_r, or choose peft=lora")]
 
 
 def count(shape: Shape, settings: Settings) -> int | None:
     """The singular form P Λ Q before pruning: r × (in + out + 1) (Zhang et al. 2023, arXiv:2303.10512, eq. 3).
 
-    The rank that is left, PEFT's `ranknum`, is one more parameter a module, but is frozen and not counted.
+    PEFT's `ranknum`, the remaining rank, is one more parameter per module, but it is frozen and not counted.
     """
     if settings.get("use_dora"):
-        raise ValueError("PEFT's AdaLoRA does not go with use_dora")
+        raise ValueError("PEFT's AdaLoRA does not support use_dora")
     refuse_layers_of_a_pattern(settings.get("target_modules"), settings.get("layers_to_transform"))
     rank = whole_number(settings, "init_r", 12)
     default = TARGETS.get(shape.model_type, ())
@@ -60,7 +60,7 @@ ADALORA = replace(
     LORA,
     name="adalora",
     kind="ADALORA",
-    summary="LoRA that prunes its ranks as it learns which layers need them.",
+    summary="LoRA that prunes ranks in the layers that need them least.",
     paper="Zhang et al. 2023, arXiv:2303.10512",
     config="peft.tuners.adalora.config:AdaLoraConfig",
     defaults={
@@ -71,7 +71,9 @@ ADALORA = replace(
         "orth_reg_weight": 0.1,
     },
     owned={
-        **dict.fromkeys(_NOT_ITS_OWN, "peft=lora and its kin: AdaLoRA has a form and a start of its own"),
+        **dict.fromkeys(
+            _NOT_ITS_OWN, "peft=lora and its variants: AdaLoRA has its own parametrisation and initialisation"
+        ),
         "total_step": "the run's number of steps",
         "r": "peft.init_r",
         "rank_pattern": "the pruning itself",

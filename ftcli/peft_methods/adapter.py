@@ -25,23 +25,23 @@ BOTTLENECKS: Mapping[str, tuple[str, str]] = {
     "gpt2": ("attn.c_proj", "mlp.c_proj"),
     "opt": ("self_attn.out_proj", "fc2"),
 }
-"""Where bottleneck adapters stand, by the layout's builder: behind the last layer of attention and of feed-forward."""
+"""Modules that bottleneck adapters follow, by the layout's builder: the last layer of attention and feed-forward."""
 
 
 def count(shape: Shape, settings: Settings) -> int | None:
-    """2·d·m + d + m for each adapter (Houlsby et al. 2019, arXiv:1902.00751, section 2.1); two a layer, or one."""
+    """2·d·m + d + m for each adapter (Houlsby et al. 2019, arXiv:1902.00751, section 2.1); two per layer, or one."""
     if shape.experts is not None and settings.get("target_modules") is None:
-        raise ValueError(f"{shape.architecture} has experts in its feed-forward; name target_modules")
+        raise ValueError(f"{shape.architecture} has experts in its feed-forward; set target_modules")
     if not shape.known:
         return None
     refuse_layers_of_a_pattern(settings.get("target_modules"), settings.get("layers_to_transform"))
     both = BOTTLENECKS[FAMILIES[shape.model_type].builder]
     default = both[1:] if settings.get("placement") == "pfeiffer" else both
-    asked, factor = settings.get("bottleneck_size"), settings.get("reduction_factor")
+    size, factor = settings.get("bottleneck_size"), settings.get("reduction_factor")
 
     def adapter(module: Module) -> int:
         width = module.in_features if module.kind == "embedding" else module.out_features
-        inner = int(asked) if asked else max(1, int(width / float(16 if factor is None else factor)))
+        inner = int(size) if size else max(1, int(width / float(16 if factor is None else factor)))
         return linear(width, inner) + linear(inner, width)
 
     return adapter_parameters(shape, settings, adapter, default, kinds=("linear", "embedding"))
@@ -51,7 +51,7 @@ METHODS = (
     PeftMethod(
         name="adapter",
         kind="BOTTLENECK",
-        summary="Bottleneck layers after attention and feed-forward: the classic, for many tasks on one base.",
+        summary="Bottleneck layers after attention and feed-forward: the first adapters, for many tasks on one base.",
         paper="Houlsby et al. 2019, arXiv:1902.00751; Pfeiffer et al. 2021, arXiv:2005.00247",
         config="ftcli.worker.tuners.bottleneck.config:BottleneckConfig",
         limits={
@@ -60,6 +60,6 @@ METHODS = (
             "dropout": Limit(low=0, high=1),
         },
         count=count,
-        never_merges="a nonlinearity stands between its two projections, and no single matrix does the same",
+        never_merges="a nonlinearity between its two projections cannot be expressed as one matrix",
     ),
 )

@@ -1,6 +1,6 @@
-"""Partial fine-tuning: the top layers or named modules train, everything below is frozen.
+"""Partial fine-tuning: the top layers or named modules train, the rest is frozen.
 
-No adapter: the result is a whole model. Which layers to thaw is a question as old as transfer learning
+No adapter: the result is a whole model. Which layers to unfreeze is an old question of transfer learning
 (Yosinski et al. 2014, arXiv:1411.1792); Lee et al. 2019 (arXiv:1911.03090) found a quarter of them enough for BERT.
 """
 
@@ -24,16 +24,16 @@ class FreezeSettings:
     """Which parameters of the model itself train."""
 
     num_layers: int = 2
-    """So many of the top decoder layers train; 0 leaves it to `modules`."""
+    """Number of top decoder layers that train; 0: only `modules` train."""
     modules: list[str] | None = None
-    """Modules that train as well, by full name or its end: [embed_tokens, lm_head]."""
+    """Further modules that train, by full name or its last parts: [embed_tokens, lm_head]."""
 
 
 def check(settings: Mapping[str, Any]) -> list[Problem]:
-    """That something trains."""
+    """Something must train."""
     if settings.get("num_layers", 2) or settings.get("modules"):
         return []
-    return [Problem("peft.num_layers", "peft.num_layers=0 without peft.modules trains nothing", "name peft.modules")]
+    return [Problem("peft.num_layers", "peft.num_layers=0 without peft.modules trains nothing", "set peft.modules")]
 
 
 def count(shape: Shape, settings: Settings) -> int | None:
@@ -50,18 +50,18 @@ def count(shape: Shape, settings: Settings) -> int | None:
     first = layers - top
     chosen = [module for module in known if _layer_of(module) >= first or _within(module, named)]
     total = sum(module.num_own_parameters for module in chosen)
-    # Whoever names a head that shares the words' weight sets that weight free.
-    words = next(module for module in known if module.kind == "embedding")
-    return total + words.num_parameters * (words not in chosen and any(module.tied for module in chosen))
+    # A tied head has no weight of its own: naming it trains the embedding's.
+    embedding = next(module for module in known if module.kind == "embedding")
+    return total + embedding.num_parameters * (embedding not in chosen and any(module.tied for module in chosen))
 
 
 def _layer_of(module: Module) -> int:
-    """The number of its decoder layer; -1 outside of all."""
+    """The index of the module's decoder layer; -1 outside the layers."""
     return next((int(part) for part in module.name.split(".") if part.isdecimal()), -1)
 
 
 def _within(module: Module, entries: Sequence[str]) -> bool:
-    """Whether an entry names the module or one that holds it."""
+    """Whether an entry names the module or a module that contains it."""
     parts = module.name.split(".")
     depths = range(1, len(parts) + module.is_module)
     return any(ends_with(".".join(parts[:depth]), entries) for depth in depths)
@@ -80,7 +80,7 @@ METHODS = (
         count=count,
         check=check,
         quantisations=("none",),
-        never_merges="it trained the model itself, which is whole already",
+        never_merges="it trains the model itself, so there is nothing to merge",
         support="ftcli.worker.tuners.freeze:Freeze",
     ),
 )

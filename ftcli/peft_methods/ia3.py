@@ -1,4 +1,4 @@
-"""IA³ (Liu et al. 2022, arXiv:2205.05638): learned vectors that scale keys, values and the feed-forward's inside."""
+"""IA³ (Liu et al. 2022, arXiv:2205.05638): learned vectors that scale keys, values and inner activations."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ftcli.peft_methods.peft_declaration import Derived, PeftMethod
 from ftcli.peft_methods.target_modules import compiled
 
 # PEFT's own targets by the model's type (peft/utils/constants.py, 0.21).
-# The last of each is the one whose inputs are scaled. Where the paper has keys, PEFT has queries in some families.
+# The last entry is the one whose inputs are scaled. For some families PEFT targets queries where the paper has keys.
 TARGETS: Mapping[str, Sequence[str]] = {
     **dict.fromkeys(("llama", "mistral"), ("k_proj", "v_proj", "down_proj")),
     **dict.fromkeys(("qwen2", "qwen3", "gemma", "gemma2", "gemma3_text"), ("q_proj", "v_proj", "down_proj")),
@@ -25,7 +25,7 @@ TARGETS: Mapping[str, Sequence[str]] = {
 
 
 def count(shape: Shape, settings: Settings) -> int | None:
-    """One vector a module: of its inputs in the feed-forward, of its outputs elsewhere (arXiv:2205.05638, eq. 1)."""
+    """One vector per module: of its inputs in the feed-forward, of its outputs elsewhere (arXiv:2205.05638, eq. 1)."""
     if not shape.known:
         return None
     default = TARGETS.get(shape.model_type, ())
@@ -33,11 +33,11 @@ def count(shape: Shape, settings: Settings) -> int | None:
     if inside is None:
         inside = default[-1:]
         if targets is not None and not inside:
-            raise ValueError(f"PEFT has no default for {shape.model_type}; name feedforward_modules, or [] for none")
+            raise ValueError(f"PEFT has no default for {shape.model_type}; set feedforward_modules, or [] for none")
     elif not isinstance(inside, str) and not isinstance(targets, str | None) and set(inside) - set(targets):
         wrong = min(set(inside) - set(targets))
-        raise ValueError(f"{wrong!r} in feedforward_modules is not in target_modules; PEFT wants all of them there")
-    # Unlike targets, these are ends of names even in mid-word.
+        raise ValueError(f"{wrong!r} in feedforward_modules is not in target_modules; PEFT requires all of them there")
+    # PEFT matches these by the end of a name, also in mid-word; targets match whole parts only.
     pattern = compiled(inside) if isinstance(inside, str) else re.compile(rf".*({'|'.join(map(re.escape, inside))})")
 
     def vector(module: Module) -> int:
@@ -59,14 +59,14 @@ def scaled_modules(shape: Shape) -> tuple[list[str], list[str]] | None:
 
 
 def follows(shape: Shape, settings: Mapping[str, Any]) -> Mapping[str, Derived]:
-    """Keys, values and the feed-forward's inside, under the names that the family has for them."""
+    """Keys, values and the feed-forward's last layer, under the family's own names."""
     found = scaled_modules(shape)
     if found is None or settings.get("target_modules") is not None:
         return {}
     scaled, inside = found
     return {
         "target_modules": Derived(value=[*scaled, *inside], why=f"keys, values and feed-forward of {shape.model_type}"),
-        "feedforward_modules": Derived(value=inside, why="those whose input is scaled"),
+        "feedforward_modules": Derived(value=inside, why="modules whose input is scaled"),
     }
 
 
@@ -74,7 +74,7 @@ METHODS = (
     PeftMethod(
         name="ia3",
         kind="IA3",
-        summary="Scales what the layers already compute: a few ten thousand parameters, for few examples.",
+        summary="Scales activations inside the layers: tens of thousands of parameters, for few examples.",
         paper="Liu et al. 2022, arXiv:2205.05638",
         config="peft.tuners.ia3.config:IA3Config",
         follows=follows,

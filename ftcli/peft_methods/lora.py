@@ -1,7 +1,7 @@
-"""Low-rank adaptation (Hu et al. 2021, arXiv:2106.09685) and those who changed one thing about it.
+"""Low-rank adaptation (Hu et al. 2021, arXiv:2106.09685) and variants that change one thing about it.
 
-One thing departs from the paper: it adapts query and value only; all linear layers is what Dettmers et al. 2023
-(arXiv:2305.14314, section 4) found to reach full fine-tuning.
+Departs from the paper, which adapts query and value only: by default all linear layers are adapted, which Dettmers et
+al. 2023 (arXiv:2305.14314, section 4) found necessary to match full fine-tuning.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from ftcli.peft_methods.parameter_counts import Settings, is_unknown, whole_numb
 from ftcli.peft_methods.peft_declaration import FOUR_BITS, PeftMethod
 from ftcli.settings.limits import Limit
 
-_STARTS = ("gaussian", "orthogonal", "olora", "pissa", "pissa_niter_[number of iters]")
-# The others (eva, corda, loftq, lora_ga) need statistics of the data or of the gradients before the run.
+_INITIALISATIONS = ("gaussian", "orthogonal", "olora", "pissa", "pissa_niter_[number of iters]")
+# PEFT's others (eva, corda, loftq, lora_ga) need statistics of the data or the gradients before the run.
 
 
 def moves_base(settings: Mapping[str, Any]) -> bool:
-    """Whether the adapter starts from a part of the base weights, which is taken out of them."""
+    """Whether the adapter is initialised with a part of the base weights, which is subtracted from them."""
     return str(settings.get("init_lora_weights")).startswith(("pissa", "olora"))
 
 
 def check(settings: Mapping[str, Any]) -> list[Problem]:
-    """That the adapter's start can be undone, so that it is saved for the base that everyone has."""
+    """The initialisation must be reversible, so that the adapter can be saved for the original base model."""
     if moves_base(settings) and (settings.get("use_dora") or settings.get("target_parameters")):
         name = "use_dora" if settings.get("use_dora") else "target_parameters"
-        what = f"peft.init_lora_weights={settings['init_lora_weights']} does not go with peft.{name}"
+        what = f"peft.init_lora_weights={settings['init_lora_weights']} cannot be combined with peft.{name}"
         return [Problem("peft.init_lora_weights", what, "remove one of them")]
     return []
 
@@ -39,18 +39,16 @@ def refuses(quantisation: str, settings: Mapping[str, Any]) -> str | None:
     """As PeftMethod.refuses."""
     if quantisation != "none" and moves_base(settings):
         start = settings["init_lora_weights"]
-        return (
-            f"init_lora_weights={start} takes a part of the weights out of them, and quantised ones cannot give it back"
-        )
+        return f"init_lora_weights={start} moves a part of the base weights into the adapter and needs them unquantised"
     return None
 
 
 def count(shape: Shape, settings: Settings) -> int | None:
-    """r × (in + out) a module (Hu et al. 2021, arXiv:2106.09685, section 4.1), with DoRA's magnitudes."""
-    # EVA hands ranks from one layer to another by what it sees of the data.
+    """r × (in + out) per module (Hu et al. 2021, arXiv:2106.09685, section 4.1), with DoRA's magnitudes."""
+    # EVA redistributes ranks between layers by statistics of the data.
     if is_unknown(shape, settings) or settings.get("init_lora_weights") == "eva":
         return None
-    _refuse_start(settings)
+    _refuse_initialisation(settings)
     fields = (
         "bias", "use_dora", "lora_bias", "exclude_modules", "layers_to_transform", "rank_pattern",
         "ensure_weight_tying",
@@ -62,18 +60,20 @@ def count(shape: Shape, settings: Settings) -> int | None:
     )
 
 
-def _refuse_start(settings: Settings) -> None:
-    """Refuse what PEFT's LoRA cannot start from.
+def _refuse_initialisation(settings: Settings) -> None:
+    """Refuse an initialisation that PEFT's LoRA does not support.
 
     Raises:
-        ValueError: `init_lora_weights` does not go with lora_bias, or with a rank.
+        ValueError: `init_lora_weights` cannot be combined with lora_bias, or with a rank.
     """
     start = settings.get("init_lora_weights")
     if settings.get("lora_bias") and not isinstance(start, bool | None):
-        raise ValueError(f"PEFT's LoRA takes lora_bias with no start but its own, not init_lora_weights={start}")
+        raise ValueError(
+            f"PEFT's LoRA supports lora_bias with its default initialisation only, not init_lora_weights={start}"
+        )
     ranks = [whole_number(settings, "r", 8), *(settings.get("rank_pattern") or {}).values()]
     if start == "orthogonal" and (odd := [rank for rank in ranks if rank % 2]):
-        raise ValueError(f"init_lora_weights=orthogonal wants even ranks, not {odd[0]}")
+        raise ValueError(f"init_lora_weights=orthogonal needs even ranks, not {odd[0]}")
 
 
 LORA = PeftMethod(
@@ -86,7 +86,7 @@ LORA = PeftMethod(
         "r": Limit(low=1),
         "lora_alpha": Limit(low=0, open_low=True),
         "lora_dropout": Limit(low=0.0, high=1.0),
-        "init_lora_weights": Limit(choices=_STARTS),
+        "init_lora_weights": Limit(choices=_INITIALISATIONS),
     },
     count=count,
     check=check,
@@ -97,7 +97,7 @@ LORA = PeftMethod(
 DORA = replace(
     LORA,
     name="dora",
-    summary="LoRA with direction and magnitude apart: better at low ranks, slower.",
+    summary="LoRA with separate direction and magnitude: better at low ranks, slower.",
     paper="Liu et al. 2024, arXiv:2402.09353",
     fixed={"use_dora": True},
 )
@@ -105,7 +105,7 @@ DORA = replace(
 RSLORA = replace(
     LORA,
     name="rslora",
-    summary="LoRA scaled by the root of its rank: for ranks of 64 and more.",
+    summary="LoRA scaled by the square root of its rank: for ranks of 64 and more.",
     paper="Kalajdzievski 2023, arXiv:2312.03732",
     fixed={"use_rslora": True},
     defaults={**LORA.defaults, "r": 64, "lora_alpha": 16},
@@ -114,7 +114,7 @@ RSLORA = replace(
 PISSA = replace(
     LORA,
     name="pissa",
-    summary="LoRA that starts from the main singular vectors: learns faster, needs the unquantised base.",
+    summary="LoRA initialised with the principal singular vectors: learns faster, needs an unquantised base.",
     paper="Meng et al. 2024, arXiv:2404.02948",
     defaults={**LORA.defaults, "lora_alpha": 16, "init_lora_weights": "pissa"},
     limits={**LORA.limits, "init_lora_weights": Limit(choices=("pissa", "pissa_niter_[number of iters]"))},
@@ -126,7 +126,7 @@ class LoraPlusSettings:
     """What LoRA+ adds to LoRA."""
 
     loraplus_lr_ratio: float = 16.0
-    """Learning rate of the B matrices over that of A; the paper finds 2^4 for language models (section 5)."""
+    """Ratio of the learning rate of B to that of A; the paper finds 2^4 for language models (section 5)."""
     loraplus_lr_embedding: float = 1e-6
     """Learning rate of adapters on the embedding."""
 
@@ -134,7 +134,7 @@ class LoraPlusSettings:
 LORAPLUS = replace(
     LORA,
     name="loraplus",
-    summary="LoRA whose B matrices learn faster than A: the same quality in fewer steps.",
+    summary="LoRA with a higher learning rate for B than for A: the same quality in fewer steps.",
     paper="Hayou et al. 2024, arXiv:2402.12354",
     own="ftcli.peft_methods.lora:LoraPlusSettings",
     limits={**LORA.limits, "loraplus_lr_ratio": Limit(low=1), "loraplus_lr_embedding": Limit(low=0, open_low=True)},
@@ -144,7 +144,7 @@ LORAPLUS = replace(
 QLORA = replace(
     LORA,
     name="qlora",
-    summary="LoRA on a base in 4 bits: the largest model that a card can train.",
+    summary="LoRA on a 4-bit base: the largest model that fits on a GPU.",
     paper="Dettmers et al. 2023, arXiv:2305.14314",
     implies="nf4_double",
     quantisations=FOUR_BITS,

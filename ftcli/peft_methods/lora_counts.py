@@ -1,6 +1,6 @@
-"""What LoRA's matrices are and on which modules, a mixture of experts included, read as PEFT reads its settings.
+"""Counts LoRA's parameters, mixtures of experts included, by the rules by which PEFT reads its settings.
 
-Tests hold the counts against the installed PEFT on small random models of every supported architecture.
+Tests compare the counts with the installed PEFT on small random models of every supported architecture.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ def lora_parameters(
     rank_pattern: Mapping[str, int] | None = None,
     ensure_weight_tying: bool = False,
 ) -> int | None:
-    """Parameters that PEFT's LoRA trains, arguments meant as LoraConfig means them; None when it cannot be known.
+    """Parameters that PEFT's LoRA trains, with arguments as in LoraConfig; None where the number cannot be known.
 
     A regular expression must match a whole module name; entries of a list match the last parts of one. Unlike PEFT,
-    which passes over a list entry that names nothing, every entry must match.
+    which ignores a list entry that matches nothing, every entry must match.
 
     Raises:
         ValueError: a target or a module to save is not in the model, cannot carry LoRA, or settings exclude each other.
@@ -57,7 +57,7 @@ def lora_parameters(
             tying=ensure_weight_tying,
         )
         if ensure_weight_tying and shape.tie_word_embeddings and any(m.kind == "embedding" for m in chosen):
-            return None  # the head gets an adapter of the same matrices
+            return None  # PEFT ties the head's adapter to the embedding's: not counted here
         adapted = [(module, _rank(module.name, r, rank_pattern)) for module in chosen]
     if lora_bias and (wrong := [module.leaf for module, _ in adapted if module.kind == "embedding"]):
         raise ValueError(f"{wrong[0]} is an embedding, on which PEFT's LoRA takes no lora_bias")
@@ -78,15 +78,15 @@ def _rank(name: str, r: int, rank_pattern: Mapping[str, int] | None) -> int:
 
 
 def _converted_by_peft(shape: Shape) -> bool:
-    """Whether PEFT reads targets in the words of transformers 4, where each expert was three linear layers."""
+    """Whether PEFT reads targets by the names of transformers 4, where each expert was three linear layers."""
     return shape.experts is not None and shape.model_type.startswith("deepseek")
 
 
 def _with_experts(shape: Shape, r: int, target_modules: Any) -> list[tuple[Module, int]]:
     """Targets of a DeepSeek mixture as PEFT rewrites them (peft.utils.transformers_weight_conversion).
 
-    gate_proj, up_proj and down_proj come to mean the stacked routed experts and *only* these: shared experts and
-    dense layers of the same name are left out. gate and up share one tensor, which gets twice the rank.
+    gate_proj, up_proj and down_proj mean the stacked routed experts and *only* these: shared experts and dense layers
+    of the same name get no adapter. gate and up share one tensor, which gets twice the rank.
     """
     known = modules(shape)
     old_names = ("gate", "gate_proj", "up_proj", "down_proj")

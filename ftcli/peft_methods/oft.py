@@ -15,22 +15,22 @@ from ftcli.settings.limits import Limit
 
 
 def check(settings: Mapping[str, Any]) -> list[Problem]:
-    """That the blocks are counted in one way: how many there are, or how wide they are."""
+    """The blocks must be given in one way: their number or their width."""
     number, side = settings.get("r") or 0, settings.get("oft_block_size", 32)
     if bool(number) != bool(side):
         return []
-    what = f"peft.r={number} and peft.oft_block_size={side}: one must be 0, for the other decides it"
+    what = f"peft.r={number} and peft.oft_block_size={side}: one must be 0, because each determines the other"
     return [Problem("peft.r", what, "peft.r=8 peft.oft_block_size=0, or peft.oft_block_size=32 alone")]
 
 
 def count(shape: Shape, settings: Settings) -> int | None:
     """A skew-symmetric matrix, b(b − 1)/2, for each of in / b blocks (Qiu et al. 2023, arXiv:2306.07280, section 3).
 
-    An embedding is rotated in its output, which the layout has as its `in_features`.
+    For an embedding the output is rotated, whose width the layout calls `in_features`.
     """
     number, side = whole_number(settings, "r", 0), whole_number(settings, "oft_block_size", 32)
     if (number == 0) == (side == 0):
-        raise ValueError("oft wants one of r and oft_block_size, and the other 0")
+        raise ValueError("oft needs exactly one of r and oft_block_size; the other must be 0")
 
     def angles(module: Module) -> int:
         if FAMILIES[shape.model_type].builder == "gpt2" and module.kind == "linear" and module.name != "lm_head":

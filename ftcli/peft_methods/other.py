@@ -1,6 +1,6 @@
 """Any further tuner of the installed PEFT: `peft=other peft.type=LOHA`, its own fields validated.
 
-Which there are is read from PEFT's source: a tuner's config class sets its type, and one type leads to one class.
+The tuners are found in PEFT's source: each config class sets its type, and each type has one class.
 """
 
 from __future__ import annotations
@@ -21,27 +21,26 @@ from ftcli.peft_methods.prompts import PREFIX, PROMPT
 from ftcli.settings.limits import Limit
 
 _PROMPTS = ("MULTITASK_PROMPT_TUNING", "CPT", "CARTRIDGE")
-# Types that no run of ours can train, and why.
+# Types that ftcli cannot train, and why.
 IMPOSSIBLE = {
-    "XLORA": "it mixes adapters that are trained already, each named by its path",
+    "XLORA": "it mixes already trained adapters, each given by its path",
     "POLY": "every row needs a task_ids column, which no format has",
     "MULTITASK_PROMPT_TUNING": "every row needs a task_ids column, which no format has",
-    "ADAPTION_PROMPT": "it replaces the attention that the fused loss of TRL calls, which then misses its "
-    "log-probabilities",
-    "CPT": "it computes a loss of its own from logits, which the fused loss of TRL does not make",
+    "ADAPTION_PROMPT": "it replaces the attention that TRL's fused loss calls, which then misses its log-probabilities",
+    "CPT": "it computes its own loss from logits, which TRL's fused loss does not produce",
 }
 # Types that need a package beyond PEFT's own: the module, and the name to install.
 _PACKAGES = {"ADAMSS": ("sklearn", "scikit-learn")}
-# Types whose tuner has no merge.
+# Types whose tuner does not implement merging.
 _UNMERGED = ("BEFT", "LILY", "SHADOW")
 
 
 @dataclass(frozen=True, kw_only=True)
 class OtherSettings:
-    """What chooses the tuner."""
+    """The setting that chooses the tuner."""
 
     type: str
-    """PEFT's name of the tuner, as LOHA, LOKR, BOFT, HRA, MISS or TRAINABLE_TOKENS."""
+    """PEFT's name of the tuner, such as LOHA, LOKR, BOFT, HRA, MISS or TRAINABLE_TOKENS."""
 
 
 @cache
@@ -62,21 +61,21 @@ def tuner_configs() -> Mapping[str, str]:
 
 @cache
 def own_choices() -> Mapping[str, str]:
-    """The types that have a choice of their own, as {"LORA": "lora"}: of several, the one that is declared first."""
+    """The types with their own peft= choice, as {"LORA": "lora"}; of several choices, the one declared first."""
     families = declarations("ftcli.peft_methods", "METHODS").values()
     declared = [method for family in families for method in family if method.kind and method.config.startswith("peft.")]
     return {method.kind: method.name for method in reversed(declared)}
 
 
 def why_other_unmerged(kind: str) -> str:
-    """Why a tuner of that type cannot be folded into its base; empty where it can."""
+    """Why a tuner of that type cannot be merged into its base; empty where it can."""
     if kind in _PROMPTS:
         return PROMPT.never_merges
-    return "its tuner has no merge" if kind in _UNMERGED else ""
+    return "its tuner does not implement merging" if kind in _UNMERGED else ""
 
 
 def why_impossible(kind: str) -> str:
-    """Why a type of IMPOSSIBLE is refused."""
+    """The reason for which a type of IMPOSSIBLE is refused."""
     return f"peft.type={kind} cannot be trained here: {IMPOSSIBLE[kind]}"
 
 
@@ -98,15 +97,15 @@ def _typed(method: PeftMethod, settings: Mapping[str, Any]) -> PeftMethod:
 
 
 def check(settings: Mapping[str, Any]) -> list[Problem]:
-    """That the type is there, has no choice of its own, and can be trained."""
+    """The type must exist in PEFT, have no peft= choice of its own, and be trainable here."""
     kind = str(settings.get("type"))
     usable = [name for name in tuner_configs() if name not in {**own_choices(), **IMPOSSIBLE}]
     if kind in own_choices():
-        return [Problem("peft.type", f"peft.type={kind} has a choice of its own", f"peft={own_choices()[kind]}")]
+        return [Problem("peft.type", f"peft.type={kind} has its own choice", f"peft={own_choices()[kind]}")]
     if kind in IMPOSSIBLE:
         return [Problem("peft.type", why_impossible(kind), suggest("", usable, ""))]
     if kind not in usable:
-        what = "peft=other needs peft.type" if settings.get("type") is None else f"{kind} is no tuner of PEFT"
+        what = "peft=other needs peft.type" if settings.get("type") is None else f"{kind} is not a tuner of PEFT"
         return [Problem("peft.type", what, suggest(kind.upper(), usable, "peft.type="))]
     module, package = _PACKAGES.get(kind, ("", ""))
     if module and find_spec(module) is None:
@@ -118,7 +117,7 @@ METHODS = (
     PeftMethod(
         name="other",
         kind="",
-        summary="Any further tuner of the installed PEFT, by peft.type, with its own fields.",
+        summary="Any other tuner of the installed PEFT, by peft.type, with its own fields.",
         paper="of the tuner",
         config="peft.config:PeftConfig",
         own="ftcli.peft_methods.other:OtherSettings",

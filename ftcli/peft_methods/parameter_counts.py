@@ -1,8 +1,11 @@
-"""What the counts of all adapters share: which modules carry one, what trains beside it, and the sum.
+"""Shared by the parameter counts of all adapters: which modules are adapted, what else trains, and the sum.
 
-Each family's count stands with its declaration. It takes a shape and the run's `peft` settings, answers None where the
-number cannot be known, and raises ValueError, with what the model has, where the settings name what it has not. They
-are read as PEFT reads them, without importing PEFT; tests hold every count against PEFT itself.
+Each family's count is in the file of its declaration. It takes a shape and the run's `peft` settings. It returns None
+where the number cannot be known, and raises ValueError, listing the model's modules, where a setting names a module
+that the model does not have.
+
+A plan must not import PEFT, so these functions repeat how PEFT reads its settings, oddities included: entries that
+match in mid-word, saved copies with their own biases, tied weights. Tests compare every count with PEFT itself.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from ftcli.peft_methods.target_modules import in_layers, is_excluded, listing, s
 
 Settings = Mapping[str, Any]
 
-# Settings whose effect on the count is not written down here: under any of them the count is None.
+# Settings whose effect on the count is not implemented here: with any of them the count is None.
 UNCOUNTED = (
     "target_parameters", "layer_replication", "layers_pattern", "trainable_token_indices",
     "alora_invocation_tokens", "use_bdlora", "arrow_config", "eva_config", "kasa_config", "monteclora_config",
@@ -32,12 +35,12 @@ def adapter_parameters(
     default: Sequence[str] | None = None,
     kinds: Sequence[str] = ("linear",),
 ) -> int | None:
-    """The sizes of all adapted modules, with whole modules that train beside them and biases that are set free.
+    """The total of all adapters, of modules that train in full beside them, and of trainable biases.
 
     Args:
         size: elements of one module's adapter.
-        default: PEFT's targets for this tuner where the settings name none; None for those of LoRA.
-        kinds: the kinds of modules that carry the adapter.
+        default: PEFT's targets for this tuner where the settings name none; None for LoRA's.
+        kinds: the kinds of modules that the tuner can adapt.
     """
     if is_unknown(shape, settings):
         return None
@@ -66,19 +69,19 @@ def choose(
     default: Sequence[str] | None = None,
     tying: bool = False,
 ) -> tuple[list[Module], list[Module]]:
-    """The modules that carry an adapter, and those that train whole beside them.
+    """The adapted modules, and those that train in full beside them.
 
     Args:
-        default: as `targeted` has it.
-        tying: whether a weight that head and embedding share stays one, and trains in one copy if either is saved.
+        default: as in `targeted`.
+        tying: whether tied weights of head and embedding stay tied; one copy trains if either is saved.
 
     Raises:
-        ValueError: an entry names nothing, names what carries no adapter, saves a part of a name, or nothing is left.
+        ValueError: an entry matches nothing, cannot be adapted or is only a part of a name; or no module is left.
     """
     entries = modules_to_save or ()
     saved = whole_modules(shape, entries)
     names = {module.name for module in saved}
-    # A target that is written out in full is adapted in whatever layer it is.
+    # PEFT adapts a target given by its full name regardless of `layers_to_transform`.
     in_full = () if isinstance(target_modules, str) or layers is None else target_modules or ()
     adapted = [
         module
@@ -89,48 +92,48 @@ def choose(
     ]
     if twice := [module.name for module in adapted if module.name in names]:
         entry = next(entry for entry in entries if _is_below(f"{twice[0]}.weight", entry))
-        what = f"{entry!r} in modules_to_save is a part of a name, and PEFT would still adapt {twice[0]} inside"
-        raise ValueError(f"{what}; write it from dot to dot, or leave it out of target_modules")
+        what = f"{entry!r} in modules_to_save matches part of a name, and PEFT would also adapt {twice[0]} inside it"
+        raise ValueError(f"{what}; write the whole part between dots, or remove it from target_modules")
     if not adapted:
         raise ValueError("no module is left to adapt; " + listing(shape))
     if tying and any(module.tied for module in saved):
-        words = next(module for module in modules(shape) if module.kind == "embedding")
-        saved = list({module.name: module for module in (*saved, words) if not module.tied}.values())
+        embedding = next(module for module in modules(shape) if module.kind == "embedding")
+        saved = list({module.name: module for module in (*saved, embedding) if not module.tied}.values())
     return adapted, saved
 
 
 def beside(shape: Shape, adapted: Sequence[Module], saved: Sequence[Module], bias: str = "none") -> int:
-    """Elements that train beside an adapter: whole modules, and biases that `bias` (none, all or …_only) sets free."""
+    """Elements that train beside an adapter: full modules, and biases that `bias` (none, all or …_only) unfreezes."""
     pool = "lora_only" if bias.endswith("_only") else bias
     free = trained_biases(shape, pool, adapted)
-    # A saved module trains in a copy, which has its bias already; PEFT freezes what it was copied from.
+    # A saved module trains as a copy, which already includes its bias; PEFT freezes the original.
     twice = trained_biases(shape, "lora_only", [m for m in saved if m.is_module]) if pool == "all" else 0
     return sum(module.num_parameters for module in saved) + free - twice
 
 
 def refuse_layers_of_a_pattern(target_modules: Any, layers_to_transform: Any) -> None:
-    """Refuse what the LoRA family refuses.
+    """Refuse `layers_to_transform` where the LoRA family does.
 
     Raises:
-        ValueError: `layers_to_transform` beside targets that are a pattern, or the word all-linear.
+        ValueError: the targets are a pattern or all-linear, not a list.
     """
     if isinstance(target_modules, str) and layers_to_transform is not None:
         raise ValueError(f"layers_to_transform needs target_modules as a list, not {target_modules!r}")
 
 
 def whole_modules(shape: Shape, entries: Sequence[str]) -> list[Module]:
-    """The modules that train whole; parameters that are no modules (experts, sinks) only with the one above them."""
+    """The modules that train in full; bare parameters (experts, sinks) only together with the module above them."""
     found: dict[str, Module] = {}
     for entry in entries:
         part = [m for m in saved_modules(shape, [entry]) if m.is_module or _is_below(m.name, entry)]
         if not part:
-            raise ValueError(f"{entry!r} in modules_to_save names a parameter and no module; " + listing(shape))
+            raise ValueError(f"{entry!r} in modules_to_save names a parameter, not a module; " + listing(shape))
         found.update({module.name: module for module in part})
     return list(found.values())
 
 
 def _is_held(name: str, entries: Sequence[str]) -> bool:
-    """Whether an entry names the module or one that holds it, as PEFT asks it here: by whole parts of the name."""
+    """Whether an entry names the module or one that contains it; PEFT matches whole parts of the name here."""
     return any(re.search(rf"(^|\.){re.escape(entry)}($|\.)", name) for entry in entries)
 
 
@@ -141,7 +144,7 @@ def _is_below(name: str, entry: str) -> bool:
 
 
 def with_saved(shape: Shape, settings: Settings, vectors: int) -> int | None:
-    """The vectors and the modules that train whole beside them."""
+    """The number of elements of the vectors and of the modules that train in full beside them."""
     entries = settings.get("modules_to_save")
     if has_uncounted(settings) or (entries and not shape.known):
         return None
@@ -154,16 +157,16 @@ def linear(inputs: int, outputs: int) -> int:
 
 
 def whole_number(settings: Settings, name: str, default: int) -> int:
-    """A whole number of the settings; one that is not set, or null, is the default."""
+    """An integer of the settings; the default where it is not set or null."""
     value = settings.get(name)
     return default if value is None else int(value)
 
 
 def has_uncounted(settings: Settings) -> bool:
-    """Whether a setting is set whose effect is not written down here."""
+    """Whether a setting is used whose effect on the count is not implemented here."""
     return any(settings.get(name) for name in UNCOUNTED)
 
 
 def is_unknown(shape: Shape, settings: Settings) -> bool:
-    """Whether no count can be known of this model under these settings."""
+    """Whether the count of this model under these settings cannot be known."""
     return not shape.known or has_uncounted(settings)

@@ -1,6 +1,6 @@
-"""What a parameter-efficient method declares about itself, and what it refuses with the reason.
+"""What a parameter-efficient method declares about itself, including what it does not support and why.
 
-Everything that a check, a plan or a table says of an adapter stands in its declaration; nothing looks at its name.
+Checks, plans and tables read everything about an adapter from its declaration; no code branches on its name.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ FOUR_BITS = ("nf4_double", "nf4", "fp4")
 
 @dataclass(frozen=True, kw_only=True)
 class Derived:
-    """A value that follows the model: what it is and why."""
+    """A value that depends on the model, with the reason."""
 
     value: Any
     why: str
@@ -28,54 +28,54 @@ class Derived:
 
 @dataclass(frozen=True, kw_only=True)
 class PeftMethod:
-    """One way to train few parameters. Classes are strings `module:Class`, so that a declaration costs no import."""
+    """One parameter-efficient method. Classes are strings `module:Class`, so a declaration imports nothing."""
 
     name: str
     summary: str
     """One line that says when to choose it."""
     paper: str
     kind: str = "LORA"
-    """PEFT's name of the type that its saved adapters have."""
+    """PEFT's type name, as in its saved adapters."""
     config: str
-    """The PEFT config class; of a method that needs none, the class of its own settings."""
+    """The PEFT config class, or the class of its own settings where it does not use PEFT."""
     own: str | None = None
     """Class of settings that ftcli adds to those of the config."""
     adapter: bool = True
-    """Whether the base stays as it is and a PEFT adapter beside it trains."""
+    """Whether an adapter trains and the base is frozen."""
     defaults: Settings = field(default_factory=dict)
     """Fields set unless the user says otherwise."""
     fixed: Settings = field(default_factory=dict)
-    """Fields that make it this method, which no one else may set."""
+    """Fields that define the method; the user may not set them."""
     owned: Mapping[str, str] = field(default_factory=dict)
-    """Further fields that may not be set, and who sets them."""
+    """Further fields that the user may not set → what sets them."""
     limits: Mapping[str, Limit] = field(default_factory=dict)
     follows: Callable[[Shape, Settings], Mapping[str, Derived]] = lambda shape, settings: {}
-    """Values that follow the model's family where the user names none."""
+    """Values that depend on the model's family, for fields that the user did not set."""
     count: Callable[[Shape, Settings], int | None] = lambda shape, settings: None
-    """Parameters that train; None where it is not known. Raises ValueError for what the model has not."""
+    """Number of trainable parameters; None where unknown. Raises ValueError for modules that the model lacks."""
     check: Callable[[Settings], list[Problem]] | None = None
     """Rules among its own fields."""
     variant: Callable[[PeftMethod, Settings], PeftMethod] | None = None
-    """What it becomes under settings that choose another config class."""
+    """The method under settings that choose another config class."""
     rate_factor: float = 1.0
-    """Its usual learning rate over that of LoRA."""
+    """Ratio of its usual learning rate to LoRA's."""
     implies: str | None = None
-    """The quantisation that it brings along."""
+    """The quantisation that it implies."""
     quantisations: tuple[str, ...] | None = None
-    """The only quantisations that it is defined for; None: any that it does not refuse."""
+    """The only quantisations that it supports; None: all that it does not refuse."""
     refuses: Callable[[str, Settings], str | None] = lambda quantisation, settings: None
-    """Why it does not go with a quantisation of the base, or None."""
+    """Why it cannot be combined with a quantisation of the base, or None."""
     never_merges: str = ""
-    """Why it cannot be folded into the base weights; empty where it can."""
+    """Why it cannot be merged into the base weights; empty where it can."""
     never_packs: str = ""
     """Why it cannot be trained on packed rows; empty where it can."""
     never_checkpoints: str = ""
     """Why gradient checkpointing breaks it; empty where it does not."""
     support: str | None = None
-    """The class in ftcli/worker/tuners that does for it in a run what PEFT leaves to the caller."""
+    """The class in ftcli/worker/tuners that does in a run what PEFT leaves to the training loop."""
 
     def resolved(self, settings: Settings) -> PeftMethod:
-        """The method under its settings; most are the same under all."""
+        """The method under these settings; most methods are the same under all settings."""
         return self.variant(self, settings) if self.variant else self
 
     def fields(self) -> Mapping[str, Field]:
@@ -83,8 +83,8 @@ class PeftMethod:
         return {**fields_of(self.config), **(fields_of(self.own) if self.own else {})}
 
     def config_values(self, settings: Settings) -> dict[str, Any]:
-        """What its config class is made of: defaults under the settings under what is fixed, without our own fields."""
+        """Arguments of its config class: defaults, then the settings, then fixed fields, without ftcli's own."""
         ours = set(fields_of(self.own)) if self.own else set()
         values = {**self.defaults, **settings, **self.fixed}
-        # A null gives the field back to PEFT's own default.
+        # null means PEFT's own default.
         return {key: value for key, value in values.items() if key not in {"name", *ours} and value is not None}

@@ -1,7 +1,7 @@
-"""Learned vectors in place of words: prompt tuning, P-tuning and prefix tuning, with the base untouched.
+"""Learned vectors as virtual tokens: prompt tuning, P-tuning and prefix tuning, with the base frozen.
 
-PEFT puts them before the input and nowhere else, so `p_tuning` has no setting for positions inside it (the templates
-of Liu et al. 2021 had). Vectors at chosen places are trained as the embeddings of reserved tokens that stand there:
+PEFT puts them before the input only, so `p_tuning` has no setting for positions inside it (as the templates of Liu et
+al. 2021 have). To train vectors at other positions, put reserved tokens there and train their embeddings:
 `peft=other peft.type=TRAINABLE_TOKENS peft.token_indices=[…]`.
 """
 
@@ -17,9 +17,9 @@ from ftcli.peft_methods.parameter_counts import Settings, linear, whole_number, 
 from ftcli.peft_methods.peft_declaration import PeftMethod
 from ftcli.settings.limits import Limit
 
-_NOT_WEIGHTS = "its vectors stand before the input and are no part of any weight"
-_ACROSS = "PEFT puts its vectors before the row as a whole, so packed documents would attend to each other"
-_CACHE = "its vectors reach the layers as a cache of keys and values, which gradient checkpointing does not carry"
+_NOT_WEIGHTS = "its vectors are put before the input and are not part of any weight"
+_ACROSS = "PEFT puts its vectors before the whole row, so packed documents would attend to each other"
+_CACHE = "its vectors reach the layers as a key-value cache, which gradient checkpointing does not keep"
 # Fields of PromptLearningConfig that the model decides.
 _OF_THE_MODEL = dict.fromkeys(
     ("token_dim", "num_attention_heads", "num_layers", "num_transformer_submodules"), "the model's own configuration"
@@ -27,16 +27,16 @@ _OF_THE_MODEL = dict.fromkeys(
 
 
 def count_prompt(shape: Shape, settings: Settings) -> int | None:
-    """A vector a virtual token (Lester et al. 2021, arXiv:2104.08691)."""
-    vectors = whole_number(settings, "num_virtual_tokens", 20) * _word_width(shape)
+    """One vector per virtual token (Lester et al. 2021, arXiv:2104.08691)."""
+    vectors = whole_number(settings, "num_virtual_tokens", 20) * _embedding_width(shape)
     return with_saved(shape, settings, vectors)
 
 
 def count_prefix(shape: Shape, settings: Settings) -> int | None:
-    """A key and a value a layer and virtual token: 2·L·p·d (Li & Liang 2021, arXiv:2101.00190, section 4.2).
+    """A key and a value per layer and virtual token: 2·L·p·d (Li & Liang 2021, arXiv:2101.00190, section 4.2).
 
-    d is the width of all key heads, which grouped queries make smaller than the model's. With `prefix_projection` they
-    come out of an MLP.
+    d is the total width of the key heads, smaller than the model's under grouped-query attention. With
+    `prefix_projection` an MLP computes them.
     """
     if shape.latent_attention is not None or not shape.known or settings.get("num_layers"):
         return None
@@ -49,34 +49,34 @@ def count_prefix(shape: Shape, settings: Settings) -> int | None:
 
 
 def count_p_tuning(shape: Shape, settings: Settings) -> int | None:
-    """A vector a virtual token and the encoder that turns it (Liu et al. 2021, arXiv:2103.10385, section 3.2)."""
-    hidden, layers = _word_width(shape), whole_number(settings, "encoder_num_layers", 2)
+    """One vector per virtual token, and the encoder that maps it (Liu et al. 2021, arXiv:2103.10385, section 3.2)."""
+    hidden, layers = _embedding_width(shape), whole_number(settings, "encoder_num_layers", 2)
     inner = whole_number(settings, "encoder_hidden_size", hidden)
     vectors = whole_number(settings, "num_virtual_tokens", 20) * hidden
     kind = settings.get("encoder_reparameterization_type")
     if kind in (None, "MLP"):
         if kind and layers != 2:
-            # PEFT means to warn here, and fails on a type that is given by its name.
-            raise ValueError(f"the MLP encoder has two inner layers always, not encoder_num_layers={layers}")
+            # PEFT tries to warn here, and fails where the type is given by name.
+            raise ValueError(f"the MLP encoder always has two inner layers, not encoder_num_layers={layers}")
         return with_saved(
             shape, settings, vectors + linear(hidden, inner) + linear(inner, inner) + linear(inner, hidden)
         )
-    # Two directions of four gates, each with weights from input and state and two biases; then two layers.
+    # LSTM: two directions of four gates, each with weights for input and state and two biases; then two linear layers.
     sizes = [hidden] + [2 * inner] * (layers - 1)
     recurrent = sum(2 * 4 * inner * (size + inner + 2) for size in sizes)
     encoder = recurrent + linear(2 * inner, 2 * inner) + linear(2 * inner, hidden)
     return with_saved(shape, settings, vectors + encoder)
 
 
-def _word_width(shape: Shape) -> int:
-    """Width of the vectors that stand before the input.
+def _embedding_width(shape: Shape) -> int:
+    """Width of the vectors that are put before the input.
 
     Raises:
-        ValueError: PEFT makes them as wide as the model, whose words are of another width.
+        ValueError: PEFT makes them as wide as the model, whose embeddings have another width.
     """
     if shape.opt is not None and shape.opt.word_embed_proj_dim != shape.hidden_size:
-        widths = f"{shape.hidden_size} wide, and the words of this model {shape.opt.word_embed_proj_dim}"
-        raise ValueError(f"PEFT's virtual tokens would be {widths}; peft=prefix or peft=lora takes any width")
+        widths = f"{shape.hidden_size} wide, but this model's embeddings are {shape.opt.word_embed_proj_dim} wide"
+        raise ValueError(f"PEFT's virtual tokens would be {widths}; peft=prefix and peft=lora work with any width")
     return shape.hidden_size
 
 
@@ -104,9 +104,9 @@ _BASE = PeftMethod(
 
 
 def check_prompt(settings: Mapping[str, Any]) -> list[Problem]:
-    """That a prompt which starts from words has them."""
+    """A prompt that is initialised with text needs that text."""
     if settings.get("prompt_tuning_init") == "TEXT" and not settings.get("prompt_tuning_init_text"):
-        what = "peft.prompt_tuning_init=TEXT starts from the words of peft.prompt_tuning_init_text, which is not set"
+        what = "peft.prompt_tuning_init=TEXT needs peft.prompt_tuning_init_text, which is not set"
         return [Problem("peft.prompt_tuning_init", what, "peft.prompt_tuning_init_text='Answer the question.'")]
     return []
 
@@ -117,7 +117,7 @@ PREFIX = replace(
     _BASE,
     name="prefix",
     kind="PREFIX_TUNING",
-    summary="Learned keys and values before every layer's own: more capacity than a prompt.",
+    summary="Learned keys and values before those of every layer: more capacity than a prompt.",
     paper="Li & Liang 2021, arXiv:2101.00190",
     config="peft.tuners.prefix_tuning.config:PrefixTuningConfig",
     owned=_OF_THE_MODEL,
@@ -136,7 +136,7 @@ class PTuningSettings:
 
 
 def _deep(method: PeftMethod, settings: Mapping[str, Any]) -> PeftMethod:
-    """P-tuning, or under `deep` its second version, which is prefix tuning without the reparameterisation."""
+    """P-tuning, or with `deep` P-Tuning v2, which is prefix tuning without the reparameterisation."""
     if not settings.get("deep"):
         return method
     return replace(

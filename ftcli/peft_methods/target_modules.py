@@ -1,4 +1,4 @@
-"""Which modules an adapter's settings mean, read as PEFT reads them, without importing PEFT."""
+"""Which modules an adapter's settings select, by PEFT's rules, without importing PEFT."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ftcli.models.shape import Shape
 
 
 def listing(shape: Shape) -> str:
-    """What the model has to adapt, as errors tell it."""
+    """The modules of the model that can be adapted, for error messages."""
     names = sorted({m.leaf for m in modules(shape) if m.kind in ("linear", "embedding")})
     return f"{shape.architecture} has {', '.join(names)}"
 
@@ -26,7 +26,7 @@ def compiled(pattern: str) -> re.Pattern[str]:
     """The pattern compiled.
 
     Raises:
-        ValueError: it is no regular expression.
+        ValueError: it is not a regular expression.
     """
     try:
         return re.compile(pattern)
@@ -37,10 +37,10 @@ def compiled(pattern: str) -> re.Pattern[str]:
 def targeted(
     shape: Shape, target_modules: str | Sequence[str] | None, default: Sequence[str] | None = None
 ) -> list[Module]:
-    """The modules that `target_modules` means to PEFT.
+    """The modules that PEFT selects by `target_modules`.
 
     Args:
-        default: what PEFT takes where the settings name none, by its own table for the tuner and the model's type.
+        default: PEFT's own targets for the tuner and the model's type, used where the settings name none.
 
     Raises:
         ValueError: an entry matches nothing, or matches what LoRA cannot adapt.
@@ -49,14 +49,14 @@ def targeted(
     if target_modules is None:
         target_modules = FAMILIES[shape.model_type].peft_default if default is None else default
         if not target_modules:
-            raise ValueError(f"PEFT has no default for {shape.model_type}; name target_modules, such as all-linear")
+            raise ValueError(f"PEFT has no default for {shape.model_type}; set target_modules, for example all-linear")
     if isinstance(target_modules, str):
         if target_modules.lower() == "all-linear":
             return [m for m in known if m.kind == "linear" and m.name != "lm_head"]
         pattern = compiled(target_modules)
         parents = {m.name.rpartition(".")[0] for m in known} - {""}
         if caught := sorted(parent for parent in parents if pattern.fullmatch(parent)):
-            raise ValueError(f"{target_modules!r} also matches {caught[0]}, which is no layer; " + listing(shape))
+            raise ValueError(f"{target_modules!r} also matches {caught[0]}, which is not a layer; " + listing(shape))
         found = [m for m in known if pattern.fullmatch(m.name)]
         if not found:
             raise ValueError(f"{target_modules!r} matches no whole module name such as {known[1].name}")
@@ -72,7 +72,7 @@ def targeted(
 
 
 def saved_modules(shape: Shape, modules_to_save: Sequence[str]) -> list[Module]:
-    """The modules of which PEFT trains a whole copy: names *ending* in an entry (even mid-word), with all below."""
+    """The modules of which PEFT trains a full copy: names *ending* in an entry (even mid-word), with all submodules."""
     known = modules(shape)
     chosen: dict[str, Module] = {}
     for entry in modules_to_save:
@@ -87,7 +87,7 @@ def saved_modules(shape: Shape, modules_to_save: Sequence[str]) -> list[Module]:
 
 
 def is_excluded(name: str, exclude_modules: str | Sequence[str] | None) -> bool:
-    """Whether `exclude_modules` names the module, as PEFT reads it."""
+    """Whether `exclude_modules` excludes the module, by PEFT's rules."""
     if not exclude_modules:
         return False
     if isinstance(exclude_modules, str):
@@ -96,7 +96,7 @@ def is_excluded(name: str, exclude_modules: str | Sequence[str] | None) -> bool:
 
 
 def in_layers(name: str, target_modules: Any, layers: int | Sequence[int] | None) -> bool:
-    """Whether `layers_to_transform` keeps the module; PEFT asks it of lists of targets only."""
+    """Whether `layers_to_transform` keeps the module; PEFT applies it to lists of targets only."""
     if layers is None or isinstance(target_modules, str) or layers == []:
         return True
     match = re.search(r"\.(?:layers|h)\.(\d+)\.", name)
@@ -104,9 +104,9 @@ def in_layers(name: str, target_modules: Any, layers: int | Sequence[int] | None
 
 
 def trained_biases(shape: Shape, bias: str, adapted: Sequence[Module]) -> int:
-    """Elements of the base model's biases that `bias` (none, all or lora_only) sets free."""
+    """Elements of the base model's biases that `bias` (none, all or lora_only) makes trainable."""
     if bias == "none":
         return 0
-    # The biases of stacked experts are parameters of another name, which PEFT leaves alone.
+    # The biases of stacked experts have another parameter name, which PEFT does not match.
     pool = adapted if bias == "lora_only" else [m for m in modules(shape) if m.kind != "experts"]
     return sum(module.out_features for module in pool if module.bias)

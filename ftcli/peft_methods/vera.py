@@ -1,6 +1,6 @@
 """Vector-based random matrix adaptation (Kopiczko et al. 2024, arXiv:2310.11454).
 
-The random matrices are stored with the adapter, so that it is the same on every machine.
+The random matrices are saved with the adapter, so that it gives the same result on every machine.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ TARGETS: Mapping[str, Sequence[str]] = {"phi": ("q_proj", "v_proj")}
 
 
 def count(shape: Shape, settings: Settings) -> int | None:
-    """Two vectors a module, r + out; the matrices between them are frozen (arXiv:2310.11454, section 3.2)."""
+    """Two vectors per module, r + out; the matrices between them are frozen (arXiv:2310.11454, section 3.2)."""
     rank = whole_number(settings, "r", 256)
     return adapter_parameters(shape, settings, lambda module: rank + module.out_features, TARGETS.get(shape.model_type))
 
@@ -26,7 +26,7 @@ METHODS = (
     PeftMethod(
         name="vera",
         kind="VERA",
-        summary="Two vectors a layer around shared random matrices: the smallest adapters, many to a base.",
+        summary="Two vectors per layer around shared random matrices: very small adapters, many for one base.",
         paper="Kopiczko et al. 2024, arXiv:2310.11454",
         config="peft.tuners.vera.config:VeraConfig",
         defaults={"r": 256, "target_modules": "all-linear", "save_projection": True},

@@ -1,1 +1,1 @@
-"""A resolved run in, numbers out: steps, tokens, parameters, memory. Nothing is touched."""
+"""Estimates of a resolved run before it starts: steps, tokens, parameters, memory. Reads, and changes nothing."""

@@ -1,8 +1,8 @@
 """Estimates the peak memory of one training process, part by part, from sizes alone.
 
-What is kept for the backward pass follows what transformers 5.23 saves (tests measure it with saved-tensor hooks on
-small models); what a library allocates besides is marked `estimate`. Processes hold whole copies (DDP): nothing is
-sharded. All parts are bytes until the last line, and GiB of 2**30 bytes in the result.
+Activations are those that transformers 5.23 saves for the backward pass (tests measure them with saved-tensor hooks on
+small models); what a library allocates beyond that is marked `estimate`. Each process holds the whole model (DDP);
+nothing is sharded. The parts are computed in bytes; the result is in GiB of 2**30 bytes.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ GIB = 2**30
 
 DTYPE_BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0}
 
-# nf4 and fp4: half a byte and one fp32 scale a block of 64 (QLoRA, arXiv:2305.14314, section 3); double quantisation
-# keeps the scale in 8 bits and one fp32 a block of 256 scales. int8 has one fp32 scale a row, too little to count.
+# nf4 and fp4: half a byte and one fp32 scale per block of 64 (QLoRA, arXiv:2305.14314, section 3); double quantisation
+# keeps the scale in 8 bits and one fp32 per block of 256 scales. int8 has one fp32 scale per row, too little to count.
 QUANTISED_BYTES = {
     "nf4": 0.5 + 4 / 64,
     "fp4": 0.5 + 4 / 64,
@@ -27,12 +27,12 @@ QUANTISED_BYTES = {
     "int8": 1.0,
 }
 
-# bitsandbytes' blockwise states: one byte and one fp32 scale a block of 256 (bitsandbytes/optim/optimizer.py).
+# bitsandbytes' blockwise states: one byte and one fp32 scale per block of 256 (bitsandbytes/optim/optimizer.py).
 EIGHT_BIT = 1 + 4 / 256
 
-# Optimiser: states a parameter, and bytes each; None keeps them in the parameter's own type, as torch.optim does.
-# Counted from the classes that transformers' Trainer builds with its default arguments; galore and apollo, which keep
-# their states in a low rank, are estimated from above at Adam's two full states.
+# Optimiser → states per parameter, and bytes of each; None keeps them in the parameter's dtype, as torch.optim does.
+# Counted from the classes that transformers' Trainer builds with its default arguments. galore and apollo keep their
+# states in a low rank; Adam's two full states are an upper bound for them.
 OPTIMISERS: dict[str, tuple[int, float | None]] = {
     **dict.fromkeys(("adamw_torch", "adamw_torch_fused", "adamw_torch_xla", "adamw_torch_npu_fused"), (2, None)),
     **dict.fromkeys(("stable_adamw", "schedule_free_adamw", "schedule_free_radam"), (2, None)),
@@ -49,17 +49,17 @@ OPTIMISERS: dict[str, tuple[int, float | None]] = {
     "adamw_torch_4bit": (2, 0.5 + 4 / 128),
     "grokadamw": (3, None),
 }
-# One fp32 number a row and a column in place of one an element (Adafactor, arXiv:1804.04235).
+# One fp32 number per row and per column in place of one per element (Adafactor, arXiv:1804.04235).
 FACTORED = frozenset({"adafactor", "adalomo", "galore_adafactor", "galore_adafactor_layerwise"})
 
 # estimate: driver context, kernels and cuBLAS workspaces of one process on a data-centre GPU.
 CUDA_CONTEXT_BYTES = 0.6 * GIB
-# estimate: NCCL's channels and buffers, once several processes talk.
+# estimate: NCCL's channels and buffers, where several processes communicate.
 NCCL_BYTES = 0.6 * GIB
 
 # Tile of TRL's fused output head (trl/kernels/chunked_logprob.py and trl/trainer/utils.py, 1.16).
 TILE_TOKENS, TILE_VOCABULARY = 4096, 32768
-# Materialised logits: the model's own, an fp32 copy, its log-softmax and its gradient are alive together.
+# Materialised logits: beside the model's own, an fp32 copy, its log-softmax and its gradient are alive at once.
 LOGITS_FP32_COPIES = 3
 
 
@@ -83,15 +83,15 @@ class MemoryEstimate:
         return sum(self.parts().values())
 
     def parts(self) -> dict[str, float]:
-        """Part without its unit: GiB, in the order of declaration."""
+        """GiB of each part by name, in the order of declaration."""
         return {f.name.removesuffix("_gib"): getattr(self, f.name) for f in fields(self)}
 
 
 def weight_bytes(shape: Shape | None, dtype: str = "bfloat16", quantisation: str = "none") -> float:
-    """Mean bytes a parameter of the base weights takes.
+    """Mean bytes per parameter of the base weights.
 
     bitsandbytes packs the linear layers only, so embeddings, norms, stacked experts and the output head stay in
-    `dtype`. Without a known shape all weights are taken as packed.
+    `dtype`. Without a known shape, all weights count as packed.
 
     Raises:
         KeyError: `dtype` or `quantisation` is not listed in DTYPE_BYTES or QUANTISED_BYTES.
@@ -129,11 +129,11 @@ def estimate(
     """Peak memory of one process while it trains; None when the parameters of `shape` are unknown.
 
     Args:
-        adapter: the trainable parameters come on top of frozen weights, and carry fp32 unless said otherwise.
+        adapter: the trainable parameters come on top of frozen weights, in fp32 unless `trainable_bytes` differs.
         per_device_batch_size: sequences in one forward pass: twice the pairs for a preference method.
         sequence_length: tokens of the longest row that is trained on.
-        weight_bytes: bytes a parameter of the base weights (see `weight_bytes`).
-        trainable_bytes: bytes a trainable parameter; None is 4 for an adapter (PEFT casts it up), else `weight_bytes`.
+        weight_bytes: bytes per parameter of the base weights (see `weight_bytes`).
+        trainable_bytes: bytes per trainable parameter; None: 4 for an adapter (PEFT upcasts it), else `weight_bytes`.
         compute_bytes: 2 under bf16 or fp16, 4 under fp32.
         materialises_logits: False for TRL's SFT and DPO, which fuse the output head with the loss.
     """
@@ -146,10 +146,10 @@ def estimate(
     gradients = trainable_parameters * carried
     layer = layer_bytes(shape, adapter, compute_bytes, sequence_length, attn_implementation)
     kept = compute_bytes * shape.hidden_size
-    # Checkpointing keeps each layer's input and rebuilds one layer at a time (arXiv:1604.06174).
+    # Checkpointing keeps each layer's input and recomputes one layer at a time (arXiv:1604.06174).
     activations = shape.num_hidden_layers * (kept if gradient_checkpointing else layer)
     activations += layer if gradient_checkpointing else 0
-    # estimate: while a layer is walked back, gradients of its two widest tensors and of its input are alive.
+    # estimate: in the backward pass of a layer, gradients of its two widest tensors and of its input are alive.
     activations += compute_bytes * (2 * _feed_forward_width(shape) + shape.hidden_size)
     logits = _logits_bytes(shape, tokens, compute_bytes, materialises_logits, trains_head=not adapter)
     context = CUDA_CONTEXT_BYTES + (NCCL_BYTES if num_processes > 1 else 0)
@@ -167,32 +167,32 @@ def estimate(
 
 
 def optimiser_bytes(optim: str, trainable: int, parameter_bytes: float, adapter: bool, hidden_size: int) -> float:
-    """Bytes of the optimiser's states; an optimiser that is not listed is taken for AdamW in fp32 (8 a parameter).
+    """Bytes of the optimiser's states; an optimiser that is not listed counts as AdamW in fp32 (8 per parameter).
 
-    AdamW keeps two states in the type of the parameters: 8 bytes for fp32 weights, 4 for bf16 ones.
+    AdamW keeps two states in the dtype of the parameters: 8 bytes for fp32 weights, 4 for bf16 ones.
     """
     if optim in FACTORED:
-        # A matrix of side n has 2n statistics. An adapter's are so narrow that the bound is one an element.
+        # A matrix of side n has 2n statistics. An adapter's matrices are so narrow that the bound is one per element.
         return trainable * 4.0 * (1.0 if adapter else 2 / hidden_size)
     states, each = OPTIMISERS.get(optim, (2, 4.0))
     return trainable * states * (parameter_bytes if each is None else each)
 
 
 def layer_bytes(shape: Shape, adapter: bool, compute_bytes: int, sequence_length: int, attention: str) -> float:
-    """Bytes that one layer keeps for the backward pass, a token."""
+    """Bytes per token that one layer keeps for the backward pass."""
     hidden, heads = shape.hidden_size, shape.num_attention_heads
     query, key, value = _attention_widths(shape)
-    # With fp32 adapters on a half-precision model each adapted layer keeps its own cast input, and the attention's
-    # output is kept besides; otherwise layers that read one tensor share it.
+    # fp32 adapters on a half-precision model: each adapted layer keeps its own fp32 cast of its input, and the
+    # attention's output is kept as well. Otherwise layers that read the same tensor share one copy.
     copies = adapter and compute_bytes < 4
     family = FAMILIES.get(shape.model_type, Family())
     inputs = hidden * (family.num_readers if copies else 2) + query * (2 if copies else 1)
     kept = compute_bytes * (inputs + query + key + value) + 4 * heads
     if attention == "eager":
-        # Keys and values are repeated for every head; scores are kept from the fp32 softmax and again in compute type.
+        # Keys and values are repeated for every head; scores are kept in fp32 and in compute dtype.
         kept += compute_bytes * 2 * (query - key) + heads * sequence_length * (4 + compute_bytes)
     visits = shape.experts.num_experts_per_tok + shape.experts.n_shared_experts if shape.experts else 1
-    # A lone activation that is its own backward pass's only need is also what the adapter behind it casts.
+    # Without a gate, the one inner tensor is kept for the activation's backward pass and again as the adapter's cast.
     widths = family.inner_tensors + (copies and family.inner_tensors == 1)
     kept += compute_bytes * widths * _feed_forward_width(shape)
     # Experts also gather their inputs and scatter their outputs.
@@ -201,15 +201,16 @@ def layer_bytes(shape: Shape, adapter: bool, compute_bytes: int, sequence_length
 
 
 def _norm_bytes(shape: Shape, adapter: bool, compute_bytes: int) -> float:
-    """Each norm keeps its fp32 input and one fp32 scale, and for its own gradient the normalised values.
+    """Bytes per token that a layer's norms keep: each its fp32 input and one fp32 scale, and where its weight trains,
+    the normalised values.
 
-    A layer norm is one kernel that makes these anew from its mean and scale; CUDA's autocast runs it in fp32.
+    A layer norm is one kernel that recomputes these from its mean and scale; CUDA's autocast runs it in fp32.
     """
     family = FAMILIES.get(shape.model_type, Family())
     if family.has_layer_norms:
         heads = 2 * shape.num_attention_heads if shape.qk_layernorm else 0
         return 4.0 * (len(family.norms) * (shape.hidden_size + 2) + heads * (shape.head_dim + 2))
-    # Gemma multiplies by its weight before it leaves fp32.
+    # Gemma multiplies by the norm's weight before it casts down from fp32.
     normalised = 0 if adapter else 4 if family.norms == FOUR_NORMS else compute_bytes
     kept = len(family.norms) * (shape.hidden_size * (4 + normalised) + 4)
     if family.qk_norm:
@@ -219,11 +220,11 @@ def _norm_bytes(shape: Shape, adapter: bool, compute_bytes: int) -> float:
 
 
 def _attention_widths(shape: Shape) -> tuple[int, int, int]:
-    """Elements that a token's queries, keys and values keep, over all heads."""
+    """Elements per token that are kept of queries, keys and values, over all heads."""
     heads, latent = shape.num_attention_heads, shape.latent_attention
     if latent is None:
         query, key = heads * shape.head_dim, shape.num_key_value_heads * shape.head_dim
-        # Values cut from one fused projection keep the whole of it alive.
+        # Values that are a view of one fused projection keep the whole projection alive.
         fused = shape.known and FAMILIES[shape.model_type].fused
         return query, key, query + 2 * key if fused else key
     query = heads * (latent.qk_nope_head_dim + latent.qk_rope_head_dim)
@@ -231,7 +232,7 @@ def _attention_widths(shape: Shape) -> tuple[int, int, int]:
 
 
 def _feed_forward_width(shape: Shape) -> int:
-    """Elements of a token's widest tensor between the two halves of a feed-forward, over all experts it visits."""
+    """Elements per token of a feed-forward's widest inner tensor, over all experts that the token visits."""
     experts = shape.experts
     if experts is None:
         return shape.intermediate_size
@@ -239,7 +240,7 @@ def _feed_forward_width(shape: Shape) -> int:
 
 
 def _logits_bytes(shape: Shape, tokens: int, compute_bytes: int, materialised: bool, trains_head: bool) -> float:
-    """The whole logits with their fp32 copies, or one tile of them with the fp32 sums that the fused head keeps."""
+    """Bytes of the whole logits with their fp32 copies, or of one tile with the fp32 sums that the fused head keeps."""
     if materialised:
         return float(tokens * shape.vocab_size * (compute_bytes + 4 * LOGITS_FP32_COPIES))
     tile = min(tokens, TILE_TOKENS) * min(shape.vocab_size, TILE_VOCABULARY) * compute_bytes

@@ -1,4 +1,4 @@
-"""A run with everything that its spec names looked up: what checks, plan and rendering pass to each other."""
+"""A run with everything that its spec names looked up; checks, plan and rendering all take it."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class ResolvedRun:
     peft: PeftMethod | None
     """None where the model's own parameters train."""
     shape: Shape | None
-    """None where the architecture is unknown or the model is not at hand."""
+    """None where the architecture is unknown or the model is not on this machine."""
 
     @classmethod
     def of(cls, spec: RunSpec) -> ResolvedRun:
-        """A spec read back from a file, its declarations looked up anew.
+        """A spec read back from a file, with its declarations looked up.
 
         Raises:
             ConfigError: the model's config.json cannot be read.
@@ -41,5 +41,5 @@ class ResolvedRun:
 
     @property
     def trains_adapter(self) -> bool:
-        """Whether an adapter trains and the base stays as it is."""
+        """Whether an adapter trains and the base is frozen."""
         return self.peft is not None and self.peft.adapter

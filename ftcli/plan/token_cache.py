@@ -1,7 +1,7 @@
-"""Token counts remembered between plans: people plan many times over the same rows, and counting 20 MB takes seconds.
+"""A cache of token counts: people plan many times over the same rows, and counting 20 MB takes seconds.
 
 Keyed by the bytes of the data, of the tokenizer's files and of our own source, and by every setting that the count
-depends on, so that a changed argument never meets an old entry. Losing the cache loses nothing.
+depends on, so a changed input never hits an old entry. The cache may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ftcli.runs import rundir
 from ftcli.settings.groups import DataSettings
 
 CODE = ("plan/tokens.py", "data")
-"""What of our own source a count depends on."""
+"""The part of our own source that a count depends on."""
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
 
@@ -42,7 +42,7 @@ def _key(
     for path in [tokenizer_folder / name for name in _TOKENIZER_FILES] if tokenizer_folder else ():
         content = path.read_bytes() if path.is_file() else b""
         digest.update(hashlib.sha256(content).digest())
-    for file in files:  # the name tells how a file is read
+    for file in files:  # the file name decides how it is read
         digest.update(f"{Path(file.path).name} {fingerprint(file)}".encode())
     settings = {**asdict(data), "path": None, "eval_path": None}
     method_parts = [method.kinds, method.templates_pairs, method.overflow, method.block_tokens]
@@ -51,7 +51,7 @@ def _key(
 
 
 def count(data: DataSettings, method: Method, tokenizer_folder: Path | None, limit: int | None = None) -> TokenCount:
-    """As `tokens.count`, remembered for files that are counted whole.
+    """As `tokens.count`, cached for files that are counted whole.
 
     Raises:
         ConfigError: the tokenizer's own files are damaged.

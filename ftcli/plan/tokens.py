@@ -1,7 +1,11 @@
-"""How many tokens a data file is, counted with the `tokenizers` library alone, or estimated and said so.
+"""Counts the tokens of a data file with the `tokenizers` library alone, or estimates them and says so.
 
-Exact where the tokenizer is at hand and the file is at most 20 MB; otherwise from a sample of its beginning, or from
-the usual bytes a token where there is no tokenizer to ask.
+Exact where the tokenizer is on this machine and the file has at most 20 MB; otherwise estimated from a sample of its
+first rows, or from the usual bytes per token where there is no tokenizer.
+
+The worker tokenises with transformers, which takes seconds to import. A plan must answer at once, so this file repeats
+what decides the number of tokens: the chat template, the special tokens, and the end token of an answer. Tests
+compare the counts with those of transformers.
 """
 
 from __future__ import annotations
@@ -44,22 +48,22 @@ class TokenCount:
     longest: int = 0
     """Tokens of the longest row that is kept (of the sample, where not all rows were read)."""
     faulty: int = 0
-    """Rows that cannot be read or converted; training stops on them."""
+    """Rows that cannot be read or converted; training stops at the first."""
     pieces: int = 0
-    """Sequences (pairs of them, for preferences) that the kept rows become: more of them where rows are split."""
+    """Sequences (or pairs, for preferences) that the kept rows become: more than rows where rows are split."""
     blocks: int = 0
     """Blocks of the limit's length that best fit packs the kept rows into; 0 for pairs of sequences."""
     overlong: int = 0
-    """Rows longer than the limit, whatever becomes of them."""
+    """Rows longer than the limit, whether dropped, truncated or split."""
     max_length_tokens: int = 0
-    """The limit, worked out where it is auto."""
+    """The limit; derived from the rows where it is auto."""
     why: str = ""
     name: str = ""
-    """Of the set, where it is one of several."""
+    """The name of the set, where there are several."""
 
 
 class Text(NamedTuple):
-    """Text that becomes one sequence; a rendered template carries its special tokens in the text itself."""
+    """Text that becomes one sequence; text from a chat template already contains its special tokens."""
 
     text: str
     rendered: bool
@@ -73,8 +77,8 @@ def _lengths(folder: Path | None, sequences: list[Text]) -> list[int]:
 
     try:
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    except Exception as error:  # the library raises the base class itself
-        what = f"is no tokenizer: {str(error).splitlines()[0]}"
+    except Exception as error:  # the library raises plain Exception
+        what = f"is not a tokenizer: {str(error).splitlines()[0]}"
         raise ConfigError(Problem(str(folder / "tokenizer.json"), what, "save the tokenizer again")) from None
     tokenizer.no_truncation()
     tokenizer.no_padding()
@@ -117,7 +121,7 @@ def _special_tokens(folder: Path) -> dict[str, str]:
 
 
 def renderer(folder: Path | None) -> Callable[..., str]:
-    """Conversations as text: through the template in `folder`, in the sandbox that transformers uses, else joined."""
+    """A function that renders conversations: by the template in `folder`, sandboxed as in transformers, else joined."""
     template = _template(folder)
     if template is None or folder is None:
         return lambda messages, tools, **_: "\n".join(f"{turn['role']}: {turn['content']}" for turn in messages)
@@ -126,24 +130,24 @@ def renderer(folder: Path | None) -> Callable[..., str]:
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     class Generation(Extension):
-        """`{% generation %}` marks assistant turns for masks; here only its content counts."""
+        """`{% generation %}` marks assistant turns for the loss mask; here only its content counts."""
 
         tags = {"generation"}  # noqa: RUF012 - jinja2 reads a class attribute
 
         def parse(self, parser: Any) -> Any:
-            """The block's body, unmarked."""
+            """The block's body, without the mark."""
             line = next(parser.stream).lineno
             body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
             return nodes.Scope(body, lineno=line)
 
-    def refuse(message: str) -> None:
-        raise TemplateRefusal(message)
+    def reject(message: str) -> None:
+        raise TemplateRejection(message)
 
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
     )
     environment.filters["tojson"] = lambda value, **_: json.dumps(value, ensure_ascii=False)
-    environment.globals.update(raise_exception=refuse, strftime_now=lambda form: datetime.now().strftime(form))
+    environment.globals.update(raise_exception=reject, strftime_now=lambda form: datetime.now().strftime(form))
     try:
         compiled, special = environment.from_string(template), _special_tokens(folder)
     except TemplateError as error:
@@ -153,13 +157,13 @@ def renderer(folder: Path | None) -> Callable[..., str]:
         try:
             return compiled.render(messages=messages, tools=tools, add_generation_prompt=opened, **special)
         except (TemplateError, TypeError, KeyError, AttributeError, OverflowError) as error:
-            raise TemplateRefusal(str(error)) from None
+            raise TemplateRejection(str(error)) from None
 
     return render
 
 
-class TemplateRefusal(ValueError):
-    """A template refused a conversation."""
+class TemplateRejection(ValueError):
+    """The template rejected a conversation."""
 
 
 def sequences_of(
@@ -168,8 +172,8 @@ def sequences_of(
     """The sequences that one canonical example becomes.
 
     Args:
-        end: the end token, which closes text that does not end in it already.
-        spoken: pairs of text are turns of a conversation, as `instruct` reads them.
+        end: the end token, appended to text that does not end in it already.
+        spoken: pairs of text are turns of a conversation, as in method=instruct.
     """
     tools = example.get("tools")
 
@@ -189,7 +193,7 @@ def sequences_of(
         return [Text(render(example["messages"], tools), True)]
     if "chosen" in example:
         return [_until(joined(example["prompt"], example[side]), end) for side in ("chosen", "rejected")]
-    if "completion" not in example:  # a prompt that is yet to be answered
+    if "completion" not in example:  # a prompt, to be answered during training
         prompt = example["prompt"]
         return [Text(prompt, False) if isinstance(prompt, str) else Text(render(prompt, tools, opened=True), True)]
     answered = joined(example["prompt"], example["completion"])
@@ -197,18 +201,18 @@ def sequences_of(
 
 
 def _until(answered: Text, end: str) -> Text:
-    """A preferred answer goes up to its end token; the white space that templates put behind it is left out."""
+    """The text of an answer up to its end token, without the white space that templates add after it."""
     bare = answered.text.rstrip()
     return Text(bare, True) if answered.rendered and end and bare.endswith(end) else answered
 
 
 @dataclass
 class _SetCount:
-    """One set as far as it was looked at; a sample stands for `scale` times as many rows."""
+    """The rows of one set that were read; a sample represents `scale` times as many."""
 
     name: str
     rows: list[list[int]]
-    """Of each usable row, the lengths of its sequences in tokens."""
+    """For each usable row, the lengths of its sequences in tokens."""
     faulty: int
     scale: float = 1.0
     exact: bool = True
@@ -218,7 +222,7 @@ def count(data: DataSettings, method: Method, tokenizer_folder: Path | None, lim
     """Rows and tokens that `method` reads in one epoch of the training data.
 
     Args:
-        limit: tokens that the model has positions for, or None.
+        limit: the model's number of positions, or None.
 
     Raises:
         ConfigError: the tokenizer's own files are damaged.
@@ -258,33 +262,33 @@ def _count_set(
     most = None if whole else SAMPLE_ROWS
     scan = Scan(files, each.settings, method, ledger, max_rows=data.max_rows, max_usable=most, prompts=False)
     render, end = renderer(folder), _special_tokens(folder).get("eos_token", "") if folder else ""
-    rows, refused = [], 0
+    rows, rejected = [], 0
     for example in scan:
         try:
             rows.append(sequences_of(example.value, render, end, spoken=method.templates_pairs))
-        except TemplateRefusal:
-            refused += 1
+        except TemplateRejection:
+            rejected += 1
     lengths = iter(_lengths(folder, [sequence for row in rows for sequence in row]))
-    found = _SetCount(each.name, [[next(lengths) for _ in row] for row in rows], ledger.rows_bad + refused)
+    found = _SetCount(each.name, [[next(lengths) for _ in row] for row in rows], ledger.rows_bad + rejected)
     if whole:
         found.exact = _is_exact(folder, rows)
         return found
     sampled = sum(len(sequence.text.encode()) for row in rows for sequence in row) or 1
     found.scale, found.exact = size / sampled, False
-    if data.max_rows is not None and rows:  # no more rows than were asked for
+    if data.max_rows is not None and rows:  # no more rows than data.max_rows
         found.scale = max(1.0, min(found.scale, data.max_rows / len(rows)))
     return found
 
 
 def _is_exact(folder: Path | None, rows: list[list[Text]]) -> bool:
-    """Whether the model's own tokenizer, and its own template where one is needed, made the count."""
+    """Whether the model's own tokenizer was used, and its own template where a row needs one."""
     if folder is None or not (folder / "tokenizer.json").is_file():
         return False
     return _template(folder) is not None or not any(sequence.rendered for row in rows for sequence in row)
 
 
 def _tally(counted: _SetCount, limit: int, overflow: str) -> TokenCount:
-    """What the settings make of rows of these lengths."""
+    """The token count of rows of these lengths under the limit and the overflow setting."""
     rows = counted.rows
     overlong = sum(max(row) > limit for row in rows)
     kept = [row for row in rows if max(row) <= limit] if overflow == "drop" else rows
@@ -310,7 +314,7 @@ def _tally(counted: _SetCount, limit: int, overflow: str) -> TokenCount:
 
 
 def _mixed(found: list[TokenCount], sets: Sequence[RowSet]) -> list[TokenCount]:
-    """Each set's count as often as the mix takes its rows, at their average length."""
+    """Each set's count, scaled to the rows that the mix takes of it, at their average length."""
     sizes = counts([Demand.of(each.name, each.settings) for each in sets], [each.kept for each in found])
     return [
         replace(

@@ -7,18 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ftcli.settings.library_fields import TRAINING_ARGUMENTS, fields_of
+from ftcli.settings.library_fields import TRAINING_ARGUMENTS, value_of
 
 
 def train_value(train: Mapping[str, Any], name: str) -> Any:
     """A field of TrainingArguments as the run has it: as set, else the library's own default, read from its source."""
-    if train.get(name) is not None:
-        return train[name]
-    default = fields_of(TRAINING_ARGUMENTS)[name].default
-    try:
-        return float(default) if "." in default else int(default)
-    except ValueError:
-        return default.strip("\"'")
+    return value_of(TRAINING_ARGUMENTS, train, name)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -177,6 +177,20 @@ def fields_of(config: str) -> Mapping[str, Field]:
     return result
 
 
+def value_of(config: str, settings: Mapping[str, Any], name: str) -> Any:
+    """A field of the config class `module:Class` as a run has it: as set, else the class's own default.
+
+    The default is read from source, so it is written in one place. One that is no literal comes as its source text.
+    """
+    if settings.get(name) is not None:
+        return settings[name]
+    text = fields_of(config)[name].default.removeprefix("lambda: ")
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
 @cache
 def enum_values(name: str) -> tuple[str, ...]:
     """The values of a string enumeration of transformers, such as the optimiser names."""

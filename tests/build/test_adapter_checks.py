@@ -69,7 +69,7 @@ def adapter_folder(folder: Path, kind: str, base: str = "builtin:tiny") -> Path:
 # --- one mistake, one problem: the overrides, the place, words of the reason, words of the remedy ---------------------
 
 ACROSS = "packed documents would attend to each other"
-NO_CARRY = "which gradient checkpointing does not carry"
+NO_CARRY = "which gradient checkpointing does not keep"
 REFUSED = [
     # Packing with prompts that PEFT puts before the row as a whole.
     ("peft=prompt method.packing=true", "method.packing=true", ACROSS, "method.packing=false"),
@@ -83,10 +83,10 @@ REFUSED = [
     (f"peft=p_tuning peft.deep=true {GRADIENT_CHECKPOINTING}", GRADIENT_CHECKPOINTING, NO_CARRY, "=false"),
     # The output head, by name, in a list and by a pattern that reaches it.
     ("peft=lora peft.target_modules=lm_head", "peft.target_modules=lm_head", "fused", "modules_to_save=[lm_head]"),
-    ("peft=lora peft.target_modules=[q_proj,lm_head]", "peft.target_modules=[q_proj,lm_head]", "lm_head", "leave it"),
-    ("peft=lora peft.target_modules='.*head'", "peft.target_modules='.*head'", "reaches lm_head", "modules_to_save"),
-    ("peft=oft peft.target_modules=[lm_head]", "peft.target_modules=[lm_head]", "reaches lm_head", "leave it out"),
-    ("peft=other peft.type=LOHA peft.target_modules=[lm_head]", "peft.target_modules=[lm_head]", "fused", "leave it"),
+    ("peft=lora peft.target_modules=[q_proj,lm_head]", "peft.target_modules=[q_proj,lm_head]", "lm_head", "exclude it"),
+    ("peft=lora peft.target_modules='.*head'", "peft.target_modules='.*head'", "includes lm_head", "modules_to_save"),
+    ("peft=oft peft.target_modules=[lm_head]", "peft.target_modules=[lm_head]", "includes lm_head", "exclude it"),
+    ("peft=other peft.type=LOHA peft.target_modules=[lm_head]", "peft.target_modules=[lm_head]", "fused", "exclude it"),
     # What the model has not, at the setting that names it.
     *(
         (f"{peft} peft.target_modules=[q_prj]", "peft.target_modules=[q_prj]", f"has {TINY_HAS}", "name modules")
@@ -101,30 +101,30 @@ REFUSED = [
     ("peft=lora peft.modules_to_save=[lm_head]", "peft.modules_to_save=[lm_head]", "share one weight", "weight_tying"),
     ("peft=oft peft.modules_to_save=[embed_tokens]", "peft.modules_to_save=[embed_tokens]", "[embed_tokens] would", ""),
     # Quantised weights are frozen.
-    ("quantisation=nf4", "quantisation=nf4", "with peft=none: weights in few bits cannot be trained", "peft=qlora"),
-    ("peft=freeze quantisation=nf4", "quantisation=nf4", "freezes in few bits", "quantisation=none"),
-    ("peft=qlora quantisation=none", "quantisation=none", "needs a base in 4 bits", "quantisation=nf4_double"),
-    ("peft=qlora quantisation=int8", "quantisation=int8", "needs a base in 4 bits", "or peft=lora"),
-    ("peft=lora quantisation.type=nf4", "quantisation.type=nf4", "comes with the choice", "quantisation=NAME"),
-    ("peft=qlora model.init=random", "model.init=random", "kept nowhere", "model.init=pretrained"),
-    ("peft=lora model.init=random", "model.init=random", "kept nowhere", "peft=none"),
+    ("quantisation=nf4", "quantisation=nf4", "with peft=none: quantised weights cannot be trained", "peft=qlora"),
+    ("peft=freeze quantisation=nf4", "quantisation=nf4", "trains base weights, which", "quantisation=none"),
+    ("peft=qlora quantisation=none", "quantisation=none", "needs a 4-bit base model", "quantisation=nf4_double"),
+    ("peft=qlora quantisation=int8", "quantisation=int8", "needs a 4-bit base model", "or peft=lora"),
+    ("peft=lora quantisation.type=nf4", "quantisation.type=nf4", "is set by the choice of quantisation", "NAME"),
+    ("peft=qlora model.init=random", "model.init=random", "base weights are not saved", "model.init=pretrained"),
+    ("peft=lora model.init=random", "model.init=random", "base weights are not saved", "peft=none"),
     # Starts that take something out of the weights, and tuners that need them whole.
-    ("peft=pissa quantisation=nf4", "quantisation=nf4", "a part of the weights", "peft=lora"),
+    ("peft=pissa quantisation=nf4", "quantisation=nf4", "a part of the base weights", "peft=lora"),
     ("peft=lora peft.init_lora_weights=pissa_niter_4 quantisation=int8", "quantisation=int8", "pissa_niter_4", "lora"),
     ("peft=qlora peft.init_lora_weights=olora", "peft=qlora", "init_lora_weights=olora", "quantisation=none"),
     # A method's own settings.
     ("peft=dora peft.use_dora=false", "peft.use_dora=false", "always true under peft=dora", "another peft="),
-    ("peft=dora peft.init_lora_weights=pissa", "peft.init_lora_weights=pissa", "does not go with", "remove"),
+    ("peft=dora peft.init_lora_weights=pissa", "peft.init_lora_weights=pissa", "cannot be combined with", "remove"),
     ("peft=pissa peft.init_lora_weights=gaussian", "peft.init_lora_weights=gaussian", "not a value", "pissa_niter_"),
-    ("peft=adalora peft.target_r=24", "peft.target_r=24", "leaves nothing of peft.init_r=24", "peft=lora"),
+    ("peft=adalora peft.target_r=24", "peft.target_r=24", "is not below peft.init_r=24", "peft=lora"),
     ("peft=adalora peft.target_r=9 peft.init_r=8", "peft.target_r=9", "nothing of peft.init_r=8", "below peft.init_r"),
     ("peft=adalora peft.total_step=9", "peft.total_step=9", "the run's number of steps", "remove it"),
-    ("peft=adalora peft.use_dora=true", "peft.use_dora=true", "AdaLoRA has a form", "remove it"),
-    ("peft=adalora peft.init_lora_weights=pissa", "peft.init_lora_weights=pissa", "a start of its own", "remove it"),
+    ("peft=adalora peft.use_dora=true", "peft.use_dora=true", "AdaLoRA has its own", "remove it"),
+    ("peft=adalora peft.init_lora_weights=pissa", "peft.init_lora_weights=pissa", "initialisation", "remove it"),
     ("peft=oft peft.r=8", "peft.r=8", "peft.oft_block_size=32: one must be 0", "peft.oft_block_size=0"),
     ("peft=prompt peft.prompt_tuning_init=TEXT", "peft.prompt_tuning_init=TEXT", "not set", "prompt_tuning_init_text="),
     ("peft=p_tuning peft.deep=true peft.prefix_projection=true", "peft.prefix_projection=true", "no projection", ""),
-    ("peft=freeze peft.num_layers=0", "peft.num_layers=0", "trains nothing", "name peft.modules"),
+    ("peft=freeze peft.num_layers=0", "peft.num_layers=0", "trains nothing", "set peft.modules"),
     # Adapters are no methods.
     ("method=lora", "method=lora", "lora is a peft= choice", "ftcli train peft=lora"),
     ("method=prefix", "method=prefix", "prefix is a peft= choice", "ftcli train peft=prefix"),
@@ -133,13 +133,14 @@ REFUSED = [
     ("peft=other peft.type=LOHAA", "peft.type=LOHAA", "no tuner of PEFT", "did you mean peft.type=LOHA?"),
     ("peft=other peft.type=loha", "peft.type=loha", "no tuner of PEFT", "did you mean peft.type=LOHA?"),
     ("peft=other peft.type=LORA", "peft.type=LORA", "a choice of its own", "peft=lora"),
-    ("peft=other peft.type=XLORA", "peft.type=XLORA", "adapters that are trained already", "LOHA"),
+    ("peft=other peft.type=XLORA", "peft.type=XLORA", "already trained adapters", "LOHA"),
     ("peft=freeze peft.num_layers=9", "peft.num_layers=9", "more than the 4 layers", "correct it"),
-    ("peft=other peft.type=LOHA peft.rank=3", "peft.rank=3", "knob of peft=other peft.type=LOHA", "r, rank_"),
+    ("peft=other peft.type=LOHA peft.rank=3", "peft.rank=3", "option of peft=other peft.type=LOHA", "r, rank_"),
     ("peft=other peft.type=TRAINABLE_TOKENS peft.token_indices=[5]", "peft=other", "shares the embedding's", "another"),
     ("peft=other peft.type=ADAPTION_PROMPT", "peft.type=ADAPTION_PROMPT", "misses its log-probabilities", "LOHA"),
-    ("peft=other peft.type=LOHA peft.lora_alpha=3", "peft.lora_alpha=3", "not a knob", "did you mean peft.alpha?"),
-    ("peft=other peft.type=LOHA peft.zeal=3", "peft.zeal=3", "not a knob", "module_dropout, modules_to_save, r, rank_"),
+    ("peft=other peft.type=LOHA peft.lora_alpha=3", "peft.lora_alpha=3", "not an option", "did you mean peft.alpha?"),
+    ("peft=other peft.type=LOHA peft.zeal=3", "peft.zeal=3", "not an option",
+        "module_dropout, modules_to_save, r, rank_"),
 ]  # fmt: skip
 
 
@@ -258,12 +259,12 @@ def test_a_quantised_model_needs_an_adapter_and_its_kernels(problems, here, kern
     kernels(package)
     assert problems(model, "peft=lora") == []
     (found,) = problems(model)
-    assert f"{model}  {folder} is stored in {stored}, and weights in few bits cannot be trained" in found
+    assert f"{model}  {folder} is quantised ({stored}), and quantised weights cannot be trained" in found
     assert "choose peft=lora" in found
     assert len(problems(model, "peft=freeze")) == 1
     kernels()
     (found,) = problems(model, "peft=lora")
-    assert f"whose kernels are in the package {package}, which is not installed" in found
+    assert f"is quantised ({stored}) and needs the package {package}, which is not installed" in found
     assert f"fix: pip install {package}" in found
 
 
@@ -272,7 +273,9 @@ def test_a_quantised_model_is_not_quantised_again(problems, here, kernels):
     folder = model_folder(here / "base", quantization_config={"quant_method": "gptq", "bits": 4})
     model = f"model.name_or_path={folder}"
     (found,) = problems(model, "peft=lora", "quantisation=nf4")
-    assert found.startswith(f"quantisation=nf4  {folder} is stored in gptq already; quantisation=nf4 would do it again")
+    assert found.startswith(
+        f"quantisation=nf4  {folder} is already quantised (gptq); quantisation=nf4 would quantise it again"
+    )
     assert found.endswith("fix: quantisation=none")
     # qlora brings one along, and would not take none: its remedy must lead out.
     (found,) = problems(model, "peft=qlora")
@@ -284,7 +287,7 @@ def test_pissa_finds_no_singular_vectors_in_a_model_stored_in_few_bits(problems,
     kernels("gptqmodel")
     folder = model_folder(here / "base", quantization_config={"quant_method": "gptq"})
     (found,) = problems(f"model.name_or_path={folder}", "peft=pissa")
-    assert "is stored in gptq; peft=pissa: init_lora_weights=pissa takes a part of the weights out of them" in found
+    assert "is quantised (gptq); peft=pissa: init_lora_weights=pissa moves a part of the base weights" in found
 
 
 def test_the_kernels_of_this_environment_are_looked_for(problems, here):
@@ -305,7 +308,7 @@ def test_the_kernels_of_this_environment_are_looked_for(problems, here):
 def test_a_run_on_an_adapter_that_cannot_be_merged_is_refused(problems, here, kind):
     folder = adapter_folder(here / "first", kind)
     (found,) = problems(f"model.name_or_path={folder}", "peft=lora")
-    assert found.startswith(f"model.name_or_path={folder}  {folder} holds a {kind} adapter")
+    assert found.startswith(f"model.name_or_path={folder}  {folder} contains a {kind} adapter")
     assert "start from its base model" in found
 
 
@@ -320,8 +323,8 @@ def test_it_is_found_at_the_bottom_of_a_stack_as_well(problems, here):
 @pytest.mark.parametrize(
     ("kind", "reason"),
     [
-        ("PREFIX_TUNING", "are no part of any weight"),
-        ("BOTTLENECK", "a nonlinearity stands between"),
+        ("PREFIX_TUNING", "are not part of any weight"),
+        ("BOTTLENECK", "a nonlinearity between"),
         ("LILY", "its tuner has no merge"),
     ],
 )
@@ -342,7 +345,7 @@ def test_qlora_brings_its_quantisation_along_and_says_so(here):
     spec = specified("peft=qlora")
     assert spec.quantisation.type == "nf4_double"
     assert note_of(spec, "quantisation.type").value == "nf4_double"
-    assert "peft=qlora implies it" in note_of(spec, "quantisation.type").why
+    assert "implied by peft=qlora" in note_of(spec, "quantisation.type").why
 
 
 @pytest.mark.parametrize("kind", ["nf4", "fp4", "nf4_double"])
@@ -367,7 +370,7 @@ def test_packing_is_off_for_an_architecture_that_is_not_known_to_be_exact(here, 
     folder = model_folder(here / "base", **config)
     note = note_of(specified(f"model.name_or_path={folder}"), "method.packing")
     assert note.value is False
-    assert "not known whether this architecture" in note.why
+    assert "architecture is not known to keep packed documents apart" in note.why
 
 
 def test_packing_that_somebody_set_is_no_derived_value(here):
@@ -398,9 +401,9 @@ def test_gradient_checkpointing_is_off_for_deep_p_tuning_too(here, with_gpus):
     ("gpu", "hardware_choice", "kind", "why"),
     [
         (None, "cpu", "float32", "the CPU computes in float32"),
-        (AMPERE, "gpu", "bfloat16", "the GPU has it"),
-        (VOLTA, "gpu", "float16", "the GPU has no bfloat16"),
-        (None, "gpu", "bfloat16", "the GPU has it"),  # planned for a machine that is not this one
+        (AMPERE, "gpu", "bfloat16", "the GPU supports it"),
+        (VOLTA, "gpu", "float16", "the GPU does not support bfloat16"),
+        (None, "gpu", "bfloat16", "the GPU supports it"),  # planned for a machine that is not this one
     ],
 )
 def test_4_bits_are_multiplied_in_what_the_device_has(here, with_gpus, gpu, hardware_choice, kind, why):

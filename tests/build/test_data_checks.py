@@ -38,15 +38,16 @@ def mix_of(spec: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("lines", "where", "what", "fix"),
     [
-        (["mix:", "  a: {path: a.jsonl, share_off_set: 0.5}"], 4, "data.mix.a.share_off_set is not a setting of a set",
-         "did you mean data.mix.a.share_of_set?"),
+        (["mix:", "  a: {path: a.jsonl, share_off_set: 0.5}"], 4,
+         "data.mix.a.share_off_set is not a setting of a data set", "did you mean data.mix.a.share_of_set?"),
         (["mix:", "  a:", "    path: a.jsonl", "    rowz: 5"], 6, "data.mix.a.rowz", "did you mean data.mix.a.rows?"),
         (["mix:", "  a: {path: a.jsonl, rows: many}"], 4, "data.mix.a.rows", ""),
         (["mix:", "  a: {path: a.jsonl, rows: 0}"], 4, "data.mix.a.rows", ""),
         (["mix:", "  a: {path: a.jsonl, share_of_set: 1.5}"], 4, "data.mix.a.share_of_set", ""),
         (["mix:", "  a: {path: a.jsonl, share_of_mix: 0}"], 4, "data.mix.a.share_of_mix", ""),
         (["mix:", "  a: {path: a.jsonl, repeat: 0}"], 4, "data.mix.a.repeat", ""),
-        (["mix:", "  a: {path: a.jsonl}", "  b: a.jsonl"], 5, "data.mix.b is 'a.jsonl', not a set", "data.mix.b.path="),
+        (["mix:", "  a: {path: a.jsonl}", "  b: a.jsonl"], 5,
+         "data.mix.b is 'a.jsonl', not a mapping of settings", "data.mix.b.path="),
         (["mix:", "  a: {rows: 1}"], 4, "data.mix.a has no path", "data.mix.a.path=FILE"),
         (["mix:", "  a: {path: a.jsonl, rows: 1, share_of_set: 0.5}"], 4, "both rows and share_of_set", "keep one"),
         (["mix: {}"], 3, "data.mix names no set", "data.mix="),
@@ -57,10 +58,11 @@ def mix_of(spec: Any) -> dict[str, Any]:
         (["mix:", "  a: {path: a.jsonl, share_of_mix: 1}", "  b: {path: b.jsonl}"], 3,
          "leaves nothing for the others", "lower them"),
         (["path: a.jsonl", "mix:", "  a: {path: a.jsonl}"], 3, "data.path and data.mix are both set", "keep one"),
-        (["format: text", "mix:", "  a: {path: a.jsonl}"], 3, "data.format says nothing of the sets", "data.mix.NAME"),
-        (["mix:", "  a: {path: a.jsonl, roles: {bot: asistant}}"], 4, "data.mix.a.roles.bot=asistant is no speaker",
+        (["format: text", "mix:", "  a: {path: a.jsonl}"], 3,
+         "data.format does not apply to the sets", "data.mix.NAME"),
+        (["mix:", "  a: {path: a.jsonl, roles: {bot: asistant}}"], 4, "data.mix.a.roles.bot=asistant is not a role",
          "use system, user, assistant or tool"),
-        (["mix:", "  a: {path: a.jsonl, format: alpacca}"], 4, "alpacca is not a format", "alpaca"),
+        (["mix:", "  a: {path: a.jsonl, format: alpacca}"], 4, "alpacca is not a data format", "alpaca"),
         (["mix:", "  a: {path: gone.jsonl}"], 4, "gone.jsonl does not exist", ""),
         (["mix:", "  a: {path: a.jsonl, columns: {text: txt}}"], 4, "has no column 'txt' to map", "text"),
     ],
@@ -143,10 +145,10 @@ def test_a_folder_of_the_recipes_own_comes_before_a_name_of_the_hub(here):
 @pytest.mark.parametrize(
     ("lines", "what", "fix"),
     [
-        (["path: a.jsonl", "roles: {bot: asistant}"], "data.roles.bot=asistant is no speaker", "use system"),
+        (["path: a.jsonl", "roles: {bot: asistant}"], "data.roles.bot=asistant is not a role", "use system"),
         (["path: b.jsonl", "eval_group: usr", "eval_share: 0.1"], "have no column 'usr' to group by", "user"),
         (["path: a.jsonl", "eval_share: 0.5", "eval_path: a.jsonl"], "both set", "keep one"),
-        (["path: a.jsonl", "streaming: true"], "does not know how many rows", "train.max_steps"),
+        (["path: a.jsonl", "streaming: true"], "cannot tell how many rows", "train.max_steps"),
         (["path: a.jsonl", "max_length_tokens: long"], "data.max_length_tokens", ""),
         (["path: a.jsonl", "overflow: cut"], "data.overflow", ""),
     ],
@@ -161,7 +163,7 @@ def test_a_stream_takes_only_what_it_can_know(problems):
     mixed = ["streaming: true", "mix:", "  a: {path: a.jsonl, rows: 1}", "  b: {path: b.jsonl, share_of_mix: 0.5}"]
     told = problems(recipe(*mixed), "train.max_steps=3")
     assert any(each.startswith("r.yaml:5  data.mix.a.rows needs the whole set") for each in told)
-    assert any("give every set its share_of_mix" in each for each in told)
+    assert any("set share_of_mix for every set" in each for each in told)
     sound = ["streaming: true", "mix:", *(f"  {name}: {{path: {name}.jsonl, share_of_mix: 0.5}}" for name in "ab")]
     assert problems(recipe(*sound), "train.max_steps=3") == []
 

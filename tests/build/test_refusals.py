@@ -9,7 +9,7 @@ import pytest
 RECIPE_HEAD = "ftcli: 1\ndefaults:\n  - method: sft\n"
 
 
-BETA = "knob of cpo, distillation, dpo, grpo, ipo, kto, orpo, rloo, simpo, not of sft"
+BETA = "option of cpo, distillation, dpo, grpo, ipo, kto, orpo, rloo, simpo, not of sft"
 
 
 @pytest.mark.parametrize(
@@ -20,21 +20,22 @@ BETA = "knob of cpo, distillation, dpo, grpo, ipo, kto, orpo, rloo, simpo, not o
             ["method=dpo", "method.loss_type=simpoo"],
             "method.loss_type=simpoo", "not a value of method.loss_type", "ipo",
         ),
-        (["method=distillation"], "method=distillation", "nobody teaches", "method.teacher_model"),
+        (["method=distillation"], "method=distillation", "no teacher model is set", "method.teacher_model"),
         (
             ["method=distillation", "method.teacher_model=builtin:tiny", "peft=prompt"],
-            "peft=prompt", "passes by", "peft=lora",
+            "peft=prompt", "bypasses", "peft=lora",
         ),
         (
             ["method=distillation", "method.teacher_model=Qwen/Qwen3-8B"],
-            "method.teacher_model=Qwen/Qwen3-8B", "puts out 151936 tokens and the student", "own family",
+            "method.teacher_model=Qwen/Qwen3-8B", "has a vocabulary of 151936 tokens, the student", "model family",
         ),
         (
             ["method=ppo", "method.reward_model=builtin:tiny"],
-            "method.reward_model=builtin:tiny", "words and no score", "method=reward trained",
+            "method.reward_model=builtin:tiny", "is a causal LM, not a reward model", "method=reward trained",
         ),
-        (["method=ppo", "method.use_vllm=true"], "method.use_vllm=true", "vLLM is not installed", "leave it out"),
-        (["data.path=builtin:maners"], "data.path=builtin:maners", "is no built-in set", "builtin:manners"),
+        (["method=ppo", "method.use_vllm=true"], "method.use_vllm=true",
+            "vLLM is not installed", "remove it to generate with transformers"),
+        (["data.path=builtin:maners"], "data.path=builtin:maners", "is not a built-in set", "builtin:manners"),
         (["method=dppo"], "method=dppo", "not a choice of method", "did you mean method=dpo or method=ppo?"),
         (["quantisation=int5"], "quantisation=int5", "not a choice of quantisation", "int8"),
         (["peft=lora", "peft.lora_dropout=5.0"], "peft.lora_dropout=5.0", "out of range", "at most 1"),
@@ -43,7 +44,7 @@ BETA = "knob of cpo, distillation, dpo, grpo, ipo, kto, orpo, rloo, simpo, not o
         (["train.weight_decay=.nan"], "train.weight_decay=.nan", "not a number", "number"),
         (["method=dpo", "method.ld_alpha=inf"], "method.ld_alpha=inf", "not a finite number", "finite"),
         (["train.per_device_train_batch_size=0"], "train.per_device_train_batch_size=0", "out of range", "at least 1"),
-        (["peft.r=64"], "peft.r=64", "no meaning with peft=none", "peft=lora"),
+        (["peft.r=64"], "peft.r=64", "no effect with peft=none", "peft=lora"),
         (["peft=lora", "peft.lora_alpha=0"], "peft.lora_alpha=0", "out of range", "above 0"),
         (["train.optim=adamw_torhc"], "train.optim=adamw_torhc", "not a value of train.optim", "adamw_torch?"),
         (["seed=abc"], "seed=abc", "not a whole number", "seed=42"),
@@ -58,19 +59,19 @@ BETA = "knob of cpo, distillation, dpo, grpo, ipo, kto, orpo, rloo, simpo, not o
         (["method.max_length=1"], "method.max_length=1", "owned by data.max_length_tokens", "data.max_length_tokens"),
         (["train.hub_token=x"], "train.hub_token=x", "refused", ""),
         (["method.beta=0.1"], "method.beta=0.1", BETA, "one of those"),
-        (["train.beta=0.1", "method=dpo"], "train.beta=0.1", "not a knob of train", "did you mean method.beta?"),
+        (["train.beta=0.1", "method=dpo"], "train.beta=0.1", "not an option of train", "did you mean method.beta?"),
         (["lerning_rate=1"], "lerning_rate=1", "not a group or setting", ""),
         (["learning_rate=1"], "learning_rate=1", "not a group or setting", "train.learning_rate"),
-        (["train.lerning_rate=1"], "train.lerning_rate=1", "not a knob", "did you mean train.learning_rate?"),
-        (["method=lora"], "method=lora", "lora is a choice of peft, not of method", "ftcli train peft=lora"),
+        (["train.lerning_rate=1"], "train.lerning_rate=1", "not an option", "did you mean train.learning_rate?"),
+        (["method=lora"], "method=lora", "lora is a peft= choice", "ftcli train peft=lora"),
         (["peft=lora", "peft.target_modules=[lm_head]"], "peft.target_modules=[lm_head]", "fused", "modules_to_save"),
         (["peft=lora", "peft.target_modules=[q_prj]"], "peft.target_modules=[q_prj]", "no module", "the model has"),
         (["train.learning_rate=1e-4,2e-4"], "train.learning_rate=1e-4,2e-4", "several values", "-m"),
         (["train.learning_rate=${oc.env:HOME}"], "train.learning_rate=${oc.env:HOME}", "resolver", "references"),
         (["train.bf16=true", "train.fp16=true"], "train.fp16=true", "both on", "keep one"),
         (["train.fp16=true", "hardware=cpu"], "train.fp16=true", "needs a GPU", "float32"),
-        (["train.save_steps=10.5"], "train.save_steps=10.5", "neither whole steps nor a share", "10"),
-        (["run.early_stopping_patience=2"], "run.early_stopping_patience=2", "not kept", "load_best_model_at_end"),
+        (["train.save_steps=10.5"], "train.save_steps=10.5", "neither a whole number of steps nor a share", "10"),
+        (["run.early_stopping_patience=2"], "run.early_stopping_patience=2", "not tracked", "load_best_model_at_end"),
         (["data.eval_share=0.1", "data.eval_path=builtin:tiny"], "data.eval_share=0.1", "both set", "keep one"),
         (["model.name_or_path=/no/such/folder"], "model.name_or_path=/no/such/folder", "holds no model", "folder"),
         (["run.name=a/b"], "run.name=a/b", "not a plain name", "letters"),
@@ -85,14 +86,15 @@ BETA = "knob of cpo, distillation, dpo, grpo, ipo, kto, orpo, rloo, simpo, not o
             "not read by the loss hinge", "sigmoid"),
         (["method=dpo", "method.label_smoothing=0.5"], "method.label_smoothing=0.5", "nothing to learn", "below 0.5"),
         (["method=dpo", "method.loss_type=nca_pair", "method.f_divergence_type=js_divergence"],
-            "method.f_divergence_type=js_divergence", "no meaning for the loss nca_pair", "reverse_kl"),
+            "method.f_divergence_type=js_divergence", "does not apply to the loss nca_pair", "reverse_kl"),
         (["method=dpo", "method.loss_type=aot", "method.use_weighting=true"],
             "method.use_weighting=true", "sorts", "loss_type"),
         (["method=dpo", "method.discopop_tau=0.1"], "method.discopop_tau=0.1", "read only", "loss_type=[discopop]"),
         (["method=kto", "method.ref_model_sync_steps=9"], "method.ref_model_sync_steps=9", "read only", "sync_ref"),
         (["method=dpo", "method.precompute_ref_log_probs=true", "data.streaming=true", "train.max_steps=2"],
-            "method.precompute_ref_log_probs=true", "no end", "leave it out"),
-        (["method=dpo", "data.margin_column=gap"], "data.margin_column=gap", "method=dpo gives none", "method=reward"),
+            "method.precompute_ref_log_probs=true", "no known length", "remove it"),
+        (["method=dpo", "data.margin_column=gap"], "data.margin_column=gap",
+            "method=dpo does not train", "method=reward"),
         (["foo"], "foo", "neither group=choice nor key=value", "method=dpo"),
     ],
 )  # fmt: skip
@@ -119,11 +121,11 @@ def test_all_problems_are_told_at_once(problems, here):
         ('train: {bf16: "false"}\n', 4, "train.bf16 is 'false', which is not true or false"),
         ("train:\n  bf16: yes\n", 5, "train.bf16 is 'yes'"),
         ("train:\n  learning_rate: .nan\n", 5, "not a finite number"),
-        ("method:\n  betta: 0.1\n", 5, "method.betta is not a knob of method=sft"),
+        ("method:\n  betta: 0.1\n", 5, "method.betta is not an option of method=sft"),
         ("method:\n  beta: 0.1\n", 5, "rloo, simpo, not of sft"),
         ("trian:\n  x: 1\n", 4, "trian is not a key of a recipe"),
         ("train.learning_rate: 1\n", 4, "train.learning_rate is not a key of a recipe"),
-        ("peft: {r: 8}\n", 4, "no meaning with peft=none"),
+        ("peft: {r: 8}\n", 4, "no effect with peft=none"),
         ("data:\n  path: gone.jsonl\n", 5, "does not exist"),
     ],
 )
@@ -139,7 +141,7 @@ def test_switching_the_method_of_a_recipe_names_the_knob_it_leaves_behind(proble
     Path("r.yaml").write_text("ftcli: 1\ndefaults:\n  - method: dpo\nmethod:\n  beta: 0.2\n", encoding="utf-8")
     assert problems("recipe=r.yaml") == []
     [found] = problems("recipe=r.yaml", "method=sft")
-    assert found.startswith(f"r.yaml:5  method.beta is a {BETA}")
+    assert found.startswith(f"r.yaml:5  method.beta is an {BETA}")
 
 
 def test_a_missing_column_lists_those_that_are_there(problems, here):

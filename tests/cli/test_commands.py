@@ -204,7 +204,7 @@ def test_show_prints_the_configuration_as_it_could_be_written(typed):
     plain = yaml.safe_load(out)
     assert plain["train"]["learning_rate"] == 1e-3
     assert plain["data"]["max_length_tokens"] == "auto"  # known once the rows have been counted: see ftcli plan
-    assert "#   data.overflow: drop  (what dpo does with longer rows)" in out
+    assert "#   data.overflow: drop  (usual for dpo)" in out
     answer = json.loads(typed("show", "method=dpo", "--json")[1])
     assert answer["config"]["method"]["beta"] == 0.1
     assert {"key", "value", "why"} == set(answer["derived"][0])

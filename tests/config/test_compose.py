@@ -316,7 +316,7 @@ def test_a_spec_of_an_unknown_method_is_told(saved):
     text = (run / rundir.SPEC).read_text(encoding="utf-8").replace('"method": "sft"', '"method": "evil"')
     (run / rundir.SPEC).write_text(text, encoding="utf-8")
     for start in (lambda: resume.spec_from(run, Request()), lambda: resume.resumed_spec(run, [])):
-        with pytest.raises(ConfigError, match="does not know: evil"):
+        with pytest.raises(ConfigError, match="=evil, which this version of ftcli does not have"):
             start()
 
 

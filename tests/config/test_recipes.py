@@ -323,7 +323,7 @@ def test_old_names_are_read_and_told_by_their_line(monkeypatch, here):
     with pytest.raises(ConfigError, match=r"r\.yaml:5  peft\.r=0 is out of range"):
         spec_of(Request(overrides=("recipe=r.yaml",)))
     write("ftcli: 2\ntrain: {lr: 0.5}\n")  # written after the renaming: the old name is a mistake
-    with pytest.raises(ConfigError, match=r"train\.lr is not a knob"):
+    with pytest.raises(ConfigError, match=r"train\.lr is not an option"):
         spec_of(Request(overrides=("recipe=r.yaml",)))
 
 

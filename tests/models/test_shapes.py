@@ -367,7 +367,7 @@ def test_llama_2_7b_with_query_and_value_adapters_of_rank_8():
         ("llama", {"target_modules": ["q_proj"], "modules_to_save": ["attn"]}, "'attn' in modules_to_save is a part"),
         ("llama", {"target_modules": None, "use_dora": True, "lora_bias": True}, "lora_bias or use_dora, not both"),
         ("llama", {"target_modules": ["embed_tokens"], "lora_bias": True}, "embed_tokens is an embedding"),
-        ("gpt_oss", {"target_modules": ["q_proj"], "modules_to_save": ["up_proj"]}, "names a parameter and no module"),
+        ("gpt_oss", {"target_modules": ["q_proj"], "modules_to_save": ["up_proj"]}, "names a parameter, not a module"),
         ("gpt_oss", {"target_modules": ["router"]}, "router cannot carry an adapter"),
         ("phi3", {"target_modules": None}, "PEFT has no default for phi3"),
         ("deepseek_v2", {"target_modules": ["gate_proj"]}, "target both or neither"),

@@ -136,10 +136,10 @@ def test_a_stage_may_start_from_a_model_of_its_own(here):
         ("stages.ppo.train.lerning_rate=1", "did you mean stages.ppo.train.learning_rate?"),
         ("stages.reward.model=llama-1b", "set stages.reward.model.name_or_path"),
         ("stages.reward.model=nowhere/at/all/really", "no model"),
-        ("stages.reward.model=words", "puts out words"),
+        ("stages.reward.model=words", "is a causal LM, not a reward model"),
         ("stages.sft.peft=prefix", "stage reward would have to merge it"),
         ("stages.sft.data.path=missing.jsonl", "missing.jsonl"),
-        ("stages.ppo.data.streaming=true", "a stream has no end"),
+        ("stages.ppo.data.streaming=true", "a stream has no known length"),
     ],
 )
 def test_each_mistake_is_told_once_with_a_remedy(override, told, here):
@@ -151,7 +151,7 @@ def test_each_mistake_is_told_once_with_a_remedy(override, told, here):
 
 def test_a_mistake_of_every_stage_is_told_once_and_one_of_some_names_them(here):
     [everywhere] = faults("train.lerning_rate=1")
-    assert everywhere.startswith("train.lerning_rate=1  train.lerning_rate is not a knob")
+    assert everywhere.startswith("train.lerning_rate=1  train.lerning_rate is not an option")
     [some] = [problem for problem in faults("data.path=missing.jsonl") if "missing.jsonl" in problem]
     assert "(stage" not in some
 
@@ -268,7 +268,7 @@ def test_going_on_takes_changes_only_where_nothing_was_trained_yet(half_done):
     for override, told in (
         ("stages.sft.train.max_steps=3", "stage sft is finished"),
         ("train.max_steps=3", "is of no one stage"),
-        ("stages.ppo.method.kl_coeff=1", "kl_coeff is not a knob"),
+        ("stages.ppo.method.kl_coeff=1", "kl_coeff is not an option"),
     ):
         with pytest.raises(ConfigError, match=told):
             change(override)

@@ -17,6 +17,7 @@ from ftcli.config.compose import Request
 from ftcli.methods import get_method
 from ftcli.plan import tokens
 from ftcli.plan.outlook import Plan, plan
+from ftcli.settings.batch_plan import BatchPlan
 
 WORDS = "the cat sat on the mat"
 
@@ -101,7 +102,8 @@ def test_packed_steps_come_from_tokens_and_split_ones_from_pieces(rows):
 
 
 @pytest.mark.parametrize(
-    ("overflow", "kept", "words"), [("drop", 2, "dropped"), ("truncate_right", 3, "cut"), ("error", 3, "refused")]
+    ("overflow", "kept", "words"),
+    [("drop", 2, "dropped"), ("truncate_right", 3, "are truncated on the right"), ("error", 3, "stop the training")],
 )
 def test_rows_beyond_the_limit_are_counted_and_told(rows, overflow, kept, words):
     file = rows({"text": WORDS}, {"text": WORDS * 20}, {"text": WORDS})
@@ -121,7 +123,7 @@ def test_rows_that_cannot_be_used_are_counted_and_told(here):
     Path("rows.jsonl").write_text('{"text": "a"}\nnot json\n{"text": 1}\n{"text": "b"}\n', encoding="utf-8")
     found = outlook("data.path=rows.jsonl")
     assert (found.rows, found.rows_kept) == (4, 2)
-    assert "2 rows cannot be used; ftcli data check names them" in found.warnings
+    assert "2 rows cannot be used; ftcli data check lists them" in found.warnings
 
 
 # --- tokens -----------------------------------------------------------------------------------------------------------
@@ -248,7 +250,7 @@ def test_what_cannot_be_known_is_said_to_be_unknown(here, capsys):
 
 def test_a_warning_names_what_is_odd_but_allowed(here):
     assert any("built-in demonstration set" in text for text in outlook("model=llama-1b").warnings)
-    assert any("no score of its own" in text for text in outlook("method=pretrain", "run.score_rows=5").warnings)
+    assert any("no metric of its own" in text for text in outlook("method=pretrain", "run.score_rows=5").warnings)
     assert outlook("method=pretrain").warnings == ()
     assert outlook().warnings == ()
 
@@ -274,7 +276,7 @@ def test_a_length_that_is_worked_out_is_told_with_its_reason(rows):
     assert note["value"] == 64
     assert note["why"].startswith("holds 99 % of the rows")
     assert found.rows_kept == 99
-    assert any("1 of 100 rows are longer than 64 tokens and dropped" in text for text in found.warnings)
+    assert any("1 of 100 rows are longer than 64 tokens and are dropped" in text for text in found.warnings)
     given = outlook(rows(*texts), "data.max_length_tokens=100")
     assert not any(note["key"] == "data.max_length_tokens" for note in given.notes)
 
@@ -282,7 +284,7 @@ def test_a_length_that_is_worked_out_is_told_with_its_reason(rows):
 def test_rows_elsewhere_are_not_counted_and_it_is_said(here):
     found = outlook("data.path=hub:someone/rows", "train.max_steps=5")
     assert (found.rows, found.tokens_exact, found.steps) == (0, False, 5)
-    assert "hub:someone/rows is elsewhere: its rows are not counted before the run starts" in found.warnings
+    assert "hub:someone/rows is not on this machine; its rows are counted when the run starts" in found.warnings
 
 
 @pytest.fixture
@@ -328,3 +330,24 @@ def test_a_remembered_count_is_forgotten_with_any_change(counting):
     file.write_text('{"text": "one two 3hree"}\n', encoding="utf-8")  # as many bytes
     token_cache.count(data, sft, tiny.MODEL_DIR, 8192)
     assert len(made) == len(changed) + 2
+
+
+# --- defaults of the libraries ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("method", "group"), [("grpo", 8), ("rloo", 2)])
+def test_steps_of_a_group_method_follow_the_librarys_own_group_size(method, group):
+    # 16 answers per generation, from 16 / group prompts each: 64 prompts need 4 × group generations, a step each.
+    declared, batch = get_method(method), BatchPlan(per_device=16, accumulation=1, processes=1)
+    assert declared.steps_per_epoch is not None
+    assert declared.steps_per_epoch(declared.completed({}), batch, 64) == 4 * group
+    assert declared.steps_per_epoch(declared.completed({"num_generations": 4}), batch, 64) == 16
+
+
+@pytest.mark.parametrize(("method", "beta", "references"), [("grpo", None, 0), ("grpo", 0.1, 1), ("rloo", None, 1)])
+def test_a_reference_counts_where_the_librarys_beta_uses_one(method, beta, references):
+    # TRL's own beta is 0 for GRPO, which then loads no reference, and 0.05 for RLOO.
+    own = [f"method.beta={beta}"] if beta is not None else []
+    found = outlook(f"method={method}", "peft=none", *own).memory
+    assert found is not None
+    assert found.reference_gib == pytest.approx(references * found.weights_gib)

@@ -87,13 +87,13 @@ def test_sampling_needs_a_reward_and_whole_groups(problems, here):
     (here / "rows.jsonl").write_text('{"prompt": [{"role": "user", "content": "a"}], "answer": "b"}\n')
     for method in ("ppo", "grpo", "rloo"):
         [found] = problems(f"method={method}", "data.path=rows.jsonl")
-        assert "nothing says what an answer is worth" in found
+        assert "no reward is configured" in found
         assert not problems(f"method={method}", "data.path=rows.jsonl", "method.rewards.exact_answer=1")
         assert not problems(f"method={method}")  # the built-in prompts have an answer each
     [found] = problems("method=grpo", "method.num_generations=3")
-    assert "no whole number of groups" in found
+    assert "do not divide into groups" in found
     [found] = problems("method=ppo", "data.streaming=true", "train.max_steps=3", "method.rewards.ended=1")
-    assert "a stream has no end" in found
+    assert "a stream has no known length" in found
 
 
 def test_a_function_of_ones_own_is_granted_on_the_command_line_alone(problems, here):

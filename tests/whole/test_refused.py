@@ -59,7 +59,7 @@ def test_a_dry_resume_says_from_where_how_far_and_changes_nothing(run: Path, ftc
     assert told["resume"] == {"run": str(run), "checkpoint": "checkpoint-4", "steps_done": 4, "steps_left": 2}
     assert told["steps"] == 6
     refused = ftcli_run("train", "--resume", "run", "seed=2", "--dry-run", cwd=run.parent, expect=2)
-    assert "cannot change when a run goes on" in refused.stderr
+    assert "cannot change on resume" in refused.stderr
     assert everything(run) == before
 
 

@@ -1,1 +1,1 @@
-"""Rules about a value, across groups, about the data and about the adapter; each finds problems and changes nothing."""
+"""The checks of a run: single values, across groups, data and adapter. Each reports problems and changes nothing."""

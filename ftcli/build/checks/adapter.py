@@ -1,4 +1,4 @@
-"""Rules about the adapter and the quantisation of the base, told before anything is loaded."""
+"""Checks of the adapter and of the base model's quantisation, made before anything is loaded."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ftcli.settings.run_spec import RunSpec
 Where = Callable[[str], str]
 Settings = Mapping[str, Any]
 
-# How a base quantised already is stored, and the package whose kernels it computes with.
+# Storage format of a base model that is already quantised → the package with its kernels.
 KERNELS = {
     "gptq": "gptqmodel",
     "awq": "gptqmodel",
@@ -36,12 +36,12 @@ KERNELS = {
     "aqlm": "aqlm",
     "quanto": "optimum.quanto",
 }
-# The oldest compute capability that bitsandbytes multiplies in: Turing for int8, Pascal for 4 bits.
+# The lowest compute capability that bitsandbytes supports: Turing for int8, Pascal for 4 bits.
 _OLDEST = {"int8": (7, 5), "nf4": (6, 0), "nf4_double": (6, 0), "fp4": (6, 0)}
 
 
 def problems(run: ResolvedRun, where: Where) -> Iterator[Problem]:
-    """Everything that is wrong with the adapter and the quantisation of a run."""
+    """The problems of a run's adapter and quantisation."""
     spec, peft, shape = run.spec, run.peft, run.shape
     if peft is not None:
         own = peft.check(spec.peft) if peft.check else []
@@ -55,18 +55,22 @@ def problems(run: ResolvedRun, where: Where) -> Iterator[Problem]:
 
 
 def _targets(spec: RunSpec, peft: PeftMethod, shape: Shape | None, where: Where) -> Iterator[Problem]:
-    """Target modules are there, can carry the adapter, and are not the output head, whose loss is fused."""
+    """Target modules exist, can carry the adapter, and exclude the output head.
+
+    The loss is fused with the output head: it reads the head's weight directly and never calls the module, so an
+    adapter on it would get no gradient.
+    """
     if _reaches_head(spec.peft):
-        what = "peft.target_modules reaches lm_head, whose loss is fused and would never reach the adapter"
-        fix = "leave it out; to train the head whole use peft.modules_to_save=[lm_head]"
+        what = "peft.target_modules includes lm_head, but the fused loss bypasses an adapter on it"
+        fix = "exclude it; to train the whole head use peft.modules_to_save=[lm_head]"
         yield Problem(where("peft.target_modules"), what, fix)
         return
     if shape is None or not shape.known:
         return
     single = peft.kind == "TRAINABLE_TOKENS" or spec.peft.get("trainable_token_indices")
     if single and shape.tie_word_embeddings:
-        what = "the output head shares the embedding's weight, so tokens trained there would never reach its fused loss"
-        yield Problem(where("peft"), what, "use a model whose head is a weight of its own, or another adapter")
+        what = "the output head shares the embedding's weight, and its fused loss bypasses tokens trained there"
+        yield Problem(where("peft"), what, "use a model with untied embeddings, or another adapter")
         return
     try:
         _count(peft, shape, spec.peft)
@@ -80,31 +84,31 @@ def _targets(spec: RunSpec, peft: PeftMethod, shape: Shape | None, where: Where)
     tied = sorted({"lm_head", "embed_tokens"} & set(saved))
     if shape.tie_word_embeddings and tied and not spec.peft.get("ensure_weight_tying"):
         names = ", ".join(tied)
-        what = f"peft.modules_to_save=[{names}] would part the embedding from the head, which share one weight"
+        what = f"peft.modules_to_save=[{names}] would untie the embedding and the head, which share one weight"
         fix = "add peft.ensure_weight_tying=true" if "ensure_weight_tying" in peft.fields() else "remove it"
         yield Problem(where("peft.modules_to_save"), what, fix)
 
 
 def _reaches_head(settings: Settings) -> bool:
-    """Whether the target modules, a list of names or one pattern, have the output head among them."""
+    """Whether the target modules, a list of names or one pattern, include the output head."""
     targets = settings.get("target_modules")
     if not isinstance(targets, str):
         return isinstance(targets, list) and "lm_head" in targets
     try:
         return compiled(targets).fullmatch("lm_head") is not None
-    except ValueError:  # told with the modules that the model has
+    except ValueError:  # reported below, with the modules that the model has
         return False
 
 
 def _count(peft: PeftMethod, shape: Shape, settings: Settings) -> None:
-    """Ask for everything that the settings name.
+    """Check that the model has every module that the settings name.
 
     Raises:
-        ValueError: the model has it not, or it cannot carry the adapter.
+        ValueError: a module is missing, or cannot carry the adapter.
     """
     if peft.count(shape, settings) is not None:
         return
-    # Not counted, so that no name has been looked up.
+    # This tuner has no count, so no name has been looked up yet.
     names = {module.name for module in modules(shape)}
     names |= {".".join(name.split(".")[:depth]) for name in names for depth in range(1, name.count(".") + 1)}
     targets = settings.get("target_modules") or ()
@@ -118,7 +122,7 @@ def _count(peft: PeftMethod, shape: Shape, settings: Settings) -> None:
 
 
 def _at_fault(peft: PeftMethod, shape: Shape, settings: Settings) -> str:
-    """The setting without which all would be found: as a rule the target modules."""
+    """The faulty setting: the one whose removal resolves the error, else the target modules."""
     for name in ("modules_to_save", "modules", "exclude_modules", "layers_to_transform", "num_layers"):
         if settings.get(name) is None:
             continue
@@ -129,9 +133,9 @@ def _at_fault(peft: PeftMethod, shape: Shape, settings: Settings) -> str:
 
 
 def _misuse(spec: RunSpec, peft: PeftMethod, where: Where) -> Iterator[Problem]:
-    """Packing, gradient checkpointing and random weights with what they break."""
+    """Packing, gradient checkpointing and random weights, with adapters that do not work with them."""
     if peft.adapter and spec.model.init == "random":
-        what = f"peft={peft.name} on model.init=random could not be loaded again: the weights below are kept nowhere"
+        what = f"peft={peft.name} with model.init=random could not be loaded again: the base weights are not saved"
         yield Problem(where("model.init"), what, "model.init=pretrained, or peft=none")
     for key in ("packing", "padding_free"):
         if peft.never_packs and spec.method.get(key):
@@ -143,20 +147,20 @@ def _misuse(spec: RunSpec, peft: PeftMethod, where: Where) -> Iterator[Problem]:
 
 
 def _quantised(spec: RunSpec, peft: PeftMethod | None, where: Where) -> Iterator[Problem]:
-    """Quantised weights are frozen, and not every tuner or device takes them."""
+    """Quantised weights are frozen, and not every tuner or device supports them."""
     kind, place = spec.quantisation.type, where("quantisation")
     if peft is not None and peft.quantisations is not None and kind not in peft.quantisations:
         choices = ", ".join(f"quantisation={name}" for name in peft.quantisations)
-        what, fix = f"peft={peft.name} needs a base in 4 bits, not quantisation={kind}", f"{choices}, or peft=lora"
+        what, fix = f"peft={peft.name} needs a 4-bit base model, not quantisation={kind}", f"{choices}, or peft=lora"
         if not peft.adapter:
-            what = f"peft={peft.name} trains weights of the base, which quantisation={kind} freezes in few bits"
+            what = f"peft={peft.name} trains base weights, which quantisation={kind} freezes"
             fix = "quantisation=none, or peft=qlora"
         yield Problem(place, what, fix)
         return
     if kind == "none":
         return
     if peft is None:
-        what = f"quantisation={kind} with peft=none: weights in few bits cannot be trained"
+        what = f"quantisation={kind} with peft=none: quantised weights cannot be trained"
         yield Problem(place, what, "choose peft=qlora, or quantisation=none")
     elif (reason := peft.refuses(kind, spec.peft)) is not None:
         yield Problem(place, f"quantisation={kind} with peft={peft.name}: {reason}", "quantisation=none, or peft=lora")
@@ -172,29 +176,29 @@ def _quantised(spec: RunSpec, peft: PeftMethod | None, where: Where) -> Iterator
 
 
 def _stored(spec: RunSpec, peft: PeftMethod | None, where: Where) -> Iterator[Problem]:
-    """A base that is quantised already is quantised once, trained through an adapter, and needs its kernels."""
+    """An already quantised base is not quantised again, trains through an adapter only, and needs its kernels."""
     stored = sources.quantised_as(spec.model)
     if stored is None:
         return
     place, name = where("model.name_or_path"), spec.model.name_or_path
     if spec.quantisation.type != "none":
-        what = f"{name} is stored in {stored} already; quantisation={spec.quantisation.type} would do it again"
-        # A tuner that is defined for our quantisations only would refuse `none` in its turn.
+        what = f"{name} is already quantised ({stored}); quantisation={spec.quantisation.type} would quantise it again"
+        # A PEFT method that needs one of our quantisations would reject `none`.
         defined = peft is not None and peft.quantisations is not None
         yield Problem(where("quantisation"), what, "quantisation=none peft=lora" if defined else "quantisation=none")
     if peft is None or not peft.adapter:
-        what = f"{name} is stored in {stored}, and weights in few bits cannot be trained"
+        what = f"{name} is quantised ({stored}), and quantised weights cannot be trained"
         yield Problem(place, what, "choose peft=lora, or a model that is not quantised")
     elif (reason := peft.refuses(stored, spec.peft)) is not None:
-        yield Problem(place, f"{name} is stored in {stored}; peft={peft.name}: {reason}", "choose peft=lora")
+        yield Problem(place, f"{name} is quantised ({stored}); peft={peft.name}: {reason}", "choose peft=lora")
     package = KERNELS.get(stored, stored)
     if not is_installed(package):
-        what = f"{name} is stored in {stored}, whose kernels are in the package {package}, which is not installed"
+        what = f"{name} is quantised ({stored}) and needs the package {package}, which is not installed"
         yield Problem(place, what, f"pip install {package.replace('_', '-')}")
 
 
 def is_installed(package: str) -> bool:
-    """Whether this environment has a package, found without importing it."""
+    """Whether a package is installed, checked without importing it."""
     try:
         return importlib.util.find_spec(package) is not None
     except ModuleNotFoundError:  # the parent of a dotted name
@@ -202,17 +206,15 @@ def is_installed(package: str) -> bool:
 
 
 def _stacked(spec: RunSpec, where: Where) -> Iterator[Problem]:
-    """A run that starts from adapters has them merged, which some cannot be."""
+    """A run that starts from an adapter merges it first, which some adapters do not allow."""
     source = sources.model_source(spec.model.name_or_path)
     try:
         kinds = sources.adapter_kinds(source) if source else []
-    except ConfigError:  # told by the rule that looks for the model
+    except ConfigError:  # reported by the rule that looks for the model
         return
     for kind in kinds:
         if reason := why_unmerged(kind):
-            what = (
-                f"{spec.model.name_or_path} holds a {kind} adapter, which a further run would have to merge: {reason}"
-            )
+            what = f"{spec.model.name_or_path} contains a {kind} adapter, which a new run would have to merge: {reason}"
             yield Problem(
-                where("model.name_or_path"), what, "start from its base model, or train another kind of adapter"
+                where("model.name_or_path"), what, "start from its base model, or train another type of adapter"
             )

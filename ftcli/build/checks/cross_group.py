@@ -1,4 +1,4 @@
-"""Rules across the groups: this method with that adapter on that hardware. Each finds problems and changes nothing."""
+"""Rules across groups: do method, adapter, data and hardware fit together. Each reports problems, changes nothing."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from ftcli.synthesis import principles
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """What a rule looks at."""
+    """What a rule checks."""
 
     run: ResolvedRun
     composed: Composed
@@ -60,7 +60,7 @@ def rule(function: Rule) -> Rule:
 
 @rule
 def the_method_agrees_with_itself(context: Context) -> Iterator[Problem]:
-    """The method's own rules among its knobs."""
+    """The method's own rules for its options."""
     for problem in context.method.check(context.spec.method) if context.method.check else ():
         yield Problem(context.where(problem.where) or problem.where, problem.what, problem.fix)
 
@@ -72,7 +72,7 @@ def run_name_is_a_folder_name(context: Context) -> Iterator[Problem]:
 
 
 def name_problems(name: str, where: str) -> list[Problem]:
-    """That a run's name could lead out of runs/, or would be awkward to type."""
+    """The problem of a run's name that could lead out of runs/, or would be awkward to type."""
     if re.fullmatch(r"\w[\w.-]*", name) and len(name) <= 100:
         return []
     return [Problem(where, f"run.name={name} is not a plain name", "use letters, digits, dots, dashes and underscores")]
@@ -90,12 +90,12 @@ def precision_is_one(context: Context) -> Iterator[Problem]:
 
 @rule
 def whole_steps(context: Context) -> Iterator[Problem]:
-    """Cadences are whole steps from 1 on, and shares of the run below 1."""
+    """A cadence is a whole number of steps, or below 1 a share of the run."""
     for key in ("logging_steps", "save_steps", "eval_steps", "warmup_steps"):
         value = context.spec.train.get(key)
         if isinstance(value, float) and value >= 1 and not value.is_integer():
-            what = f"train.{key}={value} is neither whole steps nor a share below 1"
-            yield Problem(context.where(f"train.{key}"), what, f"give {int(value)} or a share such as 0.1")
+            what = f"train.{key}={value} is neither a whole number of steps nor a share below 1"
+            yield Problem(context.where(f"train.{key}"), what, f"set it to {int(value)}, or to a share such as 0.1")
 
 
 @rule
@@ -121,10 +121,14 @@ def validation_has_rows_and_uses(context: Context) -> Iterator[Problem]:
             yield Problem(context.where("train.load_best_model_at_end"), what, fix)
         elif train.get("eval_strategy") == "steps" and not _multiple(train.get("save_steps"), train.get("eval_steps")):
             saves, evaluations = train.get("save_steps"), train.get("eval_steps")
-            what = f"train.save_steps={saves} is no multiple of train.eval_steps={evaluations}"
-            yield Problem(context.where("train.save_steps"), what, "train.load_best_model_at_end needs it to be one")
+            what = f"train.save_steps={saves} is not a multiple of train.eval_steps={evaluations}"
+            yield Problem(
+                context.where("train.save_steps"),
+                what,
+                "make it one: train.load_best_model_at_end needs an evaluation at each save",
+            )
     if spec.run.early_stopping_patience is not None and not train.get("load_best_model_at_end"):
-        what = "run.early_stopping_patience stops at the best model, which is not kept"
+        what = "run.early_stopping_patience needs the best checkpoint, which is not tracked"
         yield Problem(context.where("run.early_stopping_patience"), what, "add train.load_best_model_at_end=true")
 
 
@@ -138,7 +142,7 @@ def _multiple(saves: Any, evaluations: Any) -> bool:
 def answers_stay_whole(context: Context) -> Iterator[Problem]:
     """Preferences compare whole answers."""
     if context.spec.data.overflow == "split" and context.method.task == "preference":
-        what = f"data.overflow=split would tear the answers that {context.method.name} compares"
+        what = f"data.overflow=split would split the answers that {context.method.name} compares"
         yield Problem(context.where("data.overflow"), what, "use data.overflow=drop, error or truncate_right")
 
 
@@ -147,60 +151,60 @@ def batches_are_large_enough(context: Context) -> Iterator[Problem]:
     """Some methods compare the rows of a batch with each other."""
     method, size = context.method, context.run.batch.per_device
     if size < method.min_batch:
-        what = f"{method.name} compares the rows of a batch; train.per_device_train_batch_size={size} is too few"
+        what = f"{method.name} compares rows within a batch; train.per_device_train_batch_size={size} is too small"
         fix = f"set it to {method.min_batch} or more"
         yield Problem(context.where("train.per_device_train_batch_size"), what, fix)
 
 
 @rule
 def answers_can_be_sampled(context: Context) -> Iterator[Problem]:
-    """A method that samples needs to know its prompts, and whole groups of answers in a batch."""
+    """A method that samples needs a finite set of prompts, fitting further models, and whole groups per batch."""
     spec = context.spec
     if not context.method.samples:
         return
     if spec.data.streaming:
-        what = f"{context.method.name} draws its rollouts from all prompts, and a stream has no end"
-        yield Problem(context.where("data.streaming"), what, "leave it out")
+        what = f"{context.method.name} samples from the whole set of prompts, and a stream has no known length"
+        yield Problem(context.where("data.streaming"), what, "set data.streaming=false")
     for key, name, head in further_models(spec.method):
         stage = context.composed.request.stage
         if stage is not None and f"method.{key.partition('.')[0]}" in stage.promised:
-            continue  # what stands there now is no reward model yet
-        yield from _unfit(name, head, context.where(f"method.{key}"))
+            continue  # an earlier stage has yet to train it
+        yield from _wrong_head(name, head, context.where(f"method.{key}"))
     if teacher := spec.method.get("teacher_model"):
-        yield from _other_words(str(teacher), context)
+        yield from _other_vocabulary(str(teacher), context)
     group = spec.method.get("num_generations")
     size = context.run.batch.answers_per_generation(spec.method)
     if group and size % int(group):
-        what = f"{size} answers at a time are no whole number of groups of method.num_generations={group}"
+        what = f"{size} answers per generation batch do not divide into groups of method.num_generations={group}"
         fix = "make train.per_device_train_batch_size a multiple of it"
         yield Problem(context.where("method.num_generations"), what, fix)
 
 
 @rule
-def a_judge_can_be_asked(context: Context) -> Iterator[Problem]:
-    """A judge that gives rewards is a backend's settings, and its principles can be read."""
+def the_judge_is_configured(context: Context) -> Iterator[Problem]:
+    """A judge that gives rewards has valid backend settings, and its principles can be read."""
     judge, constitution = (context.spec.method.get(name) for name in ("judge", "judge_constitution"))
     if judge is None:
         return
     key = context.where("method.judge")
     if not isinstance(judge, Mapping):
-        yield Problem(key, f"method.judge is {judge!r}, which is no mapping", "as method.judge={model: RUN}")
+        yield Problem(key, f"method.judge is {judge!r}, which is not a mapping", "write method.judge={model: RUN}")
         return
     known = library_fields.fields_of("ftcli.settings.backends:BackendSettings")
     for name, value in judge.items():
         if name not in known:
-            yield Problem(key, f"method.judge.{name} is no setting of a backend", suggest(name, known, "method.judge."))
+            yield Problem(key, f"method.judge.{name} is not a backend setting", suggest(name, known, "method.judge."))
         elif problem := field_checks.type_problem(f"method.judge.{name}", value, known[name], None, key):
             yield problem
     if judge.get("type", "local") not in WITHOUT_MODEL and not judge.get("model"):
-        yield Problem(key, "names nobody who could be asked", "name a run or model with method.judge.model")
+        yield Problem(key, "method.judge has no model", "name a run or model with method.judge.model")
     if constitution:
         yield from _principle_problems(str(constitution), context.where("method.judge_constitution"))
 
 
 def _principle_problems(name: str, where: str) -> Iterator[Problem]:
     if not paths.is_builtin(name) and not Path(name).is_file():
-        yield Problem(where, f"there is no file {name}", "name a YAML file with principles")
+        yield Problem(where, f"{name} does not exist", "name a YAML file with principles")
         return
     try:
         principles.named(name)
@@ -212,12 +216,12 @@ def _principle_problems(name: str, where: str) -> Iterator[Problem]:
 def vllm_is_installed(context: Context) -> Iterator[Problem]:
     """`method.use_vllm` needs the package."""
     if context.spec.method.get("use_vllm") and importlib.util.find_spec("vllm") is None:
-        fix = "pip install vllm, or leave it out: transformers answers then"
+        fix = "pip install vllm, or remove it to generate with transformers"
         yield Problem(context.where("method.use_vllm"), "vLLM is not installed", fix)
 
 
-def _unfit(name: str, head: str, where: str) -> Iterator[Problem]:
-    """That a further model is none, or puts out the wrong thing."""
+def _wrong_head(name: str, head: str, where: str) -> Iterator[Problem]:
+    """The problem of a further model that is missing or has the wrong head."""
     source, scores = sources.model_source(name), head == "reward_model"
     if source is None:
         fix = "name a finished run of method=reward, or a model folder" if scores else "name a run or a model folder"
@@ -225,26 +229,26 @@ def _unfit(name: str, head: str, where: str) -> Iterator[Problem]:
     elif not source.is_plausible:
         yield Problem(where, f"{name} is neither a folder nor a hub id", "a hub id is ORGANISATION/NAME")
     elif source.folder is not None and sources.head_of(source.folder) != head:
-        what = f"{name} puts out " + ("words and no score" if scores else "a score and no words")
-        yield Problem(where, what, "name a model that method=reward trained" if scores else "name a model that speaks")
+        what = f"{name} is a causal LM, not a reward model" if scores else f"{name} is a reward model, not a causal LM"
+        yield Problem(where, what, "name a model that method=reward trained" if scores else "name a causal LM")
 
 
-def _other_words(teacher: str, context: Context) -> Iterator[Problem]:
-    """That teacher and student put out vectors of different length."""
+def _other_vocabulary(teacher: str, context: Context) -> Iterator[Problem]:
+    """The problem of a teacher whose vocabulary has another size than the student's."""
     theirs = model_shape(replace(context.spec.model, name_or_path=teacher, revision=None, shape=None))
     if context.run.shape is None or theirs is None or theirs.vocab_size == context.run.shape.vocab_size:
         return
-    what = f"{teacher} puts out {theirs.vocab_size} tokens and the student {context.run.shape.vocab_size}"
-    fix = "choose a teacher of the student's own family"
+    what = f"{teacher} has a vocabulary of {theirs.vocab_size} tokens, the student {context.run.shape.vocab_size}"
+    fix = "choose a teacher of the student's model family"
     yield Problem(context.where("method.teacher_model"), what, fix)
 
 
 @rule
 def the_loss_sees_the_adapter(context: Context) -> Iterator[Problem]:
-    """A loss that calls the layers themselves passes by what an adapter puts before the input."""
+    """A loss that calls the layers directly bypasses the vectors that an adapter puts before the input."""
     peft = context.run.peft
     if context.method.below_the_adapter and peft is not None and "num_virtual_tokens" in peft.fields():
-        what = f"peft={peft.name} puts vectors before the input, which the loss of {context.method.name} passes by"
+        what = f"peft={peft.name} puts vectors before the input, which the loss of {context.method.name} bypasses"
         yield Problem(context.where("peft"), what, "use peft=lora")
 
 
@@ -270,19 +274,19 @@ def references_fit_the_adapter(context: Context) -> Iterator[Problem]:
     """A reference that follows the policy needs its own copy, which an adapter run does not hold."""
     method, peft = context.spec.method, context.run.peft
     if method.get("sync_ref_model") and peft is not None and peft.adapter:
-        what = "method.sync_ref_model needs a reference of its own; with an adapter it is the model underneath"
-        yield Problem(context.where("method.sync_ref_model"), what, "use peft=none, or leave the reference fixed")
+        what = "method.sync_ref_model needs a separate reference; with an adapter the reference is the base model"
+        yield Problem(context.where("method.sync_ref_model"), what, "use peft=none, or remove it")
     if method.get("sync_ref_model") and method.get("precompute_ref_log_probs"):
-        what = "method.precompute_ref_log_probs fixes the reference that method.sync_ref_model moves"
+        what = "method.precompute_ref_log_probs fixes the reference that method.sync_ref_model updates"
         yield Problem(context.where("method.sync_ref_model"), what, "keep one of them")
     if method.get("precompute_ref_log_probs") and context.spec.data.streaming and "reference" in context.method.roles:
-        what = "method.precompute_ref_log_probs asks the reference for every row beforehand, and a stream has no end"
-        yield Problem(context.where("method.precompute_ref_log_probs"), what, "leave it out, or read the set whole")
+        what = "method.precompute_ref_log_probs reads every row before training, and a stream has no known length"
+        yield Problem(context.where("method.precompute_ref_log_probs"), what, "remove it, or set data.streaming=false")
 
 
 @rule
 def the_adapter_fits(context: Context) -> Iterator[Problem]:
-    """The adapter finds its modules, and goes with packing, checkpointing, the quantisation and the base."""
+    """The adapter finds its modules, and works with packing, checkpointing, the quantisation and the base model."""
     yield from adapter.problems(context.run, context.where)
 
 
@@ -293,40 +297,40 @@ def the_model_is_there(context: Context) -> Iterator[Problem]:
     source = sources.model_source(name)
     if source is None:
         what = f"{name} holds no model: no config.json and no adapter_config.json"
-        yield Problem(where, what, "name a Hugging Face model folder, an ftcli run that finished, or a hub id")
+        yield Problem(where, what, "name a Hugging Face model folder, a finished ftcli run, or a hub id")
     elif not source.is_plausible:
         yield Problem(where, f"{name} is neither a folder nor a hub id", "a hub id is ORGANISATION/NAME")
     elif sources.foundation(source) is None:
-        what = f"{name} is an adapter whose base model is gone"
+        what = f"{name} is an adapter whose base model is missing"
         yield Problem(where, what, "restore the folder that adapter_config.json names as base_model_name_or_path")
     elif (
         source.folder is not None
         and context.method.head == "causal_lm"
         and sources.head_of(source.folder) == "reward_model"
     ):
-        what = f"{name} is a reward model: it puts out a score and no words"
-        yield Problem(where, what, "name a model that speaks, or choose method=reward")
+        what = f"{name} is a reward model, and method={context.method.name} needs a causal LM"
+        yield Problem(where, what, "name a causal LM, or choose method=reward")
 
 
 @rule
 def attention_fits_the_architecture(context: Context) -> Iterator[Problem]:
-    """Some architectures refuse torch's fused attention."""
+    """Some architectures do not support torch's fused attention."""
     if (
         context.spec.model.attn_implementation == "sdpa"
         and context.run.shape is not None
         and not context.run.shape.supports_sdpa
     ):
-        what = f"{context.run.shape.architecture} refuses model.attn_implementation=sdpa"
+        what = f"{context.run.shape.architecture} does not support model.attn_implementation=sdpa"
         yield Problem(context.where("model.attn_implementation"), what, "use model.attn_implementation=auto")
 
 
 @rule
 def the_data_can_be_read(context: Context) -> Iterator[Problem]:
-    """The files are there, their first rows are understood, and a mix adds up."""
+    """The files exist, their first rows have a known format, and the shares of a mix add up."""
     yield from data.problems(context.spec.data, context.method, context.composed)
 
 
 def check(run: ResolvedRun, composed: Composed) -> list[Problem]:
-    """All problems that the rules find."""
+    """The problems that all rules report."""
     context = Context(run=run, composed=composed)
     return [problem for each in RULES for problem in each(context)]

@@ -1,4 +1,4 @@
-"""Rules about the data of a run: the files are there, their columns are understood, the mix adds up."""
+"""Checks of a run's data: the files exist, their columns have a known format, the shares of a mix add up."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _SET_FIELDS = ("revision", "subset", "split", "format", "columns", "roles", "mar
 
 
 def problems(data: DataSettings, method: Method, composed: Composed) -> Iterator[Problem]:
-    """All that is wrong with the group `data`, and with the first row of each set."""
+    """The problems of the group `data` and of the first row of each set."""
     faulty = [
         *_builtin(data, composed),
         *_mix(data, composed),
@@ -45,7 +45,7 @@ def problems(data: DataSettings, method: Method, composed: Composed) -> Iterator
         for name, role in (roles or {}).items():
             if role not in ("system", "user", "assistant", "tool"):
                 where = composed.where(*key.split("."), name)
-                yield Problem(where, f"{key}.{name}={role} is no speaker", "use system, user, assistant or tool")
+                yield Problem(where, f"{key}.{name}={role} is not a role", "use system, user, assistant or tool")
     if faulty:
         return
     for each in row_sets.every_set(data, method):
@@ -57,7 +57,7 @@ def _builtin(data: DataSettings, composed: Composed) -> Iterator[Problem]:
         name = path.removeprefix(paths.BUILTIN_SETS) if path is not None and paths.is_builtin(path) else ""
         if name and path != paths.BUILTIN and name not in tiny.set_names():
             fix = suggest(name, tiny.set_names(), paths.BUILTIN_SETS)
-            yield Problem(composed.where("data", key), f"{path} is no built-in set", fix)
+            yield Problem(composed.where("data", key), f"{path} is not a built-in set", fix)
 
 
 def _margins(data: DataSettings, method: Method, composed: Composed) -> Iterator[Problem]:
@@ -66,8 +66,8 @@ def _margins(data: DataSettings, method: Method, composed: Composed) -> Iterator
     mixed = [name for name, each in (data.mix or {}).items() if isinstance(each, dict) and each.get("margin_column")]
     keys = ["data.margin_column"] * bool(data.margin_column) + [f"data.mix.{name}.margin_column" for name in mixed]
     for key in keys:
-        what = f"{key} says by how much a score should win, and method={method.name} gives none"
-        yield Problem(composed.where(*key.split(".")), what, "leave it out, or choose method=reward")
+        what = f"{key} sets the margins of a reward model, which method={method.name} does not train"
+        yield Problem(composed.where(*key.split(".")), what, "remove it, or choose method=reward")
 
 
 def _mixed_roles(data: DataSettings) -> Iterator[tuple[str, Any]]:
@@ -83,12 +83,12 @@ def _mix(data: DataSettings, composed: Composed) -> Iterator[Problem]:
         yield Problem(composed.where("data", "mix"), "data.mix names no set", "data.mix={a: {path: a.jsonl}, …}")
     path, written = composed.origin("data", "path"), composed.origin("data", "mix")
     if path.by != "group" and composed.tree["data"].get("path") is not None:
-        yield Problem(path.where, "data.path and data.mix are both set", "keep one: path is a mix of one set")
-    # Beside a mix the others still say how the rows of data.eval_path are written.
+        yield Problem(path.where, "data.path and data.mix are both set", "keep one; data.path is a mix of one set")
+    # With data.eval_path, the others describe the format of its rows.
     for key in _SET_FIELDS[:3] if data.eval_path is not None else _SET_FIELDS:
         if composed.tree["data"].get(key) not in (None, "auto", "all"):
-            what = f"data.{key} says nothing of the sets of data.mix"
-            yield Problem(composed.where("data", key), what, f"set data.mix.NAME.{key} for each that needs it")
+            what = f"data.{key} does not apply to the sets of data.mix"
+            yield Problem(composed.where("data", key), what, f"set data.mix.NAME.{key} for each set that needs it")
     fields = library_fields.fields_of("ftcli.settings.groups:SetSettings")
     sound = True
     for name, settings in data.mix.items():
@@ -103,12 +103,12 @@ def _set_fields(name: str, settings: Any, fields: Mapping[str, Any], composed: C
     place = f"data.mix.{name}"
     where = composed.where("data", "mix", name)
     if not isinstance(settings, dict):
-        yield Problem(where, f"{place} is {settings!r}, not a set", f"{place}.path=FILE")
+        yield Problem(where, f"{place} is {settings!r}, not a mapping of settings", f"{place}.path=FILE")
         return
     for key, value in settings.items():
         own = composed.where("data", "mix", name, key)
         if key not in fields:
-            yield Problem(own, f"{place}.{key} is not a setting of a set", suggest(key, fields, f"{place}."))
+            yield Problem(own, f"{place}.{key} is not a setting of a data set", suggest(key, fields, f"{place}."))
             continue
         limit = _SET_LIMITS.get(key)
         problem = type_problem(f"{place}.{key}", value, fields[key], limit, own)
@@ -118,7 +118,9 @@ def _set_fields(name: str, settings: Any, fields: Mapping[str, Any], composed: C
     if "path" not in settings:
         yield Problem(where, f"{place} has no path", f"{place}.path=FILE")
     if settings.get("rows") is not None and settings.get("share_of_set") is not None:
-        yield Problem(where, f"{place} sets both rows and share_of_set", "keep one: both say how many of its own rows")
+        yield Problem(
+            where, f"{place} sets both rows and share_of_set", "keep one; both say how many of its rows are used"
+        )
 
 
 def _shares(mix: Mapping[str, Any], where: str) -> Iterator[Problem]:
@@ -127,10 +129,12 @@ def _shares(mix: Mapping[str, Any], where: str) -> Iterator[Problem]:
     if all(share is not None for share in shares):
         if abs(total - 1) > _WHOLE:
             what = f"the sets' share_of_mix add up to {total:g}, not 1"
-            yield Problem(where, what, "change them, or leave it out for one set, which then gives all of its rows")
+            yield Problem(
+                where, what, "change them, or leave it out for one set, which then contributes all of its rows"
+            )
     elif total >= 1:
         what = f"share_of_mix of some sets add up to {total:g}, which leaves nothing for the others"
-        yield Problem(where, what, "lower them, or give every set its share")
+        yield Problem(where, what, "lower them, or set share_of_mix for every set")
 
 
 def _streaming(data: DataSettings, composed: Composed) -> Iterator[Problem]:
@@ -138,21 +142,23 @@ def _streaming(data: DataSettings, composed: Composed) -> Iterator[Problem]:
     if not data.streaming:
         return
     if data.eval_share:
-        what = "a stream is read once, and data.eval_share would have to draw from all of it"
-        yield Problem(composed.where("data", "eval_share"), what, "hold rows out with data.eval_path=FILE")
+        what = "data.eval_share draws from the whole set, and a stream is read only once"
+        yield Problem(composed.where("data", "eval_share"), what, "set data.eval_path=FILE")
     if not composed.tree["train"].get("max_steps"):
-        what = "data.streaming does not know how many rows there are"
-        yield Problem(where, what, "say how long to train with train.max_steps=N")
+        what = "data.streaming cannot tell how many rows there are"
+        yield Problem(where, what, "set train.max_steps=N")
     for name, settings in (data.mix or {}).items():
         for key in ("rows", "share_of_set"):
             if isinstance(settings, dict) and settings.get(key) is not None:
-                what = f"data.mix.{name}.{key} needs the whole set, which a stream does not see"
-                yield Problem(composed.where("data", "mix", name, key), what, "use share_of_mix, or read it whole")
+                what = f"data.mix.{name}.{key} needs the whole set, and a stream is read only once"
+                yield Problem(
+                    composed.where("data", "mix", name, key), what, "use share_of_mix, or set data.streaming=false"
+                )
     sound = [settings for settings in (data.mix or {}).values() if isinstance(settings, dict)]
     if data.mix and (data.mix_order == "concatenate" or any(s.get("share_of_mix") is None for s in sound)):
-        what = "a stream is mixed by the share that each set has of it"
+        what = "streams are mixed by share_of_mix only"
         yield Problem(
-            composed.where("data", "mix"), what, "give every set its share_of_mix, and data.mix_order=interleave"
+            composed.where("data", "mix"), what, "set share_of_mix for every set, and data.mix_order=interleave"
         )
 
 
@@ -160,12 +166,12 @@ def _set_problems(each: RowSet, data: DataSettings, method: Method, composed: Co
     where, settings = composed.where(*each.key.split(".")) or each.key, each.settings
     if settings.format != "auto" and settings.format not in FORMATS:
         key = each.key.replace(".path", ".format") if each.name != "eval" else "data.format"
-        what = f"{settings.format} is not a format"
+        what = f"{settings.format} is not a data format"
         yield Problem(composed.where(*key.split(".")), what, suggest(settings.format, FORMATS, ""))
         return
     try:
         files = row_sets.located(each, where, fetch=False)
-        if files is None:  # elsewhere: looked at when the run starts
+        if files is None:  # not on this machine: checked when the run starts
             return
         [row] = first_rows(files, 1)
     except ConfigError as error:
@@ -176,11 +182,11 @@ def _set_problems(each: RowSet, data: DataSettings, method: Method, composed: Co
         return
     try:
         value = apply_mapping(row, settings.columns or {}).value
-    except DataError as error:  # a column that was asked for and is not there
+    except DataError as error:  # a column that data.columns names is missing
         yield from (Problem(problem.where, problem.what, problem.fix) for problem in error.problems)
         return
     if data.eval_group is not None and each.name != "eval" and data.eval_group not in row.value:
-        what = f"the rows have no column {data.eval_group!r} to group by; theirs are {', '.join(row.value)}"
+        what = f"the rows have no column {data.eval_group!r} to group by; they have {', '.join(row.value)}"
         yield Problem(composed.where("data", "eval_group"), what, suggest(data.eval_group, list(row.value), ""))
     if settings.margin_column is not None:
         try:

@@ -1,7 +1,7 @@
-"""One value against one field: does the field exist, who owns it, is the value of its type and within its limits.
+"""Checks one value against one field: the field exists and is not set elsewhere, the value has its type and limits.
 
-Works on fields read by schema.py, so the installed library decides what exists; what that leaves unchecked stands in
-rules.py.
+The fields are read from the installed libraries' source (settings/library_fields.py), so the library decides which
+exist. Rules between several values are in cross_group.py.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def _matches(value: str, option: str) -> bool:
 
 
 def type_problem(name: str, value: Any, field: Field, limit: Limit | None, where: str) -> Problem | None:
-    """That the value is not of the field's type, or not one of its choices."""
+    """The problem of a value that has the wrong type or is not one of the field's choices."""
     listed = (limit.choices if limit else ()) or library_fields.options(field)
     texts = [value] if isinstance(value, str) else value if isinstance(value, list) else []
     if listed and texts and all(isinstance(text, str) for text in texts):
@@ -86,42 +86,42 @@ def type_problem(name: str, value: Any, field: Field, limit: Limit | None, where
         return None
     if library_fields.accepts(field.annotation, value):
         return None
-    what = f"{name} is {value!r}, which is not {_words(field)}"
-    fix = "write true or false, without quotes" if "bool" in field.type_text else f"give {_words(field)}"
+    what = f"{name} is {value!r}, which is not {_type_text(field)}"
+    fix = "write true or false, without quotes" if "bool" in field.type_text else f"give {_type_text(field)}"
     if listed:
         fix = f"choose from {', '.join(listed)}"
     return Problem(where, what, fix)
 
 
-_WORDS = {
+_TYPE_NAMES = {
     "int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "dict": "a mapping",
     "list": "a list", "tuple": "a list", "None": "null",
 }  # fmt: skip
 
 
-def _kinds(annotation: ast.expr) -> list[str]:
-    """What an annotation takes, in words."""
+def _type_names(annotation: ast.expr) -> list[str]:
+    """The types that an annotation accepts, in plain words."""
     if isinstance(annotation, ast.BinOp):
-        return [*_kinds(annotation.left), *_kinds(annotation.right)]
+        return [*_type_names(annotation.left), *_type_names(annotation.right)]
     if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
-        return _kinds(ast.parse(annotation.value, mode="eval").body)
+        return _type_names(ast.parse(annotation.value, mode="eval").body)
     if isinstance(annotation, ast.Subscript):
         name = getattr(annotation.value, "id", "")
         parts = annotation.slice.elts if isinstance(annotation.slice, ast.Tuple) else [annotation.slice]
         if name in ("Optional", "Union"):
-            return [word for part in parts for word in _kinds(part)] + (["null"] if name == "Optional" else [])
-        return [ast.unparse(part) for part in parts] if name == "Literal" else [_WORDS.get(name, name)]
+            return [word for part in parts for word in _type_names(part)] + (["null"] if name == "Optional" else [])
+        return [ast.unparse(part) for part in parts] if name == "Literal" else [_TYPE_NAMES.get(name, name)]
     text = ast.unparse(annotation)
-    return [_WORDS.get(text, text)]
+    return [_TYPE_NAMES.get(text, text)]
 
 
-def _words(field: Field) -> str:
-    text = " or ".join(dict.fromkeys(_kinds(field.annotation)))
+def _type_text(field: Field) -> str:
+    text = " or ".join(dict.fromkeys(_type_names(field.annotation)))
     return text.replace("a mapping", "a mapping of text to text") if "dict[str, str]" in field.type_text else text
 
 
 def limit_problem(name: str, value: Any, limit: Limit | None, where: str) -> Problem | None:
-    """That a number is NaN, infinite, or outside its limits."""
+    """The problem of a number that is NaN, infinite, or outside its limits."""
     for number in _numbers(value):
         if not math.isfinite(number):
             return Problem(where, f"{name} is {number}, which is not a finite number", "give a finite number")
@@ -139,32 +139,38 @@ def limit_problem(name: str, value: Any, limit: Limit | None, where: str) -> Pro
 
 
 def unknown(composed: Composed, group: str, key: str, method: Method, fields: Mapping[str, Field]) -> Problem:
-    """That a group has no such field: left over from another method, of another group, or a typo."""
+    """The problem of an unknown field: an option of another method or another group, or a typo."""
     name, where = f"{group}.{key}", composed.where(group, key)
     if group == "peft" and not fields:
         near = [peft.name for peft in PEFT_METHODS.values() if key in settable("peft", peft.fields(), peft)]
         fix = f"add peft={near[0]}, or remove it" if near else "remove it"
-        return Problem(where, f"{name} has no meaning with peft=none, which trains every parameter", fix)
+        return Problem(where, f"{name} has no effect with peft=none, which trains all parameters", fix)
     if group == "method":
         others = [other.name for other in all_methods().values() if key in method_fields(other)]
         if others:
-            fix = f"remove it, or train method={others[0]}" if len(others) == 1 else "remove it, or train one of those"
-            return Problem(where, f"{name} is a knob of {', '.join(others)}, not of {method.name}", fix)
+            fix = (
+                f"remove it, or choose method={others[0]}"
+                if len(others) == 1
+                else "remove it, or choose one of those methods"
+            )
+            return Problem(where, f"{name} is an option of {', '.join(others)}, not of {method.name}", fix)
     for other in ("train", "method", "data", "model", "run"):
         if other != group and key in settable(other, group_fields(other, method, None)):
-            return Problem(where, f"{name} is not a knob of {group}", f"did you mean {other}.{key}?")
+            return Problem(where, f"{name} is not an option of {group}", f"did you mean {other}.{key}?")
     owner = f"{group}={composed.choices[group]}" if group in composed.choices else group
     if owner == "peft=other":
         kind = composed.tree["peft"].get("type")
         if kind is None:
-            return Problem(where, f"{name} cannot be looked up: {owner} needs peft.type", "name the tuner it is for")
+            return Problem(
+                where, f"{name} cannot be looked up: {owner} needs peft.type", "name the tuner with peft.type=TYPE"
+            )
         owner += f" peft.type={kind}"
     fix = suggest(key, settable(group, fields), f"{group}.") + f"  (ftcli show {group} {owner} lists them)"
-    return Problem(where, f"{name} is not a knob of {owner}", fix)
+    return Problem(where, f"{name} is not an option of {owner}", fix)
 
 
 def grant_problem(composed: Composed, name: str, value: Any, path: tuple[str, ...]) -> Problem | None:
-    """That a file sets what only the command line may grant."""
+    """The problem of a file that sets what only the command line may grant."""
     flag = ownership.GRANTED_BY.get(name)
     if name == "model.attn_implementation" and value not in ownership.ATTENTION:
         flag = "--trust-remote-code"  # any other name is a hub repository whose kernel code would run
@@ -173,7 +179,7 @@ def grant_problem(composed: Composed, name: str, value: Any, path: tuple[str, ..
     origin = composed.origin(*path)
     if flag is None or value in (None, False) or origin.by == "cli" or flag in composed.request.grants:
         return None
-    what = f"{name} runs code or sends data elsewhere, which a file may not ask for"
+    what = f"{name} runs code or sends data elsewhere, which a file may not request"
     return Problem(origin.where, what, f"grant it on the command line with {flag}, or remove it")
 
 
@@ -191,7 +197,7 @@ def check_group(composed: Composed, group: str, method: Method, peft: PeftMethod
 
 
 def _taken_by_peft(composed: Composed, key: str, value: Any, peft: PeftMethod) -> Problem | None:
-    """That a field makes the adapter what it is, or is worked out by its tuner."""
+    """The problem of a field that defines the PEFT method, or that its tuner sets itself."""
     name, where = f"peft.{key}", composed.where("peft", key)
     if key in peft.owned:
         return Problem(where, f"{name} is owned by {peft.owned[key]}", "remove it")
@@ -215,7 +221,7 @@ def _check_value(
         same = value == composed.choices[group]
         return None if same else Problem(where, f"{name} is not a setting", f"choose with {group}=NAME")
     if name == "quantisation.type" and composed.origin(group, key).by in ("recipe", "cli"):
-        return Problem(where, f"{name} comes with the choice", "choose with quantisation=NAME")
+        return Problem(where, f"{name} is set by the choice of quantisation", "choose with quantisation=NAME")
     if name in ownership.OWNERS:
         return Problem(where, f"{name} is owned by {ownership.OWNERS[name]}", f"use {ownership.OWNERS[name]}")
     if name in ownership.REFUSED:
@@ -232,7 +238,7 @@ def _check_value(
 
 
 def check_top_level(composed: Composed, method: Method) -> dict[str, Problem]:
-    """The problem of each faulty key outside the groups: the seed, and whatever was mistyped."""
+    """The problem of each faulty key outside the groups: the seed, and mistyped names."""
     found = {}
     for key, value in composed.tree.items():
         where, problem = composed.where(key), None
