@@ -1,1 +1,1 @@
-"""A hardware profile → the launch plan, and how workers are started and asked."""
+"""Hardware profile → launch plan; starting workers and sending them requests."""

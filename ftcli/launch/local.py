@@ -1,7 +1,7 @@
-"""Carry a run out: write its directory, start the worker, pass signals on, keep its log, and leave no process behind.
+"""Runs a run: writes its directory, starts the worker, passes signals on, keeps its log, and leaves no process behind.
 
-One process is started directly, several through `accelerate launch`, whose own imports cost three seconds. The worker
-lives in a session of its own, so that Ctrl-C reaches only this process, which asks the ranks to stop at a step's end.
+One process is started directly, several through `accelerate launch`, whose own imports take three seconds. The worker
+gets its own session, so Ctrl-C reaches only this process, which asks the ranks to stop at the end of the step.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from ftcli.core.errors import EXIT_BUG, EXIT_CONFIG, EXIT_DATA, EXIT_DONE, EXIT_
 from ftcli.runs import checkpoints, rundir
 from ftcli.settings.run_spec import LaunchPlan, RunSpec
 
-# No library of the stack reports anything home unless the user's environment says so.
+# No library sends telemetry unless the user's environment allows it.
 QUIET = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "DO_NOT_TRACK": "1",
     "TOKENIZERS_PARALLELISM": "true",
     "PYTHONUNBUFFERED": "1",
-    # A folder named `datasets` in the working directory must not become the library of that name.
+    # A folder named `datasets` in the working directory must not shadow the library.
     "PYTHONSAFEPATH": "1",
 }
 
@@ -49,7 +49,7 @@ def worker_environment(plan: LaunchPlan | None = None) -> dict[str, str]:
             environment["OMP_NUM_THREADS"] = str(plan.num_threads)
         if plan.device == "cpu":
             environment["ACCELERATE_USE_CPU"] = "true"
-            environment["DS_ACCELERATOR"] = "cpu"  # DeepSpeed, where it is installed, says that it finds no other
+            environment["DS_ACCELERATOR"] = "cpu"  # otherwise DeepSpeed, where installed, warns that it finds none
             environment["CUDA_VISIBLE_DEVICES"] = ""
     return environment
 
@@ -61,7 +61,7 @@ def _free_port() -> int:
 
 
 def worker_command(plan: LaunchPlan, arguments: Sequence[str]) -> list[str]:
-    """How the worker is started for a launch plan."""
+    """The command that starts the worker for a launch plan."""
     worker = ["-m", "ftcli.worker", *arguments]
     if plan.num_processes == 1:
         return [sys.executable, *worker]
@@ -74,14 +74,14 @@ def prepare(spec: RunSpec, argv: Sequence[str]) -> Path:
     """Create the run directory with spec.json and command.sh.
 
     Raises:
-        ConfigError: the directory holds something already.
+        ConfigError: the directory is not empty.
     """
     run = Path(str(spec.run.dir))
     if run.is_dir() and any(run.iterdir()):
         fix = (
-            f"go on with ftcli train --resume {run}, or choose another run.dir"
+            f"resume it with ftcli train --resume {run}, or choose another run.dir"
             if rundir.is_run(run)
-            else "choose another"
+            else "choose another run.dir"
         )
         raise ConfigError(Problem(f"run.dir={run}", "the directory is not empty", fix))
     run.mkdir(parents=True, exist_ok=True)
@@ -91,22 +91,22 @@ def prepare(spec: RunSpec, argv: Sequence[str]) -> Path:
 
 
 def newest_checkpoint(run: Path, spec: RunSpec, say: Callable[[str], None]) -> Path | None:
-    """The newest valid checkpoint of a run, telling of each damaged one; None where none was written yet.
+    """The newest valid checkpoint of a run, reporting each damaged one; None where none was written yet.
 
     Raises:
         ConfigError: there are checkpoints, and every one is damaged.
     """
     valid, damaged = checkpoints.newest_valid(run / rundir.CHECKPOINTS, spec.launch.num_processes)
     for entry in damaged:
-        say(f"checkpoint {entry.path.name} is damaged and passed over: {'; '.join(entry.reasons)}")
+        say(f"checkpoint {entry.path.name} is damaged and skipped: {'; '.join(entry.reasons)}")
     if valid is None and damaged:
-        fix = f"start anew with ftcli train --from {run}"
-        raise ConfigError(Problem(str(run), "has no valid checkpoint to go on from", fix))
+        fix = f"start a new run with ftcli train --from {run}"
+        raise ConfigError(Problem(str(run), "has no valid checkpoint to resume from", fix))
     return valid
 
 
 class _Pump(threading.Thread):
-    """Copies the worker's output to our stderr as it comes and to log.txt without the progress line's redraws."""
+    """Copies the worker's output to stderr as it arrives, and to log.txt without redraws of the progress line."""
 
     def __init__(self, source: IO[bytes], log: Path) -> None:
         super().__init__(daemon=True)
@@ -118,7 +118,7 @@ class _Pump(threading.Thread):
         with open(self.log, "ab") as log:
             pending = b""
             while chunk := self.source.read1(65536):  # type: ignore[attr-defined]
-                with contextlib.suppress(OSError):  # a closed terminal does not stop a training
+                with contextlib.suppress(OSError):  # a closed terminal does not stop the training
                     sys.stderr.buffer.write(chunk)
                     sys.stderr.buffer.flush()
                 *lines, pending = (pending + chunk).split(b"\n")
@@ -128,7 +128,10 @@ class _Pump(threading.Thread):
 
 
 def _ranks(process: subprocess.Popen[bytes]) -> list[int]:
-    """Process ids of the workers themselves, not of a launcher between."""
+    """Process ids of the workers themselves, without the launcher.
+
+    Signals go to them alone: a launcher that got SIGTERM would shut its workers down by itself.
+    """
     import psutil
 
     with contextlib.suppress(psutil.Error):
@@ -145,14 +148,18 @@ def _ranks(process: subprocess.Popen[bytes]) -> list[int]:
 
 @contextlib.contextmanager
 def _signals(process: subprocess.Popen[bytes], say: Callable[[str], None]) -> Iterator[None]:
-    """The first Ctrl-C or SIGTERM asks the ranks to stop at the end of the step; the second ends them at once."""
-    asked = 0
+    """The first Ctrl-C or SIGTERM asks the ranks to stop at the end of the step; the second kills them at once.
+
+    Both become SIGTERM for the ranks, whose handler (worker/process/signals.py) only sets a flag: a checkpoint can be
+    written only between steps. The second is SIGKILL to the whole group, since a rank may hang in a collective.
+    """
+    received = 0
 
     def handle(number: int, _frame: object) -> None:
-        nonlocal asked
-        asked += 1
-        if asked == 1:
-            say("stopping at the end of this step with a checkpoint (again to stop at once, losing the step)")
+        nonlocal received
+        received += 1
+        if received == 1:
+            say("stopping at the end of this step with a checkpoint (repeat to stop at once and lose the step)")
             for pid in _ranks(process):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGTERM)
@@ -180,7 +187,7 @@ def run_worker(
     command: str = "train",
     flags: Sequence[str] = (),
 ) -> int:
-    """Train in `run`, or carry out another command there with its flags; the exit code: 0, 2, 3, 75, or 1."""
+    """Train in `run`, or run another worker command there with its flags; returns the exit code: 0, 1, 2, 3 or 75."""
     arguments = [command, str(run), *(["--resume", str(resume)] if resume else []), *flags]
     (run / rundir.EXIT_CODE).unlink(missing_ok=True)
     process = subprocess.Popen(
@@ -197,26 +204,29 @@ def run_worker(
         with _signals(process, say):
             code = process.wait()
     finally:
-        _end_group(process)  # whatever a launcher left behind
+        _end_group(process)  # any process that a launcher left behind
     pump.join(timeout=10)
     return worker_exit_code(run, code, plan.num_processes, say)
 
 
 def worker_exit_code(run: Path, code: int, num_processes: int, say: Callable[[str], None]) -> int:
-    """How the worker ended by its own word, since torchrun answers 1 for every cause; and the last word to the user."""
-    go_on = f"go on with: ftcli train --resume {rundir.whole(run)}"
+    """The worker's own exit code, and the final message to the user. torchrun returns 1 for every cause.
+
+    So a rank that fails writes its code to a file of the run directory, and that file wins over the launcher's code.
+    """
+    resume = f"resume with: ftcli train --resume {rundir.whole(run)}"
     status = run / rundir.EXIT_CODE
     if code != 0 and status.is_file():
         code = int(status.read_text(encoding="utf-8"))
     if code < 0 or code > 128:
         name = signal.Signals(-code if code < 0 else code - 128).name
-        say(f"the worker was ended by {name}" + (" (out of memory?)" if name == "SIGKILL" else ""))
-        say(go_on)
+        say(f"the worker was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else ""))
+        say(resume)
         return EXIT_INTERRUPTED
     if code == EXIT_INTERRUPTED and num_processes > 1:
-        say(go_on)  # once more: the launcher has printed a failure of its own over it
+        say(resume)  # again, since the launcher has printed its own failure after the worker's message
     if code in (EXIT_DONE, EXIT_CONFIG, EXIT_DATA, EXIT_INTERRUPTED):
         return code
-    say(f"This is a bug in ftcli or in a library below it; the traceback is in {run / rundir.LOG} too.")
+    say(f"This is a bug in ftcli or in a library it uses; the traceback is also in {run / rundir.LOG}.")
     say(f"To reproduce it: sh {run / rundir.COMMAND}")
     return EXIT_BUG

@@ -19,12 +19,12 @@ class Profile:
     summary: str
     """One line that says when to choose it."""
     plan: Callable[[HardwareSettings, Notes], LaunchPlan]
-    """How the worker is started under these settings. It notes each value that nobody typed, and touches nothing: what
-    the machine has not is refused by `train`, so that a plan for another machine can be made here."""
+    """Settings → launch plan. It notes each derived value and does not require the hardware: `train` refuses what is
+    missing, so a run for another machine can be planned here."""
 
 
 def launch_plan(wanted: HardwareSettings, notes: Notes) -> LaunchPlan:
-    """Device, processes and threads for this machine, by the profile that the settings name."""
+    """Device, processes and threads for this machine, by the profile of the settings."""
     profile: Profile = declarations("ftcli.launch.profiles", "PROFILE")[wanted.type]
     return profile.plan(wanted, notes)
 
@@ -33,18 +33,18 @@ def one_machine(wanted: HardwareSettings, notes: Notes, *, device: str, num_proc
     """The plan of processes that share this machine.
 
     Args:
-        num_processes: unless the settings say how many.
+        num_processes: used where the settings leave it open.
     """
     processes = wanted.num_processes or notes.add(
-        "hardware.num_processes", num_processes, "one process a GPU, else one"
+        "hardware.num_processes", num_processes, "one process per GPU, else one"
     )
     if wanted.num_threads is not None or device == "cuda":
         return LaunchPlan(num_processes=processes, device=device, num_threads=wanted.num_threads)
     threads = max(1, hardware.num_cores() // processes)
-    notes.add("hardware.num_threads", threads, "this machine's cores over the processes; part of the bit-exact spec")
+    notes.add("hardware.num_threads", threads, "CPU cores divided by processes; part of what makes results bit-exact")
     return LaunchPlan(num_processes=processes, device=device, num_threads=threads)
 
 
 def has_bfloat16(launch: LaunchPlan) -> bool:
-    """Whether bfloat16 is the type to compute in: on GPUs that have it (or a GPU not at hand), never on CPU."""
+    """Whether to compute in bfloat16: on GPUs that support it (or are not on this machine), never on CPU."""
     return launch.device == "cuda" and all(gpu.has_bfloat16 for gpu in hardware.gpus())

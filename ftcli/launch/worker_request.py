@@ -1,4 +1,4 @@
-"""Ask a worker for one thing other than training: write the request, start the process, hand over its answer."""
+"""Runs a worker command other than training: writes the request, starts the process, returns its answer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ftcli.launch.local import worker_environment
 
 @contextlib.contextmanager
 def started(command: str, request: Mapping[str, Any], **streams: Any) -> Iterator[subprocess.Popen[str]]:
-    """A worker that carries out `command` (a module of ftcli/worker/commands); ended when the block is left."""
+    """A worker that runs `command` (a module of ftcli/worker/commands); terminated when the block ends."""
     with tempfile.TemporaryDirectory(prefix="ftcli-") as folder:
         path = Path(folder) / "request.json"
         path.write_text(json.dumps(request), encoding="utf-8")
@@ -37,16 +37,16 @@ def started(command: str, request: Mapping[str, Any], **streams: Any) -> Iterato
 
 
 def exit_code(process: subprocess.Popen[str]) -> int:
-    """The worker's exit code as a command of ours ends with."""
+    """The exit code of an ftcli command, from its worker's."""
     code = process.wait()
     return code if code in (0, EXIT_CONFIG, EXIT_DATA, EXIT_INTERRUPTED) else EXIT_BUG
 
 
 def answers(command: str, request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """The JSON lines that a worker answers with.
+    """The JSON lines of a worker's answer.
 
     Raises:
-        WorkerFailed: it ended with another exit code than 0; what was wrong is on stderr already.
+        WorkerFailed: its exit code is not 0; the error is already on stderr.
     """
     with started(command, request, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as process:
         assert process.stdout is not None
@@ -57,7 +57,7 @@ def answers(command: str, request: Mapping[str, Any]) -> Iterator[dict[str, Any]
 
 
 class WorkerFailed(Exception):
-    """A worker that has told the user what is wrong; carries the exit code."""
+    """A worker failed and has already reported why; carries the exit code."""
 
     def __init__(self, code: int) -> None:
         super().__init__(code)

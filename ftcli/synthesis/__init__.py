@@ -1,5 +1,5 @@
-"""Data that models make: answers, judgements and revisions, one finished item at a time, so that nothing is made twice.
+"""Synthesis: training data from models (answers, preferences, revisions), written item by item so that it can resume.
 
-`tasks` says what is asked and what becomes of the replies, `journal` keeps what is finished, `carry_out` goes through
-the items, and a backend answers: a local model (worker/local.py), an endpoint, or rules.
+`tasks` builds the questions and turns replies into rows, `journal` stores finished items, `runner` processes the items,
+and a backend answers: a local model or vLLM (worker/inference), an endpoint, or rules.
 """

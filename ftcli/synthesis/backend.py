@@ -1,4 +1,4 @@
-"""What a data-making task asks of a backend, what it gets, and what a backend needs of this machine."""
+"""Questions, replies and the protocol of synthesis backends, and what a backend needs on this machine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Turns = list[dict[str, Any]]
 
 @dataclass(frozen=True, kw_only=True)
 class Ask:
-    """One question. With `choices` it is answered by one of them."""
+    """One question to a backend. With `choices`, the reply is one of them."""
 
     turns: Turns
     temperature: float
@@ -24,48 +24,48 @@ class Ask:
     seed: int
     choices: tuple[str, ...] = ()
     about: tuple[str, ...] = ()
-    """The answers in question, one or two, where it has choices."""
+    """The one or two answers that a question with choices is about."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """An answer, with the tokens that it took."""
+    """A reply, with the tokens that it used."""
 
     text: str
     choice_logps: tuple[float, ...] | None = None
-    """Log-probability of each choice, where the backend gives it."""
+    """Log-probability of each choice, where the backend returns them."""
     prompt_tokens: int = 0
     answer_tokens: int = 0
 
 
 class BudgetSpent(Exception):
-    """A backend may ask no more; the message says which budget."""
+    """A backend's request or token budget is spent; the message says which."""
 
 
 class Backend(Protocol):
-    """Whoever answers."""
+    """A model, endpoint or set of rules that answers questions."""
 
     batch_size: int | None
-    """Items that are asked for together and finished together; None: each by itself, several at once."""
+    """Items per batch, asked and finished together; None: items are asked one by one, several at once."""
     concurrency: int
-    """Items at once, where each is asked for by itself."""
+    """Items in progress at once, where they are asked one by one."""
 
     def replies(self, asks: Sequence[Ask]) -> list[Reply]:
-        """A reply to each ask.
+        """One reply per question.
 
         Raises:
-            BudgetSpent: before anything was asked that is not answered.
-            FtcliError: it cannot answer at all.
+            BudgetSpent: the budget is spent; raised before a request is sent.
+            FtcliError: the backend cannot answer.
         """
         ...
 
     def about(self) -> dict[str, Any]:
-        """What it is and what it used: kind, model, requests, retries, tokens. No secrets."""
+        """Its type and model, and the requests, retries and tokens that it used. No secrets."""
         ...
 
 
 def require_backend(settings: BackendSettings, key: str) -> None:
-    """What a backend of any type needs of this machine.
+    """Check what a backend of any type needs on this machine.
 
     Args:
         key: the setting that describes it, for errors: generator, judge or method.judge.
@@ -77,5 +77,5 @@ def require_backend(settings: BackendSettings, key: str) -> None:
     if backend.package and importlib.util.find_spec(backend.package) is None:
         raise ConfigError(Problem(f"{key}={backend.name}", backend.missing.format(key=key), backend.remedy))
     if backend.endpoint and not os.environ.get(settings.api_key_env):
-        what = f"the environment has no {settings.api_key_env}, which holds the key"
+        what = f"the environment variable {settings.api_key_env} with the API key is not set"
         raise ConfigError(Problem(f"{key}.api_key_env", what, f"export {settings.api_key_env}=…"))

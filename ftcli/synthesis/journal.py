@@ -1,7 +1,8 @@
-"""What is finished of a data-making stage: items.jsonl, a line an item, written through before the next is begun.
+"""The finished items of a synthesis stage: items.jsonl, one line per item, synced to disk as soon as it is finished.
 
-A stage that was killed leaves at most one torn line, which is cut off. A line holds the item's input and key (a
-hash of it), the row that came of it or why none did, and every reply as it was.
+A kill leaves at most one incomplete line at the end, which is removed on resume. A line has the item's input and key (a
+hash of the input), the row made from it or why it was dropped, and every reply. On resume an item whose key is in the
+journal is not asked again: requests cost money, and a sampled answer would differ.
 """
 
 from __future__ import annotations
@@ -22,19 +23,19 @@ ITEMS = "items.jsonl"
 
 @dataclass(frozen=True)
 class Item:
-    """One thing to be made: its input and the hash of it."""
+    """One input of a synthesis task, with its hash as the key."""
 
     key: str
     row: Mapping[str, Any]
 
 
 def digest_of(value: Any) -> str:
-    """What stands for a value of plain data, the same in every process."""
+    """A hash of plain data, the same in every process."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:24]
 
 
 def keyed(rows: Iterable[Mapping[str, Any]]) -> list[Item]:
-    """The items of rows; of equal rows each has a key of its own."""
+    """The items of rows. Equal rows get different keys, numbered in their order, so that each is answered."""
     seen: Counter[str] = Counter()
     found = []
     for row in rows:
@@ -67,15 +68,15 @@ class Journal:
                 self.done[str(found["key"])] = found
                 whole += len(line)
             if whole < len(raw):
-                self._cut(whole)
+                self._truncate(whole)
 
-    def _cut(self, size: int) -> None:
+    def _truncate(self, size: int) -> None:
         with self.path.open("r+b") as file:
             file.truncate(size)
             os.fsync(file.fileno())
 
     def add(self, lines: Sequence[Mapping[str, Any]]) -> None:
-        """Write finished items through to the disk, all of them or, after a kill, some from the first on."""
+        """Append finished items and sync them to disk; after a kill, a prefix of them is there."""
         with self.path.open("ab") as file:
             file.write("".join(map(_written, lines)).encode())
             file.flush()
@@ -83,7 +84,7 @@ class Journal:
         self.done.update({str(line["key"]): dict(line) for line in lines})
 
     def forget(self, keys: Iterable[str]) -> None:
-        """Take items back, such as those of a batch that is not whole."""
+        """Remove items, such as those of an incomplete batch."""
         dropped = {key for key in keys if key in self.done}
         if not dropped:
             return

@@ -1,4 +1,4 @@
-"""Any endpoint of OpenAI's form, through its package: several requests at once, tried again, and within a budget."""
+"""Any OpenAI-compatible endpoint, through the openai package: concurrent requests, retries, and a budget."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Endpoint:
         """
         Args:
             key: the role's name, for errors: generator or judge.
-            request: unread, since no model is loaded here.
+            request: unused, since no model is loaded here.
 
         Raises:
             ConfigError: the package is not installed, or the key's variable is not set.
@@ -46,7 +46,7 @@ class Endpoint:
         self.notices: list[str] = []
 
     def replies(self, asks: Sequence[Ask]) -> list[Reply]:
-        """As its protocol says."""
+        """As in the protocol."""
         return [self._reply(ask) for ask in asks]
 
     def _reply(self, ask: Ask) -> Reply:
@@ -54,7 +54,7 @@ class Endpoint:
         for attempt in range(self._settings.max_retries + 1):
             self._spend(attempt)
             try:
-                return self._asked(ask)
+                return self._request(ask)
             except self._openai.BadRequestError as error:
                 if not (ask.choices and self._logprobs):
                     raise self._refused(error) from None
@@ -66,12 +66,12 @@ class Endpoint:
             except self._openai.APIStatusError as error:
                 raise self._refused(error) from None
         where = f"{self._key}.base_url={self._client.base_url}"
-        what = f"gave no answer in {self._settings.max_retries + 1} tries, at last: {_told(last)}"
-        fix = "see that it is up, then go on with --resume and --allow-endpoint; nothing is lost"
+        what = f"did not answer in {self._settings.max_retries + 1} attempts; last error: {_first_line(last)}"
+        fix = "check that it is running, then resume with --resume and --allow-endpoint; nothing is lost"
         raise ConfigError(Problem(where, what, fix))
 
     def _spend(self, attempt: int) -> None:
-        """Count a request, or stop where the budget is spent."""
+        """Count a request; raise where the budget is spent."""
         s = self._settings
         with self._lock:
             used = self.prompt_tokens + self.answer_tokens
@@ -82,7 +82,7 @@ class Endpoint:
             self.requests += 1
             self.retries += attempt > 0
 
-    def _asked(self, ask: Ask) -> Reply:
+    def _request(self, ask: Ask) -> Reply:
         more: dict[str, Any] = {}
         if ask.choices and self._logprobs:
             more = {"logprobs": True, "top_logprobs": 20}
@@ -100,12 +100,12 @@ class Endpoint:
             self.prompt_tokens += prompt_tokens
             self.answer_tokens += answer_tokens
         choice = found.choices[0]
-        told = choice.logprobs.content if more and choice.logprobs else None
-        if more and not told:
-            self._without_logprobs("it gave none")
+        logprobs = choice.logprobs.content if more and choice.logprobs else None
+        if more and not logprobs:
+            self._without_logprobs("it returned none")
         return Reply(
             text=choice.message.content or "",
-            choice_logps=_of_choices(told[0].top_logprobs, ask.choices) if told else None,
+            choice_logps=_of_choices(logprobs[0].top_logprobs, ask.choices) if logprobs else None,
             prompt_tokens=prompt_tokens,
             answer_tokens=answer_tokens,
         )
@@ -117,21 +117,23 @@ class Endpoint:
                 self.notices.append(f"no log-probabilities from {self._key}, so verdicts are read from replies ({why})")
 
     def _pause(self, wait: float, error: Any) -> float:
-        """Wait before the next try, as long as the endpoint asks for or longer than before; gives the next wait."""
+        """Wait as long as the endpoint requests, else with exponential backoff; returns the next wait."""
         headers = getattr(getattr(error, "response", None), "headers", {})
         try:
-            asked = float(headers.get("retry-after", ""))
+            requested = float(headers.get("retry-after", ""))
         except ValueError:
-            asked = 0.0
-        time.sleep(min(max(asked, wait * (0.5 + random.random())), _LONGEST_WAIT_SECONDS))
+            requested = 0.0
+        time.sleep(min(max(requested, wait * (0.5 + random.random())), _LONGEST_WAIT_SECONDS))
         return min(wait * 2, _LONGEST_WAIT_SECONDS)
 
     def _refused(self, error: Any) -> ConfigError:
         where = f"{self._key}.base_url={self._client.base_url}"
-        return ConfigError(Problem(where, f"refuses the request: {_told(error)}", "check the model's name and the key"))
+        return ConfigError(
+            Problem(where, f"rejected the request: {_first_line(error)}", "check the model's name and the key")
+        )
 
     def about(self) -> dict[str, Any]:
-        """As its protocol says."""
+        """As in the protocol."""
         return {
             "type": "openai",
             "model": self._settings.model,
@@ -144,13 +146,13 @@ class Endpoint:
         }
 
 
-def _told(error: Exception) -> str:
-    """The first line of what an endpoint said."""
+def _first_line(error: Exception) -> str:
+    """The first line of an endpoint's error message."""
     return str(getattr(error, "message", error)).split("\n", 1)[0][:300]
 
 
 def _of_choices(tokens: Any, choices: Sequence[str]) -> tuple[float, ...] | None:
-    """The log-probability of each choice by its first token, or None where one is not among those told."""
+    """The log-probability of each choice by its first token; None where one is not among the returned tokens."""
     found = []
     for choice in choices:
         own = [each.logprob for each in tokens if _begins(each.token, choice)]

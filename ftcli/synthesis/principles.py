@@ -1,4 +1,4 @@
-"""Principles to judge, criticise and revise by: a YAML list, each with the words in which it is put to a model.
+"""Principles to judge, critique and revise by: a YAML list, each with its prompts for a model.
 
     principles:
       - name: politeness
@@ -6,7 +6,7 @@
         critique: "… {answer} …"
         revision: "… {answer} … {critique} …"
 
-`{prompt}`, `{answer}` and `{critique}` stand for what is spoken of; `compare` has `{first}` and `{second}`.
+`{prompt}`, `{answer}` and `{critique}` are placeholders; `compare` has `{first}` and `{second}`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _PLACE = re.compile(r"\{(\w*)\}")
 
 @dataclass(frozen=True, kw_only=True)
 class Principle:
-    """One principle in the words of each task; "" where it has none for it."""
+    """One principle with its prompt for each task; "" where it has none."""
 
     name: str
     judge: str = ""
@@ -43,7 +43,7 @@ class Principle:
 
 
 def filled(template: str, **parts: str) -> str:
-    """The template with each place filled, whatever braces the parts hold."""
+    """The template with its placeholders filled; braces inside the parts are left alone."""
     return _PLACE.sub(lambda place: parts.get(place[1], place[0]), template)
 
 
@@ -51,7 +51,7 @@ def read(path: Path) -> tuple[Principle, ...]:
     """The principles of a file.
 
     Raises:
-        ConfigError: everything that is wrong with it, with its line.
+        ConfigError: every problem of the file, with its line.
     """
     document = load(path)
     problems = [*_problems(document)]
@@ -64,7 +64,7 @@ def named(name: str | None) -> tuple[Principle, ...]:
     """The principles that a setting names: a file, a built-in set, or the default ones.
 
     Raises:
-        ConfigError: everything that is wrong with them.
+        ConfigError: every problem of the file.
     """
     if not name:
         return read(DEFAULT)
@@ -74,21 +74,21 @@ def named(name: str | None) -> tuple[Principle, ...]:
 def _problems(document: Document) -> Iterator[Problem]:
     entries = document.data.get("principles")
     if not isinstance(entries, list) or not entries:
-        yield Problem(document.where(("principles",)), "holds no list of principles", "write `principles:` and a list")
+        yield Problem(document.where(("principles",)), "has no list of principles", "write `principles:` and a list")
         return
     for number, entry in enumerate(entries):
         path = ("principles", str(number))
         if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
-            yield Problem(document.where(path), "has no name", "begin each principle with `- name: …`")
+            yield Problem(document.where(path), "has no name", "start each principle with `- name: …`")
             continue
         for key, value in entry.items():
             where = document.where((*path, key))
             if key == "name":
                 continue
             if key not in _PARTS:
-                yield Problem(where, f"{key} is no part of a principle", f"use {', '.join(_PARTS)}")
+                yield Problem(where, f"{key} is not a field of a principle", f"use {', '.join(_PARTS)}")
             elif not isinstance(value, str):
                 yield Problem(where, f"{key} is not text", "quote it")
             elif unknown := set(_PLACE.findall(value)) - _PARTS[key]:
                 places = ", ".join(f"{{{name}}}" for name in sorted(_PARTS[key]))
-                yield Problem(where, f"{{{sorted(unknown)[0]}}} stands for nothing in {key}", f"use {places}")
+                yield Problem(where, f"{{{sorted(unknown)[0]}}} is not a placeholder of {key}", f"use {places}")

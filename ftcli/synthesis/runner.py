@@ -1,7 +1,8 @@
-"""Go through the items of a stage with a backend, and leave what is finished where a kill cannot take it.
+"""Processes the items of a synthesis stage with a backend and journals each as soon as it is finished.
 
-A backend that answers batches gets the same batches whatever was finished before: one that is not whole is done again.
-Of one that answers items singly, several are under way at once, and each is written as it ends.
+A resumed stage must give the rows of an uninterrupted one. A local model samples a whole batch from one random state,
+so the batches are always the same slices of the items, and an incomplete one is repeated as a whole. An endpoint
+answers items one by one with a seed each, so several are in progress at once, and each is written when it ends.
 """
 
 from __future__ import annotations
@@ -26,22 +27,22 @@ Say = Callable[[str], None]
 
 
 def sha256_of(folder: Path) -> str:
-    """What tells the rows of a stage from rows that somebody edited since."""
+    """A fingerprint of a stage's rows, by which later edits are noticed."""
     file = folder / DATA
     return fingerprint(DataFile(path=str(file), name=str(file)))
 
 
 def make(task: Task, items: Sequence[Item], backend: Backend, folder: Path, *, check: Check, say: Say) -> Counter[str]:
-    """Make what is not made yet, then write data.jsonl in the order of the items.
+    """Process the unfinished items, then write data.jsonl in the order of the items.
 
     Args:
-        check: called where nothing is half done; raises to stop there.
+        check: called between batches or items; raises to stop there.
 
     Returns:
-        How many rows there are ("rows"), and how many items were dropped for each reason.
+        The number of rows ("rows"), and of dropped items by reason.
 
     Raises:
-        BudgetSpent: the backend may ask no more; what was finished is kept.
+        BudgetSpent: the backend's budget is spent; finished items are kept.
     """
     journal = Journal(folder)
     (_in_batches if backend.batch_size else _singly)(task, items, backend, journal, check, say)
@@ -81,7 +82,7 @@ def _singly(task: Task, items: Sequence[Item], backend: Backend, journal: Journa
                 item = running.pop(future)
                 try:
                     [made] = future.result()
-                except Exception as error:  # the others under way are waited for and kept
+                except Exception as error:  # wait for the others in progress, and keep them
                     stopped = stopped or error
                     continue
                 journal.add([made.line(item)])

@@ -1,4 +1,4 @@
-"""What a data-making stage is told, as a file: make.json, the whole truth of the stage as spec.json is of a run."""
+"""The spec of a synthesis stage: make.json defines the stage completely, as spec.json does a run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SCHEMA = 1
 
 @dataclass(frozen=True, kw_only=True)
 class MakeSpec:
-    """One data-making stage, resolved and checked."""
+    """One synthesis stage, resolved and checked."""
 
     task: str
     """generate, judge or revise."""
@@ -26,7 +26,7 @@ class MakeSpec:
     rows: str
     """File, folder, hub id or built-in set with prompts (generate), or the data.jsonl of another stage."""
     role: str
-    """Which backend: generator or judge."""
+    """The backend's role: generator or judge."""
     backend: BackendSettings
     settings: Mapping[str, Any]
     """Fields of the task's settings."""
@@ -39,12 +39,12 @@ class MakeSpec:
         return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
 
     def differences(self, other: MakeSpec) -> list[str]:
-        """Names of what two specs of one stage say differently, wherever the folder of each one's pipeline lies."""
+        """Names of the settings in which two specs of one stage differ, wherever their pipelines' folders are."""
         ours, theirs = self._placeless(), other._placeless()
         return sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
 
     def _placeless(self) -> dict[str, Any]:
-        """Every value by its dotted name, with paths inside the pipeline's folder as seen from there."""
+        """Every value by its dotted name, with paths inside the pipeline's folder made relative to it."""
         values = {name: value for name, value in asdict(self).items() if name != "dir"}
         for group in ("backend", "settings", "choices"):
             values |= {f"{group}.{name}": value for name, value in values.pop(group).items()}
@@ -57,14 +57,14 @@ class MakeSpec:
         """Read make.json.
 
         Raises:
-            ConfigError: it is damaged, or of a schema that this ftcli does not know.
+            ConfigError: it is damaged, or of an unknown schema.
         """
         try:
             raw = json.loads(path.read_text(encoding="utf-8"))
             if raw.get("schema") != SCHEMA:
                 raise ValueError
             backend = BackendSettings(**raw.pop("backend"))
-            raw.pop("grants", None)  # once written here too; what is granted, a command line says and no file
+            raw.pop("grants", None)  # written by older versions; only the command line can grant
             return cls(**{**raw, "backend": backend})
         except (OSError, ValueError, TypeError, KeyError):
-            raise ConfigError(Problem(str(path), "is damaged", "start the pipeline anew")) from None
+            raise ConfigError(Problem(str(path), "is damaged", "start a new pipeline")) from None

@@ -1,7 +1,7 @@
-"""The three things that are made: answers to prompts, preferences between answers, and revisions of answers.
+"""The three synthesis tasks: generate answers, judge pairs of answers, and revise answers.
 
-A task says for a batch of items what is asked, step by step, and what row comes of each item's replies. An item that no
-row comes of is dropped with a reason, never guessed.
+A task builds the questions for a batch of items and makes a row from each item's replies. An item whose replies give no
+row is dropped with a reason; nothing is guessed.
 """
 
 from __future__ import annotations
@@ -20,40 +20,40 @@ from ftcli.synthesis.principles import Principle, filled
 
 Replies = Callable[[Sequence[Ask]], list[Reply]]
 _ATTEMPTS = 3
-"""How often a verdict that cannot be read is asked for, at a temperature from the second time on."""
-_SECOND_THOUGHT = 0.7
+"""Attempts to get a readable verdict; from the second on it is sampled at a temperature."""
+_RETRY_TEMPERATURE = 0.7
 _SEEDS = 2**31
 _UNREADABLE = "unreadable verdict"
 
 
 @dataclass(kw_only=True)
 class Made:
-    """What became of an item."""
+    """The result of one item."""
 
     row: dict[str, Any] | None = None
     dropped: str | None = None
     replies: list[dict[str, Any]] = field(default_factory=list)
-    """Every reply as it was, with what it was asked for."""
+    """Every reply, with what it answered."""
     notes: dict[str, Any] = field(default_factory=dict)
 
     def line(self, item: Item) -> dict[str, Any]:
-        """As it stands in the journal."""
+        """The item's line in the journal."""
         kept = {"key": item.key, "input": dict(item.row), "row": self.row, "replies": self.replies}
         return {**kept, **({"dropped": self.dropped} if self.dropped else {}), **self.notes}
 
 
 def seed_of(seed: int, *parts: object) -> int:
-    """A seed for one ask, the same in every process."""
+    """A seed for one question, the same in every process."""
     return random.Random(":".join(map(str, (seed, *parts)))).randrange(_SEEDS)
 
 
 def turns_of(prompt: Any) -> Turns:
-    """A prompt as turns."""
+    """A prompt as conversation turns."""
     return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
 
 
 def shown(prompt: Any) -> str:
-    """A prompt as text, for a question about it."""
+    """A prompt as plain text, to be quoted in a question."""
     if isinstance(prompt, str):
         return prompt
     if len(prompt) == 1:
@@ -66,23 +66,23 @@ class GenerateSettings:
     """Stage settings of `generate`."""
 
     n: int = 2
-    """Answers to each prompt."""
+    """Number of answers per prompt."""
     temperature: float = 1.0
-    """Of the sampling."""
+    """Sampling temperature."""
     max_new_tokens: int = 256
-    """Longest answer."""
+    """Longest answer, in tokens."""
 
 
 @dataclass(frozen=True)
 class Generate:
-    """`n` answers to each prompt."""
+    """Samples `n` answers to each prompt."""
 
     settings: GenerateSettings
     seed: int
     name: ClassVar[str] = "generate"
 
     def make(self, items: Sequence[Item], ask: Replies) -> list[Made]:
-        """As the other tasks."""
+        """The results of the items, in order."""
         s = self.settings
         asks = [
             Ask(
@@ -113,21 +113,21 @@ class JudgeSettings:
     """Stage settings of `judge`."""
 
     mode: Literal["pairwise", "score"] = "pairwise"
-    """pairwise shows two answers, in both orders; score asks of each answer whether it keeps to the principle."""
+    """pairwise compares two answers, in both orders; score asks about each answer whether it follows the principle."""
     constitution: str | None = None
     """YAML file with the principles; null is the default set."""
     principles_each: int = 1
-    """Principles that each item is judged by, drawn by seed."""
+    """Number of principles that judge each item, drawn by seed."""
     least_margin: float = 0.0
-    """Pairs that are nearer than this, in probability, are ties and dropped."""
+    """Pairs with a smaller difference in probability are ties and dropped."""
     max_new_tokens: int = 8
-    """Longest verdict, where it has to be read."""
+    """Longest verdict in tokens, where it has to be read from text."""
     labelled: str | None = None
-    """Pairs that people have labelled; how often the judge agrees with them is told in the result."""
+    """Pairs labelled by people; the result reports how often the judge agrees with them."""
 
 
 class _Question(NamedTuple):
-    """A question with two choices, and what its seed is made of."""
+    """A question with two choices, and the parts of its seed."""
 
     text: str
     choices: tuple[str, str]
@@ -137,7 +137,7 @@ class _Question(NamedTuple):
 
 @dataclass(frozen=True)
 class Judge:
-    """A preference between the best and the worst of an item's answers, or a tie."""
+    """Makes a preference pair of an item's best and worst answers, or drops the item as a tie."""
 
     settings: JudgeSettings
     seed: int
@@ -145,7 +145,7 @@ class Judge:
     name: ClassVar[str] = "judge"
 
     def make(self, items: Sequence[Item], ask: Replies) -> list[Made]:
-        """As the other tasks."""
+        """The results of the items, in order."""
         found = [Made() for _ in items]
         different = [[each for each in dict.fromkeys(item.row["answers"]) if each.strip()] for item in items]
         open_items = [i for i, answers in enumerate(different) if len(answers) > 1]
@@ -161,7 +161,7 @@ class Judge:
         return rng.sample(known, min(self.settings.principles_each, len(known)))
 
     def _score(self, work: Sequence[tuple[Item, list[str], Made]], ask: Replies) -> None:
-        """The share of principles that each answer is said to keep to, by the probability of yes."""
+        """Rank answers by the mean probability that they follow the principles."""
         for (item, answers, made), replies in zip(
             work, self.kept([(item, answers) for item, answers, _ in work], ask), strict=True
         ):
@@ -174,7 +174,7 @@ class Judge:
             self._settle(item, made, answers[best], answers[worst], means[best] - means[worst])
 
     def kept(self, work: Sequence[tuple[Item, Sequence[str]]], ask: Replies) -> list[list[dict[str, Any]]]:
-        """Whether each answer keeps to the principles drawn for its item: the probability of yes, None unreadable."""
+        """For each answer and principle of its item, the probability of yes; None where the verdict is unreadable."""
         questions, owners = list[_Question](), list[tuple[int, int, str]]()
         for at, (item, answers) in enumerate(work):
             for principle in self._drawn(item, "judge"):
@@ -188,7 +188,10 @@ class Judge:
         return found
 
     def _compare(self, work: Sequence[tuple[Item, list[str], Made]], ask: Replies) -> None:
-        """The first two different answers, asked about in both orders: who wins in one only has won in neither."""
+        """Compare the first two different answers in both orders; a winner in only one order is a tie.
+
+        Judges tend to prefer the answer shown first, and asking in both orders cancels that.
+        """
         questions, owners = list[_Question](), list[tuple[int, int, str]]()
         for at, (item, answers, _) in enumerate(work):
             for principle in self._drawn(item, "compare"):
@@ -238,7 +241,7 @@ class Judge:
             asks = [
                 Ask(
                     turns=turns_of(questions[i].text),
-                    temperature=_SECOND_THOUGHT if attempt else 0.0,
+                    temperature=_RETRY_TEMPERATURE if attempt else 0.0,
                     max_new_tokens=self.settings.max_new_tokens,
                     seed=seed_of(self.seed, *questions[i].parts, attempt),
                     choices=questions[i].choices,
@@ -253,15 +256,15 @@ class Judge:
 
 
 def mean_yes(replies: Sequence[Mapping[str, Any]], number: int) -> float:
-    """The mean probability of yes of what was asked about one answer."""
+    """The mean probability of yes over the questions about one answer."""
     own = [float(reply["yes"]) for reply in replies if reply["answer"] == number]
     return sum(own) / len(own)
 
 
 def first_choice(reply: Reply, choices: tuple[str, ...]) -> float | None:
-    """The probability of the first of two choices: by their log-probabilities, else 1 or 0 as the reply says, or None.
+    """The probability of the first of two choices: from log-probabilities, else 1 or 0 from the text, or None.
 
-    A reply is read strictly: one of the choices, alone or before a stop, in whatever case.
+    The text must be one of the choices, in any case, with nothing but punctuation around it.
     """
     if reply.choice_logps is not None:
         first, second = reply.choice_logps
@@ -277,30 +280,30 @@ class ReviseSettings:
     """Stage settings of `revise`."""
 
     rounds: int = 1
-    """Critiques and revisions of each answer, each by a principle drawn by seed."""
+    """Rounds of critique and revision, each by a principle drawn by seed."""
     constitution: str | None = None
     """YAML file with the principles; null is the default set."""
     examples: str | None = None
-    """JSONL file with `critique` and `revision` conversations shown before each question."""
+    """JSONL file with few-shot `critique` and `revision` conversations, shown before each question."""
     temperature: float = 0.7
-    """Of critiques and revisions."""
+    """Sampling temperature of critiques and revisions."""
     max_new_tokens: int = 256
-    """Longest critique and revision."""
+    """Longest critique and revision, in tokens."""
 
 
 @dataclass(frozen=True)
 class Revise:
-    """An answer criticised and revised by principles, round by round (Bai et al. 2022, arXiv:2212.08073, section 3)."""
+    """Critiques and revises an answer by principles, round by round (Bai et al. 2022, arXiv:2212.08073, section 3)."""
 
     settings: ReviseSettings
     seed: int
     principles: tuple[Principle, ...]
     examples: Mapping[str, Turns] = field(default_factory=dict)
-    """Turns shown before a critique and before a revision."""
+    """Few-shot turns shown before a critique and before a revision."""
     name: ClassVar[str] = "revise"
 
     def make(self, items: Sequence[Item], ask: Replies) -> list[Made]:
-        """As the other tasks."""
+        """The results of the items, in order."""
         found = [Made() for _ in items]
         answers = [str(item.row["answers"][0]) for item in items]
         known = [principle for principle in self.principles if principle.critique and principle.revision]
@@ -310,10 +313,10 @@ class Revise:
                 {"prompt": shown(item.row["prompt"]), "answer": answer}
                 for item, answer in zip(items, answers, strict=True)
             ]
-            critiques = self._asked("critique", items, drawn, parts, number, ask)
+            critiques = self._replies("critique", items, drawn, parts, number, ask)
             for own, critique in zip(parts, critiques, strict=True):
                 own["critique"] = critique
-            revisions = self._asked("revision", items, drawn, parts, number, ask)
+            revisions = self._replies("revision", items, drawn, parts, number, ask)
             for i, (principle, critique, revision) in enumerate(zip(drawn, critiques, revisions, strict=True)):
                 found[i].replies.append(
                     {"principle": principle.name, "answer": answers[i], "critique": critique, "revision": revision}
@@ -327,7 +330,7 @@ class Revise:
                 made.row = {"prompt": prompt, "completion": answer_to(prompt, answer)}
         return found
 
-    def _asked(
+    def _replies(
         self,
         part: str,
         items: Sequence[Item],

@@ -1,7 +1,7 @@
 """python -m ftcli.worker COMMAND TARGET [FLAGS]: a command is a module of ftcli/worker/commands, a target the folder of
 a run or stage, or the file of a request.
 
-Started by the front half, which has checked what it asks for. Several processes of one run come here side by side.
+Started by the front half, which has already checked the request. All processes of a run start here.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from ftcli.worker.process.parent_watch import die_with_parent
 _COMMANDS = "ftcli.worker.commands"
 
 _answers: TextIO | None = None
-"""Where answers go, once what libraries print has been sent elsewhere."""
+"""The stream for answers; standard output itself is redirected, since libraries print to it."""
 
 
 def main(arguments: list[str]) -> int:
-    """Carry out one request; returns the exit code."""
+    """Run one command; returns the exit code."""
     try:
         _run(*arguments)
         return EXIT_DONE
@@ -43,7 +43,7 @@ def _run(command: str, target: str, *flags: str) -> None:
         raise ValueError(f"no such worker command: {command}; there are {', '.join(known)}")
     die_with_parent()
     deferred_imports.defer()
-    # Only the module of this command: another's would bring libraries that this one never needs.
+    # Only this command's module: the others import libraries that it does not need.
     module = deferred_imports.import_heavy(f"{_COMMANDS}.{command}")
     module.COMMAND(Path(target), flags, _write)
 
@@ -55,20 +55,20 @@ def _write(text: str) -> None:
 
 
 def leave(code: int, arguments: list[str]) -> NoReturn:
-    """End this process; one of several at once, with the exit code left where the front half finds it."""
+    """End this process. One of several leaves its exit code in a file for the front half, and does not clean up."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         sys.exit(code)
     path = Path(arguments[1]) / rundir.EXIT_CODE
-    # The first to fail is the cause; the launcher ends the others and returns 1 for every cause.
+    # The first rank to fail has the cause; the launcher then ends the others and returns 1 for every cause.
     if code != EXIT_DONE and arguments[0] == "train" and not path.exists():
         rundir.write_atomically(path, f"{code}\n")
     sys.stdout.flush()
     sys.stderr.flush()
-    # All is written. Taking the process group down was seen to wait for ever for a process that had gone before.
+    # Everything is written. Destroying the process group was seen to hang, waiting for a rank that had already exited.
     os._exit(code)
 
 
 if __name__ == "__main__":
-    # Standard output is for answers alone; a library that reports there must not stand between them.
+    # Standard output is for answers only; what libraries print goes to stderr.
     _answers, sys.stdout = sys.stdout, sys.stderr
     leave(main(sys.argv[1:]), sys.argv[1:])

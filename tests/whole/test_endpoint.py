@@ -266,7 +266,7 @@ def test_an_endpoint_without_log_probabilities_has_its_verdicts_read(served, sta
 
     row = {"prompt": "Hello?", "answers": ["Hi.", "Go away."]}
     (tmp_path / "answers.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
-    with pytest.raises(DataError, match="no row came of 1 items"):
+    with pytest.raises(DataError, match="all 1 items were dropped"):
         make(stage(served, "judge", "answers.jsonl", max_retries=1))
     line = json.loads((tmp_path / "stage" / "items.jsonl").read_text(encoding="utf-8"))
     assert line["dropped"] == "unreadable verdict"
@@ -275,7 +275,7 @@ def test_an_endpoint_without_log_probabilities_has_its_verdicts_read(served, sta
 def test_a_key_that_is_not_set_and_a_model_that_is_not_there_are_told(served, stage, monkeypatch):
     from ftcli.worker.commands.synthesise import make
 
-    with pytest.raises(ConfigError, match="gave no answer in 1 tries, at last: Error code: 500"):
+    with pytest.raises(ConfigError, match="did not answer in 1 attempts; last error: Error code: 500"):
         make(stage(served, model="no/such-model", max_retries=0))
     monkeypatch.delenv("CANARY_KEY")
     with pytest.raises(ConfigError, match="has no CANARY_KEY"):

@@ -1,4 +1,4 @@
-"""What the machine has: one GPU when there is one, else the CPU."""
+"""The detected hardware: one GPU where there is one, else the CPU."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from ftcli.settings.run_spec import LaunchPlan, Notes
 
 
 def plan(wanted: HardwareSettings, notes: Notes) -> LaunchPlan:
-    """A GPU that is here, or the CPU, with a note that says which."""
+    """A GPU of this machine, else the CPU, with a note of the choice."""
     gpus = hardware.gpus()
-    notes.add("hardware.type", "gpu" if gpus else "cpu", "what this machine has")
+    notes.add("hardware.type", "gpu" if gpus else "cpu", "detected hardware")
     return one_machine(wanted, notes, device="cuda" if gpus else "cpu")
 
 
-PROFILE = Profile(name="auto", summary="One GPU when there is one, else the CPU.", plan=plan)
+PROFILE = Profile(name="auto", summary="One GPU where there is one, else the CPU.", plan=plan)

@@ -1,4 +1,4 @@
-"""The CPU; several processes talk through gloo."""
+"""The CPU; several processes communicate through gloo."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ftcli.settings.run_spec import LaunchPlan, Notes
 
 
 def plan(wanted: HardwareSettings, notes: Notes) -> LaunchPlan:
-    """The CPU, whatever else is here."""
+    """The CPU, whatever hardware is detected."""
     return one_machine(wanted, notes, device="cpu")
 
 

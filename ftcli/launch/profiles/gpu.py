@@ -1,4 +1,4 @@
-"""One GPU, planned for also where there is none; `train` refuses it there."""
+"""One GPU. It can be planned on a machine without one, where `train` refuses it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from ftcli.settings.run_spec import LaunchPlan, Notes
 
 
 def plan(wanted: HardwareSettings, notes: Notes) -> LaunchPlan:
-    """A GPU, whether or not one is here."""
+    """A GPU, whether or not one is detected."""
     return one_machine(wanted, notes, device="cuda")
 
 
-PROFILE = Profile(name="gpu", summary="One GPU, in bfloat16 where it has it.", plan=plan)
+PROFILE = Profile(name="gpu", summary="One GPU, in bfloat16 where supported.", plan=plan)

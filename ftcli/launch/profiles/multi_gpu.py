@@ -1,4 +1,4 @@
-"""All GPUs of the machine, a process each, started through accelerate launch."""
+"""All GPUs of the machine, one process each, started through accelerate launch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ftcli.settings.run_spec import LaunchPlan, Notes
 
 
 def plan(wanted: HardwareSettings, notes: Notes) -> LaunchPlan:
-    """As many processes as there are GPUs here, one where there is none."""
+    """One process per detected GPU, or one where there is none."""
     return one_machine(wanted, notes, device="cuda", num_processes=max(1, len(hardware.gpus())))
 
 

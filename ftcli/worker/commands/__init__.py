@@ -1,4 +1,4 @@
-"""One module a worker command, called as the command is: `python -m ftcli.worker eval …` runs eval.py.
+"""One module per worker command, with the command's name: `python -m ftcli.worker eval …` runs eval.py.
 
-A module in this folder that defines `COMMAND` (ftcli/worker/process/command.py) declares it; nothing else registers it.
+A module in this folder that defines `COMMAND` (ftcli/worker/process/command.py) declares it, and nothing else does.
 """

@@ -1,4 +1,4 @@
-"""`chat`: answers to what comes through standard input, written as they are made."""
+"""`chat`: answers messages from standard input, streamed as they are generated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`data`: `ftcli data check` and `prepare` in a worker, a run's own tokens without a model's weights."""
+"""`data`: `ftcli data check` and `prepare` in a worker: tokenises a run's data without loading model weights."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from ftcli.worker.training.library_configs import load_class
 
 
 def inspect(request: dict[str, Any]) -> dict[str, Any]:
-    """What a run would make of its data, left in the store for it.
+    """The row ledger that a run would have, with the tokens left in the store for it.
 
     Args:
         request: {"spec": a run spec as JSON text, "trust_remote_code": bool, "json": bool}.
 
     Returns:
-        The run's ledger with "store", the folder that now holds the tokens; {"problems", "exit_code"} where there are
-        any and JSON was asked for.
+        The run's ledger with "store", the folder with the tokens; or {"problems", "exit_code"} where there are problems
+        and JSON was requested.
 
     Raises:
-        DataError: too many rows are unusable, or none is left.
+        DataError: too many rows are unusable, or no row is left.
         ConfigError: the model has no tokenizer or configuration here.
     """
     try:
@@ -42,7 +42,7 @@ def inspect(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def opened(request: dict[str, Any]) -> tuple[RunSpec, Method, Encoder, Fitting]:
-    """A run's spec and method, with what makes tokens of its rows.
+    """A run's spec and method, with the encoder and the length limits of its rows.
 
     Raises:
         ConfigError: the model has no tokenizer or configuration here.
@@ -50,14 +50,14 @@ def opened(request: dict[str, Any]) -> tuple[RunSpec, Method, Encoder, Fitting]:
     spec = RunSpec.from_json(request["spec"])
     method = get_method(str(spec.method["name"]))
     model = as_granted(spec.model, request)
-    asked = {**method.defaults, **spec.method}
-    strategy = asked.get("packing_strategy") or getattr(load_class(method.config), "packing_strategy", "")
-    config = _Packing(bool(asked.get("packing")), str(strategy))
+    settings = {**method.defaults, **spec.method}
+    strategy = settings.get("packing_strategy") or getattr(load_class(method.config), "packing_strategy", "")
+    config = _Packing(bool(settings.get("packing")), str(strategy))
     return spec, method, make_encoder(model), fitting(spec.data, method, config, position_limit(model))
 
 
 class _Packing:
-    """The part of a trainer's config that rows depend on; the whole would start up accelerate."""
+    """The part of a trainer's config that rows depend on; the whole config would initialise accelerate."""
 
     def __init__(self, packing: bool, packing_strategy: str) -> None:
         self.packing, self.packing_strategy = packing, packing_strategy

@@ -1,4 +1,4 @@
-"""Held-out loss and score of a finished run, before and after, on its own held-out rows or on others."""
+"""`eval`: held-out loss and metric of a finished run, before and after training, on its held-out rows or on others."""
 
 from __future__ import annotations
 
@@ -32,26 +32,26 @@ _SCORE_ROWS = 256
 
 
 def evaluate(request: dict[str, Any]) -> dict[str, Any]:
-    """Measure a run's model against the model as the run found it, in one process.
+    """Measure a run's model and its starting model, in one process.
 
     Args:
-        request: {"run": run directory or name, "data": file or None for the run's own held-out rows, "rows": at most
-            so many, or None, "model" and "revision": another model to measure in place of both, or None,
+        request: {"run": run directory or name, "data": file or None for the run's own held-out rows, "rows": the
+            most rows, or None, "model" and "revision": another model to measure instead of both, or None,
             "trust_remote_code": bool}.
 
     Returns:
-        {"schema", "run", "method", "data", "rows", "before", "after"}, both with `eval_loss` and `score`; of another
-        model "model" and "measured" in place of both.
+        {"schema", "run", "method", "data", "rows", "before", "after"}, both with `eval_loss` and `score`; for another
+        model "model" and "measured" instead.
 
     Raises:
         ConfigError: no such run, no model in it yet, or no held-out rows.
         DataError: unusable rows.
     """
     run_dir = rundir.require_run(request["run"], "RUN")
-    spec = _at_its_length(_asked(RunSpec.load(run_dir / rundir.SPEC), request), run_dir)
+    spec = _at_its_length(_requested(RunSpec.load(run_dir / rundir.SPEC), request), run_dir)
     method = get_method(str(spec.method["name"]))
     if not validates(spec, method):
-        raise ConfigError(Problem(str(run_dir), "the run holds no rows out", "name a file with data.eval_path=FILE"))
+        raise ConfigError(Problem(str(run_dir), "the run has no held-out rows", "set data.eval_path=FILE"))
     set_threads(spec)
     trained = replace(spec.model, name_or_path=str(run_dir), init="pretrained", revision=None)
     encoder = make_encoder(trained)
@@ -60,7 +60,7 @@ def evaluate(request: dict[str, Any]) -> dict[str, Any]:
     after = _loaded(spec, method, run_dir, encoder, trained, None)
     measured_after = _measured(after)
     if hasattr(after.model, "peft_config"):
-        # Without its adapter it is what the run found; a base in few bits alone is refused by the Trainer.
+        # With its adapter disabled it is the starting model. A quantised base alone would be refused by the Trainer.
         with after.model.disable_adapter():
             measured_before = _measured(after)
     else:
@@ -71,7 +71,7 @@ def evaluate(request: dict[str, Any]) -> dict[str, Any]:
 def _of_another(
     request: dict[str, Any], spec: RunSpec, method: Method, run_dir: Path, encoder: Encoder
 ) -> dict[str, Any]:
-    """What another model makes of the run's held-out rows, by the run's own measure."""
+    """The run's metric for another model on the run's held-out rows."""
     name = str(request["model"])
     model = replace(spec.model, name_or_path=name, init="pretrained", revision=request.get("revision"))
     loaded = _loaded(replace(spec, model=model), method, run_dir, encoder, model, None)
@@ -85,8 +85,8 @@ def _about(run: Loaded) -> dict[str, Any]:
     return {**about, "data": ledger.path, "rows": ledger.rows_kept}
 
 
-def _asked(spec: RunSpec, request: dict[str, Any]) -> RunSpec:
-    """The run's spec for one process on what is here, with the rows that were asked for."""
+def _requested(spec: RunSpec, request: dict[str, Any]) -> RunSpec:
+    """The run's spec for one process on this machine, with the requested rows."""
     device = "cuda" if spec.launch.device == "cuda" and torch.cuda.is_available() else "cpu"
     launch = replace(spec.launch, num_processes=1, device=device)
     data, rows = spec.data, request.get("rows")
@@ -101,7 +101,7 @@ def _asked(spec: RunSpec, request: dict[str, Any]) -> RunSpec:
 
 
 def _at_its_length(spec: RunSpec, run_dir: Path) -> RunSpec:
-    """The spec with the longest row that the run worked out from the rows it was trained on."""
+    """The spec with the length limit that the run derived from its training rows."""
     try:
         length = json.loads((run_dir / rundir.LEDGER).read_text(encoding="utf-8"))["max_length_tokens"]["value"]
     except (OSError, ValueError, KeyError):

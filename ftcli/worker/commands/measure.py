@@ -19,7 +19,7 @@ SCHEMA = 1
 
 
 def measure_policies(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The mean of each measure for each model, in order.
+    """The mean of each metric for each model, in order.
 
     Args:
         request: {"models": {name: model}, "data": file or built-in set, "measures": {name: rewards}, "max_new_tokens",

@@ -1,4 +1,4 @@
-"""`merge`: an adapter folded into its base."""
+"""`merge`: merges an adapter into its base model."""
 
 from ftcli.worker.models.merge import merge
 from ftcli.worker.process.command import one_answer

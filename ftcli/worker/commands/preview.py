@@ -22,11 +22,11 @@ def preview(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Rows as the model sees them.
 
     Args:
-        request: as for `data`, with "rows", how many of each set, and "line", of the first that is shown, or None.
+        request: as for `data`, with "rows", how many per set, and "line", the first line to show, or None.
 
     Yields:
         {"where", "kind", "sequences": [{"name", "tokens": [[text, trained, special], …]}], "tokens", "trained",
-        "max_length_tokens"}, or {"where", "error", "fix"} of a row that cannot be used; last
+        "max_length_tokens"}, or {"where", "error", "fix"} for a row that cannot be used; last
         {"template", "format", "findings"}.
 
     Raises:
@@ -46,7 +46,7 @@ def preview(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def _rows(
     row_set: RowSet, method: Method, encoder: Encoder, fit: Fitting, ledger: Ledger, first_line: int
 ) -> Iterator[dict[str, Any]]:
-    """The rows of a set from a line on, those that cannot be used among them."""
+    """The rows of a set from a line on, including unusable ones."""
     bad = list[Problem]()
     for example in Scan(row_sets.fetched(row_set), row_set.settings, method, ledger, on_error=bad.append):
         yield from (_refused(problem) for problem in bad if _line(problem.where) >= first_line)
@@ -98,7 +98,7 @@ def _shown(encoder: Encoder, example: Example, encoded: Encoded, fit: Fitting) -
 
 
 def pieces(tokenizer: Any, ids: list[int], trained: list[bool], special: frozenset[int]) -> list[list[Any]]:
-    """Each token as [text, trained, special]; a character that several tokens share stands with the first."""
+    """Each token as [text, trained, special]; a character that spans several tokens is given to the first."""
     found: list[list[Any]] = []
     start = 0
     while start < len(ids):

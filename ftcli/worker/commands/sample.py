@@ -1,4 +1,4 @@
-"""`sample`: prompts of a file answered by a model, several times each, and scored by another."""
+"""`sample`: several sampled answers per prompt of a file, optionally scored by a reward model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ftcli.worker.process.command import lines
 
 
 def sample(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """One {"where", "prompt", "answers", "scores"} for each row; scores only with a reward model.
+    """Yields {"where", "prompt", "answers", "scores"} per row; scores only with a reward model.
 
     Args:
         request: {"model", "data", "num_answers", "max_new_tokens", "temperature", "top_p", "seed", "reward": a reward
@@ -28,7 +28,7 @@ def sample(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
     Raises:
         ConfigError: no such model or data.
-        DataError: rows that are unusable.
+        DataError: unusable rows.
     """
     settings = as_granted(ModelSettings(name_or_path=request["model"]), request)
     device = best_device()
@@ -39,7 +39,7 @@ def sample(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
     count = int(request["num_answers"])
     how = sampling(request)
     if how.get("do_sample"):
-        how["top_k"] = 0  # transformers would sample from the likeliest fifty alone
+        how["top_k"] = 0  # transformers' default would sample from the 50 most likely tokens only
     for chunk in chunks_of(request["data"], ASKABLE):
         prompts = [prompt_of(example) for example in chunk]
         ids = [encoder.prompt_ids(prompt) for prompt in prompts for _ in range(count)]

@@ -1,4 +1,4 @@
-"""`score`: the rows of a file scored by a reward model."""
+"""`score`: reward scores for the rows of a file."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from ftcli.worker.process.command import lines
 
 
 def score(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """One {"where", "row", "score"} for each row, in order; of a preference "scores", chosen before rejected.
+    """Yields {"where", "row", "score"} per row, in order; for a preference pair "scores", chosen first.
 
     Args:
         request: {"model": a reward model, "data": file, folder or hub id, "trust_remote_code": bool}.
 
     Raises:
-        ConfigError: no such data, or no reward model.
-        DataError: rows that are unusable.
+        ConfigError: no such data, or the model is not a reward model.
+        DataError: unusable rows.
     """
     judge = RewardModel(request["model"], request)
     for chunk in chunks_of(request["data"], SCORABLE):

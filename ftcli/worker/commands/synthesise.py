@@ -1,4 +1,4 @@
-"""`synthesise STAGE_DIR [--trust-remote-code]`: items from rows, a backend that answers, and result.json last."""
+"""`synthesise STAGE_DIR [--trust-remote-code]`: runs a synthesis stage and writes its result.json last."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ from ftcli.worker.process.command import Command, Write
 from ftcli.worker.process.signals import StopSignal, exclusive, go_on
 
 SCHEMA = 1
-_TOLD_SECONDS = 5.0
+_PROGRESS_SECONDS = 5.0
 
 
 def make(folder: Path, *, trust_remote_code: bool = False) -> dict[str, Any]:
-    """Carry out the stage whose make.json stands in `folder`.
+    """Run the stage whose make.json is in `folder`.
 
     Args:
-        trust_remote_code: whether a model may run code that it ships; the command line grants it, never make.json.
+        trust_remote_code: whether a model may run its own code; granted by the command line, never by make.json.
 
     Returns:
         The content of result.json.
 
     Raises:
-        ConfigError: the backend cannot be had, or the stage is in use.
-        DataError: unusable rows, or no row came of any item.
-        InterruptedRun: stopped by a signal or a budget, with everything that was finished kept.
+        ConfigError: the backend is not available, or the stage is in use.
+        DataError: unusable rows, or every item was dropped.
+        InterruptedRun: stopped by a signal or a budget; finished items are kept.
     """
     folder = folder.resolve()
     spec = MakeSpec.load(folder / FILE)
@@ -55,13 +55,13 @@ def make(folder: Path, *, trust_remote_code: bool = False) -> dict[str, Any]:
             counts = runner.make(task, items, backend, folder, check=lambda: stop.check(folder), say=say)
             agreement = _agreement(spec, task, backend, folder, stop)
         except BudgetSpent as spent:
-            what = f"stopped: {spent}; what was finished is kept"
+            what = f"stopped: {spent}; finished items are kept"
             flag = f" {ENDPOINT}" if spec.backend.type in ENDPOINTS else ""
             raise InterruptedRun(Problem(str(folder), what, go_on(folder) + flag)) from None
         rows = counts.pop("rows")
         if not rows:
             reasons = ", ".join(f"{count} {reason}" for reason, count in counts.items())
-            what = f"no row came of {len(items)} items: {reasons}"
+            what = f"all {len(items)} items were dropped: {reasons}"
             raise DataError(Problem(str(folder), what, f"see {folder / 'items.jsonl'}"))
         result = {
             "schema": SCHEMA,
@@ -82,12 +82,12 @@ def make(folder: Path, *, trust_remote_code: bool = False) -> dict[str, Any]:
 
 
 def _sparingly() -> runner.Say:
-    """Tells of progress every few seconds."""
+    """A function that reports progress every few seconds."""
     last = [0.0]
 
     def say(text: str) -> None:
         now = time.monotonic()
-        if now - last[0] >= _TOLD_SECONDS:
+        if now - last[0] >= _PROGRESS_SECONDS:
             last[0] = now
             sys.stderr.write(f"{text}\n")
 
@@ -110,7 +110,7 @@ def task_of(spec: MakeSpec) -> Task:
 
 
 def _examples(named: str | None) -> dict[str, Any]:
-    """The turns of a file with one line {"critique": turns, "revision": turns}, or several, one behind the other."""
+    """The few-shot turns of a file: lines of {"critique": turns, "revision": turns}, concatenated."""
     found: dict[str, Any] = {}
     for number, line in enumerate(Path(named).read_text(encoding="utf-8").splitlines() if named else (), 1):
         try:
@@ -119,14 +119,14 @@ def _examples(named: str | None) -> dict[str, Any]:
                 found.setdefault(part, []).extend(row[part])
         except (ValueError, KeyError, TypeError):
             fix = 'write {"critique": [turns], "revision": [turns]} on each line'
-            raise ConfigError(Problem(f"{named}:{number}", "is no pair of examples", fix)) from None
+            raise ConfigError(Problem(f"{named}:{number}", "is not a pair of examples", fix)) from None
     return found
 
 
 def rows_of(spec: MakeSpec) -> Iterator[dict[str, Any]]:
-    """The rows that items are made of: prompts, or another stage's rows as they stand, edited or not."""
+    """The input rows: prompts, or another stage's rows as they are now, edited or not."""
     if spec.task != Generate.name:
-        yield from _made_rows(Path(spec.rows))
+        yield from _rows_of_stage(Path(spec.rows))
         return
     left = spec.max_rows
     for example in examples_of(set_file(spec.rows, "train")):
@@ -137,7 +137,7 @@ def rows_of(spec: MakeSpec) -> Iterator[dict[str, Any]]:
         yield {"prompt": prompt_of(example), **kept}
 
 
-def _made_rows(file: Path) -> Iterator[dict[str, Any]]:
+def _rows_of_stage(file: Path) -> Iterator[dict[str, Any]]:
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
         try:
             row = json.loads(line)
@@ -145,28 +145,28 @@ def _made_rows(file: Path) -> Iterator[dict[str, Any]]:
         except (ValueError, KeyError, TypeError):
             sound = False
         if not sound:
-            what = "is no row of a prompt and its answers"
+            what = "is not a row with a prompt and its answers"
             raise DataError(Problem(f"{file}:{number}", what, 'write {"prompt": …, "answers": ["…", "…"]}'))
         yield row
 
 
 def _position_bias(folder: Path, items: list[Item]) -> dict[str, Any]:
-    """How likely the first of two answers is to win for standing first; 0.5 is no bias."""
+    """The mean probability that the answer shown first wins; 0.5 is no position bias."""
     journal = runner.Journal(folder)
-    told = [journal.done[item.key].get("first_shown_wins") for item in items]
-    known = [value for value in told if value is not None]
+    values = [journal.done[item.key].get("first_shown_wins") for item in items]
+    known = [value for value in values if value is not None]
     return {"first_shown_wins": round(sum(known) / len(known), 4)} if known else {}
 
 
 def _agreement(spec: MakeSpec, task: Task, backend: Backend, folder: Path, stop: StopSignal) -> dict[str, Any]:
-    """How often a judge prefers what people preferred, where pairs with labels are given."""
+    """How often the judge agrees with people, where labelled pairs are given."""
     if not isinstance(task, Judge) or not task.settings.labelled:
         return {}
     pairs = []
     for example in examples_of(set_file(task.settings.labelled, "eval"), ("preference",)):
         chosen, rejected = (example.value[side][-1]["content"] for side in ("chosen", "rejected"))
         pairs.append({"prompt": prompt_of(example), "answers": [chosen, rejected], "chosen": chosen})
-    # Every second pair the other way round, so that a judge which says one thing always is right half the time.
+    # Every second pair is swapped, so a judge that always gives the same verdict is right half the time.
     for number in range(0, len(pairs), 2):
         pairs[number]["answers"].reverse()
     own = folder / "agreement"
@@ -177,12 +177,12 @@ def _agreement(spec: MakeSpec, task: Task, backend: Backend, folder: Path, stop:
     counts: Counter[str] = Counter()
     for item in items:
         row = journal.done[item.key]["row"]
-        right = row is not None and _said(row["chosen"]) == item.row["chosen"]
+        right = row is not None and _text(row["chosen"]) == item.row["chosen"]
         counts["right" if right else "tie or dropped" if row is None else "wrong"] += 1
     return {"agreement": {"pairs": len(items), **counts, "share": round(counts["right"] / len(items), 4)}}
 
 
-def _said(answer: Any) -> str:
+def _text(answer: Any) -> str:
     return answer if isinstance(answer, str) else str(answer[-1]["content"])
 
 

@@ -1,4 +1,4 @@
-"""`train RUN_DIR [--resume CHECKPOINT]`: the run whose spec.json stands in the folder."""
+"""`train RUN_DIR [--resume CHECKPOINT]`: runs the spec.json of the folder."""
 
 from __future__ import annotations
 

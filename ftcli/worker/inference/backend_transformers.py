@@ -1,4 +1,4 @@
-"""A local model that answers the questions of data-making tasks, and tells the probability of each choice."""
+"""The local backend: a model that answers synthesis questions and gives the probability of each choice."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from ftcli.worker.tokenise.encoder import Encoder, Ids
 
 
 class LocalModel:
-    """A model or finished run through transformers. Questions of one batch are asked together."""
+    """A model or finished run through transformers. The questions of a batch are answered together."""
 
     concurrency = 1
 
     def __init__(self, settings: BackendSettings, key: str, request: dict[str, Any]) -> None:
         """
         Args:
-            key: the role's name; unread, since what is wrong with a model is told of the model.
-            request: the grants under which it is loaded.
+            key: the role's name; unused, since errors name the model.
+            request: the grants for loading it.
 
         Raises:
             ConfigError: there is no such model.
@@ -44,7 +44,7 @@ class LocalModel:
         self.requests = self.prompt_tokens = self.answer_tokens = 0
 
     def replies(self, asks: Sequence[Ask]) -> list[Reply]:
-        """As its protocol says; the random state is set from the first ask's seed, so a batch comes out the same."""
+        """As in the protocol. The first question's seed sets the random state, so a repeated batch is the same."""
         found: list[Reply | None] = [None] * len(asks)
         chosen = [i for i, ask in enumerate(asks) if ask.choices]
         for i, reply in zip(chosen, self._choices([asks[i] for i in chosen]), strict=True):
@@ -73,7 +73,7 @@ class LocalModel:
         ]
 
     def _choices(self, asks: Sequence[Ask]) -> list[Reply]:
-        """The likeliest choice of each ask, with the log-probability of every one, its end token included."""
+        """The most likely choice per question, with every choice's log-probability, end token included."""
         prompts, answers = pairs_of(self.encoder, asks)
         with torch.no_grad():
             sums, _ = logps(self.model, self.encoder, prompts, answers, None)
@@ -86,13 +86,13 @@ class LocalModel:
         return found
 
     def about(self) -> dict[str, Any]:
-        """As its protocol says."""
+        """As in the protocol."""
         used = {"requests": self.requests, "prompt_tokens": self.prompt_tokens, "answer_tokens": self.answer_tokens}
         return {"type": "local", "model": self.name, **used}
 
 
 def pairs_of(encoder: Encoder, asks: Sequence[Ask]) -> tuple[list[Ids], list[Ids]]:
-    """The tokens of each ask's question once for each of its choices, and those of the choices, end token included."""
+    """Per question and choice: the tokens of the question, and those of the choice with its end token."""
     pairs = [
         Example("a question", "pair", {"prompt": ask.turns, "completion": answer_to(ask.turns, choice)})
         for ask in asks

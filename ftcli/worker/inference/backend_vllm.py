@@ -1,4 +1,4 @@
-"""vLLM as the one who answers the questions of data-making tasks: many at once, with log-probabilities of choices."""
+"""The vLLM backend: answers many synthesis questions at once, with log-probabilities of choices."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ftcli.worker.models.load import as_granted, make_encoder, resolve
 
 
 class Vllm:
-    """A model or finished run. Each question has a seed of its own, so what is asked beside it changes nothing."""
+    """A model or finished run. Each question has its own seed, so the rest of the batch does not affect its answer."""
 
     concurrency = 1
 
@@ -32,8 +32,10 @@ class Vllm:
         assert settings.model is not None
         source = resolve(settings.model)
         if source.is_adapter:
-            fix = f"ftcli merge {settings.model} OUT, and name OUT"
-            raise ConfigError(Problem(f"{key}.model", f"{settings.model} is an adapter, which vLLM takes merged", fix))
+            fix = f"run ftcli merge {settings.model} OUT, and use OUT"
+            raise ConfigError(
+                Problem(f"{key}.model", f"{settings.model} is an adapter, which must be merged for vLLM", fix)
+            )
         found = as_granted(ModelSettings(name_or_path=settings.model, revision=settings.revision), request)
         self.batch_size: int | None = settings.batch_size
         self.name, self._sampling = settings.model, vllm.SamplingParams
@@ -48,7 +50,7 @@ class Vllm:
         self.requests = self.prompt_tokens = self.answer_tokens = 0
 
     def replies(self, asks: Sequence[Ask]) -> list[Reply]:
-        """As its protocol says."""
+        """As in the protocol."""
         prompts: list[list[int]] = []
         ways: list[Any] = []
         for ask in asks:
@@ -71,16 +73,16 @@ class Vllm:
         return Reply(text=answer.text, prompt_tokens=len(output.prompt_token_ids), answer_tokens=len(answer.token_ids))
 
     def _chosen(self, ask: Ask, outputs: Any) -> Reply:
-        """The likelier choice, by the log-probabilities of its tokens behind the question."""
+        """The more likely choice, by the log-probabilities of its tokens after the question."""
         prompts, answers = pairs_of(self.encoder, [ask])
         sums = []
         for ids, answer in zip(prompts, answers, strict=True):
-            told = next(outputs).prompt_logprobs[len(ids) :]
-            sums.append(sum(float(at[token].logprob) for at, token in zip(told, answer, strict=True)))
+            logprobs = next(outputs).prompt_logprobs[len(ids) :]
+            sums.append(sum(float(at[token].logprob) for at, token in zip(logprobs, answer, strict=True)))
         text = ask.choices[sums.index(max(sums))]
         return Reply(text=text, choice_logps=tuple(sums), prompt_tokens=len(prompts[0]), answer_tokens=1)
 
     def about(self) -> dict[str, Any]:
-        """As its protocol says."""
+        """As in the protocol."""
         used = {"requests": self.requests, "prompt_tokens": self.prompt_tokens, "answer_tokens": self.answer_tokens}
         return {"type": "vllm", "model": self.name, **used}

@@ -1,4 +1,4 @@
-"""The backends that answer in a synthesis stage, or judge during a run, by their type."""
+"""The backends of synthesis stages and of AI judges, by type."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from ftcli.synthesis.backend import Backend
 
 
 def backend_of(settings: BackendSettings, key: str, request: dict[str, Any]) -> Backend:
-    """Whoever answers. Only its own module is imported: vLLM is not installed everywhere.
+    """The backend of these settings. Only its own module is imported: vLLM is not installed everywhere.
 
     Args:
         key: the setting that describes it, for errors.
-        request: the grants under which a model is loaded.
+        request: the grants for loading a model.
 
     Raises:
-        ConfigError: it cannot be had.
+        ConfigError: it is not available.
     """
     backend: Backend = pkgutil.resolve_name(BACKENDS[settings.type].answered_by)(settings, key, request)
     return backend
