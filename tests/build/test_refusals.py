@@ -63,7 +63,7 @@ BETA = "option of cpo, distillation, dpo, grpo, ipo, kto, orpo, rloo, simpo, not
         (["lerning_rate=1"], "lerning_rate=1", "not a group or setting", ""),
         (["learning_rate=1"], "learning_rate=1", "not a group or setting", "train.learning_rate"),
         (["train.lerning_rate=1"], "train.lerning_rate=1", "not an option", "did you mean train.learning_rate?"),
-        (["method=lora"], "method=lora", "lora is a peft= choice", "ftcli train peft=lora"),
+        (["method=lora"], "method=lora", "lora is a choice of peft, not of method", "ftcli train peft=lora"),
         (["peft=lora", "peft.target_modules=[lm_head]"], "peft.target_modules=[lm_head]", "fused", "modules_to_save"),
         (["peft=lora", "peft.target_modules=[q_prj]"], "peft.target_modules=[q_prj]", "no module", "the model has"),
         (["train.learning_rate=1e-4,2e-4"], "train.learning_rate=1e-4,2e-4", "several values", "-m"),
