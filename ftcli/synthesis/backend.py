@@ -15,7 +15,7 @@ Turns = list[dict[str, Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ask:
+class Question:
     """One question to a backend. With `choices`, the reply is one of them."""
 
     turns: Turns
@@ -50,7 +50,7 @@ class Backend(Protocol):
     concurrency: int
     """Items in progress at once, where they are asked one by one."""
 
-    def replies(self, asks: Sequence[Ask]) -> list[Reply]:
+    def replies(self, questions: Sequence[Question]) -> list[Reply]:
         """One reply per question.
 
         Raises:

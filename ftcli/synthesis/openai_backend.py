@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.settings.backends import BackendSettings
-from ftcli.synthesis.backend import Ask, BudgetSpent, Reply, require_backend
+from ftcli.synthesis.backend import BudgetSpent, Question, Reply, require_backend
 
 _FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 0.5, 30.0
 
@@ -45,18 +45,18 @@ class Endpoint:
         self.requests = self.retries = self.prompt_tokens = self.answer_tokens = 0
         self.notices: list[str] = []
 
-    def replies(self, asks: Sequence[Ask]) -> list[Reply]:
+    def replies(self, questions: Sequence[Question]) -> list[Reply]:
         """As in the protocol."""
-        return [self._reply(ask) for ask in asks]
+        return [self._reply(question) for question in questions]
 
-    def _reply(self, ask: Ask) -> Reply:
+    def _reply(self, question: Question) -> Reply:
         wait, last = _FIRST_WAIT_SECONDS, Exception()
         for attempt in range(self._settings.max_retries + 1):
             self._spend(attempt)
             try:
-                return self._request(ask)
+                return self._request(question)
             except self._openai.BadRequestError as error:
-                if not (ask.choices and self._logprobs):
+                if not (question.choices and self._logprobs):
                     raise self._refused(error) from None
                 self._without_logprobs(error)
             except (self._openai.RateLimitError, self._openai.InternalServerError) as error:
@@ -82,16 +82,16 @@ class Endpoint:
             self.requests += 1
             self.retries += attempt > 0
 
-    def _request(self, ask: Ask) -> Reply:
+    def _request(self, question: Question) -> Reply:
         more: dict[str, Any] = {}
-        if ask.choices and self._logprobs:
+        if question.choices and self._logprobs:
             more = {"logprobs": True, "top_logprobs": 20}
         found = self._client.chat.completions.create(
             model=str(self._settings.model),
-            messages=cast(Any, ask.turns),
-            temperature=ask.temperature,
-            max_tokens=ask.max_new_tokens,
-            seed=ask.seed,
+            messages=cast(Any, question.turns),
+            temperature=question.temperature,
+            max_tokens=question.max_new_tokens,
+            seed=question.seed,
             **more,
         )
         usage = found.usage
@@ -105,7 +105,7 @@ class Endpoint:
             self._without_logprobs("it returned none")
         return Reply(
             text=choice.message.content or "",
-            choice_logps=_of_choices(logprobs[0].top_logprobs, ask.choices) if logprobs else None,
+            choice_logps=_of_choices(logprobs[0].top_logprobs, question.choices) if logprobs else None,
             prompt_tokens=prompt_tokens,
             answer_tokens=answer_tokens,
         )

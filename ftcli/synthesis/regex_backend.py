@@ -11,7 +11,7 @@ from typing import Any
 
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.settings.backends import BackendSettings
-from ftcli.synthesis.backend import Ask, Reply
+from ftcli.synthesis.backend import Question, Reply
 
 
 class Rules:
@@ -27,21 +27,21 @@ class Rules:
             raise ConfigError(Problem("judge=rules", "there are no rules", fix))
         self.requests = 0
 
-    def replies(self, asks: Sequence[Ask]) -> list[Reply]:
+    def replies(self, questions: Sequence[Question]) -> list[Reply]:
         """As in the protocol.
 
         Raises:
             ConfigError: a question without choices.
         """
-        self.requests += len(asks)
-        return [self._reply(ask) for ask in asks]
+        self.requests += len(questions)
+        return [self._reply(question) for question in questions]
 
-    def _reply(self, ask: Ask) -> Reply:
-        if not ask.about:
+    def _reply(self, question: Question) -> Reply:
+        if not question.about:
             raise ConfigError(Problem("generator=rules", "rules cannot generate text", "use local or openai"))
-        bad = [any(pattern.search(answer) for pattern in self.patterns) for answer in ask.about]
+        bad = [any(pattern.search(answer) for pattern in self.patterns) for answer in question.about]
         first = not bad[0] if len(bad) == 1 else bad[1] and not bad[0]
-        return Reply(text=ask.choices[0] if first else ask.choices[1])
+        return Reply(text=question.choices[0] if first else question.choices[1])
 
     def about(self) -> dict[str, Any]:
         """As in the protocol."""

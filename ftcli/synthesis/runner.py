@@ -32,7 +32,7 @@ def sha256_of(folder: Path) -> str:
     return fingerprint(DataFile(path=str(file), name=str(file)))
 
 
-def make(task: Task, items: Sequence[Item], backend: Backend, folder: Path, *, check: Check, say: Say) -> Counter[str]:
+def run(task: Task, items: Sequence[Item], backend: Backend, folder: Path, *, check: Check, say: Say) -> Counter[str]:
     """Process the unfinished items, then write data.jsonl in the order of the items.
 
     Args:
@@ -62,7 +62,7 @@ def _in_batches(task: Task, items: Sequence[Item], backend: Backend, journal: Jo
             continue
         check()
         journal.forget(item.key for item in batch)
-        made = task.make(batch, backend.replies)
+        made = task.process(batch, backend.replies)
         journal.add([each.line(item) for item, each in zip(batch, made, strict=True)])
         say(f"{task.name} {len(journal.done)}/{len(items)}")
 
@@ -74,7 +74,7 @@ def _singly(task: Task, items: Sequence[Item], backend: Backend, journal: Journa
     with ThreadPoolExecutor(max(1, backend.concurrency)) as pool:
         while True:
             while stopped is None and len(running) < backend.concurrency and (item := next(waiting, None)) is not None:
-                running[pool.submit(task.make, [item], backend.replies)] = item
+                running[pool.submit(task.process, [item], backend.replies)] = item
             if not running:
                 break
             ended, _ = wait(running, return_when=FIRST_COMPLETED)
@@ -96,4 +96,4 @@ def _singly(task: Task, items: Sequence[Item], backend: Backend, journal: Journa
         raise stopped
 
 
-__all__ = ["DATA", "BudgetSpent", "Journal", "make"]
+__all__ = ["DATA", "BudgetSpent", "Journal", "run"]

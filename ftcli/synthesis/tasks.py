@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from ftcli.data.formats.conversations import answer_to
-from ftcli.synthesis.backend import Ask, Reply, Turns
+from ftcli.synthesis.backend import Question, Reply, Turns
 from ftcli.synthesis.journal import Item
 from ftcli.synthesis.principles import Principle, filled
 
-Replies = Callable[[Sequence[Ask]], list[Reply]]
+Replies = Callable[[Sequence[Question]], list[Reply]]
 _ATTEMPTS = 3
 """Attempts to get a readable verdict; from the second on it is sampled at a temperature."""
 _RETRY_TEMPERATURE = 0.7
@@ -27,7 +27,7 @@ _UNREADABLE = "unreadable verdict"
 
 
 @dataclass(kw_only=True)
-class Made:
+class ItemResult:
     """The result of one item."""
 
     row: dict[str, Any] | None = None
@@ -81,11 +81,11 @@ class Generate:
     seed: int
     name: ClassVar[str] = "generate"
 
-    def make(self, items: Sequence[Item], ask: Replies) -> list[Made]:
+    def process(self, items: Sequence[Item], ask: Replies) -> list[ItemResult]:
         """The results of the items, in order."""
         s = self.settings
         asks = [
-            Ask(
+            Question(
                 turns=turns_of(item.row["prompt"]),
                 temperature=s.temperature,
                 max_new_tokens=s.max_new_tokens,
@@ -98,9 +98,9 @@ class Generate:
         return [_answered(item, texts[i * s.n : (i + 1) * s.n]) for i, item in enumerate(items)]
 
 
-def _answered(item: Item, texts: Sequence[str]) -> Made:
+def _answered(item: Item, texts: Sequence[str]) -> ItemResult:
     answers = [text.strip() for text in texts if text.strip()]
-    made = Made(replies=[{"answer": text} for text in texts])
+    made = ItemResult(replies=[{"answer": text} for text in texts])
     if not answers:
         made.dropped = "no answer"
     else:
@@ -126,7 +126,7 @@ class JudgeSettings:
     """Pairs labelled by people; the result reports how often the judge agrees with them."""
 
 
-class _Question(NamedTuple):
+class _Choice(NamedTuple):
     """A question with two choices, and the parts of its seed."""
 
     text: str
@@ -144,9 +144,9 @@ class Judge:
     principles: tuple[Principle, ...]
     name: ClassVar[str] = "judge"
 
-    def make(self, items: Sequence[Item], ask: Replies) -> list[Made]:
+    def process(self, items: Sequence[Item], ask: Replies) -> list[ItemResult]:
         """The results of the items, in order."""
-        found = [Made() for _ in items]
+        found = [ItemResult() for _ in items]
         different = [[each for each in dict.fromkeys(item.row["answers"]) if each.strip()] for item in items]
         open_items = [i for i, answers in enumerate(different) if len(answers) > 1]
         for i in set(range(len(items))) - set(open_items):
@@ -160,7 +160,7 @@ class Judge:
         rng = random.Random(f"{self.seed}:{item.key}")
         return rng.sample(known, min(self.settings.principles_each, len(known)))
 
-    def _score(self, work: Sequence[tuple[Item, list[str], Made]], ask: Replies) -> None:
+    def _score(self, work: Sequence[tuple[Item, list[str], ItemResult]], ask: Replies) -> None:
         """Rank answers by the mean probability that they follow the principles."""
         for (item, answers, made), replies in zip(
             work, self.kept([(item, answers) for item, answers, _ in work], ask), strict=True
@@ -175,31 +175,31 @@ class Judge:
 
     def kept(self, work: Sequence[tuple[Item, Sequence[str]]], ask: Replies) -> list[list[dict[str, Any]]]:
         """For each answer and principle of its item, the probability of yes; None where the verdict is unreadable."""
-        questions, owners = list[_Question](), list[tuple[int, int, str]]()
+        questions, owners = list[_Choice](), list[tuple[int, int, str]]()
         for at, (item, answers) in enumerate(work):
             for principle in self._drawn(item, "judge"):
                 for number, answer in enumerate(answers):
                     text = filled(principle.judge, prompt=shown(item.row["prompt"]), answer=answer)
-                    questions.append(_Question(text, ("yes", "no"), (answer,), (item.key, principle.name, number)))
+                    questions.append(_Choice(text, ("yes", "no"), (answer,), (item.key, principle.name, number)))
                     owners.append((at, number, principle.name))
         found: list[list[dict[str, Any]]] = [[] for _ in work]
         for (at, number, name), (yes, told) in zip(owners, self._verdicts(questions, ask), strict=True):
             found[at].append({"principle": name, "answer": number, "yes": yes, "told": told})
         return found
 
-    def _compare(self, work: Sequence[tuple[Item, list[str], Made]], ask: Replies) -> None:
+    def _compare(self, work: Sequence[tuple[Item, list[str], ItemResult]], ask: Replies) -> None:
         """Compare the first two different answers in both orders; a winner in only one order is a tie.
 
         Judges tend to prefer the answer shown first, and asking in both orders cancels that.
         """
-        questions, owners = list[_Question](), list[tuple[int, int, str]]()
+        questions, owners = list[_Choice](), list[tuple[int, int, str]]()
         for at, (item, answers, _) in enumerate(work):
             for principle in self._drawn(item, "compare"):
                 for order in (0, 1):
                     shown_answers = (answers[order], answers[1 - order])
                     parts = dict(zip(("first", "second"), shown_answers, strict=True))
                     text = filled(principle.compare, prompt=shown(item.row["prompt"]), **parts)
-                    questions.append(_Question(text, ("A", "B"), shown_answers, (item.key, principle.name, order)))
+                    questions.append(_Choice(text, ("A", "B"), shown_answers, (item.key, principle.name, order)))
                     owners.append((at, order, principle.name))
         wins: list[list[list[float]]] = [[[], []] for _ in work]
         for (at, order, name), (first_wins, told) in zip(owners, self._verdicts(questions, ask), strict=True):
@@ -221,7 +221,7 @@ class Judge:
             best, worst = (answers[0], answers[1]) if mean > 0.5 else (answers[1], answers[0])
             self._settle(item, made, best, worst, abs(2 * mean - 1))
 
-    def _settle(self, item: Item, made: Made, best: str, worst: str, margin: float) -> None:
+    def _settle(self, item: Item, made: ItemResult, best: str, worst: str, margin: float) -> None:
         if margin <= self.settings.least_margin:
             made.dropped = "tie"
             return
@@ -233,13 +233,13 @@ class Judge:
             "margin": round(margin, 6),
         }
 
-    def _verdicts(self, questions: Sequence[_Question], ask: Replies) -> list[tuple[float | None, str]]:
+    def _verdicts(self, questions: Sequence[_Choice], ask: Replies) -> list[tuple[float | None, str]]:
         """The probability of each question's first choice, None where no verdict could be read; and the reply."""
         found: list[tuple[float | None, str]] = [(None, "")] * len(questions)
         waiting = list(range(len(questions)))
         for attempt in range(_ATTEMPTS):
             asks = [
-                Ask(
+                Question(
                     turns=turns_of(questions[i].text),
                     temperature=_RETRY_TEMPERATURE if attempt else 0.0,
                     max_new_tokens=self.settings.max_new_tokens,
@@ -302,9 +302,9 @@ class Revise:
     """Few-shot turns shown before a critique and before a revision."""
     name: ClassVar[str] = "revise"
 
-    def make(self, items: Sequence[Item], ask: Replies) -> list[Made]:
+    def process(self, items: Sequence[Item], ask: Replies) -> list[ItemResult]:
         """The results of the items, in order."""
-        found = [Made() for _ in items]
+        found = [ItemResult() for _ in items]
         answers = [str(item.row["answers"][0]) for item in items]
         known = [principle for principle in self.principles if principle.critique and principle.revision]
         for number in range(self.settings.rounds):
@@ -340,7 +340,7 @@ class Revise:
         ask: Replies,
     ) -> list[str]:
         asks = [
-            Ask(
+            Question(
                 turns=[*self.examples.get(part, ()), *turns_of(filled(getattr(principle, part), **own))],
                 temperature=self.settings.temperature,
                 max_new_tokens=self.settings.max_new_tokens,

@@ -117,7 +117,7 @@ REFUSED = [
     ("peft=dora peft.init_lora_weights=pissa", "peft.init_lora_weights=pissa", "cannot be combined with", "remove"),
     ("peft=pissa peft.init_lora_weights=gaussian", "peft.init_lora_weights=gaussian", "not a value", "pissa_niter_"),
     ("peft=adalora peft.target_r=24", "peft.target_r=24", "is not below peft.init_r=24", "peft=lora"),
-    ("peft=adalora peft.target_r=9 peft.init_r=8", "peft.target_r=9", "nothing of peft.init_r=8", "below peft.init_r"),
+    ("peft=adalora peft.target_r=9 peft.init_r=8", "peft.target_r=9", "not below peft.init_r=8", "below peft.init_r"),
     ("peft=adalora peft.total_step=9", "peft.total_step=9", "the run's number of steps", "remove it"),
     ("peft=adalora peft.use_dora=true", "peft.use_dora=true", "AdaLoRA has its own", "remove it"),
     ("peft=adalora peft.init_lora_weights=pissa", "peft.init_lora_weights=pissa", "initialisation", "remove it"),
@@ -130,9 +130,9 @@ REFUSED = [
     ("method=prefix", "method=prefix", "prefix is a peft= choice", "ftcli train peft=prefix"),
     # peft=other.
     ("peft=other", "peft=other", "needs peft.type", "LOHA"),
-    ("peft=other peft.type=LOHAA", "peft.type=LOHAA", "no tuner of PEFT", "did you mean peft.type=LOHA?"),
-    ("peft=other peft.type=loha", "peft.type=loha", "no tuner of PEFT", "did you mean peft.type=LOHA?"),
-    ("peft=other peft.type=LORA", "peft.type=LORA", "a choice of its own", "peft=lora"),
+    ("peft=other peft.type=LOHAA", "peft.type=LOHAA", "not a tuner of PEFT", "did you mean peft.type=LOHA?"),
+    ("peft=other peft.type=loha", "peft.type=loha", "not a tuner of PEFT", "did you mean peft.type=LOHA?"),
+    ("peft=other peft.type=LORA", "peft.type=LORA", "has its own choice", "peft=lora"),
     ("peft=other peft.type=XLORA", "peft.type=XLORA", "already trained adapters", "LOHA"),
     ("peft=freeze peft.num_layers=9", "peft.num_layers=9", "more than the 4 layers", "correct it"),
     ("peft=other peft.type=LOHA peft.rank=3", "peft.rank=3", "option of peft=other peft.type=LOHA", "r, rank_"),
@@ -325,7 +325,7 @@ def test_it_is_found_at_the_bottom_of_a_stack_as_well(problems, here):
     [
         ("PREFIX_TUNING", "are not part of any weight"),
         ("BOTTLENECK", "a nonlinearity between"),
-        ("LILY", "its tuner has no merge"),
+        ("LILY", "its tuner does not implement merging"),
     ],
 )
 def test_merging_it_ends_with_2_and_the_reason(capsys, here, kind, reason):

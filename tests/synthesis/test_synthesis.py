@@ -17,7 +17,7 @@ import pytest
 
 from ftcli.core.errors import ConfigError
 from ftcli.synthesis import principles, runner
-from ftcli.synthesis.backend import Ask, BudgetSpent, Reply
+from ftcli.synthesis.backend import BudgetSpent, Question, Reply
 from ftcli.synthesis.journal import Journal, keyed
 from ftcli.synthesis.principles import Principle
 from ftcli.synthesis.tasks import Generate, GenerateSettings, Judge, JudgeSettings, Revise, ReviseSettings, first_choice
@@ -35,9 +35,9 @@ class Stand:
 
     def __init__(self, batch_size: int | None = 4, concurrency: int = 3, delay: float = 0.0, budget: int = 10**9):
         self.batch_size, self.concurrency, self.delay, self.budget = batch_size, concurrency, delay, budget
-        self.asked: list[Ask] = []
+        self.asked: list[Question] = []
 
-    def replies(self, asks: Sequence[Ask]) -> list[Reply]:
+    def replies(self, asks: Sequence[Question]) -> list[Reply]:
         time.sleep(self.delay)
         if len(self.asked) + len(asks) > self.budget:
             raise BudgetSpent("judge.max_requests is spent")
@@ -55,7 +55,7 @@ class Saying(Stand):
         super().__init__()
         self.say = say
 
-    def replies(self, asks: Sequence[Ask]) -> list[Reply]:
+    def replies(self, asks: Sequence[Question]) -> list[Reply]:
         self.asked += asks
         return [found if isinstance(found := self.say(ask), Reply) else Reply(text=found) for ask in asks]
 
@@ -63,7 +63,7 @@ class Saying(Stand):
 def go(task: Any, rows: Any, backend: Any, folder: Path) -> tuple[list[dict[str, Any]], Any]:
     """Make everything; the rows, and what was counted."""
     folder.mkdir(exist_ok=True)
-    counts = runner.make(task, keyed(rows), backend, folder, check=lambda: None, say=lambda text: None)
+    counts = runner.run(task, keyed(rows), backend, folder, check=lambda: None, say=lambda text: None)
     return [json.loads(line) for line in (folder / runner.DATA).read_text(encoding="utf-8").splitlines()], counts
 
 
@@ -227,7 +227,7 @@ def test_examples_stand_before_each_question():
     shots = [{"role": "user", "content": "shot"}, {"role": "assistant", "content": "answer"}]
     task = Revise(ReviseSettings(), 1, (JUDGED,), {"critique": shots})
     backend = Saying(lambda ask: "x")
-    task.make(keyed(answered(("a", "b"))), backend.replies)
+    task.process(keyed(answered(("a", "b"))), backend.replies)
     assert [len(ask.turns) for ask in backend.asked] == [3, 1]
 
 
@@ -242,8 +242,8 @@ def test_the_default_constitution_has_words_for_every_task():
     [
         ("principles: []\n", "no list of principles"),
         ("principles:\n  - judge: x\n", "has no name"),
-        ("principles:\n  - name: a\n    judg: x\n", "judg is no part"),
-        ('principles:\n  - name: a\n    judge: "{anser}"\n', "{anser} stands for nothing"),
+        ("principles:\n  - name: a\n    judg: x\n", "judg is not a field"),
+        ('principles:\n  - name: a\n    judge: "{anser}"\n', "{anser} is not a placeholder"),
     ],
 )
 def test_a_fault_in_a_constitution_is_told_with_its_line(text, told, tmp_path):

@@ -52,7 +52,7 @@ def make(folder: Path, *, trust_remote_code: bool = False) -> dict[str, Any]:
         backend = backend_of(spec.backend, spec.role, {"trust_remote_code": trust_remote_code})
         say = _sparingly()
         try:
-            counts = runner.make(task, items, backend, folder, check=lambda: stop.check(folder), say=say)
+            counts = runner.run(task, items, backend, folder, check=lambda: stop.check(folder), say=say)
             agreement = _agreement(spec, task, backend, folder, stop)
         except BudgetSpent as spent:
             what = f"stopped: {spent}; finished items are kept"
@@ -172,7 +172,7 @@ def _agreement(spec: MakeSpec, task: Task, backend: Backend, folder: Path, stop:
     own = folder / "agreement"
     own.mkdir(exist_ok=True)
     items = keyed(pairs)
-    runner.make(task, items, backend, own, check=lambda: stop.check(folder), say=_sparingly())
+    runner.run(task, items, backend, own, check=lambda: stop.check(folder), say=_sparingly())
     journal = runner.Journal(own)
     counts: Counter[str] = Counter()
     for item in items:

@@ -12,7 +12,7 @@ from ftcli.data.formats.conversations import answer_to
 from ftcli.data.scan import Example
 from ftcli.settings.backends import BackendSettings
 from ftcli.settings.groups import ModelSettings
-from ftcli.synthesis.backend import Ask, Reply
+from ftcli.synthesis.backend import Question, Reply
 from ftcli.worker.inference.examples import answered_of
 from ftcli.worker.inference.metrics import logps
 from ftcli.worker.inference.sampling import sample
@@ -43,16 +43,22 @@ class LocalModel:
         self.encoder = make_encoder(found)
         self.requests = self.prompt_tokens = self.answer_tokens = 0
 
-    def replies(self, asks: Sequence[Ask]) -> list[Reply]:
+    def replies(self, questions: Sequence[Question]) -> list[Reply]:
         """As in the protocol. The first question's seed sets the random state, so a repeated batch is the same."""
-        found: list[Reply | None] = [None] * len(asks)
-        chosen = [i for i, ask in enumerate(asks) if ask.choices]
-        for i, reply in zip(chosen, self._choices([asks[i] for i in chosen]), strict=True):
+        found: list[Reply | None] = [None] * len(questions)
+        chosen = [i for i, question in enumerate(questions) if question.choices]
+        for i, reply in zip(chosen, self._choices([questions[i] for i in chosen]), strict=True):
             found[i] = reply
-        ways = dict.fromkeys((ask.temperature, ask.max_new_tokens) for ask in asks if not ask.choices)
+        ways = dict.fromkeys(
+            (question.temperature, question.max_new_tokens) for question in questions if not question.choices
+        )
         for way in ways:
-            own = [i for i, ask in enumerate(asks) if not ask.choices and (ask.temperature, ask.max_new_tokens) == way]
-            for i, reply in zip(own, self._answers([asks[i] for i in own]), strict=True):
+            own = [
+                i
+                for i, question in enumerate(questions)
+                if not question.choices and (question.temperature, question.max_new_tokens) == way
+            ]
+            for i, reply in zip(own, self._answers([questions[i] for i in own]), strict=True):
                 found[i] = reply
         replies = [reply for reply in found if reply is not None]
         self.requests += len(replies)
@@ -60,10 +66,10 @@ class LocalModel:
         self.answer_tokens += sum(reply.answer_tokens for reply in replies)
         return replies
 
-    def _answers(self, asks: Sequence[Ask]) -> list[Reply]:
-        set_seed(asks[0].seed)
-        rows = [{"prompt_ids": self.encoder.prompt_ids(ask.turns), "row": "{}"} for ask in asks]
-        temperature, longest = asks[0].temperature, asks[0].max_new_tokens
+    def _answers(self, questions: Sequence[Question]) -> list[Reply]:
+        set_seed(questions[0].seed)
+        rows = [{"prompt_ids": self.encoder.prompt_ids(question.turns), "row": "{}"} for question in questions]
+        temperature, longest = questions[0].temperature, questions[0].max_new_tokens
         tokenizer = self.encoder.tokenizer
         sampled = sample(self.model, tokenizer, rows, max_new_tokens=longest, temperature=temperature)
         texts = tokenizer.batch_decode([each.answer_ids for each in sampled], skip_special_tokens=True)
@@ -72,17 +78,17 @@ class LocalModel:
             for text, each in zip(texts, sampled, strict=True)
         ]
 
-    def _choices(self, asks: Sequence[Ask]) -> list[Reply]:
+    def _choices(self, questions: Sequence[Question]) -> list[Reply]:
         """The most likely choice per question, with every choice's log-probability, end token included."""
-        prompts, answers = pairs_of(self.encoder, asks)
+        prompts, answers = pairs_of(self.encoder, questions)
         with torch.no_grad():
             sums, _ = logps(self.model, self.encoder, prompts, answers, None)
         found, start = [], 0
-        for ask in asks:
-            own = tuple(float(value) for value in sums[start : start + len(ask.choices)])
-            text = ask.choices[own.index(max(own))]
+        for question in questions:
+            own = tuple(float(value) for value in sums[start : start + len(question.choices)])
+            text = question.choices[own.index(max(own))]
             found.append(Reply(text=text, choice_logps=own, prompt_tokens=len(prompts[start]), answer_tokens=1))
-            start += len(ask.choices)
+            start += len(question.choices)
         return found
 
     def about(self) -> dict[str, Any]:
@@ -91,13 +97,13 @@ class LocalModel:
         return {"type": "local", "model": self.name, **used}
 
 
-def pairs_of(encoder: Encoder, asks: Sequence[Ask]) -> tuple[list[Ids], list[Ids]]:
+def pairs_of(encoder: Encoder, questions: Sequence[Question]) -> tuple[list[Ids], list[Ids]]:
     """Per question and choice: the tokens of the question, and those of the choice with its end token."""
     pairs = [
-        Example("a question", "pair", {"prompt": ask.turns, "completion": answer_to(ask.turns, choice)})
-        for ask in asks
-        for choice in ask.choices
+        Example("a question", "pair", {"prompt": question.turns, "completion": answer_to(question.turns, choice)})
+        for question in questions
+        for choice in question.choices
     ]
-    prompts = [encoder.prompt_ids(ask.turns) for ask in asks for _ in ask.choices]
+    prompts = [encoder.prompt_ids(question.turns) for question in questions for _ in question.choices]
     whole = [answered_of(encoded)[0] for encoded in encoder.encode(pairs)]
     return prompts, [ids[len(prompt) :] for prompt, ids in zip(prompts, whole, strict=True)]

@@ -8,7 +8,7 @@ from typing import Any
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.settings.backends import BackendSettings
 from ftcli.settings.groups import ModelSettings
-from ftcli.synthesis.backend import Ask, Reply, require_backend
+from ftcli.synthesis.backend import Question, Reply, require_backend
 from ftcli.worker.inference.backend_transformers import pairs_of
 from ftcli.worker.models.load import as_granted, make_encoder, resolve
 
@@ -49,20 +49,27 @@ class Vllm:
         )
         self.requests = self.prompt_tokens = self.answer_tokens = 0
 
-    def replies(self, asks: Sequence[Ask]) -> list[Reply]:
+    def replies(self, questions: Sequence[Question]) -> list[Reply]:
         """As in the protocol."""
         prompts: list[list[int]] = []
         ways: list[Any] = []
-        for ask in asks:
-            if ask.choices:
-                for ids, answer in zip(*pairs_of(self.encoder, [ask]), strict=True):
+        for question in questions:
+            if question.choices:
+                for ids, answer in zip(*pairs_of(self.encoder, [question]), strict=True):
                     prompts.append([*ids, *answer])
                     ways.append(self._sampling(temperature=0.0, max_tokens=1, prompt_logprobs=0))
             else:
-                prompts.append(self.encoder.prompt_ids(ask.turns))
-                ways.append(self._sampling(temperature=ask.temperature, max_tokens=ask.max_new_tokens, seed=ask.seed))
+                prompts.append(self.encoder.prompt_ids(question.turns))
+                ways.append(
+                    self._sampling(
+                        temperature=question.temperature, max_tokens=question.max_new_tokens, seed=question.seed
+                    )
+                )
         outputs = iter(self._engine.generate([{"prompt_token_ids": ids} for ids in prompts], ways, use_tqdm=False))
-        found = [self._chosen(ask, outputs) if ask.choices else self._answered(next(outputs)) for ask in asks]
+        found = [
+            self._chosen(question, outputs) if question.choices else self._answered(next(outputs))
+            for question in questions
+        ]
         self.requests += len(found)
         self.prompt_tokens += sum(reply.prompt_tokens for reply in found)
         self.answer_tokens += sum(reply.answer_tokens for reply in found)
@@ -72,14 +79,14 @@ class Vllm:
         [answer] = output.outputs
         return Reply(text=answer.text, prompt_tokens=len(output.prompt_token_ids), answer_tokens=len(answer.token_ids))
 
-    def _chosen(self, ask: Ask, outputs: Any) -> Reply:
+    def _chosen(self, question: Question, outputs: Any) -> Reply:
         """The more likely choice, by the log-probabilities of its tokens after the question."""
-        prompts, answers = pairs_of(self.encoder, [ask])
+        prompts, answers = pairs_of(self.encoder, [question])
         sums = []
         for ids, answer in zip(prompts, answers, strict=True):
             logprobs = next(outputs).prompt_logprobs[len(ids) :]
             sums.append(sum(float(at[token].logprob) for at, token in zip(logprobs, answer, strict=True)))
-        text = ask.choices[sums.index(max(sums))]
+        text = question.choices[sums.index(max(sums))]
         return Reply(text=text, choice_logps=tuple(sums), prompt_tokens=len(prompts[0]), answer_tokens=1)
 
     def about(self) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import torch
 from ftcli import tiny
 from ftcli.core.errors import ConfigError, InterruptedRun
 from ftcli.settings.backends import BackendSettings
-from ftcli.synthesis.backend import Ask, BudgetSpent, Reply
+from ftcli.synthesis.backend import BudgetSpent, Question, Reply
 from ftcli.synthesis.principles import Principle
 from ftcli.synthesis.tasks import Judge, JudgeSettings
 from ftcli.worker.inference.backend_transformers import LocalModel
@@ -39,7 +39,7 @@ class Backend:
         self.table, self.budget = table, budget
         self.asked: list[str] = []
 
-    def replies(self, asks: Sequence[Ask]) -> list[Reply]:
+    def replies(self, asks: Sequence[Question]) -> list[Reply]:
         if len(self.asked) + len(asks) > self.budget:
             raise BudgetSpent("max_requests=1 is spent")
         self.asked += [ask.about[0] for ask in asks]
@@ -139,7 +139,7 @@ def test_vllm_is_asked_for_what_a_local_model_gives(monkeypatch):
     monkeypatch.setitem(sys.modules, "vllm", stand_in(local.model, local.encoder.tokenizer))
     settings = BackendSettings(type="vllm", model=str(tiny.MODEL_DIR), gpu_memory_utilization=0.5)
     engine = backend_of(settings, "judge", {})
-    plain = Ask(turns=prompt("The red house"), temperature=0.0, max_new_tokens=5, seed=1)
+    plain = Question(turns=prompt("The red house"), temperature=0.0, max_new_tokens=5, seed=1)
     choice = replace(plain, choices=("yes", "no"))
     ours, theirs = (each.replies([choice, plain, choice, plain]) for each in (local, engine))
     for mine, other in zip(ours, theirs, strict=True):
