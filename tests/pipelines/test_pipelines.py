@@ -29,7 +29,7 @@ from tests.whole.conftest import everything
 
 def specs(*overrides: str, **request: Any) -> dict[str, RunSpec]:
     """The spec of each stage that runs."""
-    return dict(whole(*overrides, **request).runs())
+    return {name: run.spec for name, run in whole(*overrides, **request).runs().items()}
 
 
 def whole(*overrides: str, **request: Any) -> PipelineSpec:
@@ -173,7 +173,7 @@ def test_a_recipe_says_of_each_stage_what_it_would_say_of_a_run(here):
     wanted = asked(Request(overrides=("recipe=r.yaml", "stages.sft.peft.r=8")))
     assert wanted is not None
     spec = pipeline_spec(wanted)
-    found = spec.runs()
+    found = {name: run.spec for name, run in spec.runs().items()}
     assert list(found) == ["sft", "ppo"]
     assert found["sft"].peft["r"] == 8
     assert found["ppo"].peft["name"] == "none"
