@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from ftcli.cli import arguments, output
-from ftcli.cli.generate import add_speaking, request
+from ftcli.cli.generate import add_generation, request
 from ftcli.launch.worker_request import exit_code, started
 
 SUMMARY = "talk to a run or a model; --base shows before and after side by side"
@@ -17,7 +17,7 @@ ORDER = 80
 def run(argv: Sequence[str]) -> int:
     """Pass lines of standard input to the model until they end."""
     parser = arguments.parser("chat", __doc__ or "")
-    add_speaking(parser)
+    add_generation(parser)
     options = arguments.parse(parser, argv)
     asked = request(options, "chat")
     if sys.stdin.isatty():

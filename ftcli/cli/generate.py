@@ -18,7 +18,7 @@ SUMMARY = "answers of a run or a model to prompts from arguments, a file or stdi
 ORDER = 90
 
 
-def add_speaking(parser: argparse.ArgumentParser) -> None:
+def add_generation(parser: argparse.ArgumentParser) -> None:
     """What generate and chat share: the model and how it samples."""
     parser.add_argument("model", help="a run (directory or name), a model folder, builtin:tiny, or a cached hub id")
     parser.add_argument("--base", action="store_true", help="also what the model said before it was trained")
@@ -67,7 +67,7 @@ def check_model(name: str, where: str, head: str = "causal_lm") -> None:
         raise ConfigError(Problem(where, what, fix))
 
 
-def check_speaker(options: argparse.Namespace, where: str) -> None:
+def check_generation(options: argparse.Namespace, where: str) -> None:
     """That the model is there and samples as it can.
 
     Raises:
@@ -87,7 +87,7 @@ def request(options: argparse.Namespace, command: str) -> dict[str, Any]:
         ConfigError: no such model, or a sampling value out of range.
     """
     where = f"ftcli {command} {options.model}"
-    check_speaker(options, where)
+    check_generation(options, where)
     asked = {"adapters": adapters(options.adapter, options.model, where)} if options.adapter else {}
     if asked and options.base:
         what = "--base and --adapter are both given"
@@ -124,7 +124,7 @@ def adapters(given: Sequence[str], model: str, where: str) -> dict[str, str]:
 def run(argv: Sequence[str]) -> int:
     """Answer every prompt, a JSON line each with --json."""
     parser = arguments.parser("generate", __doc__ or "")
-    add_speaking(parser)
+    add_generation(parser)
     parser.add_argument("prompts", nargs="*", help="prompts; without any, one a line from --file or stdin")
     parser.add_argument("--file", type=Path, help="text file with one prompt a line")
     arguments.add_json(parser)

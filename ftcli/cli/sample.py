@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ftcli.cli import arguments, output
-from ftcli.cli.generate import add_sampling, check_model, check_speaker
+from ftcli.cli.generate import add_sampling, check_generation, check_model
 from ftcli.cli.score import refuse_existing, write
 from ftcli.core.errors import EXIT_DONE, ConfigError, Problem
 from ftcli.data.formats.conversations import answer_to
@@ -35,7 +35,7 @@ def run(argv: Sequence[str]) -> int:
     arguments.add_trust(parser)
     options = arguments.parse(parser, argv)
     where = f"ftcli sample {options.model}"
-    check_speaker(options, where)
+    check_generation(options, where)
     if options.n < 1:
         raise ConfigError(Problem(f"--n {options.n}", "is out of range", "1 at least"))
     if options.reward is None and (options.least is not None or options.keep in ("best", "pairs")):

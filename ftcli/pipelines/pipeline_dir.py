@@ -21,13 +21,13 @@ from ftcli.data.files.fingerprint import fingerprint
 from ftcli.methods import all_pipelines, get_method
 from ftcli.methods.pipeline import Pipeline, Stage
 from ftcli.pipelines import synthesis_stage
-from ftcli.pipelines.pipeline_request import Asked, options
+from ftcli.pipelines.pipeline_request import PipelineRequest, options
 from ftcli.pipelines.stage_specs import fed_by, in_folder, settled, stage_request
 from ftcli.pipelines.stages import PipelineSpec
 from ftcli.runs import rundir
 from ftcli.settings.run_spec import RunSpec
 from ftcli.synthesis.runner import DATA
-from ftcli.synthesis.synthesis_spec import FILE, MakeSpec
+from ftcli.synthesis.synthesis_spec import FILE, SynthesisSpec
 
 SCHEMA = 1
 Begun = Mapping[str, tuple[RunSpec, Path | None]]
@@ -50,19 +50,19 @@ def create(spec: PipelineSpec, argv: Sequence[str]) -> Path:
     except OSError as error:
         what = f"cannot be made a directory: {error.strerror}"
         raise ConfigError(Problem(f"run.dir={folder}", what, "choose another run.dir")) from None
-    keep(folder, spec.pipeline, spec.name, spec.remembered(), built_in=spec.built_in)
+    save(folder, spec.pipeline, spec.name, spec.remembered(), built_in=spec.built_in)
     rundir.write_atomically(folder / rundir.COMMAND, "#!/bin/sh\n" + shlex.join(["ftcli", *argv]) + "\n")
     return folder.resolve()
 
 
-def keep(folder: Path, pipeline: Pipeline, name: str, stages: Mapping[str, Any], *, built_in: bool) -> None:
+def save(folder: Path, pipeline: Pipeline, name: str, stages: Mapping[str, Any], *, built_in: bool) -> None:
     """Write pipeline.json."""
     known = {"schema": SCHEMA, "pipeline": pipeline.name, "options": dict(pipeline.chosen), "name": name}
     content = {**known, "built_in": built_in, "stages": stages}
     rundir.write_json(folder / rundir.PIPELINE, content)
 
 
-def recalled(folder: Path, request: Request) -> tuple[Asked, str]:
+def load_request(folder: Path, request: Request) -> tuple[PipelineRequest, str]:
     """The request of an earlier pipeline with another one's overrides over it, and its name.
 
     Raises:
@@ -76,14 +76,16 @@ def recalled(folder: Path, request: Request) -> tuple[Asked, str]:
         known = ", ".join(all_pipelines())
         raise ConfigError(Problem(where, "is of a pipeline that this ftcli does not know", f"it knows {known}"))
     built_in = bool(state.get("built_in"))
-    found = Asked(request=request, pipeline=pipeline, earlier=state["stages"], earlier_where=where, built_in=built_in)
+    found = PipelineRequest(
+        request=request, pipeline=pipeline, earlier=state["stages"], earlier_where=where, built_in=built_in
+    )
     changed = options(pipeline, found.typed())
     if changed:
         found = replace(found, pipeline=pipeline.arranged({**pipeline.chosen, **changed}))
     return found, str(state.get("name"))
 
 
-def run_spec(stage: Stage, wanted: Asked, models: Mapping[str, str], folder: Path, name: str) -> RunSpec:
+def run_spec(stage: Stage, wanted: PipelineRequest, models: Mapping[str, str], folder: Path, name: str) -> RunSpec:
     """The spec of a stage on the models that other stages have made.
 
     Args:
@@ -98,7 +100,7 @@ def run_spec(stage: Stage, wanted: Asked, models: Mapping[str, str], folder: Pat
     return build(in_folder(compose(stage_request(stage, wanted, feeds)), folder, name)).spec
 
 
-def rows_of(spec: RunSpec) -> dict[str, str]:
+def row_fingerprints(spec: RunSpec) -> dict[str, str]:
     """Fingerprints of the files that a run reads, by setting and file."""
     method = get_method(spec.choices["method"])
     return {
@@ -108,7 +110,7 @@ def rows_of(spec: RunSpec) -> dict[str, str]:
     }
 
 
-def taken_over(old: Path, wanted: Asked, folder: Path, name: str) -> dict[str, Path]:
+def reusable_stages(old: Path, wanted: PipelineRequest, folder: Path, name: str) -> dict[str, Path]:
     """The finished stages of an earlier pipeline that would come out the same: of a run its folder, else its rows.
 
     A stage is one of them where its settings, the rows that it reads and the models that it starts from are the same.
@@ -120,7 +122,7 @@ def taken_over(old: Path, wanted: Asked, folder: Path, name: str) -> dict[str, P
     for stage in wanted.pipeline.stages:
         run, kept = old / stage.name, wanted.earlier.get(stage.name, {})
         if stage.task:
-            made = _made_again(stage, run, wanted, models)
+            made = _reusable_rows(stage, run, wanted, models)
             if made is not None:
                 found[stage.name] = made
                 models[stage.name] = str(made)
@@ -130,27 +132,27 @@ def taken_over(old: Path, wanted: Asked, folder: Path, name: str) -> dict[str, P
         if any(stage.takes[setting] not in models for setting in kept["fed"]):
             continue
         spec = run_spec(stage, wanted, models, folder, name)
-        if settled(spec) == settled(RunSpec.load(run / rundir.SPEC)) and rows_of(spec) == kept.get("rows"):
+        if settled(spec) == settled(RunSpec.load(run / rundir.SPEC)) and row_fingerprints(spec) == kept.get("rows"):
             found[stage.name] = run
             models[stage.name] = str(run)
     return found
 
 
-def _made_again(stage: Stage, place: Path, wanted: Asked, models: Mapping[str, str]) -> Path | None:
+def _reusable_rows(stage: Stage, place: Path, wanted: PipelineRequest, models: Mapping[str, str]) -> Path | None:
     """The rows of a finished data-making stage, where it would be told the same again."""
     if not (place / FILE).is_file() or rundir.read_result(place) is None or not (place / DATA).is_file():
         return None
     if any(source not in models for source in stage.takes.values()):
         return None
     feeds = {name: models[source] for name, source in stage.takes.items()}
-    again = synthesis_stage.make_spec(stage, wanted, feeds, place.parent, for_tiny=False)
-    kept = MakeSpec.load(place / FILE)
+    again = synthesis_stage.synthesis_spec(stage, wanted, feeds, place.parent, for_tiny=False)
+    kept = SynthesisSpec.load(place / FILE)
     rows = (wanted.earlier or {}).get(stage.name, {}).get("rows")
-    same = replace(again, dir=kept.dir) == kept and rows in (None, rows_made_of(kept))
+    same = replace(again, dir=kept.dir) == kept and rows in (None, input_fingerprints(kept))
     return place / DATA if same else None
 
 
-def rows_made_of(spec: MakeSpec) -> dict[str, str]:
+def input_fingerprints(spec: SynthesisSpec) -> dict[str, str]:
     """Fingerprints of the files that a data-making stage reads."""
     file = row_sets.set_file(spec.rows, "train")
     if not os.path.isfile(file):
@@ -158,7 +160,7 @@ def rows_made_of(spec: MakeSpec) -> dict[str, str]:
     return {file: fingerprint(DataFile(path=file, name=os.path.basename(file)))}
 
 
-def with_ready(wanted: Asked, ready: Mapping[str, Path]) -> Asked:
+def with_ready(wanted: PipelineRequest, ready: Mapping[str, Path]) -> PipelineRequest:
     """The request with finished runs in the place of some stages."""
     assert wanted.earlier is not None
     return replace(wanted, earlier={**wanted.earlier, **{name: {"ready": str(run)} for name, run in ready.items()}})

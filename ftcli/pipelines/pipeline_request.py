@@ -17,7 +17,7 @@ from ftcli.methods import Pipeline, all_pipelines
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class PipelineRequest:
     """A request for a pipeline, taken apart."""
 
     request: Request
@@ -38,7 +38,7 @@ class Asked:
         return _readable(self.request)
 
 
-def asked(request: Request) -> Asked | None:
+def pipeline_request(request: Request) -> PipelineRequest | None:
     """The pipeline that a request asks for, or None where it asks for a run.
 
     Raises:
@@ -57,7 +57,7 @@ def asked(request: Request) -> Asked | None:
             where = recipe.where(("stages",))
             raise ConfigError(Problem(where, "only a pipeline has stages", "choose one, as method=rlhf"))
         return None
-    return Asked(request=request, pipeline=pipeline.arranged(options(pipeline, typed, recipe)), recipe=recipe)
+    return PipelineRequest(request=request, pipeline=pipeline.arranged(options(pipeline, typed, recipe)), recipe=recipe)
 
 
 def options(pipeline: Pipeline, typed: list[Override], recipe: Recipe | None = None) -> dict[str, Any]:

@@ -18,13 +18,13 @@ from ftcli.methods import get_method
 from ftcli.methods.pipeline import Pipeline, Stage
 from ftcli.pipelines import pipeline_dir, synthesis_stage
 from ftcli.pipelines.pipeline_dir import Begun
-from ftcli.pipelines.pipeline_request import Asked
+from ftcli.pipelines.pipeline_request import PipelineRequest
 from ftcli.pipelines.stage_specs import pipeline_spec
 from ftcli.runs import rundir
 from ftcli.settings.ownership import REMOTE_CODE
 from ftcli.settings.run_spec import LaunchPlan, RunSpec
 from ftcli.synthesis.runner import DATA, sha256_of
-from ftcli.synthesis.synthesis_spec import FILE, MakeSpec
+from ftcli.synthesis.synthesis_spec import FILE, SynthesisSpec
 
 SCHEMA = 1
 FOUND = "found"
@@ -33,7 +33,7 @@ FOUND = "found"
 Say = Callable[[str], None]
 
 
-def changed(folder: Path, wanted: Asked) -> dict[str, Any]:
+def state_with_overrides(folder: Path, wanted: PipelineRequest) -> dict[str, Any]:
     """What pipeline.json becomes by the overrides of a pipeline that goes on. Writes nothing.
 
     Any are taken for a stage that has not begun, length and cadence for one that has.
@@ -58,7 +58,7 @@ def changed(folder: Path, wanted: Asked) -> dict[str, Any]:
             fix = f"start anew with ftcli train --from {folder}, or edit {folder / name / DATA}"
             raise ConfigError(Problem(wanted.own(name)[0].text, f"stage {name} has begun", fix))
         if wanted.pipeline.stage(name).method:
-            resumed_spec(folder / name, _own_words(wanted, name), wanted.request.grants)
+            resumed_spec(folder / name, _own_overrides(wanted, name), wanted.request.grants)
     assert wanted.earlier is not None
     spec = pipeline_spec(_of_stages(wanted, [s.name for s in wanted.pipeline.stages if s.name not in begun]))
     fresh = {name: kept for name, kept in spec.remembered().items() if name not in begun}
@@ -66,7 +66,7 @@ def changed(folder: Path, wanted: Asked) -> dict[str, Any]:
     return {**state, "stages": {**state["stages"], **fresh}}
 
 
-def goes_on(folder: Path, wanted: Asked, say: Say) -> Begun:
+def resumable_stages(folder: Path, wanted: PipelineRequest, say: Say) -> Begun:
     """How the stages go on that have begun and are not finished. Writes nothing.
 
     Raises:
@@ -81,22 +81,22 @@ def goes_on(folder: Path, wanted: Asked, say: Say) -> Begun:
             continue
         rundir.require_free(place)
         if stage.method and rundir.is_run(place):
-            spec = resumed_spec(place, _own_words(wanted, stage.name), wanted.request.grants)
+            spec = resumed_spec(place, _own_overrides(wanted, stage.name), wanted.request.grants)
             found[stage.name] = (spec, local.newest_checkpoint(place, spec, say))
     return found
 
 
-def _begun(folder: Path, wanted: Asked) -> list[str]:
+def _begun(folder: Path, wanted: PipelineRequest) -> list[str]:
     places = [(stage.name, folder / stage.name) for stage in wanted.pipeline.stages]
     return [name for name, place in places if rundir.is_run(place) or (place / FILE).is_file()]
 
 
-def _own_words(wanted: Asked, stage: str) -> list[str]:
+def _own_overrides(wanted: PipelineRequest, stage: str) -> list[str]:
     """The overrides of a stage as one would type them for a run of its own."""
     return [each.text.replace(f"stages.{stage}.", "", 1) for each in wanted.own(stage)]
 
 
-def _of_stages(wanted: Asked, stages: Sequence[str]) -> Asked:
+def _of_stages(wanted: PipelineRequest, stages: Sequence[str]) -> PipelineRequest:
     """The request with the overrides of some stages only."""
     texts = tuple(each.text for stage in stages for each in wanted.own(stage))
     return replace(wanted, request=replace(wanted.request, overrides=texts))
@@ -108,12 +108,12 @@ def run(folder: Path, request: Request, say: Say, begun: Begun) -> int:
     Args:
         request: the grants and folders of group files that hold for every stage; what was overridden is in
             pipeline.json, or in `begun`.
-        begun: what `goes_on` found.
+        begun: what `resumable_stages` found.
 
     Returns:
         0, or the exit code of the worker that ended the pipeline.
     """
-    wanted, name = pipeline_dir.recalled(folder, request)
+    wanted, name = pipeline_dir.load_request(folder, request)
     models: dict[str, str] = {}
     for stage in wanted.pipeline.stages:
         assert wanted.earlier is not None
@@ -121,14 +121,14 @@ def run(folder: Path, request: Request, say: Say, begun: Begun) -> int:
         place = folder / stage.name
         models[stage.name] = str(kept.get("ready") or (place / DATA if stage.task else place))
         if stage.task and not kept.get("ready"):
-            code = _make_stage(stage, wanted, models, folder, say)
+            code = _run_synthesis(stage, wanted, models, folder, say)
             if code != EXIT_DONE:
                 return code
         elif kept.get("ready"):
             say(f"stage {stage.name}: {kept['ready']} stands in its place")
         elif rundir.is_run(place) and rundir.read_result(place) is not None:
             say(f"stage {stage.name}: finished")
-            _tell_changed_rows(stage, place, kept, folder, say)
+            _warn_of_changed_rows(stage, place, kept, folder, say)
         else:
             code = _run_stage(stage, wanted, models, folder, name, say, begun)
             if code != EXIT_DONE:
@@ -140,7 +140,7 @@ def run(folder: Path, request: Request, say: Say, begun: Begun) -> int:
     return EXIT_DONE
 
 
-def _make_stage(stage: Stage, wanted: Asked, models: Mapping[str, str], folder: Path, say: Say) -> int:
+def _run_synthesis(stage: Stage, wanted: PipelineRequest, models: Mapping[str, str], folder: Path, say: Say) -> int:
     """A data-making stage, unless it is finished. Its make.json is written by each command that goes on with it."""
     place = folder / stage.name
     result = rundir.read_result(place) if (place / FILE).is_file() else None
@@ -148,16 +148,16 @@ def _make_stage(stage: Stage, wanted: Asked, models: Mapping[str, str], folder: 
         say(f"stage {stage.name}: finished")
         return EXIT_DONE
     feeds = {name: models[source] for name, source in stage.takes.items()}
-    spec = synthesis_stage.make_spec(stage, wanted, feeds, folder, for_tiny=False)
+    spec = synthesis_stage.synthesis_spec(stage, wanted, feeds, folder, for_tiny=False)
     if (place / FILE).is_file():
         rundir.require_free(place)
-        _tell_other_spec(stage, place, spec, say)
+        _warn_of_other_spec(stage, place, spec, say)
     else:
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True)
         for source in {stage.takes.get("rows")} - {None}:
             _note_edits(str(source), folder, say)
-        _note_rows(stage, pipeline_dir.rows_made_of(spec), folder)
+        _note_rows(stage, pipeline_dir.input_fingerprints(spec), folder)
     rundir.write_atomically(place / FILE, spec.to_json())
     say(f"stage {stage.name}: {stage.summary}")
     (folder / rundir.RESULT).unlink(missing_ok=True)
@@ -172,17 +172,17 @@ def _make_stage(stage: Stage, wanted: Asked, models: Mapping[str, str], folder: 
     return code
 
 
-def _tell_other_spec(stage: Stage, place: Path, spec: MakeSpec, say: Say) -> None:
+def _warn_of_other_spec(stage: Stage, place: Path, spec: SynthesisSpec, say: Say) -> None:
     """Say so where the make.json that lies there is not the stage's: a folder may come from anyone."""
     try:
-        other = ", ".join(spec.differences(MakeSpec.load(place / FILE)))
+        other = ", ".join(spec.differences(SynthesisSpec.load(place / FILE)))
     except ConfigError:
         other = "damaged"
     if other:
         say(f"stage {stage.name}: {FILE} was not what pipeline.json asks for ({other}); it is written anew")
 
 
-def _threads(wanted: Asked) -> int | None:
+def _threads(wanted: PipelineRequest) -> int | None:
     """Threads that were asked for; those of the first run hold for the data between the runs too."""
     kept = (each["tree"]["hardware"].get("num_threads") for each in (wanted.earlier or {}).values() if "tree" in each)
     return next(kept, None)
@@ -211,14 +211,14 @@ def _note_edits(stage: str, folder: Path, say: Say) -> None:
     say(f"stage {stage}: its rows were edited by hand, {rows} in place of {result['rows']}; going on from them")
 
 
-def _tell_changed_rows(stage: Stage, place: Path, kept: Mapping[str, Any], folder: Path, say: Say) -> None:
-    if kept.get("rows") not in (None, pipeline_dir.rows_of(RunSpec.load(place / rundir.SPEC))):
+def _warn_of_changed_rows(stage: Stage, place: Path, kept: Mapping[str, Any], folder: Path, say: Say) -> None:
+    if kept.get("rows") not in (None, pipeline_dir.row_fingerprints(RunSpec.load(place / rundir.SPEC))):
         say(f"  its rows have changed since; to train it anew: ftcli train --from {folder}")
 
 
 def _run_stage(
     stage: Stage,
-    wanted: Asked,
+    wanted: PipelineRequest,
     models: Mapping[str, str],
     folder: Path,
     name: str,
@@ -235,14 +235,14 @@ def _run_stage(
         shutil.rmtree(place, ignore_errors=True)  # what a kill left of a folder that was just being made
         if "data.path" in stage.takes:
             _note_edits(stage.takes["data.path"], folder, say)
-        _note_rows(stage, pipeline_dir.rows_of(spec), folder)
+        _note_rows(stage, pipeline_dir.row_fingerprints(spec), folder)
         local.prepare(spec, ["train", "--resume", str(folder)])
         say(f"stage {stage.name}: {stage.summary}")
     (folder / rundir.RESULT).unlink(missing_ok=True)
     return local.run_worker(place, spec.launch, checkpoint, say)
 
 
-def _result(folder: Path, name: str, wanted: Asked, models: Mapping[str, str]) -> dict[str, Any]:
+def _result(folder: Path, name: str, wanted: PipelineRequest, models: Mapping[str, str]) -> dict[str, Any]:
     stages = {}
     assert wanted.earlier is not None
     for stage in wanted.pipeline.stages:
@@ -296,7 +296,7 @@ def _measure(
     return {"name": score["name"], "rows": score["rows"], "values": dict(reversed(values))}
 
 
-def _measures(folder: Path, wanted: Asked, models: Mapping[str, str]) -> dict[str, dict[str, float]] | None:
+def _measures(folder: Path, wanted: PipelineRequest, models: Mapping[str, str]) -> dict[str, dict[str, float]] | None:
     """In the built-in world: by rules, what each policy's likeliest answers to held-out prompts are worth."""
     pipeline = wanted.pipeline
     if not pipeline.built_in_measures or not wanted.built_in:

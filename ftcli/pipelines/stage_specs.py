@@ -24,7 +24,7 @@ from ftcli.methods import Pipeline, get_method
 from ftcli.methods.pipeline import Stage
 from ftcli.models import sources
 from ftcli.pipelines import synthesis_stage
-from ftcli.pipelines.pipeline_request import Asked
+from ftcli.pipelines.pipeline_request import PipelineRequest
 from ftcli.pipelines.stages import (
     MODEL,
     ROWS,
@@ -48,7 +48,7 @@ Faults = dict[Problem, list[str]]
 """Each fault with the stages that it is found in."""
 
 
-def pipeline_spec(wanted: Asked) -> PipelineSpec:
+def pipeline_spec(wanted: PipelineRequest) -> PipelineSpec:
     """Every stage, composed and checked.
 
     Raises:
@@ -69,13 +69,13 @@ def pipeline_spec(wanted: Asked) -> PipelineSpec:
                 found.append(synthesis.placed(folder))
             case ReadyStage() as ready:
                 found.append(ready)
-    if problems := [*_told_once(faults, wanted.pipeline), *_unmergeable(found)]:
+    if problems := [*_deduplicated(faults, wanted.pipeline), *_unmergeable(found)]:
         raise ConfigError(*problems)
     built_in = wanted.built_in or any(map(_is_tiny, drafts.values()))
     return PipelineSpec(pipeline=wanted.pipeline, name=name, dir=folder, stages=tuple(found), built_in=built_in)
 
 
-def _drafts(wanted: Asked) -> dict[str, Draft]:
+def _drafts(wanted: PipelineRequest) -> dict[str, Draft]:
     """Every stage on stand-ins for what the stages before it are yet to make.
 
     Raises:
@@ -94,12 +94,12 @@ def _drafts(wanted: Asked) -> dict[str, Draft]:
             if stage.task:
                 for_tiny = any(map(_is_tiny, found.values()))
                 feeds = {setting: _stand_in(found.get(source), source) for setting, source in stage.takes.items()}
-                spec = synthesis_stage.make_spec(stage, wanted, feeds, Path(), for_tiny=for_tiny)
+                spec = synthesis_stage.synthesis_spec(stage, wanted, feeds, Path(), for_tiny=for_tiny)
                 found[stage.name] = SynthesisStage(stage=stage, spec=spec, fed=tuple(stage.takes))
             else:
                 found[stage.name] = compose(_planned(stage, wanted, found))
     if faults or problems:
-        raise ConfigError(*problems, *_told_once(faults, wanted.pipeline))
+        raise ConfigError(*problems, *_deduplicated(faults, wanted.pipeline))
     return found
 
 
@@ -113,7 +113,7 @@ def _collected(faults: Faults, stage: Stage) -> Iterator[None]:
             faults.setdefault(problem, []).append(stage.name)
 
 
-def _told_once(faults: Mapping[Problem, list[str]], pipeline: Pipeline) -> Iterator[Problem]:
+def _deduplicated(faults: Mapping[Problem, list[str]], pipeline: Pipeline) -> Iterator[Problem]:
     """Each fault with the stages that it is found in, where those are not all."""
     for problem, stages in faults.items():
         [*own] = (name for name in stages if problem.where.startswith(f"stages.{name}."))
@@ -125,7 +125,7 @@ def _told_once(faults: Mapping[Problem, list[str]], pipeline: Pipeline) -> Itera
             yield replace(problem, where=f"{problem.where} (stage {', '.join(stages)})")
 
 
-def _form_problems(wanted: Asked) -> Iterator[Problem]:
+def _form_problems(wanted: PipelineRequest) -> Iterator[Problem]:
     """Stages that do not exist, and settings that only a stage can have."""
     names = [stage.name for stage in wanted.pipeline.stages]
     for override in wanted.typed():
@@ -153,7 +153,7 @@ def _of_one_stage(where: str, knob: str, pipeline: Pipeline) -> Problem:
     return Problem(where, f"method.{knob} belongs to one stage of {pipeline.name}", fix)
 
 
-def _ready_models(wanted: Asked) -> dict[str, tuple[str, str]]:
+def _ready_models(wanted: PipelineRequest) -> dict[str, tuple[str, str]]:
     """Stages in whose place a model stands, with what names it."""
     found: dict[str, tuple[str, str]] = {}
     for stage in wanted.pipeline.stages:
@@ -169,7 +169,7 @@ def _ready_models(wanted: Asked) -> dict[str, tuple[str, str]]:
     return found
 
 
-def _ready_problems(stage: Stage, name: str, where: str, wanted: Asked) -> Iterator[Problem]:
+def _ready_problems(stage: Stage, name: str, where: str, wanted: PipelineRequest) -> Iterator[Problem]:
     """That the model in a stage's place is none, or puts out the wrong thing, or that the stage is set beside it."""
     if stage.task:
         if where != wanted.earlier_where:  # whose rows are taken over
@@ -192,7 +192,7 @@ def _ready_problems(stage: Stage, name: str, where: str, wanted: Asked) -> Itera
             yield Problem(override.text, what, f"leave it out, or {where}")
 
 
-def _fed(stage: Stage, wanted: Asked) -> list[str]:
+def _fed(stage: Stage, wanted: PipelineRequest) -> list[str]:
     """The settings of a stage that take another stage's model: all but those which the user set for this stage."""
     earlier = (wanted.earlier or {}).get(stage.name, {})
     part = wanted.recipe.stages.get(stage.name) if wanted.recipe else None
@@ -207,13 +207,13 @@ def _fed(stage: Stage, wanted: Asked) -> list[str]:
     return [name for name in stage.takes if name not in own and name in fed_before]
 
 
-def _names_judge(stage: Stage, wanted: Asked) -> bool:
+def _names_judge(stage: Stage, wanted: PipelineRequest) -> bool:
     """Whether `judge=` and what belongs to it name somebody else than the pipeline's own model."""
     judge = synthesis_stage.judge_of(stage, wanted) if JUDGE in stage.takes else {}
     return bool(judge.get("model")) or judge.get("type", "local") not in OWN_WEIGHTS
 
 
-def _planned(stage: Stage, wanted: Asked, before: Mapping[str, Draft]) -> Request:
+def _planned(stage: Stage, wanted: PipelineRequest, before: Mapping[str, Draft]) -> Request:
     """The request for a stage, with stand-ins for models that are still to be made."""
     feeds: dict[str, Any] = {}
     promised = set()
@@ -232,7 +232,7 @@ def _planned(stage: Stage, wanted: Asked, before: Mapping[str, Draft]) -> Reques
     return stage_request(stage, wanted, feeds, frozenset(promised))
 
 
-def fed_by(stage: Stage, wanted: Asked, name: str, model: str) -> Any:
+def fed_by(stage: Stage, wanted: PipelineRequest, name: str, model: str) -> Any:
     """The value of a setting that takes another stage's model: its name, or of a judge how it is asked too."""
     if name != JUDGE:
         return model
@@ -253,7 +253,7 @@ def _stand_in(draft: Draft | None, name: str) -> str:
 
 
 def stage_request(
-    stage: Stage, wanted: Asked, feeds: Mapping[str, Any], promised: frozenset[str] = frozenset()
+    stage: Stage, wanted: PipelineRequest, feeds: Mapping[str, Any], promised: frozenset[str] = frozenset()
 ) -> Request:
     """What is asked of one stage, on the models that it is given."""
     own = StageRequest(
@@ -269,7 +269,7 @@ def stage_request(
     return request
 
 
-def _place(wanted: Asked, drafts: Mapping[str, Draft]) -> tuple[str, Path]:
+def _place(wanted: PipelineRequest, drafts: Mapping[str, Draft]) -> tuple[str, Path]:
     """Name and directory of the pipeline: what `run.name` and `run.dir` say, or derived as for a run."""
     first = next((draft for draft in drafts.values() if isinstance(draft, Composed)), None)
     if first is None:

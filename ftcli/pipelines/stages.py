@@ -15,7 +15,7 @@ from ftcli.models import sources
 from ftcli.pipelines import synthesis_stage
 from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.settings.run_spec import RunSpec
-from ftcli.synthesis.synthesis_spec import MakeSpec
+from ftcli.synthesis.synthesis_spec import SynthesisSpec
 
 MODEL = "model.name_or_path"
 """The setting of a run that takes the model which another stage made."""
@@ -66,7 +66,7 @@ class RunStage(_Declared):
 class SynthesisStage(_Declared):
     """A stage that makes data."""
 
-    spec: MakeSpec
+    spec: SynthesisSpec
 
     def remembered(self) -> dict[str, Any]:
         """Choice and settings, without the model and the rows that another stage is to make."""

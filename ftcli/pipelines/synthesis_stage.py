@@ -1,4 +1,4 @@
-"""The data-making stages of a pipeline: their settings, and the backend of their role, as one checked MakeSpec."""
+"""The data-making stages of a pipeline: their settings, and the backend of their role, as one checked SynthesisSpec."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from ftcli.data import row_sets
 from ftcli.data.files.locate import SourcePath, locate
 from ftcli.methods.pipeline import Stage
 from ftcli.models import sources
-from ftcli.pipelines.pipeline_request import Asked
+from ftcli.pipelines.pipeline_request import PipelineRequest
 from ftcli.settings import library_fields
 from ftcli.settings.backends import ENDPOINTS, OWN_WEIGHTS, ROLES, BackendSettings
 from ftcli.settings.limits import Limit
 from ftcli.settings.ownership import ENDPOINT
 from ftcli.synthesis import principles
-from ftcli.synthesis.synthesis_spec import MakeSpec
+from ftcli.synthesis.synthesis_spec import SynthesisSpec
 from ftcli.synthesis.tasks import SETTINGS
 
 _LIMITS: Mapping[str, Limit] = {
@@ -60,7 +60,9 @@ class _Values:
         self.values[name], self.places[name] = value, where
 
 
-def make_spec(stage: Stage, wanted: Asked, feeds: Mapping[str, str], folder: Path, *, for_tiny: bool) -> MakeSpec:
+def synthesis_spec(
+    stage: Stage, wanted: PipelineRequest, feeds: Mapping[str, str], folder: Path, *, for_tiny: bool
+) -> SynthesisSpec:
     """The stage as it is asked for.
 
     Args:
@@ -82,7 +84,7 @@ def make_spec(stage: Stage, wanted: Asked, feeds: Mapping[str, str], folder: Pat
             found.set(name, value, f"stages.{stage.name}")
     choice, at = _chosen(stage, wanted, choice, at)
     found.places[stage.role] = at
-    _lay_choice(stage, choice, at, found, problems, wanted)
+    _apply_choice(stage, choice, at, found, problems, wanted)
     for name, value, where in _written(stage, wanted):
         found.set(name, value, where)
     problems += [*_value_problems(stage, found), *_endpoint_problems(stage, wanted, found)]
@@ -91,7 +93,7 @@ def make_spec(stage: Stage, wanted: Asked, feeds: Mapping[str, str], folder: Pat
     return _resolved(stage, choice, found, feeds, folder, wanted)
 
 
-def _chosen(stage: Stage, wanted: Asked, choice: str, at: str) -> tuple[str, str]:
+def _chosen(stage: Stage, wanted: PipelineRequest, choice: str, at: str) -> tuple[str, str]:
     """The choice of the stage's role: the command line over the recipe over what stood before."""
     recipe = wanted.recipe
     if recipe is not None:
@@ -105,7 +107,9 @@ def _chosen(stage: Stage, wanted: Asked, choice: str, at: str) -> tuple[str, str
     return choice, at
 
 
-def _lay_choice(stage: Stage, choice: str, at: str, found: _Values, problems: list[Problem], wanted: Asked) -> None:
+def _apply_choice(
+    stage: Stage, choice: str, at: str, found: _Values, problems: list[Problem], wanted: PipelineRequest
+) -> None:
     """The group file of the role's choice, below what was written."""
     known = assets.choices(stage.role, extra=wanted.request.config_dirs)
     if choice not in known:
@@ -120,7 +124,7 @@ def _lay_choice(stage: Stage, choice: str, at: str, found: _Values, problems: li
     found.set(f"{stage.role}.type", document.data.get("type", "local"), document.where(("type",)))
 
 
-def _written(stage: Stage, wanted: Asked) -> Iterator[tuple[str, Any, str]]:
+def _written(stage: Stage, wanted: PipelineRequest) -> Iterator[tuple[str, Any, str]]:
     """What recipe and command line say of the stage, later writers later."""
     recipe = wanted.recipe
     part = recipe.stages.get(stage.name) if recipe else None
@@ -179,8 +183,8 @@ def _value_problems(stage: Stage, found: _Values) -> Iterator[Problem]:
 
 
 def _resolved(
-    stage: Stage, choice: str, found: _Values, feeds: Mapping[str, str], folder: Path, wanted: Asked
-) -> MakeSpec:
+    stage: Stage, choice: str, found: _Values, feeds: Mapping[str, str], folder: Path, wanted: PipelineRequest
+) -> SynthesisSpec:
     values = found.values
 
     def of(group: str) -> dict[str, Any]:
@@ -207,7 +211,7 @@ def _resolved(
         problems.append(Problem(f"{stage.role}={backend['type']}", "the endpoint needs the name of a model", fix))
     if problems:
         raise ConfigError(*problems)
-    return MakeSpec(
+    return SynthesisSpec(
         task=stage.task,
         seed=int(values.get("seed", 42)),
         dir=str(folder / stage.name),
@@ -220,7 +224,7 @@ def _resolved(
     )
 
 
-def _endpoint_problems(stage: Stage, wanted: Asked, found: _Values) -> Iterator[Problem]:
+def _endpoint_problems(stage: Stage, wanted: PipelineRequest, found: _Values) -> Iterator[Problem]:
     """That a file, and not the command line, says to ask an endpoint, or which, or with whose key."""
     if found.values.get(f"{stage.role}.type") not in ENDPOINTS or ENDPOINT in wanted.request.grants:
         return
@@ -235,7 +239,7 @@ def _endpoint_problems(stage: Stage, wanted: Asked, found: _Values) -> Iterator[
             return
 
 
-def judge_of(stage: Stage, wanted: Asked) -> dict[str, Any]:
+def judge_of(stage: Stage, wanted: PipelineRequest) -> dict[str, Any]:
     """What is written of the role that a run's rewards come from, as settings of its backend.
 
     Raises:
@@ -251,7 +255,7 @@ def judge_of(stage: Stage, wanted: Asked) -> dict[str, Any]:
             if name != "model" or JUDGE not in earlier.get("fed", ()):
                 found.set(f"{stage.role}.{name}", value, wanted.earlier_where)
     found.places[stage.role] = at
-    _lay_choice(stage, choice, at, found, problems, wanted)
+    _apply_choice(stage, choice, at, found, problems, wanted)
     for name, value, where in _written(stage, wanted):
         if name.startswith(f"{stage.role}."):
             found.set(name, value, where)
@@ -298,8 +302,8 @@ def _model_problems(name: str, where: str) -> Iterator[Problem]:
         yield Problem(where, f"{name} puts out a score and no words", "name a model that speaks")
 
 
-def remembered(spec: MakeSpec) -> dict[str, Any]:
-    """What a pipeline's file keeps of a stage, from which `make_spec` makes it again."""
+def remembered(spec: SynthesisSpec) -> dict[str, Any]:
+    """What a pipeline's file keeps of a stage, from which `synthesis_spec` makes it again."""
     values: dict[str, Any] = {f"make.{name}": value for name, value in spec.settings.items()}
     values |= {f"{spec.role}.{name}": value for name, value in asdict(spec.backend).items() if value is not None}
     values["seed"] = spec.seed
@@ -308,4 +312,4 @@ def remembered(spec: MakeSpec) -> dict[str, Any]:
     return {"choice": spec.choices[spec.role], "values": values}
 
 
-__all__ = ["ROLES", "make_spec", "remembered"]
+__all__ = ["ROLES", "remembered", "synthesis_spec"]

@@ -16,7 +16,7 @@ SCHEMA = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class MakeSpec:
+class SynthesisSpec:
     """One synthesis stage, resolved and checked."""
 
     task: str
@@ -38,7 +38,7 @@ class MakeSpec:
         """As the text of make.json."""
         return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
 
-    def differences(self, other: MakeSpec) -> list[str]:
+    def differences(self, other: SynthesisSpec) -> list[str]:
         """Names of the settings in which two specs of one stage differ, wherever their pipelines' folders are."""
         ours, theirs = self._placeless(), other._placeless()
         return sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
@@ -53,7 +53,7 @@ class MakeSpec:
         return values
 
     @classmethod
-    def load(cls, path: Path) -> MakeSpec:
+    def load(cls, path: Path) -> SynthesisSpec:
         """Read make.json.
 
         Raises:

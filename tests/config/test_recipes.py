@@ -12,7 +12,7 @@ from ftcli.config import recipe_file as recipes
 from ftcli.config.compose import Request
 from ftcli.core import assets
 from ftcli.core.errors import ConfigError
-from ftcli.pipelines.pipeline_request import asked
+from ftcli.pipelines.pipeline_request import pipeline_request
 from ftcli.pipelines.stage_specs import pipeline_spec
 
 HEAD = "ftcli: 1\ndefaults:\n  - method: sft\n"
@@ -304,7 +304,7 @@ def test_a_choice_on_the_command_line_goes_over_that_of_the_recipe(here):
 @pytest.mark.parametrize("name", sorted(assets.recipes()))
 def test_every_shipped_recipe_composes(problems, here, name):
     known = {"data.path", "data.eval_path", "model.name_or_path"}
-    if (wanted := asked(Request(overrides=(f"recipe={name}",)))) is not None:
+    if (wanted := pipeline_request(Request(overrides=(f"recipe={name}",)))) is not None:
         assert [each.stage for each in pipeline_spec(wanted).stages] == list(wanted.pipeline.stages)
         return
     for problem in problems(f"recipe={name}"):

@@ -17,7 +17,7 @@ from ftcli.config.compose import Request
 from ftcli.core.errors import ConfigError
 from ftcli.methods import all_methods, all_pipelines
 from ftcli.pipelines import pipeline_dir, stage_loop, synthesis_stage
-from ftcli.pipelines.pipeline_request import Asked, asked
+from ftcli.pipelines.pipeline_request import PipelineRequest, pipeline_request
 from ftcli.pipelines.stage_specs import pipeline_spec
 from ftcli.pipelines.stages import PipelineSpec, ReadyStage, SynthesisStage
 from ftcli.runs import rundir
@@ -34,7 +34,7 @@ def specs(*overrides: str, **request: Any) -> dict[str, RunSpec]:
 
 def whole(*overrides: str, **request: Any) -> PipelineSpec:
     """The pipeline that overrides ask for."""
-    wanted = asked(Request(overrides=("method=rlhf", *overrides), **request))
+    wanted = pipeline_request(Request(overrides=("method=rlhf", *overrides), **request))
     assert wanted is not None
     return pipeline_spec(wanted)
 
@@ -54,7 +54,7 @@ def model_folder(path: Path, head: str = "CAUSAL_LM") -> Path:
     return path
 
 
-def finished_stage(folder: Path, name: str, wanted: Asked, models: dict[str, str], title: str) -> None:
+def finished_stage(folder: Path, name: str, wanted: PipelineRequest, models: dict[str, str], title: str) -> None:
     """A stage's directory as a finished run leaves it, without weights."""
     stage = wanted.pipeline.stage(name)
     spec = pipeline_dir.run_spec(stage, wanted, models, folder, title)
@@ -64,7 +64,7 @@ def finished_stage(folder: Path, name: str, wanted: Asked, models: dict[str, str
     rundir.write_atomically(run / rundir.SPEC, spec.to_json())
     rundir.write_json(run / rundir.RESULT, {"seconds": 1.0})
     state = rundir.read_pipeline(folder)
-    state["stages"][name]["rows"] = pipeline_dir.rows_of(spec)
+    state["stages"][name]["rows"] = pipeline_dir.row_fingerprints(spec)
     rundir.write_json(folder / rundir.PIPELINE, state)
 
 
@@ -75,7 +75,7 @@ def half_done(here: Path) -> Path:
     folder = pipeline_dir.create(spec, ["train", "method=rlhf"])
     models: dict[str, str] = {}
     for name in ("sft", "reward"):
-        wanted, title = pipeline_dir.recalled(folder, Request())
+        wanted, title = pipeline_dir.load_request(folder, Request())
         finished_stage(folder, name, wanted, models, title)
         models[name] = str(folder / name)
     return folder
@@ -170,7 +170,7 @@ def test_a_recipe_says_of_each_stage_what_it_would_say_of_a_run(here):
         "  ppo:\n    method:\n      kl_coef: 0.3\n    train:\n      weight_decay: 0.4\n",
         encoding="utf-8",
     )
-    wanted = asked(Request(overrides=("recipe=r.yaml", "stages.sft.peft.r=8")))
+    wanted = pipeline_request(Request(overrides=("recipe=r.yaml", "stages.sft.peft.r=8")))
     assert wanted is not None
     spec = pipeline_spec(wanted)
     found = {name: run.spec for name, run in spec.runs().items()}
@@ -197,7 +197,7 @@ def test_a_recipe_says_of_each_stage_what_it_would_say_of_a_run(here):
 def test_a_fault_in_a_stage_of_a_recipe_is_told_with_its_line(lines, line, told, here):
     (here / "r.yaml").write_text(f"ftcli: 1\ndefaults:\n  - method: rlhf\n{lines}", encoding="utf-8")
     with pytest.raises(ConfigError) as error:
-        pipeline_spec(asked(Request(overrides=("recipe=r.yaml",))))  # type: ignore[arg-type]
+        pipeline_spec(pipeline_request(Request(overrides=("recipe=r.yaml",))))  # type: ignore[arg-type]
     [found] = map(str, error.value.problems)
     assert found.startswith(f"r.yaml:{line}"), found
     assert told in found
@@ -207,7 +207,7 @@ def test_stages_without_a_pipeline_are_refused(here, problems):
     assert "only a pipeline has" in problems("stages.ppo.seed=1")[0]
     (here / "r.yaml").write_text("ftcli: 1\nstages:\n  ppo:\n    seed: 1\n", encoding="utf-8")
     with pytest.raises(ConfigError, match="only a pipeline has stages"):
-        asked(Request(overrides=("recipe=r.yaml",)))
+        pipeline_request(Request(overrides=("recipe=r.yaml",)))
 
 
 def test_a_command_that_takes_one_run_names_the_methods_of_the_stages(problems):
@@ -234,7 +234,7 @@ def test_the_commands_show_every_stage(here, capsys):
 
 
 def test_a_pipeline_goes_on_with_what_it_was_asked_for(half_done):
-    wanted, name = pipeline_dir.recalled(half_done, Request())
+    wanted, name = pipeline_dir.load_request(half_done, Request())
     models = {stage: str(half_done / stage) for stage in ("sft", "reward")}
     spec = pipeline_dir.run_spec(wanted.pipeline.stage("ppo"), wanted, models, half_done, name)
     assert spec.model.name_or_path == str(half_done / "sft" / "model")
@@ -245,8 +245,8 @@ def test_a_pipeline_goes_on_with_what_it_was_asked_for(half_done):
 
 def test_stages_that_would_come_out_the_same_are_taken_over_and_others_are_not(half_done, monkeypatch):
     def kept(*overrides: str) -> list[str]:
-        wanted, name = pipeline_dir.recalled(half_done, Request(overrides=overrides))
-        return list(pipeline_dir.taken_over(half_done, wanted, half_done.parent / "new", name))
+        wanted, name = pipeline_dir.load_request(half_done, Request(overrides=overrides))
+        return list(pipeline_dir.reusable_stages(half_done, wanted, half_done.parent / "new", name))
 
     assert kept("stages.ppo.method.kl_coef=0.5") == ["sft", "reward"]
     assert kept("stages.reward.train.learning_rate=5e-5") == ["sft"]
@@ -258,8 +258,8 @@ def test_stages_that_would_come_out_the_same_are_taken_over_and_others_are_not(h
 
 def test_going_on_takes_changes_only_where_nothing_was_trained_yet(half_done):
     def change(*overrides: str) -> Any:
-        wanted, _ = pipeline_dir.recalled(half_done, Request(overrides=overrides))
-        state = stage_loop.changed(half_done, wanted)
+        wanted, _ = pipeline_dir.load_request(half_done, Request(overrides=overrides))
+        state = stage_loop.state_with_overrides(half_done, wanted)
         return state["stages"]["ppo"]["tree"]
 
     before = (half_done / rundir.PIPELINE).read_bytes()
@@ -285,7 +285,7 @@ def test_going_on_takes_changes_only_where_nothing_was_trained_yet(half_done):
     ],
 )
 def test_a_pipeline_that_cannot_go_on_is_left_as_it_is(override, told, half_done):
-    wanted, title = pipeline_dir.recalled(half_done, Request())
+    wanted, title = pipeline_dir.load_request(half_done, Request())
     models = {name: str(half_done / name) for name in ("sft", "reward")}
     ppo = half_done / "ppo"
     if "HF_HUB" not in told:
@@ -316,7 +316,7 @@ def test_a_dry_resume_of_a_pipeline_shows_what_is_left_and_changes_nothing(half_
     assert [stage.get("ready") is not None for stage in told["stages"]] == [True, True, False]
     assert told["stages"][2]["steps"] == 7
     assert everything(half_done) == before
-    wanted, title = pipeline_dir.recalled(half_done, Request())
+    wanted, title = pipeline_dir.load_request(half_done, Request())
     models = {name: str(half_done / name) for name in ("sft", "reward")}
     spec = pipeline_dir.run_spec(wanted.pipeline.stage("ppo"), wanted, models, half_done, title)
     (half_done / "ppo").mkdir()
@@ -357,7 +357,7 @@ def test_a_directory_that_holds_something_is_left_alone(half_done):
 
 def of_rlaif(*overrides: str) -> dict[str, Any]:
     """What each data-making stage of rlaif is told."""
-    wanted = asked(Request(overrides=("method=rlaif", *overrides)))
+    wanted = pipeline_request(Request(overrides=("method=rlaif", *overrides)))
     assert wanted is not None
     return {each.name: each.spec for each in pipeline_spec(wanted).stages if isinstance(each, SynthesisStage)}
 
@@ -406,7 +406,7 @@ def test_a_recipe_chooses_judges_and_makes(here):
         encoding="utf-8",
     )
     grants = frozenset({"--allow-endpoint"})
-    wanted = asked(Request(overrides=("recipe=r.yaml", "judge.concurrency=3"), grants=grants))
+    wanted = pipeline_request(Request(overrides=("recipe=r.yaml", "judge.concurrency=3"), grants=grants))
     assert wanted is not None
     found = {each.name: each.spec for each in pipeline_spec(wanted).stages if isinstance(each, SynthesisStage)}
     assert (found["judge"].backend.model, found["judge"].backend.concurrency) == ("m", 3)
@@ -428,7 +428,7 @@ def test_every_pipeline_takes_models_of_earlier_stages_of_methods_that_exist():
 
 def stages_of(*overrides: str, **request: Any) -> list[str]:
     """The stages of a pipeline, each with what it takes."""
-    wanted = asked(Request(overrides=overrides, **request))
+    wanted = pipeline_request(Request(overrides=overrides, **request))
     assert wanted is not None
     return [each.stage.name for each in pipeline_spec(wanted).stages]
 
@@ -464,17 +464,17 @@ def test_a_mistake_in_them_is_told(overrides, told, here):
 
 
 def test_they_are_remembered(here):
-    wanted = asked(Request(overrides=("method=online_dpo", "method.rounds=2", "run.dir=p")))
+    wanted = pipeline_request(Request(overrides=("method=online_dpo", "method.rounds=2", "run.dir=p")))
     assert wanted is not None
     folder = pipeline_dir.create(pipeline_spec(wanted), [])
-    again, _ = pipeline_dir.recalled(folder, Request(overrides=()))
+    again, _ = pipeline_dir.load_request(folder, Request(overrides=()))
     assert [stage.name for stage in again.pipeline.stages] == [stage.name for stage in wanted.pipeline.stages]
-    other, _ = pipeline_dir.recalled(folder, Request(overrides=("method.rounds=1",)))
+    other, _ = pipeline_dir.load_request(folder, Request(overrides=("method.rounds=1",)))
     assert [each.stage.name for each in pipeline_spec(other).stages][-1] == "dpo"
 
 
 def judge_of_ppo(*overrides: str) -> tuple[Any, tuple[str, ...]]:
-    wanted = asked(Request(overrides=("method=rlaif", "method.algorithm=direct", *overrides)))
+    wanted = pipeline_request(Request(overrides=("method=rlaif", "method.algorithm=direct", *overrides)))
     assert wanted is not None
     [*_, last] = pipeline_spec(wanted).stages
     assert last.spec is not None
@@ -527,33 +527,33 @@ def test_the_transcripts_of_a_stage_can_be_read(here, capsys):
 
 
 def test_rows_that_a_stage_made_are_taken_over_where_it_would_be_told_the_same(here):
-    wanted = asked(Request(overrides=("method=rlaif", "run.dir=p")))
+    wanted = pipeline_request(Request(overrides=("method=rlaif", "run.dir=p")))
     assert wanted is not None
     folder = pipeline_dir.create(pipeline_spec(wanted), [])
     models: dict[str, str] = {}
     for stage in wanted.pipeline.stages[:4]:
-        recalled, title = pipeline_dir.recalled(folder, Request())
+        loaded, title = pipeline_dir.load_request(folder, Request())
         models[stage.name] = str(folder / stage.name)
         if stage.method:
-            finished_stage(folder, stage.name, recalled, models, title)
+            finished_stage(folder, stage.name, loaded, models, title)
             continue
         feeds = {name: models[source] for name, source in stage.takes.items()}
-        spec = synthesis_stage.make_spec(stage, recalled, feeds, folder, for_tiny=False)
+        spec = synthesis_stage.synthesis_spec(stage, loaded, feeds, folder, for_tiny=False)
         models[stage.name] += "/data.jsonl"
         (folder / stage.name).mkdir()
         rundir.write_atomically(folder / stage.name / "make.json", spec.to_json())
         rundir.write_json(folder / stage.name / rundir.RESULT, {"rows": 1})
         (folder / stage.name / "data.jsonl").write_text('{"prompt": "a", "answers": ["b", "c"]}\n', encoding="utf-8")
         state = rundir.read_pipeline(folder)
-        state["stages"][stage.name]["rows"] = pipeline_dir.rows_made_of(spec)
+        state["stages"][stage.name]["rows"] = pipeline_dir.input_fingerprints(spec)
         rundir.write_json(folder / rundir.PIPELINE, state)
 
     def kept(*overrides: str) -> list[str]:
-        recalled, name = pipeline_dir.recalled(folder, Request(overrides=overrides))
-        found = pipeline_dir.taken_over(folder, recalled, here / "new", name)
+        loaded, name = pipeline_dir.load_request(folder, Request(overrides=overrides))
+        found = pipeline_dir.reusable_stages(folder, loaded, here / "new", name)
         assert [
             each.name
-            for each in pipeline_spec(pipeline_dir.with_ready(recalled, found)).stages
+            for each in pipeline_spec(pipeline_dir.with_ready(loaded, found)).stages
             if isinstance(each, ReadyStage)
         ]
         return list(found)
@@ -595,13 +595,13 @@ def test_a_file_alone_sends_nothing_to_an_endpoint(recipe, typed, refused, here)
 @pytest.mark.parametrize("more", [(), ("method.algorithm=direct",)])
 def test_a_pipeline_from_somewhere_asks_no_endpoint_unless_told_to(more, here):
     overrides = ("method=rlaif", *more, "judge=openai", "judge.model=m", "run.dir=p")
-    wanted = asked(Request(overrides=overrides))
+    wanted = pipeline_request(Request(overrides=overrides))
     assert wanted is not None
     folder = pipeline_dir.create(pipeline_spec(wanted), [])
-    again, _ = pipeline_dir.recalled(folder, Request())
+    again, _ = pipeline_dir.load_request(folder, Request())
     with pytest.raises(ConfigError, match="--allow-endpoint"):
         pipeline_spec(again)
-    granted, _ = pipeline_dir.recalled(folder, Request(grants=frozenset({"--allow-endpoint"})))
+    granted, _ = pipeline_dir.load_request(folder, Request(grants=frozenset({"--allow-endpoint"})))
     assert pipeline_spec(granted)
 
 
@@ -610,9 +610,9 @@ def test_a_pipeline_from_somewhere_runs_no_code_of_a_model_unless_told_to(half_d
     state["stages"]["ppo"]["tree"]["model"]["trust_remote_code"] = True
     rundir.write_json(half_done / rundir.PIPELINE, state)
     with pytest.raises(ConfigError, match="grant it on the command line with --trust-remote-code"):
-        pipeline_spec(pipeline_dir.recalled(half_done, Request())[0])
+        pipeline_spec(pipeline_dir.load_request(half_done, Request())[0])
     granted = Request(grants=frozenset({"--trust-remote-code"}))
-    assert pipeline_spec(pipeline_dir.recalled(half_done, granted)[0])
+    assert pipeline_spec(pipeline_dir.load_request(half_done, granted)[0])
 
 
 def test_a_runs_recipe_asks_no_endpoint_for_rewards(here, problems):
@@ -627,9 +627,11 @@ def test_whoever_is_the_reward_is_remembered(here):
     def judge(*overrides: str, earlier: Path | None = None) -> dict[str, Any]:
         grants = frozenset({"--allow-endpoint"})
         if earlier is not None:
-            wanted, _ = pipeline_dir.recalled(earlier, Request(overrides=overrides, grants=grants))
+            wanted, _ = pipeline_dir.load_request(earlier, Request(overrides=overrides, grants=grants))
         else:
-            found = asked(Request(overrides=("method=rlaif", "method.algorithm=direct", *overrides), grants=grants))
+            found = pipeline_request(
+                Request(overrides=("method=rlaif", "method.algorithm=direct", *overrides), grants=grants)
+            )
             assert found is not None
             wanted = found
         [*_, last] = pipeline_spec(wanted).stages
@@ -637,13 +639,13 @@ def test_whoever_is_the_reward_is_remembered(here):
         return dict(last.spec.method["judge"])
 
     def kept(*overrides: str) -> Path:
-        found = asked(Request(overrides=("method=rlaif", "method.algorithm=direct", *overrides)))
+        found = pipeline_request(Request(overrides=("method=rlaif", "method.algorithm=direct", *overrides)))
         assert found is not None
         return pipeline_dir.create(pipeline_spec(found), [])
 
     engine = kept("judge=vllm", "judge.batch_size=7", "run.dir=a")
     assert judge(earlier=engine) == judge("judge=vllm", "judge.batch_size=7")
-    wanted, title = pipeline_dir.recalled(engine, Request())
+    wanted, title = pipeline_dir.load_request(engine, Request())
     models = {"assistant": str(model_folder(here / "m1")), "sft": str(model_folder(here / "m2"))}
     spec = pipeline_dir.run_spec(wanted.pipeline.stage("ppo"), wanted, models, engine, title)
     assert spec.method["judge"] == {"type": "vllm", "batch_size": 7, "model": models["assistant"]}

@@ -23,7 +23,7 @@ from ftcli import tiny
 from ftcli.core.errors import ConfigError, InterruptedRun
 from ftcli.runs import rundir
 from ftcli.settings.backends import BackendSettings
-from ftcli.synthesis.synthesis_spec import FILE, MakeSpec
+from ftcli.synthesis.synthesis_spec import FILE, SynthesisSpec
 from tests.loopback import serving
 from tests.whole.conftest import TIMEOUT_SECONDS, environment
 
@@ -181,7 +181,7 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         asked = {"type": "openai", "model": str(tiny.MODEL_DIR), "base_url": f"{url}/v1", "api_key_env": "CANARY_KEY"}
         asked |= {"timeout_seconds": PATIENCE_SECONDS, "concurrency": 4, **backend}
         settings: dict[str, Any] = {"max_new_tokens": 6}
-        spec = MakeSpec(
+        spec = SynthesisSpec(
             task=task, seed=1, dir=str(folder), rows=str(tmp_path / rows),
             role="generator" if task == "generate" else "judge",
             backend=BackendSettings(**asked), settings=settings if task == "judge" else {**settings, "n": 1},

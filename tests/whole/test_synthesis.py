@@ -16,7 +16,7 @@ import psutil
 from ftcli import tiny
 from ftcli.runs import rundir
 from ftcli.settings.backends import BackendSettings
-from ftcli.synthesis.synthesis_spec import FILE, MakeSpec
+from ftcli.synthesis.synthesis_spec import FILE, SynthesisSpec
 from tests.whole.conftest import environment
 
 KILLS = 10 if os.environ.get("FTCLI_PROOF") else 2
@@ -28,7 +28,7 @@ LONGEST_SECONDS = 0.3
 def stage(folder: Path) -> Path:
     """A folder with two answers to be sampled to each prompt."""
     folder.mkdir()
-    spec = MakeSpec(
+    spec = SynthesisSpec(
         task="generate", seed=1, dir=str(folder), rows=str(folder.parent / "prompts.jsonl"), role="generator",
         backend=BackendSettings(model=str(tiny.MODEL_DIR), batch_size=16),
         settings={"n": 2, "max_new_tokens": 16},

@@ -12,7 +12,7 @@ from ftcli.cli.jobs.pipeline import PipelineFolder, PipelineJob
 from ftcli.cli.jobs.run import RunFolder, RunJob
 from ftcli.cli.jobs.synthesis import SynthesisFolder
 from ftcli.config.compose import Request
-from ftcli.pipelines.pipeline_request import asked
+from ftcli.pipelines.pipeline_request import pipeline_request
 from ftcli.runs import rundir
 
 __all__ = ["Job", "JobFolder", "resolve", "resolve_folder"]
@@ -24,7 +24,7 @@ def resolve(request: Request) -> Job:
     Raises:
         ConfigError: everything that is wrong with it.
     """
-    pipeline = asked(request)
+    pipeline = pipeline_request(request)
     return RunJob.composed(request) if pipeline is None else PipelineJob.composed(pipeline)
 
 

@@ -15,7 +15,7 @@ from ftcli.config.compose import Request
 from ftcli.core.errors import EXIT_DONE, ConfigError, Problem
 from ftcli.pipelines import pipeline_dir
 from ftcli.pipelines.pipeline_dir import Begun
-from ftcli.pipelines.pipeline_request import Asked
+from ftcli.pipelines.pipeline_request import PipelineRequest
 from ftcli.pipelines.stage_specs import pipeline_spec
 from ftcli.pipelines.stages import PipelineSpec, ReadyStage, RunStage, StageSpec, SynthesisStage
 from ftcli.plan.resolved_run import ResolvedRun
@@ -31,7 +31,7 @@ class PipelineJob(Job):
     request: Request
 
     @classmethod
-    def composed(cls, wanted: Asked) -> PipelineJob:
+    def composed(cls, wanted: PipelineRequest) -> PipelineJob:
         """The pipeline that a request asks for.
 
         Raises:
@@ -76,9 +76,9 @@ class PipelineFolder(JobFolder):
     def like(self, request: Request) -> PipelineJob:
         """A new pipeline, with the stages that would come out the same taken over."""
         folder = self.folder
-        wanted, _ = pipeline_dir.recalled(folder, request)
+        wanted, _ = pipeline_dir.load_request(folder, request)
         spec = pipeline_spec(wanted)
-        kept = pipeline_dir.taken_over(folder, wanted, spec.dir, spec.name)
+        kept = pipeline_dir.reusable_stages(folder, wanted, spec.dir, spec.name)
         if len(kept) + sum(isinstance(each, ReadyStage) for each in spec.stages) == len(spec.stages):
             fix = f"change a stage, as stages.{spec.stages[-1].name}.seed=1; or anew: sh {folder / rundir.COMMAND}"
             raise ConfigError(Problem(f"--from {folder}", "every stage is finished and would come out the same", fix))
@@ -91,21 +91,21 @@ class PipelineFolder(JobFolder):
         from ftcli.pipelines import stage_loop
 
         folder = self.folder
-        wanted, _ = pipeline_dir.recalled(folder, request)
-        state = stage_loop.changed(folder, wanted) if request.overrides else None
+        wanted, _ = pipeline_dir.load_request(folder, request)
+        state = stage_loop.state_with_overrides(folder, wanted) if request.overrides else None
         if rundir.read_result(folder) is not None and not request.overrides:
             anew = f"ftcli train --from {folder} stages.NAME.KEY=VALUE"
             output.note(f"{folder} is finished; to train a stage anew: {anew}")
             self.report(as_json=as_json)
             return EXIT_DONE
         rundir.require_free(folder)
-        begun = stage_loop.goes_on(folder, wanted, output.note)
+        begun = stage_loop.resumable_stages(folder, wanted, output.note)
         stages = state["stages"] if state is not None else wanted.earlier
         spec = pipeline_spec(replace(wanted, request=replace(request, overrides=()), earlier=stages))
         if dry_run:
             for resumed, _ in begun.values():
                 require_folders(resumed)
-            _show_plan(_as_it_stands(spec, folder, begun), as_json=as_json, begun=begun)
+            _show_plan(_with_progress(spec, folder, begun), as_json=as_json, begun=begun)
             return EXIT_DONE
         _require_here(spec, begun)
         return _run_stages(folder, request, begun, state, as_json=as_json)
@@ -136,7 +136,7 @@ def _require_here(spec: PipelineSpec, begun: Begun) -> None:
                 require_hub(each.source, None, f"stages.{each.name}.model")
 
 
-def _as_it_stands(spec: PipelineSpec, folder: Path, begun: Begun) -> PipelineSpec:
+def _with_progress(spec: PipelineSpec, folder: Path, begun: Begun) -> PipelineSpec:
     """The pipeline with what is finished in its stages' places, and what has begun as it goes on."""
     stages = list[StageSpec]()
     for each in spec.stages:

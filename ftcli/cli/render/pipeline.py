@@ -17,7 +17,7 @@ from ftcli.pipelines.pipeline_dir import Begun
 from ftcli.pipelines.stages import MODEL, ROWS, PipelineSpec, ReadyStage, RunStage, SynthesisStage
 from ftcli.plan.outlook import Plan
 from ftcli.synthesis.journal import ITEMS
-from ftcli.synthesis.synthesis_spec import MakeSpec
+from ftcli.synthesis.synthesis_spec import SynthesisSpec
 
 Outlooks = Mapping[str, Plan]
 """The plan of each stage that trains."""
@@ -113,7 +113,7 @@ def _without_run(each: SynthesisStage | ReadyStage) -> dict[str, Any]:
     return {"make": dataclasses.asdict(each.spec)} if isinstance(each, SynthesisStage) else {"ready": each.source}
 
 
-def _made(spec: MakeSpec) -> list[tuple[str, str]]:
+def _made(spec: SynthesisSpec) -> list[tuple[str, str]]:
     """What a data-making stage does, and who answers."""
     backend = spec.backend
     who = f"{spec.role}={spec.choices[spec.role]}, {backend.model or 'no model'}"

@@ -18,7 +18,7 @@ from ftcli.settings.ownership import ENDPOINT, REMOTE_CODE
 from ftcli.synthesis import principles, runner
 from ftcli.synthesis.backend import Backend, BudgetSpent
 from ftcli.synthesis.journal import Item, keyed
-from ftcli.synthesis.synthesis_spec import FILE, MakeSpec
+from ftcli.synthesis.synthesis_spec import FILE, SynthesisSpec
 from ftcli.synthesis.tasks import SETTINGS, Generate, Judge, Revise, Task
 from ftcli.worker.inference.backends import backend_of
 from ftcli.worker.inference.examples import examples_of, prompt_of
@@ -44,7 +44,7 @@ def make(folder: Path, *, trust_remote_code: bool = False) -> dict[str, Any]:
         InterruptedRun: stopped by a signal or a budget; finished items are kept.
     """
     folder = folder.resolve()
-    spec = MakeSpec.load(folder / FILE)
+    spec = SynthesisSpec.load(folder / FILE)
     began = time.monotonic()
     with StopSignal() as stop, exclusive(folder, 0):
         task = task_of(spec)
@@ -94,7 +94,7 @@ def _sparingly() -> runner.Say:
     return say
 
 
-def task_of(spec: MakeSpec) -> Task:
+def task_of(spec: SynthesisSpec) -> Task:
     """The task with its settings and principles.
 
     Raises:
@@ -123,7 +123,7 @@ def _examples(named: str | None) -> dict[str, Any]:
     return found
 
 
-def rows_of(spec: MakeSpec) -> Iterator[dict[str, Any]]:
+def rows_of(spec: SynthesisSpec) -> Iterator[dict[str, Any]]:
     """The input rows: prompts, or another stage's rows as they are now, edited or not."""
     if spec.task != Generate.name:
         yield from _rows_of_stage(Path(spec.rows))
@@ -158,7 +158,7 @@ def _position_bias(folder: Path, items: list[Item]) -> dict[str, Any]:
     return {"first_shown_wins": round(sum(known) / len(known), 4)} if known else {}
 
 
-def _agreement(spec: MakeSpec, task: Task, backend: Backend, folder: Path, stop: StopSignal) -> dict[str, Any]:
+def _agreement(spec: SynthesisSpec, task: Task, backend: Backend, folder: Path, stop: StopSignal) -> dict[str, Any]:
     """How often the judge agrees with people, where labelled pairs are given."""
     if not isinstance(task, Judge) or not task.settings.labelled:
         return {}
