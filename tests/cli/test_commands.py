@@ -29,14 +29,14 @@ def typed(capsys, here):
     return run
 
 
-def finished_run(name: str = "old") -> Path:
+def finished_run(name: str = "old", *choices: str) -> Path:
     """A run directory that looks finished."""
     from ftcli.build.resolve import spec_of
     from ftcli.config.compose import Request
 
     run = Path("runs") / name / "1"
     run.mkdir(parents=True)
-    spec = spec_of(Request(overrides=("peft=lora", f"run.dir={run}")))
+    spec = spec_of(Request(overrides=("peft=lora", *choices, f"run.dir={run}")))
     (run / rundir.SPEC).write_text(spec.to_json(), encoding="utf-8")
     result = {
         "method": "sft", "model": "builtin:tiny", "peft": "lora", "steps": 12, "seconds": 75.0, "tokens_trained": 1500,
@@ -303,6 +303,12 @@ def test_resume_of_a_finished_run_says_how_to_train_further(typed):
     assert code == 0
     assert "train.max_steps" in err
     assert "ftcli chat" in out
+
+
+def test_after_a_reward_run_score_is_suggested_and_not_chat(typed):
+    run = finished_run("judge", "method=reward")
+    _, out, _ = typed("train", "--resume", "judge")
+    assert out.endswith(f"next\n  ftcli eval {run}\n  ftcli score {run} FILE\n")
 
 
 # --- training that does not start -------------------------------------------------------------------------------------

@@ -46,7 +46,7 @@ def next_commands(run: Path) -> list[str]:
     name = relative(run)
     spec = RunSpec.load(run / rundir.SPEC)
     method, peft = get_method(spec.choices["method"]), peft_method(spec.peft)
-    if method.head == "score":
+    if method.head == "reward_model":
         return [f"ftcli eval {name}", f"ftcli score {name} FILE"]
     commands = [f"ftcli chat {name} --base", f"ftcli eval {name}"]
     if peft is None or not peft.adapter or not peft.never_merges:
