@@ -1,7 +1,7 @@
 """The command line: `ftcli COMMAND [group=choice] [key=value] [--flag]`. The only room that prints or exits.
 
-Each command is a module of its own that declares itself: it is found by listing this folder, and imported when it is
-called, so that `--help` and `list` answer at once.
+Each command is a module that declares itself: it is found by listing this folder and imported only when it is called,
+so that `--help` and `list` answer at once.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _LAST = 1000
 
 
 def _declared() -> dict[str, tuple[str, str]]:
-    """The commands of this folder, read as text: their imports take too long for a help screen."""
+    """The commands of this folder, read as text, because importing them takes too long for a help screen."""
     found = []
     for path in Path(__file__).parent.glob("*.py"):
         lines = _DECLARATION.findall(path.read_text(encoding="utf-8"))
@@ -35,10 +35,10 @@ def _declared() -> dict[str, tuple[str, str]]:
 
 
 COMMANDS: dict[str, tuple[str, str]] = _declared()
-"""Each command's module and its one line, in the order of the help screen.
+"""Each command's module and summary, in the order of the help screen.
 
-A command is a module of this folder that has a function `run(argv)` and declares, each on one line: `SUMMARY`, which is
-its line of the help screen; `ORDER`, its place there; and `NAME`, where the module cannot be called as the command is.
+A command is a module of this folder with a function `run(argv)`. It declares, each on one line: `SUMMARY`, its line on
+the help screen; `ORDER`, its position there; and `NAME`, if the module cannot have the command's name.
 """
 
 
@@ -76,7 +76,7 @@ def _dispatch(arguments: list[str]) -> int:
 
         where = f"ftcli {name}"
         if "=" in name:
-            raise FtcliError(Problem(where, "a command comes first", f"ftcli train {' '.join(arguments)}"))
+            raise FtcliError(Problem(where, "the command has to come first", f"ftcli train {' '.join(arguments)}"))
         raise FtcliError(Problem(where, f"{name} is not a command", suggest(name, COMMANDS, "ftcli ")))
     result: int = importlib.import_module(f"ftcli.cli.{COMMANDS[name][0]}").run(rest)
     return result
@@ -85,9 +85,9 @@ def _dispatch(arguments: list[str]) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0, 1 (our bug), 2 (configuration), 3 (data), 75 (interrupted)."""
     arguments = [*(sys.argv[1:] if argv is None else argv)]
-    gc.set_threshold(10_000, 50, 100)  # a command lives for a fraction of a second and makes little garbage
+    gc.set_threshold(10_000, 50, 100)  # a command runs for a fraction of a second and leaves little garbage
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a name that the terminal cannot show is no reason to fail
+        if isinstance(stream, io.TextIOWrapper):  # a character that the terminal cannot show must not end the command
             stream.reconfigure(errors="backslashreplace")
     try:
         return _dispatch(arguments)
@@ -100,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # the reader of a pipe left, as `| head` does
+    except BrokenPipeError:  # the reader of a pipe has closed it, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_DONE
     except Exception:

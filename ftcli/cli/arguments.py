@@ -1,4 +1,4 @@
-"""Flags that commands share. Overrides stay text; compose reads them."""
+"""Flags that several commands share. Overrides stay text; `compose` parses them."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from ftcli.core.errors import ConfigError, Problem
 from ftcli.settings.ownership import ENDPOINT, REMOTE_CODE, REWARD_CODE
 
 GRANTS = {
-    "--allow-path": "let the recipe name paths outside its own folder",
-    REMOTE_CODE: "let the model, or an attention kernel, run code that it ships",
-    REWARD_CODE: "let method.reward_functions run Python code of your own",
-    "--push-to-hub": "let the run upload to the hub",
-    ENDPOINT: "let a judge or generator that a file names be asked over the network, with the key that it names",
+    "--allow-path": "allow the recipe to name paths outside its own folder",
+    REMOTE_CODE: "allow the model, or an attention kernel, to run code that it ships",
+    REWARD_CODE: "allow method.reward_functions to run your Python code",
+    "--push-to-hub": "allow the run to upload to the hub",
+    ENDPOINT: "allow a judge or generator named in a file to be used over the network, with the API key that it names",
 }
 
-# What Hydra users type and gets one line in place of an effect.
+# Flags of Hydra that have no effect here; each is answered with one line.
 NOT_HERE = {
     "--config-name": "ftcli has one root configuration; write a recipe and choose it with recipe=FILE",
     "--config-path": "add your own group files with --config-dir DIR",
@@ -43,23 +43,23 @@ def parser(command: str, description: str) -> Parser:
 
 
 def add_json(into: argparse.ArgumentParser) -> None:
-    """The flag of every command that answers with data."""
-    into.add_argument("--json", action="store_true", help="answer as JSON on stdout")
+    """Add --json, the flag of every command that outputs data."""
+    into.add_argument("--json", action="store_true", help="print JSON on stdout")
 
 
 def add_trust(into: argparse.ArgumentParser, *further: str) -> None:
-    """The grant that commands which only load a model take, and further ones."""
+    """Add the grant of commands that only load a model, and further grants."""
     for flag in (REMOTE_CODE, *further):
         into.add_argument(flag, action="store_true", help=GRANTS[flag])
 
 
 def add_overrides(into: argparse.ArgumentParser) -> None:
-    """Overrides and the flags that go with them."""
+    """Add overrides and the flags that go with them."""
     into.add_argument(
         "overrides", nargs="*", metavar="group=choice|key=value", help="recipe=NAME, method=dpo, seed=1, …"
     )
     into.add_argument(
-        "--config-dir", "-cd", action="append", default=[], type=Path, help="folder with group files of your own"
+        "--config-dir", "-cd", action="append", default=[], type=Path, help="folder with your own group files"
     )
     for flag, text in GRANTS.items():
         into.add_argument(flag, action="store_true", help=text)
@@ -68,7 +68,7 @@ def add_overrides(into: argparse.ArgumentParser) -> None:
 
 
 def composing(command: str, description: str) -> Parser:
-    """A parser for a command that composes a run and answers with data."""
+    """A parser for a command that composes a run and outputs data."""
     into = parser(command, description)
     add_overrides(into)
     add_json(into)
@@ -76,10 +76,10 @@ def composing(command: str, description: str) -> Parser:
 
 
 def parse(into: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:
-    """Parse with flags and overrides in any order.
+    """Parse flags and overrides in any order.
 
     Raises:
-        ConfigError: an unknown flag, or one of Hydra's that has no meaning here, with the reason.
+        ConfigError: an unknown flag, or a flag of Hydra that has no meaning here, with the reason.
     """
     options = into.parse_intermixed_args(list(argv))
     for flag, reason in NOT_HERE.items():
@@ -94,7 +94,7 @@ def parse(into: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namesp
 
 
 def request(options: argparse.Namespace) -> Request:
-    """The composition that parsed options ask for."""
+    """The request that parsed options describe."""
     granted = {flag for flag in GRANTS if getattr(options, flag.strip("-").replace("-", "_"))}
     return Request(
         overrides=tuple(options.overrides),

@@ -1,4 +1,4 @@
-"""`ftcli chat MODEL`: talk to what was trained, with --base beside what it was trained from."""
+"""`ftcli chat MODEL`: chat with a trained model; --base shows the answers of its base model beside it."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from ftcli.cli import arguments, output
 from ftcli.cli.generate import add_generation, request
 from ftcli.launch.worker_request import exit_code, started
 
-SUMMARY = "talk to a run or a model; --base shows before and after side by side"
+SUMMARY = "chat with a run or a model; --base shows before and after side by side"
 ORDER = 80
 
 
 def run(argv: Sequence[str]) -> int:
-    """Pass lines of standard input to the model until they end."""
+    """Pass lines of standard input to the model until it ends."""
     parser = arguments.parser("chat", __doc__ or "")
     add_generation(parser)
     options = arguments.parse(parser, argv)
-    asked = request(options, "chat")
+    worker_request = request(options, "chat")
     if sys.stdin.isatty():
-        output.note("loading … then one message a line; end with Ctrl-D")
+        output.note("loading … then one message per line; end with Ctrl-D")
     # The worker reads the terminal itself, so that its line editing works as usual.
-    with started("chat", asked, stdin=sys.stdin, stdout=subprocess.PIPE) as process:
+    with started("chat", worker_request, stdin=sys.stdin, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         while piece := process.stdout.read(1):
             sys.stdout.write(piece)

@@ -1,4 +1,4 @@
-"""`ftcli check`: every mistake in a recipe or command, at once, without running it."""
+"""`ftcli check`: find all mistakes in a recipe or command at once, without running it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from ftcli.cli import arguments, jobs
 from ftcli.core.errors import EXIT_DONE
 
-SUMMARY = "find every mistake in a recipe or command without running it"
+SUMMARY = "find all mistakes in a recipe or command without running it"
 ORDER = 30
 
 
 def run(argv: Sequence[str]) -> int:
-    """Compose and check; says so when nothing is wrong."""
+    """Compose and check; confirm that there are no problems."""
     options = arguments.parse(arguments.composing("check", __doc__ or ""), argv)
     jobs.resolve(arguments.request(options)).check(as_json=options.json)
     return EXIT_DONE

@@ -1,4 +1,4 @@
-"""`ftcli completion SHELL`: a completion script; `ftcli completion words …` answers it."""
+"""`ftcli completion SHELL`: a completion script, which calls `ftcli completion words …`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SCRIPTS = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}
 
 
 def candidates(line: str) -> list[str]:
-    """What may stand where the line ends: commands, then `group=` and `group=choice`, and keys of ours."""
+    """Completions of the last word of a line: commands, then `group=`, `group=choice` and our own keys."""
     words = line.split()
     last = "" if not words or line.endswith(" ") else words.pop()
     if words == ["ftcli"]:
@@ -42,7 +42,7 @@ def candidates(line: str) -> list[str]:
 
 
 def _settings(group: str, words: list[str]) -> list[str]:
-    """The settings of a group under the method and adapter that the line chooses."""
+    """The options of a group under the method and PEFT method that the line chooses."""
     from ftcli.build.checks.field_checks import group_fields, settable
     from ftcli.methods import all_methods
     from ftcli.peft_methods import peft_method
@@ -58,7 +58,7 @@ def _settings(group: str, words: list[str]) -> list[str]:
 
 
 def run(argv: Sequence[str]) -> int:
-    """Print a script, or the words that complete a line."""
+    """Print a script, or the completions of a line."""
     shell = argv[0] if argv else "bash"
     if shell in ("-h", "--help"):
         print('usage: ftcli completion [bash|zsh|fish]\nfor example: eval "$(ftcli completion bash)"')
@@ -67,5 +67,5 @@ def run(argv: Sequence[str]) -> int:
     elif shell in SCRIPTS:
         print(SCRIPTS[shell], end="")
     else:
-        raise ConfigError(Problem(f"ftcli completion {shell}", "is not a shell known here", "bash, zsh or fish"))
+        raise ConfigError(Problem(f"ftcli completion {shell}", "is not a supported shell", "bash, zsh or fish"))
     return EXIT_DONE

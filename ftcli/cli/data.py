@@ -1,4 +1,4 @@
-"""`ftcli data check|preview|prepare [FILE] [group=choice] [key=value]`: what a run would make of its data."""
+"""`ftcli data check|preview|prepare [FILE] [group=choice] [key=value]`: how a run would read and tokenise its data."""
 
 from __future__ import annotations
 
@@ -17,21 +17,23 @@ from ftcli.launch.worker_request import WorkerFailed, answers
 from ftcli.methods import get_method
 from ftcli.settings.run_spec import RunSpec
 
-SUMMARY = "check, preview or prepare the rows of a run: faults, findings, tokens"
+SUMMARY = "check, preview or prepare the rows of a run: errors, quality checks, tokens"
 ORDER = 130
 
 _ACTIONS = ("check", "preview", "prepare")
 
 
 def run(argv: Sequence[str]) -> int:
-    """Carry out one action on the data of a composed run: `ftcli data check FILE method=dpo`."""
+    """Run one action on the data of a composed run: `ftcli data check FILE method=dpo`."""
     options = _parse(argv)
     spec = spec_of(arguments.request(options))
     if options.action == "check" and options.rows_only:
         return _check_rows(spec, options.json)
     if spec.data.streaming and options.action != "preview":
-        what = f"a stream becomes tokens while training, and ftcli data {options.action} would store them all"
-        raise ConfigError(Problem("data.streaming", what, "leave it out, or look at the rows with check --rows-only"))
+        what = f"a stream is tokenised during training, but ftcli data {options.action} would store all its tokens"
+        raise ConfigError(
+            Problem("data.streaming", what, "leave it out, or check the rows alone with check --rows-only")
+        )
     require_model(spec)
     trust = spec.model.trust_remote_code or options.trust_remote_code
     request: dict[str, Any] = {"spec": spec.to_json(), "trust_remote_code": trust, "json": options.json}
@@ -46,7 +48,7 @@ def run(argv: Sequence[str]) -> int:
         return int(found.get("exit_code", EXIT_DONE))
     output.lines(ledger_lines(found))
     if options.action == "prepare":
-        print(f"prepared in {found['store']}; a run with the same data, model and method finds it there")
+        print(f"prepared in {found['store']}; a run with the same data, model and method reuses it")
     return EXIT_DONE
 
 
@@ -54,10 +56,10 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = arguments.parser("data", __doc__ or "")
     parser.add_argument("action", choices=_ACTIONS)
     arguments.add_overrides(parser)
-    parser.add_argument("--rows-only", action="store_true", help="check: look at the rows alone, without a tokenizer")
-    parser.add_argument("--rows", type=int, default=3, help="preview: so many rows (default 3)")
-    parser.add_argument("--line", type=int, help="preview: from this line of the file on")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="preview: write a page instead of the terminal")
+    parser.add_argument("--rows-only", action="store_true", help="check: read the rows only, without a tokenizer")
+    parser.add_argument("--rows", type=int, default=3, help="preview: number of rows (default 3)")
+    parser.add_argument("--line", type=int, help="preview: start at this line of the file")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="preview: write an HTML page instead of printing")
     arguments.add_json(parser)
     options = arguments.parse(parser, argv)
     if options.rows < 1:
@@ -67,7 +69,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def _check_rows(spec: RunSpec, as_json: bool) -> int:
-    """Formats, faults and findings by reading alone: seconds for 100 MB, and no model is needed."""
+    """Formats, errors and quality checks from the rows alone: seconds for 100 MB, and no model is needed."""
     from ftcli.data.row_ledger import Ledger, refuse_bad_rows
     from ftcli.data.scan import Scan
 

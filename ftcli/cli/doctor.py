@@ -1,4 +1,4 @@
-"""`ftcli doctor`: what this machine can do, and whether the installed libraries are of the tested versions."""
+"""`ftcli doctor`: the hardware of this machine, and whether the installed libraries are in the tested ranges."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ftcli.cli import arguments, output
 from ftcli.core import hardware, hub_cache
 from ftcli.core.errors import EXIT_DONE
 
-SUMMARY = "what this machine can do"
+SUMMARY = "show the hardware and the installed libraries, and warn of untested versions"
 ORDER = 60
 
 LIBRARIES = (
@@ -31,7 +31,7 @@ def _version(name: str) -> str | None:
 
 
 def outside_ranges() -> list[str]:
-    """Requirements of ftcli that the installed packages do not meet."""
+    """The requirements of ftcli that the installed packages do not meet."""
     from packaging.requirements import Requirement
 
     try:
@@ -49,7 +49,7 @@ def outside_ranges() -> list[str]:
 
 
 def examine() -> dict[str, Any]:
-    """Everything doctor says, as data."""
+    """The whole report, as data."""
     gpus = hardware.gpus()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30 if hasattr(os, "sysconf") else None
     return {
@@ -68,7 +68,7 @@ def examine() -> dict[str, Any]:
 
 
 def run(argv: Sequence[str]) -> int:
-    """Print what was found."""
+    """Print the report."""
     parser = arguments.parser("doctor", __doc__ or "")
     arguments.add_json(parser)
     options = arguments.parse(parser, argv)

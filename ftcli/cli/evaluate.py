@@ -1,4 +1,4 @@
-"""`ftcli eval RUN`: held-out loss and the method's own score, before and after training."""
+"""`ftcli eval RUN`: held-out loss and the method's own metric, before and after training."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ ORDER = 70
 
 
 def run(argv: Sequence[str]) -> int:
-    """Measure a finished run on its own held-out rows, or on those of a file."""
+    """Evaluate a finished run on its own held-out rows, or on those of a file."""
     parser = arguments.parser("eval", __doc__ or "")
     parser.add_argument("run", help="a run directory, or a run's name (its newest)")
-    parser.add_argument("--data", help="held-out rows, like data.eval_path; the run's own without it")
-    parser.add_argument("--rows", type=int, help="at most so many rows")
+    parser.add_argument("--data", help="held-out rows, like data.eval_path (default: the run's own)")
+    parser.add_argument("--rows", type=int, help="maximum number of rows")
     parser.add_argument(
-        "--model", help="measure this model by the run's measure, in place of the run's before and after"
+        "--model", help="evaluate this model with the run's metrics, instead of the run before and after training"
     )
     arguments.add_trust(parser, REWARD_CODE, ENDPOINT)
     arguments.add_json(parser)
@@ -56,7 +56,7 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _rows(path: str | None) -> str | None:
-    """What --data names, once it is known to be there; a path of this machine made absolute."""
+    """The value of --data, checked to exist; a local path is made absolute."""
     if path is None:
         return None
     locate(SourcePath(path=path), f"--data {path}", fetch=True)
@@ -64,7 +64,7 @@ def _rows(path: str | None) -> str | None:
 
 
 def _model(name: str | None) -> str | None:
-    """What --model names, once it is known to hold a model."""
+    """The location of the model that --model names."""
     if name is None:
         return None
     source = sources.model_source(name)

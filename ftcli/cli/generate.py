@@ -1,4 +1,4 @@
-"""`ftcli generate MODEL`: answers to prompts from arguments, a file, or standard input."""
+"""`ftcli generate MODEL`: answer prompts from arguments, a file, or standard input."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from ftcli.launch.worker_request import WorkerFailed, answers
 from ftcli.models import sources
 from ftcli.runs import rundir
 
-SUMMARY = "answers of a run or a model to prompts from arguments, a file or stdin"
+SUMMARY = "answer prompts from arguments, a file or stdin with a run or a model"
 ORDER = 90
 
 
 def add_generation(parser: argparse.ArgumentParser) -> None:
-    """What generate and chat share: the model and how it samples."""
+    """Add what generate and chat share: the model and its sampling."""
     parser.add_argument("model", help="a run (directory or name), a model folder, builtin:tiny, or a cached hub id")
-    parser.add_argument("--base", action="store_true", help="also what the model said before it was trained")
+    parser.add_argument("--base", action="store_true", help="also show the answers of the model before training")
     parser.add_argument(
         "--adapter",
         action="append",
         default=[],
         metavar="RUN",
-        help="a run or adapter folder to put on MODEL; several are swapped by name (in chat: /adapter NAME)",
+        help="a run or adapter folder to load on MODEL; several can be switched by name (in chat: /adapter NAME)",
     )
     parser.add_argument("--system", help="system message")
     add_sampling(parser, temperature=0.0)
@@ -35,22 +35,22 @@ def add_generation(parser: argparse.ArgumentParser) -> None:
 
 
 def add_sampling(parser: argparse.ArgumentParser, *, temperature: float) -> None:
-    """How answers are sampled."""
-    likeliest = f"0 takes the likeliest token each time ({temperature:g})"
-    parser.add_argument("--max-new-tokens", type=int, default=256, help="longest answer (256)")
-    parser.add_argument("--temperature", type=float, default=temperature, help=likeliest)
-    parser.add_argument("--top-p", type=float, default=1.0, help="share of probability sampled from (1.0)")
-    parser.add_argument("--seed", type=int, default=42, help="seed of the sampling (42)")
+    """Add the sampling flags."""
+    described = f"sampling temperature; 0 decodes greedily ({temperature:g})"
+    parser.add_argument("--max-new-tokens", type=int, default=256, help="longest answer, in tokens (256)")
+    parser.add_argument("--temperature", type=float, default=temperature, help=described)
+    parser.add_argument("--top-p", type=float, default=1.0, help="probability mass of nucleus sampling (1.0)")
+    parser.add_argument("--seed", type=int, default=42, help="sampling seed (42)")
 
 
 def check_model(name: str, where: str, head: str = "causal_lm") -> None:
-    """That there is such a model, before a worker starts for it.
+    """Check that a model exists and has the right head, before a worker starts for it.
 
     Args:
-        head: what it has to put out: words, or a score.
+        head: "causal_lm" or "reward_model".
 
     Raises:
-        ConfigError: there is none, or it puts out something else.
+        ConfigError: there is no such model, or it has the other head.
     """
     source = sources.model_source(name)
     if source is None:
@@ -61,17 +61,17 @@ def check_model(name: str, where: str, head: str = "causal_lm") -> None:
         require(source.hub_id, None, where)
     elif source.folder is not None and sources.head_of(source.folder) != head:
         if head == "causal_lm":
-            what, fix = f"{name} is a reward model: it puts out a score and no words", f"ftcli score {name} ROWS"
+            what, fix = f"{name} is a reward model, not a causal LM", f"ftcli score {name} ROWS"
         else:
-            what, fix = f"{name} puts out words and no score", "name a model that method=reward trained"
+            what, fix = f"{name} is a causal LM, not a reward model", "name a model trained with method=reward"
         raise ConfigError(Problem(where, what, fix))
 
 
 def check_generation(options: argparse.Namespace, where: str) -> None:
-    """That the model is there and samples as it can.
+    """Check the model and the sampling flags.
 
     Raises:
-        ConfigError: no such model, or a sampling value out of range.
+        ConfigError: there is no such model, or a sampling value is out of range.
     """
     check_model(options.model, where)
     limits = {"--max-new-tokens": (options.max_new_tokens, 1, 2**20), "--temperature": (options.temperature, 0, 100)}
@@ -81,26 +81,26 @@ def check_generation(options: argparse.Namespace, where: str) -> None:
 
 
 def request(options: argparse.Namespace, command: str) -> dict[str, Any]:
-    """The worker's request.
+    """The request to the worker.
 
     Raises:
-        ConfigError: no such model, or a sampling value out of range.
+        ConfigError: there is no such model, or a sampling value is out of range.
     """
     where = f"ftcli {command} {options.model}"
     check_generation(options, where)
-    asked = {"adapters": adapters(options.adapter, options.model, where)} if options.adapter else {}
-    if asked and options.base:
+    extra = {"adapters": adapters(options.adapter, options.model, where)} if options.adapter else {}
+    if extra and options.base:
         what = "--base and --adapter are both given"
         raise ConfigError(Problem(where, what, "leave --base out: the base is /adapter none"))
     names = ("model", "base", "system", "max_new_tokens", "temperature", "top_p", "seed", "trust_remote_code")
-    return {**{name: getattr(options, name) for name in names}, **asked}
+    return {**{name: getattr(options, name) for name in names}, **extra}
 
 
 def adapters(given: Sequence[str], model: str, where: str) -> dict[str, str]:
-    """The folder of each adapter, by the run's name or its folder's.
+    """The folder of each adapter, keyed by the name of its run or folder.
 
     Raises:
-        ConfigError: no adapter, one of another base, or two of one name.
+        ConfigError: a name holds no adapter, an adapter has another base, or two have the same name.
     """
     found: dict[str, str] = {}
     base = sources.model_source(model)
@@ -108,30 +108,32 @@ def adapters(given: Sequence[str], model: str, where: str) -> dict[str, str]:
         source = sources.model_source(name)
         if source is None or not source.is_adapter or source.folder is None:
             raise ConfigError(
-                Problem(where, f"{name} holds no adapter", "name a run that trained one  (ftcli list adapter)")
+                Problem(where, f"{name} holds no adapter", "name a run that trained an adapter  (ftcli list adapter)")
             )
         below = sources.model_source(sources.base_of(source.folder))
         if below != base:
-            own = below.location if below else "nothing that is here"
+            own = below.location if below else "a model that is not here"
             raise ConfigError(Problem(where, f"{name} was trained on {own}, not on {model}", f"ftcli chat {name}"))
         word = Path(name).name if Path(name).name != rundir.MODEL else Path(name).parent.name
         if word in found:
-            raise ConfigError(Problem(where, f"two adapters are called {word}", "copy one under another name"))
+            raise ConfigError(
+                Problem(where, f"two adapters are called {word}", "copy one to a folder with another name")
+            )
         found[word] = str(source.folder)
     return found
 
 
 def run(argv: Sequence[str]) -> int:
-    """Answer every prompt, a JSON line each with --json."""
+    """Answer every prompt; with --json, one line each."""
     parser = arguments.parser("generate", __doc__ or "")
     add_generation(parser)
-    parser.add_argument("prompts", nargs="*", help="prompts; without any, one a line from --file or stdin")
-    parser.add_argument("--file", type=Path, help="text file with one prompt a line")
+    parser.add_argument("prompts", nargs="*", help="prompts; without any, one per line from --file or stdin")
+    parser.add_argument("--file", type=Path, help="text file with one prompt per line")
     arguments.add_json(parser)
     options = arguments.parse(parser, argv)
-    asked = {**request(options, "generate"), "prompts": options.prompts or _lines(options.file)}
+    worker_request = {**request(options, "generate"), "prompts": options.prompts or _lines(options.file)}
     try:
-        for answer in answers("generate", asked):
+        for answer in answers("generate", worker_request):
             if options.json:
                 output.line(answer)
             else:
@@ -149,7 +151,7 @@ def _lines(file: Path | None) -> list[str]:
     prompts = [line for line in text.splitlines() if line.strip()]
     if not prompts:
         raise ConfigError(
-            Problem("ftcli generate", "was given no prompt", "add one as an argument, --file or on stdin")
+            Problem("ftcli generate", "there is no prompt", "give one as an argument, with --file or on stdin")
         )
     return prompts
 

@@ -1,4 +1,4 @@
-"""`ftcli list`: groups and their choices, recipes, data formats, one line each that says when to choose it."""
+"""`ftcli list`: groups and their choices, recipes and data formats, with one line each on when to use it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from ftcli.core import assets
 from ftcli.core.errors import EXIT_DONE, ConfigError, Problem
 
 NAME = "list"
-SUMMARY = "groups and their choices, recipes, data formats: one line each"
+SUMMARY = "list groups and their choices, recipes and data formats"
 ORDER = 50
 
-# Spelled out, so that listing needs no import that takes time.
+# Spelled out, because importing them from their rooms would be slow.
 GROUPS = ("method", "model", "data", "peft", "quantisation", "hardware", "train")
 KINDS = (*GROUPS, "judge", "generator", "recipe", "format", "reward", "adapter")
 
@@ -38,7 +38,7 @@ def _rewards() -> dict[str, str]:
 
 
 def _adapters() -> dict[str, str]:
-    """The trained adapters under runs/, each with its kind and its base."""
+    """The trained adapters under runs/, each with its PEFT method and base model."""
     from ftcli.models import sources
     from ftcli.runs import rundir
 
@@ -53,7 +53,7 @@ def _adapters() -> dict[str, str]:
 
 
 def run(argv: Sequence[str]) -> int:
-    """List what was asked for, or everything but models at once."""
+    """List the given groups, or everything but trained adapters."""
     words = [word for word in argv if not word.startswith("-")]
     flags = [word for word in argv if word.startswith("-")]
     if "-h" in flags or "--help" in flags:

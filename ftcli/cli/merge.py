@@ -1,4 +1,4 @@
-"""`ftcli merge RUN`: fold a trained adapter into its base, as one plain model."""
+"""`ftcli merge RUN`: merge a trained adapter into its base model."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ from ftcli.models import sources
 from ftcli.peft_methods import why_unmerged
 from ftcli.runs import rundir
 
-SUMMARY = "fold a trained adapter into its base, as one plain model"
+SUMMARY = "merge a trained adapter into its base model"
 ORDER = 120
 
 
 def run(argv: Sequence[str]) -> int:
-    """Merge, and say where the model is."""
+    """Merge, and print the folder of the merged model."""
     parser = arguments.parser("merge", __doc__ or "")
     parser.add_argument("run", help="a run (directory or name) or an adapter folder")
-    parser.add_argument("--to", type=Path, help="folder to write (RUN/merged)")
+    parser.add_argument("--to", type=Path, help="folder to write (default: RUN/merged)")
     choices = ("auto", "float32", "bfloat16", "float16")
-    parser.add_argument("--dtype", choices=choices, default="auto", help="type of the weights (as the base is stored)")
+    parser.add_argument(
+        "--dtype", choices=choices, default="auto", help="dtype of the weights (default: that of the base model)"
+    )
     arguments.add_trust(parser)
     arguments.add_json(parser)
     options = arguments.parse(parser, argv)
@@ -30,7 +32,7 @@ def run(argv: Sequence[str]) -> int:
     target = options.to or _beside(folder)
     if target.exists():
         where = f"ftcli merge {options.run}"
-        raise ConfigError(Problem(where, f"{target} is there already", "remove it, or name another folder with --to"))
+        raise ConfigError(Problem(where, f"{target} already exists", "remove it, or name another folder with --to"))
     request = {
         "model": str(folder),
         "to": str(target.resolve()),
@@ -48,7 +50,7 @@ def run(argv: Sequence[str]) -> int:
         [
             ("model", str(answer["model"])),
             ("dtype", str(answer["dtype"])),
-            ("difference", f"{answer['largest_difference']:.2g} at most in a logit"),
+            ("difference", f"at most {answer['largest_difference']:.2g} in any logit"),
         ]
     )
     print(f"next\n  ftcli chat {answer['model']}")
@@ -59,13 +61,13 @@ def _adapter(name: str) -> Path:
     """The folder of the adapter.
 
     Raises:
-        ConfigError: there is none, or one that cannot be merged.
+        ConfigError: there is none, or it cannot be merged.
     """
     where, source = f"ftcli merge {name}", sources.model_source(name)
     if source is None or source.folder is None:
         raise ConfigError(Problem(where, f"{name} holds no model", "name a finished run or an adapter folder"))
     if not source.is_adapter:
-        what = f"{name} holds a whole model, with nothing to merge"
+        what = f"{name} holds a full model, not an adapter"
         raise ConfigError(Problem(where, what, f"use {source.folder} as it is"))
     for kind in sources.adapter_kinds(source):
         if reason := why_unmerged(kind):

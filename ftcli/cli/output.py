@@ -1,4 +1,4 @@
-"""Printing: problems, tables, JSON. Numbers are written once here, the same way everywhere."""
+"""Printing of problems, tables and JSON, with the same number formats everywhere."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ __all__ = ["count", "data", "duration", "line", "lines", "note", "problems", "ta
 
 
 def note(text: str) -> None:
-    """A line for the person at the terminal, beside the command's own output."""
+    """Print a line for the user on stderr, apart from the command's own output."""
     print(text, file=sys.stderr, flush=True)
 
 
 def problems(error: FtcliError, *, as_json: bool) -> None:
-    """All problems of an error, as text on stderr or as JSON on stdout."""
+    """Print all problems of an error, as text on stderr or as JSON on stdout."""
     if as_json:
         data([dataclasses.asdict(problem) for problem in error.problems], key="problems")
         return
@@ -31,12 +31,12 @@ def problems(error: FtcliError, *, as_json: bool) -> None:
 
 
 def data(value: Any, *, key: str | None = None) -> None:
-    """A value as JSON on stdout."""
+    """Print a value as JSON on stdout."""
     print(json.dumps({key: value} if key else value, indent=2, ensure_ascii=False, default=_plain))
 
 
 def line(value: Any) -> None:
-    """A value as one line of JSON on stdout."""
+    """Print a value as one line of JSON on stdout."""
     print(json.dumps(value, ensure_ascii=False, default=_plain), flush=True)
 
 
@@ -47,12 +47,12 @@ def _plain(value: Any) -> Any:
 
 
 def table(rows: Iterable[Sequence[str]], *, indent: str = "  ") -> None:
-    """Rows in aligned columns; the last column runs free."""
+    """Print rows in aligned columns; the last column is not padded."""
     lines(aligned(rows, indent=indent))
 
 
 def lines(found: Iterable[str]) -> None:
-    """Each line on stdout."""
+    """Print each line on stdout."""
     for one in found:
         print(one)
 

@@ -1,4 +1,4 @@
-"""`ftcli plan`: what a run will be, before anything is loaded."""
+"""`ftcli plan`: steps, tokens, parameters and memory of a run, before anything is loaded."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from ftcli.cli import arguments, jobs
 from ftcli.core.errors import EXIT_DONE
 
-SUMMARY = "what a run will be: steps, tokens, parameters, memory, warnings"
+SUMMARY = "plan a run: steps, tokens, parameters, memory, warnings"
 ORDER = 20
 
 
 def run(argv: Sequence[str]) -> int:
-    """Plan and print."""
+    """Print the plan."""
     options = arguments.parse(arguments.composing("plan", __doc__ or ""), argv)
     jobs.resolve(arguments.request(options)).plan(as_json=options.json)
     return EXIT_DONE

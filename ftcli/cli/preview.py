@@ -1,7 +1,7 @@
-"""Rows as the model sees them, in colours at a terminal or as one HTML page that needs nothing else.
+"""Rows as the model sees them, in colours at a terminal or as one self-contained HTML page.
 
-Green is trained, grey is read only, and what is underlined is a special token. Without colours (a pipe, NO_COLOR)
-trained text stands between ⟦ and ⟧, so that nothing is ever told by colour alone.
+Trained tokens are green, others grey, and special tokens are underlined. Without colours (a pipe, NO_COLOR) trained
+text is enclosed in ⟦ and ⟧, so that nothing is conveyed by colour alone.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ pre span { border-radius: 2px } .read { color: #777 } .trained { background: #cd
 
 
 def print_rows(shown: Sequence[dict[str, Any]]) -> None:
-    """Print what the worker's preview yields."""
+    """Print the rows of the worker's preview."""
     coloured = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     *rows, about = shown
     for row in rows:
@@ -55,7 +55,7 @@ def _headline(row: dict[str, Any]) -> str:
 def _about(about: dict[str, Any]) -> Iterator[str]:
     yield f"format {about['format']}"
     if about["template"]:
-        yield f"chat template: the tokenizer's own; answers told apart by {about['template']['answers_by']}"
+        yield f"chat template: the tokenizer's own; answers found by {about['template']['answers_by']}"
     for kind, first in about["findings"].items():
         yield f"{kind}: {', '.join(each['where'] for each in first)}"
 
@@ -72,7 +72,7 @@ def _marked(tokens: Sequence[Sequence[Any]]) -> Iterator[str]:
 
 
 def page(shown: Sequence[dict[str, Any]]) -> str:
-    """The preview as HTML; hovering over a token tells its place and whether it is trained."""
+    """The preview as HTML; hovering over a token shows its position and whether it is trained."""
     *rows, about = shown
     body = []
     for row in rows:
@@ -96,5 +96,5 @@ def _spans(tokens: Sequence[Sequence[Any]]) -> Iterator[str]:
         if not text:
             continue
         names = ["trained" if trained else "read", *(["special"] if special else []), *(["odd"] if place % 2 else [])]
-        told = f"token {place}, {'trained' if trained else 'read only'}"
-        yield f'<span class="{" ".join(names)}" title="{told}">{html.escape(text)}</span>'
+        title = f"token {place}, {'trained' if trained else 'read only'}"
+        yield f'<span class="{" ".join(names)}" title="{title}">{html.escape(text)}</span>'

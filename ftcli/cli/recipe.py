@@ -1,4 +1,4 @@
-"""`ftcli recipe`: list the shipped recipes, or print one to start your own from."""
+"""`ftcli recipe`: list the shipped recipes, or print one as a starting point for your own."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ORDER = 140
 
 
 def run(argv: Sequence[str]) -> int:
-    """`recipe` lists, `recipe show NAME` prints, `recipe check FILE` reads it through every guard."""
+    """`recipe` lists, `recipe show NAME` prints, `recipe check FILE` checks that a file is a plain recipe."""
     parser = arguments.parser("recipe", __doc__ or "")
     parser.add_argument("action", nargs="?", choices=("list", "show", "check"), default="list")
     parser.add_argument("name", nargs="?", help="a shipped recipe, or a YAML file")
@@ -25,7 +25,7 @@ def run(argv: Sequence[str]) -> int:
     if options.action == "list":
         return list_run(["recipe", *(["--json"] if options.json else [])])
     if options.name is None:
-        parser.error(f"recipe {options.action} needs a name or file; there are {', '.join(assets.recipes())}")
+        parser.error(f"recipe {options.action} needs a name or file; the recipes are {', '.join(assets.recipes())}")
     path = find(options.name, f"ftcli recipe {options.action} {options.name}")
     recipe = read(path, allow_path=options.allow_path)
     if options.json:
@@ -33,5 +33,5 @@ def run(argv: Sequence[str]) -> int:
     elif options.action == "show":
         print(path.read_text(encoding="utf-8"), end="")
     else:
-        print(f"{path.name} is a plain recipe; ftcli check recipe={options.name} checks its values")
+        print(f"{path.name} is a plain recipe; check its values with ftcli check recipe={options.name}")
     return EXIT_DONE

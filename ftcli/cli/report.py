@@ -1,4 +1,4 @@
-"""`ftcli report RUN`: what a run did, from its directory; of a data-making stage, every transcript."""
+"""`ftcli report RUN`: the result of a run or pipeline, or the transcripts of a synthesis stage."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from ftcli.cli import arguments, jobs
 from ftcli.core.errors import EXIT_DONE
 
-SUMMARY = "what a run did: loss, score, tokens, time"
+SUMMARY = "show the result of a run: loss, score, tokens, time"
 ORDER = 150
 
 
 def run(argv: Sequence[str]) -> int:
-    """Print the result of a finished run, or pipeline, or the transcripts of a stage."""
+    """Print the result of a finished run or pipeline, or the transcripts of a stage."""
     parser = arguments.parser("report", __doc__ or "")
     parser.add_argument("run", help="a run directory, or a run's name (its newest)")
     arguments.add_json(parser)

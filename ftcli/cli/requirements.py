@@ -1,4 +1,4 @@
-"""What planning does not need and training does: the GPUs that were asked for, and the files of the models."""
+"""What training needs and planning does not: the requested GPUs and the files of the models."""
 
 from __future__ import annotations
 
@@ -10,9 +10,13 @@ from ftcli.settings.run_spec import RunSpec
 
 
 def require_here(spec: RunSpec) -> None:
-    """What planning does not need but training does: the GPU asked for, and the model's files."""
+    """Check that the requested GPUs and the model's files are available.
+
+    Raises:
+        ConfigError: they are not.
+    """
     if spec.launch.device == "cuda" and not hardware.gpus():
-        fix = "use hardware=cpu or hardware=auto; ftcli doctor shows what is here"
+        fix = "use hardware=cpu or hardware=auto; ftcli doctor shows the hardware"
         raise ConfigError(
             Problem(f"hardware={spec.choices['hardware']}", "this machine has no GPU that NVML can see", fix)
         )
@@ -23,10 +27,10 @@ def require_here(spec: RunSpec) -> None:
 
 
 def require_model(spec: RunSpec) -> None:
-    """Make sure that the files of a run's models are here, or can be had from the hub.
+    """Check that the files of a run's models are here or can be downloaded from the hub.
 
     Raises:
-        ConfigError: they cannot, with the remedy.
+        ConfigError: they cannot, with a fix.
     """
     require_folders(spec)
     require_hub(spec.model.name_or_path, spec.model.revision, "model.name_or_path")
@@ -40,10 +44,10 @@ def require_model(spec: RunSpec) -> None:
 
 
 def require_folders(spec: RunSpec) -> None:
-    """Make sure that the models which a run names by a folder are there still; asks no network.
+    """Check that the local models of a run still exist; uses no network.
 
     Raises:
-        ConfigError: one is not.
+        ConfigError: one does not.
     """
     _foundation(spec.model.name_or_path, "model.name_or_path")
     for key, name, _ in further_models(spec.method):
@@ -51,10 +55,10 @@ def require_folders(spec: RunSpec) -> None:
 
 
 def require_hub(name: str, revision: str | None, key: str) -> None:
-    """Make sure that the files of one model are here, or can be had.
+    """Check that the files of one model are here or can be downloaded.
 
     Raises:
-        ConfigError: they cannot, with the remedy.
+        ConfigError: they cannot, with a fix.
     """
     bottom = _foundation(name, key)
     if bottom.hub_id is not None:
@@ -64,15 +68,15 @@ def require_hub(name: str, revision: str | None, key: str) -> None:
 
 
 def _foundation(name: str, key: str) -> sources.ModelSource:
-    """The model that is at the bottom of what `key` names: of an adapter its base.
+    """The full model that `key` names; for an adapter, its base model.
 
     Raises:
-        ConfigError: its folder is gone.
+        ConfigError: its folder does not exist.
     """
     source = sources.model_source(name)
     bottom = sources.foundation(source) if source else None
     if bottom is None:
-        below = "" if source is None else ", as the base model of its adapter is not here"
-        fix = "put it back where it was, or name a finished run, a model folder or a hub id"
+        below = "" if source is None else ": the base model of its adapter is not here"
+        fix = "restore the folder, or name a finished run, a model folder or a hub id"
         raise ConfigError(Problem(f"{key}={name}", f"{name} holds no model{below}", fix))
     return bottom

@@ -1,4 +1,4 @@
-"""`ftcli score MODEL DATA`: what a reward model thinks of each row; rank them, filter them, or keep the best."""
+"""`ftcli score MODEL DATA`: score each row with a reward model; rank, filter or keep the best."""
 
 from __future__ import annotations
 
@@ -12,25 +12,27 @@ from ftcli.cli.generate import check_model
 from ftcli.core.errors import EXIT_DONE, ConfigError, Problem
 from ftcli.launch.worker_request import WorkerFailed, answers
 
-SUMMARY = "score the rows of a file by a reward model; rank, filter or keep the best"
+SUMMARY = "score the rows of a file with a reward model; rank, filter or keep the best"
 ORDER = 100
 
 
 def run(argv: Sequence[str]) -> int:
-    """Score every row; with --to write those that are kept as a data set."""
+    """Score every row; with --to, write the kept rows as a dataset."""
     parser = arguments.parser("score", __doc__ or "")
-    parser.add_argument("model", help="a run of method=reward, or a model folder with a score")
+    parser.add_argument("model", help="a run of method=reward, or the folder of a reward model")
     parser.add_argument("data", help="rows: conversations, prompts with answers, preferences or labels")
     parser.add_argument("--to", type=Path, help="file to write the kept rows to, as JSON lines with their scores")
     parser.add_argument("--min", type=float, dest="least", metavar="SCORE", help="keep rows of at least this score")
-    parser.add_argument("--top", type=float, metavar="SHARE", help="keep this share of the rows, the best")
-    parser.add_argument("--best", action="store_true", help="keep the best answer to each prompt")
+    parser.add_argument(
+        "--top", type=float, metavar="SHARE", help="keep this share of the rows, those with the highest scores"
+    )
+    parser.add_argument("--best", action="store_true", help="keep the best answer per prompt")
     parser.add_argument("--rank", action="store_true", help="best first")
     arguments.add_trust(parser)
     arguments.add_json(parser)
     options = arguments.parse(parser, argv)
     if options.top is not None and not 0 < options.top <= 1:
-        raise ConfigError(Problem(f"--top {options.top:g}", "is no share", "above 0, and 1 at most"))
+        raise ConfigError(Problem(f"--top {options.top:g}", "is not a share", "above 0 and at most 1"))
     refuse_existing(options.to)
     check_model(options.model, f"ftcli score {options.model}", "reward_model")
     request = {"model": options.model, "data": options.data, "trust_remote_code": options.trust_remote_code}
@@ -50,7 +52,7 @@ def run(argv: Sequence[str]) -> int:
 
 
 def value_of(scored: dict[str, Any]) -> float:
-    """The score of a row; of a preference by how much the chosen answer wins."""
+    """The score of a row; for a preference pair, the margin of the chosen answer."""
     scores = scored.get("scores")
     return float(scores[0] - scores[1] if scores else scored["score"])
 
@@ -58,14 +60,14 @@ def value_of(scored: dict[str, Any]) -> float:
 def chosen(
     found: Sequence[dict[str, Any]], *, least: float | None, top: float | None, best: bool, rank: bool
 ) -> list[dict[str, Any]]:
-    """The rows that are kept, in their order or best first."""
+    """The kept rows, in file order or best first."""
     kept = [each for each in found if least is None or value_of(each) >= least]
     if best:
         winners: dict[str, dict[str, Any]] = {}
         for each in kept:
-            asked = _asked(each["row"])
-            if asked not in winners or value_of(each) > value_of(winners[asked]):
-                winners[asked] = each
+            prompt = _prompt_key(each["row"])
+            if prompt not in winners or value_of(each) > value_of(winners[prompt]):
+                winners[prompt] = each
         kept = list(winners.values())
     if top is not None:
         bar = sorted((value_of(each) for each in kept), reverse=True)[: max(1, round(top * len(kept)))]
@@ -73,15 +75,15 @@ def chosen(
     return sorted(kept, key=value_of, reverse=True) if rank else kept
 
 
-def _asked(row: dict[str, Any]) -> str:
-    """What a row asks, as a key."""
+def _prompt_key(row: dict[str, Any]) -> str:
+    """A row's prompt as a dictionary key."""
     return json.dumps(row["messages"][:-1] if "messages" in row else row["prompt"], sort_keys=True)
 
 
 def summary(
     found: Sequence[dict[str, Any]], kept: Sequence[dict[str, Any]], target: Path | None
 ) -> list[tuple[str, str]]:
-    """What is told of the scores."""
+    """A summary of the scores, as rows of a table."""
     values = sorted(map(value_of, found))
     pairs = [each for each in found if "scores" in each]
     rows = [
@@ -95,16 +97,16 @@ def summary(
 
 
 def refuse_existing(target: Path | None) -> None:
-    """Refuse to write over a file.
+    """Refuse to overwrite a file.
 
     Raises:
-        ConfigError: it is there.
+        ConfigError: it exists.
     """
     if target is not None and target.exists():
-        raise ConfigError(Problem(f"--to {target}", "is there already", "remove it, or name another file"))
+        raise ConfigError(Problem(f"--to {target}", "already exists", "remove it, or name another file"))
 
 
 def write(target: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Rows as JSON lines."""
+    """Write rows as JSON lines."""
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""`ftcli show`: the composed configuration with its derived values, or the knobs of a group."""
+"""`ftcli show`: the composed configuration with its derived values, or the options of a group."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from collections.abc import Sequence
 
 from ftcli.build.resolve import spec_of
 from ftcli.cli import arguments, jobs
-from ftcli.cli.render.configuration import knobs
+from ftcli.cli.render.configuration import group_options
 from ftcli.core.errors import EXIT_DONE
 from ftcli.settings.groups import GROUPS
 
-SUMMARY = "the composed configuration, or the knobs of a group (ftcli show peft peft=lora)"
+SUMMARY = "the composed configuration, or the options of a group (ftcli show peft peft=lora)"
 ORDER = 40
 
 
 def run(argv: Sequence[str]) -> int:
-    """Print the configuration, or one group's knobs when a bare group name is given."""
+    """Print the configuration, or the options of each group that is named alone."""
     options = arguments.parse(arguments.composing("show", __doc__ or ""), argv)
     groups = [word for word in options.overrides if word in (*GROUPS, "run")]
     options.overrides = [word for word in options.overrides if word not in groups]
@@ -25,5 +25,5 @@ def run(argv: Sequence[str]) -> int:
         return EXIT_DONE
     spec = spec_of(request)
     for group in groups:
-        knobs(spec, group, as_json=options.json)
+        group_options(spec, group, as_json=options.json)
     return EXIT_DONE

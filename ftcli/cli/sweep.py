@@ -1,4 +1,4 @@
-"""`ftcli train -m`: one job a combination of comma-separated values."""
+"""`ftcli train -m`: one job per combination of comma-separated values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ftcli.core.errors import EXIT_DONE, EXIT_INTERRUPTED
 
 
 def sweep(options: argparse.Namespace) -> int:
-    """Each job is a process of its own: a failing one ends none of the others."""
+    """Run each job in its own process, so that a failing job does not end the others."""
     jobs, flags = expand(options.overrides), []
     for folder in options.config_dir:
         flags += ["--config-dir", str(folder)]

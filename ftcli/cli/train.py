@@ -1,4 +1,4 @@
-"""`ftcli train`: compose, check, plan, launch, and say what came of it."""
+"""`ftcli train`: compose, check, plan, launch and report."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from ftcli.cli import arguments, jobs, output
 from ftcli.core.errors import EXIT_DONE, ConfigError, Problem
 
-SUMMARY = "train a model; --dry-run plans only, --resume RUN goes on, --from RUN reproduces"
+SUMMARY = "train a model; --dry-run only plans, --resume RUN resumes, --from RUN reproduces"
 ORDER = 10
 
 
 def run(argv: Sequence[str]) -> int:
-    """Train once, or once a job under -m."""
+    """Train one job, or with -m several."""
     options = parse_options(argv)
     if options.multirun:
         from ftcli.cli.sweep import sweep
@@ -38,23 +38,23 @@ def run(argv: Sequence[str]) -> int:
 
 
 def parse_options(argv: Sequence[str]) -> argparse.Namespace:
-    """The overrides and flags of `ftcli train`; those that exclude each other are refused."""
+    """The overrides and flags of `ftcli train`; flags that exclude each other are refused."""
     parser = arguments.composing("train", __doc__ or "")
-    parser.add_argument("--dry-run", action="store_true", help="plan and check, but start nothing")
+    parser.add_argument("--dry-run", action="store_true", help="check and plan, but start nothing")
+    parser.add_argument("--resume", metavar="RUN", help="resume an interrupted run from its newest valid checkpoint")
     parser.add_argument(
-        "--resume", metavar="RUN", help="go on with an interrupted run from its newest valid checkpoint"
+        "--from", dest="source", metavar="RUN", help="a new run with the configuration of RUN and the given overrides"
     )
     parser.add_argument(
-        "--from", dest="source", metavar="RUN", help="a new run like RUN, with overrides over its configuration"
+        "-m", "--multirun", action="store_true", help="one job per combination of comma-separated values"
     )
-    parser.add_argument("-m", "--multirun", action="store_true", help="one job a combination of comma-separated values")
     parser.add_argument(
         "--cfg", "-c", choices=("job", "hydra", "all"), help="print the composed configuration and stop"
     )
     parser.add_argument(
         "--info", "-i", nargs="?", const="all", help="print where the configuration comes from and stop"
     )
-    parser.add_argument("--resolve", action="store_true", help="accepted beside --cfg, which always resolves")
+    parser.add_argument("--resolve", action="store_true", help="accepted with --cfg, which always resolves")
     options = arguments.parse(parser, argv)
     if options.info is not None and "=" in options.info:  # argparse took the next override for its value
         options.overrides.append(options.info)
@@ -71,7 +71,7 @@ def parse_options(argv: Sequence[str]) -> argparse.Namespace:
 def _cfg(options: argparse.Namespace) -> int:
     if options.cfg != "job":
         what = "ftcli composes with Hydra but does not run under it, so there is no hydra node"
-        raise ConfigError(Problem(f"--cfg {options.cfg}", what, "--cfg job prints everything a run is made of"))
+        raise ConfigError(Problem(f"--cfg {options.cfg}", what, "--cfg job prints the whole configuration of a run"))
     jobs.resolve(arguments.request(options)).show(as_json=options.json)
     return EXIT_DONE
 
@@ -81,7 +81,7 @@ def _info(options: argparse.Namespace) -> int:
     from ftcli.core import assets
 
     composed = compose(arguments.request(options))
-    print("searched for groups")
+    print("folders searched for groups")
     output.table([(str(folder),) for folder in (*options.config_dir, assets.CONFIGS)])
     print("choices")
     output.table([(group, choice, composed.where(group) or "default") for group, choice in composed.choices.items()])

@@ -1,5 +1,5 @@
-"""Pipelines: several ordinary runs in one directory, each fed by what the runs before it made.
+"""Pipelines: several ordinary runs in one directory, each using the models and rows of the stages before it.
 
-`pipeline_request` takes a request apart, `stage_specs` composes one spec a stage (`stages`), `pipeline_dir` remembers
-what was asked for, `stage_loop` runs.
+`pipeline_request` parses a request, `stage_specs` composes one spec per stage (`stages`), `pipeline_dir` stores the
+request, `stage_loop` runs the stages.
 """

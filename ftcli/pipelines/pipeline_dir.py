@@ -1,4 +1,4 @@
-"""A pipeline's directory: what was asked for, kept so that it goes on from any stage or begins anew from some.
+"""A pipeline's directory: its stored request, from which it resumes at any stage, or a new pipeline reuses stages.
 
 PIPELINE/  pipeline.json  command.sh  STAGE/ (a run directory each)  result.json
 """
@@ -31,24 +31,24 @@ from ftcli.synthesis.synthesis_spec import FILE, SynthesisSpec
 
 SCHEMA = 1
 Begun = Mapping[str, tuple[RunSpec, Path | None]]
-"""As what each run goes on that was begun and is not finished, and from which checkpoint."""
+"""For each run that has begun and is not finished: the spec it resumes with, and the checkpoint it resumes from."""
 
 
 def create(spec: PipelineSpec, argv: Sequence[str]) -> Path:
-    """Make the directory with pipeline.json and command.sh.
+    """Create the directory with pipeline.json and command.sh.
 
     Raises:
-        ConfigError: it holds something already, or cannot be made.
+        ConfigError: the directory is not empty, or cannot be created.
     """
     folder = spec.dir
     if folder.is_dir() and any(folder.iterdir()):
         known = rundir.is_run(folder) or rundir.is_pipeline(folder)
-        fix = f"go on with ftcli train --resume {folder}, or choose another run.dir" if known else "choose another"
+        fix = f"resume it with ftcli train --resume {folder}, or choose another run.dir" if known else "choose another"
         raise ConfigError(Problem(f"run.dir={folder}", "the directory is not empty", fix))
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        what = f"cannot be made a directory: {error.strerror}"
+        what = f"the directory cannot be created: {error.strerror}"
         raise ConfigError(Problem(f"run.dir={folder}", what, "choose another run.dir")) from None
     save(folder, spec.pipeline, spec.name, spec.remembered(), built_in=spec.built_in)
     rundir.write_atomically(folder / rundir.COMMAND, "#!/bin/sh\n" + shlex.join(["ftcli", *argv]) + "\n")
@@ -63,10 +63,10 @@ def save(folder: Path, pipeline: Pipeline, name: str, stages: Mapping[str, Any],
 
 
 def load_request(folder: Path, request: Request) -> tuple[PipelineRequest, str]:
-    """The request of an earlier pipeline with another one's overrides over it, and its name.
+    """The stored request of a pipeline with the overrides of a new one applied, and the pipeline's name.
 
     Raises:
-        ConfigError: pipeline.json is damaged, or of a pipeline that this ftcli does not know.
+        ConfigError: pipeline.json is damaged, or describes a pipeline that this version of ftcli does not know.
     """
     state, where = rundir.read_pipeline(folder), str(folder / rundir.PIPELINE)
     pipeline = all_pipelines().get(str(state.get("pipeline")))
@@ -74,7 +74,8 @@ def load_request(folder: Path, request: Request) -> tuple[PipelineRequest, str]:
         pipeline = pipeline.arranged(state.get("options", {}))
     if pipeline is None or {stage.name for stage in pipeline.stages} != set(state["stages"]):
         known = ", ".join(all_pipelines())
-        raise ConfigError(Problem(where, "is of a pipeline that this ftcli does not know", f"it knows {known}"))
+        what = "describes a pipeline that this version of ftcli does not know"
+        raise ConfigError(Problem(where, what, f"it knows {known}"))
     built_in = bool(state.get("built_in"))
     found = PipelineRequest(
         request=request, pipeline=pipeline, earlier=state["stages"], earlier_where=where, built_in=built_in
@@ -86,13 +87,13 @@ def load_request(folder: Path, request: Request) -> tuple[PipelineRequest, str]:
 
 
 def run_spec(stage: Stage, wanted: PipelineRequest, models: Mapping[str, str], folder: Path, name: str) -> RunSpec:
-    """The spec of a stage on the models that other stages have made.
+    """The spec of a stage, with the models of the stages before it.
 
     Args:
-        models: the model or run of each stage before it.
+        models: the model or run of each earlier stage.
 
     Raises:
-        ConfigError: everything that is wrong.
+        ConfigError: all problems found.
     """
     assert wanted.earlier is not None
     fed = wanted.earlier[stage.name]["fed"]
@@ -101,7 +102,7 @@ def run_spec(stage: Stage, wanted: PipelineRequest, models: Mapping[str, str], f
 
 
 def row_fingerprints(spec: RunSpec) -> dict[str, str]:
-    """Fingerprints of the files that a run reads, by setting and file."""
+    """Fingerprints of the files that a run reads, keyed by setting and file name."""
     method = get_method(spec.choices["method"])
     return {
         f"{each.key}:{file.name}": fingerprint(file)
@@ -111,10 +112,10 @@ def row_fingerprints(spec: RunSpec) -> dict[str, str]:
 
 
 def reusable_stages(old: Path, wanted: PipelineRequest, folder: Path, name: str) -> dict[str, Path]:
-    """The finished stages of an earlier pipeline that would come out the same: of a run its folder, else its rows.
+    """The finished stages of an earlier pipeline whose result would be the same: a run's folder, or a stage's rows.
 
-    A stage is one of them where its settings, the rows that it reads and the models that it starts from are the same.
-    Rows that were edited by hand since they were made are taken over as they stand.
+    A stage is reusable if its settings, its input rows and the models that it starts from are the same. Generated rows
+    that were edited by hand are reused with the edits.
     """
     assert wanted.earlier is not None
     found: dict[str, Path] = {}
@@ -122,10 +123,10 @@ def reusable_stages(old: Path, wanted: PipelineRequest, folder: Path, name: str)
     for stage in wanted.pipeline.stages:
         run, kept = old / stage.name, wanted.earlier.get(stage.name, {})
         if stage.task:
-            made = _reusable_rows(stage, run, wanted, models)
-            if made is not None:
-                found[stage.name] = made
-                models[stage.name] = str(made)
+            rows = _reusable_rows(stage, run, wanted, models)
+            if rows is not None:
+                found[stage.name] = rows
+                models[stage.name] = str(rows)
             continue
         if stage.name in models or not rundir.is_run(run) or rundir.read_result(run) is None:
             continue
@@ -139,7 +140,7 @@ def reusable_stages(old: Path, wanted: PipelineRequest, folder: Path, name: str)
 
 
 def _reusable_rows(stage: Stage, place: Path, wanted: PipelineRequest, models: Mapping[str, str]) -> Path | None:
-    """The rows of a finished data-making stage, where it would be told the same again."""
+    """The rows of a finished synthesis stage, if a new one would have the same spec and input; else None."""
     if not (place / FILE).is_file() or rundir.read_result(place) is None or not (place / DATA).is_file():
         return None
     if any(source not in models for source in stage.takes.values()):
@@ -153,7 +154,7 @@ def _reusable_rows(stage: Stage, place: Path, wanted: PipelineRequest, models: M
 
 
 def input_fingerprints(spec: SynthesisSpec) -> dict[str, str]:
-    """Fingerprints of the files that a data-making stage reads."""
+    """Fingerprints of the files that a synthesis stage reads."""
     file = row_sets.set_file(spec.rows, "train")
     if not os.path.isfile(file):
         return {}
@@ -161,6 +162,6 @@ def input_fingerprints(spec: SynthesisSpec) -> dict[str, str]:
 
 
 def with_ready(wanted: PipelineRequest, ready: Mapping[str, Path]) -> PipelineRequest:
-    """The request with finished runs in the place of some stages."""
+    """The request with finished runs or rows reused for some stages."""
     assert wanted.earlier is not None
     return replace(wanted, earlier={**wanted.earlier, **{name: {"ready": str(run)} for name, run in ready.items()}})

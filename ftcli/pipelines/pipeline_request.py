@@ -1,4 +1,4 @@
-"""A request for a pipeline, taken apart: which pipeline, what its recipe says, what an earlier one remembered."""
+"""A request for a pipeline, parsed: the pipeline, its recipe, and the stored request of an earlier pipeline."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from ftcli.methods import Pipeline, all_pipelines
 
 @dataclass(frozen=True, kw_only=True)
 class PipelineRequest:
-    """A request for a pipeline, taken apart."""
+    """A request for a pipeline, parsed."""
 
     request: Request
     pipeline: Pipeline
     recipe: Recipe | None = None
     earlier: Mapping[str, Any] | None = None
-    """What an earlier pipeline remembered, by stage, to start from instead of the groups' defaults."""
+    """The stages stored by an earlier pipeline, by name, used instead of the groups' defaults."""
     earlier_where: str = ""
     built_in: bool = False
-    """Whether the earlier one began with the built-in model and rows."""
+    """Whether the earlier pipeline started from the built-in model and rows."""
 
     def own(self, stage: str) -> list[Override]:
-        """The overrides that speak of one stage, as typed."""
+        """The overrides of one stage, as typed."""
         return [each for each in self.typed() if each.key[:2] == ("stages", stage)]
 
     def typed(self) -> list[Override]:
-        """The overrides that can be read; those that cannot are told when a stage is composed."""
+        """The overrides that can be parsed; the others are reported when a stage is composed."""
         return _readable(self.request)
 
 
 def pipeline_request(request: Request) -> PipelineRequest | None:
-    """The pipeline that a request asks for, or None where it asks for a run.
+    """The pipeline that a request names, or None if it names a single run.
 
     Raises:
         ConfigError: the recipe cannot be read.
@@ -55,16 +55,18 @@ def pipeline_request(request: Request) -> PipelineRequest | None:
     if pipeline is None:
         if recipe is not None and recipe.stages:
             where = recipe.where(("stages",))
-            raise ConfigError(Problem(where, "only a pipeline has stages", "choose one, as method=rlhf"))
+            raise ConfigError(
+                Problem(where, "only a pipeline has stages", "choose a pipeline, for example method=rlhf")
+            )
         return None
     return PipelineRequest(request=request, pipeline=pipeline.arranged(options(pipeline, typed, recipe)), recipe=recipe)
 
 
 def options(pipeline: Pipeline, typed: list[Override], recipe: Recipe | None = None) -> dict[str, Any]:
-    """The pipeline's own settings, `method.NAME`, as they are written.
+    """The pipeline's own options, `method.NAME`, from the recipe and the overrides.
 
     Raises:
-        ConfigError: a value that an option does not have.
+        ConfigError: an option has an invalid value.
     """
     written = recipe.values.get("method") if recipe is not None else None
     found = {
@@ -79,9 +81,12 @@ def options(pipeline: Pipeline, typed: list[Override], recipe: Recipe | None = N
     for name, (value, where) in found.items():
         choices = pipeline.options[name].choices
         if choices and value not in choices:
-            problems.append(Problem(where, f"{value} is no value of method.{name}", suggest(str(value), choices, "")))
+            problems.append(
+                Problem(where, f"{value} is not a choice of method.{name}", suggest(str(value), choices, ""))
+            )
         elif not choices and (type(value) is not int or value < 1):
-            problems.append(Problem(where, f"method.{name} is {value!r}, which is no count", f"as method.{name}=2"))
+            what = f"method.{name} is {value!r}, which is not a positive whole number"
+            problems.append(Problem(where, what, f"for example method.{name}=2"))
     if problems:
         raise ConfigError(*problems)
     return {name: value for name, (value, _) in found.items()}

@@ -1,4 +1,4 @@
-"""Carry a pipeline out: each stage that is not finished, in order, then the measure of every policy on the way."""
+"""Run a pipeline: each unfinished stage in order, then measure every policy along the way."""
 
 from __future__ import annotations
 
@@ -28,34 +28,34 @@ from ftcli.synthesis.synthesis_spec import FILE, SynthesisSpec
 
 SCHEMA = 1
 FOUND = "found"
-"""The name of the model that the first policy stage starts from, among what is measured."""
+"""The name under which the model that the first policy stage starts from is measured."""
 
 Say = Callable[[str], None]
 
 
 def state_with_overrides(folder: Path, wanted: PipelineRequest) -> dict[str, Any]:
-    """What pipeline.json becomes by the overrides of a pipeline that goes on. Writes nothing.
+    """The content of pipeline.json after the overrides of a resumed pipeline. Writes nothing.
 
-    Any are taken for a stage that has not begun, length and cadence for one that has.
+    A stage that has not begun accepts any override; one that has begun accepts length and cadence only.
 
     Raises:
-        ConfigError: an override is not of one stage, or of a stage that is finished, or wrong.
+        ConfigError: an override names no single stage, or a finished one, or is invalid.
     """
     problems = []
     for override in wanted.typed():
         stage = override.key[1] if override.key[0] == "stages" and len(override.key) > 2 else ""
         if not stage:
-            fix = f"name the stage, or start anew with ftcli train --from {folder} {override.text}"
-            problems.append(Problem(override.text, "is of no one stage, and some may have run", fix))
+            fix = f"name the stage, or start a new pipeline with ftcli train --from {folder} {override.text}"
+            problems.append(Problem(override.text, "applies to every stage, and some may have run", fix))
         elif rundir.is_run(folder / stage) and rundir.read_result(folder / stage) is not None:
-            fix = f"start anew with ftcli train --from {folder} {override.text}, which takes over what stays the same"
+            fix = f"ftcli train --from {folder} {override.text} starts a new pipeline and reuses unchanged stages"
             problems.append(Problem(override.text, f"stage {stage} is finished", fix))
     if problems:
         raise ConfigError(*problems)
     begun = _begun(folder, wanted)
     for name in begun:
         if wanted.pipeline.stage(name).task and wanted.own(name):
-            fix = f"start anew with ftcli train --from {folder}, or edit {folder / name / DATA}"
+            fix = f"start a new pipeline with ftcli train --from {folder}, or edit {folder / name / DATA}"
             raise ConfigError(Problem(wanted.own(name)[0].text, f"stage {name} has begun", fix))
         if wanted.pipeline.stage(name).method:
             resumed_spec(folder / name, _own_overrides(wanted, name), wanted.request.grants)
@@ -67,10 +67,10 @@ def state_with_overrides(folder: Path, wanted: PipelineRequest) -> dict[str, Any
 
 
 def resumable_stages(folder: Path, wanted: PipelineRequest, say: Say) -> Begun:
-    """How the stages go on that have begun and are not finished. Writes nothing.
+    """The spec and the checkpoint of every run that has begun and is not finished. Writes nothing.
 
     Raises:
-        ConfigError: another process is at work on one, its checkpoints are all damaged, or its overrides are wrong.
+        ConfigError: another process is using a stage, all its checkpoints are damaged, or its overrides are invalid.
     """
     found = {}
     for stage in wanted.pipeline.stages:
@@ -92,12 +92,12 @@ def _begun(folder: Path, wanted: PipelineRequest) -> list[str]:
 
 
 def _own_overrides(wanted: PipelineRequest, stage: str) -> list[str]:
-    """The overrides of a stage as one would type them for a run of its own."""
+    """The overrides of a stage, written as for a single run."""
     return [each.text.replace(f"stages.{stage}.", "", 1) for each in wanted.own(stage)]
 
 
 def _of_stages(wanted: PipelineRequest, stages: Sequence[str]) -> PipelineRequest:
-    """The request with the overrides of some stages only."""
+    """The request with only the overrides of the given stages."""
     texts = tuple(each.text for stage in stages for each in wanted.own(stage))
     return replace(wanted, request=replace(wanted.request, overrides=texts))
 
@@ -106,9 +106,8 @@ def run(folder: Path, request: Request, say: Say, begun: Begun) -> int:
     """Run every stage that is not finished, and write result.json.
 
     Args:
-        request: the grants and folders of group files that hold for every stage; what was overridden is in
-            pipeline.json, or in `begun`.
-        begun: what `resumable_stages` found.
+        request: grants and group folders for every stage; the overrides are already in pipeline.json or in `begun`.
+        begun: the result of `resumable_stages`.
 
     Returns:
         0, or the exit code of the worker that ended the pipeline.
@@ -125,7 +124,7 @@ def run(folder: Path, request: Request, say: Say, begun: Begun) -> int:
             if code != EXIT_DONE:
                 return code
         elif kept.get("ready"):
-            say(f"stage {stage.name}: {kept['ready']} stands in its place")
+            say(f"stage {stage.name}: reusing {kept['ready']}")
         elif rundir.is_run(place) and rundir.read_result(place) is not None:
             say(f"stage {stage.name}: finished")
             _warn_of_changed_rows(stage, place, kept, folder, say)
@@ -141,7 +140,7 @@ def run(folder: Path, request: Request, say: Say, begun: Begun) -> int:
 
 
 def _run_synthesis(stage: Stage, wanted: PipelineRequest, models: Mapping[str, str], folder: Path, say: Say) -> int:
-    """A data-making stage, unless it is finished. Its make.json is written by each command that goes on with it."""
+    """Run a synthesis stage unless it is finished. Each command that resumes it writes make.json again."""
     place = folder / stage.name
     result = rundir.read_result(place) if (place / FILE).is_file() else None
     if result is not None:
@@ -165,38 +164,38 @@ def _run_synthesis(stage: Stage, wanted: PipelineRequest, models: Mapping[str, s
     plan = LaunchPlan(num_threads=_threads(wanted))
     code = local.run_worker(place, plan, None, say, command="synthesise", flags=flags)
     if code == EXIT_DONE:
-        made = rundir.read_result(place)
-        assert made is not None
-        dropped = "".join(f", {count} {reason}" for reason, count in made["dropped"].items())
-        say(f"stage {stage.name}: {made['rows']} rows of {made['items']} items{dropped}")
+        result = rundir.read_result(place)
+        assert result is not None
+        dropped = "".join(f", {count} {reason}" for reason, count in result["dropped"].items())
+        say(f"stage {stage.name}: {result['rows']} rows from {result['items']} items{dropped}")
     return code
 
 
 def _warn_of_other_spec(stage: Stage, place: Path, spec: SynthesisSpec, say: Say) -> None:
-    """Say so where the make.json that lies there is not the stage's: a folder may come from anyone."""
+    """Report a make.json that differs from the stage's spec: the folder may come from somebody else."""
     try:
         other = ", ".join(spec.differences(SynthesisSpec.load(place / FILE)))
     except ConfigError:
         other = "damaged"
     if other:
-        say(f"stage {stage.name}: {FILE} was not what pipeline.json asks for ({other}); it is written anew")
+        say(f"stage {stage.name}: {FILE} differs from pipeline.json ({other}) and is rewritten")
 
 
 def _threads(wanted: PipelineRequest) -> int | None:
-    """Threads that were asked for; those of the first run hold for the data between the runs too."""
+    """The requested number of threads: that of the first run holds for the synthesis stages too."""
     kept = (each["tree"]["hardware"].get("num_threads") for each in (wanted.earlier or {}).values() if "tree" in each)
     return next(kept, None)
 
 
 def _note_rows(stage: Stage, rows: Mapping[str, str], folder: Path) -> None:
-    """Keep the fingerprints of what a stage reads."""
+    """Store the fingerprints of the rows that a stage reads."""
     state = rundir.read_pipeline(folder)
     state["stages"][stage.name]["rows"] = rows
     rundir.write_json(folder / rundir.PIPELINE, state)
 
 
 def _note_edits(stage: str, folder: Path, say: Say) -> None:
-    """Record that the rows which a stage made were edited by hand before another took them."""
+    """Record that the rows of a synthesis stage were edited by hand before another stage read them."""
     state = rundir.read_pipeline(folder)
     result = rundir.read_result(folder / stage)
     file = folder / stage / DATA
@@ -208,12 +207,12 @@ def _note_edits(stage: str, folder: Path, say: Say) -> None:
     rows = sum(1 for line in file.read_bytes().splitlines() if line.strip())
     state["stages"][stage]["edited"] = {"rows": rows, "rows_made": result["rows"], "sha256": digest}
     rundir.write_json(folder / rundir.PIPELINE, state)
-    say(f"stage {stage}: its rows were edited by hand, {rows} in place of {result['rows']}; going on from them")
+    say(f"stage {stage}: using its rows as edited by hand, {rows} instead of {result['rows']}")
 
 
 def _warn_of_changed_rows(stage: Stage, place: Path, kept: Mapping[str, Any], folder: Path, say: Say) -> None:
     if kept.get("rows") not in (None, pipeline_dir.row_fingerprints(RunSpec.load(place / rundir.SPEC))):
-        say(f"  its rows have changed since; to train it anew: ftcli train --from {folder}")
+        say(f"  its rows have changed since; to train it again: ftcli train --from {folder}")
 
 
 def _run_stage(
@@ -228,11 +227,11 @@ def _run_stage(
     place = folder / stage.name
     if rundir.is_run(place):
         spec, checkpoint = begun[stage.name]
-        say(f"stage {stage.name}: going on from {checkpoint.name if checkpoint else 'the start'}")
+        say(f"stage {stage.name}: resuming from {checkpoint.name if checkpoint else 'the start'}")
         rundir.write_atomically(place / rundir.SPEC, spec.to_json())
     else:
         spec, checkpoint = pipeline_dir.run_spec(stage, wanted, models, folder, name), None
-        shutil.rmtree(place, ignore_errors=True)  # what a kill left of a folder that was just being made
+        shutil.rmtree(place, ignore_errors=True)  # left by a process killed while it created the folder
         if "data.path" in stage.takes:
             _note_edits(stage.takes["data.path"], folder, say)
         _note_rows(stage, pipeline_dir.row_fingerprints(spec), folder)
@@ -269,7 +268,7 @@ def _measure(
     stages: Mapping[str, Mapping[str, Any]],
     grants: frozenset[str],
 ) -> dict[str, Any] | None:
-    """The held-out measure of the last policy and of every one before it, by name; None where none was taken."""
+    """The held-out metric of the last policy and of every policy before it, by name; None if there is none."""
     if not pipeline.measured_by:
         return None
     stage = pipeline.stage(pipeline.measured_by)
@@ -297,7 +296,7 @@ def _measure(
 
 
 def _measures(folder: Path, wanted: PipelineRequest, models: Mapping[str, str]) -> dict[str, dict[str, float]] | None:
-    """In the built-in world: by rules, what each policy's likeliest answers to held-out prompts are worth."""
+    """Rule-based metrics of each policy's greedy answers to held-out prompts; for the built-in model only."""
     pipeline = wanted.pipeline
     if not pipeline.built_in_measures or not wanted.built_in:
         return None

@@ -1,8 +1,8 @@
-"""What was asked of a pipeline → one checked run spec a stage, before anything of it has run.
+"""A request for a pipeline → one checked spec per stage, before any stage runs.
 
-A stage is composed like any run: settings without a stage hold for all, `stages.NAME.…` for one. A model that another
-stage is yet to make is stood in for by the model which that stage starts from; when the stage's turn comes, it is
-composed once more on the model itself.
+A stage is composed like any run: settings without a stage apply to all, `stages.NAME.…` to one. For a model that an
+earlier stage has yet to train, the model from which that stage starts is used as a placeholder; when the stage is about
+to run, it is composed again with the trained model.
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ from ftcli.settings.ownership import ENDPOINT
 from ftcli.settings.run_spec import Notes, RunSpec
 
 Draft = Composed | SynthesisStage | ReadyStage
-"""A stage before it has a folder; that of a run is built with it."""
+"""A stage that has no folder yet; a run is built once it has one."""
 Faults = dict[Problem, list[str]]
-"""Each fault with the stages that it is found in."""
+"""Each problem with the stages in which it was found."""
 
 
 def pipeline_spec(wanted: PipelineRequest) -> PipelineSpec:
     """Every stage, composed and checked.
 
     Raises:
-        ConfigError: everything that is wrong with any stage, at once, each fault once.
+        ConfigError: all problems of all stages, each once.
     """
     if problems := [*_form_problems(wanted)]:
         raise ConfigError(*problems)
@@ -76,10 +76,10 @@ def pipeline_spec(wanted: PipelineRequest) -> PipelineSpec:
 
 
 def _drafts(wanted: PipelineRequest) -> dict[str, Draft]:
-    """Every stage on stand-ins for what the stages before it are yet to make.
+    """Every stage, with placeholders for the models and rows of the stages before it.
 
     Raises:
-        ConfigError: everything that is wrong with the values of any stage.
+        ConfigError: all problems with the values of any stage.
     """
     found: dict[str, Draft] = {}
     problems, faults = list[Problem](), Faults()
@@ -105,7 +105,7 @@ def _drafts(wanted: PipelineRequest) -> dict[str, Draft]:
 
 @contextlib.contextmanager
 def _collected(faults: Faults, stage: Stage) -> Iterator[None]:
-    """Keep what is wrong with a stage, so that the others are looked at too."""
+    """Collect the problems of a stage, so that the other stages are checked too."""
     try:
         yield
     except ConfigError as error:
@@ -114,7 +114,7 @@ def _collected(faults: Faults, stage: Stage) -> Iterator[None]:
 
 
 def _deduplicated(faults: Mapping[Problem, list[str]], pipeline: Pipeline) -> Iterator[Problem]:
-    """Each fault with the stages that it is found in, where those are not all."""
+    """Each problem once, with the stages in which it was found unless those are all."""
     for problem, stages in faults.items():
         [*own] = (name for name in stages if problem.where.startswith(f"stages.{name}."))
         if own:
@@ -126,11 +126,11 @@ def _deduplicated(faults: Mapping[Problem, list[str]], pipeline: Pipeline) -> It
 
 
 def _form_problems(wanted: PipelineRequest) -> Iterator[Problem]:
-    """Stages that do not exist, and settings that only a stage can have."""
+    """Stages that do not exist, and method options that belong to a single stage."""
     names = [stage.name for stage in wanted.pipeline.stages]
     for override in wanted.typed():
         if override.key[0] == "stages" and (len(override.key) < 3 or override.key[1] not in names):
-            yield Problem(override.text, "names no stage", suggest("".join(override.key[1:2]), names, "stages."))
+            yield Problem(override.text, "does not name a stage", suggest("".join(override.key[1:2]), names, "stages."))
         elif override.key[0] == "method" and len(override.key) > 1 and override.key[1] not in wanted.pipeline.options:
             yield _of_one_stage(override.text, override.key[1], wanted.pipeline)
     recipe = wanted.recipe
@@ -138,23 +138,23 @@ def _form_problems(wanted: PipelineRequest) -> Iterator[Problem]:
         if name not in names:
             assert recipe is not None
             yield Problem(recipe.where(("stages", name)), f"{name} is not a stage", suggest(name, names, ""))
-    knobs = recipe.values.get("method") if recipe else None
-    for knob in knobs if isinstance(knobs, dict) else ():
-        if knob in wanted.pipeline.options:
+    written = recipe.values.get("method") if recipe else None
+    for option in written if isinstance(written, dict) else ():
+        if option in wanted.pipeline.options:
             continue
         assert recipe is not None
-        yield _of_one_stage(recipe.where(("method", knob)), knob, wanted.pipeline)
+        yield _of_one_stage(recipe.where(("method", option)), option, wanted.pipeline)
 
 
-def _of_one_stage(where: str, knob: str, pipeline: Pipeline) -> Problem:
+def _of_one_stage(where: str, option: str, pipeline: Pipeline) -> Problem:
     runs = [stage for stage in pipeline.stages if stage.method]
-    owners = [stage.name for stage in runs if knob in method_fields(get_method(stage.method))]
-    fix = f"set stages.{owners[0] if len(owners) == 1 else 'NAME'}.method.{knob}"
-    return Problem(where, f"method.{knob} belongs to one stage of {pipeline.name}", fix)
+    owners = [stage.name for stage in runs if option in method_fields(get_method(stage.method))]
+    fix = f"set stages.{owners[0] if len(owners) == 1 else 'NAME'}.method.{option}"
+    return Problem(where, f"method.{option} has to be set for a single stage of {pipeline.name}", fix)
 
 
 def _ready_models(wanted: PipelineRequest) -> dict[str, tuple[str, str]]:
-    """Stages in whose place a model stands, with what names it."""
+    """Stages for which a finished model or rows are reused: what is reused, and where that is written."""
     found: dict[str, tuple[str, str]] = {}
     for stage in wanted.pipeline.stages:
         earlier = (wanted.earlier or {}).get(stage.name, {})
@@ -170,30 +170,31 @@ def _ready_models(wanted: PipelineRequest) -> dict[str, tuple[str, str]]:
 
 
 def _ready_problems(stage: Stage, name: str, where: str, wanted: PipelineRequest) -> Iterator[Problem]:
-    """That the model in a stage's place is none, or puts out the wrong thing, or that the stage is set beside it."""
+    """Problems of a reused model: it is missing or of the wrong type, or the stage has settings as well."""
     if stage.task:
-        if where != wanted.earlier_where:  # whose rows are taken over
+        if where != wanted.earlier_where:  # whose rows are reused
             fix = "edit its data.jsonl, or leave this out"
-            yield Problem(where, f"stage {stage.name} makes data, and no model", fix)
+            yield Problem(where, f"stage {stage.name} is a synthesis stage and trains no model", fix)
         return
     source, head = sources.model_source(name), get_method(stage.method).head
     if source is not None and source.hub_id in assets.choices("model"):
-        what = f"{name} is a choice of model=, and what stands in a stage's place is ready-made"
+        what = f"{name} is a choice of model=, but stages.{stage.name}.model names a finished model to reuse"
         fix = f"to train stage {stage.name} from it, set stages.{stage.name}.model.name_or_path"
         yield Problem(where, what, fix)
     elif source is None or not source.is_plausible:
         yield Problem(where, f"{name} holds no model", "name a finished run, a model folder or a hub id")
     elif source.folder is not None and sources.head_of(source.folder) != head:
-        gives, needs = ("words", "a score") if head == "reward_model" else ("a score", "words")
-        yield Problem(where, f"{name} puts out {gives}, and stage {stage.name} makes {needs}", "name another model")
+        kinds = ("a causal LM", "a reward model")
+        given, needed = kinds if head == "reward_model" else kinds[::-1]
+        yield Problem(where, f"{name} is {given}, not {needed}", f"stage {stage.name} trains {needed}: name one")
     for override in wanted.own(stage.name):
         if override.key[2:] != ("model",):
-            what = f"stage {stage.name} does not run, since {name} stands in its place"
+            what = f"stage {stage.name} does not run, because {name} is reused for it"
             yield Problem(override.text, what, f"leave it out, or {where}")
 
 
 def _fed(stage: Stage, wanted: PipelineRequest) -> list[str]:
-    """The settings of a stage that take another stage's model: all but those which the user set for this stage."""
+    """The settings that a stage takes from other stages: all but those that the user has set for this stage."""
     earlier = (wanted.earlier or {}).get(stage.name, {})
     part = wanted.recipe.stages.get(stage.name) if wanted.recipe else None
     own = {".".join(each.key[2:]) for each in wanted.own(stage.name)}
@@ -203,18 +204,18 @@ def _fed(stage: Stage, wanted: PipelineRequest) -> list[str]:
         own.add(JUDGE)
     fed_before = set(earlier.get("fed", stage.takes))
     if stage.role in own or any(each.key == (stage.role,) for each in wanted.typed()):
-        fed_before.add(JUDGE)  # another one is chosen now
+        fed_before.add(JUDGE)  # a different judge is chosen now
     return [name for name in stage.takes if name not in own and name in fed_before]
 
 
 def _names_judge(stage: Stage, wanted: PipelineRequest) -> bool:
-    """Whether `judge=` and what belongs to it name somebody else than the pipeline's own model."""
+    """Whether `judge=` and its options name a judge other than the pipeline's own model."""
     judge = synthesis_stage.judge_of(stage, wanted) if JUDGE in stage.takes else {}
     return bool(judge.get("model")) or judge.get("type", "local") not in OWN_WEIGHTS
 
 
 def _planned(stage: Stage, wanted: PipelineRequest, before: Mapping[str, Draft]) -> Request:
-    """The request for a stage, with stand-ins for models that are still to be made."""
+    """The request for a stage, with placeholders for models that have yet to be trained."""
     feeds: dict[str, Any] = {}
     promised = set()
     if JUDGE in stage.takes and _names_judge(stage, wanted):
@@ -223,7 +224,7 @@ def _planned(stage: Stage, wanted: PipelineRequest, before: Mapping[str, Draft])
         match before.get(stage.takes[name]):
             case ReadyStage(source=source):
                 feeds[name] = fed_by(stage, wanted, name, location(source))
-            case _ if name == ROWS:  # whatever they will be, they are rows of the method's kind
+            case _ if name == ROWS:  # whatever rows come, they are of the method's dataset type
                 feeds[name] = paths.BUILTIN
                 promised.add(name)
             case Composed(tree=tree):
@@ -233,7 +234,7 @@ def _planned(stage: Stage, wanted: PipelineRequest, before: Mapping[str, Draft])
 
 
 def fed_by(stage: Stage, wanted: PipelineRequest, name: str, model: str) -> Any:
-    """The value of a setting that takes another stage's model: its name, or of a judge how it is asked too."""
+    """The value of a setting that takes another stage's model: its name; for a judge its other settings too."""
     if name != JUDGE:
         return model
     return {**synthesis_stage.judge_of(stage, wanted), "model": model}
@@ -248,20 +249,20 @@ def _is_tiny(draft: Draft) -> bool:
 
 
 def _stand_in(draft: Draft | None, name: str) -> str:
-    """What a data-making stage takes from another: what is ready, or the name of the stage that is to make it."""
+    """What a synthesis stage takes from another: what is reused, or a placeholder with the name of that stage."""
     return draft.source if isinstance(draft, ReadyStage) else f"{STAND_IN}{name}"
 
 
 def stage_request(
     stage: Stage, wanted: PipelineRequest, feeds: Mapping[str, Any], promised: frozenset[str] = frozenset()
 ) -> Request:
-    """What is asked of one stage, on the models that it is given."""
+    """The request for one stage, with the models that it takes."""
     own = StageRequest(
         name=stage.name, method=stage.method, feeds=feeds, promised=promised, built_in=wanted.pipeline.built_in(stage)
     )
     grants = wanted.request.grants
     if JUDGE in feeds and JUDGE not in _fed(stage, wanted):
-        grants |= {ENDPOINT}  # whoever it is was typed, or granted
+        grants |= {ENDPOINT}  # the judge was typed, or granted
     request = replace(wanted.request, stage=own, grants=grants)
     if wanted.earlier is not None and "tree" in wanted.earlier.get(stage.name, {}):
         kept = wanted.earlier[stage.name]
@@ -270,19 +271,19 @@ def stage_request(
 
 
 def _place(wanted: PipelineRequest, drafts: Mapping[str, Draft]) -> tuple[str, Path]:
-    """Name and directory of the pipeline: what `run.name` and `run.dir` say, or derived as for a run."""
+    """Name and directory of the pipeline: `run.name` and `run.dir`, or derived as for a run."""
     first = next((draft for draft in drafts.values() if isinstance(draft, Composed)), None)
     if first is None:
-        what = "every stage has a model in its place, so there is nothing to run"
-        raise ConfigError(Problem(f"method={wanted.pipeline.name}", what, "leave one of them to be trained"))
-    said = RunSettings(name=first.tree["run"].get("name"), dir=first.tree["run"].get("dir"))
+        what = "every stage reuses a model, so there is nothing to run"
+        raise ConfigError(Problem(f"method={wanted.pipeline.name}", what, "leave at least one stage to be trained"))
+    given = RunSettings(name=first.tree["run"].get("name"), dir=first.tree["run"].get("dir"))
     model = first.tree["model"]["name_or_path"]
-    settled = derive.derive_run(said, wanted.pipeline.name, first.choices["model"], model, False, Notes())
+    settled = derive.derive_run(given, wanted.pipeline.name, first.choices["model"], model, False, Notes())
     return str(settled.name), Path(str(settled.dir))
 
 
 def in_folder(composed: Composed, folder: Path, name: str) -> Composed:
-    """The stage as a run of its own folder inside the pipeline's."""
+    """The stage as a run whose folder is inside the pipeline's."""
     assert composed.request.stage is not None
     stage = composed.request.stage.name
     run = {**composed.tree["run"], "dir": str(folder / stage), "name": f"{name}-{stage}"}
@@ -290,7 +291,7 @@ def in_folder(composed: Composed, folder: Path, name: str) -> Composed:
 
 
 def _unmergeable(stages: Sequence[StageSpec]) -> Iterator[Problem]:
-    """That a later stage would have to merge an adapter which cannot be merged."""
+    """Problems of stages that would have to merge an adapter which cannot be merged."""
     before: dict[str, StageSpec] = {}
     for each in stages:
         below = before.get(each.takes().get(MODEL, ""))
@@ -300,10 +301,10 @@ def _unmergeable(stages: Sequence[StageSpec]) -> Iterator[Problem]:
         peft = below.run.peft
         if peft is not None and peft.adapter and peft.never_merges:
             what = f"stage {each.name} would have to merge it: {peft.never_merges}"
-            fix = "choose another peft= for that stage, as peft=lora"
+            fix = "choose another peft= for that stage, for example peft=lora"
             yield Problem(f"stages.{below.name}.peft={peft.name}", what, fix)
 
 
 def settled(spec: RunSpec) -> dict[str, Any]:
-    """What of a spec decides what comes out of the run: all but its place and the notes on how it came about."""
+    """The part of a spec that determines the result of a run: all but its place and the notes on derived values."""
     return asdict(replace(spec, run=replace(spec.run, dir=None, name=None), notes=(), tree={}, grants=()))

@@ -1,6 +1,6 @@
-"""A stage as it is asked for is one of three things: a run, the making of data, or what stands ready in its place.
+"""The three kinds of stage: a training run, synthesis, or a finished model or rows that are reused.
 
-Each knows what of it pipeline.json keeps, from which it is composed again.
+Each knows its entry in pipeline.json, from which it can be composed again.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from ftcli.settings.run_spec import RunSpec
 from ftcli.synthesis.synthesis_spec import SynthesisSpec
 
 MODEL = "model.name_or_path"
-"""The setting of a run that takes the model which another stage made."""
+"""The setting of a run that takes the model of another stage."""
 ROWS = "data.path"
-"""The same of the rows that another stage made."""
+"""The setting of a run that takes the rows of another stage."""
 ROWS_OF_TASK = "rows"
-"""The same of a data-making stage."""
+"""The setting of a synthesis stage that takes the rows of another stage."""
 STAND_IN = "stage "
-"""How a model begins that another stage is yet to make, in the spec of a data-making stage."""
+"""Prefix that, in the spec of a synthesis stage, stands for a model which another stage has yet to train."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Declared:
-    """What every stage has: its declaration, and what it takes from the stages before it."""
+    """What every stage has: its declaration, and what it takes from earlier stages."""
 
     stage: Stage
     fed: tuple[str, ...] = ()
-    """Settings that another stage gives. The user may have set some of those that the declaration names."""
+    """Settings taken from another stage: those of the declaration that the user has not set."""
 
     @property
     def name(self) -> str:
@@ -41,13 +41,13 @@ class _Declared:
         return self.stage.name
 
     def takes(self) -> dict[str, str]:
-        """The stage that gives each setting."""
+        """The stage from which each setting is taken."""
         return {setting: self.stage.takes[setting] for setting in self.fed}
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunStage(_Declared):
-    """A stage that trains: an ordinary run."""
+    """A training stage: an ordinary run."""
 
     run: ResolvedRun
 
@@ -57,19 +57,19 @@ class RunStage(_Declared):
         return self.run.spec
 
     def remembered(self) -> dict[str, Any]:
-        """Choices and settings, without where the run was to be written, which is the pipeline's business."""
+        """Choices and settings, without the run's name and directory, which the pipeline sets."""
         tree = {**self.spec.tree, "run": {**self.spec.tree["run"], "dir": None, "name": None}}
         return {"choices": dict(self.spec.choices), "tree": tree, "fed": list(self.fed)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class SynthesisStage(_Declared):
-    """A stage that makes data."""
+    """A synthesis stage."""
 
     spec: SynthesisSpec
 
     def remembered(self) -> dict[str, Any]:
-        """Choice and settings, without the model and the rows that another stage is to make."""
+        """Choice and settings, without the model and rows that come from another stage."""
         backend = self.spec.backend
         own_model = None if str(backend.model).startswith(STAND_IN) else backend.model
         kept = synthesis_stage.remembered(replace(self.spec, backend=replace(backend, model=own_model)))
@@ -78,19 +78,19 @@ class SynthesisStage(_Declared):
         return {"make": kept, "fed": list(self.fed)}
 
     def placed(self, folder: Path) -> SynthesisStage:
-        """The same inside the folder of its pipeline."""
+        """The same stage, with its folder inside the pipeline's."""
         return replace(self, spec=replace(self.spec, dir=str(folder / self.name)))
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReadyStage(_Declared):
-    """A stage that does not run."""
+    """A stage that does not run, because a finished model or rows are reused for it."""
 
     source: str
-    """The model, run or rows that stand in its place."""
+    """The model, run or rows that are reused."""
 
     def remembered(self) -> dict[str, Any]:
-        """What stands in its place."""
+        """The location of what is reused."""
         return {"ready": location(self.source)}
 
 
@@ -99,25 +99,25 @@ StageSpec = RunStage | SynthesisStage | ReadyStage
 
 @dataclass(frozen=True, kw_only=True)
 class PipelineSpec:
-    """A pipeline as asked for, checked stage by stage."""
+    """A pipeline, composed and checked stage by stage."""
 
     pipeline: Pipeline
     name: str
     dir: Path
     stages: tuple[StageSpec, ...]
     built_in: bool = False
-    """Whether it begins with the built-in model and rows, whose policies can be measured by rules."""
+    """Whether it starts from the built-in model and rows, whose policies can be measured by rules."""
 
     def runs(self) -> Mapping[str, ResolvedRun]:
-        """The run of each stage that trains."""
+        """The run of each training stage."""
         return {each.name: each.run for each in self.stages if isinstance(each, RunStage)}
 
     def remembered(self) -> dict[str, Any]:
-        """What the pipeline's file keeps of each stage, from which it is composed again."""
+        """Each stage's entry in pipeline.json, from which it can be composed again."""
         return {each.name: each.remembered() for each in self.stages}
 
 
 def location(name: str) -> str:
-    """The folder of a run's or a local model, so that it means the same tomorrow; a hub id as it is."""
+    """The folder of a run's model or of a local model, so that the name stays valid; a hub id unchanged."""
     source = sources.model_source(name)
     return source.location if source is not None else name

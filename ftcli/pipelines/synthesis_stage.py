@@ -1,4 +1,4 @@
-"""The data-making stages of a pipeline: their settings, and the backend of their role, as one checked SynthesisSpec."""
+"""The synthesis stages of a pipeline: their settings and the backend of their role, as one checked SynthesisSpec."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ _LIMITS: Mapping[str, Limit] = {
     "data.max_rows": Limit(low=1),
 }
 JUDGE = "method.judge"
-"""The setting of a run whose rewards a judge gives: whom to ask."""
+"""The setting of a run whose rewards come from a judge: the judge's backend."""
 _BACKEND = "ftcli.settings.backends:BackendSettings"
 
 
 @dataclass
 class _Values:
-    """Settings under construction, each with the place it was written at."""
+    """Settings under construction, each with the place where it was written."""
 
     values: dict[str, Any]
     places: dict[str, str]
@@ -63,14 +63,14 @@ class _Values:
 def synthesis_spec(
     stage: Stage, wanted: PipelineRequest, feeds: Mapping[str, str], folder: Path, *, for_tiny: bool
 ) -> SynthesisSpec:
-    """The stage as it is asked for.
+    """The spec of a synthesis stage.
 
     Args:
-        feeds: what other stages made for it: `rows`, and `backend.model`.
+        feeds: what it takes from other stages: `rows` and `backend.model`.
         for_tiny: whether the pipeline trains the built-in model on built-in rows.
 
     Raises:
-        ConfigError: everything that is wrong with it.
+        ConfigError: all problems found.
     """
     earlier = (wanted.earlier or {}).get(stage.name, {}).get("make")
     found, problems = _Values({}, {}), list[Problem]()
@@ -94,7 +94,7 @@ def synthesis_spec(
 
 
 def _chosen(stage: Stage, wanted: PipelineRequest, choice: str, at: str) -> tuple[str, str]:
-    """The choice of the stage's role: the command line over the recipe over what stood before."""
+    """The choice of the stage's role: the command line over the recipe over the earlier choice."""
     recipe = wanted.recipe
     if recipe is not None:
         part = recipe.stages.get(stage.name)
@@ -110,7 +110,7 @@ def _chosen(stage: Stage, wanted: PipelineRequest, choice: str, at: str) -> tupl
 def _apply_choice(
     stage: Stage, choice: str, at: str, found: _Values, problems: list[Problem], wanted: PipelineRequest
 ) -> None:
-    """The group file of the role's choice, below what was written."""
+    """Add the values of the chosen group file, below the values that were written."""
     known = assets.choices(stage.role, extra=wanted.request.config_dirs)
     if choice not in known:
         problems.append(
@@ -125,7 +125,7 @@ def _apply_choice(
 
 
 def _written(stage: Stage, wanted: PipelineRequest) -> Iterator[tuple[str, Any, str]]:
-    """What recipe and command line say of the stage, later writers later."""
+    """The values that recipe and command line give the stage, in rising order of precedence."""
     recipe = wanted.recipe
     part = recipe.stages.get(stage.name) if recipe else None
     if recipe is not None:
@@ -160,7 +160,7 @@ def _of_group(
 
 
 def _value_problems(stage: Stage, found: _Values) -> Iterator[Problem]:
-    """Names that there are not, and values of the wrong type or size."""
+    """Unknown names, and values of the wrong type or out of range."""
     of_task = f"ftcli.synthesis.tasks:{SETTINGS[stage.task].__name__}"
     known = {f"make.{name}": field for name, field in library_fields.fields_of(of_task).items()}
     known |= {f"{stage.role}.{name}": field for name, field in library_fields.fields_of(_BACKEND).items()}
@@ -173,7 +173,7 @@ def _value_problems(stage: Stage, found: _Values) -> Iterator[Problem]:
                 yield Problem(where, f"seed is {value!r}, which is not a whole number", "for example seed=42")
             continue
         if name not in known:
-            what = f"{name} is not a setting of stage {stage.name}, which makes data"
+            what = f"{name} is not an option of synthesis stage {stage.name}"
             yield Problem(where, what, suggest(name, known, f"stages.{stage.name}."))
             continue
         limit = _LIMITS.get(name) or _LIMITS.get(name.partition(".")[2])
@@ -208,7 +208,7 @@ def _resolved(
         problems += _model_problems(str(backend["model"]), found.places[f"{stage.role}.model"])
     if backend.get("type") in ENDPOINTS and not backend.get("model"):
         fix = f"set {stage.role}.model"
-        problems.append(Problem(f"{stage.role}={backend['type']}", "the endpoint needs the name of a model", fix))
+        problems.append(Problem(f"{stage.role}={backend['type']}", "an endpoint needs the name of a model", fix))
     if problems:
         raise ConfigError(*problems)
     return SynthesisSpec(
@@ -225,7 +225,7 @@ def _resolved(
 
 
 def _endpoint_problems(stage: Stage, wanted: PipelineRequest, found: _Values) -> Iterator[Problem]:
-    """That a file, and not the command line, says to ask an endpoint, or which, or with whose key."""
+    """Problems of an endpoint, its address or its key that come from a file and not from the command line."""
     if found.values.get(f"{stage.role}.type") not in ENDPOINTS or ENDPOINT in wanted.request.grants:
         return
     typed = {".".join(each.key) for each in wanted.typed()}
@@ -233,17 +233,17 @@ def _endpoint_problems(stage: Stage, wanted: PipelineRequest, found: _Values) ->
     for name in (stage.role, f"{stage.role}.base_url", f"{stage.role}.api_key_env"):
         if name not in typed and (name == stage.role or found.values.get(name) is not None):
             where = found.places.get(name) or found.places[stage.role]
-            what = "sends rows to an endpoint with a key of yours, which a file may not ask for"
-            typing = f"type {stage.role}={found.values[f'{stage.role}.type']}"
-            yield Problem(where, what, f"grant it on the command line with {ENDPOINT}, or {typing}")
+            what = "sends rows and your API key to an endpoint, which a file alone may not do"
+            typed_role = f"type {stage.role}={found.values[f'{stage.role}.type']}"
+            yield Problem(where, what, f"grant it on the command line with {ENDPOINT}, or {typed_role}")
             return
 
 
 def judge_of(stage: Stage, wanted: PipelineRequest) -> dict[str, Any]:
-    """What is written of the role that a run's rewards come from, as settings of its backend.
+    """The backend settings of the judge that gives a run its rewards.
 
     Raises:
-        ConfigError: no such choice.
+        ConfigError: there is no such choice, or it needs a grant.
     """
     found, problems = _Values({}, {}), list[Problem]()
     earlier = (wanted.earlier or {}).get(stage.name, {})
@@ -276,17 +276,17 @@ def _constitution_problems(settings: Mapping[str, Any], found: _Values) -> Itera
     for name in ("examples", "labelled"):
         value = settings.get(name)
         if value and not paths.is_builtin(value) and not os.path.exists(row_sets.absolute(str(value))):
-            yield Problem(found.places[f"make.{name}"], f"there is no file {value}", "name one that is there")
+            yield Problem(found.places[f"make.{name}"], f"there is no file {value}", "name an existing file")
 
 
 def _rows_problems(rows: Any, where: str, stage: Stage) -> Iterator[Problem]:
     if not rows or rows == paths.BUILTIN:
-        fix = f"name prompts with stages.{stage.name}.data.path=FILE"
-        yield Problem(where, f"stage {stage.name} has nothing to answer", fix)
+        fix = f"set stages.{stage.name}.data.path=FILE"
+        yield Problem(where, f"stage {stage.name} has no prompts to answer", fix)
     elif paths.is_builtin(rows):
         name = str(rows).removeprefix(paths.BUILTIN_SETS)
         if name not in tiny.set_names():
-            yield Problem(where, f"{rows} is no built-in set", suggest(name, tiny.set_names(), paths.BUILTIN_SETS))
+            yield Problem(where, f"{rows} is not a built-in set", suggest(name, tiny.set_names(), paths.BUILTIN_SETS))
     else:
         try:
             locate(SourcePath(path=str(rows)), where, fetch=False)
@@ -299,11 +299,11 @@ def _model_problems(name: str, where: str) -> Iterator[Problem]:
     if source is None or not source.is_plausible:
         yield Problem(where, f"{name} holds no model", "name a finished run, a model folder or a hub id")
     elif source.folder is not None and sources.head_of(source.folder) == "reward_model":
-        yield Problem(where, f"{name} puts out a score and no words", "name a model that speaks")
+        yield Problem(where, f"{name} is a reward model, not a causal LM", "name a causal LM")
 
 
 def remembered(spec: SynthesisSpec) -> dict[str, Any]:
-    """What a pipeline's file keeps of a stage, from which `synthesis_spec` makes it again."""
+    """A stage's entry in pipeline.json, from which `synthesis_spec` composes it again."""
     values: dict[str, Any] = {f"make.{name}": value for name, value in spec.settings.items()}
     values |= {f"{spec.role}.{name}": value for name, value in asdict(spec.backend).items() if value is not None}
     values["seed"] = spec.seed

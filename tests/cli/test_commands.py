@@ -91,7 +91,7 @@ def test_every_command_has_help(typed, command):
         (["train", "--resume", ""], "is not a run"),
         (["train", "--from", "nothing"], "no runs under runs/ yet"),
         (["plan", "-m"], "unrecognized arguments: -m"),
-        (["show", "peft"], "peft=none has no knobs"),
+        (["show", "peft"], "peft=none has no options"),
         (["show", "nothing"], "neither group=choice nor key=value"),
         (["list", "models"], "did you mean ftcli list model?"),
         (["list", "--all"], "is not a flag of list"),
@@ -216,7 +216,7 @@ def test_cfg_job_prints_what_show_prints(typed):
     assert typed("train", *words, "--cfg", "job", "--resolve")[1] == typed("show", *words)[1]
 
 
-def test_show_of_a_group_explains_its_knobs(typed):
+def test_show_of_a_group_explains_its_options(typed):
     code, out, _ = typed("show", "peft", "peft=lora", "peft.r=4")
     assert code == 0
     assert "peft.r: int = 4\n" in out
@@ -318,8 +318,8 @@ def test_after_a_reward_run_score_is_suggested_and_not_chat(typed):
     ("words", "reason"),
     [
         (["run.dir=taken"], "the directory is not empty"),
-        (["run.dir=file"], "cannot be made a run directory"),
-        (["run.dir=/proc/nowhere/x"], "cannot be made a run directory"),
+        (["run.dir=file"], "the run directory cannot be created"),
+        (["run.dir=/proc/nowhere/x"], "the run directory cannot be created"),
         (["hardware=gpu"], "this machine has no GPU"),
         (["hardware=multi_gpu"], "this machine has no GPU"),
         (["model=llama"], "HF_HUB_OFFLINE"),
@@ -349,7 +349,7 @@ def test_a_sweep_runs_each_job_and_one_that_fails_ends_no_other(capfd, here):
     assert code == 2  # that of the first job that failed
     assert "job 1 of 2: train.per_device_train_batch_size=0" in err
     assert "out of range" in err
-    assert "2 blocks a step" in out
+    assert "2 blocks per step" in out
     assert "1 of 2 jobs done\n  job 1: exit 2" in err
 
 

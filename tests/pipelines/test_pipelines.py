@@ -159,7 +159,7 @@ def test_a_mistake_of_every_stage_is_told_once_and_one_of_some_names_them(here):
 def test_a_stage_with_a_model_in_its_place_takes_no_settings(here):
     model_folder(here / "judge", "SEQ_CLS")
     [told] = faults("stages.reward.model=judge", "stages.reward.seed=1")
-    assert "stage reward does not run, since judge stands in its place" in told
+    assert "stage reward does not run, because judge is reused for it" in told
 
 
 def test_a_recipe_says_of_each_stage_what_it_would_say_of_a_run(here):
@@ -218,12 +218,12 @@ def test_a_command_that_takes_one_run_names_the_methods_of_the_stages(problems):
 def test_the_commands_show_every_stage(here, capsys):
     assert plan.run(["method=rlhf"]) == 0
     printed = capsys.readouterr().out
-    assert printed.startswith("rlhf: sft → reward (of sft) → ppo (of sft, reward)\n")
+    assert printed.startswith("rlhf: sft → reward (from sft) → ppo (from sft, reward)\n")
     for words in ("stage sft", "stage reward", "stage ppo", "memory", "FLOP"):
         assert words in printed
     assert plan.run(["method=rlhf", "--json"]) == 0
     stages = json.loads(capsys.readouterr().out)["stages"]
-    assert f"in all {sum(each['steps'] for each in stages)} steps" in printed
+    assert f"{sum(each['steps'] for each in stages)} steps in total" in printed
     assert stages[2]["takes"] == {"model.name_or_path": "sft", "method.reward_model": "reward"}
     assert check.run(["method=rlhf"]) == 0
     assert "no problems: method=rlhf" in capsys.readouterr().out
@@ -252,7 +252,7 @@ def test_stages_that_would_come_out_the_same_are_taken_over_and_others_are_not(h
     assert kept("stages.reward.train.learning_rate=5e-5") == ["sft"]
     assert kept("stages.sft.seed=1") == []
     assert kept("train.weight_decay=0.1") == []
-    monkeypatch.setattr(pipeline_dir, "rows_of", lambda spec: {"data.path:rows": "others"})
+    monkeypatch.setattr(pipeline_dir, "row_fingerprints", lambda spec: {"data.path:rows": "others"})
     assert kept("stages.ppo.method.kl_coef=0.5") == []
 
 
@@ -267,7 +267,7 @@ def test_going_on_takes_changes_only_where_nothing_was_trained_yet(half_done):
     assert change("stages.ppo.method.kl_coef=0.5")["method"]["kl_coef"] == 0.5
     for override, told in (
         ("stages.sft.train.max_steps=3", "stage sft is finished"),
-        ("train.max_steps=3", "is of no one stage"),
+        ("train.max_steps=3", "applies to every stage"),
         ("stages.ppo.method.kl_coeff=1", "kl_coeff is not an option"),
     ):
         with pytest.raises(ConfigError, match=told):
@@ -309,7 +309,7 @@ def test_a_pipeline_that_cannot_go_on_is_left_as_it_is(override, told, half_done
 def test_a_dry_resume_of_a_pipeline_shows_what_is_left_and_changes_nothing(half_done, capsys):
     before = everything(half_done)
     assert train.run(["--resume", str(half_done), "--dry-run"]) == 0
-    assert f"stage sft: {half_done / 'sft'} stands in its place" in capsys.readouterr().out
+    assert f"stage sft: reusing {half_done / 'sft'}" in capsys.readouterr().out
     assert train.run(["--resume", str(half_done), "stages.ppo.train.max_steps=7", "--dry-run", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["dir"] == str(half_done)
@@ -323,7 +323,7 @@ def test_a_dry_resume_of_a_pipeline_shows_what_is_left_and_changes_nothing(half_
     rundir.write_atomically(half_done / "ppo" / rundir.SPEC, spec.to_json())
     before = everything(half_done)
     assert train.run(["--resume", str(half_done), "stages.ppo.train.max_steps=5", "--dry-run"]) == 0
-    assert "goes on from the start, as no checkpoint was written yet: 0 steps are done, 5 are left" in (
+    assert "resumes from the start, as no checkpoint has been written yet: 0 steps done, 5 left" in (
         capsys.readouterr().out
     )
     assert everything(half_done) == before
@@ -351,7 +351,7 @@ def test_a_pipeline_is_found_by_its_name_and_means_its_last_stages_model(half_do
 
 
 def test_a_directory_that_holds_something_is_left_alone(half_done):
-    with pytest.raises(ConfigError, match="go on with ftcli train --resume"):
+    with pytest.raises(ConfigError, match="resume it with ftcli train --resume"):
         pipeline_dir.create(whole(f"run.dir={half_done}"), [])
 
 
@@ -380,11 +380,11 @@ def test_another_judge_is_one_override(here):
         ("judge.concurency=3", "did you mean stages.judge.judge.concurrency"),
         ("stages.sample.make.n=0", "make.n must be at least 1"),
         ("stages.sample.make.n=many", "not a whole number"),
-        ("stages.sample.train.seed=1", "which makes data"),
+        ("stages.sample.train.seed=1", "is not an option of synthesis stage sample"),
         ("stages.judge.make.mode=best", "pairwise"),
         ("stages.judge.make.constitution=missing.yaml", "missing.yaml"),
         ("stages.sample.data.path=missing.jsonl", "missing.jsonl"),
-        ("stages.sample.model=llama", "makes data, and no model"),
+        ("stages.sample.model=llama", "is a synthesis stage and trains no model"),
         ("generator.model=nowhere/at/all", "holds no model"),
     ],
 )
@@ -451,10 +451,10 @@ def test_a_pipelines_own_settings_decide_what_stages_it_has(here):
     ("overrides", "told"),
     [
         (("method=rlaif", "method.algorithm=pp"), "did you mean ppo"),
-        (("method=constitutional", "method.algorithm=direct"), "is no value of method.algorithm"),
-        (("method=online_dpo", "method.rounds=0"), "is no count"),
-        (("method=rlhf", "method.algorithm=ppo"), "belongs to one stage"),
-        (("method=rlaif", "stages.ppo.seed=1"), "names no stage"),
+        (("method=constitutional", "method.algorithm=direct"), "is not a choice of method.algorithm"),
+        (("method=online_dpo", "method.rounds=0"), "is not a positive whole number"),
+        (("method=rlhf", "method.algorithm=ppo"), "has to be set for a single stage of rlhf"),
+        (("method=rlaif", "stages.ppo.seed=1"), "does not name a stage"),
     ],
 )
 def test_a_mistake_in_them_is_told(overrides, told, here):

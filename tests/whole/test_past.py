@@ -173,7 +173,7 @@ def test_runs_of_then_are_reported(past: Path, ftcli_run: Train) -> None:
     whole = ftcli_run("report", str(past / "rlaif"), "--json", cwd=past)
     assert json.loads(whole.stdout)["measures"] == of(PAST / "runs" / "rlaif" / rundir.RESULT)["measures"]
     judged = ftcli_run("report", str(past / "rlaif" / "judge"), cwd=past).stdout
-    assert "3 rows of 6 items" in judged
+    assert "3 rows from 6 items" in judged
     assert "margin: 0.635563" in judged
 
 

@@ -66,7 +66,7 @@ def test_rlhf_goes_on_from_every_stage_and_its_reward_rises(
         "train", "--from", "whole", "run.dir=other", "stages.ppo.train.max_steps=2", "stages.ppo.run.score_rows=8",
         cwd=tmp_path,
     )  # fmt: skip
-    assert "stage reward: taken over from" in other.stderr
+    assert "stage reward: reusing " in other.stderr
     assert sorted(path.name for path in (tmp_path / "other").iterdir() if path.is_dir()) == ["ppo"]
     measured = json.loads((tmp_path / "other" / rundir.RESULT).read_text(encoding="utf-8"))["measure"]["values"]
     assert list(measured) == ["sft", "ppo"]
@@ -95,7 +95,7 @@ def test_ai_feedback_makes_answers_politer_and_goes_on_from_rows_edited_by_hand(
     kept = "".join(json.dumps(row) + "\n" for row in pairs[1:])
     (whole / "judge" / "data.jsonl").write_text(kept, encoding="utf-8")
     said = ftcli_run("train", "--resume", "whole", cwd=tmp_path, OMP_NUM_THREADS="1")
-    assert f"its rows were edited by hand, {len(pairs) - 1} in place of {len(pairs)}" in said.stderr
+    assert f"using its rows as edited by hand, {len(pairs) - 1} instead of {len(pairs)}" in said.stderr
     assert "stage sample: finished" in said.stderr
     state = rundir.read_pipeline(whole)["stages"]["judge"]
     assert state["edited"]["rows"] == len(pairs) - 1

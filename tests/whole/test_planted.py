@@ -103,7 +103,7 @@ def test_an_endpoint_in_a_found_make_json_is_never_asked(planted, ftcli_run: Tra
         kept = (folder / "judge" / "items.jsonl").read_bytes()
         done = ftcli_run("train", "--resume", "p", cwd=tmp_path, expect=3, HF_TOKEN=CANARY)
         assert server.seen == []
-    [told] = [line for line in done.stderr.splitlines() if "make.json was not what pipeline.json asks for" in line]
+    [told] = [line for line in done.stderr.splitlines() if "make.json differs from pipeline.json" in line]
     assert "(backend.api_key_env, backend.base_url, backend.max_retries, backend.model, backend.type)" in told
     made = (folder / "judge" / "items.jsonl").read_bytes()
     assert made.startswith(kept), "what was finished is kept"
@@ -119,7 +119,7 @@ def test_a_dry_resume_shows_how_far_a_stage_has_come_and_changes_nothing(
 ) -> None:
     before = everything(planted())
     done = ftcli_run("train", "--resume", "p", "--dry-run", cwd=tmp_path)
-    assert f"stage sample: {tmp_path / 'p' / 'sample'} stands in its place" in done.stdout
+    assert f"stage sample: reusing {tmp_path / 'p' / 'sample'}" in done.stdout
     assert f"finished  {ITEMS // 2} items" in done.stdout
     assert everything(tmp_path / "p") == before
 

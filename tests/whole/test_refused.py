@@ -53,7 +53,7 @@ def test_a_run_that_another_process_works_in_is_left_as_it_is(run: Path, ftcli_r
 def test_a_dry_resume_says_from_where_how_far_and_changes_nothing(run: Path, ftcli_run: Train) -> None:
     before = everything(run)
     done = ftcli_run(*LONGER, "--dry-run", cwd=run.parent)
-    assert "goes on from checkpoint-4: 4 steps are done, 2 are left" in done.stdout
+    assert "resumes from checkpoint-4: 4 steps done, 2 left" in done.stdout
     assert "steps       6" in done.stdout
     told = json.loads(ftcli_run(*LONGER, "--dry-run", "--json", cwd=run.parent).stdout)
     assert told["resume"] == {"run": str(run), "checkpoint": "checkpoint-4", "steps_done": 4, "steps_left": 2}
@@ -69,7 +69,7 @@ def test_a_dry_resume_of_an_unfinished_run_starts_nothing(run: Path, ftcli_run: 
     shutil.rmtree(tmp_path / "run" / rundir.CHECKPOINTS / "checkpoint-4")
     before = everything(tmp_path)
     done = ftcli_run("train", "--resume", "run", "--dry-run", cwd=tmp_path)
-    assert "goes on from checkpoint-2: 2 steps are done, 2 are left" in done.stdout
+    assert "resumes from checkpoint-2: 2 steps done, 2 left" in done.stdout
     assert everything(tmp_path) == before
 
 

@@ -1,6 +1,7 @@
-"""Whatever may be trained is a job: a run, or a pipeline of runs and of stages that make data.
+"""A job is a run, or a pipeline of training and synthesis stages.
 
-Commands ask here and never which kind they have: `resolve` for what is asked for, `resolve_folder` for what has begun.
+Commands get their job here and need not know its kind: `resolve` for a request, `resolve_folder` for a job that has
+begun.
 """
 
 from __future__ import annotations
@@ -19,20 +20,20 @@ __all__ = ["Job", "JobFolder", "resolve", "resolve_folder"]
 
 
 def resolve(request: Request) -> Job:
-    """The job that a request asks for, composed and checked.
+    """The job that a request describes, composed and checked.
 
     Raises:
-        ConfigError: everything that is wrong with it.
+        ConfigError: all problems found.
     """
     pipeline = pipeline_request(request)
     return RunJob.composed(request) if pipeline is None else PipelineJob.composed(pipeline)
 
 
 def resolve_folder(name: str, where: str) -> JobFolder:
-    """The job that has begun in a folder, or under a run's name.
+    """The job in a folder, or under a run's name.
 
     Args:
-        where: what named it, for messages.
+        where: the argument that named it, for messages.
 
     Raises:
         ConfigError: there is none.

@@ -1,7 +1,7 @@
 """What commands can do with any job.
 
-A job that is asked for and one that has a folder are two things: the first was composed and has nothing to report, the
-second is on disk and may be finished. One class for both would be a heap of optionals.
+A requested job and a job with a folder are two classes: the first is composed and has no result, the second is on disk
+and may be finished. In a single class most fields would be optional.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from ftcli.runs import rundir
 
 
 class Job(ABC):
-    """A job as it is asked for: composed, every mistake in it told, not started."""
+    """A requested job: composed and checked, not started."""
 
     @abstractmethod
     def check(self, *, as_json: bool) -> None:
-        """Say that nothing is wrong; whatever is was raised when it was composed."""
+        """Print that there are no problems; any were raised when the job was composed."""
 
     @abstractmethod
     def plan(self, *, as_json: bool) -> None:
-        """Print what it will be."""
+        """Print its plan."""
 
     @abstractmethod
     def show(self, *, as_json: bool) -> None:
@@ -33,47 +33,47 @@ class Job(ABC):
 
     @abstractmethod
     def start(self, argv: Sequence[str], *, as_json: bool) -> int:
-        """Make its folder, train, and report.
+        """Create its folder, train, and report.
 
         Args:
-            argv: the command, which the folder keeps.
+            argv: the command, which is stored in the folder.
 
         Returns:
             The exit code.
 
         Raises:
-            ConfigError: this machine lacks what it needs, or its folder holds something already.
+            ConfigError: this machine lacks what the job needs, or its folder is not empty.
         """
 
 
 class JobFolder(ABC):
-    """A job that has begun: its folder."""
+    """The folder of a job that has begun."""
 
     @abstractmethod
     def resume(self, request: Request, *, dry_run: bool, as_json: bool) -> int:
-        """Go on with it, changed by the overrides of a request; with `dry_run` show what is left and change nothing.
+        """Resume it with the overrides of a request; with `dry_run`, show the remaining steps and change nothing.
 
         Returns:
             The exit code.
 
         Raises:
-            ConfigError: it cannot go on, or not with these overrides. It is left as it was.
+            ConfigError: it cannot resume, or not with these overrides. The folder is unchanged.
         """
 
     @abstractmethod
     def like(self, request: Request) -> Job:
-        """A new job like it, with the overrides of a request over its configuration.
+        """A new job with its configuration and the overrides of a request.
 
         Raises:
-            ConfigError: everything that is wrong with that.
+            ConfigError: all problems found.
         """
 
     @abstractmethod
     def report(self, *, as_json: bool) -> None:
-        """Print what came of it.
+        """Print its result.
 
         Raises:
-            ConfigError: nothing did yet.
+            ConfigError: it has none yet.
         """
 
 
@@ -85,6 +85,6 @@ def finished(folder: Path) -> dict[str, Any]:
     """
     result = rundir.read_result(folder)
     if result is None:
-        fix = f"go on with ftcli train --resume {folder}"
+        fix = f"resume with: ftcli train --resume {folder}"
         raise ConfigError(Problem(str(folder), "is not finished: it has no result.json", fix))
     return result

@@ -1,4 +1,4 @@
-"""A pipeline: as it is asked for, and as its directory."""
+"""A pipeline: as a request, and as a directory."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ from ftcli.settings.ownership import ENDPOINT
 
 @dataclass(frozen=True)
 class PipelineJob(Job):
-    """A pipeline as it is asked for."""
+    """A requested pipeline."""
 
     spec: PipelineSpec
     request: Request
 
     @classmethod
     def composed(cls, wanted: PipelineRequest) -> PipelineJob:
-        """The pipeline that a request asks for.
+        """The pipeline that a request describes.
 
         Raises:
-            ConfigError: everything that is wrong with any stage.
+            ConfigError: all problems of all stages.
         """
         return cls(pipeline_spec(wanted), wanted.request)
 
     def check(self, *, as_json: bool) -> None:
-        """Say that nothing is wrong, and how the stages hang together."""
+        """Print that there are no problems, and the graph of the stages."""
         from ftcli.cli.render.pipeline import checked
 
         checked(self.spec, as_json=as_json)
@@ -56,13 +56,13 @@ class PipelineJob(Job):
         show_configuration(self.spec, as_json=as_json)
 
     def start(self, argv: Sequence[str], *, as_json: bool) -> int:
-        """Make the folder, run stage after stage, and report."""
+        """Create the folder, run all stages in order, and report."""
         from ftcli.cli.render.pipeline import graph
 
         _require_here(self.spec, {})
         folder = pipeline_dir.create(self.spec, argv)
         output.note(f"pipeline {folder}: {graph(self.spec)}")
-        # What the files of the new pipeline hold was typed, or granted, on this command line.
+        # Everything in the files of the new pipeline was typed, or granted, on this command line.
         request = replace(self.request, grants=self.request.grants | {ENDPOINT})
         return _run_stages(folder, request, {}, None, as_json=as_json)
 
@@ -74,28 +74,28 @@ class PipelineFolder(JobFolder):
     folder: Path
 
     def like(self, request: Request) -> PipelineJob:
-        """A new pipeline, with the stages that would come out the same taken over."""
+        """A new pipeline that reuses the stages whose result would be the same."""
         folder = self.folder
         wanted, _ = pipeline_dir.load_request(folder, request)
         spec = pipeline_spec(wanted)
-        kept = pipeline_dir.reusable_stages(folder, wanted, spec.dir, spec.name)
-        if len(kept) + sum(isinstance(each, ReadyStage) for each in spec.stages) == len(spec.stages):
-            fix = f"change a stage, as stages.{spec.stages[-1].name}.seed=1; or anew: sh {folder / rundir.COMMAND}"
-            raise ConfigError(Problem(f"--from {folder}", "every stage is finished and would come out the same", fix))
-        for name, run in kept.items():
-            output.note(f"stage {name}: taken over from {run}")
-        return PipelineJob(pipeline_spec(pipeline_dir.with_ready(wanted, kept)), request)
+        reusable = pipeline_dir.reusable_stages(folder, wanted, spec.dir, spec.name)
+        if len(reusable) + sum(isinstance(each, ReadyStage) for each in spec.stages) == len(spec.stages):
+            seed = f"stages.{spec.stages[-1].name}.seed=1"
+            fix = f"change a stage, for example {seed}; or run all again: sh {folder / rundir.COMMAND}"
+            what = "every stage is finished and its result would be the same"
+            raise ConfigError(Problem(f"--from {folder}", what, fix))
+        return PipelineJob(pipeline_spec(pipeline_dir.with_ready(wanted, reusable)), request)
 
     def resume(self, request: Request, *, dry_run: bool, as_json: bool) -> int:
-        """Go on at the first stage that is not finished."""
+        """Resume at the first stage that is not finished."""
         from ftcli.pipelines import stage_loop
 
         folder = self.folder
         wanted, _ = pipeline_dir.load_request(folder, request)
         state = stage_loop.state_with_overrides(folder, wanted) if request.overrides else None
         if rundir.read_result(folder) is not None and not request.overrides:
-            anew = f"ftcli train --from {folder} stages.NAME.KEY=VALUE"
-            output.note(f"{folder} is finished; to train a stage anew: {anew}")
+            command = f"ftcli train --from {folder} stages.NAME.KEY=VALUE"
+            output.note(f"{folder} is finished; to train a stage again: {command}")
             self.report(as_json=as_json)
             return EXIT_DONE
         rundir.require_free(folder)
@@ -111,7 +111,7 @@ class PipelineFolder(JobFolder):
         return _run_stages(folder, request, begun, state, as_json=as_json)
 
     def report(self, *, as_json: bool) -> None:
-        """Print what every stage did, and what the policies on the way are worth."""
+        """Print the result of every stage, and the metrics of the policies along the way."""
         _report(self.folder, as_json=as_json)
 
 
@@ -123,7 +123,7 @@ def _show_plan(spec: PipelineSpec, *, as_json: bool, begun: Begun = MappingProxy
 
 
 def _require_here(spec: PipelineSpec, begun: Begun) -> None:
-    """What training needs of this machine, for every stage."""
+    """Check that this machine has what every stage needs."""
     from ftcli.synthesis.backend import require_backend
 
     for each in spec.stages:
@@ -137,7 +137,7 @@ def _require_here(spec: PipelineSpec, begun: Begun) -> None:
 
 
 def _with_progress(spec: PipelineSpec, folder: Path, begun: Begun) -> PipelineSpec:
-    """The pipeline with what is finished in its stages' places, and what has begun as it goes on."""
+    """The pipeline with its finished stages reused and the stages that have begun as they will resume."""
     stages = list[StageSpec]()
     for each in spec.stages:
         if not isinstance(each, ReadyStage) and rundir.read_result(folder / each.name) is not None:
@@ -151,7 +151,7 @@ def _with_progress(spec: PipelineSpec, folder: Path, begun: Begun) -> PipelineSp
 
 
 def _run_stages(folder: Path, request: Request, begun: Begun, state: Mapping[str, Any] | None, *, as_json: bool) -> int:
-    """Run what is not finished, once `state` is the pipeline.json; None leaves that as it is."""
+    """Write `state` to pipeline.json, unless it is None, and run the unfinished stages."""
     from ftcli.pipelines import stage_loop
 
     with rundir.exclusive(folder):

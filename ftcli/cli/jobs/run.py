@@ -1,4 +1,4 @@
-"""A single run: as it is asked for, and as its directory."""
+"""A single run: as a request, and as a directory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ftcli.settings.run_spec import RunSpec
 
 @dataclass(frozen=True)
 class RunJob(Job):
-    """A run as it is asked for."""
+    """A requested run."""
 
     run: ResolvedRun
 
@@ -32,15 +32,15 @@ class RunJob(Job):
 
     @classmethod
     def composed(cls, request: Request) -> RunJob:
-        """The run that a request asks for.
+        """The run that a request describes.
 
         Raises:
-            ConfigError: everything that is wrong with it.
+            ConfigError: all problems found.
         """
         return cls(run_of(request))
 
     def check(self, *, as_json: bool) -> None:
-        """Say that nothing is wrong, and what was chosen."""
+        """Print that there are no problems, and the choices."""
         configuration.checked(self.spec, as_json=as_json)
 
     def plan(self, *, as_json: bool) -> None:
@@ -51,18 +51,18 @@ class RunJob(Job):
         show(self.spec, plan(self.run), as_json=as_json)
 
     def show(self, *, as_json: bool) -> None:
-        """Print every value, the derived ones with their reasons."""
+        """Print every value, and the derived values with their reasons."""
         configuration.configuration(self.spec, as_json=as_json)
 
     def start(self, argv: Sequence[str], *, as_json: bool) -> int:
-        """Make the run directory, train, and report."""
+        """Create the run directory, train, and report."""
         from ftcli.launch.local import prepare
 
         require_here(self.spec)
         try:
             directory = prepare(self.spec, argv)
         except OSError as error:
-            what = f"cannot be made a run directory: {error.strerror}"
+            what = f"the run directory cannot be created: {error.strerror}"
             raise ConfigError(Problem(f"run.dir={self.spec.run.dir}", what, "choose another run.dir")) from None
         output.note(f"run {directory}")
         for item in self.spec.notes:
@@ -78,20 +78,20 @@ class RunFolder(JobFolder):
     directory: Path
 
     def like(self, request: Request) -> RunJob:
-        """A new run on the configuration of this one."""
+        """A new run with the configuration of this one."""
         from ftcli.build.resume import spec_from
 
         return RunJob(ResolvedRun.of(spec_from(self.directory, request)))
 
     def resume(self, request: Request, *, dry_run: bool, as_json: bool) -> int:
-        """Go on from the newest valid checkpoint, with changes of length and cadence only."""
+        """Resume from the newest valid checkpoint; only length and cadence may change."""
         from ftcli.build.resume import resumed_spec
         from ftcli.launch.local import newest_checkpoint
 
         spec = resumed_spec(self.directory, request.overrides, request.grants)
         (require_folders if dry_run else require_here)(spec)
         if rundir.read_result(self.directory) is not None and not request.overrides:
-            longer = "to train further give train.max_steps or train.num_train_epochs"
+            longer = "to train further, set train.max_steps or train.num_train_epochs"
             output.note(f"{self.directory} is finished; {longer}")
             return _report(self.directory, as_json=as_json)
         rundir.require_free(self.directory)
@@ -99,18 +99,18 @@ class RunFolder(JobFolder):
         if dry_run:
             self._show_left(spec, checkpoint, as_json=as_json)
             return EXIT_DONE
-        start = checkpoint.name if checkpoint else "the start: no checkpoint was written yet"
-        output.note(f"going on with {self.directory} from {start}")
+        start = checkpoint.name if checkpoint else "the start: no checkpoint has been written yet"
+        output.note(f"resuming {self.directory} from {start}")
         before = (self.directory / rundir.SPEC).read_text(encoding="utf-8")
         rundir.write_atomically(self.directory / rundir.SPEC, spec.to_json())
         code = _train(spec, self.directory, checkpoint, as_json=as_json)
         if code in (EXIT_CONFIG, EXIT_DATA) and (self.directory / rundir.RESULT).is_file():
-            # refused before it trained: finished as it was
+            # refused before training: the run is still finished with its earlier spec
             rundir.write_atomically(self.directory / rundir.SPEC, before)
         return code
 
     def _show_left(self, spec: RunSpec, checkpoint: Path | None, *, as_json: bool) -> None:
-        """The plan of a run that would go on, and from where."""
+        """Print the plan of a resumed run and where it resumes."""
         from ftcli.cli.render import plan as of_plan
         from ftcli.plan.outlook import plan
 
@@ -123,7 +123,7 @@ class RunFolder(JobFolder):
         of_plan.show(spec, outlook, as_json=False)
 
     def report(self, *, as_json: bool) -> None:
-        """Print what was trained, loss and score before and after, and where the model is."""
+        """Print what was trained, loss and score before and after, and the model's folder."""
         result = finished(self.directory)
         if as_json:
             output.data(result)
@@ -139,7 +139,7 @@ def _train(spec: RunSpec, directory: Path, checkpoint: Path | None, *, as_json: 
 
 
 def _report(directory: Path, *, as_json: bool) -> int:
-    """What came of a run that has just ended, and what to type next."""
+    """Print the result of a run that has just ended, and the suggested next commands."""
     RunFolder(directory).report(as_json=as_json)
     if not as_json:
         of_result.follow_up(directory)

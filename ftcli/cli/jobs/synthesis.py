@@ -1,4 +1,4 @@
-"""A stage that makes data, by its folder: its transcripts can be read, and it goes on with its pipeline only."""
+"""The folder of a synthesis stage: its transcripts can be shown, and it resumes only with its pipeline."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from ftcli.synthesis.synthesis_spec import FILE
 
 @dataclass(frozen=True)
 class SynthesisFolder(JobFolder):
-    """The folder of a data-making stage."""
+    """The folder of a synthesis stage."""
 
     folder: Path
     where: str
-    """What named it, for messages."""
+    """The argument that named it, for messages."""
 
     @staticmethod
     def is_at(path: Path) -> bool:
-        """Whether a data-making stage, and no run, has begun in a folder."""
+        """Whether a synthesis stage, and not a run, has begun in a folder."""
         return (path / FILE).is_file() and not rundir.is_run(path)
 
     def resume(self, request: Request, *, dry_run: bool, as_json: bool) -> NoReturn:
-        """Refused: what it takes and who takes from it stands in pipeline.json."""
+        """Refused: only the pipeline knows the stages that it takes from and gives to."""
         self._refuse("--resume")
 
     def like(self, request: Request) -> NoReturn:
-        """Refused, as `resume`."""
+        """Refused, like `resume`."""
         self._refuse("--from")
 
     def _refuse(self, flag: str) -> NoReturn:
-        what = f"{self.folder} is not a run but a stage that makes data, and goes with its pipeline"
+        what = f"{self.folder} is a synthesis stage of a pipeline, not a run"
         raise ConfigError(Problem(self.where, what, f"ftcli train {flag} {self.folder.parent}"))
 
     def report(self, *, as_json: bool) -> None:
-        """Print every item, what was replied and what came of it."""
+        """Print every item with its replies and the resulting row."""
         transcripts(self.folder, rundir.read_result(self.folder), as_json=as_json)

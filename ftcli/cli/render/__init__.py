@@ -1,4 +1,4 @@
-"""What is shown of a job, as text or as JSON: its configuration, its plan, its result, its transcripts.
+"""Text and JSON output of a job: its configuration, plan, result and transcripts.
 
-These modules are given values and print them. None composes, reads a run directory that it was not given, or decides.
+These modules print the values that they are given. None composes, decides, or looks for a run directory.
 """

@@ -1,4 +1,4 @@
-"""The composed configuration of a run with its derived values, and the knobs of a group."""
+"""The composed configuration of a run with its derived values, and the options of a group."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ftcli.settings.run_spec import RunSpec
 
 
 def checked(spec: RunSpec, *, as_json: bool) -> None:
-    """That nothing is wrong, and what was chosen."""
+    """Print that there are no problems, and the choices."""
     if as_json:
         output.data({"problems": [], "choices": dict(spec.choices)})
     else:
@@ -28,7 +28,7 @@ def _resolved(spec: RunSpec) -> dict[str, Any]:
 
 
 def configuration(spec: RunSpec, *, as_json: bool) -> None:
-    """The resolved configuration as YAML, the derived values marked."""
+    """Print the resolved configuration as YAML, followed by the derived values."""
     if as_json:
         output.data(as_data(spec))
         return
@@ -44,22 +44,22 @@ def configuration(spec: RunSpec, *, as_json: bool) -> None:
 
 
 def as_data(spec: RunSpec) -> dict[str, Any]:
-    """The resolved configuration as it is printed in JSON."""
+    """The resolved configuration, as data."""
     notes = [{"key": note.key, "value": note.value, "why": note.why} for note in spec.notes]
     return {"choices": dict(spec.choices), "config": _resolved(spec), "derived": notes}
 
 
-def knobs(spec: RunSpec, group: str, *, as_json: bool) -> None:
-    """Every field that a group takes under the chosen method and adapter.
+def group_options(spec: RunSpec, group: str, *, as_json: bool) -> None:
+    """Print every option of a group under the chosen method and PEFT method.
 
     Raises:
-        ConfigError: the group has none, as peft=none.
+        ConfigError: the group has none, for example peft=none.
     """
     method, peft = get_method(spec.choices["method"]), peft_method(spec.peft)
     fields = field_checks.group_fields(group, method, peft)
     if not fields:
-        what = f"{group}={spec.choices.get(group)} has no knobs"
-        raise ConfigError(Problem(f"ftcli show {group}", what, "choose another, as ftcli show peft peft=lora"))
+        what = f"{group}={spec.choices.get(group)} has no options"
+        raise ConfigError(Problem(f"ftcli show {group}", what, "choose another, for example ftcli show peft peft=lora"))
     current = _resolved(spec)[group]
     rows = [
         (name, fields[name], current.get(name))

@@ -1,4 +1,4 @@
-"""A pipeline as a run is shown, stage by stage."""
+"""The configuration, plan and result of a pipeline, stage by stage."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from ftcli.synthesis.journal import ITEMS
 from ftcli.synthesis.synthesis_spec import SynthesisSpec
 
 Outlooks = Mapping[str, Plan]
-"""The plan of each stage that trains."""
+"""The plan of each training stage."""
 
 
 def checked(spec: PipelineSpec, *, as_json: bool) -> None:
-    """That nothing is wrong, and how the stages hang together."""
+    """Print that there are no problems, and the graph of the stages."""
     if as_json:
         choices = {name: dict(run.spec.choices) for name, run in spec.runs().items()}
         output.data({"problems": [], "pipeline": spec.pipeline.name, "choices": choices})
@@ -33,7 +33,7 @@ def checked(spec: PipelineSpec, *, as_json: bool) -> None:
 
 
 def show_configuration(spec: PipelineSpec, *, as_json: bool) -> None:
-    """The configuration of every stage."""
+    """Print the configuration of every stage."""
     if as_json:
         stages = {
             each.name: configuration.as_data(each.spec) if isinstance(each, RunStage) else _without_run(each)
@@ -49,11 +49,11 @@ def show_configuration(spec: PipelineSpec, *, as_json: bool) -> None:
             case SynthesisStage():
                 print(each.spec.to_json(), end="")
             case ReadyStage():
-                print(f"# {each.source} stands in its place")
+                print(f"# reusing {each.source}")
 
 
 def show_plan(spec: PipelineSpec, outlooks: Outlooks, *, as_json: bool, begun: Begun = MappingProxyType({})) -> None:
-    """The graph of a pipeline, and the plan of every stage; of those that have begun what is left."""
+    """Print the graph of a pipeline and the plan of every stage, with the remaining steps of those that have begun."""
     if as_json:
         output.data(_plan_as_data(spec, outlooks, begun))
         return
@@ -67,16 +67,16 @@ def show_plan(spec: PipelineSpec, outlooks: Outlooks, *, as_json: bool, begun: B
                 _show_run(spec.pipeline, each, outlooks[each.name], shared, begun)
             case SynthesisStage():
                 print(f"stage {each.name}: {each.stage.summary}")
-                output.table([*_made(each.spec), *_items_made(spec.dir / each.name)])
+                output.table([*_synthesis_rows(each.spec), *_progress(spec.dir / each.name)])
             case ReadyStage():
-                print(f"stage {each.name}: {each.source} stands in its place")
+                print(f"stage {each.name}: reusing {each.source}")
     if shared:
         print("\nin every stage")
         of_run.derived(shared)
     total = sum(outlook.steps for outlook in outlooks.values())
     compute = [outlook.flops for outlook in outlooks.values()]
     cost = f", about {sum(filter(None, compute)):.1e} FLOP in training" if None not in compute else ""
-    print(f"\nin all {total} steps{cost}, in {spec.dir}")
+    print(f"\n{total} steps in total{cost}, in {spec.dir}")
 
 
 def _plan_as_data(spec: PipelineSpec, outlooks: Outlooks, begun: Begun) -> dict[str, Any]:
@@ -99,39 +99,39 @@ def _show_run(pipeline: Pipeline, each: RunStage, outlook: Plan, shared: list[Ma
         print(f"  {of_run.resumed(outlook, begun[each.name][1])}")
     takes = each.takes()
     start = f"the model of stage {takes[MODEL]}" if MODEL in takes else outlook.model
-    made_by = takes.get(ROWS)
-    rows = f"the rows of stage {made_by}" if made_by else of_run.rows_of(each.spec)
+    source = takes.get(ROWS)
+    rows = f"the rows of stage {source}" if source else of_run.rows_of(each.spec)
     print(f"  {each.spec.choices['method']} of {start} on {rows}, peft={each.spec.peft['name']}")
-    if made_by and each.name not in begun:
-        print(f"  steps and tokens are those of the built-in rows, until stage {made_by} has made its own")
+    if source and each.name not in begun:
+        print(f"  steps and tokens are estimated on the built-in rows until stage {source} has finished")
     of_run.details(outlook, shared)
     _built_in(pipeline, each)
 
 
 def _without_run(each: SynthesisStage | ReadyStage) -> dict[str, Any]:
-    """A stage that trains nothing, as data."""
+    """A stage without a training run, as data."""
     return {"make": dataclasses.asdict(each.spec)} if isinstance(each, SynthesisStage) else {"ready": each.source}
 
 
-def _made(spec: SynthesisSpec) -> list[tuple[str, str]]:
-    """What a data-making stage does, and who answers."""
+def _synthesis_rows(spec: SynthesisSpec) -> list[tuple[str, str]]:
+    """The task, input, backend and settings of a synthesis stage, as rows of a table."""
     backend = spec.backend
     who = f"{spec.role}={spec.choices[spec.role]}, {backend.model or 'no model'}"
     limits = [f"at most {backend.max_requests} requests"] if backend.max_requests else []
     limits += [f"at most {backend.max_tokens} tokens"] if backend.max_tokens else []
     settings = ", ".join(f"{name}={value}" for name, value in spec.settings.items())
-    rows = [("task", spec.task), ("rows", f"of {spec.rows}"), ("asks", ", ".join([who, *limits]))]
+    rows = [("task", spec.task), ("rows", spec.rows), ("backend", ", ".join([who, *limits]))]
     return [*rows, *([("settings", settings)] if settings else [])]
 
 
-def _items_made(place: Path) -> list[tuple[str, str]]:
-    """How far a data-making stage has come, where it has begun."""
+def _progress(place: Path) -> list[tuple[str, str]]:
+    """The number of finished items of a synthesis stage that has begun."""
     journal = place / ITEMS
     return [("finished", f"{len(journal.read_bytes().splitlines())} items")] if journal.is_file() else []
 
 
 def _built_in(pipeline: Pipeline, each: RunStage) -> None:
-    """What a stage sets so that the built-in model learns in minutes."""
+    """Print the settings with which the built-in model learns in minutes."""
     tree, rows = each.spec.tree, []
     for name, value in pipeline.built_in(each.stage).items():
         group, _, key = name.partition(".")
@@ -143,27 +143,27 @@ def _built_in(pipeline: Pipeline, each: RunStage) -> None:
 
 
 def _holds(value: Any, wanted: Any) -> bool:
-    """Whether a setting is what was wanted; a mix may have got more sets."""
+    """Whether a setting has the given value; a mixture may have additional sets."""
     if isinstance(value, dict) and isinstance(wanted, dict):
         return wanted.keys() <= value.keys()
     return bool(value == wanted)
 
 
 def graph(spec: PipelineSpec) -> str:
-    """Every stage with the stages that it takes models from: sft, reward (of sft), ppo (of sft, reward)."""
+    """Every stage with the stages it takes models or rows from: sft → reward (from sft) → ppo (from sft, reward)."""
     words = []
     for each in spec.stages:
         sources = dict.fromkeys(each.takes().values())
-        made_of = f" (of {', '.join(sources)})" if sources else " (ready)" if isinstance(each, ReadyStage) else ""
-        words.append(each.name + made_of)
+        origin = f" (from {', '.join(sources)})" if sources else " (reused)" if isinstance(each, ReadyStage) else ""
+        words.append(each.name + origin)
     return " → ".join(words)
 
 
 def show_result(folder: Path, result: Mapping[str, Any]) -> None:
-    """What every stage did, and what the policies on the way are worth."""
+    """Print the result of every stage, and the metrics of the policies along the way."""
     for name, of_stage in result["stages"].items():
         if "ready" in of_stage:
-            print(f"stage {name}: {of_stage['ready']} stands in its place")
+            print(f"stage {name}: reusing {of_stage['ready']}")
         elif "task" in of_stage:
             print(f"stage {name}")
             output.table(transcripts.summary(folder / name, of_stage))
@@ -171,7 +171,7 @@ def show_result(folder: Path, result: Mapping[str, Any]) -> None:
             print(f"stage {name}")
             summary(folder / name, of_stage)
     if measures := result.get("measures"):
-        print("likeliest answers to held-out prompts")
+        print("greedy answers to held-out prompts")
         names = list(next(iter(measures.values())))
         rows = [(_moment(policy), *(f"{found[name]:.1%}" for name in names)) for policy, found in measures.items()]
         output.table([("", *names), *rows])

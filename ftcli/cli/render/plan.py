@@ -1,4 +1,4 @@
-"""The plan of a run: what it will be, and of one that goes on what is left."""
+"""The plan of a run, and the remaining steps of a resumed one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ftcli.settings.run_spec import RunSpec
 
 
 def show(spec: RunSpec, outlook: Plan, *, as_json: bool) -> None:
-    """Print a plan, with every derived value and where it came from."""
+    """Print a plan, with every derived value and its reason."""
     if as_json:
         output.data(as_data(spec, outlook))
         return
@@ -23,26 +23,26 @@ def show(spec: RunSpec, outlook: Plan, *, as_json: bool) -> None:
 
 
 def as_data(spec: RunSpec, outlook: Plan) -> dict[str, Any]:
-    """A plan as it is printed in JSON."""
+    """A plan, as data."""
     return {"choices": dict(spec.choices), **dataclasses.asdict(outlook)}
 
 
 def left(outlook: Plan, checkpoint: Path | None) -> dict[str, Any]:
-    """Where a resumed run begins and how far it has to go, as data."""
+    """The checkpoint, finished steps and remaining steps of a resumed run, as data."""
     done = (step_of(checkpoint) if checkpoint else None) or 0
     name = checkpoint.name if checkpoint else None
     return {"checkpoint": name, "steps_done": done, "steps_left": max(0, outlook.steps - done)}
 
 
 def resumed(outlook: Plan, checkpoint: Path | None) -> str:
-    """The same in words."""
+    """The same as text."""
     steps = left(outlook, checkpoint)
-    start = steps["checkpoint"] or "the start, as no checkpoint was written yet"
-    return f"goes on from {start}: {steps['steps_done']} steps are done, {steps['steps_left']} are left"
+    start = steps["checkpoint"] or "the start, as no checkpoint has been written yet"
+    return f"resumes from {start}: {steps['steps_done']} steps done, {steps['steps_left']} left"
 
 
-def details(outlook: Plan, told: Sequence[Mapping[str, Any]] = ()) -> None:
-    """All of a plan but the line that names the run, and the derived values that are told elsewhere."""
+def details(outlook: Plan, shared: Sequence[Mapping[str, Any]] = ()) -> None:
+    """Print a plan without its headline and without the derived values in `shared`, which are printed elsewhere."""
     about = "" if outlook.tokens_exact else "about "
     kept = f"{outlook.rows_kept} of {outlook.rows}" if outlook.rows_kept != outlook.rows else str(outlook.rows)
     share = f" ({outlook.trainable / outlook.parameters:.2%})" if outlook.trainable and outlook.parameters else ""
@@ -52,11 +52,11 @@ def details(outlook: Plan, told: Sequence[Mapping[str, Any]] = ()) -> None:
             ("device", f"{outlook.num_processes} × {outlook.device}"),
             ("rows", kept),
             *_packed(outlook),
-            ("batch", f"{outlook.global_batch} {'blocks' if outlook.blocks else 'rows'} a step"),
+            ("batch", f"{outlook.global_batch} {'blocks' if outlook.blocks else 'rows'} per step"),
             ("steps", str(outlook.steps)),
             (
                 "tokens",
-                f"{about}{output.count(outlook.tokens_per_epoch)} an epoch"
+                f"{about}{output.count(outlook.tokens_per_epoch)} per epoch"
                 + ("" if outlook.tokens_exact else " (estimate)"),
             ),
             *([("compute", f"about {outlook.flops:.1e} FLOP in training")] if outlook.flops else []),
@@ -65,14 +65,14 @@ def details(outlook: Plan, told: Sequence[Mapping[str, Any]] = ()) -> None:
     )
     if outlook.memory:
         named = [f"{part} {value:.2f}" for part, value in outlook.memory.parts().items() if value >= 0.005]
-        output.table([("memory", f"{outlook.memory.total_gib:.2f} GiB a process (estimate): {', '.join(named)}")])
-    derived([note for note in outlook.notes if note not in told])
+        output.table([("memory", f"{outlook.memory.total_gib:.2f} GiB per process (estimate): {', '.join(named)}")])
+    derived([note for note in outlook.notes if note not in shared])
     for warning in outlook.warnings:
         print(f"warning: {warning}")
 
 
 def derived(notes: Sequence[Mapping[str, Any]]) -> None:
-    """Values that nobody typed, with where they came from."""
+    """Print the derived values with their reasons."""
     if notes:
         print("derived")
         output.table([(str(note["key"]), str(note["value"]), str(note["why"])) for note in notes])
@@ -85,10 +85,10 @@ def _packed(outlook: Plan) -> list[tuple[str, str]]:
 
 
 def headline(spec: RunSpec, outlook: Plan) -> str:
-    """One line that names the run."""
+    """The line that names the run."""
     return f"{spec.choices['method']} of {outlook.model} on {rows_of(spec)}, peft={spec.peft['name']}"
 
 
 def rows_of(spec: RunSpec) -> str:
-    """What a run trains on, in words."""
-    return str(spec.data.path) if spec.data.mix is None else f"a mix of {', '.join(spec.data.mix)}"
+    """The path of the rows that a run trains on, or the names of its mixture."""
+    return str(spec.data.path) if spec.data.mix is None else f"a mixture of {', '.join(spec.data.mix)}"

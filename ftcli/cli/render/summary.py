@@ -1,4 +1,4 @@
-"""What a finished run did, on one screen, and what to type next."""
+"""The result of a finished run on one screen, and the commands to run next."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _change(pair: Mapping[str, Any] | None, form: str) -> str | None:
 
 
 def summary(run: Path, result: Mapping[str, Any]) -> None:
-    """A finished run on one screen: what was trained, loss and score before and after, and where the model is."""
+    """Print the result of a finished run: what was trained, loss and score before and after, and the model's folder."""
     score = result.get("score") or {}
     scored = _change(score, ".3f" if score.get("name") == "mean_reward" else ".1%")
     took = output.duration(float(result["seconds"]))
@@ -37,12 +37,12 @@ def summary(run: Path, result: Mapping[str, Any]) -> None:
 
 
 def relative(path: Path) -> str:
-    """The path as one would type it from here."""
+    """The path relative to the current directory if it is inside it, else unchanged."""
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def next_commands(run: Path) -> list[str]:
-    """The commands worth typing next; what cannot be merged is no base for another run."""
+    """Suggested next commands. An adapter that cannot be merged is not suggested as a base for another run."""
     name = relative(run)
     spec = RunSpec.load(run / rundir.SPEC)
     method, peft = get_method(spec.choices["method"]), peft_method(spec.peft)
@@ -55,7 +55,7 @@ def next_commands(run: Path) -> list[str]:
 
 
 def follow_up(run: Path) -> None:
-    """The commands worth typing next, under their heading."""
+    """Print the suggested next commands under a heading."""
     print("next")
     for command in next_commands(run):
         print(f"  {command}")

@@ -1,4 +1,4 @@
-"""A stage that made data: what was asked and replied, item by item, so that one can read it."""
+"""The transcripts of a synthesis stage: every prompt and reply, item by item."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def transcripts(folder: Path, result: Mapping[str, Any] | None, *, as_json: bool
     """Print a stage with its transcripts.
 
     Args:
-        result: what came of it; None where it is not finished.
+        result: the stage's result; None if it is not finished.
 
     Raises:
-        ConfigError: no item of it is finished yet.
+        ConfigError: no item is finished yet.
     """
     items = [*_items(folder)]
     if not items:
-        fix = f"go on with ftcli train --resume {folder.parent}"
+        fix = f"resume with: ftcli train --resume {folder.parent}"
         raise ConfigError(Problem(str(folder), "has no finished item yet", fix))
     if as_json:
         output.data({"result": result, "items": items})
@@ -41,15 +41,15 @@ def transcripts(folder: Path, result: Mapping[str, Any] | None, *, as_json: bool
 
 
 def summary(folder: Path, result: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """A finished data-making stage on one screen."""
+    """The result of a finished synthesis stage, as a table."""
     dropped = "".join(f", {count} {reason}" for reason, count in result["dropped"].items())
     backend = result["backend"]
     used = f"{backend['requests']} requests to {backend.get('model') or backend['type']}"
-    rows = [("made", f"{result['rows']} rows of {result['items']} items{dropped}"), ("asked", used)]
+    rows = [("result", f"{result['rows']} rows from {result['items']} items{dropped}"), ("usage", used)]
     if agreement := result.get("agreement"):
         rows.append(("agreement", f"{agreement['share']:.1%} with {agreement['pairs']} labelled pairs"))
     if "first_shown_wins" in result:
-        rows.append(("position", f"the answer shown first wins with {result['first_shown_wins']:.2f}"))
+        rows.append(("position", f"the answer shown first wins with probability {result['first_shown_wins']:.2f}"))
     return [*rows, ("rows", relative(folder / DATA)), ("transcripts", f"ftcli report {relative(folder)}")]
 
 
@@ -59,23 +59,23 @@ def _items(folder: Path) -> Iterator[dict[str, Any]]:
         try:
             yield json.loads(line)
         except ValueError:
-            return  # the last line of a stage that was killed
+            return  # a stage that was killed may end in half a line
 
 
 def _transcript(item: Mapping[str, Any]) -> Iterator[str]:
-    """An item's prompt, the replies in their order, and what came of it."""
-    made, given = item["row"] or {}, item.get("input", {})
+    """An item's prompt, its replies in order, and the resulting row."""
+    row, given = item["row"] or {}, item.get("input", {})
     yield from _part("prompt", given.get("prompt", ""))
     for number, answer in enumerate(given.get("answers", ())):
         yield from _part(f"answer {number}", answer)
     for reply in item["replies"]:
         for name, value in reply.items():
             yield from _part(name, value)
-    if not made:
+    if not row:
         yield from _part("dropped", item.get("dropped"))
     for name in ("completion", "chosen", "rejected", "margin"):
-        if name in made:
-            yield from _part(name, made[name])
+        if name in row:
+            yield from _part(name, row[name])
 
 
 def _part(name: str, value: Any) -> Iterator[str]:

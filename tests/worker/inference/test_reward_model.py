@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from ftcli.cli.sample import kept
+from ftcli.cli.sample import selected_rows
 from ftcli.cli.score import chosen, value_of
 from ftcli.core.errors import ConfigError
 from ftcli.settings.groups import ModelSettings, QuantisationSettings
@@ -92,11 +92,11 @@ def test_answers_are_sampled_scored_and_chosen(judged, models, tmp_path):
     assert found[0]["prompt"] == conversation(0)["messages"][:1]
     assert found == list(sample(asked))
     for each in found:
-        [best] = kept(each, "best", None)
+        [best] = selected_rows(each, "best", None)
         assert best["score"] == max(each["scores"])
-        for pair in kept(each, "pairs", None):
+        for pair in selected_rows(each, "pairs", None):
             assert pair["margin"] == max(each["scores"]) - min(each["scores"])
-    assert [list(kept(each, "best", 1e9)) for each in found] == [[], [], []]
+    assert [list(selected_rows(each, "best", 1e9)) for each in found] == [[], [], []]
 
 
 def test_a_model_of_words_is_no_judge(models):
