@@ -199,7 +199,7 @@ def test_prompts_do_not_fit_words_of_another_width_than_the_model():
     [
         ("adalora", "mistral", {}, "PEFT has no default for mistral"),
         ("ia3", "phi3", {}, "PEFT has no default for phi3"),
-        ("ia3", "phi3", {"target_modules": ["o_proj"]}, "name feedforward_modules, or"),
+        ("ia3", "phi3", {"target_modules": ["o_proj"]}, "set feedforward_modules, or"),
         ("ia3", "llama", {"target_modules": ["q_proj"], "feedforward_modules": ["up_proj"]}, "'up_proj' in feedforw"),
         ("ia3", "llama", {"target_modules": ["embed_tokens"]}, "embed_tokens cannot carry this adapter"),
         ("lora", "llama", {"lora_bias": True, "init_lora_weights": "olora"}, "with its default initialisation only"),

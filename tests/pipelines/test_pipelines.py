@@ -136,7 +136,7 @@ def test_a_stage_may_start_from_a_model_of_its_own(here):
         ("stages.ppo.train.lerning_rate=1", "did you mean stages.ppo.train.learning_rate?"),
         ("stages.reward.model=llama-1b", "set stages.reward.model.name_or_path"),
         ("stages.reward.model=nowhere/at/all/really", "no model"),
-        ("stages.reward.model=words", "puts out words"),
+        ("stages.reward.model=words", "words is a causal LM, not a reward model"),
         ("stages.sft.peft=prefix", "stage reward would have to merge it"),
         ("stages.sft.data.path=missing.jsonl", "missing.jsonl"),
         ("stages.ppo.data.streaming=true", "a stream has no known length"),
