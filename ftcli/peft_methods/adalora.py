@@ -19,7 +19,10 @@ from ftcli.peft_methods.parameter_counts import (
     refuse_layers_of_a_pattern,
     whole_number,
 )
+from ftcli.settings.library_fields import value_of
 from ftcli.settings.limits import Limit
+
+CONFIG = "peft.tuners.adalora.config:AdaLoraConfig"
 
 _QUERY_VALUE = ("q_proj", "v_proj")
 # PEFT's own targets by the model's type (peft/utils/constants.py, 0.21).
@@ -34,7 +37,7 @@ _NOT_ITS_OWN = ("use_dora", "use_rslora", "init_lora_weights", "loftq_config", "
 
 def check(settings: Mapping[str, Any]) -> list[Problem]:
     """The target rank must be below the initial rank."""
-    target, first = settings.get("target_r", 8), settings.get("init_r", 12)
+    target, first = (value_of(CONFIG, settings, name) for name in ("target_r", "init_r"))
     if target < first:
         return []
     what = f"peft.target_r={target} is not below peft.init_r={first}, so nothing would be pruned"
@@ -49,7 +52,7 @@ def count(shape: Shape, settings: Settings) -> int | None:
     if settings.get("use_dora"):
         raise ValueError("PEFT's AdaLoRA does not support use_dora")
     refuse_layers_of_a_pattern(settings.get("target_modules"), settings.get("layers_to_transform"))
-    rank = whole_number(settings, "init_r", 12)
+    rank = whole_number(settings, "init_r", CONFIG)
     default = TARGETS.get(shape.model_type, ())
     return adapter_parameters(
         shape, settings, lambda module: rank * (module.in_features + module.out_features + 1), default
@@ -62,7 +65,7 @@ ADALORA = replace(
     kind="ADALORA",
     summary="LoRA that prunes ranks in the layers that need them least.",
     paper="Zhang et al. 2023, arXiv:2303.10512",
-    config="peft.tuners.adalora.config:AdaLoraConfig",
+    config=CONFIG,
     defaults={
         **{name: value for name, value in LORA.defaults.items() if name != "r"},
         "init_r": 24,

@@ -18,6 +18,8 @@ from ftcli.peft_methods.peft_declaration import PeftMethod
 from ftcli.peft_methods.target_modules import ends_with, listing
 from ftcli.settings.limits import Limit
 
+CONFIG = "ftcli.peft_methods.freeze:FreezeSettings"
+
 
 @dataclass(frozen=True, kw_only=True)
 class FreezeSettings:
@@ -31,7 +33,7 @@ class FreezeSettings:
 
 def check(settings: Mapping[str, Any]) -> list[Problem]:
     """Something must train."""
-    if settings.get("num_layers", 2) or settings.get("modules"):
+    if whole_number(settings, "num_layers", CONFIG) or settings.get("modules"):
         return []
     return [Problem("peft.num_layers", "peft.num_layers=0 without peft.modules trains nothing", "set peft.modules")]
 
@@ -44,7 +46,7 @@ def count(shape: Shape, settings: Settings) -> int | None:
     for entry in named:
         if not any(_within(module, [entry]) for module in known):
             raise ValueError(f"{entry!r} in modules names no module; " + listing(shape))
-    top, layers = whole_number(settings, "num_layers", 2), shape.num_hidden_layers
+    top, layers = whole_number(settings, "num_layers", CONFIG), shape.num_hidden_layers
     if top > layers:
         raise ValueError(f"num_layers={top} is more than the {layers} layers that the model has")
     first = layers - top
@@ -73,9 +75,9 @@ METHODS = (
         kind="",
         summary="Trains the top layers or named modules of the model itself; the rest stays frozen.",
         paper="Lee et al. 2019, arXiv:1911.03090",
-        config="ftcli.peft_methods.freeze:FreezeSettings",
+        config=CONFIG,
         adapter=False,
-        defaults={"num_layers": 2},
+        defaults={"num_layers": FreezeSettings.num_layers},
         limits={"num_layers": Limit(low=0)},
         count=count,
         check=check,

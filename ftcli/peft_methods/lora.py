@@ -17,6 +17,8 @@ from ftcli.peft_methods.parameter_counts import Settings, is_unknown, whole_numb
 from ftcli.peft_methods.peft_declaration import FOUR_BITS, PeftMethod
 from ftcli.settings.limits import Limit
 
+CONFIG = "peft.tuners.lora.config:LoraConfig"
+
 _INITIALISATIONS = ("gaussian", "orthogonal", "olora", "pissa", "pissa_niter_[number of iters]")
 # PEFT's others (eva, corda, loftq, lora_ga) need statistics of the data or the gradients before the run.
 
@@ -56,7 +58,7 @@ def count(shape: Shape, settings: Settings) -> int | None:
     options = {name: settings[name] for name in fields if settings.get(name) is not None}
     saved = settings.get("modules_to_save") or ()
     return lora_parameters(
-        shape, whole_number(settings, "r", 8), settings.get("target_modules"), modules_to_save=saved, **options
+        shape, whole_number(settings, "r", CONFIG), settings.get("target_modules"), modules_to_save=saved, **options
     )
 
 
@@ -71,7 +73,7 @@ def _refuse_initialisation(settings: Settings) -> None:
         raise ValueError(
             f"PEFT's LoRA supports lora_bias with its default initialisation only, not init_lora_weights={start}"
         )
-    ranks = [whole_number(settings, "r", 8), *(settings.get("rank_pattern") or {}).values()]
+    ranks = [whole_number(settings, "r", CONFIG), *(settings.get("rank_pattern") or {}).values()]
     if start == "orthogonal" and (odd := [rank for rank in ranks if rank % 2]):
         raise ValueError(f"init_lora_weights=orthogonal needs even ranks, not {odd[0]}")
 
@@ -80,7 +82,7 @@ LORA = PeftMethod(
     name="lora",
     summary="Low-rank adapters on all linear layers: the usual choice on one GPU.",
     paper="Hu et al. 2021, arXiv:2106.09685",
-    config="peft.tuners.lora.config:LoraConfig",
+    config=CONFIG,
     defaults={"r": 16, "lora_alpha": 32, "lora_dropout": 0.0, "target_modules": "all-linear"},
     limits={
         "r": Limit(low=1),

@@ -13,6 +13,8 @@ from ftcli.peft_methods.parameter_counts import Settings, adapter_parameters, wh
 from ftcli.peft_methods.peft_declaration import PeftMethod
 from ftcli.settings.limits import Limit
 
+CONFIG = "peft.tuners.oft.config:OFTConfig"
+
 
 def check(settings: Mapping[str, Any]) -> list[Problem]:
     """The blocks must be given in one way: their number or their width."""
@@ -28,7 +30,7 @@ def count(shape: Shape, settings: Settings) -> int | None:
 
     For an embedding the output is rotated, whose width the layout calls `in_features`.
     """
-    number, side = whole_number(settings, "r", 0), whole_number(settings, "oft_block_size", 32)
+    number, side = whole_number(settings, "r", CONFIG), whole_number(settings, "oft_block_size", CONFIG)
     if (number == 0) == (side == 0):
         raise ValueError("oft needs exactly one of r and oft_block_size; the other must be 0")
 
@@ -59,7 +61,7 @@ METHODS = (
         kind="OFT",
         summary="Rotates the weights and keeps the angles between neurons: where forgetting is the fear.",
         paper="Qiu et al. 2023, arXiv:2306.07280",
-        config="peft.tuners.oft.config:OFTConfig",
+        config=CONFIG,
         defaults={"oft_block_size": 32, "target_modules": "all-linear"},
         limits={"oft_block_size": Limit(low=0), "r": Limit(low=0), "module_dropout": Limit(low=0, high=1)},
         count=count,

@@ -17,6 +17,7 @@ from typing import Any
 from ftcli.models.modules import Module, modules
 from ftcli.models.shape import Shape
 from ftcli.peft_methods.target_modules import in_layers, is_excluded, listing, saved_modules, targeted, trained_biases
+from ftcli.settings.library_fields import value_of
 
 Settings = Mapping[str, Any]
 
@@ -156,8 +157,14 @@ def linear(inputs: int, outputs: int) -> int:
     return inputs * outputs + outputs
 
 
-def whole_number(settings: Settings, name: str, default: int) -> int:
-    """An integer of the settings; the default where it is not set or null."""
+def whole_number(settings: Settings, name: str, default: int | str) -> int:
+    """An integer of the settings; the default where it is not set or null.
+
+    Args:
+        default: a number, or the config class `module:Class` whose own default holds.
+    """
+    if isinstance(default, str):
+        return int(value_of(default, settings, name))
     value = settings.get(name)
     return default if value is None else int(value)
 

@@ -17,6 +17,10 @@ from ftcli.peft_methods.parameter_counts import Settings, linear, whole_number, 
 from ftcli.peft_methods.peft_declaration import PeftMethod
 from ftcli.settings.limits import Limit
 
+_P_TUNING = "peft.tuners.p_tuning.config:PromptEncoderConfig"
+_NUM_VIRTUAL_TOKENS = 20
+"""Our default: PEFT itself has none."""
+
 _NOT_WEIGHTS = "its vectors are put before the input and are not part of any weight"
 _ACROSS = "PEFT puts its vectors before the whole row, so packed documents would attend to each other"
 _CACHE = "its vectors reach the layers as a key-value cache, which gradient checkpointing does not keep"
@@ -28,7 +32,7 @@ _OF_THE_MODEL = dict.fromkeys(
 
 def count_prompt(shape: Shape, settings: Settings) -> int | None:
     """One vector per virtual token (Lester et al. 2021, arXiv:2104.08691)."""
-    vectors = whole_number(settings, "num_virtual_tokens", 20) * _embedding_width(shape)
+    vectors = whole_number(settings, "num_virtual_tokens", _NUM_VIRTUAL_TOKENS) * _embedding_width(shape)
     return with_saved(shape, settings, vectors)
 
 
@@ -41,7 +45,10 @@ def count_prefix(shape: Shape, settings: Settings) -> int | None:
     if shape.latent_attention is not None or not shape.known or settings.get("num_layers"):
         return None
     width = shape.num_key_value_heads * shape.head_dim
-    tokens, wide = whole_number(settings, "num_virtual_tokens", 20), 2 * shape.num_hidden_layers * width
+    tokens, wide = (
+        whole_number(settings, "num_virtual_tokens", _NUM_VIRTUAL_TOKENS),
+        2 * shape.num_hidden_layers * width,
+    )
     if not settings.get("prefix_projection"):
         return with_saved(shape, settings, tokens * wide)
     inner = whole_number(settings, "encoder_hidden_size", width)
@@ -50,9 +57,9 @@ def count_prefix(shape: Shape, settings: Settings) -> int | None:
 
 def count_p_tuning(shape: Shape, settings: Settings) -> int | None:
     """One vector per virtual token, and the encoder that maps it (Liu et al. 2021, arXiv:2103.10385, section 3.2)."""
-    hidden, layers = _embedding_width(shape), whole_number(settings, "encoder_num_layers", 2)
+    hidden, layers = _embedding_width(shape), whole_number(settings, "encoder_num_layers", _P_TUNING)
     inner = whole_number(settings, "encoder_hidden_size", hidden)
-    vectors = whole_number(settings, "num_virtual_tokens", 20) * hidden
+    vectors = whole_number(settings, "num_virtual_tokens", _NUM_VIRTUAL_TOKENS) * hidden
     kind = settings.get("encoder_reparameterization_type")
     if kind in (None, "MLP"):
         if kind and layers != 2:
@@ -86,7 +93,7 @@ _BASE = PeftMethod(
     summary="Learned vectors before the input: a few thousand parameters, for large models.",
     paper="Lester et al. 2021, arXiv:2104.08691",
     config="peft.tuners.prompt_tuning.config:PromptTuningConfig",
-    defaults={"num_virtual_tokens": 20},
+    defaults={"num_virtual_tokens": _NUM_VIRTUAL_TOKENS},
     owned={
         **_OF_THE_MODEL,
         "tokenizer_name_or_path": "model.name_or_path",
@@ -143,7 +150,7 @@ def _deep(method: PeftMethod, settings: Mapping[str, Any]) -> PeftMethod:
         method,
         kind=PREFIX.kind,
         config=PREFIX.config,
-        defaults={"num_virtual_tokens": 20},
+        defaults={"num_virtual_tokens": _NUM_VIRTUAL_TOKENS},
         owned={**PREFIX.owned, "prefix_projection": "peft=prefix: P-Tuning v2 has no projection"},
         limits={"num_virtual_tokens": Limit(low=1)},
         count=PREFIX.count,
@@ -160,9 +167,9 @@ P_TUNING = replace(
     kind="P_TUNING",
     summary="Learned vectors made by an MLP or LSTM encoder; deep=true puts them into every layer.",
     paper="Liu et al. 2021, arXiv:2103.10385; deep: arXiv:2110.07602",
-    config="peft.tuners.p_tuning.config:PromptEncoderConfig",
+    config=_P_TUNING,
     own="ftcli.peft_methods.prompts:PTuningSettings",
-    defaults={"num_virtual_tokens": 20, "encoder_reparameterization_type": "MLP"},
+    defaults={"num_virtual_tokens": _NUM_VIRTUAL_TOKENS, "encoder_reparameterization_type": "MLP"},
     owned=_OF_THE_MODEL,
     limits={
         "num_virtual_tokens": Limit(low=1),

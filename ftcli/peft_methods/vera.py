@@ -12,13 +12,15 @@ from ftcli.peft_methods.parameter_counts import Settings, adapter_parameters, wh
 from ftcli.peft_methods.peft_declaration import PeftMethod
 from ftcli.settings.limits import Limit
 
+CONFIG = "peft.tuners.vera.config:VeraConfig"
+
 # PEFT's own targets by the model's type, where they differ from LoRA's (peft/utils/constants.py, 0.21).
 TARGETS: Mapping[str, Sequence[str]] = {"phi": ("q_proj", "v_proj")}
 
 
 def count(shape: Shape, settings: Settings) -> int | None:
     """Two vectors per module, r + out; the matrices between them are frozen (arXiv:2310.11454, section 3.2)."""
-    rank = whole_number(settings, "r", 256)
+    rank = whole_number(settings, "r", CONFIG)
     return adapter_parameters(shape, settings, lambda module: rank + module.out_features, TARGETS.get(shape.model_type))
 
 
@@ -28,7 +30,7 @@ METHODS = (
         kind="VERA",
         summary="Two vectors per layer around shared random matrices: very small adapters, many for one base.",
         paper="Kopiczko et al. 2024, arXiv:2310.11454",
-        config="peft.tuners.vera.config:VeraConfig",
+        config=CONFIG,
         defaults={"r": 256, "target_modules": "all-linear", "save_projection": True},
         limits={"r": Limit(low=1), "vera_dropout": Limit(low=0, high=1), "d_initial": Limit(low=0, open_low=True)},
         count=count,

@@ -14,7 +14,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.methods.method import Method
-from ftcli.peft_methods import peft_method
+from ftcli.peft_methods import PeftMethod
 from ftcli.runs import rundir
 from ftcli.settings.run_spec import RunSpec
 from ftcli.worker.tuners.support import Support
@@ -52,15 +52,18 @@ def training_config(spec: RunSpec, method: Method, run_dir: Path, *, validates: 
         raise ConfigError(Problem("train", f"the trainer refuses the settings: {error}")) from None
 
 
-def make_support(spec: RunSpec) -> Support:
+def make_support(spec: RunSpec, declared: PeftMethod | None) -> Support:
     """What the run's tuner needs beyond its config."""
-    declared = peft_method(spec.peft)
     kind = load_class(declared.support) if declared and declared.support else Support
     return cast(Support, kind(spec.peft))
 
 
 def peft_config(
-    spec: RunSpec, support: Support, tokenizer: PreTrainedTokenizerBase, task_type: str = "CAUSAL_LM"
+    spec: RunSpec,
+    declared: PeftMethod | None,
+    support: Support,
+    tokenizer: PreTrainedTokenizerBase,
+    task_type: str = "CAUSAL_LM",
 ) -> Any | None:
     """The PEFT config of a run, or None if the model's own parameters are trained.
 
@@ -70,7 +73,6 @@ def peft_config(
     Raises:
         ConfigError: PEFT refuses a value.
     """
-    declared = peft_method(spec.peft)
     if declared is None or not declared.adapter:
         return None
     config_class = load_class(declared.config)

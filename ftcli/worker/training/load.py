@@ -13,6 +13,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.data import row_sets
 from ftcli.methods import Method, get_method
+from ftcli.peft_methods import peft_method
 from ftcli.settings.groups import ModelSettings
 from ftcli.settings.run_spec import RunSpec
 from ftcli.worker.distributed.sharded import whole_weights
@@ -77,10 +78,11 @@ def load(spec: RunSpec, run_dir: Path) -> Loaded:
     config = training_config(spec, method, run_dir, validates=validates(spec, method))
     check_world(spec, config)
     set_threads(spec)
-    support = make_support(spec)
+    declared = peft_method(spec.peft)
+    support = make_support(spec, declared)
     encoder = make_encoder(spec.model)
     task = "SEQ_CLS" if method.head == "reward_model" else "CAUSAL_LM"
-    peft = peft_config(spec, support, encoder.tokenizer, task)
+    peft = peft_config(spec, declared, support, encoder.tokenizer, task)
     fit = fitting(spec.data, method, config, position_limit(spec.model))
     # Data before weights: bad rows are found in seconds, without loading many gigabytes for nothing.
     data = prepare(spec.data, method, encoder, fit, seed=spec.seed, num_score_rows=spec.run.score_rows or 0)
