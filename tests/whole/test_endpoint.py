@@ -278,6 +278,6 @@ def test_a_key_that_is_not_set_and_a_model_that_is_not_there_are_told(served, st
     with pytest.raises(ConfigError, match="did not answer in 1 attempts; last error: Error code: 500"):
         make(stage(served, model="no/such-model", max_retries=0))
     monkeypatch.delenv("CANARY_KEY")
-    with pytest.raises(ConfigError, match="has no CANARY_KEY"):
+    with pytest.raises(ConfigError, match="CANARY_KEY with the API key is not set"):
         make(stage(served))
     assert os.environ.get("CANARY_KEY") is None

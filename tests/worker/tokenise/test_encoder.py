@@ -107,7 +107,7 @@ def test_instruct_renders_text_pairs_through_the_template(tokenizer, tmp_path):
 
 
 def test_instruct_refuses_plain_text(tokenizer, tmp_path):
-    with pytest.raises(DataError, match=r"rows\.jsonl:1.*kind text"):
+    with pytest.raises(DataError, match=r"rows\.jsonl:1.*holds plain text"):
         ours([{"text": "no turns here"}], tokenizer, tmp_path, "instruct")
 
 

@@ -78,7 +78,7 @@ def test_a_margin_trains_through_an_adapter_and_a_cut_prompt(make_spec, new_run,
 
 
 @pytest.mark.parametrize(
-    ("margin", "told"), [("wide", "not a number"), (None, "not a number"), ("absent", "no column")]
+    ("margin", "told"), [("wide", "not a number"), (None, "not a number"), ("absent", "no margin column")]
 )
 def test_a_row_without_its_margin_is_refused_by_its_line(margin, told, make_spec, new_run, tmp_path):
     found = rows([1.0, margin, 2.0])
