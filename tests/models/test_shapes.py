@@ -364,7 +364,11 @@ def test_llama_2_7b_with_query_and_value_adapters_of_rank_8():
         ("llama", {"target_modules": ["q_proj"], "modules_to_save": ["head_lm"]}, "'head_lm' in modules_to_save"),
         ("llama", {"target_modules": ["q_proj"], "exclude_modules": ["q_proj"]}, "no module is left to adapt"),
         ("llama", {"target_modules": "all-linear", "layers_to_transform": 0}, "needs target_modules as a list"),
-        ("llama", {"target_modules": ["q_proj"], "modules_to_save": ["attn"]}, "'attn' in modules_to_save matches part"),
+        (
+            "llama",
+            {"target_modules": ["q_proj"], "modules_to_save": ["attn"]},
+            "'attn' in modules_to_save matches part",
+        ),
         ("llama", {"target_modules": None, "use_dora": True, "lora_bias": True}, "lora_bias or use_dora, not both"),
         ("llama", {"target_modules": ["embed_tokens"], "lora_bias": True}, "embed_tokens is an embedding"),
         ("gpt_oss", {"target_modules": ["q_proj"], "modules_to_save": ["up_proj"]}, "names a parameter, not a module"),
