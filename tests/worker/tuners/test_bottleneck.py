@@ -202,7 +202,7 @@ def test_experts_ask_for_target_modules_and_take_an_adapter_after_attention():
     base = small("gpt_oss", num_local_experts=2, num_experts_per_tok=1, head_dim=16)
     with pytest.raises(ValueError, match=r"gpt_oss models have experts.*name target_modules"):
         get_peft_model(base, BottleneckConfig())
-    with pytest.raises(ValueError, match="behind a linear layer, not GptOssMLP"), pytest.warns(match="Unsupported"):
+    with pytest.raises(ValueError, match="needs a linear layer, not GptOssMLP"), pytest.warns(match="Unsupported"):
         get_peft_model(base, BottleneckConfig(target_modules=["mlp"]))
     assert adapted(base, target_modules=["self_attn.o_proj"]).get_nb_trainable_parameters()[0] == 1104
 
@@ -221,7 +221,7 @@ def test_merging_is_refused_and_changes_nothing(merge):
 def test_an_adapter_for_each_row_is_refused_and_not_ignored(call):
     model = adapted()
     before = logits(model)
-    with pytest.raises(ValueError, match="one adapter a batch"):
+    with pytest.raises(ValueError, match="one adapter per batch"):
         getattr(model, call)(input_ids=IDS, adapter_names=["__base__", "default"])
     assert torch.equal(logits(model), before)
 
