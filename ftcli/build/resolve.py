@@ -72,9 +72,9 @@ def _peft(composed: Composed) -> PeftMethod | None:
     return peft_method({**(settings if isinstance(settings, dict) else {}), "name": composed.choices["peft"]})
 
 
-def _faulty(composed: Composed) -> dict[KeyPath, Problem]:
+def _faulty(composed: Composed, method: Method) -> dict[KeyPath, Problem]:
     """The problem of each value that is wrong on its own."""
-    method, peft = get_method(composed.choices["method"]), _peft(composed)
+    peft = _peft(composed)
     found: dict[KeyPath, Problem] = {(key,): p for key, p in field_checks.check_top_level(composed, method).items()}
     for group in (*GROUPS, "run"):
         if group in composed.tree and (group,) not in found:
@@ -85,7 +85,7 @@ def _faulty(composed: Composed) -> dict[KeyPath, Problem]:
 
 def check_values(composed: Composed) -> list[Problem]:
     """The problems of single values: unknown, set elsewhere, of the wrong type, out of range, or not granted."""
-    return list(_faulty(composed).values())
+    return list(_faulty(composed, get_method(composed.choices["method"])).values())
 
 
 def build(composed: Composed) -> ResolvedRun:
@@ -96,7 +96,7 @@ def build(composed: Composed) -> ResolvedRun:
         DataError: the only problems are in the first row of a data file.
     """
     method = get_method(composed.choices["method"])
-    faulty = _faulty(composed)
+    faulty = _faulty(composed, method)
     problems = list(faulty.values())
     sound = {key: value for key, value in composed.tree.items() if (key,) not in faulty}
     for group in {*GROUPS, "run"} & sound.keys():

@@ -7,15 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ftcli.build.resolve import spec_of
+from ftcli.build.resolve import run_of
 from ftcli.cli import arguments, output
 from ftcli.cli.requirements import require_model
 from ftcli.core.errors import EXIT_DONE, ConfigError, DataError, Problem
 from ftcli.data import row_sets
 from ftcli.data.ledger_text import ledger_lines, set_lines
 from ftcli.launch.worker_request import WorkerFailed, answers
-from ftcli.methods import get_method
-from ftcli.settings.run_spec import RunSpec
+from ftcli.plan.resolved_run import ResolvedRun
 
 SUMMARY = "check, preview or prepare the rows of a run: errors, quality checks, tokens"
 ORDER = 130
@@ -26,9 +25,10 @@ _ACTIONS = ("check", "preview", "prepare")
 def run(argv: Sequence[str]) -> int:
     """Run one action on the data of a composed run: `ftcli data check FILE method=dpo`."""
     options = _parse(argv)
-    spec = spec_of(arguments.request(options))
+    resolved = run_of(arguments.request(options))
+    spec = resolved.spec
     if options.action == "check" and options.rows_only:
-        return _check_rows(spec, options.json)
+        return _check_rows(resolved, options.json)
     if spec.data.streaming and options.action != "preview":
         what = f"a stream is tokenised during training, but ftcli data {options.action} would store all its tokens"
         raise ConfigError(
@@ -68,12 +68,12 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     return options
 
 
-def _check_rows(spec: RunSpec, as_json: bool) -> int:
+def _check_rows(run: ResolvedRun, as_json: bool) -> int:
     """Formats, errors and quality checks from the rows alone: seconds for 100 MB, and no model is needed."""
     from ftcli.data.row_ledger import Ledger, refuse_bad_rows
     from ftcli.data.scan import Scan
 
-    method, ledgers = get_method(spec.choices["method"]), list[Ledger]()
+    spec, method, ledgers = run.spec, run.method, list[Ledger]()
     held_out = row_sets.eval_set(spec.data, method)
     for each in row_sets.every_set(spec.data, method):
         files, ledger = row_sets.fetched(each), Ledger(each.name, each.settings.path)

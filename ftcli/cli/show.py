@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ftcli.build.resolve import spec_of
+from ftcli.build.resolve import run_of
 from ftcli.cli import arguments, jobs
 from ftcli.cli.render.configuration import group_options
 from ftcli.core.errors import EXIT_DONE
@@ -23,7 +23,7 @@ def run(argv: Sequence[str]) -> int:
     if not groups:
         jobs.resolve(request).show(as_json=options.json)
         return EXIT_DONE
-    spec = spec_of(request)
+    resolved = run_of(request)
     for group in groups:
-        group_options(spec, group, as_json=options.json)
+        group_options(resolved, group, as_json=options.json)
     return EXIT_DONE

@@ -126,8 +126,8 @@ REFUSED = [
     ("peft=p_tuning peft.deep=true peft.prefix_projection=true", "peft.prefix_projection=true", "no projection", ""),
     ("peft=freeze peft.num_layers=0", "peft.num_layers=0", "trains nothing", "set peft.modules"),
     # Adapters are no methods.
-    ("method=lora", "method=lora", "lora is a peft= choice", "ftcli train peft=lora"),
-    ("method=prefix", "method=prefix", "prefix is a peft= choice", "ftcli train peft=prefix"),
+    ("method=lora", "method=lora", "lora is a choice of peft, not of method", "ftcli train peft=lora"),
+    ("method=prefix", "method=prefix", "prefix is a choice of peft, not of method", "ftcli train peft=prefix"),
     # peft=other.
     ("peft=other", "peft=other", "needs peft.type", "LOHA"),
     ("peft=other peft.type=LOHAA", "peft.type=LOHAA", "not a tuner of PEFT", "did you mean peft.type=LOHA?"),

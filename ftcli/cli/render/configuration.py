@@ -8,8 +8,7 @@ from typing import Any
 from ftcli.build.checks import field_checks
 from ftcli.cli import output
 from ftcli.core.errors import ConfigError, Problem
-from ftcli.methods import get_method
-from ftcli.peft_methods import peft_method
+from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.settings.groups import GROUPS
 from ftcli.settings.run_spec import RunSpec
 
@@ -49,14 +48,14 @@ def as_data(spec: RunSpec) -> dict[str, Any]:
     return {"choices": dict(spec.choices), "config": _resolved(spec), "derived": notes}
 
 
-def group_options(spec: RunSpec, group: str, *, as_json: bool) -> None:
+def group_options(run: ResolvedRun, group: str, *, as_json: bool) -> None:
     """Print every option of a group under the chosen method and PEFT method.
 
     Raises:
         ConfigError: the group has none, for example peft=none.
     """
-    method, peft = get_method(spec.choices["method"]), peft_method(spec.peft)
-    fields = field_checks.group_fields(group, method, peft)
+    spec, peft = run.spec, run.peft
+    fields = field_checks.group_fields(group, run.method, peft)
     if not fields:
         what = f"{group}={spec.choices.get(group)} has no options"
         raise ConfigError(Problem(f"ftcli show {group}", what, "choose another, for example ftcli show peft peft=lora"))
