@@ -27,7 +27,7 @@ COMMAND = (
     "train.eval_strategy=no", "run.score_rows=0", "hardware.num_threads=1",
 )  # fmt: skip
 SEED = 20261123
-KILLS = 100 if os.environ.get("FTCLI_PROOF") else 10
+KILLS = 100 if os.environ.get("FTCLI_PROOF") else 5
 KILLS_INSIDE_A_SAVE = KILLS * 4 // 10
 
 
