@@ -95,26 +95,34 @@ class Warm:
             raise RuntimeError((self._folder / "server.err").read_text(encoding="utf-8"))
         return found
 
-    def start(self, words: Sequence[str], cwd: Path, env: Mapping[str, str]) -> Command:
-        """Start `ftcli WORDS`, in a session of its own."""
+    def start(
+        self, words: Sequence[str], cwd: Path, env: Mapping[str, str], module: str = "ftcli", ranks: int = 0
+    ) -> Command:
+        """Start `python -m MODULE WORDS`, in a session of its own, or that many ranks of it."""
         assert self._process.stdin is not None
         self._number += 1
         log = self._folder / str(self._number)
         for end in (".out", ".err"):
             log.with_suffix(end).touch()
-        request = {"words": words, "cwd": str(cwd), "env": dict(env),
+        request = {"module": module, "words": words, "ranks": ranks, "cwd": str(cwd), "env": dict(env),
                    "stdout": f"{log}.out", "stderr": f"{log}.err"}  # fmt: skip
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
         return Command(self.answer(STARTS_SECONDS), self, log)
 
     def run(
-        self, words: Sequence[str], cwd: Path, env: Mapping[str, str], timeout: float
+        self,
+        words: Sequence[str],
+        cwd: Path,
+        env: Mapping[str, str],
+        timeout: float,
+        module: str = "ftcli",
+        ranks: int = 0,
     ) -> subprocess.CompletedProcess[str]:
-        """Run `ftcli WORDS` to its end, its output captured."""
-        with self.start(words, cwd, env) as command:
+        """As `start`, to its end, its output captured."""
+        with self.start(words, cwd, env, module, ranks) as command:
             code = command.wait(timeout)
-        return subprocess.CompletedProcess(["ftcli", *words], code, *command.said())
+        return subprocess.CompletedProcess([module, *words], code, *command.said())
 
     def close(self) -> None:
         """Let the server end."""

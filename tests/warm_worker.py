@@ -23,6 +23,7 @@ import json
 import os
 import runpy
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -117,7 +118,33 @@ def carry_out(request: dict[str, Any], own: frozenset[int]) -> NoReturn:
         os.dup2(os.open(name, os.O_WRONLY if number else os.O_RDONLY), number)
     Popen.own = own
     subprocess.Popen = Popen  # type: ignore[misc]
-    go_on_as("ftcli", request["words"], request["env"], own)
+    environment = request["env"]
+    if request["ranks"]:
+        environment = environment | as_a_rank(request["ranks"])
+    go_on_as(request["module"], request["words"], environment, own)
+
+
+def as_a_rank(number: int) -> dict[str, str]:
+    """Fork that many ranks; returns in each with what a launcher would tell it. This process ends as they do."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    told = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    told |= dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), str(number))
+    ranks = []
+    for rank in range(number):
+        ranks.append(os.fork())
+        if ranks[-1] == 0:
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+            return told | dict.fromkeys(("RANK", "LOCAL_RANK"), str(rank))
+    codes = []
+    while len(codes) < number:
+        codes.append(os.waitstatus_to_exitcode(os.wait()[1]))
+        if codes[-1]:  # the others would wait for it
+            for rank in ranks:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(rank, signal.SIGKILL)
+    os._exit(next((1 for code in codes if code), 0))
 
 
 def end_of(child: int) -> int:

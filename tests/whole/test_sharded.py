@@ -20,6 +20,7 @@ from ftcli.build.resolve import spec_of
 from ftcli.config.compose import Request
 from ftcli.runs import rundir
 from tests.conftest import REPOSITORY
+from tests.warm import Warm
 from tests.whole.conftest import TIMEOUT_SECONDS, environment, steps
 
 COMMON = (
@@ -62,7 +63,7 @@ CELLS = [(layout, run) for layout in LAYOUTS if layout != "copies" for run in RU
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory):
+def trained(tmp_path_factory: pytest.TempPathFactory, warm: Warm | None):
     """Runs in a layout, each trained once."""
     folder = tmp_path_factory.mktemp("sharded")
     subprocess.run([sys.executable, "-c", JUDGE, str(tiny.MODEL_DIR)], cwd=folder, env=environment(), check=True)
@@ -70,13 +71,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory):
 
     def train(layout: str, name: str) -> Path:
         if (layout, name) not in found:
-            found[layout, name] = run_of(folder, layout, name)
+            found[layout, name] = run_of(folder, layout, name, warm)
         return found[layout, name]
 
     return train
 
 
-def run_of(folder: Path, layout: str, name: str) -> Path:
+def run_of(folder: Path, layout: str, name: str, warm: Warm | None) -> Path:
     """A run from its first step to its last."""
     before = Path.cwd()
     os.chdir(folder)
@@ -88,18 +89,22 @@ def run_of(folder: Path, layout: str, name: str) -> Path:
     run = folder / f"{layout}-{name}"
     run.mkdir()
     (run / rundir.SPEC).write_text(spec.to_json(), encoding="utf-8")
-    carry_out(run)
+    carry_out(run, warm)
     return run
 
 
-def carry_out(run: Path, *more: str) -> None:
+def carry_out(run: Path, warm: Warm | None, *more: str) -> None:
     """Train in that folder with two processes."""
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    done = subprocess.run(
-        [sys.executable, *launcher, str(REPOSITORY / "tests" / "sharded.py"), "train", str(run), *more],
-        cwd=run.parent, check=False, capture_output=True, text=True, timeout=TIMEOUT_SECONDS,
-        env=environment(ACCELERATE_USE_CPU="true", OMP_NUM_THREADS="1", PYTHONPATH=pythonpath()),
-    )  # fmt: skip
+    words = ("train", str(run), *more)
+    env = environment(ACCELERATE_USE_CPU="true", OMP_NUM_THREADS="1", PYTHONPATH=pythonpath())
+    if warm is not None:
+        done = warm.run(words, run.parent, env, TIMEOUT_SECONDS, module="tests.sharded", ranks=2)
+    else:
+        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+        done = subprocess.run(
+            [sys.executable, *launcher, "-m", "tests.sharded", *words],
+            cwd=run.parent, check=False, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, env=env,
+        )  # fmt: skip
     assert done.returncode == 0, done.stderr
 
 
@@ -115,7 +120,7 @@ def one_file(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize(("layout", "name"), CELLS)
-def test_a_sharded_model_learns_as_copies_do_and_resumes_exactly(layout, name, trained, tmp_path):
+def test_a_sharded_model_learns_as_copies_do_and_resumes_exactly(layout, name, trained, tmp_path, warm):
     if (layout, name) not in _SAMPLE and not os.environ.get("FTCLI_PROOF"):
         pytest.skip("make proof goes through every layout")
     if layout.startswith("zero") and importlib.util.find_spec("deepspeed") is None:
@@ -134,7 +139,7 @@ def test_a_sharded_model_learns_as_copies_do_and_resumes_exactly(layout, name, t
             shutil.rmtree(folder)
     shutil.rmtree(halted / rundir.MODEL)
     (halted / rundir.RESULT).unlink()
-    carry_out(halted, "--resume", str(halted / rundir.CHECKPOINTS / "checkpoint-3"))
+    carry_out(halted, warm, "--resume", str(halted / rundir.CHECKPOINTS / "checkpoint-3"))
     assert one_file(halted / rundir.MODEL).read_bytes() == one_file(run / rundir.MODEL).read_bytes()
     for critic in (run / rundir.CHECKPOINTS / "checkpoint-6").glob("critic.safetensors"):
         assert (halted / critic.relative_to(run)).read_bytes() == critic.read_bytes()
