@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from ftcli.core.errors import DataError, Problem, RowProblem
 from ftcli.data.files.describe import describe_value
 from ftcli.data.files.locate import DataFile
-from ftcli.data.files.reader import Row, read_rows
+from ftcli.data.files.reader import Row, place_text, read_rows
 from ftcli.data.formats import registry
 from ftcli.data.formats.columns import column
 from ftcli.data.formats.conversations import last_trained
@@ -33,7 +33,8 @@ class Example(NamedTuple):
     """One canonical row: its place (file:line), its dataset type and its columns (see data/formats/registry.py).
 
     `digest` is equal for equal rows, `asked` for equal prompts, and `group` for equal values of `data.eval_group`;
-    `asked` is 0 without a prompt, and `group` is 0 without groups.
+    `asked` is 0 without a prompt, and `group` is 0 without groups. What identifies the row in its set is never its
+    place, but `file`, the index of its file, and `number`, its running number there (see reader.Row).
     """
 
     where: str
@@ -42,6 +43,10 @@ class Example(NamedTuple):
     digest: int = 0
     asked: int = 0
     group: int = 0
+    file: int = 0
+    number: int = 0
+    line: int = 0
+    in_array: bool = False
 
 
 class _LimitReached(Exception):
@@ -70,8 +75,11 @@ class Scan:
     """The columns that the format needs, under the names in the first row."""
     _digests: array[int] = field(default_factory=lambda: array("Q"), init=False)
     _lines: array[int] = field(default_factory=lambda: array("q"), init=False)
-    _starts: list[tuple[int, str]] = field(default_factory=list, init=False)
-    """Usable rows before each file, and its name. With `_lines`, a row's place takes eight bytes, not a string."""
+    _indices: array[int] = field(default_factory=lambda: array("q"), init=False)
+    """The running numbers of the usable rows in arrays only: elsewhere no place shows them."""
+    _starts: list[tuple[int, int, int | None]] = field(default_factory=list, init=False)
+    """For each file with usable rows, how many there are before it, its index, and where its part of `_indices` starts,
+    if it is an array. With `_lines`, a row's place takes eight bytes, not a string."""
 
     def __iter__(self) -> Iterator[Example]:
         """Reads rows lazily.
@@ -84,9 +92,9 @@ class Scan:
         usable = self._num_read = 0
         try:
             # Unreadable rows do not come out of `read_rows`: it reports them to `_unreadable` on the way.
-            for row in chain.from_iterable(read_rows(file, self._unreadable) for file in self.files):
+            for file, row in self._rows():
                 self._num_read += 1
-                example = self._example(row)
+                example = self._example(row, file)
                 if example is not None:
                     usable += 1
                     yield example
@@ -95,6 +103,11 @@ class Scan:
         except _LimitReached:
             pass
         self._report_duplicates()
+
+    def _rows(self) -> Iterator[tuple[int, Row]]:
+        for index, file in enumerate(self.files):
+            for row in read_rows(file, self._unreadable):
+                yield index, row
 
     def _unreadable(self, problem: Problem) -> None:
         """Called by the reader for a row that it cannot read, before it goes on to the next one."""
@@ -109,7 +122,7 @@ class Scan:
         if self.on_error is not None:
             self.on_error(problem)
 
-    def _example(self, row: Row) -> Example | None:
+    def _example(self, row: Row, file: int) -> Example | None:
         """The row as an example; None if it is unusable, which the ledger then says."""
         if self.group and self.group not in row.value:
             what = f"has no column {self.group!r} to group by; its columns are {', '.join(row.value)}"
@@ -135,12 +148,19 @@ class Scan:
             value = last_trained(value)
         # Duplicates are compared after conversion, so that equal rows match across formats.
         digest = _number(value)
-        if not self._starts or self._starts[-1][1] != row.file:
-            self._starts.append((len(self._digests), row.file))
+        self._remember(digest, row, file)
+        group = _number(given.value[self.group]) if self.group else 0
+        asked = _prompt_digest(value) if self.prompts else 0
+        return Example(row.where, kind, value, digest, asked, group, file, row.number, row.line, row.in_array)
+
+    def _remember(self, digest: int, row: Row, file: int) -> None:
+        """Keep what is needed to report a later duplicate of this row, or this row as one."""
+        if not self._starts or self._starts[-1][1] != file:
+            self._starts.append((len(self._digests), file, len(self._indices) if row.in_array else None))
         self._digests.append(digest)
         self._lines.append(row.line)
-        group = _number(given.value[self.group]) if self.group else 0
-        return Example(row.where, kind, value, digest, _prompt_digest(value) if self.prompts else 0, group)
+        if row.in_array:
+            self._indices.append(row.number)
 
     def _field(self, field: str) -> str:
         """A field path under its name in the file."""
@@ -161,9 +181,10 @@ class Scan:
         return RowProblem(problem.where, what, problem.fix, field=written)
 
     def _place(self, index: int) -> str:
-        """`file:line` of a usable row by its index."""
-        file = self._starts[bisect_right(self._starts, index, key=lambda start: start[0]) - 1][1]
-        return f"{file}:{self._lines[index]}"
+        """The place of a usable row by its index among them."""
+        first, file, indices = self._starts[bisect_right(self._starts, index, key=lambda start: start[0]) - 1]
+        number = self._indices[indices + index - first] if indices is not None else 0
+        return place_text(self.files[file].name, self._lines[index], number, indices is not None)
 
     def _report_duplicates(self) -> None:
         for index, first in repeated(self._digests):

@@ -137,7 +137,7 @@ def test_85_of_the_91_rows_about_identity_hold_a_placeholder_and_are_named():
     assert found["rows"] == 85
     lines = [row.line for row in read_rows(FOLDER / "identity.json")]
     assert [(each["where"], each["field"]) for each in found["first"]] == [
-        (f"{FOLDER / 'identity.json'}:{lines[index]}", "output") for index in holding[:20]
+        (f"{FOLDER / 'identity.json'}:{lines[index]}[{index}]", "output") for index in holding[:20]
     ]
 
 

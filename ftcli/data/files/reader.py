@@ -4,7 +4,8 @@ No library loads the rows here, because a fault must be reported with its file a
 one row and a read buffer (parquet, arrow: one batch), so a file may be larger than memory.
 
 What is a row:
-    .json              each object of the one array in the file; its line is the one it starts on
+    .json              each object of the one array in the file; its line is the one it starts on, and its place has
+                       its index too, since the whole array may be one line
     .jsonl .ndjson     each line that is not blank, an object
     .csv .tsv          each record under the header, all values text; its line is the one it starts on
     .txt               each line that is not blank, as {"text": line}
@@ -18,6 +19,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -43,6 +45,7 @@ from ftcli.data.files.urls import Unreachable
 OnFault = Callable[[Problem], None]
 
 _DECODER = json.JSONDecoder()
+_PLACE = re.compile(r":(\d+)(?:\[\d+\])?\Z")
 
 
 class Row(NamedTuple):
@@ -51,11 +54,27 @@ class Row(NamedTuple):
     file: str
     line: int
     value: dict[str, Any]
+    number: int = 0
+    """Running number in the file, from 0, unusable rows counted. It identifies the row: several may share a line."""
+    in_array: bool = False
+    """Whether the row is an element of a JSON array, whose index is then part of its place."""
 
     @property
     def where(self) -> str:
         """The row's place, as errors print it."""
-        return f"{self.file}:{self.line}"
+        return place_text(self.file, self.line, self.number, self.in_array)
+
+
+def place_text(file: str, line: int, number: int, in_array: bool) -> str:
+    """A row's place as errors print it: file:line, and for an element of a JSON array file:line[index]."""
+    return f"{file}:{line}[{number}]" if in_array else f"{file}:{line}"
+
+
+def line_of(place: str) -> int:
+    """The line in a place as `place_text` writes it."""
+    found = _PLACE.search(place)
+    assert found is not None, place
+    return int(found[1])
 
 
 def read_rows(path: Path | DataFile, on_fault: OnFault | None = None) -> Iterator[Row]:
@@ -72,26 +91,28 @@ def read_rows(path: Path | DataFile, on_fault: OnFault | None = None) -> Iterato
     """
     file = path if isinstance(path, DataFile) else DataFile(str(path), str(path))
     name = file.name
-    empty = True
+    read = _READERS[kind_of(file.path) or ""]
+    in_array = read is read_array
+    number = 0
 
     def bad_row(line: int, what: str, fix: str, field: str = "") -> None:
-        problem = RowProblem(f"{name}:{line}", what, fix, field=field)
+        nonlocal number
+        problem = RowProblem(place_text(name, line, number, in_array), what, fix, field=field)
         if on_fault is None:
             raise DataError(problem)
-        nonlocal empty
-        empty = False
+        number += 1
         on_fault(problem)
 
     try:
         with opened(file) as handle:
-            for line, value in _READERS[kind_of(file.path) or ""](handle, bad_row):
-                empty = False
-                yield Row(name, line, value)
+            for line, value in read(handle, bad_row):
+                yield Row(name, line, value, number, in_array)
+                number += 1
     except Broken as fault:
         raise DataError(Problem(f"{name}:{fault.line}", fault.what, fault.fix)) from None
     except (OSError, *DAMAGED) as fault:
         raise DataError(_unread(file, fault)) from None
-    if empty:
+    if not number:
         raise DataError(Problem(name, "has no rows", "use a file with at least one row"))
 
 

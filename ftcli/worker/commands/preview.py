@@ -8,6 +8,7 @@ from typing import Any
 
 from ftcli.core.errors import DataError, Problem
 from ftcli.data import row_sets
+from ftcli.data.files.reader import line_of
 from ftcli.data.row_ledger import Ledger, together
 from ftcli.data.row_sets import RowSet
 from ftcli.data.scan import Example, Scan
@@ -49,20 +50,16 @@ def _rows(
     """The rows of a set from a line on, including unusable ones."""
     bad = list[Problem]()
     for example in Scan(row_sets.fetched(row_set), row_set.settings, method, ledger, on_error=bad.append):
-        yield from (_refused(problem) for problem in bad if _line(problem.where) >= first_line)
+        yield from (_refused(problem) for problem in bad if line_of(problem.where) >= first_line)
         bad.clear()
-        if _line(example.where) < first_line:
+        if example.line < first_line:
             continue
         try:
             [encoded] = encoder.encode([example])
             yield _shown(encoder, example, encoded, fit)
         except DataError as error:
             yield _refused(error.problems[0])
-    yield from (_refused(problem) for problem in bad if _line(problem.where) >= first_line)
-
-
-def _line(where: str) -> int:
-    return int(where.rpartition(":")[2])
+    yield from (_refused(problem) for problem in bad if line_of(problem.where) >= first_line)
 
 
 def _refused(problem: Problem) -> dict[str, Any]:

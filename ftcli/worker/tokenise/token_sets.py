@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from ftcli.core.errors import DataError, Problem
 from ftcli.data.files.locate import DataFile
+from ftcli.data.files.reader import place_text
 from ftcli.data.row_ledger import Ledger
 from ftcli.data.row_sets import RowSet, fetched
 from ftcli.data.scan import Example, Scan
@@ -31,7 +32,9 @@ _INDEX = {
     "asked": pa.uint64(),
     "group": pa.uint64(),
     "file": pa.int32(),
+    "number": pa.int64(),
     "line": pa.int64(),
+    "in_array": pa.bool_(),
 }
 
 
@@ -39,8 +42,9 @@ _INDEX = {
 class TokenSet:
     """The usable rows of a set, with an array entry per row, each array of shape (rows,): tokens of its longest
     sequence (`length`), of all its sequences (`total`) and trained ones (`trained`), whether its answers `ended`, the
-    hashes of scan.Example (`digest` of the row, `asked` of its prompt, `group`), and the `file` and `line` it came
-    from."""
+    hashes of scan.Example (`digest` of the row, `asked` of its prompt, `group`), and where it came from: the index of
+    its `file` and its running `number` there, which identify it, and for its place its `line` and whether it is
+    `in_array`."""
 
     row_set: RowSet
     files: tuple[DataFile, ...]
@@ -54,14 +58,17 @@ class TokenSet:
     asked: np.ndarray[Any, Any]
     group: np.ndarray[Any, Any]
     file: np.ndarray[Any, Any]
+    number: np.ndarray[Any, Any]
     line: np.ndarray[Any, Any]
+    in_array: np.ndarray[Any, Any]
 
     def __len__(self) -> int:
         return len(self.length)
 
     def where(self, index: int) -> str:
-        """file:line of a row."""
-        return f"{self.files[self.file[index]].name}:{self.line[index]}"
+        """The place of a row, as errors print it."""
+        name = self.files[self.file[index]].name
+        return place_text(name, int(self.line[index]), int(self.number[index]), bool(self.in_array[index]))
 
 
 def token_set(row_set: RowSet, data: DataSettings, method: Method, encoder: Encoder, max_rows: int | None) -> TokenSet:
@@ -114,9 +121,6 @@ class TokenSetBuild:
     encoder: Encoder
     max_rows: int | None
 
-    def __post_init__(self) -> None:
-        self._numbers = {file.name: number for number, file in enumerate(self.files)}
-
     def build(self, write: store.Write) -> tuple[dict[str, Any], pa.Table]:
         """As store.Build."""
         ledger = Ledger(self.row_set.name, self.row_set.settings.path)
@@ -128,7 +132,7 @@ class TokenSetBuild:
         def flush() -> None:
             if chunk:
                 write(batch_of([row.columns for _, row in chunk]))
-                indices.append(self._index(chunk))
+                indices.append(_index(chunk))
                 chunk.clear()
 
         for example, found in encoded(self.encoder, scan, ledger):
@@ -140,21 +144,18 @@ class TokenSetBuild:
         index = pa.concat_tables(indices) if indices else pa.table({n: pa.array([], t) for n, t in _INDEX.items()})
         return {"ledger": ledger.to_dict(), "spoken": spoken}, index
 
-    def _index(self, chunk: Sequence[tuple[Example, Encoded]]) -> pa.Table:
-        lengths = [counted(row.columns) for _, row in chunk]
-        places = [example.where.rpartition(":") for example, _ in chunk]
-        values: dict[str, list[Any]] = {
-            "length": [length for length, _, _ in lengths],
-            "total": [total for _, total, _ in lengths],
-            "trained": [trained for _, _, trained in lengths],
-            "ended": [row.ended for _, row in chunk],
-            "digest": [example.digest for example, _ in chunk],
-            "asked": [example.asked for example, _ in chunk],
-            "group": [example.group for example, _ in chunk],
-            "file": [self._numbers[name] for name, _, _ in places],
-            "line": [int(line) for _, _, line in places],
-        }
-        return pa.table({name: pa.array(values[name], kind) for name, kind in _INDEX.items()})
+
+def _index(chunk: Sequence[tuple[Example, Encoded]]) -> pa.Table:
+    lengths = [counted(row.columns) for _, row in chunk]
+    values: dict[str, list[Any]] = {
+        "length": [length for length, _, _ in lengths],
+        "total": [total for _, total, _ in lengths],
+        "trained": [trained for _, _, trained in lengths],
+        "ended": [row.ended for _, row in chunk],
+    }
+    for name in ("digest", "asked", "group", "file", "number", "line", "in_array"):
+        values[name] = [getattr(example, name) for example, _ in chunk]
+    return pa.table({name: pa.array(values[name], kind) for name, kind in _INDEX.items()})
 
 
 def encoded(
@@ -186,12 +187,12 @@ def examples_of(found: TokenSet, data: DataSettings, method: Method, wanted: Seq
     Raises:
         DataError: a file has changed in the meantime.
     """
-    places = {found.where(index): index for index in wanted}
+    places = {(int(found.file[index]), int(found.number[index])): index for index in wanted}
     last = max(wanted, default=-1)
     scan = Scan(found.files, found.row_set.settings, method, Ledger("", ""), data.eval_group)
     examples: dict[int, Example] = {}
     for example in scan:
-        index = places.get(example.where)
+        index = places.get((example.file, example.number))
         if index is not None:
             examples[index] = example
         if len(examples) == len(places) or (index is not None and index >= last):
