@@ -20,7 +20,7 @@ from ftcli.models.parameters import num_parameters
 from ftcli.peft_methods import PeftMethod, peft_method
 from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.settings import run_spec
-from ftcli.settings.groups import GROUPS, OWN_GROUPS
+from ftcli.settings.groups import GROUPS, OWN_GROUPS, DataSettings
 from ftcli.settings.run_spec import RunSpec
 
 _EMPTY: dict[str, Any] = {**{group: {} for group in (*GROUPS, "run")}, "seed": 0}
@@ -58,6 +58,12 @@ def _located(tree: dict[str, Any]) -> dict[str, Any]:
 def _located_set(settings: Any) -> Any:
     sound = isinstance(settings, dict) and isinstance(settings.get("path"), str)
     return {**settings, "path": row_sets.absolute(settings["path"])} if sound else settings
+
+
+def _dated(tree: dict[str, Any]) -> dict[str, Any]:
+    """The tree with `data.template` written out: a stored tree without it is from before that setting existed."""
+    data = {"template": DataSettings.template, **tree["data"]}
+    return {**tree, "data": data}
 
 
 def _own(composed: Composed, group: str) -> Any:
@@ -148,7 +154,7 @@ def _resolve(composed: Composed, method: Method) -> ResolvedRun:
         launch=launch,
         notes=tuple(notes.found),
         grants=tuple(sorted(composed.request.grants)),
-        tree=composed.tree,
+        tree=_dated(composed.tree),
     )
     return ResolvedRun(spec=spec, method=method, peft=peft, shape=shape)
 

@@ -14,6 +14,8 @@ from ftcli.core.errors import EXIT_DONE, ConfigError, DataError, Problem
 from ftcli.data import row_sets
 from ftcli.data.ledger_text import ledger_lines, set_lines
 from ftcli.launch.worker_request import WorkerFailed, answers
+from ftcli.models.chat_template import has_chat_template
+from ftcli.plan.outlook import tokenizer_folder
 from ftcli.plan.resolved_run import ResolvedRun
 
 SUMMARY = "check, preview or prepare the rows of a run: errors, quality checks, tokens"
@@ -75,10 +77,12 @@ def _check_rows(run: ResolvedRun, as_json: bool) -> int:
 
     spec, method, ledgers = run.spec, run.method, list[Ledger]()
     held_out = row_sets.eval_set(spec.data, method)
+    has_template = has_chat_template(tokenizer_folder(spec))
     for each in row_sets.every_set(spec.data, method):
         files, ledger = row_sets.fetched(each), Ledger(each.name, each.settings.path)
         limit = spec.data.max_eval_rows if each == held_out else spec.data.max_rows
-        for _ in Scan(files, each.settings, method, ledger, spec.data.eval_group, limit, prompts=False):
+        how: dict[str, Any] = {"prompts": False, "has_template": has_template}
+        for _ in Scan(files, each.settings, method, ledger, spec.data.eval_group, limit, **how):
             ledger.rows_kept += 1
         ledgers.append(ledger)
     if as_json:

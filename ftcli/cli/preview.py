@@ -30,6 +30,8 @@ def print_rows(shown: Sequence[dict[str, Any]]) -> None:
     """Print the rows of the worker's preview."""
     coloured = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     *rows, about = shown
+    for line in _forms(about):
+        print(line)
     for row in rows:
         print(_headline(row))
         for sequence in row.get("sequences", ()):
@@ -50,6 +52,13 @@ def _headline(row: dict[str, Any]) -> str:
     if row["last_turn_only"]:
         parts.append("only the last turn is trained: the template rewrites earlier ones")
     return "; ".join([*parts, *row["findings"]])
+
+
+def _forms(about: dict[str, Any]) -> Iterator[str]:
+    """How rows become tokens: through the chat template, or as bare text."""
+    forms = list(dict.fromkeys(about.get("forms", ())))
+    if forms:
+        yield f"rows are read {'; some '.join(forms)}"
 
 
 def _about(about: dict[str, Any]) -> Iterator[str]:
@@ -82,7 +91,7 @@ def page(shown: Sequence[dict[str, Any]]) -> str:
             if sequence["name"]:
                 body.append(f"<h4>{html.escape(sequence['name'])}</h4>")
             body.append(f"<pre>{''.join(_spans(sequence['tokens']))}</pre>")
-    notes = "".join(f"<li>{html.escape(line)}</li>" for line in _about(about))
+    notes = "".join(f"<li>{html.escape(line)}</li>" for line in (*_forms(about), *_about(about)))
     legend = "<span class=trained>trained</span> <span class=read>read only</span> <span class=special>special</span>"
     head = f'<meta charset="utf-8"><title>ftcli data preview</title><style>{_STYLE}</style>'
     return (

@@ -48,6 +48,7 @@ def _rows(ledger: Mapping[str, Any], tokens: bool) -> list[tuple[str, str]]:
     kept += [f"{ledger['rows_held_out']} held out"] if ledger["rows_held_out"] else []
     kept += [f"{dropped} dropped: {reason}" for reason, dropped in ledger["dropped"].items()]
     rows = [("file", ledger["path"]), ("format", ledger["format"] or "not recognised")]
+    rows += [("text", f"{about}, {number} rows") for about, number in ledger.get("text_forms", {}).items()]
     rows.append(("rows", f"{ledger['rows_read']} read: {', '.join(kept)}"))
     if ledger["rows_mixed"]:
         rows.append(("mixed", f"{ledger['rows_mixed']} rows per epoch, repeats counted"))

@@ -59,6 +59,8 @@ class Ledger:
     """Rows of this set that are validated on instead."""
     rows_mixed: int = 0
     """Rows that the mix takes of those kept, counting repeats."""
+    text_forms: Counter[str] = field(default_factory=Counter)
+    """Text pairs and prompts by how they are read (`formats/text_form.py`)."""
     dropped: Counter[str] = field(default_factory=Counter)
     errors: list[dict[str, str]] = field(default_factory=list)
     """The first unusable rows."""
@@ -122,6 +124,7 @@ class Ledger:
             "name": self.name,
             "path": self.path,
             "format": self.format,
+            **({"text_forms": dict(self.text_forms)} if self.text_forms else {}),
             **{name: getattr(self, name) for name in (*_ROWS, "rows_bad")},
             "dropped": {reason: count for reason, count in self.dropped.items() if count},
             "errors": self.errors,
@@ -134,6 +137,7 @@ class Ledger:
     def from_base(cls, raw: Mapping[str, Any]) -> Ledger:
         """The ledger of rows that were read earlier, from `to_dict`; without their lengths."""
         ledger = cls(raw["name"], raw["path"], raw["format"], rows_read=raw["rows_read"])
+        ledger.text_forms.update(raw.get("text_forms", {}))
         ledger.dropped.update(raw["dropped"])
         ledger.errors = list(raw["errors"])
         ledger.last_turn_only = raw["last_turn_only"]
@@ -161,6 +165,7 @@ def together(ledgers: Iterable[Ledger], name: str) -> Ledger:
     for each in sets:
         for counted in (*_ROWS, *_TOKENS):
             setattr(total, counted, getattr(total, counted) + getattr(each, counted))
+        total.text_forms.update(each.text_forms)
         total.dropped.update(each.dropped)
         total.lengths.update(each.lengths)
         total.errors += each.errors[: MOST_SHOWN - len(total.errors)]

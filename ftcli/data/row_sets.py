@@ -12,6 +12,9 @@ from ftcli.data.files.locate import DataFile, SourcePath, is_local, locate
 from ftcli.methods.method import Method
 from ftcli.settings.groups import DataSettings, SetSettings
 
+WRITTEN = ("format", "columns", "roles", "margin_column", "trained_turns", "template")
+"""The settings of a set that say how its rows are written and read."""
+
 
 def builtin_name(path: str, method: Method) -> str:
     """The built-in set that a path names; builtin:tiny is the one for the method's task."""
@@ -114,4 +117,4 @@ def _of_builtin(data: DataSettings) -> dict[str, Any]:
 
 def _written(data: DataSettings) -> dict[str, Any]:
     """How rows are written and read, the same for training and held-out rows."""
-    return {name: getattr(data, name) for name in ("format", "columns", "roles", "margin_column", "trained_turns")}
+    return {name: getattr(data, name) for name in WRITTEN}

@@ -23,6 +23,7 @@ from ftcli.data.files.reader import Row, place_text, read_rows
 from ftcli.data.formats import registry
 from ftcli.data.formats.columns import column
 from ftcli.data.formats.conversations import last_trained
+from ftcli.data.formats.text_form import NO_PROMPT, TextForm, as_text, as_turns, is_text, text_form
 from ftcli.data.quality_checks import quality_issues
 from ftcli.data.row_ledger import DUPLICATE, Ledger
 from ftcli.methods.method import Method
@@ -34,7 +35,8 @@ class Example(NamedTuple):
 
     `digest` is equal for equal rows, `asked` for equal prompts, and `group` for equal values of `data.eval_group`;
     `asked` is 0 without a prompt, and `group` is 0 without groups. What identifies the row in its set is never its
-    place, but `file`, the index of its file, and `number`, its running number there (see reader.Row).
+    place, but `file`, the index of its file, and `number`, its running number there (see reader.Row). `from_text` says
+    that its turns were written as plain text.
     """
 
     where: str
@@ -47,6 +49,7 @@ class Example(NamedTuple):
     number: int = 0
     line: int = 0
     in_array: bool = False
+    from_text: bool = False
 
 
 class _LimitReached(Exception):
@@ -69,8 +72,11 @@ class Scan:
     on_error: Callable[[Problem], None] | None = None
     prompts: bool = True
     """Whether to compute `Example.asked`."""
+    has_template: bool = False
+    """Whether the model's tokenizer has a chat template, through which `data.template` sends text."""
     _num_read: int = field(default=0, init=False)
     _format: registry.Format | None = field(default=None, init=False)
+    _form: TextForm = field(default=NO_PROMPT, init=False)
     _columns: list[str] = field(default_factory=list, init=False)
     """The columns that the format needs, under the names in the first row."""
     _digests: array[int] = field(default_factory=lambda: array("Q"), init=False)
@@ -89,6 +95,8 @@ class Scan:
                 cannot be read further, or there is no row.
             ConfigError: `settings.columns` or the group names a column that does not exist.
         """
+        always = self.method.refuses_bare
+        self._form = text_form(self.settings.template, has_template=self.has_template, always=always)
         usable = self._num_read = 0
         try:
             # Unreadable rows do not come out of `read_rows`: it reports them to `_unreadable` on the way.
@@ -133,7 +141,7 @@ class Scan:
             if self.settings.columns:
                 row = registry.apply_mapping(row, self.settings.columns)
             fmt = self._format or self._recognised(row)
-            kind, value = converted(fmt, row, self.method, self.settings.roles)
+            kind, value, form = converted(fmt, row, self.method, self.settings.roles, self._form)
             if self.settings.margin_column:
                 value = {**value, "margin": margin_of(given, self.settings.margin_column)}
         except DataError as error:
@@ -142,6 +150,8 @@ class Scan:
             self._refuse(self._as_written(error.problems[0], given))
             return None
         self.ledger.rows_read += 1
+        if form is not None:
+            self.ledger.text_forms[form.about] += 1
         for issue in quality_issues(fmt, row.value, value):
             self.ledger.finding(issue.kind, row.where, self._field(issue.field), issue.what)
         if self.settings.trained_turns == "last":
@@ -151,7 +161,8 @@ class Scan:
         self._remember(digest, row, file)
         group = _number(given.value[self.group]) if self.group else 0
         asked = _prompt_digest(value) if self.prompts else 0
-        return Example(row.where, kind, value, digest, asked, group, file, row.number, row.line, row.in_array)
+        place = (file, row.number, row.line, row.in_array)
+        return Example(row.where, kind, value, digest, asked, group, *place, form is not None and form.as_turns)
 
     def _remember(self, digest: int, row: Row, file: int) -> None:
         """Keep what is needed to report a later duplicate of this row, or this row as one."""
@@ -209,9 +220,12 @@ class Scan:
 
 
 def converted(
-    fmt: registry.Format, row: Row, method: Method, roles: dict[str, str] | None
-) -> tuple[str, dict[str, Any]]:
-    """Dataset type and columns of a row as the method needs it.
+    fmt: registry.Format, row: Row, method: Method, roles: dict[str, str] | None, form: TextForm
+) -> tuple[str, dict[str, Any], TextForm | None]:
+    """Dataset type and columns of a row as the method needs it, and how its text is read (None: it is no text pair).
+
+    Args:
+        form: how the set's text pairs and prompts are read.
 
     Raises:
         DataError: the row cannot be used.
@@ -219,10 +233,23 @@ def converted(
     value = registry.convert(fmt, row, wanted=method.kinds, roles=roles)
     kind = registry.converted_type(fmt.kind, method.kinds)
     assert kind is not None  # `_recognised` refused the set otherwise
-    if kind == "pair" and method.templates_pairs and isinstance(value["prompt"], str):
-        value = {**value, "prompt": [{"role": "user", "content": value["prompt"]}]}
-        value["completion"] = [{"role": "assistant", "content": value["completion"]}]
-    return kind, value
+    if not is_text(value):
+        return kind, value, None
+    if kind == "preference" and column(row.value, ("prompt",)) is None:
+        form = NO_PROMPT  # the prompt is the beginning that both texts share, which may reach into the answers
+    return kind, as_turns(kind, value) if form.as_turns else value, form
+
+
+def read_as_turns(example: Example) -> Example:
+    """An example whose text, if it is a text pair or prompt, is read as turns."""
+    if not is_text(example.value):
+        return example
+    return example._replace(value=as_turns(example.kind, example.value), from_text=True)
+
+
+def as_written(example: Example) -> dict[str, Any]:
+    """The columns of an example as its row has them: text that is read as turns is text again."""
+    return as_text(example.kind, example.value) if example.from_text else example.value
 
 
 def margin_of(row: Row, name: str) -> float:

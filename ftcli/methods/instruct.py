@@ -1,4 +1,5 @@
-"""Instruction tuning: as sft, but every row is rendered through the chat template, and plain text is rejected."""
+"""Instruction tuning: as sft, but every row goes through the chat template; bare text and a model without a template
+are refused."""
 
 from dataclasses import replace
 
@@ -10,6 +11,6 @@ METHOD = replace(
     summary="Instruction tuning: pairs and conversations, always through the chat template, loss on answers only.",
     task="instruct",
     kinds=("messages", "pair"),
-    templates_pairs=True,
+    refuses_bare=True,
     paper="Ouyang et al. 2022, arXiv:2203.02155",
 )

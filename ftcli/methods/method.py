@@ -54,8 +54,8 @@ class Method:
     """The built-in set that it takes and the tokens that it trains: pretrain, sft, instruct, preference or prompts."""
     kinds: tuple[str, ...]
     """Dataset types that it takes (see data/formats/registry.py), the preferred one first."""
-    templates_pairs: bool = False
-    """Whether prompt-completion pairs of plain text are rendered through the chat template."""
+    refuses_bare: bool = False
+    """Whether its rows have to go through a chat template: it refuses `data.template=none`, and a model without one."""
     roles: tuple[str, ...] = ("policy",)
     """Models in memory: policy, reference, reward, value, teacher."""
     head: str = "causal_lm"

@@ -25,7 +25,7 @@ from ftcli.pipelines.pipeline_request import PipelineRequest, options
 from ftcli.pipelines.stage_specs import fed_by, in_folder, settled, stage_request
 from ftcli.pipelines.stages import PipelineSpec
 from ftcli.runs import rundir
-from ftcli.settings.run_spec import RunSpec
+from ftcli.settings.run_spec import RunSpec, as_then
 from ftcli.synthesis.runner import DATA
 from ftcli.synthesis.synthesis_spec import FILE, SynthesisSpec
 
@@ -77,13 +77,19 @@ def load_request(folder: Path, request: Request) -> tuple[PipelineRequest, str]:
         what = "describes a pipeline that this version of ftcli does not know"
         raise ConfigError(Problem(where, what, f"it knows {known}"))
     built_in = bool(state.get("built_in"))
-    found = PipelineRequest(
-        request=request, pipeline=pipeline, earlier=state["stages"], earlier_where=where, built_in=built_in
-    )
+    stages = {name: _as_then(kept) for name, kept in state["stages"].items()}
+    found = PipelineRequest(request=request, pipeline=pipeline, earlier=stages, earlier_where=where, built_in=built_in)
     changed = options(pipeline, found.typed())
     if changed:
         found = replace(found, pipeline=pipeline.arranged({**pipeline.chosen, **changed}))
     return found, str(state.get("name"))
+
+
+def _as_then(kept: dict[str, Any]) -> dict[str, Any]:
+    """A stage's entry in pipeline.json, with the settings that its data had when it was written."""
+    if "data" not in kept.get("tree", {}):
+        return kept
+    return {**kept, "tree": {**kept["tree"], "data": as_then(kept["tree"]["data"])}}
 
 
 def run_spec(stage: Stage, wanted: PipelineRequest, models: Mapping[str, str], folder: Path, name: str) -> RunSpec:

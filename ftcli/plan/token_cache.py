@@ -19,14 +19,14 @@ from ftcli.data import row_sets
 from ftcli.data.files.fingerprint import fingerprint
 from ftcli.data.files.locate import DataFile
 from ftcli.methods import Method
+from ftcli.models.chat_template import TOKENIZER_FILES
 from ftcli.plan import tokens
 from ftcli.plan.tokens import TokenCount
 from ftcli.runs import rundir
 from ftcli.settings.groups import DataSettings
 
-CODE = ("plan/tokens.py", "data")
+CODE = ("plan/tokens.py", "models/chat_template.py", "data")
 """The part of our own source that a count depends on."""
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
 
 def folder() -> Path:
@@ -39,13 +39,13 @@ def _key(
 ) -> str:
     digest = hashlib.sha256()
     digest.update(code_digest(*CODE).encode())
-    for path in [tokenizer_folder / name for name in _TOKENIZER_FILES] if tokenizer_folder else ():
+    for path in [tokenizer_folder / name for name in TOKENIZER_FILES] if tokenizer_folder else ():
         content = path.read_bytes() if path.is_file() else b""
         digest.update(hashlib.sha256(content).digest())
     for file in files:  # the file name decides how it is read
         digest.update(f"{Path(file.path).name} {fingerprint(file)}".encode())
     settings = {**asdict(data), "path": None, "eval_path": None}
-    method_parts = [method.kinds, method.templates_pairs, method.overflow, method.block_tokens]
+    method_parts = [method.kinds, method.refuses_bare, method.overflow, method.block_tokens]
     digest.update(json.dumps([settings, method_parts, limit], sort_keys=True).encode())
     return digest.hexdigest()
 

@@ -30,6 +30,7 @@ from ftcli.data.row_ledger import Ledger, quantiles
 from ftcli.data.row_sets import RowSet
 from ftcli.data.scan import Scan
 from ftcli.methods import Method
+from ftcli.models.chat_template import chat_template, has_chat_template, special_tokens
 from ftcli.settings.groups import DataSettings
 
 EXACT_BYTES = 20 * 1000 * 1000
@@ -93,36 +94,9 @@ def _lengths(folder: Path | None, sequences: list[Text]) -> list[int]:
     return [len(next(encoded[sequence.rendered])) for sequence in sequences]
 
 
-def _template(folder: Path | None) -> str | None:
-    """The chat template stored beside a tokenizer."""
-    if folder is None:
-        return None
-    if (folder / "chat_template.jinja").is_file():
-        return (folder / "chat_template.jinja").read_text(encoding="utf-8")
-    found = _tokenizer_config(folder).get("chat_template")
-    return found if isinstance(found, str) else None
-
-
-def _tokenizer_config(folder: Path) -> dict[str, Any]:
-    file = folder / "tokenizer_config.json"
-    try:
-        raw = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    except ValueError:
-        raw = None
-    if not isinstance(raw, dict):
-        raise ConfigError(Problem(str(file), "is not a JSON object", "save the tokenizer again"))
-    return raw
-
-
-def _special_tokens(folder: Path) -> dict[str, str]:
-    raw = _tokenizer_config(folder)
-    tokens = {key: raw.get(key) for key in ("bos_token", "eos_token", "pad_token", "unk_token")}
-    return {key: token["content"] if isinstance(token, dict) else token for key, token in tokens.items() if token}
-
-
 def renderer(folder: Path | None) -> Callable[..., str]:
     """A function that renders conversations: by the template in `folder`, sandboxed as in transformers, else joined."""
-    template = _template(folder)
+    template = chat_template(folder)
     if template is None or folder is None:
         return lambda messages, tools, **_: "\n".join(f"{turn['role']}: {turn['content']}" for turn in messages)
     from jinja2 import TemplateError, nodes
@@ -149,7 +123,7 @@ def renderer(folder: Path | None) -> Callable[..., str]:
     environment.filters["tojson"] = lambda value, **_: json.dumps(value, ensure_ascii=False)
     environment.globals.update(raise_exception=reject, strftime_now=lambda form: datetime.now().strftime(form))
     try:
-        compiled, special = environment.from_string(template), _special_tokens(folder)
+        compiled, special = environment.from_string(template), special_tokens(folder)
     except TemplateError as error:
         raise ConfigError(Problem(str(folder), f"the chat template is damaged: {error}", "save it again")) from None
 
@@ -166,14 +140,11 @@ class TemplateRejection(ValueError):
     """The template rejected a conversation."""
 
 
-def sequences_of(
-    example: Mapping[str, Any], render: Callable[..., str], end: str, *, spoken: bool = False
-) -> list[Text]:
+def sequences_of(example: Mapping[str, Any], render: Callable[..., str], end: str) -> list[Text]:
     """The sequences that one canonical example becomes.
 
     Args:
         end: the end token, appended to text that does not end in it already.
-        spoken: pairs of text are turns of a conversation, as in method=instruct.
     """
     tools = example.get("tools")
 
@@ -181,11 +152,7 @@ def sequences_of(
         return Text(text if end and text.endswith(end) else text + end, False)
 
     def joined(prompt: Any, answer: Any) -> Text:
-        if isinstance(prompt, str) and not spoken:
-            return closed(prompt + answer)
-        turns = prompt if isinstance(prompt, list) else [{"role": "user", "content": prompt}]
-        turns = [*turns, *(answer if isinstance(answer, list) else [{"role": "assistant", "content": answer}])]
-        return Text(render(turns, tools), True)
+        return closed(prompt + answer) if isinstance(prompt, str) else Text(render([*prompt, *answer], tools), True)
 
     if "text" in example:
         return [closed(example["text"])]
@@ -260,12 +227,13 @@ def _count_set(
     whole = size <= EXACT_BYTES
     ledger = Ledger(each.name, each.settings.path)
     most = None if whole else SAMPLE_ROWS
-    scan = Scan(files, each.settings, method, ledger, max_rows=data.max_rows, max_usable=most, prompts=False)
-    render, end = renderer(folder), _special_tokens(folder).get("eos_token", "") if folder else ""
+    how: dict[str, Any] = {"max_usable": most, "prompts": False, "has_template": has_chat_template(folder)}
+    scan = Scan(files, each.settings, method, ledger, max_rows=data.max_rows, **how)
+    render, end = renderer(folder), special_tokens(folder).get("eos_token", "") if folder else ""
     rows, rejected = [], 0
     for example in scan:
         try:
-            rows.append(sequences_of(example.value, render, end, spoken=method.templates_pairs))
+            rows.append(sequences_of(example.value, render, end))
         except TemplateRejection:
             rejected += 1
     lengths = iter(_lengths(folder, [sequence for row in rows for sequence in row]))
@@ -284,7 +252,7 @@ def _is_exact(folder: Path | None, rows: list[list[Text]]) -> bool:
     """Whether the model's own tokenizer was used, and its own template where a row needs one."""
     if folder is None or not (folder / "tokenizer.json").is_file():
         return False
-    return _template(folder) is not None or not any(sequence.rendered for row in rows for sequence in row)
+    return chat_template(folder) is not None or not any(sequence.rendered for row in rows for sequence in row)
 
 
 def _tally(counted: _SetCount, limit: int, overflow: str) -> TokenCount:

@@ -66,6 +66,9 @@ class DataSettings:
     """Column with the margin by which the chosen answer should score higher (method=reward); null is no margin."""
     trained_turns: Literal["all", "last"] = "all"
     """all trains every assistant turn, last only the last one of a conversation."""
+    template: Literal["auto", "none"] = "auto"
+    """How pairs, preferences and prompts of plain text are read: auto reads them as turns and renders them with the
+    tokenizer's chat template, as the model will be served, if there is one; none leaves them bare text."""
     max_bad_share: float = 0.0
     """Share of unusable rows that a run may skip; a larger share stops it before the weights are loaded."""
     max_length_tokens: int | Literal["auto"] | None = "auto"
@@ -105,6 +108,8 @@ class SetSettings:
     """Like data.margin_column."""
     trained_turns: Literal["all", "last"] = "all"
     """Like data.trained_turns."""
+    template: Literal["auto", "none"] = "auto"
+    """Like data.template."""
     share_of_set: float | None = None
     """This share of the set's own rows, drawn by seed."""
     rows: int | None = None

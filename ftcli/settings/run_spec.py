@@ -28,6 +28,18 @@ class Note:
     why: str
 
 
+def as_then(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The group `data` of a stored run; one from before `data.template` existed read its text bare, and still does."""
+    if "template" in data:
+        return dict(data)
+    mix = data.get("mix")
+    if not isinstance(mix, dict):
+        return {**data, "template": "none"}
+    sets = {name: {"template": "none", **own} if isinstance(own, dict) else own for name, own in mix.items()}
+    # Beside a mix the group's own settings are those of the rows in data.eval_path.
+    return {**data, "mix": sets, "template": "none" if data.get("eval_path") else "auto"}
+
+
 @dataclass(frozen=True, kw_only=True)
 class LaunchPlan:
     """How the worker is started; decided by `plan`, run by `launch`."""
@@ -89,6 +101,9 @@ class RunSpec:
                 "launch": LaunchPlan,
             }
             values = {f.name: raw[f.name] for f in fields(cls) if f.name in raw}
+            values["data"] = as_then(values["data"])
+            if "data" in values.get("tree", {}):
+                values["tree"] = {**values["tree"], "data": as_then(values["tree"]["data"])}
             for name, kind in nested.items():
                 values[name] = kind(**values[name])
             values["notes"] = tuple(Note(**note) for note in values["notes"])

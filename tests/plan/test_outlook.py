@@ -159,18 +159,23 @@ def test_messages_are_counted_as_the_template_renders_them(rows, tokenizer):
     assert found.tokens_per_epoch == sum(map(len, each))
 
 
-def test_pairs_are_plain_text_to_sft_and_a_conversation_to_instruct(rows, tokenizer):
+def test_text_pairs_are_counted_as_turns_or_bare_as_the_template_setting_says(rows, tokenizer):
     file = rows({"prompt": "2 + 3 =", "completion": "5"})
     plain = tokenizer("2 + 3 =5" + tokenizer.eos_token)["input_ids"]
     spoken = tokenizer.apply_chat_template(SPOKEN_PAIR)["input_ids"]
-    assert outlook(file).tokens_per_epoch == len(plain)
+    assert outlook(file).tokens_per_epoch == len(spoken)
+    assert outlook(file, "data.template=none").tokens_per_epoch == len(plain)
     assert outlook(file, "method=instruct").tokens_per_epoch == len(spoken)
+    shutil.copytree(tiny.MODEL_DIR, "base")
+    (Path("base") / "chat_template.jinja").unlink()
+    assert outlook(file, "model.name_or_path=base").tokens_per_epoch == len(plain)
     as_turns = rows({"prompt": SPOKEN_PAIR[:1], "completion": SPOKEN_PAIR[1:]})
     assert outlook(as_turns).tokens_per_epoch == len(spoken)
 
 
 def test_a_preference_is_counted_on_both_sides(rows, tokenizer):
-    found = outlook(rows({"prompt": "Say it. ", "chosen": "yes please", "rejected": "no"}), "method=dpo")
+    text = {"prompt": "Say it. ", "chosen": "yes please", "rejected": "no"}
+    found = outlook(rows(text), "method=dpo", "data.template=none")
     sides = ["Say it. yes please" + tokenizer.eos_token, "Say it. no" + tokenizer.eos_token]
     assert found.tokens_per_epoch == sum(map(len, tokenizer(sides)["input_ids"]))
     spoken = [[TURNS[0], {"role": "assistant", "content": text}] for text in ("blue", "red")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -14,8 +15,10 @@ from ftcli.core.suggest import suggest
 from ftcli.data import row_sets
 from ftcli.data.formats.columns import apply_mapping
 from ftcli.data.formats.registry import FORMATS, columns_error, dataset_type_problem, recognise
+from ftcli.data.formats.text_form import form_of
+from ftcli.data.row_ledger import Ledger
 from ftcli.data.row_sets import RowSet
-from ftcli.data.scan import first_rows, margin_of
+from ftcli.data.scan import Scan, first_rows, margin_of
 from ftcli.methods import Method
 from ftcli.settings import library_fields
 from ftcli.settings.groups import DataSettings
@@ -29,7 +32,8 @@ _SET_LIMITS: Mapping[str, Limit] = {
     "repeat": Limit(low=0, open_low=True),
 }
 _WHOLE = 1e-6
-_SET_FIELDS = ("revision", "subset", "split", "format", "columns", "roles", "margin_column", "trained_turns")
+_SET_FIELDS = ("revision", "subset", "split", *row_sets.WRITTEN)
+_FEW_ROWS = 20
 
 
 def problems(data: DataSettings, method: Method, composed: Composed) -> Iterator[Problem]:
@@ -50,6 +54,7 @@ def problems(data: DataSettings, method: Method, composed: Composed) -> Iterator
         return
     for each in row_sets.every_set(data, method):
         yield from _set_problems(each, data, method, composed)
+    yield from _bare(data, method, composed)
 
 
 def _builtin(data: DataSettings, composed: Composed) -> Iterator[Problem]:
@@ -160,6 +165,47 @@ def _streaming(data: DataSettings, composed: Composed) -> Iterator[Problem]:
         yield Problem(
             composed.where("data", "mix"), what, "set share_of_mix for every set, and data.mix_order=interleave"
         )
+
+
+def _bare(data: DataSettings, method: Method, composed: Composed) -> Iterator[Problem]:
+    """Problems of `data.template=none`, which is for text pairs and prompts."""
+    own = data.template == "none" and (data.mix is None or data.eval_path is not None)
+    mixed = [name for name, each in (data.mix or {}).items() if each.get("template") == "none"]
+    for key in [*(["data.template"] if own else []), *(f"data.mix.{name}.template" for name in mixed)]:
+        origin = composed.origin(*key.split("."))
+        if origin.by == "run":  # an earlier run's value, which may stand for rows of any form
+            continue
+        if method.refuses_bare:
+            what = f"{key}=none leaves text bare, and method={method.name} renders every row with the chat template"
+            yield Problem(origin.where, what, "remove it, or choose method=sft")
+            continue
+        sets = [each for each in row_sets.every_set(data, method) if _template_key(each) == key]
+        forms = {form for each in sets for form in _forms(each, method, composed)}
+        if forms and "" not in forms:
+            held = " and ".join(sorted("plain text" if "bare" in form else "turns" for form in forms))
+            what = f"{key}=none has no effect: it is for text pairs and prompts, and the rows are {held}"
+            why = "which only the chat template can render" if "turns" in held else "which no template is applied to"
+            yield Problem(origin.where, f"{what}, {why}", "remove it")
+
+
+def _template_key(each: RowSet) -> str:
+    """The setting that says how the text of a set is read."""
+    return each.key.replace(".path", ".template") if each.key.startswith("data.mix.") else "data.template"
+
+
+def _forms(each: RowSet, method: Method, composed: Composed) -> Iterator[str]:
+    """How the first rows of a set are read whatever `data.template` says, "" where it decides; as in `form_of`."""
+    promised = composed.request.stage.promised if composed.request.stage else ()
+    if each.key in promised:  # the rows of an earlier stage, which does not exist yet
+        yield ""
+        return
+    with contextlib.suppress(ConfigError, DataError):  # which the checks of the set have reported
+        files = row_sets.located(each, each.key, fetch=False)
+        if files is None:
+            yield ""
+            return
+        for example in Scan(files, each.settings, method, Ledger("", ""), max_rows=_FEW_ROWS, prompts=False):
+            yield form_of(example.kind, example.value)
 
 
 def _set_problems(each: RowSet, data: DataSettings, method: Method, composed: Composed) -> Iterator[Problem]:

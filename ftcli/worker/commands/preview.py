@@ -9,6 +9,7 @@ from typing import Any
 from ftcli.core.errors import DataError, Problem
 from ftcli.data import row_sets
 from ftcli.data.files.reader import line_of
+from ftcli.data.formats.text_form import form_of
 from ftcli.data.row_ledger import Ledger, together
 from ftcli.data.row_sets import RowSet
 from ftcli.data.scan import Example, Scan
@@ -28,28 +29,43 @@ def preview(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
     Yields:
         {"where", "kind", "sequences": [{"name", "tokens": [[text, trained, special], …]}], "tokens", "trained",
         "max_length_tokens"}, or {"where", "error", "fix"} for a row that cannot be used; last
-        {"template", "format", "findings"}.
+        {"template", "format", "findings", "forms": how the rows are read, as phrases}.
 
     Raises:
         ConfigError: as `data`.
     """
     spec, method, encoder, fit = opened(request)
-    ledgers = []
+    ledgers, forms = [], dict[str, None]()
     for row_set in row_sets.train_sets(spec.data, method):
         ledgers.append(Ledger(row_set.name, row_set.settings.path))
-        shown = _rows(row_set, method, encoder, fit, ledgers[-1], request.get("line") or 0)
+        shown = _rows(row_set, method, encoder, fit, ledgers[-1], forms, request.get("line") or 0)
         yield from islice(shown, request["rows"])
     whole = together(ledgers, "")
     findings = {kind: shown.first for kind, shown in whole.findings.items()}
-    yield {"template": encoder.template(), "format": whole.format, "findings": findings}
+    yield {
+        "template": encoder.template(),
+        "format": whole.format,
+        "findings": findings,
+        "forms": [*forms, *whole.text_forms],
+    }
 
 
 def _rows(
-    row_set: RowSet, method: Method, encoder: Encoder, fit: Fitting, ledger: Ledger, first_line: int
+    row_set: RowSet,
+    method: Method,
+    encoder: Encoder,
+    fit: Fitting,
+    ledger: Ledger,
+    forms: dict[str, None],
+    first_line: int,
 ) -> Iterator[dict[str, Any]]:
-    """The rows of a set from a line on, including unusable ones."""
+    """The rows of a set from a line on, including unusable ones; `forms` gets how those are read that are no text pair
+    or prompt."""
     bad = list[Problem]()
-    for example in Scan(row_sets.fetched(row_set), row_set.settings, method, ledger, on_error=bad.append):
+    how: dict[str, Any] = {"on_error": bad.append, "has_template": encoder.has_template}
+    for example in Scan(row_sets.fetched(row_set), row_set.settings, method, ledger, **how):
+        if (form := form_of(example.kind, example.value)) and not example.from_text:
+            forms[form] = None
         yield from (_refused(problem) for problem in bad if line_of(problem.where) >= first_line)
         bad.clear()
         if example.line < first_line:

@@ -9,10 +9,10 @@ import torch
 from transformers import set_seed
 
 from ftcli.data.formats.conversations import answer_to
-from ftcli.data.scan import Example
+from ftcli.data.scan import Example, as_written
 from ftcli.settings.groups import ModelSettings
 from ftcli.worker.inference.chat import sampling
-from ftcli.worker.inference.examples import ASKABLE, answered_of, chunks_of, prompt_of
+from ftcli.worker.inference.examples import ASKABLE, answered_of, chunks_of, prompt_of, reads_text_as_turns
 from ftcli.worker.inference.metrics import generate
 from ftcli.worker.inference.reward_model import RewardModel
 from ftcli.worker.models.load import as_granted, best_device, load_trained, make_encoder
@@ -40,9 +40,10 @@ def sample(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
     how = sampling(request)
     if how.get("do_sample"):
         how["top_k"] = 0  # transformers' default would sample from the 50 most likely tokens only
-    for chunk in chunks_of(request["data"], ASKABLE):
+    for chunk in chunks_of(request["data"], ASKABLE, has_template=reads_text_as_turns(request["model"], encoder)):
+        ids = [encoder.prompt_ids(prompt_of(example)) for example in chunk for _ in range(count)]
+        chunk = [example._replace(value=as_written(example)) for example in chunk]
         prompts = [prompt_of(example) for example in chunk]
-        ids = [encoder.prompt_ids(prompt) for prompt in prompts for _ in range(count)]
         with torch.no_grad():
             said = generate(model, encoder.tokenizer, ids, **how)
         answers = [[text.strip() for text in said[i : i + count]] for i in range(0, len(said), count)]
@@ -59,7 +60,7 @@ def _judged(
         for example, prompt, own in zip(chunk, prompts, answers, strict=True)
         for text in own
     ]
-    found = judge.score([answered_of(each)[0] for each in judge.encoder.encode(rows)])
+    found = judge.score([answered_of(each)[0] for each in judge.encode(rows)])
     size = len(answers[0])
     return [found[i : i + size] for i in range(0, len(found), size)]
 

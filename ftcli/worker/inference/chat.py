@@ -71,9 +71,7 @@ class Speaker:
         return answer.strip()
 
     def _ids(self, turns: Turns) -> list[int]:
-        if self.encoder.tokenizer.chat_template is None:
-            return self.encoder.prompt_ids(turns[-1]["content"])
-        return self.encoder.prompt_ids(turns)
+        return self.encoder.prompt_ids(turns if self.encoder.has_template else turns[-1]["content"])
 
 
 class _Pieces(TextStreamer):

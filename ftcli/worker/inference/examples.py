@@ -13,8 +13,10 @@ from ftcli.data.row_ledger import Ledger, refuse_bad_rows
 from ftcli.data.row_sets import RowSet
 from ftcli.data.scan import Example, Scan
 from ftcli.methods import get_method
+from ftcli.runs import rundir
 from ftcli.settings.groups import SetSettings
-from ftcli.worker.tokenise.encoder import IGNORED, Encoded, Ids
+from ftcli.settings.run_spec import RunSpec
+from ftcli.worker.tokenise.encoder import IGNORED, Encoded, Encoder, Ids
 
 SCORABLE = ("messages", "pair", "preference", "label")
 """Dataset types whose rows hold an answer."""
@@ -43,6 +45,16 @@ def prompt_of(example: Example) -> Any:
     return only_read(turns[:last])
 
 
+def reads_text_as_turns(model: str, encoder: Encoder) -> bool:
+    """Whether a model reads the text of a row as turns: it has a chat template, and was not trained on bare text."""
+    run = rundir.find_run(model)
+    if run is None or not encoder.has_template:
+        return encoder.has_template
+    data = RunSpec.load(run / rundir.SPEC).data
+    sets = [each.get("template", "auto") for each in data.mix.values()] if data.mix else [data.template]
+    return set(sets) != {"none"}
+
+
 def examples_of(path: str, kinds: tuple[str, ...] = ASKABLE) -> Iterator[Example]:
     """The rows of a file, one after the other.
 
@@ -53,12 +65,18 @@ def examples_of(path: str, kinds: tuple[str, ...] = ASKABLE) -> Iterator[Example
         yield from chunk
 
 
-def chunks_of(path: str, kinds: tuple[str, ...]) -> Iterator[list[Example]]:
-    """The rows of a file, a chunk at a time; an unusable row is an error."""
+def chunks_of(path: str, kinds: tuple[str, ...], *, has_template: bool = False) -> Iterator[list[Example]]:
+    """The rows of a file, a chunk at a time; an unusable row is an error.
+
+    Args:
+        has_template: whether text pairs and prompts are read as turns.
+    """
     row_set = RowSet(name="data", key=path, settings=SetSettings(path=path))
     ledger = Ledger("data", path)
     method = replace(get_method("sft"), kinds=kinds)
-    rows = iter(Scan(row_sets.fetched(row_set), row_set.settings, method, ledger, prompts=False))
+    rows = iter(
+        Scan(row_sets.fetched(row_set), row_set.settings, method, ledger, prompts=False, has_template=has_template)
+    )
     while chunk := list(islice(rows, _CHUNK)):
         refuse_bad_rows([ledger], 0.0)
         yield chunk

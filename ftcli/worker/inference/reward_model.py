@@ -8,11 +8,13 @@ from typing import Any
 import torch
 
 from ftcli.core.errors import ConfigError, Problem
+from ftcli.data.scan import Example, read_as_turns
 from ftcli.models.sources import head_of
 from ftcli.settings.groups import ModelSettings
+from ftcli.worker.inference.examples import reads_text_as_turns
 from ftcli.worker.inference.metrics import scores
 from ftcli.worker.models.load import as_granted, best_device, load_trained, make_encoder, resolve
-from ftcli.worker.tokenise.encoder import Ids
+from ftcli.worker.tokenise.encoder import Encoded, Ids
 
 
 class RewardModel:
@@ -31,6 +33,15 @@ class RewardModel:
         device = best_device()
         self.model = load_trained(settings, seed=0, device=device, head="reward_model").to(device).eval()
         self.encoder = make_encoder(settings)
+        self.as_turns = reads_text_as_turns(name, self.encoder)
+
+    def encode(self, examples: Sequence[Example]) -> list[Encoded]:
+        """The tokens of answered rows as the model was trained to read them.
+
+        Raises:
+            DataError: the chat template refuses a row.
+        """
+        return self.encoder.encode([read_as_turns(each) for each in examples] if self.as_turns else examples)
 
     def score(self, sequences: Sequence[Ids]) -> list[float]:
         """The reward score of each token sequence, a prompt followed by its answer."""

@@ -110,7 +110,7 @@ class Rewards:
             )
             for row, a in zip(rows, answered, strict=True)
         ]
-        return self.reward_model.score([answered_of(each)[0] for each in self.reward_model.encoder.encode(pairs)])
+        return self.reward_model.score([answered_of(each)[0] for each in self.reward_model.encode(pairs)])
 
 
 def _function(name: str) -> Callable[..., Any]:

@@ -113,7 +113,7 @@ def prepare(
         validated, masks = [_only_held_out(each, mask) for each, mask in zip(sets, held_masks, strict=True)], held_masks
     else:
         return found
-    _hold_out(found, builder, validated, masks, data, method, num_score_rows)
+    _hold_out(found, builder, validated, masks, data, method, encoder, num_score_rows)
     if training and found.held_out_ledger is not None:
         tell_leaks(found.held_out_ledger, validated, masks, sets, [~mask for mask in held_masks])
     return found
@@ -143,6 +143,7 @@ def _hold_out(
     masks: Sequence[Array],
     data: DataSettings,
     method: Method,
+    encoder: Encoder,
     num_score_rows: int,
 ) -> None:
     kept = [builder.kept(each, np.flatnonzero(mask)) for each, mask in zip(sets, masks, strict=True)]
@@ -157,7 +158,7 @@ def _hold_out(
     found.held_out_ledger = together([each.ledger for each in sets], "eval")
     left = num_score_rows
     for each, rows in zip(sets, kept, strict=True):
-        found.score_examples += examples_of(each, data, method, [int(row) for row in rows[:left]])
+        found.score_examples += examples_of(each, data, method, encoder, [int(row) for row in rows[:left]])
         left = num_score_rows - len(found.score_examples)
 
 

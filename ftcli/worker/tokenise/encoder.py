@@ -24,7 +24,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from ftcli.core.errors import ConfigError, DataError, Problem
 from ftcli.data.quality_checks import QualityIssue
 from ftcli.data.row_ledger import BOUNDARY
-from ftcli.data.scan import Example
+from ftcli.data.scan import Example, as_written
 from ftcli.worker.tokenise.answer_spans import common
 from ftcli.worker.tokenise.serving_parity import Serving, Turns
 
@@ -90,6 +90,12 @@ class Encoder:
         if self._serving is None:
             self._serving = Serving(self.tokenizer, self.stop_ids)
         return self._serving
+
+    @property
+    def has_template(self) -> bool:
+        """Whether the tokenizer has a chat template."""
+        template = self.tokenizer.chat_template
+        return bool(template.get("default") if isinstance(template, dict) else template)
 
     def template(self) -> dict[str, str] | None:
         """How conversations were rendered and how their answers were located; None if there were none."""
@@ -218,7 +224,9 @@ class Encoder:
         return self._conversation(example, turns, trained, marked=False)
 
     def _prompt(self, example: Example) -> _Draft:
-        prompt, row = example.value["prompt"], json.dumps(example.value, ensure_ascii=False, default=str)
+        prompt = example.value["prompt"]
+        # Rewards see the prompt as the row has it: text stays text, also where the model reads it as a turn.
+        row = json.dumps(as_written(example), ensure_ascii=False, default=str)
         turns = None if isinstance(prompt, str) else prompt
 
         def finish(encodings: list[Encoding]) -> Encoded:

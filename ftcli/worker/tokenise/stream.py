@@ -150,7 +150,8 @@ class Stream:
     def _encoded(self, source: _Source, random: Random | None) -> Iterator[tuple[Example, Encoded]]:
         """The usable rows with their tokens; without `random` in their own order."""
         ledger = source.ledger
-        scan = Scan(source.files, source.row_set.settings, self.method, ledger, max_rows=self.data.max_rows)
+        how: dict[str, Any] = {"max_rows": self.data.max_rows, "has_template": self.encoder.has_template}
+        scan = Scan(source.files, source.row_set.settings, self.method, ledger, **how)
         scan.on_error = lambda problem: self._judge(ledger)
         # Shuffled before they are tokenised: to fill the buffer, rows only have to be read.
         examples = _shuffled(iter(scan), self.data.shuffle_buffer_rows, random) if random else scan

@@ -105,7 +105,7 @@ def _parts(row_set: RowSet, data: DataSettings, method: Method, encoder: Encoder
             data.eval_group,
             max_rows,
         ],
-        "method": [method.kinds, method.templates_pairs],
+        "method": [method.kinds, method.refuses_bare, settings.template],
         "encoder": encoder.identity(),
     }
 
@@ -124,7 +124,8 @@ class TokenSetBuild:
     def build(self, write: store.Write) -> tuple[dict[str, Any], pa.Table]:
         """As store.Build."""
         ledger = Ledger(self.row_set.name, self.row_set.settings.path)
-        scan = Scan(self.files, self.row_set.settings, self.method, ledger, self.data.eval_group, self.max_rows)
+        how: dict[str, Any] = {"max_rows": self.max_rows, "has_template": self.encoder.has_template}
+        scan = Scan(self.files, self.row_set.settings, self.method, ledger, self.data.eval_group, **how)
         chunk: list[tuple[Example, Encoded]] = []
         indices: list[pa.Table] = []
         spoken = False
@@ -181,7 +182,9 @@ def batch_of(rows: Sequence[Columns]) -> pa.RecordBatch:
     return pa.record_batch({name: pa.array([row[name] for row in rows], types.get(name, _LIST)) for name in rows[0]})
 
 
-def examples_of(found: TokenSet, data: DataSettings, method: Method, wanted: Sequence[int]) -> list[Example]:
+def examples_of(
+    found: TokenSet, data: DataSettings, method: Method, encoder: Encoder, wanted: Sequence[int]
+) -> list[Example]:
     """The examples of the wanted row numbers, read again from the files.
 
     Raises:
@@ -189,7 +192,8 @@ def examples_of(found: TokenSet, data: DataSettings, method: Method, wanted: Seq
     """
     places = {(int(found.file[index]), int(found.number[index])): index for index in wanted}
     last = max(wanted, default=-1)
-    scan = Scan(found.files, found.row_set.settings, method, Ledger("", ""), data.eval_group)
+    has_template = encoder.has_template
+    scan = Scan(found.files, found.row_set.settings, method, Ledger("", ""), data.eval_group, has_template=has_template)
     examples: dict[int, Example] = {}
     for example in scan:
         index = places.get((example.file, example.number))

@@ -81,7 +81,8 @@ def without_white_space_behind_the_end(labels: list[int], tokenizer: Any) -> lis
 @pytest.mark.parametrize("kind", ROWS)
 def test_sft_tokens_are_those_that_trl_makes(kind, tokenizer, tmp_path, trl_prepared):
     theirs = trl_prepared(ROWS[kind], SFTTrainer, SFTConfig, max_length=256, assistant_only_loss=kind == "messages")
-    mine = ours(ROWS[kind], tokenizer, tmp_path, "sft")
+    # TRL leaves text pairs bare; we only do on request.
+    mine = ours(ROWS[kind], tokenizer, tmp_path, "sft", template="none" if kind == "pair as text" else "auto")
     assert mine["input_ids"][:] == theirs["input_ids"][:]
     assert mine["labels"][:] == [without_white_space_behind_the_end(row, tokenizer) for row in theirs["labels"]]
     assert all(any(label != IGNORED for label in row) for row in mine["labels"])
@@ -92,7 +93,7 @@ def test_dpo_tokens_are_those_that_trl_makes(spoken, tokenizer, tmp_path, trl_pr
     plain = [{"prompt": "red or blue? ", "chosen": "blue", "rejected": "red, you fool"}]
     rows = [pair_of_answers(i) for i in range(3)] if spoken else plain
     theirs = trl_prepared(rows, DPOTrainer, DPOConfig, max_length=256)
-    mine = ours(rows, tokenizer, tmp_path, "dpo")
+    mine = ours(rows, tokenizer, tmp_path, "dpo", template="auto" if spoken else "none")
     assert mine["prompt_ids"][:] == theirs["prompt_ids"][:]
     for side in ("chosen_ids", "rejected_ids"):
         (newline,) = tokenizer("\n")["input_ids"]
