@@ -95,6 +95,7 @@ def derive_method(
     """
     if (
         method.rewarded
+        and isinstance(data.path, str)
         and data.path in defaults.REWARDED_SETS
         and not any(settings.get(name) for name in REWARD_FIELDS)
     ):

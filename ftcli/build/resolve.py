@@ -38,7 +38,7 @@ def _located(tree: dict[str, Any]) -> dict[str, Any]:
     The spec must mean the same later, from any working directory and after newer runs of that name.
     """
     data, model = dict(tree["data"]), dict(tree["model"])
-    data.update({key: row_sets.absolute(data[key]) for key in ("path", "eval_path") if data.get(key)})
+    data.update({key: row_sets.all_absolute(data[key]) for key in ("path", "eval_path") if data.get(key)})
     if isinstance(data.get("mix"), dict):
         data["mix"] = {name: _located_set(settings) for name, settings in data["mix"].items()}
     name = model.get("name_or_path")
@@ -56,8 +56,8 @@ def _located(tree: dict[str, Any]) -> dict[str, Any]:
 
 
 def _located_set(settings: Any) -> Any:
-    sound = isinstance(settings, dict) and isinstance(settings.get("path"), str)
-    return {**settings, "path": row_sets.absolute(settings["path"])} if sound else settings
+    sound = isinstance(settings, dict) and isinstance(settings.get("path"), (str, list))
+    return {**settings, "path": row_sets.all_absolute(settings["path"])} if sound else settings
 
 
 def _dated(tree: dict[str, Any]) -> dict[str, Any]:

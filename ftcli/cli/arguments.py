@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from ftcli.cli import output
 from ftcli.config.compose import Request
+from ftcli.config.shorthand import understood
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.settings.ownership import ENDPOINT, REMOTE_CODE, REWARD_CODE
 
@@ -56,7 +58,10 @@ def add_trust(into: argparse.ArgumentParser, *further: str) -> None:
 def add_overrides(into: argparse.ArgumentParser) -> None:
     """Add overrides and the flags that go with them."""
     into.add_argument(
-        "overrides", nargs="*", metavar="group=choice|key=value", help="recipe=NAME, method=dpo, seed=1, …"
+        "overrides",
+        nargs="*",
+        metavar="group=choice|key=value|FILE",
+        help="recipe=NAME, method=dpo, seed=1, rows.jsonl, …",
     )
     into.add_argument(
         "--config-dir", "-cd", action="append", default=[], type=Path, help="folder with your own group files"
@@ -93,11 +98,30 @@ def parse(into: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namesp
     return options
 
 
-def request(options: argparse.Namespace) -> Request:
-    """The request that parsed options describe."""
+def overrides(options: argparse.Namespace, *, tell: bool = True) -> list[str]:
+    """The overrides that the words of a command stand for; with `tell`, what a word was taken for is printed.
+
+    Raises:
+        ConfigError: a word can mean two things.
+    """
+    found = understood(options.overrides, tuple(options.config_dir))
+    for line in found.notes if tell else ():
+        output.note(line)
+    return list(found.overrides)
+
+
+def request(options: argparse.Namespace, *, tell: bool = True) -> Request:
+    """The request that parsed options describe.
+
+    Args:
+        tell: print what each word was taken for that is no override; not where a command's own output says so.
+
+    Raises:
+        ConfigError: a word can mean two things.
+    """
     granted = {flag for flag in GRANTS if getattr(options, flag.strip("-").replace("-", "_"))}
     return Request(
-        overrides=tuple(options.overrides),
+        overrides=tuple(overrides(options, tell=tell)),
         config_dirs=tuple(folder.resolve() for folder in options.config_dir),
         grants=frozenset(granted),
     )

@@ -27,7 +27,7 @@ _ACTIONS = ("check", "preview", "prepare")
 def run(argv: Sequence[str]) -> int:
     """Run one action on the data of a composed run: `ftcli data check FILE method=dpo`."""
     options = _parse(argv)
-    resolved = run_of(arguments.request(options))
+    resolved = run_of(arguments.request(options, tell=False))
     spec = resolved.spec
     if options.action == "check" and options.rows_only:
         return _check_rows(resolved, options.json)
@@ -66,7 +66,6 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     options = arguments.parse(parser, argv)
     if options.rows < 1:
         raise ConfigError(Problem(f"--rows {options.rows}", "is out of range", "at least 1"))
-    options.overrides = [word if "=" in word else f"data.path={word}" for word in options.overrides]
     return options
 
 
@@ -79,7 +78,7 @@ def _check_rows(run: ResolvedRun, as_json: bool) -> int:
     held_out = row_sets.eval_set(spec.data, method)
     has_template = has_chat_template(tokenizer_folder(spec))
     for each in row_sets.every_set(spec.data, method):
-        files, ledger = row_sets.fetched(each), Ledger(each.name, each.settings.path)
+        files, ledger = row_sets.fetched(each), Ledger(each.name, each.path)
         limit = spec.data.max_eval_rows if each == held_out else spec.data.max_rows
         how: dict[str, Any] = {"prompts": False, "has_template": has_template}
         for _ in Scan(files, each.settings, method, ledger, spec.data.eval_group, limit, **how):

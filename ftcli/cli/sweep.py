@@ -13,7 +13,7 @@ from ftcli.core.errors import EXIT_DONE, EXIT_INTERRUPTED
 
 def sweep(options: argparse.Namespace) -> int:
     """Run each job in its own process, so that a failing job does not end the others."""
-    jobs, flags = expand(options.overrides), []
+    jobs, flags = expand(arguments.overrides(options)), []
     for folder in options.config_dir:
         flags += ["--config-dir", str(folder)]
     flags += [flag for flag in arguments.GRANTS if getattr(options, flag.strip("-").replace("-", "_"))]

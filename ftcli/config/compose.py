@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ftcli.config import recipe_file as recipe_loader
-from ftcli.config.overrides import Override, parse
+from ftcli.config.overrides import Override, parse, repeated
 from ftcli.config.tree import Origin, Tree
 from ftcli.core import assets
 from ftcli.core.errors import ConfigError, Problem
@@ -198,14 +198,15 @@ def _split(request: Request, problems: list[Problem]) -> tuple[list[Override], d
 
 def _parsed(request: Request, problems: list[Problem]) -> list[Override]:
     """The overrides; for a stage those of all stages first, then its own, so that its own win."""
+    typed: list[Override] = []
+    for text in request.overrides:
+        with _collected(problems):
+            typed.append(parse(text))
+    problems.extend(repeated(typed))
     common: list[Override] = []
     own: list[Override] = []
-    for text in request.overrides:
-        try:
-            override = parse(text)
-        except ConfigError as error:
-            problems.extend(error.problems)
-            continue
+    for override in typed:
+        text = override.text
         if override.key[0] in ROLES:
             if request.stage is None:
                 problems.append(

@@ -1,19 +1,21 @@
 """The overrides that a user types after the command: `group=choice`, `key=value`, `+key=`, `~key`, in Hydra's grammar.
 
 Departs from Hydra in one way: values of path settings are taken literally, so `data.path=/x/y (1).json` needs no quotes
-inside quotes.
+inside quotes; a setting for rows may list several.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
 from ftcli.core import assets
 from ftcli.core.errors import ConfigError, Problem
-from ftcli.settings.groups import is_path_key
+from ftcli.data.files.path_list import split_paths
+from ftcli.settings.groups import GROUPS, is_path_key, is_rows_key
 
 _SHAPE = re.compile(r"(?P<sign>~|\+\+|\+)?(?P<key>[A-Za-z_][\w.-]*)(?P<rest>=(?P<value>.*))?", re.DOTALL)
 
@@ -82,8 +84,35 @@ def parse(text: str) -> Override:
         return Override(text, key, delete=True)
     if is_path_key(match["key"]) or match["key"] == "recipe":
         value = _unquoted(match["value"])
-        return Override(text, key, None if value == "null" else value, literal=True)
+        listed = split_paths(value) if is_rows_key(match["key"]) else value
+        return Override(text, key, None if value == "null" else listed, literal=True)
     return Override(text, key, _parse_value(text, text.lstrip("+")))
+
+
+def repeated(overrides: Iterable[Override]) -> Iterator[Problem]:
+    """A problem for each recipe, choice or place of rows that an earlier override sets too.
+
+    Of any other setting the last value counts, as in Hydra, so that a script's own can be overridden behind it.
+    """
+    earlier: dict[str, Override] = {}
+    for override in overrides:
+        is_recipe, is_rows = override.name == "recipe", is_rows_key(override.name)
+        if override.delete or not (is_recipe or is_rows or override.key[-1] in GROUPS):
+            continue
+        if is_rows and override.value is None:  # takes the earlier one back, and says so
+            earlier.pop(override.name, None)
+            continue
+        first = earlier.setdefault(override.name, override)
+        if first is override or (first.value == override.value and not is_recipe):
+            continue
+        if is_recipe:
+            what, fix = "is a second recipe", "keep one; what is to change in it is an override, key=value"
+        elif is_rows:
+            fix = f"list the files, as {override.name}=[FILE,FILE]; data.mix gives each set its share"
+            what = "names rows a second time"
+        else:
+            what, fix = f"is a second choice of {override.name}", "keep one of them"
+        yield Problem(override.text, f"{what}, after {first.text}", fix)
 
 
 def expand(texts: list[str]) -> list[list[str]]:

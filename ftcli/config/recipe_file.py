@@ -20,9 +20,10 @@ from ftcli.core.paths import home_expanded, is_builtin
 from ftcli.core.strict_yaml import Document, KeyPath, load
 from ftcli.core.suggest import suggest
 from ftcli.data.files.locate import is_hub
+from ftcli.data.files.path_list import split_paths
 from ftcli.data.files.urls import is_url, shown
 from ftcli.settings.backends import ROLES
-from ftcli.settings.groups import GROUPS, MODEL_KEYS, is_path_key
+from ftcli.settings.groups import GROUPS, MODEL_KEYS, is_path_key, is_rows_key
 from ftcli.settings.ownership import LIBRARY_PATHS
 
 SCHEMA_VERSION = 1
@@ -161,22 +162,36 @@ def _resolve_paths(group: str, settings: dict[str, Any], bounds: _Bounds) -> dic
     """
     faults = {}
     for key, value in settings.items():
+        if is_rows_key(f"{group}.{key}") and isinstance(value, (str, list)):
+            listed = split_paths(value, str(bounds.start)) if isinstance(value, str) else value
+            if isinstance(listed, list):
+                resolved = [_resolved_path(f"{group}.{key}", each, bounds) for each in listed]
+                settings[key] = [path for path, _ in resolved]
+                found = [fault for _, fault in resolved if fault is not None]
+                if found:
+                    faults[key] = next(filter(None, found), "")
+                continue
         if isinstance(value, dict):
             below = _resolve_paths(f"{group}.{key}", value, bounds)
             if below:
                 faults[key] = next(filter(None, below.values()), "")
             continue
-        if not _is_path(f"{group}.{key}", value, bounds.start):
-            continue
-        if is_url(value):
-            faults[key] = "" if bounds.allow_path else f"{group}.{key} points outside {bounds.name}: {shown(value)}"
-            continue
-        # realpath follows links, so that a link inside the folder cannot lead out of it.
-        path = Path(os.path.realpath(bounds.start / home_expanded(value)))
-        leaves = not bounds.allow_path and not path.is_relative_to(bounds.limit)
-        faults[key] = f"{group}.{key} points outside {bounds.name}: {value}" if leaves else ""
-        settings[key] = str(path)
+        settings[key], fault = _resolved_path(f"{group}.{key}", value, bounds)
+        if fault is not None:
+            faults[key] = fault
     return faults
+
+
+def _resolved_path(name: str, value: Any, bounds: _Bounds) -> tuple[Any, str | None]:
+    """A setting's value, absolute if it is a path, and what is wrong with it: "" for nothing, None if it is no path."""
+    if not _is_path(name, value, bounds.start):
+        return value, None
+    if is_url(value):
+        return value, "" if bounds.allow_path else f"{name} points outside {bounds.name}: {shown(value)}"
+    # realpath follows links, so that a link inside the folder cannot lead out of it.
+    path = Path(os.path.realpath(bounds.start / home_expanded(value)))
+    leaves = not bounds.allow_path and not path.is_relative_to(bounds.limit)
+    return str(path), f"{name} points outside {bounds.name}: {value}" if leaves else ""
 
 
 def _renamed(document: Document, version: int) -> Document:
@@ -213,6 +228,8 @@ def path_keys(group: str, settings: Mapping[str, Any]) -> list[str]:
     """The settings of a group whose values are absolute paths, and so never interpolated."""
 
     def holds_path(key: str, value: Any) -> bool:
+        if isinstance(value, list):
+            return any(holds_path(key, each) for each in value)
         return bool(path_keys(key, value)) if isinstance(value, dict) else _is_path(key, value, Path("/"))
 
     return [key for key, value in settings.items() if holds_path(f"{group}.{key}", value)]

@@ -7,13 +7,17 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ftcli import tiny
+from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.paths import BUILTIN, BUILTIN_SETS, home_expanded, is_builtin
+from ftcli.data.files.file_types import same_file_twice
 from ftcli.data.files.locate import DataFile, SourcePath, is_local, locate
+from ftcli.data.files.path_list import path_text
 from ftcli.methods.method import Method
 from ftcli.settings.groups import DataSettings, SetSettings
 
 WRITTEN = ("format", "columns", "roles", "margin_column", "trained_turns", "template")
 """The settings of a set that say how its rows are written and read."""
+_TWICE = "name it once; data.mix.NAME.repeat repeats the rows of a set"
 
 
 def builtin_name(path: str, method: Method) -> str:
@@ -31,6 +35,11 @@ def absolute(path: str) -> str:
     return os.path.realpath(home_expanded(path)) if not is_builtin(path) and is_local(path) else path
 
 
+def all_absolute(path: str | list[str]) -> str | list[str]:
+    """`absolute` of a path, or of each one of a list."""
+    return absolute(path) if isinstance(path, str) else [absolute(each) for each in path]
+
+
 @dataclass(frozen=True, kw_only=True)
 class RowSet:
     """One data set that a run reads."""
@@ -40,6 +49,11 @@ class RowSet:
     """The setting that names it, as errors print it."""
     settings: SetSettings
 
+    @property
+    def path(self) -> str:
+        """Where its rows are, as a person reads it."""
+        return path_text(self.settings.path)
+
 
 def located(row_set: RowSet, where: str, *, fetch: bool) -> tuple[DataFile, ...] | None:
     """The files of a set in order; None if only the network could tell and `fetch` is false.
@@ -48,10 +62,25 @@ def located(row_set: RowSet, where: str, *, fetch: bool) -> tuple[DataFile, ...]
         where: what named the set, as errors print it.
 
     Raises:
-        ConfigError: there are none.
+        ConfigError: there are none, or a file is named twice.
     """
     s = row_set.settings
-    return locate(SourcePath(path=s.path, revision=s.revision, subset=s.subset, split=s.split), where, fetch=fetch)
+    if isinstance(s.path, str):
+        return locate(SourcePath(path=s.path, revision=s.revision, subset=s.subset, split=s.split), where, fetch=fetch)
+    files: dict[str, DataFile] = {}
+    for path in s.path:
+        found = locate(SourcePath(path=path, revision=s.revision, subset=s.subset, split=s.split), where, fetch=fetch)
+        if found is None:
+            return None
+        for file in found:
+            if file.path in files:
+                raise ConfigError(Problem(where, f"{file.name} is named twice; its rows would count twice", _TWICE))
+            files[file.path] = file
+    if pair := same_file_twice(files):
+        raise ConfigError(
+            Problem(where, f"{pair[0]} and {pair[1]} are the same file; its rows would count twice", _TWICE)
+        )
+    return tuple(files.values())
 
 
 def fetched(row_set: RowSet) -> tuple[DataFile, ...]:
@@ -79,7 +108,7 @@ def train_sets(data: DataSettings, method: Method) -> tuple[RowSet, ...]:
             for name, settings in data.mix.items()
         )
     assert data.path is not None
-    if is_builtin(data.path):
+    if isinstance(data.path, str) and is_builtin(data.path):
         own = SetSettings(path=str(tiny.set_path(builtin_name(data.path, method), "train")), **_of_builtin(data))
         return (RowSet(name="tiny", key="data.path", settings=own),)
     settings = SetSettings(
@@ -89,7 +118,7 @@ def train_sets(data: DataSettings, method: Method) -> tuple[RowSet, ...]:
 
 
 def _of_mix(settings: SetSettings, method: Method) -> SetSettings:
-    if not is_builtin(settings.path):
+    if not isinstance(settings.path, str) or not is_builtin(settings.path):
         return settings
     return replace(settings, path=str(tiny.set_path(builtin_name(settings.path, method), "train")))
 
@@ -99,7 +128,7 @@ def eval_set(data: DataSettings, method: Method) -> RowSet | None:
     path = data.eval_path
     if path is None and data.eval_share == 0 and data.mix is None and is_builtin(data.path):
         path = data.path  # its own eval split
-    if path is not None and is_builtin(path):
+    if isinstance(path, str) and is_builtin(path):
         if path != BUILTIN and builtin_name(path, method) not in tiny.set_names():
             return None  # the checks report it
         own = SetSettings(path=str(tiny.set_path(builtin_name(path, method), "eval")), **_of_builtin(data))

@@ -200,6 +200,9 @@ def _resolved(
     if rows is None:
         rows = values.get("data.path")
         where = found.places.get("data.path", f"stages.{stage.name}.data.path")
+        if isinstance(rows, list):
+            what = f"stage {stage.name} reads its prompts from one place, not from {len(rows)}"
+            raise ConfigError(*problems, Problem(where, what, "name a folder, or a pattern such as part-*.jsonl"))
         problems += _rows_problems(rows, where, stage)
         rows = row_sets.absolute(str(rows))
     if backend.get("type") in OWN_WEIGHTS and backend.get("model") is None:

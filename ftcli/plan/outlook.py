@@ -172,7 +172,7 @@ def _warnings(run: ResolvedRun, counted: TokenCount, memory: MemoryEstimate | No
         found.append(f"{counted.overlong} of {counted.rows} rows are longer than {limit} tokens and {outcome}")
     for each in row_sets.train_sets(spec.data, method):
         if row_sets.located(each, each.key, fetch=False) is None:
-            found.append(f"{each.settings.path} is not on this machine; its rows are counted when the run starts")
+            found.append(f"{each.path} is not on this machine; its rows are counted when the run starts")
     if paths.is_builtin(spec.data.path) and spec.choices["model"] != "tiny":
         found.append(f"{spec.data.path} is a built-in demonstration set; set your own with data.path=FILE")
     for name, tested in _PASSED_THROUGH:

@@ -225,7 +225,7 @@ def _count_set(
 ) -> _SetCount:
     size = sum(os.path.getsize(file.path) for file in files)
     whole = size <= EXACT_BYTES
-    ledger = Ledger(each.name, each.settings.path)
+    ledger = Ledger(each.name, each.path)
     most = None if whole else SAMPLE_ROWS
     how: dict[str, Any] = {"max_usable": most, "prompts": False, "has_template": has_chat_template(folder)}
     scan = Scan(files, each.settings, method, ledger, max_rows=data.max_rows, **how)

@@ -36,9 +36,9 @@ class ModelSettings:
 class DataSettings:
     """Group `data`: which rows, and how they become tokens."""
 
-    path: str | None = "builtin:tiny"
+    path: str | list[str] | None = "builtin:tiny"
     """Rows to train on: a file (json, jsonl, csv, tsv, txt, parquet, arrow, each also compressed), a folder, a glob, a
-    URL (s3://, gs://, https://, …) or a hub id; builtin:tiny is the
+    URL (s3://, gs://, https://, …) or a hub id, or a list of them, read in order as one set; builtin:tiny is the
     built-in set for the method's task, builtin:NAME a particular one."""
     revision: str | None = None
     """Branch, tag or commit of a hub set."""
@@ -50,7 +50,7 @@ class DataSettings:
     """Several named sets in place of path, each with its path, share_of_set, share_of_mix, rows or repeat."""
     mix_order: Literal["interleave", "concatenate"] = "interleave"
     """interleave spreads each set evenly over the mix; concatenate puts one set after another."""
-    eval_path: str | None = None
+    eval_path: str | list[str] | None = None
     """Rows to validate on, like path; excludes eval_share."""
     eval_share: float = 0.0
     """Share of the rows held out for validation, drawn by seed."""
@@ -90,7 +90,7 @@ class DataSettings:
 class SetSettings:
     """One entry of `data.mix`: where its rows are, how they are read, and how many of them the mix takes."""
 
-    path: str
+    path: str | list[str]
     """Like data.path."""
     revision: str | None = None
     """Like data.revision."""
@@ -180,6 +180,12 @@ _FILES = {"make.constitution", "make.examples", "make.labelled"}
 PATH_KEYS = frozenset({"data.path", "data.eval_path", "run.dir"}) | MODEL_KEYS | _FILES
 _STAGE = re.compile(r"^stages\.[^.]+\.")
 _MIXED_PATH = re.compile(r"data\.mix\.[^.]+\.path")
+
+
+def is_rows_key(key: str) -> bool:
+    """Whether a setting says where rows are; it may list several places."""
+    setting = _STAGE.sub("", key)
+    return setting in ("data.path", "data.eval_path") or _MIXED_PATH.fullmatch(setting) is not None
 
 
 def is_path_key(key: str) -> bool:

@@ -270,3 +270,19 @@ def test_a_hostile_name_or_row_stays_text_in_the_page():
     assert read.open == []
     assert "script" not in read.tags
     assert read.text.count(evil) >= 6
+
+
+def test_several_files_are_one_set_in_their_order(typed):
+    for name, answers in (("part-1", ["a", None]), ("part-2", ["b"]), ("part-3", ["c"])):
+        rows = ({"prompt": f"{name}?", "completion": each} for each in answers)
+        Path(f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    names = ["part-1.jsonl", "part-2.jsonl", "part-3.jsonl"]
+    for words in (names, ["data.path=part-*.jsonl"], [f"data.path=[{','.join(names)}]"], [",".join(names)], ["."]):
+        code, printed, told = typed("check", "--rows-only", *words, "data.max_bad_share=0.5", "--json")
+        assert code == 0, told
+        [found] = json.loads(printed)["sets"]
+        assert (found["rows_read"], found["rows_kept"]) == (4, 3), words
+    # the fault is in the first of them, which used to be dropped from the command line
+    code, _, told = typed("check", "--rows-only", *names)
+    assert code == 3
+    assert "part-1.jsonl:2" in told

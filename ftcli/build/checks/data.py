@@ -58,11 +58,29 @@ def problems(data: DataSettings, method: Method, composed: Composed) -> Iterator
 
 
 def _builtin(data: DataSettings, composed: Composed) -> Iterator[Problem]:
-    for key, path in (("path", data.path), ("eval_path", data.eval_path)):
+    mixed = {f"mix.{name}.path": each.get("path") for name, each in (data.mix or {}).items() if isinstance(each, dict)}
+    for key, path in (("path", data.path), ("eval_path", data.eval_path), *mixed.items()):
+        if isinstance(path, list):
+            yield from _listed(path, key, composed)
+            continue
+        if key in mixed:
+            continue
         name = path.removeprefix(paths.BUILTIN_SETS) if path is not None and paths.is_builtin(path) else ""
         if name and path != paths.BUILTIN and name not in tiny.set_names():
             fix = suggest(name, tiny.set_names(), paths.BUILTIN_SETS)
             yield Problem(composed.where("data", key), f"{path} is not a built-in set", fix)
+
+
+def _listed(several: list[str], key: str, composed: Composed) -> Iterator[Problem]:
+    """What a list of places cannot hold."""
+    where = composed.where("data", *key.split("."))
+    if not several:
+        yield Problem(where, f"data.{key} lists nothing", f"data.{key}=FILE, or data.{key}=[FILE,FILE]")
+    if built_in := next(filter(paths.is_builtin, several), None):
+        what = f"data.{key} lists {built_in}; a built-in set cannot be one of several files"
+        yield Problem(
+            where, what, "mix it with your own as data.mix={own: {path: FILE}, builtin: {path: " + built_in + "}}"
+        )
 
 
 def _margins(data: DataSettings, method: Method, composed: Composed) -> Iterator[Problem]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ftcli.cli import output
+from ftcli.data.files.path_list import path_text
 from ftcli.plan.outlook import Plan
 from ftcli.runs.checkpoints import step_of
 from ftcli.settings.run_spec import RunSpec
@@ -91,4 +92,4 @@ def headline(spec: RunSpec, outlook: Plan) -> str:
 
 def rows_of(spec: RunSpec) -> str:
     """The path of the rows that a run trains on, or the names of its mixture."""
-    return str(spec.data.path) if spec.data.mix is None else f"a mixture of {', '.join(spec.data.mix)}"
+    return path_text(spec.data.path) if spec.data.mix is None else f"a mixture of {', '.join(spec.data.mix)}"

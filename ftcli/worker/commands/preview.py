@@ -37,7 +37,7 @@ def preview(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
     spec, method, encoder, fit = opened(request)
     ledgers, forms = [], dict[str, None]()
     for row_set in row_sets.train_sets(spec.data, method):
-        ledgers.append(Ledger(row_set.name, row_set.settings.path))
+        ledgers.append(Ledger(row_set.name, row_set.path))
         shown = _rows(row_set, method, encoder, fit, ledgers[-1], forms, request.get("line") or 0)
         yield from islice(shown, request["rows"])
     whole = together(ledgers, "")

@@ -76,7 +76,7 @@ class Stream:
 
     def _source(self, row_set: RowSet, num_sets: int) -> _Source:
         share = row_set.settings.share_of_mix or 1 / num_sets
-        return _Source(row_set, fetched(row_set), Ledger(row_set.name, row_set.settings.path), share)
+        return _Source(row_set, fetched(row_set), Ledger(row_set.name, row_set.path), share)
 
     def _sampled_lengths(self, fit: Fitting) -> dict[int, int]:
         """{length: rows} of the first rows of each set.
@@ -93,7 +93,7 @@ class Stream:
                 lengths[length] = lengths.get(length, 0) + 1
                 ends |= row.ended
         if self.method.trains_answers and lengths and not ends:
-            raise DataError(*[never_ends(source.row_set.settings.path, fit.overflow) for source in self._sources])
+            raise DataError(*[never_ends(source.row_set.path, fit.overflow) for source in self._sources])
         return lengths
 
     # --- from the files to the trainer -------------------------------------------------------------------------------
@@ -120,7 +120,7 @@ class Stream:
                 yield columns
             if not rows:
                 what = "has no row that can be trained on"
-                raise DataError(Problem(source.row_set.settings.path, what, "see ftcli data check"))
+                raise DataError(Problem(source.row_set.path, what, "see ftcli data check"))
 
     def _fitted(self, source: _Source, random: Random) -> Iterator[Columns]:
         """The rows in an order drawn by `random`, fitted to the length limit and counted."""

@@ -123,7 +123,7 @@ class TokenSetBuild:
 
     def build(self, write: store.Write) -> tuple[dict[str, Any], pa.Table]:
         """As store.Build."""
-        ledger = Ledger(self.row_set.name, self.row_set.settings.path)
+        ledger = Ledger(self.row_set.name, self.row_set.path)
         how: dict[str, Any] = {"max_rows": self.max_rows, "has_template": self.encoder.has_template}
         scan = Scan(self.files, self.row_set.settings, self.method, ledger, self.data.eval_group, **how)
         chunk: list[tuple[Example, Encoded]] = []
