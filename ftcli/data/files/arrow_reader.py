@@ -1,14 +1,16 @@
 """Rows from parquet and Arrow files, in small batches whatever the size of the file's own row groups.
 
 Both formats are columnar: a row has a number instead of a line. pyarrow trusts what it reads, so each batch is
-validated before a value is taken from it: text that is not UTF-8 costs its row, invalid offsets end the file.
+validated before a value is taken from it: text that is not UTF-8 costs its row, invalid offsets end the file. Values
+are those that a JSON file of the same rows would hold, so that the tokens are the same.
 """
 
 from __future__ import annotations
 
 import importlib
 import io
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from typing import IO, Any
 
 from ftcli.core.errors import ConfigError, Problem
@@ -21,6 +23,8 @@ _BATCH_BYTES = 16 << 20
 _WINDOW_BYTES = 1 << 20
 _FILE_MAGIC, _FEATHER_1_MAGIC = b"ARROW1", b"FEA1"
 _END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
+_PANDAS_INDEX = re.compile(r"__index_level_\d+__")
+"""The columns in which pandas stores an index of rows that has no name."""
 _REMEDY = "write or download it again"
 
 
@@ -107,39 +111,134 @@ def _rows(batches: Iterator[Any], bad_row: OnBadRow, kind: str) -> Numbered:
             names = batch.schema.names
             if twice := sorted({name for name in names if names.count(name) > 1}):
                 raise Broken(1, f"has two columns named {', '.join(map(repr, twice))}", "give each column its own name")
-            values, bad = _values(arrow, batch)
-            for at, value in enumerate(values):
+            bad: dict[int, list[str]] = {}
+            columns = {
+                name: _column(arrow, name, column, bad)
+                for name, column in zip(names, batch.columns, strict=True)
+                if not _PANDAS_INDEX.fullmatch(name)
+            }
+            for at in range(batch.num_rows):
                 number += 1
                 if at in bad:
                     bad_row(number, f"{', '.join(map(repr, bad[at]))} is not UTF-8", NOT_UTF8_FIX, ", ".join(bad[at]))
+                    continue
+                row = {name: values[at] for name, values in columns.items()}
+                if repeated := [(name, value) for name, value in row.items() if isinstance(value, _Repeated)]:
+                    name, value = repeated[0]
+                    bad_row(number, f"{name} has the key {value.key!r} twice in a map", "keep one of them", name)
                 else:
-                    yield number, value
+                    yield number, row
     except Unreachable:
         raise
     except (arrow.ArrowException, OSError, UnicodeDecodeError) as fault:
         raise Broken(number + 1, f"is not readable {kind}: {fault}", _REMEDY) from None
 
 
-def _values(arrow: Any, batch: Any) -> tuple[list[Any], dict[int, list[str]]]:
-    """The rows of a batch, and by index the fields of those rows whose text is not UTF-8."""
+def _column(arrow: Any, name: str, column: Any, bad: dict[int, list[str]]) -> list[Any]:
+    """The values of a column, as JSON would hold them; rows whose text is not UTF-8 get the column's name in `bad`.
+
+    Raises:
+        Broken: Python has no value for some of them.
+    """
     try:
-        batch.validate(full=True)
-        return batch.to_pylist(), {}
-    except arrow.ArrowInvalid:
-        pass
-    bad: dict[int, list[str]] = {}
-    columns: dict[str, list[Any]] = {}
-    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        column.validate(full=True)
         try:
-            column.validate(full=True)
-            columns[name] = column.to_pylist()
-        except arrow.ArrowInvalid as fault:
-            if "UTF8" not in str(fault):
-                raise
-            columns[name] = [None] * len(column)
-            for at in range(len(column)):
-                try:
-                    columns[name][at] = column[at].as_py()
-                except UnicodeDecodeError:
-                    bad.setdefault(at, []).append(name)
-    return [{name: values[at] for name, values in columns.items()} for at in range(batch.num_rows)], bad
+            values = column.to_pylist()
+        except (ValueError, OverflowError) as fault:  # a time zone or a year that Python does not know
+            what = f"column {name!r}, of type {column.type}, has a value that cannot be read: {fault}"
+            raise Broken(1, what, "write the column as text, or leave it out") from None
+    except arrow.ArrowInvalid as fault:
+        if "UTF8" not in str(fault):
+            raise
+        values = [None] * len(column)
+        for at in range(len(column)):
+            try:
+                values[at] = column[at].as_py()
+            except UnicodeDecodeError:
+                bad.setdefault(at, []).append(name)
+    plain = _plainer(arrow, column.type)
+    return values if plain is None else [value if value is None else plain(value) for value in values]
+
+
+# --- values as JSON would hold them ---------------------------------------------------------------------------------
+
+
+class _Repeated:
+    """In place of a map that has a key twice."""
+
+    def __init__(self, key: Any) -> None:
+        self.key = key
+
+
+def _plainer(arrow: Any, kind: Any) -> Callable[[Any], Any] | None:
+    """What makes a value of that type, as pyarrow gives it, the one that JSON would hold; None if it is so already.
+
+    Every struct of a column has the fields of all of them, so a field that a row does not have is null. Such a field is
+    left out: a template would write it. A null that was meant cannot be told from it.
+    """
+    types = arrow.types
+    if isinstance(kind, arrow.BaseExtensionType):
+        return _plainer(arrow, kind.storage_type)
+    if types.is_dictionary(kind) or types.is_run_end_encoded(kind):
+        return _plainer(arrow, kind.value_type)
+    if types.is_struct(kind):
+        return _plain_struct({kind.field(i).name: _plainer(arrow, kind.field(i).type) for i in range(kind.num_fields)})
+    if types.is_map(kind):
+        return _plain_map(_plainer(arrow, kind.key_type), _plainer(arrow, kind.item_type))
+    if any(is_list(kind) for is_list in _lists(types)):
+        return _plain_list(_plainer(arrow, kind.value_type))
+    if any(is_binary(kind) for is_binary in (types.is_binary, types.is_large_binary, types.is_binary_view)):
+        return _text
+    return None
+
+
+def _lists(types: Any) -> tuple[Callable[[Any], bool], ...]:
+    return types.is_list, types.is_large_list, types.is_fixed_size_list, types.is_list_view, types.is_large_list_view
+
+
+def _plain_struct(fields: dict[str, Callable[[Any], Any] | None]) -> Callable[[Any], Any]:
+    def plain(value: dict[str, Any]) -> Any:
+        found = {}
+        for name, entry in value.items():
+            if entry is not None:
+                convert = fields[name]
+                found[name] = entry if convert is None else convert(entry)
+                if isinstance(found[name], _Repeated):
+                    return found[name]
+        return found
+
+    return plain
+
+
+def _plain_list(convert: Callable[[Any], Any] | None) -> Callable[[Any], Any] | None:
+    if convert is None:
+        return None
+
+    def plain(value: list[Any]) -> Any:
+        found = [entry if entry is None else convert(entry) for entry in value]
+        return next((entry for entry in found if isinstance(entry, _Repeated)), found)
+
+    return plain
+
+
+def _plain_map(key: Callable[[Any], Any] | None, item: Callable[[Any], Any] | None) -> Callable[[Any], Any]:
+    def plain(value: list[tuple[Any, Any]]) -> Any:
+        found: dict[Any, Any] = {}
+        for name, entry in value:
+            name = key(name) if key else name
+            if name in found:
+                return _Repeated(name)
+            found[name] = item(entry) if item and entry is not None else entry
+            if isinstance(found[name], _Repeated):
+                return found[name]
+        return found
+
+    return plain
+
+
+def _text(value: Any) -> Any:
+    """Bytes as the text that they are in UTF-8; other bytes, such as those of an image, unchanged."""
+    try:
+        return value.decode() if isinstance(value, bytes) else value
+    except UnicodeDecodeError:
+        return value

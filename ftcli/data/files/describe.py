@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import math
 from typing import Any
+
+_NAMES = {
+    "bytes": "bytes that are not UTF-8",
+    "Decimal": "a decimal number",
+    "date": "a date",
+    "time": "a time",
+    **dict.fromkeys(("datetime", "Timestamp"), "a date and time"),
+    **dict.fromkeys(("timedelta", "Timedelta"), "a duration"),
+}
+"""Types of Python and pandas that a column of a parquet or Arrow file may have, and what they hold."""
 
 
 def describe_type(value: Any) -> str:
@@ -15,6 +27,8 @@ def describe_type(value: Any) -> str:
         return "text" if value.strip() else "empty"
     if isinstance(value, int | float):
         return "a number"
+    if (name := _NAMES.get(type(value).__name__)) is not None:
+        return name
     if isinstance(value, list):
         return f"a list of {len(value)}" if value else "an empty list"
     if isinstance(value, dict):
@@ -28,4 +42,6 @@ def describe_value(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, str) and value.strip():
         return f"the text {value if len(value) <= 40 else value[:40] + '…'!r}"
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"the number {json.dumps(value)}"  # as it stands in the file: NaN, Infinity
     return f"the number {value}" if isinstance(value, int | float) else describe_type(value)

@@ -214,7 +214,7 @@ def test_a_fault_carries_the_path_of_its_field(name, row, field):
         ({"responses": ["b", "c"], "ranks": [1, 1]}, "responses has no best and worst: all 2 are ranked equal"),
         ({"responses": ["b", "c"], "ranks": [1, "second"]}, "ranks[1] is the text 'second', not a number"),
         ({"responses": ["b", "c"], "scores": [1, True]}, "scores[1] is true, not a number"),
-        ({"responses": ["b", "c"], "scores": [float("nan"), 1]}, "scores[0] is the number nan, not a number"),
+        ({"responses": ["b", "c"], "scores": [float("nan"), 1]}, "scores[0] is the number NaN, not a number"),
         ({"responses": [{"text": "b", "rank": 1}, {"text": "c"}]}, "responses[1] has no rank, but others do"),
         ({"responses": [{"text": "b", "score": "N/A"}, {"text": "c", "score": 1}]}, "responses[0].score is the text"),
         ({"responses": [{"says": "b"}, "c"]}, "responses[0] has no text (it has says)"),
