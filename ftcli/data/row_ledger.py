@@ -23,7 +23,7 @@ KINDS: Mapping[str, str] = {
     DUPLICATE: "the same row occurs earlier, in this set or another one of the mix",
     LEAK: "a held-out row, or its prompt, is in the training rows too",
     BOUNDARY: "the last token of a text prompt merges with the answer, so the answer starts one token earlier",
-    SPECIAL: "a turn contains text that the tokenizer reads as a special token",
+    SPECIAL: "a text contains what the tokenizer reads as a special token, other than at its own place",
 }
 """Quality checks on tokens and across rows; those on the text of one row are in quality_checks.py."""
 _ROWS = ("rows_read", "rows_kept", "rows_held_out", "rows_mixed")

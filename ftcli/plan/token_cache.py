@@ -25,7 +25,7 @@ from ftcli.plan.tokens import TokenCount
 from ftcli.runs import rundir
 from ftcli.settings.groups import DataSettings
 
-CODE = ("plan/tokens.py", "models/chat_template.py", "data")
+CODE = ("plan/tokens.py", "models/chat_template.py", "models/added_tokens.py", "data")
 """The part of our own source that a count depends on."""
 
 

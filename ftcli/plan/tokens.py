@@ -30,6 +30,7 @@ from ftcli.data.row_ledger import Ledger, quantiles
 from ftcli.data.row_sets import RowSet
 from ftcli.data.scan import Scan
 from ftcli.methods import Method
+from ftcli.models.added_tokens import AddedTokens, closed
 from ftcli.models.chat_template import chat_template, has_chat_template, special_tokens
 from ftcli.settings.groups import DataSettings
 
@@ -68,6 +69,8 @@ class Text(NamedTuple):
 
     text: str
     rendered: bool
+    prompt: bool = False
+    """Whether it is continued, so that nothing comes after it."""
 
 
 def _lengths(folder: Path | None, sequences: list[Text]) -> list[int]:
@@ -83,15 +86,16 @@ def _lengths(folder: Path | None, sequences: list[Text]) -> list[int]:
         raise ConfigError(Problem(str(folder / "tokenizer.json"), what, "save the tokenizer again")) from None
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    encoded = {
-        rendered: iter(
-            tokenizer.encode_batch_fast(
-                [s.text for s in sequences if s.rendered is rendered], add_special_tokens=not rendered
-            )
-        )
-        for rendered in (True, False)
-    }
-    return [len(next(encoded[sequence.rendered])) for sequence in sequences]
+    end = tokenizer.token_to_id(special_tokens(folder).get("eos_token", ""))
+    added, ends = AddedTokens.of(tokenizer), [] if end is None else [end]
+    encodings = tokenizer.encode_batch_fast([sequence.text for sequence in sequences], add_special_tokens=False)
+
+    def length(sequence: Text, ids: list[int]) -> int:
+        if sequence.rendered:
+            return len(ids)
+        return len(added.opened(ids) if sequence.prompt else added.whole(ids, ends))
+
+    return [length(sequence, encoding.ids) for sequence, encoding in zip(sequences, encodings, strict=True)]
 
 
 def renderer(folder: Path | None) -> Callable[..., str]:
@@ -148,21 +152,26 @@ def sequences_of(example: Mapping[str, Any], render: Callable[..., str], end: st
     """
     tools = example.get("tools")
 
-    def closed(text: str) -> Text:
-        return Text(text if end and text.endswith(end) else text + end, False)
-
     def joined(prompt: Any, answer: Any) -> Text:
-        return closed(prompt + answer) if isinstance(prompt, str) else Text(render([*prompt, *answer], tools), True)
+        return (
+            Text(prompt + closed(answer, end, (end,)), False)
+            if isinstance(prompt, str)
+            else Text(render([*prompt, *answer], tools), True)
+        )
 
     if "text" in example:
-        return [closed(example["text"])]
+        return [Text(closed(example["text"], end, (end,)), False)]
     if "messages" in example:
         return [Text(render(example["messages"], tools), True)]
     if "chosen" in example:
         return [_until(joined(example["prompt"], example[side]), end) for side in ("chosen", "rejected")]
     if "completion" not in example:  # a prompt, to be answered during training
         prompt = example["prompt"]
-        return [Text(prompt, False) if isinstance(prompt, str) else Text(render(prompt, tools, opened=True), True)]
+        return [
+            Text(prompt, False, prompt=True)
+            if isinstance(prompt, str)
+            else Text(render(prompt, tools, opened=True), True)
+        ]
     answered = joined(example["prompt"], example["completion"])
     return [_until(answered, end) if "label" in example else answered]
 

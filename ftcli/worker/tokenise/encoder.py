@@ -25,8 +25,19 @@ from ftcli.core.errors import ConfigError, DataError, Problem
 from ftcli.data.quality_checks import QualityIssue
 from ftcli.data.row_ledger import BOUNDARY
 from ftcli.data.scan import Example, as_written
+from ftcli.models.added_tokens import AddedTokens, closed
 from ftcli.worker.tokenise.answer_spans import common
-from ftcli.worker.tokenise.serving_parity import Serving, Turns
+from ftcli.worker.tokenise.serving_parity import Serving
+from ftcli.worker.tokenise.special_tokens import SpecialTokens, Turns
+
+_TEXT_COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "text": ("text",),
+    "pair": ("prompt", "completion"),
+    "label": ("prompt", "completion"),
+    "preference": ("prompt", "chosen", "rejected"),
+    "prompt": ("prompt",),
+}
+"""The columns of text that become tokens, by dataset type."""
 
 IGNORED = -100
 """The label of a token that is read but not trained."""
@@ -55,10 +66,9 @@ class Encoded:
 
 
 class _Draft(NamedTuple):
-    """A row before tokenisation: its texts, whether the tokenizer adds special tokens, and how to finish it."""
+    """A row before tokenisation: its texts, and how to finish it."""
 
     texts: list[str]
-    adds_special: bool
     finish: Callable[[list[Encoding]], Encoded]
 
 
@@ -78,6 +88,8 @@ class Encoder:
         self._backend = tokenizer.backend_tokenizer
         self._backend.no_truncation()
         self._backend.no_padding()
+        self._added = AddedTokens.of(self._backend)
+        self._special = SpecialTokens(tokenizer, self.stop_ids)
         self._serving: Serving | None = None
 
     @property
@@ -88,7 +100,7 @@ class Encoder:
             ConfigError: the tokenizer has no chat template.
         """
         if self._serving is None:
-            self._serving = Serving(self.tokenizer, self.stop_ids)
+            self._serving = Serving(self.tokenizer, self._special)
         return self._serving
 
     @property
@@ -154,8 +166,8 @@ class Encoder:
             ConfigError: a conversation, and a model without a chat template.
         """
         if isinstance(turns, str):
-            return list(self._batch([turns], True)[0].ids)
-        return list(self._batch([self.serving.prompt(Example("the prompt", "prompt", {}), turns, tools)], False)[0].ids)
+            return self._added.opened(list(self._batch([turns])[0].ids))
+        return list(self._batch([self.serving.prompt(Example("the prompt", "prompt", {}), turns, tools)])[0].ids)
 
     # --- one batch ---------------------------------------------------------------------------------------------------
 
@@ -168,30 +180,26 @@ class Encoder:
                 found.append(error)
         return found
 
-    def _tokenised(self, drafts: Sequence[_Draft | DataError]) -> dict[bool, list[Encoding]]:
-        """The encodings of all texts, in order, by whether special tokens were added."""
-        texts: dict[bool, list[str]] = {True: [], False: []}
-        for draft in drafts:
-            if isinstance(draft, _Draft):
-                texts[draft.adds_special] += draft.texts
-        return {adds: self._batch(some, adds) for adds, some in texts.items()}
+    def _tokenised(self, drafts: Sequence[_Draft | DataError]) -> list[Encoding]:
+        """The encodings of all texts, in order."""
+        return self._batch([text for draft in drafts if isinstance(draft, _Draft) for text in draft.texts])
 
-    def _batch(self, texts: list[str], adds_special: bool) -> list[Encoding]:
+    def _batch(self, texts: list[str]) -> list[Encoding]:
         if not texts:
             return []
         self._backend.no_truncation()
         self._backend.no_padding()
-        found: list[Encoding] = self._backend.encode_batch_fast(texts, add_special_tokens=adds_special)
+        found: list[Encoding] = self._backend.encode_batch_fast(texts, add_special_tokens=False)
         return found
 
-    def _finished(self, drafts: Sequence[_Draft | DataError], encodings: dict[bool, list[Encoding]]) -> list[Result]:
-        each = {adds: iter(some) for adds, some in encodings.items()}
+    def _finished(self, drafts: Sequence[_Draft | DataError], encodings: list[Encoding]) -> list[Result]:
+        each = iter(encodings)
         found: list[Result] = []
         for draft in drafts:
             if isinstance(draft, DataError):
                 found.append(draft)
                 continue
-            own = list(islice(each[draft.adds_special], len(draft.texts)))
+            own = list(islice(each, len(draft.texts)))
             try:
                 found.append(draft.finish(own))
             except DataError as error:
@@ -201,48 +209,55 @@ class Encoder:
     # --- one way to write a row --------------------------------------------------------------------------------------
 
     def _draft(self, example: Example) -> _Draft:
+        written = example
+        if example.from_text:
+            # The template writes the tokens that begin and end a row; text that has them would get second ones.
+            example = example._replace(value=self._special.unwrapped(example.kind, example.value))
         value = example.value
         if example.kind == "text":
-            return _Draft([self._closed(value["text"])], True, self._text)
+            return _Draft([self._closed(value["text"])], partial(self._text, example))
         if example.kind == "messages":
             turns = value["messages"]
             trained = [i for i, turn in enumerate(turns) if turn["role"] == "assistant" and turn.get("weight", 1)]
             return self._conversation(example, turns, trained, marked=True)
         if example.kind == "prompt":
-            return self._prompt(example)
+            return self._prompt(example, written)
         sides = _sides(example)
         if isinstance(value["prompt"], str):
             texts = [
                 value["prompt"],
                 *(value["prompt"] + self._closed(value[side]) for side in sides or ["completion"]),
             ]
-            return _Draft(texts, True, partial(self._plain_judged, sides) if sides else self._plain)
+            return _Draft(
+                texts, partial(self._plain_judged, example, sides) if sides else partial(self._plain, example)
+            )
         if sides:
             return self._judged(example, sides)
         turns, start = value["prompt"] + value["completion"], len(value["prompt"])
         trained = [i for i in range(start, len(turns)) if turns[i]["role"] == "assistant"]
         return self._conversation(example, turns, trained, marked=False)
 
-    def _prompt(self, example: Example) -> _Draft:
+    def _prompt(self, example: Example, written: Example) -> _Draft:
         prompt = example.value["prompt"]
         # Rewards see the prompt as the row has it: text stays text, also where the model reads it as a turn.
-        row = json.dumps(as_written(example), ensure_ascii=False, default=str)
+        row = json.dumps(as_written(written), ensure_ascii=False, default=str)
         turns = None if isinstance(prompt, str) else prompt
 
         def finish(encodings: list[Encoding]) -> Encoded:
-            found = Encoded({"prompt_ids": list(encodings[0].ids), "row": row}, ended=True)
-            return self._with_findings(found, example, turns) if turns else found
+            ids = list(encodings[0].ids)
+            found = Encoded({"prompt_ids": ids if turns else self._added.opened(ids), "row": row}, ended=True)
+            return self._with_findings(found, example, turns)
 
         text = prompt if turns is None else self.serving.prompt(example, turns, example.value.get("tools"))
-        return _Draft([text], turns is None, finish)
+        return _Draft([text], finish)
 
     def _closed(self, text: str) -> str:
-        end = self.tokenizer.eos_token
-        return text if end is None or text.endswith(end) else text + end
+        return closed(text, self.tokenizer.eos_token or "", self._special.stops)
 
-    def _text(self, encodings: list[Encoding]) -> Encoded:
-        ids = encodings[0].ids
-        return Encoded({"input_ids": ids, "labels": list(ids)}, ids[-1:] != [] and ids[-1] in self.stop_ids)
+    def _text(self, example: Example, encodings: list[Encoding]) -> Encoded:
+        ids = self._added.whole(encodings[0].ids, self.stop_ids)
+        found = Encoded({"input_ids": ids, "labels": list(ids)}, ids[-1:] != [] and ids[-1] in self.stop_ids)
+        return self._with_findings(found, example)
 
     def _conversation(self, example: Example, turns: Turns, trained: list[int], marked: bool) -> _Draft:
         rendered = self.serving.render(example, turns, trained, example.value.get("tools"), marked)
@@ -257,7 +272,7 @@ class Encoder:
             found = Encoded({"input_ids": ids, "labels": labels}, ended, rendered.last_turn_only)
             return self._with_findings(found, example, turns)
 
-        return _Draft([rendered.text], False, finish)
+        return _Draft([rendered.text], finish)
 
     def _judged(self, example: Example, sides: Mapping[str, str]) -> _Draft:
         value, tools = example.value, example.value.get("tools")
@@ -273,26 +288,33 @@ class Encoder:
             found = Encoded(_complete(columns, sides), all(side.answers[0].ended for side in rendered))
             return self._with_findings(found, example, [*value["prompt"], *(t for side in sides for t in value[side])])
 
-        return _Draft([side.text for side in rendered], False, finish)
+        return _Draft([side.text for side in rendered], finish)
 
-    def _with_findings(self, found: Encoded, example: Example, turns: Turns) -> Encoded:
-        found.findings = self.serving.special_tokens_in(turns)
+    def _with_findings(self, found: Encoded, example: Example, turns: Turns | None = None) -> Encoded:
+        if turns is not None and not example.from_text:
+            found.findings += self._special.in_turns(turns, example.value.get("tools"))
+            return found
+        written = as_written(example)
+        columns = {name: written[name] for name in _TEXT_COLUMNS[example.kind]}
+        found.findings += self._special.in_columns(columns, templated=example.from_text)
         return found
 
-    def _plain(self, encodings: list[Encoding]) -> Encoded:
-        prompt, whole = encodings[0].ids, encodings[1].ids
+    def _plain(self, example: Example, encodings: list[Encoding]) -> Encoded:
+        prompt, whole = self._added.opened(encodings[0].ids), self._added.whole(encodings[1].ids, self.stop_ids)
         # Tokens may merge across the boundary: the completion starts at the first token that differs from the prompt's.
         start = common(prompt, whole)
         found = Encoded({"input_ids": whole, "labels": [IGNORED] * start + whole[start:]}, whole[-1] in self.stop_ids)
-        return _with_merge_finding(found, start < len(prompt))
+        return self._with_findings(_with_merge_finding(found, start < len(prompt)), example)
 
-    def _plain_judged(self, sides: Mapping[str, str], encodings: list[Encoding]) -> Encoded:
-        prompt, *wholes = (encoding.ids for encoding in encodings)
+    def _plain_judged(self, example: Example, sides: Mapping[str, str], encodings: list[Encoding]) -> Encoded:
+        prompt = self._added.opened(encodings[0].ids)
+        wholes = [self._added.whole(encoding.ids, self.stop_ids) for encoding in encodings[1:]]
         start = min(common(prompt, whole) for whole in wholes)
         columns: dict[str, Ids] = {"prompt_ids": prompt[:start], "chosen_ids": [], "rejected_ids": []}
         columns |= {name: whole[start:] for name, whole in zip(sides.values(), wholes, strict=True)}
         ended = all(whole[-1] in self.stop_ids for whole in wholes)
-        return _with_merge_finding(Encoded(_complete(columns, sides), ended), start < len(prompt))
+        found = _with_merge_finding(Encoded(_complete(columns, sides), ended), start < len(prompt))
+        return self._with_findings(found, example)
 
 
 def _complete(columns: dict[str, Ids], sides: Mapping[str, str]) -> dict[str, Ids]:

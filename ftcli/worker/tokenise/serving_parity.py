@@ -16,7 +16,6 @@ outside the marks is trained either.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -26,12 +25,9 @@ from transformers.utils.chat_template_utils import render_jinja_template
 from trl.chat_template_utils import get_training_chat_template, has_generation_markers
 
 from ftcli.core.errors import ConfigError, DataError, Problem, RowProblem
-from ftcli.data.quality_checks import QualityIssue
-from ftcli.data.row_ledger import SPECIAL
 from ftcli.data.scan import Example
 from ftcli.worker.tokenise.answer_spans import Answer, Span, Spans, Unserved, common
-
-Turns = list[dict[str, Any]]
+from ftcli.worker.tokenise.special_tokens import SpecialTokens, Turns
 
 OWN, VARIANT, PROMPTS = "the tokenizer's own marks", "marks of TRL's training version", "the serving prompts"
 """How the assistant's text is located in a rendered conversation."""
@@ -54,18 +50,12 @@ class Rendered:
 class Serving:
     """The chat template of a tokenizer, as it is used in serving."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, stop_ids: Collection[int]) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, special_tokens: SpecialTokens) -> None:
         self.tokenizer = tokenizer
         self.template, self._tool_template = _templates_of(tokenizer)
         self.marks, self._marking = _marking_template(tokenizer, self.template)
         self._special = dict(tokenizer.special_tokens_map)
-        added = tokenizer.added_tokens_decoder
-        # A generation config may list ids that are ordinary text or not in the tokenizer: neither ends an answer.
-        self._stops = [added[i].content for i in sorted(stop_ids) if i in added]
-        special = {token.content for token in added.values() if token.special} | set(self._stops)
-        names = sorted(special - {""}, key=len, reverse=True)
-        self._specials = re.compile("|".join(map(re.escape, names)) or "(?!)")
-        self._initials = frozenset(name[0] for name in names)
+        self._stops, self._specials = special_tokens.stops, special_tokens.pattern
         self.spans = Spans(tokenizer, self._stops)
 
     # --- text --------------------------------------------------------------------------------------------------------
@@ -210,16 +200,6 @@ class Serving:
             return self.spans.of(text, ids, answer)
         except Unserved as difference:
             self._refuse_tokens(example, difference.served, difference.trained, _SPACE)
-
-    def special_tokens_in(self, turns: Turns) -> list[QualityIssue]:
-        """Quality issues for turns whose own text contains a special token of the tokenizer."""
-        found = []
-        for index, turn in enumerate(turns):
-            content = turn.get("content") or ""
-            if any(initial in content for initial in self._initials) and (token := self._specials.search(content)):
-                what = f"contains the text {token.group()}, which the tokenizer reads as a special token"
-                found.append(QualityIssue(SPECIAL, f"turn {index + 1}", what))
-        return found
 
     # --- refusals ----------------------------------------------------------------------------------------------------
 

@@ -34,7 +34,7 @@ from ftcli.runs import rundir
 
 _ROWS, _INDEX, _META = "rows.arrow", "index.arrow", "meta.json"
 _LIBRARIES = ("transformers", "tokenizers", "jinja2", "trl", "pyarrow")
-CODE = ("data", "worker/tokenise")
+CODE = ("data", "models/added_tokens.py", "worker/tokenise")
 """Our modules that read, convert and tokenise rows: a change in any of them makes stored tokens obsolete."""
 _POLL_SECONDS = 0.1
 
