@@ -161,7 +161,8 @@ def _limit(limit: Limit | None) -> str:
     if limit.choices:
         return ", ".join(limit.choices)
     low = "" if limit.low is None else f"above {limit.low:g}" if limit.open_low else f"from {limit.low:g}"
-    return " ".join(filter(None, [low, "" if limit.high is None else f"to {limit.high:g}"]))
+    high = "" if limit.high is None else f"below {limit.high:g}" if limit.open_high else f"to {limit.high:g}"
+    return " ".join(filter(None, [low, high]))
 
 
 def peft() -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ftcli.core.errors import Problem
+from ftcli.core.errors import ConfigError, Problem
 from ftcli.settings.backends import OWN_WEIGHTS
 from ftcli.settings.batch_plan import BatchPlan
 from ftcli.settings.library_fields import fields_of, value_of
@@ -94,6 +94,25 @@ class Method:
     def completed(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """The method's settings with its config class's own default in place of each that is not set."""
         return {name: value_of(self.config, settings, name) for name in fields_of(self.config)}
+
+    def epoch_steps(self, settings: Mapping[str, Any], train: Mapping[str, Any], batch: BatchPlan, rows: int) -> int:
+        """Optimiser steps of one pass over `rows`, with the method's and the `train` settings of a run.
+
+        Raises:
+            ConfigError: `train.dataloader_drop_last` drops all of them, so that no step is left.
+        """
+        if self.steps_per_epoch is not None:
+            return self.steps_per_epoch(self.completed(settings), batch, rows)
+        drop_last = bool(train.get("dataloader_drop_last"))
+        steps = batch.steps_per_epoch(rows, drop_last=drop_last)
+        if drop_last and rows and not steps:
+            unit = "packed block" if settings.get("packing") else "row"
+            held = f"{rows} {unit}{'s' if rows > 1 else ''}"
+            size = f"{batch.rows_per_pass}" + (f" on {batch.processes} processes" if batch.processes > 1 else "")
+            what = f"drops the last batch of {held}, since one has {size}; no step is left to train"
+            fix = f"remove it, or set train.per_device_train_batch_size={max(1, rows // batch.processes)} or less"
+            raise ConfigError(Problem("train.dataloader_drop_last", what, fix))
+        return steps
 
     @property
     def trains_answers(self) -> bool:

@@ -17,7 +17,7 @@ from ftcli.peft_methods.parameter_counts import (
     refuse_layers_of_a_pattern,
 )
 from ftcli.peft_methods.peft_declaration import PeftMethod
-from ftcli.settings.limits import Limit
+from ftcli.settings.limits import BELOW_ONE, Limit
 
 BOTTLENECKS: Mapping[str, tuple[str, str]] = {
     "llama": ("self_attn.o_proj", "mlp.down_proj"),
@@ -57,7 +57,7 @@ METHODS = (
         limits={
             "reduction_factor": Limit(low=0, open_low=True),
             "bottleneck_size": Limit(low=1),
-            "dropout": Limit(low=0, high=1),
+            "dropout": BELOW_ONE,
         },
         count=count,
         never_merges="a nonlinearity between its two projections cannot be expressed as one matrix",

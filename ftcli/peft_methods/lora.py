@@ -15,7 +15,7 @@ from ftcli.models.shape import Shape
 from ftcli.peft_methods.lora_counts import lora_parameters
 from ftcli.peft_methods.parameter_counts import Settings, is_unknown, whole_number
 from ftcli.peft_methods.peft_declaration import FOUR_BITS, PeftMethod
-from ftcli.settings.limits import Limit
+from ftcli.settings.limits import BELOW_ONE, Limit
 
 CONFIG = "peft.tuners.lora.config:LoraConfig"
 
@@ -87,7 +87,7 @@ LORA = PeftMethod(
     limits={
         "r": Limit(low=1),
         "lora_alpha": Limit(low=0, open_low=True),
-        "lora_dropout": Limit(low=0.0, high=1.0),
+        "lora_dropout": BELOW_ONE,
         "init_lora_weights": Limit(choices=_INITIALISATIONS),
     },
     count=count,

@@ -11,7 +11,7 @@ from ftcli.models.modules import Module
 from ftcli.models.shape import Shape
 from ftcli.peft_methods.parameter_counts import Settings, adapter_parameters, whole_number
 from ftcli.peft_methods.peft_declaration import PeftMethod
-from ftcli.settings.limits import Limit
+from ftcli.settings.limits import BELOW_ONE, Limit
 
 CONFIG = "peft.tuners.oft.config:OFTConfig"
 
@@ -63,7 +63,7 @@ METHODS = (
         paper="Qiu et al. 2023, arXiv:2306.07280",
         config=CONFIG,
         defaults={"oft_block_size": 32, "target_modules": "all-linear"},
-        limits={"oft_block_size": Limit(low=0), "r": Limit(low=0), "module_dropout": Limit(low=0, high=1)},
+        limits={"oft_block_size": Limit(low=0), "r": Limit(low=0), "module_dropout": BELOW_ONE},
         count=count,
         check=check,
     ),

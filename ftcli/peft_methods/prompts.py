@@ -15,7 +15,7 @@ from ftcli.core.errors import Problem
 from ftcli.models.shape import Shape
 from ftcli.peft_methods.parameter_counts import Settings, linear, whole_number, with_saved
 from ftcli.peft_methods.peft_declaration import PeftMethod
-from ftcli.settings.limits import Limit
+from ftcli.settings.limits import BELOW_ONE, Limit
 
 _P_TUNING = "peft.tuners.p_tuning.config:PromptEncoderConfig"
 _NUM_VIRTUAL_TOKENS = 20
@@ -176,7 +176,7 @@ P_TUNING = replace(
         "encoder_reparameterization_type": Limit(choices=("MLP", "LSTM")),
         "encoder_hidden_size": Limit(low=1),
         "encoder_num_layers": Limit(low=1),
-        "encoder_dropout": Limit(low=0, high=1),
+        "encoder_dropout": BELOW_ONE,
     },
     count=count_p_tuning,
     rate_factor=5,

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from ftcli.models.shape import Shape
 from ftcli.peft_methods.parameter_counts import Settings, adapter_parameters, whole_number
 from ftcli.peft_methods.peft_declaration import PeftMethod
-from ftcli.settings.limits import Limit
+from ftcli.settings.limits import BELOW_ONE, Limit
 
 CONFIG = "peft.tuners.vera.config:VeraConfig"
 
@@ -32,7 +32,7 @@ METHODS = (
         paper="Kopiczko et al. 2024, arXiv:2310.11454",
         config=CONFIG,
         defaults={"r": 256, "target_modules": "all-linear", "save_projection": True},
-        limits={"r": Limit(low=1), "vera_dropout": Limit(low=0, high=1), "d_initial": Limit(low=0, open_low=True)},
+        limits={"r": Limit(low=1), "vera_dropout": BELOW_ONE, "d_initial": Limit(low=0, open_low=True)},
         count=count,
         rate_factor=20,
     ),

@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ftcli.build.resolve import build
 from ftcli.config.compose import Request, compose
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.data import row_sets
@@ -22,7 +21,7 @@ from ftcli.methods import all_pipelines, get_method
 from ftcli.methods.pipeline import Pipeline, Stage
 from ftcli.pipelines import synthesis_stage
 from ftcli.pipelines.pipeline_request import PipelineRequest, options
-from ftcli.pipelines.stage_specs import fed_by, in_folder, settled, stage_request
+from ftcli.pipelines.stage_specs import fed_by, in_folder, settled, stage_request, stage_run
 from ftcli.pipelines.stages import PipelineSpec
 from ftcli.runs import rundir
 from ftcli.settings.run_spec import RunSpec, as_then
@@ -104,7 +103,7 @@ def run_spec(stage: Stage, wanted: PipelineRequest, models: Mapping[str, str], f
     assert wanted.earlier is not None
     fed = wanted.earlier[stage.name]["fed"]
     feeds = {setting: fed_by(stage, wanted, setting, models[stage.takes[setting]]) for setting in fed}
-    return build(in_folder(compose(stage_request(stage, wanted, feeds)), folder, name)).spec
+    return stage_run(stage, wanted, in_folder(compose(stage_request(stage, wanted, feeds)), folder, name)).spec
 
 
 def row_fingerprints(spec: RunSpec) -> dict[str, str]:

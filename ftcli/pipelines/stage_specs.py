@@ -37,6 +37,7 @@ from ftcli.pipelines.stages import (
     location,
 )
 from ftcli.pipelines.synthesis_stage import JUDGE
+from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.settings.backends import OWN_WEIGHTS
 from ftcli.settings.groups import RunSettings
 from ftcli.settings.ownership import ENDPOINT
@@ -64,7 +65,8 @@ def pipeline_spec(wanted: PipelineRequest) -> PipelineSpec:
             case Composed() as composed:
                 with _collected(faults, stage):
                     fed = tuple(_fed(stage, wanted))
-                    found.append(RunStage(stage=stage, run=build(in_folder(composed, folder, name)), fed=fed))
+                    run = stage_run(stage, wanted, in_folder(composed, folder, name))
+                    found.append(RunStage(stage=stage, run=run, fed=fed))
             case SynthesisStage() as synthesis:
                 found.append(synthesis.placed(folder))
             case ReadyStage() as ready:
@@ -73,6 +75,18 @@ def pipeline_spec(wanted: PipelineRequest) -> PipelineSpec:
         raise ConfigError(*problems)
     built_in = wanted.built_in or any(map(_is_tiny, drafts.values()))
     return PipelineSpec(pipeline=wanted.pipeline, name=name, dir=folder, stages=tuple(found), built_in=built_in)
+
+
+def stage_run(stage: Stage, wanted: PipelineRequest, composed: Composed) -> ResolvedRun:
+    """The checked run of a stage, with the warm-up of the pipeline's record where it has one.
+
+    Raises:
+        ConfigError: every problem at once.
+    """
+    run, kept = build(composed), (wanted.earlier or {}).get(stage.name, {})
+    if "tree" not in kept:
+        return run
+    return replace(run, spec=replace(run.spec, warmup_from_zero=bool(kept.get("warmup_from_zero", True))))
 
 
 def _drafts(wanted: PipelineRequest) -> dict[str, Draft]:

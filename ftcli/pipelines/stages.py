@@ -59,7 +59,8 @@ class RunStage(_Declared):
     def remembered(self) -> dict[str, Any]:
         """Choices and settings, without the run's name and directory, which the pipeline sets."""
         tree = {**self.spec.tree, "run": {**self.spec.tree["run"], "dir": None, "name": None}}
-        return {"choices": dict(self.spec.choices), "tree": tree, "fed": list(self.fed)}
+        known = {"choices": dict(self.spec.choices), "tree": tree, "fed": list(self.fed)}
+        return {**known, "warmup_from_zero": self.spec.warmup_from_zero}
 
 
 @dataclass(frozen=True, kw_only=True)

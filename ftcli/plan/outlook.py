@@ -23,6 +23,7 @@ from ftcli.plan.token_cache import count
 from ftcli.plan.tokens import TokenCount
 from ftcli.settings.batch_plan import train_value
 from ftcli.settings.library_fields import fields_of, value_of
+from ftcli.settings.limits import WITHOUT_WARMUP
 from ftcli.settings.run_spec import RunSpec
 
 _TESTED = "sft, dpo and ppo are"
@@ -89,15 +90,16 @@ def model_parameters(shape: Shape | None, method: Method) -> int | None:
 
 
 def num_steps(run: ResolvedRun, rows: int) -> int:
-    """Optimiser steps of the run, as the Trainer counts them; `rows` are those trained on in one epoch."""
-    train, method = run.spec.train, run.method
+    """Optimiser steps of the run, as the Trainer counts them; `rows` are those trained on in one epoch.
+
+    Raises:
+        ConfigError: `train.dataloader_drop_last` leaves no step.
+    """
+    train = run.spec.train
+    each = run.method.epoch_steps(run.spec.method, train, run.batch, rows)
     if train.get("max_steps") is not None:
         return int(train["max_steps"])
-    epochs = float(train_value(train, "num_train_epochs"))
-    if method.steps_per_epoch is not None:
-        return math.ceil(epochs * method.steps_per_epoch(method.completed(run.spec.method), run.batch, rows))
-    drop_last = bool(train.get("dataloader_drop_last"))
-    return math.ceil(epochs * run.batch.steps_per_epoch(rows, drop_last=drop_last))
+    return math.ceil(float(train_value(train, "num_train_epochs")) * max(1, each))
 
 
 def _training_rows(spec: RunSpec, counted: TokenCount) -> int:
@@ -185,6 +187,7 @@ def _warnings(run: ResolvedRun, counted: TokenCount, memory: MemoryEstimate | No
         found.append(f"{method.name} has no metric of its own; only the held-out loss is reported")
     if spec.method.get("packing") and counted.kept:
         found.extend(_few_steps(run, counted, sequences))
+    found.extend(_long_warmup(run, num_steps(run, sequences)))
     gpus = hardware.gpus()
     if memory and gpus and spec.launch.device == "cuda" and memory.total_gib > min(g.memory_gib for g in gpus):
         have = min(gpu.memory_gib for gpu in gpus)
@@ -200,6 +203,15 @@ def _few_steps(run: ResolvedRun, counted: TokenCount, blocks: int) -> list[str]:
     rows = min(rows, counted.kept)
     fix = "lower train.gradient_accumulation_steps or the batch size, or set method.packing=false"
     return [f"only {steps} steps: with packing, each trains on about {rows} rows; for more, {fix}"]
+
+
+def _long_warmup(run: ResolvedRun, steps: int) -> list[str]:
+    """The warning of a warm-up that ends after the run, which then never reaches its learning rate."""
+    warmup = train_value(run.spec.train, "warmup_steps")
+    if run.spec.train.get("lr_scheduler_type") in WITHOUT_WARMUP or not warmup or warmup <= steps:
+        return []
+    what = f"train.warmup_steps={warmup:g} is more than the run's {steps} steps"
+    return [f"{what}: the learning rate only reaches {steps / warmup:.0%} of train.learning_rate"]
 
 
 def _answer_tokens(spec: RunSpec, method: Method) -> int:
@@ -232,6 +244,7 @@ def plan(run: ResolvedRun) -> Plan:
 
     Raises:
         DataError: a data file has no readable row.
+        ConfigError: no training step would be left.
     """
     spec, method, shape = run.spec, run.method, run.shape
     limit = shape.max_position_embeddings if shape else None
@@ -239,6 +252,8 @@ def plan(run: ResolvedRun) -> Plan:
     trainable = trainable_parameters(run)
     memory = _memory(run, trainable, counted)
     sequences = _training_rows(spec, counted)
+    if spec.train.get("dataloader_drop_last") and (not counted.exact or spec.data.eval_group):
+        sequences = max(sequences, run.batch.rows_per_pass)  # an estimate refuses nothing: the run counts its rows
     parameters = model_parameters(shape, method)
     return Plan(
         trainer=method.trainer.rpartition(":")[2],

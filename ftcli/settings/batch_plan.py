@@ -50,7 +50,7 @@ class BatchPlan:
         return int(method.get("generation_batch_size") or self.rows_per_pass * passes)
 
     def steps_per_epoch(self, rows: int, *, drop_last: bool = False) -> int:
-        """Optimiser steps of one pass over `rows`, as transformers' Trainer counts them."""
+        """Optimiser steps of one pass over `rows`, as transformers' Trainer counts them; 0 where they fill no batch."""
         passes = rows // self.rows_per_pass if drop_last else math.ceil(rows / self.rows_per_pass)
         # The last step of an epoch accumulates what is left, however little.
-        return max(1, math.ceil(passes / self.accumulation))
+        return math.ceil(passes / self.accumulation)

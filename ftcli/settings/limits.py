@@ -10,12 +10,13 @@ from dataclasses import dataclass
 class Limit:
     """The values that a setting may take, where the library itself does not check them.
 
-    `low` and `high` bound a number, `open_low` excludes `low` itself; `choices` lists the values that exist.
+    `low` and `high` bound a number, `open_low` and `open_high` exclude it; `choices` lists the values that exist.
     """
 
     low: float | None = None
     high: float | None = None
     open_low: bool = False
+    open_high: bool = False
     choices: tuple[str, ...] = ()
 
 
@@ -24,6 +25,12 @@ _POSITIVE = Limit(low=0, open_low=True)
 _NOT_NEGATIVE = Limit(low=0)
 
 _COUNT = Limit(low=1)
+
+BELOW_ONE = Limit(low=0, high=1, open_high=True)
+"""A share that must leave something: dropout of 1 lets nothing through, so nothing would be learned."""
+
+WITHOUT_WARMUP = ("constant", "reduce_lr_on_plateau", "greedy")
+"""Values of train.lr_scheduler_type for which transformers ignores train.warmup_steps."""
 
 LIMITS: Mapping[str, Limit] = {
     "seed": Limit(low=0, high=2**32 - 1),
@@ -37,10 +44,10 @@ LIMITS: Mapping[str, Limit] = {
     "train.weight_decay": _NOT_NEGATIVE,
     "train.max_grad_norm": _NOT_NEGATIVE,
     "train.warmup_steps": _NOT_NEGATIVE,
-    "train.adam_beta1": Limit(low=0, high=1),
-    "train.adam_beta2": Limit(low=0, high=1),
+    "train.adam_beta1": BELOW_ONE,
+    "train.adam_beta2": BELOW_ONE,
     "train.adam_epsilon": _POSITIVE,
-    "train.label_smoothing_factor": Limit(low=0, high=1),
+    "train.label_smoothing_factor": BELOW_ONE,
     "train.neftune_noise_alpha": _NOT_NEGATIVE,
     "train.logging_steps": _POSITIVE,
     "train.save_steps": _POSITIVE,

@@ -73,6 +73,8 @@ class RunSpec:
     grants: tuple[str, ...] = ()
     """Flags given on the command line that allow what a recipe alone may not do."""
     tree: Mapping[str, Any] = field(default_factory=dict)
+    warmup_from_zero: bool = False
+    """Whether the first step of a warm-up has the rate 0, as in runs of ftcli 0.1, which resume as they began."""
     schema: int = SCHEMA_VERSION
 
     def to_json(self) -> str:
@@ -108,6 +110,7 @@ class RunSpec:
                 values[name] = kind(**values[name])
             values["notes"] = tuple(Note(**note) for note in values["notes"])
             values["grants"] = tuple(values["grants"])
+            values.setdefault("warmup_from_zero", True)
             return cls(**values)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ConfigError(Problem(where, f"is not a run spec: {error}", "start a new run")) from None

@@ -14,6 +14,7 @@ import pytest
 from ftcli import tiny
 from ftcli.build.resolve import run_of
 from ftcli.config.compose import Request
+from ftcli.core.errors import ConfigError
 from ftcli.methods import get_method
 from ftcli.plan import tokens
 from ftcli.plan.outlook import Plan, plan
@@ -335,6 +336,53 @@ def test_a_remembered_count_is_forgotten_with_any_change(counting):
     file.write_text('{"text": "one two 3hree"}\n', encoding="utf-8")  # as many bytes
     token_cache.count(data, sft, tiny.MODEL_DIR, 8192)
     assert len(made) == len(changed) + 2
+
+
+# --- runs that would learn nothing ------------------------------------------------------------------------------------
+
+DROPS = ("method.packing=false", "train.dataloader_drop_last=true")
+
+
+@pytest.mark.parametrize(
+    ("num_rows", "own", "words", "fix"),
+    [
+        (
+            5,
+            ["train.per_device_train_batch_size=64"],
+            "last batch of 5 rows, since one has 64;",
+            "batch_size=5 or less",
+        ),
+        # also where the length is set in steps: there would be no row for any of them
+        (5, ["train.per_device_train_batch_size=64", "train.max_steps=3"], "no step is left", "batch_size=5 or less"),
+        # 2 processes with 4 rows each; of 7 rows each process could take 3
+        (7, ["train.per_device_train_batch_size=4", "hardware.num_processes=2"], "8 on 2 processes", "batch_size=3 or"),
+        (1, ["method.packing=true", "train.per_device_train_batch_size=2"], "1 packed block,", "batch_size=1 or less"),
+    ],
+)
+def test_a_plan_refuses_rows_of_which_no_batch_is_left(num_rows, own, words, fix, rows):
+    data = rows(*({"prompt": "a", "completion": f"b {index}"} for index in range(num_rows)))
+    with pytest.raises(ConfigError) as caught:
+        outlook(data, *DROPS, *own)
+    [problem] = caught.value.problems
+    assert problem.where == "train.dataloader_drop_last"
+    assert words in problem.what
+    assert fix in problem.fix
+
+
+def test_a_plan_counts_what_dropping_the_last_batch_leaves(rows):
+    data = rows(*({"prompt": "a", "completion": f"b {index}"} for index in range(11)))
+    how = (data, "method.packing=false", "train.per_device_train_batch_size=4", "train.num_train_epochs=3")
+    assert outlook(*how).steps == 9  # 3 batches, the last one of 3 rows
+    assert outlook(*how, "train.dataloader_drop_last=true").steps == 6
+    assert outlook(*how, "train.dataloader_drop_last=true", "train.gradient_accumulation_steps=8").steps == 3
+
+
+def test_a_warmup_longer_than_the_run_is_warned_of(rows):
+    data = rows({"prompt": "a", "completion": "b"}, {"prompt": "a", "completion": "c"})
+    [warning] = [w for w in outlook(data, "train.warmup_steps=10", "train.max_steps=4").warnings if "warmup" in w]
+    assert "more than the run's 4 steps" in warning
+    assert "reaches 40% of train.learning_rate" in warning
+    assert not [w for w in outlook(data, "train.warmup_steps=4", "train.max_steps=4").warnings if "warmup" in w]
 
 
 # --- defaults of the libraries ----------------------------------------------------------------------------------------

@@ -70,6 +70,14 @@ def test_limits_of_methods_and_adapters_name_their_fields():
         assert set(peft.limits) | set(peft.defaults) | set(peft.owned) | set(peft.fixed) <= set(peft.fields())
 
 
+def test_no_dropout_may_drop_everything():
+    declared = [(each.name, each.limits) for each in (*all_methods().values(), *PEFT_METHODS.values())]
+    for name, own in [*declared, ("train", limits.LIMITS)]:
+        for key, limit in own.items():
+            if "dropout" in key:
+                assert (limit.high, limit.open_high) == (1, True), (name, key)
+
+
 def test_dpo_losses_are_those_of_the_installed_trainer():
     import re
     from pathlib import Path

@@ -22,6 +22,7 @@ from ftcli.models.known_shapes import model_shape
 from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.settings import library_fields, ownership
 from ftcli.settings.backends import WITHOUT_MODEL
+from ftcli.settings.limits import WITHOUT_WARMUP
 from ftcli.settings.run_spec import RunSpec
 from ftcli.synthesis import principles
 
@@ -96,6 +97,17 @@ def whole_steps(context: Context) -> Iterator[Problem]:
         if isinstance(value, float) and value >= 1 and not value.is_integer():
             what = f"train.{key}={value} is neither a whole number of steps nor a share below 1"
             yield Problem(context.where(f"train.{key}"), what, f"set it to {int(value)}, or to a share such as 0.1")
+
+
+@rule
+def a_warmup_has_a_schedule(context: Context) -> Iterator[Problem]:
+    """Some schedules have no warm-up, and would ignore one that was set."""
+    train, kind = context.spec.train, context.spec.train.get("lr_scheduler_type")
+    written = context.composed.origin("train", "warmup_steps").by != "group"
+    if kind in WITHOUT_WARMUP and written and train.get("warmup_steps"):
+        what = f"train.warmup_steps has no effect with train.lr_scheduler_type={kind}"
+        fix = "remove it" + (", or choose constant_with_warmup" if kind == "constant" else "")
+        yield Problem(context.where("train.warmup_steps"), what, fix)
 
 
 @rule

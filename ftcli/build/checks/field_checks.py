@@ -129,9 +129,10 @@ def limit_problem(name: str, value: Any, limit: Limit | None, where: str) -> Pro
             continue
         low, high = limit.low, limit.high
         too_low = low is not None and (number <= low if limit.open_low else number < low)
-        if too_low or (high is not None and number > high):
+        too_high = high is not None and (number >= high if limit.open_high else number > high)
+        if too_low or too_high:
             bounds = ([f"above {low}" if limit.open_low else f"at least {low}"] if low is not None else []) + (
-                [f"at most {high}"] if high is not None else []
+                [f"below {high}" if limit.open_high else f"at most {high}"] if high is not None else []
             )
             what = f"{name}={number} is out of range"
             return Problem(where, what, f"{name} must be {' and '.join(bounds)}")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from datasets import Dataset
 from transformers import PreTrainedModel, set_seed
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
@@ -14,6 +15,7 @@ from ftcli.core.errors import ConfigError, Problem
 from ftcli.data import row_sets
 from ftcli.methods import Method, get_method
 from ftcli.peft_methods import peft_method
+from ftcli.settings.batch_plan import BatchPlan
 from ftcli.settings.groups import ModelSettings
 from ftcli.settings.run_spec import RunSpec
 from ftcli.worker.distributed.sharded import whole_weights
@@ -88,6 +90,7 @@ def load(spec: RunSpec, run_dir: Path) -> Loaded:
     data = prepare(spec.data, method, encoder, fit, seed=spec.seed, num_score_rows=spec.run.score_rows or 0)
     if getattr(config, "packing", False):
         config.max_length = data.fit.limit
+    require_steps(spec, method, data.train, config)
     rewards = make_rewards(spec, method, encoder)
     if rewards is not None:
         rewards.check(data.train, "the rows trained on")
@@ -100,6 +103,17 @@ def load(spec: RunSpec, run_dir: Path) -> Loaded:
     reference = load_base(spec, method) if needs_reference(method, config, peft) else None
     found = (spec, method, run_dir, config, model, reference, peft, support, data, encoder, data.fit.limit)
     return Loaded(*found, rewards=rewards)
+
+
+def require_steps(spec: RunSpec, method: Method, train: Any, config: Any) -> None:
+    """Make sure that the rows fill a batch, where rows that fill none are dropped.
+
+    Raises:
+        ConfigError: there would be no step.
+    """
+    if isinstance(train, Dataset):  # a stream has no end
+        batch = BatchPlan.of(spec.train, config.world_size)
+        method.epoch_steps(spec.method, spec.train, batch, len(train))
 
 
 def make_rewards(spec: RunSpec, method: Method, encoder: Encoder) -> Rewards | None:

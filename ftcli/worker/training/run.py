@@ -9,6 +9,7 @@ from typing import Any
 
 from transformers import EarlyStoppingCallback, PrinterCallback
 
+from ftcli.core.errors import ConfigError, Problem
 from ftcli.data.ledger_text import ledger_lines
 from ftcli.runs import rundir
 from ftcli.settings.run_spec import RunSpec
@@ -50,6 +51,10 @@ def train(run_dir: Path, resume: Path | None = None) -> dict[str, Any]:
         use_cache = run.model.config.use_cache
         trainer = build_trainer(run)
         parameters = _parameters(trainer.model)  # counted now, as the model may be saved in another form
+        if not parameters["trainable"]:
+            what = "no parameter of the model would be trained"
+            fix = "choose what trains: peft=lora, peft=none, or peft=freeze with peft.num_layers or peft.modules"
+            raise ConfigError(Problem("peft", what, fix))
         before = before_training(run, trainer, resumed=resume is not None)
         if spec.launch.num_processes == 1:
             stop.check(run_dir)
@@ -91,6 +96,7 @@ def build_trainer(run: Loaded) -> Any:
         reference=run.reference,
         peft=run.peft,
         support=run.support,
+        warmup_from_zero=run.spec.warmup_from_zero,
         **_of_sampling(run),
     )
     trainer.remove_callback(PrinterCallback)

@@ -16,6 +16,7 @@ from ftcli.methods.method import Method
 from ftcli.worker.tokenise.collate import collator_of
 from ftcli.worker.training.checkpoint import with_safe_checkpoints
 from ftcli.worker.training.library_configs import load_class
+from ftcli.worker.training.schedule import EveryStepTrains
 from ftcli.worker.tuners.support import Support
 
 
@@ -24,7 +25,7 @@ def trainer_class(path: str) -> type[Any]:
     """The trainer that a method declares as `module:Class`, with what ftcli adds to it."""
     declared = load_class(path)
 
-    class Prepared(declared):  # type: ignore[misc, valid-type]
+    class Prepared(EveryStepTrains, declared):  # type: ignore[misc, valid-type]
         """Takes rows that are already tokenised, and calls the tuner's hooks."""
 
         support = Support({})
@@ -75,6 +76,7 @@ def make_trainer(
     reference: PreTrainedModel | None = None,
     peft: Any = None,
     support: Support | None = None,
+    warmup_from_zero: bool = False,
     callbacks: Sequence[TrainerCallback] = (),
     **more: Any,
 ) -> Any:
@@ -84,6 +86,7 @@ def make_trainer(
         reference: a frozen second model, for methods with a reference and full fine-tuning.
         peft: the PEFT config with which the trainer wraps the model, or None.
         support: the tuner's hooks.
+        warmup_from_zero: as RunSpec.
         more: further arguments of this trainer.
     """
     arguments: dict[str, Any] = {**more, **({"ref_model": reference} if reference is not None else {})}
@@ -109,6 +112,7 @@ def make_trainer(
         trainer.packs = True
     trainer.support = support or Support({})
     trainer.support.trainer_made(trainer)
+    trainer.warmup_from_zero = warmup_from_zero
     return trainer
 
 
