@@ -52,6 +52,8 @@ def _rows(ledger: Mapping[str, Any], tokens: bool) -> list[tuple[str, str]]:
     rows.append(("rows", f"{ledger['rows_read']} read: {', '.join(kept)}"))
     if ledger["rows_mixed"]:
         rows.append(("mixed", f"{ledger['rows_mixed']} rows per epoch, repeats counted"))
+    if ledger["unread"]:
+        rows.append(("not read", ", ".join(f"{name} (in {number} rows)" for name, number in ledger["unread"].items())))
     if not tokens:
         return rows
     if ledger["truncated"]:

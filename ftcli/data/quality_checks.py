@@ -10,11 +10,12 @@ from functools import cache, lru_cache
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from ftcli.data.formats.columns import LABEL, Format, column
+from ftcli.data.formats.columns import HISTORY, LABEL, SYSTEM, TOOLS, Format, column, is_answer
 from ftcli.data.formats.conversations import CONTENT_KEYS, WEIGHT_KEYS, WEIGHTS, Turn, key_of
+from ftcli.data.formats.converters import COMPLETIONS, OPENAI_SIDES
 from ftcli.data.formats.ranked import RANKINGS, RankedNeed, best_and_worst
 from ftcli.data.formats.registry import FORMATS
-from ftcli.data.formats.row_fields import ANSWERS, SYSTEM, Fields
+from ftcli.data.formats.row_fields import CHOSEN, REJECTED, Fields
 from ftcli.data.text_checks import garbled, placeholders
 
 KINDS: Mapping[str, str] = MappingProxyType(
@@ -36,6 +37,8 @@ _CALL = "call"  # the role, in this module, of an assistant turn that calls a to
 _SPEAKS = ("assistant", _CALL)
 _SETS = ("system", "developer")
 _EXCHANGE = ("user", "assistant")
+_ANSWERS = (*CHOSEN, *COMPLETIONS, OPENAI_SIDES[0])
+_REJECTED = (*REJECTED, OPENAI_SIDES[1])
 _FURTHER_TEXTS = frozenset({"reasoning_content", "thinking", "tool_calls", "function_call"})
 _WORD_FOR_WORD = "repeats the prompt word for word"
 
@@ -118,13 +121,13 @@ def _reading(name: str) -> _Reading:
             answers = need.names
         elif need.shape is not LABEL:
             first = need.names[0]
-            is_answer = first in ("chosen", "completion", *ANSWERS)
-            columns["answer" if is_answer else "rejected" if first == "rejected" else "asked"] = need.names
+            part = "answer" if first in _ANSWERS else "rejected" if first in _REJECTED else "asked"
+            columns[part] = need.names
     for extra in fmt.optional:
-        if extra not in (*SYSTEM, *RANKINGS):
+        if extra not in RANKINGS:
             columns["asked" if extra == "prompt" else extra] = (extra,)
-    if SYSTEM[0] in fmt.optional:
-        columns["system"] = SYSTEM
+    if fmt.kind != "text":
+        columns |= {"system": SYSTEM, "history": HISTORY, "tools": TOOLS}
     return _Reading(tuple(columns.items()), answers)
 
 
@@ -184,13 +187,24 @@ def _paths(place: _Place) -> list[str]:
 def _turn_paths(places: _Places, whole: list[Turn], answer: str) -> list[str]:
     """The path of each canonical turn, for the conversation that ends in the column `answer` ("asked" if in none)."""
     ends = _paths(places[answer]) if answer in places else []
-    if len(ends) == len(whole):
-        return ends  # chosen and rejected may hold whole conversations, whatever the other columns hold
-    exchanges = places["history"][1] if "history" in places else []
-    paths = [f"history[{index}][{part}]" for index in range(len(exchanges)) for part in (0, 1)]
-    paths += [*_paths(places["asked"]), *ends] if answer != "asked" else ends
+    given = places[answer][1] if answer in places else None
+    # Chosen and rejected may hold whole conversations, whatever the other columns hold.
+    whole_given = answer == "asked" or "asked" not in places or (isinstance(given, list) and not is_answer(given))
+    own = ends if whole_given else [*_paths(places["asked"]), *ends]
+    before = _history_paths(places)
+    missing = len(whole) - len(own) - len(before)
+    if before and not missing and whole[0]["role"] in _SETS:
+        return [own[0], *before, *own[1:]]  # the row's own system turn comes before the history
     # A missing first path is that of the system column, which comes before all others.
-    return paths if len(paths) == len(whole) else [places["system"][0], *paths]
+    return [places["system"][0], *before, *own] if missing else [*before, *own]
+
+
+def _history_paths(places: _Places) -> list[str]:
+    name, exchanges = places.get("history", ("", None))
+    paths: list[str] = []
+    for index, exchange in enumerate(exchanges or ()):
+        paths += [f"{name}[{index}]"] if isinstance(exchange, dict) else [f"{name}[{index}][{part}]" for part in (0, 1)]
+    return paths
 
 
 # --- checks of turns ------------------------------------------------------------------------------------------------

@@ -18,12 +18,14 @@ MOST_SHOWN = 20
 UNUSABLE, OVERLONG, UNTRAINED = "unusable", "longer than data.max_length_tokens", "no token to train"
 BEYOND = "beyond data.max_eval_rows"
 OVERFLOW, DUPLICATE, LEAK, BOUNDARY, SPECIAL = "overflow", "duplicate", "leak", "boundary", "special token"
+UNREAD = "unread"
 KINDS: Mapping[str, str] = {
     OVERFLOW: "the row is longer than data.max_length_tokens",
     DUPLICATE: "the same row occurs earlier, in this set or another one of the mix",
     LEAK: "a held-out row, or its prompt, is in the training rows too",
     BOUNDARY: "the last token of a text prompt merges with the answer, so the answer starts one token earlier",
     SPECIAL: "a text contains what the tokenizer reads as a special token, other than at its own place",
+    UNREAD: "a column that means something is not read: images, labels, a system text, tools, weights, context",
 }
 """Quality checks on tokens and across rows; those on the text of one row are in quality_checks.py."""
 _ROWS = ("rows_read", "rows_kept", "rows_held_out", "rows_mixed")
@@ -65,6 +67,8 @@ class Ledger:
     errors: list[dict[str, str]] = field(default_factory=list)
     """The first unusable rows."""
     findings: dict[str, Shown] = field(default_factory=dict)
+    unread: Counter[str] = field(default_factory=Counter)
+    """Usable rows by column that they hold and that the format does not read."""
     truncated: int = 0
     lost_end: int = 0
     """Truncated rows that lost their end token with it."""
@@ -106,6 +110,19 @@ class Ledger:
         """Count a failed quality check of a usable row."""
         self.findings.setdefault(kind, Shown()).add(where, row_field, what)
 
+    def unread_column(self, where: str, column: str, fix: str | None) -> None:
+        """Count a row with a column that is not read; one that means something, with its remedy, is a finding too."""
+        self.unread[column] += 1
+        if fix is not None:
+            shown = self.findings.setdefault(UNREAD, Shown())
+            shown.rows += 1
+            if self.unread[column] == 1 and len(shown.first) < MOST_SHOWN:
+                shown.first.append({"where": where, "field": column, "what": f"is not read: {fix}"})
+
+    def shown(self, kind: str) -> list[dict[str, str]]:
+        """The first rows that failed a quality check."""
+        return self.findings[kind].first if kind in self.findings else []
+
     def sequence(self, total: int, trained: int) -> None:
         """Count a sequence by its tokens and its trained tokens."""
         self.sequences += 1
@@ -129,6 +146,7 @@ class Ledger:
             "dropped": {reason: count for reason, count in self.dropped.items() if count},
             "errors": self.errors,
             "findings": {kind: {"rows": f.rows, "first": f.first} for kind, f in self.findings.items()},
+            "unread": dict(self.unread),
             **{name: getattr(self, name) for name in _TOKENS},
             "length_tokens": quantiles(self.lengths),
         }
@@ -139,6 +157,7 @@ class Ledger:
         ledger = cls(raw["name"], raw["path"], raw["format"], rows_read=raw["rows_read"])
         ledger.text_forms.update(raw.get("text_forms", {}))
         ledger.dropped.update(raw["dropped"])
+        ledger.unread.update(raw["unread"])
         ledger.errors = list(raw["errors"])
         ledger.last_turn_only = raw["last_turn_only"]
         ledger.findings = {kind: Shown(f["rows"], list(f["first"])) for kind, f in raw["findings"].items()}
@@ -168,6 +187,7 @@ def together(ledgers: Iterable[Ledger], name: str) -> Ledger:
         total.text_forms.update(each.text_forms)
         total.dropped.update(each.dropped)
         total.lengths.update(each.lengths)
+        total.unread.update(each.unread)
         total.errors += each.errors[: MOST_SHOWN - len(total.errors)]
         for kind, shown in each.findings.items():
             into = total.findings.setdefault(kind, Shown())

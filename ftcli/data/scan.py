@@ -11,6 +11,7 @@ import re
 from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import chain
@@ -24,8 +25,10 @@ from ftcli.data.formats import registry
 from ftcli.data.formats.columns import column
 from ftcli.data.formats.conversations import last_trained
 from ftcli.data.formats.text_form import NO_PROMPT, TextForm, as_text, as_turns, is_text, text_form
+from ftcli.data.formats.unread_columns import remedy
 from ftcli.data.quality_checks import quality_issues
-from ftcli.data.row_ledger import DUPLICATE, Ledger
+from ftcli.data.row_ledger import DUPLICATE, UNREAD, Ledger
+from ftcli.data.set_format import SAMPLE_ROWS, SetFormat, set_format
 from ftcli.methods.method import Method
 from ftcli.settings.groups import SetSettings
 
@@ -75,10 +78,11 @@ class Scan:
     has_template: bool = False
     """Whether the model's tokenizer has a chat template, through which `data.template` sends text."""
     _num_read: int = field(default=0, init=False)
-    _format: registry.Format | None = field(default=None, init=False)
+    _format: SetFormat | None = field(default=None, init=False)
     _form: TextForm = field(default=NO_PROMPT, init=False)
-    _columns: list[str] = field(default_factory=list, init=False)
-    """The columns that the format needs, under the names in the first row."""
+    _sample: list[tuple[int, Row | Problem]] | None = field(default=None, init=False)
+    """The first rows and the unreadable ones among them, until they have decided the format; each with the index of its
+    file."""
     _digests: array[int] = field(default_factory=lambda: array("Q"), init=False)
     _lines: array[int] = field(default_factory=lambda: array("q"), init=False)
     _indices: array[int] = field(default_factory=lambda: array("q"), init=False)
@@ -88,7 +92,7 @@ class Scan:
     if it is an array. With `_lines`, a row's place takes eight bytes, not a string."""
 
     def __iter__(self) -> Iterator[Example]:
-        """Reads rows lazily.
+        """Reads rows lazily, the first of them together, since they decide the format.
 
         Raises:
             DataError: the rows match no supported format or have a dataset type that the method cannot use, a file
@@ -97,30 +101,62 @@ class Scan:
         """
         always = self.method.refuses_bare
         self._form = text_form(self.settings.template, has_template=self.has_template, always=always)
-        usable = self._num_read = 0
-        try:
-            # Unreadable rows do not come out of `read_rows`: it reports them to `_unreadable` on the way.
-            for file, row in self._rows():
-                self._num_read += 1
-                example = self._example(row, file)
-                if example is not None:
-                    usable += 1
-                    yield example
-                if usable == self.max_usable or self._num_read == self.max_rows:
-                    break
-        except _LimitReached:
-            pass
+        usable = 0
+        for file, row in self._rows():
+            if isinstance(row, Problem):
+                self._refuse(row)
+                continue
+            example = self._example(row, file)
+            if example is not None:
+                usable += 1
+                yield example
+            if usable == self.max_usable:
+                break
         self._report_duplicates()
 
-    def _rows(self) -> Iterator[tuple[int, Row]]:
-        for index, file in enumerate(self.files):
-            for row in read_rows(file, self._unreadable):
-                yield index, row
+    def _rows(self) -> Iterator[tuple[int, Row | Problem]]:
+        """At most `max_rows` rows, each with the index of its file; unreadable ones among the first in their place."""
+        self._num_read, self._sample = 0, []
+        rows = self._read()
+        failure = None
+        try:
+            for each in rows:
+                self._sample.append(each)
+                if len(self._sample) >= SAMPLE_ROWS:
+                    break
+        except DataError as error:  # the file cannot be read further: those before it are given first
+            failure = error
+        first, self._sample = self._sample, None
+        given = [row for _, row in first if isinstance(row, Row)]
+        if given and self._format is None:
+            self._format = set_format(given, self.settings, self.method)
+        if self._format is not None:
+            self.ledger.format = self._format.format.name
+        yield from first
+        if failure is not None:
+            raise failure
+        yield from rows
+
+    def _read(self) -> Iterator[tuple[int, Row]]:
+        """The rows of all files, at most `max_rows` together with the unreadable ones."""
+        try:
+            # Unreadable rows do not come out of `read_rows`: it reports them to `_unreadable` on the way.
+            for index, file in enumerate(self.files):
+                for row in read_rows(file, self._unreadable):
+                    self._num_read += 1
+                    yield index, row
+                    if self._num_read == self.max_rows:
+                        return
+        except _LimitReached:
+            pass
 
     def _unreadable(self, problem: Problem) -> None:
         """Called by the reader for a row that it cannot read, before it goes on to the next one."""
         self._num_read += 1
-        self._refuse(problem)
+        if self._sample is not None and len(self._sample) < SAMPLE_ROWS:
+            self._sample.append((0, problem))
+        else:
+            self._refuse(problem)
         if self._num_read == self.max_rows:  # only an exception can stop the reader from here
             raise _LimitReached
 
@@ -137,16 +173,18 @@ class Scan:
             self._refuse(RowProblem(row.where, what, "name another column in data.eval_group", field=self.group))
             return None
         given = row  # as in the file; `row` may have its columns renamed
+        chosen = self._format
+        assert chosen is not None  # `_rows` found it before it gave the first row
+        fmt = chosen.format
         try:
             if self.settings.columns:
                 row = registry.apply_mapping(row, self.settings.columns)
-            fmt = self._format or self._recognised(row)
+            if problem := chosen.problem(row):
+                raise DataError(problem)
             kind, value, form = converted(fmt, row, self.method, self.settings.roles, self._form)
             if self.settings.margin_column:
                 value = {**value, "margin": margin_of(given, self.settings.margin_column)}
         except DataError as error:
-            if self._format is None:  # the first row decides the format: a fault here concerns the whole set
-                raise
             self._refuse(self._as_written(error.problems[0], given))
             return None
         self.ledger.rows_read += 1
@@ -154,6 +192,8 @@ class Scan:
             self.ledger.text_forms[form.about] += 1
         for issue in quality_issues(fmt, row.value, value):
             self.ledger.finding(issue.kind, row.where, self._field(issue.field), issue.what)
+        for name in chosen.unread(row):
+            self._report_unread(fmt, row.where, name)
         if self.settings.trained_turns == "last":
             value = last_trained(value)
         # Duplicates are compared after conversion, so that equal rows match across formats.
@@ -183,7 +223,8 @@ class Scan:
         mapped = self.settings.columns or {}
         named = problem.field if isinstance(problem, RowProblem) else ""
         if not named:  # no single field is at fault: name the first needed column that this row lacks
-            wanted = [*mapped.values(), *(mapped.get(name, name) for name in self._columns)]
+            needed = self._format.needed if self._format else ()
+            wanted = [*mapped.values(), *(mapped.get(name, name) for name in needed)]
             named = next((name for name in wanted if row.value.get(name) is None), "")
             return RowProblem(problem.where, problem.what, problem.fix, field=named)
         written, what = self._field(named), problem.what
@@ -201,22 +242,13 @@ class Scan:
         for index, first in repeated(self._digests):
             self.ledger.finding(DUPLICATE, self._place(index), "", f"is the same as {self._place(first)}")
 
-    def _recognised(self, row: Row) -> registry.Format:
-        """The format of the set, by its first row; also checks that the method can use it."""
-        fmt = (
-            registry.recognise(row.value) if self.settings.format == "auto" else registry.FORMATS[self.settings.format]
-        )
-        if fmt is None:
-            raise DataError(registry.columns_error(row.value, row.where))
-        problem = registry.dataset_type_problem(fmt, row.value, row.where, self.method.kinds, self.method.name)
-        if problem is not None:
-            raise DataError(problem)
-        if self.settings.format != "auto" and (lacking := fmt.faults(row.value)):
-            what = f"the row does not match format {fmt.name}: {'; '.join(lacking)}"
-            raise DataError(Problem(row.where, what, "name another data.format, or map the columns with data.columns"))
-        self._format, self.ledger.format = fmt, fmt.name
-        self._columns = [name for need in fmt.needs if (name := column(row.value, need.names))]
-        return fmt
+    def _report_unread(self, fmt: registry.Format, where: str, name: str) -> None:
+        """Count a column of a usable row that nobody reads; one that means something is a finding of the set."""
+        written = (self.settings.columns or {}).get(name, name)
+        fix = remedy(fmt, name, written)
+        rewarded = fix is None and fmt.kind == "prompt"
+        if not rewarded and written not in (self.settings.margin_column, self.group):
+            self.ledger.unread_column(where, written, fix)
 
 
 def converted(
@@ -294,7 +326,7 @@ def repeated(digests: array[int]) -> list[tuple[int, int]]:
     return [(index, seen) for index, digest in enumerate(digests) if (seen := first.setdefault(digest, index)) != index]
 
 
-def first_rows(files: Sequence[DataFile], count: int) -> list[Row]:
+def first_rows(files: Sequence[DataFile], count: int = SAMPLE_ROWS) -> list[Row]:
     """The first readable rows of a set's files, as written there.
 
     Raises:
@@ -302,10 +334,29 @@ def first_rows(files: Sequence[DataFile], count: int) -> list[Row]:
     """
     faults: list[Problem] = []
     rows: list[Row] = []
-    for row in chain.from_iterable(read_rows(file, faults.append) for file in files):
-        rows.append(row)
-        if len(rows) == count:
-            break
+
+    def unreadable(problem: Problem) -> None:
+        faults.append(problem)
+        if rows and len(rows) + len(faults) >= count:
+            raise _LimitReached
+
+    with suppress(_LimitReached):
+        for row in chain.from_iterable(read_rows(file, unreadable) for file in files):
+            rows.append(row)
+            if len(rows) + len(faults) >= count:
+                break
     if not rows:
         raise DataError(*faults[:1])
     return rows
+
+
+def unread_columns(files: Sequence[DataFile], settings: SetSettings, method: Method) -> list[str]:
+    """What the first rows of a set lose: each column that means something and is not read, with its remedy.
+
+    Raises:
+        DataError: as `Scan`.
+    """
+    ledger = Ledger("", "")
+    for _ in Scan(files, settings, method, ledger, max_rows=SAMPLE_ROWS, prompts=False):
+        pass
+    return [f"{one['where']}  column {one['field']} {one['what']}" for one in ledger.shown(UNREAD)]

@@ -166,6 +166,7 @@ def _warnings(run: ResolvedRun, counted: TokenCount, memory: MemoryEstimate | No
     spec, method, shape, found = run.spec, run.method, run.shape, list[str]()
     if counted.faulty:
         found.append(f"{counted.faulty} rows cannot be used; ftcli data check lists them")
+    found.extend(counted.unread)
     if counted.overlong:
         outcomes = {"drop": "are dropped", "split": "are split"}
         outcomes |= {f"truncate_{side}": f"are truncated on the {side}" for side in ("left", "right")}

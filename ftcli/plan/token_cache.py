@@ -62,8 +62,9 @@ def count(data: DataSettings, method: Method, tokenizer_folder: Path | None, lim
     if None in located or any(os.path.getsize(file.path) > tokens.EXACT_BYTES for file in files):
         return tokens.count(data, method, tokenizer_folder, limit)
     entry = folder() / f"{_key(files, data, method, tokenizer_folder, limit)}.json"
-    with contextlib.suppress(OSError, ValueError, TypeError):
-        return TokenCount(**json.loads(entry.read_text(encoding="utf-8")))
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        kept = json.loads(entry.read_text(encoding="utf-8"))
+        return TokenCount(**{**kept, "unread": tuple(kept["unread"])})
     found = tokens.count(data, method, tokenizer_folder, limit)
     with contextlib.suppress(OSError):
         entry.parent.mkdir(parents=True, exist_ok=True)

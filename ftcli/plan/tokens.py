@@ -26,7 +26,7 @@ from ftcli.data.auto_length import auto_length
 from ftcli.data.files.locate import DataFile
 from ftcli.data.mixture import Demand, counts
 from ftcli.data.packing_estimate import best_fit_blocks
-from ftcli.data.row_ledger import Ledger, quantiles
+from ftcli.data.row_ledger import UNREAD, Ledger, quantiles
 from ftcli.data.row_sets import RowSet
 from ftcli.data.scan import Scan
 from ftcli.methods import Method
@@ -62,6 +62,8 @@ class TokenCount:
     why: str = ""
     name: str = ""
     """The name of the set, where there are several."""
+    unread: tuple[str, ...] = ()
+    """Columns that mean something and are not read, each with its remedy."""
 
 
 class Text(NamedTuple):
@@ -192,6 +194,7 @@ class _SetCount:
     faulty: int
     scale: float = 1.0
     exact: bool = True
+    unread: tuple[str, ...] = ()
 
 
 def count(data: DataSettings, method: Method, tokenizer_folder: Path | None, limit: int | None = None) -> TokenCount:
@@ -226,7 +229,8 @@ def count(data: DataSettings, method: Method, tokenizer_folder: Path | None, lim
     }
     exact = len(found) == len(sets) and all(each.exact for each in found)
     longest_row = max((each.longest for each in found), default=0)
-    return TokenCount(**whole, exact=exact, longest=longest_row, max_length_tokens=longest, why=why)
+    unread = tuple(dict.fromkeys(each for one in found for each in one.unread))
+    return TokenCount(**whole, exact=exact, longest=longest_row, max_length_tokens=longest, why=why, unread=unread)
 
 
 def _count_set(
@@ -247,6 +251,7 @@ def _count_set(
             rejected += 1
     lengths = iter(_lengths(folder, [sequence for row in rows for sequence in row]))
     found = _SetCount(each.name, [[next(lengths) for _ in row] for row in rows], ledger.rows_bad + rejected)
+    found.unread = tuple(f"column {one['field']} {one['what']}" for one in ledger.shown(UNREAD))
     if whole:
         found.exact = _is_exact(folder, rows)
         return found
@@ -287,6 +292,7 @@ def _tally(counted: _SetCount, limit: int, overflow: str) -> TokenCount:
         longest=max((min(max(row), limit) for row in kept), default=0),
         faulty=counted.faulty,
         name=counted.name,
+        unread=counted.unread,
     )
 
 

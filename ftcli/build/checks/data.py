@@ -13,12 +13,12 @@ from ftcli.core import paths
 from ftcli.core.errors import ConfigError, DataError, Problem, RowProblem
 from ftcli.core.suggest import suggest
 from ftcli.data import row_sets
-from ftcli.data.formats.columns import apply_mapping
-from ftcli.data.formats.registry import FORMATS, columns_error, dataset_type_problem, recognise
+from ftcli.data.formats.registry import FORMATS, converted_type
 from ftcli.data.formats.text_form import form_of
 from ftcli.data.row_ledger import Ledger
 from ftcli.data.row_sets import RowSet
 from ftcli.data.scan import Scan, first_rows, margin_of
+from ftcli.data.set_format import SetFormat, renamed, set_format
 from ftcli.methods import Method
 from ftcli.settings import library_fields
 from ftcli.settings.groups import DataSettings
@@ -37,7 +37,7 @@ _FEW_ROWS = 20
 
 
 def problems(data: DataSettings, method: Method, composed: Composed) -> Iterator[Problem]:
-    """The problems of the group `data` and of the first row of each set."""
+    """The problems of the group `data` and of the first rows of each set."""
     faulty = [
         *_builtin(data, composed),
         *_mix(data, composed),
@@ -237,18 +237,14 @@ def _set_problems(each: RowSet, data: DataSettings, method: Method, composed: Co
         files = row_sets.located(each, where, fetch=False)
         if files is None:  # not on this machine: checked when the run starts
             return
-        [row] = first_rows(files, 1)
+        rows = first_rows(files)
     except ConfigError as error:
         yield from error.problems
         return
     except DataError as error:
         yield from (RowProblem(p.where, p.what, p.fix, field=getattr(p, "field", "")) for p in error.problems)
         return
-    try:
-        value = apply_mapping(row, settings.columns or {}).value
-    except DataError as error:  # a column that data.columns names is missing
-        yield from (Problem(problem.where, problem.what, problem.fix) for problem in error.problems)
-        return
+    row = rows[0]
     if data.eval_group is not None and each.name != "eval" and data.eval_group not in row.value:
         what = f"the rows have no column {data.eval_group!r} to group by; they have {', '.join(row.value)}"
         yield Problem(composed.where("data", "eval_group"), what, suggest(data.eval_group, list(row.value), ""))
@@ -257,9 +253,27 @@ def _set_problems(each: RowSet, data: DataSettings, method: Method, composed: Co
             margin_of(row, settings.margin_column)
         except DataError as error:
             yield from error.problems
-    named = FORMATS[settings.format] if settings.format != "auto" else None
-    found = named or recognise(value)
-    if found is None or (named is not None and not named.recognise(value)):
-        yield columns_error(value, where)
-    elif problem := dataset_type_problem(found, value, where, method.kinds, f"method={method.name}"):
-        yield problem
+    key = "data" if each.name == "eval" else each.key.removesuffix(".path")
+    try:
+        columns = composed.where(*key.split("."), "columns")
+        found = set_format(rows, settings, method, where=where, mapping=columns or f"{key}.columns")
+    except DataError as error:
+        yield from (Problem(problem.where, problem.what, problem.fix) for problem in error.problems)
+        return
+    yield from _without_effect(found, [row.value for row in renamed(rows, settings)], each, key, method, composed)
+
+
+def _without_effect(
+    found: SetFormat, rows: list[dict[str, Any]], each: RowSet, key: str, method: Method, composed: Composed
+) -> Iterator[Problem]:
+    """Settings of a set that change nothing in such rows."""
+    settings, name = each.settings, found.format.name
+    if settings.roles and not found.format.has_turns and not any(row.get("history") for row in rows):
+        what = f"{key}.roles names roles, but rows of format {name} have none"
+        yield Problem(composed.where(*key.split("."), "roles"), what, "remove it, or set data.format")
+    kind = converted_type(found.format.kind, method.kinds)
+    if settings.trained_turns == "last" and kind not in ("messages", "pair", "label"):
+        what = f"{key}.trained_turns=last chooses among answers, but a row of format {name} trains no turns"
+        if kind == "preference":
+            what = f"{key}.trained_turns=last chooses among answers, but preference pairs train each answer whole"
+        yield Problem(composed.where(*key.split("."), "trained_turns"), what, "remove it")

@@ -40,8 +40,14 @@ class RunJob(Job):
         return cls(run_of(request))
 
     def check(self, *, as_json: bool) -> None:
-        """Print that there are no problems, and the choices."""
+        """Print that there are no problems, the choices, and what the first rows hold that is not read."""
+        from ftcli.data.row_sets import every_set, located
+        from ftcli.data.scan import unread_columns
+
         configuration.checked(self.spec, as_json=as_json)
+        for each in every_set(self.spec.data, self.run.method):
+            for lost in unread_columns(located(each, each.key, fetch=False) or (), each.settings, self.run.method):
+                output.note(f"warning: {lost}")
 
     def plan(self, *, as_json: bool) -> None:
         """Print steps, tokens, parameters, memory, warnings, and every derived value."""

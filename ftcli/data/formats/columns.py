@@ -22,6 +22,8 @@ class Shape:
 
     name: str
     fits: Callable[[Any], bool]
+    holds_turns: bool = False
+    """Whether such a value may be turns."""
 
 
 def _turns_with(*keys: str) -> Callable[[Any], bool]:
@@ -33,26 +35,62 @@ def _turns_with(*keys: str) -> Callable[[Any], bool]:
     return fits
 
 
-def _is_all_assistant(value: Any) -> bool:
-    """Whether a list of turns has no user turn: an answer, not a whole conversation."""
+def is_answer(value: Any) -> bool:
+    """Whether a value is a list of turns without a user turn: an answer, not a whole conversation."""
     if not isinstance(value, list) or not value or not all(isinstance(turn, dict) for turn in value):
         return False
     names = [str(turn.get(key_of(turn, ROLE_KEYS, ""))) for turn in value]
     return {ROLES.get(name) or ROLES.get(name.lower()) for name in names} <= {"assistant", "tool", CALL}
 
 
+SYSTEM = ("system", "system_prompt")
+"""Columns of the system text that comes before a conversation."""
+HISTORY = ("history",)
+"""Columns of the exchanges before the prompt."""
+TOOLS = ("tools", "functions")
+"""Columns of the tools that the assistant may call."""
+CONTEXT = (*SYSTEM, *HISTORY, *TOOLS)
+"""What every format reads beside its own columns, except plain text, which has no turns (see context.py)."""
+
+LABELS = ("label", "labels", "kto_tag")
+"""Columns that label an answer, whatever they hold: another value than a label is an error of its row."""
+LABELS_BY_VALUE = (
+    *("is_good", "good", "is_desirable", "desirable", "thumbs_up", "liked", "preference", "preferred", "is_preferred"),
+    *("is_chosen", "accepted", "is_accepted", "feedback"),
+)
+"""Columns that label an answer if they hold a label; other values mean something else."""
+_GOOD = ("true", "1", "1.0", "yes", "good", "desirable", "positive", "chosen", "accepted", "up", "thumbs_up")
+_BAD = ("false", "0", "0.0", "no", "bad", "undesirable", "negative", "rejected", "down", "thumbs_down")
+_LABEL_WORDS = {**dict.fromkeys(_GOOD, True), **dict.fromkeys(_BAD, False)}
+
+
+def label_value(value: Any) -> bool | None:
+    """The label that a value states: true or false, 1 or 0, or a word for one of them; None if it states none."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int | float | str):
+        return _LABEL_WORDS.get(str(value).strip().lower().replace(" ", "_"))
+    return None
+
+
 def is_label(value: Any) -> bool:
-    """Whether a value is true, false, 0 or 1, or one of these as text, the only type of CSV."""
-    return str(value).lower() in ("true", "false", "0", "1") if isinstance(value, bool | int | str) else False
+    """Whether a value states a label."""
+    return label_value(value) is not None
+
+
+def label_column(row: Mapping[str, Any]) -> str | None:
+    """The column that labels the row's answer; None if there is none."""
+    by_value = (name for name in LABELS_BY_VALUE if is_label(row.get(name)))
+    return column(row, LABELS) or next(by_value, None)
 
 
 TEXT = Shape("text", lambda value: isinstance(value, str))
-ROLE_TURNS = Shape("a list of {role, content}", _turns_with("role", "speaker", "author"))
-FROM_TURNS = Shape("a list of {from, value}", _turns_with("from"))
-TURNS = Shape("a list of turns", _turns_with(*ROLE_KEYS))
-ONE_ANSWER = Shape("text or one turn", lambda value: isinstance(value, str | dict) or _is_all_assistant(value))
-CONVERSATION = Shape("a list of turns or one turn", lambda value: TURNS.fits(value) or isinstance(value, dict))
-TEXT_OR_TURNS = Shape("text or turns", lambda value: isinstance(value, str) or CONVERSATION.fits(value))
+ROLE_TURNS = Shape("a list of {role, content}", _turns_with("role", "speaker", "author"), True)
+FROM_TURNS = Shape("a list of {from, value}", _turns_with("from"), True)
+TURNS = Shape("a list of turns", _turns_with(*ROLE_KEYS), True)
+ONE_ANSWER = Shape("text or one turn", lambda value: isinstance(value, str | dict) or is_answer(value), True)
+CONVERSATION = Shape("a list of turns or one turn", lambda value: TURNS.fits(value) or isinstance(value, dict), True)
+TEXT_OR_TURNS = Shape("text or turns", lambda value: isinstance(value, str) or CONVERSATION.fits(value), True)
 LABEL = Shape("true or false", is_label)
 
 
@@ -63,9 +101,13 @@ class Need:
     names: tuple[str, ...]
     shape: Shape
 
+    def column(self, row: Mapping[str, Any]) -> str | None:
+        """The column of the row that is read; None if it has none of them."""
+        return column(row, self.names)
+
     def fault(self, row: Mapping[str, Any]) -> str:
         """Why the row does not meet this need; "" if it does."""
-        name = column(row, self.names)
+        name = self.column(row)
         if name is None:
             near = self._near(row)
             hint = f" (there is {near!r})" if near else ""
@@ -78,11 +120,24 @@ class Need:
         """0 if met, 1 if the row has nothing like it, 0.5 for a similar name or a wrong shape."""
         if not self.fault(row):
             return 0.0
-        return 0.5 if column(row, self.names) or self._near(row) else 1.0
+        return 0.5 if self.column(row) or self._near(row) else 1.0
 
     def _near(self, row: Mapping[str, Any]) -> str | None:
         close = (difflib.get_close_matches(name, list(row), 1, 0.8) for name in self.names)
         return next((names[0] for names in close if names), None)
+
+
+@dataclass(frozen=True)
+class LabelNeed(Need):
+    """A column that labels the answer: under a name for labels, or under another one by its values."""
+
+    def column(self, row: Mapping[str, Any]) -> str | None:
+        """As its parent."""
+        return label_column(row)
+
+    def fault(self, row: Mapping[str, Any]) -> str:
+        """As its parent; a value that is no label is a fault of the row, and makes it no row of another format."""
+        return "" if self.column(row) else Need(LABELS, self.shape).fault(row)
 
 
 @dataclass(frozen=True)
@@ -105,12 +160,32 @@ class Format:
         """Whether the row has the columns of this format, whatever their content."""
         return not self.faults(row)
 
+    @property
+    def has_turns(self) -> bool:
+        """Whether it may hold turns, each with a role."""
+        return any(need.shape.holds_turns for need in self.needs)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Every column that it may read, those that it needs first; of type `prompt` all others go to the rewards."""
+        own = [*(name for need in self.needs for name in need.names), *self.optional]
+        return tuple(dict.fromkeys([*own, *(CONTEXT if self.kind != "text" else ())]))
+
+    def read_in(self, row: Mapping[str, Any]) -> set[str]:
+        """The columns of the row that it reads; of several names for one thing the first that has a value."""
+        needed = [need.column(row) for need in self.needs]
+        context = [column(row, SYSTEM), column(row, TOOLS), *HISTORY] if self.kind != "text" else []
+        return {name for name in (*needed, *context, *self.optional) if name is not None and name in row}
+
     def unread(self, row: Mapping[str, Any]) -> list[str]:
-        """Columns of the row that this format ignores."""
-        if self.kind == "prompt":
-            return []
-        read = {name for need in self.needs for name in need.names} | set(self.optional)
-        return [name for name in row if name not in read]
+        """Columns of the row that hold something and that this format ignores."""
+        read = self.read_in(row)
+        return [name for name, value in row.items() if name not in read and not is_nothing(value)]
+
+
+def is_nothing(value: Any) -> bool:
+    """Whether a value holds nothing that could be lost: null, or an empty text, list or object."""
+    return value is None or value == "" or value == [] or value == {}
 
 
 def column(row: Mapping[str, Any], names: Iterable[str]) -> str | None:

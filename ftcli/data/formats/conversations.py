@@ -36,10 +36,16 @@ ROLE_KEYS = ("role", "from", "speaker", "author")
 CONTENT_KEYS = ("content", "value", "text", "message")
 """Keys of the content."""
 
-WEIGHT_KEYS = ("weight", "loss", "train")
+WEIGHT_KEYS = ("weight", "loss", "train", "training", "loss_weight")
 """Keys of the loss mask: whether a turn is trained, 0 or false, 1 or true."""
 
 WEIGHTS = frozenset(WEIGHT_KEYS)
+
+_NO_TEXT = frozenset({"images", "image", "videos", "video", "audio", "audios"})
+_PARTLY_TRAINED = ("train_detail", "content_train_detail")
+_TEXT_PARTS = (None, "text", "input_text", "output_text")
+_REASONING_PARTS = ("reasoning", "thinking")
+_CALL_PARTS = ("tool_call", "tool_calls", "function_call")
 
 # With one of these, a turn without content is not an empty answer.
 _SPEAKS_WITHOUT_CONTENT = ("tool_calls", "reasoning_content", "thinking")
@@ -213,9 +219,16 @@ def _turn(turn: Any, field: str, roles: Roles) -> Turn:
     content_key = key_of(turn, CONTENT_KEYS, "value" if role_key == "from" else "content")
     given = {key: value for key, value in turn.items() if value is not None}
     role = _role(given.pop(role_key, None), f"{field}.{role_key}", roles)
+    _refuse_unread(given, field)
     content = given.pop(content_key, None)
     content_field = f"{field}.{content_key}"
     calls, calls_field = given.pop("tool_calls", None) or [], f"{field}.tool_calls"
+    if isinstance(content, list) and role != CALL:
+        content, reasoning, part_calls = _parts(content, content_field)
+        if reasoning:
+            given["reasoning_content"] = reasoning
+        if part_calls:
+            calls, calls_field = part_calls, content_field
     if function_call := given.pop("function_call", None):  # OpenAI's older key, for a single call
         calls = [function_call]
     if role == CALL:  # ShareGPT: the call is the content, as JSON
@@ -236,7 +249,6 @@ def _turn(turn: Any, field: str, roles: Roles) -> Turn:
             what = f"{content_field} is missing (the turn has {', '.join(turn) or 'nothing'})"
             raise FieldFault(what, "add it", content_field)
         content = ""
-    content = _joined(content, content_field)
     # A tool may return nothing, and a call or a reasoning text may come without an answer.
     silent = role in _MAY_BE_EMPTY or any(given.get(key) for key in _SPEAKS_WITHOUT_CONTENT)
     return {**given, "role": role, "content": text(content, content_field, may_be_empty=silent)}
@@ -274,19 +286,35 @@ def _trained(given: Turn, field: str) -> bool:
     return all(marks.values())
 
 
-def _joined(content: Any, field: str) -> Any:
-    """Content in parts joined to one text; anything else unchanged."""
-    if not isinstance(content, list):
-        return content
-    parts = []
+def _refuse_unread(given: Turn, field: str) -> None:
+    """Refuse a turn with something that is not read but would change what it means."""
+    for key in _NO_TEXT.intersection(given):
+        if given[key]:
+            raise FieldFault(f"{field}.{key} is not read: only text can be trained", "remove the row", f"{field}.{key}")
+        del given[key]
+    for key in _PARTLY_TRAINED:
+        if given.get(key):
+            what = f"{field}.{key} trains part of a turn, which is not supported"
+            raise FieldFault(what, "train the whole turn, or split it in two", f"{field}.{key}")
+
+
+def _parts(content: list[Any], field: str) -> tuple[Any, str, list[Any]]:
+    """Content in parts as one text (None if it has no text part), its reasoning, and its tool calls."""
+    said: list[str] = []
+    reasoning: list[str] = []
+    calls: list[Any] = []
     for index, part in enumerate(content):
-        if not isinstance(part, dict) or not isinstance(part.get("text"), str):
-            kind = part.get("type", "unknown") if isinstance(part, dict) else describe_value(part)
-            raise FieldFault(
-                f"{field}[{index}] is not a text part but {kind}", "only text can be trained", f"{field}[{index}]"
-            )
-        parts.append(part["text"])
-    return "".join(parts)
+        kind = part.get("type") if isinstance(part, dict) else describe_value(part)
+        keys = ("text", "value", "thinking", "reasoning") if kind in _REASONING_PARTS else ("text", "value")
+        given = next((part[key] for key in keys if part.get(key) is not None), None) if isinstance(part, dict) else None
+        place = f"{field}[{index}]"
+        if kind in _CALL_PARTS and given is not None:
+            calls += _parsed(given, place, "the JSON of a call")
+        elif kind in (*_TEXT_PARTS, *_REASONING_PARTS) and isinstance(given, str):
+            (reasoning if kind in _REASONING_PARTS else said).append(given)
+        else:
+            raise FieldFault(f"{place} is not a text part but {kind or 'unknown'}", "only text can be trained", place)
+    return ("".join(said) if said or not (reasoning or calls) else None), "".join(reasoning), calls
 
 
 def _parsed(value: Any, field: str, what: str, place: str = "") -> list[Any]:

@@ -12,18 +12,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ftcli.data.files.describe import describe_value
-from ftcli.data.formats.columns import TEXT, Example, Need, Shape, column
-from ftcli.data.formats.conversations import ROLE_KEYS, ROLES, FieldFault, Roles, answer, key_of, only_read, text
-from ftcli.data.formats.row_fields import (
-    CONVERSATIONS,
-    SYSTEM,
-    Fields,
-    conversation_of,
-    prompt_of,
-    question_of,
-    value_of,
-    with_tools,
-)
+from ftcli.data.formats.columns import CONTEXT, TEXT, Example, Need, Shape, column
+from ftcli.data.formats.conversations import ROLE_KEYS, ROLES, FieldFault, Roles, answer, key_of, only_read, text, turns
+from ftcli.data.formats.row_fields import CONVERSATIONS, Fields, prompt_of, question_of, value_of
 
 LISTS = ("responses", "answers", "completions", "outputs", "candidates")
 """Columns that hold the answers."""
@@ -55,24 +46,24 @@ def from_ranked(row: Fields, roles: Roles) -> Example:
     if isinstance(prompt, str) and isinstance(best.value, str) and isinstance(worst.value, str):
         sides = {"chosen": text(best.value, best.field), "rejected": text(worst.value, worst.field)}
         return {"prompt": text(prompt, "prompt"), **sides}
-    return with_tools(row, {"prompt": prompt_of(prompt, "prompt", roles), **_sides(best, worst, roles)})
+    return {"prompt": prompt_of(prompt, "prompt", roles), **_sides(best, worst, roles)}
 
 
 def from_ranked_alpaca(row: Fields, roles: Roles) -> Example:
     """An instruction or question and a list of answers, ranked; or a better and a worse one under output."""
     best, worst = best_and_worst(row, value_of(row, (*LISTS, "output"))[0])
-    return {"prompt": question_of(row, value_of(row, _ASKED)[0], "input"), **_sides(best, worst, roles)}
+    return {"prompt": question_of(row, value_of(row, _ASKED)[0]), **_sides(best, worst, roles)}
 
 
 def from_ranked_conversation(row: Fields, roles: Roles) -> Example:
     """A conversation and a list of ways to continue it, ranked."""
     name, _ = value_of(row, CONVERSATIONS)
-    prompt = conversation_of(row, name, roles)
+    prompt = turns(row[name], name, roles)
     if prompt[-1]["role"] == "assistant":
         what = f"{name} ends with an assistant turn, before the answers that are ranked"
         raise FieldFault(what, "end it with the prompt", f"{name}[{len(row[name]) - 1}]")
     best, worst = best_and_worst(row, value_of(row, LISTS)[0])
-    return with_tools(row, {"prompt": only_read(prompt), **_sides(best, worst, roles)})
+    return {"prompt": only_read(prompt), **_sides(best, worst, roles)}
 
 
 def _sides(best: Ranked, worst: Ranked, roles: Roles) -> Example:
@@ -195,7 +186,7 @@ class RankedNeed(Need):
         asked = column(row, (*CONVERSATIONS, "prompt"))
         if name is None or asked is None or self._ranks(row, row[name]):
             return ""
-        known = {name, asked, *SYSTEM, "tools", *_NAMES_THE_ROW}
+        known = {name, asked, *CONTEXT, *_NAMES_THE_ROW}
         beside = [other for other in row if other not in known and row[other] is not None]
         return f"{name} has no ranks or scores, and the row has further columns: {', '.join(beside)}" if beside else ""
 
@@ -206,8 +197,8 @@ class RankedNeed(Need):
         return any(isinstance(entry, dict) and column(entry, (*_RANK, *_SCORES)) is not None for entry in given)
 
 
-_ANSWER_LIST = Shape("a list of answers, two or more", _are_answers)
+_ANSWER_LIST = Shape("a list of answers, two or more", _are_answers, True)
 ANSWER_LIST = RankedNeed(LISTS, _ANSWER_LIST)
 ANSWER_LIST_OR_OUTPUT = RankedNeed((*LISTS, "output"), _ANSWER_LIST)
 INSTRUCTION = Need(_ASKED, TEXT)
-QUESTION_TURNS = Need(CONVERSATIONS, Shape("turns that end with a question", _ends_with_a_question))
+QUESTION_TURNS = Need(CONVERSATIONS, Shape("turns that end with a question", _ends_with_a_question, True))

@@ -10,7 +10,7 @@ of canonical turns (`conversations.turns`); text stays a string only where the s
     label       {"prompt", "completion", "label": bool}
     prompt      {"prompt", …}                       further columns unchanged
 
-Conversations may have "tools". To add a format, write one row → row function and its entry in FORMATS.
+Conversations may have "tools". To add a format, write one row → row function (converters.py) and its entry in FORMATS.
 """
 
 from __future__ import annotations
@@ -19,13 +19,15 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from ftcli.core.errors import DataError, Problem, RowProblem
-from ftcli.data.files.describe import describe_type, describe_value
+from ftcli.data.files.describe import describe_type
 from ftcli.data.files.reader import Row
-from ftcli.data.formats import ranked
+from ftcli.data.formats import converters, ranked
 from ftcli.data.formats.columns import (
     CONVERSATION,
     FROM_TURNS,
     LABEL,
+    LABELS,
+    LABELS_BY_VALUE,
     ONE_ANSWER,
     ROLE_TURNS,
     TEXT,
@@ -34,37 +36,22 @@ from ftcli.data.formats.columns import (
     Converter,
     Example,
     Format,
+    LabelNeed,
     Need,
+    Shape,
     apply_mapping,
     nearest_formats,
 )
-from ftcli.data.formats.common_prefix import check_prompt, split_conversations, split_texts
-from ftcli.data.formats.conversations import (
-    ROLES,
-    FieldFault,
-    Roles,
-    answer,
-    check_answer,
-    check_trained,
-    only_read,
-    spoken,
-    text,
-    with_meanings,
-)
+from ftcli.data.formats.context import with_context
+from ftcli.data.formats.conversations import ROLES, FieldFault, Roles, spoken, with_meanings
 from ftcli.data.formats.row_fields import (
     ANSWERS,
+    CHOSEN,
     CONVERSATIONS,
+    INPUT,
     INSTRUCTIONS,
-    LABELS,
     QUESTIONS,
-    SYSTEM,
-    Fields,
-    conversation_of,
-    label_of,
-    prompt_of,
-    question_of,
-    value_of,
-    with_tools,
+    REJECTED,
 )
 
 __all__ = [
@@ -91,131 +78,19 @@ DATASET_TYPES: Mapping[str, str] = {
 }
 """Every dataset type, and what messages call its rows."""
 
-# --- one function per format: row → example -------------------------------------------------------------------------
-
-
-def from_text(row: Fields, roles: Roles) -> Example:
-    """{"text"}: all of it is trained."""
-    return {"text": text(value_of(row, ("text",))[1], "text")}
-
-
-def from_pair(row: Fields, roles: Roles) -> Example:
-    """{"prompt", "completion"} as text or turns; text beside turns becomes a turn."""
-    prompt, completion = value_of(row, ("prompt",))[1], value_of(row, ("completion",))[1]
-    if isinstance(prompt, str) and isinstance(completion, str):
-        return {"prompt": text(prompt, "prompt"), "completion": text(completion, "completion")}
-    asked = prompt_of(prompt, "prompt", roles)
-    return with_tools(row, {"prompt": asked, "completion": answer(completion, "completion", roles)})
-
-
-def from_question(row: Fields, roles: Roles) -> Example:
-    """A question and its answer under their usual names: a user turn and an assistant turn."""
-    name, given = value_of(row, ANSWERS)
-    return {"prompt": question_of(row, value_of(row, QUESTIONS)[0]), "completion": answer(text(given, name), name)}
-
-
-def from_alpaca(row: Fields, roles: Roles) -> Example:
-    """Instruction, with the input on the next line if there is one, and output; history and system come before."""
-    given = text(value_of(row, ("output",))[1], "output")
-    return {"prompt": question_of(row, "instruction", "input"), "completion": answer(given, "output")}
-
-
-def from_conversation(row: Fields, roles: Roles) -> Example:
-    """Turns in OpenAI's or ShareGPT's format; a system column comes before them."""
-    name, _ = value_of(row, CONVERSATIONS)
-    return with_tools(row, {"messages": check_trained(conversation_of(row, name, roles), name)})
-
-
-def from_preference(row: Fields, roles: Roles) -> Example:
-    """Chosen and rejected answers to a prompt, or whole texts or conversations whose common beginning is the prompt."""
-    chosen, rejected, prompt = value_of(row, ("chosen",))[1], value_of(row, ("rejected",))[1], row.get("prompt")
-    if isinstance(chosen, str) != isinstance(rejected, str):
-        what = f"chosen is {describe_value(chosen)} but rejected is {describe_value(rejected)}"
-        raise FieldFault(what, "write both the same way", "rejected")
-    if isinstance(chosen, str) and (prompt is None or isinstance(prompt, str)):
-        sides = {"chosen": text(chosen, "chosen"), "rejected": text(rejected, "rejected")}
-        return split_texts(**sides) if prompt is None else {"prompt": text(prompt, "prompt"), **sides}
-    ours, theirs = spoken(chosen, "chosen", "assistant", roles), spoken(rejected, "rejected", "assistant", roles)
-    asked = [] if prompt is None else prompt_of(prompt, "prompt", roles)
-    shared = 0
-    if asked and ours[0]["role"] == "assistant":
-        example = {"prompt": asked, "chosen": ours, "rejected": theirs}
-    else:
-        example = split_conversations(ours, theirs)
-        check_prompt(asked, example["prompt"])
-        shared = len(example["prompt"])
-    for side, given in (("chosen", chosen), ("rejected", rejected)):
-        check_answer(example[side], side, shared if isinstance(given, list) else None)
-    return with_tools(row, example)
-
-
-def from_conversation_preference(row: Fields, roles: Roles) -> Example:
-    """A conversation and two ways to continue it."""
-    name, _ = value_of(row, CONVERSATIONS)
-    prompt = only_read(conversation_of(row, name, roles))
-    if prompt[-1]["role"] == "assistant":
-        what = f"{name} ends with an assistant turn, before chosen and rejected"
-        raise FieldFault(what, "end it with the prompt", f"{name}[{len(row[name]) - 1}]")
-    sides = {side: answer(value_of(row, (side,))[1], side, roles) for side in ("chosen", "rejected")}
-    return with_tools(row, {"prompt": prompt, **sides})
-
-
-def from_instruction_preference(row: Fields, roles: Roles) -> Example:
-    """An instruction, with an input if there is one, and two answers."""
-    prompt = question_of(row, value_of(row, INSTRUCTIONS)[0], "input")
-    sides = {side: answer(value_of(row, (side,))[1], side, roles) for side in ("chosen", "rejected")}
-    return {"prompt": prompt, **sides}
-
-
-def from_labelled_pair(row: Fields, roles: Roles) -> Example:
-    """{"prompt", "completion"} with a label: whether the answer is good."""
-    return {**from_pair(row, roles), "label": label_of(row)}
-
-
-def from_labelled_question(row: Fields, roles: Roles) -> Example:
-    """A question, its answer and a label."""
-    return {**from_question(row, roles), "label": label_of(row)}
-
-
-def from_labelled_alpaca(row: Fields, roles: Roles) -> Example:
-    """Instruction, output and a label."""
-    return {**from_alpaca(row, roles), "label": label_of(row)}
-
-
-def from_labelled_conversation(row: Fields, roles: Roles) -> Example:
-    """A conversation with a label for its last turn, which must be the assistant's."""
-    name, _ = value_of(row, CONVERSATIONS)
-    messages = conversation_of(row, name, roles)
-    last = len(row[name]) - 1
-    if messages[-1]["role"] != "assistant":
-        what = f"{name} ends with a {messages[-1]['role']} turn"
-        raise FieldFault(what, "end it with the labelled answer", f"{name}[{last}]")
-    if len(messages) == 1:
-        raise FieldFault(f"{name} has no turn before the answer", "start with the prompt", name)
-    judged = check_answer(messages[-1:], name, last)
-    return with_tools(row, {"prompt": only_read(messages[:-1]), "completion": judged, "label": label_of(row)})
-
-
-def from_prompt(row: Fields, roles: Roles) -> Example:
-    """A prompt to answer; other columns (such as a solution) are kept for scoring the answer."""
-    _, prompt = value_of(row, ("prompt",))
-    asked = text(prompt, "prompt") if isinstance(prompt, str) else prompt_of(prompt, "prompt", roles)
-    return with_tools(row, {**row, "prompt": asked})
-
-
 # --- the table: specific before general -----------------------------------------------------------------------------
 
-_TWO_ANSWERS = (Need(("chosen",), ONE_ANSWER), Need(("rejected",), ONE_ANSWER))
-_TWO_TEXTS = (Need(("chosen",), TEXT), Need(("rejected",), TEXT))
-_TWO_CONVERSATIONS = (Need(("chosen",), CONVERSATION), Need(("rejected",), CONVERSATION))
-_JUDGED = Need(LABELS, LABEL)
+_TWO_ANSWERS = (Need(CHOSEN, ONE_ANSWER), Need(REJECTED, ONE_ANSWER))
+_TWO_TEXTS = (Need(CHOSEN, TEXT), Need(REJECTED, TEXT))
+_TWO_CONVERSATIONS = (Need(CHOSEN, CONVERSATION), Need(REJECTED, CONVERSATION))
+_REJECTED = Need(REJECTED, TEXT_OR_TURNS)
+_JUDGED = LabelNeed((*LABELS, *LABELS_BY_VALUE), LABEL)
 _PAIR = (Need(("prompt",), TEXT_OR_TURNS), Need(("completion",), TEXT_OR_TURNS))
-_ALPACA = (Need(("instruction",), TEXT), Need(("output",), TEXT))
+_ALPACA = (Need(("instruction",), TEXT), Need(converters.OUTPUTS, TEXT))
 _ASKED = (Need(QUESTIONS, TEXT), Need(ANSWERS, TEXT))
-_BEFORE = (*SYSTEM, "history")
-_AROUND = (*SYSTEM, "tools")
-
 _CONVERSATION = Need(CONVERSATIONS, TURNS)
+_OPENAI_INPUT = Shape("an object with messages", lambda value: isinstance(value, dict) and "messages" in value, True)
+_OPENAI = tuple(Need((name,), ONE_ANSWER) for name in converters.OPENAI_SIDES)
 
 
 def _format(name: str, kind: str, function: Converter, *needs: Need, optional: tuple[str, ...] = ()) -> Format:
@@ -226,50 +101,69 @@ FORMATS: dict[str, Format] = {
     fmt.name: fmt
     for fmt in (
         _format(
-            "sharegpt_preference",
-            "preference",
-            from_conversation_preference,
-            _CONVERSATION,
-            *_TWO_ANSWERS,
-            optional=_AROUND,
+            "sharegpt_preference", "preference", converters.from_conversation_preference, _CONVERSATION, *_TWO_ANSWERS
         ),
         _format(
             "alpaca_preference",
             "preference",
-            from_instruction_preference,
+            converters.from_instruction_preference,
             Need(INSTRUCTIONS, TEXT),
             *_TWO_ANSWERS,
-            optional=("input", *_BEFORE),
+            optional=(INPUT,),
         ),
         _format(
-            "preference_messages", "preference", from_preference, *_TWO_CONVERSATIONS, optional=("prompt", "tools")
+            "preference_messages", "preference", converters.from_preference, *_TWO_CONVERSATIONS, optional=("prompt",)
         ),
-        _format("preference_text", "preference", from_preference, *_TWO_TEXTS, optional=("prompt", "tools")),
-        _format("labelled_messages", "label", from_labelled_conversation, _CONVERSATION, _JUDGED, optional=_AROUND),
-        _format("labelled", "label", from_labelled_pair, *_PAIR, _JUDGED, optional=("tools",)),
-        _format("labelled_alpaca", "label", from_labelled_alpaca, *_ALPACA, _JUDGED, optional=("input", *_BEFORE)),
-        _format("labelled_query_response", "label", from_labelled_question, *_ASKED, _JUDGED, optional=_BEFORE),
+        _format("preference_text", "preference", converters.from_preference, *_TWO_TEXTS, optional=("prompt",)),
+        _format(
+            "openai_preference",
+            "preference",
+            converters.from_openai_preference,
+            Need(("input",), _OPENAI_INPUT),
+            *_OPENAI,
+        ),
+        _format("messages_rejected", "preference", converters.from_conversation_and_rejected, _CONVERSATION, _REJECTED),
+        _format(
+            "pair_rejected",
+            "preference",
+            converters.from_pair_and_rejected,
+            Need(converters.PROMPTS, TEXT_OR_TURNS),
+            Need(converters.COMPLETIONS, TEXT_OR_TURNS),
+            _REJECTED,
+            optional=(INPUT,),
+        ),
+        _format("labelled_messages", "label", converters.from_labelled_conversation, _CONVERSATION, _JUDGED),
+        _format("labelled", "label", converters.from_labelled_pair, *_PAIR, _JUDGED),
+        _format("labelled_alpaca", "label", converters.from_labelled_alpaca, *_ALPACA, _JUDGED, optional=(INPUT,)),
+        _format(
+            "labelled_query_response",
+            "label",
+            converters.from_labelled_question,
+            *_ASKED,
+            _JUDGED,
+            optional=(INPUT,),
+        ),
         _format(
             "ranked_messages",
             "preference",
             ranked.from_ranked_conversation,
             ranked.QUESTION_TURNS,
             ranked.ANSWER_LIST,
-            optional=(*_AROUND, *ranked.RANKINGS),
+            optional=ranked.RANKINGS,
         ),
-        _format("messages", "messages", from_conversation, Need(CONVERSATIONS, ROLE_TURNS), optional=_AROUND),
-        _format("sharegpt", "messages", from_conversation, Need(CONVERSATIONS, FROM_TURNS), optional=_AROUND),
-        _format("alpaca", "pair", from_alpaca, *_ALPACA, optional=("input", *_BEFORE)),
-        _format("prompt_completion", "pair", from_pair, *_PAIR, optional=("tools",)),
-        _format("query_response", "pair", from_question, *_ASKED, optional=_BEFORE),
-        _format("text", "text", from_text, Need(("text",), TEXT)),
+        _format("messages", "messages", converters.from_conversation, Need(CONVERSATIONS, ROLE_TURNS)),
+        _format("sharegpt", "messages", converters.from_conversation, Need(CONVERSATIONS, FROM_TURNS)),
+        _format("alpaca", "pair", converters.from_alpaca, *_ALPACA, optional=(INPUT,)),
+        _format("prompt_completion", "pair", converters.from_pair, *_PAIR),
+        _format("query_response", "pair", converters.from_question, *_ASKED, optional=(INPUT,)),
+        _format("text", "text", converters.from_text, Need(("text",), TEXT)),
         _format(
             "ranked_alpaca",
             "preference",
             ranked.from_ranked_alpaca,
             ranked.INSTRUCTION,
             ranked.ANSWER_LIST_OR_OUTPUT,
-            optional=("input", *_BEFORE, *ranked.RANKINGS),
+            optional=(INPUT, *ranked.RANKINGS),
         ),
         _format(
             "ranked",
@@ -277,9 +171,9 @@ FORMATS: dict[str, Format] = {
             ranked.from_ranked,
             Need(("prompt",), TEXT_OR_TURNS),
             ranked.ANSWER_LIST,
-            optional=("tools", *ranked.RANKINGS),
+            optional=ranked.RANKINGS,
         ),
-        _format("prompt", "prompt", from_prompt, Need(("prompt",), TEXT_OR_TURNS), optional=("tools",)),
+        _format("prompt", "prompt", converters.from_prompt, Need(("prompt",), TEXT_OR_TURNS)),
     )
 }
 """Every format by name, in the order in which they are tried."""
@@ -295,7 +189,7 @@ def candidates(row: Mapping[str, Any]) -> list[Format]:
 
 def recognise(row: Mapping[str, Any]) -> Format | None:
     """The most specific format whose columns the row has; None if there is none."""
-    return next(iter(candidates(row)), None)
+    return next((fmt for fmt in FORMATS.values() if fmt.recognise(row)), None)
 
 
 def columns_error(row: Mapping[str, Any], where: str) -> Problem:
@@ -321,7 +215,9 @@ def convert(
         DataError: names the row's place, the field, the fault and the remedy.
     """
     try:
-        return convert_type(fmt.to_canonical(row.value, with_meanings(roles) if roles else ROLES), fmt.kind, wanted)
+        meanings = with_meanings(roles) if roles else ROLES
+        example = fmt.to_canonical(row.value, meanings)
+        return convert_type(with_context(fmt.kind, row.value, example, meanings), fmt.kind, wanted)
     except FieldFault as fault:
         raise DataError(RowProblem(row.where, fault.what, fault.fix, field=fault.field)) from None
 
@@ -351,7 +247,8 @@ def convert_type(example: Example, kind: str, wanted: Collection[str]) -> Exampl
             "the prompt has earlier answers that would be trained too", "write the row as messages", "prompt"
         )
     completion = spoken(example["completion"], "completion", "assistant")
-    return with_tools(example, {"messages": [*prompt, *completion]})
+    declared = {"tools": example["tools"]} if "tools" in example else {}
+    return {"messages": [*prompt, *completion], **declared}
 
 
 def dataset_type_problem(

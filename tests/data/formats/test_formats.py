@@ -270,6 +270,83 @@ ROUND_TRIPS = [
         {"prompt": [user("2 + 2?")], "chosen": [assistant("4")], "rejected": [assistant("5")]},
     ),
     (
+        "messages_rejected",
+        {"messages": [user("2 + 2?"), assistant("4")], "rejected_response": "5"},
+        {"prompt": [user("2 + 2?")], "chosen": [assistant("4")], "rejected": [assistant("5")]},
+    ),
+    (
+        "messages_rejected",
+        {
+            "messages": [system("Add."), user("2 + 2?"), assistant("4")],
+            "rejected_messages": [system("Add."), user("2 + 2?"), assistant("5")],
+        },
+        {"prompt": [system("Add."), user("2 + 2?")], "chosen": [assistant("4")], "rejected": [assistant("5")]},
+    ),
+    (
+        "pair_rejected",
+        {"query": "2 + 2?", "response": "4", "rejected_response": "5", "history": [["1?", "1"]]},
+        {
+            "prompt": [user("1?"), assistant("1"), user("2 + 2?")],
+            "chosen": [assistant("4")],
+            "rejected": [assistant("5")],
+        },
+    ),
+    (
+        "pair_rejected",
+        {"prompt": "2 + 2 =", "completion": " 4", "rejected": " 5"},
+        {"prompt": "2 + 2 =", "chosen": " 4", "rejected": " 5"},
+    ),
+    (
+        "openai_preference",
+        {
+            "input": {"messages": [user("2 + 2?")], "tools": [TOOL], "parallel_tool_calls": True},
+            "preferred_output": [assistant("4")],
+            "non_preferred_output": [assistant("5")],
+        },
+        {
+            "prompt": [user("2 + 2?")],
+            "chosen": [assistant("4")],
+            "rejected": [assistant("5")],
+            "tools": [{"type": "function", "function": TOOL}],
+        },
+    ),
+    (
+        "preference_messages",
+        {
+            "chosen_messages": [
+                {"role": "user", "content": [{"type": "text", "value": "2 + 2?"}], "loss_weight": 0.0},
+                {"role": "assistant", "content": [{"type": "text", "value": "4"}], "loss_weight": 1.0},
+            ],
+            "rejected_messages": [user("2 + 2?"), assistant("5")],
+        },
+        {"prompt": [user("2 + 2?")], "chosen": [assistant("4")], "rejected": [assistant("5")]},
+    ),
+    (
+        "messages",
+        {
+            "messages": [
+                user("2 + 2?"),
+                {
+                    "role": "assistant",
+                    "content": [
+                        {"type": "reasoning", "value": "Add."},
+                        {"type": "tool_call", "value": '{"name": "add", "arguments": {"a": 2}}'},
+                    ],
+                },
+                {"role": "tool", "content": [{"type": "text", "value": "4"}]},
+                {"role": "assistant", "content": [{"type": "text", "value": "4"}], "training": True},
+            ]
+        },
+        {
+            "messages": [
+                user("2 + 2?"),
+                {"role": "assistant", "content": "", "reasoning_content": "Add.", "tool_calls": [ADD]},
+                {"role": "tool", "content": "4"},
+                assistant("4"),
+            ]
+        },
+    ),
+    (
         "prompt",
         {"prompt": [{"from": "human", "value": "2 + 2?"}], "solution": "4"},
         {"prompt": [user("2 + 2?")], "solution": "4"},

@@ -130,7 +130,7 @@ def test_a_null_column_is_as_good_as_none():
 
 def test_columns_that_a_format_does_not_read_are_known():
     assert FORMATS["query_response"].unread({"question": "a", "answer": "b", "context": "c"}) == ["context"]
-    assert FORMATS["prompt"].unread({"prompt": "a", "solution": "c"}) == []
+    assert FORMATS["prompt"].unread({"prompt": "a", "solution": None, "images": []}) == []
 
 
 def test_mapping_renames_columns():

@@ -1,0 +1,189 @@
+"""One function per format: row → example, without the system text, history and tools, which context.py adds to all."""
+
+from __future__ import annotations
+
+from ftcli.data.files.describe import describe_value
+from ftcli.data.formats.columns import Example, column
+from ftcli.data.formats.common_prefix import check_prompt, split_conversations, split_texts
+from ftcli.data.formats.conversations import (
+    FieldFault,
+    Roles,
+    Turn,
+    answer,
+    check_answer,
+    check_trained,
+    only_read,
+    spoken,
+    text,
+    tools,
+    turns,
+)
+from ftcli.data.formats.row_fields import (
+    ANSWERS,
+    CHOSEN,
+    CONVERSATIONS,
+    INSTRUCTIONS,
+    QUESTIONS,
+    REJECTED,
+    Fields,
+    label_of,
+    prompt_of,
+    question_of,
+    value_of,
+)
+
+OUTPUTS = ("output", "response", "answer")
+"""Columns of the answer to an instruction."""
+PROMPTS = ("prompt", "instruction", *QUESTIONS)
+COMPLETIONS = ("completion", *ANSWERS)
+OPENAI_SIDES = ("preferred_output", "non_preferred_output")
+
+
+def from_text(row: Fields, roles: Roles) -> Example:
+    """{"text"}: all of it is trained."""
+    return {"text": text(value_of(row, ("text",))[1], "text")}
+
+
+def from_pair(row: Fields, roles: Roles) -> Example:
+    """{"prompt", "completion"} as text or turns; text beside turns becomes a turn."""
+    prompt, completion = value_of(row, ("prompt",))[1], value_of(row, ("completion",))[1]
+    if isinstance(prompt, str) and isinstance(completion, str):
+        return {"prompt": text(prompt, "prompt"), "completion": text(completion, "completion")}
+    return {"prompt": prompt_of(prompt, "prompt", roles), "completion": answer(completion, "completion", roles)}
+
+
+def from_question(row: Fields, roles: Roles) -> Example:
+    """A question and its answer under their usual names: a user turn and an assistant turn."""
+    name, given = value_of(row, ANSWERS)
+    return {"prompt": question_of(row, value_of(row, QUESTIONS)[0]), "completion": answer(text(given, name), name)}
+
+
+def from_alpaca(row: Fields, roles: Roles) -> Example:
+    """An instruction, with the input on the next line if there is one, and its output."""
+    name, given = value_of(row, OUTPUTS if column(row, OUTPUTS) else OUTPUTS[:1])
+    return {"prompt": question_of(row, "instruction"), "completion": answer(text(given, name), name)}
+
+
+def from_conversation(row: Fields, roles: Roles) -> Example:
+    """Turns in OpenAI's or ShareGPT's format."""
+    name, given = value_of(row, CONVERSATIONS)
+    return {"messages": check_trained(turns(given, name, roles), name)}
+
+
+def from_preference(row: Fields, roles: Roles) -> Example:
+    """Chosen and rejected answers to a prompt, or whole texts or conversations whose common beginning is the prompt."""
+    (name, chosen), (other, rejected), prompt = value_of(row, CHOSEN), value_of(row, REJECTED), row.get("prompt")
+    if isinstance(chosen, str) != isinstance(rejected, str):
+        what = f"{name} is {describe_value(chosen)} but {other} is {describe_value(rejected)}"
+        raise FieldFault(what, "write both the same way", other)
+    if isinstance(chosen, str) and (prompt is None or isinstance(prompt, str)):
+        sides = {"chosen": text(chosen, name), "rejected": text(rejected, other)}
+        return split_texts(**sides) if prompt is None else {"prompt": text(prompt, "prompt"), **sides}
+    ours, theirs = spoken(chosen, name, "assistant", roles), spoken(rejected, other, "assistant", roles)
+    asked = [] if prompt is None else prompt_of(prompt, "prompt", roles)
+    shared = 0
+    if asked and ours[0]["role"] == "assistant":
+        example = {"prompt": asked, "chosen": ours, "rejected": theirs}
+    else:
+        example = split_conversations(ours, theirs)
+        check_prompt(asked, example["prompt"])
+        shared = len(example["prompt"])
+    for side, field, given in (("chosen", name, chosen), ("rejected", other, rejected)):
+        check_answer(example[side], field, shared if isinstance(given, list) else None)
+    return example
+
+
+def from_conversation_preference(row: Fields, roles: Roles) -> Example:
+    """A conversation and two ways to continue it."""
+    name, given = value_of(row, CONVERSATIONS)
+    prompt = only_read(turns(given, name, roles))
+    if prompt[-1]["role"] == "assistant":
+        what = f"{name} ends with an assistant turn, before chosen and rejected"
+        raise FieldFault(what, "end it with the prompt", f"{name}[{len(row[name]) - 1}]")
+    return {"prompt": prompt, "chosen": _side(row, CHOSEN, roles), "rejected": _side(row, REJECTED, roles)}
+
+
+def from_conversation_and_rejected(row: Fields, roles: Roles) -> Example:
+    """A conversation whose last answer is the chosen one, and a rejected answer or a whole rejected conversation."""
+    name, given = value_of(row, CONVERSATIONS)
+    ours, (other, rejected) = turns(given, name, roles), value_of(row, REJECTED)
+    if ours[-1]["role"] != "assistant" or len(ours) == 1:
+        what = f"{name} does not end with a prompt and its answer, which would be the chosen one"
+        raise FieldFault(what, "end it with the chosen answer", f"{name}[{len(ours) - 1}]")
+    theirs = spoken(rejected, other, "assistant", roles)
+    if theirs[0]["role"] == "assistant":
+        prompt, chosen, shared = only_read(ours[:-1]), ours[-1:], 0
+    else:
+        example = split_conversations(ours, theirs)
+        prompt, chosen, theirs = example["prompt"], example["chosen"], example["rejected"]
+        shared = len(prompt)
+    check_answer(chosen, name, len(prompt))
+    check_answer(theirs, other, shared if isinstance(rejected, list) else None)
+    return {"prompt": prompt, "chosen": chosen, "rejected": theirs}
+
+
+def from_pair_and_rejected(row: Fields, roles: Roles) -> Example:
+    """A prompt, its answer, which is the chosen one, and a rejected answer."""
+    asked, _ = value_of(row, PROMPTS)
+    (name, chosen), (other, rejected) = value_of(row, COMPLETIONS), value_of(row, REJECTED)
+    if asked == "prompt" and all(isinstance(given, str) for given in (row[asked], chosen, rejected)):
+        return {"prompt": text(row[asked], asked), "chosen": text(chosen, name), "rejected": text(rejected, other)}
+    prompt = prompt_of(row[asked], asked, roles) if asked == "prompt" else question_of(row, asked)
+    return {"prompt": prompt, "chosen": answer(chosen, name, roles), "rejected": answer(rejected, other, roles)}
+
+
+def from_openai_preference(row: Fields, roles: Roles) -> Example:
+    """OpenAI's preference rows: an input with messages and tools, a preferred and a non-preferred output."""
+    given = row["input"]
+    sides = {side: _side(row, (name,), roles) for side, name in zip(("chosen", "rejected"), OPENAI_SIDES, strict=True)}
+    example = {"prompt": only_read(turns(given.get("messages"), "input.messages", roles)), **sides}
+    declared = tools(given.get("tools"), "input.tools")
+    return {**example, "tools": declared} if declared else example
+
+
+def from_instruction_preference(row: Fields, roles: Roles) -> Example:
+    """An instruction, with an input if there is one, and two answers."""
+    prompt = question_of(row, value_of(row, INSTRUCTIONS)[0])
+    return {"prompt": prompt, "chosen": _side(row, CHOSEN, roles), "rejected": _side(row, REJECTED, roles)}
+
+
+def _side(row: Fields, names: tuple[str, ...], roles: Roles) -> list[Turn]:
+    """One of two answers, as turns."""
+    name, given = value_of(row, names)
+    return answer(given, name, roles)
+
+
+def from_labelled_pair(row: Fields, roles: Roles) -> Example:
+    """{"prompt", "completion"} with a label: whether the answer is good."""
+    return {**from_pair(row, roles), "label": label_of(row)}
+
+
+def from_labelled_question(row: Fields, roles: Roles) -> Example:
+    """A question, its answer and a label."""
+    return {**from_question(row, roles), "label": label_of(row)}
+
+
+def from_labelled_alpaca(row: Fields, roles: Roles) -> Example:
+    """Instruction, output and a label."""
+    return {**from_alpaca(row, roles), "label": label_of(row)}
+
+
+def from_labelled_conversation(row: Fields, roles: Roles) -> Example:
+    """A conversation with a label for its last turn, which must be the assistant's."""
+    name, given = value_of(row, CONVERSATIONS)
+    messages = turns(given, name, roles)
+    last = len(row[name]) - 1
+    if messages[-1]["role"] != "assistant":
+        what = f"{name} ends with a {messages[-1]['role']} turn"
+        raise FieldFault(what, "end it with the labelled answer", f"{name}[{last}]")
+    if len(messages) == 1:
+        raise FieldFault(f"{name} has no turn before the answer", "start with the prompt", name)
+    judged = check_answer(messages[-1:], name, last)
+    return {"prompt": only_read(messages[:-1]), "completion": judged, "label": label_of(row)}
+
+
+def from_prompt(row: Fields, roles: Roles) -> Example:
+    """A prompt to answer; other columns (such as a solution) are kept for scoring the answer."""
+    _, prompt = value_of(row, ("prompt",))
+    asked = text(prompt, "prompt") if isinstance(prompt, str) else prompt_of(prompt, "prompt", roles)
+    return {**row, "prompt": asked}

@@ -1,0 +1,138 @@
+"""The format of a set, recognised from its first rows together: one odd row among them does not decide it.
+
+A row that fits a more specific format than its set is an error: what makes it more specific (a label, a rejected
+answer) would be lost.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from ftcli.core.errors import DataError, Problem, RowProblem
+from ftcli.data.files.reader import Row
+from ftcli.data.formats import registry
+from ftcli.data.formats.columns import SYSTEM, TOOLS, Format, is_nothing
+from ftcli.data.formats.unread_columns import mapping_problems
+from ftcli.methods.method import Method
+from ftcli.settings.groups import SetSettings
+
+SAMPLE_ROWS = 100
+"""How many of a set's first rows decide its format."""
+
+
+@dataclass(frozen=True)
+class SetFormat:
+    """The format of a set and how its rows are checked against it."""
+
+    format: Format
+    named: bool
+    """Whether the user named it, so that rows may fit a more specific one."""
+    needed: tuple[str, ...]
+    """The columns that it needs, under their names in the first row that has them."""
+    _others: dict[tuple[str, ...], tuple[Format, ...]] = field(default_factory=dict)
+    """The more specific formats that rows with these columns may fit: one look-up per row."""
+    _unread: dict[tuple[str, ...], tuple[str, ...] | None] = field(default_factory=dict)
+    """The columns that are not read in rows with these columns; None where that depends on their values."""
+
+    def problem(self, row: Row) -> Problem | None:
+        """The problem that the row, its columns renamed, fits a more specific format; None if it does not."""
+        columns = tuple(row.value)
+        others = self._others.get(columns)
+        if others is None:
+            others = self._others[columns] = () if self.named else self._more_specific(columns)
+        if others and (found := registry.recognise(row.value)) in others:
+            assert found is not None
+            what = f"the row is of format {found.name}, but the set is of format {self.format.name}"
+            lost = " and ".join(name for name in row.value if name in _needed(found, row) - {*self.format.reads})
+            fix = f"remove {lost}, give it to all rows, or set data.format={self.format.name} to train without it"
+            return RowProblem(row.where, what, fix, field=lost.partition(" ")[0])
+        return None
+
+    def unread(self, row: Row) -> list[str]:
+        """The columns of the row, renamed, that hold something and are not read."""
+        columns = tuple(row.value)
+        if columns not in self._unread:
+            self._unread[columns] = self._never_read(columns)
+        names = self._unread[columns]
+        if names is None:
+            return self.format.unread(row.value)
+        return [name for name in names if not is_nothing(row.value[name])] if names else []
+
+    def _never_read(self, columns: tuple[str, ...]) -> tuple[str, ...] | None:
+        context = (SYSTEM, TOOLS) if self.format.kind != "text" else ()
+        alternatives = (*(need.names for need in self.format.needs), *context)
+        if any(len(set(names).intersection(columns)) > 1 for names in alternatives):
+            return None
+        return tuple(name for name in columns if name not in self.format.reads)
+
+    def _more_specific(self, columns: tuple[str, ...]) -> tuple[Format, ...]:
+        """The formats that read more of such rows: all that this one does, and another column that they need."""
+        mine = _read_by_name(self.format, columns)
+        others = [other for other in registry.FORMATS.values() if other is not self.format]
+        return tuple(other for other in others if mine < _read_by_name(other, columns))
+
+
+def _read_by_name(fmt: Format, columns: tuple[str, ...]) -> set[str]:
+    """The columns that the format may read, by their names; none if one that it needs is missing."""
+    needed = [set(need.names).intersection(columns) for need in fmt.needs]
+    return set().union(*needed, set(fmt.optional).intersection(columns)) if all(needed) else set()
+
+
+def _needed(fmt: Format, row: Row) -> set[str]:
+    return {name for need in fmt.needs if (name := need.column(row.value))}
+
+
+def set_format(
+    rows: Sequence[Row], settings: SetSettings, method: Method, *, where: str = "", mapping: str = "data.columns"
+) -> SetFormat:
+    """The format of the set that these rows, at least one, are the first of.
+
+    Args:
+        where: what names the set, as errors about all of its rows print it; "" is its first row.
+        mapping: what names the mapping of columns.
+
+    Raises:
+        DataError: a mapped column is missing in every row, no row matches a format (or the named one), the method
+            cannot use the rows, or the format does not read a mapped column.
+    """
+    mapped = renamed(rows, settings)
+    named = settings.format != "auto"
+    fmt = registry.FORMATS[settings.format] if named else _most_common(mapped)
+    if fmt is None:
+        raise DataError(registry.columns_error(mapped[0].value, where or mapped[0].where))
+    first = next((row for row in mapped if fmt.recognise(row.value)), mapped[0])
+    by = f"method={method.name}" if where else method.name
+    if problem := registry.dataset_type_problem(fmt, first.value, where or first.where, method.kinds, by):
+        raise DataError(problem)
+    if lacking := fmt.faults(first.value):
+        what = f"the row does not match format {fmt.name}: {'; '.join(lacking)}"
+        raise DataError(Problem(first.where, what, "name another data.format, or map the columns with data.columns"))
+    if unread := list(mapping_problems(fmt, settings.columns or {}, [row.value for row in mapped], mapping)):
+        raise DataError(*unread)
+    return SetFormat(fmt, named, tuple(name for need in fmt.needs if (name := need.column(first.value))))
+
+
+def renamed(rows: Sequence[Row], settings: SetSettings) -> list[Row]:
+    """The rows with their columns renamed, without those that lack a mapped one.
+
+    Raises:
+        DataError: every row lacks one.
+    """
+    mapped, faults = [], []
+    for row in rows:
+        try:
+            mapped.append(registry.apply_mapping(row, settings.columns or {}))
+        except DataError as fault:
+            faults.append(fault)
+    if not mapped:
+        raise faults[0]
+    return mapped
+
+
+def _most_common(rows: Sequence[Row]) -> Format | None:
+    """The format that is the most specific match of most rows; of several the more specific one."""
+    found = Counter(fmt.name for row in rows if (fmt := registry.recognise(row.value)))
+    most = max(found.values(), default=0)
+    return next((fmt for name, fmt in registry.FORMATS.items() if most and found[name] == most), None)
