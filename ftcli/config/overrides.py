@@ -15,7 +15,7 @@ from typing import Any
 from ftcli.core import assets
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.data.files.path_list import split_paths
-from ftcli.settings.groups import GROUPS, is_path_key, is_rows_key
+from ftcli.settings.groups import GROUPS, is_delimiter_key, is_path_key, is_rows_key
 
 _SHAPE = re.compile(r"(?P<sign>~|\+\+|\+)?(?P<key>[A-Za-z_][\w.-]*)(?P<rest>=(?P<value>.*))?", re.DOTALL)
 
@@ -86,6 +86,8 @@ def parse(text: str) -> Override:
         value = _unquoted(match["value"])
         listed = split_paths(value) if is_rows_key(match["key"]) else value
         return Override(text, key, None if value == "null" else listed, literal=True)
+    if is_delimiter_key(match["key"]):  # a character such as ; is no word of the grammar
+        return Override(text, key, _unquoted(match["value"]))
     return Override(text, key, _parse_value(text, text.lstrip("+")))
 
 

@@ -9,13 +9,14 @@ from typing import Any
 from ftcli import tiny
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.paths import BUILTIN, BUILTIN_SETS, home_expanded, is_builtin
+from ftcli.data.files.delimited import delimiter_of
 from ftcli.data.files.file_types import same_file_twice
 from ftcli.data.files.locate import DataFile, SourcePath, is_local, locate
 from ftcli.data.files.path_list import path_text
 from ftcli.methods.method import Method
 from ftcli.settings.groups import DataSettings, SetSettings
 
-WRITTEN = ("format", "columns", "roles", "margin_column", "trained_turns", "template")
+WRITTEN = ("format", "delimiter", "columns", "roles", "margin_column", "trained_turns", "template")
 """The settings of a set that say how its rows are written and read."""
 _TWICE = "name it once; data.mix.NAME.repeat repeats the rows of a set"
 
@@ -64,7 +65,14 @@ def located(row_set: RowSet, where: str, *, fetch: bool) -> tuple[DataFile, ...]
     Raises:
         ConfigError: there are none, or a file is named twice.
     """
-    s = row_set.settings
+    files = _located(row_set.settings, where, fetch=fetch)
+    delimiter = row_set.settings.delimiter
+    if files is None or delimiter == "auto":
+        return files
+    return tuple(replace(file, delimiter=delimiter_of(delimiter) or "") for file in files)
+
+
+def _located(s: SetSettings, where: str, *, fetch: bool) -> tuple[DataFile, ...] | None:
     if isinstance(s.path, str):
         return locate(SourcePath(path=s.path, revision=s.revision, subset=s.subset, split=s.split), where, fetch=fetch)
     files: dict[str, DataFile] = {}

@@ -58,6 +58,9 @@ class DataSettings:
     """Column whose equal values stay together, all trained on or all held out (a document, a user, a template)."""
     format: str = "auto"
     """Row format (see `ftcli list format`); auto recognises it from the first row."""
+    delimiter: str = "auto"
+    """Delimiter of CSV and TSV files: comma, semicolon, tab, pipe or the character itself; auto recognises it from the
+    header and the first records."""
     columns: dict[str, str] | None = None
     """Canonical column name: its name in the file."""
     roles: dict[str, str] | None = None
@@ -100,6 +103,8 @@ class SetSettings:
     """Like data.split."""
     format: str = "auto"
     """Like data.format."""
+    delimiter: str = "auto"
+    """Like data.delimiter."""
     columns: dict[str, str] | None = None
     """Like data.columns."""
     roles: dict[str, str] | None = None
@@ -179,6 +184,7 @@ MODEL_KEYS = frozenset(
 _FILES = {"make.constitution", "make.examples", "make.labelled"}
 PATH_KEYS = frozenset({"data.path", "data.eval_path", "run.dir"}) | MODEL_KEYS | _FILES
 _STAGE = re.compile(r"^stages\.[^.]+\.")
+_MIXED_DELIMITER = re.compile(r"data\.mix\.[^.]+\.delimiter")
 _MIXED_PATH = re.compile(r"data\.mix\.[^.]+\.path")
 
 
@@ -193,3 +199,9 @@ def is_path_key(key: str) -> bool:
     setting = _STAGE.sub("", key)
     ready = setting == "model" != key  # the run or model that replaces a stage
     return ready or setting in PATH_KEYS or _MIXED_PATH.fullmatch(setting) is not None
+
+
+def is_delimiter_key(key: str) -> bool:
+    """Whether a setting's value is a delimiter, which is taken literally from the command line."""
+    setting = _STAGE.sub("", key)
+    return setting == "data.delimiter" or _MIXED_DELIMITER.fullmatch(setting) is not None

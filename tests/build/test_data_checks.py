@@ -84,8 +84,8 @@ def test_all_mistakes_of_a_mix_are_told_at_once(problems):
 def test_every_setting_of_a_set_is_one_that_the_mix_takes(problems):
     # A setting that were added to SetSettings and not understood here would be told as unknown.
     assert set(SetSettings.__dataclass_fields__) == {
-        "path", "revision", "subset", "split", "format", "columns", "roles", "margin_column", "trained_turns",
-        "share_of_set", "rows", "repeat", "share_of_mix",
+        "path", "revision", "subset", "split", "format", "delimiter", "columns", "roles", "margin_column",
+        "trained_turns", "template", "share_of_set", "rows", "repeat", "share_of_mix",
     }  # fmt: skip
 
 

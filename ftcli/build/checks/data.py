@@ -13,6 +13,8 @@ from ftcli.core import paths
 from ftcli.core.errors import ConfigError, DataError, Problem, RowProblem
 from ftcli.core.suggest import suggest
 from ftcli.data import row_sets
+from ftcli.data.files.delimited import NAMES, delimiter_of
+from ftcli.data.files.file_types import has_delimiter
 from ftcli.data.formats.registry import FORMATS, converted_type
 from ftcli.data.formats.text_form import form_of
 from ftcli.data.row_ledger import Ledger
@@ -43,6 +45,7 @@ def problems(data: DataSettings, method: Method, composed: Composed) -> Iterator
         *_mix(data, composed),
         *_streaming(data, composed),
         *_margins(data, method, composed),
+        *_delimiters(data, method, composed),
     ]
     yield from faulty
     for key, roles in (("data.roles", data.roles), *_mixed_roles(data)):
@@ -91,6 +94,34 @@ def _margins(data: DataSettings, method: Method, composed: Composed) -> Iterator
     for key in keys:
         what = f"{key} sets the margins of a reward model, which method={method.name} does not train"
         yield Problem(composed.where(*key.split(".")), what, "remove it, or choose method=reward")
+
+
+def _delimiters(data: DataSettings, method: Method, composed: Composed) -> Iterator[Problem]:
+    """Delimiters that are none, or that no file of their sets has."""
+    mixed = {f"data.mix.{name}": each for name, each in (data.mix or {}).items() if isinstance(each, dict)}
+    named = {"data": data.delimiter, **{key: each.get("delimiter", "auto") for key, each in mixed.items()}}
+    for key, delimiter in named.items():
+        if delimiter == "auto" or not isinstance(delimiter, str):
+            continue
+        where, setting = composed.where(*key.split("."), "delimiter"), f"{key}.delimiter"
+        if delimiter_of(delimiter) is None:
+            fix = f"use {', '.join(NAMES.values())}, or one character"
+            yield Problem(where, f"{setting}={delimiter!r} is not a delimiter", fix)
+        elif not _any_delimited(key, data, method):
+            what = f"{setting} has no effect: none of the files is .csv or .tsv"
+            yield Problem(where, what, "remove it")
+
+
+def _any_delimited(key: str, data: DataSettings, method: Method) -> bool:
+    """Whether a set under that key has a file with a delimiter, or may have one, since its files are not known here."""
+    for each in row_sets.every_set(data, method):
+        if each.key in (f"{key}.path", f"{key}.eval_path"):
+            with contextlib.suppress(ConfigError):  # reported where the set itself is checked
+                files = row_sets.located(each, each.key, fetch=False)
+                if files is not None and not any(has_delimiter(file.path) for file in files):
+                    continue
+            return True
+    return False
 
 
 def _mixed_roles(data: DataSettings) -> Iterator[tuple[str, Any]]:

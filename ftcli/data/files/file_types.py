@@ -42,6 +42,8 @@ class DataFile:
 
     path: str
     name: str
+    delimiter: str = ""
+    """The delimiter of a CSV or TSV file; "" recognises it."""
 
 
 def file_name(path: str) -> str:
@@ -64,6 +66,11 @@ def kind_of(path: str) -> str | None:
     name = file_name(path)
     base, suffix = os.path.splitext(name)
     return KINDS.get(os.path.splitext(base)[1] if suffix in CODECS else suffix)
+
+
+def has_delimiter(path: str) -> bool:
+    """Whether the fields of a file's records are separated by a delimiter."""
+    return kind_of(path) in ("csv", "tsv")
 
 
 def holds_rows(relative: str) -> bool:

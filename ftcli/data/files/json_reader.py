@@ -1,16 +1,17 @@
 """One array of objects, read object by object from a file of any size, each with the line it starts on.
 
 The standard parser needs the whole text of a value; here it gets a moving window and a position to start at. What every
-reader of JSON needs is here too.
+reader of text needs is here too.
 """
 
 from __future__ import annotations
 
 import codecs
+import io
 import json
 import re
-from collections.abc import Iterator
-from typing import IO, Any, NoReturn, Protocol
+from collections.abc import Iterator, Sequence
+from typing import IO, Any, NoReturn, Protocol, cast
 
 from ftcli.data.files.describe import describe_type
 
@@ -30,6 +31,14 @@ ESCAPED_BYTE = re.compile("[\udc80-\udcff]")
 """A byte that is not UTF-8, as decoded with `surrogateescape`."""
 
 _WIDE_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_WIDE_SAMPLE = 1024
+_WIDE_ZEROS = {
+    "UTF-16LE": [False, True, False, True],
+    "UTF-16BE": [True, False, True, False],
+    "UTF-32LE": [False, True, True, True],
+    "UTF-32BE": [True, True, True, False],
+}
+"""Of each four bytes of text that is mostly ASCII, those that are zero."""
 _DECODER = json.JSONDecoder()
 _SPACE = re.compile(r"[ \t\n\r]*")
 FIRST_CHUNK_BYTES = 1 << 16
@@ -51,11 +60,65 @@ def without_mark(start: bytes) -> bytes:
     """The beginning of a file without its UTF-8 byte order mark.
 
     Raises:
-        Broken: the mark is that of another encoding.
+        Broken: the text is in another encoding, by its mark or by its zero bytes.
     """
     if start.startswith(_WIDE_MARKS):
         raise Broken(1, "is UTF-16 (or UTF-32), not UTF-8", NOT_UTF8_FIX)
+    if b"\0" in start[:_WIDE_SAMPLE] and (name := _wide_encoding(start[:_WIDE_SAMPLE])):
+        raise Broken(1, f"is {name} without a mark, not UTF-8", f"{NOT_UTF8_FIX}: iconv -f {name} -t UTF-8")
     return start.removeprefix(codecs.BOM_UTF8)
+
+
+def _wide_encoding(start: bytes) -> str:
+    """UTF-16 or UTF-32 if every second byte, or three of four, are often zero; "" if the zero bytes are elsewhere."""
+    zeros = [start[at::4].count(0) * 8 > len(start[at::4]) for at in range(4)]
+    for name, pattern in _WIDE_ZEROS.items():
+        if zeros == pattern:
+            return name
+    return ""
+
+
+def text_lines(handle: IO[bytes]) -> Iterator[tuple[int, bytes]]:
+    """Numbered lines with their line ends, without a byte order mark.
+
+    Raises:
+        Broken: the text is UTF-16 or UTF-32.
+    """
+    for number, raw in enumerate(_old_mac_lines(handle) if _ends_lines_with_cr(handle) else handle, 1):
+        if number == 1:
+            raw = without_mark(raw)
+        yield number, raw
+
+
+def peeked(handle: IO[bytes]) -> bytes:
+    """What the buffer holds of the beginning, at least 8 KiB of a longer local file; nothing is consumed."""
+    return cast(io.BufferedReader, handle).peek(FIRST_CHUNK_BYTES)
+
+
+def _ends_lines_with_cr(handle: IO[bytes]) -> bool:
+    """Whether the text ends its lines with CR alone, as far as the buffer shows."""
+    start = peeked(handle)
+    return b"\n" not in start and b"\r" in start[:-1]
+
+
+def _old_mac_lines(handle: IO[bytes]) -> Iterator[bytes]:
+    """Lines that end with CR, LF or both, each with LF as its end."""
+    left = b""
+    while chunk := handle.read(CHUNK_BYTES):
+        if chunk.endswith(b"\r"):  # an LF may follow
+            chunk += handle.read(1)
+        *lines, left = (left + chunk).replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+        for line in lines:
+            yield line + b"\n"
+    if left:
+        yield left
+
+
+def not_utf8(bad_row: OnBadRow, number: int, fault: UnicodeDecodeError, fields: Sequence[str] = ()) -> None:
+    """Report a line that is not UTF-8, and the fields with such bytes."""
+    byte, inside = fault.object[fault.start], f", in {', '.join(map(repr, fields))}" if fields else ""
+    what = f"is not UTF-8: byte 0x{byte:02x} at byte {fault.start + 1} of the line{inside}"
+    bad_row(number, what, NOT_UTF8_FIX, ", ".join(fields))
 
 
 def usable(bad_row: OnBadRow, line: int, value: Any, escaped_surrogates: bool) -> bool:

@@ -7,7 +7,8 @@ What is a row:
     .json              each object of the one array in the file; its line is the one it starts on, and its place has
                        its index too, since the whole array may be one line
     .jsonl .ndjson     each line that is not blank, an object
-    .csv .tsv          each record under the header, all values text; its line is the one it starts on
+    .csv .tsv          each record under the header, all values text; its line is the one it starts on; the delimiter
+                       is recognised, or named by `DataFile.delimiter`
     .txt               each line that is not blank, as {"text": line}
     .parquet           each row; its `line` is the row's number, from 1
     .arrow .feather    the same
@@ -16,11 +17,10 @@ What is a row:
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -28,16 +28,16 @@ from typing import IO, Any, NamedTuple
 from ftcli.core.errors import ConfigError, DataError, Problem, RowProblem
 from ftcli.data.files.arrow_reader import read_arrow, read_parquet
 from ftcli.data.files.compression import DAMAGED, opened
+from ftcli.data.files.delimited import read_delimited
 from ftcli.data.files.file_types import DataFile, codec_of, kind_of
 from ftcli.data.files.json_reader import (
-    ESCAPED_BYTE,
-    NOT_UTF8_FIX,
     Broken,
     Numbered,
     OnBadRow,
+    not_utf8,
     read_array,
+    text_lines,
     usable,
-    without_mark,
 )
 from ftcli.data.files.locate import names_near, require_file
 from ftcli.data.files.urls import Unreachable
@@ -91,7 +91,7 @@ def read_rows(path: Path | DataFile, on_fault: OnFault | None = None) -> Iterato
     """
     file = path if isinstance(path, DataFile) else DataFile(str(path), str(path))
     name = file.name
-    read = _READERS[kind_of(file.path) or ""]
+    read = _reader(file)
     in_array = read is read_array
     number = 0
 
@@ -156,30 +156,16 @@ def resolve_file(path: Path, where: str) -> Path:
     return path
 
 
-def _lines(handle: IO[bytes]) -> Iterator[tuple[int, bytes]]:
-    """Numbered lines with their line ends, without a byte order mark."""
-    for number, raw in enumerate(handle, 1):
-        if number == 1:
-            raw = without_mark(raw)
-        yield number, raw
-
-
-def _not_utf8(bad_row: OnBadRow, number: int, fault: UnicodeDecodeError, fields: Sequence[str] = ()) -> None:
-    byte, inside = fault.object[fault.start], f", in {', '.join(map(repr, fields))}" if fields else ""
-    what = f"is not UTF-8: byte 0x{byte:02x} at byte {fault.start + 1} of the line{inside}"
-    bad_row(number, what, NOT_UTF8_FIX, ", ".join(fields))
-
-
 # --- one function per file type -------------------------------------------------------------------------------------
 
 
 def _read_jsonl(handle: IO[bytes], bad_row: OnBadRow) -> Numbered:
     decode = _DECODER.decode
-    for number, raw in _lines(handle):
+    for number, raw in text_lines(handle):
         try:
             value = decode(raw.decode())
         except UnicodeDecodeError as fault:
-            _not_utf8(bad_row, number, fault)
+            not_utf8(bad_row, number, fault)
         except json.JSONDecodeError as fault:
             if raw.strip():
                 bad_row(number, f"is not JSON: {fault.msg} at column {fault.pos + 1}", _jsonl_fix(number, raw))
@@ -197,92 +183,29 @@ def _jsonl_fix(number: int, raw: bytes) -> str:
 
 
 def _read_txt(handle: IO[bytes], bad_row: OnBadRow) -> Numbered:
-    for number, raw in _lines(handle):
+    for number, raw in text_lines(handle):
         try:
             text = raw.decode().rstrip("\r\n")
         except UnicodeDecodeError as fault:
-            _not_utf8(bad_row, number, fault)
+            not_utf8(bad_row, number, fault)
         else:
             if text.strip():
                 yield number, {"text": text}
 
 
-def _read_csv(handle: IO[bytes], bad_row: OnBadRow) -> Numbered:
-    return _records(handle, bad_row, ",")
-
-
-def _read_tsv(handle: IO[bytes], bad_row: OnBadRow) -> Numbered:
-    return _records(handle, bad_row, "\t")
-
-
-def _records(handle: IO[bytes], bad_row: OnBadRow, separator: str) -> Numbered:
-    # The module's limit of 128 KiB per field is less than a long document, and can only be set for the whole process.
-    csv.field_size_limit(2**31 - 1)
-    bad: dict[int, UnicodeDecodeError] = {}
-
-    def decoded() -> Iterator[str]:
-        for number, raw in _lines(handle):
-            try:
-                yield raw.decode()
-            except UnicodeDecodeError as fault:
-                # Decoded all the same, so that only the record with this line is lost, and its field can be named.
-                bad[number] = fault
-                yield raw.decode(errors="surrogateescape")
-
-    # strict: otherwise a quote that is never closed swallows the rest of the file as one field.
-    records = csv.reader(decoded(), strict=True, delimiter=separator)
-    header: list[str] = []
-    start = 1
-    while True:
-        start = records.line_num + 1
-        try:
-            record = next(records, None)
-        except csv.Error as fault:
-            fix = "double the quotes inside a quoted field and close each one"
-            raise Broken(start, f"the record that starts here is not {_NAMED[separator]}: {fault}", fix) from None
-        if record is None:
-            return
-        if bad:
-            _not_utf8(bad_row, *bad.popitem(), _escaped_fields(header, record))
-            bad.clear()
-            if not header:
-                raise Broken(start, "the header is not UTF-8", NOT_UTF8_FIX)
-        elif not record:
-            continue
-        elif not header:
-            header = _checked_header(start, record, separator)
-        elif len(record) != len(header):
-            fix = f"quote fields that hold a {'comma' if separator == ',' else 'tab'}"
-            bad_row(start, f"has {len(record)} fields, the header {len(header)}", fix)
-        else:
-            yield start, dict(zip(header, record, strict=True))
-
-
-_NAMED = {",": "CSV", "\t": "TSV"}
-
-
-def _escaped_fields(header: list[str], record: list[str]) -> list[str]:
-    """The columns whose text was not UTF-8, as far as the header names them."""
-    return [name for name, text in zip(header, record, strict=False) if ESCAPED_BYTE.search(text)]
-
-
-def _checked_header(line: int, record: list[str], separator: str) -> list[str]:
-    header = [name.strip() for name in record]
-    twice = sorted({name for name in header if header.count(name) > 1})
-    if twice:
-        raise Broken(line, f"the header names {', '.join(map(repr, twice))} twice", "give each column its own name")
-    if len(header) == 1 and any(mark in header[0] for mark in set(";,\t|") - {separator}):
-        fix = f"separate the columns by {'commas' if separator == ',' else 'tabs'}"
-        raise Broken(line, f"the header is one column, {header[0]!r}", fix)
-    return header
-
-
 _READERS: dict[str, Callable[[IO[bytes], OnBadRow], Numbered]] = {
     "json": read_array,
     "jsonl": _read_jsonl,
-    "csv": _read_csv,
-    "tsv": _read_tsv,
     "txt": _read_txt,
     "parquet": read_parquet,
     "arrow": read_arrow,
 }
+_DELIMITERS = {"csv": ",", "tsv": "\t"}
+"""The file types with a delimiter, and the usual one of each."""
+
+
+def _reader(file: DataFile) -> Callable[[IO[bytes], OnBadRow], Numbered]:
+    kind = kind_of(file.path) or ""
+    if kind in _DELIMITERS:
+        return lambda handle, bad_row: read_delimited(handle, bad_row, _DELIMITERS[kind], file.delimiter)
+    return _READERS[kind]

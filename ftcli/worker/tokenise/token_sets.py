@@ -98,6 +98,7 @@ def _parts(row_set: RowSet, data: DataSettings, method: Method, encoder: Encoder
     return {
         "reading": [
             settings.format,
+            settings.delimiter,
             settings.columns,
             settings.roles,
             settings.margin_column,
