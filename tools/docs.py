@@ -24,7 +24,6 @@ from ftcli.core import assets
 from ftcli.core.errors import EXIT_BUG, EXIT_CONFIG, EXIT_DONE, ConfigError, Problem
 from ftcli.core.strict_yaml import load
 from ftcli.core.text import table
-from ftcli.data.formats.registry import FORMATS
 from ftcli.data.quality_checks import KINDS
 from ftcli.data.row_ledger import KINDS as TOKEN_KINDS
 from ftcli.methods import Method, Pipeline, all_methods, all_pipelines
@@ -35,7 +34,7 @@ from ftcli.rewards.rules import REWARDS
 from ftcli.settings import library_fields, limits, ownership
 from ftcli.settings.groups import OWN_GROUPS, ModelSettings
 from ftcli.settings.limits import Limit
-from tools import result_tables
+from tools import format_tables, result_tables
 from tools.house_rules import ORDERS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -231,12 +230,6 @@ def recipes() -> str:
     return table(("Recipe", "For", "Choices", "Run"), rows)
 
 
-def formats() -> str:
-    """The recognised row formats, in the order in which they are tried."""
-    rows = [(f"`{name}`", form.kind, form.doc.strip().splitlines()[0]) for name, form in FORMATS.items()]
-    return table(("Format", "Dataset type", "Row"), rows)
-
-
 def sets() -> str:
     """The settings of one set of a mix."""
     fields = library_fields.fields_of("ftcli.settings.groups:SetSettings").values()
@@ -280,7 +273,9 @@ REGIONS: dict[str, Callable[[], str]] = {
     "settings": settings,
     "models": models,
     "recipes": recipes,
-    "formats": formats,
+    "formats": format_tables.formats,
+    "columns-read": format_tables.columns_read,
+    "formats-by-method": format_tables.formats_by_method,
     "sets": sets,
     "findings": all_findings,
     "commands": commands,

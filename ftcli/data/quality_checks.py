@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from ftcli.data.formats.columns import HISTORY, LABEL, SYSTEM, TOOLS, Format, column, is_answer
 from ftcli.data.formats.conversations import CONTENT_KEYS, WEIGHT_KEYS, WEIGHTS, Turn, key_of
-from ftcli.data.formats.converters import COMPLETIONS, OPENAI_SIDES
+from ftcli.data.formats.format_table import COMPLETIONS, OPENAI_SIDES
 from ftcli.data.formats.ranked import RANKINGS, RankedNeed, best_and_worst
 from ftcli.data.formats.registry import FORMATS
 from ftcli.data.formats.row_fields import CHOSEN, REJECTED, Fields

@@ -28,7 +28,7 @@ from ftcli.data.formats.text_form import NO_PROMPT, TextForm, as_text, as_turns,
 from ftcli.data.formats.unread_columns import remedy
 from ftcli.data.quality_checks import quality_issues
 from ftcli.data.row_ledger import DUPLICATE, UNREAD, Ledger
-from ftcli.data.set_format import SAMPLE_ROWS, SetFormat, set_format
+from ftcli.data.set_format import SAMPLE_ROWS, SetFormat, rewarded, set_format
 from ftcli.methods.method import Method
 from ftcli.settings.groups import SetSettings
 
@@ -245,9 +245,9 @@ class Scan:
     def _report_unread(self, fmt: registry.Format, where: str, name: str) -> None:
         """Count a column of a usable row that nobody reads; one that means something is a finding of the set."""
         written = (self.settings.columns or {}).get(name, name)
-        fix = remedy(fmt, name, written)
-        rewarded = fix is None and fmt.kind == "prompt"
-        if not rewarded and written not in (self.settings.margin_column, self.group):
+        for_rewards = rewarded(fmt, self.method)
+        fix = remedy(fmt, name, written, for_rewards)
+        if not (fix is None and for_rewards) and written not in (self.settings.margin_column, self.group):
             self.ledger.unread_column(where, written, fix)
 
 

@@ -109,9 +109,15 @@ def set_format(
     if lacking := fmt.faults(first.value):
         what = f"the row does not match format {fmt.name}: {'; '.join(lacking)}"
         raise DataError(Problem(first.where, what, "name another data.format, or map the columns with data.columns"))
-    if unread := list(mapping_problems(fmt, settings.columns or {}, [row.value for row in mapped], mapping)):
+    columns = {} if rewarded(fmt, method) else settings.columns or {}
+    if unread := list(mapping_problems(fmt, columns, [row.value for row in mapped], mapping)):
         raise DataError(*unread)
     return SetFormat(fmt, named, tuple(name for need in fmt.needs if (name := need.column(first.value))))
+
+
+def rewarded(fmt: Format, method: Method) -> bool:
+    """Whether the method hands all columns of such rows to its rewards."""
+    return fmt.kind == "prompt" and method.rewarded
 
 
 def renamed(rows: Sequence[Row], settings: SetSettings) -> list[Row]:

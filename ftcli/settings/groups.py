@@ -57,12 +57,12 @@ class DataSettings:
     eval_group: str | None = None
     """Column whose equal values stay together, all trained on or all held out (a document, a user, a template)."""
     format: str = "auto"
-    """Row format (see `ftcli list format`); auto recognises it from the first row."""
+    """Row format (see `ftcli list format`); auto recognises it from the first rows."""
     delimiter: str = "auto"
     """Delimiter of CSV and TSV files: comma, semicolon, tab, pipe or the character itself; auto recognises it from the
     header and the first records."""
     columns: dict[str, str] | None = None
-    """Canonical column name: its name in the file."""
+    """Canonical column name: its name in the file; a name that the format does not read is an error."""
     roles: dict[str, str] | None = None
     """Role of each speaker by name in the file: {customer: user, agent: assistant}."""
     margin_column: str | None = None

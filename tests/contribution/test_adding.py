@@ -188,7 +188,7 @@ def test_a_hardware_profile_is_a_declaration_and_its_options(checkout: Checkout)
 
 # --- one file ---------------------------------------------------------------------------------------------------------
 
-FORMATS = "ftcli/data/formats/registry.py"
+FORMATS = "ftcli/data/formats/format_table.py"
 ROUND_TRIPS = "tests/data/formats/test_formats.py"
 CONVERTER = '''def from_exam(row: Fields, roles: Roles) -> Example:
     """An examination's task and its solution."""

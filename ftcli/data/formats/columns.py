@@ -101,6 +101,11 @@ class Need:
     names: tuple[str, ...]
     shape: Shape
 
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """The names that messages and tables print."""
+        return self.names
+
     def column(self, row: Mapping[str, Any]) -> str | None:
         """The column of the row that is read; None if it has none of them."""
         return column(row, self.names)
@@ -130,6 +135,11 @@ class Need:
 @dataclass(frozen=True)
 class LabelNeed(Need):
     """A column that labels the answer: under a name for labels, or under another one by its values."""
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """As its parent, without the names that only count with a label as their value."""
+        return LABELS
 
     def column(self, row: Mapping[str, Any]) -> str | None:
         """As its parent."""

@@ -10,7 +10,7 @@ of canonical turns (`conversations.turns`); text stays a string only where the s
     label       {"prompt", "completion", "label": bool}
     prompt      {"prompt", …}                       further columns unchanged
 
-Conversations may have "tools". To add a format, write one row → row function (converters.py) and its entry in FORMATS.
+Conversations may have "tools". The formats themselves are in format_table.py.
 """
 
 from __future__ import annotations
@@ -21,38 +21,10 @@ from typing import Any
 from ftcli.core.errors import DataError, Problem, RowProblem
 from ftcli.data.files.describe import describe_type
 from ftcli.data.files.reader import Row
-from ftcli.data.formats import converters, ranked
-from ftcli.data.formats.columns import (
-    CONVERSATION,
-    FROM_TURNS,
-    LABEL,
-    LABELS,
-    LABELS_BY_VALUE,
-    ONE_ANSWER,
-    ROLE_TURNS,
-    TEXT,
-    TEXT_OR_TURNS,
-    TURNS,
-    Converter,
-    Example,
-    Format,
-    LabelNeed,
-    Need,
-    Shape,
-    apply_mapping,
-    nearest_formats,
-)
+from ftcli.data.formats.columns import Example, Format, apply_mapping, nearest_formats
 from ftcli.data.formats.context import with_context
 from ftcli.data.formats.conversations import ROLES, FieldFault, Roles, spoken, with_meanings
-from ftcli.data.formats.row_fields import (
-    ANSWERS,
-    CHOSEN,
-    CONVERSATIONS,
-    INPUT,
-    INSTRUCTIONS,
-    QUESTIONS,
-    REJECTED,
-)
+from ftcli.data.formats.format_table import FORMATS
 
 __all__ = [
     "DATASET_TYPES",
@@ -77,107 +49,6 @@ DATASET_TYPES: Mapping[str, str] = {
     "prompt": "prompts",
 }
 """Every dataset type, and what messages call its rows."""
-
-# --- the table: specific before general -----------------------------------------------------------------------------
-
-_TWO_ANSWERS = (Need(CHOSEN, ONE_ANSWER), Need(REJECTED, ONE_ANSWER))
-_TWO_TEXTS = (Need(CHOSEN, TEXT), Need(REJECTED, TEXT))
-_TWO_CONVERSATIONS = (Need(CHOSEN, CONVERSATION), Need(REJECTED, CONVERSATION))
-_REJECTED = Need(REJECTED, TEXT_OR_TURNS)
-_JUDGED = LabelNeed((*LABELS, *LABELS_BY_VALUE), LABEL)
-_PAIR = (Need(("prompt",), TEXT_OR_TURNS), Need(("completion",), TEXT_OR_TURNS))
-_ALPACA = (Need(("instruction",), TEXT), Need(converters.OUTPUTS, TEXT))
-_ASKED = (Need(QUESTIONS, TEXT), Need(ANSWERS, TEXT))
-_CONVERSATION = Need(CONVERSATIONS, TURNS)
-_OPENAI_INPUT = Shape("an object with messages", lambda value: isinstance(value, dict) and "messages" in value, True)
-_OPENAI = tuple(Need((name,), ONE_ANSWER) for name in converters.OPENAI_SIDES)
-
-
-def _format(name: str, kind: str, function: Converter, *needs: Need, optional: tuple[str, ...] = ()) -> Format:
-    return Format(name, kind, str(function.__doc__), needs, optional, function)
-
-
-FORMATS: dict[str, Format] = {
-    fmt.name: fmt
-    for fmt in (
-        _format(
-            "sharegpt_preference", "preference", converters.from_conversation_preference, _CONVERSATION, *_TWO_ANSWERS
-        ),
-        _format(
-            "alpaca_preference",
-            "preference",
-            converters.from_instruction_preference,
-            Need(INSTRUCTIONS, TEXT),
-            *_TWO_ANSWERS,
-            optional=(INPUT,),
-        ),
-        _format(
-            "preference_messages", "preference", converters.from_preference, *_TWO_CONVERSATIONS, optional=("prompt",)
-        ),
-        _format("preference_text", "preference", converters.from_preference, *_TWO_TEXTS, optional=("prompt",)),
-        _format(
-            "openai_preference",
-            "preference",
-            converters.from_openai_preference,
-            Need(("input",), _OPENAI_INPUT),
-            *_OPENAI,
-        ),
-        _format("messages_rejected", "preference", converters.from_conversation_and_rejected, _CONVERSATION, _REJECTED),
-        _format(
-            "pair_rejected",
-            "preference",
-            converters.from_pair_and_rejected,
-            Need(converters.PROMPTS, TEXT_OR_TURNS),
-            Need(converters.COMPLETIONS, TEXT_OR_TURNS),
-            _REJECTED,
-            optional=(INPUT,),
-        ),
-        _format("labelled_messages", "label", converters.from_labelled_conversation, _CONVERSATION, _JUDGED),
-        _format("labelled", "label", converters.from_labelled_pair, *_PAIR, _JUDGED),
-        _format("labelled_alpaca", "label", converters.from_labelled_alpaca, *_ALPACA, _JUDGED, optional=(INPUT,)),
-        _format(
-            "labelled_query_response",
-            "label",
-            converters.from_labelled_question,
-            *_ASKED,
-            _JUDGED,
-            optional=(INPUT,),
-        ),
-        _format(
-            "ranked_messages",
-            "preference",
-            ranked.from_ranked_conversation,
-            ranked.QUESTION_TURNS,
-            ranked.ANSWER_LIST,
-            optional=ranked.RANKINGS,
-        ),
-        _format("messages", "messages", converters.from_conversation, Need(CONVERSATIONS, ROLE_TURNS)),
-        _format("sharegpt", "messages", converters.from_conversation, Need(CONVERSATIONS, FROM_TURNS)),
-        _format("alpaca", "pair", converters.from_alpaca, *_ALPACA, optional=(INPUT,)),
-        _format("prompt_completion", "pair", converters.from_pair, *_PAIR),
-        _format("query_response", "pair", converters.from_question, *_ASKED, optional=(INPUT,)),
-        _format("text", "text", converters.from_text, Need(("text",), TEXT)),
-        _format(
-            "ranked_alpaca",
-            "preference",
-            ranked.from_ranked_alpaca,
-            ranked.INSTRUCTION,
-            ranked.ANSWER_LIST_OR_OUTPUT,
-            optional=(INPUT, *ranked.RANKINGS),
-        ),
-        _format(
-            "ranked",
-            "preference",
-            ranked.from_ranked,
-            Need(("prompt",), TEXT_OR_TURNS),
-            ranked.ANSWER_LIST,
-            optional=ranked.RANKINGS,
-        ),
-        _format("prompt", "prompt", converters.from_prompt, Need(("prompt",), TEXT_OR_TURNS)),
-    )
-}
-"""Every format by name, in the order in which they are tried."""
-
 
 # --- recognition and conversion -------------------------------------------------------------------------------------
 

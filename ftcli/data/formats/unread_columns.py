@@ -84,12 +84,13 @@ _GRADES = _words("score scores rating ratings reward rewards")
 
 
 @lru_cache(maxsize=4096)
-def remedy(fmt: Format, name: str, of_file: str) -> str | None:
+def remedy(fmt: Format, name: str, of_file: str, rewarded: bool = False) -> str | None:
     """What to do about a column that the format does not read; None if nothing is lost with it.
 
     Args:
         name: the column, as the format sees it.
         of_file: its name in the file, which `data.columns` maps.
+        rewarded: whether rewards are handed all columns.
     """
     if name in fmt.reads:
         return "another column that means the same is read: keep one of the two"
@@ -100,7 +101,7 @@ def remedy(fmt: Format, name: str, of_file: str) -> str | None:
     free = (*fmt.optional, *(CONTEXT if fmt.kind != "text" else ()))
     close = _close(name.lower(), (*free, *_KNOWN))
     meaning = _meaning_of(words) or (_meaning_of([close]) if close else None)
-    if meaning is None or (fmt.kind == "prompt" and meaning.rewards):
+    if meaning is None or (rewarded and meaning.rewards):
         return f"did you mean {close}? (data.columns={{{close}: {of_file}}})" if meaning is None and close else None
     if close in free and close in meaning.read_as:
         return f"did you mean {close}? (data.columns={{{close}: {of_file}}})"
@@ -123,8 +124,6 @@ def mapping_problems(
     fmt: Format, columns: Mapping[str, str], rows: Sequence[Mapping[str, Any]], where: str
 ) -> Iterable[Problem]:
     """The entries of `data.columns` that the format does not read in any of the rows, whose columns are renamed."""
-    if fmt.kind == "prompt":
-        return
     read = {name for row in rows for name in fmt.read_in(row)}
     for ours, theirs in columns.items():
         if ours in fmt.reads and (ours in read or all(is_nothing(row.get(ours)) for row in rows)):
@@ -137,5 +136,5 @@ def mapping_problems(
 
 def reads_text(fmt: Format) -> list[str]:
     """The columns that a format reads, alternatives together, then those that may be there."""
-    needed = [" or ".join(need.names) for need in fmt.needs]
+    needed = [" or ".join(need.shown) for need in fmt.needs]
     return [*needed, *fmt.optional, *(CONTEXT if fmt.kind != "text" else ())]

@@ -14,9 +14,11 @@ from ftcli.data.row_ledger import UNREAD, Ledger
 from ftcli.data.scan import Scan
 from ftcli.methods import all_methods
 from ftcli.settings.groups import SetSettings
+from tests.data.formats.test_formats import ROUND_TRIPS
 from tests.turns import GPT_SAYS, HUMAN_ASKS, TOOL, assistant, user
 
 ROWS: dict[str, dict[str, Any]] = {
+    **{name: row for name, row, _ in reversed(ROUND_TRIPS)},
     "sharegpt_preference": {"conversations": [HUMAN_ASKS], "chosen": "4", "rejected": "5"},
     "alpaca_preference": {"instruction": "2 + 2?", "chosen": "4", "rejected": "5"},
     "preference_messages": {"prompt": "2 + 2?", "chosen": [assistant("4")], "rejected": [assistant("5")]},
@@ -132,7 +134,8 @@ def test_a_column_that_means_nothing_is_counted_and_not_warned_of(tmp_path, name
     _, ledger = scanned(tmp_path, [{**ROWS[name], **beside}] * 2, method)
     assert ledger.errors == []
     assert UNREAD not in ledger.findings
-    counted = {} if FORMATS[name].kind == "prompt" else dict.fromkeys(beside, 2)
+    rewarded = FORMATS[name].kind == "prompt" and all_methods()[method].rewarded
+    counted = {} if rewarded else dict.fromkeys(beside, 2)
     assert ledger.to_dict()["unread"] == counted
 
 

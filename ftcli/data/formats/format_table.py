@@ -1,9 +1,32 @@
-"""One function per format: row → example, without the system text, history and tools, which context.py adds to all."""
+"""The formats: one function from row to example each, and the table of them all.
+
+A function leaves out the system text, the history and the tools, which context.py adds to every example. To add a
+format, write its function and its entry in FORMATS.
+"""
 
 from __future__ import annotations
 
 from ftcli.data.files.describe import describe_value
-from ftcli.data.formats.columns import Example, column
+from ftcli.data.formats import ranked
+from ftcli.data.formats.columns import (
+    CONVERSATION,
+    FROM_TURNS,
+    LABEL,
+    LABELS,
+    LABELS_BY_VALUE,
+    ONE_ANSWER,
+    ROLE_TURNS,
+    TEXT,
+    TEXT_OR_TURNS,
+    TURNS,
+    Converter,
+    Example,
+    Format,
+    LabelNeed,
+    Need,
+    Shape,
+    column,
+)
 from ftcli.data.formats.common_prefix import check_prompt, split_conversations, split_texts
 from ftcli.data.formats.conversations import (
     FieldFault,
@@ -22,6 +45,7 @@ from ftcli.data.formats.row_fields import (
     ANSWERS,
     CHOSEN,
     CONVERSATIONS,
+    INPUT,
     INSTRUCTIONS,
     QUESTIONS,
     REJECTED,
@@ -187,3 +211,100 @@ def from_prompt(row: Fields, roles: Roles) -> Example:
     _, prompt = value_of(row, ("prompt",))
     asked = text(prompt, "prompt") if isinstance(prompt, str) else prompt_of(prompt, "prompt", roles)
     return {**row, "prompt": asked}
+
+
+# --- the table: specific before general -----------------------------------------------------------------------------
+
+_TWO_ANSWERS = (Need(CHOSEN, ONE_ANSWER), Need(REJECTED, ONE_ANSWER))
+_TWO_TEXTS = (Need(CHOSEN, TEXT), Need(REJECTED, TEXT))
+_TWO_CONVERSATIONS = (Need(CHOSEN, CONVERSATION), Need(REJECTED, CONVERSATION))
+_REJECTED = Need(REJECTED, TEXT_OR_TURNS)
+_JUDGED = LabelNeed((*LABELS, *LABELS_BY_VALUE), LABEL)
+_PAIR = (Need(("prompt",), TEXT_OR_TURNS), Need(("completion",), TEXT_OR_TURNS))
+_ALPACA = (Need(("instruction",), TEXT), Need(OUTPUTS, TEXT))
+_ASKED = (Need(QUESTIONS, TEXT), Need(ANSWERS, TEXT))
+_CONVERSATION = Need(CONVERSATIONS, TURNS)
+_OPENAI_INPUT = Shape("an object with messages", lambda value: isinstance(value, dict) and "messages" in value, True)
+_OPENAI = tuple(Need((name,), ONE_ANSWER) for name in OPENAI_SIDES)
+
+
+def _format(name: str, kind: str, function: Converter, *needs: Need, optional: tuple[str, ...] = ()) -> Format:
+    return Format(name, kind, str(function.__doc__), needs, optional, function)
+
+
+FORMATS: dict[str, Format] = {
+    fmt.name: fmt
+    for fmt in (
+        _format("sharegpt_preference", "preference", from_conversation_preference, _CONVERSATION, *_TWO_ANSWERS),
+        _format(
+            "alpaca_preference",
+            "preference",
+            from_instruction_preference,
+            Need(INSTRUCTIONS, TEXT),
+            *_TWO_ANSWERS,
+            optional=(INPUT,),
+        ),
+        _format("preference_messages", "preference", from_preference, *_TWO_CONVERSATIONS, optional=("prompt",)),
+        _format("preference_text", "preference", from_preference, *_TWO_TEXTS, optional=("prompt",)),
+        _format(
+            "openai_preference",
+            "preference",
+            from_openai_preference,
+            Need(("input",), _OPENAI_INPUT),
+            *_OPENAI,
+        ),
+        _format("messages_rejected", "preference", from_conversation_and_rejected, _CONVERSATION, _REJECTED),
+        _format(
+            "pair_rejected",
+            "preference",
+            from_pair_and_rejected,
+            Need(PROMPTS, TEXT_OR_TURNS),
+            Need(COMPLETIONS, TEXT_OR_TURNS),
+            _REJECTED,
+            optional=(INPUT,),
+        ),
+        _format("labelled_messages", "label", from_labelled_conversation, _CONVERSATION, _JUDGED),
+        _format("labelled", "label", from_labelled_pair, *_PAIR, _JUDGED),
+        _format("labelled_alpaca", "label", from_labelled_alpaca, *_ALPACA, _JUDGED, optional=(INPUT,)),
+        _format(
+            "labelled_query_response",
+            "label",
+            from_labelled_question,
+            *_ASKED,
+            _JUDGED,
+            optional=(INPUT,),
+        ),
+        _format(
+            "ranked_messages",
+            "preference",
+            ranked.from_ranked_conversation,
+            ranked.QUESTION_TURNS,
+            ranked.ANSWER_LIST,
+            optional=ranked.RANKINGS,
+        ),
+        _format("messages", "messages", from_conversation, Need(CONVERSATIONS, ROLE_TURNS)),
+        _format("sharegpt", "messages", from_conversation, Need(CONVERSATIONS, FROM_TURNS)),
+        _format("alpaca", "pair", from_alpaca, *_ALPACA, optional=(INPUT,)),
+        _format("prompt_completion", "pair", from_pair, *_PAIR),
+        _format("query_response", "pair", from_question, *_ASKED, optional=(INPUT,)),
+        _format("text", "text", from_text, Need(("text",), TEXT)),
+        _format(
+            "ranked_alpaca",
+            "preference",
+            ranked.from_ranked_alpaca,
+            ranked.INSTRUCTION,
+            ranked.ANSWER_LIST_OR_OUTPUT,
+            optional=(INPUT, *ranked.RANKINGS),
+        ),
+        _format(
+            "ranked",
+            "preference",
+            ranked.from_ranked,
+            Need(("prompt",), TEXT_OR_TURNS),
+            ranked.ANSWER_LIST,
+            optional=ranked.RANKINGS,
+        ),
+        _format("prompt", "prompt", from_prompt, Need(("prompt",), TEXT_OR_TURNS)),
+    )
+}
+"""Every format by name, in the order in which they are tried."""
