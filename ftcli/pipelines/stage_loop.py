@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ftcli.build import run_inputs
 from ftcli.build.resume import require_granted_rewards, resumed_spec
 from ftcli.config.compose import Request
 from ftcli.core import paths
@@ -70,7 +71,8 @@ def resumable_stages(folder: Path, wanted: PipelineRequest, say: Say) -> Begun:
     """The spec and the checkpoint of every run that has begun and is not finished. Writes nothing.
 
     Raises:
-        ConfigError: another process is using a stage, all its checkpoints are damaged, or its overrides are invalid.
+        ConfigError: another process is using a stage, what it reads has changed, all its checkpoints are damaged, or
+            its overrides are invalid.
     """
     found = {}
     for stage in wanted.pipeline.stages:
@@ -82,6 +84,8 @@ def resumable_stages(folder: Path, wanted: PipelineRequest, say: Say) -> Begun:
         rundir.require_free(place)
         if stage.method and rundir.is_run(place):
             spec = resumed_spec(place, _own_overrides(wanted, stage.name), wanted.request.grants)
+            if unchecked := run_inputs.require_unchanged(spec, place):
+                say(f"stage {stage.name}: {unchecked}")
             found[stage.name] = (spec, local.newest_checkpoint(place, spec, say))
     return found
 
@@ -236,9 +240,12 @@ def _run_stage(
             _note_edits(stage.takes["data.path"], folder, say)
         _note_rows(stage, pipeline_dir.row_fingerprints(spec), folder)
         local.prepare(spec, ["train", "--resume", str(folder)])
+        run_inputs.record(spec, place)
         say(f"stage {stage.name}: {stage.summary}")
     (folder / rundir.RESULT).unlink(missing_ok=True)
-    return local.run_worker(place, spec.launch, checkpoint, say)
+    code = local.run_worker(place, spec.launch, checkpoint, say)
+    run_inputs.complete(spec, place)
+    return code
 
 
 def _result(folder: Path, name: str, wanted: PipelineRequest, models: Mapping[str, str]) -> dict[str, Any]:

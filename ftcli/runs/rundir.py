@@ -1,6 +1,7 @@
 """The run directory: names of its files, atomic writes, and finding a run again.
 
-    RUN/  spec.json  command.sh  environment.json  log.txt  metrics.jsonl  checkpoints/  model/  result.json
+    RUN/  spec.json  inputs.json  command.sh  environment.json  log.txt  metrics.jsonl  checkpoints/  model/
+          result.json
 
 `result.json` is written last and atomically: a run that has one is finished.
 """
@@ -18,6 +19,7 @@ from typing import Any
 from ftcli.core.errors import ConfigError, Problem
 
 SPEC = "spec.json"
+INPUTS = "inputs.json"
 COMMAND = "command.sh"
 ENVIRONMENT = "environment.json"
 LOG = "log.txt"

@@ -62,6 +62,7 @@ class RunJob(Job):
 
     def start(self, argv: Sequence[str], *, as_json: bool) -> int:
         """Create the run directory, train, and report."""
+        from ftcli.build import run_inputs
         from ftcli.launch.local import prepare
 
         require_here(self.spec)
@@ -71,6 +72,7 @@ class RunJob(Job):
             what = f"the run directory cannot be created: {error.strerror}"
             raise ConfigError(Problem(f"run.dir={self.spec.run.dir}", what, "choose another run.dir")) from None
         output.note(f"run {directory}")
+        run_inputs.record(self.spec, directory)
         for item in self.spec.notes:
             if item.key.startswith(("train.", "data.", "model.", "hardware.type")):
                 output.note(f"  {item.key} = {item.value}  ({item.why})")
@@ -92,6 +94,7 @@ class RunFolder(JobFolder):
     def resume(self, request: Request, *, dry_run: bool, as_json: bool) -> int:
         """Resume from the newest valid checkpoint; only length and cadence may change."""
         from ftcli.build.resume import resumed_spec
+        from ftcli.build.run_inputs import require_unchanged
         from ftcli.launch.local import newest_checkpoint
 
         spec = resumed_spec(self.directory, request.overrides, request.grants)
@@ -101,6 +104,8 @@ class RunFolder(JobFolder):
             output.note(f"{self.directory} is finished; {longer}")
             return _report(self.directory, as_json=as_json)
         rundir.require_free(self.directory)
+        if unchecked := require_unchanged(spec, self.directory):
+            output.note(f"{self.directory}: {unchecked}")
         checkpoint = newest_checkpoint(self.directory, spec, output.note)
         if dry_run:
             self._show_left(spec, checkpoint, as_json=as_json)
@@ -138,9 +143,11 @@ class RunFolder(JobFolder):
 
 
 def _train(spec: RunSpec, directory: Path, checkpoint: Path | None, *, as_json: bool) -> int:
+    from ftcli.build.run_inputs import complete
     from ftcli.launch.local import run_worker
 
     code = run_worker(directory, spec.launch, checkpoint, output.note)
+    complete(spec, directory)
     return _report(directory, as_json=as_json) if code == EXIT_DONE else code
 
 
