@@ -159,10 +159,12 @@ def _files(spec: RunSpec) -> Iterator[tuple[str, str]]:
     """
     method = get_method(str(spec.method["name"]))
     for each in row_sets.every_set(spec.data, method):
-        for file in row_sets.located(each, each.key, fetch=False) or ():
+        for number, file in enumerate(row_sets.located(each, each.key, fetch=False) or ()):
             # By its place in the set, so that the set may be reached by another path.
             base, name = each.settings.path, file.name
-            if os.path.isfile(base):
+            if isinstance(base, list):
+                name = f"{number} {os.path.basename(file.path)}"  # files of several folders may have one name
+            elif os.path.isfile(base):
                 name = os.path.basename(base)
             elif os.path.isdir(base) and not is_url(file.path):
                 name = os.path.relpath(file.path, base)

@@ -1,8 +1,11 @@
-"""`ftcli data check|preview|prepare [FILE] [group=choice] [key=value]`: how a run would read and tokenise its data."""
+"""`ftcli data check|preview|prepare [FILE] [group=choice] [key=value]`: how a run would read and tokenise its data.
+`ftcli data dropped RUN`: the rows that a run did not train on, and why."""
 
 from __future__ import annotations
 
 import argparse
+import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,22 +14,25 @@ from ftcli.build.resolve import run_of
 from ftcli.cli import arguments, output
 from ftcli.cli.requirements import require_model
 from ftcli.core.errors import EXIT_DONE, ConfigError, DataError, Problem
-from ftcli.data import row_sets
+from ftcli.data import dropped_rows, row_sets
 from ftcli.data.ledger_text import ledger_lines, set_lines
 from ftcli.launch.worker_request import WorkerFailed, answers
 from ftcli.models.chat_template import has_chat_template
 from ftcli.plan.outlook import tokenizer_folder
 from ftcli.plan.resolved_run import ResolvedRun
+from ftcli.runs import rundir
 
 SUMMARY = "check, preview or prepare the rows of a run: errors, quality checks, tokens"
 ORDER = 130
 
-_ACTIONS = ("check", "preview", "prepare")
+_ACTIONS = ("check", "preview", "prepare", "dropped")
 
 
 def run(argv: Sequence[str]) -> int:
     """Run one action on the data of a composed run: `ftcli data check FILE method=dpo`."""
     options = _parse(argv)
+    if options.action == "dropped":
+        return _dropped(options)
     resolved = run_of(arguments.request(options, tell=False))
     spec = resolved.spec
     if options.action == "check" and options.rows_only:
@@ -62,10 +68,13 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=3, help="preview: number of rows (default 3)")
     parser.add_argument("--line", type=int, help="preview: start at this line of the file")
     parser.add_argument("--html", type=Path, metavar="FILE", help="preview: write an HTML page instead of printing")
+    parser.add_argument("--reason", help="dropped: only rows with this reason, or a part of it")
     arguments.add_json(parser)
     options = arguments.parse(parser, argv)
     if options.rows < 1:
         raise ConfigError(Problem(f"--rows {options.rows}", "is out of range", "at least 1"))
+    if options.reason is not None and options.action != "dropped":
+        raise ConfigError(Problem(f"--reason {options.reason}", "only ftcli data dropped has reasons", "leave it out"))
     return options
 
 
@@ -95,6 +104,29 @@ def _check_rows(run: ResolvedRun, as_json: bool) -> int:
         if as_json:
             return error.exit_code
         raise
+    return EXIT_DONE
+
+
+def _dropped(options: argparse.Namespace) -> int:
+    """Every row that a run did not train on as it is, a line each."""
+    if len(options.overrides) != 1 or "=" in options.overrides[0]:
+        what = f"needs the name of one run, not {' '.join(options.overrides) or 'nothing'}"
+        raise ConfigError(Problem("ftcli data dropped", what, "ftcli data dropped RUN [--reason WORD] [--json]"))
+    run, wanted = rundir.require_run(options.overrides[0], "ftcli data dropped"), options.reason or ""
+    reasons = Counter[str]()
+    for row in dropped_rows.read(run / rundir.DROPPED):
+        reasons[row["reason"]] += 1
+        if wanted not in row["reason"]:
+            continue
+        if options.json:
+            print(json.dumps(row, ensure_ascii=False))
+        else:
+            print("  ".join(filter(None, (row["where"], row["reason"], row.get("field"), row.get("what")))))
+    if wanted and not any(wanted in reason for reason in reasons):
+        known = f"its reasons are: {', '.join(reasons)}" if reasons else "it trained on every row"
+        raise ConfigError(Problem(f"--reason {wanted}", f"no row of {run} has it", known))
+    if not options.json:
+        output.note(", ".join(f"{count} {reason}" for reason, count in reasons.items()) or "every row was trained on")
     return EXIT_DONE
 
 

@@ -21,6 +21,7 @@ class DroppedRows:
 
     def __init__(self, file: Path | None = None) -> None:
         self._handle = open(file, "w", encoding="utf-8") if file is not None else None  # noqa: SIM115
+        self._kept = 0
 
     def __bool__(self) -> bool:
         return self._handle is not None
@@ -47,10 +48,15 @@ class DroppedRows:
             for line in lines:
                 self._write({"set": name, "side": side, **json.loads(line)})
 
-    def begin_again(self) -> None:
-        """Remove what was written: its rows are read anew."""
+    def keep(self) -> None:
+        """Let `begin_again` keep what was written so far."""
         if self._handle is not None:
-            self._handle.seek(0)
+            self._kept = self._handle.tell()
+
+    def begin_again(self) -> None:
+        """Remove what was written since `keep`: its rows are read anew."""
+        if self._handle is not None:
+            self._handle.seek(self._kept)
             self._handle.truncate()
 
     def flush(self) -> None:

@@ -7,7 +7,7 @@ is an error and counts towards `data.max_bad_share`; a row that only fails a qua
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -83,6 +83,8 @@ class Ledger:
     trained_tokens: int = 0
     lengths: Counter[int] = field(default_factory=Counter)
     """Usable rows by length in tokens, before any was dropped or truncated."""
+    on_unusable: Callable[[Problem], None] | None = None
+    """Called for every unusable row."""
 
     @property
     def rows_bad(self) -> int:
@@ -91,7 +93,7 @@ class Ledger:
 
     def begin_again(self) -> None:
         """Reset every count."""
-        self.__dict__.update(Ledger(self.name, self.path).__dict__)
+        self.__dict__.update(Ledger(self.name, self.path, on_unusable=self.on_unusable).__dict__)
 
     def error(self, problem: Problem) -> None:
         """Count a row that cannot be used."""
@@ -101,6 +103,8 @@ class Ledger:
     def unusable(self, problem: Problem) -> None:
         """Count a row that turned out to be unusable after it was counted as read."""
         self.dropped[UNUSABLE] += 1
+        if self.on_unusable is not None:
+            self.on_unusable(problem)
         if len(self.errors) < MOST_SHOWN:
             row_field = problem.field if isinstance(problem, RowProblem) else ""
             shown = {"where": problem.where, "field": row_field, "what": problem.what, "fix": problem.fix}

@@ -53,7 +53,10 @@ class DataSettings:
     eval_path: str | list[str] | None = None
     """Rows to validate on, like path; excludes eval_share."""
     eval_share: float = 0.0
-    """Share of the rows held out for validation, drawn by seed."""
+    """Share of the rows held out for validation, drawn by split_seed."""
+    split_seed: int | None = None
+    """Draws the rows of eval_share; null is the run's seed. Set it, so that runs with different seeds hold out, and
+    measure, the same rows."""
     eval_group: str | None = None
     """Column whose equal values stay together, all trained on or all held out (a document, a user, a template)."""
     format: str = "auto"

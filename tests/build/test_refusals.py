@@ -39,6 +39,8 @@ BETA = "option of cpo, distillation, dpo, grpo, ipo, kto, orpo, rloo, simpo, not
         (["method=dppo"], "method=dppo", "not a choice of method", "did you mean method=dpo or method=ppo?"),
         (["quantisation=int5"], "quantisation=int5", "not a choice of quantisation", "int8"),
         (["peft=lora", "peft.lora_dropout=5.0"], "peft.lora_dropout=5.0", "out of range", "below 1"),
+        (["data.split_seed=7"], "data.split_seed=7", "has no effect", "data.eval_share"),
+        (["data.eval_share=0.2", "data.split_seed=-1"], "data.split_seed=-1", "out of range", "at least 0"),
         (["train.learning_rate=0"], "train.learning_rate=0", "out of range", "above 0"),
         (["train.num_train_epochs=0"], "train.num_train_epochs=0", "out of range", "above 0"),
         (["train.max_steps=0"], "train.max_steps=0", "out of range", "at least 1"),

@@ -116,6 +116,9 @@ def validation_has_rows_and_uses(context: Context) -> Iterator[Problem]:
     spec, train = context.spec, context.spec.train
     if spec.data.eval_path is not None and spec.data.eval_share > 0:
         yield Problem(context.where("data.eval_share"), "data.eval_path and data.eval_share are both set", "keep one")
+    if spec.data.split_seed is not None and not spec.data.eval_share:
+        what = "data.split_seed has no effect: no share of the rows is held out"
+        yield Problem(context.where("data.split_seed"), what, "set data.eval_share=0.05, or remove it")
     held_out = has_validation(spec.data, context.method)
     fix = "add data.eval_path=FILE or data.eval_share=0.05"
     if not held_out:

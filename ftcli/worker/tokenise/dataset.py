@@ -18,6 +18,7 @@ from datasets.table import concat_tables
 
 from ftcli.core.errors import DataError, Problem, RowProblem
 from ftcli.data import holdout, mixture, row_sets
+from ftcli.data.dropped_rows import HELD_OUT, NOT_MIXED, TRUNCATED, DroppedRows
 from ftcli.data.row_ledger import BEYOND, OVERFLOW, OVERLONG, UNTRAINED, Ledger, refuse_bad_rows, together
 from ftcli.data.scan import Example
 from ftcli.methods.method import Method
@@ -81,29 +82,37 @@ def prepare(
     seed: int,
     num_score_rows: int = 0,
     training: bool = True,
+    dropped: DroppedRows | None = None,
 ) -> Prepared:
     """Read, convert and tokenise the rows of a run.
 
     Args:
         training: False builds no training set; with `data.eval_path` its rows are not even read.
+        dropped: takes every row that is not trained on, and the truncated ones.
 
     Raises:
         DataError: unusable rows, over-long rows with `data.overflow=error`, or nothing left to train on.
     """
     if data.streaming and training:
-        return _streamed(data, method, encoder, fit, seed, num_score_rows)
+        return _streamed(data, method, encoder, fit, seed, num_score_rows, dropped or DroppedRows())
+    dropped = dropped or DroppedRows()
     shares = data.eval_path is None and data.eval_share > 0
     validation = None if shares else row_sets.eval_set(data, method)
     named = row_sets.train_sets(data, method) if training or shares or validation is None else ()
     sets = [token_set(each, data, method, encoder, data.max_rows) for each in named]
     held = token_set(validation, data, method, encoder, data.max_eval_rows) if validation else None
     every = [*sets, held] if held else sets
+    for each in every:
+        dropped.copy(each.ledger.name, "eval" if each is held else "train", each.entry.dropped)
+    dropped.flush()
     refuse_bad_rows([each.ledger for each in every], data.max_bad_share)
     fit = fit.resolved(together([each.ledger for each in sets or every], "").lengths)
-    builder = _Builder(data, fit, encoder, seed, answers=method.trains_answers)
-    held_masks = _held_masks(sets, data, seed) if shares else [np.zeros(len(each), bool) for each in sets]
+    builder = _Builder(data, fit, encoder, seed, answers=method.trains_answers, dropped=dropped)
+    split_seed = seed if data.split_seed is None else data.split_seed
+    held_masks = _held_masks(sets, data, split_seed) if shares else [np.zeros(len(each), bool) for each in sets]
     for each, mask in zip(sets, held_masks, strict=True):
         each.ledger.rows_held_out = int(mask.sum())
+        builder.drop(each, np.flatnonzero(mask), "train", HELD_OUT)
     train = builder.train(sets, held_masks) if training else None
     tell_duplicates_across(sets)
     found = Prepared(train, None, None, fit, [], [each.ledger for each in sets], encoder.template())
@@ -112,21 +121,31 @@ def prepare(
     elif shares:
         validated, masks = [_only_held_out(each, mask) for each, mask in zip(sets, held_masks, strict=True)], held_masks
     else:
+        dropped.flush()
         return found
     _hold_out(found, builder, validated, masks, data, method, encoder, num_score_rows)
     if training and found.held_out_ledger is not None:
         tell_leaks(found.held_out_ledger, validated, masks, sets, [~mask for mask in held_masks])
+    dropped.flush()
     return found
 
 
 def _streamed(
-    data: DataSettings, method: Method, encoder: Encoder, fit: Fitting, seed: int, num_score_rows: int
+    data: DataSettings,
+    method: Method,
+    encoder: Encoder,
+    fit: Fitting,
+    seed: int,
+    num_score_rows: int,
+    dropped: DroppedRows,
 ) -> Prepared:
     """Training rows as a stream; held-out rows from `data.eval_path`, prepared as usual."""
-    stream = Stream(row_sets.train_sets(data, method), data, method, encoder, fit, seed)
+    stream = Stream(row_sets.train_sets(data, method), data, method, encoder, fit, seed, dropped)
     if row_sets.eval_set(data, method) is None:
         return Prepared(stream.dataset(), None, None, stream.fit, [], stream.ledgers, encoder.template())
-    held = prepare(data, method, encoder, stream.fit, seed=seed, num_score_rows=num_score_rows, training=False)
+    how: dict[str, Any] = {"num_score_rows": num_score_rows, "training": False, "dropped": dropped}
+    held = prepare(data, method, encoder, stream.fit, seed=seed, **how)
+    dropped.keep()
     return replace(held, train=stream.dataset(), set_ledgers=stream.ledgers)
 
 
@@ -146,15 +165,16 @@ def _hold_out(
     encoder: Encoder,
     num_score_rows: int,
 ) -> None:
-    kept = [builder.kept(each, np.flatnonzero(mask)) for each, mask in zip(sets, masks, strict=True)]
+    kept = [builder.kept(each, np.flatnonzero(mask), "eval") for each, mask in zip(sets, masks, strict=True)]
     if data.max_eval_rows is not None:
         left = data.max_eval_rows
         for index, (rows, each) in enumerate(zip(kept, sets, strict=True)):
             kept[index] = rows[:left]
+            builder.drop(each, rows[left:], "eval", BEYOND)
             left -= len(kept[index])
             each.ledger.dropped[BEYOND] += len(rows) - len(kept[index])
             each.ledger.rows_kept = len(kept[index])
-    found.held_out = builder.build(sets, kept, [i for i, rows in enumerate(kept) for _ in rows])
+    found.held_out = builder.build(sets, kept, [i for i, rows in enumerate(kept) for _ in rows], "eval")
     found.held_out_ledger = together([each.ledger for each in sets], "eval")
     left = num_score_rows
     for each, rows in zip(sets, kept, strict=True):
@@ -181,39 +201,51 @@ def _held_masks(sets: Sequence[TokenSet], data: DataSettings, seed: int) -> list
 class _Builder:
     """Applies the length limit to the rows of sets, selects among them, and combines them into one dataset."""
 
-    def __init__(self, data: DataSettings, fit: Fitting, encoder: Encoder, seed: int, *, answers: bool) -> None:
+    def __init__(
+        self, data: DataSettings, fit: Fitting, encoder: Encoder, seed: int, *, answers: bool, dropped: DroppedRows
+    ) -> None:
         """`answers`: whether answers are trained, which must end; plain text may lack an end token."""
-        self.data, self.fit, self.seed, self.answers = data, fit, seed, answers
+        self.data, self.fit, self.seed, self.answers, self._dropped = data, fit, seed, answers, dropped
         self.bos = encoder.tokenizer.bos_token_id
 
     def train(self, sets: Sequence[TokenSet], held: Sequence[Array]) -> Dataset:
         """The rows that are not held out, selected and ordered by the mixture."""
-        kept = [self.kept(each, np.flatnonzero(~mask)) for each, mask in zip(sets, held, strict=True)]
+        kept = [self.kept(each, np.flatnonzero(~mask), "train") for each, mask in zip(sets, held, strict=True)]
         order: Sequence[int] = [0] * len(kept[0])
         if self.data.mix is not None:
             demands = [mixture.Demand.of(each.row_set.name, each.row_set.settings) for each in sets]
             sizes = mixture.counts(demands, [len(rows) for rows in kept])
-            kept = [
+            drawn = [
                 rows[mixture.chosen(demand, len(rows), size, self.seed)]
                 for rows, demand, size in zip(kept, demands, sizes, strict=True)
             ]
+            for each, rows, own in zip(sets, kept, drawn, strict=True):
+                self.drop(each, np.setdiff1d(rows, own), "train", NOT_MIXED)
+            kept = drawn
             order = mixture.order(sizes, self.data.mix_order)
             for each, rows in zip(sets, kept, strict=True):
                 each.ledger.rows_mixed = len(rows)
         if self.answers and any(map(len, kept)) and not any(map(self._any_end, sets, kept)):
             raise DataError(*[never_ends(each.ledger.path, self.fit.overflow) for each in sets])
-        return self.build(sets, kept, order)
+        return self.build(sets, kept, order, "train")
 
     def _any_end(self, tokens: TokenSet, rows: Array) -> bool:
         """Whether any of the rows trains an end token."""
         loses = (tokens.length[rows] > self.fit.limit) & (self.fit.overflow == "truncate_right")
         return bool((tokens.ended[rows] & ~loses).any())
 
-    def kept(self, tokens: TokenSet, rows: Array) -> Array:
+    def drop(self, tokens: TokenSet, rows: Array, side: str, reason: str, what: str = "") -> None:
+        """Write rows to the file of rows that are not trained on; `what` may name their `{length}`."""
+        for row in rows if self._dropped else ():
+            said = what.format(length=tokens.length[row])
+            self._dropped.add(tokens.row_set.name, side, tokens.where(int(row)), reason, said)
+
+    def kept(self, tokens: TokenSet, rows: Array, side: str) -> Array:
         """The rows that can be trained and fit, or can be made to fit; the ledger counts the others."""
         ledger, limit, overflow = tokens.ledger, self.fit.limit, self.fit.overflow
         untrained = tokens.trained[rows] == 0
         ledger.dropped[UNTRAINED] += int(untrained.sum())
+        self.drop(tokens, rows[untrained], side, UNTRAINED)
         rows = rows[~untrained]
         over = tokens.length[rows] > limit
         for row in rows[over]:
@@ -222,13 +254,19 @@ class _Builder:
             self._refuse(tokens, rows[over])
         if overflow == "drop":
             ledger.dropped[OVERLONG] += int(over.sum())
+            self.drop(tokens, rows[over], side, OVERLONG, self._length)
             rows = rows[~over]
         elif overflow != "split" and over.any():
             lost = [row for row, parts in self._cut(tokens, rows[over]) if not parts]
             ledger.dropped[self.fit.lost] += len(lost)
+            self.drop(tokens, np.array(lost, int), side, self.fit.lost, self._length)
             rows = rows[~np.isin(rows, lost)]
         ledger.rows_kept += len(rows)
         return rows
+
+    @property
+    def _length(self) -> str:
+        return self.fit.too_long("{length}")
 
     def _refuse(self, tokens: TokenSet, rows: Array) -> None:
         fix = "shorten it, or set data.overflow=drop"
@@ -245,7 +283,7 @@ class _Builder:
             [columns] = table.fast_slice(int(row), 1).to_pylist()
             yield int(row), parts_of(columns, self.fit.limit, self.fit.overflow, self.bos)
 
-    def build(self, sets: Sequence[TokenSet], picked: Sequence[Array], order: Sequence[int]) -> Dataset:
+    def build(self, sets: Sequence[TokenSet], picked: Sequence[Array], order: Sequence[int], side: str) -> Dataset:
         """The picked rows of each set as one dataset; counts their tokens.
 
         Args:
@@ -263,14 +301,14 @@ class _Builder:
             rows[places == index] = own + starts[index]
         cut = False
         for each, own in zip(sets, picked, strict=True):
-            cut |= self._count(each, own)
+            cut |= self._count(each, own, side)
         if cut or self.fit.packing:
             return self._stored(sets, rows)
         whole = Dataset(_tables(sets), fingerprint=store.key_of([each.entry.key for each in sets])[:16])
         in_place = len(rows) == len(whole) and bool((rows == np.arange(len(rows))).all())
         return whole if in_place else whole.select(rows)
 
-    def _count(self, tokens: TokenSet, rows: Array) -> bool:
+    def _count(self, tokens: TokenSet, rows: Array, side: str) -> bool:
         """Count the tokens of the picked rows; returns whether any of them has to be truncated or split."""
         ledger, over = tokens.ledger, tokens.length[rows] > self.fit.limit
         if self.fit.packs_whole:
@@ -280,6 +318,8 @@ class _Builder:
         ledger.trained_tokens += int(tokens.trained[whole].sum(dtype=np.int64))
         ledger.sequences += len(whole)
         table: Any = tokens.entry.table() if over.any() else None
+        if self.fit.overflow != "split":
+            self.drop(tokens, np.unique(rows[over]), side, TRUNCATED, self._length)
         for row in rows[over]:
             [columns] = table.fast_slice(int(row), 1).to_pylist()
             pieces = parts_of(columns, self.fit.limit, self.fit.overflow, self.bos)

@@ -40,7 +40,7 @@ class Fitting:
         assert self.max_length_tokens is not None
         return self.max_length_tokens
 
-    def too_long(self, length: int) -> str:
+    def too_long(self, length: int | str) -> str:
         """What is wrong with a row of `length` tokens."""
         return f"is {length} tokens long; data.max_length_tokens is {self.limit}"
 

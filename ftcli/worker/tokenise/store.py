@@ -32,7 +32,7 @@ from ftcli.data.files.fingerprint import fingerprint
 from ftcli.data.files.locate import DataFile
 from ftcli.runs import rundir
 
-_ROWS, _INDEX, _META = "rows.arrow", "index.arrow", "meta.json"
+_ROWS, _INDEX, _META, _DROPPED = "rows.arrow", "index.arrow", "meta.json", "dropped.jsonl"
 _LIBRARIES = ("transformers", "tokenizers", "jinja2", "trl", "pyarrow")
 CODE = ("data", "models/added_tokens.py", "worker/tokenise")
 """Our modules that read, convert and tokenise rows: a change in any of them makes stored tokens obsolete."""
@@ -52,6 +52,11 @@ class Entry:
         """Rows of the table."""
         return int(self.meta["rows"])
 
+    @property
+    def dropped(self) -> Path:
+        """The unusable rows, a JSON line for each; there is no such file where there are none."""
+        return self.place / _DROPPED
+
     def table(self) -> MemoryMappedTable:
         """The rows, read from disk on access. Each call maps them again, so that pages already read can be released."""
         return MemoryMappedTable.from_file(str(self.place / _ROWS))
@@ -62,7 +67,30 @@ class Entry:
             return reader.read_all()
 
 
-Write = Callable[[pa.RecordBatch], None]
+class Write:
+    """Writes an entry that is being made: its batches and, where there are any, its unusable rows."""
+
+    def __init__(self, staging: Path, stack: contextlib.ExitStack) -> None:
+        self._staging, self._stack, self.rows = staging, stack, 0
+        self._sink = stack.enter_context(pa.OSFile(str(staging / _ROWS), "wb"))
+        self._writer: Any = None
+        self._dropped: Any = None
+
+    def __call__(self, batch: pa.RecordBatch) -> None:
+        """Write rows; all batches have the schema of the first."""
+        if self._writer is None:
+            self._writer = self._stack.enter_context(pa.ipc.new_stream(self._sink, batch.schema))
+        self._writer.write_batch(batch)
+        self.rows += batch.num_rows
+
+    def dropped(self, row: dict[str, Any]) -> None:
+        """Write an unusable row."""
+        if self._dropped is None:
+            self._dropped = open(self._staging / _DROPPED, "w", encoding="utf-8")  # noqa: SIM115
+            self._stack.callback(self._dropped.close)
+        self._dropped.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
 Build = Callable[[Write], tuple[dict[str, Any], pa.Table]]
 """Writes its batches with the given function, and returns the entry's metadata and index."""
 
@@ -127,22 +155,12 @@ def _made(key: str, place: Path, build: Build) -> Entry:
     staging = place.with_name(f".{key}.{os.getpid()}")
     staging.mkdir()
     try:
-        rows = 0
         with contextlib.ExitStack() as stack:
-            sink = stack.enter_context(pa.OSFile(str(staging / _ROWS), "wb"))
-            writer: Any = None
-
-            def write(batch: pa.RecordBatch) -> None:
-                nonlocal writer, rows
-                if writer is None:
-                    writer = stack.enter_context(pa.ipc.new_stream(sink, batch.schema))
-                writer.write_batch(batch)
-                rows += batch.num_rows
-
+            write = Write(staging, stack)
             meta, index = build(write)
         with pa.OSFile(str(staging / _INDEX), "wb") as sink, pa.ipc.new_file(sink, index.schema) as indexed:
             indexed.write_table(index)
-        rundir.write_json(staging / _META, {**meta, "rows": rows})
+        rundir.write_json(staging / _META, {**meta, "rows": write.rows})
         with contextlib.suppress(FileExistsError):  # without locks, another process may have created it too
             os.rename(staging, place)
     finally:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count, islice
 from random import Random
 from typing import Any
@@ -20,6 +21,7 @@ import pyarrow as pa
 from datasets import IterableDataset
 
 from ftcli.core.errors import DataError, Problem, RowProblem
+from ftcli.data.dropped_rows import TRUNCATED, DroppedRows
 from ftcli.data.files.locate import DataFile
 from ftcli.data.row_ledger import OVERFLOW, UNTRAINED, Ledger, refuse_bad_rows
 from ftcli.data.row_sets import RowSet, fetched
@@ -58,8 +60,10 @@ class Stream:
         encoder: Encoder,
         fit: Fitting,
         seed: int,
+        dropped: DroppedRows | None = None,
     ) -> None:
         self.data, self.method, self.encoder, self.seed = data, method, encoder, seed
+        self._dropped = dropped or DroppedRows()
         self.bos = encoder.tokenizer.bos_token_id
         self._sources = [self._source(each, len(sets)) for each in sets]
         needs_sample = fit.max_length_tokens is None or method.trains_answers
@@ -101,6 +105,8 @@ class Stream:
     def _rows(self) -> Iterator[dict[str, Any]]:
         for source in self._sources:
             source.ledger.begin_again()
+            source.ledger.on_unusable = partial(self._dropped.unusable, source.row_set.name, "train")
+        self._dropped.begin_again()
         streams = [self._endless(source) for source in self._sources]
         mixed = streams[0] if len(streams) == 1 else _interleaved(streams, [s.share for s in self._sources])
         if self.fit.packing is None:
@@ -131,6 +137,7 @@ class Stream:
             parts = [row.columns]
             if not trained:
                 ledger.dropped[UNTRAINED] += 1
+                self._drop(source, example, UNTRAINED)
                 continue
             if length > limit and not self.fit.packs_whole:
                 what = self.fit.too_long(length)
@@ -140,12 +147,21 @@ class Stream:
                 parts = [] if overflow == "drop" else parts_of(row.columns, limit, overflow, self.bos)
                 if not parts:
                     ledger.dropped[self.fit.lost] += 1
+                    self._drop(source, example, self.fit.lost, what)
                     continue
+                if overflow != "split":
+                    self._drop(source, example, TRUNCATED, what)
                 ledger.cut(overflow, row.ended and loses_end(row.columns, limit, overflow))
             ledger.rows_kept += 1
             for part in parts:
                 ledger.sequence(*counted(part)[1:])
                 yield part
+
+    def _drop(self, source: _Source, example: Example, reason: str, what: str = "") -> None:
+        """Write a row that is not trained on; of the first pass only, as the ledger counts."""
+        if any(source is own for own in self._sources):
+            self._dropped.add(source.row_set.name, "train", example.where, reason, what)
+            self._dropped.flush()
 
     def _encoded(self, source: _Source, random: Random | None) -> Iterator[tuple[Example, Encoded]]:
         """The usable rows with their tokens; without `random` in their own order."""

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from ftcli.core.errors import DataError, Problem
+from ftcli.data.dropped_rows import unusable
 from ftcli.data.files.locate import DataFile
 from ftcli.data.files.reader import place_text
 from ftcli.data.row_ledger import Ledger
@@ -125,6 +126,7 @@ class TokenSetBuild:
     def build(self, write: store.Write) -> tuple[dict[str, Any], pa.Table]:
         """As store.Build."""
         ledger = Ledger(self.row_set.name, self.row_set.path)
+        ledger.on_unusable = lambda problem: write.dropped(unusable(problem))
         how: dict[str, Any] = {"max_rows": self.max_rows, "has_template": self.encoder.has_template}
         scan = Scan(self.files, self.row_set.settings, self.method, ledger, self.data.eval_group, **how)
         chunk: list[tuple[Example, Encoded]] = []

@@ -13,8 +13,10 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.data import row_sets
+from ftcli.data.dropped_rows import DroppedRows
 from ftcli.methods import Method, get_method
 from ftcli.peft_methods import peft_method
+from ftcli.runs import rundir
 from ftcli.settings.batch_plan import BatchPlan
 from ftcli.settings.groups import ModelSettings
 from ftcli.settings.run_spec import RunSpec
@@ -87,7 +89,9 @@ def load(spec: RunSpec, run_dir: Path) -> Loaded:
     peft = peft_config(spec, declared, support, encoder.tokenizer, task)
     fit = fitting(spec.data, method, config, position_limit(spec.model))
     # Data before weights: bad rows are found in seconds, without loading many gigabytes for nothing.
-    data = prepare(spec.data, method, encoder, fit, seed=spec.seed, num_score_rows=spec.run.score_rows or 0)
+    dropped = DroppedRows(run_dir / rundir.DROPPED if config.process_index == 0 else None)
+    rows = spec.run.score_rows or 0
+    data = prepare(spec.data, method, encoder, fit, seed=spec.seed, num_score_rows=rows, dropped=dropped)
     if getattr(config, "packing", False):
         config.max_length = data.fit.limit
     require_steps(spec, method, data.train, config)
