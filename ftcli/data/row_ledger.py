@@ -19,11 +19,13 @@ UNUSABLE, OVERLONG, UNTRAINED = "unusable", "longer than data.max_length_tokens"
 BEYOND = "beyond data.max_eval_rows"
 OVERFLOW, DUPLICATE, LEAK, BOUNDARY, SPECIAL = "overflow", "duplicate", "leak", "boundary", "special token"
 UNREAD = "unread"
+LEFT_OUT = "left out by the template"
 KINDS: Mapping[str, str] = {
     OVERFLOW: "the row is longer than data.max_length_tokens",
     DUPLICATE: "the same row occurs earlier, in this set or another one of the mix",
     LEAK: "a held-out row, or its prompt, is in the training rows too",
     BOUNDARY: "the last token of a text prompt merges with the answer, so the answer starts one token earlier",
+    LEFT_OUT: "the chat template leaves out a text, call, tool or reasoning, which the model then does not read",
     SPECIAL: "a text contains what the tokenizer reads as a special token, other than at its own place",
     UNREAD: "a column that means something is not read: images, labels, a system text, tools, weights, context",
 }

@@ -44,6 +44,7 @@ ENDS = {
 """The tokens at which models stop, by how the template's name begins; the others, Qwen's relatives, stop here:"""
 CHATML = ("<|im_end|>",)
 TOKEN = re.compile(r"<\|[A-Za-z_]+\|?>|<[a-z_]+\|>|<｜[^｜]+｜>|<(?:start|end)_of_\w+>")
+WORD = re.compile(r"\w+")
 TEXTS = [
     "The red house and a tree.\n\nRain, \n\n\n and the moon:\n",
     "user\nassistant\n Hello, hello world! é日本🙂",
@@ -129,6 +130,22 @@ def plain_ids(encoder: Encoder, text: str) -> list[int]:
     return encoder.tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
+def unsaid(turn: dict[str, Any], answer: str) -> bool:
+    """Whether an answer lacks something that its turn says: its text, its reasoning, or a part of its call."""
+    functions = [call["function"] for call in turn.get("tool_calls", ())]
+    said = [turn["content"], turn.get("reasoning_content", ""), *(function["name"] for function in functions)]
+    said += [text for function in functions for pair in function["arguments"].items() for text in pair]
+
+    def words(text: str) -> str:
+        return " " + " ".join(WORD.findall(text)) + " "
+
+    for text in filter(None, map(str.strip, said)):
+        forms = (text, json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1], repr(text)[1:-1])
+        if not any(form in answer for form in forms) and (not words(text).strip() or words(text) not in words(answer)):
+            return True
+    return False
+
+
 def wanted(encoder: Encoder, ends: Sequence[str], turns: Turns, tools: Any) -> Wanted | str:
     """The labels that serving asks for, or why there are none."""
     asked = [i for i, turn in enumerate(turns) if turn["role"] == "assistant" and turn.get("weight", 1)]
@@ -147,6 +164,9 @@ def wanted(encoder: Encoder, ends: Sequence[str], turns: Turns, tools: Any) -> W
         return "would not be trained as it is served"
     rewritten = None in answers
     kept = list(zip(served, answers, strict=True))[-1 if rewritten else 0 :]
+    kept_turns = [turns[i] for i in asked][-1 if rewritten else 0 :]
+    if any(unsaid(turn, str(answer)) for turn, (_, answer) in zip(kept_turns, kept, strict=True)):
+        return "(leaves out|drops the assistant's text)"
     ids = rendered(encoder, turns, tools, tokenize=True, return_dict=False)
     labels = [IGNORED] * len(ids)
     for (prompt, _), answer in kept:

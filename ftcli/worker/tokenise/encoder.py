@@ -27,6 +27,7 @@ from ftcli.data.row_ledger import BOUNDARY
 from ftcli.data.scan import Example, as_written
 from ftcli.models.added_tokens import AddedTokens, closed
 from ftcli.worker.tokenise.answer_spans import common
+from ftcli.worker.tokenise.left_out import left_out
 from ftcli.worker.tokenise.serving_parity import Serving
 from ftcli.worker.tokenise.special_tokens import SpecialTokens, Turns
 
@@ -243,12 +244,15 @@ class Encoder:
         row = json.dumps(as_written(written), ensure_ascii=False, default=str)
         turns = None if isinstance(prompt, str) else prompt
 
+        tools = example.value.get("tools")
+        text = prompt if turns is None else self.serving.prompt(example, turns, tools)
+        lost = left_out(turns, tools, text) if turns else []
+
         def finish(encodings: list[Encoding]) -> Encoded:
             ids = list(encodings[0].ids)
-            found = Encoded({"prompt_ids": ids if turns else self._added.opened(ids), "row": row}, ended=True)
+            found = Encoded({"prompt_ids": ids if turns else self._added.opened(ids), "row": row}, True, findings=lost)
             return self._with_findings(found, example, turns)
 
-        text = prompt if turns is None else self.serving.prompt(example, turns, example.value.get("tools"))
         return _Draft([text], finish)
 
     def _closed(self, text: str) -> str:
@@ -269,7 +273,7 @@ class Encoder:
                 for start, end in self.serving.token_spans(example, rendered.text, ids, answer):
                     labels[start:end] = ids[start:end]
                 ended = answer.ended
-            found = Encoded({"input_ids": ids, "labels": labels}, ended, rendered.last_turn_only)
+            found = Encoded({"input_ids": ids, "labels": labels}, ended, rendered.last_turn_only, [*rendered.left_out])
             return self._with_findings(found, example, turns)
 
         return _Draft([rendered.text], finish)
@@ -285,7 +289,8 @@ class Encoder:
             for side, name, encoding in reversed(list(zip(rendered, sides.values(), encodings, strict=True))):
                 [(first, end)] = self.serving.token_spans(example, side.text, encoding.ids, side.answers[0])
                 columns |= {"prompt_ids": encoding.ids[:first], name: encoding.ids[first:end]}
-            found = Encoded(_complete(columns, sides), all(side.answers[0].ended for side in rendered))
+            lost = list(dict.fromkeys(issue for side in rendered for issue in side.left_out))
+            found = Encoded(_complete(columns, sides), all(side.answers[0].ended for side in rendered), findings=lost)
             return self._with_findings(found, example, [*value["prompt"], *(t for side in sides for t in value[side])])
 
         return _Draft([side.text for side in rendered], finish)

@@ -25,8 +25,10 @@ from transformers.utils.chat_template_utils import render_jinja_template
 from trl.chat_template_utils import get_training_chat_template, has_generation_markers
 
 from ftcli.core.errors import ConfigError, DataError, Problem, RowProblem
+from ftcli.data.quality_checks import QualityIssue
 from ftcli.data.scan import Example
 from ftcli.worker.tokenise.answer_spans import Answer, Span, Spans, Unserved, common
+from ftcli.worker.tokenise.left_out import left_out, refuse_left_out
 from ftcli.worker.tokenise.special_tokens import SpecialTokens, Turns
 
 OWN, VARIANT, PROMPTS = "the tokenizer's own marks", "marks of TRL's training version", "the serving prompts"
@@ -45,6 +47,8 @@ class Rendered:
     text: str
     answers: list[Answer]
     last_turn_only: bool = False
+    left_out: tuple[QualityIssue, ...] = ()
+    """What the template leaves out of the turns that are not trained, and of the tools."""
 
 
 class Serving:
@@ -85,7 +89,10 @@ class Serving:
         if rewritten and found[-1] is None:
             self._refuse_turn(example, turns, trained[-1], tools, text)
         answers = [answer for answer in (found[-1:] if rewritten else found) if answer is not None]
-        return Rendered(text, answers, rewritten)
+        for answer in answers:
+            refuse_left_out(example.where, turns[answer.turn], answer.turn + 1, text[answer.start : answer.end])
+        lost = left_out(turns, tools, text, [answer.turn for answer in answers])
+        return Rendered(text, answers, rewritten, tuple(lost))
 
     def render_answer(self, example: Example, turns: Turns, start: int, tools: Any) -> Rendered:
         """A conversation whose turns from `start` on are one answer, tool results and all.
@@ -105,7 +112,11 @@ class Serving:
         if span[0] == span[1]:
             what = "the model's chat template renders nothing for the answer"
             raise DataError(RowProblem(example.where, what, _CHANGE))
-        return Rendered(text, [Answer(start, *span, ended, (span,))])
+        answer = text[slice(*span)]
+        for index in range(start, len(turns)):
+            refuse_left_out(example.where, turns[index], index + 1, answer)
+        lost = left_out(turns, tools, text, range(start, len(turns)))
+        return Rendered(text, [Answer(start, *span, ended, (span,))], left_out=tuple(lost))
 
     def _whole(self, example: Example, turns: Turns, tools: Any, marked: bool) -> tuple[str, list[Span] | None]:
         """The conversation as text, and the marked spans (None: no marks, all may be trained)."""

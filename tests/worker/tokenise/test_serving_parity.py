@@ -145,26 +145,41 @@ WITH_REASONING: Turns = [
     {"role": "user", "content": "Sun?"},
     {"role": "assistant", "content": "Moon.", "reasoning_content": "It sets.", "thinking": "It sets."},
 ]
+WITHOUT_REASONING: Turns = [{"role": turn["role"], "content": turn["content"]} for turn in WITH_REASONING]
 LAST_ONLY = ("diffusion_gemma", "gemma4_v5", "glm4moe", "gptoss", "lfm2_2_5", "nemotron", "qwen3", "qwen3_5", "qwen3_6")
+
+
+def writes_reasoning(name: str) -> bool:
+    return (name.startswith(LAST_ONLY) and not name.startswith(("qwen3_instruct", "qwen3_vl"))) or not (
+        name.startswith(NO_REASONING)
+    )
+
+
 REFUSED = {
     "deepseek": "'<' 't' 'h' 'in' 'k' '>', training .* 'M' 'o' 'on'",
     "qwen3_5_nothink": r"serving reads .*'\\n\\n'",
 }
 """They open the answer with <think>, or with empty reasoning, and write it without."""
-ALL_TURNS = ("qwen3_instruct", "qwen3_vl", "qwen3_8")
+NO_REASONING = ("cohere", "gemma", "lfm2", "llama3", "phi3", "qwen2_5", "qwen3_instruct", "qwen3_vl", "tiny")
+"""They write no reasoning, or only if they are told to think; others of these names do."""
 
 
 @pytest.mark.parametrize("name", [name for name in TEMPLATES if not needs_parts(name)])
 def test_reasoning_that_a_template_strips_from_earlier_turns_leaves_the_last_turn(name):
     expected = check(shipped(name), ends_of(name), WITH_REASONING)
     refusals = [words for prefix, words in REFUSED.items() if name.startswith(prefix)]
+    last_only = name.startswith(LAST_ONLY) and not name.startswith(("qwen3_instruct", "qwen3_vl", "qwen3_8"))
+    if not writes_reasoning(name):
+        refusals = ["leaves out the reasoning of turn 2, .It grows"]
     assert isinstance(expected, str) == bool(refusals)
     if refusals:
         with pytest.raises(DataError, match=refusals[0]):
             encoded(shipped(name), WITH_REASONING)
-    else:
-        last_only = name.startswith(LAST_ONLY) and not name.startswith(ALL_TURNS)
-        assert (expected.last_turn_only, len(expected.texts)) == ((True, 1) if last_only else (False, 2))
+        return
+    assert not isinstance(expected, str)
+    assert (expected.last_turn_only, len(expected.texts)) == ((True, 1) if last_only else (False, 2))
+    found = [(each.kind, each.field) for each in encoded(shipped(name), WITH_REASONING).findings]
+    assert found == ([("left out by the template", "turn 2")] if last_only else [])
 
 
 @pytest.mark.parametrize("name", [name for name in TEMPLATES if needs_parts(name)])
@@ -217,7 +232,7 @@ def test_templates_without_special_tokens_train_the_answers_as_they_are_served(k
 
 @pytest.mark.parametrize("kind", ["normalised", "first", "always", "never"])
 def test_an_answer_after_inst_is_trained_from_its_own_space_on(kind):
-    found = check(encoder_of(BARE["llama2"], END, sentencepiece(kind)), END, WITH_REASONING)
+    found = check(encoder_of(BARE["llama2"], END, sentencepiece(kind)), END, WITHOUT_REASONING)
     assert found.texts == [" Leaf. </s>", " Moon. </s>"]
 
 
@@ -251,9 +266,9 @@ def test_white_space_that_a_special_token_swallows_refuses_no_row():
 def test_an_end_token_that_no_setting_names_closes_the_last_turn_alone():
     # Phi-3 writes <|endoftext|> once, behind everything: a model that stops there alone is served "…<|end|>\n" as well.
     encoder = encoder_of(TEMPLATES["phi3"].read_text(encoding="utf-8"), ("<|endoftext|>",))
-    expected = check(encoder, ("<|endoftext|>",), WITH_REASONING)
+    expected = check(encoder, ("<|endoftext|>",), WITHOUT_REASONING)
     assert (expected.texts, expected.last_turn_only) == (["Moon.<|end|>\n<|endoftext|>"], True)
-    assert check(shipped("phi3"), ends_of("phi3"), WITH_REASONING).texts == ["Leaf.<|end|>", "Moon.<|end|>"]
+    assert check(shipped("phi3"), ends_of("phi3"), WITHOUT_REASONING).texts == ["Leaf.<|end|>", "Moon.<|end|>"]
 
 
 def test_where_no_named_end_token_comes_the_last_special_token_ends_the_answer():
@@ -288,7 +303,7 @@ def test_a_turn_that_the_template_does_not_mark_is_not_trained():
         "{% endgeneration %}{% else %}{{ m.content + eos_token }}{% endif %}{% endfor %}"
     )
     encoder = encoder_of(template, END)
-    assert trained_text(encoder, encoded(encoder, WITH_REASONING)) == "Moon.</s>"
+    assert trained_text(encoder, encoded(encoder, WITHOUT_REASONING)) == "Moon.</s>"
 
 
 def test_an_end_token_outside_the_marks_is_not_trained_and_the_answer_does_not_count_as_ended():
@@ -325,7 +340,7 @@ def preferred(encoder: Encoder, prompt: Turns, chosen: Turns, rejected: Turns) -
 
 @pytest.mark.parametrize("name", [name for name in TEMPLATES if not needs_parts(name) and "deepseek" not in name])
 def test_chosen_answers_go_on_from_the_prompt_to_their_end_token(name):
-    encoder, reasoning = shipped(name), {} if "nothink" in name else WITH_REASONING[1]
+    encoder, reasoning = shipped(name), WITH_REASONING[1] if writes_reasoning(name) and "nothink" not in name else {}
     prompt = [{"role": "user", "content": "Tree?"}]
     sides = [[{**reasoning, "role": "assistant", "content": content}] for content in ("Leaf é", "No")]
     found = preferred(encoder, prompt, *sides)
