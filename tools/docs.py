@@ -11,14 +11,16 @@ import inspect
 import re
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ftcli.build.checks.field_checks import method_fields
 from ftcli.build.resume import CHANGEABLE
 from ftcli.cli import COMMANDS
 from ftcli.cli.arguments import GRANTS
 from ftcli.cli.output import count
+from ftcli.config.group_fields import method_fields
+from ftcli.config.importers import Key, all_importers
 from ftcli.config.recipe_file import read
 from ftcli.core import assets
 from ftcli.core.errors import EXIT_BUG, EXIT_CONFIG, EXIT_DONE, ConfigError, Problem
@@ -258,6 +260,23 @@ def rewards() -> str:
     return table(("Reward", "Gives", "Settings"), rows)
 
 
+def coming_from(tool: str) -> str:
+    """The keys of a foreign tool, and what each is here."""
+    keys = all_importers()[tool].keys
+    return table(("There", "Here"), [(", ".join(f"`{name}`" for name in key.names), _here(key)) for key in keys])
+
+
+def _here(key: Key) -> str:
+    """What a row of a foreign tool's table is here."""
+    parts = [f"`{value}`: `{text}`" for value, text in key.values.items()]
+    if key.to:
+        settings = dict.fromkeys(key.setting(name) for name in key.names)
+        needs = f" with `{key.under}`" if key.under else ""
+        text = f"`{key.to.replace('{}', 'X')}`, of the same name" if len(settings) > 1 else f"`{next(iter(settings))}`"
+        parts.append(f"{'any other: ' if parts else ''}{text}{needs}")
+    return "; ".join([*parts, *([key.note] if key.note else [])])
+
+
 def changeable() -> str:
     """The settings that a resume may change."""
     return table(("Setting", "Limit"), [(f"`{name}`", _limit(limits.LIMITS.get(name))) for name in CHANGEABLE])
@@ -281,6 +300,7 @@ REGIONS: dict[str, Callable[[], str]] = {
     "commands": commands,
     "changeable": changeable,
     "rewards": rewards,
+    **{f"coming-from-{tool.replace('_', '-')}": partial(coming_from, tool) for tool in all_importers()},
     "matrix": result_tables.matrix,
     "adapter-results": result_tables.adapter_results,
     "unseen-kinds": result_tables.unseen_kinds,

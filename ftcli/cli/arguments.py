@@ -86,7 +86,9 @@ def parse(into: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namesp
     Raises:
         ConfigError: an unknown flag, or a flag of Hydra that has no meaning here, with the reason.
     """
-    options = into.parse_intermixed_args(list(argv))
+    options, unknown = into.parse_known_intermixed_args(list(argv))
+    if unknown:
+        _refuse_unknown(into, list(argv), unknown, takes_settings="overrides" in options)
     for flag, reason in NOT_HERE.items():
         if getattr(options, flag.strip("-").replace("-", "_"), None) is not None:
             raise ConfigError(Problem(flag, "is not used by ftcli", reason))
@@ -96,6 +98,31 @@ def parse(into: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namesp
                 Problem(f"--config-dir {folder}", "is not a folder", "name one that holds method/, model/, …")
             )
     return options
+
+
+def _refuse_unknown(
+    into: argparse.ArgumentParser, argv: list[str], unknown: list[str], *, takes_settings: bool
+) -> NoReturn:
+    """Refuse unknown flags: each one that looks like a setting, `--learning_rate 1e-5`, with the way to write it."""
+    flags = [word for word in argv if word.startswith("-") and word.partition("=")[0] in _flags_among(unknown)]
+    if not (takes_settings and flags):
+        into.error(f"unrecognized arguments: {' '.join(unknown)}")
+    from ftcli.config.key_hints import setting_for
+
+    problems = []
+    for flag in dict.fromkeys(flags):
+        name, equals, value = flag.lstrip("-").partition("=")
+        following = argv[argv.index(flag) + 1 :][:1]
+        if not equals and following and not following[0].startswith("--") and "=" not in following[0]:
+            value, flag = following[0], f"{flag} {following[0]}"
+        known = [f"--{name.replace('_', '-')}"] if f"--{name.replace('_', '-')}" in into.format_help() else []
+        fix = known[0] if known else setting_for(name, value or None)
+        problems.append(Problem(flag, "is no flag: settings are written key=value, without dashes", fix))
+    raise ConfigError(*problems)
+
+
+def _flags_among(words: list[str]) -> set[str]:
+    return {word.partition("=")[0] for word in words if word.startswith("-")}
 
 
 def overrides(options: argparse.Namespace, *, tell: bool = True) -> list[str]:

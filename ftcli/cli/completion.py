@@ -43,7 +43,7 @@ def candidates(line: str) -> list[str]:
 
 def _settings(group: str, words: list[str]) -> list[str]:
     """The options of a group under the method and PEFT method that the line chooses."""
-    from ftcli.build.checks.field_checks import group_fields, settable
+    from ftcli.config.group_fields import group_fields, settable
     from ftcli.methods import all_methods
     from ftcli.peft_methods import peft_method
 

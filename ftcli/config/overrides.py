@@ -20,6 +20,11 @@ from ftcli.settings.groups import GROUPS, is_delimiter_key, is_path_key, is_rows
 _SHAPE = re.compile(r"(?P<sign>~|\+\+|\+)?(?P<key>[A-Za-z_][\w.-]*)(?P<rest>=(?P<value>.*))?", re.DOTALL)
 
 
+_EXAMPLES = (
+    "for example method=dpo, train.learning_rate=2e-5, rows.jsonl, recipe=support.yaml; ftcli list shows choices"
+)
+
+
 @dataclass(frozen=True)
 class Override:
     """One override as typed, its key as a path, and its value; `literal` values are never interpolated."""
@@ -70,8 +75,12 @@ def parse(text: str) -> Override:
         what = f"uses Hydra's {steers[1]} in a name; groups here cannot be nested or moved"
         raise ConfigError(Problem(text, what, "group=choice, such as method=dpo"))
     if match is None or (match["rest"] is None and match["sign"] != "~"):
-        what = "is neither group=choice nor key=value"
-        raise ConfigError(Problem(text, what, "for example method=dpo, train.learning_rate=2e-5, ~train.warmup_steps"))
+        from ftcli.config.key_hints import setting_for
+
+        what, fix = "is neither group=choice nor key=value", _EXAMPLES
+        if match is not None and not (hint := setting_for(match["key"], None)).startswith("KEY"):
+            fix = hint
+        raise ConfigError(Problem(text, what, fix))
     key = tuple(match["key"].split("."))
     if "" in key:
         raise ConfigError(Problem(text, "has an empty name between dots", "write group.key=value"))

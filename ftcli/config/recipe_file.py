@@ -235,6 +235,25 @@ def path_keys(group: str, settings: Mapping[str, Any]) -> list[str]:
     return [key for key, value in settings.items() if holds_path(f"{group}.{key}", value)]
 
 
+_PLACES = {"model": "name_or_path", "data": "path"}
+"""The setting of a group that names a place in place of a choice."""
+
+
+def _unknown_key(document: Document, key: str, value: Any, known: tuple[str, ...]) -> Iterator[Problem]:
+    """The problem of a key that no recipe has, with the right name, and of the known keys below it."""
+    from ftcli.config.key_hints import nested, remedy
+
+    inner = list(nested(key, value))
+    for path, name, own in inner:
+        hint = remedy(name, own, recipe=True)
+        yield Problem(document.where(path), f"{name} is not a key of a recipe", hint or "")
+    if "." in key:
+        fix = f"write it nested, `{key.split('.')[0]}:` and the key indented below"
+    else:
+        fix = remedy(key, value, recipe=True) or suggest(key, known, "")
+    yield Problem(document.where((key,)), f"{key} is not a key of a recipe", fix)
+
+
 def _version_problems(document: Document) -> list[Problem]:
     """A problem if the recipe's schema version is missing or unknown."""
     version = document.data.get("ftcli")
@@ -242,6 +261,12 @@ def _version_problems(document: Document) -> list[Problem]:
         return []
     where = document.where(("ftcli",))
     if version is None:
+        from ftcli.config.key_hints import foreign_tool
+
+        if tool := foreign_tool(document.data):
+            what = f"is a configuration of {tool}, not a recipe of ftcli"
+            fix = "start with the line `ftcli: 1`, then write each key as said below (docs/coming-from.md lists them)"
+            return [Problem(where, what, fix)]
         return [Problem(where, "lacks `ftcli: 1` (the schema version)", "add the line `ftcli: 1`")]
     fix = f"this ftcli reads 1 to {SCHEMA_VERSION}; upgrade it"
     return [Problem(where, f"ftcli: {version} is not a known schema", fix)]
@@ -249,17 +274,17 @@ def _version_problems(document: Document) -> list[Problem]:
 
 def _key_problems(document: Document, known: tuple[str, ...]) -> list[Problem]:
     """Problems for unknown keys, and for groups that hold something other than settings."""
-    problems = []
+    problems: list[Problem] = []
     for key, value in document.data.items():
         where = document.where((key,))
         if key not in known and not key.startswith(("_", "hydra")) and "@" not in key:
-            nested = f"write it nested, `{key.split('.')[0]}:` and the key indented below"
-            fix = nested if "." in key else suggest(key, known, "")
-            problems.append(Problem(where, f"{key} is not a key of a recipe", fix))
+            problems.extend(_unknown_key(document, key, value, known))
         elif key in (*GROUPS, "run") and not isinstance(value, dict):
             fix = "write `key: value` lines below it"
             if key in GROUPS and isinstance(value, str):
                 fix = f"write `- {key}: {value}` under `defaults:`"
+                if key in _PLACES and value not in assets.choices(key):
+                    fix = f"write `{_PLACES[key]}: {value}` below `{key}:` ({key}.{_PLACES[key]})"
             problems.append(Problem(where, f"{key} holds no settings; a choice goes under defaults", fix))
     return problems
 

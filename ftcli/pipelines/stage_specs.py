@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from ftcli.build import derive
-from ftcli.build.checks.field_checks import method_fields
 from ftcli.build.resolve import build
 from ftcli.config.compose import Composed, Request, StageRequest, compose
+from ftcli.config.group_fields import method_fields
 from ftcli.core import assets, paths
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.suggest import suggest

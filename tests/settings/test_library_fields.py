@@ -8,7 +8,7 @@ import math
 
 import pytest
 
-from ftcli.build.checks.field_checks import method_fields
+from ftcli.config.group_fields import method_fields
 from ftcli.methods import all_methods
 from ftcli.methods.dpo import LOSSES
 from ftcli.peft_methods import PEFT_METHODS

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from ftcli import tiny
-from ftcli.build.checks.field_checks import group_fields
 from ftcli.build.resolve import run_of, spec_of
 from ftcli.build.resume import resumed_spec, spec_from
 from ftcli.cli import COMMANDS as COMMAND_MODULES
 from ftcli.cli import arguments, chat, check, data, evaluate, generate, jobs, merge, sample, score, train
 from ftcli.config.compose import Request
+from ftcli.config.group_fields import group_fields
 from ftcli.core import assets
 from ftcli.core.errors import ConfigError
 from ftcli.methods import all_methods, all_pipelines
@@ -231,7 +231,8 @@ def test_settings_and_choices_named_on_a_page_exist(page: Path) -> None:
     assert named - known - files == set()
     chosen = {pair for text in code for pair in re.findall(rf"(?<![\w.])({'|'.join(GROUPS)})=([a-z][\w.-]*)", text)}
     wrong = {(group, choice) for group, choice in chosen if choice not in assets.choices(group)}
-    assert wrong <= {("model", "ours"), ("data", "rows.jsonl")}  # what pages call a file of the reader's
+    # the name that the page gives to a file of the reader's, and a place that stands for a choice
+    assert wrong <= {("model", "ours"), ("data", "rows.jsonl")}
 
 
 @pytest.mark.parametrize("name", RECIPES)

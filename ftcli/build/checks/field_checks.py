@@ -13,13 +13,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ftcli.config.compose import Composed
+from ftcli.config.group_fields import group_fields, method_fields, settable
 from ftcli.core.errors import Problem
 from ftcli.core.suggest import suggest
 from ftcli.methods import Method, all_methods
 from ftcli.peft_methods import PEFT_METHODS, PeftMethod
 from ftcli.settings import library_fields, limits, ownership
 from ftcli.settings.backends import ENDPOINTS
-from ftcli.settings.groups import GROUPS, OWN_GROUPS
+from ftcli.settings.groups import GROUPS
 from ftcli.settings.library_fields import Field
 from ftcli.settings.limits import Limit
 
@@ -33,30 +34,6 @@ DERIVED_FIELDS = frozenset(
         "train.gradient_checkpointing",
     }
 )
-
-
-def method_fields(method: Method) -> Mapping[str, Field]:
-    """The fields of the method's trainer config beyond TrainingArguments."""
-    hidden = {*library_fields.fields_of(library_fields.TRAINING_ARGUMENTS), *method.fixed, *method.without}
-    return {name: field for name, field in library_fields.fields_of(method.config).items() if name not in hidden}
-
-
-def group_fields(group: str, method: Method, peft: PeftMethod | None) -> Mapping[str, Field]:
-    """The fields that a group has for this method and adapter."""
-    if group == "train":
-        return library_fields.fields_of(library_fields.TRAINING_ARGUMENTS)
-    if group == "method":
-        return method_fields(method)
-    if group == "peft":
-        return peft.fields() if peft else {}
-    return library_fields.fields_of(f"ftcli.settings.groups:{OWN_GROUPS[group].__name__}")
-
-
-def settable(group: str, fields: Iterable[str], peft: PeftMethod | None = None) -> list[str]:
-    """The names among `fields` that a user may set in `group`."""
-    taken = {f"peft.{name}" for name in (*peft.owned, *peft.fixed)} if peft else set()
-    taken |= ownership.OWNERS.keys() | ownership.REFUSED.keys()
-    return [name for name in fields if f"{group}.{name}" not in taken]
 
 
 def _numbers(value: Any) -> Iterable[float]:
@@ -158,6 +135,10 @@ def unknown(composed: Composed, group: str, key: str, method: Method, fields: Ma
     for other in ("train", "method", "data", "model", "run"):
         if other != group and key in settable(other, group_fields(other, method, None)):
             return Problem(where, f"{name} is not an option of {group}", f"did you mean {other}.{key}?")
+    from ftcli.config.key_hints import exact_remedy
+
+    if hint := exact_remedy(key, composed.tree[group].get(key), recipe=composed.origin(group, key).by == "recipe"):
+        return Problem(where, f"{name} is not an option of {group}", hint)
     owner = f"{group}={composed.choices[group]}" if group in composed.choices else group
     if owner == "peft=other":
         kind = composed.tree["peft"].get("type")
@@ -238,6 +219,16 @@ def _check_value(
     )
 
 
+def _unknown_top_level(composed: Composed, key: str, value: Any) -> Problem:
+    """The problem of a key that is neither a group nor a setting, with the right names of the keys below it."""
+    from ftcli.config.key_hints import nested, remedy
+
+    recipe = composed.origin(key).by == "recipe"
+    inner = [f"{name} is {remedy(name, own, recipe=recipe)}" for _, name, own in nested(key, value)]
+    fix = "; ".join(inner) or remedy(key, value, recipe=recipe) or suggest(key, (*GROUPS, "run", "seed", "recipe"), "")
+    return Problem(composed.where(key), f"{key} is not a group or setting", fix)
+
+
 def check_top_level(composed: Composed, method: Method) -> dict[str, Problem]:
     """The problem of each faulty key outside the groups: the seed, and mistyped names."""
     found = {}
@@ -252,9 +243,7 @@ def check_top_level(composed: Composed, method: Method) -> dict[str, Problem]:
             else:
                 problem = limit_problem("seed", value, limits.LIMITS["seed"], where)
         else:
-            owners = [g for g in ("train", "method", "data", "model", "run") if key in group_fields(g, method, None)]
-            fix = f"did you mean {owners[0]}.{key}?" if owners else suggest(key, (*GROUPS, "run", "seed", "recipe"), "")
-            problem = Problem(where, f"{key} is not a group or setting", fix)
+            problem = _unknown_top_level(composed, key, value)
         if problem is not None:
             found[key] = problem
     return found

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from ftcli.build.checks import field_checks
 from ftcli.cli import output
+from ftcli.config import group_fields
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.settings.groups import GROUPS
@@ -55,14 +55,14 @@ def group_options(run: ResolvedRun, group: str, *, as_json: bool) -> None:
         ConfigError: the group has none, for example peft=none.
     """
     spec, peft = run.spec, run.peft
-    fields = field_checks.group_fields(group, run.method, peft)
+    fields = group_fields.group_fields(group, run.method, peft)
     if not fields:
         what = f"{group}={spec.choices.get(group)} has no options"
         raise ConfigError(Problem(f"ftcli show {group}", what, "choose another, for example ftcli show peft peft=lora"))
     current = _resolved(spec)[group]
     rows = [
         (name, fields[name], current.get(name))
-        for name in sorted(field_checks.settable(group, fields, peft if group == "peft" else None))
+        for name in sorted(group_fields.settable(group, fields, peft if group == "peft" else None))
     ]
     if as_json:
         entries = [
