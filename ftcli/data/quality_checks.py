@@ -28,6 +28,7 @@ KINDS: Mapping[str, str] = MappingProxyType(
         "same answers": "chosen and rejected are the same answer",
         "empty": "a text that may be blank is blank, probably by mistake",
         "answer repeats the prompt": "the answer is the prompt, word for word",
+        "missing value": "a whole text is what a program writes for a missing value: nan, None, null, …",
         "weight": "a turn is marked as trained although only the assistant's turns are",
     }
 )
@@ -40,6 +41,9 @@ _EXCHANGE = ("user", "assistant")
 _ANSWERS = (*CHOSEN, *COMPLETIONS, OPENAI_SIDES[0])
 _REJECTED = (*REJECTED, OPENAI_SIDES[1])
 _FURTHER_TEXTS = frozenset({"reasoning_content", "thinking", "tool_calls", "function_call"})
+_MISSING = frozenset({"nan", "NaN", "None", "null", "NULL", "<NA>", "#N/A", "NaT"})
+_LONGEST_MISSING = max(map(len, _MISSING))
+_SAYS = ("user", "assistant", "system", "developer")
 _WORD_FOR_WORD = "repeats the prompt word for word"
 
 
@@ -71,6 +75,8 @@ def quality_issues(fmt: Format, row: Mapping[str, Any], example: Mapping[str, An
         elif not value or value.isspace():
             if part in ("asked", "system"):
                 issues.append(QualityIssue("empty", name, "is blank"))
+        elif len(value) <= _LONGEST_MISSING and value in _MISSING:
+            issues.append(QualityIssue("missing value", name, _is_missing(value)))
         elif "{{" in value or garbled(value):
             issues += _check_text(name, value)
     if turns_given and (whole := _whole(example)):
@@ -89,6 +95,10 @@ def _check_text(field: str, content: str) -> Iterator[QualityIssue]:
         control = len(broken) == 1 and broken < "\xa0"
         why = "is a control character" if control else "looks like text read in the wrong encoding"
         yield QualityIssue("encoding", field, f"{broken!r} {why}")
+
+
+def _is_missing(text: str) -> str:
+    return f"is {text!r}, which programs write for a missing value"
 
 
 def _not_filled_in(names: list[str]) -> str:
@@ -228,6 +238,8 @@ def _check_turns(kind: str, places: _Places, whole: list[Turn], example: Mapping
         content = turn["content"]
         if _blank(content) and roles[index] != _CALL:
             odd.append((index, "empty", f"the {roles[index]}'s turn is blank"))
+        elif len(content) <= _LONGEST_MISSING and content in _MISSING and roles[index] in _SAYS:
+            odd.append((index, "missing value", _is_missing(content)))
         elif content == before and roles[index - 1 : index + 1] == _EXCHANGE:
             odd.append((index, "answer repeats the prompt", _WORD_FOR_WORD))
         before = content

@@ -24,6 +24,7 @@ from ftcli.data.files.reader import Row, place_text, read_rows
 from ftcli.data.formats import registry
 from ftcli.data.formats.columns import column
 from ftcli.data.formats.conversations import last_trained
+from ftcli.data.formats.json_text import with_json_read
 from ftcli.data.formats.text_form import NO_PROMPT, TextForm, as_text, as_turns, is_text, text_form
 from ftcli.data.formats.unread_columns import remedy
 from ftcli.data.quality_checks import quality_issues
@@ -179,6 +180,7 @@ class Scan:
         try:
             if self.settings.columns:
                 row = registry.apply_mapping(row, self.settings.columns)
+            row = with_json_read(row)
             if problem := chosen.problem(row):
                 raise DataError(problem)
             kind, value, form = converted(fmt, row, self.method, self.settings.roles, self._form)

@@ -14,6 +14,7 @@ from ftcli.core.errors import DataError, Problem, RowProblem
 from ftcli.data.files.reader import Row
 from ftcli.data.formats import registry
 from ftcli.data.formats.columns import SYSTEM, TOOLS, Format, is_nothing
+from ftcli.data.formats.json_text import with_json_read
 from ftcli.data.formats.unread_columns import mapping_problems
 from ftcli.methods.method import Method
 from ftcli.settings.groups import SetSettings
@@ -121,15 +122,15 @@ def rewarded(fmt: Format, method: Method) -> bool:
 
 
 def renamed(rows: Sequence[Row], settings: SetSettings) -> list[Row]:
-    """The rows with their columns renamed, without those that lack a mapped one.
+    """The rows with their columns renamed and JSON text read, without those where that is not possible.
 
     Raises:
-        DataError: every row lacks one.
+        DataError: it is possible in none.
     """
     mapped, faults = [], []
     for row in rows:
         try:
-            mapped.append(registry.apply_mapping(row, settings.columns or {}))
+            mapped.append(with_json_read(registry.apply_mapping(row, settings.columns or {})))
         except DataError as fault:
             faults.append(fault)
     if not mapped:

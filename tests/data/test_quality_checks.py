@@ -100,6 +100,9 @@ FOUND = [
     ("answer repeats the prompt", {"instruction": "a", "input": "b", "output": "a\nb"}, "output"),
     ("answer repeats the prompt", {"messages": [user("a"), assistant("a"), user("b"), assistant("c")]}, "messages[1]"),
     ("answer repeats the prompt", {"conversations": [human("a")], "chosen": gpt("a"), "rejected": gpt("b")}, "chosen"),
+    ("missing value", {"prompt": "a", "completion": "nan"}, "completion"),
+    ("missing value", {"instruction": "a", "input": "<NA>", "output": "b"}, "input"),
+    ("missing value", {"messages": [user("None"), assistant("b")]}, "messages[0]"),
     ("weight", {"messages": [user("a", weight=1), assistant("b", weight=1)]}, "messages[0].weight"),
     (
         "weight",
