@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ftcli.data.files.urls import is_url, is_web
@@ -28,6 +28,25 @@ CODECS = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zst": "zstd"}
 """Suffix to compression."""
 KNOWN = f"use one of {', '.join(KINDS)}, each also with {', '.join(list(CODECS)[:-1])} or {list(CODECS)[-1]}"
 """The remedy for an unsupported file type."""
+
+_SHEET = "save the sheet as CSV (UTF-8) or write the rows as .jsonl"
+_PROSE = "save its text as .txt, or write the rows as .jsonl"
+CONVERTED: Mapping[str, str] = {
+    **dict.fromkeys((".xlsx", ".xls", ".xlsm", ".xlsb", ".ods", ".numbers"), _SHEET),
+    **dict.fromkeys((".docx", ".doc", ".odt", ".rtf", ".pdf", ".html", ".md"), _PROSE),
+    **dict.fromkeys((".pkl", ".pickle", ".npy", ".npz", ".pt", ".h5"), "write the rows as .parquet or .jsonl"),
+    **dict.fromkeys((".db", ".sqlite", ".sqlite3", ".sql"), "export the table as CSV"),
+    **dict.fromkeys((".zip", ".tar", ".tgz", ".7z", ".rar"), "unpack it, and name the file or the folder"),
+    **dict.fromkeys((".yaml", ".yml", ".xml", ".orc", ".avro"), "write the rows as .jsonl"),
+}
+"""Suffixes of files that hold data in another way, and the remedy for each."""
+
+
+def unsupported_fix(path: str) -> str:
+    """The remedy for a file whose type is not supported."""
+    suffix = os.path.splitext(file_name(path))[1]
+    return f"{CONVERTED[suffix]}; {KNOWN}" if suffix in CONVERTED else KNOWN
+
 
 # Files beside the data in published folders. Few on purpose: a silently skipped file is worse than one that fails.
 _NO_ROWS = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "croissant.json"}

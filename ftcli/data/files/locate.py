@@ -15,7 +15,7 @@ from itertools import islice
 
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.data.files import hub_sets, object_stores
-from ftcli.data.files.file_types import KNOWN, DataFile, holds_rows, kind_of, same_file_twice
+from ftcli.data.files.file_types import KNOWN, DataFile, holds_rows, kind_of, same_file_twice, unsupported_fix
 from ftcli.data.files.fingerprint import fingerprint
 from ftcli.data.files.split_names import NoSplit, by_name
 from ftcli.data.files.urls import is_url, is_web, shown
@@ -132,7 +132,7 @@ def require_file(path: str, where: str) -> None:
 
 def _require_kind(path: str, where: str) -> None:
     if kind_of(path) is None:
-        raise ConfigError(Problem(where, f"{shown(path)} is not a supported file type", KNOWN))
+        raise ConfigError(Problem(where, f"{shown(path)} is not a supported file type", unsupported_fix(path)))
 
 
 def _sub_folder(source: SourcePath, path: str, where: str) -> str:

@@ -257,9 +257,60 @@ def test_a_json_array_called_jsonl_is_told_apart_from_a_broken_row(tmp_path):
 def test_a_damaged_archive_is_named(tmp_path, suffix, damage):
     path = tmp_path / f"a.txt{suffix}"
     packed = PACKED[suffix](os.urandom(50_000).hex().encode())
-    path.write_bytes({"cut off early": packed[:20_000], "cut off at the end": packed[:-3]}.get(damage, b"no archive"))
+    path.write_bytes({"cut off early": packed[:20_000], "cut off at the end": packed[:-3]}.get(damage, b"\0no archive"))
     # Whether or not a row was whole before the damage: here the file is one line.
     assert (fault(path).where, fault(path).what.split(":")[0]) == (str(path), "is damaged")
+
+
+@pytest.mark.parametrize("suffix", PACKED)
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv", "a.txt", "a.parquet"])
+def test_a_compressed_file_without_its_ending_is_told_with_the_ending(tmp_path, name, suffix):
+    path = write(tmp_path, name, PACKED[suffix](b'{"text": "x"}\n'))
+    problem = fault(path)
+    assert problem.where == str(path)
+    assert problem.what.startswith("is compressed with ")
+    assert problem.fix == f"end its name with {suffix}, or unpack it"
+
+
+def test_an_ending_of_another_compression_or_of_none_is_told(tmp_path):
+    path = tmp_path / "a.jsonl.gz"
+    path.write_bytes(b'{"text": "x"}\n')
+    assert (fault(path).what, fault(path).fix) == (
+        "is named as gzip but is plain text", "remove that ending from its name"
+    )  # fmt: skip
+    path.write_bytes(bz2.compress(b'{"text": "x"}\n'))
+    assert (fault(path).what, fault(path).fix) == ("is named as gzip but is bz2", "end its name with .bz2")
+
+
+@pytest.mark.parametrize(
+    ("start", "what"),
+    [
+        (b"PAR1\0\0", "is a parquet file"),
+        (b"ARROW1\0\0", "is an Arrow file"),
+        (b"PK\x03\x04\x14\0", "is a zip archive or a spreadsheet"),
+        (b"%PDF-1.7\n", "is a PDF"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "is a pointer of Git LFS"),
+    ],
+)
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv", "a.txt"])
+def test_what_is_no_text_with_rows_is_told_by_its_first_bytes(tmp_path, name, start, what):
+    assert fault(write(tmp_path, name, start + b"\0" * 40)).what.startswith(what)
+
+
+def test_a_web_page_is_told_unless_pages_are_the_text(tmp_path):
+    page = "<!DOCTYPE html>\n<html>"
+    assert fault(write(tmp_path, "a.jsonl", page)).what == "is a web page, not data"
+    assert found(write(tmp_path, "a.txt", page)) == [(1, {"text": "<!DOCTYPE html>"}), (2, {"text": "<html>"})]
+
+
+@pytest.mark.parametrize(
+    ("name", "fix"), [("a.xlsx", "save the sheet as CSV"), ("a.pkl", "as .parquet or .jsonl"), ("a.zip", "unpack it")]
+)
+def test_a_file_of_another_program_is_refused_with_what_to_save_it_as(tmp_path, name, fix):
+    path = write(tmp_path, name, "x")
+    with pytest.raises(ConfigError) as caught:
+        resolve_file(path, "data.path=…")
+    assert fix in caught.value.problems[0].fix
 
 
 @pytest.mark.parametrize("suffix", PACKED)
@@ -372,7 +423,7 @@ def test_a_folder_or_a_file_of_unknown_kind_is_refused(tmp_path):
     assert "is a folder" in refusal(tmp_path).what
     known = ".json, .jsonl, .ndjson, .csv, .tsv, .txt, .parquet, .arrow, .feather"
     fix = f"use one of {known}, each also with .gz, .bz2, .xz or .zst"
-    assert refusal(write(tmp_path, "a.docx", "")).fix == fix
+    assert refusal(write(tmp_path, "a.bin", "")).fix == fix
     assert "not a supported file type" in refusal(write(tmp_path, "a.gz", "")).what
 
 
