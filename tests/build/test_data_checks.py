@@ -185,3 +185,24 @@ def test_errors_are_of_the_configuration(here):
     with pytest.raises(ConfigError) as caught:
         spec_of(Request(overrides=(recipe("mix: {a: {path: a.jsonl, rows: 1, share_of_set: 1}}"),)))
     assert caught.value.exit_code == 2
+
+
+# --- settings without effect on the rows -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("lines", "line", "what"),
+    [
+        (["path: b.jsonl", "roles: {customer: user}"], 4, "data.roles names roles, but rows of format alpaca"),
+        (["path: a.jsonl", "trained_turns: last"], 4, "data.trained_turns=last chooses among answers, but a row of"),
+        (["path: b.jsonl", "columns: {context: user}"], 4,
+         "data.columns maps user to context, which format alpaca does not read"),
+        (["mix:", "  b: {path: b.jsonl, roles: {customer: user}}"], 4, "data.mix.b.roles names roles"),
+    ],
+)  # fmt: skip
+def test_a_setting_that_changes_nothing_in_such_rows_is_an_error(lines, line, what):
+    with pytest.raises(ConfigError) as caught:
+        spec_of(Request(overrides=(recipe(*lines), "method=sft", "model=tiny")))
+    [problem] = caught.value.problems
+    assert problem.what.startswith(what)
+    assert problem.where == f"r.yaml:{line}"

@@ -120,6 +120,13 @@ def test_a_cut_row_counts_what_is_left_of_it(rows):
     assert outlook(file, "data.max_length_tokens=16", "data.overflow=truncate_right").tokens_per_epoch == 32
 
 
+def test_a_column_that_is_lost_is_a_warning(rows):
+    file = rows({"text": WORDS, "images": ["a.png"], "id": 1}, {"text": WORDS, "images": ["b.png"], "id": 2})
+    [warning] = [text for text in outlook(file).warnings if "column" in text]
+    assert warning.startswith("column images is not read: only text is trained")
+    assert outlook(file).warnings == outlook(file).warnings  # the second time from the cache
+
+
 def test_rows_that_cannot_be_used_are_counted_and_told(here):
     Path("rows.jsonl").write_text('{"text": "a"}\nnot json\n{"text": 1}\n{"text": "b"}\n', encoding="utf-8")
     found = outlook("data.path=rows.jsonl")

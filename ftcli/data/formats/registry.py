@@ -63,8 +63,26 @@ def recognise(row: Mapping[str, Any]) -> Format | None:
     return next((fmt for fmt in FORMATS.values() if fmt.recognise(row)), None)
 
 
+_UNSUPPORTED: Mapping[str, tuple[tuple[str, ...], str, str]] = {
+    "segments of text with a label each (Axolotl's input_output)": (
+        ("segments",),
+        "no format trains parts of a text",
+        "write them as messages, with weight 0 on the turns that are only read",
+    ),
+    "steps with a label each (TRL's stepwise supervision)": (
+        ("completions", "labels"),
+        "no method trains a reward for each step",
+        "give one answer and one label per row, for method=kto",
+    ),
+}
+"""Rows of other tools that are known and have no format: their columns, why, and the remedy."""
+
+
 def columns_error(row: Mapping[str, Any], where: str) -> Problem:
     """The problem that no format matches, with the row's columns and what the five nearest formats lack."""
+    for form, (names, why, fix) in _UNSUPPORTED.items():
+        if all(isinstance(row.get(name), list) for name in names):
+            return Problem(where, f"the rows are {form}: {why}", fix)
     columns = ", ".join(f"{name} ({describe_type(value)})" for name, value in row.items()) or "none"
     nearest = [
         f"\n    {fmt.name}: {'; '.join(fmt.faults(row))}" for fmt in nearest_formats(row, list(FORMATS.values()))[:5]

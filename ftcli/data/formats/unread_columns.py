@@ -54,7 +54,11 @@ MEANINGS = (
         "margins are read with method=reward, by data.margin_column",
         rewards=True,
     ),
-    _meaning("weight weights loss mask importance", "", ("weight",), rewards=True),
+    _meaning(
+        "weight weights loss mask importance",
+        "every row weighs the same: to weigh one set against another use data.mix",
+        rewards=True,
+    ),
     _meaning(
         "context contexts passage passages document documents doc docs background knowledge evidence retrieved",
         "write it into the prompt",

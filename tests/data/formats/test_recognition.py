@@ -119,6 +119,20 @@ def test_a_column_of_the_wrong_type_is_refused_with_what_it_holds():
     assert "messages is a list of 2, not a list of {role, content}" in columns_error({"messages": ["a", "b"]}, "").what
 
 
+@pytest.mark.parametrize(
+    ("row", "what"),
+    [
+        ({"segments": [{"label": True, "text": "a"}]}, "segments of text with a label each (Axolotl's input_output)"),
+        ({"question": "a", "completions": ["b"], "labels": [True]}, "steps with a label each (TRL's stepwise"),
+    ],
+)
+def test_rows_of_other_tools_without_a_format_are_refused_by_their_name(row, what):
+    assert recognise(row) is None
+    problem = columns_error(row, "rows.jsonl:1")
+    assert what in problem.what
+    assert problem.fix
+
+
 def test_columns_with_nothing_known_list_formats_all_the_same():
     assert len(columns_error({"zzz": 1}, "").what.splitlines()) == 8
 
