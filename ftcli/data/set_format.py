@@ -86,13 +86,20 @@ def _needed(fmt: Format, row: Row) -> set[str]:
 
 
 def set_format(
-    rows: Sequence[Row], settings: SetSettings, method: Method, *, where: str = "", mapping: str = "data.columns"
+    rows: Sequence[Row],
+    settings: SetSettings,
+    method: Method,
+    *,
+    where: str = "",
+    mapping: str = "",
+    setting: str = "data.columns",
 ) -> SetFormat:
     """The format of the set that these rows, at least one, are the first of.
 
     Args:
         where: what names the set, as errors about all of its rows print it; "" is its first row.
-        mapping: what names the mapping of columns.
+        mapping: what names the mapping of columns; "" is `setting`.
+        setting: the one that maps the columns of this set.
 
     Raises:
         DataError: a mapped column is missing in every row, no row matches a format (or the named one), the method
@@ -102,7 +109,7 @@ def set_format(
     named = settings.format != "auto"
     fmt = registry.FORMATS[settings.format] if named else _most_common(mapped)
     if fmt is None:
-        raise DataError(registry.columns_error(mapped[0].value, where or mapped[0].where))
+        raise DataError(registry.columns_error(mapped[0].value, where or mapped[0].where, setting))
     first = next((row for row in mapped if fmt.recognise(row.value)), mapped[0])
     by = f"method={method.name}" if where else method.name
     if problem := registry.dataset_type_problem(fmt, first.value, where or first.where, method.kinds, by):
@@ -111,7 +118,7 @@ def set_format(
         what = f"the row does not match format {fmt.name}: {'; '.join(lacking)}"
         raise DataError(Problem(first.where, what, "name another data.format, or map the columns with data.columns"))
     columns = {} if rewarded(fmt, method) else settings.columns or {}
-    if unread := list(mapping_problems(fmt, columns, [row.value for row in mapped], mapping)):
+    if unread := list(mapping_problems(fmt, columns, [row.value for row in mapped], mapping or setting)):
         raise DataError(*unread)
     return SetFormat(fmt, named, tuple(name for need in fmt.needs if (name := need.column(first.value))))
 

@@ -287,7 +287,7 @@ def _set_problems(each: RowSet, data: DataSettings, method: Method, composed: Co
     key = "data" if each.name == "eval" else each.key.removesuffix(".path")
     try:
         columns = composed.where(*key.split("."), "columns")
-        found = set_format(rows, settings, method, where=where, mapping=columns or f"{key}.columns")
+        found = set_format(rows, settings, method, where=where, mapping=columns, setting=f"{key}.columns")
     except DataError as error:
         yield from (Problem(problem.where, problem.what, problem.fix) for problem in error.problems)
         return

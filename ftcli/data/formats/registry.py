@@ -25,6 +25,7 @@ from ftcli.data.formats.columns import Example, Format, apply_mapping, nearest_f
 from ftcli.data.formats.context import with_context
 from ftcli.data.formats.conversations import ROLES, FieldFault, Roles, spoken, with_meanings
 from ftcli.data.formats.format_table import FORMATS
+from ftcli.data.formats.suggest_columns import fitting_formats, mapping_override, suggested_columns, typed
 
 __all__ = [
     "DATASET_TYPES",
@@ -78,17 +79,26 @@ _UNSUPPORTED: Mapping[str, tuple[tuple[str, ...], str, str]] = {
 """Rows of other tools that are known and have no format: their columns, why, and the remedy."""
 
 
-def columns_error(row: Mapping[str, Any], where: str) -> Problem:
-    """The problem that no format matches, with the row's columns and what the five nearest formats lack."""
+def columns_error(row: Mapping[str, Any], where: str, setting: str = "data.columns") -> Problem:
+    """The problem that no format matches: the row's columns, what the five nearest formats lack, and a likely mapping.
+
+    Args:
+        setting: the one that maps the columns of this set.
+    """
     for form, (names, why, fix) in _UNSUPPORTED.items():
         if all(isinstance(row.get(name), list) for name in names):
             return Problem(where, f"the rows are {form}: {why}", fix)
     columns = ", ".join(f"{name} ({describe_type(value)})" for name, value in row.items()) or "none"
-    nearest = [
-        f"\n    {fmt.name}: {'; '.join(fmt.faults(row))}" for fmt in nearest_formats(row, list(FORMATS.values()))[:5]
-    ]
+    formats = list(FORMATS.values())
+    guess = suggested_columns(row, formats)
+    likely = fitting_formats(guess, row, formats)[:2] if guess else []
+    near = [*likely, *(fmt for fmt in nearest_formats(row, formats) if fmt not in likely)][:5]
+    nearest = [f"\n    {fmt.name}: {'; '.join(fmt.faults(row))}" for fmt in near]
     what = f"the columns match no supported format\n  columns: {columns}\n  nearest formats:{''.join(nearest)}"
-    return Problem(where, what, "rename the columns to those of a format, or map them with data.columns")
+    fix = f"rename the columns to those of a format, or map them with {setting}={{ours: theirs}}"
+    if guess:
+        fix = f"if the columns mean that, add {typed(mapping_override(guess, setting))}; else map them as they mean"
+    return Problem(where, what, fix)
 
 
 def convert(
