@@ -159,6 +159,18 @@ def _resolve(composed: Composed, method: Method) -> ResolvedRun:
     return ResolvedRun(spec=spec, method=method, peft=peft, shape=shape)
 
 
+def described(request: Request) -> ResolvedRun:
+    """The run of a request whose values are sound one by one, whether or not they fit together: to show its options.
+
+    Raises:
+        ConfigError: the problems of single values.
+    """
+    composed = compose(request)
+    if problems := check_values(composed):
+        raise ConfigError(*problems)
+    return _resolve(composed, get_method(composed.choices["method"]))
+
+
 def run_of(request: Request) -> ResolvedRun:
     """Compose and build a run in one call.
 

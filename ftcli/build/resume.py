@@ -20,6 +20,7 @@ from ftcli.config.overrides import parse
 from ftcli.config.tree import Origin
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.strict_yaml import KeyPath
+from ftcli.core.text import shell_word
 from ftcli.methods import get_method
 from ftcli.runs import rundir
 from ftcli.settings.groups import GROUPS, RunSettings
@@ -52,7 +53,9 @@ def resumed_spec(run: Path, overrides: Sequence[str], grants: frozenset[str] = f
             changes[override.key[1]] = (override.value, text)
         else:
             what = "cannot change on resume; only max steps, epochs and the save, eval and log cadence can"
-            problems.append(Problem(text, what, f"start a new run with ftcli train --from {run} {text}"))
+            problems.append(
+                Problem(text, what, f"start a new run with ftcli train --from {shell_word(run)} {shell_word(text)}")
+            )
     values = {key: value for key, (value, _) in changes.items()}
     tree = {**spec.tree, "train": {**spec.tree["train"], **values}}
     origins: dict[KeyPath, Origin] = {("train", key): Origin(text, "cli") for key, (_, text) in changes.items()}

@@ -54,12 +54,35 @@ usage: ftcli COMMAND [group=choice] [key=value] [--flag]
 groups: method model data peft quantisation hardware train   (ftcli list GROUP shows the choices)
 try:    ftcli train recipe=demo
         ftcli train method=dpo model=llama peft=lora data.path=pairs.jsonl
-        ftcli COMMAND --help
+        ftcli train rows.jsonl model=Qwen/Qwen3-0.6B peft=lora
+        ftcli help COMMAND
 """
+
+
+def _help_on(arguments: list[str]) -> list[str]:
+    """The command that answers `ftcli help COMMAND` or `ftcli help GROUP`.
+
+    Raises:
+        FtcliError: it is neither, or there are several.
+    """
+    from ftcli.cli.listing import kind_of_list
+    from ftcli.core.suggest import suggest
+
+    name, *more = arguments[1:]
+    where = f"ftcli {' '.join(arguments)}"
+    if more:
+        raise FtcliError(Problem(where, "asks for help on several things", f"ftcli help {name}"))
+    if name in COMMANDS:
+        return [name, "--help"]
+    if kind_of_list(name) is not None:
+        return ["list", name]
+    raise FtcliError(Problem(where, f"{name} is not a command", suggest(name, COMMANDS, "ftcli help ")))
 
 
 def _dispatch(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
+        if len(arguments) > 1:  # ftcli help train
+            return _dispatch(_help_on(arguments))
         print(usage(), end="")
         return EXIT_DONE if arguments else EXIT_CONFIG
     if arguments[0] in ("-V", "--version"):
@@ -72,11 +95,13 @@ def _dispatch(arguments: list[str]) -> int:
         arguments = ["completion", shell]
     name, *rest = arguments
     if name not in COMMANDS:
+        import shlex
+
         from ftcli.core.suggest import suggest
 
         where = f"ftcli {name}"
         if "=" in name:
-            raise FtcliError(Problem(where, "the command has to come first", f"ftcli train {' '.join(arguments)}"))
+            raise FtcliError(Problem(where, "the command has to come first", f"ftcli train {shlex.join(arguments)}"))
         raise FtcliError(Problem(where, f"{name} is not a command", suggest(name, COMMANDS, "ftcli ")))
     result: int = importlib.import_module(f"ftcli.cli.{COMMANDS[name][0]}").run(rest)
     return result

@@ -10,6 +10,7 @@ from typing import Any
 
 from ftcli.cli import arguments, output
 from ftcli.core.errors import EXIT_DONE, ConfigError, Problem
+from ftcli.core.text import shell_word
 from ftcli.launch.worker_request import WorkerFailed, answers
 from ftcli.models import sources
 from ftcli.runs import rundir
@@ -61,7 +62,7 @@ def check_model(name: str, where: str, head: str = "causal_lm") -> None:
         require(source.hub_id, None, where)
     elif source.folder is not None and sources.head_of(source.folder) != head:
         if head == "causal_lm":
-            what, fix = f"{name} is a reward model, not a causal LM", f"ftcli score {name} ROWS"
+            what, fix = f"{name} is a reward model, not a causal LM", f"ftcli score {shell_word(name)} ROWS"
         else:
             what, fix = f"{name} is a causal LM, not a reward model", "name a model trained with method=reward"
         raise ConfigError(Problem(where, what, fix))
@@ -113,7 +114,9 @@ def adapters(given: Sequence[str], model: str, where: str) -> dict[str, str]:
         below = sources.model_source(sources.base_of(source.folder))
         if below != base:
             own = below.location if below else "a model that is not here"
-            raise ConfigError(Problem(where, f"{name} was trained on {own}, not on {model}", f"ftcli chat {name}"))
+            raise ConfigError(
+                Problem(where, f"{name} was trained on {own}, not on {model}", f"ftcli chat {shell_word(name)}")
+            )
         word = Path(name).name if Path(name).name != rundir.MODEL else Path(name).parent.name
         if word in found:
             raise ConfigError(

@@ -1,4 +1,4 @@
-"""`ftcli list`: groups and their choices, recipes and data formats, with one line each on when to use it."""
+"""`ftcli list`: groups and their choices, recipes, data formats and runs, with one line on each."""
 
 from __future__ import annotations
 
@@ -14,11 +14,28 @@ ORDER = 50
 
 # Spelled out, because importing them from their rooms would be slow.
 GROUPS = ("method", "model", "data", "peft", "quantisation", "hardware", "train")
-KINDS = (*GROUPS, "judge", "generator", "recipe", "format", "reward", "adapter")
+KINDS = (*GROUPS, "judge", "generator", "recipe", "format", "reward", "adapter", "run")
+OF_THIS_FOLDER = ("adapter", "run")
+"""What is listed only on request: it is not part of ftcli but lies under runs/."""
+_ALSO = {
+    "dataset": "data", "set": "data", "peft_method": "peft", "tuner": "peft", "quantization": "quantisation",
+    "profile": "hardware", "backend": "judge", "training": "train",
+}  # fmt: skip
+
+
+def kind_of_list(word: str) -> str | None:
+    """The kind of list that a word names, in the singular or the plural; None if there is none."""
+    name = word.lower().replace("-", "_").replace(" ", "_")
+    for each in (name, name.removesuffix("s")):
+        if each in KINDS:
+            return each
+        if each in _ALSO:
+            return _ALSO[each]
+    return None
 
 
 def _entries(kind: str) -> dict[str, str]:
-    others = {"format": _formats, "reward": _rewards, "adapter": _adapters}
+    others = {"format": _formats, "reward": _rewards, "adapter": _adapters, "run": _runs}
     if kind in others:
         return others[kind]()
     paths = assets.recipes() if kind == "recipe" else assets.choices(kind)
@@ -52,8 +69,20 @@ def _adapters() -> dict[str, str]:
     return found
 
 
+def _runs() -> dict[str, str]:
+    """The runs and pipelines under runs/, each with what was trained and whether it is finished."""
+    from ftcli.runs import rundir
+
+    found = {}
+    for path in sorted(rundir.ROOT.glob("*/*"), key=str) if rundir.ROOT.is_dir() else []:
+        if rundir.is_run(path) or rundir.is_pipeline(path):
+            done = rundir.read_result(path) is not None
+            found[str(path)] = "finished" if done else "not finished"
+    return found
+
+
 def run(argv: Sequence[str]) -> int:
-    """List the given groups, or everything but trained adapters."""
+    """List the given groups, or everything but trained adapters and runs."""
     words = [word for word in argv if not word.startswith("-")]
     flags = [word for word in argv if word.startswith("-")]
     if "-h" in flags or "--help" in flags:
@@ -61,14 +90,17 @@ def run(argv: Sequence[str]) -> int:
         return EXIT_DONE
     if unknown := [flag for flag in flags if flag != "--json"]:
         raise ConfigError(Problem(unknown[0], "is not a flag of list", "ftcli list [GROUP] [--json]"))
+    kinds = []
     for word in words:
-        if word not in KINDS:
+        kind = kind_of_list(word)
+        if kind is None:
             from ftcli.core.suggest import suggest
 
             raise ConfigError(
                 Problem(f"ftcli list {word}", f"{word} is not a group", suggest(word, KINDS, "ftcli list "))
             )
-    found = {kind: _entries(kind) for kind in words or [kind for kind in KINDS if kind != "adapter"]}
+        kinds.append(kind)
+    found = {kind: _entries(kind) for kind in kinds or [kind for kind in KINDS if kind not in OF_THIS_FOLDER]}
     if "--json" in flags:
         import json
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ftcli.cli import arguments, output
 from ftcli.core.errors import EXIT_DONE, ConfigError, Problem
+from ftcli.core.text import shell_word
 from ftcli.launch.worker_request import WorkerFailed, answers
 from ftcli.models import sources
 from ftcli.peft_methods import why_unmerged
@@ -53,7 +54,7 @@ def run(argv: Sequence[str]) -> int:
             ("difference", f"at most {answer['largest_difference']:.2g} in any logit"),
         ]
     )
-    print(f"next\n  ftcli chat {answer['model']}")
+    print(f"next\n  ftcli chat {shell_word(answer['model'])}")
     return EXIT_DONE
 
 
@@ -72,7 +73,7 @@ def _adapter(name: str) -> Path:
     for kind in sources.adapter_kinds(source):
         if reason := why_unmerged(kind):
             what = f"a {kind} adapter cannot be merged: {reason}"
-            raise ConfigError(Problem(where, what, f"ftcli chat {name} serves it on its base"))
+            raise ConfigError(Problem(where, what, f"ftcli chat {shell_word(name)} serves it on its base"))
     return source.folder
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ftcli.build.resolve import run_of
+from ftcli.build.resolve import described
 from ftcli.cli import arguments, jobs
-from ftcli.cli.render.configuration import group_options
+from ftcli.cli.render.configuration import group_options, pipeline_options
 from ftcli.core.errors import EXIT_DONE
+from ftcli.pipelines.pipeline_request import pipeline_request
 from ftcli.settings.groups import GROUPS
 
 SUMMARY = "the composed configuration, or the options of a group (ftcli show peft peft=lora)"
@@ -23,7 +24,11 @@ def run(argv: Sequence[str]) -> int:
     if not groups:
         jobs.resolve(request).show(as_json=options.json)
         return EXIT_DONE
-    resolved = run_of(request)
+    pipeline = pipeline_request(request)
+    if pipeline is not None and groups == ["method"]:
+        pipeline_options(pipeline.pipeline, as_json=options.json)
+        return EXIT_DONE
+    resolved = described(request)
     for group in groups:
         group_options(resolved, group, as_json=options.json)
     return EXIT_DONE

@@ -11,6 +11,12 @@ from ftcli.core.errors import EXIT_DONE, ConfigError, Problem
 SUMMARY = "train a model; --dry-run only plans, --resume RUN resumes, --from RUN reproduces"
 ORDER = 10
 
+DEMONSTRATION = (
+    "a demonstration, since no model and no rows are named: method=sft of the built-in tiny model on its built-in rows",
+    "  to train your own: ftcli train rows.jsonl model=qwen-0.6b peft=lora   (ftcli list model shows the models)",
+)
+"""The first lines of `ftcli train` with nothing; the choices are those of configs/config.yaml."""
+
 
 def run(argv: Sequence[str]) -> int:
     """Train one job, or with -m several."""
@@ -30,6 +36,9 @@ def run(argv: Sequence[str]) -> int:
     if options.source is not None:
         job = jobs.resolve_folder(options.source, f"--from {options.source}").like(request)
     else:
+        if not request.overrides:
+            for line in DEMONSTRATION:
+                output.note(line)
         job = jobs.resolve(request)
     if options.dry_run:
         job.plan(as_json=as_json)

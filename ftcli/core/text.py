@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Sequence
 
 
@@ -35,3 +36,8 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def _in_table(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
+
+
+def shell_word(word: object) -> str:
+    """A word as a shell takes it, for commands that are printed to be typed: a path may have spaces or parentheses."""
+    return shlex.quote(str(word))

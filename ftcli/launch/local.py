@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO
 
 from ftcli.core.errors import EXIT_BUG, EXIT_CONFIG, EXIT_DATA, EXIT_DONE, EXIT_INTERRUPTED, ConfigError, Problem
+from ftcli.core.text import shell_word
 from ftcli.runs import checkpoints, rundir
 from ftcli.settings.run_spec import LaunchPlan, RunSpec
 
@@ -79,7 +80,7 @@ def prepare(spec: RunSpec, argv: Sequence[str]) -> Path:
     run = Path(str(spec.run.dir))
     if run.is_dir() and any(run.iterdir()):
         fix = (
-            f"resume it with ftcli train --resume {run}, or choose another run.dir"
+            f"resume it with ftcli train --resume {shell_word(run)}, or choose another run.dir"
             if rundir.is_run(run)
             else "choose another run.dir"
         )
@@ -100,7 +101,7 @@ def newest_checkpoint(run: Path, spec: RunSpec, say: Callable[[str], None]) -> P
     for entry in damaged:
         say(f"checkpoint {entry.path.name} is damaged and skipped: {'; '.join(entry.reasons)}")
     if valid is None and damaged:
-        fix = f"start a new run with ftcli train --from {run}"
+        fix = f"start a new run with ftcli train --from {shell_word(run)}"
         raise ConfigError(Problem(str(run), "has no valid checkpoint to resume from", fix))
     return valid
 
@@ -214,7 +215,7 @@ def worker_exit_code(run: Path, code: int, num_processes: int, say: Callable[[st
 
     So a rank that fails writes its code to a file of the run directory, and that file wins over the launcher's code.
     """
-    resume = f"resume with: ftcli train --resume {rundir.whole(run)}"
+    resume = f"resume with: ftcli train --resume {shell_word(rundir.whole(run))}"
     status = run / rundir.EXIT_CODE
     if code != 0 and status.is_file():
         code = int(status.read_text(encoding="utf-8"))

@@ -14,6 +14,7 @@ from typing import Any
 
 from ftcli.config.compose import Request, compose
 from ftcli.core.errors import ConfigError, Problem
+from ftcli.core.text import shell_word
 from ftcli.data import row_sets
 from ftcli.data.files.file_types import DataFile
 from ftcli.data.files.fingerprint import fingerprint
@@ -42,7 +43,11 @@ def create(spec: PipelineSpec, argv: Sequence[str]) -> Path:
     folder = spec.dir
     if folder.is_dir() and any(folder.iterdir()):
         known = rundir.is_run(folder) or rundir.is_pipeline(folder)
-        fix = f"resume it with ftcli train --resume {folder}, or choose another run.dir" if known else "choose another"
+        fix = (
+            f"resume it with ftcli train --resume {shell_word(folder)}, or choose another run.dir"
+            if known
+            else "choose another"
+        )
         raise ConfigError(Problem(f"run.dir={folder}", "the directory is not empty", fix))
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ from ftcli.build.resume import require_granted_rewards, resumed_spec
 from ftcli.config.compose import Request
 from ftcli.core import paths
 from ftcli.core.errors import EXIT_DONE, ConfigError, Problem
+from ftcli.core.text import shell_word
 from ftcli.launch import local
 from ftcli.launch.worker_request import WorkerFailed, answers
 from ftcli.methods import get_method
@@ -45,18 +46,19 @@ def state_with_overrides(folder: Path, wanted: PipelineRequest) -> dict[str, Any
     problems = []
     for override in wanted.typed():
         stage = override.key[1] if override.key[0] == "stages" and len(override.key) > 2 else ""
+        again = f"{shell_word(folder)} {shell_word(override.text)}"
         if not stage:
-            fix = f"name the stage, or start a new pipeline with ftcli train --from {folder} {override.text}"
+            fix = f"name the stage, or start a new pipeline with ftcli train --from {again}"
             problems.append(Problem(override.text, "applies to every stage, and some may have run", fix))
         elif rundir.is_run(folder / stage) and rundir.read_result(folder / stage) is not None:
-            fix = f"ftcli train --from {folder} {override.text} starts a new pipeline and reuses unchanged stages"
+            fix = f"ftcli train --from {again} starts a new pipeline and reuses unchanged stages"
             problems.append(Problem(override.text, f"stage {stage} is finished", fix))
     if problems:
         raise ConfigError(*problems)
     begun = _begun(folder, wanted)
     for name in begun:
         if wanted.pipeline.stage(name).task and wanted.own(name):
-            fix = f"start a new pipeline with ftcli train --from {folder}, or edit {folder / name / DATA}"
+            fix = f"start a new pipeline with ftcli train --from {shell_word(folder)}, or edit {folder / name / DATA}"
             raise ConfigError(Problem(wanted.own(name)[0].text, f"stage {name} has begun", fix))
         if wanted.pipeline.stage(name).method:
             resumed_spec(folder / name, _own_overrides(wanted, name), wanted.request.grants)
@@ -216,7 +218,7 @@ def _note_edits(stage: str, folder: Path, say: Say) -> None:
 
 def _warn_of_changed_rows(stage: Stage, place: Path, kept: Mapping[str, Any], folder: Path, say: Say) -> None:
     if kept.get("rows") not in (None, pipeline_dir.row_fingerprints(RunSpec.load(place / rundir.SPEC))):
-        say(f"  its rows have changed since; to train it again: ftcli train --from {folder}")
+        say(f"  its rows have changed since; to train it again: ftcli train --from {shell_word(folder)}")
 
 
 def _run_stage(

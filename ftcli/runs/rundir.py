@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ftcli.core.errors import ConfigError, Problem
+from ftcli.core.text import shell_word
 
 SPEC = "spec.json"
 INPUTS = "inputs.json"
@@ -197,5 +198,5 @@ def read_result(run: Path) -> dict[str, Any] | None:
     except ValueError:
         result = None
     if not isinstance(result, dict):
-        raise ConfigError(Problem(str(path), "is damaged", f"measure the run again with ftcli eval {run}"))
+        raise ConfigError(Problem(str(path), "is damaged", f"measure the run again with ftcli eval {shell_word(run)}"))
     return result

@@ -13,6 +13,7 @@ from typing import Any
 
 from ftcli.config.compose import Request
 from ftcli.core.errors import ConfigError, Problem
+from ftcli.core.text import shell_word
 from ftcli.runs import rundir
 
 
@@ -85,6 +86,6 @@ def finished(folder: Path) -> dict[str, Any]:
     """
     result = rundir.read_result(folder)
     if result is None:
-        fix = f"resume with: ftcli train --resume {folder}"
+        fix = f"resume with: ftcli train --resume {shell_word(folder)}"
         raise ConfigError(Problem(str(folder), "is not finished: it has no result.json", fix))
     return result

@@ -13,6 +13,7 @@ from ftcli.cli.jobs.job import Job, JobFolder, finished
 from ftcli.cli.requirements import require_folders, require_here, require_hub
 from ftcli.config.compose import Request
 from ftcli.core.errors import EXIT_DONE, ConfigError, Problem
+from ftcli.core.text import shell_word
 from ftcli.pipelines import pipeline_dir
 from ftcli.pipelines.pipeline_dir import Begun
 from ftcli.pipelines.pipeline_request import PipelineRequest
@@ -81,7 +82,7 @@ class PipelineFolder(JobFolder):
         reusable = pipeline_dir.reusable_stages(folder, wanted, spec.dir, spec.name)
         if len(reusable) + sum(isinstance(each, ReadyStage) for each in spec.stages) == len(spec.stages):
             seed = f"stages.{spec.stages[-1].name}.seed=1"
-            fix = f"change a stage, for example {seed}; or run all again: sh {folder / rundir.COMMAND}"
+            fix = f"change a stage, for example {seed}; or run all again: sh {shell_word(folder / rundir.COMMAND)}"
             what = "every stage is finished and its result would be the same"
             raise ConfigError(Problem(f"--from {folder}", what, fix))
         return PipelineJob(pipeline_spec(pipeline_dir.with_ready(wanted, reusable)), request)
@@ -94,7 +95,7 @@ class PipelineFolder(JobFolder):
         wanted, _ = pipeline_dir.load_request(folder, request)
         state = stage_loop.state_with_overrides(folder, wanted) if request.overrides else None
         if rundir.read_result(folder) is not None and not request.overrides:
-            command = f"ftcli train --from {folder} stages.NAME.KEY=VALUE"
+            command = f"ftcli train --from {shell_word(folder)} stages.NAME.KEY=VALUE"
             output.note(f"{folder} is finished; to train a stage again: {command}")
             self.report(as_json=as_json)
             return EXIT_DONE

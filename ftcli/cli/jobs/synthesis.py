@@ -10,6 +10,7 @@ from ftcli.cli.jobs.job import JobFolder
 from ftcli.cli.render.transcripts import transcripts
 from ftcli.config.compose import Request
 from ftcli.core.errors import ConfigError, Problem
+from ftcli.core.text import shell_word
 from ftcli.runs import rundir
 from ftcli.synthesis.synthesis_spec import FILE
 
@@ -37,7 +38,7 @@ class SynthesisFolder(JobFolder):
 
     def _refuse(self, flag: str) -> NoReturn:
         what = f"{self.folder} is a synthesis stage of a pipeline, not a run"
-        raise ConfigError(Problem(self.where, what, f"ftcli train {flag} {self.folder.parent}"))
+        raise ConfigError(Problem(self.where, what, f"ftcli train {flag} {shell_word(self.folder.parent)}"))
 
     def report(self, *, as_json: bool) -> None:
         """Print every item with its replies and the resulting row."""

@@ -8,17 +8,37 @@ from typing import Any
 from ftcli.cli import output
 from ftcli.config import group_fields
 from ftcli.core.errors import ConfigError, Problem
+from ftcli.core.paths import is_builtin
+from ftcli.data.files.path_list import path_text
+from ftcli.methods import Pipeline
 from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.settings.groups import GROUPS
 from ftcli.settings.run_spec import RunSpec
 
 
 def checked(spec: RunSpec, *, as_json: bool) -> None:
-    """Print that there are no problems, and the choices."""
+    """Print that there are no problems, the choices, and which model and rows are read."""
     if as_json:
-        output.data({"problems": [], "choices": dict(spec.choices)})
-    else:
-        print("no problems: " + " ".join(f"{group}={choice}" for group, choice in spec.choices.items()))
+        output.data({"problems": [], "choices": dict(spec.choices), "reads": reads(spec)})
+        return
+    print("no problems: " + " ".join(f"{group}={choice}" for group, choice in spec.choices.items()))
+    output.table([(name.replace("_", " "), text) for name, text in reads(spec).items() if text is not None])
+
+
+def reads(spec: RunSpec) -> dict[str, str | None]:
+    """The model and the rows that a run reads, as a person reads them; None where no rows are held out."""
+    data = spec.data
+    rows = path_text(data.path)
+    if data.mix is not None:
+        rows = "; ".join(f"{name}: {path_text(own.get('path'))}" for name, own in data.mix.items())
+    held_out: str | None = None
+    if data.eval_path is not None:
+        held_out = path_text(data.eval_path)
+    elif data.eval_share:
+        held_out = f"{data.eval_share:g} of the rows"
+    elif data.mix is None and is_builtin(data.path):
+        held_out = "its held-out rows"
+    return {"model": spec.model.name_or_path, "rows": rows, "held_out": held_out}
 
 
 def _resolved(spec: RunSpec) -> dict[str, Any]:
@@ -46,6 +66,25 @@ def as_data(spec: RunSpec) -> dict[str, Any]:
     """The resolved configuration, as data."""
     notes = [{"key": note.key, "value": note.value, "why": note.why} for note in spec.notes]
     return {"choices": dict(spec.choices), "config": _resolved(spec), "derived": notes}
+
+
+def pipeline_options(pipeline: Pipeline, *, as_json: bool) -> None:
+    """Print the options of a pipeline of its own, and its stages."""
+    if as_json:
+        entries = [
+            {"name": f"method.{name}", "default": each.default, "help": each.text}
+            for name, each in pipeline.options.items()
+        ]
+        output.data({"knobs": entries, "stages": [stage.name for stage in pipeline.stages]})
+        return
+    for name, each in pipeline.options.items():
+        print(
+            f"method.{name}: {' or '.join(map(str, each.choices)) or 'int'} (default {each.default})\n    {each.text}"
+        )
+    print(f"{pipeline.name} is a pipeline; stages.NAME.method.X sets an option of one stage:")
+    output.table(
+        [(stage.name, f"method={stage.method}" if stage.method else str(stage.task)) for stage in pipeline.stages]
+    )
 
 
 def group_options(run: ResolvedRun, group: str, *, as_json: bool) -> None:

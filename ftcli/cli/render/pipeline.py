@@ -11,6 +11,7 @@ from typing import Any
 from ftcli.cli import output
 from ftcli.cli.render import configuration, transcripts
 from ftcli.cli.render import plan as of_run
+from ftcli.cli.render.configuration import reads
 from ftcli.cli.render.summary import follow_up, relative, summary
 from ftcli.methods import Pipeline
 from ftcli.pipelines.pipeline_dir import Begun
@@ -27,9 +28,12 @@ def checked(spec: PipelineSpec, *, as_json: bool) -> None:
     """Print that there are no problems, and the graph of the stages."""
     if as_json:
         choices = {name: dict(run.spec.choices) for name, run in spec.runs().items()}
-        output.data({"problems": [], "pipeline": spec.pipeline.name, "choices": choices})
-    else:
-        print(f"no problems: method={spec.pipeline.name}, {graph(spec)}")
+        stages = {name: reads(run.spec) for name, run in spec.runs().items()}
+        output.data({"problems": [], "pipeline": spec.pipeline.name, "choices": choices, "reads": stages})
+        return
+    print(f"no problems: method={spec.pipeline.name}, {graph(spec)}")
+    read = {name: reads(run.spec) for name, run in spec.runs().items()}
+    output.table([(name, f"model {own['model']}", f"rows {own['rows']}") for name, own in read.items()])
 
 
 def show_configuration(spec: PipelineSpec, *, as_json: bool) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ftcli.cli import output
+from ftcli.core.text import shell_word
 from ftcli.methods import get_method
 from ftcli.peft_methods import peft_method
 from ftcli.runs import rundir
@@ -43,14 +44,14 @@ def relative(path: Path) -> str:
 
 def next_commands(run: Path) -> list[str]:
     """Suggested next commands. An adapter that cannot be merged is not suggested as a base for another run."""
-    name = relative(run)
+    name = shell_word(relative(run))
     spec = RunSpec.load(run / rundir.SPEC)
     method, peft = get_method(spec.choices["method"]), peft_method(spec.peft)
     if method.head == "reward_model":
         return [f"ftcli eval {name}", f"ftcli score {name} FILE"]
     commands = [f"ftcli chat {name} --base", f"ftcli eval {name}"]
     if peft is None or not peft.adapter or not peft.never_merges:
-        commands.append(f"ftcli train method={method.next_method} model.name_or_path={name}")
+        commands.append(f"ftcli train method={method.next_method} {shell_word(f'model.name_or_path={relative(run)}')}")
     return commands
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from ftcli.cli import output
 from ftcli.cli.render.summary import relative
 from ftcli.core.errors import ConfigError, Problem
+from ftcli.core.text import shell_word
 from ftcli.synthesis.journal import ITEMS
 from ftcli.synthesis.runner import DATA
 from ftcli.synthesis.tasks import shown
@@ -28,7 +29,7 @@ def transcripts(folder: Path, result: Mapping[str, Any] | None, *, as_json: bool
     """
     items = [*_items(folder)]
     if not items:
-        fix = f"resume with: ftcli train --resume {folder.parent}"
+        fix = f"resume with: ftcli train --resume {shell_word(folder.parent)}"
         raise ConfigError(Problem(str(folder), "has no finished item yet", fix))
     if as_json:
         output.data({"result": result, "items": items})
@@ -50,7 +51,7 @@ def summary(folder: Path, result: Mapping[str, Any]) -> list[tuple[str, str]]:
         rows.append(("agreement", f"{agreement['share']:.1%} with {agreement['pairs']} labelled pairs"))
     if "first_shown_wins" in result:
         rows.append(("position", f"the answer shown first wins with probability {result['first_shown_wins']:.2f}"))
-    return [*rows, ("rows", relative(folder / DATA)), ("transcripts", f"ftcli report {relative(folder)}")]
+    return [*rows, ("rows", relative(folder / DATA)), ("transcripts", f"ftcli report {shell_word(relative(folder))}")]
 
 
 def _items(folder: Path) -> Iterator[dict[str, Any]]:

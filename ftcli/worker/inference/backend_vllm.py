@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ftcli.core.errors import ConfigError, Problem
+from ftcli.core.text import shell_word
 from ftcli.settings.backends import BackendSettings
 from ftcli.settings.groups import ModelSettings
 from ftcli.synthesis.backend import Question, Reply, require_backend
@@ -32,7 +33,7 @@ class Vllm:
         assert settings.model is not None
         source = resolve(settings.model)
         if source.is_adapter:
-            fix = f"run ftcli merge {settings.model} OUT, and use OUT"
+            fix = f"run ftcli merge {shell_word(settings.model)} OUT, and use OUT"
             raise ConfigError(
                 Problem(f"{key}.model", f"{settings.model} is an adapter, which must be merged for vLLM", fix)
             )

@@ -16,6 +16,7 @@ from torch import distributed
 from transformers import TrainerCallback
 
 from ftcli.core.errors import DataError, InterruptedRun, Problem
+from ftcli.core.text import shell_word
 from ftcli.runs import rundir
 
 
@@ -56,7 +57,7 @@ def interrupted(name: str, run_dir: Path) -> InterruptedRun:
 
 def go_on(run_dir: Path) -> str:
     """The command that resumes a run, or the pipeline that it is a stage of."""
-    return f"resume with: ftcli train --resume {rundir.whole(run_dir)}"
+    return f"resume with: ftcli train --resume {shell_word(rundir.whole(run_dir))}"
 
 
 class StopCallback(TrainerCallback):
