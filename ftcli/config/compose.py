@@ -24,7 +24,7 @@ from ftcli.core.suggest import suggest
 from ftcli.methods import all_methods, all_pipelines
 from ftcli.peft_methods import PEFT_METHODS
 from ftcli.settings.backends import ROLES
-from ftcli.settings.groups import GROUPS
+from ftcli.settings.groups import GROUPS, PLACES
 
 ROOT_CONFIG = "config"
 # Hydra's own settings come from files of its package: they take a third of the composition, and nothing here uses them.
@@ -103,7 +103,10 @@ def _group_document(group: str, choice: str, where: str, request: Request) -> Do
             if other != group and choice in assets.choices(other, extra=request.config_dirs):
                 what = f"{choice} is a choice of {other}, not of {group}"
                 raise ConfigError(Problem(where, what, f"ftcli train {other}={choice}"))
-        raise ConfigError(Problem(where, f"{choice} is not a choice of {group}", suggest(choice, known, f"{group}=")))
+        fix = suggest(choice, known, f"{group}=")
+        if group in PLACES:
+            fix += f"; one that is not listed is named with {group}.{PLACES[group]}={choice}"
+        raise ConfigError(Problem(where, f"{choice} is not a choice of {group}", fix))
     path = known[choice]
     shipped = path.is_relative_to(assets.CONFIGS)
     document = load(path, f"configs/{group}/{path.name}" if shipped else str(path))

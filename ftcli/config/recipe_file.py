@@ -23,7 +23,7 @@ from ftcli.data.files.locate import is_hub
 from ftcli.data.files.path_list import split_paths
 from ftcli.data.files.urls import is_url, shown
 from ftcli.settings.backends import ROLES
-from ftcli.settings.groups import GROUPS, MODEL_KEYS, is_path_key, is_rows_key
+from ftcli.settings.groups import GROUPS, MODEL_KEYS, PLACES, is_path_key, is_rows_key
 from ftcli.settings.ownership import LIBRARY_PATHS
 
 SCHEMA_VERSION = 1
@@ -235,10 +235,6 @@ def path_keys(group: str, settings: Mapping[str, Any]) -> list[str]:
     return [key for key, value in settings.items() if holds_path(f"{group}.{key}", value)]
 
 
-_PLACES = {"model": "name_or_path", "data": "path"}
-"""The setting of a group that names a place in place of a choice."""
-
-
 def _unknown_key(document: Document, key: str, value: Any, known: tuple[str, ...]) -> Iterator[Problem]:
     """The problem of a key that no recipe has, with the right name, and of the known keys below it."""
     from ftcli.config.key_hints import nested, remedy
@@ -283,8 +279,8 @@ def _key_problems(document: Document, known: tuple[str, ...]) -> list[Problem]:
             fix = "write `key: value` lines below it"
             if key in GROUPS and isinstance(value, str):
                 fix = f"write `- {key}: {value}` under `defaults:`"
-                if key in _PLACES and value not in assets.choices(key):
-                    fix = f"write `{_PLACES[key]}: {value}` below `{key}:` ({key}.{_PLACES[key]})"
+                if key in PLACES and value not in assets.choices(key):
+                    fix = f"write `{PLACES[key]}: {value}` below `{key}:` ({key}.{PLACES[key]})"
             problems.append(Problem(where, f"{key} holds no settings; a choice goes under defaults", fix))
     return problems
 

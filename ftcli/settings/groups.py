@@ -180,6 +180,9 @@ OWN_GROUPS: dict[str, type] = {
 
 GROUPS = ("method", "model", "data", "peft", "quantisation", "hardware", "train")
 
+PLACES = {"model": "name_or_path", "data": "path"}
+"""The setting that names a place, of a group whose choices only have names for some."""
+
 MODEL_KEYS = frozenset(
     {"model.name_or_path", "method.reward_model", "method.teacher_model", "judge.model", "generator.model"}
 )
