@@ -89,7 +89,7 @@ def _check_rows(run: ResolvedRun, as_json: bool) -> int:
     for each in row_sets.every_set(spec.data, method):
         files, ledger = row_sets.fetched(each), Ledger(each.name, each.path)
         limit = spec.data.max_eval_rows if each == held_out else spec.data.max_rows
-        how: dict[str, Any] = {"prompts": False, "has_template": has_template}
+        how: dict[str, Any] = {"prompts": False, "normalises": False, "has_template": has_template}
         for _ in Scan(files, each.settings, method, ledger, spec.data.eval_group, limit, **how):
             ledger.rows_kept += 1
         ledgers.append(ledger)

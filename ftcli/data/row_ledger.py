@@ -20,10 +20,13 @@ BEYOND = "beyond data.max_eval_rows"
 OVERFLOW, DUPLICATE, LEAK, BOUNDARY, SPECIAL = "overflow", "duplicate", "leak", "boundary", "special token"
 UNREAD = "unread"
 LEFT_OUT = "left out by the template"
+ALIKE, LEAK_ALIKE = "normalised duplicate", "normalised leak"
 KINDS: Mapping[str, str] = {
     OVERFLOW: "the row is longer than data.max_length_tokens",
     DUPLICATE: "the same row occurs earlier, in this set or another one of the mix",
     LEAK: "a held-out row, or its prompt, is in the training rows too",
+    ALIKE: "an earlier row differs only in case, white space, Unicode form, or punctuation at the ends of a text",
+    LEAK_ALIKE: "a row, or a prompt, of the training rows differs from a held-out one only in these things",
     BOUNDARY: "the last token of a text prompt merges with the answer, so the answer starts one token earlier",
     LEFT_OUT: "the chat template leaves out a text, call, tool or reasoning, which the model then does not read",
     SPECIAL: "a text contains what the tokenizer reads as a special token, other than at its own place",

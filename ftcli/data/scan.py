@@ -27,8 +27,9 @@ from ftcli.data.formats.conversations import last_trained
 from ftcli.data.formats.json_text import with_json_read
 from ftcli.data.formats.text_form import NO_PROMPT, TextForm, as_text, as_turns, is_text, text_form
 from ftcli.data.formats.unread_columns import remedy
+from ftcli.data.normalised_text import normalised_value
 from ftcli.data.quality_checks import quality_issues
-from ftcli.data.row_ledger import DUPLICATE, UNREAD, Ledger
+from ftcli.data.row_ledger import ALIKE, DUPLICATE, UNREAD, Ledger
 from ftcli.data.set_format import SAMPLE_ROWS, SetFormat, rewarded, set_format
 from ftcli.methods.method import Method
 from ftcli.settings.groups import SetSettings
@@ -38,9 +39,10 @@ class Example(NamedTuple):
     """One canonical row: its place (file:line), its dataset type and its columns (see data/formats/registry.py).
 
     `digest` is equal for equal rows, `asked` for equal prompts, and `group` for equal values of `data.eval_group`;
-    `asked` is 0 without a prompt, and `group` is 0 without groups. What identifies the row in its set is never its
-    place, but `file`, the index of its file, and `number`, its running number there (see reader.Row). `from_text` says
-    that its turns were written as plain text.
+    `asked` is 0 without a prompt, and `group` is 0 without groups. `alike` and `asked_alike` are `digest` and
+    `asked` of the normalised texts. What identifies the row in its set is never its place, but `file`, the index of its
+    file, and `number`, its running number there (see reader.Row). `from_text` says that its turns were written as plain
+    text.
     """
 
     where: str
@@ -54,6 +56,8 @@ class Example(NamedTuple):
     line: int = 0
     in_array: bool = False
     from_text: bool = False
+    alike: int = 0
+    asked_alike: int = 0
 
 
 class _LimitReached(Exception):
@@ -75,9 +79,11 @@ class Scan:
     max_usable: int | None = None
     on_error: Callable[[Problem], None] | None = None
     prompts: bool = True
-    """Whether to compute `Example.asked`."""
+    """Whether to compute `Example.asked` and `Example.asked_alike`."""
     has_template: bool = False
     """Whether the model's tokenizer has a chat template, through which `data.template` sends text."""
+    normalises: bool = True
+    """Whether to compare normalised texts too; without it, `Example.alike` and `Example.asked_alike` are 0."""
     _num_read: int = field(default=0, init=False)
     _format: SetFormat | None = field(default=None, init=False)
     _form: TextForm = field(default=NO_PROMPT, init=False)
@@ -85,6 +91,7 @@ class Scan:
     """The first rows and the unreadable ones among them, until they have decided the format; each with the index of its
     file."""
     _digests: array[int] = field(default_factory=lambda: array("Q"), init=False)
+    _alike: array[int] = field(default_factory=lambda: array("Q"), init=False)
     _lines: array[int] = field(default_factory=lambda: array("q"), init=False)
     _indices: array[int] = field(default_factory=lambda: array("q"), init=False)
     """The running numbers of the usable rows in arrays only: elsewhere no place shows them."""
@@ -203,8 +210,14 @@ class Scan:
         self._remember(digest, row, file)
         group = _number(given.value[self.group]) if self.group else 0
         asked = _prompt_digest(value) if self.prompts else 0
-        place = (file, row.number, row.line, row.in_array)
-        return Example(row.where, kind, value, digest, asked, group, *place, form is not None and form.as_turns)
+        place = (file, row.number, row.line, row.in_array, form is not None and form.as_turns)
+        if not self.normalises:
+            return Example(row.where, kind, value, digest, asked, group, *place)
+        plain = normalised_value(value)
+        alike = _number(plain)
+        self._alike.append(alike)
+        asked_alike = _prompt_digest(plain) if self.prompts else 0
+        return Example(row.where, kind, value, digest, asked, group, *place, alike, asked_alike)
 
     def _remember(self, digest: int, row: Row, file: int) -> None:
         """Keep what is needed to report a later duplicate of this row, or this row as one."""
@@ -243,6 +256,10 @@ class Scan:
     def _report_duplicates(self) -> None:
         for index, first in repeated(self._digests):
             self.ledger.finding(DUPLICATE, self._place(index), "", f"is the same as {self._place(first)}")
+        for index, first in repeated(self._alike, beside=self._digests):
+            self.ledger.finding(
+                ALIKE, self._place(index), "", f"is written a little differently in {self._place(first)}"
+            )
 
     def _report_unread(self, fmt: registry.Format, where: str, name: str) -> None:
         """Count a column of a usable row that nobody reads; one that means something is a finding of the set."""
@@ -322,10 +339,18 @@ def _prompt_digest(value: dict[str, Any]) -> int:
     return _number([turn for turn in turns if turn["role"] != "assistant"]) if turns else 0
 
 
-def repeated(digests: array[int]) -> list[tuple[int, int]]:
-    """Indices of repeated rows in order, each with the index of the first equal row."""
+def repeated(digests: array[int], beside: array[int] | None = None) -> list[tuple[int, int]]:
+    """Indices of repeated rows in order, each with the index of the first equal row.
+
+    Args:
+        beside: other digests of the same rows; a row that repeats one of these is left out.
+    """
     first: dict[int, int] = {}
-    return [(index, seen) for index, digest in enumerate(digests) if (seen := first.setdefault(digest, index)) != index]
+    found = [(index, own) for index, digest in enumerate(digests) if (own := first.setdefault(digest, index)) != index]
+    if not found or beside is None:
+        return found
+    exact = {index for index, _ in repeated(beside)}
+    return [(index, own) for index, own in found if index not in exact]
 
 
 def first_rows(files: Sequence[DataFile], count: int = SAMPLE_ROWS) -> list[Row]:

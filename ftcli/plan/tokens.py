@@ -240,8 +240,8 @@ def _count_set(
     whole = size <= EXACT_BYTES
     ledger = Ledger(each.name, each.path)
     most = None if whole else SAMPLE_ROWS
-    how: dict[str, Any] = {"max_usable": most, "prompts": False, "has_template": has_chat_template(folder)}
-    scan = Scan(files, each.settings, method, ledger, max_rows=data.max_rows, **how)
+    how: dict[str, Any] = {"max_rows": data.max_rows, "max_usable": most, "prompts": False, "normalises": False}
+    scan = Scan(files, each.settings, method, ledger, has_template=has_chat_template(folder), **how)
     render, end = renderer(folder), special_tokens(folder).get("eos_token", "") if folder else ""
     rows, rejected = [], 0
     for example in scan:

@@ -8,11 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from ftcli.data.row_ledger import DUPLICATE, LEAK, MOST_SHOWN, Ledger, Shown
+from ftcli.data.row_ledger import ALIKE, DUPLICATE, LEAK, LEAK_ALIKE, MOST_SHOWN, Ledger, Shown
 from ftcli.data.scan import repeated
 from ftcli.worker.tokenise.token_sets import TokenSet
 
 Array = np.ndarray[Any, Any]
+_LEAKS = (
+    ("digest", LEAK, "the same row"),
+    ("asked", LEAK, "the same prompt"),
+    ("alike", LEAK_ALIKE, "a row that is written a little differently"),
+    ("asked_alike", LEAK_ALIKE, "a prompt that is written a little differently"),
+)
+"""Columns of a set that are compared, and how a hit is reported."""
 
 
 def tell_duplicates_across(sets: Sequence[TokenSet]) -> None:
@@ -24,15 +31,21 @@ def tell_duplicates_across(sets: Sequence[TokenSet]) -> None:
         return
     number = np.concatenate([np.full(len(each), index) for index, each in enumerate(sets)])
     inside = np.concatenate([np.arange(len(each)) for each in sets])
-    digests = array("Q", np.concatenate([each.digest for each in sets]).tobytes())
-    reported = set[tuple[int, int]]()
-    for index, first in repeated(digests):
-        one = (int(number[index]), digests[index])
-        if number[index] != number[first] and one not in reported:
-            reported.add(one)
-            here, there = sets[number[index]], sets[number[first]]
-            what = f"is the same as {there.where(inside[first])} of {there.row_set.name}"
-            here.ledger.finding(DUPLICATE, here.where(inside[index]), "", what)
+    exact, alike = (
+        array("Q", np.concatenate([getattr(each, name) for each in sets]).tobytes()) for name in ("digest", "alike")
+    )
+    for kind, digests, beside, words in (
+        (DUPLICATE, exact, None, "is the same as"),
+        (ALIKE, alike, exact, "is written a little differently in"),
+    ):
+        reported = set[tuple[int, int]]()
+        for index, first in repeated(digests, beside):
+            one = (int(number[index]), digests[index])
+            if number[index] != number[first] and one not in reported:
+                reported.add(one)
+                here, there = sets[number[index]], sets[number[first]]
+                what = f"{words} {there.where(inside[first])} of {there.row_set.name}"
+                here.ledger.finding(kind, here.where(inside[index]), "", what)
 
 
 def tell_leaks(
@@ -43,17 +56,19 @@ def tell_leaks(
     trained_masks: Sequence[Array],
 ) -> None:
     """Report held-out rows that are also trained on, or whose prompt is trained on with another answer."""
-    rows, prompts = (_values(trained, trained_masks, name) for name in ("digest", "asked"))
+    told = {name: _values(trained, trained_masks, name) for name in ("digest", "asked", "alike", "asked_alike")}
     for each, mask in zip(held, held_masks, strict=True):
         own = np.flatnonzero(mask)
-        same = np.isin(each.digest[own], rows)
-        same_prompt = np.isin(each.asked[own], prompts) & (each.asked[own] != 0) & ~same
-        for name, hit in (("digest", same), ("asked", same_prompt)):
-            what = "row" if name == "digest" else "prompt"
-            shown = ledger.findings.setdefault(LEAK, Shown()) if hit.any() else Shown()
+        # A row is reported once, in its closest form.
+        left = np.ones(len(own), bool)
+        for name, kind, words in _LEAKS:
+            values = getattr(each, name)[own]
+            hit = np.isin(values, told[name]) & (values != 0) & left
+            left &= ~hit
+            shown = ledger.findings.setdefault(kind, Shown()) if hit.any() else Shown()
             for index in own[hit][: MOST_SHOWN - len(shown.first)]:
                 where = _where(trained, trained_masks, name, getattr(each, name)[index])
-                shown.add(each.where(index), "", f"the same {what} is trained on: {where}")
+                shown.add(each.where(index), "", f"{words} is trained on: {where}")
                 shown.rows -= 1
             shown.rows += int(hit.sum())
 

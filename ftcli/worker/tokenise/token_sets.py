@@ -31,6 +31,8 @@ _INDEX = {
     "ended": pa.bool_(),
     "digest": pa.uint64(),
     "asked": pa.uint64(),
+    "alike": pa.uint64(),
+    "asked_alike": pa.uint64(),
     "group": pa.uint64(),
     "file": pa.int32(),
     "number": pa.int64(),
@@ -43,9 +45,9 @@ _INDEX = {
 class TokenSet:
     """The usable rows of a set, with an array entry per row, each array of shape (rows,): tokens of its longest
     sequence (`length`), of all its sequences (`total`) and trained ones (`trained`), whether its answers `ended`, the
-    hashes of scan.Example (`digest` of the row, `asked` of its prompt, `group`), and where it came from: the index of
-    its `file` and its running `number` there, which identify it, and for its place its `line` and whether it is
-    `in_array`."""
+    hashes of scan.Example (`digest` of the row, `asked` of its prompt, `alike` and `asked_alike` of their normalised
+    texts, `group`), and where it came from: the index of its `file` and its running `number` there, which identify it,
+    and for its place its `line` and whether it is `in_array`."""
 
     row_set: RowSet
     files: tuple[DataFile, ...]
@@ -57,6 +59,8 @@ class TokenSet:
     ended: np.ndarray[Any, Any]
     digest: np.ndarray[Any, Any]
     asked: np.ndarray[Any, Any]
+    alike: np.ndarray[Any, Any]
+    asked_alike: np.ndarray[Any, Any]
     group: np.ndarray[Any, Any]
     file: np.ndarray[Any, Any]
     number: np.ndarray[Any, Any]
@@ -157,7 +161,7 @@ def _index(chunk: Sequence[tuple[Example, Encoded]]) -> pa.Table:
         "trained": [trained for _, _, trained in lengths],
         "ended": [row.ended for _, row in chunk],
     }
-    for name in ("digest", "asked", "group", "file", "number", "line", "in_array"):
+    for name in ("digest", "asked", "alike", "asked_alike", "group", "file", "number", "line", "in_array"):
         values[name] = [getattr(example, name) for example, _ in chunk]
     return pa.table({name: pa.array(values[name], kind) for name, kind in _INDEX.items()})
 

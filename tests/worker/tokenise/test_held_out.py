@@ -164,3 +164,38 @@ def test_eval_holds_its_rows_to_the_length_that_the_run_worked_out(make_spec, ne
     other = write_rows(tmp_path / "other.jsonl", longer)
     # By its own rows the file would work out 128 or more tokens, and keep both.
     assert evaluate({"run": str(run), "data": str(other), "rows": None})["rows"] == 1
+
+
+# --- the same, written differently ------------------------------------------------------------------------------------
+
+
+def test_a_held_out_row_is_a_leak_in_its_closest_form(tokenizer, tmp_path):
+    paths = [tmp_path / "rows.jsonl", tmp_path / "held.jsonl"]
+    write_rows(paths[0], [spoken("Who is it?", "Me."), spoken("Why?", "Because."), spoken("When?", "Now.")])
+    write_rows(paths[1], [
+        spoken("Who is it?", "Me."),  # the row itself
+        spoken("Who is it?", "You."),  # its prompt
+        spoken("why", "because"),  # the row, written differently
+        spoken("WHEN", "Never."),  # its prompt, written differently
+        spoken("Where?", "Here."),
+    ])  # fmt: skip
+    found = prepared(tokenizer, paths[0], eval_path=str(paths[1])).ledger()["eval"]["findings"]
+    told = {kind: [(each["where"].rpartition(":")[2], each["what"].split(": ")[0]) for each in found[kind]["first"]]
+            for kind in ("leak", "normalised leak")}  # fmt: skip
+    assert told == {
+        "leak": [("1", "the same row is trained on"), ("2", "the same prompt is trained on")],
+        "normalised leak": [("3", "a row that is written a little differently is trained on"),
+                            ("4", "a prompt that is written a little differently is trained on")],
+    }  # fmt: skip
+    assert found["normalised leak"]["rows"] == 2
+
+
+def test_a_row_of_another_set_that_is_written_differently_is_reported_there(tokenizer, tmp_path):
+    for name, rows in (("one", [spoken("Who?", "Me.")]), ("two", [spoken("who", "ME"), spoken("Who?", "Me.")])):
+        write_rows(tmp_path / f"{name}.jsonl", rows)
+    mix = {name: {"path": str(tmp_path / f"{name}.jsonl")} for name in ("one", "two")}
+    _, second = prepared(tokenizer, mix=mix).ledger()["train"]["sets"]
+    told = {kind: [each["where"].rpartition(":")[2] for each in found["first"]]
+            for kind, found in second["findings"].items()}  # fmt: skip
+    assert told["duplicate"] == ["2"]
+    assert told["normalised duplicate"] == ["2", "1"]  # of its own set first, then of the earlier one
