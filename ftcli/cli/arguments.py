@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -107,17 +108,27 @@ def _refuse_unknown(
     flags = [word for word in argv if word.startswith("-") and word.partition("=")[0] in _flags_among(unknown)]
     if not (takes_settings and flags):
         into.error(f"unrecognized arguments: {' '.join(unknown)}")
-    from ftcli.config.key_hints import setting_for
+    from difflib import get_close_matches
+
+    from ftcli.config.key_hints import exact_remedy, setting_for
 
     problems = []
+    known = re.findall(r"(?<![\w-])--[a-z][\w-]*", into.format_help())
     for flag in dict.fromkeys(flags):
         name, equals, value = flag.lstrip("-").partition("=")
         following = argv[argv.index(flag) + 1 :][:1]
+        near = get_close_matches(f"--{name.replace('_', '-')}", known, n=1, cutoff=0.8)
+        if exact_remedy(name) is not None:  # a setting, however much it looks like a flag
+            near = []
+        hint = setting_for(name, None)
+        if near or hint is None:
+            fix = f"did you mean {near[0]}?" if near else f"{into.prog} --help"
+            problems.append(Problem(into.prog, f"unrecognized arguments: {flag}", fix))
+            continue
         if not equals and following and not following[0].startswith("--") and "=" not in following[0]:
             value, flag = following[0], f"{flag} {following[0]}"
-        known = [f"--{name.replace('_', '-')}"] if f"--{name.replace('_', '-')}" in into.format_help() else []
-        fix = known[0] if known else setting_for(name, value or None)
-        problems.append(Problem(flag, "is no flag: settings are written key=value, without dashes", fix))
+        what = "is no flag: settings are written key=value, without dashes"
+        problems.append(Problem(flag, what, setting_for(name, value or None) or ""))
     raise ConfigError(*problems)
 
 

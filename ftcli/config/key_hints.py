@@ -39,8 +39,12 @@ def exact_remedy(key: str, value: Any = UNKNOWN, *, recipe: bool = False) -> str
     return _foreign(name, value, recipe) or _own(name, value, recipe)
 
 
-def setting_for(name: str, value: str | None) -> str:
-    """How to write what was meant by a flag or a word that is the name of a setting: `train.learning_rate=1e-5`."""
+def setting_for(name: str, value: str | None) -> str | None:
+    """How to write what was meant by a flag or a word that is the name of a setting: `train.learning_rate=1e-5`.
+
+    Returns:
+        None where nothing like it is known.
+    """
     shown = "VALUE" if value is None else value
     group, _, key = name.partition(".")
     if name in (*GROUPS, "recipe", "seed"):
@@ -49,7 +53,7 @@ def setting_for(name: str, value: str | None) -> str:
         if key in _fields(group):
             return f"{name}={shown}"
         return remedy(key, UNKNOWN if value is None else value) or f"ftcli show {group} lists its settings"
-    return remedy(name, UNKNOWN if value is None else value) or "KEY=VALUE; ftcli show lists the settings"
+    return remedy(name, UNKNOWN if value is None else value)
 
 
 def foreign_tool(keys: Mapping[str, Any]) -> str | None:

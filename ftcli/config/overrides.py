@@ -78,8 +78,8 @@ def parse(text: str) -> Override:
         from ftcli.config.key_hints import setting_for
 
         what, fix = "is neither group=choice nor key=value", _EXAMPLES
-        if match is not None and not (hint := setting_for(match["key"], None)).startswith("KEY"):
-            fix = hint
+        if match is not None:
+            fix = setting_for(match["key"], None) or _EXAMPLES
         raise ConfigError(Problem(text, what, fix))
     key = tuple(match["key"].split("."))
     if "" in key:

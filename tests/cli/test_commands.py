@@ -93,7 +93,7 @@ def test_every_command_has_help(typed, command):
         (["plan", "-m"], "unrecognized arguments: -m"),
         (["show", "peft"], "peft=none has no options"),
         (["show", "nothing"], "neither group=choice nor key=value"),
-        (["list", "models"], "did you mean ftcli list model?"),
+        (["list", "modls"], "did you mean ftcli list model?"),
         (["list", "--all"], "is not a flag of list"),
         (["recipe", "show", "demmo"], "did you mean recipe=demo?"),
         (["recipe", "show"], "needs a name or file"),
