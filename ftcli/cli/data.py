@@ -84,6 +84,9 @@ def _check_rows(run: ResolvedRun, as_json: bool) -> int:
     from ftcli.data.scan import Scan
 
     spec, method, ledgers = run.spec, run.method, list[Ledger]()
+    if spec.data.near_duplicates is not None:
+        what = "--rows-only does not compare rows by their tokens"
+        raise ConfigError(Problem("data.near_duplicates", what, "leave out --rows-only, or the setting"))
     held_out = row_sets.eval_set(spec.data, method)
     has_template = has_chat_template(tokenizer_folder(spec))
     for each in row_sets.every_set(spec.data, method):

@@ -14,7 +14,7 @@ from typing import Any
 
 from ftcli.core import assets
 from ftcli.core.errors import ConfigError, Problem
-from ftcli.data.files.path_list import split_paths
+from ftcli.data.path_list import split_paths
 from ftcli.settings.groups import GROUPS, is_delimiter_key, is_path_key, is_rows_key
 
 _SHAPE = re.compile(r"(?P<sign>~|\+\+|\+)?(?P<key>[A-Za-z_][\w.-]*)(?P<rest>=(?P<value>.*))?", re.DOTALL)

@@ -20,8 +20,8 @@ from ftcli.core.paths import home_expanded, is_builtin
 from ftcli.core.strict_yaml import Document, KeyPath, load
 from ftcli.core.suggest import suggest
 from ftcli.data.files.locate import is_hub
-from ftcli.data.files.path_list import split_paths
 from ftcli.data.files.urls import is_url, shown
+from ftcli.data.path_list import split_paths
 from ftcli.settings.backends import ROLES
 from ftcli.settings.groups import GROUPS, MODEL_KEYS, PLACES, is_path_key, is_rows_key
 from ftcli.settings.ownership import LIBRARY_PATHS

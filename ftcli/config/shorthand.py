@@ -19,8 +19,8 @@ from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.paths import is_builtin
 from ftcli.data.files.file_types import kind_of
 from ftcli.data.files.locate import is_hub
-from ftcli.data.files.path_list import join_paths, split_paths
 from ftcli.data.files.urls import is_url
+from ftcli.data.path_list import join_paths, split_paths
 from ftcli.settings.backends import ROLES
 from ftcli.settings.groups import GROUPS
 

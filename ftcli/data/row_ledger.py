@@ -21,12 +21,15 @@ OVERFLOW, DUPLICATE, LEAK, BOUNDARY, SPECIAL = "overflow", "duplicate", "leak", 
 UNREAD = "unread"
 LEFT_OUT = "left out by the template"
 ALIKE, LEAK_ALIKE = "normalised duplicate", "normalised leak"
+NEAR, NEAR_LEAK = "near-duplicate", "near leak"
 KINDS: Mapping[str, str] = {
     OVERFLOW: "the row is longer than data.max_length_tokens",
     DUPLICATE: "the same row occurs earlier, in this set or another one of the mix",
     LEAK: "a held-out row, or its prompt, is in the training rows too",
     ALIKE: "an earlier row differs only in case, white space, Unicode form, or punctuation at the ends of a text",
     LEAK_ALIKE: "a row, or a prompt, of the training rows differs from a held-out one only in these things",
+    NEAR: "an earlier row has most of its text in common with this one (data.near_duplicates)",
+    NEAR_LEAK: "a training row has most of its text in common with a held-out one (data.near_duplicates)",
     BOUNDARY: "the last token of a text prompt merges with the answer, so the answer starts one token earlier",
     LEFT_OUT: "the chat template leaves out a text, call, tool or reasoning, which the model then does not read",
     SPECIAL: "a text contains what the tokenizer reads as a special token, other than at its own place",

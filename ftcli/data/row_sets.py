@@ -12,7 +12,7 @@ from ftcli.core.paths import BUILTIN, BUILTIN_SETS, home_expanded, is_builtin
 from ftcli.data.files.delimited import delimiter_of
 from ftcli.data.files.file_types import same_file_twice
 from ftcli.data.files.locate import DataFile, SourcePath, is_local, locate
-from ftcli.data.files.path_list import path_text
+from ftcli.data.path_list import path_text
 from ftcli.methods.method import Method
 from ftcli.settings.groups import DataSettings, SetSettings
 

@@ -57,6 +57,9 @@ class DataSettings:
     split_seed: int | None = None
     """Draws the rows of eval_share; null is the run's seed. Set it, so that runs with different seeds hold out, and
     measure, the same rows."""
+    near_duplicates: float | None = None
+    """Report rows, and held-out rows, that have at least this share of their text in common with a training row: 0.8,
+    say. Needs `pip install 'ftcli[near-duplicates]'`; null looks for equal rows only."""
     eval_group: str | None = None
     """Column whose equal values stay together, all trained on or all held out (a document, a user, a template)."""
     format: str = "auto"

@@ -62,6 +62,7 @@ LIMITS: Mapping[str, Limit] = {
     "train.log_level_replica": Limit(choices=("detail", "debug", "info", "warning", "error", "critical", "passive")),
     "method.router_aux_loss_coef": _NOT_NEGATIVE,
     "data.eval_share": Limit(low=0, high=0.9),
+    "data.near_duplicates": Limit(low=0, high=1, open_low=True),
     "data.split_seed": Limit(low=0, high=2**32 - 1),
     "data.max_length_tokens": Limit(low=2),
     "data.max_bad_share": Limit(low=0, high=1),

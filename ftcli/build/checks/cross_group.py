@@ -111,6 +111,19 @@ def a_warmup_has_a_schedule(context: Context) -> Iterator[Problem]:
 
 
 @rule
+def near_duplicates_can_be_found(context: Context) -> Iterator[Problem]:
+    """They are found among all rows, by a library of its own."""
+    if context.spec.data.near_duplicates is None:
+        return
+    where = context.where("data.near_duplicates")
+    if context.spec.data.streaming:
+        yield Problem(where, "data.near_duplicates compares all rows, and a stream is read only once", "remove it")
+    if importlib.util.find_spec("rensa") is None:
+        what = "data.near_duplicates needs the package rensa, which is not installed"
+        yield Problem(where, what, "pip install 'ftcli[near-duplicates]'")
+
+
+@rule
 def validation_has_rows_and_uses(context: Context) -> Iterator[Problem]:
     """Evaluation, the best checkpoint and early stopping need held-out rows, and each other."""
     spec, train = context.spec, context.spec.train

@@ -9,7 +9,7 @@ from ftcli.cli import output
 from ftcli.config import group_fields
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.paths import is_builtin
-from ftcli.data.files.path_list import path_text
+from ftcli.data.path_list import path_text
 from ftcli.methods import Pipeline
 from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.settings.groups import GROUPS

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ftcli.cli import output
-from ftcli.data.files.path_list import path_text
+from ftcli.data.path_list import path_text
 from ftcli.plan.outlook import Plan
 from ftcli.runs.checkpoints import step_of
 from ftcli.settings.run_spec import RunSpec

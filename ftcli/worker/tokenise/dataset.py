@@ -27,6 +27,7 @@ from ftcli.worker.tokenise import store
 from ftcli.worker.tokenise.duplicates import tell_duplicates_across, tell_leaks
 from ftcli.worker.tokenise.encoder import Encoder
 from ftcli.worker.tokenise.length_limits import Fitting, never_ends
+from ftcli.worker.tokenise.near_duplicates import tell_near_duplicates
 from ftcli.worker.tokenise.packing import packed
 from ftcli.worker.tokenise.stream import Stream
 from ftcli.worker.tokenise.token_sets import TokenSet, examples_of, token_set
@@ -121,13 +122,25 @@ def prepare(
     elif shares:
         validated, masks = [_only_held_out(each, mask) for each, mask in zip(sets, held_masks, strict=True)], held_masks
     else:
+        if training:
+            _tell_copies(data, encoder, sets, held_masks)
         dropped.flush()
         return found
     _hold_out(found, builder, validated, masks, data, method, encoder, num_score_rows)
     if training and found.held_out_ledger is not None:
         tell_leaks(found.held_out_ledger, validated, masks, sets, [~mask for mask in held_masks])
+        _tell_copies(data, encoder, sets, held_masks, validated, masks, found.held_out_ledger)
     dropped.flush()
     return found
+
+
+def _tell_copies(
+    data: DataSettings, encoder: Encoder, sets: Sequence[TokenSet], held_masks: Sequence[Array], *held: Any
+) -> None:
+    """Report near-duplicates, where `data.near_duplicates` asks for them; `held` as in `tell_near_duplicates`."""
+    if data.near_duplicates is not None:
+        special = encoder.tokenizer.added_tokens_decoder
+        tell_near_duplicates(data.near_duplicates, special, sets, [~mask for mask in held_masks], *held)
 
 
 def _streamed(
