@@ -6,7 +6,8 @@ that a command without a mistake pays nothing for them. No hint names a key that
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ftcli.config.group_fields import group_fields, method_fields, settable
@@ -22,21 +23,36 @@ UNKNOWN = object()
 """The value of a key that was named without one."""
 
 
-def remedy(key: str, value: Any = UNKNOWN, *, recipe: bool = False) -> str | None:
+def remedy(
+    key: str, value: Any = UNKNOWN, *, recipe: bool = False, chosen: Collection[str] = frozenset()
+) -> str | None:
     """What to write in place of a key that is not a setting; None if nothing like it is known.
 
     Args:
         key: as it was written, without our group; `outer.inner` for one below a mapping.
         value: its value, to be repeated in the remedy.
         recipe: whether it stands in a recipe, where settings are lines below their group.
+        chosen: the settings, as `group.key`, that the chosen method and adapter have: they need no further choice.
     """
-    return exact_remedy(key, value, recipe=recipe) or _mistyped(key.replace("-", "_"), value, recipe)
+    return exact_remedy(key, value, recipe=recipe, chosen=chosen) or _mistyped(key.replace("-", "_"), value, recipe)
 
 
-def exact_remedy(key: str, value: Any = UNKNOWN, *, recipe: bool = False) -> str | None:
-    """`remedy` of a key that is known as it is written; None for one that may only be mistyped."""
+def exact_remedy(
+    key: str,
+    value: Any = UNKNOWN,
+    *,
+    recipe: bool = False,
+    chosen: Collection[str] = frozenset(),
+    group: str = "",
+) -> str | None:
+    """`remedy` of a key that is known as it is written; None for one that may only be mistyped.
+
+    Args:
+        group: the group of ours in which it was written and is not known, so that no hint leads back there.
+    """
     name = key.replace("-", "_")
-    return _foreign(name, value, recipe) or _own(name, value, recipe)
+    found = _foreign(name, value, recipe, chosen, f"{group}.{name}")
+    return found or (None if group in ("method", "peft") else _own(name, value, recipe))
 
 
 def setting_for(name: str, value: str | None) -> str | None:
@@ -130,11 +146,15 @@ def _written(overrides: list[str], recipe: bool) -> str:
     return "; ".join(lines)
 
 
-def _foreign(name: str, value: Any, recipe: bool) -> str | None:
-    """The remedy of the tools' tables; several if they disagree."""
+def _foreign(
+    name: str, value: Any, recipe: bool, chosen: Collection[str] = frozenset(), written: str = ""
+) -> str | None:
+    """The remedy of the tools' tables, unless it is the setting that was `written`; several if they disagree."""
     from ftcli.config.importers import all_importers
 
     rows = [row for tool in all_importers().values() if (row := tool.find(name)) is not None]
+    rows = [row for row in rows if row.setting(name) != written]
+    rows = [replace(row, under="") if row.setting(name) in chosen else row for row in rows]
     answered = [row for row in rows if row.to or row.values] or rows
     found = dict.fromkeys(translated(row, name, value, recipe=recipe) for row in answered)
     texts = [text for text in found if not any(text != other and other.startswith(text) for other in found)]

@@ -135,7 +135,7 @@ REFUSED = [
     ("peft=other peft.type=LORA", "peft.type=LORA", "has its own choice", "peft=lora"),
     ("peft=other peft.type=XLORA", "peft.type=XLORA", "already trained adapters", "LOHA"),
     ("peft=freeze peft.num_layers=9", "peft.num_layers=9", "more than the 4 layers", "correct it"),
-    ("peft=other peft.type=LOHA peft.rank=3", "peft.rank=3", "option of peft=other peft.type=LOHA", "r, rank_"),
+    ("peft=other peft.type=LOHA peft.rank=3", "peft.rank=3", "option of peft=other peft.type=LOHA", "peft.r=3"),
     ("peft=other peft.type=TRAINABLE_TOKENS peft.token_indices=[5]", "peft=other", "shares the embedding's", "another"),
     ("peft=other peft.type=ADAPTION_PROMPT", "peft.type=ADAPTION_PROMPT", "misses its log-probabilities", "LOHA"),
     ("peft=other peft.type=LOHA peft.lora_alpha=3", "peft.lora_alpha=3", "not an option", "did you mean peft.alpha?"),

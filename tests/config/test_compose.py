@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -348,7 +349,7 @@ def test_resume_refuses_anything_else_and_says_how(saved, override):
         resume.resumed_spec(saved(), [override])
     [problem] = caught.value.problems
     assert problem.where == override
-    assert f"--from runs/old/1 {override}" in problem.fix
+    assert f"--from runs/old/1 {shlex.quote(override)}" in problem.fix
 
 
 def test_resume_checks_the_values_it_takes(saved):

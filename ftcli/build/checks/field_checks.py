@@ -17,7 +17,7 @@ from ftcli.config.group_fields import group_fields, method_fields, settable
 from ftcli.core.errors import Problem
 from ftcli.core.suggest import suggest
 from ftcli.methods import Method, all_methods
-from ftcli.peft_methods import PEFT_METHODS, PeftMethod
+from ftcli.peft_methods import PEFT_METHODS, PeftMethod, peft_method
 from ftcli.settings import library_fields, limits, ownership
 from ftcli.settings.backends import ENDPOINTS
 from ftcli.settings.groups import GROUPS
@@ -135,10 +135,6 @@ def unknown(composed: Composed, group: str, key: str, method: Method, fields: Ma
     for other in ("train", "method", "data", "model", "run"):
         if other != group and key in settable(other, group_fields(other, method, None)):
             return Problem(where, f"{name} is not an option of {group}", f"did you mean {other}.{key}?")
-    from ftcli.config.key_hints import exact_remedy
-
-    if hint := exact_remedy(key, composed.tree[group].get(key), recipe=composed.origin(group, key).by == "recipe"):
-        return Problem(where, f"{name} is not an option of {group}", hint)
     owner = f"{group}={composed.choices[group]}" if group in composed.choices else group
     if owner == "peft=other":
         kind = composed.tree["peft"].get("type")
@@ -147,6 +143,11 @@ def unknown(composed: Composed, group: str, key: str, method: Method, fields: Ma
                 where, f"{name} cannot be looked up: {owner} needs peft.type", "name the tuner with peft.type=TYPE"
             )
         owner += f" peft.type={kind}"
+    from ftcli.config.key_hints import exact_remedy
+
+    recipe, chosen = composed.origin(group, key).by == "recipe", {f"{group}.{each}" for each in settable(group, fields)}
+    if hint := exact_remedy(key, composed.tree[group].get(key), recipe=recipe, chosen=chosen, group=group):
+        return Problem(where, f"{name} is not an option of {owner}", hint)
     fix = suggest(key, settable(group, fields), f"{group}.") + f"  (ftcli show {group} {owner} lists them)"
     return Problem(where, f"{name} is not an option of {owner}", fix)
 
@@ -219,13 +220,21 @@ def _check_value(
     )
 
 
-def _unknown_top_level(composed: Composed, key: str, value: Any) -> Problem:
+def _unknown_top_level(composed: Composed, key: str, value: Any, method: Method) -> Problem:
     """The problem of a key that is neither a group nor a setting, with the right names of the keys below it."""
     from ftcli.config.key_hints import nested, remedy
 
     recipe = composed.origin(key).by == "recipe"
-    inner = [f"{name} is {remedy(name, own, recipe=recipe)}" for _, name, own in nested(key, value)]
-    fix = "; ".join(inner) or remedy(key, value, recipe=recipe) or suggest(key, (*GROUPS, "run", "seed", "recipe"), "")
+    settings = composed.tree.get("peft")
+    peft = peft_method({**(settings if isinstance(settings, dict) else {}), "name": composed.choices["peft"]})
+    chosen = {f"method.{each}" for each in settable("method", method_fields(method))}
+    chosen |= {f"peft.{each}" for each in settable("peft", peft.fields(), peft)} if peft else set()
+
+    def hint(name: str, own: Any) -> str | None:
+        return remedy(name, own, recipe=recipe, chosen=chosen)
+
+    inner = [f"{name} is {hint(name, own)}" for _, name, own in nested(key, value)]
+    fix = "; ".join(inner) or hint(key, value) or suggest(key, (*GROUPS, "run", "seed", "recipe"), "")
     return Problem(composed.where(key), f"{key} is not a group or setting", fix)
 
 
@@ -243,7 +252,7 @@ def check_top_level(composed: Composed, method: Method) -> dict[str, Problem]:
             else:
                 problem = limit_problem("seed", value, limits.LIMITS["seed"], where)
         else:
-            problem = _unknown_top_level(composed, key, value)
+            problem = _unknown_top_level(composed, key, value, method)
         if problem is not None:
             found[key] = problem
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,8 @@ def said(hint: str, row: Key, name: str, value: Any, *, recipe: bool = False) ->
     """Whether a hint says what a row says; where tools disagree, those that translate the key win."""
     if not (row.to or row.values):
         return bool(hint)
-    return translated(row, name, value, recipe=recipe) in hint
+    chosen = replace(row, under="")  # where the choice is already made
+    return any(translated(each, name, value, recipe=recipe) in hint for each in (row, chosen))
 
 
 @pytest.mark.parametrize("tool", TOOLS)
@@ -160,6 +162,15 @@ def test_the_keys_that_are_typed_most(key, value, hint):
 
 def test_what_is_like_nothing_has_no_hint():
     assert remedy("zzzz", 1) is None
+
+
+def test_a_hint_keeps_to_the_adapter_and_the_method_that_are_chosen(problems):
+    assert "fix: peft.r=8" in problems("peft=dora", "lora_rank=8")[0]
+    assert "with peft=lora" not in problems("peft=dora", "lora_rank=8")[0]
+    assert "fix: method.beta=0.2" in problems("method=ipo", "pref_beta=0.2")[0]
+    assert "method=dpo" not in problems("method=ipo", "pref_beta=0.2")[0]
+    [problem] = problems("peft=other", "peft.type=LOHA", "peft.lora_alpha=3")
+    assert "did you mean peft.alpha?" in problem
 
 
 @pytest.mark.parametrize("name", ["train.lora_rank", "peft.lora_rank", "data.lora_rank", "method.lora_rank"])
