@@ -10,7 +10,7 @@ from functools import cache, lru_cache
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from ftcli.data.formats.columns import HISTORY, LABEL, SYSTEM, TOOLS, Format, column, is_answer
+from ftcli.data.formats.columns import CONTEXT, HISTORY, LABEL, SYSTEM, TOOLS, Format, column, is_answer
 from ftcli.data.formats.conversations import CONTENT_KEYS, WEIGHT_KEYS, WEIGHTS, Turn, key_of
 from ftcli.data.formats.format_table import COMPLETIONS, OPENAI_SIDES
 from ftcli.data.formats.ranked import RANKINGS, RankedNeed, best_and_worst
@@ -38,6 +38,7 @@ _CALL = "call"  # the role, in this module, of an assistant turn that calls a to
 _SPEAKS = ("assistant", _CALL)
 _SETS = ("system", "developer")
 _EXCHANGE = ("user", "assistant")
+_CONTEXT = frozenset(CONTEXT)
 _ANSWERS = (*CHOSEN, *COMPLETIONS, OPENAI_SIDES[0])
 _REJECTED = (*REJECTED, OPENAI_SIDES[1])
 _FURTHER_TEXTS = frozenset({"reasoning_content", "thinking", "tool_calls", "function_call"})
@@ -118,6 +119,8 @@ class _Reading(NamedTuple):
     """The columns that a format reads, by their part in it; of several names the first with a value counts."""
 
     columns: tuple[tuple[str, tuple[str, ...]], ...]
+    context: tuple[tuple[str, tuple[str, ...]], ...]
+    """Those of every format, which few rows have."""
     ranked: tuple[str, ...]
 
 
@@ -136,15 +139,15 @@ def _reading(name: str) -> _Reading:
     for extra in fmt.optional:
         if extra not in RANKINGS:
             columns["asked" if extra == "prompt" else extra] = (extra,)
-    if fmt.kind != "text":
-        columns |= {"system": SYSTEM, "history": HISTORY, "tools": TOOLS}
-    return _Reading(tuple(columns.items()), answers)
+    context = {"system": SYSTEM, "history": HISTORY, "tools": TOOLS} if fmt.kind != "text" else {}
+    return _Reading(tuple(columns.items()), tuple(context.items()), answers)
 
 
 def _places(reading: _Reading, row: Fields) -> dict[str, _Place]:
     """The values that the format reads, by part: asked, answer, rejected, system, input, history and tools."""
     places = {}
-    for part, names in reading.columns:
+    alone = _CONTEXT.isdisjoint(row)
+    for part, names in reading.columns if alone else (*reading.columns, *reading.context):
         for name in names:
             value = row.get(name)
             if value is not None:

@@ -90,6 +90,8 @@ class Scan:
     _sample: list[tuple[int, Row | Problem]] | None = field(default=None, init=False)
     """The first rows and the unreadable ones among them, until they have decided the format; each with the index of its
     file."""
+    _unread: dict[str, tuple[str, str | None] | None] = field(default_factory=dict, init=False)
+    """The columns that the format does not read: their names in the file and remedies; None where others read them."""
     _digests: array[int] = field(default_factory=lambda: array("Q"), init=False)
     _alike: array[int] = field(default_factory=lambda: array("Q"), init=False)
     _lines: array[int] = field(default_factory=lambda: array("q"), init=False)
@@ -188,7 +190,8 @@ class Scan:
             if self.settings.columns:
                 row = registry.apply_mapping(row, self.settings.columns)
             row = with_json_read(row)
-            if problem := chosen.problem(row):
+            seen = chosen.seen(row)
+            if seen.others and (problem := chosen.problem(row, seen)):
                 raise DataError(problem)
             kind, value, form = converted(fmt, row, self.method, self.settings.roles, self._form)
             if self.settings.margin_column:
@@ -201,8 +204,9 @@ class Scan:
             self.ledger.text_forms[form.about] += 1
         for issue in quality_issues(fmt, row.value, value):
             self.ledger.finding(issue.kind, row.where, self._field(issue.field), issue.what)
-        for name in chosen.unread(row):
-            self._report_unread(fmt, row.where, name)
+        if seen.unread != ():
+            for name in chosen.unread(row, seen):
+                self._report_unread(fmt, row, name)
         if self.settings.trained_turns == "last":
             value = last_trained(value)
         # Duplicates are compared after conversion, so that equal rows match across formats.
@@ -261,13 +265,20 @@ class Scan:
                 ALIKE, self._place(index), "", f"is written a little differently in {self._place(first)}"
             )
 
-    def _report_unread(self, fmt: registry.Format, where: str, name: str) -> None:
+    def _report_unread(self, fmt: registry.Format, row: Row, name: str) -> None:
         """Count a column of a usable row that nobody reads; one that means something is a finding of the set."""
+        if name not in self._unread:
+            self._unread[name] = self._unread_as(fmt, name)
+        if (found := self._unread[name]) is not None:
+            self.ledger.unread_column(row.where if found[1] else "", *found)
+
+    def _unread_as(self, fmt: registry.Format, name: str) -> tuple[str, str | None] | None:
+        """The name in the file of a column that the format does not read, and its remedy; None if others read it."""
         written = (self.settings.columns or {}).get(name, name)
         for_rewards = rewarded(fmt, self.method)
         fix = remedy(fmt, name, written, for_rewards)
-        if not (fix is None and for_rewards) and written not in (self.settings.margin_column, self.group):
-            self.ledger.unread_column(where, written, fix)
+        read_by_others = (fix is None and for_rewards) or written in (self.settings.margin_column, self.group)
+        return None if read_by_others else (written, fix)
 
 
 def converted(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from ftcli.core.errors import DataError, Problem, RowProblem
 from ftcli.data.files.reader import Row
@@ -23,6 +24,15 @@ SAMPLE_ROWS = 100
 """How many of a set's first rows decide its format."""
 
 
+class ColumnsSeen(NamedTuple):
+    """What is known of all rows with the same columns."""
+
+    others: tuple[Format, ...]
+    """The more specific formats that such a row may fit."""
+    unread: tuple[str, ...] | None
+    """The columns that are not read; None where that depends on their values."""
+
+
 @dataclass(frozen=True)
 class SetFormat:
     """The format of a set and how its rows are checked against it."""
@@ -32,34 +42,33 @@ class SetFormat:
     """Whether the user named it, so that rows may fit a more specific one."""
     needed: tuple[str, ...]
     """The columns that it needs, under their names in the first row that has them."""
-    _others: dict[tuple[str, ...], tuple[Format, ...]] = field(default_factory=dict)
-    """The more specific formats that rows with these columns may fit: one look-up per row."""
-    _unread: dict[tuple[str, ...], tuple[str, ...] | None] = field(default_factory=dict)
-    """The columns that are not read in rows with these columns; None where that depends on their values."""
+    _seen: dict[tuple[str, ...], ColumnsSeen] = field(default_factory=dict)
+    """What is known of rows with these columns, so that a row costs one look-up."""
 
-    def problem(self, row: Row) -> Problem | None:
-        """The problem that the row, its columns renamed, fits a more specific format; None if it does not."""
+    def seen(self, row: Row) -> ColumnsSeen:
+        """What is known of rows with the columns of this one, which are renamed."""
         columns = tuple(row.value)
-        others = self._others.get(columns)
-        if others is None:
-            others = self._others[columns] = () if self.named else self._more_specific(columns)
-        if others and (found := registry.recognise(row.value)) in others:
-            assert found is not None
-            what = f"the row is of format {found.name}, but the set is of format {self.format.name}"
-            lost = " and ".join(name for name in row.value if name in _needed(found, row) - {*self.format.reads})
-            fix = f"remove {lost}, give it to all rows, or set data.format={self.format.name} to train without it"
-            return RowProblem(row.where, what, fix, field=lost.partition(" ")[0])
-        return None
+        known = self._seen.get(columns)
+        if known is None:
+            others = () if self.named else self._more_specific(columns)
+            known = self._seen[columns] = ColumnsSeen(others, self._never_read(columns))
+        return known
 
-    def unread(self, row: Row) -> list[str]:
-        """The columns of the row, renamed, that hold something and are not read."""
-        columns = tuple(row.value)
-        if columns not in self._unread:
-            self._unread[columns] = self._never_read(columns)
-        names = self._unread[columns]
-        if names is None:
+    def problem(self, row: Row, seen: ColumnsSeen) -> Problem | None:
+        """The problem that the row fits a more specific format; None if it does not."""
+        if (found := registry.recognise(row.value)) not in seen.others:
+            return None
+        assert found is not None
+        what = f"the row is of format {found.name}, but the set is of format {self.format.name}"
+        lost = " and ".join(name for name in row.value if name in _needed(found, row) - {*self.format.reads})
+        fix = f"remove {lost}, give it to all rows, or set data.format={self.format.name} to train without it"
+        return RowProblem(row.where, what, fix, field=lost.partition(" ")[0])
+
+    def unread(self, row: Row, seen: ColumnsSeen) -> list[str]:
+        """The columns of the row that hold something and are not read."""
+        if seen.unread is None:
             return self.format.unread(row.value)
-        return [name for name in names if not is_nothing(row.value[name])] if names else []
+        return [name for name in seen.unread if not is_nothing(row.value[name])]
 
     def _never_read(self, columns: tuple[str, ...]) -> tuple[str, ...] | None:
         context = (SYSTEM, TOOLS) if self.format.kind != "text" else ()

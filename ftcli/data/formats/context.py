@@ -19,6 +19,7 @@ ANSWERS_OF: Mapping[str, tuple[str, ...]] = {
     "preference": ("chosen", "rejected"),
 }
 """The answers in an example, by dataset type."""
+_NAMES = frozenset(CONTEXT)
 
 
 def with_context(kind: str, row: Mapping[str, Any], example: Example, roles: Roles) -> Example:
@@ -27,7 +28,7 @@ def with_context(kind: str, row: Mapping[str, Any], example: Example, roles: Rol
     Raises:
         FieldFault: one of them cannot be read, or two system texts or two lists of tools contradict each other.
     """
-    if kind == "text":
+    if kind == "text" or _NAMES.isdisjoint(row):
         return example
     declared = _declared(row)
     before = [*_system(row), *_history(row, roles)]

@@ -6,7 +6,6 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 from ftcli.core.errors import Problem
@@ -87,7 +86,6 @@ _KNOWN = tuple(dict.fromkeys([*CONTEXT, *LABELS, *CHOSEN, *REJECTED, INPUT, "ima
 _GRADES = _words("score scores rating ratings reward rewards")
 
 
-@lru_cache(maxsize=4096)
 def remedy(fmt: Format, name: str, of_file: str, rewarded: bool = False) -> str | None:
     """What to do about a column that the format does not read; None if nothing is lost with it.
 

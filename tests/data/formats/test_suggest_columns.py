@@ -21,11 +21,6 @@ GUESSES = [
         {"question": "Customer Question", "answer": "Agent Reply"},
     ),
     ({"Agent Reply": LONG, "Customer Question": "Where?"}, {"question": "Customer Question", "answer": "Agent Reply"}),
-    (
-        {"instruction": "Say.", "context": "", "response": "It.", "category": "qa"},  # Dolly's
-        {"input": "context", "output": "response"},
-    ),
-    ({"instruction": "Say.", "response": "It."}, {"output": "response"}),
     ({"Frage": "Wo?", "Antwort": LONG}, {"question": "Frage", "answer": "Antwort"}),
     ({"q": "x", "a": LONG}, {"question": "q", "answer": "a"}),
     ({"id": 7, "source_text": "x", "target_text": "y"}, {"prompt": "source_text", "completion": "target_text"}),
@@ -33,10 +28,6 @@ GUESSES = [
     ({"userMessage": "x", "botMessage": "y"}, {"question": "userMessage", "answer": "botMessage"}),
     ({"problem": "x", "solution": "y", "level": "3"}, {"question": "problem", "answer": "solution"}),
     ({"query": "q", "good": "a", "bad": "b"}, {"prompt": "query", "chosen": "good", "rejected": "bad"}),
-    (
-        {"instruction": "q", "chosen_response": "a", "rejected_response": "b"},
-        {"prompt": "instruction", "chosen": "chosen_response", "rejected": "rejected_response"},
-    ),
     ({"conversation_log": TURNS}, {"messages": "conversation_log"}),
     ({"body": "abc"}, {"text": "body"}),
     ({"it's": "x", 'say "it"': "y"}, {"question": "it's", "answer": 'say "it"'}),
