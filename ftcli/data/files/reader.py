@@ -34,6 +34,7 @@ from ftcli.data.files.json_reader import (
     Broken,
     Numbered,
     OnBadRow,
+    RowDecoder,
     not_utf8,
     read_array,
     text_lines,
@@ -44,7 +45,6 @@ from ftcli.data.files.urls import Unreachable
 
 OnFault = Callable[[Problem], None]
 
-_DECODER = json.JSONDecoder()
 _PLACE = re.compile(r":(\d+)(?:\[\d+\])?\Z")
 
 
@@ -62,7 +62,9 @@ class Row(NamedTuple):
     @property
     def where(self) -> str:
         """The row's place, as errors print it."""
-        return place_text(self.file, self.line, self.number, self.in_array)
+        if self.in_array:
+            return place_text(self.file, self.line, self.number, in_array=True)
+        return f"{self.file}:{self.line}"
 
 
 def place_text(file: str, line: int, number: int, in_array: bool) -> str:
@@ -160,10 +162,10 @@ def resolve_file(path: Path, where: str) -> Path:
 
 
 def _read_jsonl(handle: IO[bytes], bad_row: OnBadRow) -> Numbered:
-    decode = _DECODER.decode
+    decoder = RowDecoder()
     for number, raw in text_lines(handle):
         try:
-            value = decode(raw.decode())
+            value = decoder.line(raw.decode())
         except UnicodeDecodeError as fault:
             not_utf8(bad_row, number, fault)
         except json.JSONDecodeError as fault:
@@ -172,7 +174,7 @@ def _read_jsonl(handle: IO[bytes], bad_row: OnBadRow) -> Numbered:
         except (ValueError, RecursionError) as fault:
             bad_row(number, f"is not usable JSON: {fault}", "rewrite the row")
         else:
-            if usable(bad_row, number, value, b"\\u" in raw and (b"\\ud" in raw or b"\\uD" in raw)):
+            if usable(bad_row, number, value, decoder.twice, b"\\u" in raw and (b"\\ud" in raw or b"\\uD" in raw)):
                 yield number, value
 
 

@@ -29,6 +29,8 @@ def with_json_read(row: Row) -> Row:
     Raises:
         DataError: such a text is not JSON.
     """
+    if _COLUMNS.isdisjoint(row.value):
+        return row
     parsed: dict[str, Any] = {}
     for name, value in row.value.items():
         if type(value) is str and name in _COLUMNS and value.lstrip()[:1] in ("[", "{"):
