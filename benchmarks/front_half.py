@@ -1,15 +1,18 @@
 """How fast the front half answers: the median wall time of five runs of each command, each in a fresh process.
 
-    python benchmarks/front_half.py [--save]
+    python benchmarks/front_half.py [--against CHECKOUT] [--save]
 
 Prints a table against the limits, 0.15 s for `--help` and `list` and 0.5 s for the rest, on two idle cores; `--save`
-also writes benchmarks/results/front_half.json. A measurement, not a test: a busy machine fails it.
+also writes benchmarks/results/front_half.json. A measurement, not a test: a busy machine fails it. With another
+checkout of this repository both run alternately, and the median ratio of their processor times is told too, which a
+busy machine disturbs less.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -39,33 +42,39 @@ COMMANDS: dict[str, tuple[float, int]] = {
 }
 
 
-def seconds(words: list[str], code: int, folder: Path) -> float:
-    """Wall time of one process, in an empty working directory.
+def seconds(words: list[str], code: int, folder: Path, checkout: Path = ROOT) -> tuple[float, float]:
+    """Wall and processor time of one process, in an empty working directory.
 
     Raises:
         RuntimeError: it ended with another exit code.
     """
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    environment |= {"PYTHONPATH": str(ROOT), "PYTHONPYCACHEPREFIX": str(folder / "bytecode"), "HF_HUB_OFFLINE": "1"}
+    environment |= {"PYTHONPATH": str(checkout), "PYTHONPYCACHEPREFIX": str(folder / "bytecode"), "HF_HUB_OFFLINE": "1"}
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
     start = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-m", "ftcli", *words], cwd=folder, env=environment, capture_output=True, check=False
     )
-    took = time.perf_counter() - start
+    took, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode != code:
         raise RuntimeError(f"ftcli {' '.join(words)} ended with {done.returncode}: {done.stderr.decode()}")
-    return took
+    return took, after.ru_utime + after.ru_stime - used.ru_utime - used.ru_stime
 
 
-def measure() -> list[dict[str, object]]:
+def measure(other: Path | None) -> list[dict[str, object]]:
     """The times of every command; the first run of each, which compiles, is not counted."""
     found = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for command, (limit, code) in COMMANDS.items():
             words = command.split()
-            seconds(words, code, folder)
-            times = [seconds(words, code, folder) for _ in range(RUNS)]
+            pairs = []
+            for number in range(RUNS + 1):
+                theirs = seconds(words, code, folder, other) if other else (0.0, 0.0)
+                ours = seconds(words, code, folder)
+                if number:
+                    pairs.append((ours, theirs))
+            times = [ours[0] for ours, _ in pairs]
             median = statistics.median(times)
             found.append(
                 {
@@ -76,18 +85,23 @@ def measure() -> list[dict[str, object]]:
                     "seconds": [round(value, 3) for value in times],
                 }
             )
+            if other:
+                ratio = statistics.median(ours[1] / theirs[1] for ours, theirs in pairs)
+                found[-1]["processor_ratio"] = round(ratio, 2)
     return found
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--save", action="store_true", help="write benchmarks/results/front_half.json")
+    parser.add_argument("--against", type=Path, help="another checkout of this repository")
     options = parser.parse_args()
     load = os.getloadavg()[0]
-    rows = measure()
+    rows = measure(options.against and options.against.resolve())
     for row in rows:
         mark = "" if row["within"] else "  over the limit"
-        print(f"{row['median_seconds']:.3f} s  (limit {row['limit_seconds']:.2f})  {row['command']}{mark}")
+        ratio = f"processor × {row['processor_ratio']:.2f}  " if options.against else ""
+        print(f"{row['median_seconds']:.3f} s  (limit {row['limit_seconds']:.2f})  {ratio}{row['command']}{mark}")
     found = versions()
     print(f"median of {RUNS}, load {load:.2f} at the start; " + ", ".join(map(" ".join, found.items())))
     if options.save:
