@@ -164,24 +164,23 @@ def resolve_file(path: Path, where: str) -> Path:
 def _read_jsonl(handle: IO[bytes], bad_row: OnBadRow) -> Numbered:
     decoder = RowDecoder()
     for number, raw in text_lines(handle):
+        if number == 1 and raw.lstrip().startswith(b"["):  # no row is a list, so nothing after it is one either
+            raise Broken(1, "is a JSON array, not one object per line", "rename the file to .json")
         try:
             value = decoder.line(raw.decode())
         except UnicodeDecodeError as fault:
             not_utf8(bad_row, number, fault)
         except json.JSONDecodeError as fault:
             if raw.strip():
-                bad_row(number, f"is not JSON: {fault.msg} at column {fault.pos + 1}", _jsonl_fix(number, raw))
+                fix = "write one whole object per line, with double quotes"
+                if number == 1 and raw.strip() == b"{":
+                    fix = "this looks like an object over several lines: write each row on one line"
+                bad_row(number, f"is not JSON: {fault.msg} at column {fault.pos + 1}", fix)
         except (ValueError, RecursionError) as fault:
             bad_row(number, f"is not usable JSON: {fault}", "rewrite the row")
         else:
             if usable(bad_row, number, value, decoder.twice, b"\\u" in raw and (b"\\ud" in raw or b"\\uD" in raw)):
                 yield number, value
-
-
-def _jsonl_fix(number: int, raw: bytes) -> str:
-    if number == 1 and raw.lstrip().startswith((b"[", b"{")) and len(raw.strip()) == 1:
-        return "this looks like an array or object over several lines: an array of objects needs a .json file"
-    return "write one whole object per line, with double quotes"
 
 
 def _read_txt(handle: IO[bytes], bad_row: OnBadRow) -> Numbered:

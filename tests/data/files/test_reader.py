@@ -249,7 +249,12 @@ def test_a_fault_is_named_by_file_and_line(tmp_path, name, content, line, what):
 
 
 def test_a_json_array_called_jsonl_is_told_apart_from_a_broken_row(tmp_path):
-    assert "needs a .json file" in fault(write(tmp_path, "a.jsonl", '[\n{"a": 1}\n]\n')).fix
+    for array in ('[\n{"a": 1}\n]\n', '[{"a": 1},\n{"a": 2}]\n', '[{"a": 1}, {"a": 2}]'):
+        found = []
+        with pytest.raises(DataError) as raised:  # once, and not again for each of its lines
+            list(read_rows(write(tmp_path, "a.jsonl", array), found.append))
+        assert found == []
+        assert raised.value.problems[0].fix == "rename the file to .json"
 
 
 @pytest.mark.parametrize("suffix", PACKED)
