@@ -109,6 +109,8 @@ def test_a_run_of_then_resumes_from_its_checkpoint_to_its_own_weights(past: Path
     assert_same_weights(run / ADAPTER, PAST / "runs" / "lora" / ADAPTER)
     now = of(run / rundir.RESULT)
     assert now.keys() == before.keys()
+    for side in ("train", "eval"):
+        assert now["ledger"][side].pop("unread") == {}  # which no ledger of then had
     assert (now["steps"], now["ledger"], now["parameters"]) == (6, before["ledger"], before["parameters"])
     for key in ("loss_last", "eval_loss", "score"):
         assert now[key] == close(before[key])
