@@ -96,6 +96,7 @@ def test_a_run_whose_model_is_gone_is_left_as_it_is(run: Path, ftcli_run: Train)
 
 def test_a_run_is_finished_until_its_worker_trains(run: Path, ftcli_run: Train) -> None:
     """What only the worker can find out costs neither the result nor the spec; and where it trains, both are new."""
+    (run / rundir.INPUTS).unlink()  # as a run from before it; otherwise the missing rows are found without a worker
     before = everything(run)
     rows = (run.parent / "rows.jsonl").rename(run.parent / "away.jsonl")
     try:
