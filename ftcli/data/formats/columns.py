@@ -110,6 +110,11 @@ class Need:
         """The column of the row that is read; None if it has none of them."""
         return column(row, self.names)
 
+    def met(self, row: Mapping[str, Any]) -> bool:
+        """Whether the row meets this need: as `fault`, which takes ten times as long to say why not."""
+        name = self.column(row)
+        return name is not None and self.shape.fits(row[name])
+
     def fault(self, row: Mapping[str, Any]) -> str:
         """Why the row does not meet this need; "" if it does."""
         name = self.column(row)
@@ -145,6 +150,10 @@ class LabelNeed(Need):
         """As its parent."""
         return label_column(row)
 
+    def met(self, row: Mapping[str, Any]) -> bool:
+        """As its parent."""
+        return self.column(row) is not None
+
     def fault(self, row: Mapping[str, Any]) -> str:
         """As its parent; a value that is no label is a fault of the row, and makes it no row of another format."""
         return "" if self.column(row) else Need(LABELS, self.shape).fault(row)
@@ -168,7 +177,7 @@ class Format:
 
     def recognise(self, row: Mapping[str, Any]) -> bool:
         """Whether the row has the columns of this format, whatever their content."""
-        return not self.faults(row)
+        return all(need.met(row) for need in self.needs)
 
     @property
     def has_turns(self) -> bool:

@@ -176,6 +176,10 @@ class RankedNeed(Need):
     reference answers. It is a ranking if there are ranks or scores, or if the row has no other columns.
     """
 
+    def met(self, row: Mapping[str, Any]) -> bool:
+        """As its parent."""
+        return super().met(row) and not self.fault(row)
+
     def fault(self, row: Mapping[str, Any]) -> str:
         """Why the row does not meet this need; "" if it does."""
         if fault := super().fault(row):

@@ -162,3 +162,14 @@ def test_mapping_to_a_missing_column_lists_the_columns():
     assert problem.where == "rows.jsonl:17"
     assert problem.what == "has no column 'replies' to map; its columns are query, reply"
     assert problem.fix == "did you mean reply?"
+
+
+def test_a_need_is_met_where_it_has_no_fault():
+    turn, said = {"role": "user", "content": "a"}, {"role": "assistant", "content": "a"}
+    ranked = [{"text": "a", "rank": 1}, {"text": "b", "rank": 2}]
+    values = [None, "a", "", 1, True, "good", "maybe", turn, [], [turn], [said], ["a", "b"], ranked]
+    further = [{}, {"prompt": "q"}, {"prompt": "q", "ranks": [1, 2]}, {"prompt": "q", "id": 1, "more": 2}]
+    for need in {need for fmt in FORMATS.values() for need in fmt.needs}:
+        names = (*need.names, "thumbs_up")
+        rows = [{name: value, **beside} for name in names for value in values for beside in further]
+        assert [row for row in rows if need.met(row) == bool(need.fault(row))] == []
