@@ -229,5 +229,5 @@ def worker_exit_code(run: Path, code: int, num_processes: int, say: Callable[[st
     if code in (EXIT_DONE, EXIT_CONFIG, EXIT_DATA, EXIT_INTERRUPTED):
         return code
     say(f"This is a bug in ftcli or in a library it uses; the traceback is also in {run / rundir.LOG}.")
-    say(f"To reproduce it: sh {run / rundir.COMMAND}")
+    say(f"To reproduce it: sh {shell_word(run / rundir.COMMAND)}")
     return EXIT_BUG
