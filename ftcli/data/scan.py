@@ -24,13 +24,12 @@ from ftcli.data.files.reader import Row, place_text, read_rows
 from ftcli.data.formats import registry
 from ftcli.data.formats.columns import column
 from ftcli.data.formats.conversations import last_trained
-from ftcli.data.formats.json_text import with_json_read
 from ftcli.data.formats.text_form import NO_PROMPT, TextForm, as_text, as_turns, is_text, text_form
 from ftcli.data.formats.unread_columns import remedy
 from ftcli.data.normalised_text import normalised_value
 from ftcli.data.quality_checks import quality_issues
 from ftcli.data.row_ledger import ALIKE, DUPLICATE, UNREAD, Ledger
-from ftcli.data.set_format import SAMPLE_ROWS, SetFormat, rewarded, set_format
+from ftcli.data.set_format import SAMPLE_ROWS, SetFormat, as_read, rewarded, set_format
 from ftcli.methods.method import Method
 from ftcli.settings.groups import SetSettings
 
@@ -187,9 +186,7 @@ class Scan:
         assert chosen is not None  # `_rows` found it before it gave the first row
         fmt = chosen.format
         try:
-            if self.settings.columns:
-                row = registry.apply_mapping(row, self.settings.columns)
-            row = with_json_read(row)
+            row = as_read(row, self.settings)
             seen = chosen.seen(row)
             if seen.others and (problem := chosen.problem(row, seen)):
                 raise DataError(problem)
@@ -395,6 +392,6 @@ def unread_columns(files: Sequence[DataFile], settings: SetSettings, method: Met
         DataError: as `Scan`.
     """
     ledger = Ledger("", "")
-    for _ in Scan(files, settings, method, ledger, max_rows=SAMPLE_ROWS, prompts=False):
+    for _ in Scan(files, settings, method, ledger, max_rows=SAMPLE_ROWS, prompts=False, normalises=False):
         pass
     return [f"{one['where']}  column {one['field']} {one['what']}" for one in ledger.shown(UNREAD)]

@@ -137,6 +137,17 @@ def rewarded(fmt: Format, method: Method) -> bool:
     return fmt.kind == "prompt" and method.rewarded
 
 
+def as_read(row: Row, settings: SetSettings) -> Row:
+    """The row as the formats see it: its columns renamed, and turns that are JSON text read.
+
+    Raises:
+        DataError: a mapped column is missing, or such a text is not JSON.
+    """
+    if settings.columns:
+        row = registry.apply_mapping(row, settings.columns)
+    return with_json_read(row)
+
+
 def renamed(rows: Sequence[Row], settings: SetSettings) -> list[Row]:
     """The rows with their columns renamed and JSON text read, without those where that is not possible.
 
@@ -146,7 +157,7 @@ def renamed(rows: Sequence[Row], settings: SetSettings) -> list[Row]:
     mapped, faults = [], []
     for row in rows:
         try:
-            mapped.append(with_json_read(registry.apply_mapping(row, settings.columns or {})))
+            mapped.append(as_read(row, settings))
         except DataError as fault:
             faults.append(fault)
     if not mapped:

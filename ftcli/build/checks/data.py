@@ -15,6 +15,7 @@ from ftcli.core.suggest import suggest
 from ftcli.data import row_sets
 from ftcli.data.files.delimited import NAMES, delimiter_of
 from ftcli.data.files.file_types import has_delimiter
+from ftcli.data.files.reader import Row
 from ftcli.data.formats.registry import FORMATS, converted_type
 from ftcli.data.formats.text_form import form_of
 from ftcli.data.row_ledger import Ledger
@@ -253,7 +254,8 @@ def _forms(each: RowSet, method: Method, composed: Composed) -> Iterator[str]:
         if files is None:
             yield ""
             return
-        for example in Scan(files, each.settings, method, Ledger("", ""), max_rows=_FEW_ROWS, prompts=False):
+        how: dict[str, Any] = {"max_rows": _FEW_ROWS, "prompts": False, "normalises": False}
+        for example in Scan(files, each.settings, method, Ledger("", ""), **how):
             yield form_of(example.kind, example.value)
 
 
@@ -291,15 +293,16 @@ def _set_problems(each: RowSet, data: DataSettings, method: Method, composed: Co
     except DataError as error:
         yield from (Problem(problem.where, problem.what, problem.fix) for problem in error.problems)
         return
-    yield from _without_effect(found, [row.value for row in renamed(rows, settings)], each, key, method, composed)
+    yield from _without_effect(found, rows, each, key, method, composed)
 
 
 def _without_effect(
-    found: SetFormat, rows: list[dict[str, Any]], each: RowSet, key: str, method: Method, composed: Composed
+    found: SetFormat, rows: list[Row], each: RowSet, key: str, method: Method, composed: Composed
 ) -> Iterator[Problem]:
     """Settings of a set that change nothing in such rows."""
     settings, name = each.settings, found.format.name
-    if settings.roles and not found.format.has_turns and not any(row.get("history") for row in rows):
+    without_turns = settings.roles and not found.format.has_turns
+    if without_turns and not any(row.value.get("history") for row in renamed(rows, settings)):
         what = f"{key}.roles names roles, but rows of format {name} have none"
         yield Problem(composed.where(*key.split("."), "roles"), what, "remove it, or set data.format")
     kind = converted_type(found.format.kind, method.kinds)

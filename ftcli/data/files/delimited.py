@@ -117,7 +117,7 @@ def _sample(handle: IO[bytes]) -> tuple[list[str], bool]:
 
 
 def _split(sample: Sequence[str], whole: bool, delimiter: str, spaced: bool) -> list[list[str]]:
-    """The records of the sample, as far as they can be told apart."""
+    """The records of the sample, as far as they can be separated."""
     records: list[list[str]] = []
     try:
         for record in csv.reader(sample, strict=True, delimiter=delimiter, skipinitialspace=spaced):

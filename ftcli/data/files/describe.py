@@ -43,5 +43,5 @@ def describe_value(value: Any) -> str:
     if isinstance(value, str) and value.strip():
         return f"the text {value if len(value) <= 40 else value[:40] + '…'!r}"
     if isinstance(value, float) and not math.isfinite(value):
-        return f"the number {json.dumps(value)}"  # as it stands in the file: NaN, Infinity
+        return f"the number {json.dumps(value)}"  # as written in the file: NaN, Infinity
     return f"the number {value}" if isinstance(value, int | float) else describe_type(value)
