@@ -292,7 +292,7 @@ def _check_weights(places: _Places, whole: list[Turn], example: Mapping[str, Any
             continue
         for index, turn in enumerate(_listed(value)):
             if not WEIGHTS.isdisjoint(turn):
-                marked += [(_path(field, value, index), key) for key in WEIGHT_KEYS if turn.get(key) in (1, True)]
+                marked += [(_path(field, value, index), key) for key in WEIGHT_KEYS if _counts(turn.get(key))]
     if not marked:
         return []
     roles = dict(zip(_turn_paths(places, whole, "answer" if "answer" in places else "asked"), whole, strict=True))
@@ -304,6 +304,10 @@ def _check_weights(places: _Places, whole: list[Turn], example: Mapping[str, Any
         for path, key in marked
         if path in roles and roles[path]["role"] != "assistant"
     ]
+
+
+def _counts(weight: Any) -> bool:
+    return isinstance(weight, int | float) and weight > 0
 
 
 def _listed(value: Any) -> list[Any]:

@@ -33,7 +33,7 @@ KINDS: Mapping[str, str] = {
     BOUNDARY: "the last token of a text prompt merges with the answer, so the answer starts one token earlier",
     LEFT_OUT: "the chat template leaves out a text, call, tool or reasoning, which the model then does not read",
     SPECIAL: "a text contains what the tokenizer reads as a special token, other than at its own place",
-    UNREAD: "a column that means something is not read: images, labels, a system text, tools, weights, context",
+    UNREAD: "a column that means something is not read: images, labels, a system text, tools, context",
 }
 """Quality checks on tokens and across rows; those on the text of one row are in quality_checks.py."""
 _ROWS = ("rows_read", "rows_kept", "rows_held_out", "rows_mixed")

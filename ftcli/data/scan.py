@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import marshal
-import math
 import re
 from array import array
 from bisect import bisect_right
@@ -18,7 +17,6 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 from ftcli.core.errors import DataError, Problem, RowProblem
-from ftcli.data.files.describe import describe_value
 from ftcli.data.files.locate import DataFile
 from ftcli.data.files.reader import Row, place_text, read_rows
 from ftcli.data.formats import registry
@@ -29,6 +27,7 @@ from ftcli.data.formats.unread_columns import remedy
 from ftcli.data.normalised_text import normalised_value
 from ftcli.data.quality_checks import quality_issues
 from ftcli.data.row_ledger import ALIKE, DUPLICATE, UNREAD, Ledger
+from ftcli.data.row_numbers import margin_of, row_weight_of
 from ftcli.data.set_format import SAMPLE_ROWS, SetFormat, as_read, rewarded, set_format
 from ftcli.methods.method import Method
 from ftcli.settings.groups import SetSettings
@@ -41,7 +40,7 @@ class Example(NamedTuple):
     `asked` is 0 without a prompt, and `group` is 0 without groups. `alike` and `asked_alike` are `digest` and
     `asked` of the normalised texts. What identifies the row in its set is never its place, but `file`, the index of its
     file, and `number`, its running number there (see reader.Row). `from_text` says that its turns were written as plain
-    text.
+    text, and `row_weight` what the row weighs in the loss.
     """
 
     where: str
@@ -57,6 +56,7 @@ class Example(NamedTuple):
     from_text: bool = False
     alike: int = 0
     asked_alike: int = 0
+    row_weight: float = 1.0
 
 
 class _LimitReached(Exception):
@@ -193,6 +193,7 @@ class Scan:
             kind, value, form = converted(fmt, row, self.method, self.settings.roles, self._form)
             if self.settings.margin_column:
                 value = {**value, "margin": margin_of(given, self.settings.margin_column)}
+            weight = row_weight_of(row, self.method)
         except DataError as error:
             self._refuse(self._as_written(error.problems[0], given))
             return None
@@ -213,12 +214,12 @@ class Scan:
         asked = _prompt_digest(value) if self.prompts else 0
         place = (file, row.number, row.line, row.in_array, form is not None and form.as_turns)
         if not self.normalises:
-            return Example(row.where, kind, value, digest, asked, group, *place)
+            return Example(row.where, kind, value, digest, asked, group, *place, row_weight=weight)
         plain = normalised_value(value)
         alike = _number(plain)
         self._alike.append(alike)
         asked_alike = _prompt_digest(plain) if self.prompts else 0
-        return Example(row.where, kind, value, digest, asked, group, *place, alike, asked_alike)
+        return Example(row.where, kind, value, digest, asked, group, *place, alike, asked_alike, weight)
 
     def _remember(self, digest: int, row: Row, file: int) -> None:
         """Keep what is needed to report a later duplicate of this row, or this row as one."""
@@ -309,25 +310,6 @@ def read_as_turns(example: Example) -> Example:
 def as_written(example: Example) -> dict[str, Any]:
     """The columns of an example as its row has them: text that is read as turns is text again."""
     return as_text(example.kind, example.value) if example.from_text else example.value
-
-
-def margin_of(row: Row, name: str) -> float:
-    """The margin that a row states in the column of that name.
-
-    Raises:
-        DataError: it is missing or not a number.
-    """
-    if name not in row.value:
-        what = f"has no margin column {name!r}; its columns are {', '.join(row.value)}"
-        raise DataError(RowProblem(row.where, what, "name another column in data.margin_column", field=name))
-    try:
-        margin = float(row.value[name])
-    except (TypeError, ValueError):
-        margin = math.nan
-    if not math.isfinite(margin):
-        what = f"{name} is {describe_value(row.value[name])}, not a number"
-        raise DataError(RowProblem(row.where, what, "give every row the margin of its pair", field=name))
-    return margin
 
 
 def _number(value: Any) -> int:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from ftcli.core.errors import DataError, Problem, RowProblem
 from ftcli.data.files.reader import Row
 from ftcli.data.formats import registry
-from ftcli.data.formats.columns import SYSTEM, TOOLS, Format, is_nothing
+from ftcli.data.formats.columns import SYSTEM, TOOLS, WEIGHTS, Format, is_nothing
 from ftcli.data.formats.json_text import with_json_read
 from ftcli.data.formats.unread_columns import mapping_problems
 from ftcli.methods.method import Method
@@ -72,7 +72,7 @@ class SetFormat:
 
     def _never_read(self, columns: tuple[str, ...]) -> tuple[str, ...] | None:
         context = (SYSTEM, TOOLS) if self.format.kind != "text" else ()
-        alternatives = (*(need.names for need in self.format.needs), *context)
+        alternatives = (*(need.names for need in self.format.needs), *context, WEIGHTS)
         if any(len(set(names).intersection(columns)) > 1 for names in alternatives):
             return None
         return tuple(name for name in columns if name not in self.format.reads)

@@ -89,6 +89,7 @@ METHOD = Method(
     trainer="ftcli.worker.trainers.preference.dpo:DpoTrainer",
     config=_CONFIG,
     task="preference",
+    weights="rows",
     kinds=("preference",),
     roles=("policy", "reference"),
     score="preference_accuracy",

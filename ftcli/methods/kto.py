@@ -13,6 +13,7 @@ METHOD = Method(
     trainer="ftcli.worker.trainers.preference.kto:KtoTrainer",
     config="ftcli.worker.trainers.preference.kto:KtoConfig",
     task="preference",
+    weights="rows",
     kinds=("label", "preference"),
     roles=("policy", "reference"),
     score="preference_accuracy",

@@ -73,6 +73,9 @@ class Method:
     """The method that usually follows it."""
     min_batch: int = 1
     """The smallest batch per device."""
+    weights: str | None = None
+    """What a row's weight multiplies: the loss of its trained `tokens`, whose turns may have weights of their own, or
+    that of its whole `rows`; None: the method cannot weigh rows."""
     packs: bool = False
     """Whether rows may share a block (its trainer config has `packing`)."""
     defaults: Mapping[str, Any] = field(default_factory=dict)

@@ -20,6 +20,7 @@ METHOD = Method(
     trainer="ftcli.worker.trainers.preference.reference_free:OrpoTrainer",
     config="ftcli.worker.trainers.preference.reference_free:OrpoConfig",
     task="preference",
+    weights="rows",
     kinds=("preference",),
     score="preference_accuracy",
     learning_rates=(8e-6, 5e-5),

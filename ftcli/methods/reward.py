@@ -10,9 +10,10 @@ from ftcli.settings.limits import Limit
 METHOD = Method(
     name="reward",
     summary="Reward modelling: a reward score for each answer, for RLHF or to rank answers.",
-    trainer="trl.trainer.reward_trainer:RewardTrainer",
+    trainer="ftcli.worker.trainers.reward:RewardTrainer",
     config="trl.trainer.reward_config:RewardConfig",
     task="preference",
+    weights="rows",
     kinds=("preference",),
     head="reward_model",
     joins_prompt=True,

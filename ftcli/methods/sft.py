@@ -6,13 +6,14 @@ from ftcli.settings.limits import Limit
 METHOD = Method(
     name="sft",
     summary="Supervised fine-tuning on text, prompt-completion pairs or conversations; the place to start.",
-    trainer="trl.trainer.sft_trainer:SFTTrainer",
+    trainer="ftcli.worker.trainers.sft:SftTrainer",
     config="trl.trainer.sft_config:SFTConfig",
     task="sft",
     kinds=("messages", "pair", "text"),
     score="exact_match",
     learning_rates=(2e-5, 2e-4),
     paper="Wei et al. 2021, arXiv:2109.01652",
+    weights="tokens",
     packs=True,
     limits={"loss_type": Limit(choices=("nll", "dft"))},
 )

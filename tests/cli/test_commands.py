@@ -237,7 +237,7 @@ def test_plan_and_dry_run_say_the_same(typed):
     assert typed("train", "--dry-run", *words)[1] == out
     answer = json.loads(typed("plan", *words, "--json")[1])
     assert json.loads(typed("train", "--dry-run", "--json", *words)[1]) == answer
-    assert answer["trainer"] == "SFTTrainer"
+    assert answer["trainer"] == "SftTrainer"
     assert answer["steps"] == 321  # packed: 1928 rows in 856 blocks of 64, 8 a step, 3 epochs
     assert not Path("out").exists()
 

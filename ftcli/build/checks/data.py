@@ -19,8 +19,9 @@ from ftcli.data.files.reader import Row
 from ftcli.data.formats.registry import FORMATS, converted_type
 from ftcli.data.formats.text_form import form_of
 from ftcli.data.row_ledger import Ledger
+from ftcli.data.row_numbers import margin_of
 from ftcli.data.row_sets import RowSet
-from ftcli.data.scan import Scan, first_rows, margin_of
+from ftcli.data.scan import Scan, first_rows
 from ftcli.data.set_format import SetFormat, renamed, set_format
 from ftcli.methods import Method
 from ftcli.settings import library_fields

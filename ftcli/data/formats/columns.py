@@ -52,6 +52,9 @@ TOOLS = ("tools", "functions")
 CONTEXT = (*SYSTEM, *HISTORY, *TOOLS)
 """What every format reads beside its own columns, except plain text, which has no turns (see context.py)."""
 
+WEIGHTS = ("weight", "row_weight", "loss_weight", "sample_weight")
+"""Columns of what a row weighs in the loss, which rows of every format may have (see row_numbers.py)."""
+
 LABELS = ("label", "labels", "kto_tag")
 """Columns that label an answer, whatever they hold: another value than a label is an error of its row."""
 LABELS_BY_VALUE = (
@@ -188,13 +191,14 @@ class Format:
     def reads(self) -> tuple[str, ...]:
         """Every column that it may read, those that it needs first; of type `prompt` all others go to the rewards."""
         own = [*(name for need in self.needs for name in need.names), *self.optional]
-        return tuple(dict.fromkeys([*own, *(CONTEXT if self.kind != "text" else ())]))
+        return tuple(dict.fromkeys([*own, *(CONTEXT if self.kind != "text" else ()), *WEIGHTS]))
 
     def read_in(self, row: Mapping[str, Any]) -> set[str]:
         """The columns of the row that it reads; of several names for one thing the first that has a value."""
         needed = [need.column(row) for need in self.needs]
         context = [column(row, SYSTEM), column(row, TOOLS), *HISTORY] if self.kind != "text" else []
-        return {name for name in (*needed, *context, *self.optional) if name is not None and name in row}
+        weight = column(row, WEIGHTS)
+        return {name for name in (*needed, *context, weight, *self.optional) if name is not None and name in row}
 
     def unread(self, row: Mapping[str, Any]) -> list[str]:
         """Columns of the row that hold something and that this format ignores."""

@@ -7,6 +7,7 @@ place.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -37,7 +38,7 @@ CONTENT_KEYS = ("content", "value", "text", "message")
 """Keys of the content."""
 
 WEIGHT_KEYS = ("weight", "loss", "train", "training", "loss_weight")
-"""Keys of the loss mask: whether a turn is trained, 0 or false, 1 or true."""
+"""Keys of what a turn weighs in the loss: 0 or false is not trained, 1 or true is, and 0.5 half as much."""
 
 WEIGHTS = frozenset(WEIGHT_KEYS)
 
@@ -86,8 +87,8 @@ def turns(value: Any, field: str, roles: Roles = ROLES) -> list[Turn]:
     """A conversation, or one turn, in OpenAI's or ShareGPT's format, as a list of canonical turns.
 
     A canonical turn has `role` (system, developer, user, assistant or tool), `content` (text) and, where there are
-    any, `tool_calls` whose arguments are objects; an assistant turn that is not to be trained has `weight` 0. Further
-    keys of a turn are kept unless null.
+    any, `tool_calls` whose arguments are objects. An assistant turn that is not to be trained has `weight` 0, and one
+    that weighs something else than 1 in the loss has that `weight`. Further keys of a turn are kept unless null.
 
     Args:
         value: list of turns, or one turn.
@@ -117,23 +118,28 @@ def spoken(value: Any, field: str, role: str, roles: Roles = ROLES) -> list[Turn
     return [{"role": role, "content": text(value, field)}] if isinstance(value, str) else turns(value, field, roles)
 
 
-def answer(value: Any, field: str, roles: Roles = ROLES) -> list[Turn]:
+def answer(value: Any, field: str, roles: Roles = ROLES, *, weighted: bool = False) -> list[Turn]:
     """Text or turns as an answer: it starts and ends with an assistant turn, with only tool turns between others.
+
+    Args:
+        weighted: whether its turns may weigh more or less than 1.
 
     Raises:
         FieldFault: it has a turn of another role or an untrained one, or as `spoken` does.
     """
-    return check_answer(spoken(value, field, "assistant", roles), field, 0 if isinstance(value, list) else None)
+    given, start = spoken(value, field, "assistant", roles), 0 if isinstance(value, list) else None
+    return check_answer(given, field, start, weighted=weighted)
 
 
-def check_answer(given: list[Turn], field: str, start: int | None) -> list[Turn]:
+def check_answer(given: list[Turn], field: str, start: int | None, *, weighted: bool = False) -> list[Turn]:
     """Canonical turns, checked to be an answer that is trained whole.
 
     Args:
         start: index of its first turn in the list `field`; None if the field is that turn.
+        weighted: whether its turns may weigh more or less than 1.
 
     Raises:
-        FieldFault: it has a turn of another role than the assistant, or an untrained one.
+        FieldFault: it has a turn of another role than the assistant, or an untrained or weighted one.
     """
     for index, turn in enumerate(given):
         place = field if start is None else f"{field}[{start + index}]"
@@ -142,7 +148,10 @@ def check_answer(given: list[Turn], field: str, start: int | None) -> list[Turn]
             which = field if len(given) == 1 else f"turn {index + 1} of the answer in {field}"
             what = f"{which} is a {turn['role']} turn, not the assistant's"
             raise FieldFault(what, "only the assistant answers", place)
-        if "weight" in turn:
+        if turn.get("weight", 0) and not weighted:
+            what = f"{place} weighs {turn['weight']:g}, and only whole answers are compared"
+            raise FieldFault(what, "give the row a weight, in a column of that name", f"{place}.weight")
+        if turn.get("weight", 1) == 0:
             what = f"{place} is part of the answer but marked as untrained"
             raise FieldFault(what, "train the whole answer, or remove the row", f"{place}.weight")
     return given
@@ -164,7 +173,7 @@ def check_trained(given: list[Turn], field: str) -> list[Turn]:
         raise FieldFault(
             f"{field} has no assistant turn", "add the answer: without one there is nothing to train", field
         )
-    if all("weight" in turn for turn in answers):
+    if not any(turn.get("weight", 1) for turn in answers):
         raise FieldFault(f"in {field} no assistant turn is trained", "train one of them, or remove the row", field)
     return given
 
@@ -178,7 +187,7 @@ def last_trained(value: Mapping[str, Any]) -> dict[str, Any]:
     """Canonical columns in which only the last of the trained assistant turns stays trained."""
     if "messages" in value:
         given = value["messages"]
-        last = max(i for i, turn in enumerate(given) if turn["role"] == "assistant" and "weight" not in turn)
+        last = max(i for i, turn in enumerate(given) if turn["role"] == "assistant" and turn.get("weight", 1))
         read = [{**turn, "weight": 0} if turn["role"] == "assistant" else turn for turn in given[:last]]
         return {**value, "messages": [*read, *given[last:]]}
     # A completion of several assistant turns is shortened to the last; the others move to the prompt.
@@ -237,8 +246,8 @@ def _turn(turn: Any, field: str, roles: Roles) -> Turn:
         if not calls:
             raise FieldFault(f"{content_field} contains no call", "fill it or remove the turn", content_field)
     # Only an assistant turn keeps a `weight`: other roles are never trained, whatever they are marked as.
-    if not WEIGHTS.isdisjoint(given) and not _trained(given, field) and role == "assistant":
-        given["weight"] = 0
+    if not WEIGHTS.isdisjoint(given) and (weight := _weight(given, field)) != 1 and role == "assistant":
+        given["weight"] = weight
     if calls:
         if role != "assistant":
             raise FieldFault(f"{field} calls a tool as {role}", "only the assistant calls tools", calls_field)
@@ -273,17 +282,23 @@ def _setting(name: str) -> str:
     return f"data.roles: {{{json.dumps(name, ensure_ascii=False)}: user}} in the recipe"
 
 
-def _trained(given: Turn, field: str) -> bool:
-    """Whether the turn is marked as trained; removes the keys that say so."""
+def _weight(given: Turn, field: str) -> float:
+    """What the turn weighs in the loss, 0 if it is not trained; removes the keys that say so."""
     marks = {key: given.pop(key) for key in WEIGHT_KEYS if key in given}
     for key, value in marks.items():
-        if not isinstance(value, int | float) or value not in (0, 1):
-            what = f"{field}.{key} is {describe_value(value)}, not 0 or 1"
-            raise FieldFault(what, "write 1 (trained) or 0 (only read)", f"{field}.{key}")
+        if not isinstance(value, int | float) or not 0 <= value < math.inf:
+            what = f"{field}.{key} is {describe_value(value)}, not a number of at least 0"
+            raise FieldFault(
+                what, "write 1 (trained), 0 (only read), or what its loss is multiplied by", f"{field}.{key}"
+            )
     if len(set(map(bool, marks.values()))) > 1:
         what = f"{field} is marked both as trained and as untrained by {', '.join(marks)}"
         raise FieldFault(what, "keep one of them", field)
-    return all(marks.values())
+    # `true` beside a number only says that the turn is trained.
+    numbers = {float(value) for value in marks.values() if value is not True}
+    if len(numbers) > 1:
+        raise FieldFault(f"{field} has different weights in {', '.join(marks)}", "keep one of them", field)
+    return numbers.pop() if numbers else 1
 
 
 def _refuse_unread(given: Turn, field: str) -> None:

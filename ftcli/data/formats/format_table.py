@@ -70,10 +70,17 @@ def from_text(row: Fields, roles: Roles) -> Example:
 
 def from_pair(row: Fields, roles: Roles) -> Example:
     """{"prompt", "completion"} as text or turns; text beside turns becomes a turn."""
+    return _pair(row, roles, weighted=True)
+
+
+def _pair(row: Fields, roles: Roles, *, weighted: bool) -> Example:
     prompt, completion = value_of(row, ("prompt",))[1], value_of(row, ("completion",))[1]
     if isinstance(prompt, str) and isinstance(completion, str):
         return {"prompt": text(prompt, "prompt"), "completion": text(completion, "completion")}
-    return {"prompt": prompt_of(prompt, "prompt", roles), "completion": answer(completion, "completion", roles)}
+    return {
+        "prompt": prompt_of(prompt, "prompt", roles),
+        "completion": answer(completion, "completion", roles, weighted=weighted),
+    }
 
 
 def from_question(row: Fields, roles: Roles) -> Example:
@@ -179,7 +186,7 @@ def _side(row: Fields, names: tuple[str, ...], roles: Roles) -> list[Turn]:
 
 def from_labelled_pair(row: Fields, roles: Roles) -> Example:
     """{"prompt", "completion"} with a label: whether the answer is good."""
-    return {**from_pair(row, roles), "label": label_of(row)}
+    return {**_pair(row, roles, weighted=False), "label": label_of(row)}
 
 
 def from_labelled_question(row: Fields, roles: Roles) -> Example:

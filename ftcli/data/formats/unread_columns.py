@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ftcli.core.errors import Problem
-from ftcli.data.formats.columns import CONTEXT, LABELS, SYSTEM, TOOLS, Format, is_nothing
+from ftcli.data.formats.columns import CONTEXT, LABELS, SYSTEM, TOOLS, WEIGHTS, Format, is_nothing
 from ftcli.data.formats.row_fields import CHOSEN, INPUT, INSTRUCTIONS, REJECTED
 
 
@@ -53,9 +53,10 @@ MEANINGS = (
         "margins are read with method=reward, by data.margin_column",
         rewards=True,
     ),
+    _meaning("weight weights importance", "", WEIGHTS, rewards=True),
     _meaning(
-        "weight weights loss mask importance",
-        "every row weighs the same: to weigh one set against another use data.mix",
+        "loss mask",
+        "what is trained is said by the weight of each turn, and how much by a number in the column weight",
         rewards=True,
     ),
     _meaning(
@@ -81,7 +82,7 @@ _ABOUT_THE_ROW = _words(
 )
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
 _CLOSE = 0.8
-_KNOWN = tuple(dict.fromkeys([*CONTEXT, *LABELS, *CHOSEN, *REJECTED, INPUT, "images", "context", "weight", "margin"]))
+_KNOWN = tuple(dict.fromkeys([*CONTEXT, *LABELS, *CHOSEN, *REJECTED, INPUT, "images", "context", *WEIGHTS, "margin"]))
 """Names whose misspellings are recognised whatever the format reads."""
 _GRADES = _words("score scores rating ratings reward rewards")
 
@@ -100,7 +101,7 @@ def remedy(fmt: Format, name: str, of_file: str, rewarded: bool = False) -> str 
     if not words or words[-1] in _ABOUT_THE_ROW or (fmt.kind == "preference" and _GRADES.intersection(words)):
         return None
     # What a format needs is there already, under another name; only what it may have can be missing.
-    free = (*fmt.optional, *(CONTEXT if fmt.kind != "text" else ()))
+    free = (*fmt.optional, *(CONTEXT if fmt.kind != "text" else ()), *WEIGHTS)
     close = _close(name.lower(), (*free, *_KNOWN))
     meaning = _meaning_of(words) or (_meaning_of([close]) if close else None)
     if meaning is None or (rewarded and meaning.rewards):
@@ -139,4 +140,4 @@ def mapping_problems(
 def reads_text(fmt: Format) -> list[str]:
     """The columns that a format reads, alternatives together, then those that may be there."""
     needed = [" or ".join(need.shown) for need in fmt.needs]
-    return [*needed, *fmt.optional, *(CONTEXT if fmt.kind != "text" else ())]
+    return [*needed, *fmt.optional, *(CONTEXT if fmt.kind != "text" else ()), WEIGHTS[0]]

@@ -53,9 +53,10 @@ class Encoded:
 
     `columns` holds, by dataset type:
 
-    - text, messages, pair: `input_ids` and `labels`, of one length;
+    - text, messages, pair: `input_ids` and `labels`, of one length, and of that length too the `weights` of the tokens'
+      losses, unless all are 1;
     - preference, label: `prompt_ids`, `chosen_ids` and `rejected_ids`. A label leaves one of the answers empty; both
-      are empty if nothing can be trained. A reward model's rows may have a `margin`;
+      are empty if nothing can be trained. A reward model's rows may have a `margin`, and a row a `row_weight`;
     - prompt: `prompt_ids`, and the whole `row` as JSON, for rewards that read its columns.
     """
 
@@ -269,11 +270,16 @@ class Encoder:
         def finish(encodings: list[Encoding]) -> Encoded:
             ids = encodings[0].ids
             labels, ended = [IGNORED] * len(ids), True
+            weights: list[float] | None = None
             for answer in rendered.answers:
                 for start, end in self.serving.token_spans(example, rendered.text, ids, answer):
                     labels[start:end] = ids[start:end]
+                    if (weight := turns[answer.turn].get("weight", 1)) != 1:
+                        weights = weights or [1.0] * len(ids)
+                        weights[start:end] = [weight] * (end - start)
                 ended = answer.ended
-            found = Encoded({"input_ids": ids, "labels": labels}, ended, rendered.last_turn_only, [*rendered.left_out])
+            columns = {"input_ids": ids, "labels": labels, **({"weights": weights} if weights else {})}
+            found = Encoded(columns, ended, rendered.last_turn_only, [*rendered.left_out])
             return self._with_findings(found, example, turns)
 
         return _Draft([rendered.text], finish)

@@ -37,6 +37,8 @@ _LIBRARIES = ("transformers", "tokenizers", "jinja2", "trl", "pyarrow")
 CODE = ("data", "models/added_tokens.py", "worker/tokenise")
 """Our modules that read, convert and tokenise rows: a change in any of them makes stored tokens obsolete."""
 _POLL_SECONDS = 0.1
+WEIGHTS = {"weights": pa.list_(pa.float32()), "row_weight": pa.float32()}
+"""The columns of what tokens, or rows, weigh in the loss: only there if a row has one, and null for 1."""
 
 
 @dataclass(frozen=True)
@@ -72,16 +74,40 @@ class Write:
 
     def __init__(self, staging: Path, stack: contextlib.ExitStack) -> None:
         self._staging, self._stack, self.rows = staging, stack, 0
-        self._sink = stack.enter_context(pa.OSFile(str(staging / _ROWS), "wb"))
+        self._table = stack.enter_context(contextlib.ExitStack())
+        """What is open while the table of rows is written."""
+        self._sink = self._table.enter_context(pa.OSFile(str(staging / _ROWS), "wb"))
         self._writer: Any = None
+        self._schema: pa.Schema | None = None
         self._dropped: Any = None
 
     def __call__(self, batch: pa.RecordBatch) -> None:
-        """Write rows; all batches have the schema of the first."""
-        if self._writer is None:
-            self._writer = self._stack.enter_context(pa.ipc.new_stream(self._sink, batch.schema))
+        """Write rows; all batches have the schema of the first, but some may lack the columns of weights."""
+        if self._schema is None:
+            self._begin(batch.schema)
+        elif batch.schema != self._schema:
+            missing = [field for field in batch.schema if field.name not in self._schema.names]
+            if missing:
+                self._widen(pa.schema([*self._schema, *missing]))
+            batch = _widened(batch, self._schema)
         self._writer.write_batch(batch)
         self.rows += batch.num_rows
+
+    def _begin(self, schema: pa.Schema) -> None:
+        self._schema = schema
+        self._writer = self._table.enter_context(pa.ipc.new_stream(self._sink, schema))
+
+    def _widen(self, schema: pa.Schema) -> None:
+        """Write all rows again, with further columns that are null: the first weight of a set may come late."""
+        self._table.close()
+        path, narrow = self._staging / _ROWS, self._staging / f"narrow-{_ROWS}"
+        path.rename(narrow)
+        self._sink = self._table.enter_context(pa.OSFile(str(path), "wb"))
+        self._begin(schema)
+        with pa.memory_map(str(narrow)) as source, pa.ipc.open_stream(source) as rows:
+            for batch in rows:
+                self._writer.write_batch(_widened(batch, schema))
+        narrow.unlink()
 
     def dropped(self, row: dict[str, Any]) -> None:
         """Write an unusable row."""
@@ -89,6 +115,15 @@ class Write:
             self._dropped = open(self._staging / _DROPPED, "w", encoding="utf-8")  # noqa: SIM115
             self._stack.callback(self._dropped.close)
         self._dropped.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def _widened(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """The rows with the columns of a wider schema, null where they have none."""
+    columns = [
+        batch.column(field.name) if field.name in batch.schema.names else pa.nulls(batch.num_rows, field.type)
+        for field in schema
+    ]
+    return pa.record_batch(columns, schema=schema)
 
 
 Build = Callable[[Write], tuple[dict[str, Any], pa.Table]]

@@ -20,10 +20,12 @@ from ftcli.methods.method import Method
 from ftcli.settings.groups import DataSettings
 from ftcli.worker.tokenise import store
 from ftcli.worker.tokenise.encoder import Encoded, Encoder
+from ftcli.worker.tokenise.store import WEIGHTS
 from ftcli.worker.tokenise.truncation import Columns, counted
 
 _CHUNK = 2000
 _LIST = pa.list_(pa.int32())
+_TYPES = {"margin": pa.float32(), "row": pa.string(), **WEIGHTS}
 _INDEX = {
     "length": pa.int32(),
     "total": pa.int32(),
@@ -111,7 +113,7 @@ def _parts(row_set: RowSet, data: DataSettings, method: Method, encoder: Encoder
             data.eval_group,
             max_rows,
         ],
-        "method": [method.kinds, method.refuses_bare, settings.template],
+        "method": [method.kinds, method.refuses_bare, method.weights, settings.template],
         "encoder": encoder.identity(),
     }
 
@@ -180,13 +182,27 @@ def encoded(
             ledger.finding(finding.kind, example.where, finding.field, finding.what)
         if "margin" in example.value:
             found.columns["margin"] = example.value["margin"]
+        if example.row_weight != 1:
+            _weigh(found.columns, example.row_weight)
         yield example, found
 
 
+def _weigh(columns: Columns, weight: float) -> None:
+    """Multiply the losses of a row, or of its trained tokens, by a weight."""
+    if "input_ids" in columns:
+        of_turns = columns.get("weights") or [1.0] * len(columns["labels"])
+        columns["weights"] = [weight * own for own in of_turns]
+    else:
+        columns["row_weight"] = weight
+
+
 def batch_of(rows: Sequence[Columns]) -> pa.RecordBatch:
-    """Rows of one dataset type, at least one, as columns of token lists; `margin` is a number, and `row` is text."""
-    types = {"margin": pa.float32(), "row": pa.string()}
-    return pa.record_batch({name: pa.array([row[name] for row in rows], types.get(name, _LIST)) for name in rows[0]})
+    """Rows of one dataset type, at least one, as columns of token lists; `margin` is a number, and `row` is text.
+
+    The columns of weights are only there if a row has one; they are null where a row has none, which is 1.
+    """
+    names = [*rows[0], *(name for name in WEIGHTS if name not in rows[0] and any(name in row for row in rows))]
+    return pa.record_batch({name: pa.array([row.get(name) for row in rows], _TYPES.get(name, _LIST)) for name in names})
 
 
 def examples_of(

@@ -12,7 +12,7 @@ from typing import Any
 from ftcli.worker.tokenise.encoder import IGNORED
 
 Columns = dict[str, Any]
-"""Lists of token ids by column; `margin` is a number, and `row` is text."""
+"""Lists by column, of token ids or of `weights`; `margin` and `row_weight` are numbers, and `row` is text."""
 _ANSWERS = ("chosen_ids", "rejected_ids")
 
 
@@ -20,7 +20,8 @@ def parts_of(row: Columns, limit: int, overflow: str, bos: int | None = None) ->
     """The parts that a row of more than `limit` tokens becomes; none if no trained token would be left.
 
     Args:
-        row: `input_ids` and `labels`, or `prompt_ids`, `chosen_ids` and `rejected_ids`; a label has one of them empty.
+        row: `input_ids` and `labels`, perhaps with `weights`, or `prompt_ids`, `chosen_ids` and `rejected_ids`; a label
+            has one of them empty.
         overflow: truncate_left, truncate_right or split.
         bos: a token that stays first when the left side is truncated.
     """
@@ -33,16 +34,17 @@ def parts_of(row: Columns, limit: int, overflow: str, bos: int | None = None) ->
         part = _cut_pair(row, limit, overflow, bos)
         return [part] if all(bool(part[side]) == bool(row[side]) for side in _ANSWERS) else []
     length = len(row["input_ids"])
+    lists = {name: ids for name, ids in row.items() if ids is not None}  # the weights may be null, which is 1
     if overflow == "split":
         cuts = [*range(0, length, limit), length]
         if cuts[-1] - cuts[-2] == 1 and limit > 2:
             cuts[-2] -= 1  # a single token has nothing to be predicted from, and would be lost
-        parts = [{name: ids[start:end] for name, ids in row.items()} for start, end in pairwise(cuts)]
+        parts = [{name: ids[start:end] for name, ids in lists.items()} for start, end in pairwise(cuts)]
     elif overflow == "truncate_right":
-        parts = [{name: ids[:limit] for name, ids in row.items()}]
+        parts = [{name: ids[:limit] for name, ids in lists.items()}]
     else:
         kept = 1 if bos is not None and row["input_ids"][0] == bos else 0
-        parts = [{name: ids[:kept] + ids[length - limit + kept :] for name, ids in row.items()}]
+        parts = [{name: ids[:kept] + ids[length - limit + kept :] for name, ids in lists.items()}]
     return [part for part in parts if trains(part)]
 
 

@@ -14,6 +14,7 @@ from trl.trainer.reward_trainer import DataCollatorForPreference
 
 from ftcli.methods.method import Method
 from ftcli.worker.tokenise.collate import collator_of
+from ftcli.worker.trainers.weighted_loss import Weighing
 from ftcli.worker.training.checkpoint import with_safe_checkpoints
 from ftcli.worker.training.library_configs import load_class
 from ftcli.worker.training.schedule import EveryStepTrains
@@ -110,6 +111,8 @@ def make_trainer(
         # Set afterwards, because TRL's constructor refuses another collator with packing.
         trainer.data_collator = collator_of(config, model, tokenizer.pad_token_id)
         trainer.packs = True
+    if isinstance(trainer, Weighing):
+        trainer.take_weights()
     trainer.support = support or Support({})
     trainer.support.trainer_made(trainer)
     trainer.warmup_from_zero = warmup_from_zero

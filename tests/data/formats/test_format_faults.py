@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from ftcli.core.errors import DataError, RowProblem
@@ -32,9 +34,16 @@ CHATS = [
     ([user("a"), user("b")], "messages has no assistant turn"),
     ([user("a"), {**assistant("b"), "weight": 0}], "in messages no assistant turn is trained"),
     ([user("a"), {**assistant("b"), "loss": False}], "in messages no assistant turn is trained"),
-    ([user("a"), {**assistant("b"), "weight": 0.5}], "messages[1].weight is the number 0.5, not 0 or 1"),
-    ([{**user("a"), "weight": 2}, assistant("b")], "messages[0].weight is the number 2, not 0 or 1"),
-    ([user("a"), {**assistant("b"), "train": "no"}], "messages[1].train is the text 'no', not 0 or 1"),
+    ([user("a"), {**assistant("b"), "weight": -1}], "messages[1].weight is the number -1, not a number of at least 0"),
+    (
+        [{**user("a"), "loss": math.nan}, assistant("b")],
+        "messages[0].loss is the number NaN, not a number of at least 0",
+    ),
+    ([user("a"), {**assistant("b"), "train": "no"}], "messages[1].train is the text 'no', not a number of at least 0"),
+    (
+        [user("a"), {**assistant("b"), "weight": 0.5, "loss": 2}],
+        "messages[1] has different weights in weight, loss",
+    ),
     (
         [user("a"), {**assistant("b"), "train": 1, "loss": 0}],
         "messages[1] is marked both as trained and as untrained by loss, train",
@@ -160,7 +169,7 @@ CALLS_BADLY = {"role": "assistant", "tool_calls": [{"function": {"name": "f"}}, 
         ("messages", {"messages": [{"speaker": "bot", "text": ""}]}, "messages[0].text"),
         ("messages", {"messages": [{"role": "narrator", "content": "a"}]}, "messages[0].role"),
         ("messages", {"messages": [user("a"), "b"]}, "messages[1]"),
-        ("messages", {"messages": [user("a"), {**assistant("b"), "loss": 3}]}, "messages[1].loss"),
+        ("messages", {"messages": [user("a"), {**assistant("b"), "loss": -3}]}, "messages[1].loss"),
         ("messages", {"messages": [user("a"), {**assistant("b"), "loss": 0}]}, "messages"),
         ("messages", {"messages": [{"role": "user", "content": [{"type": "image"}]}]}, "messages[0].content[0]"),
         ("messages", {"messages": [user("a"), CALLS_BADLY]}, "messages[1].tool_calls[1]"),

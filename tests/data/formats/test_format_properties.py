@@ -81,9 +81,9 @@ def test_parting_two_texts_loses_no_character(begin, one, two):
     assert example["prompt"] + example["rejected"] == row["rejected"]
 
 
-@given(st.lists(st.tuples(WORDS, st.sampled_from([None, 0, 1, False, True])), min_size=1, max_size=5))
-def test_a_turn_weighs_nothing_exactly_where_it_says_so(turns):
+@given(st.lists(st.tuples(WORDS, st.sampled_from([None, 0, 1, False, True, 0.5, 3])), min_size=1, max_size=5))
+def test_a_turn_weighs_what_it_says_and_else_1(turns):
     messages = [{**assistant(content), "weight": weight} for content, weight in turns]
     example = convert(FORMATS["messages"], at({"messages": [user("?"), *messages, assistant("!")]}))
     found = [turn.get("weight", 1) for turn in example["messages"][1:-1]]
-    assert found == [0 if weight in (0, False) and weight is not None else 1 for _, weight in turns]
+    assert found == [1 if weight is None else float(weight) for _, weight in turns]

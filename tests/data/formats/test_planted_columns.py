@@ -124,7 +124,7 @@ def test_a_column_that_means_something_is_read_refused_or_named(tmp_path, name, 
             assert column not in named or ledger.unread[column] == 1
             continue
         # Read: its content is part of the example, or it makes the example another one.
-        assert found[0].value != bare[0].value, column
+        assert (found[0].value, found[0].row_weight) != (bare[0].value, bare[0].row_weight), column
         assert "PLANTED" in json.dumps(found[0].value) or not isinstance(value, str | list), column
 
 
@@ -198,6 +198,8 @@ def test_a_context_that_contradicts_itself_is_an_error_of_the_row(tmp_path, name
         ("sytem", "did you mean system? (data.columns={system: sytem})"),
         ("sys", "map it with data.columns={system: sys}, or remove the column"),
         ("chat_history", "map it with data.columns={history: chat_history}, or remove the column"),
+        ("wieght", "did you mean weight? (data.columns={weight: wieght})"),
+        ("importance", "map it with data.columns={weight: importance}, or remove the column"),
         ("context", "map it with data.columns={input: context}, or remove the column"),
         ("images", "only text is trained, so remove the rows that need it, or remove the column"),
     ],

@@ -7,22 +7,100 @@ the first is 2(1 − ε) times the second minus (1 − 2ε) times the third, and
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from trl.trainer.dpo_trainer import DPOTrainer
 
+from ftcli.core.errors import ConfigError, Problem
+from ftcli.worker.trainers.weighted_loss import WeighedRows
 
-class DpoTrainer(DPOTrainer):  # type: ignore[misc]
+_OF_TOKENS = ("sft",)
+"""The losses that are a mean over tokens and not over pairs."""
+
+
+class DpoTrainer(WeighedRows, DPOTrainer):  # type: ignore[misc]
     """Direct preference optimisation (Rafailov et al. 2023, arXiv:2305.18290)."""
 
     loss_types: list[str]
     loss_weights: list[float]
+    use_weighting: bool
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if self.label_smoothing:
             self.loss_types, self.loss_weights = smoothed(self.loss_types, self.loss_weights, self.label_smoothing)
+
+    def take_weights(self) -> None:
+        """As its parent.
+
+        Raises:
+            ConfigError: the rows have weights, and a loss sorts the answers of a batch.
+        """
+        super().take_weights()
+        if self.column in (getattr(self.train_dataset, "column_names", None) or ()):
+            self._refuse_sorting()
+
+    def _refuse_sorting(self) -> None:
+        sorting = [name for name in self.loss_types if name.startswith("aot")]
+        if sorting:
+            what = f"the rows have weights, and the loss {sorting[0]} sorts chosen and rejected answers separately"
+            fix = "remove the column of weights, or choose another method.loss_type"
+            raise ConfigError(Problem("method.loss_type", what, fix))
+
+    def _compute_loss(self, model: Any, inputs: Any, return_outputs: bool) -> Any:
+        """TRL's loss. It multiplies the loss of each pair by a weight of WPO, and a row's weight goes the same way."""
+        relative = self.relative_weights
+        if relative is None:
+            return super()._compute_loss(model, inputs, return_outputs)
+        self._refuse_sorting()
+        outputs: list[Any] = []
+        weighs_by_wpo = self.use_weighting
+        # As chosen answers have the whole weight of a pair, rejected ones have 1, whose logarithm is 0.
+        log_weights = torch.cat([relative.log(), torch.zeros_like(relative)])[:, None]
+
+        def called(**arguments: Any) -> Any:
+            found = model(**arguments)
+            of_wpo = found.log_sum_sq_probs if weighs_by_wpo else found.log_probs
+            found.log_sum_sq_probs = of_wpo.detach() - log_weights
+            outputs.append(found)
+            return found
+
+        with self._likelihood_apart() as share, _OutOfPlace():
+            self.use_weighting = True
+            try:
+                found = super()._compute_loss(called, inputs, return_outputs)
+            finally:
+                self.use_weighting = weighs_by_wpo
+        loss, *more = found if return_outputs else (found,)
+        if share:
+            answers = inputs["completion_mask"][:, 1:].chunk(2)[0]
+            of_chosen = -outputs[0].log_probs[:, -answers.size(1) :].chunk(2)[0]
+            loss = loss + share * (of_chosen * answers * relative[:, None]).sum() / answers.sum()
+        return (loss, *more) if return_outputs else loss
+
+    @contextmanager
+    def _likelihood_apart(self) -> Iterator[float]:
+        """Take the loss `sft` out temporarily, a mean over tokens and not over pairs; gives its weight, 0 without."""
+        names, weights = self.loss_types, self.loss_weights
+        pairs = [(name, weight) for name, weight in zip(names, weights, strict=True) if name not in _OF_TOKENS]
+        self.loss_types, self.loss_weights = [name for name, _ in pairs], [weight for _, weight in pairs]
+        try:
+            yield sum(weight for name, weight in zip(names, weights, strict=True) if name in _OF_TOKENS)
+        finally:
+            self.loss_types, self.loss_weights = names, weights
+
+
+class _OutOfPlace(TorchFunctionMode):
+    """TRL multiplies the losses in place, and the gradient of `hinge` needs them as they were."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found: Tensor = func(*args, **(kwargs or {}))
+        return found.clone() if func is torch.relu else found
 
 
 def smoothed(losses: Sequence[str], weights: Sequence[float], share: float) -> tuple[list[str], list[float]]:

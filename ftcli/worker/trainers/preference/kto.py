@@ -12,9 +12,12 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import pyarrow.compute as pc
+import torch
 from datasets import Dataset
 from trl.trainer.kto_config import KTOConfig
 from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference, KTOTrainer
+
+from ftcli.worker.trainers.weighted_loss import WeighedRows
 
 _CHUNK = 10_000
 """Rows counted at a time: a memory-mapped set may be larger than memory."""
@@ -49,13 +52,19 @@ class JudgedRows(DataCollatorForUnpairedPreference):  # type: ignore[misc]
         ]
         for index, sequence in enumerate(sequences):
             sequence["KL_completion_ids"] = sequences[index - 1]["completion_ids"]
-        return dict(super().torch_call(sequences))
+        batch = dict(super().torch_call(sequences))
+        if "row_weight" in examples[0]:
+            weights = [row["row_weight"] for side in ("chosen_ids", "rejected_ids") for row in examples if row[side]]
+            batch["row_weight"] = torch.tensor(weights)
+        return batch
 
 
-class KtoTrainer(KTOTrainer):  # type: ignore[misc]
+class KtoTrainer(WeighedRows, KTOTrainer):  # type: ignore[misc]
     """Kahneman–Tversky optimisation (Ethayarajh et al. 2024, arXiv:2402.01306)."""
 
     _tag_names: ClassVar[list[str]] = ["trl", "kto"]
+    desirable_weight: Any
+    undesirable_weight: Any
 
     def __init__(self, *, args: KtoConfig, train_dataset: Any, processing_class: Any, **more: Any) -> None:
         good, bad = _counts(train_dataset)
@@ -70,6 +79,18 @@ class KtoTrainer(KTOTrainer):  # type: ignore[misc]
         order, args.train_sampling_strategy = args.train_sampling_strategy, "sequential"  # else TRL refuses
         super().__init__(args=args, train_dataset=train_dataset, processing_class=processing_class, **more)
         args.train_sampling_strategy = order
+
+    def _compute_loss(self, model: Any, inputs: Any, return_outputs: bool) -> Any:
+        """TRL's loss, in which the weight of a label becomes that of each sequence."""
+        if self.relative_weights is None:
+            return super()._compute_loss(model, inputs, return_outputs)
+        good, of_labels = inputs["label"].bool(), (self.desirable_weight, self.undesirable_weight)
+        self.desirable_weight = of_labels[0] * self.relative_weights[good]
+        self.undesirable_weight = of_labels[1] * self.relative_weights[~good]
+        try:
+            return super()._compute_loss(model, inputs, return_outputs)
+        finally:
+            self.desirable_weight, self.undesirable_weight = of_labels
 
 
 def weights(good: int, bad: int, desirable: float | None, undesirable: float | None) -> tuple[float, float]:

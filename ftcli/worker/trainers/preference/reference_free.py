@@ -19,6 +19,7 @@ from trl.trainer.dpo_trainer import DPOTrainer
 
 from ftcli.worker.tokenise.encoder import IGNORED
 from ftcli.worker.trainers.fused_head import replaced, small_tiles
+from ftcli.worker.trainers.weighted_loss import WeighedRows, weighted_mean
 
 
 @dataclass
@@ -95,7 +96,7 @@ def _smoothed(margin: Tensor, label_smoothing: float) -> Tensor:
     return -logsigmoid(margin) * (1 - label_smoothing) - logsigmoid(-margin) * label_smoothing
 
 
-class ReferenceFreeTrainer(DPOTrainer):  # type: ignore[misc]
+class ReferenceFreeTrainer(WeighedRows, DPOTrainer):  # type: ignore[misc]
     """A pair's loss plus the likelihood of the chosen answer, without a reference."""
 
     has_reference: ClassVar[bool] = False
@@ -141,8 +142,10 @@ class ReferenceFreeTrainer(DPOTrainer):  # type: ignore[misc]
         # Prompt learning puts virtual tokens first; the row's own tokens are the last ones.
         of_chosen, of_rejected = outputs.log_probs[:, -answers.size(1) :].chunk(2)
         chosen, rejected = _side(of_chosen, chosen_answers), _side(of_rejected, rejected_answers)
-        likelihood = -(of_chosen * likely).sum() / likely.sum().clamp(min=1)
-        loss = self.pair_loss(chosen, rejected).mean() + self.nll_weight() * likelihood
+        relative = self.relative_weights
+        weighed = of_chosen if relative is None else of_chosen * relative[:, None]
+        likelihood = -(weighed * likely).sum() / likely.sum().clamp(min=1)
+        loss = weighted_mean(self.pair_loss(chosen, rejected), relative) + self.nll_weight() * likelihood
         if self.aux_loss_enabled:
             loss = loss + self.router_aux_loss_coef * outputs.aux_loss
         self._record(inputs, chosen, rejected, likelihood)

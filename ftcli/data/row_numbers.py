@@ -1,0 +1,72 @@
+"""Numbers that a row states beside its texts: the margin of its pair, and what the row weighs in the loss."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from ftcli.core.errors import DataError, RowProblem
+from ftcli.data.files.describe import describe_value
+from ftcli.data.files.reader import Row
+from ftcli.data.formats.columns import WEIGHTS, is_nothing
+from ftcli.methods import all_methods
+from ftcli.methods.method import Method
+
+
+def margin_of(row: Row, name: str) -> float:
+    """The margin that a row states in the column of that name.
+
+    Raises:
+        DataError: it is missing or not a number.
+    """
+    if name not in row.value:
+        what = f"has no margin column {name!r}; its columns are {', '.join(row.value)}"
+        raise DataError(RowProblem(row.where, what, "name another column in data.margin_column", field=name))
+    try:
+        margin = float(row.value[name])
+    except (TypeError, ValueError):
+        margin = math.nan
+    if not math.isfinite(margin):
+        what = f"{name} is {describe_value(row.value[name])}, not a number"
+        raise DataError(RowProblem(row.where, what, "give every row the margin of its pair", field=name))
+    return margin
+
+
+def row_weight_of(row: Row, method: Method) -> float:
+    """What a row, its columns renamed, weighs in the method's loss; 1 unless a column of WEIGHTS says so.
+
+    Of a method that samples and hands all columns to its rewards, such a column is the rewards' own.
+
+    Raises:
+        DataError: it is not a number above 0, two columns disagree, or the method cannot weigh rows.
+    """
+    given = {name: row.value[name] for name in WEIGHTS if not is_nothing(row.value.get(name))}
+    if not given or method.rewarded:
+        return 1.0
+    name, weight = _weight(row.where, given)
+    if weight != 1 and method.weights is None:
+        what = f"{name} is {weight:g}, and {method.name} weighs all rows the same"
+        able = ", ".join(name for name, other in all_methods().items() if other.weights)
+        raise DataError(
+            RowProblem(row.where, what, f"remove the column, or use a method that weighs rows: {able}", field=name)
+        )
+    return weight
+
+
+def _weight(where: str, given: Mapping[str, Any]) -> tuple[str, float]:
+    """The first column and its value; all are checked."""
+    weights = {}
+    for name, value in given.items():
+        try:
+            weights[name] = math.nan if isinstance(value, bool) else float(value)  # of a CSV file it is text
+        except (TypeError, ValueError, OverflowError):
+            weights[name] = math.nan
+        if not 0 < weights[name] < math.inf:
+            what = f"{name} is {describe_value(value)}, not a number above 0"
+            fix = "give the row what its loss is multiplied by, or remove the row"
+            raise DataError(RowProblem(where, what, fix, field=name))
+    if len(set(weights.values())) > 1:
+        what = f"the row has different weights in {' and '.join(given)}"
+        raise DataError(RowProblem(where, what, "keep one of them", field=next(iter(given))))
+    return next(iter(weights.items()))
