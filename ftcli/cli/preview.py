@@ -1,7 +1,8 @@
 """Rows as the model sees them, in colours at a terminal or as one self-contained HTML page.
 
 Trained tokens are green, others grey, and special tokens are underlined. Without colours (a pipe, NO_COLOR) trained
-text is enclosed in ⟦ and ⟧, so that nothing is conveyed by colour alone.
+text is enclosed in ⟦ and ⟧, so that nothing is conveyed by colour alone. Text of another weight than 1 in the loss is
+followed by it: ⟦text⟧×0.5.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def print_rows(shown: Sequence[dict[str, Any]]) -> None:
         for sequence in row.get("sequences", ()):
             if sequence["name"]:
                 print(f"-- {sequence['name']}")
-            print("".join(_coloured(sequence["tokens"]) if coloured else _marked(sequence["tokens"])))
+            print("".join(_written(sequence["tokens"], coloured)))
         print()
     for line in _about(about):
         print(line)
@@ -49,6 +50,8 @@ def _headline(row: dict[str, Any]) -> str:
     parts = [f"{row['where']}  {row['kind']}, {row['tokens']} tokens, {row['trained']} trained"]
     if row["max_length_tokens"] is not None and row["tokens"] > row["max_length_tokens"]:
         parts.append(f"longer than data.max_length_tokens={row['max_length_tokens']}")
+    if row["row_weight"] != 1:
+        parts.append(f"weight {row['row_weight']:g} in the loss")
     if row["last_turn_only"]:
         parts.append("only the last turn is trained: the template rewrites earlier ones")
     return "; ".join([*parts, *row["findings"]])
@@ -69,15 +72,20 @@ def _about(about: dict[str, Any]) -> Iterator[str]:
         yield f"{kind}: {', '.join(each['where'] for each in first)}"
 
 
-def _coloured(tokens: Sequence[Sequence[Any]]) -> Iterator[str]:
-    for text, trained, special in tokens:
-        yield f"{_TRAINED if trained else _READ}{_SPECIAL if special else ''}{text}{_OFF}"
+def _written(tokens: Sequence[Sequence[Any]], coloured: bool) -> Iterator[str]:
+    for mark, group in groupby(tokens, key=lambda token: token[1]):
+        if coloured:
+            for text, trained, special in group:
+                yield f"{_TRAINED if trained else _READ}{_SPECIAL if special else ''}{text}{_OFF}"
+        else:
+            text = "".join(token[0] for token in group)
+            yield f"⟦{text}⟧" if mark else text
+        yield _weight(mark)
 
 
-def _marked(tokens: Sequence[Sequence[Any]]) -> Iterator[str]:
-    for trained, group in groupby(tokens, key=lambda token: bool(token[1])):
-        text = "".join(token[0] for token in group)
-        yield f"⟦{text}⟧" if trained else text
+def _weight(mark: bool | float) -> str:
+    """What follows text whose tokens weigh something else than 1."""
+    return "" if mark in (False, True) else f"×{mark:g}"
 
 
 def page(shown: Sequence[dict[str, Any]]) -> str:
@@ -101,9 +109,14 @@ def page(shown: Sequence[dict[str, Any]]) -> str:
 
 
 def _spans(tokens: Sequence[Sequence[Any]]) -> Iterator[str]:
-    for place, (text, trained, special) in enumerate(tokens):
-        if not text:
-            continue
-        names = ["trained" if trained else "read", *(["special"] if special else []), *(["odd"] if place % 2 else [])]
-        title = f"token {place}, {'trained' if trained else 'read only'}"
-        yield f'<span class="{" ".join(names)}" title="{title}">{html.escape(text)}</span>'
+    places = iter(range(len(tokens)))
+    for mark, group in groupby(tokens, key=lambda token: token[1]):
+        kind = "trained" if mark else "read"
+        for text, _, special in group:
+            place = next(places)
+            if not text:
+                continue
+            names = [kind, *(["special"] if special else []), *(["odd"] if place % 2 else [])]
+            title = f"token {place}, {'trained' if mark else 'read only'}"
+            yield f'<span class="{" ".join(names)}" title="{title}">{html.escape(text)}</span>'
+        yield f"<sub>{_weight(mark)}</sub>" if _weight(mark) else ""

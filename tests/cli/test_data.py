@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 from html.parser import HTMLParser
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -206,6 +207,25 @@ def test_at_a_terminal_trained_text_is_coloured(file, capsys, monkeypatch):
     assert "⟦" in out
 
 
+def test_weights_of_turns_and_rows_are_shown(here, capsys, monkeypatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+    asked, ok = {"role": "user", "content": "Tree?"}, {"role": "assistant", "content": "Leaf", "weight": 0.5}
+    row = {"messages": [asked, ok, asked, {"role": "assistant", "content": "Root"}], "weight": 3}
+    Path("weighed.jsonl").write_text(json.dumps(row), encoding="utf-8")
+    rows = shown(Path("weighed.jsonl"))
+    runs = groupby(rows[0]["sequences"][0]["tokens"], key=lambda token: token[1])
+    told = [(mark, "".join(token[0] for token in run)) for mark, run in runs]
+    assert [run for run in told if run[0]] == [(0.5, " Leaf<|im_end|>"), (True, " Root<|im_end|>")]
+    preview.print_rows(rows)
+    out = capsys.readouterr().out
+    assert "; weight 3 in the loss\n" in out
+    assert "⟦ Leaf<|im_end|>⟧×0.5" in out
+    assert out.count("×") == 1
+    page = preview.page(rows)
+    assert page.count("<sub>×0.5</sub>") == 1
+    assert "weight 3 in the loss" in page
+
+
 def test_the_page_and_the_json_hold_the_rows_that_the_worker_shows(typed, file, monkeypatch):
     from ftcli.worker.commands.preview import preview as preview_rows
 
@@ -261,7 +281,7 @@ def test_a_hostile_name_or_row_stays_text_in_the_page():
     evil = '"><script>alert(1)</script>'
     sequence = {"name": evil, "tokens": [[evil, True, True], ["", True, False]]}
     row = {"where": evil, "kind": evil, "sequences": [sequence], "tokens": 1, "trained": 1, "max_length_tokens": 1,
-           "last_turn_only": False, "findings": [evil]}  # fmt: skip
+           "row_weight": 1, "last_turn_only": False, "findings": [evil]}  # fmt: skip
     about = {"format": evil, "template": {"answers_by": evil}, "findings": {evil: [{"where": evil}]}}
     page = preview.page([row, {"where": evil, "error": evil, "fix": evil}, about])
     assert "<script" not in page

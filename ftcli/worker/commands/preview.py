@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Iterator, Sequence
+from itertools import islice, repeat
 from typing import Any
 
 from ftcli.core.errors import DataError, Problem
@@ -28,7 +28,8 @@ def preview(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
     Yields:
         {"where", "kind", "sequences": [{"name", "tokens": [[text, trained, special], …]}], "tokens", "trained",
-        "max_length_tokens"}, or {"where", "error", "fix"} for a row that cannot be used; last
+        "row_weight", "max_length_tokens"}, where `trained` is false, true, or the token's weight in the loss if its
+        turn has another than 1; or {"where", "error", "fix"} for a row that cannot be used; last
         {"template", "format", "findings", "forms": how the rows are read, as phrases}.
 
     Raises:
@@ -84,8 +85,10 @@ def _refused(problem: Problem) -> dict[str, Any]:
 
 def _shown(encoder: Encoder, example: Example, encoded: Encoded, fit: Fitting) -> dict[str, Any]:
     columns, special = encoded.columns, frozenset(encoder.tokenizer.added_tokens_decoder)
+    sequences: list[tuple[str, list[int], Sequence[bool | float]]]
     if "input_ids" in columns:
-        trained = [label != IGNORED for label in columns["labels"]]
+        weights = columns.get("weights") or repeat(1)
+        trained = [_mark(label, weight) for label, weight in zip(columns["labels"], weights, strict=False)]
         sequences = [("", columns["input_ids"], trained)]
     elif "row" in columns:
         sequences = [("", columns["prompt_ids"], [False] * len(columns["prompt_ids"]))]
@@ -103,14 +106,19 @@ def _shown(encoder: Encoder, example: Example, encoded: Encoded, fit: Fitting) -
             {"name": name, "tokens": pieces(encoder.tokenizer, ids, marks, special)} for name, ids, marks in sequences
         ],
         "tokens": max(len(ids) for _, ids, _ in sequences),
-        "trained": sum(sum(marks) for _, _, marks in sequences),
+        "trained": sum(sum(map(bool, marks)) for _, _, marks in sequences),
+        "row_weight": example.row_weight,
         "max_length_tokens": fit.max_length_tokens,
         "last_turn_only": encoded.last_turn_only,
         "findings": [finding.what for finding in encoded.findings],
     }
 
 
-def pieces(tokenizer: Any, ids: list[int], trained: list[bool], special: frozenset[int]) -> list[list[Any]]:
+def _mark(label: int, weight: float) -> bool | float:
+    return label != IGNORED and (True if weight == 1 else weight)
+
+
+def pieces(tokenizer: Any, ids: list[int], trained: Sequence[bool | float], special: frozenset[int]) -> list[list[Any]]:
     """Each token as [text, trained, special]; a character that spans several tokens is given to the first."""
     found: list[list[Any]] = []
     start = 0
