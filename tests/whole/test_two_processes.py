@@ -29,10 +29,12 @@ MIXED = ("data.mix.sums.share_of_mix=0.5", "data.mix.words.share_of_mix=0.5", "d
 @pytest.mark.parametrize("source", ["file", "stream"])
 def test_two_processes_give_the_loss_curve_of_one(source, tmp_path, ftcli_run: Train):
     rows = tiny.set_path("sft", "train").read_text(encoding="utf-8").splitlines(keepends=True)
-    for name, some in (("sums", rows[:100]), ("words", rows[100:200])):
+    # Weights that differ between the two processes of a step: each divides by the sum of all of them.
+    weighed = [json.dumps({**json.loads(row), "weight": 1 + index % 5}) + "\n" for index, row in enumerate(rows[:200])]
+    for name, some in (("sums", rows[:100]), ("words", rows[100:200]), ("weighed", weighed)):
         (tmp_path / f"{name}.jsonl").write_text("".join(some), encoding="utf-8")
     data = [f"data.mix.{name}.path={name}.jsonl" for name in ("sums", "words")] if source == "stream" else []
-    common = (*COMMON, *data, *(MIXED if source == "stream" else ()))
+    common = (*COMMON, *data, *(MIXED if source == "stream" else ("data.path=weighed.jsonl",)))
     ftcli_run("train", *common, "train.per_device_train_batch_size=8", "run.dir=one", cwd=tmp_path)
     several = ("hardware=cpu", "hardware.num_processes=2", "train.per_device_train_batch_size=4")
     ftcli_run("train", *common, *several, "run.dir=two", cwd=tmp_path)
