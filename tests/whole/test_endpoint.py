@@ -36,7 +36,8 @@ PATIENCE_SECONDS = 120.0
 class Server:
     """The built-in model, served by transformers at an address that outlives a restart."""
 
-    def __init__(self) -> None:
+    def __init__(self, log: Path) -> None:
+        self._log = log
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -45,17 +46,23 @@ class Server:
 
     def start(self) -> None:
         words = [sys.executable, "-m", "transformers.cli.transformers", "serve", "--port", str(self.port)]
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        self.process = subprocess.Popen([*words, "--device", "cpu"], env=environment(), **quiet)
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen([*words, "--device", "cpu"], env=environment(), stdout=log, stderr=log)
         until = time.monotonic() + TIMEOUT_SECONDS
         while time.monotonic() < until:
             try:
                 urllib.request.urlopen(f"{self.url}/health", timeout=PATIENCE_SECONDS)
                 return
             except OSError:
-                assert self.process.poll() is None, "transformers serve ended"
+                self.check()
                 time.sleep(0.1)
         raise AssertionError("transformers serve does not answer")
+
+    def check(self) -> None:
+        """A test that asks a server which has died would only say that it cannot be reached."""
+        assert self.process is not None
+        ended = self.process.poll()
+        assert ended is None, f"transformers serve ended with {ended}:\n{self._log.read_text()[-3000:]}"
 
     def kill(self) -> None:
         assert self.process is not None
@@ -64,9 +71,9 @@ class Server:
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A running server."""
-    found = Server()
+    found = Server(tmp_path_factory.mktemp("server") / "log")
     found.start()
     try:
         yield found
@@ -75,9 +82,11 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture
-def served(server: Server) -> str:
-    """Its address."""
-    return server.url
+def served(server: Server) -> Iterator[str]:
+    """Its address; it runs before and after the test."""
+    server.check()
+    yield server.url
+    server.check()
 
 
 class Faulty(BaseHTTPRequestHandler):
