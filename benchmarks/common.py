@@ -7,7 +7,10 @@ import os
 import platform
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -35,6 +38,41 @@ def peak_gib(words: Sequence[str], environment: Mapping[str, str] | None = None)
     if code:
         raise RuntimeError(f"ftcli {' '.join(words)}: exit {code}")
     return float(kib) / 1024**2
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a command took."""
+
+    code: int
+    out: str
+    err: str
+    seconds: float
+    """Wall time."""
+    processor_seconds: float
+    """Of the command and its processes; a busy machine disturbs it less than wall time."""
+    peak_gib: float
+    """Resident memory of its largest process."""
+
+
+def cost_of(words: Sequence[str], checkout: Path, folder: Path) -> Cost:
+    """Run ftcli as another checkout has it, in a folder and offline, with its bytecode kept beside."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    bytecode = folder / "bytecode"
+    environment |= {"PYTHONPATH": str(checkout), "PYTHONPYCACHEPREFIX": str(bytecode), "HF_HUB_OFFLINE": "1"}
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        start = time.perf_counter()
+        command = [sys.executable, "-m", "ftcli", *words]
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=out, stderr=err)
+        _, status, used = os.wait4(process.pid, 0)
+        took = time.perf_counter() - start
+        process.returncode = os.waitstatus_to_exitcode(status)
+        texts = []
+        for stream in (out, err):
+            stream.seek(0)
+            texts.append(stream.read().decode())
+    processor = used.ru_utime + used.ru_stime
+    return Cost(process.returncode, *texts, took, processor, used.ru_maxrss / 1024**2)
 
 
 def versions() -> dict[str, str]:

@@ -1,11 +1,12 @@
 """How long the row check takes: `ftcli data check FILE --rows-only` over 100 MB, each run in a fresh process.
 
-    python benchmarks/data_check.py [--save]
+    python benchmarks/data_check.py [--against CHECKOUT] [--save]
 
 Two files: conversations of two to six turns, 2.4 kB a row, and Alpaca rows of 0.9 kB, both as long as those of the
 published sets, every tenth text not of ASCII alone, and one row in a thousand with a fault or something suspicious in
 it. Prints the median of three runs in seconds per 100 MB against the limit of 5 s; `--save` also writes
-benchmarks/results/data_check.json. A measurement, not a test: a busy machine fails it.
+benchmarks/results/data_check.json. A measurement, not a test: a busy machine fails it. With another checkout of this
+repository both run alternately, and the median ratios of their processor times and of their memory are told too.
 """
 
 from __future__ import annotations
@@ -15,14 +16,12 @@ import json
 import os
 import random
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
-from common import save, versions
+from common import Cost, cost_of, save, versions
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = 3
@@ -103,29 +102,35 @@ def written(path: Path, shape: str) -> int:
     return rows
 
 
-def seconds(path: Path) -> tuple[float, dict[str, Any]]:
-    """Wall time of one check, and the ledger that it printed."""
-    words = [sys.executable, "-m", "ftcli", "data", "check", str(path), "--rows-only", "--json"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    start = time.perf_counter()
-    done = subprocess.run(words, cwd=path.parent, env=environment, capture_output=True, check=False)
-    took = time.perf_counter() - start
-    if done.returncode != 3:
-        raise RuntimeError(f"ftcli data check ended with {done.returncode}: {done.stderr.decode()}")
-    [ledger] = json.loads(done.stdout)["sets"]
-    return took, ledger
+def checked(path: Path, checkout: Path) -> Cost:
+    """What one check took; it printed the ledger.
+
+    Raises:
+        RuntimeError: it did not refuse the bad rows.
+    """
+    cost = cost_of(["data", "check", str(path), "--rows-only", "--json"], checkout, path.parent)
+    if cost.code != 3:
+        raise RuntimeError(f"ftcli data check ended with {cost.code}: {cost.err}")
+    return cost
 
 
-def measure(shape: str) -> dict[str, Any]:
+def measure(shape: str, other: Path | None) -> dict[str, Any]:
     """Rows, findings and times of one file."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "rows.jsonl"
-        rows, times = written(path, shape), []
+        rows, costs = written(path, shape), []
         for _ in range(RUNS):
-            took, ledger = seconds(path)
-            times.append(took * BYTES / path.stat().st_size)
+            theirs = checked(path, other) if other else None
+            costs.append((checked(path, ROOT), theirs))
+        times = [ours.seconds * BYTES / path.stat().st_size for ours, _ in costs]
+    [ledger] = json.loads(costs[-1][0].out)["sets"]
     assert ledger["rows_read"] == rows
     median = statistics.median(times)
+    pairs = [(ours, theirs) for ours, theirs in costs if theirs]
+    ratios = {
+        name: round(statistics.median(getattr(ours, name) / getattr(theirs, name) for ours, theirs in pairs), 2)
+        for name in (("processor_seconds", "peak_gib") if pairs else ())
+    }
     return {
         "shape": shape,
         "rows": rows,
@@ -135,19 +140,24 @@ def measure(shape: str) -> dict[str, Any]:
         "limit_seconds": LIMIT_SECONDS,
         "within": median < LIMIT_SECONDS,
         "seconds": [round(value, 2) for value in times],
+        **({"ratios": ratios} if ratios else {}),
     }
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--save", action="store_true", help="write benchmarks/results/data_check.json")
+    parser.add_argument("--against", type=Path, help="another checkout of this repository")
     options = parser.parse_args()
+    other = options.against and options.against.resolve()
     load, found, results = os.getloadavg()[0], versions(), []
     for shape in SHAPES:
-        results.append(result := measure(shape))
+        results.append(result := measure(shape, other))
         told = ", ".join(f"{count} {kind}" for kind, count in result["findings"].items())
         mark = "" if result["within"] else "  over the limit"
         print(f"{result['seconds_per_100_mb']:.2f} s per 100 MB  (limit {LIMIT_SECONDS:.0f})  {shape}{mark}")
+        for name, ratio in result.get("ratios", {}).items():
+            print(f"  {name} × {ratio:.2f}")
         print(f"  {result['rows']} rows, {result['unusable']} unusable; findings: {told}")
     print(f"median of {RUNS}, load {load:.2f} at the start; " + ", ".join(map(" ".join, found.items())))
     if options.save:

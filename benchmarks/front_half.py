@@ -12,15 +12,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import resource
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
-from common import save, versions
+from common import cost_of, save, versions
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = 5
@@ -48,17 +45,10 @@ def seconds(words: list[str], code: int, folder: Path, checkout: Path = ROOT) ->
     Raises:
         RuntimeError: it ended with another exit code.
     """
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    environment |= {"PYTHONPATH": str(checkout), "PYTHONPYCACHEPREFIX": str(folder / "bytecode"), "HF_HUB_OFFLINE": "1"}
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    start = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-m", "ftcli", *words], cwd=folder, env=environment, capture_output=True, check=False
-    )
-    took, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
-    if done.returncode != code:
-        raise RuntimeError(f"ftcli {' '.join(words)} ended with {done.returncode}: {done.stderr.decode()}")
-    return took, after.ru_utime + after.ru_stime - used.ru_utime - used.ru_stime
+    cost = cost_of(words, checkout, folder)
+    if cost.code != code:
+        raise RuntimeError(f"ftcli {' '.join(words)} ended with {cost.code}: {cost.err}")
+    return cost.seconds, cost.processor_seconds
 
 
 def measure(other: Path | None) -> list[dict[str, object]]:
