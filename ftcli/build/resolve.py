@@ -20,16 +20,16 @@ from ftcli.models.parameters import num_parameters
 from ftcli.peft_methods import PeftMethod, peft_method
 from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.settings import run_spec
-from ftcli.settings.groups import GROUPS, OWN_GROUPS, DataSettings
+from ftcli.settings.groups import CARD, GROUPS, OWN_GROUPS, DataSettings
 from ftcli.settings.run_spec import RunSpec
 
 _EMPTY: dict[str, Any] = {**{group: {} for group in (*GROUPS, "run")}, "seed": 0}
 
 
-def _shape_still_fits(composed: Composed) -> bool:
-    """Whether the group file's `shape` still describes the model: not where an override changed only the name."""
-    named, shaped = composed.origin("model", "name_or_path"), composed.origin("model", "shape")
-    return WRITERS.index(shaped.by) >= WRITERS.index(named.by)
+def _still_fits(composed: Composed, key: str) -> bool:
+    """Whether what the group file says of its model still holds: not where an override changed only the name."""
+    named, said = composed.origin("model", "name_or_path"), composed.origin("model", key)
+    return WRITERS.index(said.by) >= WRITERS.index(named.by)
 
 
 def _located(tree: dict[str, Any]) -> dict[str, Any]:
@@ -68,8 +68,8 @@ def _dated(tree: dict[str, Any]) -> dict[str, Any]:
 
 def _own(composed: Composed, group: str) -> Any:
     values = dict(composed.tree[group])
-    if group == "model" and not _shape_still_fits(composed):
-        values["shape"] = None
+    if group == "model":
+        values.update(dict.fromkeys(key for key in CARD if not _still_fits(composed, key)))
     return OWN_GROUPS[group](**values)
 
 

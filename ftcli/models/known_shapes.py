@@ -9,7 +9,7 @@ from ftcli.core.strict_yaml import load
 from ftcli.models import sources
 from ftcli.models.read_config import shape_from_folder, shape_from_mapping
 from ftcli.models.shape import Shape
-from ftcli.settings.groups import ModelSettings
+from ftcli.settings.groups import CARD, ModelSettings
 
 
 def model_shape(model: ModelSettings) -> Shape | None:
@@ -31,8 +31,14 @@ def model_shape(model: ModelSettings) -> Shape | None:
 
 def published_shape(hub_id: str) -> dict[str, Any] | None:
     """The shape that a shipped group file gives for a hub id."""
+    shape: dict[str, Any] | None = published_card(hub_id).get("shape")
+    return shape
+
+
+def published_card(hub_id: str) -> dict[str, Any]:
+    """What a shipped group file says of the model of a hub id, by the settings of `CARD`; {} if none names it."""
     for path in assets.choices("model").values():
         if f"name_or_path: {hub_id}\n" in path.read_text(encoding="utf-8"):
-            shape: dict[str, Any] | None = load(path).data.get("shape")
-            return shape
-    return None
+            said = load(path).data
+            return {key: said.get(key) for key in CARD}
+    return {}

@@ -28,6 +28,14 @@ class ModelSettings:
     flash_attention_3, flex_attention, or a kernel's hub id."""
     trust_remote_code: bool = False
     """Runs Python code shipped with the model; only granted on the command line with --trust-remote-code."""
+    variant: Literal["base", "instruct"] | None = None
+    """What a model's file says of it: base continues text, instruct was trained to answer; null is unknown."""
+    thinking: bool | None = None
+    """What a model's file says of it: whether it writes its reasoning before the answer."""
+    has_template: bool | None = None
+    """What a model's file says of it: whether its tokenizer has a chat template; null is unknown, taken for yes."""
+    licence: str | None = None
+    """What a model's file says of it: the licence of its weights, as its hub page names it."""
     shape: dict[str, Any] | None = None
     """The published architecture, so that planning needs no network; null reads it from a local config.json."""
 
@@ -172,6 +180,9 @@ class RunSettings:
     early_stopping_patience: int | None = None
     """Evaluations without improvement after which the run stops; needs train.load_best_model_at_end."""
 
+
+CARD = ("variant", "thinking", "has_template", "licence", "shape")
+"""The settings of `model` that describe the published model, and so only the one that is named beside them."""
 
 OWN_GROUPS: dict[str, type] = {
     "model": ModelSettings,

@@ -20,7 +20,7 @@ from ftcli.core import hub_cache
 from tests.conftest import REPOSITORY
 from tests.loopback import serving
 
-MODEL = "meta-llama/Llama-3.1-8B"
+MODEL = "meta-llama/Llama-3.1-8B-Instruct"
 HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "accelerate"}
 
 _WRAPPER = """

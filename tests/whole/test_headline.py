@@ -13,7 +13,7 @@ from ftcli.runs import rundir
 from tests.whole.conftest import Train
 
 CANARY = "canary-5f1d2c"
-HUB_ID = "meta-llama/Llama-3.1-8B"
+HUB_ID = "meta-llama/Llama-3.1-8B-Instruct"
 
 
 def cache_a_model(home: Path) -> None:
@@ -48,7 +48,7 @@ def test_ftcli_train_method_dpo_model_llama(tmp_path, ftcli_run: Train):
     [run] = (tmp_path / "runs" / "dpo-llama").iterdir()
     assert abs(rundir.read_result(run)["loss_first"] - 0.693147) < 1e-4
     assert (run / rundir.MODEL / "model.safetensors").is_file()
-    assert "dpo of meta-llama/Llama-3.1-8B" in done.stdout
+    assert "dpo of meta-llama/Llama-3.1-8B-Instruct" in done.stdout
     # No secret of the environment lands in the run directory, its log, or what was printed.
     written = [path.read_bytes() for path in run.rglob("*") if path.is_file()]
     assert not any(CANARY.encode() in content for content in written)

@@ -17,6 +17,7 @@ import pytest
 import ftcli as package
 from ftcli.cli import main
 from ftcli.runs import rundir
+from ftcli.settings.groups import CARD
 from tests.conftest import REPOSITORY
 from tests.whole.conftest import Train, steps
 
@@ -210,9 +211,17 @@ text pairs train; none of these recipes reads any."""
 def shown(of_recipe: dict[str, Any]) -> dict[str, Any]:
     """The choices and values of a composition, or of each stage of one, without the prose of its notes."""
     if "stages" not in of_recipe:
-        return {"choices": of_recipe["choices"], "config": of_recipe["config"]}
+        config = dict(of_recipe["config"])
+        if "model" in config:  # what its file says of a model is no setting of a run, and was not there then
+            card = set(CARD) - {"shape"}
+            config["model"] = {key: value for key, value in config["model"].items() if key not in card}
+        return {"choices": of_recipe["choices"], "config": config}
     stages = {name: shown(stage) for name, stage in of_recipe["stages"].items()}
     return {"pipeline": of_recipe["pipeline"], "stages": stages}
+
+
+RENAMED = {"qwen2.5-0.5b": "qwen2.5-0.5b-base", "llama": "llama-base"}
+"""Choices whose name means the instruct model today; a recipe that means the base names it."""
 
 
 def with_later_settings(of_recipe: dict[str, Any]) -> dict[str, Any]:
@@ -222,8 +231,12 @@ def with_later_settings(of_recipe: dict[str, Any]) -> dict[str, Any]:
         return {**of_recipe, "stages": stages}
     if "config" not in of_recipe or "data" not in of_recipe["config"]:
         return of_recipe
+    then, run = of_recipe["choices"]["model"], of_recipe["config"]["run"]
+    now = RENAMED.get(then, then)
     later = {group: {**of_recipe["config"][group], **values} for group, values in SINCE.items()}
-    return {**of_recipe, "config": {**of_recipe["config"], **later}}
+    later["run"] = {**run, "name": run["name"].replace(f"-{then}", f"-{now}")}
+    choices = {**of_recipe["choices"], "model": now}
+    return {**of_recipe, "choices": choices, "config": {**of_recipe["config"], **later}}
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

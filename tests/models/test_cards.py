@@ -1,0 +1,57 @@
+"""What the shipped choices of `model` say of their models: base or instruct, licence, chat template."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+
+from ftcli.build.resolve import spec_of
+from ftcli.config.compose import Request
+from ftcli.core import assets
+from ftcli.models.known_shapes import published_card
+from ftcli.settings.groups import CARD
+
+CHOICES: dict[str, dict[str, Any]] = {
+    name: yaml.safe_load(path.read_text(encoding="utf-8"))
+    for name, path in assets.choices("model").items()
+    if name != "tiny"
+}
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_every_choice_says_which_variant_it_is_and_under_which_licence(name: str) -> None:
+    said = CHOICES[name]
+    assert said["variant"] == ("base" if name.endswith("-base") else "instruct")
+    assert said["licence"]
+    assert said["thinking"] in (True, False)
+    if said["variant"] == "instruct":
+        assert said["has_template"] is True
+
+
+def test_a_short_name_is_the_instruct_model_and_no_two_choices_are_one_model() -> None:
+    bases = [name for name in CHOICES if name.endswith("-base")]
+    assert {name.removesuffix("-base") for name in bases} <= CHOICES.keys()
+    assert {"llama-base", "mistral-base", "gemma-base", "qwen-base", "smollm-base"} <= set(bases)
+    ids = [said["name_or_path"] for said in CHOICES.values()]
+    assert len(ids) == len(set(ids))
+
+
+def test_a_model_has_the_parameters_of_its_base() -> None:
+    for name, said in CHOICES.items():
+        if name.endswith("-base"):
+            own, instruct = dict(said["shape"]), dict(CHOICES[name.removesuffix("-base")]["shape"])
+            assert {**own, "max_position_embeddings": 0} == {**instruct, "max_position_embeddings": 0}
+
+
+def test_what_a_file_says_of_its_model_is_not_said_of_another_one(here) -> None:
+    assert spec_of(Request(overrides=("model=llama-base",))).model.variant == "base"
+    other = spec_of(Request(overrides=("model=llama-base", "model.name_or_path=org/other"))).model
+    assert [getattr(other, key) for key in CARD] == [None] * len(CARD)
+
+
+def test_a_hub_id_finds_what_its_choice_says() -> None:
+    assert published_card("google/gemma-2-2b")["has_template"] is False
+    assert published_card("google/gemma-2-2b-it")["variant"] == "instruct"
+    assert published_card("org/other") == {}
