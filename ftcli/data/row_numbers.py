@@ -13,6 +13,8 @@ from ftcli.data.formats.columns import WEIGHTS, is_nothing
 from ftcli.methods import all_methods
 from ftcli.methods.method import Method
 
+_NAMES = frozenset(WEIGHTS)
+
 
 def margin_of(row: Row, name: str) -> float:
     """The margin that a row states in the column of that name.
@@ -41,6 +43,8 @@ def row_weight_of(row: Row, method: Method) -> float:
     Raises:
         DataError: it is not a number above 0, two columns disagree, or the method cannot weigh rows.
     """
+    if _NAMES.isdisjoint(row.value):
+        return 1.0
     given = {name: row.value[name] for name in WEIGHTS if not is_nothing(row.value.get(name))}
     if not given or method.rewarded:
         return 1.0
