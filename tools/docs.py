@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ftcli.build.checks.field_checks import choices_of
 from ftcli.build.resume import CHANGEABLE
 from ftcli.cli import COMMANDS
 from ftcli.cli.arguments import GRANTS
@@ -34,6 +35,7 @@ from ftcli.models.parameters import num_parameters
 from ftcli.peft_methods import PEFT_METHODS
 from ftcli.rewards.rules import REWARDS
 from ftcli.settings import library_fields, limits, ownership
+from ftcli.settings.fields import field_table
 from ftcli.settings.groups import OWN_GROUPS, ModelSettings
 from ftcli.settings.limits import Limit
 from tools import format_tables, result_tables
@@ -139,8 +141,8 @@ def _method_page(method: Method) -> str:
     preset = ", ".join(f"`method.{name}={value}`" for name, value in _preset(method).items())
     facts.insert(-1, ("defaults set by ftcli", preset or "none"))
     fields = method_fields(method)
-    names = [name for name in sorted(fields) if f"method.{name}" not in {**ownership.OWNERS, **ownership.REFUSED}]
-    options = [(f"`method.{name}`", f"`{fields[name].type_text}`", _limit(method.limits.get(name))) for name in names]
+    names = [name for name in sorted(fields) if f"method.{name}" not in {**field_table.OWNERS, **field_table.REFUSED}]
+    options = [(f"`method.{name}`", f"`{fields[name].type_text}`", _values(method, fields[name])) for name in names]
     head = f"## {method.name}\n\n{method.summary}\n\n"
     return head + table(("", ""), facts) + "\n" + table(("Option", "Type", "Limit"), options)
 
@@ -156,11 +158,15 @@ def _preset(method: Method) -> dict[str, Any]:
     return {name: value for name, value in {**method.defaults, **given}.items() if name != "name"}
 
 
+def _values(method: Method, field: library_fields.Field) -> str:
+    """The bounds of a number, or the words of a choice."""
+    limit, row = method.limits.get(field.name), field_table.row_of(f"method.{field.name}", field)
+    return _limit(limit) or ", ".join(choices_of(field, limit, row))
+
+
 def _limit(limit: Limit | None) -> str:
     if limit is None:
         return ""
-    if limit.choices:
-        return ", ".join(limit.choices)
     low = "" if limit.low is None else f"above {limit.low:g}" if limit.open_low else f"from {limit.low:g}"
     high = "" if limit.high is None else f"below {limit.high:g}" if limit.open_high else f"to {limit.high:g}"
     return " ".join(filter(None, [low, high]))
@@ -179,8 +185,8 @@ def peft() -> str:
 
 def owners() -> str:
     """Library settings that another setting owns, and those that are refused."""
-    owned = [(f"`{name}`", _code(owner)) for name, owner in ownership.OWNERS.items()]
-    refused = [(f"`{name}`", f"refused: {why}") for name, why in ownership.REFUSED.items()]
+    owned = [(f"`{name}`", _code(owner)) for name, owner in field_table.OWNERS.items()]
+    refused = [(f"`{name}`", f"refused: {why}") for name, why in field_table.REFUSED.items()]
     return table(("Library's name", "Owned by"), [*owned, *refused])
 
 
@@ -192,7 +198,7 @@ def _code(owner: str) -> str:
 def grants() -> str:
     """The flags that grant what a recipe alone may not do."""
     granted: dict[str, list[str]] = {flag: [] for flag in GRANTS}
-    for name, flag in ownership.GRANTED_BY.items():
+    for name, flag in field_table.GRANTED_BY.items():
         granted[flag].append(f"`{name}`")
     granted["--allow-path"].append("paths outside the recipe's folder")
     granted[ownership.ENDPOINT].append("an endpoint that a recipe or an earlier pipeline names")

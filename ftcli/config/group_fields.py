@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 
 from ftcli.methods import Method
 from ftcli.peft_methods import PeftMethod
-from ftcli.settings import library_fields, ownership
+from ftcli.settings import library_fields
+from ftcli.settings.fields import field_table
 from ftcli.settings.groups import OWN_GROUPS
 from ftcli.settings.library_fields import Field
 
@@ -31,5 +32,5 @@ def group_fields(group: str, method: Method, peft: PeftMethod | None) -> Mapping
 def settable(group: str, fields: Iterable[str], peft: PeftMethod | None = None) -> list[str]:
     """The names among `fields` that a user may set in `group`."""
     taken = {f"peft.{name}" for name in (*peft.owned, *peft.fixed)} if peft else set()
-    taken |= ownership.OWNERS.keys() | ownership.REFUSED.keys()
+    taken |= field_table.OWNERS.keys() | field_table.REFUSED.keys()
     return [name for name in fields if f"{group}.{name}" not in taken]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ftcli.config.group_fields import group_fields, method_fields, settable
 from ftcli.methods import all_methods
 from ftcli.peft_methods import PEFT_METHODS
-from ftcli.settings import ownership
+from ftcli.settings.fields import field_table
 from ftcli.settings.groups import GROUPS, OWN_GROUPS
 
 if TYPE_CHECKING:
@@ -173,9 +173,9 @@ def _own(name: str, value: Any, recipe: bool) -> str | None:
             several = f", an option of {', '.join(choices[:6])}" if len(choices) > 1 else f" with {group}={choices[0]}"
             return _written([_valued(f"{group}.{name}", value)], recipe) + several
     for group in ("train", "method", "peft"):
-        if owner := ownership.OWNERS.get(f"{group}.{name}"):
+        if owner := field_table.OWNERS.get(f"{group}.{name}"):
             return f"use {owner}"
-        if reason := ownership.REFUSED.get(f"{group}.{name}"):
+        if reason := field_table.REFUSED.get(f"{group}.{name}"):
             return f"remove it: {reason}"
     return None
 

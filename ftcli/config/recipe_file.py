@@ -23,8 +23,8 @@ from ftcli.data.files.locate import is_hub
 from ftcli.data.files.urls import is_url, shown
 from ftcli.data.path_list import split_paths
 from ftcli.settings.backends import ROLES
+from ftcli.settings.fields.field_table import LIBRARY_PATHS
 from ftcli.settings.groups import GROUPS, MODEL_KEYS, PLACES, is_path_key, is_rows_key
-from ftcli.settings.ownership import LIBRARY_PATHS
 
 SCHEMA_VERSION = 1
 TOP_LEVEL = ("ftcli", "defaults", *GROUPS, *ROLES, "run", "seed", "stages")

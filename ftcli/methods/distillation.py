@@ -15,12 +15,6 @@ from ftcli.methods.method import Method
 from ftcli.settings.batch_plan import BatchPlan
 from ftcli.settings.limits import Limit
 
-_LOADED_HERE = (
-    "teacher_model_name_or_path", "teacher_model_revision", "teacher_model_init_kwargs", "model_init_kwargs",
-    "chat_template_kwargs", "remove_unused_columns", "shuffle_dataset",
-)  # fmt: skip
-"""Fields of TRL's config that ftcli sets elsewhere."""
-
 
 def check(method: Mapping[str, Any]) -> list[Problem]:
     """A teacher model must be set."""
@@ -50,7 +44,6 @@ METHOD = Method(
     learning_rates=(1e-5, 1e-4),
     paper="Agarwal et al. 2024, arXiv:2306.13649",
     below_the_adapter=True,
-    without=_LOADED_HERE,
     limits={
         "beta": Limit(low=0, high=1),
         "temperature": Limit(low=0, open_low=True),

@@ -15,40 +15,17 @@ from ftcli.settings.library_fields import value_of
 from ftcli.settings.limits import Limit
 
 _CONFIG = "trl.trainer.dpo_config:DPOConfig"
-LOSSES = (
-    "sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot", "aot_unpaired",
-    "apo_zero", "apo_down", "discopop", "sft", "sigmoid_norm",
-)  # fmt: skip
-
 
 # Other divergences leave a partition function, which cancels only in losses of the difference within a pair.
 OF_DIVERGENCES = ("sigmoid", "sigmoid_norm", "hinge", "ipo", "exo_pair", "robust", "discopop", "sft")
 SMOOTHED = ("sigmoid", "robust", "exo_pair", "aot", "aot_unpaired")
-
-_OF_SYNCED = ("ref_model_mixup_alpha", "ref_model_sync_steps")
 
 
 def check(method: Mapping[str, Any]) -> list[Problem]:
     """Rules among DPO's own fields."""
     losses = value_of(_CONFIG, method, "loss_type")
     names = [losses] if isinstance(losses, str) else list(losses)
-    return [*_weights(method, names), *_divergence(method, names), *_smoothing(method, names), *unread(method, names)]
-
-
-def unread(method: Mapping[str, Any], names: Sequence[str] = ()) -> list[Problem]:
-    """The problems of fields that are set but not read under the other settings and the losses `names`."""
-    divergence, synced = method.get("f_divergence_type"), method.get("sync_ref_model")
-    fields = (
-        ("discopop_tau", "discopop" in names, "method.loss_type=[discopop]"),
-        ("f_alpha_divergence_coef", divergence == "alpha_divergence", "method.f_divergence_type=alpha_divergence"),
-        ("precompute_ref_batch_size", method.get("precompute_ref_log_probs"), "method.precompute_ref_log_probs=true"),
-        *((field, synced, "method.sync_ref_model=true") for field in _OF_SYNCED),
-    )
-    return [
-        Problem(f"method.{field}", f"method.{field} is read only with {fix}", f"add {fix}, or remove it")
-        for field, is_read, fix in fields
-        if method.get(field) is not None and not is_read
-    ]
+    return [*_weights(method, names), *_divergence(method, names), *_smoothing(method, names)]
 
 
 def _weights(method: Mapping[str, Any], names: Sequence[str]) -> Iterator[Problem]:
@@ -96,13 +73,11 @@ METHOD = Method(
     learning_rates=(1e-6, 1e-5),
     paper="Rafailov et al. 2023, arXiv:2305.18290",
     limits={
-        "loss_type": Limit(choices=LOSSES),
         "beta": Limit(low=0.0, open_low=True),
         "label_smoothing": Limit(low=0.0, high=0.5),
         "ld_alpha": Limit(low=0.0, high=1.0),
         "ref_model_mixup_alpha": Limit(low=0.0, high=1.0),
         "ref_model_sync_steps": Limit(low=1),
-        "f_divergence_type": Limit(choices=("reverse_kl", "forward_kl", "js_divergence", "alpha_divergence")),
     },
     check=check,
 )

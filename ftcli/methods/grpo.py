@@ -15,9 +15,6 @@ from ftcli.methods.ppo import reward_problems
 from ftcli.settings.batch_plan import BatchPlan
 from ftcli.settings.limits import Limit
 
-OURS = ("reward_weights", "chat_template_kwargs", "remove_unused_columns", "model_init_kwargs", "shuffle_dataset")
-"""Fields of TRL's configs that ftcli sets elsewhere."""
-
 
 def check(method: Mapping[str, Any]) -> list[Problem]:
     """Rules among its own fields."""
@@ -48,7 +45,6 @@ METHOD = Method(
     learning_rates=(1e-6, 1e-5),
     paper="Shao et al. 2024, arXiv:2402.03300",
     min_batch=2,
-    without=OURS,
     limits={
         "num_generations": Limit(low=2),
         "max_completion_length": Limit(low=1),

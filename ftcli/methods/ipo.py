@@ -8,7 +8,6 @@ paper does not say, and its authors told TRL that they used that form.
 from dataclasses import replace
 
 from ftcli.methods.dpo import METHOD as DPO
-from ftcli.methods.dpo import unread
 
 METHOD = replace(
     DPO,
@@ -17,6 +16,6 @@ METHOD = replace(
     fixed={"loss_type": ["ipo"]},
     without=("loss_weights", "discopop_tau", "label_smoothing", "use_weighting"),
     limits={name: limit for name, limit in DPO.limits.items() if name not in ("loss_type", "label_smoothing")},
-    check=unread,
+    check=None,
     paper="Azar et al. 2023, arXiv:2310.12036",
 )

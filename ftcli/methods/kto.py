@@ -3,7 +3,6 @@
 Each answer is compared with the policy's mean divergence from the reference, estimated from the answers of a batch.
 """
 
-from ftcli.methods.dpo import unread
 from ftcli.methods.method import Method
 from ftcli.settings.limits import Limit
 
@@ -22,12 +21,10 @@ METHOD = Method(
     min_batch=2,
     without=("precompute_ref_log_probs", "precompute_ref_batch_size"),
     limits={
-        "loss_type": Limit(choices=("kto", "apo_zero_unpaired")),
         "beta": Limit(low=0.0, open_low=True),
         "desirable_weight": Limit(low=0.0, open_low=True),
         "undesirable_weight": Limit(low=0.0, open_low=True),
         "ref_model_mixup_alpha": Limit(low=0.0, high=1.0),
         "ref_model_sync_steps": Limit(low=1),
     },
-    check=unread,
 )

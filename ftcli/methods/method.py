@@ -91,6 +91,8 @@ class Method:
     steps_per_epoch: Callable[[Mapping[str, Any], BatchPlan, int], int] | None = None
     """Optimiser steps per epoch where they are not rows over batch: from the method's settings (completed by the config
     class's defaults), the batch and the number of rows."""
+    reports: tuple[str, ...] = ()
+    """Names of its held-out metrics, where its own trainer computes them; empty: those in the source of TRL's."""
     check: Callable[[Mapping[str, Any]], list[Problem]] | None = None
     """Rules among its own fields: the resolved method tree in, problems out."""
 

@@ -14,6 +14,12 @@ OF_A_REFERENCE = (
 )  # fmt: skip
 """Fields of DPO's config that concern the reference, or choose among DPO's losses."""
 
+REPORTS = (
+    "loss", "runtime", "samples_per_second", "steps_per_second", "nll", "num_tokens", "rewards/chosen",
+    "rewards/rejected", "rewards/accuracies", "rewards/margins", "logps/chosen", "logps/rejected",
+)  # fmt: skip
+"""Held-out metrics of the losses without a reference."""
+
 METHOD = Method(
     name="orpo",
     summary="Odds ratio preference optimisation: SFT and preferences in one run, one model in memory.",
@@ -23,6 +29,7 @@ METHOD = Method(
     weights="rows",
     kinds=("preference",),
     score="preference_accuracy",
+    reports=REPORTS,
     learning_rates=(8e-6, 5e-5),
     paper="Hong et al. 2024, arXiv:2403.07691",
     fixed={"precompute_ref_log_probs": True},  # keeps the trainer from loading a reference; nothing is computed

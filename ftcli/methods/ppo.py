@@ -35,8 +35,6 @@ def reward_problems(method: Mapping[str, Any]) -> list[Problem]:
 def check(method: Mapping[str, Any]) -> list[Problem]:
     """Rules among PPO's own fields."""
     found = reward_problems(method)
-    if method.get("kl_horizon") is not None and method.get("kl_target") is None:
-        found.append(Problem("method.kl_horizon", "method.kl_horizon is read only with method.kl_target", "set both"))
     for name, value in (("value_model", "reward_model"), ("score_at", "each")):
         if method.get(name) == value and not method.get("reward_model"):
             what = f"method.{name}={value} needs a reward model"
@@ -63,6 +61,7 @@ METHOD = Method(
     kinds=("prompt",),
     roles=("policy", "reference", "reward", "value"),
     score="mean_reward",
+    reports=("reward", "completions/mean_length", "completions/ended"),
     learning_rates=(1e-6, 1e-5),
     paper="Schulman et al. 2017, arXiv:1707.06347",
     limits={
@@ -73,7 +72,6 @@ METHOD = Method(
         "top_p": Limit(low=0, high=1, open_low=True),
         "generation_batch_size": Limit(low=1),
         "kl_coef": Limit(low=0),
-        "kl_estimator": Limit(choices=("k1", "k3")),
         "kl_target": Limit(low=0, open_low=True),
         "kl_horizon": Limit(low=1),
         "gamma": Limit(low=0, high=1),
@@ -85,9 +83,7 @@ METHOD = Method(
         "value_learning_rate": Limit(low=0, open_low=True),
         "judge_principles": Limit(low=1),
         "reward_clip": Limit(low=0, open_low=True),
-        "score_at": Limit(choices=("last", "each")),
         "log_completions_steps": Limit(low=0),
-        "vllm_mode": Limit(choices=("colocate", "server")),
         "vllm_gpu_memory_utilization": Limit(low=0, high=1, open_low=True),
     },
     check=check,

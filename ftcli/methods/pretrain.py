@@ -5,7 +5,6 @@ blocks of `data.max_length_tokens`, so no token is padding. A document does not 
 """
 
 from ftcli.methods.method import Method
-from ftcli.settings.limits import Limit
 
 METHOD = Method(
     name="pretrain",
@@ -20,7 +19,6 @@ METHOD = Method(
     weights="tokens",
     packs=True,
     defaults={"packing_strategy": "wrapped"},
-    limits={"loss_type": Limit(choices=("nll", "dft"))},
     next_method="sft",
     block_tokens=1024,
     overflow="split",

@@ -1,7 +1,6 @@
 """Supervised fine-tuning: all tokens of text, the completion of pairs, the assistant turns of messages."""
 
 from ftcli.methods.method import Method
-from ftcli.settings.limits import Limit
 
 METHOD = Method(
     name="sft",
@@ -15,5 +14,4 @@ METHOD = Method(
     paper="Wei et al. 2021, arXiv:2109.01652",
     weights="tokens",
     packs=True,
-    limits={"loss_type": Limit(choices=("nll", "dft"))},
 )

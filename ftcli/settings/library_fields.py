@@ -59,14 +59,14 @@ def _source(module: str) -> Path:
 
 
 @cache
-def _text_of(module: str) -> str:
+def source_text(module: str) -> str:
     """The source text of a module."""
     return _source(module).read_text(encoding="utf-8")
 
 
 def _definition(module: str, name: str) -> ast.ClassDef | None:
     """A class of the module up to its first method: parsing only its fields takes milliseconds."""
-    text = _text_of(module)
+    text = source_text(module)
     start = re.search(rf"^class {name}\b", text, re.MULTILINE)
     if start is None:
         return None
@@ -83,11 +83,11 @@ def _definition(module: str, name: str) -> ast.ClassDef | None:
 
 def _imports(module: str) -> list[ast.ImportFrom]:
     """The `from … import …` statements of the module."""
-    statements = re.findall(r"^from \S+ import (?:\([^)]*\)|[^(\n]*)", _text_of(module), re.MULTILINE)
+    statements = re.findall(r"^from \S+ import (?:\([^)]*\)|[^(\n]*)", source_text(module), re.MULTILINE)
     return [node for node in ast.parse("\n".join(statements)).body if isinstance(node, ast.ImportFrom)]
 
 
-def _class(module: str, name: str) -> tuple[str, ast.ClassDef] | None:
+def class_definition(module: str, name: str) -> tuple[str, ast.ClassDef] | None:
     """The definition of a class, following its imports, and the module that defines it; None where it has no source."""
     if not _source(module).is_file():
         return None
@@ -104,7 +104,7 @@ def _class(module: str, name: str) -> tuple[str, ast.ClassDef] | None:
                 target = str(node.module)
             if target == "transformers":  # a lazy package: the class is not in its __init__
                 target = TRAINING_ARGUMENTS.partition(":")[0]
-            return _class(target, name)
+            return class_definition(target, name)
     return None
 
 
@@ -157,7 +157,7 @@ def fields_of(config: str) -> Mapping[str, Field]:
         ModuleNotFoundError: the library is not installed.
     """
     module, _, name = config.partition(":")
-    located = _class(module, name)
+    located = class_definition(module, name)
     if located is None:
         raise LookupError(f"{config} is not in the installed library")
     module, definition = located
@@ -165,7 +165,7 @@ def fields_of(config: str) -> Mapping[str, Field]:
     # Inherited fields first, so that a class overrides those of its bases.
     for base in definition.bases:
         base_name = getattr(base, "id", "")
-        if base_name and _class(module, base_name):
+        if base_name and class_definition(module, base_name):
             result.update(fields_of(f"{module}:{base_name}"))
     for index, statement in enumerate(definition.body):
         if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
@@ -194,7 +194,7 @@ def value_of(config: str, settings: Mapping[str, Any], name: str) -> Any:
 @cache
 def enum_values(name: str) -> tuple[str, ...]:
     """The values of a string enumeration of transformers, such as the optimiser names."""
-    located = _class(_ENUMS[name], name)
+    located = class_definition(_ENUMS[name], name)
     if located is None:
         return ()
     return tuple(

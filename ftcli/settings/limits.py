@@ -58,8 +58,6 @@ LIMITS: Mapping[str, Limit] = {
     "train.dataloader_prefetch_factor": _COUNT,
     "train.ddp_timeout": _COUNT,
     "train.torch_empty_cache_steps": _COUNT,
-    "train.log_level": Limit(choices=("detail", "debug", "info", "warning", "error", "critical", "passive")),
-    "train.log_level_replica": Limit(choices=("detail", "debug", "info", "warning", "error", "critical", "passive")),
     "method.router_aux_loss_coef": _NOT_NEGATIVE,
     "data.eval_share": Limit(low=0, high=0.9),
     "data.near_duplicates": Limit(low=0, high=1, open_low=True),

@@ -77,7 +77,7 @@ REFUSED = [
     ("peft=p_tuning method.packing=true", "method.packing=true", ACROSS, "method.packing=false"),
     ("peft=p_tuning peft.deep=true method.packing=true", "method.packing=true", ACROSS, "method.packing=false"),
     ("peft=prefix method=pretrain method.packing=true", "method.packing=true", ACROSS, "method.packing=false"),
-    ("peft=prefix method.padding_free=true", "method.padding_free=true", ACROSS, "method.padding_free=false"),
+    ("peft=prefix method.padding_free=true", "method.padding_free=true", "owned by method.packing", "method.packing"),
     # Gradient checkpointing drops the cache through which a prefix reaches the layers.
     (f"peft=prefix {GRADIENT_CHECKPOINTING}", GRADIENT_CHECKPOINTING, NO_CARRY, "checkpointing=false"),
     (f"peft=p_tuning peft.deep=true {GRADIENT_CHECKPOINTING}", GRADIENT_CHECKPOINTING, NO_CARRY, "=false"),

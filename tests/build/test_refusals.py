@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,77 @@ BETA = "option of cpo, distillation, dpo, grpo, ipo, kto, orpo, rloo, simpo, not
         (["method=kto", "method.ref_model_sync_steps=9"], "method.ref_model_sync_steps=9", "read only", "sync_ref"),
         (["method=dpo", "method.precompute_ref_log_probs=true", "data.streaming=true", "train.max_steps=2"],
             "method.precompute_ref_log_probs=true", "no known length", "remove it"),
+        (["method.chat_template_path=t.jinja"], "method.chat_template_path=t.jinja", "owned by model.chat_template",
+            "model.chat_template"),
+        (["method=reward", "method.eos_token=x"], "method.eos_token=x", "owned by the tokenizer", "tokenizer"),
+        (["method=grpo", "method.chat_template_kwargs={a: 1}"], "method.chat_template_kwargs={a: 1}",
+            "owned by model.chat_template_kwargs", "model.chat_template_kwargs"),
+        (["method=grpo", "method.max_tool_calling_iterations=2"], "method.max_tool_calling_iterations=2",
+            "no tools", "remove"),
+        (["train.activation_checkpointing=true"], "train.activation_checkpointing=true",
+            "owned by train.gradient_checkpointing", "train.gradient_checkpointing"),
+        (["method=grpo", "method.loss_type=nonsense"], "method.loss_type=nonsense", "not a value", "dr_grpo"),
+        (["method=grpo", "method.scale_rewards=zzz"], "method.scale_rewards=zzz", "not a value", "batch"),
+        (["method=grpo", "method.vllm_mode=zzz"], "method.vllm_mode=zzz", "not a value", "colocate"),
+        (["method=grpo", "method.vllm_server_host=h"], "method.vllm_server_host=h", "read only", "use_vllm=true"),
+        (["method=grpo", "method.sapo_temperature_pos=2"], "method.sapo_temperature_pos=2", "read only", "sapo"),
+        (["method=grpo", "method.cache_implementation=zzz"], "method.cache_implementation=zzz", "not a value",
+            "static"),
+        (["method=grpo", "method.generation_kwargs={num_bems: 2}"], "method.generation_kwargs={num_bems: 2}",
+            "no entry num_bems", "num_beam"),
+        (["method=grpo", "method.generation_kwargs={top_p: 0.5}"], "method.generation_kwargs={top_p: 0.5}",
+            "owned by method.top_p", "method.top_p"),
+        (["method=grpo", "method.generation_batch_size=12", "method.num_generations=4"],
+            "method.generation_batch_size=12", "multiple", "8"),
+        (["train.debug=nonsense"], "train.debug=nonsense", "not a value", "underflow_overflow"),
+        (["train.fsdp=full_shard zzz"], "train.fsdp=full_shard zzz", "zzz is not a value", "full_shard"),
+        (["train.torch_compile_backend=zzz"], "train.torch_compile_backend=zzz", "not a value", "inductor"),
+        (["train.optim=galore_adamw", "train.optim_target_modules=all-linear"], "train.optim=galore_adamw",
+            "needs the package", "pip install galore-torch"),
+        (["train.optim=paged_adamw_8bit"], "train.optim=paged_adamw_8bit", "on a CPU", "adamw_8bit"),
+        (["train.optim=sgd", "train.optim_args='momentm=0.9'"], "train.optim_args='momentm=0.9'",
+            "no argument", "momentum"),
+        (["train.optim=sgd", "train.optim_args='momentum=high'"], "train.optim_args='momentum=high'",
+            "not a number", ""),
+        (["train.optim=adafactor", "train.adam_beta1=0.8"], "train.adam_beta1=0.8", "not read by", "Adam family"),
+        (["train.optim_target_modules=all-linear"], "train.optim_target_modules=all-linear", "read only", "galore"),
+        (["train.lr_scheduler_type=cosine_with_min_lr"], "train.lr_scheduler_type=cosine_with_min_lr", "needs min_lr",
+            "lr_scheduler_kwargs={min_lr_rate: 0.1}"),
+        (["train.lr_scheduler_type=warmup_stable_decay"], "train.lr_scheduler_type=warmup_stable_decay",
+            "needs num_decay_steps", "lr_scheduler_kwargs"),
+        (["train.lr_scheduler_kwargs={num_cycle: 1}"], "train.lr_scheduler_kwargs={num_cycle: 1}", "no argument",
+            "num_cycles"),
+        (["train.lr_scheduler_kwargs={num_cycles: many}"], "train.lr_scheduler_kwargs={num_cycles: many}",
+            "wrong type", "number"),
+        (["train.lr_scheduler_type=reduce_lr_on_plateau", "train.eval_strategy=no"],
+            "train.lr_scheduler_type=reduce_lr_on_plateau", "nothing is evaluated", "eval_share"),
+        (["train.load_best_model_at_end=true", "train.metric_for_best_model=acuracy"],
+            "train.metric_for_best_model=acuracy", "nothing reports", "accuracy"),
+        (["train.metric_for_best_model=loss"], "train.metric_for_best_model=loss", "no effect",
+            "load_best_model_at_end"),
+        (["train.save_strategy=best"], "train.save_strategy=best", "no metric", "metric_for_best_model=loss"),
+        (["train.tf32=true", "hardware=cpu"], "train.tf32=true", "Ampere", "remove it"),
+        (["train.dataloader_prefetch_factor=2"], "train.dataloader_prefetch_factor=2", "num_workers above 0", "set"),
+        (["train.gradient_checkpointing=true", "train.gradient_checkpointing_kwargs={use_reentant: false}"],
+            "train.gradient_checkpointing_kwargs={use_reentant: false}", "no entry", "use_reentrant"),
+        (["train.accelerator_config={split_batches: true}"], "train.accelerator_config={split_batches: true}",
+            "owned by train.per_device_train_batch_size", "train.per_device_train_batch_size"),
+        (["train.accelerator_config={evenbatches: true}"], "train.accelerator_config={evenbatches: true}",
+            "no entry", "even_batches"),
+        (["train.accelerator_config=nofile.json"], "train.accelerator_config=nofile.json", "cannot be read", "JSON"),
+        (["hardware=multi_gpu", "train.fsdp=true", "train.fsdp_config=nofile.json"], "train.fsdp_config=nofile.json",
+            "cannot be read", "JSON"),
+        (["hardware=multi_gpu", "train.fsdp=true", "train.fsdp_config={vesion: 2}"], "train.fsdp_config={vesion: 2}",
+            "no entry vesion", "version"),
+        (["train.fsdp_config={version: 2}"], "train.fsdp_config={version: 2}", "read only with train.fsdp", "set"),
+        (["hardware=cpu", "train.fsdp=true"], "train.fsdp=true", "this run has one", "remove it"),
+        (["train.label_smoothing_factor=0.1", "method=dpo"], "train.label_smoothing_factor=0.1",
+            "not read by the trainer of dpo", "remove it"),
+        (["method=dpo", "train.train_sampling_strategy=group_by_length"],
+            "train.train_sampling_strategy=group_by_length", "have several", "sequential"),
+        (["train.ddp_timeout=60"], "train.ddp_timeout=60", "read only with hardware.num_processes", "set"),
+        (["method=grpo", "method.log_completions_hub_repo=a/b", "method.log_completions=false"],
+            "method.log_completions_hub_repo=a/b", "read only", "log_completions=true"),
         (["method=dpo", "data.margin_column=gap"], "data.margin_column=gap",
             "method=dpo does not train", "method=reward"),
         (["foo"], "foo", "neither group=choice nor key=value", "method=dpo"),
@@ -171,3 +243,64 @@ def test_rows_of_the_wrong_kind_are_refused_by_the_method(problems, here):
     assert "instruct" in found
     [found] = problems("data.path=text.jsonl", "method=dpo")
     assert "preference" in found
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("not json", "ds.json:1 is not JSON"),
+        ("[1]", "holds no JSON object"),
+        ('{"zero_optimisation": {"stage": 2}}', "no entry zero_optimisation"),
+        ('{"zero_optimization": {"stage": 7}}', "is not a stage"),
+        ('{"zero_optimization": {"stge": 2}}', "no entry stge"),
+        ('{"train_micro_batch_size_per_gpu": 3}', "differs from train.per_device_train_batch_size=8"),
+        ('{"train_batch_size": 100}', "differs from the run's 8 rows per step"),
+    ],
+)
+def test_nonsense_in_a_deepspeed_file_is_found(problems, here, content, reason):
+    pytest.importorskip("deepspeed")
+    (here / "ds.json").write_text(content, encoding="utf-8")
+    [found] = problems("train.deepspeed=ds.json", "hardware=cpu")
+    assert reason in found
+
+
+def test_a_sound_deepspeed_file_is_taken(problems, here):
+    pytest.importorskip("deepspeed")
+    sound = {"zero_optimization": {"stage": 2, "overlap_comm": True}, "train_batch_size": "auto"}
+    text = json.dumps({**sound, "bf16": {"enabled": "auto"}})
+    (here / "ds.json").write_text(text, encoding="utf-8")
+    assert problems("train.deepspeed=ds.json", "hardware=cpu") == []
+
+
+def test_a_reward_function_is_looked_for_without_being_imported(problems, here, monkeypatch):
+    package = here / "lib/mine"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("raise SystemExit('imported')\n", encoding="utf-8")
+    (package / "score.py").write_text(
+        "def right(completions, **_):\n    return [1.0 for _ in completions]\n", encoding="utf-8"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(here / "lib"))
+    monkeypatch.syspath_prepend(str(here / "lib"))
+    for name, reason in (
+        ("mine.score:right", None),
+        ("mine.score:wrong", "defines no wrong"),
+        ("mine.scores:right", "there is no module mine.scores"),
+        ("nowhere:right", "there is no module nowhere"),
+        ("mine.score.right", "not package.module:function"),
+    ):
+        lines = ("ftcli: 1", "defaults: [{method: grpo}, {hardware: cpu}]", "method:", "  reward_functions:")
+        (here / "r.yaml").write_text("\n".join((*lines, f'    "{name}": 1', "")), encoding="utf-8")
+        found = problems("recipe=r.yaml", grants=frozenset({"--trust-reward-code"}))
+        assert len(found) == (reason is not None), name
+        assert all(str(reason) in problem for problem in found), (name, found)
+
+
+def test_an_optimiser_that_projects_gradients_needs_its_modules(problems):
+    found = problems("train.optim=galore_adamw")
+    assert any("needs the modules" in problem and "optim_target_modules=all-linear" in problem for problem in found)
+
+
+def test_an_evaluation_before_the_first_step_needs_held_out_rows(problems, here):
+    Path("rows.jsonl").write_text('{"prompt": "a", "completion": "b"}\n' * 2, encoding="utf-8")
+    [found] = problems("data.path=rows.jsonl", "train.eval_on_start=true")
+    assert "train.eval_on_start needs held-out rows" in found

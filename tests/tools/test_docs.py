@@ -26,9 +26,9 @@ from ftcli.peft_methods import PEFT_METHODS
 from ftcli.peft_methods.other import tuner_configs
 from ftcli.plan.outlook import plan
 from ftcli.runs import rundir
+from ftcli.settings.fields.field_table import OWNERS, REFUSED
 from ftcli.settings.groups import GROUPS
 from ftcli.settings.library_fields import fields_of
-from ftcli.settings.ownership import OWNERS, REFUSED
 from tests.conftest import REPOSITORY
 from tools import docs
 from tools.house_rules import ORDERS

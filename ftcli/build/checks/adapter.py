@@ -137,10 +137,9 @@ def _misuse(spec: RunSpec, peft: PeftMethod, where: Where) -> Iterator[Problem]:
     if peft.adapter and spec.model.init == "random":
         what = f"peft={peft.name} with model.init=random could not be loaded again: the base weights are not saved"
         yield Problem(where("model.init"), what, "model.init=pretrained, or peft=none")
-    for key in ("packing", "padding_free"):
-        if peft.never_packs and spec.method.get(key):
-            what = f"method.{key}=true with peft={peft.name}: {peft.never_packs}"
-            yield Problem(where(f"method.{key}"), what, f"set method.{key}=false")
+    if peft.never_packs and spec.method.get("packing"):
+        what = f"method.packing=true with peft={peft.name}: {peft.never_packs}"
+        yield Problem(where("method.packing"), what, "set method.packing=false")
     if peft.never_checkpoints and spec.train.get("gradient_checkpointing"):
         what = f"train.gradient_checkpointing=true with peft={peft.name}: {peft.never_checkpoints}"
         yield Problem(where("train.gradient_checkpointing"), what, "set train.gradient_checkpointing=false")

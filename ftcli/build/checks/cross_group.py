@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ftcli.build.checks import adapter, data, field_checks
+from ftcli.build.checks import adapter, data, field_checks, trainer_rules
 from ftcli.build.derive import has_validation
 from ftcli.config.compose import Composed
 from ftcli.core import paths
@@ -108,6 +108,12 @@ def a_warmup_has_a_schedule(context: Context) -> Iterator[Problem]:
         what = f"train.warmup_steps has no effect with train.lr_scheduler_type={kind}"
         fix = "remove it" + (", or choose constant_with_warmup" if kind == "constant" else "")
         yield Problem(context.where("train.warmup_steps"), what, fix)
+
+
+@rule
+def the_trainer_takes_the_settings(context: Context) -> Iterator[Problem]:
+    """What the trainer would refuse, ignore or fail on at its first use."""
+    yield from trainer_rules.problems(context.run, context.composed)
 
 
 @rule

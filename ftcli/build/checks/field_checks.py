@@ -20,8 +20,11 @@ from ftcli.methods import Method, all_methods
 from ftcli.peft_methods import PEFT_METHODS, PeftMethod, peft_method
 from ftcli.settings import library_fields, limits, ownership
 from ftcli.settings.backends import ENDPOINTS
+from ftcli.settings.fields import field_table
+from ftcli.settings.fields.field_row import FieldRow, Source
 from ftcli.settings.groups import GROUPS
 from ftcli.settings.library_fields import Field
+from ftcli.settings.library_values import values_of
 from ftcli.settings.limits import Limit
 
 # Fields whose null means "derived"; everywhere else null must be allowed by the field's type.
@@ -52,10 +55,22 @@ def _matches(value: str, option: str) -> bool:
     return re.fullmatch(pattern, value) is not None
 
 
+def choices_of(field: Field, limit: Limit | None, row: FieldRow | None) -> tuple[str, ...]:
+    """The words that a field takes: those that its method declares, its row, or its annotation; () where it is free."""
+    if limit is not None and limit.choices:
+        return limit.choices
+    if row is not None and row.choices:
+        return values_of(row.choices) if isinstance(row.choices, Source) else row.choices
+    return library_fields.options(field)
+
+
 def type_problem(name: str, value: Any, field: Field, limit: Limit | None, where: str) -> Problem | None:
     """The problem of a value that has the wrong type or is not one of the field's choices."""
-    listed = (limit.choices if limit else ()) or library_fields.options(field)
+    row = field_table.row_of(name, field)
+    listed = choices_of(field, limit, row)
     texts = [value] if isinstance(value, str) else value if isinstance(value, list) else []
+    if row is not None and row.spaced and isinstance(value, str):
+        texts = value.split()
     if listed and texts and all(isinstance(text, str) for text in texts):
         wrong = [text for text in texts if not any(_matches(text, option) for option in listed)]
         if wrong:
@@ -95,6 +110,12 @@ def _type_names(annotation: ast.expr) -> list[str]:
 def _type_text(field: Field) -> str:
     text = " or ".join(dict.fromkeys(_type_names(field.annotation)))
     return text.replace("a mapping", "a mapping of text to text") if "dict[str, str]" in field.type_text else text
+
+
+def field_of(group: str, key: str, method: Method) -> Field | None:
+    """The field of a trainer config that a setting of `train` or `method` sets, as the method's config declares it."""
+    config = library_fields.TRAINING_ARGUMENTS if group == "train" else method.config
+    return library_fields.fields_of(config).get(key)
 
 
 def limit_problem(name: str, value: Any, limit: Limit | None, where: str) -> Problem | None:
@@ -154,7 +175,7 @@ def unknown(composed: Composed, group: str, key: str, method: Method, fields: Ma
 
 def grant_problem(composed: Composed, name: str, value: Any, path: tuple[str, ...]) -> Problem | None:
     """The problem of a file that sets what only the command line may grant."""
-    flag = ownership.GRANTED_BY.get(name)
+    flag = field_table.GRANTED_BY.get(name)
     if name == "model.attn_implementation" and value not in ownership.ATTENTION:
         flag = "--trust-remote-code"  # any other name is a hub repository whose kernel code would run
     if name == "method.judge" and isinstance(value, Mapping) and value.get("type") in ENDPOINTS:
@@ -205,10 +226,10 @@ def _check_value(
         return None if same else Problem(where, f"{name} is not a setting", f"choose with {group}=NAME")
     if name == "quantisation.type" and composed.origin(group, key).by in ("recipe", "cli"):
         return Problem(where, f"{name} is set by the choice of quantisation", "choose with quantisation=NAME")
-    if name in ownership.OWNERS:
-        return Problem(where, f"{name} is owned by {ownership.OWNERS[name]}", f"use {ownership.OWNERS[name]}")
-    if name in ownership.REFUSED:
-        return Problem(where, f"{name} is refused: {ownership.REFUSED[name]}", "remove it")
+    if name in field_table.OWNERS:
+        return Problem(where, f"{name} is owned by {field_table.OWNERS[name]}", f"use {field_table.OWNERS[name]}")
+    if name in field_table.REFUSED:
+        return Problem(where, f"{name} is refused: {field_table.REFUSED[name]}", "remove it")
     if key not in fields:
         return unknown(composed, group, key, method, fields)
     if value is None and name in DERIVED_FIELDS:

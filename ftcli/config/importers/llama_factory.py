@@ -119,7 +119,7 @@ IMPORTER = Importer(
             "disable_gradient_checkpointing",
             {"true": "train.gradient_checkpointing=false", "false": "train.gradient_checkpointing=true"},
         ),
-        same("bf16_full_eval", "train.bf16_full_eval"),
+        none("bf16_full_eval", "none needed: held-out rows are measured in the type in which the model trains"),
         same("batch_size micro_batch_size", "train.per_device_train_batch_size"),
         none(
             "global_batch_size",

@@ -46,12 +46,13 @@ IMPORTER = Importer(
         none("reward_funcs reward_weights", "method.rewards for rules, method.reward_functions for Python functions"),
         same("reward_model_path reward_model_name_or_path", "method.reward_model", "method=grpo"),
         same("teacher_model_name_or_path", "method.teacher_model", "method=distillation"),
-        same("packing packing_strategy padding_free", "method.{}", "method=sft"),
+        same("packing packing_strategy", "method.{}", "method=sft"),
+        none("padding_free", "none needed: method.packing wastes no padding, and keeps rows apart"),
         none("eval_packing", "none needed: method.packing packs held-out rows too"),
         none(
             "completion_only_loss assistant_only_loss", "none needed: only answers are trained, and all of plain text"
         ),
-        same("chat_template_path", "method.chat_template_path", "method=sft"),
+        none("chat_template_path", "model.chat_template, which training, saving and serving share"),
         none("chat_template", by.OWN_TEMPLATE),
         same(
             "beta loss_type loss_weights label_smoothing precompute_ref_log_probs f_divergence_type sync_ref_model "

@@ -15,12 +15,16 @@ from trl.trainer import dpo_trainer
 
 from ftcli.build.resolve import spec_of
 from ftcli.config.compose import Request
-from ftcli.methods.dpo import LOSSES, OF_DIVERGENCES
+from ftcli.methods.dpo import OF_DIVERGENCES
 from ftcli.plan.outlook import plan
 from ftcli.plan.resolved_run import ResolvedRun
+from ftcli.settings.fields.field_table import FIELDS
+from ftcli.settings.library_values import values_of
 from ftcli.worker.training.load import load
 from ftcli.worker.training.run import build_trainer
 from tests.worker.trainers.test_reference_free import batch_of, gradients, trainer_of
+
+LOSSES = values_of(FIELDS["method.loss_type@DPOConfig"].choices)
 
 DIVERGENCES = ("reverse_kl", "forward_kl", "js_divergence", "alpha_divergence")
 

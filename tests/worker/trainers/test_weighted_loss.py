@@ -13,7 +13,8 @@ from torch.nn.functional import logsigmoid
 
 from ftcli.core.errors import ConfigError
 from ftcli.methods import all_methods
-from ftcli.methods.dpo import LOSSES
+from ftcli.settings.fields.field_table import FIELDS
+from ftcli.settings.library_values import values_of
 from ftcli.worker.trainers.weighted_loss import WeighedRows, WeighedTokens
 from ftcli.worker.training.library_configs import load_class
 from ftcli.worker.training.load import load
@@ -30,6 +31,7 @@ CONVERSATIONS = [
     {"messages": [user("Say sun."), assistant("sun")]},
 ]
 ROW_WEIGHTS = [0.5, 3.0, 1.0]
+LOSSES = values_of(FIELDS["method.loss_type@DPOConfig"].choices)
 OF_PAIRS = [loss for loss in LOSSES if not loss.startswith("aot")]
 
 

@@ -1,0 +1,70 @@
+"""Whether the Python functions that give rewards exist, without importing them: their modules may need minutes."""
+
+from __future__ import annotations
+
+import ast
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from importlib.machinery import PathFinder
+from pathlib import Path
+from typing import Any
+
+from ftcli.core.errors import Problem
+from ftcli.plan.resolved_run import ResolvedRun
+
+_FORM = "write package.module:function, with a module that can be imported here"
+
+
+def problems(name: str, content: Mapping[str, Any], run: ResolvedRun, at: str) -> Iterator[Problem]:
+    """The problem of each entry of `method.reward_functions` that names no function, or has no weight."""
+    for function, weight in content.items():
+        module, sign, attribute = str(function).partition(":")
+        dotted = all(part.isidentifier() for part in [*module.split("."), attribute])
+        if not sign or not dotted:
+            yield Problem(at, f"{function!r} in {name} is not package.module:function", _FORM)
+            continue
+        if isinstance(weight, bool) or not isinstance(weight, (int, float)):
+            yield Problem(at, f"the weight of {function} is {weight!r}, which is not a number", "give a number")
+        found, file = _located(module)
+        if not found:
+            fix = f"{_FORM}: one that is installed, or in a folder that PYTHONPATH names"
+            yield Problem(at, f"{function} cannot be imported: there is no module {module}", fix)
+        elif file is not None and not _defines(file, attribute):
+            yield Problem(at, f"{file} defines no {attribute}", "name a function of it")
+
+
+def _located(module: str) -> tuple[bool, Path | None]:
+    """Whether a module can be found as a worker would find it, and its source; no package of it is executed."""
+    named = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    # A worker does not look into its working directory, unless PYTHONPATH names it.
+    here = {"", os.getcwd()} - {os.path.abspath(entry) for entry in named}
+    path: list[str] | None = [entry for entry in sys.path if entry not in here]
+    parts = module.split(".")
+    if parts[0] in sys.builtin_module_names:
+        return len(parts) == 1, None
+    file = None
+    for depth in range(len(parts)):
+        spec = PathFinder.find_spec(".".join(parts[: depth + 1]), path)
+        if spec is None:
+            return False, None
+        path, file = list(spec.submodule_search_locations or []), Path(spec.origin) if spec.origin else None
+    return True, file if file is not None and file.suffix == ".py" else None
+
+
+def _defines(file: Path, name: str) -> bool:
+    """Whether a module's source binds a name; True where it cannot be known, or the source does not parse here."""
+    try:
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+    except (OSError, SyntaxError, UnicodeDecodeError):
+        return True
+    for node in ast.walk(tree):
+        made = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+        if isinstance(node, made) and node.name in (name, "__getattr__"):
+            return True
+        imported = node.names if isinstance(node, (ast.Import, ast.ImportFrom)) else []
+        if any(alias.name == "*" or (alias.asname or alias.name) == name for alias in imported):
+            return True
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node.id == name:
+            return True
+    return False
