@@ -16,7 +16,7 @@ from ftcli.data import row_sets
 from ftcli.launch.profile import has_bfloat16
 from ftcli.methods import Method
 from ftcli.methods.method import REWARD_FIELDS
-from ftcli.models.packing_support import PACKS_EXACTLY
+from ftcli.models.packing_support import why_unpacked
 from ftcli.models.shape import Shape
 from ftcli.peft_methods import PeftMethod
 from ftcli.runs import rundir
@@ -106,8 +106,8 @@ def derive_method(
     value, why = True, "packing gives the same gradients here and wastes no tokens on padding"
     if peft is not None and peft.never_packs:
         value, why = False, peft.never_packs
-    elif shape is None or shape.model_type not in PACKS_EXACTLY:
-        value, why = False, "this architecture is not known to keep packed documents apart"
+    elif reason := why_unpacked(shape, model.attn_implementation):
+        value, why = False, reason
     elif model.attn_implementation not in EXACT_ATTENTION:
         value, why = False, f"packing is not known to be exact with {model.attn_implementation} attention"
     return {**settings, "packing": notes.add("method.packing", value, why)}

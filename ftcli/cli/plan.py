@@ -14,5 +14,5 @@ ORDER = 20
 def run(argv: Sequence[str]) -> int:
     """Print the plan."""
     options = arguments.parse(arguments.composing("plan", __doc__ or ""), argv)
-    jobs.resolve(arguments.request(options)).plan(as_json=options.json)
+    jobs.measured(lambda: jobs.resolve(arguments.request(options))).plan(as_json=options.json)
     return EXIT_DONE

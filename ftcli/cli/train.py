@@ -34,12 +34,13 @@ def run(argv: Sequence[str]) -> int:
         begun = jobs.resolve_folder(options.resume, f"--resume {options.resume}")
         return begun.resume(request, dry_run=options.dry_run, as_json=as_json)
     if options.source is not None:
-        job = jobs.resolve_folder(options.source, f"--from {options.source}").like(request)
+        folder = jobs.resolve_folder(options.source, f"--from {options.source}")
+        job = jobs.measured(lambda: folder.like(request))
     else:
         if not request.overrides:
             for line in DEMONSTRATION:
                 output.note(line)
-        job = jobs.resolve(request)
+        job = jobs.measured(lambda: jobs.resolve(request))
     if options.dry_run:
         job.plan(as_json=as_json)
         return EXIT_DONE

@@ -1,32 +1,107 @@
-"""The shape of a run's model: from its folder, its group file, the hub cache or a shipped choice."""
+"""The shape of a run's model: from its folder, its group file, the hub cache or a shipped choice.
+
+For an architecture in no table it holds what a worker measured, if one has; nothing here waits for a worker.
+"""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ftcli.core import assets, hub_cache
+from ftcli.core.errors import ConfigError
 from ftcli.core.strict_yaml import load
-from ftcli.models import sources
-from ftcli.models.read_config import shape_from_folder, shape_from_mapping
+from ftcli.models import measured_layouts, sources
+from ftcli.models.families import FAMILIES
+from ftcli.models.layout import Layout
+from ftcli.models.read_config import shape_from_folder, shape_from_layout, shape_from_mapping
 from ftcli.models.shape import Shape
 from ftcli.settings.groups import CARD, ModelSettings
 
 
+@dataclass(frozen=True)
+class _Place:
+    """Where the architecture is described: a folder with a config.json, or the `shape` of a group file."""
+
+    folder: Path | None = None
+    raw: Mapping[str, Any] | None = None
+
+
 def model_shape(model: ModelSettings) -> Shape | None:
     """The architecture: from the local folder, else its group file, else the hub cache, else a shipped group file."""
+    place = _place(model)
+    if place is None:
+        return None
+    shape = shape_from_folder(place.folder) if place.folder else shape_from_mapping(place.raw or {})
+    if shape is not None and shape.known:
+        return shape
+    config = _config(place)
+    layout = measured_layouts.kept(config) if config else None
+    return shape_from_layout(layout, config, shape) if isinstance(layout, Layout) and config else shape
+
+
+def unmeasured(model: ModelSettings) -> Mapping[str, Any] | None:
+    """The configuration of an architecture that is in no table and that nobody has measured; None for any other."""
+    try:
+        place = _place(model)
+        shape = model_shape(model)
+    except ConfigError:  # reported by the checks
+        return None
+    if place is None or (shape is not None and shape.known):
+        return None
+    config = _config(place)
+    return config if config and measured_layouts.kept(config) is None else None
+
+
+def why_unmeasured(model: ModelSettings) -> str | None:
+    """Why a worker could not measure the architecture; None where it could, or was not asked."""
+    try:
+        place = _place(model)
+    except ConfigError:
+        return None
+    config = _config(place) if place else None
+    reason = measured_layouts.kept(config) if config and str(config.get("model_type")) not in FAMILIES else None
+    return reason if isinstance(reason, str) else None
+
+
+def _place(model: ModelSettings) -> _Place | None:
     source = sources.model_source(model.name_or_path)
     bottom = sources.foundation(source) if source else None
     if bottom is None:
         return None
     if bottom.folder is not None:
-        return shape_from_folder(bottom.folder)
+        return _Place(folder=bottom.folder)
     if model.shape is not None:
-        return shape_from_mapping(model.shape)
+        return _Place(raw=model.shape)
     cached = hub_cache.cached_snapshot(str(bottom.hub_id), model.revision)
     if cached is not None:
-        return shape_from_folder(cached)
+        return _Place(folder=cached)
     raw = published_shape(str(bottom.hub_id))
-    return shape_from_mapping(raw) if raw else None
+    return _Place(raw=raw) if raw else None
+
+
+def _config(place: _Place) -> Mapping[str, Any] | None:
+    """The configuration that a worker builds the model from; None where it needs code that comes with the model."""
+    if place.folder is None:
+        return flat_config(place.raw or {})
+    try:
+        config = json.loads((place.folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return config if isinstance(config, dict) and config.get("model_type") else None
+
+
+def flat_config(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a configuration class from the `shape` of a group file."""
+    nested = [raw.get("experts") or {}, raw.get("latent_attention") or {}, raw.get("further") or {}]
+    own = ("architecture", "experts", "latent_attention", "further", "num_parameters")
+    flat = {key: value for key, value in raw.items() if key not in own}
+    for group in nested:
+        flat.update(group)
+    return flat
 
 
 def published_shape(hub_id: str) -> dict[str, Any] | None:

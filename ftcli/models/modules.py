@@ -7,54 +7,24 @@ and order with the installed transformers. A norm is written as a module with on
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 
 from ftcli.models.families import FAMILIES, Family, OptSwitches
+from ftcli.models.layout import Module
 from ftcli.models.shape import Shape
 
 
-@dataclass(frozen=True)
-class Module:
-    """One parameter-bearing module under its full name, as `named_modules()` gives it."""
-
-    name: str
-    in_features: int
-    out_features: int
-    kind: str = "linear"
-    """linear, embedding, norm, router, experts (stacked, not nn.Linear) or parameter (held by its parent)."""
-    bias: bool = False
-    num_stacked: int = 1
-    tied: bool = False
-
-    @property
-    def leaf(self) -> str:
-        """Last part of the name: q_proj of model.layers.0.self_attn.q_proj."""
-        return self.name.rpartition(".")[2]
-
-    @property
-    def num_parameters(self) -> int:
-        """Elements of its weight and bias, whether or not another module shares them."""
-        return self.num_stacked * (self.in_features * self.out_features + self.out_features * self.bias)
-
-    @property
-    def num_own_parameters(self) -> int:
-        """Elements not shared with another module: of a tied head only the bias, if it has one."""
-        return self.out_features * self.bias if self.tied else self.num_parameters
-
-    @property
-    def is_module(self) -> bool:
-        """False for stacked experts and attention sinks, which are parameters of the module above them."""
-        return self.kind not in ("experts", "parameter")
-
-
-@lru_cache(maxsize=32)
 def modules(shape: Shape) -> tuple[Module, ...]:
     """Every parameter-bearing module of a known architecture, in the model's order.
 
     Raises:
         KeyError: the architecture is unknown (check `shape.known` first).
     """
+    return _from_table(shape) if shape.layout is None else shape.layout.modules
+
+
+@lru_cache(maxsize=32)
+def _from_table(shape: Shape) -> tuple[Module, ...]:
     family = FAMILIES[shape.model_type]
     hidden = shape.hidden_size
     if family.builder != "llama":
@@ -67,7 +37,7 @@ def modules(shape: Shape) -> tuple[Module, ...]:
         found += _feed_forward(shape, family, f"{layer}.mlp", index)
         found += [Module(f"{layer}.{norm}", 1, hidden, "norm") for norm in family.norms]
     found.append(Module("model.norm", 1, hidden, "norm"))
-    found.append(Module("lm_head", hidden, shape.vocab_size, tied=shape.tie_word_embeddings))
+    found.append(Module("lm_head", hidden, shape.vocab_size, tied=shape.tie_word_embeddings, head=True))
     return tuple(found)
 
 
@@ -169,7 +139,7 @@ def _phi(shape: Shape) -> list[Module]:
         ]
         found += _norms(shape, layer)
     found.append(_norm("model.final_layernorm", hidden))
-    return [*found, Module("lm_head", hidden, shape.vocab_size, bias=True, tied=shape.tie_word_embeddings)]
+    return [*found, Module("lm_head", hidden, shape.vocab_size, bias=True, tied=shape.tie_word_embeddings, head=True)]
 
 
 def _gpt2(shape: Shape) -> list[Module]:
@@ -192,7 +162,7 @@ def _gpt2(shape: Shape) -> list[Module]:
         found += [Module(f"{layer}.{name}", *width, bias=True) for name, width in widths.items()]
         found += _norms(shape, layer)
     found.append(_norm("transformer.ln_f", hidden))
-    return [*found, Module("lm_head", hidden, shape.vocab_size, tied=shape.tie_word_embeddings)]
+    return [*found, Module("lm_head", hidden, shape.vocab_size, tied=shape.tie_word_embeddings, head=True)]
 
 
 def _opt(shape: Shape) -> list[Module]:
@@ -217,7 +187,7 @@ def _opt(shape: Shape) -> list[Module]:
         found += _norms(shape, layer)
     if not switches.layer_norm_elementwise_affine:  # the norms exist, but without parameters
         found = [module for module in found if module.kind != "norm"]
-    return [*found, Module("lm_head", width, shape.vocab_size, tied=shape.tie_word_embeddings)]
+    return [*found, Module("lm_head", width, shape.vocab_size, tied=shape.tie_word_embeddings, head=True)]
 
 
 _BUILDERS = {"phi": _phi, "gpt2": _gpt2, "opt": _opt}

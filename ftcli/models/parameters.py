@@ -29,7 +29,7 @@ def linear_modules(shape: Shape) -> tuple[LinearModules, ...] | None:
     """Linear layers by last name and size, without the output head; None for an unknown architecture."""
     if not shape.known:
         return None
-    linear = [m for m in modules(shape) if m.kind == "linear" and m.name != "lm_head"]
+    linear = [m for m in modules(shape) if m.kind == "linear" and not m.head]
     counts = Counter((m.leaf, m.in_features, m.out_features) for m in linear)
     return tuple(LinearModules(*key, count) for key, count in counts.items())
 

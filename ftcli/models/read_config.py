@@ -10,6 +10,7 @@ from typing import Any
 
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.models.families import FAMILIES, Experts, Family, LatentAttention, OptSwitches
+from ftcli.models.layout import Layout
 from ftcli.models.safetensors_header import stored_parameters
 from ftcli.models.shape import Shape
 
@@ -49,6 +50,44 @@ def shape_from_folder(path: Path) -> Shape | None:
     if shape.known:
         return shape
     return replace(shape, num_parameters=stored_parameters(Path(path)))
+
+
+def shape_from_layout(layout: Layout, config: Mapping[str, Any], read: Shape | None) -> Shape:
+    """The shape of a measured model; its sizes come from the configuration class, else from what was `read`."""
+    sizes = layout.sizes
+
+    def size(name: str, default: int) -> int:
+        return int(sizes.get(name) or (getattr(read, name) if read else None) or default)
+
+    hidden, heads = size("hidden_size", 1), size("num_attention_heads", 1)
+    experts = None
+    if sizes.get("num_experts"):
+        experts = Experts(
+            num_experts=int(sizes["num_experts"]),
+            num_experts_per_tok=size_of(sizes, "num_experts_per_tok", 1),
+            intermediate_size=size_of(sizes, "moe_intermediate_size", size("intermediate_size", 1)),
+            n_shared_experts=size_of(sizes, "n_shared_experts", 0),
+        )
+    return Shape(
+        architecture=str(sizes.get("architecture", "unknown")),
+        model_type=str(config.get("model_type", "unknown")),
+        hidden_size=hidden,
+        num_hidden_layers=size("num_hidden_layers", 1),
+        num_attention_heads=heads,
+        num_key_value_heads=size("num_key_value_heads", heads),
+        head_dim=size("head_dim", max(1, hidden // heads)),
+        intermediate_size=size("intermediate_size", 4 * hidden),
+        vocab_size=size("vocab_size", 1),
+        tie_word_embeddings=bool(sizes.get("tie_word_embeddings")),
+        max_position_embeddings=sizes.get("max_position_embeddings"),
+        experts=experts,
+        layout=layout,
+    )
+
+
+def size_of(sizes: Mapping[str, Any], name: str, default: int) -> int:
+    """A measured size; the default where the configuration class has none of that name."""
+    return int(sizes.get(name) or default)
 
 
 class _Reader:

@@ -1,14 +1,15 @@
 """The shape of a model: the sizes that its modules and parameters are counted from, without loading it.
 
-Counts rest on ftcli/models/families.py, which tests compare with the installed transformers. For an architecture that
-is not listed there they are None ("unknown"), never a guess.
+Counts rest on ftcli/models/families.py, which tests compare with the installed transformers, and for an architecture
+that is not listed there on what a worker measured. Until it did they are None ("unknown"), never a guess.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from ftcli.models.families import FAMILIES, Experts, LatentAttention, OptSwitches
+from ftcli.models.families import FAMILIES, Experts, Family, LatentAttention, OptSwitches
+from ftcli.models.layout import Layout
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,12 +36,22 @@ class Shape:
     num_parameters: int | None = None
     """As published or as stored; `num_parameters(shape)` counts it where the architecture is known."""
 
+    layout: Layout | None = field(default=None, compare=False, repr=False)
+    """What a worker measured of an architecture that is in no table."""
+
     @property
     def known(self) -> bool:
-        """Whether the modules of this architecture are known."""
-        return self.model_type in FAMILIES
+        """Whether the modules of this architecture are known, from the table or from a worker."""
+        return self.layout is not None or self.model_type in FAMILIES
+
+    @property
+    def family(self) -> Family | None:
+        """The table's entry of this architecture, if it has one."""
+        return FAMILIES.get(self.model_type)
 
     @property
     def supports_sdpa(self) -> bool:
         """False where transformers refuses attn_implementation=sdpa (soft-capping, attention sinks)."""
-        return not self.known or FAMILIES[self.model_type].sdpa
+        if self.layout is not None:
+            return self.layout.sdpa
+        return self.family is None or self.family.sdpa

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ftcli.models.families import FAMILIES
-from ftcli.models.modules import Module
+from ftcli.models.layout import Module
 from ftcli.models.shape import Shape
 from ftcli.peft_methods.parameter_counts import (
     Settings,
     adapter_parameters,
+    is_unknown,
     linear,
     refuse_layers_of_a_pattern,
 )
@@ -32,10 +32,10 @@ def count(shape: Shape, settings: Settings) -> int | None:
     """2·d·m + d + m for each adapter (Houlsby et al. 2019, arXiv:1902.00751, section 2.1); two per layer, or one."""
     if shape.experts is not None and settings.get("target_modules") is None:
         raise ValueError(f"{shape.architecture} has experts in its feed-forward; set target_modules")
-    if not shape.known:
+    if is_unknown(shape, settings):
         return None
     refuse_layers_of_a_pattern(settings.get("target_modules"), settings.get("layers_to_transform"))
-    both = BOTTLENECKS[FAMILIES[shape.model_type].builder]
+    both = BOTTLENECKS[shape.family.builder if shape.family else "llama"]
     default = both[1:] if settings.get("placement") == "pfeiffer" else both
     size, factor = settings.get("bottleneck_size"), settings.get("reduction_factor")
 

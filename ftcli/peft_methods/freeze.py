@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ftcli.core.errors import Problem
-from ftcli.models.modules import Module, modules
+from ftcli.models.layout import Module
+from ftcli.models.modules import modules
 from ftcli.models.shape import Shape
 from ftcli.peft_methods.parameter_counts import Settings, whole_number
 from ftcli.peft_methods.peft_declaration import PeftMethod
@@ -53,8 +54,10 @@ def count(shape: Shape, settings: Settings) -> int | None:
     chosen = [module for module in known if _layer_of(module) >= first or _within(module, named)]
     total = sum(module.num_own_parameters for module in chosen)
     # A tied head has no weight of its own: naming it trains the embedding's.
-    embedding = next(module for module in known if module.kind == "embedding")
-    return total + embedding.num_parameters * (embedding not in chosen and any(module.tied for module in chosen))
+    embedding = next((module for module in known if module.kind == "embedding"), None)
+    if embedding is None or embedding in chosen or not any(module.tied for module in chosen):
+        return total
+    return total + embedding.num_parameters
 
 
 def _layer_of(module: Module) -> int:

@@ -6,10 +6,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ftcli.models.families import FAMILIES
-from ftcli.models.modules import Module
+from ftcli.models.layout import Module
 from ftcli.models.shape import Shape
-from ftcli.peft_methods.parameter_counts import Settings, adapter_parameters
+from ftcli.peft_methods.parameter_counts import Settings, adapter_parameters, is_unknown
 from ftcli.peft_methods.peft_declaration import Derived, PeftMethod
 from ftcli.peft_methods.target_modules import compiled
 
@@ -26,7 +25,7 @@ TARGETS: Mapping[str, Sequence[str]] = {
 
 def count(shape: Shape, settings: Settings) -> int | None:
     """One vector per module: of its inputs in the feed-forward, of its outputs elsewhere (arXiv:2205.05638, eq. 1)."""
-    if not shape.known:
+    if is_unknown(shape, settings):
         return None
     default = TARGETS.get(shape.model_type, ())
     inside, targets = settings.get("feedforward_modules"), settings.get("target_modules")
@@ -49,9 +48,9 @@ def count(shape: Shape, settings: Settings) -> int | None:
 
 def scaled_modules(shape: Shape) -> tuple[list[str], list[str]] | None:
     """Names whose outputs IA³ scales (keys, values) and names whose inputs (the feed-forward's last layer)."""
-    if not shape.known or shape.experts or shape.latent_attention:
+    family = shape.family
+    if family is None or shape.experts or shape.latent_attention:
         return None
-    family = FAMILIES[shape.model_type]
     if family.builder == "gpt2":
         return ["attn.c_attn"], ["mlp.c_proj"]  # queries share one projection with keys and values
     keys = ["qkv_proj"] if family.fused else ["k_proj", "v_proj"]

@@ -53,7 +53,7 @@ def count(shape: Shape, settings: Settings) -> int | None:
     _refuse_initialisation(settings)
     fields = (
         "bias", "use_dora", "lora_bias", "exclude_modules", "layers_to_transform", "rank_pattern",
-        "ensure_weight_tying",
+        "ensure_weight_tying", "lora_dropout", "init_lora_weights",
     )  # fmt: skip
     options = {name: settings[name] for name in fields if settings.get(name) is not None}
     saved = settings.get("modules_to_save") or ()

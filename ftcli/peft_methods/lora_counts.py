@@ -9,8 +9,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ftcli.models.modules import Module, modules
+from ftcli.models.layout import Module
+from ftcli.models.modules import modules
 from ftcli.models.shape import Shape
+from ftcli.peft_methods.experts import reach
 from ftcli.peft_methods.parameter_counts import beside, choose, refuse_layers_of_a_pattern, whole_modules
 from ftcli.peft_methods.target_modules import compiled, ends_with, listing, targeted
 
@@ -24,6 +26,8 @@ def lora_parameters(
     bias: str = "none",
     use_dora: bool = False,
     lora_bias: bool = False,
+    lora_dropout: float = 0.0,
+    init_lora_weights: bool | str = True,
     exclude_modules: str | Sequence[str] | None = None,
     layers_to_transform: int | Sequence[int] | None = None,
     rank_pattern: Mapping[str, int] | None = None,
@@ -42,23 +46,21 @@ def lora_parameters(
     refuse_layers_of_a_pattern(target_modules, layers_to_transform)
     if use_dora and lora_bias:
         raise ValueError("PEFT's LoRA takes lora_bias or use_dora, not both")
-    if _converted_by_peft(shape):
-        saved = whole_modules(shape, modules_to_save)
-        if use_dora or lora_bias or exclude_modules or layers_to_transform is not None or rank_pattern or saved:
-            return None
-        adapted = _with_experts(shape, r, target_modules)
-    else:
-        chosen, saved = choose(
-            shape,
-            target_modules,
-            modules_to_save,
-            exclude_modules=exclude_modules,
-            layers=layers_to_transform,
-            tying=ensure_weight_tying,
-        )
-        if ensure_weight_tying and shape.tie_word_embeddings and any(m.kind == "embedding" for m in chosen):
-            return None  # PEFT ties the head's adapter to the embedding's: not counted here
-        adapted = [(module, _rank(module.name, r, rank_pattern)) for module in chosen]
+    settings = {
+        "modules_to_save": modules_to_save,
+        "use_dora": use_dora,
+        "lora_bias": lora_bias,
+        "lora_dropout": lora_dropout,
+        "init_lora_weights": init_lora_weights,
+        "exclude_modules": exclude_modules,
+        "layers_to_transform": layers_to_transform,
+        "rank_pattern": rank_pattern,
+        "ensure_weight_tying": ensure_weight_tying,
+    }
+    chosen = _chosen(shape, r, target_modules, settings)
+    if chosen is None:
+        return None
+    adapted, saved = chosen
     if lora_bias and (wrong := [module.leaf for module, _ in adapted if module.kind == "embedding"]):
         raise ValueError(f"{wrong[0]} is an embedding, on which PEFT's LoRA takes no lora_bias")
     total = beside(shape, [module for module, _ in adapted], saved, bias)
@@ -70,6 +72,33 @@ def lora_parameters(
     return total
 
 
+def _chosen(
+    shape: Shape, r: int, target_modules: str | Sequence[str] | None, settings: Mapping[str, Any]
+) -> tuple[list[tuple[Module, int]], list[Module]] | None:
+    """The adapted modules with their ranks, and those that train in full; None where they cannot be known."""
+    entries, ranks = settings["modules_to_save"], settings["rank_pattern"]
+    layers, names = settings["layers_to_transform"], renamed_by_peft(shape)
+    reached = reach(modules(shape), {**settings, "target_modules": target_modules}, renamed=bool(names))
+    if reached is not None:
+        saved, both = whole_modules(shape, entries), (*reached.linear, *reached.parameters)
+        if set(saved) & set(both):
+            return None
+        return [(each, _rank(each.name, r, ranks)) for each in both], saved
+    if names and shape.experts is not None:
+        saved = whole_modules(shape, entries)
+        plain = not any(settings[name] for name in ("use_dora", "lora_bias", "exclude_modules", "rank_pattern"))
+        if names == "mixtral" or not plain or layers is not None or saved:
+            return None
+        return _with_experts(shape, r, target_modules), saved
+    tying = settings["ensure_weight_tying"]
+    chosen, saved = choose(
+        shape, target_modules, entries, exclude_modules=settings["exclude_modules"], layers=layers, tying=tying
+    )
+    if tying and shape.tie_word_embeddings and any(m.kind == "embedding" for m in chosen):
+        return None  # PEFT ties the head's adapter to the embedding's: not counted here
+    return [(module, _rank(module.name, r, ranks)) for module in chosen], saved
+
+
 def _rank(name: str, r: int, rank_pattern: Mapping[str, int] | None) -> int:
     for pattern, rank in (rank_pattern or {}).items():
         if re.match(rf"(.*\.)?({pattern})$", name):
@@ -77,9 +106,12 @@ def _rank(name: str, r: int, rank_pattern: Mapping[str, int] | None) -> int:
     return r
 
 
-def _converted_by_peft(shape: Shape) -> bool:
-    """Whether PEFT reads targets by the names of transformers 4, where each expert was three linear layers."""
-    return shape.experts is not None and shape.model_type.startswith("deepseek")
+def renamed_by_peft(shape: Shape) -> str:
+    """The names of transformers 4, where each expert was three linear layers, by which PEFT reads targets: "mixtral",
+    "qwen2_moe", or "" for an architecture that it takes as it is."""
+    if shape.layout is not None:
+        return shape.layout.renamed_by_peft
+    return "qwen2_moe" if shape.experts is not None and shape.model_type.startswith("deepseek") else ""
 
 
 def _with_experts(shape: Shape, r: int, target_modules: Any) -> list[tuple[Module, int]]:
@@ -97,12 +129,8 @@ def _with_experts(shape: Shape, r: int, target_modules: Any) -> list[tuple[Modul
             if m.leaf == "gate_up_proj"
             for leaf in ("gate_proj", "up_proj")
         ]
-        if target_modules.lower() == "all-linear":
-            leaves = {m.leaf for m in targeted(shape, target_modules)} | set(old_names)
-        else:
-            pattern = compiled(target_modules)
-            leaves = {m.leaf for m in (*known, *virtual) if pattern.fullmatch(m.name)}
-        targets = sorted(leaves)
+        pattern = compiled(target_modules)
+        targets = sorted({m.leaf for m in (*known, *virtual) if pattern.fullmatch(m.name)})
         if not targets:
             raise ValueError(f"{target_modules!r} matches no whole module name such as {known[1].name}")
     else:

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ftcli.core.errors import Problem
-from ftcli.models.families import FAMILIES
-from ftcli.models.modules import Module
+from ftcli.models.layout import Module
 from ftcli.models.shape import Shape
 from ftcli.peft_methods.parameter_counts import Settings, adapter_parameters, whole_number
 from ftcli.peft_methods.peft_declaration import PeftMethod
@@ -35,7 +34,7 @@ def count(shape: Shape, settings: Settings) -> int | None:
         raise ValueError("oft needs exactly one of r and oft_block_size; the other must be 0")
 
     def angles(module: Module) -> int:
-        if FAMILIES[shape.model_type].builder == "gpt2" and module.kind == "linear" and module.name != "lm_head":
+        if shape.family and shape.family.builder == "gpt2" and module.kind == "linear" and not module.head:
             raise ValueError("PEFT's oft rotates nn.Linear only, and GPT-2's layers are Conv1D")
         width = module.in_features
         wide = _divisor(width, side) if side else width // _divisor(width, number)

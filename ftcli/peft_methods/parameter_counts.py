@@ -14,7 +14,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ftcli.models.modules import Module, modules
+from ftcli.models.layout import Module
+from ftcli.models.modules import modules
 from ftcli.models.shape import Shape
 from ftcli.peft_methods.target_modules import in_layers, is_excluded, listing, saved_modules, targeted, trained_biases
 from ftcli.settings.library_fields import value_of
@@ -176,4 +177,6 @@ def has_uncounted(settings: Settings) -> bool:
 
 def is_unknown(shape: Shape, settings: Settings) -> bool:
     """Whether the count of this model under these settings cannot be known."""
-    return not shape.known or has_uncounted(settings)
+    # PEFT's own targets are listed here for the families of the table only.
+    by_default = shape.family is None and settings.get("target_modules") is None
+    return not shape.known or by_default or has_uncounted(settings)

@@ -6,9 +6,10 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from ftcli.models.families import FAMILIES
-from ftcli.models.modules import Module, modules
+from ftcli.models.layout import Module
+from ftcli.models.modules import modules
 from ftcli.models.shape import Shape
+from ftcli.peft_methods.routers import is_adapted, routers_of
 
 
 def listing(shape: Shape) -> str:
@@ -47,12 +48,14 @@ def targeted(
     """
     known = modules(shape)
     if target_modules is None:
-        target_modules = FAMILIES[shape.model_type].peft_default if default is None else default
+        own = shape.family.peft_default if shape.family else ()
+        target_modules = own if default is None else default
         if not target_modules:
             raise ValueError(f"PEFT has no default for {shape.model_type}; set target_modules, for example all-linear")
     if isinstance(target_modules, str):
         if target_modules.lower() == "all-linear":
-            return [m for m in known if m.kind == "linear" and m.name != "lm_head"]
+            routers = set(routers_of(known))
+            return [m for m in known if is_adapted(m) and m not in routers]
         pattern = compiled(target_modules)
         parents = {m.name.rpartition(".")[0] for m in known} - {""}
         if caught := sorted(parent for parent in parents if pattern.fullmatch(parent)):

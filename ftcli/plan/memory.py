@@ -225,7 +225,7 @@ def _attention_widths(shape: Shape) -> tuple[int, int, int]:
     if latent is None:
         query, key = heads * shape.head_dim, shape.num_key_value_heads * shape.head_dim
         # Values that are a view of one fused projection keep the whole projection alive.
-        fused = shape.known and FAMILIES[shape.model_type].fused
+        fused = shape.family is not None and shape.family.fused
         return query, key, query + 2 * key if fused else key
     query = heads * (latent.qk_nope_head_dim + latent.qk_rope_head_dim)
     return query, query, heads * latent.v_head_dim

@@ -12,11 +12,14 @@ from ftcli.core import hardware, hub_cache, paths
 from ftcli.data import row_sets
 from ftcli.methods import Method
 from ftcli.methods.method import further_models
-from ftcli.models import sources
+from ftcli.models import known_shapes, sources
 from ftcli.models.known_shapes import model_shape
-from ftcli.models.packing_support import PACKS_EXACTLY
+from ftcli.models.modules import modules
+from ftcli.models.packing_support import why_unpacked
 from ftcli.models.parameters import num_parameters
 from ftcli.models.shape import Shape
+from ftcli.peft_methods.experts import Reach, reach, why_no_experts
+from ftcli.peft_methods.lora_counts import renamed_by_peft
 from ftcli.plan.memory import MemoryEstimate, estimate, weight_bytes
 from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.plan.token_cache import count
@@ -75,6 +78,8 @@ def trainable_parameters(run: ResolvedRun) -> int | None:
         return None
     if run.peft is None:
         return model_parameters(run.shape, run.method)
+    if sources.quantised_as(run.spec.model) and _reach(run):
+        return None  # which experts an adapter reaches depends on how the kernels hold them
     found = run.peft.count(run.shape, run.spec.peft)
     # The score head of a reward model is new, so it trains in any case.
     return found if found is None or run.method.head == "causal_lm" else found + run.shape.hidden_size
@@ -178,12 +183,15 @@ def _warnings(run: ResolvedRun, counted: TokenCount, memory: MemoryEstimate | No
             found.append(f"{each.path} is not on this machine; its rows are counted when the run starts")
     if paths.is_builtin(spec.data.path) and spec.choices["model"] != "tiny":
         found.append(f"{spec.data.path} is a built-in demonstration set; set your own with data.path=FILE")
+    if shape is None or not shape.known:
+        why = known_shapes.why_unmeasured(spec.model)
+        found += [f"the parameters of {spec.model.name_or_path} are unknown: {why}"] if why else []
+    found.extend(_experts_left_out(run))
     for name, tested in _PASSED_THROUGH:
         if spec.train.get(name):
             found.append(f"train.{name} is passed through to the trainer unchanged; {tested} tested with it")
-    exact = shape is not None and shape.model_type in PACKS_EXACTLY
-    if spec.method.get("packing") and not exact:
-        found.append("this architecture is not known to keep packed documents apart")
+    if spec.method.get("packing") and (reason := why_unpacked(shape, spec.model.attn_implementation)):
+        found.append(f"method.packing=true: {reason}")
     if spec.run.score_rows and method.score == "none":
         found.append(f"{method.name} has no metric of its own; only the held-out loss is reported")
     if spec.method.get("packing") and counted.kept:
@@ -194,6 +202,32 @@ def _warnings(run: ResolvedRun, counted: TokenCount, memory: MemoryEstimate | No
         have = min(gpu.memory_gib for gpu in gpus)
         found.append(f"the estimated {memory.total_gib:.1f} GiB of memory exceed the GPU's {have:.1f} GiB")
     return found
+
+
+def _experts_left_out(run: ResolvedRun) -> list[str]:
+    """The share of the parameters that all-linear does not reach in a mixture of experts."""
+    reached, shape, peft = _reach(run), run.shape, run.peft
+    if reached is None or shape is None or peft is None:
+        return []
+    stored = sources.quantised_as(run.spec.model)
+    left = reached.parameters if stored and reached.parameters else reached.left_out
+    if not left:
+        return []
+    share = sum(module.num_parameters for module in left) / (num_parameters(shape) or 1)
+    why = why_no_experts(run.spec.peft) if peft.kind == "LORA" else None
+    why = why or (
+        f"they are stored quantised ({stored})" if stored else "PEFT adapts stacked parameters by plain LoRA only"
+    )
+    return [f"peft={peft.name} reaches no experts, which hold {share:.0%} of the parameters: {why}"]
+
+
+def _reach(run: ResolvedRun) -> Reach | None:
+    """What all-linear adapts in a mixture of experts; None for any other model or target."""
+    shape, peft = run.shape, run.peft
+    if shape is None or peft is None or not peft.adapter or not shape.known:
+        return None
+    stacked, renamed = peft.kind == "LORA", bool(renamed_by_peft(shape))
+    return reach(modules(shape), run.spec.peft, renamed=renamed, stacked=stacked)
 
 
 def _few_steps(run: ResolvedRun, counted: TokenCount, blocks: int) -> list[str]:

@@ -24,6 +24,7 @@ from ftcli.models.read_config import shape_from_folder, shape_from_mapping
 from ftcli.models.safetensors_header import stored_parameters
 from ftcli.models.shape import Shape
 from ftcli.peft_methods.lora_counts import lora_parameters
+from ftcli.worker.training.expert_targets import reach_experts
 from tests.conftest import REPOSITORY
 
 ROOT = REPOSITORY
@@ -279,8 +280,10 @@ def test_every_wrong_size_of_a_shape_is_told_at_once():
 
 
 def trainable(variant: str, options: dict[str, Any]) -> int:
-    """What PEFT trains, with arguments of LoraConfig."""
-    model = get_peft_model(on_meta(small_config(variant)), LoraConfig(task_type="CAUSAL_LM", **options))
+    """What PEFT trains, with arguments of LoraConfig, resolved for the model as a run does."""
+    bare, adapter = on_meta(small_config(variant)), LoraConfig(task_type="CAUSAL_LM", **options)
+    reach_experts(adapter, bare)
+    model = get_peft_model(bare, adapter)
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
@@ -384,4 +387,39 @@ def test_a_target_that_the_model_lacks_is_an_error_with_its_reason(variant: str,
 
 
 def test_settings_of_a_mixture_that_cannot_be_counted_are_unknown_rather_than_wrong():
-    assert counted("deepseek_v2", {"r": 4, "target_modules": "all-linear", "use_dora": True}) is None
+    assert counted("deepseek_v2", {"r": 4, "target_modules": ["q_proj"], "use_dora": True}) is None
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"use_dora": True},
+        {"lora_dropout": 0.1},
+        {"lora_bias": True},
+        {"exclude_modules": r".*\.experts\..*"},
+        {"exclude_modules": ["o_proj"]},
+        {"modules_to_save": ["lm_head"]},
+        {"rank_pattern": {"experts.down_proj": 2, "q_proj": 7}},
+        {"bias": "all"},
+        {"init_lora_weights": "orthogonal"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("variant", ["gpt_oss", "deepseek_v2", "deepseek_v3"])
+def test_all_linear_of_a_mixture_counts_what_a_run_trains(variant: str, options: dict[str, Any]):
+    options = {"r": 4, "target_modules": "all-linear", **options}
+    assert counted(variant, options) == trainable(variant, options)
+
+
+def test_all_linear_reaches_experts_and_not_the_router():
+    # deepseek_v2's small copy: one dense layer, one of 4 experts of width 24 and 2 shared ones, hidden size 64
+    bare, adapter = on_meta(small_config("deepseek_v2")), LoraConfig(r=4, target_modules="all-linear")
+    reach_experts(adapter, bare)
+    names = [n for n, p in get_peft_model(bare, adapter).named_parameters() if p.requires_grad]
+    assert not [name for name in names if ".gate." in name or "router" in name]
+    assert [name for name in names if "shared_experts.up_proj" in name]
+    # gate and up are one tensor of 2 x 24 outputs: 4 experts x rank 4 x (64 + 48), and down 4 x 4 x (24 + 64)
+    model = get_peft_model(on_meta(small_config("deepseek_v2")), adapter)
+    experts = sum(p.numel() for n, p in model.named_parameters() if p.requires_grad and "mlp.experts." in n)
+    assert experts == 4 * 4 * (64 + 48) + 4 * 4 * (24 + 64)

@@ -15,6 +15,7 @@ from ftcli.models.parameters import num_parameters
 from ftcli.models.read_config import shape_from_mapping
 from ftcli.models.shape import Shape
 from ftcli.peft_methods import PEFT_METHODS, peft_method
+from ftcli.worker.training.expert_targets import reach_experts
 from tests.models.test_shapes import SMALL, VARIANTS, on_meta, shape_of, small_config
 
 DENSE = [name for name in VARIANTS if not VARIANTS[name].get("kv_lora_rank") and name != "gpt_oss"]
@@ -24,6 +25,7 @@ LINEAR = {"llama": ["q_proj", "v_proj"], "phi": ["q_proj", "fc2"], "gpt2": ["c_a
 def trains(config: Any, adapter: Any) -> int:
     """What the installed libraries train under a PEFT config, counted on the meta device."""
     model = on_meta(config)
+    reach_experts(adapter, model)
     with torch.device("meta"):
         wrapped = peft.get_peft_model(model, adapter)
     return sum(p.numel() for p in wrapped.parameters() if p.requires_grad)

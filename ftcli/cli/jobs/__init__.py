@@ -6,8 +6,10 @@ begun.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
+from ftcli.cli import output
 from ftcli.cli.jobs.job import Job, JobFolder
 from ftcli.cli.jobs.pipeline import PipelineFolder, PipelineJob
 from ftcli.cli.jobs.run import RunFolder, RunJob
@@ -16,7 +18,7 @@ from ftcli.config.compose import Request
 from ftcli.pipelines.pipeline_request import pipeline_request
 from ftcli.runs import rundir
 
-__all__ = ["Job", "JobFolder", "resolve", "resolve_folder"]
+__all__ = ["Job", "JobFolder", "measured", "resolve", "resolve_folder"]
 
 
 def resolve(request: Request) -> Job:
@@ -27,6 +29,20 @@ def resolve(request: Request) -> Job:
     """
     pipeline = pipeline_request(request)
     return RunJob.composed(request) if pipeline is None else PipelineJob.composed(pipeline)
+
+
+def measured(compose: Callable[[], Job]) -> Job:
+    """A job whose models' architectures are known, where a worker can measure them.
+
+    It is composed again if one had to be asked: what it found decides packing, and is counted in the plan.
+
+    Raises:
+        ConfigError: all problems found.
+    """
+    from ftcli.plan.measure import measure
+
+    job = compose()
+    return compose() if measure(job.specs(), output.note) else job
 
 
 def resolve_folder(name: str, where: str) -> JobFolder:

@@ -15,10 +15,15 @@ from ftcli.config.compose import Request
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.text import shell_word
 from ftcli.runs import rundir
+from ftcli.settings.run_spec import RunSpec
 
 
 class Job(ABC):
     """A requested job: composed and checked, not started."""
+
+    @abstractmethod
+    def specs(self) -> Sequence[RunSpec]:
+        """The specs of its runs."""
 
     @abstractmethod
     def check(self, *, as_json: bool) -> None:

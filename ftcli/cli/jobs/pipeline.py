@@ -22,6 +22,7 @@ from ftcli.pipelines.stages import PipelineSpec, ReadyStage, RunStage, StageSpec
 from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.runs import rundir
 from ftcli.settings.ownership import ENDPOINT
+from ftcli.settings.run_spec import RunSpec
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,10 @@ class PipelineJob(Job):
             ConfigError: all problems of all stages.
         """
         return cls(pipeline_spec(wanted), wanted.request)
+
+    def specs(self) -> Sequence[RunSpec]:
+        """The specs of its training stages."""
+        return [run.spec for run in self.spec.runs().values()]
 
     def check(self, *, as_json: bool) -> None:
         """Print that there are no problems, and the graph of the stages."""

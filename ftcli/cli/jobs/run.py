@@ -30,6 +30,10 @@ class RunJob(Job):
         """Its spec."""
         return self.run.spec
 
+    def specs(self) -> Sequence[RunSpec]:
+        """Its one spec."""
+        return (self.spec,)
+
     @classmethod
     def composed(cls, request: Request) -> RunJob:
         """The run that a request describes.

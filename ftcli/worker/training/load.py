@@ -28,6 +28,7 @@ from ftcli.worker.tokenise.dataset import Prepared, prepare
 from ftcli.worker.tokenise.encoder import Encoder
 from ftcli.worker.tokenise.length_limits import fitting
 from ftcli.worker.trainers.rl.critic import ValueHead, ValueNetwork
+from ftcli.worker.training.expert_targets import reach_experts
 from ftcli.worker.training.library_configs import check_world, make_support, peft_config, training_config
 from ftcli.worker.training.trainer import needs_reference
 from ftcli.worker.tuners.support import Support
@@ -102,6 +103,7 @@ def load(spec: RunSpec, run_dir: Path) -> Loaded:
     set_seed(spec.seed)
     model = load_base(spec, method)
     check_vocabulary(model, encoder.tokenizer)
+    reach_experts(peft, model)
     support.model_loaded(model)
     # Loaded again here: by default a trainer would use the hub's weights, not those that this run starts from.
     reference = load_base(spec, method) if needs_reference(method, config, peft) else None
