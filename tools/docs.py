@@ -160,7 +160,7 @@ def _preset(method: Method) -> dict[str, Any]:
 
 def _values(method: Method, field: library_fields.Field) -> str:
     """The bounds of a number, or the words of a choice."""
-    limit, row = method.limits.get(field.name), field_table.row_of(f"method.{field.name}", field)
+    limit, row = method.limit_of(field.name), field_table.row_of(f"method.{field.name}", field)
     return _limit(limit) or ", ".join(choices_of(field, limit, row))
 
 

@@ -18,5 +18,5 @@ METHOD = replace(
     learning_rates=(1e-6, 1e-5),
     paper="Xu et al. 2024, arXiv:2401.08417",
     without=OF_A_REFERENCE,
-    limits={**ORPO.limits, "label_smoothing": Limit(low=0.0, high=0.5, open_high=True), "nll_weight": Limit(low=0.0)},
+    limits={**ORPO.limits, "label_smoothing": Limit(low=0.0, high=0.5, open_high=True)},
 )

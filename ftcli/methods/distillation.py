@@ -46,9 +46,6 @@ METHOD = Method(
     below_the_adapter=True,
     limits={
         "beta": Limit(low=0, high=1),
-        "temperature": Limit(low=0, open_low=True),
-        "top_p": Limit(low=0, high=1, open_low=True),
-        "max_completion_length": Limit(low=1),
     },
     check=check,
     steps_per_epoch=steps_per_epoch,

@@ -76,8 +76,6 @@ METHOD = Method(
         "beta": Limit(low=0.0, open_low=True),
         "label_smoothing": Limit(low=0.0, high=0.5),
         "ld_alpha": Limit(low=0.0, high=1.0),
-        "ref_model_mixup_alpha": Limit(low=0.0, high=1.0),
-        "ref_model_sync_steps": Limit(low=1),
     },
     check=check,
 )

@@ -18,7 +18,11 @@ from ftcli.settings.limits import Limit
 
 def check(method: Mapping[str, Any]) -> list[Problem]:
     """Rules among its own fields."""
-    return reward_problems(method)
+    found, clip = reward_problems(method), method.get("reward_clip_range")
+    if clip is not None and clip[0] >= clip[1]:
+        what = f"method.reward_clip_range={clip} leaves no reward between its ends"
+        found.append(Problem("method.reward_clip_range", what, "give the lower end first"))
+    return found
 
 
 def steps_per_epoch(method: Mapping[str, Any], batch: BatchPlan, rows: int) -> int:
@@ -47,8 +51,6 @@ METHOD = Method(
     min_batch=2,
     limits={
         "num_generations": Limit(low=2),
-        "max_completion_length": Limit(low=1),
-        "temperature": Limit(low=0, open_low=True),
         "beta": Limit(low=0),
         "num_iterations": Limit(low=1),
         "epsilon": Limit(low=0, open_low=True),

@@ -24,7 +24,5 @@ METHOD = Method(
         "beta": Limit(low=0.0, open_low=True),
         "desirable_weight": Limit(low=0.0, open_low=True),
         "undesirable_weight": Limit(low=0.0, open_low=True),
-        "ref_model_mixup_alpha": Limit(low=0.0, high=1.0),
-        "ref_model_sync_steps": Limit(low=1),
     },
 )

@@ -10,7 +10,7 @@ from ftcli.core.errors import ConfigError, Problem
 from ftcli.settings.backends import OWN_WEIGHTS
 from ftcli.settings.batch_plan import BatchPlan
 from ftcli.settings.library_fields import fields_of, value_of
-from ftcli.settings.limits import Limit
+from ftcli.settings.limits import LIMITS, Limit
 
 MODEL_FIELDS = {"reward_model": "reward_model", "value_model": "reward_model", "teacher_model": "causal_lm"}
 """Fields of methods that name a further model, and the head that it must have."""
@@ -95,6 +95,10 @@ class Method:
     """Names of its held-out metrics, where its own trainer computes them; empty: those in the source of TRL's."""
     check: Callable[[Mapping[str, Any]], list[Problem]] | None = None
     """Rules among its own fields: the resolved method tree in, problems out."""
+
+    def limit_of(self, name: str) -> Limit | None:
+        """The bounds of one of its fields: its own, else those that the field has under every method."""
+        return self.limits.get(name) or LIMITS.get(f"method.{name}")
 
     def completed(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """The method's settings with its config class's own default in place of each that is not set."""

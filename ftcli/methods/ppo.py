@@ -22,13 +22,6 @@ def reward_problems(method: Mapping[str, Any]) -> list[Problem]:
     if not any(method.get(name) for name in REWARD_FIELDS):
         fix = "set method.reward_model=RUN, a rule such as method.rewards.exact_answer=1, or method.judge.model"
         return [Problem("method.rewards", "no reward is configured", fix)]
-    if method.get("reward_model_weight") is not None and not method.get("reward_model"):
-        what = "method.reward_model_weight needs a reward model"
-        return [Problem("method.reward_model_weight", what, "remove it, or set method.reward_model")]
-    for name in ("judge_weight", "judge_constitution", "judge_principles"):
-        if method.get(name) is not None and not method.get("judge"):
-            fix = "remove it, or set method.judge.model"
-            return [Problem(f"method.{name}", f"method.{name} needs a judge", fix)]
     return list(rules.problems(method["rewards"])) if method.get("rewards") is not None else []
 
 
@@ -68,9 +61,6 @@ METHOD = Method(
         "num_ppo_epochs": Limit(low=1),
         "num_mini_batches": Limit(low=1),
         "max_new_tokens": Limit(low=1),
-        "temperature": Limit(low=0, open_low=True),
-        "top_p": Limit(low=0, high=1, open_low=True),
-        "generation_batch_size": Limit(low=1),
         "kl_coef": Limit(low=0),
         "kl_target": Limit(low=0, open_low=True),
         "kl_horizon": Limit(low=1),
@@ -79,12 +69,9 @@ METHOD = Method(
         "cliprange": Limit(low=0, open_low=True),
         "cliprange_value": Limit(low=0, open_low=True),
         "vf_coef": Limit(low=0),
-        "entropy_coef": Limit(low=0),
         "value_learning_rate": Limit(low=0, open_low=True),
-        "judge_principles": Limit(low=1),
         "reward_clip": Limit(low=0, open_low=True),
         "log_completions_steps": Limit(low=0),
-        "vllm_gpu_memory_utilization": Limit(low=0, high=1, open_low=True),
     },
     check=check,
     steps_per_epoch=steps_per_epoch,

@@ -26,6 +26,12 @@ _NOT_NEGATIVE = Limit(low=0)
 
 _COUNT = Limit(low=1)
 
+_SHARE = Limit(low=0, high=1)
+
+_PROBABILITY = Limit(low=0, high=1, open_low=True)
+
+_PORT = Limit(low=1, high=65535)
+
 BELOW_ONE = Limit(low=0, high=1, open_high=True)
 """A share that must leave something: dropout of 1 lets nothing through, so nothing would be learned."""
 
@@ -58,7 +64,49 @@ LIMITS: Mapping[str, Limit] = {
     "train.dataloader_prefetch_factor": _COUNT,
     "train.ddp_timeout": _COUNT,
     "train.torch_empty_cache_steps": _COUNT,
+    "train.ddp_bucket_cap_mb": _COUNT,
     "method.router_aux_loss_coef": _NOT_NEGATIVE,
+    "method.pad_to_multiple_of": _COUNT,
+    "method.temperature": _POSITIVE,
+    "method.top_k": _NOT_NEGATIVE,
+    "method.top_p": _PROBABILITY,
+    "method.min_p": _SHARE,
+    "method.repetition_penalty": _POSITIVE,
+    "method.max_completion_length": _COUNT,
+    "method.generation_batch_size": _COUNT,
+    "method.steps_per_generation": _COUNT,
+    "method.num_generations_eval": _COUNT,
+    "method.num_completions_to_print": _NOT_NEGATIVE,
+    "method.judge_principles": _COUNT,
+    "method.epsilon_high": _POSITIVE,
+    "method.delta": _POSITIVE,
+    "method.off_policy_mask_threshold": _NOT_NEGATIVE,
+    "method.top_entropy_quantile": _SHARE,
+    "method.entropy_coef": _NOT_NEGATIVE,
+    "method.entropy_coef_min": _NOT_NEGATIVE,
+    "method.entropy_coef_max": _NOT_NEGATIVE,
+    "method.entropy_coef_delta": _NOT_NEGATIVE,
+    "method.entropy_target": _NOT_NEGATIVE,
+    "method.sapo_temperature_pos": _POSITIVE,
+    "method.sapo_temperature_neg": _POSITIVE,
+    "method.vespo_k_pos": _NOT_NEGATIVE,
+    "method.vespo_k_neg": _NOT_NEGATIVE,
+    "method.vespo_lambda_pos": _NOT_NEGATIVE,
+    "method.vespo_lambda_neg": _NOT_NEGATIVE,
+    "method.discopop_tau": _POSITIVE,
+    "method.f_alpha_divergence_coef": _POSITIVE,
+    "method.nll_weight": _NOT_NEGATIVE,
+    "method.ref_model_mixup_alpha": _SHARE,
+    "method.ref_model_sync_steps": _COUNT,
+    "method.precompute_ref_batch_size": _COUNT,
+    "method.vllm_gpu_memory_utilization": _PROBABILITY,
+    "method.vllm_tensor_parallel_size": _COUNT,
+    "method.vllm_max_model_length": _COUNT,
+    "method.vllm_server_port": _PORT,
+    "method.vllm_group_port": _PORT,
+    "method.vllm_server_timeout": _POSITIVE,
+    "method.vllm_importance_sampling_clip_min": _NOT_NEGATIVE,
+    "method.vllm_importance_sampling_clip_max": _POSITIVE,
     "data.eval_share": Limit(low=0, high=0.9),
     "data.near_duplicates": Limit(low=0, high=1, open_low=True),
     "data.split_seed": Limit(low=0, high=2**32 - 1),

@@ -21,6 +21,7 @@ from ftcli.settings.fields.field_row import FieldRow, Source
 from ftcli.settings.fields.field_table import ADAPTERS, FIELDS, MODEL, row_of
 from ftcli.settings.library_fields import TRAINING_ARGUMENTS, Field, fields_of
 from ftcli.settings.library_values import dispatch, imported_by, keys_read, parameters, values_of
+from ftcli.settings.limits import LIMITS
 
 SHARED = set(fields_of(TRAINING_ARGUMENTS))
 CONFIGS = {TRAINING_ARGUMENTS: "train"} | {method.config: "method" for method in all_methods().values()}
@@ -147,3 +148,23 @@ def test_no_method_repeats_the_words_of_the_table():
         for key, limit in method.limits.items():
             row = row_of(f"method.{key}", method_fields(method)[key])
             assert row is None or not (limit.choices and row.choices), (method.name, key)
+
+
+# Weights of either sign, and what follows from them.
+UNBOUNDED = {
+    "loss_weights", "reward_model_weight", "judge_weight", "reward_functions", "missing_eos_penalty",
+    "reward_clip_range",
+}  # fmt: skip
+
+
+def test_every_number_has_bounds_or_may_be_any():
+    for method in all_methods().values():
+        free = set()
+        for group, fields in (("train", fields_of(TRAINING_ARGUMENTS)), ("method", method_fields(method))):
+            for name, field in fields.items():
+                row = row_of(f"{group}.{name}", field)
+                if row is None or row.owner or row.refused or not re.search(r"\b(int|float)\b", field.type_text):
+                    continue
+                own = method.limit_of(name) if group == "method" else LIMITS.get(f"train.{name}")
+                free |= {name} if own is None else set()
+        assert free <= UNBOUNDED, method.name

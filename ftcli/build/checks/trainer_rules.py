@@ -116,10 +116,6 @@ def _devices(run: ResolvedRun, where: Where) -> Iterator[Problem]:
     if train.get("fsdp") and launch.num_processes == 1 and run.spec.hardware.type != "multi_gpu":
         what = "train.fsdp shards a model over several processes, and this run has one"
         yield Problem(where("train.fsdp"), what, "remove it, or set hardware=multi_gpu")
-    compiles = train.get("torch_compile") or train.get("torch_compile_backend") or train.get("torch_compile_mode")
-    if compiles and train.get("torch_compile_backend") == "cudagraphs" and launch.device == "cpu":
-        what = "train.torch_compile_backend=cudagraphs needs a GPU"
-        yield Problem(where("train.torch_compile_backend"), what, "remove it, or choose inductor")
     if "tpu_metrics_debug" in str(train.get("debug") or ""):
         yield Problem(where("train.debug"), "train.debug=tpu_metrics_debug needs a TPU", "remove it")
     if run.spec.method.get("activation_offloading") and launch.device == "cpu":

@@ -92,7 +92,9 @@ def make_trainer(
     """
     arguments: dict[str, Any] = {**more, **({"ref_model": reference} if reference is not None else {})}
     if method.joins_prompt:
-        arguments["data_collator"] = JoinedPairs(pad_token_id=tokenizer.pad_token_id)
+        arguments["data_collator"] = JoinedPairs(
+            pad_token_id=tokenizer.pad_token_id, pad_to_multiple_of=config.pad_to_multiple_of
+        )
     trainer = trainer_class(method.trainer)(
         model=model,
         args=config,
