@@ -15,6 +15,7 @@ from ftcli.core import assets, hub_cache
 from ftcli.core.errors import ConfigError
 from ftcli.core.strict_yaml import load
 from ftcli.models import measured_layouts, sources
+from ftcli.models.causal_names import why_not_causal
 from ftcli.models.families import FAMILIES
 from ftcli.models.layout import Layout
 from ftcli.models.read_config import shape_from_folder, shape_from_layout, shape_from_mapping
@@ -65,6 +66,16 @@ def why_unmeasured(model: ModelSettings) -> str | None:
     config = _config(place) if place else None
     reason = measured_layouts.kept(config) if config and str(config.get("model_type")) not in FAMILIES else None
     return reason if isinstance(reason, str) else None
+
+
+def why_no_causal_lm(model: ModelSettings) -> str | None:
+    """Why the installed transformers has no causal LM for a model's config.json; None where it has, or none is here."""
+    try:
+        place = _place(model)
+    except ConfigError:  # reported by the checks
+        return None
+    config = _config(place) if place and place.folder else None
+    return why_not_causal(dict(config)) if config else None
 
 
 def _place(model: ModelSettings) -> _Place | None:

@@ -22,6 +22,7 @@ from ftcli.pipelines import pipeline_dir, synthesis_stage
 from ftcli.pipelines.pipeline_dir import Begun
 from ftcli.pipelines.pipeline_request import PipelineRequest
 from ftcli.pipelines.stage_specs import pipeline_spec
+from ftcli.plan.measure import measure
 from ftcli.runs import rundir
 from ftcli.settings.ownership import REMOTE_CODE
 from ftcli.settings.run_spec import LaunchPlan, RunSpec
@@ -237,6 +238,8 @@ def _run_stage(
         rundir.write_atomically(place / rundir.SPEC, spec.to_json())
     else:
         spec, checkpoint = pipeline_dir.run_spec(stage, wanted, models, folder, name), None
+        if measure([spec], say):  # a model that an earlier stage saved has another configuration than its start
+            spec = pipeline_dir.run_spec(stage, wanted, models, folder, name)
         shutil.rmtree(place, ignore_errors=True)  # left by a process killed while it created the folder
         if "data.path" in stage.takes:
             _note_edits(stage.takes["data.path"], folder, say)

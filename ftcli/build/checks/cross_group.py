@@ -18,7 +18,7 @@ from ftcli.core.suggest import suggest
 from ftcli.methods import Method
 from ftcli.methods.method import further_models
 from ftcli.models import sources
-from ftcli.models.known_shapes import model_shape
+from ftcli.models.known_shapes import model_shape, why_no_causal_lm
 from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.settings import library_fields, ownership
 from ftcli.settings.backends import WITHOUT_MODEL
@@ -322,6 +322,16 @@ def references_fit_the_adapter(context: Context) -> Iterator[Problem]:
 def the_adapter_fits(context: Context) -> Iterator[Problem]:
     """The adapter finds its modules, and works with packing, checkpointing, the quantisation and the base model."""
     yield from adapter.problems(context.run, context.where)
+
+
+@rule
+def the_model_is_a_causal_lm(context: Context) -> Iterator[Problem]:
+    """transformers can build a causal LM of the model's type; a multimodal one is taken as the text model inside it."""
+    if context.method.head == "causal_lm" and (reason := why_no_causal_lm(context.spec.model)):
+        what = f"{context.spec.model.name_or_path}: {reason}"
+        yield Problem(
+            context.where("model.name_or_path"), what, "choose a model that generates text (ftcli list model)"
+        )
 
 
 @rule

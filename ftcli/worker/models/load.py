@@ -33,6 +33,7 @@ from ftcli.models.sources import ModelSource, base_of, foundation, head_of, mode
 from ftcli.peft_methods import why_unmerged
 from ftcli.settings.groups import ModelSettings, QuantisationSettings
 from ftcli.settings.ownership import ATTENTION
+from ftcli.worker.models.text_models import text_config, text_model
 from ftcli.worker.tokenise.encoder import Encoder
 
 transformers_logging.disable_progress_bar()
@@ -277,14 +278,19 @@ class _Loader:
         base = foundation(source)
         assert base is not None
         config = AutoConfig.from_pretrained(base.location, **_hub_arguments(self.settings, base), **self.of_head)
-        return self.auto_class.from_config(config, **self.arguments, **self.remote)
+        text = text_config(config) if self.auto_class is AutoModelForCausalLM else None
+        return self.auto_class.from_config(text or config, **self.arguments, **self.remote)
 
     def plain(self, location: str, hub_id: str | None, revision: str | None, **more: Any) -> PreTrainedModel:
         """Stored weights without an adapter."""
         where = {"revision": revision} if hub_id and revision else {}
-        return self.auto_class.from_pretrained(
-            location, **{**self.arguments, **self.remote, **self.of_head, **where, **more}
-        )
+        given = {**self.arguments, **self.remote, **self.of_head, **where, **more}
+        text = None
+        if self.auto_class is AutoModelForCausalLM:
+            text = text_config(AutoConfig.from_pretrained(location, **self.remote, **where))
+        if text is None:
+            return self.auto_class.from_pretrained(location, **given)
+        return text_model(location, text, given)
 
     def stacked(self, source: ModelSource, revision: str | None) -> PreTrainedModel:
         """The model with all adapters below merged into it."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from transformers import AutoModelForCausalLM, PreTrainedConfig
+from transformers import AutoModelForCausalLM, PreTrainedConfig, logging
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 TEXT_KEYS = {
@@ -30,13 +31,29 @@ def text_config(config: PreTrainedConfig) -> PreTrainedConfig | None:
     stored = getattr(config, "quantization_config", None)
     if stored is not None:
         text.quantization_config = stored
+    # Whether head and embedding share a weight is said by the whole configuration, which built the checkpoint.
+    text.tie_word_embeddings = config.tie_word_embeddings
     if getattr(text, "dtype", None) is None:
         text.dtype = config.dtype
     return text
 
 
-def without_renaming(model: Any) -> Any:
-    """The model, to be saved under the names that it has, not under those that it was read by."""
+def text_model(location: str, config: PreTrainedConfig, arguments: Mapping[str, Any]) -> Any:
+    """The text decoder of a multimodal checkpoint, without its towers.
+
+    Raises:
+        ValueError: the checkpoint lacks some of its weights.
+    """
+    more = {**arguments, "config": config, "key_mapping": TEXT_KEYS, "output_loading_info": True}
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()  # the weights of the towers are left out on purpose, and listed otherwise
+    try:
+        model, found = AutoModelForCausalLM.from_pretrained(location, **more)
+    finally:
+        logging.set_verbosity(level)
+    if missing := sorted(found["missing_keys"]):
+        raise ValueError(f"its text decoder lacks {len(missing)} weights, such as {missing[0]}")
+    # It is saved under its own names, not under those that it was read by.
     model._weight_conversions = None
     return model
 

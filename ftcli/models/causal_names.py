@@ -1,0 +1,45 @@
+"""Which model types transformers has a causal language model for, read from its source without importing it."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+from functools import cache
+from pathlib import Path
+
+_MAPPING = "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES"
+
+
+@cache
+def causal_names() -> dict[str, str]:
+    """model_type → class name, as the installed transformers maps them; {} where its source does not say."""
+    spec = importlib.util.find_spec("transformers")
+    if spec is None or spec.origin is None:
+        return {}
+    file = Path(spec.origin).parent / "models" / "auto" / "modeling_auto.py"
+    text = file.read_text(encoding="utf-8") if file.is_file() else ""
+    start = text.find(f"\n{_MAPPING} ")
+    # Only this assignment is parsed: the whole module takes ten times as long.
+    end = text.find("\n)", start)
+    if start < 0 or end < 0:
+        return {}
+    try:
+        (assigned,) = ast.parse(text[start : end + 2]).body
+        value = getattr(assigned, "value", None)
+        return dict(ast.literal_eval(value.args[0])) if isinstance(value, ast.Call) else {}
+    except (SyntaxError, ValueError, IndexError):
+        return {}
+
+
+def why_not_causal(config: dict[str, object]) -> str | None:
+    """Why no causal LM can be built from a config.json; None where one can, or where the source does not say.
+
+    A multimodal checkpoint is taken as the text model inside it, where there is one.
+    """
+    names, own = causal_names(), config.get("model_type")
+    text = config.get("text_config")
+    inner = text.get("model_type") if isinstance(text, dict) else None
+    if not names or not isinstance(own, str) or config.get("auto_map") or own in names or inner in names:
+        return None
+    inside = f", nor for its text model ({inner})" if inner else ""
+    return f"the installed transformers has no causal language model for model_type={own}{inside}"
