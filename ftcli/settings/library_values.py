@@ -39,12 +39,13 @@ def values_of(source: Source) -> tuple[str, ...]:
 def _words(text: str) -> Iterator[str]:
     """The words in the source text of a literal; none where it is computed."""
     try:
-        value = ast.literal_eval(text)
+        node = ast.parse(text, mode="eval").body
     except (ValueError, SyntaxError):
         return
-    for each in (value,) if isinstance(value, str) else value:
-        if isinstance(each, str):
-            yield each
+    # The nodes and not their value: a set's order would change with every process.
+    for each in getattr(node, "elts", [node]):
+        if isinstance(each, ast.Constant) and isinstance(each.value, str):
+            yield each.value
 
 
 def _members(source: Source) -> tuple[str, ...]:
