@@ -112,8 +112,8 @@ class Outcome:
     change: Change
     refused: str = ""
     """The problem that `check` reports; empty where it reports none."""
-    code: int | None = None
-    """The worker's exit code; None where no worker was needed, -1 where its time was up."""
+    code: int = 0
+    """The worker's exit code, -1 where its time was up."""
     error: str = ""
     """The end of what the worker wrote where it failed."""
 
@@ -121,16 +121,21 @@ class Outcome:
     def kind(self) -> str:
         """How it ended, for the report."""
         if not self.refused:
-            return "trained" if self.code == 0 else "failed"
-        known = next((kind for words, kind in DOCUMENTED.items() if words in self.refused), None)
-        return f"refused: {known or 'the worker fails too'}"
+            return {0: "trained", -1: "time was up"}.get(self.code, "failed")
+        return f"refused: {self.documented or ('trains' if self.code == 0 else 'the worker fails too')}"
+
+    @property
+    def documented(self) -> str:
+        """The kind of a refusal that the manual states; empty for the others."""
+        return next((kind for words, kind in DOCUMENTED.items() if words in self.refused), "")
 
     @property
     def fault(self) -> str:
         """Why `check` was wrong; empty where it was right."""
-        if not self.refused and self.code != 0:
+        # Compiling alone may take longer than two steps have; an end without a traceback says nothing against `check`.
+        if not self.refused and self.code not in (0, -1):
             return f"check passed {self.change}, and the worker ended with {self.code}:\n{self.error}"
-        if self.refused and self.code == 0:
+        if self.refused and self.code == 0 and not self.documented:
             return f"check refused {self.change}, which trains:\n{self.refused}"
         return ""
 
@@ -159,7 +164,7 @@ def carry_out(change: Change, folder: Path, warm: Any = None) -> Outcome:
         spec, refused = spec_of(request), ""
     except FtcliError as error:
         refused = "\n".join(map(str, error.problems))
-        if any(words in refused for words in DOCUMENTED):
+        if Outcome(change, refused).documented:
             return Outcome(change, refused)
         plain = spec_of(Request(overrides=(*base(change.method), f"run.dir={run}")))
         settings = {**getattr(plain, change.group), change.field: change.value}

@@ -113,11 +113,14 @@ def _checkpointing(name: str, content: Mapping[str, Any], run: ResolvedRun, at: 
             yield Problem(at, f"{name}.{key}={value!r} is not of its type", f"give {fix}")
         elif key == "determinism_check" and value not in ("default", "none"):
             yield Problem(at, f"{name}.{key}={value} is not one of its values", "give default or none")
-    if content.get("use_reentrant") is True:
-        late = [key for key in ("determinism_check", "debug", "early_stop") if key in content]
-        if late:
-            what = f"{name}.{late[0]} is read only with use_reentrant=false"
-            yield Problem(at, what, "set use_reentrant: false, or remove it")
+    # torch's own default is the old way, which refuses or ignores the first three.
+    late = [key for key in ("determinism_check", "debug", "early_stop") if key in content]
+    if late and content.get("use_reentrant") is not False:
+        what = f"{name}.{late[0]} is read only with use_reentrant=false"
+        yield Problem(at, what, "set use_reentrant: false, or remove it")
+    if content.get("offload") is True and run.spec.launch.device == "cpu":
+        what = f"{name}.offload moves activations from a GPU, and this run computes on a CPU"
+        yield Problem(at, what, "remove it")
 
 
 def _fsdp(name: str, content: Mapping[str, Any], run: ResolvedRun, at: str) -> Iterator[Problem]:

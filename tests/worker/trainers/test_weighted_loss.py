@@ -283,6 +283,16 @@ def test_a_reward_model_weighs_pairs_with_their_margins(make_spec, new_run, tmp_
     assert loss == pytest.approx(((losses * torch.tensor(ROW_WEIGHTS)).sum() / 4.5).item(), abs=1e-6)
 
 
+@pytest.mark.parametrize("method", ["sft", "reward", "dpo", "kto", "orpo"])
+def test_batches_are_padded_to_the_multiple_that_is_asked_for(method, make_spec, new_run, tmp_path):
+    path = write_rows(tmp_path / "rows.jsonl", [pair_of_answers(i) for i in range(3)])
+    if method == "sft":
+        path = write_rows(tmp_path / "rows.jsonl", [{"prompt": "2 + 2", "completion": "4"}] * 3)
+    packing = {"packing": False} if method == "sft" else {}
+    spec = make_spec(path, method={"name": method, "pad_to_multiple_of": 32, **packing})
+    assert batch_of_all(build_trainer(load(spec, new_run(spec, "run"))))["input_ids"].shape[1] % 32 == 0
+
+
 def test_held_out_pairs_are_weighted_over_the_whole_set(make_spec, new_run, tmp_path):
     rows = [{**pair_of_answers(i), "weight": w} for i, w in enumerate(ROW_WEIGHTS)]
     path = write_rows(tmp_path / "rows.jsonl", rows)
