@@ -52,8 +52,8 @@ def _headline(row: dict[str, Any]) -> str:
         parts.append(f"longer than data.max_length_tokens={row['max_length_tokens']}")
     if row["row_weight"] != 1:
         parts.append(f"weight {row['row_weight']:g} in the loss")
-    if row["last_turn_only"]:
-        parts.append("only the last turn is trained: the template rewrites earlier ones")
+    if row["examples"] > 1:
+        parts.append(f"unrolled into {row['examples']} examples, each as it is served at that point")
     return "; ".join([*parts, *row["findings"]])
 
 

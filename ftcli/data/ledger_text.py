@@ -60,7 +60,12 @@ def _rows(ledger: Mapping[str, Any], tokens: bool) -> list[tuple[str, str]]:
         rows.append(("truncated", f"{ledger['truncated']}, of which {ledger['lost_end']} lost their end token"))
     if ledger["split"]:
         rows.append(("split", f"{ledger['split']} rows"))
-    if ledger["last_turn_only"]:
+    if ledger.get("unrolled"):
+        more = f"{count(ledger['repeated_tokens'])} more tokens, as each repeats what comes before it"
+        rows.append(
+            ("unrolled", f"{ledger['unrolled']} conversations into {ledger['unrolled_examples']} examples: {more}")
+        )
+    if ledger.get("last_turn_only"):  # runs before 0.2
         why = "the template rewrites earlier turns, which serving would show differently"
         rows.append(("last turn only", f"{ledger['last_turn_only']} conversations: {why}"))
     if ledger["packed"]:

@@ -37,7 +37,8 @@ KINDS: Mapping[str, str] = {
 }
 """Quality checks on tokens and across rows; those on the text of one row are in quality_checks.py."""
 _ROWS = ("rows_read", "rows_kept", "rows_held_out", "rows_mixed")
-_TOKENS = ("truncated", "lost_end", "split", "last_turn_only", "sequences", "packed", "tokens", "trained_tokens")
+_UNROLLED = ("unrolled", "unrolled_examples", "repeated_tokens")
+_TOKENS = ("truncated", "lost_end", "split", *_UNROLLED, "sequences", "packed", "tokens", "trained_tokens")
 """Counts that add up over sets."""
 _QUANTILES = {"min": 0.0, "p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
 
@@ -81,8 +82,12 @@ class Ledger:
     lost_end: int = 0
     """Truncated rows that lost their end token with it."""
     split: int = 0
-    last_turn_only: int = 0
-    """Conversations of which only the last turn is trained, since the template rewrites earlier ones."""
+    unrolled: int = 0
+    """Conversations of which each trained turn is a training example of its own, counting repeats in a mix."""
+    unrolled_examples: int = 0
+    """The training examples of these conversations."""
+    repeated_tokens: int = 0
+    """The tokens that they have beyond those of the longest example of each, since they repeat what comes before."""
     sequences: int = 0
     """Sequences from these rows: more than rows after splitting, fewer after packing."""
     packed: int = 0
@@ -141,6 +146,12 @@ class Ledger:
         self.tokens += total
         self.trained_tokens += trained
 
+    def unroll(self, rows: int, examples: int, total: int, longest: int) -> None:
+        """Count unrolled conversations: their examples, the tokens of all of these, and of the longest of each."""
+        self.unrolled += rows
+        self.unrolled_examples += examples
+        self.repeated_tokens += total - longest
+
     def cut(self, overflow: str, loses_end: bool) -> None:
         """Count a row that had to be split or truncated."""
         self.split += overflow == "split"
@@ -171,7 +182,6 @@ class Ledger:
         ledger.dropped.update(raw["dropped"])
         ledger.unread.update(raw["unread"])
         ledger.errors = list(raw["errors"])
-        ledger.last_turn_only = raw["last_turn_only"]
         ledger.findings = {kind: Shown(f["rows"], list(f["first"])) for kind, f in raw["findings"].items()}
         return ledger
 

@@ -40,7 +40,8 @@ class Example(NamedTuple):
     `asked` is 0 without a prompt, and `group` is 0 without groups. `alike` and `asked_alike` are `digest` and
     `asked` of the normalised texts. What identifies the row in its set is never its place, but `file`, the index of its
     file, and `number`, its running number there (see reader.Row). `from_text` says that its turns were written as plain
-    text, and `row_weight` what the row weighs in the loss.
+    text, `row_weight` what the row weighs in the loss, and `unroll` that each of its trained turns is to be a training
+    example of its own in any case.
     """
 
     where: str
@@ -57,6 +58,7 @@ class Example(NamedTuple):
     alike: int = 0
     asked_alike: int = 0
     row_weight: float = 1.0
+    unroll: bool = False
 
 
 class _LimitReached(Exception):
@@ -207,6 +209,7 @@ class Scan:
                 self._report_unread(fmt, row, name)
         if self.settings.trained_turns == "last":
             value = last_trained(value)
+        unroll = self.settings.trained_turns == "unroll"
         # Duplicates are compared after conversion, so that equal rows match across formats.
         digest = _number(value)
         self._remember(digest, row, file)
@@ -214,12 +217,12 @@ class Scan:
         asked = _prompt_digest(value) if self.prompts else 0
         place = (file, row.number, row.line, row.in_array, form is not None and form.as_turns)
         if not self.normalises:
-            return Example(row.where, kind, value, digest, asked, group, *place, row_weight=weight)
+            return Example(row.where, kind, value, digest, asked, group, *place, row_weight=weight, unroll=unroll)
         plain = normalised_value(value)
         alike = _number(plain)
         self._alike.append(alike)
         asked_alike = _prompt_digest(plain) if self.prompts else 0
-        return Example(row.where, kind, value, digest, asked, group, *place, alike, asked_alike, weight)
+        return Example(row.where, kind, value, digest, asked, group, *place, alike, asked_alike, weight, unroll)
 
     def _remember(self, digest: int, row: Row, file: int) -> None:
         """Keep what is needed to report a later duplicate of this row, or this row as one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from ftcli.core.errors import ConfigError, Problem
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 """The files on which the number of tokens depends."""
+GENERATION = "generation_config.json"
+"""The file that names the end tokens, which decide whether a conversation is unrolled."""
 
 
 def chat_template(folder: Path | None) -> str | None:
@@ -49,6 +52,27 @@ def special_tokens(folder: Path) -> dict[str, str]:
     raw = tokenizer_config(folder)
     tokens = {key: raw.get(key) for key in ("bos_token", "eos_token", "pad_token", "unk_token")}
     return {key: token["content"] if isinstance(token, dict) else token for key, token in tokens.items() if token}
+
+
+def end_tokens(folder: Path) -> list[str]:
+    """The tokens at which generation ends by generation_config.json, as text; those that the tokenizer lacks are left
+    out.
+
+    Raises:
+        ConfigError: the tokenizer's own files are damaged.
+    """
+    try:
+        given = json.loads((folder / GENERATION).read_text(encoding="utf-8")).get("eos_token_id")
+    except (OSError, ValueError, AttributeError):
+        return []
+    ids = [str(i) for i in (given if isinstance(given, list) else [given]) if i is not None]
+    known = tokenizer_config(folder).get("added_tokens_decoder")
+    names = {key: each.get("content") for key, each in known.items()} if isinstance(known, dict) else {}
+    if not all(i in names for i in ids):
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            added = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["added_tokens"]
+            names |= {str(each["id"]): each["content"] for each in added}
+    return [names[i] for i in ids if names.get(i)]
 
 
 def tokenizer_config(folder: Path) -> dict[str, Any]:

@@ -19,13 +19,20 @@ from ftcli.data import row_sets
 from ftcli.data.files.fingerprint import fingerprint
 from ftcli.data.files.locate import DataFile
 from ftcli.methods import Method
-from ftcli.models.chat_template import TOKENIZER_FILES
+from ftcli.models.chat_template import GENERATION, TOKENIZER_FILES
 from ftcli.plan import tokens
 from ftcli.plan.tokens import TokenCount
 from ftcli.runs import rundir
 from ftcli.settings.groups import DataSettings
 
-CODE = ("plan/tokens.py", "models/chat_template.py", "models/added_tokens.py", "data")
+CODE = (
+    "plan/tokens.py",
+    "models/chat_template.py",
+    "models/added_tokens.py",
+    "models/answer_forms.py",
+    "models/served_texts.py",
+    "data",
+)
 """The part of our own source that a count depends on."""
 
 
@@ -39,7 +46,7 @@ def _key(
 ) -> str:
     digest = hashlib.sha256()
     digest.update(code_digest(*CODE).encode())
-    for path in [tokenizer_folder / name for name in TOKENIZER_FILES] if tokenizer_folder else ():
+    for path in [tokenizer_folder / name for name in (*TOKENIZER_FILES, GENERATION)] if tokenizer_folder else ():
         content = path.read_bytes() if path.is_file() else b""
         digest.update(hashlib.sha256(content).digest())
     for file in files:  # the file name decides how it is read

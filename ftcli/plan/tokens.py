@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ftcli.core.errors import ConfigError, Problem
+from ftcli.core.errors import ConfigError, DataError, Problem
 from ftcli.data import row_sets
 from ftcli.data.auto_length import auto_length
 from ftcli.data.files.locate import DataFile
@@ -31,7 +32,9 @@ from ftcli.data.row_sets import RowSet
 from ftcli.data.scan import Scan
 from ftcli.methods import Method
 from ftcli.models.added_tokens import AddedTokens, closed
-from ftcli.models.chat_template import chat_template, has_chat_template, special_tokens
+from ftcli.models.answer_forms import REASONING
+from ftcli.models.chat_template import chat_template, end_tokens, has_chat_template, special_tokens
+from ftcli.models.served_texts import ServedTexts, Unservable
 from ftcli.settings.groups import DataSettings
 
 EXACT_BYTES = 20 * 1000 * 1000
@@ -73,6 +76,8 @@ class Text(NamedTuple):
     rendered: bool
     prompt: bool = False
     """Whether it is continued, so that nothing comes after it."""
+    apart: int = 0
+    """Where it is divided to be tokenised in two parts, as prompt and answer are in serving; 0: it is whole."""
 
 
 def _lengths(folder: Path | None, sequences: list[Text]) -> list[int]:
@@ -90,14 +95,21 @@ def _lengths(folder: Path | None, sequences: list[Text]) -> list[int]:
     tokenizer.no_padding()
     end = tokenizer.token_to_id(special_tokens(folder).get("eos_token", ""))
     added, ends = AddedTokens.of(tokenizer), [] if end is None else [end]
-    encodings = tokenizer.encode_batch_fast([sequence.text for sequence in sequences], add_special_tokens=False)
+    pieces = [piece for sequence in sequences for piece in _pieces(sequence)]
+    encodings = iter(tokenizer.encode_batch_fast(pieces, add_special_tokens=False))
 
-    def length(sequence: Text, ids: list[int]) -> int:
+    def length(sequence: Text) -> int:
+        ids = [token for _ in _pieces(sequence) for token in next(encodings).ids]
         if sequence.rendered:
             return len(ids)
         return len(added.opened(ids) if sequence.prompt else added.whole(ids, ends))
 
-    return [length(sequence, encoding.ids) for sequence, encoding in zip(sequences, encodings, strict=True)]
+    return [length(sequence) for sequence in sequences]
+
+
+def _pieces(sequence: Text) -> list[str]:
+    at = sequence.apart
+    return [sequence.text[:at], sequence.text[at:]] if at else [sequence.text]
 
 
 def renderer(folder: Path | None) -> Callable[..., str]:
@@ -134,6 +146,7 @@ def renderer(folder: Path | None) -> Callable[..., str]:
         raise ConfigError(Problem(str(folder), f"the chat template is damaged: {error}", "save it again")) from None
 
     def render(messages: list[dict[str, Any]], tools: Any, *, opened: bool = False) -> str:
+        messages = [_aliased(turn) for turn in messages]
         try:
             return compiled.render(messages=messages, tools=tools, add_generation_prompt=opened, **special)
         except (TemplateError, TypeError, KeyError, AttributeError, OverflowError) as error:
@@ -142,15 +155,30 @@ def renderer(folder: Path | None) -> Callable[..., str]:
     return render
 
 
+def _aliased(turn: dict[str, Any]) -> dict[str, Any]:
+    """A turn with its reasoning under both names that templates read, as transformers gives it to them."""
+    reasoning = next((turn[key] for key in REASONING if turn.get(key) is not None), None)
+    return turn if reasoning is None else {"thinking": reasoning, **turn, "reasoning_content": reasoning}
+
+
 class TemplateRejection(ValueError):
     """The template rejected a conversation."""
 
 
-def sequences_of(example: Mapping[str, Any], render: Callable[..., str], end: str) -> list[Text]:
+def sequences_of(
+    example: Mapping[str, Any],
+    render: Callable[..., str],
+    end: str,
+    texts: ServedTexts | None = None,
+    unroll: bool = False,
+) -> list[Text]:
     """The sequences that one canonical example becomes.
 
     Args:
         end: the end token, appended to text that does not end in it already.
+        texts: turns a conversation into training examples, several where the template rewrites earlier turns; None
+            takes it whole.
+        unroll: whether each trained turn is an example of its own in any case.
     """
     tools = example.get("tools")
 
@@ -163,8 +191,11 @@ def sequences_of(example: Mapping[str, Any], render: Callable[..., str], end: st
 
     if "text" in example:
         return [Text(closed(example["text"], end, (end,)), False)]
-    if "messages" in example:
+    if "messages" in example and texts is None:
         return [Text(render(example["messages"], tools), True)]
+    if "messages" in example:
+        assert texts is not None
+        return _served(texts, example["messages"], 0, tools, unroll)
     if "chosen" in example:
         return [_until(joined(example["prompt"], example[side]), end) for side in ("chosen", "rejected")]
     if "completion" not in example:  # a prompt, to be answered during training
@@ -174,8 +205,41 @@ def sequences_of(example: Mapping[str, Any], render: Callable[..., str], end: st
             if isinstance(prompt, str)
             else Text(render(prompt, tools, opened=True), True)
         ]
+    if texts is not None and "label" not in example and not isinstance(example["prompt"], str):
+        start = len(example["prompt"])
+        return _served(texts, [*example["prompt"], *example["completion"]], start, tools, unroll)
     answered = joined(example["prompt"], example["completion"])
     return [_until(answered, end) if "label" in example else answered]
+
+
+def _served(texts: ServedTexts, turns: list[dict[str, Any]], start: int, tools: Any, unroll: bool) -> list[Text]:
+    """The training examples of a conversation whose assistant turns from `start` on are trained."""
+    adapted = texts.forms.adapted(turns)
+    trained = [
+        i for i, turn in enumerate(adapted) if i >= start and turn["role"] == "assistant" and turn.get("weight", 1)
+    ]
+    try:
+        return [
+            Text(each.text, True, apart=each.apart) for each in texts.examples(None, adapted, trained, tools, unroll)
+        ]
+    except (DataError, Unservable) as refused:
+        raise TemplateRejection(str(refused)) from None
+
+
+def _served_texts(folder: Path | None, render: Callable[..., str]) -> ServedTexts | None:
+    """Conversations as the worker trains them; None where there is no template."""
+    if chat_template(folder) is None or folder is None:
+        return None
+    own = special_tokens(folder).get("eos_token", "")
+    stops = list(dict.fromkeys([*end_tokens(folder), *([own] if own else [])]))
+
+    def given(_: Any, turns: list[dict[str, Any]], tools: Any, opened: bool) -> str:
+        try:
+            return render(turns, tools, opened=opened)
+        except TemplateRejection as refused:
+            raise DataError(Problem("", str(refused))) from None
+
+    return ServedTexts(given, stops, re.compile("|".join(map(re.escape, stops)) or "(?!)"), own)
 
 
 def _until(answered: Text, end: str) -> Text:
@@ -192,6 +256,8 @@ class _SetCount:
     rows: list[list[int]]
     """For each usable row, the lengths of its sequences in tokens."""
     faulty: int
+    pairs: bool = False
+    """Whether the sequences of a row are the two answers of a pair."""
     scale: float = 1.0
     exact: bool = True
     unread: tuple[str, ...] = ()
@@ -243,14 +309,17 @@ def _count_set(
     how: dict[str, Any] = {"max_rows": data.max_rows, "max_usable": most, "prompts": False, "normalises": False}
     scan = Scan(files, each.settings, method, ledger, has_template=has_chat_template(folder), **how)
     render, end = renderer(folder), special_tokens(folder).get("eos_token", "") if folder else ""
-    rows, rejected = [], 0
+    texts = _served_texts(folder, render)
+    rows, rejected, pairs = [], 0, False
     for example in scan:
+        pairs = pairs or "chosen" in example.value
         try:
-            rows.append(sequences_of(example.value, render, end))
+            rows.append(sequences_of(example.value, render, end, texts, example.unroll))
         except TemplateRejection:
             rejected += 1
     lengths = iter(_lengths(folder, [sequence for row in rows for sequence in row]))
     found = _SetCount(each.name, [[next(lengths) for _ in row] for row in rows], ledger.rows_bad + rejected)
+    found.pairs = pairs
     found.unread = tuple(f"column {one['field']} {one['what']}" for one in ledger.shown(UNREAD))
     if whole:
         found.exact = _is_exact(folder, rows)
@@ -276,12 +345,15 @@ def _tally(counted: _SetCount, limit: int, overflow: str) -> TokenCount:
     kept = [row for row in rows if max(row) <= limit] if overflow == "drop" else rows
     cuts = overflow.startswith("truncate")
     cut = [[min(length, limit) for length in row] for row in kept] if cuts else kept
-    pieces = sum(math.ceil(max(row) / limit) for row in kept) if overflow == "split" else len(kept)
+    splits = overflow == "split"
+    pieces = sum(sum(math.ceil(length / limit) if splits else 1 for length in row) for row in kept)
+    if counted.pairs:
+        pieces = len(kept)
     scaled = {
         "kept": len(kept),
         "tokens": sum(map(sum, cut)),
         "pieces": pieces,
-        "blocks": best_fit_blocks([row[0] for row in cut], limit) if all(len(row) == 1 for row in cut) else 0,
+        "blocks": 0 if counted.pairs else best_fit_blocks([length for row in cut for length in row], limit),
         "overlong": overlong,
         "rows": len(rows) + counted.faulty,
     }

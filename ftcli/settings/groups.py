@@ -81,8 +81,9 @@ class DataSettings:
     """Role of each speaker by name in the file: {customer: user, agent: assistant}."""
     margin_column: str | None = None
     """Column with the margin by which the chosen answer should score higher (method=reward); null is no margin."""
-    trained_turns: Literal["all", "last"] = "all"
-    """all trains every assistant turn, last only the last one of a conversation."""
+    trained_turns: Literal["all", "last", "unroll"] = "all"
+    """all trains every assistant turn, last only the last one of a conversation. unroll makes each trained turn a
+    training example of its own, which all does by itself where the chat template rewrites earlier turns."""
     template: Literal["auto", "none"] = "auto"
     """How pairs, preferences and prompts of plain text are read: auto reads them as turns and renders them with the
     tokenizer's chat template, as the model will be served, if there is one; none leaves them bare text."""
@@ -125,7 +126,7 @@ class SetSettings:
     """Like data.roles."""
     margin_column: str | None = None
     """Like data.margin_column."""
-    trained_turns: Literal["all", "last"] = "all"
+    trained_turns: Literal["all", "last", "unroll"] = "all"
     """Like data.trained_turns."""
     template: Literal["auto", "none"] = "auto"
     """Like data.template."""

@@ -195,6 +195,7 @@ def test_errors_are_of_the_configuration(here):
     [
         (["path: b.jsonl", "roles: {customer: user}"], 4, "data.roles names roles, but rows of format alpaca"),
         (["path: a.jsonl", "trained_turns: last"], 4, "data.trained_turns=last chooses among answers, but a row of"),
+        (["path: a.jsonl", "trained_turns: unroll"], 4, "data.trained_turns=unroll trains each answer of a convers"),
         (["path: b.jsonl", "columns: {context: user}"], 4,
          "data.columns maps user to context, which format alpaca does not read"),
         (["mix:", "  b: {path: b.jsonl, roles: {customer: user}}"], 4, "data.mix.b.roles names roles"),

@@ -281,7 +281,7 @@ def test_a_hostile_name_or_row_stays_text_in_the_page():
     evil = '"><script>alert(1)</script>'
     sequence = {"name": evil, "tokens": [[evil, True, True], ["", True, False]]}
     row = {"where": evil, "kind": evil, "sequences": [sequence], "tokens": 1, "trained": 1, "max_length_tokens": 1,
-           "row_weight": 1, "last_turn_only": False, "findings": [evil]}  # fmt: skip
+           "row_weight": 1, "examples": 1, "findings": [evil]}  # fmt: skip
     about = {"format": evil, "template": {"answers_by": evil}, "findings": {evil: [{"where": evil}]}}
     page = preview.page([row, {"where": evil, "error": evil, "fix": evil}, about])
     assert "<script" not in page

@@ -80,7 +80,6 @@ def test_a_refusal_names_the_first_twenty_and_the_share_that_would_do():
 def test_what_was_read_earlier_comes_back_whole_from_its_json():
     first = ledger(read=40, bad=22)
     first.finding("placeholder", "a.jsonl:30", "output", "{{name}} left")
-    first.last_turn_only = 3
     again = Ledger.from_base(first.to_dict())
     again.rows_kept = first.rows_kept  # what is kept is for the run to say
     assert again == first

@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Sequence
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,7 +33,7 @@ ENDS = {
     "diffusion_gemma": ("<turn|>", "<|tool_response>"),
     "gemma": ("<end_of_turn>",),
     "gemma4": ("<turn|>", "<|tool_response>"),
-    "glm4moe": ("<|endoftext|>",),
+    "glm4moe": ("<|endoftext|>", "<|user|>", "<|observation|>"),
     "gptoss": ("<|return|>", "<|call|>"),
     "idefics3": ("<end_of_utterance>",),
     "llama3": ("<|eot_id|>", "<|eom_id|>"),
@@ -113,12 +114,24 @@ def sentencepiece(kind: str) -> str:
     return json.dumps(parts, separators=(",", ":"))
 
 
-class Wanted(NamedTuple):
+class WantedExample(NamedTuple):
+    turns: Turns
+    """The turns that it holds."""
+    text: str
+    ids: list[int]
     labels: list[int]
+    as_written: bool
+    """Whether the text is what the template writes for its turns, so that its marks count."""
+
+
+class Wanted(NamedTuple):
+    examples: list[WantedExample]
     texts: list[str]
     """What is trained, an answer each."""
-    last_turn_only: bool
-    text: str
+
+    @property
+    def unrolled(self) -> bool:
+        return len(self.examples) > 1
 
 
 def rendered(encoder: Encoder, turns: Turns, tools: Any, opened: bool = False, **more: Any) -> Any:
@@ -133,8 +146,11 @@ def plain_ids(encoder: Encoder, text: str) -> list[int]:
 def unsaid(turn: dict[str, Any], answer: str) -> bool:
     """Whether an answer lacks something that its turn says: its text, its reasoning, or a part of its call."""
     functions = [call["function"] for call in turn.get("tool_calls", ())]
-    said = [turn["content"], turn.get("reasoning_content", ""), *(function["name"] for function in functions)]
-    said += [text for function in functions for pair in function["arguments"].items() for text in pair]
+    said = [turn["content"] or "", turn.get("reasoning_content", ""), *(function["name"] for function in functions)]
+    given = [function["arguments"] for function in functions]
+    said += [
+        text for each in given for text in ([each] if isinstance(each, str) else chain.from_iterable(each.items()))
+    ]
 
     def words(text: str) -> str:
         return " " + " ".join(WORD.findall(text)) + " "
@@ -146,35 +162,107 @@ def unsaid(turn: dict[str, Any], answer: str) -> bool:
     return False
 
 
+def as_taken(encoder: Encoder, turns: Turns) -> Turns:
+    """The turns as DeepSeek V3's template takes calls: with the arguments as JSON text."""
+    if "is_first_sp" not in encoder.tokenizer.chat_template:
+        return turns
+    return [{**turn, "tool_calls": [texted(call) for call in turn["tool_calls"]]} if "tool_calls" in turn else turn
+            for turn in turns]  # fmt: skip
+
+
+def texted(call: dict[str, Any]) -> dict[str, Any]:
+    arguments = json.dumps(call["function"]["arguments"], ensure_ascii=False)
+    return {**call, "function": {**call["function"], "arguments": arguments}}
+
+
+def bare(turns: Turns) -> Turns:
+    return [
+        {key: value for key, value in turn.items() if key not in ("reasoning_content", "thinking")} for turn in turns
+    ]
+
+
+def written_after(prompt: str, whole: str, turn: dict[str, Any]) -> str | None:
+    """What the model writes after the prompt, which may have opened its reasoning."""
+    if whole.startswith(prompt):
+        return whole[len(prompt) :]
+    header = prompt.removesuffix("<think>\n")
+    if header == prompt or not whole.startswith(header):
+        return None
+    rest, reasoning = whole[len(header) :], turn.get("reasoning_content", "").strip()
+    if rest.startswith("<think>"):
+        return rest.removeprefix("<think>")
+    return reasoning + "\n</think>\n\n" + (rest.lstrip() if reasoning else rest)
+
+
+def asks_for_reasoning(encoder: Encoder) -> bool:
+    """Whether the generation prompt opens the reasoning."""
+    return str(rendered(encoder, [{"role": "user", "content": "?"}], None, True)).endswith("<think>\n")
+
+
+def ending_of(encoder: Encoder, ends: Sequence[str], turn: dict[str, Any]) -> str:
+    """The token that ends an answer after which the template writes none: GLM stops where the next turn begins."""
+    if "<|observation|>" in ends:
+        return "<|observation|>" if turn.get("tool_calls") else "<|user|>"
+    return ends[0]
+
+
 def wanted(encoder: Encoder, ends: Sequence[str], turns: Turns, tools: Any) -> Wanted | str:
-    """The labels that serving asks for, or why there are none."""
+    """The training examples that serving asks for, or why there are none."""
+    turns = as_taken(encoder, turns)
     asked = [i for i, turn in enumerate(turns) if turn["role"] == "assistant" and turn.get("weight", 1)]
     try:
         text = rendered(encoder, turns, tools)
         served = [(rendered(encoder, turns[:i], tools, True), rendered(encoder, turns[: i + 1], tools)) for i in asked]
+        plain = [
+            (rendered(encoder, bare(turns[:i]), tools, True), rendered(encoder, [*bare(turns[:i]), turns[i]], tools))
+            for i in asked
+        ]
     except (TemplateError, TypeError):
         return "refuses the row"
-    answers = []
-    for prompt, whole in served:
-        added = whole[len(prompt) :] if whole.startswith(prompt) else None
-        places = [at + len(end) for end in ends if (at := (added or "").find(end)) >= 0]
-        answer = added[: min(places, default=len(added))] if added is not None else None
-        answers.append(answer if answer is not None and text.startswith(prompt + answer) else None)
-    if answers[-1] is None:
-        return "would not be trained as it is served"
-    rewritten = None in answers
-    kept = list(zip(served, answers, strict=True))[-1 if rewritten else 0 :]
-    kept_turns = [turns[i] for i in asked][-1 if rewritten else 0 :]
-    if any(unsaid(turn, str(answer)) for turn, (_, answer) in zip(kept_turns, kept, strict=True)):
-        return "(leaves out|drops the assistant's text)"
-    ids = rendered(encoder, turns, tools, tokenize=True, return_dict=False)
-    labels = [IGNORED] * len(ids)
-    for (prompt, _), answer in kept:
-        before, through = plain_ids(encoder, prompt), plain_ids(encoder, prompt + answer)
+    answers, appended = [], []
+    for i, (prompt, whole), (before, through) in zip(asked, served, plain, strict=True):
+        added = written_after(prompt, whole, turns[i])
+        if added is None and added != (other := written_after(before, through, turns[i])):
+            added = other
+        if added is None:
+            closes = prompt.endswith("</think>\n\n") and turns[i].get("reasoning_content", "").strip()
+            return f"reasoning of turn {i + 1} cannot be trained" if closes else "would not be trained as it is served"
+        places = [at + len(end) for end in ends if (at := added.find(end)) >= 0]
+        appended.append("" if places else ending_of(encoder, ends, turns[i]))
+        answers.append(added[: min(places)] if places else added + appended[-1])
+    opened = [prompt.endswith("<think>\n") and asks_for_reasoning(encoder) for prompt, _ in served]
+    last = text + (appended[-1] if asked[-1] == len(turns) - 1 else "")
+    apart = [one and answer[:1].isspace() for one, answer in zip(opened, answers, strict=True)]
+    together = not any(apart) and all(last.startswith(p + a) for (p, _), a in zip(served, answers, strict=True))
+    for i, (_, _), answer in zip(asked, served, answers, strict=True):
+        if unsaid(turns[i], answer):
+            return "(leaves out|drops the assistant's text)"
+    if together:
+        ids = plain_ids(encoder, last)
+        labels = [IGNORED] * len(ids)
+        for (prompt, _), answer in zip(served, answers, strict=True):
+            before, through = plain_ids(encoder, prompt), plain_ids(encoder, prompt + answer)
+            if ids[: len(before)] != before:
+                return "would not be trained as it is served"
+            labels[len(before) : len(through)] = ids[len(before) : len(through)]
+        return Wanted([WantedExample(turns, last, ids, labels, last == text)], answers)
+    examples = []
+    for i, (prompt, whole), answer, end, divided, opens in zip(
+        asked, served, answers, appended, apart, opened, strict=True
+    ):
+        begins = whole.startswith(prompt)
+        own = whole if begins and not end else prompt + answer
+        before = plain_ids(encoder, prompt)
+        if opens and (divided or not begins):
+            ids = before + plain_ids(encoder, own[len(prompt) :])
+            stop = len(before) + len(plain_ids(encoder, answer))
+        else:
+            ids, stop = plain_ids(encoder, own), len(plain_ids(encoder, prompt + answer))
         if ids[: len(before)] != before:
             return "would not be trained as it is served"
-        labels[len(before) : len(through)] = ids[len(before) : len(through)]
-    return Wanted(labels, [answer for _, answer in kept], rewritten, text)
+        labels = [IGNORED] * len(before) + ids[len(before) : stop] + [IGNORED] * (len(ids) - stop)
+        examples.append(WantedExample(turns[: i + 1], own, ids, labels, begins and not end))
+    return Wanted(examples, answers)
 
 
 def outside_marks(encoder: Encoder, turns: Turns, tools: Any, text: str) -> list[int]:

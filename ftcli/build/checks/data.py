@@ -307,8 +307,11 @@ def _without_effect(
         what = f"{key}.roles names roles, but rows of format {name} have none"
         yield Problem(composed.where(*key.split("."), "roles"), what, "remove it, or set data.format")
     kind = converted_type(found.format.kind, method.kinds)
-    if settings.trained_turns == "last" and kind not in ("messages", "pair", "label"):
-        what = f"{key}.trained_turns=last chooses among answers, but a row of format {name} trains no turns"
-        if kind == "preference":
-            what = f"{key}.trained_turns=last chooses among answers, but preference pairs train each answer whole"
+    turns, answered = settings.trained_turns, ("messages", "pair", "label")
+    if turns != "all" and kind not in (answered if turns == "last" else answered[:2]):
+        does = "chooses among answers" if turns == "last" else "trains each answer of a conversation apart"
+        what = f"{key}.trained_turns={turns} {does}, but a row of format {name} trains no turns"
+        if kind in ("preference", "label"):
+            those = "preference pairs" if kind == "preference" else "labelled answers"
+            what = f"{key}.trained_turns={turns} {does}, but {those} train each answer whole"
         yield Problem(composed.where(*key.split("."), "trained_turns"), what, "remove it")

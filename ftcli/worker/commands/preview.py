@@ -28,8 +28,8 @@ def preview(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
     Yields:
         {"where", "kind", "sequences": [{"name", "tokens": [[text, trained, special], …]}], "tokens", "trained",
-        "row_weight", "max_length_tokens"}, where `trained` is false, true, or the token's weight in the loss if its
-        turn has another than 1; or {"where", "error", "fix"} for a row that cannot be used; last
+        "row_weight", "max_length_tokens", "examples"}, where `trained` is false, true, or the token's weight in the
+        loss if its turn has another than 1; or {"where", "error", "fix"} for a row that cannot be used; last
         {"template", "format", "findings", "forms": how the rows are read, as phrases}.
 
     Raises:
@@ -87,9 +87,11 @@ def _shown(encoder: Encoder, example: Example, encoded: Encoded, fit: Fitting) -
     columns, special = encoded.columns, frozenset(encoder.tokenizer.added_tokens_decoder)
     sequences: list[tuple[str, list[int], Sequence[bool | float]]]
     if "input_ids" in columns:
-        weights = columns.get("weights") or repeat(1)
-        trained = [_mark(label, weight) for label, weight in zip(columns["labels"], weights, strict=False)]
-        sequences = [("", columns["input_ids"], trained)]
+        examples = [*encoded.earlier, columns]
+        sequences = [
+            (f"example {number} of {len(examples)}" if encoded.earlier else "", each["input_ids"], _marks(each))
+            for number, each in enumerate(examples, 1)
+        ]
     elif "row" in columns:
         sequences = [("", columns["prompt_ids"], [False] * len(columns["prompt_ids"]))]
     else:
@@ -109,13 +111,18 @@ def _shown(encoder: Encoder, example: Example, encoded: Encoded, fit: Fitting) -
         "trained": sum(sum(map(bool, marks)) for _, _, marks in sequences),
         "row_weight": example.row_weight,
         "max_length_tokens": fit.max_length_tokens,
-        "last_turn_only": encoded.last_turn_only,
+        "examples": len(encoded.earlier) + 1,
         "findings": [finding.what for finding in encoded.findings],
     }
 
 
-def _mark(label: int, weight: float) -> bool | float:
-    return label != IGNORED and (True if weight == 1 else weight)
+def _marks(columns: dict[str, Any]) -> list[bool | float]:
+    """For each token whether it is trained, or with which weight."""
+    weights = columns.get("weights") or repeat(1)
+    return [
+        label != IGNORED and (True if weight == 1 else weight)
+        for label, weight in zip(columns["labels"], weights, strict=False)
+    ]
 
 
 def pieces(tokenizer: Any, ids: list[int], trained: Sequence[bool | float], special: frozenset[int]) -> list[list[Any]]:

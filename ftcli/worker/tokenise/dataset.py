@@ -31,7 +31,7 @@ from ftcli.worker.tokenise.near_duplicates import tell_near_duplicates
 from ftcli.worker.tokenise.packing import packed
 from ftcli.worker.tokenise.stream import Stream
 from ftcli.worker.tokenise.token_sets import TokenSet, examples_of, token_set
-from ftcli.worker.tokenise.truncation import counted, loses_end, parts_of
+from ftcli.worker.tokenise.truncation import apart, counted, loses_end, parts_of
 
 disable_progress_bars()
 
@@ -244,8 +244,9 @@ class _Builder:
 
     def _any_end(self, tokens: TokenSet, rows: Array) -> bool:
         """Whether any of the rows trains an end token."""
-        loses = (tokens.length[rows] > self.fit.limit) & (self.fit.overflow == "truncate_right")
-        return bool((tokens.ended[rows] & ~loses).any())
+        # Of an unrolled conversation the longest example loses its end, and not the others.
+        loses = (tokens.length[rows] > self.fit.limit) & (tokens.examples[rows] == 1)
+        return bool((tokens.ended[rows] & ~(loses & (self.fit.overflow == "truncate_right"))).any())
 
     def drop(self, tokens: TokenSet, rows: Array, side: str, reason: str, what: str = "") -> None:
         """Write rows to the file of rows that are not trained on; `what` may name their `{length}`."""
@@ -312,24 +313,24 @@ class _Builder:
         places = np.asarray(order)
         for index, own in enumerate(picked):
             rows[places == index] = own + starts[index]
-        cut = False
-        for each, own in zip(sets, picked, strict=True):
-            cut |= self._count(each, own, side)
-        if cut or self.fit.packing:
+        if sum(self._count(*each, side) for each in zip(sets, picked, strict=True)) or self.fit.packing:
             return self._stored(sets, rows)
         whole = Dataset(_tables(sets), fingerprint=store.key_of([each.entry.key for each in sets])[:16])
-        in_place = len(rows) == len(whole) and bool((rows == np.arange(len(rows))).all())
-        return whole if in_place else whole.select(rows)
+        whole = whole.select_columns([name for name in whole.column_names if name != "examples"])  # all are single
+        return whole if np.array_equal(rows, np.arange(len(whole))) else whole.select(rows)
 
     def _count(self, tokens: TokenSet, rows: Array, side: str) -> bool:
-        """Count the tokens of the picked rows; returns whether any of them has to be truncated or split."""
+        """Count the tokens of the picked rows; returns whether any of them has to be truncated, split or unrolled."""
         ledger, over = tokens.ledger, tokens.length[rows] > self.fit.limit
         if self.fit.packs_whole:
             over[:] = False
         whole = rows[~over]
         ledger.tokens += int(tokens.total[whole].sum(dtype=np.int64))
         ledger.trained_tokens += int(tokens.trained[whole].sum(dtype=np.int64))
-        ledger.sequences += len(whole)
+        ledger.sequences += int(tokens.examples[whole].sum(dtype=np.int64))
+        unrolled = rows[tokens.examples[rows] > 1]
+        sizes = (each[unrolled].sum(dtype=np.int64) for each in (tokens.examples, tokens.total, tokens.length))
+        ledger.unroll(len(unrolled), *map(int, sizes))
         table: Any = tokens.entry.table() if over.any() else None
         if self.fit.overflow != "split":
             self.drop(tokens, np.unique(rows[over]), side, TRUNCATED, self._length)
@@ -340,7 +341,7 @@ class _Builder:
             ledger.cut(self.fit.overflow, lost)
             for piece in pieces:
                 ledger.sequence(*counted(piece)[1:])
-        return bool(over.any())
+        return bool(over.any()) or len(unrolled) > 0
 
     def _stored(self, sets: Sequence[TokenSet], rows: Array) -> Dataset:
         """Rows that differ from those of the sets (truncated, split or packed), as a store entry of their own."""
@@ -369,17 +370,18 @@ class _Builder:
                 whole = Dataset(_tables(sets), fingerprint="rows").with_format("arrow")
             assert whole is not None
             table: pa.Table = whole[rows[at : at + _CHUNK]]
-            yield table if self.fit.packs_whole else self._cut_table(table)
+            yield self._cut_table(table)
 
     def _cut_table(self, table: pa.Table) -> pa.Table:
-        columns = table.to_pylist()
-        if all(counted(row)[0] <= self.fit.limit for row in columns):
+        unrolls, whole = "examples" in table.column_names, self.fit.packs_whole
+        columns = table.to_pylist() if unrolls or not whole else []
+        if not unrolls and all(counted(row)[0] <= self.fit.limit for row in columns):
             return table
         fitted: list[dict[str, list[int]]] = []
         for row in columns:
-            long = counted(row)[0] > self.fit.limit
-            fitted += parts_of(row, self.fit.limit, self.fit.overflow, self.bos) if long else [row]
-        return pa.Table.from_pylist(fitted, schema=table.schema)
+            long = not whole and counted(row)[0] > self.fit.limit
+            fitted += parts_of(row, self.fit.limit, self.fit.overflow, self.bos) if long else apart(row)
+        return pa.Table.from_pylist(fitted, schema=pa.schema([f for f in table.schema if f.name != "examples"]))
 
 
 def _tables(sets: Sequence[TokenSet]) -> Any:

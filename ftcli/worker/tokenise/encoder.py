@@ -28,7 +28,7 @@ from ftcli.data.scan import Example, as_written
 from ftcli.models.added_tokens import AddedTokens, closed
 from ftcli.worker.tokenise.answer_spans import common
 from ftcli.worker.tokenise.left_out import left_out
-from ftcli.worker.tokenise.serving_parity import Serving
+from ftcli.worker.tokenise.serving_parity import Rendered, Serving
 from ftcli.worker.tokenise.special_tokens import SpecialTokens, Turns
 
 _TEXT_COLUMNS: Mapping[str, tuple[str, ...]] = {
@@ -58,13 +58,16 @@ class Encoded:
     - preference, label: `prompt_ids`, `chosen_ids` and `rejected_ids`. A label leaves one of the answers empty; both
       are empty if nothing can be trained. A reward model's rows may have a `margin`, and a row a `row_weight`;
     - prompt: `prompt_ids`, and the whole `row` as JSON, for rewards that read its columns.
+
+    A conversation that is unrolled into several training examples has those of its earlier turns in `earlier`, each
+    with such columns; `columns` are those of its last one.
     """
 
     columns: dict[str, Any]
     ended: bool
     """Whether its answer (or each of its answers) closes with an end token."""
-    last_turn_only: bool = False
     findings: list[QualityIssue] = field(default_factory=list)
+    earlier: list[dict[str, Any]] = field(default_factory=list)
 
 
 class _Draft(NamedTuple):
@@ -265,24 +268,36 @@ class Encoder:
         return self._with_findings(found, example)
 
     def _conversation(self, example: Example, turns: Turns, trained: list[int], marked: bool) -> _Draft:
-        rendered = self.serving.render(example, turns, trained, example.value.get("tools"), marked)
+        tools = example.value.get("tools")
+        rendered = self.serving.render(example, turns, trained, tools, marked, example.unroll)
 
         def finish(encodings: list[Encoding]) -> Encoded:
-            ids = encodings[0].ids
-            labels, ended = [IGNORED] * len(ids), True
-            weights: list[float] | None = None
-            for answer in rendered.answers:
-                for start, end in self.serving.token_spans(example, rendered.text, ids, answer):
-                    labels[start:end] = ids[start:end]
-                    if (weight := turns[answer.turn].get("weight", 1)) != 1:
-                        weights = weights or [1.0] * len(ids)
-                        weights[start:end] = [weight] * (end - start)
-                ended = answer.ended
-            columns = {"input_ids": ids, "labels": labels, **({"weights": weights} if weights else {})}
-            found = Encoded(columns, ended, rendered.last_turn_only, [*rendered.left_out])
-            return self._with_findings(found, example, turns)
+            each = iter(encodings)
+            found = [
+                self._labelled(example, turns, one, list(islice(each, len(self.serving.pieces(one)))))
+                for one in rendered
+            ]
+            ended = rendered[-1].answers[-1].ended
+            lost = [issue for one in rendered for issue in one.left_out]
+            return self._with_findings(Encoded(found[-1], ended, lost, found[:-1]), example, turns)
 
-        return _Draft([rendered.text], finish)
+        return _Draft([piece for one in rendered for piece in self.serving.pieces(one)], finish)
+
+    def _labelled(
+        self, example: Example, turns: Turns, rendered: Rendered, encodings: list[Encoding]
+    ) -> dict[str, Any]:
+        """The columns of one training example of a conversation."""
+        parts = [list(encoding.ids) for encoding in encodings]
+        ids = [token for part in parts for token in part]
+        labels = [IGNORED] * len(ids)
+        weights: list[float] | None = None
+        for answer in rendered.answers:
+            for start, end in self.serving.token_spans(example, rendered, parts, answer):
+                labels[start:end] = ids[start:end]
+                if (weight := turns[answer.turn].get("weight", 1)) != 1:
+                    weights = weights or [1.0] * len(ids)
+                    weights[start:end] = [weight] * (end - start)
+        return {"input_ids": ids, "labels": labels, **({"weights": weights} if weights else {})}
 
     def _judged(self, example: Example, sides: Mapping[str, str]) -> _Draft:
         value, tools = example.value, example.value.get("tools")
@@ -291,15 +306,20 @@ class Encoder:
 
         def finish(encodings: list[Encoding]) -> Encoded:
             columns: dict[str, Ids] = {"prompt_ids": [], "chosen_ids": [], "rejected_ids": []}
+            each = iter(encodings)
+            texts = [
+                [list(encoding.ids) for encoding in islice(each, len(self.serving.pieces(side)))] for side in rendered
+            ]
             # In reverse, so that the prompt tokens kept in the end are those before the chosen answer.
-            for side, name, encoding in reversed(list(zip(rendered, sides.values(), encodings, strict=True))):
-                [(first, end)] = self.serving.token_spans(example, side.text, encoding.ids, side.answers[0])
-                columns |= {"prompt_ids": encoding.ids[:first], name: encoding.ids[first:end]}
+            for side, name, parts in reversed(list(zip(rendered, sides.values(), texts, strict=True))):
+                [(first, end)] = self.serving.token_spans(example, side, parts, side.answers[0])
+                ids = [token for part in parts for token in part]
+                columns |= {"prompt_ids": ids[:first], name: ids[first:end]}
             lost = list(dict.fromkeys(issue for side in rendered for issue in side.left_out))
             found = Encoded(_complete(columns, sides), all(side.answers[0].ended for side in rendered), findings=lost)
             return self._with_findings(found, example, [*value["prompt"], *(t for side in sides for t in value[side])])
 
-        return _Draft([side.text for side in rendered], finish)
+        return _Draft([piece for side in rendered for piece in self.serving.pieces(side)], finish)
 
     def _with_findings(self, found: Encoded, example: Example, turns: Turns | None = None) -> Encoded:
         if turns is not None and not example.from_text:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -62,11 +63,14 @@ def _rows(tokens: TokenSet, rows: Array, special: Collection[int]) -> Iterator[t
     """Each of the rows with its runs of tokens."""
     table, left_out = tokens.entry.table(), np.array(sorted(special), np.int32)
     names = [name for name in _IDS if name in table.column_names]
+    unrolled = "examples" in table.column_names
     for start in range(0, len(rows), _CHUNK):
         chosen = rows[start : start + _CHUNK]
         columns = [table.column(name).take(chosen).to_pylist() for name in names]
-        for index, lists in zip(chosen, zip(*columns, strict=True), strict=True):
+        examples = table.column("examples").take(chosen).to_pylist() if unrolled else repeat(None)
+        for index, lists, lengths in zip(chosen, zip(*columns, strict=True), examples, strict=False):
             ids = np.array([i for each in lists for i in each], np.int32)
+            ids = ids[-lengths[-1] :] if lengths else ids  # the last example holds the whole conversation
             ids = ids[~np.isin(ids, left_out)]
             last = max(1, len(ids) - RUN_TOKENS + 1)
             yield int(index), [ids[at : at + RUN_TOKENS].tobytes() for at in range(last)]

@@ -6,8 +6,11 @@ and continues from there until it generates an end token. So an assistant turn m
 - the rendered conversation begins with exactly that prompt, in text and in tokens, and
 - what follows is what the template renders for the conversation up to this turn.
 
-Some templates render earlier turns differently once more turns follow (they strip the reasoning, for example). Then
-only the last turn looks as it does in serving, and only it is trained; the ledger counts these rows.
+Some templates render earlier turns differently once more turns follow (they strip the reasoning, for example). Then no
+one text shows all turns as they are served, and the conversation is unrolled: each trained turn is an example of its
+own, after the prompt that is served at that point (ftcli/models/served_texts.py). What the model must write there
+begins where the prompt ends, which may have opened the reasoning, and closes with an end token, also where the template
+writes none.
 
 If the template marks the assistant's text ({% generation %}), or TRL has a training version of it that does, no token
 outside the marks is trained either.
@@ -15,8 +18,9 @@ outside the marks is trained either.
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, NoReturn
 
 from jinja2 import TemplateError
@@ -27,6 +31,9 @@ from trl.chat_template_utils import get_training_chat_template, has_generation_m
 from ftcli.core.errors import ConfigError, DataError, Problem, RowProblem
 from ftcli.data.quality_checks import QualityIssue
 from ftcli.data.scan import Example
+from ftcli.models.answer_forms import has_reasoning
+from ftcli.models.answer_parts import Structure, structure_of
+from ftcli.models.served_texts import ServedAnswer, ServedText, ServedTexts, Unservable
 from ftcli.worker.tokenise.answer_spans import Answer, Span, Spans, Unserved, common
 from ftcli.worker.tokenise.left_out import left_out, refuse_left_out
 from ftcli.worker.tokenise.special_tokens import SpecialTokens, Turns
@@ -37,18 +44,22 @@ _SHOWN_TOKENS = 6
 _CHANGE = "change its turns, or remove the row"
 _SPACE = "remove white space at the start of the answer, or drop the row with data.max_bad_share"
 _OPENING = "start the answer as the template does (with reasoning, for example), or drop it with data.max_bad_share"
-_WORD = re.compile(r"\w+")
+_NO_REASONING = "remove the reasoning from the rows, or use a template whose prompt leaves it to the model"
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """A conversation as text, with its trained answers."""
+    """A training example as text, with its trained answers."""
 
-    text: str
+    served: ServedText
     answers: list[Answer]
-    last_turn_only: bool = False
     left_out: tuple[QualityIssue, ...] = ()
     """What the template leaves out of the turns that are not trained, and of the tools."""
+
+    @property
+    def text(self) -> str:
+        """The whole text."""
+        return self.served.text
 
 
 class Serving:
@@ -59,10 +70,18 @@ class Serving:
         self.template, self._tool_template = _templates_of(tokenizer)
         self.marks, self._marking = _marking_template(tokenizer, self.template)
         self._special = dict(tokenizer.special_tokens_map)
-        self._stops, self._specials = special_tokens.stops, special_tokens.pattern
-        self.spans = Spans(tokenizer, self._stops)
+        stops, own_end = special_tokens.stops, tokenizer.eos_token or ""
+        self._texts = ServedTexts(self._given, stops, special_tokens.pattern, own_end)
+        self.spans = Spans(tokenizer, stops)
+        # SentencePiece writes a space before the first word of a text: an answer on its own would begin with it.
+        self._divisible = not tokenizer.convert_ids_to_tokens(self.spans.ids_of("x"))[0].startswith("▁")
 
     # --- text --------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def structure(self) -> Structure:
+        """How the template divides answers into reasoning and final part."""
+        return structure_of(self._texts)
 
     def prompt(self, example: Example, turns: Turns, tools: Any) -> str:
         """The turns followed by the generation prompt, as they are served.
@@ -70,29 +89,36 @@ class Serving:
         Raises:
             DataError: the template refuses them.
         """
-        return self._text(example, turns, tools, opened=True)
+        return self._texts.prompt(example, turns, tools)
 
-    def render(self, example: Example, turns: Turns, trained: list[int], tools: Any, marked: bool) -> Rendered:
-        """A conversation with the answers of its trained turns.
+    def render(
+        self, example: Example, turns: Turns, trained: list[int], tools: Any, marked: bool, unroll: bool = False
+    ) -> list[Rendered]:
+        """The training examples of a conversation: all of it, or one for each trained turn where no one text shows
+        them all as they are served.
 
         Args:
             trained: indices of the assistant turns to train.
             marked: whether the template's marks narrow the loss mask.
+            unroll: whether each trained turn is an example of its own in any case.
 
         Raises:
-            DataError: the template refuses it, or not even its last turn is trained as it is served.
+            DataError: the template refuses it, or one of its turns cannot be trained as it is served.
         """
-        text, marks = self._whole(example, turns, tools, marked)
-        found = [self._answer(example, turns, index, tools, text, marks) for index in trained]
-        # A template that rewrites one earlier turn is not trusted with the others: only the last turn is trained.
-        rewritten = None in found
-        if rewritten and found[-1] is None:
-            self._refuse_turn(example, turns, trained[-1], tools, text)
-        answers = [answer for answer in (found[-1:] if rewritten else found) if answer is not None]
-        for answer in answers:
-            refuse_left_out(example.where, turns[answer.turn], answer.turn + 1, text[answer.start : answer.end])
-        lost = left_out(turns, tools, text, [answer.turn for answer in answers])
-        return Rendered(text, answers, rewritten, tuple(lost))
+        turns = self._texts.forms.adapted(turns)
+        try:
+            served = self._texts.examples(example, turns, trained, tools, unroll)
+        except Unservable as fault:
+            self._refuse_turn(example, turns, tools, fault)
+        found = []
+        for each in served:
+            marks = self._marks(example, turns[: each.turns], tools, each) if marked else None
+            for answer in each.answers:
+                said = each.text[answer.said : answer.end]
+                refuse_left_out(example.where, turns[answer.turn], answer.turn + 1, said)
+            found.append(Rendered(each, [_narrowed(answer, marks) for answer in each.answers]))
+        lost = left_out(turns, tools, found[-1].text, trained)
+        return [*found[:-1], replace(found[-1], left_out=tuple(lost))]
 
     def render_answer(self, example: Example, turns: Turns, start: int, tools: Any) -> Rendered:
         """A conversation whose turns from `start` on are one answer, tool results and all.
@@ -100,90 +126,38 @@ class Serving:
         Raises:
             DataError: as `render`.
         """
-        text = self._text(example, turns, tools, opened=False)
-        prompt = self._text(example, turns[:start], tools, opened=True)
-        if not text.startswith(prompt):
-            self._refuse_turn(example, turns, start, tools, text)
-        last = len(prompt)
-        if len(turns) > start + 1:  # earlier turns of the answer may repeat its text, and have end tokens of their own
-            last = max(last, common(text, self._text(example, turns[:-1], tools, opened=True)))
-        length, ended = self._length(example, text[last:], turns[-1])
-        span = (len(prompt), last + length)
-        if span[0] == span[1]:
+        turns = self._texts.forms.adapted(turns)
+        try:
+            served = self._texts.answer(example, turns, start, tools)
+        except Unservable as fault:
+            self._refuse_turn(example, turns, tools, fault)
+        [answer] = served.answers
+        if answer.start == answer.end - len(answer.closing):
             what = "the model's chat template renders nothing for the answer"
             raise DataError(RowProblem(example.where, what, _CHANGE))
-        answer = text[slice(*span)]
         for index in range(start, len(turns)):
-            refuse_left_out(example.where, turns[index], index + 1, answer)
-        lost = left_out(turns, tools, text, range(start, len(turns)))
-        return Rendered(text, [Answer(start, *span, ended, (span,))], left_out=tuple(lost))
+            refuse_left_out(example.where, turns[index], index + 1, served.text[answer.said : answer.end])
+        lost = left_out(turns, tools, served.text, range(start, len(turns)))
+        return Rendered(served, [_narrowed(answer, None)], tuple(lost))
 
-    def _whole(self, example: Example, turns: Turns, tools: Any, marked: bool) -> tuple[str, list[Span] | None]:
-        """The conversation as text, and the marked spans (None: no marks, all may be trained)."""
+    def _marks(self, example: Example, turns: Turns, tools: Any, served: ServedText) -> list[Span] | None:
+        """The spans of a text that the template marks (None: no marks, all may be trained)."""
         own, marks, marking = self.template, self.marks, self._marking
         if tools and self._tool_template != own:
-            own = marking = self._tool_template
-            marks = OWN if has_generation_markers(own) else PROMPTS
-        if marked and marks == OWN:
-            return self._rendered(example, turns, tools, own, opened=False, marks=True)
-        text = self._text(example, turns, tools, opened=False)
-        if not marked or marks == PROMPTS:
-            return text, None
+            marking = self._tool_template
+            marks = OWN if has_generation_markers(marking) else PROMPTS
+        if marks == PROMPTS or served.written is None:
+            return None
         theirs, spans = self._rendered(example, turns, tools, marking, opened=False, marks=True)
         # TRL's training version may render other text than the tokenizer's template; its marks are useless then.
-        return text, spans if theirs == text else None
+        return spans if theirs == served.written else None
 
-    def _answer(
-        self, example: Example, turns: Turns, index: int, tools: Any, text: str, marks: list[Span] | None
-    ) -> Answer | None:
-        """The answer of turn `index`, or None if the whole conversation renders it differently than serving does."""
-        # Serving renders the turns up to here and no further, so both texts must agree up to the end of this answer.
-        prompt = self._text(example, turns[:index], tools, opened=True)
-        if not text.startswith(prompt):
-            return None
-        last = index == len(turns) - 1
-        served = text if last else self._text(example, turns[: index + 1], tools, opened=False)
-        if not served.startswith(prompt):
-            return None
-        start = len(prompt)
-        length, ended = self._length(example, served[start:], turns[index])
-        end = start + length
-        if not last and not text.startswith(served[start:end], start):
-            return None
-        if marks is None:
-            return Answer(index, start, end, ended, ((start, end),))
-        allowed = tuple((max(start, a), min(end, b)) for a, b in marks if a < end and start < b)
-        return Answer(index, start, end, ended and bool(allowed) and allowed[-1][1] == end, allowed)
-
-    def _length(self, example: Example, answer: str, turn: dict[str, Any]) -> tuple[int, bool]:
-        """The length of an answer in characters including its end token, and whether it has one.
-
-        The end token is the first one after the turn's own text, which may itself contain such a token.
-
-        Raises:
-            DataError: the template drops the turn's text.
-        """
-        content = (turn.get("content") or "").strip()
-        at = answer.find(content)
-        after = at + len(content) if at >= 0 else 0
-        # Templates may strip reasoning and white space, and some render only a tool call. All others keep the last
-        # word.
-        if at < 0 and not turn.get("tool_calls") and (words := _WORD.findall(content)) and words[-1] not in answer:
-            what = f"the model's chat template drops the assistant's text: {words[-1]!r} is not in {answer!r}"
-            raise DataError(RowProblem(example.where, what, "use a model whose template takes text, or remove the row"))
-        ends = [place + len(stop) for stop in self._stops if (place := answer.find(stop, after)) >= 0]
-        if ends:
-            return min(ends), True
-        # No end token of the model: a special token that closes the turn is the best sign of its end.
-        special = [found.end() for found in self._specials.finditer(answer, after)]
-        return (special[-1], True) if special else (len(answer), False)
-
-    def _text(self, example: Example, turns: Turns, tools: Any, *, opened: bool) -> str:
+    def _given(self, example: Example | None, turns: Turns, tools: Any, opened: bool) -> str:
         template = self._tool_template if tools else self.template
         return self._rendered(example, turns, tools, template, opened=opened, marks=False)[0]
 
     def _rendered(
-        self, example: Example, turns: Turns, tools: Any, template: str, *, opened: bool, marks: bool
+        self, example: Example | None, turns: Turns, tools: Any, template: str, *, opened: bool, marks: bool
     ) -> tuple[str, list[Span]]:
         try:
             texts, spans = render_jinja_template(
@@ -196,32 +170,48 @@ class Serving:
             )
         except (TemplateError, TypeError, ValueError, KeyError, AttributeError) as error:
             what = f"the model's chat template refuses the row: {error}"
-            raise DataError(RowProblem(example.where, what, _CHANGE)) from None
+            raise DataError(RowProblem(example.where if example else "", what, _CHANGE)) from None
         return texts[0], spans[0] if spans else []
 
     # --- tokens ------------------------------------------------------------------------------------------------------
 
-    def token_spans(self, example: Example, text: str, ids: list[int], answer: Answer) -> list[Span]:
+    def pieces(self, rendered: Rendered) -> list[str]:
+        """The texts of a training example to tokenise, whose tokens follow each other."""
+        return rendered.served.pieces if self._divisible else [rendered.text]
+
+    def token_spans(
+        self, example: Example, rendered: Rendered, parts: Sequence[list[int]], answer: Answer
+    ) -> list[Span]:
         """The trained token spans [start, end) of an answer.
+
+        Args:
+            parts: the tokens of each of the text's pieces.
 
         Raises:
             DataError: the tokens before the answer differ from those that serving produces.
         """
         try:
-            return self.spans.of(text, ids, answer)
+            if len(parts) == 1:
+                return self.spans.of(rendered.text, parts[0], answer)
+            at, before = rendered.served.apart, len(parts[0])
+            trained = tuple((start - at, end - at) for start, end in answer.trained)
+            own = answer._replace(start=answer.start - at, end=answer.end - at, trained=trained)
+            return [(a + before, b + before) for a, b in self.spans.of(rendered.text[at:], parts[1], own)]
         except Unserved as difference:
             self._refuse_tokens(example, difference.served, difference.trained, _SPACE)
 
     # --- refusals ----------------------------------------------------------------------------------------------------
 
-    def _refuse_turn(self, example: Example, turns: Turns, index: int, tools: Any, text: str) -> NoReturn:
-        """Refuse a turn whose prompt, or whose answer, the whole conversation renders differently than serving does."""
-        served = self._text(example, turns[:index], tools, opened=True)
-        if text.startswith(served):
-            served = self._text(example, turns[: index + 1], tools, opened=False)
-            fix = "train the conversation's last turn, or drop the row with data.max_bad_share"
-            self._refuse_tokens(example, self.spans.ids_of(served), self.spans.ids_of(text), fix)
-        self._refuse_tokens(example, self.spans.ids_of(served), self.spans.ids_of(text), _OPENING)
+    def _refuse_turn(self, example: Example, turns: Turns, tools: Any, fault: Unservable) -> NoReturn:
+        """Refuse a turn that the template writes differently than the prompt that is served before it goes on."""
+        closed = self._texts.forms.closed(fault.prompt, tools)
+        if closed and has_reasoning(turns[fault.turn]):
+            what = (
+                f"the reasoning of turn {fault.turn + 1} cannot be trained: the template's generation prompt "
+                f"already ends it, with {closed!r}"
+            )
+            raise DataError(RowProblem(example.where, what, _NO_REASONING))
+        self._refuse_tokens(example, self.spans.ids_of(fault.prompt), self.spans.ids_of(fault.text), _OPENING)
 
     def _refuse_tokens(self, example: Example, served: list[int], trained: list[int], fix: str) -> NoReturn:
         at = common(served, trained)
@@ -257,3 +247,15 @@ def _marking_template(tokenizer: PreTrainedTokenizerBase, own: str) -> tuple[str
     except ValueError:  # none that TRL knows
         variant = None
     return (VARIANT, variant) if variant else (PROMPTS, own)
+
+
+def _narrowed(answer: ServedAnswer, marks: list[Span] | None) -> Answer:
+    """An answer of which what the template marks is trained, and the end token that the template does not write."""
+    turn, start, end, ended = answer[:4]
+    if marks is None:
+        return Answer(turn, start, end, ended, ((start, end),))
+    inner = end - len(answer.closing)
+    allowed = [(max(start, a), min(inner, b)) for a, b in marks if a < inner and start < b]
+    if answer.closing and allowed and allowed[-1][1] == inner:
+        allowed[-1] = (allowed[-1][0], end)
+    return Answer(turn, start, end, ended and bool(allowed) and allowed[-1][1] == end, tuple(allowed))

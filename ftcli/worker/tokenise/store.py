@@ -34,11 +34,12 @@ from ftcli.runs import rundir
 
 _ROWS, _INDEX, _META, _DROPPED = "rows.arrow", "index.arrow", "meta.json", "dropped.jsonl"
 _LIBRARIES = ("transformers", "tokenizers", "jinja2", "trl", "pyarrow")
-CODE = ("data", "models/added_tokens.py", "worker/tokenise")
+CODE = ("data", "models/added_tokens.py", "models/answer_forms.py", "models/served_texts.py", "worker/tokenise")
 """Our modules that read, convert and tokenise rows: a change in any of them makes stored tokens obsolete."""
 _POLL_SECONDS = 0.1
-WEIGHTS = {"weights": pa.list_(pa.float32()), "row_weight": pa.float32()}
-"""The columns of what tokens, or rows, weigh in the loss: only there if a row has one, and null for 1."""
+OPTIONAL = {"weights": pa.list_(pa.float32()), "row_weight": pa.float32(), "examples": pa.list_(pa.int32())}
+"""The columns that are only there if a row has one, and else null: what tokens, or rows, weigh in the loss, which is
+else 1, and the lengths of the training examples of an unrolled conversation."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class Write:
         self._dropped: Any = None
 
     def __call__(self, batch: pa.RecordBatch) -> None:
-        """Write rows; all batches have the schema of the first, but some may lack the columns of weights."""
+        """Write rows; all batches have the schema of the first, but some may lack the optional columns."""
         if self._schema is None:
             self._begin(batch.schema)
         elif batch.schema != self._schema:

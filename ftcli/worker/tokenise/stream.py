@@ -32,7 +32,7 @@ from ftcli.worker.tokenise.encoder import Encoded, Encoder
 from ftcli.worker.tokenise.length_limits import Fitting, never_ends
 from ftcli.worker.tokenise.packing import packed
 from ftcli.worker.tokenise.token_sets import batch_of, encoded
-from ftcli.worker.tokenise.truncation import Columns, counted, loses_end, parts_of
+from ftcli.worker.tokenise.truncation import Columns, apart, counted, loses_end, parts_of
 
 _SAMPLE_ROWS = 1000
 """Rows per set from whose lengths `auto` is derived; also the minimum to read before the share of bad rows counts."""
@@ -132,9 +132,9 @@ class Stream:
         """The rows in an order drawn by `random`, fitted to the length limit and counted."""
         ledger, limit, overflow = source.ledger, self.fit.limit, self.fit.overflow
         for example, row in self._encoded(source, random):
-            length, _, trained = counted(row.columns)
+            length, total, trained = counted(row.columns)
             ledger.lengths[length] += 1
-            parts = [row.columns]
+            parts = apart(row.columns)
             if not trained:
                 ledger.dropped[UNTRAINED] += 1
                 self._drop(source, example, UNTRAINED)
@@ -153,6 +153,8 @@ class Stream:
                     self._drop(source, example, TRUNCATED, what)
                 ledger.cut(overflow, row.ended and loses_end(row.columns, limit, overflow))
             ledger.rows_kept += 1
+            if row.earlier:
+                ledger.unroll(1, len(row.earlier) + 1, total, length)
             for part in parts:
                 ledger.sequence(*counted(part)[1:])
                 yield part

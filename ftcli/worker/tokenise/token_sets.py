@@ -20,16 +20,17 @@ from ftcli.methods.method import Method
 from ftcli.settings.groups import DataSettings
 from ftcli.worker.tokenise import store
 from ftcli.worker.tokenise.encoder import Encoded, Encoder
-from ftcli.worker.tokenise.store import WEIGHTS
-from ftcli.worker.tokenise.truncation import Columns, counted
+from ftcli.worker.tokenise.store import OPTIONAL
+from ftcli.worker.tokenise.truncation import Columns, counted, laid_out
 
 _CHUNK = 2000
 _LIST = pa.list_(pa.int32())
-_TYPES = {"margin": pa.float32(), "row": pa.string(), **WEIGHTS}
+_TYPES = {"margin": pa.float32(), "row": pa.string(), **OPTIONAL}
 _INDEX = {
     "length": pa.int32(),
     "total": pa.int32(),
     "trained": pa.int32(),
+    "examples": pa.int32(),
     "ended": pa.bool_(),
     "digest": pa.uint64(),
     "asked": pa.uint64(),
@@ -46,10 +47,11 @@ _INDEX = {
 @dataclass(frozen=True)
 class TokenSet:
     """The usable rows of a set, with an array entry per row, each array of shape (rows,): tokens of its longest
-    sequence (`length`), of all its sequences (`total`) and trained ones (`trained`), whether its answers `ended`, the
-    hashes of scan.Example (`digest` of the row, `asked` of its prompt, `alike` and `asked_alike` of their normalised
-    texts, `group`), and where it came from: the index of its `file` and its running `number` there, which identify it,
-    and for its place its `line` and whether it is `in_array`."""
+    sequence (`length`), of all its sequences (`total`) and trained ones (`trained`), how many training `examples` it is
+    (1 unless it is an unrolled conversation), whether its answers `ended`, the hashes of scan.Example (`digest` of the
+    row, `asked` of its prompt, `alike` and `asked_alike` of their normalised texts, `group`), and where it came from:
+    the index of its `file` and its running `number` there, which identify it, and for its place its `line` and whether
+    it is `in_array`."""
 
     row_set: RowSet
     files: tuple[DataFile, ...]
@@ -58,6 +60,7 @@ class TokenSet:
     length: np.ndarray[Any, Any]
     total: np.ndarray[Any, Any]
     trained: np.ndarray[Any, Any]
+    examples: np.ndarray[Any, Any]
     ended: np.ndarray[Any, Any]
     digest: np.ndarray[Any, Any]
     asked: np.ndarray[Any, Any]
@@ -161,6 +164,7 @@ def _index(chunk: Sequence[tuple[Example, Encoded]]) -> pa.Table:
         "length": [length for length, _, _ in lengths],
         "total": [total for _, total, _ in lengths],
         "trained": [trained for _, _, trained in lengths],
+        "examples": [len(row.columns.get("examples", "1")) for _, row in chunk],
         "ended": [row.ended for _, row in chunk],
     }
     for name in ("digest", "asked", "alike", "asked_alike", "group", "file", "number", "line", "in_array"):
@@ -177,7 +181,8 @@ def encoded(
             ledger.unusable(found.problems[0])
             on_error()
             continue
-        ledger.last_turn_only += found.last_turn_only
+        if found.earlier:
+            found.columns = laid_out([*found.earlier, found.columns])
         for finding in found.findings:
             ledger.finding(finding.kind, example.where, finding.field, finding.what)
         if "margin" in example.value:
@@ -199,9 +204,9 @@ def _weigh(columns: Columns, weight: float) -> None:
 def batch_of(rows: Sequence[Columns]) -> pa.RecordBatch:
     """Rows of one dataset type, at least one, as columns of token lists; `margin` is a number, and `row` is text.
 
-    The columns of weights are only there if a row has one; they are null where a row has none, which is 1.
+    The optional columns are only there if a row has one; they are null where a row has none.
     """
-    names = [*rows[0], *(name for name in WEIGHTS if name not in rows[0] and any(name in row for row in rows))]
+    names = [*rows[0], *(name for name in OPTIONAL if name not in rows[0] and any(name in row for row in rows))]
     return pa.record_batch({name: pa.array([row.get(name) for row in rows], _TYPES.get(name, _LIST)) for name in names})
 
 

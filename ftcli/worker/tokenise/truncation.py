@@ -6,18 +6,49 @@ learn to stop.
 
 from __future__ import annotations
 
-from itertools import pairwise
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
 from typing import Any
 
 from ftcli.worker.tokenise.encoder import IGNORED
 
 Columns = dict[str, Any]
-"""Lists by column, of token ids or of `weights`; `margin` and `row_weight` are numbers, and `row` is text."""
+"""Lists by column, of token ids or of `weights`; `margin` and `row_weight` are numbers, and `row` is text.
+
+A conversation that is unrolled has its training examples one after the other in these lists, and the length of each in
+`examples`."""
 _ANSWERS = ("chosen_ids", "rejected_ids")
+
+
+def laid_out(examples: Sequence[Columns]) -> Columns:
+    """The training examples of one conversation as one row."""
+    if len(examples) == 1:
+        return examples[0]
+    lengths = [len(each["input_ids"]) for each in examples]
+    row: Columns = {name: [token for each in examples for token in each[name]] for name in ("input_ids", "labels")}
+    if any("weights" in each for each in examples):
+        own = zip(examples, lengths, strict=True)
+        row["weights"] = [weight for each, length in own for weight in each.get("weights") or [1.0] * length]
+    return {**row, "examples": lengths}
+
+
+def apart(row: Columns) -> list[Columns]:
+    """The training examples of a row, nearly always the row alone."""
+    lengths = row.get("examples")
+    if not lengths:
+        return [{name: value for name, value in row.items() if name != "examples"} if "examples" in row else row]
+    lists = {name: row[name] for name in ("input_ids", "labels", "weights") if row.get(name) is not None}
+    ends = list(accumulate(lengths))
+    return [
+        {name: ids[end - length : end] for name, ids in lists.items()}
+        for end, length in zip(ends, lengths, strict=True)
+    ]
 
 
 def parts_of(row: Columns, limit: int, overflow: str, bos: int | None = None) -> list[Columns]:
     """The parts that a row of more than `limit` tokens becomes; none if no trained token would be left.
+
+    Of an unrolled conversation each training example is cut for itself, if it is too long.
 
     Args:
         row: `input_ids` and `labels`, perhaps with `weights`, or `prompt_ids`, `chosen_ids` and `rejected_ids`; a label
@@ -25,6 +56,12 @@ def parts_of(row: Columns, limit: int, overflow: str, bos: int | None = None) ->
         overflow: truncate_left, truncate_right or split.
         bos: a token that stays first when the left side is truncated.
     """
+    if row.get("examples"):
+        return [
+            part
+            for each in apart(row)
+            for part in ([each] if len(each["input_ids"]) <= limit else parts_of(each, limit, overflow, bos))
+        ]
     if "row" in row:
         ids = row["prompt_ids"]
         kept = 1 if bos is not None and ids[:1] == [bos] and limit > 1 else 0
@@ -72,6 +109,9 @@ def counted(row: Columns) -> tuple[int, int, int]:
     The first token of a sequence has nothing to be predicted from. An empty answer is no sequence. A prompt alone
     counts as trained, since its answers are sampled later.
     """
+    if row.get("examples"):
+        lengths, totals, trained = zip(*map(counted, apart(row)), strict=True)
+        return max(lengths), sum(totals), sum(trained)
     if "input_ids" in row:
         labels = row["labels"]
         length = len(labels)
@@ -91,4 +131,4 @@ def loses_end(row: Columns, limit: int, overflow: str) -> bool:
         return False
     if "prompt_ids" in row:
         return len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"])) > limit
-    return any(label != IGNORED for label in row["labels"][limit:])
+    return any(label != IGNORED for each in apart(row) for label in each["labels"][limit:])

@@ -151,10 +151,13 @@ def test_a_user_turn_that_repeats_another_is_missed_when_the_template_drops_it()
     assert list(reported(encoded(template, turns))) == ["turn 1"]
 
 
-def test_reasoning_of_earlier_turns_that_a_template_strips_by_design_is_reported_and_not_refused():
-    turns = [ASKED, SAID, ASKED | {"content": "Sure?"}, {**SAID, "content": "Yes.", "reasoning_content": "I looked."}]
-    found = encoded(shipped("qwen3").tokenizer.chat_template, turns)
-    assert found.last_turn_only
+def test_reasoning_of_earlier_turns_that_are_not_trained_is_reported_where_a_template_strips_it():
+    first = {**SAID, "reasoning_content": "I asked."}
+    turns = [ASKED, first, ASKED | {"content": "Sure?"}, {**SAID, "content": "Yes.", "reasoning_content": "I looked."}]
+    template = shipped("qwen3").tokenizer.chat_template
+    assert not encoded(template, turns).findings  # each is trained with its reasoning, as an example of its own
+    found = encoded(template, [ASKED, {**first, "weight": 0}, *turns[2:]])
+    assert not found.earlier
     assert list(reported(found)) == ["turn 2"]
     assert "the reasoning" in reported(found)["turn 2"]
 

@@ -55,23 +55,29 @@ def check(encoder: Encoder, ends: Sequence[str], turns: Turns, tools: Any = None
             encoded(encoder, turns, tools)
         return expected
     found = encoded(encoder, turns, tools)
-    unmarked = [i for i in outside_marks(encoder, turns, tools, expected.text) if expected.labels[i] != IGNORED]
-    assert LEFT_OUT.fullmatch(encoder.tokenizer.decode([expected.labels[i] for i in unmarked]))
-    for place in unmarked:
-        expected.labels[place] = IGNORED
-    assert found.columns["input_ids"] == rendered(encoder, turns, tools, tokenize=True, return_dict=False)
-    assert found.columns["labels"] == expected.labels
+    columns = [*found.earlier, found.columns]
+    assert len(columns) == len(expected.examples)
+    unmarked: list[int] = []
+    for own, example in zip(columns, expected.examples, strict=True):
+        outside = outside_marks(encoder, example.turns, tools, example.text) if example.as_written else []
+        left = [i for i in outside if example.labels[i] != IGNORED]
+        assert LEFT_OUT.fullmatch(encoder.tokenizer.decode([example.labels[i] for i in left]))
+        for place in left:
+            example.labels[place] = IGNORED
+        assert own["input_ids"] == example.ids
+        assert own["labels"] == example.labels
+        unmarked += left
     # SentencePiece has a space of its own before a section; byte-level tokens are the text, and nothing else.
     spaces = " " if 'byte_fallback":true' in encoder.tokenizer.backend_tokenizer.to_str() else ""
     said = trained_text(encoder, found).replace(spaces, "") if spaces else trained_text(encoder, found)
     assert unmarked or said == ("".join(expected.texts).replace(spaces, "") if spaces else "".join(expected.texts))
-    assert found.last_turn_only == expected.last_turn_only
     assert unmarked or found.ended == expected.texts[-1].endswith(tuple(ends))
     return expected
 
 
 def trained_text(encoder: Encoder, found: Encoded) -> str:
-    return encoder.tokenizer.decode([label for label in found.columns["labels"] if label != IGNORED])
+    examples = [*found.earlier, found.columns]
+    return encoder.tokenizer.decode([label for each in examples for label in each["labels"] if label != IGNORED])
 
 
 # --- random conversations --------------------------------------------------------------------------------------------
@@ -118,20 +124,21 @@ def test_counting_added_tokens_finds_what_offsets_find(name, row):
     (turns, tools), encoder = row, shipped(name)
     asked = [i for i, turn in enumerate(turns) if turn["role"] == "assistant"]
     try:
-        found = encoder.serving.render(Example("rows.jsonl:7", "messages", {}), turns, asked, tools, marked=False)
+        examples = encoder.serving.render(Example("rows.jsonl:7", "messages", {}), turns, asked, tools, marked=False)
     except DataError:
         return
-    spans, ids = encoder.serving.spans, plain_ids(encoder, found.text)
-    for answer in found.answers:
-        counted = spans.counted(found.text, ids, answer)
-        if counted is not None:
-            assert [counted] == spans.measured(found.text, answer)
+    for found in examples:
+        spans, ids = encoder.serving.spans, plain_ids(encoder, found.text)
+        for answer in found.answers:
+            counted = spans.counted(found.text, ids, answer)
+            if counted is not None and len(encoder.serving.pieces(found)) == 1:
+                assert [counted] == spans.measured(found.text, answer)
 
 
 def test_counting_is_what_usually_decides():
     encoder = shipped("qwen2_5")
     turns = [{"role": "user", "content": "Tree?"}, {"role": "assistant", "content": "Leaf <|im_end|> no."}]
-    found = encoder.serving.render(Example("rows.jsonl:7", "messages", {}), turns, [1], None, marked=False)
+    [found] = encoder.serving.render(Example("rows.jsonl:7", "messages", {}), turns, [1], None, marked=False)
     [answer] = found.answers
     # The second end token: the first is the answer's own text, which the tokenizer reads as one too.
     counted = encoder.serving.spans.counted(found.text, plain_ids(encoder, found.text), answer)
@@ -146,40 +153,46 @@ WITH_REASONING: Turns = [
     {"role": "assistant", "content": "Moon.", "reasoning_content": "It sets.", "thinking": "It sets."},
 ]
 WITHOUT_REASONING: Turns = [{"role": turn["role"], "content": turn["content"]} for turn in WITH_REASONING]
-LAST_ONLY = ("diffusion_gemma", "gemma4_v5", "glm4moe", "gptoss", "lfm2_2_5", "nemotron", "qwen3", "qwen3_5", "qwen3_6")
+UNROLLED = (
+    "deepseek",
+    "diffusion_gemma",
+    "gemma4_v5",
+    "glm4moe",
+    "gptoss",
+    "lfm2_2_5",
+    "nemotron",
+    "qwen3",
+    "qwen3_5",
+    "qwen3_6",
+)
+"""They strip the reasoning of earlier turns."""
 
 
 def writes_reasoning(name: str) -> bool:
-    return (name.startswith(LAST_ONLY) and not name.startswith(("qwen3_instruct", "qwen3_vl"))) or not (
+    return (name.startswith(UNROLLED) and not name.startswith(("qwen3_instruct", "qwen3_vl"))) or not (
         name.startswith(NO_REASONING)
     )
 
 
-REFUSED = {
-    "deepseek": "'<' 't' 'h' 'in' 'k' '>', training .* 'M' 'o' 'on'",
-    "qwen3_5_nothink": r"serving reads .*'\\n\\n'",
-}
-"""They open the answer with <think>, or with empty reasoning, and write it without."""
 NO_REASONING = ("cohere", "gemma", "lfm2", "llama3", "phi3", "qwen2_5", "qwen3_instruct", "qwen3_vl", "tiny")
 """They write no reasoning, or only if they are told to think; others of these names do."""
 
 
 @pytest.mark.parametrize("name", [name for name in TEMPLATES if not needs_parts(name)])
-def test_reasoning_that_a_template_strips_from_earlier_turns_leaves_the_last_turn(name):
+def test_where_a_template_strips_reasoning_from_earlier_turns_each_turn_is_trained_as_it_is_served(name):
     expected = check(shipped(name), ends_of(name), WITH_REASONING)
-    refusals = [words for prefix, words in REFUSED.items() if name.startswith(prefix)]
-    last_only = name.startswith(LAST_ONLY) and not name.startswith(("qwen3_instruct", "qwen3_vl", "qwen3_8"))
-    if not writes_reasoning(name):
-        refusals = ["leaves out the reasoning of turn 2, .It grows"]
-    assert isinstance(expected, str) == bool(refusals)
-    if refusals:
-        with pytest.raises(DataError, match=refusals[0]):
+    unrolled = name.startswith(UNROLLED) and not name.startswith(("qwen3_instruct", "qwen3_vl", "qwen3_8"))
+    if name == "qwen3_5_nothink":  # its prompt opens and closes the reasoning
+        assert expected == "reasoning of turn 2 cannot be trained"
+    elif not writes_reasoning(name):
+        with pytest.raises(DataError, match=r"leaves out the reasoning of turn 2, .It grows"):
             encoded(shipped(name), WITH_REASONING)
-        return
-    assert not isinstance(expected, str)
-    assert (expected.last_turn_only, len(expected.texts)) == ((True, 1) if last_only else (False, 2))
-    found = [(each.kind, each.field) for each in encoded(shipped(name), WITH_REASONING).findings]
-    assert found == ([("left out by the template", "turn 2")] if last_only else [])
+    else:
+        assert not isinstance(expected, str)
+        assert (expected.unrolled, len(expected.texts)) == (unrolled, 2)
+        assert not encoded(shipped(name), WITH_REASONING).findings
+        for said, turn in zip(expected.texts, (WITH_REASONING[1], WITH_REASONING[3]), strict=True):
+            assert said.index(turn["reasoning_content"]) < said.index(turn["content"])
 
 
 @pytest.mark.parametrize("name", [name for name in TEMPLATES if needs_parts(name)])
@@ -267,7 +280,10 @@ def test_an_end_token_that_no_setting_names_closes_the_last_turn_alone():
     # Phi-3 writes <|endoftext|> once, behind everything: a model that stops there alone is served "…<|end|>\n" as well.
     encoder = encoder_of(TEMPLATES["phi3"].read_text(encoding="utf-8"), ("<|endoftext|>",))
     expected = check(encoder, ("<|endoftext|>",), WITHOUT_REASONING)
-    assert (expected.texts, expected.last_turn_only) == (["Moon.<|end|>\n<|endoftext|>"], True)
+    assert [example.text for example in expected.examples] == [
+        "<|user|>\nTree?<|end|>\n<|assistant|>\nLeaf.<|end|>\n<|endoftext|>",
+        "<|user|>\nTree?<|end|>\n<|assistant|>\nLeaf.<|end|>\n<|user|>\nSun?<|end|>\n<|assistant|>\nMoon.<|end|>\n<|endoftext|>",
+    ]
     assert check(shipped("phi3"), ends_of("phi3"), WITHOUT_REASONING).texts == ["Leaf.<|end|>", "Moon.<|end|>"]
 
 
@@ -291,10 +307,12 @@ def test_a_special_token_in_an_answer_is_found_and_does_not_end_it():
     assert not encoded(shipped("lfm2"), asks("Say <b> twice")).findings
 
 
-def test_an_answer_without_an_end_token_is_trained_to_its_last_byte():
+def test_an_answer_that_the_template_does_not_end_gets_the_end_token_at_which_a_server_stops():
     encoder = encoder_of("{% for m in messages %}{{ m.content }}{% endfor %}", END)
     found = encoded(encoder, asks("Leaf 日", {"role": "user", "content": "Sun?"}))
-    assert (trained_text(encoder, found), found.ended) == ("Leaf 日", False)
+    assert (trained_text(encoder, found), found.ended) == ("Leaf 日</s>", True)
+    # The next turn does not begin with an end token: the example stops where the model does.
+    assert encoder.tokenizer.decode(found.columns["input_ids"]) == "Tree?Leaf 日</s>"
 
 
 def test_a_turn_that_the_template_does_not_mark_is_not_trained():
@@ -316,11 +334,12 @@ def test_an_end_token_outside_the_marks_is_not_trained_and_the_answer_does_not_c
     assert (trained_text(encoder, found), found.ended) == ("Leaf", False)
 
 
-def test_a_turn_that_only_an_earlier_prompt_shows_is_refused():
+def test_a_turn_that_only_an_earlier_prompt_shows_is_trained_after_that_prompt():
     # Qwen3 writes the empty reasoning of a last turn alone, and here the last turn is not to be trained.
     last = {"role": "assistant", "content": "Moon", "weight": 0}
-    with pytest.raises(DataError, match=r"serving reads .* '<' .*\n  fix: train the conversation's last turn"):
-        encoded(shipped("qwen3"), asks("Leaf", {"role": "user", "content": "Sun?"}, last))
+    found = encoded(shipped("qwen3"), asks("Leaf", {"role": "user", "content": "Sun?"}, last))
+    assert trained_text(shipped("qwen3"), found) == "<think>\n\n</think>\n\nLeaf<|im_end|>"
+    assert "Sun" not in shipped("qwen3").tokenizer.decode(found.columns["input_ids"])
 
 
 def test_conversations_with_tools_take_the_template_for_tools():
@@ -338,7 +357,7 @@ def preferred(encoder: Encoder, prompt: Turns, chosen: Turns, rejected: Turns) -
     return encoder.encode([Example("rows.jsonl:7", "preference", value)])[0].columns
 
 
-@pytest.mark.parametrize("name", [name for name in TEMPLATES if not needs_parts(name) and "deepseek" not in name])
+@pytest.mark.parametrize("name", [name for name in TEMPLATES if not needs_parts(name)])
 def test_chosen_answers_go_on_from_the_prompt_to_their_end_token(name):
     encoder, reasoning = shipped(name), WITH_REASONING[1] if writes_reasoning(name) and "nothink" not in name else {}
     prompt = [{"role": "user", "content": "Tree?"}]
@@ -347,11 +366,12 @@ def test_chosen_answers_go_on_from_the_prompt_to_their_end_token(name):
     for side, column in zip(sides, ("chosen_ids", "rejected_ids"), strict=True):
         expected = wanted(encoder, ends_of(name), prompt + side, None)
         assert not isinstance(expected, str)
-        assert found[column] == [label for label in expected.labels if label != IGNORED]
+        assert found[column] == [label for label in expected.examples[0].labels if label != IGNORED]
         assert found["prompt_ids"] == plain_ids(encoder, rendered(encoder, prompt, None, True))
-        whole = rendered(encoder, prompt + side, None, tokenize=True, return_dict=False)
-        assert whole[: len(found["prompt_ids"] + found[column])] == found["prompt_ids"] + found[column]
-        assert name == "glm4moe" or found[column][-1] in encoder.stop_ids
+        if expected.examples[0].as_written:
+            whole = rendered(encoder, prompt + side, None, tokenize=True, return_dict=False)
+            assert whole[: len(found["prompt_ids"] + found[column])] == found["prompt_ids"] + found[column]
+        assert found[column][-1] in encoder.stop_ids
 
 
 def test_an_answer_of_several_turns_ends_with_the_last_of_them():
