@@ -23,13 +23,16 @@ class Answered:
     """One sampled answer."""
 
     text: str
-    """Without special tokens, and without white space at the ends."""
+    """Its final part by the chat template's own structure: without reasoning, channel names and special tokens, and
+    without white space at the ends."""
     row: Mapping[str, Any]
     """The columns of its row."""
     num_tokens: int
     """Tokens of the answer, including its end token."""
     ended: bool
     """Whether it closes with an end token, rather than truncated at the length limit."""
+    whole: str = ""
+    """The answer with its reasoning, from the tag on that its prompt has opened; without special tokens."""
 
 
 def exact_answer(answered: Answered, *, column: str = "answer", ignore_case: bool = False) -> float:
@@ -56,9 +59,12 @@ def regex(answered: Answered, *, pattern: str) -> float:
 
 
 def tags(answered: Answered, *, names: list[str]) -> float:
-    """1 if the answer is these tags, in order, and nothing else, `<think>…</think><answer>…</answer>`; else 0."""
+    """1 if the answer is these tags, in order, and nothing else, `<think>…</think><answer>…</answer>`; else 0.
+
+    The tags may be those of the whole answer or of its final part alone."""
     parts = r"\s*".join(rf"<{re.escape(name)}>.*?</{re.escape(name)}>" for name in names)
-    return float(re.fullmatch(rf"\s*{parts}\s*", answered.text, re.DOTALL) is not None)
+    form = re.compile(rf"\s*{parts}\s*", re.DOTALL)
+    return float(any(form.fullmatch(text) for text in (answered.text, answered.whole)))
 
 
 def length(answered: Answered, *, least: int = 0, most: int = 2**31) -> float:

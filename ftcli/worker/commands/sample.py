@@ -11,6 +11,7 @@ from transformers import set_seed
 from ftcli.data.formats.conversations import answer_to
 from ftcli.data.scan import Example, as_written
 from ftcli.settings.groups import ModelSettings
+from ftcli.worker.inference.answer_reader import AnswerReader
 from ftcli.worker.inference.chat import sampling
 from ftcli.worker.inference.examples import ASKABLE, answered_of, chunks_of, prompt_of, reads_text_as_turns
 from ftcli.worker.inference.metrics import generate
@@ -34,6 +35,7 @@ def sample(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
     device = best_device()
     model = load_trained(settings, seed=0, device=device).to(device).eval()
     encoder = make_encoder(settings)
+    reader = AnswerReader(encoder)
     judge = RewardModel(request["reward"], request) if request.get("reward") else None
     set_seed(request["seed"])
     count = int(request["num_answers"])
@@ -46,7 +48,8 @@ def sample(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
         prompts = [prompt_of(example) for example in chunk]
         with torch.no_grad():
             said = generate(model, encoder.tokenizer, ids, **how)
-        answers = [[text.strip() for text in said[i : i + count]] for i in range(0, len(said), count)]
+        final = [reader.final(*each) for each in zip(ids, said, strict=True)]
+        answers = [final[i : i + count] for i in range(0, len(final), count)]
         judged = _judged(judge, chunk, prompts, answers) if judge else [None] * len(chunk)
         for example, prompt, own, found in zip(chunk, prompts, answers, judged, strict=True):
             yield {"where": example.where, "prompt": prompt, "answers": own, **({"scores": found} if found else {})}

@@ -13,6 +13,7 @@ from ftcli.data.scan import Example
 from ftcli.settings.backends import BackendSettings
 from ftcli.settings.groups import ModelSettings
 from ftcli.synthesis.backend import Question, Reply
+from ftcli.worker.inference.answer_reader import AnswerReader
 from ftcli.worker.inference.examples import answered_of
 from ftcli.worker.inference.metrics import logps
 from ftcli.worker.inference.sampling import sample
@@ -41,6 +42,7 @@ class LocalModel:
         device = best_device()
         self.model: Any = load_trained(found, seed=0, device=device).to(device).eval()
         self.encoder = make_encoder(found)
+        self.reader = AnswerReader(self.encoder)
         self.requests = self.prompt_tokens = self.answer_tokens = 0
 
     def replies(self, questions: Sequence[Question]) -> list[Reply]:
@@ -72,10 +74,13 @@ class LocalModel:
         temperature, longest = questions[0].temperature, questions[0].max_new_tokens
         tokenizer = self.encoder.tokenizer
         sampled = sample(self.model, tokenizer, rows, max_new_tokens=longest, temperature=temperature)
-        texts = tokenizer.batch_decode([each.answer_ids for each in sampled], skip_special_tokens=True)
         return [
-            Reply(text=text, prompt_tokens=len(each.prompt_ids), answer_tokens=len(each.answer_ids))
-            for text, each in zip(texts, sampled, strict=True)
+            Reply(
+                text=self.reader.final(each.prompt_ids, each.answer_ids),
+                prompt_tokens=len(each.prompt_ids),
+                answer_tokens=len(each.answer_ids),
+            )
+            for each in sampled
         ]
 
     def _choices(self, questions: Sequence[Question]) -> list[Reply]:

@@ -10,6 +10,7 @@ from ftcli.core.text import shell_word
 from ftcli.settings.backends import BackendSettings
 from ftcli.settings.groups import ModelSettings
 from ftcli.synthesis.backend import Question, Reply, require_backend
+from ftcli.worker.inference.answer_reader import AnswerReader
 from ftcli.worker.inference.backend_transformers import pairs_of
 from ftcli.worker.models.load import as_granted, make_encoder, resolve
 
@@ -41,6 +42,7 @@ class Vllm:
         self.batch_size: int | None = settings.batch_size
         self.name, self._sampling = settings.model, vllm.SamplingParams
         self.encoder = make_encoder(found)
+        self.reader = AnswerReader(self.encoder)
         self._engine = vllm.LLM(
             model=source.location,
             revision=settings.revision,
@@ -78,7 +80,8 @@ class Vllm:
 
     def _answered(self, output: Any) -> Reply:
         [answer] = output.outputs
-        return Reply(text=answer.text, prompt_tokens=len(output.prompt_token_ids), answer_tokens=len(answer.token_ids))
+        prompt, ids = list(output.prompt_token_ids), list(answer.token_ids)
+        return Reply(text=self.reader.final(prompt, ids), prompt_tokens=len(prompt), answer_tokens=len(ids))
 
     def _chosen(self, question: Question, outputs: Any) -> Reply:
         """The more likely choice, by the log-probabilities of its tokens after the question."""

@@ -15,6 +15,7 @@ from ftcli.models.sources import base_of, model_source
 from ftcli.runs import rundir
 from ftcli.settings.groups import ModelSettings, QuantisationSettings
 from ftcli.settings.run_spec import RunSpec
+from ftcli.worker.inference.answer_reader import AnswerReader
 from ftcli.worker.inference.metrics import generate as generate_ids
 from ftcli.worker.models.adapter_switch import NOTHING, AdapterSwitch
 from ftcli.worker.models.load import UNQUANTISED, as_granted, best_device, load_tokenizer, load_trained
@@ -43,6 +44,7 @@ class Speaker:
         folders = {name: Path(folder) for name, folder in (request.get("adapters") or {}).items()}
         self.adapters = AdapterSwitch(self.model, folders)
         self.encoder = Encoder(load_tokenizer(settings))
+        self._reader = AnswerReader(self.encoder)
         self._sampling = sampling(request)
         system = request.get("system")
         self._opening: Turns = [{"role": "system", "content": system}] if system else []
@@ -58,7 +60,8 @@ class Speaker:
         ids = [self._ids([*self._opening, {"role": "user", "content": prompt}]) for prompt in prompts]
         with torch.no_grad():
             found = generate_ids(self.model, self.encoder.tokenizer, ids, **self._sampling)
-        return [answer.strip() for answer in found]
+        texts: list[str] = self.encoder.tokenizer.batch_decode(found, skip_special_tokens=True)
+        return [answer.strip() for answer in texts]
 
     def reply(self, message: str, write: Write) -> str:
         """The next turn, written piece by piece as it is generated."""
@@ -67,8 +70,12 @@ class Speaker:
         with torch.no_grad():
             ids = [self._ids(self.history)]
             (answer,) = generate_ids(self.model, self.encoder.tokenizer, ids, streamer=streamer, **self._sampling)
-        self.history.append({"role": "assistant", "content": answer.strip()})
-        return answer.strip()
+        # The template decides what becomes of earlier reasoning; as part of the text it would be read as an answer.
+        reasoning, final = self._reader.parts(ids[0], answer)
+        thought = {"reasoning_content": reasoning} if reasoning else {}
+        self.history.append({"role": "assistant", "content": final, **thought})
+        text: str = self.encoder.tokenizer.decode(answer, skip_special_tokens=True)
+        return text.strip()
 
     def _ids(self, turns: Turns) -> list[int]:
         return self.encoder.prompt_ids(turns if self.encoder.has_template else turns[-1]["content"])

@@ -20,9 +20,12 @@ from transformers import GenerationConfig, PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from trl.trainer.utils import pad, selective_log_softmax
 
+from ftcli.data.formats.conversations import only_read
 from ftcli.data.scan import Example
 from ftcli.methods.method import Method
-from ftcli.worker.tokenise.encoder import Encoder, Ids
+from ftcli.worker.inference.answer_reader import AnswerReader
+from ftcli.worker.inference.sampling import stop_ids, until_end
+from ftcli.worker.tokenise.encoder import IGNORED, Encoder, Ids
 
 _BATCH = 32
 # An answer that is this much longer than the longest right one counts as wrong.
@@ -100,16 +103,17 @@ def shares(counts: Counts) -> dict[str, Any]:
     return {"name": main, "value": named.pop(main), "rows": counts[main][1], **named}
 
 
-def question(example: Example) -> tuple[Any, str] | None:
-    """The prompt and the right answer of a pair, or of a conversation's last assistant turn; None for other types."""
+def question(example: Example) -> tuple[Any, Any] | None:
+    """The prompt and the right answer, text or a turn, of a pair, or of a conversation's last assistant turn; None for
+    other types."""
     if example.kind == "pair":
-        completion = example.value["completion"]
-        return example.value["prompt"], completion if isinstance(completion, str) else completion[-1]["content"]
+        prompt, completion = example.value["prompt"], example.value["completion"]
+        return (prompt, completion) if isinstance(completion, str) else ([*prompt, *completion[:-1]], completion[-1])
     if example.kind != "messages":
         return None
     turns = example.value["messages"]
     last = max((i for i, turn in enumerate(turns) if turn["role"] == "assistant"), default=0)
-    return (turns[:last], turns[last]["content"]) if last else None
+    return (turns[:last], turns[last]) if last else None
 
 
 def normalised(answer: str) -> str:
@@ -123,17 +127,15 @@ def generate(
     prompts: Sequence[list[int]],
     streamer: Any = None,
     **settings: Any,
-) -> list[str]:
-    """Answers to tokenised prompts, in their order; greedy unless `settings` (of GenerationConfig) override it.
+) -> list[Ids]:
+    """Answers to tokenised prompts as tokens, in their order, each up to and including its end token.
 
-    Prompts are padded on the left, in batches of similar length. A `streamer` receives the pieces of a single answer.
+    They are greedy unless `settings` (of GenerationConfig) override it. Prompts are padded on the left, in batches of
+    similar length. A `streamer` receives the pieces of a single answer.
     """
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    answers = [""] * len(prompts)
-    ends = model.generation_config.eos_token_id
-    ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
-    if tokenizer.eos_token_id is not None:
-        ends = [*dict.fromkeys([*ends, tokenizer.eos_token_id])]
+    answers: list[Ids] = [[]] * len(prompts)
+    ends = stop_ids(model, tokenizer)
     values = {"do_sample": False, "eos_token_id": ends or None, "pad_token_id": tokenizer.pad_token_id, **settings}
     for start in range(0, len(order), _BATCH):
         batch = order[start : start + _BATCH]
@@ -142,22 +144,44 @@ def generate(
         mask = pad([torch.ones_like(row) for row in ids], padding_value=0, padding_side="left").to(model.device)
         config = GenerationConfig(**values)
         output = model.generate(input_ids=inputs, attention_mask=mask, generation_config=config, streamer=streamer)
-        texts = tokenizer.batch_decode(output[:, inputs.shape[1] :], skip_special_tokens=True)
-        for index, text in zip(batch, texts, strict=True):
-            answers[index] = text
+        for index, answer in zip(batch, output[:, inputs.shape[1] :].tolist(), strict=True):
+            answers[index], _ = until_end(answer, ends)
     return answers
 
 
 def _exact_match(model: PreTrainedModel, encoder: Encoder, examples: Sequence[Example]) -> Counts:
+    """How many greedy answers end as the right one does; both are read as the chat template divides them."""
     questions = [(found, example) for example in examples if (found := question(example)) is not None]
     if not questions:
         return {"exact_match": (0, 0)}
     prompts = [encoder.prompt_ids(prompt, example.value.get("tools")) for (prompt, _), example in questions]
-    right = [answer for (_, answer), _ in questions]
-    longest = max(len(ids) for ids in encoder.tokenizer(text=right, add_special_tokens=False)["input_ids"])
-    given = generate(model, encoder.tokenizer, prompts, max_new_tokens=longest + _SPARE_TOKENS)
-    hits = sum(normalised(ours) == normalised(theirs) for ours, theirs in zip(given, right, strict=True))
+    right = _trained_answers(encoder, questions)
+    given = generate(model, encoder.tokenizer, prompts, max_new_tokens=max(map(len, right)) + _SPARE_TOKENS)
+    reader = AnswerReader(encoder)
+    hits = sum(_same(reader, *each) for each in zip(prompts, given, right, strict=True))
     return {"exact_match": (hits, len(right))}
+
+
+def _trained_answers(encoder: Encoder, questions: Sequence[tuple[tuple[Any, Any], Example]]) -> list[Ids]:
+    """The tokens that training teaches as the answer to each question, reasoning and end token included."""
+    pairs = []
+    for (prompt, answer), example in questions:
+        plain = isinstance(answer, str)
+        value = {
+            "prompt": prompt if plain else only_read(prompt),
+            "completion": answer if plain else only_read([answer]),
+        }
+        tools = {"tools": example.value["tools"]} if example.value.get("tools") else {}
+        pairs.append(Example(example.where, "pair", {**value, **tools}))
+    return [[label for label in encoded.columns["labels"] if label != IGNORED] for encoded in encoder.encode(pairs)]
+
+
+def _same(reader: AnswerReader, prompt: Ids, given: Ids, right: Ids) -> bool:
+    """Whether the final parts agree; where the right answer has none, as a call in some templates, all of it must."""
+    ours, theirs = (normalised(reader.final(prompt, ids)) for ids in (given, right))
+    if not theirs:
+        ours, theirs = (normalised(reader.whole(prompt, ids)) for ids in (given, right))
+    return ours == theirs
 
 
 def _preference(

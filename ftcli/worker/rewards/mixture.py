@@ -15,6 +15,7 @@ from ftcli.data.formats.conversations import answer_to
 from ftcli.data.scan import Example
 from ftcli.rewards import rules
 from ftcli.rewards.rules import Answered
+from ftcli.worker.inference.answer_reader import AnswerReader
 from ftcli.worker.inference.examples import answered_of
 from ftcli.worker.inference.metrics import Counts
 from ftcli.worker.inference.reward_model import RewardModel
@@ -34,7 +35,7 @@ class Rewards:
         Raises:
             ConfigError: a reward model or function that does not exist.
         """
-        self.encoder = encoder
+        self.encoder, self.reader = encoder, AnswerReader(encoder)
         self.rules = rules.weighted_rewards(method.get("rewards"))
         self.functions = {name: _function(name) for name in method.get("reward_functions") or {}}
         name = method.get("reward_model")
@@ -72,17 +73,18 @@ class Rewards:
     def __call__(self, sampled: Sequence[Sampled]) -> Tensor:
         """Each component's reward of each answer, before its weight, of shape (answers, components), float32."""
         rows = [json.loads(each.row) for each in sampled]
-        texts = self.encoder.tokenizer.batch_decode([each.answer_ids for each in sampled], skip_special_tokens=True)
-        answered = [
-            Answered(text.strip(), row, len(each.answer_ids), each.ended)
-            for text, row, each in zip(texts, rows, sampled, strict=True)
-        ]
+        answered = [self._read(each, row) for each, row in zip(sampled, rows, strict=True)]
         parts = [self._scored(sampled, rows, answered)] if self.reward_model else []
         parts += [self.judge([row["prompt"] for row in rows], [each.text for each in answered])] if self.judge else []
         parts += [[rule(each) for each in answered] for rule in self.rules]
         for name, function in self.functions.items():
             parts.append(_called(name, function, sampled, rows, answered))
         return torch.tensor(parts, dtype=torch.float32).T.reshape(len(sampled), len(self.names))
+
+    def _read(self, sampled: Sampled, row: Mapping[str, Any]) -> Answered:
+        ids = (sampled.prompt_ids, sampled.answer_ids)
+        final, whole = self.reader.final(*ids), self.reader.whole(*ids)
+        return Answered(final, row, len(sampled.answer_ids), sampled.ended, whole)
 
     def of_greedy(self, model: Any, examples: Sequence[Example], max_new_tokens: int) -> Counts:
         """The summed reward of greedy answers, in total and per component, each with the number of answers."""
