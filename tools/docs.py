@@ -308,6 +308,7 @@ REGIONS: dict[str, Callable[[], str]] = {
     "rewards": rewards,
     **{f"coming-from-{tool.replace('_', '-')}": partial(coming_from, tool) for tool in all_importers()},
     "matrix": result_tables.matrix,
+    "template-families": result_tables.template_families,
     "adapter-results": result_tables.adapter_results,
     "unseen-kinds": result_tables.unseen_kinds,
     "preference-results": result_tables.preference_results,

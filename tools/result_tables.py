@@ -258,3 +258,26 @@ def reference_free() -> str:
 def _all(rows: Sequence[Mapping[str, Any]], name: str) -> str:
     """A share for each seed."""
     return ", ".join(f"{row[name]:.1%}" for row in rows if name in row)
+
+
+def template_families() -> str:
+    """Which rows each family of chat templates trains, and why not the others."""
+    found = result("template_families", "python -m tests.worker.template_families")
+    templates: Mapping[str, Mapping[str, str]] = found["templates"]
+    families: dict[tuple[str, ...], list[str]] = {}
+    for name, verdicts in templates.items():
+        families.setdefault(tuple(verdicts.values()), []).append(f"`{name}`")
+    reasons: list[str] = []
+    rows = []
+    for cells, names in families.items():
+        marked = []
+        for cell in cells:
+            verdict, _, reason = cell.partition(": ")
+            if reason and reason not in reasons:
+                reasons.append(reason)
+            marked.append(f"{verdict} ({reasons.index(reason) + 1})" if reason else verdict)
+        rows.append((", ".join(names), *marked))
+    columns = [f"`{name.split()[-1]}` in the text" if "<" in name else name for name in next(iter(templates.values()))]
+    notes = "\n".join(f"{number}. {reason}" for number, reason in enumerate(reasons, 1))
+    versions = ", ".join(f"{name} {number}" for name, number in found["versions"].items())
+    return f"{table(('Templates', *columns), rows)}\nRefused because, with {versions}:\n\n{notes}\n"
