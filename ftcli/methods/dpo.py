@@ -25,6 +25,8 @@ def check(method: Mapping[str, Any]) -> list[Problem]:
     """Rules among DPO's own fields."""
     losses = value_of(_CONFIG, method, "loss_type")
     names = [losses] if isinstance(losses, str) else list(losses)
+    if not names:
+        return [Problem("method.loss_type", "method.loss_type names no loss", "name one, such as sigmoid")]
     return [*_weights(method, names), *_divergence(method, names), *_smoothing(method, names)]
 
 

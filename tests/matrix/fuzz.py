@@ -121,7 +121,7 @@ class Outcome:
     def kind(self) -> str:
         """How it ended, for the report."""
         if not self.refused:
-            return {0: "trained", -1: "time was up"}.get(self.code, "failed")
+            return {0: "trained", -1: "time was up", 2: "refused by the worker"}.get(self.code, "failed")
         return f"refused: {self.documented or ('trains' if self.code == 0 else 'the worker fails too')}"
 
     @property
@@ -132,8 +132,9 @@ class Outcome:
     @property
     def fault(self) -> str:
         """Why `check` was wrong; empty where it was right."""
-        # Compiling alone may take longer than two steps have; an end without a traceback says nothing against `check`.
-        if not self.refused and self.code not in (0, -1):
+        # Compiling alone may take longer than two steps have. A worker that tells a problem knows what `check` cannot:
+        # whether a hub id exists, say.
+        if not self.refused and self.code not in (0, -1, 2):
             return f"check passed {self.change}, and the worker ended with {self.code}:\n{self.error}"
         if self.refused and self.code == 0 and not self.documented:
             return f"check refused {self.change}, which trains:\n{self.refused}"

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ftcli.build.checks import reward_code
+from ftcli.build.checks import generation, reward_code
 from ftcli.build.checks.deepspeed_file import deepspeed
 from ftcli.build.checks.optimisers import as_mapping
 from ftcli.core.errors import Problem
@@ -36,17 +36,6 @@ _ACCELERATOR = {
     "gradient_accumulation_kwargs": "train.gradient_accumulation_steps",
     "use_configured_state": "ftcli, whose workers configure it",
 }
-# What of a generation config is set elsewhere, or asks for something that a rollout has no use for.
-_GENERATION = {
-    "max_new_tokens": "method.max_completion_length", "max_length": "method.max_completion_length",
-    "do_sample": "the method, which samples", "num_return_sequences": "method.num_generations",
-    "temperature": "method.temperature", "top_p": "method.top_p", "top_k": "method.top_k", "min_p": "method.min_p",
-    "repetition_penalty": "method.repetition_penalty", "cache_implementation": "method.cache_implementation",
-    "pad_token_id": "the tokenizer", "bos_token_id": "the tokenizer", "eos_token_id": "the tokenizer",
-    "num_beams": "the method, which samples", "disable_compile": "ftcli",
-}  # fmt: skip
-_ABSENT = ("low_memory", "penalty_alpha", "dola_layers", "diversity_penalty", "num_beam_groups", "constraints",
-           "force_words_ids", "num_assistant_tokens", "is_assistant", "custom_generate")  # fmt: skip
 
 
 def problems(run: ResolvedRun, where: Where) -> Iterator[Problem]:
@@ -151,16 +140,6 @@ _SWITCHES = ("cpu_offload", "cpu_ram_efficient_loading", "activation_checkpointi
              "forward_prefetch", "use_orig_params", "sync_module_states", "limit_all_gathers")  # fmt: skip
 
 
-def _generation(name: str, content: Mapping[str, Any], run: ResolvedRun, at: str) -> Iterator[Problem]:
-    known = keys_read("transformers.generation.configuration_utils", "GenerationConfig.__init__", "kwargs")
-    known = tuple(key for key in known if not key.startswith("_") and key not in _ABSENT)
-    for key in content:
-        if key in _GENERATION:
-            yield Problem(at, f"{name}.{key} is owned by {_GENERATION[key]}", f"use {_GENERATION[key]}")
-        elif key not in known:
-            yield Problem(at, f"{name} has no entry {key}", suggest(str(key), known, ""))
-
-
 def _continuous(name: str, content: Mapping[str, Any], run: ResolvedRun, at: str) -> Iterator[Problem]:
     config = "transformers.generation.configuration_utils:ContinuousBatchingConfig"
     try:
@@ -174,7 +153,7 @@ RULES: Mapping[str, Inside] = {
     "checkpointing": _checkpointing,
     "fsdp": _fsdp,
     "deepspeed": deepspeed,
-    "generation": _generation,
+    "generation": generation.entries,
     "continuous_batching": _continuous,
     "functions": reward_code.problems,
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 
-from ftcli.build.checks import field_needs, mappings, optimisers
+from ftcli.build.checks import field_needs, generation, mappings, optimisers
 from ftcli.build.checks.field_needs import current
 from ftcli.build.derive import has_validation
 from ftcli.config.compose import Composed
@@ -41,6 +41,8 @@ def problems(run: ResolvedRun, composed: Composed) -> Iterator[Problem]:
     yield from _publishing(run, where)
     yield from _devices(run, where)
     yield from _rows(run, where)
+    yield from generation.problems(run, where)
+    yield from _router(run, where)
     if run.method.samples:
         yield from _groups(run, where)
 
@@ -121,6 +123,13 @@ def _devices(run: ResolvedRun, where: Where) -> Iterator[Problem]:
     if run.spec.method.get("activation_offloading") and launch.device == "cpu":
         what = "method.activation_offloading moves activations from a GPU to the CPU, where this run keeps them anyway"
         yield Problem(where("method.activation_offloading"), what, "remove it")
+
+
+def _router(run: ResolvedRun, where: Where) -> Iterator[Problem]:
+    dense = run.shape is not None and run.shape.known and run.shape.experts is None
+    if run.spec.method.get("router_aux_loss_coef") is not None and dense:
+        what = "method.router_aux_loss_coef weighs the loss of a router, and this model has no experts"
+        yield Problem(where("method.router_aux_loss_coef"), what, "remove it")
 
 
 def _rows(run: ResolvedRun, where: Where) -> Iterator[Problem]:

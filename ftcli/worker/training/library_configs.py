@@ -6,6 +6,7 @@ Settings that ftcli owns are set here and only here; the rest is passed through 
 from __future__ import annotations
 
 import importlib
+import re
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, cast
@@ -16,6 +17,7 @@ from ftcli.core.errors import ConfigError, Problem
 from ftcli.methods.method import Method
 from ftcli.peft_methods import PeftMethod
 from ftcli.runs import rundir
+from ftcli.settings.library_fields import fields_of
 from ftcli.settings.run_spec import RunSpec
 from ftcli.worker.tuners.support import Support
 
@@ -39,7 +41,7 @@ def training_config(spec: RunSpec, method: Method, run_dir: Path, *, validates: 
     known = {f.name for f in fields(config_class) if f.init}
     requested = {**method.defaults, **spec.method, **spec.train, **method.fixed}
     requested = {name: value for name, value in requested.items() if name != "name" and value is not None}
-    values = {**_defaults(spec), **requested, **_owned(spec, run_dir), **overrides}
+    values = _as_declared(method.config, {**_defaults(spec), **requested, **_owned(spec, run_dir), **overrides})
     if not values.get("packing"):
         # Rows already fit when the trainer sees them; only packing needs the length, for its blocks.
         values["max_length"] = None
@@ -50,6 +52,18 @@ def training_config(spec: RunSpec, method: Method, run_dir: Path, *, validates: 
         return config_class(**{name: value for name, value in values.items() if name in known or name in requested})
     except (ValueError, TypeError) as error:
         raise ConfigError(Problem("train", f"the trainer refuses the settings: {error}")) from None
+
+
+def _as_declared(config: str, values: dict[str, Any]) -> dict[str, Any]:
+    """The values with a whole number as a float where the config declares one: `generate` refuses temperature=2."""
+    declared = fields_of(config)
+    kinds = {name: set(re.findall(r"\w+", declared[name].type_text)) for name in values if name in declared}
+    return {
+        name: float(value)
+        if type(value) is int and "float" in kinds.get(name, ()) and "int" not in kinds[name]
+        else value
+        for name, value in values.items()
+    }
 
 
 def make_support(spec: RunSpec, declared: PeftMethod | None) -> Support:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from trl.generation import vllm_generation
 
@@ -31,6 +32,26 @@ def test_continuous_batching_gives_each_prompt_its_own_answer(make_spec, new_run
     assert [(each.prompt_ids, each.answer_ids) for each in continuous] == [
         (each.prompt_ids, each.answer_ids) for each in batched
     ]
+
+
+@pytest.mark.parametrize("name", ["grpo", "rloo"])
+def test_answers_are_logged_beside_the_text_of_their_prompts(name, make_spec, new_run, asked, models):
+    method = sampling(name, longest=4, rewards={"ended": 1}, log_completions=True, num_generations=2)
+    spec = rl_spec(make_spec, asked, models["llama"], method, per_device_train_batch_size=4, max_steps=1)
+    run = new_run(spec, "run")
+    train(run)
+    files = list((run / "checkpoints").rglob("completions_*.parquet"))
+    assert len(files) == (name == "grpo"), "the table of RLOO goes to a reporter only"
+    for file in files:
+        logged = pq.read_table(file).to_pydict()
+        assert len(logged["prompt"]) == len(logged["completion"]) == 4
+        assert all("red." in text for text in logged["prompt"])
+
+
+def test_a_whole_number_is_a_temperature_too(make_spec, new_run, asked, models):
+    method = sampling("grpo", longest=4, rewards={"ended": 1}, num_generations=2, temperature=2)
+    spec = rl_spec(make_spec, asked, models["llama"], method, per_device_train_batch_size=4, max_steps=1)
+    assert train(new_run(spec, "run"))["steps"] == 1
 
 
 class Engine:

@@ -83,6 +83,15 @@ class _Grouped:
             shuffle=own.shuffle_dataset,
         )
 
+    def log(self, *args: Any, **kwargs: Any) -> None:
+        """As its parent, whose table of answers (`log_completions`) holds texts: prompts here are tokens."""
+        own: Any = self
+        shown = own._logs["prompt"]
+        for index, prompt in enumerate(shown):
+            if not isinstance(prompt, str):
+                shown[index] = own.processing_class.decode(prompt)
+        super().log(*args, **kwargs)  # type: ignore[misc]
+
     def floating_point_ops(self, inputs: Any) -> int:
         """Not counted: the cost of an answer is not known from its prompt."""
         return 0
