@@ -60,6 +60,8 @@ class Layout:
     """What the trial of packing showed, for people."""
     passes_positions: bool
     """Whether positions reach the attention kernel, without which flash attention mixes packed documents."""
+    router_loss: bool
+    """Whether training adds a loss for its router, which is a mean over the batch."""
     renamed_by_peft: str
     """The names of transformers 4, where each expert was three linear layers, by which PEFT reads targets: "mixtral",
     "qwen2_moe", or "" for an architecture that it takes as it is."""

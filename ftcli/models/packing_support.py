@@ -40,11 +40,12 @@ UNPADS_EXACTLY = PACKS_EXACTLY - {"stablelm"}
 tests/worker/trainers/test_unpadded.py; StableLM's layers do not pass them on."""
 
 
-def why_unpacked(shape: Shape | None, attention: str = "auto") -> str | None:
+def why_unpacked(shape: Shape | None, attention: str = "auto", *, router_loss: bool = True) -> str | None:
     """Why packed rows are not known to train as separate rows do; None where they are.
 
     Args:
         attention: the attention kernel; flash attention keeps documents apart by their positions alone.
+        router_loss: whether a mixture of experts trains with the loss of its router.
     """
     unknown = "this architecture is not known to keep packed documents apart"
     if shape is None:
@@ -53,6 +54,9 @@ def why_unpacked(shape: Shape | None, attention: str = "auto") -> str | None:
         return None if shape.model_type in PACKS_EXACTLY else unknown
     if not shape.layout.packs:
         return f"tried on a small copy: {shape.layout.packing}"
+    if router_loss and shape.layout.router_loss:
+        why = "the loss of its router is a mean over the batch, which packing changes"
+        return f"{why}; method.router_aux_loss_coef=0 turns it off"
     if attention.startswith("flash") and not shape.layout.passes_positions:
         return "its layers do not pass positions on to flash attention, so packed documents would see each other"
     return None

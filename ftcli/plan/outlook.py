@@ -190,7 +190,7 @@ def _warnings(run: ResolvedRun, counted: TokenCount, memory: MemoryEstimate | No
     for name, tested in _PASSED_THROUGH:
         if spec.train.get(name):
             found.append(f"train.{name} is passed through to the trainer unchanged; {tested} tested with it")
-    if spec.method.get("packing") and (reason := why_unpacked(shape, spec.model.attn_implementation)):
+    if spec.method.get("packing") and (reason := _why_unpacked(run)):
         found.append(f"method.packing=true: {reason}")
     if spec.run.score_rows and method.score == "none":
         found.append(f"{method.name} has no metric of its own; only the held-out loss is reported")
@@ -202,6 +202,11 @@ def _warnings(run: ResolvedRun, counted: TokenCount, memory: MemoryEstimate | No
         have = min(gpu.memory_gib for gpu in gpus)
         found.append(f"the estimated {memory.total_gib:.1f} GiB of memory exceed the GPU's {have:.1f} GiB")
     return found
+
+
+def _why_unpacked(run: ResolvedRun) -> str | None:
+    routed = run.spec.method.get("router_aux_loss_coef") != 0
+    return why_unpacked(run.shape, run.spec.model.attn_implementation, router_loss=routed)
 
 
 def _experts_left_out(run: ResolvedRun) -> list[str]:

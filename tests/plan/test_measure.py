@@ -66,7 +66,11 @@ def test_a_plan_asks_once_and_then_knows(tmp_path: Path, cache: Path, monkeypatc
     # r 16: per layer q 32→32, k and v 32→16, o 32→32; 4 experts of gate and up 32→48, and down 24→32
     attention = 16 * (64 + 48 + 48 + 64)
     assert plan(after).trainable == 2 * (attention + 4 * 16 * (32 + 48) + 4 * 16 * (24 + 32))
-    assert after.spec.method["packing"] is True
+    # TRL trains a mixture with a loss for its router, unless that is turned off.
+    note = next(note for note in after.spec.notes if note.key == "method.packing")
+    assert after.spec.method["packing"] is False
+    assert "the loss of its router is a mean over the batch" in note.why
+    assert run_of(request(folder, "method.router_aux_loss_coef=0.0")).spec.method["packing"] is True
     monkeypatch.setattr(measuring, "answers", lambda *_: pytest.fail("asked again"))
     assert not measure([after.spec], said.append)
     # Another size is another configuration; another dtype or path is not.

@@ -63,6 +63,7 @@ def layout_of(model: PreTrainedModel, config: PreTrainedConfig) -> Layout:
         packs=trial.exact,
         packing=trial.why,
         passes_positions=trial.passes_positions,
+        router_loss=has_router_loss(config),
         renamed_by_peft=renamed_by_peft(str(config.model_type)),
     )
 
@@ -71,6 +72,12 @@ def renamed_by_peft(model_type: str) -> str:
     """The names of transformers 4 by which PEFT reads the targets of this architecture; "" for its own names."""
     names = "mixtral" if model_type == "mixtral" else _MODEL_TO_CONVERSION_PATTERN.get(model_type)
     return names if names in ("mixtral", "qwen2_moe") else ""
+
+
+def has_router_loss(config: PreTrainedConfig) -> bool:
+    """Whether TRL adds the loss of the router to that of the tokens, unless method.router_aux_loss_coef is 0."""
+    text = config.get_text_config()
+    return hasattr(text, "output_router_logits") and bool(getattr(text, "router_aux_loss_coef", 0.0))
 
 
 def _trial(config: PreTrainedConfig) -> Trial:
