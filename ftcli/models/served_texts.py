@@ -84,7 +84,7 @@ class ServedTexts:
         Raises:
             DataError: the template refuses them.
         """
-        return self._text(row, turns, tools, True)
+        return self._text(row, self.forms.adapted(turns), tools, True)
 
     def examples(self, row: Any, turns: Turns, trained: Sequence[int], tools: Any, unroll: bool) -> list[ServedText]:
         """All of a conversation, or an example for each trained turn where no one text shows them all as served.
@@ -103,6 +103,9 @@ class ServedTexts:
 
     def answer(self, row: Any, turns: Turns, start: int, tools: Any) -> ServedText:
         """A conversation whose turns from `start` on are one answer, tool results and all.
+
+        Args:
+            turns: as `Forms.adapted` gives them.
 
         Raises:
             DataError: as `examples`.
@@ -225,7 +228,7 @@ class ServedTexts:
         return (special[-1], not self.forms.ends_answers) if special else (len(answer), False)
 
     def _text(self, row: Any, turns: Turns, tools: Any, opened: bool) -> str:
-        return self._render(row, self.forms.adapted(turns), tools, opened)
+        return self._render(row, turns, tools, opened)
 
 
 def _common(one: str, other: str) -> int:

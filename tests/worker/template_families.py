@@ -13,6 +13,7 @@ from typing import Any
 
 from ftcli.core.errors import DataError
 from ftcli.data.scan import Example
+from ftcli.worker.tokenise.encoder import Encoder
 from tests.conftest import REPOSITORY
 from tests.worker.served import (
     TEMPLATES,
@@ -71,16 +72,14 @@ def shapes() -> dict[str, tuple[Turns, Any]]:
     }
 
 
-def verdict(name: str, turns: Turns, tools: Any) -> str:
+def verdict(name: str, turns: Turns, tools: Any, encoder: Encoder | None = None) -> str:
     """`right`, `right, unrolled`, or `refused: ` and the reason.
 
     Raises:
         AssertionError: what is trained is not what is served.
     """
-    encoder, example = (
-        shipped(name),
-        Example("a row", "messages", {"messages": turns, **({"tools": tools} if tools else {})}),
-    )
+    encoder = encoder or shipped(name)
+    example = Example("a row", "messages", {"messages": turns, **({"tools": tools} if tools else {})})
     try:
         [found] = encoder.encode([example])
     except DataError as error:
