@@ -307,16 +307,7 @@ REGIONS: dict[str, Callable[[], str]] = {
     "changeable": changeable,
     "rewards": rewards,
     **{f"coming-from-{tool.replace('_', '-')}": partial(coming_from, tool) for tool in all_importers()},
-    "matrix": result_tables.matrix,
-    "template-families": result_tables.template_families,
-    "adapter-results": result_tables.adapter_results,
-    "unseen-kinds": result_tables.unseen_kinds,
-    "preference-results": result_tables.preference_results,
-    "repeated-pairs": result_tables.repeated_pairs,
-    "reference-free": result_tables.reference_free,
-    "rlhf-results": result_tables.rlhf,
-    "feedback-results": result_tables.feedback,
-    "ppo-beside-trl": result_tables.ppo_beside_trl,
+    **result_tables.REGIONS,
 }
 
 

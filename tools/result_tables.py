@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean, median, stdev
@@ -281,3 +282,18 @@ def template_families() -> str:
     notes = "\n".join(f"{number}. {reason}" for number, reason in enumerate(reasons, 1))
     versions = ", ".join(f"{name} {number}" for name, number in found["versions"].items())
     return f"{table(('Templates', *columns), rows)}\nRefused because, with {versions}:\n\n{notes}\n"
+
+
+REGIONS: dict[str, Callable[[], str]] = {
+    "matrix": matrix,
+    "template-families": template_families,
+    "adapter-results": adapter_results,
+    "unseen-kinds": unseen_kinds,
+    "preference-results": preference_results,
+    "repeated-pairs": repeated_pairs,
+    "reference-free": reference_free,
+    "rlhf-results": rlhf,
+    "feedback-results": feedback,
+    "ppo-beside-trl": ppo_beside_trl,
+}
+"""The generated regions of measured results."""

@@ -9,7 +9,7 @@ from ftcli.build import derive
 from ftcli.build.checks import cross_group, field_checks
 from ftcli.config.compose import WRITERS, Composed, Request, compose
 from ftcli.core.errors import ConfigError, DataError, Problem, RowProblem
-from ftcli.core.paths import BUILTIN
+from ftcli.core.paths import BUILTIN, is_template_path
 from ftcli.core.strict_yaml import KeyPath
 from ftcli.data import row_sets
 from ftcli.launch import profile
@@ -45,6 +45,9 @@ def _located(tree: dict[str, Any]) -> dict[str, Any]:
     source = sources.model_source(name) if name and name != BUILTIN else None
     if source is not None and source.folder is not None:
         model["name_or_path"] = str(source.folder)
+    template = model.get("chat_template")
+    if isinstance(template, str) and is_template_path(template):
+        model["chat_template"] = row_sets.absolute(template)
     method = {**tree["method"]}
     for key, named, _ in further_models(method):
         source = sources.model_source(named)

@@ -27,6 +27,7 @@ from ftcli.data.files.urls import is_url
 from ftcli.methods import get_method
 from ftcli.methods.method import further_models
 from ftcli.models import sources
+from ftcli.models.templates.chat_template import template_file
 from ftcli.runs import rundir
 from ftcli.settings.run_spec import RunSpec
 
@@ -172,6 +173,8 @@ def _files(spec: RunSpec) -> Iterator[tuple[str, str]]:
     yield from _model("model.name_or_path", spec.model.name_or_path, spec.model.revision)
     for key, name, _ in further_models(spec.method):
         yield from _model(f"method.{key}", name, None)
+    if (named := spec.model.chat_template) is not None and (template := template_file(named)) is not None:
+        yield f"model.chat_template:{template.name}", str(template)
     for group in ("method", "train", "peft"):
         yield from _named(group, getattr(spec, group))
 

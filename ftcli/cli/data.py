@@ -17,8 +17,8 @@ from ftcli.core.errors import EXIT_DONE, ConfigError, DataError, Problem
 from ftcli.data import dropped_rows, row_sets
 from ftcli.data.ledger_text import ledger_lines, set_lines
 from ftcli.launch.worker_request import WorkerFailed, answers
-from ftcli.models.chat_template import has_chat_template
-from ftcli.plan.outlook import tokenizer_folder
+from ftcli.models.known_shapes import tokenizer_folder
+from ftcli.models.templates.chat_template import renders
 from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.runs import rundir
 
@@ -88,7 +88,7 @@ def _check_rows(run: ResolvedRun, as_json: bool) -> int:
         what = "--rows-only does not compare rows by their tokens"
         raise ConfigError(Problem("data.near_duplicates", what, "leave out --rows-only, or the setting"))
     held_out = row_sets.eval_set(spec.data, method)
-    has_template = has_chat_template(tokenizer_folder(spec))
+    has_template = renders(spec.model, tokenizer_folder(spec.model))
     for each in row_sets.every_set(spec.data, method):
         files, ledger = row_sets.fetched(each), Ledger(each.name, each.path)
         limit = spec.data.max_eval_rows if each == held_out else spec.data.max_rows

@@ -14,6 +14,8 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
+from ftcli.data.ledger_text import template_source
+
 _TRAINED, _READ, _SPECIAL, _OFF = "\x1b[32m", "\x1b[90m", "\x1b[4m", "\x1b[0m"
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
@@ -67,7 +69,8 @@ def _forms(about: dict[str, Any]) -> Iterator[str]:
 def _about(about: dict[str, Any]) -> Iterator[str]:
     yield f"format {about['format']}"
     if about["template"]:
-        yield f"chat template: the tokenizer's own; answers found by {about['template']['answers_by']}"
+        template = about["template"]
+        yield f"chat template: {template_source(template)}; answers found by {template['answers_by']}"
     for kind, first in about["findings"].items():
         yield f"{kind}: {', '.join(each['where'] for each in first)}"
 

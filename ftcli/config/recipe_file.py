@@ -16,7 +16,7 @@ from typing import Any
 
 from ftcli.core import assets
 from ftcli.core.errors import ConfigError, Problem
-from ftcli.core.paths import home_expanded, is_builtin
+from ftcli.core.paths import home_expanded, is_builtin, is_template_path
 from ftcli.core.strict_yaml import Document, KeyPath, load
 from ftcli.core.suggest import suggest
 from ftcli.data.files.locate import is_hub
@@ -137,6 +137,8 @@ def _is_path(key: str, value: Any, folder: Path) -> bool:
     if key in MODEL_KEYS:  # a hub id unless it looks like a path, may become one by reference, or exists here
         looks = value.startswith((".", "/", "~")) or "${" in value or ".." in Path(value).parts
         return looks or os.path.exists(folder / value)
+    if key == "model.chat_template":
+        return is_template_path(value)
     if key in LIBRARY_PATHS:  # transformers also takes the JSON itself in these
         return not value.lstrip().startswith("{")
     if is_path_key(key) and key.startswith("data."):  # the name of a hub set, unless such a path exists here

@@ -18,3 +18,8 @@ def is_builtin(path: object) -> bool:
 def home_expanded(path: str) -> Path:
     """The path with a leading `~` expanded; unchanged where `~name` is not a user."""
     return Path(os.path.expanduser(path))
+
+
+def is_template_path(value: str) -> bool:
+    """Whether `model.chat_template` is the path of a file, and not a name."""
+    return "/" in value or value.endswith(".jinja") or value.startswith("~")

@@ -28,8 +28,14 @@ def ledger_lines(ledger: Mapping[str, Any], *, shown: int = _SHOWN) -> Iterator[
     length, template = ledger["max_length_tokens"], ledger.get("template")
     about = [("longest row", f"{length['value']} tokens ({length['why']}); longer rows: {ledger['overflow']}")]
     if template:
-        about.append(("chat template", f"the tokenizer's own; answer spans from {template['answers_by']}"))
+        about.append(("chat template", f"{template_source(template)}; answer spans from {template['answers_by']}"))
     yield from aligned(about)
+
+
+def template_source(template: Mapping[str, str]) -> str:
+    """Whose chat template was used, with the values of its variables."""
+    source = "the tokenizer's own" if template["from"] == "the tokenizer" else template["from"]
+    return f"{source} with {template['variables']}" if "variables" in template else source
 
 
 def set_lines(ledger: Mapping[str, Any], *, tokens: bool = True, shown: int = _SHOWN) -> Iterator[str]:

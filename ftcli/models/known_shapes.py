@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,17 @@ class _Place:
 
 
 def model_shape(model: ModelSettings) -> Shape | None:
-    """The architecture: from the local folder, else its group file, else the hub cache, else a shipped group file."""
+    """The architecture with the rows of new tokens: from the local folder, else its group file, else the hub cache,
+    else a shipped group file."""
+    shape = _stored_shape(model)
+    if shape is None or not model.new_tokens:
+        return shape
+    # Rows that the vocabulary does not use yet are taken first.
+    used = _num_tokens(tokenizer_folder(model)) or shape.vocab_size
+    return replace(shape, vocab_size=max(shape.vocab_size, used + len(model.new_tokens)))
+
+
+def _stored_shape(model: ModelSettings) -> Shape | None:
     place = _place(model)
     if place is None:
         return None
@@ -42,6 +52,26 @@ def model_shape(model: ModelSettings) -> Shape | None:
     config = _config(place)
     layout = measured_layouts.kept(config) if config else None
     return shape_from_layout(layout, config, shape) if isinstance(layout, Layout) and config else shape
+
+
+def tokenizer_folder(model: ModelSettings) -> Path | None:
+    """The local folder with the model's tokenizer files, or None."""
+    source = sources.model_source(model.name_or_path)
+    if source is None or source.folder is not None:
+        return source.folder if source else None
+    return hub_cache.cached_snapshot(str(source.hub_id), model.revision)
+
+
+def _num_tokens(folder: Path | None) -> int | None:
+    """The size of a tokenizer's vocabulary; None where it cannot be read."""
+    if folder is None or not (folder / "tokenizer.json").is_file():
+        return None
+    from tokenizers import Tokenizer
+
+    try:
+        return int(Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab_size())
+    except Exception:  # the library raises plain Exception; the check of the data reports the file
+        return None
 
 
 def unmeasured(model: ModelSettings) -> Mapping[str, Any] | None:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
-from ftcli.core import hardware, hub_cache, paths
+from ftcli.core import hardware, paths
 from ftcli.data import row_sets
 from ftcli.methods import Method
 from ftcli.methods.method import further_models
 from ftcli.models import known_shapes, sources
-from ftcli.models.known_shapes import model_shape
+from ftcli.models.known_shapes import model_shape, tokenizer_folder
 from ftcli.models.modules import modules
 from ftcli.models.packing_support import why_unpacked
 from ftcli.models.parameters import num_parameters
@@ -25,6 +24,7 @@ from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.plan.token_cache import count
 from ftcli.plan.tokens import TokenCount
 from ftcli.settings.batch_plan import train_value
+from ftcli.settings.groups import as_saved
 from ftcli.settings.library_fields import fields_of, value_of
 from ftcli.settings.limits import WITHOUT_WARMUP
 from ftcli.settings.run_spec import RunSpec
@@ -62,16 +62,6 @@ class Plan:
     notes: tuple[Mapping[str, Any], ...]
 
 
-def tokenizer_folder(spec: RunSpec) -> Path | None:
-    """The local folder with the model's tokenizer files, or None."""
-    source = sources.model_source(spec.model.name_or_path)
-    if source is None:
-        return None
-    if source.folder is not None:
-        return source.folder
-    return hub_cache.cached_snapshot(str(source.hub_id), spec.model.revision)
-
-
 def trainable_parameters(run: ResolvedRun) -> int | None:
     """Number of trainable parameters; None where the architecture is unknown."""
     if run.shape is None:
@@ -81,8 +71,19 @@ def trainable_parameters(run: ResolvedRun) -> int | None:
     if sources.quantised_as(run.spec.model) and _reach(run):
         return None  # which experts an adapter reaches depends on how the kernels hold them
     found = run.peft.count(run.shape, run.spec.peft)
+    if found is not None and run.trains_adapter:
+        found += _rows_of_new_tokens(run, run.shape)
     # The score head of a reward model is new, so it trains in any case.
     return found if found is None or run.method.head == "causal_lm" else found + run.shape.hidden_size
+
+
+def _rows_of_new_tokens(run: ResolvedRun, shape: Shape) -> int:
+    """Parameters that an adapter trains for new tokens: a row each of every matrix that it does not train whole."""
+    whole = [str(name) for name in run.spec.peft.get("modules_to_save") or ()]
+    matrices = 1 - any("emb" in name or "wte" in name for name in whole)
+    if run.method.head == "causal_lm" and not shape.tie_word_embeddings:
+        matrices += 1 - ("lm_head" in whole)
+    return len(run.spec.model.new_tokens or ()) * shape.hidden_size * matrices
 
 
 def model_parameters(shape: Shape | None, method: Method) -> int | None:
@@ -157,7 +158,7 @@ def _other_models(spec: RunSpec, method: Method) -> float:
     others = [*frozen, (_value_network(spec, method), 4)]
     total = 0.0
     for name, copies in others:
-        shape = model_shape(replace(spec.model, name_or_path=str(name), shape=None)) if name else None
+        shape = model_shape(as_saved(spec.model, str(name))) if name else None
         total += copies * weight * ((num_parameters(shape) if shape else None) or 0)
     return total
 
@@ -288,7 +289,7 @@ def plan(run: ResolvedRun) -> Plan:
     """
     spec, method, shape = run.spec, run.method, run.shape
     limit = shape.max_position_embeddings if shape else None
-    counted = count(spec.data, method, tokenizer_folder(spec), limit)
+    counted = count(spec.data, method, spec.model, tokenizer_folder(spec.model), limit)
     trainable = trainable_parameters(run)
     memory = _memory(run, trainable, counted)
     sequences = _training_rows(spec, counted)

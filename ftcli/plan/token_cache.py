@@ -19,20 +19,13 @@ from ftcli.data import row_sets
 from ftcli.data.files.fingerprint import fingerprint
 from ftcli.data.files.locate import DataFile
 from ftcli.methods import Method
-from ftcli.models.chat_template import GENERATION, TOKENIZER_FILES
+from ftcli.models.templates.chat_template import GENERATION, TOKENIZER_FILES, model_template, renders
 from ftcli.plan import tokens
 from ftcli.plan.tokens import TokenCount
 from ftcli.runs import rundir
-from ftcli.settings.groups import DataSettings
+from ftcli.settings.groups import DataSettings, ModelSettings
 
-CODE = (
-    "plan/tokens.py",
-    "models/chat_template.py",
-    "models/added_tokens.py",
-    "models/answer_forms.py",
-    "models/served_texts.py",
-    "data",
-)
+CODE = ("plan/tokens.py", "models/templates", "data")
 """The part of our own source that a count depends on."""
 
 
@@ -42,7 +35,12 @@ def folder() -> Path:
 
 
 def _key(
-    files: Sequence[DataFile], data: DataSettings, method: Method, tokenizer_folder: Path | None, limit: int | None
+    files: Sequence[DataFile],
+    data: DataSettings,
+    method: Method,
+    model: ModelSettings,
+    tokenizer_folder: Path | None,
+    limit: int | None,
 ) -> str:
     digest = hashlib.sha256()
     digest.update(code_digest(*CODE).encode())
@@ -53,11 +51,14 @@ def _key(
         digest.update(f"{Path(file.path).name} {fingerprint(file)}".encode())
     settings = {**asdict(data), "path": None, "eval_path": None}
     method_parts = [method.kinds, method.refuses_bare, method.overflow, method.block_tokens]
-    digest.update(json.dumps([settings, method_parts, limit], sort_keys=True).encode())
+    rendering = [model_template(model, tokenizer_folder), renders(model, tokenizer_folder), model.new_tokens]
+    digest.update(json.dumps([settings, method_parts, rendering, limit], sort_keys=True).encode())
     return digest.hexdigest()
 
 
-def count(data: DataSettings, method: Method, tokenizer_folder: Path | None, limit: int | None = None) -> TokenCount:
+def count(
+    data: DataSettings, method: Method, model: ModelSettings, tokenizer_folder: Path | None, limit: int | None = None
+) -> TokenCount:
     """As `tokens.count`, cached for files that are counted whole.
 
     Raises:
@@ -67,12 +68,12 @@ def count(data: DataSettings, method: Method, tokenizer_folder: Path | None, lim
     located = [row_sets.located(each, each.key, fetch=False) for each in row_sets.train_sets(data, method)]
     files = [file for found in located for file in found or ()]
     if None in located or any(os.path.getsize(file.path) > tokens.EXACT_BYTES for file in files):
-        return tokens.count(data, method, tokenizer_folder, limit)
-    entry = folder() / f"{_key(files, data, method, tokenizer_folder, limit)}.json"
+        return tokens.count(data, method, model, tokenizer_folder, limit)
+    entry = folder() / f"{_key(files, data, method, model, tokenizer_folder, limit)}.json"
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
         kept = json.loads(entry.read_text(encoding="utf-8"))
         return TokenCount(**{**kept, "unread": tuple(kept["unread"])})
-    found = tokens.count(data, method, tokenizer_folder, limit)
+    found = tokens.count(data, method, model, tokenizer_folder, limit)
     with contextlib.suppress(OSError):
         entry.parent.mkdir(parents=True, exist_ok=True)
         rundir.write_atomically(entry, json.dumps(asdict(found)))

@@ -10,14 +10,13 @@ compare the counts with those of transformers.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,17 +24,18 @@ from ftcli.core.errors import ConfigError, DataError, Problem
 from ftcli.data import row_sets
 from ftcli.data.auto_length import auto_length
 from ftcli.data.files.locate import DataFile
+from ftcli.data.formats.columns import VARIABLES
 from ftcli.data.mixture import Demand, counts
 from ftcli.data.packing_estimate import best_fit_blocks
 from ftcli.data.row_ledger import UNREAD, Ledger, quantiles
 from ftcli.data.row_sets import RowSet
 from ftcli.data.scan import Scan
 from ftcli.methods import Method
-from ftcli.models.added_tokens import AddedTokens, closed
-from ftcli.models.answer_forms import REASONING
-from ftcli.models.chat_template import chat_template, end_tokens, has_chat_template, special_tokens
-from ftcli.models.served_texts import ServedTexts, Unservable
-from ftcli.settings.groups import DataSettings
+from ftcli.models.templates.added_tokens import AddedTokens, closed
+from ftcli.models.templates.chat_template import added_tokens, end_tokens, model_template, renders, special_tokens
+from ftcli.models.templates.served_texts import ServedTexts, TextsByVariables, Unservable
+from ftcli.models.templates.template_rendering import PROBE, Render, TemplateRejection, closing_token, renderer
+from ftcli.settings.groups import DataSettings, ModelSettings
 
 EXACT_BYTES = 20 * 1000 * 1000
 SAMPLE_ROWS = 500
@@ -80,7 +80,7 @@ class Text(NamedTuple):
     """Where it is divided to be tokenised in two parts, as prompt and answer are in serving; 0: it is whole."""
 
 
-def _lengths(folder: Path | None, sequences: list[Text]) -> list[int]:
+def _lengths(folder: Path | None, new_tokens: Sequence[str], sequences: list[Text]) -> list[int]:
     """Token counts: by the tokenizer in `folder`, else estimated from the bytes."""
     if folder is None or not (folder / "tokenizer.json").is_file():
         return [max(1, round(len(sequence.text.encode()) / BYTES_PER_TOKEN)) for sequence in sequences]
@@ -91,6 +91,7 @@ def _lengths(folder: Path | None, sequences: list[Text]) -> list[int]:
     except Exception as error:  # the library raises plain Exception
         what = f"is not a tokenizer: {str(error).splitlines()[0]}"
         raise ConfigError(Problem(str(folder / "tokenizer.json"), what, "save the tokenizer again")) from None
+    tokenizer.add_tokens(list(new_tokens))
     tokenizer.no_truncation()
     tokenizer.no_padding()
     end = tokenizer.token_to_id(special_tokens(folder).get("eos_token", ""))
@@ -112,64 +113,11 @@ def _pieces(sequence: Text) -> list[str]:
     return [sequence.text[:at], sequence.text[at:]] if at else [sequence.text]
 
 
-def renderer(folder: Path | None) -> Callable[..., str]:
-    """A function that renders conversations: by the template in `folder`, sandboxed as in transformers, else joined."""
-    template = chat_template(folder)
-    if template is None or folder is None:
-        return lambda messages, tools, **_: "\n".join(f"{turn['role']}: {turn['content']}" for turn in messages)
-    from jinja2 import TemplateError, nodes
-    from jinja2.ext import Extension, loopcontrols
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    class Generation(Extension):
-        """`{% generation %}` marks assistant turns for the loss mask; here only its content counts."""
-
-        tags = {"generation"}  # noqa: RUF012 - jinja2 reads a class attribute
-
-        def parse(self, parser: Any) -> Any:
-            """The block's body, without the mark."""
-            line = next(parser.stream).lineno
-            body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-            return nodes.Scope(body, lineno=line)
-
-    def reject(message: str) -> None:
-        raise TemplateRejection(message)
-
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
-    )
-    environment.filters["tojson"] = lambda value, **_: json.dumps(value, ensure_ascii=False)
-    environment.globals.update(raise_exception=reject, strftime_now=lambda form: datetime.now().strftime(form))
-    try:
-        compiled, special = environment.from_string(template), special_tokens(folder)
-    except TemplateError as error:
-        raise ConfigError(Problem(str(folder), f"the chat template is damaged: {error}", "save it again")) from None
-
-    def render(messages: list[dict[str, Any]], tools: Any, *, opened: bool = False) -> str:
-        messages = [_aliased(turn) for turn in messages]
-        try:
-            return compiled.render(messages=messages, tools=tools, add_generation_prompt=opened, **special)
-        except (TemplateError, TypeError, KeyError, AttributeError, OverflowError) as error:
-            raise TemplateRejection(str(error)) from None
-
-    return render
-
-
-def _aliased(turn: dict[str, Any]) -> dict[str, Any]:
-    """A turn with its reasoning under both names that templates read, as transformers gives it to them."""
-    reasoning = next((turn[key] for key in REASONING if turn.get(key) is not None), None)
-    return turn if reasoning is None else {"thinking": reasoning, **turn, "reasoning_content": reasoning}
-
-
-class TemplateRejection(ValueError):
-    """The template rejected a conversation."""
-
-
 def sequences_of(
     example: Mapping[str, Any],
-    render: Callable[..., str],
+    render: Render,
     end: str,
-    texts: ServedTexts | None = None,
+    texts: TextsByVariables | None = None,
     unroll: bool = False,
 ) -> list[Text]:
     """The sequences that one canonical example becomes.
@@ -180,22 +128,22 @@ def sequences_of(
             takes it whole.
         unroll: whether each trained turn is an example of its own in any case.
     """
-    tools = example.get("tools")
+    tools, own = example.get("tools"), {"variables": example.get(VARIABLES)}
 
     def joined(prompt: Any, answer: Any) -> Text:
         return (
             Text(prompt + closed(answer, end, (end,)), False)
             if isinstance(prompt, str)
-            else Text(render([*prompt, *answer], tools), True)
+            else Text(render([*prompt, *answer], tools, **own), True)
         )
 
     if "text" in example:
         return [Text(closed(example["text"], end, (end,)), False)]
     if "messages" in example and texts is None:
-        return [Text(render(example["messages"], tools), True)]
+        return [Text(render(example["messages"], tools, **own), True)]
     if "messages" in example:
         assert texts is not None
-        return _served(texts, example["messages"], 0, tools, unroll)
+        return _served(texts.of(example.get(VARIABLES)), example["messages"], 0, tools, unroll)
     if "chosen" in example:
         return [_until(joined(example["prompt"], example[side]), end) for side in ("chosen", "rejected")]
     if "completion" not in example:  # a prompt, to be answered during training
@@ -203,11 +151,12 @@ def sequences_of(
         return [
             Text(prompt, False, prompt=True)
             if isinstance(prompt, str)
-            else Text(render(prompt, tools, opened=True), True)
+            else Text(render(prompt, tools, opened=True, **own), True)
         ]
     if texts is not None and "label" not in example and not isinstance(example["prompt"], str):
         start = len(example["prompt"])
-        return _served(texts, [*example["prompt"], *example["completion"]], start, tools, unroll)
+        turns = [*example["prompt"], *example["completion"]]
+        return _served(texts.of(example.get(VARIABLES)), turns, start, tools, unroll)
     answered = joined(example["prompt"], example["completion"])
     return [_until(answered, end) if "label" in example else answered]
 
@@ -226,20 +175,26 @@ def _served(texts: ServedTexts, turns: list[dict[str, Any]], start: int, tools: 
         raise TemplateRejection(str(refused)) from None
 
 
-def _served_texts(folder: Path | None, render: Callable[..., str]) -> ServedTexts | None:
-    """Conversations as the worker trains them; None where there is no template."""
-    if chat_template(folder) is None or folder is None:
+def _served_texts(folder: Path | None, render: Render, new_tokens: Sequence[str]) -> TextsByVariables | None:
+    """Conversations as the worker trains them; None where the end tokens are not known."""
+    if folder is None:
         return None
-    own = special_tokens(folder).get("eos_token", "")
-    stops = list(dict.fromkeys([*end_tokens(folder), *([own] if own else [])]))
+    own, closing = special_tokens(folder).get("eos_token", ""), None
+    with suppress(TemplateRejection):
+        closing = closing_token(render(PROBE, None), [*added_tokens(folder).values(), *new_tokens])
+    stops = [token for token in dict.fromkeys([*end_tokens(folder), own, closing]) if token]
+    specials = re.compile("|".join(map(re.escape, stops)) or "(?!)")
 
-    def given(_: Any, turns: list[dict[str, Any]], tools: Any, opened: bool) -> str:
-        try:
-            return render(turns, tools, opened=opened)
-        except TemplateRejection as refused:
-            raise DataError(Problem("", str(refused))) from None
+    def texts(variables: Mapping[str, Any]) -> ServedTexts:
+        def given(_: Any, turns: list[dict[str, Any]], tools: Any, opened: bool) -> str:
+            try:
+                return render(turns, tools, opened=opened, variables=variables)
+            except TemplateRejection as refused:
+                raise DataError(Problem("", str(refused))) from None
 
-    return ServedTexts(given, stops, re.compile("|".join(map(re.escape, stops)) or "(?!)"), own)
+        return ServedTexts(given, stops, specials, own)
+
+    return TextsByVariables(texts)
 
 
 def _until(answered: Text, end: str) -> Text:
@@ -263,10 +218,13 @@ class _SetCount:
     unread: tuple[str, ...] = ()
 
 
-def count(data: DataSettings, method: Method, tokenizer_folder: Path | None, limit: int | None = None) -> TokenCount:
+def count(
+    data: DataSettings, method: Method, model: ModelSettings, tokenizer_folder: Path | None, limit: int | None = None
+) -> TokenCount:
     """Rows and tokens that `method` reads in one epoch of the training data.
 
     Args:
+        model: whose chat template and new tokens decide, beside its tokenizer.
         limit: the model's number of positions, or None.
 
     Raises:
@@ -276,7 +234,7 @@ def count(data: DataSettings, method: Method, tokenizer_folder: Path | None, lim
     sets = row_sets.train_sets(data, method)
     located = [row_sets.located(each, each.key, fetch=False) for each in sets]
     counted = [
-        _count_set(each, files, data, method, tokenizer_folder)
+        _count_set(each, files, data, method, model, tokenizer_folder)
         for each, files in zip(sets, located, strict=True)
         if files is not None
     ]
@@ -300,16 +258,22 @@ def count(data: DataSettings, method: Method, tokenizer_folder: Path | None, lim
 
 
 def _count_set(
-    each: RowSet, files: Sequence[DataFile], data: DataSettings, method: Method, folder: Path | None
+    each: RowSet,
+    files: Sequence[DataFile],
+    data: DataSettings,
+    method: Method,
+    model: ModelSettings,
+    folder: Path | None,
 ) -> _SetCount:
     size = sum(os.path.getsize(file.path) for file in files)
     whole = size <= EXACT_BYTES
     ledger = Ledger(each.name, each.path)
     most = None if whole else SAMPLE_ROWS
     how: dict[str, Any] = {"max_rows": data.max_rows, "max_usable": most, "prompts": False, "normalises": False}
-    scan = Scan(files, each.settings, method, ledger, has_template=has_chat_template(folder), **how)
-    render, end = renderer(folder), special_tokens(folder).get("eos_token", "") if folder else ""
-    texts = _served_texts(folder, render)
+    scan = Scan(files, each.settings, method, ledger, has_template=renders(model, folder), **how)
+    template = model_template(model, folder)
+    render, end = renderer(template, folder), special_tokens(folder).get("eos_token", "") if folder else ""
+    texts = _served_texts(folder, render, model.new_tokens or ()) if template is not None else None
     rows, rejected, pairs = [], 0, False
     for example in scan:
         pairs = pairs or "chosen" in example.value
@@ -317,12 +281,13 @@ def _count_set(
             rows.append(sequences_of(example.value, render, end, texts, example.unroll))
         except TemplateRejection:
             rejected += 1
-    lengths = iter(_lengths(folder, [sequence for row in rows for sequence in row]))
+    new_tokens = model.new_tokens or ()
+    lengths = iter(_lengths(folder, new_tokens, [sequence for row in rows for sequence in row]))
     found = _SetCount(each.name, [[next(lengths) for _ in row] for row in rows], ledger.rows_bad + rejected)
     found.pairs = pairs
     found.unread = tuple(f"column {one['field']} {one['what']}" for one in ledger.shown(UNREAD))
     if whole:
-        found.exact = _is_exact(folder, rows)
+        found.exact = _is_exact(folder, template, rows)
         return found
     sampled = sum(len(sequence.text.encode()) for row in rows for sequence in row) or 1
     found.scale, found.exact = size / sampled, False
@@ -331,11 +296,11 @@ def _count_set(
     return found
 
 
-def _is_exact(folder: Path | None, rows: list[list[Text]]) -> bool:
+def _is_exact(folder: Path | None, template: str | None, rows: list[list[Text]]) -> bool:
     """Whether the model's own tokenizer was used, and its own template where a row needs one."""
     if folder is None or not (folder / "tokenizer.json").is_file():
         return False
-    return chat_template(folder) is not None or not any(sequence.rendered for row in rows for sequence in row)
+    return template is not None or not any(sequence.rendered for row in rows for sequence in row)
 
 
 def _tally(counted: _SetCount, limit: int, overflow: str) -> TokenCount:

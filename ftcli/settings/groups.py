@@ -7,7 +7,7 @@ fields of TrainingArguments and of the TRL and PEFT configs are read from the in
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 
@@ -28,6 +28,15 @@ class ModelSettings:
     flash_attention_3, flex_attention, or a kernel's hub id."""
     trust_remote_code: bool = False
     """Runs Python code shipped with the model; only granted on the command line with --trust-remote-code."""
+    chat_template: str | None = None
+    """Chat template in place of the tokenizer's own: a .jinja file, `chatml`, or the name of a template that TRL ships
+    (llama3_1, qwen3, …). It is saved with the model, and everything that renders a conversation uses it."""
+    chat_template_kwargs: dict[str, Any] | None = None
+    """Variables of the chat template, such as {enable_thinking: false}. They are saved as defaults in the template; a
+    row's own column `chat_template_kwargs` goes first."""
+    new_tokens: list[str] | None = None
+    """Tokens to add to the vocabulary. Their embeddings start as the mean of all others and are trained, with LoRA as
+    well."""
     variant: Literal["base", "instruct"] | None = None
     """What a model's file says of it: base continues text, instruct was trained to answer; null is unknown."""
     thinking: bool | None = None
@@ -38,6 +47,13 @@ class ModelSettings:
     """What a model's file says of it: the licence of its weights, as its hub page names it."""
     shape: dict[str, Any] | None = None
     """The published architecture, so that planning needs no network; null reads it from a local config.json."""
+
+
+def as_saved(model: ModelSettings, name_or_path: str, revision: str | None = None) -> ModelSettings:
+    """How a model is loaded as the settings say, but another one: with its own weights, template and vocabulary."""
+    own: dict[str, Any] = {"init": "pretrained", "chat_template": None, "chat_template_kwargs": None}
+    own |= {"new_tokens": None, "has_template": None, "shape": None}
+    return replace(model, name_or_path=name_or_path, revision=revision, **own)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,7 +219,7 @@ MODEL_KEYS = frozenset(
 )
 """Settings that name a model: a run, a folder, a hub id, or a name at an endpoint."""
 _FILES = {"make.constitution", "make.examples", "make.labelled"}
-PATH_KEYS = frozenset({"data.path", "data.eval_path", "run.dir"}) | MODEL_KEYS | _FILES
+PATH_KEYS = frozenset({"data.path", "data.eval_path", "run.dir", "model.chat_template"}) | MODEL_KEYS | _FILES
 _STAGE = re.compile(r"^stages\.[^.]+\.")
 _MIXED_DELIMITER = re.compile(r"data\.mix\.[^.]+\.delimiter")
 _MIXED_PATH = re.compile(r"data\.mix\.[^.]+\.path")

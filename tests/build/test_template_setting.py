@@ -12,9 +12,10 @@ from ftcli.build.resolve import spec_of
 from ftcli.build.resume import spec_from
 from ftcli.config.compose import Request
 from ftcli.core.errors import ConfigError
-from ftcli.models.chat_template import has_chat_template
+from ftcli.models.templates.chat_template import renders
 from ftcli.pipelines.pipeline_dir import load_request
 from ftcli.runs import rundir
+from ftcli.settings.groups import ModelSettings
 from ftcli.settings.run_spec import RunSpec
 
 PAIR = {"prompt": "a", "completion": "b"}
@@ -124,6 +125,10 @@ def test_a_pipeline_from_before_the_setting_composes_its_stages_as_it_did(stored
     assert wanted.earlier is not None
     found = {kept["tree"]["data"]["template"] for kept in wanted.earlier.values()}
     assert found == {stored.get("template", "none")}
+
+
+def has_chat_template(folder: Path | None) -> bool:
+    return renders(ModelSettings(name_or_path="org/unknown"), folder)
 
 
 def test_a_chat_template_is_found_in_the_files_of_a_tokenizer(here):

@@ -19,6 +19,7 @@ from ftcli.methods import get_method
 from ftcli.plan import tokens
 from ftcli.plan.outlook import Plan, plan
 from ftcli.settings.batch_plan import BatchPlan
+from ftcli.settings.groups import ModelSettings
 
 WORDS = "the cat sat on the mat"
 
@@ -194,12 +195,13 @@ def test_a_preference_is_counted_on_both_sides(rows, tokenizer):
     assert found.tokens_per_epoch == sum(len(ids) - 1 for ids in sides)
 
 
-def test_a_count_without_the_models_own_tokenizer_or_template_is_an_estimate(rows):
+def test_a_count_without_the_models_own_tokenizer_is_an_estimate(rows):
     file = rows({"messages": TURNS})
     shutil.copytree(tiny.MODEL_DIR, "model")
     assert outlook(file, "model.name_or_path=model").tokens_exact
     (Path("model") / "chat_template.jinja").rename("template")
-    assert not outlook(file, "model.name_or_path=model").tokens_exact
+    with pytest.raises(ConfigError, match="has no chat template"):
+        outlook(file, "model.name_or_path=model")
     text = rows({"text": WORDS})
     assert outlook(text, "model.name_or_path=model").tokens_exact  # plain text needs no template
     (Path("model") / "tokenizer.json").unlink()
@@ -316,10 +318,10 @@ def test_a_remembered_count_is_the_counted_one(counting):
     from ftcli.plan import token_cache
 
     data, made = counting
-    first = token_cache.count(data, get_method("sft"), tiny.MODEL_DIR, 8192)
-    assert token_cache.count(data, get_method("sft"), tiny.MODEL_DIR, 8192) == first
+    first = token_cache.count(data, get_method("sft"), ModelSettings(), tiny.MODEL_DIR, 8192)
+    assert token_cache.count(data, get_method("sft"), ModelSettings(), tiny.MODEL_DIR, 8192) == first
     assert len(made) == 1
-    assert first == tokens.count(data, get_method("sft"), tiny.MODEL_DIR, 8192)
+    assert first == tokens.count(data, get_method("sft"), ModelSettings(), tiny.MODEL_DIR, 8192)
 
 
 def test_a_remembered_count_is_forgotten_with_any_change(counting):
@@ -327,21 +329,23 @@ def test_a_remembered_count_is_forgotten_with_any_change(counting):
 
     data, made = counting
     sft, pretrain = get_method("sft"), get_method("pretrain")
-    token_cache.count(data, sft, tiny.MODEL_DIR, 8192)
+    token_cache.count(data, sft, ModelSettings(), tiny.MODEL_DIR, 8192)
     file = Path(str(data.path))
     changed = [
-        (replace(data, max_length_tokens=2), sft, tiny.MODEL_DIR, 8192),
-        (replace(data, max_rows=1), sft, tiny.MODEL_DIR, 8192),
-        (replace(data, mix={"a": {"path": data.path}}, path=None), sft, tiny.MODEL_DIR, 8192),
-        (data, pretrain, tiny.MODEL_DIR, 8192),
-        (data, sft, None, 8192),
-        (data, sft, tiny.MODEL_DIR, 4096),
+        (replace(data, max_length_tokens=2), sft, ModelSettings(), tiny.MODEL_DIR, 8192),
+        (replace(data, max_rows=1), sft, ModelSettings(), tiny.MODEL_DIR, 8192),
+        (replace(data, mix={"a": {"path": data.path}}, path=None), sft, ModelSettings(), tiny.MODEL_DIR, 8192),
+        (data, pretrain, ModelSettings(), tiny.MODEL_DIR, 8192),
+        (data, sft, ModelSettings(), None, 8192),
+        (data, sft, ModelSettings(), tiny.MODEL_DIR, 4096),
+        (data, sft, ModelSettings(chat_template="chatml"), tiny.MODEL_DIR, 8192),
+        (data, sft, ModelSettings(new_tokens=["<x>"]), tiny.MODEL_DIR, 8192),
     ]
     for number, arguments in enumerate(changed, 2):
         token_cache.count(*arguments)
         assert len(made) == number, arguments
     file.write_text('{"text": "one two 3hree"}\n', encoding="utf-8")  # as many bytes
-    token_cache.count(data, sft, tiny.MODEL_DIR, 8192)
+    token_cache.count(data, sft, ModelSettings(), tiny.MODEL_DIR, 8192)
     assert len(made) == len(changed) + 2
 
 

@@ -203,7 +203,10 @@ def test_an_adapter_of_then_is_the_base_of_a_run_of_today(past: Path, ftcli_run:
     assert of(past / "next" / rundir.RESULT)["steps"] == 1
 
 
-SINCE = {"data": {"template": "auto", "delimiter": "auto", "split_seed": None, "near_duplicates": None}}
+SINCE = {
+    "data": {"template": "auto", "delimiter": "auto", "split_seed": None, "near_duplicates": None},
+    "model": {"chat_template": None, "chat_template_kwargs": None, "new_tokens": None},
+}
 """Settings that did not exist then, with the value that a recipe of then gets today. `data.template=auto` changes what
 text pairs train; none of these recipes reads any."""
 
@@ -233,7 +236,9 @@ def with_later_settings(of_recipe: dict[str, Any]) -> dict[str, Any]:
         return of_recipe
     then, run = of_recipe["choices"]["model"], of_recipe["config"]["run"]
     now = RENAMED.get(then, then)
-    later = {group: {**of_recipe["config"][group], **values} for group, values in SINCE.items()}
+    later: dict[str, Any] = {group: {**of_recipe["config"][group], **values} for group, values in SINCE.items()}
+    if now == "llama-base":  # which has no template of its own: its recipe names one
+        later["model"]["chat_template"] = "llama3_1"
     later["run"] = {**run, "name": run["name"].replace(f"-{then}", f"-{now}")}
     choices = {**of_recipe["choices"], "model": now}
     return {**of_recipe, "choices": choices, "config": {**of_recipe["config"], **later}}

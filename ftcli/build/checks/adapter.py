@@ -67,8 +67,7 @@ def _targets(spec: RunSpec, peft: PeftMethod, shape: Shape | None, where: Where)
         return
     if shape is None or not shape.known:
         return
-    single = peft.kind == "TRAINABLE_TOKENS" or spec.peft.get("trainable_token_indices")
-    if single and shape.tie_word_embeddings:
+    if peft.kind == "TRAINABLE_TOKENS" and shape.tie_word_embeddings:
         what = "the output head shares the embedding's weight, and its fused loss bypasses tokens trained there"
         yield Problem(where("peft"), what, "use a model with untied embeddings, or another adapter")
         return

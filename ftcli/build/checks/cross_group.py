@@ -5,11 +5,11 @@ from __future__ import annotations
 import importlib.util
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ftcli.build.checks import adapter, data, field_checks, trainer_rules
+from ftcli.build.checks import adapter, data, field_checks, rendering, trainer_rules
 from ftcli.build.derive import has_validation
 from ftcli.config.compose import Composed
 from ftcli.core import paths
@@ -22,6 +22,7 @@ from ftcli.models.known_shapes import model_shape, why_no_causal_lm
 from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.settings import library_fields, ownership
 from ftcli.settings.backends import WITHOUT_MODEL
+from ftcli.settings.groups import as_saved
 from ftcli.settings.limits import WITHOUT_WARMUP
 from ftcli.settings.run_spec import RunSpec
 from ftcli.synthesis import principles
@@ -269,7 +270,7 @@ def _wrong_head(name: str, head: str, where: str) -> Iterator[Problem]:
 
 def _other_vocabulary(teacher: str, context: Context) -> Iterator[Problem]:
     """The problem of a teacher whose vocabulary has another size than the student's."""
-    theirs = model_shape(replace(context.spec.model, name_or_path=teacher, revision=None, shape=None))
+    theirs = model_shape(as_saved(context.spec.model, teacher))
     if context.run.shape is None or theirs is None or theirs.vocab_size == context.run.shape.vocab_size:
         return
     what = f"{teacher} has a vocabulary of {theirs.vocab_size} tokens, the student {context.run.shape.vocab_size}"
@@ -366,6 +367,12 @@ def attention_fits_the_architecture(context: Context) -> Iterator[Problem]:
     ):
         what = f"{context.run.shape.architecture} does not support model.attn_implementation=sdpa"
         yield Problem(context.where("model.attn_implementation"), what, "use model.attn_implementation=auto")
+
+
+@rule
+def conversations_can_be_rendered(context: Context) -> Iterator[Problem]:
+    """There is a chat template where rows are turns; it renders, and its tokens are in the vocabulary."""
+    yield from rendering.problems(context.run, context.composed, context.where)
 
 
 @rule

@@ -231,9 +231,9 @@ def _bare(data: DataSettings, method: Method, composed: Composed) -> Iterator[Pr
             yield Problem(origin.where, what, "remove it, or choose method=sft")
             continue
         sets = [each for each in row_sets.every_set(data, method) if _template_key(each) == key]
-        forms = {form for each in sets for form in _forms(each, method, composed)}
-        if forms and "" not in forms:
-            held = " and ".join(sorted("plain text" if "bare" in form else "turns" for form in forms))
+        read = {form for each in sets for form in forms(each, method, composed)}
+        if read and "" not in read:
+            held = " and ".join(sorted("plain text" if "bare" in form else "turns" for form in read))
             what = f"{key}=none has no effect: it is for text pairs and prompts, and the rows are {held}"
             why = "which only the chat template can render" if "turns" in held else "which no template is applied to"
             yield Problem(origin.where, f"{what}, {why}", "remove it")
@@ -244,7 +244,7 @@ def _template_key(each: RowSet) -> str:
     return each.key.replace(".path", ".template") if each.key.startswith("data.mix.") else "data.template"
 
 
-def _forms(each: RowSet, method: Method, composed: Composed) -> Iterator[str]:
+def forms(each: RowSet, method: Method, composed: Composed) -> Iterator[str]:
     """How the first rows of a set are read whatever `data.template` says, "" where it decides; as in `form_of`."""
     promised = composed.request.stage.promised if composed.request.stage else ()
     if each.key in promised:  # the rows of an earlier stage, which does not exist yet

@@ -56,7 +56,7 @@ def none(names: str, why: str) -> Key:
 
 
 ENVIRONMENT = "not a setting of the training here: launching and its environment are hardware= and the shell"
-OWN_TEMPLATE = "none needed: the chat template is the model's own, from its tokenizer"
+OWN_TEMPLATE = "model.chat_template takes a name or a .jinja file; without it the model's own is used"
 NOT_HERE = "there is none in this version"
 NOT_MULTIMODAL = "there is none: this version trains on text alone"
 KERNELS = "there is none: the kernels are those of transformers and model.attn_implementation"

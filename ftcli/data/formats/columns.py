@@ -49,7 +49,9 @@ HISTORY = ("history",)
 """Columns of the exchanges before the prompt."""
 TOOLS = ("tools", "functions")
 """Columns of the tools that the assistant may call."""
-CONTEXT = (*SYSTEM, *HISTORY, *TOOLS)
+VARIABLES = "chat_template_kwargs"
+"""The column of values for variables of the chat template, for this row."""
+CONTEXT = (*SYSTEM, *HISTORY, *TOOLS, VARIABLES)
 """What every format reads beside its own columns, except plain text, which has no turns (see context.py)."""
 
 WEIGHTS = ("weight", "row_weight", "loss_weight", "sample_weight")

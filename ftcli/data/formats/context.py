@@ -1,4 +1,5 @@
-"""What surrounds a row's own columns in every format: system text, earlier exchanges and declared tools.
+"""What surrounds a row's own columns in every format: system text, earlier exchanges, declared tools and the variables
+of the chat template.
 
 `registry.convert` adds them to every example, so no format can forget them. Beside any of them text becomes turns,
 since only a conversation has a place for them.
@@ -6,12 +7,15 @@ since only a conversation has a place for them.
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Mapping
 from typing import Any
 
 from ftcli.data.files.describe import describe_value
-from ftcli.data.formats.columns import CONTEXT, HISTORY, SYSTEM, TOOLS, Example, column
+from ftcli.data.formats.columns import CONTEXT, HISTORY, SYSTEM, TOOLS, VARIABLES, Example, column
 from ftcli.data.formats.conversations import ROLE_KEYS, FieldFault, Roles, Turn, only_read, spoken, text, tools, turns
+from ftcli.models.templates.template_rendering import GIVEN
 
 ANSWERS_OF: Mapping[str, tuple[str, ...]] = {
     "pair": ("completion",),
@@ -23,14 +27,15 @@ _NAMES = frozenset(CONTEXT)
 
 
 def with_context(kind: str, row: Mapping[str, Any], example: Example, roles: Roles) -> Example:
-    """The example of dataset type `kind` with the row's system text, earlier exchanges and tools.
+    """The example of dataset type `kind` with the row's system text, earlier exchanges, tools and template variables.
 
     Raises:
         FieldFault: one of them cannot be read, or two system texts or two lists of tools contradict each other.
     """
     if kind == "text" or _NAMES.isdisjoint(row):
         return example
-    declared = _declared(row)
+    declared = {"tools": _declared(row), VARIABLES: _variables(row)}
+    declared = {name: value for name, value in declared.items() if value}
     before = [*_system(row), *_history(row, roles)]
     if kind == "prompt":
         example = {name: value for name, value in example.items() if name not in CONTEXT}
@@ -45,7 +50,7 @@ def with_context(kind: str, row: Mapping[str, Any], example: Example, roles: Rol
         example = {**example, "prompt": _joined(before, prompt, row)}
         for side in ANSWERS_OF.get(kind, ()):
             example[side] = spoken(example[side], side, "assistant")
-    return {**example, "tools": declared} if declared else example
+    return {**example, **declared}
 
 
 def _joined(before: list[Turn], given: list[Turn], row: Mapping[str, Any]) -> list[Turn]:
@@ -108,6 +113,23 @@ def _history(row: Mapping[str, Any], roles: Roles) -> list[Turn]:
 def _declared(row: Mapping[str, Any]) -> list[dict[str, Any]]:
     name = _only(row, TOOLS)
     return tools(row[name], name) if name else []
+
+
+def _variables(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Values for variables of the chat template; null is no value, since tables hold it where another row has one."""
+    given = row.get(VARIABLES)
+    if given in (None, ""):
+        return {}
+    with contextlib.suppress(ValueError):
+        given = json.loads(given) if isinstance(given, str) else given
+    if not isinstance(given, dict):
+        fix = "write it as {name: value}"
+        raise FieldFault(f"{VARIABLES} is {describe_value(given)}, not an object", fix, VARIABLES)
+    for name in given:
+        if name in GIVEN or not str(name).isidentifier():
+            what = f"{VARIABLES} sets {name!r}, which is no variable of a chat template"
+            raise FieldFault(what, "remove it", f"{VARIABLES}.{name}")
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _said_by(role: str, content: str) -> Turn:

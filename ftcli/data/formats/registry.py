@@ -21,7 +21,7 @@ from typing import Any
 from ftcli.core.errors import DataError, Problem, RowProblem
 from ftcli.data.files.describe import describe_type
 from ftcli.data.files.reader import Row
-from ftcli.data.formats.columns import Example, Format, apply_mapping, nearest_formats
+from ftcli.data.formats.columns import VARIABLES, Example, Format, apply_mapping, nearest_formats
 from ftcli.data.formats.context import with_context
 from ftcli.data.formats.conversations import ROLES, FieldFault, Roles, spoken, with_meanings
 from ftcli.data.formats.format_table import FORMATS
@@ -146,7 +146,7 @@ def convert_type(example: Example, kind: str, wanted: Collection[str]) -> Exampl
             "the prompt has earlier answers that would be trained too", "write the row as messages", "prompt"
         )
     completion = spoken(example["completion"], "completion", "assistant")
-    declared = {"tools": example["tools"]} if "tools" in example else {}
+    declared = {name: example[name] for name in ("tools", VARIABLES) if name in example}
     return {"messages": [*prompt, *completion], **declared}
 
 

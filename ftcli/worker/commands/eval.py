@@ -13,9 +13,10 @@ from transformers import PrinterCallback
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.methods import Method, get_method
 from ftcli.runs import rundir
-from ftcli.settings.groups import ModelSettings
+from ftcli.settings.groups import ModelSettings, as_saved
 from ftcli.settings.run_spec import RunSpec
 from ftcli.worker.inference import metrics
+from ftcli.worker.models.answer_ends import ending_as
 from ftcli.worker.models.load import as_granted, load_model, load_trained, make_encoder, position_limit
 from ftcli.worker.process.command import one_answer
 from ftcli.worker.tokenise.dataset import Prepared, prepare
@@ -53,7 +54,7 @@ def evaluate(request: dict[str, Any]) -> dict[str, Any]:
     if not validates(spec, method):
         raise ConfigError(Problem(str(run_dir), "the run has no held-out rows", "set data.eval_path=FILE"))
     set_threads(spec)
-    trained = replace(spec.model, name_or_path=str(run_dir), init="pretrained", revision=None)
+    trained = as_saved(spec.model, str(run_dir))
     encoder = make_encoder(trained)
     if request.get("model"):
         return _of_another(request, spec, method, run_dir, encoder)
@@ -73,7 +74,7 @@ def _of_another(
 ) -> dict[str, Any]:
     """The run's metric for another model on the run's held-out rows."""
     name = str(request["model"])
-    model = replace(spec.model, name_or_path=name, init="pretrained", revision=request.get("revision"))
+    model = as_saved(spec.model, name, request.get("revision"))
     loaded = _loaded(replace(spec, model=model), method, run_dir, encoder, model, None)
     return {**_about(loaded), "model": name, "measured": _measured(loaded)}
 
@@ -123,7 +124,7 @@ def _loaded(
     if getattr(config, "packing", False):
         config.max_length = data.fit.limit
     how: dict[str, Any] = {"seed": spec.seed, "device": spec.launch.device, "head": method.head}
-    model = load_trained(which, quantisation=spec.quantisation, **how)
+    model = ending_as(load_trained(which, quantisation=spec.quantisation, **how), encoder)
     compares = "reference" in method.roles and not method.samples
     reference = load_model(spec.model, quantisation=spec.quantisation, **how) if compares else None
     found = (spec, method, run_dir, config, model, reference, None, Support({}), data, encoder, data.fit.limit)

@@ -16,6 +16,7 @@ from ftcli.worker.inference.chat import sampling
 from ftcli.worker.inference.examples import ASKABLE, answered_of, chunks_of, prompt_of, reads_text_as_turns
 from ftcli.worker.inference.metrics import generate
 from ftcli.worker.inference.reward_model import RewardModel
+from ftcli.worker.models.answer_ends import ending_as
 from ftcli.worker.models.load import as_granted, best_device, load_trained, make_encoder
 from ftcli.worker.process.command import lines
 
@@ -33,9 +34,9 @@ def sample(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """
     settings = as_granted(ModelSettings(name_or_path=request["model"]), request)
     device = best_device()
-    model = load_trained(settings, seed=0, device=device).to(device).eval()
     encoder = make_encoder(settings)
     reader = AnswerReader(encoder)
+    model = ending_as(load_trained(settings, seed=0, device=device).to(device).eval(), encoder)
     judge = RewardModel(request["reward"], request) if request.get("reward") else None
     set_seed(request["seed"])
     count = int(request["num_answers"])
@@ -43,7 +44,7 @@ def sample(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
     if how.get("do_sample"):
         how["top_k"] = 0  # transformers' default would sample from the 50 most likely tokens only
     for chunk in chunks_of(request["data"], ASKABLE, has_template=reads_text_as_turns(request["model"], encoder)):
-        ids = [encoder.prompt_ids(prompt_of(example)) for example in chunk for _ in range(count)]
+        ids = [encoder.prompt_ids(prompt_of(example), example.value) for example in chunk for _ in range(count)]
         chunk = [example._replace(value=as_written(example)) for example in chunk]
         prompts = [prompt_of(example) for example in chunk]
         with torch.no_grad():

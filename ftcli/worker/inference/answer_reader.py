@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 
-from ftcli.models.answer_parts import Parts, Structure
+from ftcli.models.templates.answer_parts import Parts, Structure
 from ftcli.worker.tokenise.encoder import Encoder, Ids
 
 _PROMPT_END = 64

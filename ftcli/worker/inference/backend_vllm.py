@@ -65,7 +65,10 @@ class Vllm:
                 prompts.append(self.encoder.prompt_ids(question.turns))
                 ways.append(
                     self._sampling(
-                        temperature=question.temperature, max_tokens=question.max_new_tokens, seed=question.seed
+                        temperature=question.temperature,
+                        max_tokens=question.max_new_tokens,
+                        seed=question.seed,
+                        stop_token_ids=sorted(self.encoder.stop_ids),
                     )
                 )
         outputs = iter(self._engine.generate([{"prompt_token_ids": ids} for ids in prompts], ways, use_tqdm=False))

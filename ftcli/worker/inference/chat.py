@@ -18,8 +18,8 @@ from ftcli.settings.run_spec import RunSpec
 from ftcli.worker.inference.answer_reader import AnswerReader
 from ftcli.worker.inference.metrics import generate as generate_ids
 from ftcli.worker.models.adapter_switch import NOTHING, AdapterSwitch
-from ftcli.worker.models.load import UNQUANTISED, as_granted, best_device, load_tokenizer, load_trained
-from ftcli.worker.tokenise.encoder import Encoder
+from ftcli.worker.models.answer_ends import ending_as
+from ftcli.worker.models.load import UNQUANTISED, as_granted, best_device, load_trained, make_encoder
 
 _MAX_NEW_TOKENS = 256
 
@@ -39,11 +39,12 @@ class Speaker:
         self.label = label
         device = best_device()
         seed = request.get("seed") or 0
+        self.encoder = make_encoder(settings)
         found = load_trained(settings, seed=seed, device=device, quantisation=_here(quantisation, device))
+        found = ending_as(found, self.encoder)
         self.model: Any = found if quantisation.type != "none" else found.to(device)
         folders = {name: Path(folder) for name, folder in (request.get("adapters") or {}).items()}
         self.adapters = AdapterSwitch(self.model, folders)
-        self.encoder = Encoder(load_tokenizer(settings))
         self._reader = AnswerReader(self.encoder)
         self._sampling = sampling(request)
         system = request.get("system")

@@ -20,6 +20,7 @@ from transformers import GenerationConfig, PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from trl.trainer.utils import pad, selective_log_softmax
 
+from ftcli.data.formats.columns import VARIABLES
 from ftcli.data.formats.conversations import only_read
 from ftcli.data.scan import Example
 from ftcli.methods.method import Method
@@ -154,7 +155,7 @@ def _exact_match(model: PreTrainedModel, encoder: Encoder, examples: Sequence[Ex
     questions = [(found, example) for example in examples if (found := question(example)) is not None]
     if not questions:
         return {"exact_match": (0, 0)}
-    prompts = [encoder.prompt_ids(prompt, example.value.get("tools")) for (prompt, _), example in questions]
+    prompts = [encoder.prompt_ids(prompt, example.value) for (prompt, _), example in questions]
     right = _trained_answers(encoder, questions)
     given = generate(model, encoder.tokenizer, prompts, max_new_tokens=max(map(len, right)) + _SPARE_TOKENS)
     reader = AnswerReader(encoder)
@@ -171,8 +172,8 @@ def _trained_answers(encoder: Encoder, questions: Sequence[tuple[tuple[Any, Any]
             "prompt": prompt if plain else only_read(prompt),
             "completion": answer if plain else only_read([answer]),
         }
-        tools = {"tools": example.value["tools"]} if example.value.get("tools") else {}
-        pairs.append(Example(example.where, "pair", {**value, **tools}))
+        context = {name: example.value[name] for name in ("tools", VARIABLES) if example.value.get(name)}
+        pairs.append(Example(example.where, "pair", {**value, **context}))
     return [[label for label in encoded.columns["labels"] if label != IGNORED] for encoded in encoder.encode(pairs)]
 
 

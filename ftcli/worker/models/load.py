@@ -19,7 +19,6 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
-    BitsAndBytesConfig,
     GenerationConfig,
     PreTrainedModel,
     set_seed,
@@ -30,11 +29,16 @@ from trl.trainer.reward_trainer import suppress_seqcls_warning
 
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.models.sources import ModelSource, base_of, foundation, head_of, model_source
+from ftcli.models.templates.chat_template import BASE_FIX, named_template, with_defaults
+from ftcli.models.templates.template_rendering import unread_variables, variables
 from ftcli.peft_methods import why_unmerged
 from ftcli.settings.groups import ModelSettings, QuantisationSettings
 from ftcli.settings.ownership import ATTENTION
+from ftcli.worker.models.bitsandbytes_layers import bitsandbytes_config, keeping_numbers
+from ftcli.worker.models.new_tokens import add_tokens, grow, grow_for_adapter, readable_head
 from ftcli.worker.models.text_models import text_config, text_model
 from ftcli.worker.tokenise.encoder import Encoder
+from ftcli.worker.tokenise.serving_parity import turn_end
 
 transformers_logging.disable_progress_bar()
 
@@ -43,6 +47,7 @@ _PAD_TOKENS = ("<|pad|>", "<pad>", "[PAD]", "<|finetune_right_pad_id|>", "<|endo
 _HEADS = {"causal_lm": AutoModelForCausalLM, "reward_model": AutoModelForSequenceClassification}
 """Heads by the names of the declarations: a causal LM, or a reward model (a sequence classifier with one label)."""
 UNQUANTISED = QuantisationSettings()
+GENERATION_FILE = "generation_config.json"
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
 
 
@@ -72,10 +77,11 @@ def weights_dtype(dtype: str, device: str) -> torch.dtype:
 
 
 def load_tokenizer(settings: ModelSettings) -> PreTrainedTokenizerBase:
-    """The model's tokenizer with a padding token; embeddings are never resized for one.
+    """The model's tokenizer with a padding token, for which embeddings are never resized, with the chat template and
+    the new tokens of the settings.
 
     Raises:
-        ConfigError: the model has no tokenizer.
+        ConfigError: the model has no tokenizer, or a setting does not fit it.
     """
     source = resolve(settings.name_or_path)
     # An adapter saved by another tool may come without a tokenizer: its base then has the one it was trained with.
@@ -90,7 +96,32 @@ def load_tokenizer(settings: ModelSettings) -> PreTrainedTokenizerBase:
         spare = (token for token in _PAD_TOKENS if token in vocabulary and token != tokenizer.eos_token)
         # Padding is masked from loss and attention, so the end token serves as well as any other.
         tokenizer.pad_token = next(spare, tokenizer.eos_token)
+    _set_template(tokenizer, settings)
+    if settings.new_tokens:
+        add_tokens(tokenizer, settings.new_tokens)
     return tokenizer
+
+
+def _set_template(tokenizer: PreTrainedTokenizerBase, settings: ModelSettings) -> None:
+    """Make the settings' chat template and variables the tokenizer's own, with which it is saved.
+
+    Raises:
+        ConfigError: there is no such template, or it does not read a variable.
+    """
+    if settings.chat_template is not None:
+        tokenizer.chat_template = named_template(settings.chat_template)
+    values, own = settings.chat_template_kwargs, tokenizer.chat_template
+    if not values:
+        return
+    if not own:
+        what = "the model's tokenizer has no chat template, so there is none to set variables of"
+        raise ConfigError(Problem("model.chat_template_kwargs", what, BASE_FIX))
+    named = own if isinstance(own, dict) else {"default": own}
+    read = frozenset().union(*map(variables, named.values()))
+    if problems := [*unread_variables(values, read, "model.chat_template_kwargs")]:
+        raise ConfigError(*problems)
+    named = {name: with_defaults(template, values) for name, template in named.items()}
+    tokenizer.chat_template = named if isinstance(own, dict) else named["default"]
 
 
 def make_encoder(model: ModelSettings) -> Encoder:
@@ -99,7 +130,10 @@ def make_encoder(model: ModelSettings) -> Encoder:
     Raises:
         ConfigError: the model has no tokenizer.
     """
-    return Encoder(load_tokenizer(model), stop_ids(model))
+    tokenizer = load_tokenizer(model)
+    end = turn_end(tokenizer)
+    named = f"model.chat_template={model.chat_template}" if model.chat_template is not None else "the tokenizer"
+    return Encoder(tokenizer, [*stop_ids(model), *([] if end is None else [end])], named)
 
 
 def as_granted(settings: ModelSettings, request: Mapping[str, Any]) -> ModelSettings:
@@ -154,6 +188,9 @@ def load_model(
                 model = loader.quantised(source, settings.revision, quantisation, device)
     except (OSError, ValueError, ImportError) as error:
         raise ConfigError(_unloadable(settings, "model", error)) from None
+    if settings.new_tokens:
+        size = len(load_tokenizer(settings))
+        grow(model, size - len(settings.new_tokens), size)
     return model.eval()
 
 
@@ -174,7 +211,7 @@ def load_trained(
     how: dict[str, Any] = {"seed": seed, "device": device, "head": head, "as_stored": as_stored}
     how["quantisation"] = quantisation
     source = resolve(settings.name_or_path)
-    if not source.is_adapter:
+    if not source.is_adapter or settings.new_tokens:  # a run that adds tokens starts from the merged model
         return load_model(settings, **how)
     _require_causal(settings.name_or_path, source, head)
     folder = Path(source.location)
@@ -205,7 +242,10 @@ def with_adapter(base: PreTrainedModel, folder: Path, name: str = "default") -> 
 
     import ftcli.worker.tuners  # noqa: F401 - registers our tuner with PEFT
 
-    return PeftModel.from_pretrained(base, str(folder), adapter_name=name).eval()
+    grow_for_adapter(base, folder)
+    if (folder / GENERATION_FILE).is_file():  # where answers of the adapter end
+        base.generation_config = GenerationConfig.from_pretrained(str(folder))
+    return readable_head(PeftModel.from_pretrained(base, str(folder), adapter_name=name)).eval()
 
 
 def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -238,8 +278,10 @@ def position_limit(settings: ModelSettings) -> int | None:
 
 
 def stop_ids(settings: ModelSettings) -> list[int]:
-    """The end tokens of the model's own generation config; [] if it has none."""
-    base = _bottom(settings)
+    """The end tokens of the model's own generation config, else of its base's; [] if none has one."""
+    base = resolve(settings.name_or_path)
+    while base.is_adapter and not (Path(base.location) / GENERATION_FILE).is_file():
+        base = resolve(base_of(Path(base.location)))
     arguments = {key: value for key, value in _hub_arguments(settings, base).items() if key == "revision"}
     try:
         found = GenerationConfig.from_pretrained(base.location, **arguments).eos_token_id
@@ -337,48 +379,6 @@ class _Loader:
             model: Any = self.plain(folder, None, None, **how)
         model.name_or_path = source.location
         return model
-
-
-def keeping_numbers(model: PreTrainedModel) -> PreTrainedModel:
-    """Make quantised layers on a CPU keep the scales that they were loaded with (bitsandbytes 0.50).
-
-    8-bit layers lose their scales: PEFT moves a weight after reading its values, and the copy has no scales; DoRA reads
-    them at every step, for the norm. 4-bit layers round their scales to bf16 at the first evaluation on CPUs that
-    multiply in bf16, and fail if a layer's number of inputs is not a multiple of the block size.
-    """
-
-    def restore_scales(module: Any, _inputs: Any) -> None:
-        if module.weight.SCB is None:
-            module.weight.SCB = module.state.SCB
-
-    for module in model.modules():
-        if type(module).__name__ == "Linear8bitLt":
-            module.register_forward_pre_hook(restore_scales)
-        elif type(module).__name__ == "Linear4bit":
-            module.support_avx512bf16_for_cpu = False
-    return model
-
-
-def bitsandbytes_config(quantisation: QuantisationSettings, auto_class: Any) -> BitsAndBytesConfig:
-    """The bitsandbytes config of a quantisation."""
-    # The output head stays unquantised: a new one has no stored weights to quantise, and is trained.
-    skipped = [
-        *(quantisation.skip_modules or ()),
-        *(["score"] if auto_class is _HEADS["reward_model"] else ["lm_head"]),
-    ]
-    if quantisation.type == "int8":
-        return BitsAndBytesConfig(
-            load_in_8bit=True,
-            llm_int8_threshold=quantisation.int8_threshold,
-            llm_int8_skip_modules=skipped,
-        )
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type=quantisation.type.removesuffix("_double"),
-        bnb_4bit_use_double_quant=quantisation.type.endswith("_double"),
-        bnb_4bit_compute_dtype=getattr(torch, quantisation.compute_dtype.replace("auto", "float32")),
-        llm_int8_skip_modules=skipped,
-    )
 
 
 def _unloadable(settings: ModelSettings, part: str, error: Exception) -> Problem:

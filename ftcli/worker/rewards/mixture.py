@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ftcli.core.errors import ConfigError, DataError, Problem
+from ftcli.data.formats.columns import VARIABLES
 from ftcli.data.formats.conversations import answer_to
 from ftcli.data.scan import Example
 from ftcli.rewards import rules
@@ -107,12 +108,15 @@ class Rewards:
             return self.reward_model.score([each.prompt_ids + each.answer_ids for each in sampled])
         # Another tokenizer: the reward model reads the same text through its own.
         pairs = [
-            Example(
-                "a sampled answer", "pair", {"prompt": row["prompt"], "completion": answer_to(row["prompt"], a.text)}
-            )
+            Example("a sampled answer", "pair", {**_of_request(row), "completion": answer_to(row["prompt"], a.text)})
             for row, a in zip(rows, answered, strict=True)
         ]
         return self.reward_model.score([answered_of(each)[0] for each in self.reward_model.encode(pairs)])
+
+
+def _of_request(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What a model is sent of a row: the prompt, with the tools and the variables of the chat template."""
+    return {name: row[name] for name in ("prompt", "tools", VARIABLES) if name in row}
 
 
 def _function(name: str) -> Callable[..., Any]:

@@ -25,7 +25,8 @@ from ftcli.core.errors import ConfigError, DataError, Problem
 from ftcli.data.quality_checks import QualityIssue
 from ftcli.data.row_ledger import BOUNDARY
 from ftcli.data.scan import Example, as_written
-from ftcli.models.added_tokens import AddedTokens, closed
+from ftcli.models.templates.added_tokens import AddedTokens, closed
+from ftcli.models.templates.chat_template import without_defaults
 from ftcli.worker.tokenise.answer_spans import common
 from ftcli.worker.tokenise.left_out import left_out
 from ftcli.worker.tokenise.serving_parity import Rendered, Serving
@@ -83,12 +84,21 @@ Result = Encoded | DataError
 class Encoder:
     """Encodes canonical examples for one tokenizer."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, stop_ids: Collection[int] = ()) -> None:
-        """`stop_ids`: end tokens from the model's generation config, in addition to the tokenizer's own."""
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        stop_ids: Collection[int] = (),
+        template_from: str = "the tokenizer",
+    ) -> None:
+        """
+        Args:
+            stop_ids: end tokens from the model's generation config, in addition to the tokenizer's own.
+            template_from: who says what the chat template is.
+        """
         if not tokenizer.is_fast:
             what = "the model has no fast tokenizer, so the tokens of an answer cannot be located"
             raise ConfigError(Problem("model.name_or_path", what, "save the model with its tokenizer.json"))
-        self.tokenizer = tokenizer
+        self.tokenizer, self._template_from = tokenizer, template_from
         self.stop_ids = frozenset(stop_ids) | ({tokenizer.eos_token_id} - {None})
         self._backend = tokenizer.backend_tokenizer
         self._backend.no_truncation()
@@ -118,8 +128,10 @@ class Encoder:
         """How conversations were rendered and how their answers were located; None if there were none."""
         if self._serving is None:
             return None
-        digest = sha256(self._serving.template.encode()).hexdigest()
-        return {"from": "the tokenizer", "sha256": digest, "answers_by": self._serving.marks}
+        template, variables = self._serving.template, without_defaults(self._serving.template)[1]
+        said = {"from": self._template_from, "sha256": sha256(template.encode()).hexdigest()}
+        set_to = {"variables": json.dumps(variables, ensure_ascii=False)} if variables else {}
+        return {**said, **set_to, "answers_by": self._serving.marks}
 
     def identity(self) -> list[Any]:
         """All that the tokens depend on, as JSON: the tokenizer's own bytes, special tokens and chat template."""
@@ -163,8 +175,11 @@ class Encoder:
                     return
                 waiting = batch, drafts, pending
 
-    def prompt_ids(self, turns: Turns | str, tools: Any = None) -> Ids:
+    def prompt_ids(self, turns: Turns | str, row: Mapping[str, Any] | None = None) -> Ids:
         """Tokens that a model continues: a conversation with the generation prompt appended, or plain text.
+
+        Args:
+            row: the canonical row of the turns, for its tools and its variables of the chat template.
 
         Raises:
             DataError: the chat template refuses the conversation.
@@ -172,7 +187,8 @@ class Encoder:
         """
         if isinstance(turns, str):
             return self._added.opened(list(self._batch([turns])[0].ids))
-        return list(self._batch([self.serving.prompt(Example("the prompt", "prompt", {}), turns, tools)])[0].ids)
+        example = Example("the prompt", "prompt", dict(row or {}))
+        return list(self._batch([self.serving.prompt(example, turns, example.value.get("tools"))])[0].ids)
 
     # --- one batch ---------------------------------------------------------------------------------------------------
 

@@ -8,9 +8,9 @@ and continues from there until it generates an end token. So an assistant turn m
 
 Some templates render earlier turns differently once more turns follow (they strip the reasoning, for example). Then no
 one text shows all turns as they are served, and the conversation is unrolled: each trained turn is an example of its
-own, after the prompt that is served at that point (ftcli/models/served_texts.py). What the model must write there
-begins where the prompt ends, which may have opened the reasoning, and closes with an end token, also where the template
-writes none.
+own, after the prompt that is served at that point (ftcli/models/templates/served_texts.py). What the model must write
+there begins where the prompt ends, which may have opened the reasoning, and closes with an end token, also where the
+template writes none.
 
 If the template marks the assistant's text ({% generation %}), or TRL has a training version of it that does, no token
 outside the marks is trained either.
@@ -18,9 +18,10 @@ outside the marks is trained either.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NoReturn
 
 from jinja2 import TemplateError
@@ -29,11 +30,14 @@ from transformers.utils.chat_template_utils import render_jinja_template
 from trl.chat_template_utils import get_training_chat_template, has_generation_markers
 
 from ftcli.core.errors import ConfigError, DataError, Problem, RowProblem
+from ftcli.data.formats.columns import VARIABLES
 from ftcli.data.quality_checks import QualityIssue
 from ftcli.data.scan import Example
-from ftcli.models.answer_forms import has_reasoning
-from ftcli.models.answer_parts import Structure, structure_of
-from ftcli.models.served_texts import ServedAnswer, ServedText, ServedTexts, Unservable
+from ftcli.models.templates.answer_forms import has_reasoning
+from ftcli.models.templates.answer_parts import Structure, structure_of
+from ftcli.models.templates.chat_template import BASE_FIX, with_defaults, without_defaults
+from ftcli.models.templates.served_texts import ServedAnswer, ServedText, ServedTexts, TextsByVariables, Unservable
+from ftcli.models.templates.template_rendering import PROBE, closing_token
 from ftcli.worker.tokenise.answer_spans import Answer, Span, Spans, Unserved, common
 from ftcli.worker.tokenise.left_out import left_out, refuse_left_out
 from ftcli.worker.tokenise.special_tokens import SpecialTokens, Turns
@@ -71,7 +75,9 @@ class Serving:
         self.marks, self._marking = _marking_template(tokenizer, self.template)
         self._special = dict(tokenizer.special_tokens_map)
         stops, own_end = special_tokens.stops, tokenizer.eos_token or ""
-        self._texts = ServedTexts(self._given, stops, special_tokens.pattern, own_end)
+        self._texts = TextsByVariables(
+            lambda variables: ServedTexts(partial(self._given, variables), stops, special_tokens.pattern, own_end)
+        )
         self.spans = Spans(tokenizer, stops)
         # SentencePiece writes a space before the first word of a text: an answer on its own would begin with it.
         self._divisible = not tokenizer.convert_ids_to_tokens(self.spans.ids_of("x"))[0].startswith("▁")
@@ -81,7 +87,7 @@ class Serving:
     @cached_property
     def structure(self) -> Structure:
         """How the template divides answers into reasoning and final part."""
-        return structure_of(self._texts)
+        return structure_of(self._texts.of())
 
     def prompt(self, example: Example, turns: Turns, tools: Any) -> str:
         """The turns followed by the generation prompt, as they are served.
@@ -89,7 +95,7 @@ class Serving:
         Raises:
             DataError: the template refuses them.
         """
-        return self._texts.prompt(example, turns, tools)
+        return self._texts_of(example).prompt(example, turns, tools)
 
     def render(
         self, example: Example, turns: Turns, trained: list[int], tools: Any, marked: bool, unroll: bool = False
@@ -105,9 +111,10 @@ class Serving:
         Raises:
             DataError: the template refuses it, or one of its turns cannot be trained as it is served.
         """
-        turns = self._texts.forms.adapted(turns)
+        texts = self._texts_of(example)
+        turns = texts.forms.adapted(turns)
         try:
-            served = self._texts.examples(example, turns, trained, tools, unroll)
+            served = texts.examples(example, turns, trained, tools, unroll)
         except Unservable as fault:
             self._refuse_turn(example, turns, tools, fault)
         found = []
@@ -126,9 +133,10 @@ class Serving:
         Raises:
             DataError: as `render`.
         """
-        turns = self._texts.forms.adapted(turns)
+        texts = self._texts_of(example)
+        turns = texts.forms.adapted(turns)
         try:
-            served = self._texts.answer(example, turns, start, tools)
+            served = texts.answer(example, turns, start, tools)
         except Unservable as fault:
             self._refuse_turn(example, turns, tools, fault)
         [answer] = served.answers
@@ -148,16 +156,31 @@ class Serving:
             marks = OWN if has_generation_markers(marking) else PROMPTS
         if marks == PROMPTS or served.written is None:
             return None
-        theirs, spans = self._rendered(example, turns, tools, marking, opened=False, marks=True)
+        variables = example.value.get(VARIABLES) or {}
+        theirs, spans = self._rendered(example.where, variables, turns, tools, marking, opened=False, marks=True)
         # TRL's training version may render other text than the tokenizer's template; its marks are useless then.
         return spans if theirs == served.written else None
 
-    def _given(self, example: Example | None, turns: Turns, tools: Any, opened: bool) -> str:
+    def _texts_of(self, example: Example) -> ServedTexts:
+        return self._texts.of(example.value.get(VARIABLES))
+
+    def _given(
+        self, variables: Mapping[str, Any], example: Example | None, turns: Turns, tools: Any, opened: bool
+    ) -> str:
         template = self._tool_template if tools else self.template
-        return self._rendered(example, turns, tools, template, opened=opened, marks=False)[0]
+        where = example.where if example else ""
+        return self._rendered(where, variables, turns, tools, template, opened=opened, marks=False)[0]
 
     def _rendered(
-        self, example: Example | None, turns: Turns, tools: Any, template: str, *, opened: bool, marks: bool
+        self,
+        where: str,
+        variables: Mapping[str, Any],
+        turns: Turns,
+        tools: Any,
+        template: str,
+        *,
+        opened: bool,
+        marks: bool,
     ) -> tuple[str, list[Span]]:
         try:
             texts, spans = render_jinja_template(
@@ -166,11 +189,11 @@ class Serving:
                 chat_template=template,
                 return_assistant_tokens_mask=marks,
                 add_generation_prompt=opened,
-                **self._special,
+                **{**self._special, **variables},
             )
         except (TemplateError, TypeError, ValueError, KeyError, AttributeError) as error:
             what = f"the model's chat template refuses the row: {error}"
-            raise DataError(RowProblem(example.where if example else "", what, _CHANGE)) from None
+            raise DataError(RowProblem(where, what, _CHANGE)) from None
         return texts[0], spans[0] if spans else []
 
     # --- tokens ------------------------------------------------------------------------------------------------------
@@ -204,7 +227,7 @@ class Serving:
 
     def _refuse_turn(self, example: Example, turns: Turns, tools: Any, fault: Unservable) -> NoReturn:
         """Refuse a turn that the template writes differently than the prompt that is served before it goes on."""
-        closed = self._texts.forms.closed(fault.prompt, tools)
+        closed = self._texts_of(example).forms.closed(fault.prompt, tools)
         if closed and has_reasoning(turns[fault.turn]):
             what = (
                 f"the reasoning of turn {fault.turn + 1} cannot be trained: the template's generation prompt "
@@ -233,7 +256,7 @@ def _templates_of(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
     plain = named.get("default")
     if plain is None:
         what = "the data are conversations, but the model's tokenizer has no chat template"
-        fix = "use the instruct version of the model, or data of type text, or pairs of plain text"
+        fix = f"{BASE_FIX}, or pairs of plain text"
         raise ConfigError(Problem("model.name_or_path", what, fix))
     return str(plain), str(named.get("tool_use", plain))
 
@@ -242,11 +265,14 @@ def _marking_template(tokenizer: PreTrainedTokenizerBase, own: str) -> tuple[str
     """How assistant turns are located, and the template that marks them."""
     if has_generation_markers(own):
         return OWN, own
+    # TRL compares the text with the templates that it knows, which set no variables.
+    published = copy.copy(tokenizer)
+    published.chat_template, values = without_defaults(own)
     try:
-        variant = get_training_chat_template(tokenizer)
+        variant = get_training_chat_template(published)
     except ValueError:  # none that TRL knows
         variant = None
-    return (VARIANT, variant) if variant else (PROMPTS, own)
+    return (VARIANT, with_defaults(variant, values)) if variant else (PROMPTS, own)
 
 
 def _narrowed(answer: ServedAnswer, marks: list[Span] | None) -> Answer:
@@ -259,3 +285,19 @@ def _narrowed(answer: ServedAnswer, marks: list[Span] | None) -> Answer:
     if answer.closing and allowed and allowed[-1][1] == inner:
         allowed[-1] = (allowed[-1][0], end)
     return Answer(turn, start, end, ended and bool(allowed) and allowed[-1][1] == end, tuple(allowed))
+
+
+def turn_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """The token that the chat template closes an answer with; None where it has none, or there is no template."""
+    template = tokenizer.chat_template
+    template = template.get("default") if isinstance(template, dict) else template
+    if not template:
+        return None
+    special = dict(tokenizer.special_tokens_map)
+    try:
+        texts, _ = render_jinja_template(conversations=[list(PROBE)], chat_template=template, **special)
+    except (TemplateError, TypeError, ValueError, KeyError, AttributeError):
+        return None
+    tokens = {token.content: number for number, token in tokenizer.added_tokens_decoder.items()}
+    closing = closing_token(texts[0], tokens)
+    return tokens[closing] if closing else None

@@ -34,7 +34,7 @@ from ftcli.runs import rundir
 
 _ROWS, _INDEX, _META, _DROPPED = "rows.arrow", "index.arrow", "meta.json", "dropped.jsonl"
 _LIBRARIES = ("transformers", "tokenizers", "jinja2", "trl", "pyarrow")
-CODE = ("data", "models/added_tokens.py", "models/answer_forms.py", "models/served_texts.py", "worker/tokenise")
+CODE = ("data", "models/templates", "worker/tokenise")
 """Our modules that read, convert and tokenise rows: a change in any of them makes stored tokens obsolete."""
 _POLL_SECONDS = 0.1
 OPTIONAL = {"weights": pa.list_(pa.float32()), "row_weight": pa.float32(), "examples": pa.list_(pa.int32())}

@@ -22,7 +22,9 @@ from ftcli.settings.groups import ModelSettings
 from ftcli.settings.run_spec import RunSpec
 from ftcli.worker.distributed.sharded import whole_weights
 from ftcli.worker.inference.metrics import Rewarded
+from ftcli.worker.models.answer_ends import ending_as
 from ftcli.worker.models.load import check_vocabulary, load_model, make_encoder, position_limit
+from ftcli.worker.models.new_tokens import train_rows
 from ftcli.worker.rewards.mixture import Rewards
 from ftcli.worker.tokenise.dataset import Prepared, prepare
 from ftcli.worker.tokenise.encoder import Encoder
@@ -101,9 +103,11 @@ def load(spec: RunSpec, run_dir: Path) -> Loaded:
         rewards.check(data.train, "the rows trained on")
         rewards.check(data.held_out, "the held-out rows")
     set_seed(spec.seed)
-    model = load_base(spec, method)
+    model = ending_as(load_base(spec, method), encoder)
     check_vocabulary(model, encoder.tokenizer)
     reach_experts(peft, model)
+    if peft is not None and spec.model.new_tokens:
+        train_rows(peft, model, encoder.tokenizer, spec.model.new_tokens)
     support.model_loaded(model)
     # Loaded again here: by default a trainer would use the hub's weights, not those that this run starts from.
     reference = load_base(spec, method) if needs_reference(method, config, peft) else None

@@ -13,6 +13,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from trl.trainer.reward_trainer import DataCollatorForPreference
 
 from ftcli.methods.method import Method
+from ftcli.worker.models.new_tokens import readable_head, saving_rows_only
 from ftcli.worker.tokenise.collate import collator_of
 from ftcli.worker.trainers.weighted_loss import Weighing
 from ftcli.worker.training.checkpoint import with_safe_checkpoints
@@ -105,6 +106,7 @@ def make_trainer(
         callbacks=list(callbacks),
         **arguments,
     )
+    saving_rows_only(readable_head(trainer.model))
     for parameter in trainer.model.parameters():
         if parameter.requires_grad and parameter.dtype == torch.bfloat16 and _is_quantised(model):
             # TRL casts trainable weights on a quantised base to bf16, in which small updates vanish.

@@ -14,7 +14,7 @@ from ftcli import tiny
 from ftcli.data.formats.registry import DATASET_TYPES
 from ftcli.methods import get_method
 from ftcli.plan import tokens
-from ftcli.settings.groups import DataSettings
+from ftcli.settings.groups import DataSettings, ModelSettings
 from ftcli.worker.inference.examples import answered_of
 from ftcli.worker.tokenise.dataset import Prepared, prepare
 from ftcli.worker.tokenise.encoder import Encoded, Encoder
@@ -154,5 +154,5 @@ def test_a_plan_counts_the_same_tokens(adds, tmp_path):
             row = row_of(kind, before, "", after)
             found = prepared(encoder, kind, row, tmp_path, TEMPLATES[form])
             settings = DataSettings(path=str(tmp_path / "rows.jsonl"), template=TEMPLATES[form])
-            counted = tokens.count(settings, get_method(METHODS[kind]), folder)
+            counted = tokens.count(settings, get_method(METHODS[kind]), ModelSettings(), folder)
             assert counted.tokens == found.ledger()["train"]["tokens"], (kind, form, before)

@@ -24,7 +24,8 @@ from ftcli.runs import rundir
 from ftcli.runs.checkpoints import newest_valid
 from ftcli.settings.groups import ModelSettings, QuantisationSettings
 from ftcli.worker.commands.eval import evaluate
-from ftcli.worker.models.load import bitsandbytes_config, load_model, load_trained
+from ftcli.worker.models.bitsandbytes_layers import bitsandbytes_config
+from ftcli.worker.models.load import load_model, load_trained
 from ftcli.worker.models.merge import merge
 from ftcli.worker.training import run as training
 from ftcli.worker.training.run import train

@@ -29,7 +29,7 @@ from transformers import (
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from ftcli.settings.library_fields import fields_of, options
-from ftcli.worker.models.load import keeping_numbers
+from ftcli.worker.models.bitsandbytes_layers import keeping_numbers
 from ftcli.worker.tuners import BottleneckConfig, BottleneckModel
 from ftcli.worker.tuners.bottleneck import register
 from ftcli.worker.tuners.bottleneck.config import add_type

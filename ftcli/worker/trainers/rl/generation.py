@@ -143,6 +143,7 @@ class Vllm(Batched):
             temperature=args.temperature,
             top_p=args.top_p,
             max_completion_length=args.max_new_tokens,
+            generation_kwargs={"stop_token_ids": stop_ids(trainer.model, self.tokenizer)},
             logprobs=None,  # the policy's own are computed together with the reference's
         )
         self._synced = -1

@@ -8,13 +8,14 @@ counts their tokens.
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ftcli.core.errors import DataError, RowProblem
-from ftcli.models.answer_forms import Forms, Turns, continuation, without_reasoning
+from ftcli.models.templates.answer_forms import Forms, Turns, continuation, without_reasoning
 
 Render = Callable[[Any, Turns, Any, bool], str]
 """Row (for its place in errors), turns, tools, and whether the generation prompt follows → text; raises DataError."""
@@ -237,3 +238,18 @@ def _common(one: str, other: str) -> int:
     if one[:length] == other[:length]:
         return length
     return next((at for at in range(length) if one[at] != other[at]), length)
+
+
+class TextsByVariables:
+    """`ServedTexts` for each choice of template variables that rows make, each made once: what the generation prompt
+    opens, for one, may depend on them."""
+
+    def __init__(self, make: Callable[[Mapping[str, Any]], ServedTexts]) -> None:
+        self._make, self._made = make, dict[str, ServedTexts]()
+
+    def of(self, variables: Mapping[str, Any] | None = None) -> ServedTexts:
+        """Those for the variables of a row; None where it has none."""
+        key = json.dumps(variables or {}, sort_keys=True)
+        if key not in self._made:
+            self._made[key] = self._make(variables or {})
+        return self._made[key]

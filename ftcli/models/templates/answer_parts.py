@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ftcli.core.errors import DataError
-from ftcli.models.served_texts import ServedTexts, Unservable
+from ftcli.models.templates.served_texts import ServedTexts, Unservable
 
 _TEXT, _REASONING = "zq7", "zq8"
 

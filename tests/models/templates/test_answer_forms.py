@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ftcli.models.answer_forms import continuation, reasoning_of, without_reasoning
-from ftcli.models.answer_parts import Parts, Structure
+from ftcli.models.templates.answer_forms import continuation, reasoning_of, without_reasoning
+from ftcli.models.templates.answer_parts import Parts, Structure
 
 QWEN = Structure(marker="</think>", opening="<think>", generation_prompt="<|im_start|>assistant\n")
 R1 = Structure(marker="</think>", opened="<think>", generation_prompt="<A><think>\n")
