@@ -46,8 +46,9 @@ DOCUMENTED = {
     "no effect": "no effect", "not read by": "no effect", "reads no": "no effect", "out of range": "out of range",
     "not a finite number": "out of range", "which is not": "wrong type", "is not a value of": "unknown word",
     "has no entry": "unknown entry", "is of the wrong type": "wrong type", "is not of its type": "wrong type",
-    "divides by zero": "out of range", "over several processes": "no effect", "where this run keeps them anyway":
-    "no effect", "say the same": "no effect", "nothing reports the metric": "unknown metric",
+    "divides by zero": "out of range", "needs a GPU": "hardware", "computes on a CPU": "hardware",
+    "over several processes": "no effect", "where this run keeps them anyway": "no effect",
+    "say the same": "no effect", "nothing reports the metric": "unknown metric",
 }  # fmt: skip
 """What a refusal says → its kind, for the kinds that need no failing worker: the manual states them."""
 
