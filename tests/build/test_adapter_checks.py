@@ -363,7 +363,7 @@ def test_packing_is_on_where_it_is_exact_and_off_with_the_reason_elsewhere(here)
     assert "attend to each other" in note.why
 
 
-@pytest.mark.parametrize("model_type", ["opt", "neverheard"])
+@pytest.mark.parametrize("model_type", ["opt", "olmo3"])
 def test_packing_is_off_for_an_architecture_that_is_not_known_to_be_exact(here, model_type):
     assert model_type not in packing_support.PACKS_EXACTLY
     config = {"model_type": model_type, "architectures": ["X"], "word_embed_proj_dim": 160, "ffn_dim": 432}
