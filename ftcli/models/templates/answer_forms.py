@@ -68,13 +68,15 @@ class Forms:
             turn = _with_text(turn)
         return turn
 
-    def next_end(self, turns: Turns, tools: Any) -> str:
-        """The end token with which the template begins the turn that follows these; "" for none."""
-        role = "tool" if turns[-1].get("tool_calls") else "user"
-        following = {"role": role, "content": "?", **({"name": "?", "tool_call_id": "?"} if role == "tool" else {})}
-        plain = without_reasoning(turns)
+    def next_end(self, turn: Mapping[str, Any], tools: Any) -> str:
+        """The end token with which the template begins the turn that follows an answer or a call; "" for none."""
+        calls = turn.get("tool_calls")
+        following = {"role": "tool", "name": "?", "tool_call_id": "?"} if calls else {"role": "user"}
+        answer = {"role": "assistant", "content": "", "tool_calls": calls} if calls else {"role": "assistant"}
+        # A plain text: reasoning in the turn's own may be rewritten once another turn follows.
+        turns = [{"role": "user", "content": "?"}, answer if calls else {**answer, "content": "zq7"}]
         try:
-            text, longer = (self._render(each, tools, False) for each in (plain, [*plain, following]))
+            text, longer = (self._render(t, tools, False) for t in (turns, [*turns, {**following, "content": "?"}]))
         except DataError:  # the template takes no such turn there
             return ""
         begun = longer[len(text) :] if longer.startswith(text) else ""
@@ -85,6 +87,16 @@ class Forms:
         """Whether the template closes a plain answer with an end token."""
         text = self._probed({"role": "assistant", "content": "zq7"})
         return any(stop in text.rpartition("zq7")[2] for stop in self._stops)
+
+    @cached_property
+    def after_answer(self) -> str:
+        """What the template writes after a plain answer where a question follows; "" if that cannot be told."""
+        turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "zq7"}]
+        try:
+            longer = self._render([*turns, {"role": "user", "content": "?"}], None, False)
+        except DataError:
+            return ""
+        return longer.rpartition("zq7")[2].lstrip()
 
     @cached_property
     def _lifts(self) -> bool:

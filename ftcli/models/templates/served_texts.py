@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from ftcli.core.errors import DataError, RowProblem
@@ -165,7 +166,7 @@ class ServedTexts:
         if ended or last:
             return ServedAnswer(index, start, end, ended, closing if last else "", start - len(opened))
         closing = next((stop for stop in self._stops if text.startswith(stop, end)), "")
-        if self._stops and not closing:
+        if self._can_end and not closing:
             return None  # it ends in serving only, with a token that the whole conversation does not show
         return ServedAnswer(index, start, end + len(closing), bool(closing), closing, start - len(opened))
 
@@ -198,10 +199,18 @@ class ServedTexts:
         The token is the one that begins the next turn, or else the tokenizer's own: a server stops at both.
         """
         length, ended = self._length(row, text[start:], turns[-1])
-        if ended or not self._stops:
+        if ended or not self._can_end:
             return text, ""
-        end = self.forms.next_end(turns, tools) or self._own_end
+        end = self.forms.next_end(turns[-1], tools) or self._own_end
         return text[: start + length] + end, end
+
+    @cached_property
+    def _can_end(self) -> bool:
+        """Whether an answer that has no end token can get one: the template has special tokens around its turns. One
+        without any is not made for a model that ends its answers."""
+        return bool(self._stops) and (
+            self.forms.ends_answers or self._specials.match(self.forms.after_answer) is not None
+        )
 
     def _length(self, row: Any, answer: str, turn: dict[str, Any]) -> tuple[int, bool]:
         """The length of an answer in characters including its end token, and whether it has one.

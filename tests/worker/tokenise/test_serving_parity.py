@@ -307,12 +307,23 @@ def test_a_special_token_in_an_answer_is_found_and_does_not_end_it():
     assert not encoded(shipped("lfm2"), asks("Say <b> twice")).findings
 
 
-def test_an_answer_that_the_template_does_not_end_gets_the_end_token_at_which_a_server_stops():
+def test_an_answer_without_an_end_token_is_trained_to_its_last_byte():
     encoder = encoder_of("{% for m in messages %}{{ m.content }}{% endfor %}", END)
     found = encoded(encoder, asks("Leaf 日", {"role": "user", "content": "Sun?"}))
-    assert (trained_text(encoder, found), found.ended) == ("Leaf 日</s>", True)
-    # The next turn does not begin with an end token: the example stops where the model does.
-    assert encoder.tokenizer.decode(found.columns["input_ids"]) == "Tree?Leaf 日</s>"
+    assert (trained_text(encoder, found), found.ended) == ("Leaf 日", False)
+
+
+def test_turns_that_begin_with_a_special_token_end_with_the_token_at_which_a_server_stops():
+    # GLM writes no end token. If its generation config names the token that begins the next turn, that one is trained;
+    # a server that knows the tokenizer's own alone is given that, and each turn is an example of its own.
+    template, turns = TEMPLATES["glm4moe"].read_text(encoding="utf-8"), WITHOUT_REASONING
+    named = encoder_of(template, ("<|endoftext|>", "<|user|>", "<|observation|>"))
+    own = encoder_of(template, ("<|endoftext|>",))
+    answers = ["\n<think></think>\nLeaf.", "\n<think></think>\nMoon."]
+    for encoder, end, examples in ((named, "<|user|>", 1), (own, "<|endoftext|>", 2)):
+        found = encoded(encoder, turns)
+        assert (trained_text(encoder, found), found.ended) == ("".join(answer + end for answer in answers), True)
+        assert len(found.earlier) + 1 == examples
 
 
 def test_a_turn_that_the_template_does_not_mark_is_not_trained():
