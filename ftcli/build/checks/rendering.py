@@ -145,11 +145,8 @@ def _templateless(run: ResolvedRun, composed: Composed, folder: Path | None, whe
         what = "the rows are conversations"
     else:
         return
-    what += (
-        f", and {model.name_or_path} is a base model without one"
-        if model.variant == "base"
-        else (f", and {model.name_or_path} has no chat template")
-    )
+    base = "is a base model and " if model.variant == "base" else ""
+    what += f", and {model.name_or_path} {base}has no chat template"
     instruct = next(
         (name for name, at in assets.choices("model").items() if _is_base(at, name, model.name_or_path)), ""
     )

@@ -52,7 +52,7 @@ IMPORTER = Importer(
         none(
             "completion_only_loss assistant_only_loss", "none needed: only answers are trained, and all of plain text"
         ),
-        none("chat_template_path", "model.chat_template, which training, saving and serving share"),
+        same("chat_template_path", "model.chat_template", note="a name or a .jinja file; the model is saved with it"),
         none("chat_template", by.OWN_TEMPLATE),
         same(
             "beta loss_type loss_weights label_smoothing precompute_ref_log_probs f_divergence_type sync_ref_model "
