@@ -105,6 +105,29 @@ def _unmerged(choices: str) -> str:
     return f"Not merged: {method.never_merges}."
 
 
+def architectures() -> str:
+    """Every causal-LM architecture of the installed transformers: what was shown of it, or what failed."""
+    result_of = result("architectures", "make matrix")
+    found = result_of["architectures"]
+    failed = {name: each["failed"] for name, each in found.items() if "failed" in each}
+    returned = [name for name, each in found.items() if "failed" not in each]
+    trained = [name for name in returned if found[name]["trained"]]
+    packs = [name for name in returned if found[name]["packs"]]
+    experts = [name for name in returned if found[name]["experts"]]
+    counts = (
+        f"{len(found)} architectures were tried: {len(returned)} are counted right, and LoRA on them is counted, saved,"
+        f" reloaded and merged; {len(trained)} of these were also trained for three steps and resumed.\n"
+    )
+    rows = [
+        ("packed rows train as separate rows do", ", ".join(f"`{name}`" for name in packs)),
+        ("LoRA reaches stacked experts", ", ".join(f"`{name}`" for name in experts)),
+        ("trained for three steps, and resumed", ", ".join(f"`{name}`" for name in trained)),
+    ]
+    parts = [measured_with(result_of["versions"]), counts, table(("What was shown", "Of"), rows)]
+    parts.append(table(("Not shown", "Why"), [(f"`{name}`", why) for name, why in failed.items()]))
+    return "\n".join(parts)
+
+
 def adapter_results() -> str:
     """What each adapter learned on the built-in model, and what it cost."""
     found = result("adapters", "python benchmarks/adapters.py --save")
@@ -285,6 +308,7 @@ def template_families() -> str:
 
 REGIONS: dict[str, Callable[[], str]] = {
     "matrix": matrix,
+    "architectures": architectures,
     "template-families": template_families,
     "adapter-results": adapter_results,
     "unseen-kinds": unseen_kinds,

@@ -16,6 +16,9 @@ from ftcli.peft_methods.routers import is_adapted, routers_of
 from ftcli.peft_methods.target_modules import is_excluded
 
 ALL_LINEAR = "all-linear"
+# PEFT's LoRA refuses the output projection of a Mamba layer, whose kernel reads the weight itself.
+_MAMBA = frozenset({"falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h"})
+_REFUSED = "out_proj"
 # Names that PEFT takes for those of single experts, as transformers 4 had them, in architectures that it converts.
 _OLD_NAMES = ("gate", "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3")
 
@@ -30,6 +33,8 @@ class Reach:
     """Stacked experts, and linear layers whose names PEFT would take for theirs: PEFT's target_parameters."""
     left_out: tuple[Module, ...]
     """Experts and linear layers that it does not reach."""
+    refused: tuple[Module, ...] = ()
+    """Linear layers that PEFT refuses in this architecture."""
 
     @property
     def target_parameters(self) -> list[str]:
@@ -54,22 +59,27 @@ def why_no_experts(settings: Mapping[str, Any]) -> str | None:
 
 
 def reach(
-    modules: Sequence[Module], settings: Mapping[str, Any], *, renamed: bool, stacked: bool = True
+    modules: Sequence[Module], settings: Mapping[str, Any], *, renamed: bool, stacked: bool = True, model_type: str = ""
 ) -> Reach | None:
     """What all-linear adapts in a model; None where PEFT's own all-linear does the same.
 
     Args:
         renamed: whether PEFT reads targets by the names of transformers 4.
         stacked: whether the tuner adapts stacked parameters at all; LoRA alone does.
+        model_type: of the model's configuration; LoRA is refused on some layers of some.
     """
     excluded = settings.get("exclude_modules")
     experts = [m for m in modules if m.kind == "experts" and not is_excluded(m.name, excluded)]
     routers = {module.name for module in routers_of(modules)}
-    if not is_all_linear(settings) or not (routers or any(module.kind == "experts" for module in modules)):
+    barred = {m.name for m in modules if stacked and model_type in _MAMBA and m.leaf == _REFUSED}
+    if not is_all_linear(settings) or not (barred or routers or any(m.kind == "experts" for m in modules)):
         return None
-    linear = [m for m in modules if is_adapted(m) and m.name not in routers and not is_excluded(m.name, excluded)]
+    refused = tuple(module for module in modules if module.name in barred)
+    linear = [
+        m for m in modules if is_adapted(m) and m.name not in routers | barred and not is_excluded(m.name, excluded)
+    ]
     ambiguous = [module for module in linear if renamed and stacked and module.leaf in _OLD_NAMES]
     plain = tuple(module for module in linear if module not in ambiguous)
     if not stacked or settings.get("target_parameters") or why_no_experts(settings):
-        return Reach(plain, (), (*experts, *ambiguous))
-    return Reach(plain, (*experts, *ambiguous), ())
+        return Reach(plain, (), (*experts, *ambiguous), refused)
+    return Reach(plain, (*experts, *ambiguous), (), refused)

@@ -78,7 +78,9 @@ def _chosen(
     """The adapted modules with their ranks, and those that train in full; None where they cannot be known."""
     entries, ranks = settings["modules_to_save"], settings["rank_pattern"]
     layers, names = settings["layers_to_transform"], renamed_by_peft(shape)
-    reached = reach(modules(shape), {**settings, "target_modules": target_modules}, renamed=bool(names))
+    reached = reach(
+        modules(shape), {**settings, "target_modules": target_modules}, renamed=bool(names), model_type=shape.model_type
+    )
     if reached is not None:
         saved, both = whole_modules(shape, entries), (*reached.linear, *reached.parameters)
         if set(saved) & set(both):

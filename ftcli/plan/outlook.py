@@ -215,11 +215,16 @@ def _experts_left_out(run: ResolvedRun) -> list[str]:
     reached, shape, peft = _reach(run), run.shape, run.peft
     if reached is None or shape is None or peft is None:
         return []
+    total = num_parameters(shape) or 1
+    if reached.refused:
+        share = sum(module.num_parameters for module in reached.refused) / total
+        name = reached.refused[0].leaf
+        return [f"peft={peft.name} leaves out {name}, {share:.0%} of the parameters: PEFT refuses it in a Mamba layer"]
     stored = sources.quantised_as(run.spec.model)
     left = reached.parameters if stored and reached.parameters else reached.left_out
     if not left:
         return []
-    share = sum(module.num_parameters for module in left) / (num_parameters(shape) or 1)
+    share = sum(module.num_parameters for module in left) / total
     why = why_no_experts(run.spec.peft) if peft.kind == "LORA" else None
     why = why or (
         f"they are stored quantised ({stored})" if stored else "PEFT adapts stacked parameters by plain LoRA only"
@@ -233,7 +238,7 @@ def _reach(run: ResolvedRun) -> Reach | None:
     if shape is None or peft is None or not peft.adapter or not shape.known:
         return None
     stacked, renamed = peft.kind == "LORA", bool(renamed_by_peft(shape))
-    return reach(modules(shape), run.spec.peft, renamed=renamed, stacked=stacked)
+    return reach(modules(shape), run.spec.peft, renamed=renamed, stacked=stacked, model_type=shape.model_type)
 
 
 def _few_steps(run: ResolvedRun, counted: TokenCount, blocks: int) -> list[str]:

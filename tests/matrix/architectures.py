@@ -10,6 +10,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 EVERY = tuple(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
 SPREAD = ("olmo3", "qwen3_moe", "mixtral", "gpt_neox", "qwen3_5", "gemma4_text", "granitemoe")
 """Dense, experts that PEFT renames in either way, a biased one, linear attention, per-layer widths, a linear router."""
+TRAINED = ("qwen3_moe",)
+"""Those of the spread that `make test` trains too."""
 
 _MOE = {"num_experts_per_tok": 2, "n_routed_experts": 8, "n_group": 1, "topk_group": 1, "n_shared_experts": 1}
 # Fields that a configuration class leaves at None and its model needs, and decoders that are encoders by default.

@@ -26,6 +26,7 @@ def reach_experts(config: Any, model: PreTrainedModel) -> None:
         settings,
         renamed=bool(renamed_by_peft(str(model.config.model_type))),
         stacked=config.peft_type == PeftType.LORA,
+        model_type=str(model.config.model_type),
     )
     if reached is None:
         return
