@@ -16,9 +16,12 @@ from ftcli.peft_methods.routers import is_adapted, routers_of
 from ftcli.peft_methods.target_modules import is_excluded
 
 ALL_LINEAR = "all-linear"
-# PEFT's LoRA refuses the output projection of a Mamba layer, whose kernel reads the weight itself.
-_MAMBA = frozenset({"falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h"})
-_REFUSED = "out_proj"
+# Layers whose weight a Mamba layer reads itself, so that an adapter on them would do nothing until it is merged; PEFT
+# refuses the first.
+_READ_ITSELF = {
+    "out_proj": frozenset({"falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h"}),
+    "dt_proj": frozenset({"falcon_mamba", "jamba", "mamba", "zamba"}),
+}
 # Names that PEFT takes for those of single experts, as transformers 4 had them, in architectures that it converts.
 _OLD_NAMES = ("gate", "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3")
 
@@ -33,8 +36,8 @@ class Reach:
     """Stacked experts, and linear layers whose names PEFT would take for theirs: PEFT's target_parameters."""
     left_out: tuple[Module, ...]
     """Experts and linear layers that it does not reach."""
-    refused: tuple[Module, ...] = ()
-    """Linear layers that PEFT refuses in this architecture."""
+    read_itself: tuple[Module, ...] = ()
+    """Linear layers that the architecture does not call, but reads the weight of."""
 
     @property
     def target_parameters(self) -> list[str]:
@@ -66,20 +69,20 @@ def reach(
     Args:
         renamed: whether PEFT reads targets by the names of transformers 4.
         stacked: whether the tuner adapts stacked parameters at all; LoRA alone does.
-        model_type: of the model's configuration; LoRA is refused on some layers of some.
+        model_type: of the model's configuration.
     """
     excluded = settings.get("exclude_modules")
     experts = [m for m in modules if m.kind == "experts" and not is_excluded(m.name, excluded)]
     routers = {module.name for module in routers_of(modules)}
-    barred = {m.name for m in modules if stacked and model_type in _MAMBA and m.leaf == _REFUSED}
+    barred = {m.name for m in modules if stacked and model_type in _READ_ITSELF.get(m.leaf, ())}
     if not is_all_linear(settings) or not (barred or routers or any(m.kind == "experts" for m in modules)):
         return None
-    refused = tuple(module for module in modules if module.name in barred)
+    read_itself = tuple(module for module in modules if module.name in barred)
     linear = [
         m for m in modules if is_adapted(m) and m.name not in routers | barred and not is_excluded(m.name, excluded)
     ]
     ambiguous = [module for module in linear if renamed and stacked and module.leaf in _OLD_NAMES]
     plain = tuple(module for module in linear if module not in ambiguous)
     if not stacked or settings.get("target_parameters") or why_no_experts(settings):
-        return Reach(plain, (), (*experts, *ambiguous), refused)
-    return Reach(plain, (*experts, *ambiguous), (), refused)
+        return Reach(plain, (), (*experts, *ambiguous), read_itself)
+    return Reach(plain, (*experts, *ambiguous), (), read_itself)

@@ -216,10 +216,11 @@ def _experts_left_out(run: ResolvedRun) -> list[str]:
     if reached is None or shape is None or peft is None:
         return []
     total = num_parameters(shape) or 1
-    if reached.refused:
-        share = sum(module.num_parameters for module in reached.refused) / total
-        name = reached.refused[0].leaf
-        return [f"peft={peft.name} leaves out {name}, {share:.0%} of the parameters: PEFT refuses it in a Mamba layer"]
+    if reached.read_itself:
+        share = sum(module.num_parameters for module in reached.read_itself) / total
+        names = " and ".join(dict.fromkeys(module.leaf for module in reached.read_itself))
+        reads = "a Mamba layer reads the weight itself, so that an adapter there would do nothing"
+        return [f"peft={peft.name} leaves out {names}, {share:.0%} of the parameters: {reads}"]
     stored = sources.quantised_as(run.spec.model)
     left = reached.parameters if stored and reached.parameters else reached.left_out
     if not left:
