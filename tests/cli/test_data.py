@@ -282,7 +282,7 @@ def test_a_hostile_name_or_row_stays_text_in_the_page():
     sequence = {"name": evil, "tokens": [[evil, True, True], ["", True, False]]}
     row = {"where": evil, "kind": evil, "sequences": [sequence], "tokens": 1, "trained": 1, "max_length_tokens": 1,
            "row_weight": 1, "examples": 1, "findings": [evil]}  # fmt: skip
-    about = {"format": evil, "template": {"answers_by": evil}, "findings": {evil: [{"where": evil}]}}
+    about = {"format": evil, "template": {"from": evil, "answers_by": evil}, "findings": {evil: [{"where": evil}]}}
     page = preview.page([row, {"where": evil, "error": evil, "fix": evil}, about])
     assert "<script" not in page
     read = Page()

@@ -131,7 +131,7 @@ def test_a_sweep_takes_choice_range_and_glob():
     assert expand(["train.learning_rate=choice(1e-4,2e-4)"]) == [
         ["train.learning_rate=0.0001"], ["train.learning_rate=0.0002"],
     ]  # fmt: skip
-    assert expand(["model=glob(smollm-1*)"]) == [["model=smollm-135m"], ["model=smollm-135m-base"]]
+    assert expand(["model=glob(smollm-1*)"]) == [["model=smollm-135m-base"], ["model=smollm-135m"]]
 
 
 @pytest.mark.parametrize("text", ["seed=interval(1,2)", "nothing=glob(*)"])

@@ -46,8 +46,9 @@ def test_a_model_has_the_parameters_of_its_base() -> None:
 
 
 def test_what_a_file_says_of_its_model_is_not_said_of_another_one(here) -> None:
-    assert spec_of(Request(overrides=("model=llama-base",))).model.variant == "base"
-    other = spec_of(Request(overrides=("model=llama-base", "model.name_or_path=org/other"))).model
+    words = ("method=pretrain", "model=llama-base")  # a base renders no conversations
+    assert spec_of(Request(overrides=words)).model.variant == "base"
+    other = spec_of(Request(overrides=(*words, "model.name_or_path=org/other"))).model
     assert [getattr(other, key) for key in CARD] == [None] * len(CARD)
 
 

@@ -42,7 +42,7 @@ def model_folder(folder: Path, **changes: Any) -> tuple[Path, int]:
         model = AutoModelForCausalLM.from_config(config)
     folder.mkdir(exist_ok=True)
     config.save_pretrained(folder)
-    for file in TOKENIZER.glob("*token*"):
+    for file in [*TOKENIZER.glob("*token*"), TOKENIZER / "chat_template.jinja"]:
         (folder / file.name).write_bytes(file.read_bytes())
     return folder, sum(p.numel() for p in model.parameters())
 

@@ -90,13 +90,17 @@ def test_sampling_needs_a_reward_and_whole_groups(problems, here):
         assert "no reward is configured" in found
         assert not problems(f"method={method}", "data.path=rows.jsonl", "method.rewards.exact_answer=1")
         assert not problems(f"method={method}")  # the built-in prompts have an answer each
-    [found] = problems("method=grpo", "method.num_generations=3")
-    assert "do not divide into groups" in found
+    # 8 answers per batch, of training and of measuring alike
+    trained, measured = sorted(problems("method=grpo", "method.num_generations=3"), key=lambda each: "eval" in each)
+    assert "8 answers per generation batch do not divide into groups of method.num_generations=3" in trained
+    assert "train.per_device_eval_batch_size gives 8 answers, which do not divide into groups of 3" in measured
     [found] = problems("method=ppo", "data.streaming=true", "train.max_steps=3", "method.rewards.ended=1")
     assert "a stream has no known length" in found
 
 
-def test_a_function_of_ones_own_is_granted_on_the_command_line_alone(problems, here):
+def test_a_function_of_ones_own_is_granted_on_the_command_line_alone(problems, here, monkeypatch):
+    (here / "mine.py").write_text("def score(**_): return [1.0]\n")
+    monkeypatch.setenv("PYTHONPATH", str(here))
     (here / "mine.yaml").write_text(
         "ftcli: 1\ndefaults: [{method: ppo}]\nmethod:\n  reward_functions: {mine:score: 1}\n"
     )

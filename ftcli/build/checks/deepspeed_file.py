@@ -42,7 +42,9 @@ def deepspeed(name: str, content: Mapping[str, Any], run: ResolvedRun, at: str) 
         return
     if run.spec.train.get("fsdp"):
         yield Problem(at, f"{name} and train.fsdp both shard the model", "keep one of them")
-    known = {*re.findall(r'^[A-Z_0-9]+ = "([a-z_0-9]+)"', source_text("deepspeed.runtime.constants"), re.MULTILINE)}
+    known = {
+        *re.findall(r"""^[A-Z_0-9]+ = ["']([a-z_0-9]+)["']""", source_text("deepspeed.runtime.constants"), re.MULTILINE)
+    }
     known |= set(_SECTIONS)
     for key in content:
         if key not in known:

@@ -101,8 +101,9 @@ def stand_in(model: Any, tokenizer: Any) -> ModuleType:
     class SamplingParams:
         def __init__(
             self, *, temperature: float = 1.0, max_tokens: int = 16, seed: int | None = None,
-            prompt_logprobs: int | None = None,
+            prompt_logprobs: int | None = None, stop_token_ids: list[int] | None = None,
         ) -> None:  # fmt: skip
+            self.stop_token_ids = stop_token_ids
             self.temperature, self.max_tokens, self.prompt_logprobs = temperature, max_tokens, prompt_logprobs
 
     class LLM:

@@ -12,7 +12,7 @@ import pytest
 from ftcli.data.row_ledger import Ledger
 from ftcli.methods import get_method
 from ftcli.plan import tokens as plan_tokens
-from ftcli.settings.groups import DataSettings
+from ftcli.settings.groups import DataSettings, ModelSettings
 from ftcli.worker.tokenise.dataset import Prepared, prepare
 from ftcli.worker.tokenise.encoder import IGNORED, Encoder
 from ftcli.worker.tokenise.length_limits import Fitting
@@ -196,7 +196,8 @@ def test_the_plan_counts_the_tokens_and_examples_that_the_worker_trains(tmp_path
     fit = Fitting(4000, "drop", position_limit=4096)
     encoder = Encoder(shipped(name).tokenizer, shipped(name).stop_ids)
     found = prepare(data, get_method("sft"), encoder, fit, seed=0).ledger()["train"]
-    counted = plan_tokens.count(data, get_method("sft"), folder_of(name, tmp_path / "model"))
+    model = ModelSettings(name_or_path=str(tmp_path / "model"))
+    counted = plan_tokens.count(data, get_method("sft"), model, folder_of(name, tmp_path / "model"))
     assert (counted.tokens, counted.pieces, counted.exact) == (found["tokens"], found["sequences"], True)
 
 
