@@ -100,7 +100,8 @@ def test_sampling_needs_a_reward_and_whole_groups(problems, here):
 
 def test_a_function_of_ones_own_is_granted_on_the_command_line_alone(problems, here, monkeypatch):
     (here / "mine.py").write_text("def score(**_): return [1.0]\n")
-    monkeypatch.setenv("PYTHONPATH", str(here))
+    monkeypatch.setenv("PYTHONPATH", str(here))  # which Python puts into sys.path when it starts
+    monkeypatch.syspath_prepend(here)
     (here / "mine.yaml").write_text(
         "ftcli: 1\ndefaults: [{method: ppo}]\nmethod:\n  reward_functions: {mine:score: 1}\n"
     )
