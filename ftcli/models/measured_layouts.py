@@ -12,7 +12,6 @@ import json
 import os
 from collections.abc import Mapping
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -56,4 +55,6 @@ def keep(config: Mapping[str, Any], answer: Mapping[str, Any]) -> None:
 
 @cache
 def _versions() -> list[str]:
+    from importlib import metadata  # takes as long as a help screen, and most models are in a table
+
     return [metadata.version(name) for name in _LIBRARIES]
