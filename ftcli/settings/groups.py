@@ -51,9 +51,8 @@ class ModelSettings:
 
 def as_saved(model: ModelSettings, name_or_path: str, revision: str | None = None) -> ModelSettings:
     """How a model is loaded as the settings say, but another one: with its own weights, template and vocabulary."""
-    own: dict[str, Any] = {"init": "pretrained", "chat_template": None, "chat_template_kwargs": None}
-    own |= {"new_tokens": None, "has_template": None, "shape": None}
-    return replace(model, name_or_path=name_or_path, revision=revision, **own)
+    own: dict[str, Any] = dict.fromkeys(("chat_template", "chat_template_kwargs", "new_tokens", *CARD))
+    return replace(model, name_or_path=name_or_path, revision=revision, init="pretrained", **own)
 
 
 @dataclass(frozen=True, kw_only=True)
