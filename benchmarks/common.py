@@ -18,13 +18,6 @@ from typing import Any
 LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "hydra-core", "bitsandbytes")
 RESULTS = Path(__file__).parent / "results"
 
-# Runs in a process of its own, whose children are then those of this command alone.
-_MEASURED = (
-    "import json, resource, subprocess, sys; "
-    "code = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode; "
-    "print(json.dumps([code, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss]))"
-)
-
 
 def peak_gib(words: Sequence[str], environment: Mapping[str, str] | None = None) -> float:
     """Peak resident memory of an ftcli command and all of its processes.
@@ -32,12 +25,10 @@ def peak_gib(words: Sequence[str], environment: Mapping[str, str] | None = None)
     Raises:
         RuntimeError: the command failed.
     """
-    command = [sys.executable, "-c", _MEASURED, sys.executable, "-m", "ftcli", *words]
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-    code, kib = json.loads(done.stdout)
-    if code:
-        raise RuntimeError(f"ftcli {' '.join(words)}: exit {code}")
-    return float(kib) / 1024**2
+    cost = _run(words, environment)
+    if cost.code:
+        raise RuntimeError(f"ftcli {' '.join(words)}: exit {cost.code}")
+    return cost.peak_gib
 
 
 @dataclass(frozen=True)
@@ -60,6 +51,10 @@ def cost_of(words: Sequence[str], checkout: Path, folder: Path) -> Cost:
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     bytecode = folder / "bytecode"
     environment |= {"PYTHONPATH": str(checkout), "PYTHONPYCACHEPREFIX": str(bytecode), "HF_HUB_OFFLINE": "1"}
+    return _run(words, environment, folder)
+
+
+def _run(words: Sequence[str], environment: Mapping[str, str] | None, folder: Path | None = None) -> Cost:
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         start = time.perf_counter()
         command = [sys.executable, "-m", "ftcli", *words]

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from benchmarks.common import RESULTS, save, versions
 from tests.matrix.architectures import EVERY, SPREAD, TRAINED
@@ -21,11 +20,6 @@ from tests.matrix.prove_architecture import measured, prove
 
 WHOLE = os.environ.get("FTCLI_MATRIX") == "1"
 FILE = RESULTS / "architectures.json"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="module")

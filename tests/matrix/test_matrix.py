@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from benchmarks.common import RESULTS, save, versions
 from tests.matrix.cells import CELLS, OTHER_CELLS, PREFERENCE_CELLS, SPREAD, Cell
@@ -21,11 +20,6 @@ from tests.matrix.prove import prove, refusal
 
 WHOLE = os.environ.get("FTCLI_MATRIX") == "1"
 EVERY = [*CELLS, *PREFERENCE_CELLS, *OTHER_CELLS]
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
