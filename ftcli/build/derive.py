@@ -106,9 +106,7 @@ def derive_method(
     value, why = True, "packing gives the same gradients here and wastes no tokens on padding"
     if peft is not None and peft.never_packs:
         value, why = False, peft.never_packs
-    elif reason := why_unpacked(
-        shape, model.attn_implementation, router_loss=settings.get("router_aux_loss_coef") != 0
-    ):
+    elif reason := why_unpacked(shape, model.attn_implementation, settings):
         value, why = False, reason
     elif model.attn_implementation not in EXACT_ATTENTION:
         value, why = False, f"packing is not known to be exact with {model.attn_implementation} attention"

@@ -7,7 +7,7 @@ from typing import Any
 
 from ftcli.build import derive
 from ftcli.build.checks import cross_group, field_checks
-from ftcli.config.compose import WRITERS, Composed, Request, compose
+from ftcli.config.compose import Composed, Request, compose
 from ftcli.core.errors import ConfigError, DataError, Problem, RowProblem
 from ftcli.core.paths import BUILTIN, is_template_path
 from ftcli.core.strict_yaml import KeyPath
@@ -28,8 +28,7 @@ _EMPTY: dict[str, Any] = {**{group: {} for group in (*GROUPS, "run")}, "seed": 0
 
 def _still_fits(composed: Composed, key: str) -> bool:
     """Whether what the group file says of its model still holds: not where an override changed only the name."""
-    named, said = composed.origin("model", "name_or_path"), composed.origin("model", key)
-    return WRITERS.index(said.by) >= WRITERS.index(named.by)
+    return composed.layer("model", key) >= composed.layer("model", "name_or_path")
 
 
 def _located(tree: dict[str, Any]) -> dict[str, Any]:

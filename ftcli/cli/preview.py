@@ -112,14 +112,13 @@ def page(shown: Sequence[dict[str, Any]]) -> str:
 
 
 def _spans(tokens: Sequence[Sequence[Any]]) -> Iterator[str]:
-    places = iter(range(len(tokens)))
-    for mark, group in groupby(tokens, key=lambda token: token[1]):
+    for mark, group in groupby(enumerate(tokens), key=lambda placed: placed[1][1]):
         kind = "trained" if mark else "read"
-        for text, _, special in group:
-            place = next(places)
+        for place, (text, _, special) in group:
             if not text:
                 continue
             names = [kind, *(["special"] if special else []), *(["odd"] if place % 2 else [])]
             title = f"token {place}, {'trained' if mark else 'read only'}"
             yield f'<span class="{" ".join(names)}" title="{title}">{html.escape(text)}</span>'
-        yield f"<sub>{_weight(mark)}</sub>" if _weight(mark) else ""
+        if weight := _weight(mark):
+            yield f"<sub>{weight}</sub>"

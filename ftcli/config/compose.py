@@ -90,6 +90,10 @@ class Composed:
         """The place of a value, as errors print it."""
         return self.origin(*path).where
 
+    def layer(self, *path: str) -> int:
+        """Which of WRITERS set a value, by its index: a later one replaces what an earlier one set."""
+        return WRITERS.index(self.origin(*path).by)
+
 
 def _group_document(group: str, choice: str, where: str, request: Request) -> Document:
     """The file of a choice, checked.

@@ -20,6 +20,11 @@ def home_expanded(path: str) -> Path:
     return Path(os.path.expanduser(path))
 
 
+def cache_folder(name: str) -> Path:
+    """Where things of one kind are kept that can be made again: XDG_CACHE_HOME/ftcli/NAME, or ~/.cache/ftcli/NAME."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "ftcli" / name
+
+
 def is_template_path(value: str) -> bool:
     """Whether `model.chat_template` is the path of a file, and not a name."""
     return "/" in value or value.endswith(".jinja") or value.startswith("~")

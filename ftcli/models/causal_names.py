@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 from functools import cache
-from pathlib import Path
+
+from ftcli.settings.library_fields import source_text
 
 _MAPPING = "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES"
 
@@ -13,11 +13,10 @@ _MAPPING = "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES"
 @cache
 def causal_names() -> dict[str, str]:
     """model_type → class name, as the installed transformers maps them; {} where its source does not say."""
-    spec = importlib.util.find_spec("transformers")
-    if spec is None or spec.origin is None:
+    try:
+        text = source_text("transformers.models.auto.modeling_auto")
+    except (ModuleNotFoundError, OSError):
         return {}
-    file = Path(spec.origin).parent / "models" / "auto" / "modeling_auto.py"
-    text = file.read_text(encoding="utf-8") if file.is_file() else ""
     start = text.find(f"\n{_MAPPING} ")
     # Only this assignment is parsed: the whole module takes ten times as long.
     end = text.find("\n)", start)

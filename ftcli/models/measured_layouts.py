@@ -9,13 +9,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from ftcli.core.code_digest import code_digest
+from ftcli.core.paths import cache_folder
 from ftcli.models.layout import Layout
 from ftcli.runs import rundir
 
@@ -27,7 +27,7 @@ _UNREAD = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use
 
 def folder() -> Path:
     """Where measurements are kept: XDG_CACHE_HOME/ftcli/models, or ~/.cache/ftcli/models."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "ftcli" / "models"
+    return cache_folder("models")
 
 
 def entry(config: Mapping[str, Any]) -> Path:

@@ -9,6 +9,9 @@ experts with a loss for their router, which is a mean over the batch and depends
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from ftcli.models.shape import Shape
 
 PACKS_EXACTLY = frozenset(
@@ -40,12 +43,12 @@ UNPADS_EXACTLY = PACKS_EXACTLY - {"stablelm"}
 tests/worker/trainers/test_unpadded.py; StableLM's layers do not pass them on."""
 
 
-def why_unpacked(shape: Shape | None, attention: str = "auto", *, router_loss: bool = True) -> str | None:
+def why_unpacked(shape: Shape | None, attention: str, settings: Mapping[str, Any]) -> str | None:
     """Why packed rows are not known to train as separate rows do; None where they are.
 
     Args:
         attention: the attention kernel; flash attention keeps documents apart by their positions alone.
-        router_loss: whether a mixture of experts trains with the loss of its router.
+        settings: of the method; a mixture of experts trains with the loss of its router unless they turn that off.
     """
     unknown = "this architecture is not known to keep packed documents apart"
     if shape is None:
@@ -54,7 +57,7 @@ def why_unpacked(shape: Shape | None, attention: str = "auto", *, router_loss: b
         return None if shape.model_type in PACKS_EXACTLY else unknown
     if not shape.layout.packs:
         return f"tried on a small copy: {shape.layout.packing}"
-    if router_loss and shape.layout.router_loss:
+    if shape.layout.router_loss and settings.get("router_aux_loss_coef") != 0:
         why = "the loss of its router is a mean over the batch, which packing changes"
         return f"{why}; method.router_aux_loss_coef=0 turns it off"
     if attention.startswith("flash") and not shape.layout.passes_positions:

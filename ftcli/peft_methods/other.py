@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from ftcli.core.declarations import declarations
@@ -18,6 +17,7 @@ from ftcli.core.errors import Problem
 from ftcli.core.suggest import suggest
 from ftcli.peft_methods.peft_declaration import PeftMethod
 from ftcli.peft_methods.prompts import PREFIX, PROMPT
+from ftcli.settings.library_fields import package_folder
 from ftcli.settings.limits import Limit
 
 _PROMPTS = ("MULTITASK_PROMPT_TUNING", "CPT", "CARTRIDGE")
@@ -46,11 +46,11 @@ class OtherSettings:
 @cache
 def tuner_configs() -> Mapping[str, str]:
     """The config class of each type that the installed PEFT has, as {"LOHA": "peft.tuners.loha.config:LoHaConfig"}."""
-    spec = find_spec("peft")
-    if spec is None or spec.origin is None:
+    package = package_folder("peft")
+    if package is None:
         return {}
     found = {}
-    for file in sorted(Path(spec.origin).parent.glob("tuners/*/config.py")):
+    for file in sorted(package.glob("tuners/*/config.py")):
         text = file.read_text(encoding="utf-8")
         classes = list(re.finditer(r"^class (\w+)\(", text, re.MULTILINE))
         for kind in re.finditer(r"self\.peft_type = PeftType\.(\w+)", text):

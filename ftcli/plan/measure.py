@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 
 from ftcli.core.text import count
 from ftcli.launch.worker_request import WorkerFailed, answers
 from ftcli.methods.method import further_models
 from ftcli.models import known_shapes, measured_layouts
 from ftcli.models.layout import Layout
-from ftcli.settings.groups import ModelSettings
+from ftcli.settings.groups import ModelSettings, as_saved
 from ftcli.settings.run_spec import RunSpec
 
 Say = Callable[[str], None]
@@ -52,7 +51,7 @@ def measure(specs: Iterable[RunSpec], say: Say) -> bool:
 def _models(spec: RunSpec) -> Iterable[ModelSettings]:
     yield spec.model
     for _, name, _ in further_models(spec.method):
-        yield replace(spec.model, name_or_path=str(name), revision=None, shape=None)
+        yield as_saved(spec.model, str(name))
 
 
 def _found(config: object) -> str:

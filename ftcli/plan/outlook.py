@@ -206,8 +206,7 @@ def _warnings(run: ResolvedRun, counted: TokenCount, memory: MemoryEstimate | No
 
 
 def _why_unpacked(run: ResolvedRun) -> str | None:
-    routed = run.spec.method.get("router_aux_loss_coef") != 0
-    return why_unpacked(run.shape, run.spec.model.attn_implementation, router_loss=routed)
+    return why_unpacked(run.shape, run.spec.model.attn_implementation, run.spec.method)
 
 
 def _experts_left_out(run: ResolvedRun) -> list[str]:

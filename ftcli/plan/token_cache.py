@@ -15,6 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ftcli.core.code_digest import code_digest
+from ftcli.core.paths import cache_folder
 from ftcli.data import row_sets
 from ftcli.data.files.fingerprint import fingerprint
 from ftcli.data.files.locate import DataFile
@@ -31,7 +32,7 @@ CODE = ("plan/tokens.py", "models/templates", "data")
 
 def folder() -> Path:
     """Where counts are kept: XDG_CACHE_HOME/ftcli/tokens, or ~/.cache/ftcli/tokens."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "ftcli" / "tokens"
+    return cache_folder("tokens")
 
 
 def _key(

@@ -33,7 +33,7 @@ from ftcli.data.scan import Scan
 from ftcli.methods import Method
 from ftcli.models.templates.added_tokens import AddedTokens, closed
 from ftcli.models.templates.chat_template import added_tokens, end_tokens, model_template, renders, special_tokens
-from ftcli.models.templates.served_texts import ServedTexts, TextsByVariables, Unservable
+from ftcli.models.templates.served_texts import ServedTexts, TextsByVariables, Unservable, pieces_of
 from ftcli.models.templates.template_rendering import PROBE, Render, TemplateRejection, closing_token, renderer
 from ftcli.settings.groups import DataSettings, ModelSettings
 
@@ -96,21 +96,16 @@ def _lengths(folder: Path | None, new_tokens: Sequence[str], sequences: list[Tex
     tokenizer.no_padding()
     end = tokenizer.token_to_id(special_tokens(folder).get("eos_token", ""))
     added, ends = AddedTokens.of(tokenizer), [] if end is None else [end]
-    pieces = [piece for sequence in sequences for piece in _pieces(sequence)]
+    pieces = [piece for sequence in sequences for piece in pieces_of(sequence.text, sequence.apart)]
     encodings = iter(tokenizer.encode_batch_fast(pieces, add_special_tokens=False))
 
     def length(sequence: Text) -> int:
-        ids = [token for _ in _pieces(sequence) for token in next(encodings).ids]
+        ids = [token for _ in pieces_of(sequence.text, sequence.apart) for token in next(encodings).ids]
         if sequence.rendered:
             return len(ids)
         return len(added.opened(ids) if sequence.prompt else added.whole(ids, ends))
 
     return [length(sequence) for sequence in sequences]
-
-
-def _pieces(sequence: Text) -> list[str]:
-    at = sequence.apart
-    return [sequence.text[:at], sequence.text[at:]] if at else [sequence.text]
 
 
 def sequences_of(

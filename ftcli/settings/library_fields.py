@@ -47,14 +47,20 @@ class Field:
         return ast.unparse(self.annotation)
 
 
+def package_folder(name: str) -> Path | None:
+    """The folder of an installed top-level package, which is not imported; None if it is not installed."""
+    spec = importlib.util.find_spec(name)
+    return Path(spec.origin).parent if spec is not None and spec.origin is not None else None
+
+
 @cache
 def _source(module: str) -> Path:
     """The source file of a module; only the top package is looked up, so nothing is imported."""
     top, *rest = module.split(".")
-    spec = importlib.util.find_spec(top)
-    if spec is None or spec.origin is None:
+    package = package_folder(top)
+    if package is None:
         raise ModuleNotFoundError(f"{top} is not installed")
-    folder = Path(spec.origin).parent.joinpath(*rest)
+    folder = package.joinpath(*rest)
     return folder / "__init__.py" if folder.is_dir() else folder.with_suffix(".py")
 
 

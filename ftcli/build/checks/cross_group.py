@@ -114,7 +114,7 @@ def a_warmup_has_a_schedule(context: Context) -> Iterator[Problem]:
 @rule
 def the_trainer_takes_the_settings(context: Context) -> Iterator[Problem]:
     """What the trainer would refuse, ignore or fail on at its first use."""
-    yield from trainer_rules.problems(context.run, context.composed)
+    yield from trainer_rules.problems(context.run, context.composed, context.where)
 
 
 @rule

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ftcli.build.checks.adapter import is_installed
 from ftcli.build.checks.field_needs import current
 from ftcli.core.errors import Problem
 from ftcli.core.suggest import suggest
@@ -37,7 +37,7 @@ _SAME = {
 
 def deepspeed(name: str, content: Mapping[str, Any], run: ResolvedRun, at: str) -> Iterator[Problem]:
     """The problems of `train.deepspeed`, given as a mapping or read from its file."""
-    if importlib.util.find_spec("deepspeed") is None:
+    if not is_installed("deepspeed"):
         yield Problem(at, f"{name} needs the package deepspeed, which is not installed", "pip install deepspeed")
         return
     if run.spec.train.get("fsdp"):

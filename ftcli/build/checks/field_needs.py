@@ -8,15 +8,12 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from ftcli.build.checks.field_checks import field_of
-from ftcli.config.compose import Composed
+from ftcli.config.compose import WRITERS, Composed
 from ftcli.core.errors import Problem
 from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.settings.fields.field_table import row_of
 from ftcli.settings.library_fields import fields_of, value_of
 
-_LAYERS = ("group", "run", "recipe", "cli")
-"""Who set a value, later ones over earlier ones. A recipe's setting that the command line takes the ground from is the
-command's doing and no mistake: `recipe=X train.save_strategy=no` needs no second override."""
 _CONDITION = re.compile(r"([\w.]+)([=>])(.+)")
 
 
@@ -62,13 +59,17 @@ def _text(condition: str, *, listed: bool) -> tuple[str, str]:
 
 
 def problems(run: ResolvedRun, composed: Composed) -> Iterator[Problem]:
-    """The problem of each written field of `train` and `method` that is not read under the run's other settings."""
+    """The problem of each written field of `train` and `method` that is not read under the run's other settings.
+
+    A recipe's setting that the command line takes the ground from is the command's doing and no mistake:
+    `recipe=X train.save_strategy=no` needs no second override.
+    """
     classes = {field.owner for field in fields_of(run.method.config).values()}
     for group in ("train", "method"):
         for key, value in composed.tree.get(group, {}).items():
-            layer = _LAYERS.index(composed.origin(group, key).by)
+            layer = composed.layer(group, key)
             # What a group file or a saved run holds was written for other settings than those of this command, too.
-            if value is None or key not in getattr(run.spec, group) or layer < _LAYERS.index("recipe"):
+            if value is None or key not in getattr(run.spec, group) or layer < WRITERS.index("recipe"):
                 continue
             name, where = f"{group}.{key}", composed.where(group, key)
             row = row_of(name, field_of(group, key, run.method))
@@ -78,6 +79,6 @@ def problems(run: ResolvedRun, composed: Composed) -> Iterator[Problem]:
                 yield Problem(where, f"{name} is not read by the trainer of {run.method.name}", "remove it")
                 continue
             failing = next((condition for condition in row.needs if not holds(run, condition)), None)
-            if failing is not None and _LAYERS.index(composed.origin(*split(failing)[0].split(".")).by) <= layer:
+            if failing is not None and composed.layer(*split(failing)[0].split(".")) <= layer:
                 text, add = _text(failing, listed=isinstance(current(run, split(failing)[0]), list))
                 yield Problem(where, f"{name} is read only with {text}", f"{add}, or remove it")

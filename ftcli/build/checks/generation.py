@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from ftcli.build.checks.adapter import is_installed
 from ftcli.build.checks.field_checks import limit_problem
 from ftcli.core.errors import Problem
 from ftcli.core.suggest import suggest
@@ -74,11 +74,6 @@ def problems(run: ResolvedRun, where: Where) -> Iterator[Problem]:
     if "offloaded" in str(kind) and run.spec.launch.device == "cpu":
         what = f"method.cache_implementation={kind} moves the cache out of a GPU, and this run computes on a CPU"
         yield Problem(at, what, "remove it")
-    if kind == "quantized" and not _has("optimum.quanto"):
+    if kind == "quantized" and not is_installed("optimum.quanto"):
         what = "method.cache_implementation=quantized needs the package optimum-quanto, which is not installed"
         yield Problem(at, what, "pip install optimum-quanto, or remove it")
-
-
-def _has(module: str) -> bool:
-    top = module.partition(".")[0]
-    return importlib.util.find_spec(top) is not None and importlib.util.find_spec(module) is not None

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from ftcli.build.checks.adapter import is_installed
 from ftcli.build.checks.field_needs import current
 from ftcli.core.errors import Problem
 from ftcli.core.suggest import suggest
@@ -56,7 +56,7 @@ def _optimiser(run: ResolvedRun, where: Where) -> Iterator[Problem]:
             yield Problem(where("train.optim_args"), what, "remove it, or choose train.optim")
         return
     handler = dispatch(_OPTIMISERS, "_OPTIMIZER_HANDLERS", "OptimizerNames").get(name, "")
-    missing = [each for each in imported_by(_OPTIMISERS, handler) if importlib.util.find_spec(each) is None]
+    missing = [each for each in imported_by(_OPTIMISERS, handler) if not is_installed(each)]
     if missing:
         package = _PACKAGES.get(missing[0], missing[0])
         what = f"train.optim={name} needs the package {package}, which is not installed"

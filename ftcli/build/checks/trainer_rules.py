@@ -27,12 +27,8 @@ _BY_LENGTH = ("group_by_length", "batch_rebalance")
 _HELD_OUT = "add data.eval_path=FILE or data.eval_share=0.05"
 
 
-def problems(run: ResolvedRun, composed: Composed) -> Iterator[Problem]:
+def problems(run: ResolvedRun, composed: Composed, where: Where) -> Iterator[Problem]:
     """The problems of a run's `train` and `method` settings that its trainer would find."""
-
-    def where(name: str) -> str:
-        return composed.where(*name.split("."))
-
     yield from field_needs.problems(run, composed)
     yield from optimisers.problems(run, where)
     yield from mappings.problems(run, where)

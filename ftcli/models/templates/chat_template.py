@@ -13,7 +13,6 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from ftcli.core.paths import home_expanded, is_template_path
 from ftcli.core.suggest import suggest
 from ftcli.models.known_shapes import published_card
 from ftcli.settings.groups import ModelSettings
+from ftcli.settings.library_fields import package_folder
 
 TEMPLATE_FILE = "chat_template.jinja"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", TEMPLATE_FILE)
@@ -56,9 +56,8 @@ _DEFAULTS = re.compile(r"\{#- model\.chat_template_kwargs (?P<json>\{.*?\}) -#\}
 @cache
 def named_templates() -> Mapping[str, Path]:
     """The files of the templates that the installed TRL ships, by name; without importing it."""
-    found = find_spec("trl")
-    places = found.submodule_search_locations if found else None
-    files = sorted(Path(places[0], "chat_templates").glob("*.jinja")) if places else []
+    package = package_folder("trl")
+    files = sorted((package / "chat_templates").glob("*.jinja")) if package else []
     return {file.stem: file for file in files if not file.stem.endswith(_TRAINING)}
 
 

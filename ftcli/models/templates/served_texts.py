@@ -23,6 +23,11 @@ Render = Callable[[Any, Turns, Any, bool], str]
 _WORD = re.compile(r"\w+")
 
 
+def pieces_of(text: str, apart: int) -> list[str]:
+    """A text in two at `apart`; whole if that is 0."""
+    return [text[:apart], text[apart:]] if apart else [text]
+
+
 class ServedAnswer(NamedTuple):
     """The answer of one turn: characters [start, end) of a text."""
 
@@ -54,7 +59,7 @@ class ServedText:
     @property
     def pieces(self) -> list[str]:
         """The texts to tokenise, whose tokens follow each other."""
-        return [self.text[: self.apart], self.text[self.apart :]] if self.apart else [self.text]
+        return pieces_of(self.text, self.apart)
 
 
 class Unservable(Exception):
@@ -86,7 +91,7 @@ class ServedTexts:
         Raises:
             DataError: the template refuses them.
         """
-        return self._text(row, self.forms.adapted(turns), tools, True)
+        return self._render(row, self.forms.adapted(turns), tools, True)
 
     def examples(self, row: Any, turns: Turns, trained: Sequence[int], tools: Any, unroll: bool) -> list[ServedText]:
         """All of a conversation, or an example for each trained turn where no one text shows them all as served.
@@ -115,12 +120,12 @@ class ServedTexts:
         """
         if start == len(turns) - 1:
             return self._alone(row, turns, start, tools)
-        text = self._text(row, turns, tools, False)
-        prompt = self._text(row, turns[:start], tools, True)
+        text = self._render(row, turns, tools, False)
+        prompt = self._render(row, turns[:start], tools, True)
         if not text.startswith(prompt):
             raise Unservable(start, prompt, text)
         # Earlier turns of the answer may repeat its text, and have end tokens of their own.
-        before = self._text(row, turns[:-1], tools, True)
+        before = self._render(row, turns[:-1], tools, True)
         last = max(len(prompt), _common(text, before))
         whole, closing = self._closed(row, turns, tools, text, last)
         length, ended = self._length(row, whole[last:], turns[-1])
@@ -130,10 +135,10 @@ class ServedTexts:
 
     def _together(self, row: Any, turns: Turns, trained: Sequence[int], tools: Any) -> ServedText | None:
         """All trained turns in one text; None if it shows one of them differently than serving does."""
-        written = text = self._text(row, turns, tools, False)
+        written = text = self._render(row, turns, tools, False)
         closing = ""
         if trained[-1] == len(turns) - 1 and not text.rstrip().endswith(tuple(self._stops)):
-            prompt = self._text(row, turns[:-1], tools, True)
+            prompt = self._render(row, turns[:-1], tools, True)
             if text.startswith(prompt):
                 text, closing = self._closed(row, turns, tools, text, len(prompt))
         answers = []
@@ -151,11 +156,11 @@ class ServedTexts:
             closing: the end token of the last turn that the template does not write.
         """
         # Serving renders the turns up to here and no further, so both texts must agree up to the end of this answer.
-        prompt = self._text(row, turns[:index], tools, True)
+        prompt = self._render(row, turns[:index], tools, True)
         if not text.startswith(prompt):
             return None
         start, last = len(prompt), index == len(turns) - 1
-        served = text if last else self._text(row, turns[: index + 1], tools, False)
+        served = text if last else self._render(row, turns[: index + 1], tools, False)
         opened = self.forms.opened(prompt, tools)
         if not served.startswith(prompt) or (opened and served[start : start + 1].isspace()):
             return None
@@ -172,14 +177,14 @@ class ServedTexts:
 
     def _alone(self, row: Any, turns: Turns, index: int, tools: Any) -> ServedText:
         """The example of one turn: the prompt that is served, and what the model must then write."""
-        prompt = self._text(row, turns[:index], tools, True)
+        prompt = self._render(row, turns[:index], tools, True)
         turn, upto = turns[index], turns[: index + 1]
-        written = self._text(row, upto, tools, False)
+        written = self._render(row, upto, tools, False)
         opened = self.forms.opened(prompt, tools)
         answer = continuation(prompt, written, opened, turn)
         if answer is None and (plain := without_reasoning(turns[:index])) != turns[:index]:
             # The template rewrites the reasoning before this turn once it is there; serving reads it unrewritten.
-            before, through = self._text(row, plain, tools, True), self._text(row, [*plain, turn], tools, False)
+            before, through = self._render(row, plain, tools, True), self._render(row, [*plain, turn], tools, False)
             answer = continuation(before, through, opened, turn)
         if answer is None:
             raise Unservable(index, prompt, written)
@@ -236,9 +241,6 @@ class ServedTexts:
         # template does end other answers.
         special = [found.end() for found in self._specials.finditer(answer, after)]
         return (special[-1], not self.forms.ends_answers) if special else (len(answer), False)
-
-    def _text(self, row: Any, turns: Turns, tools: Any, opened: bool) -> str:
-        return self._render(row, turns, tools, opened)
 
 
 def _common(one: str, other: str) -> int:

@@ -16,6 +16,7 @@ from typing import Any
 
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.suggest import suggest
+from ftcli.models.templates.answer_forms import REASONING
 from ftcli.models.templates.chat_template import special_tokens, without_defaults
 
 GIVEN = frozenset(
@@ -25,7 +26,6 @@ GIVEN = frozenset(
 """Variables that a template gets in any case, or that Jinja has: no setting may change them."""
 PROBE = ({"role": "user", "content": "Question?"}, {"role": "assistant", "content": "Answer."})
 """A conversation that every chat template renders."""
-_REASONING = ("reasoning_content", "thinking", "reasoning")
 _TOKEN = re.compile(r"<[|｜][^<>|｜\s]+[|｜]?>|<(?:start|end)_of_\w+>")
 _TEMPLATE = "<template>"
 _STAND_INS = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
@@ -70,7 +70,7 @@ def renderer(template: str | None, folder: Path | None) -> Render:
 
 def _with_reasoning(turn: Mapping[str, Any]) -> Mapping[str, Any]:
     """The turn with its reasoning under each name that templates read."""
-    found = next((turn[name] for name in _REASONING if turn.get(name) is not None), None)
+    found = next((turn[name] for name in REASONING if turn.get(name) is not None), None)
     return turn if found is None else {"thinking": found, **turn, "reasoning_content": found}
 
 

@@ -11,8 +11,8 @@ from ftcli.data.row_sets import set_file
 from ftcli.data.scan import Example
 from ftcli.settings.groups import ModelSettings
 from ftcli.worker.inference.examples import examples_of
-from ftcli.worker.models.answer_ends import ending_as
-from ftcli.worker.models.load import as_granted, best_device, load_trained, make_encoder
+from ftcli.worker.models.answer_ends import answering
+from ftcli.worker.models.load import as_granted, make_encoder
 from ftcli.worker.process.command import lines
 from ftcli.worker.rewards.mixture import Rewards
 
@@ -40,9 +40,8 @@ def measure_policies(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _means(settings: ModelSettings, examples: Sequence[Example], request: dict[str, Any]) -> dict[str, float]:
-    device = best_device()
     encoder = make_encoder(settings)
-    model = ending_as(load_trained(settings, seed=0, device=device).to(device).eval(), encoder)
+    model = answering(settings, encoder)
     found = {}
     for name, rewards in request["measures"].items():
         with torch.no_grad():

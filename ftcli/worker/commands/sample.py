@@ -16,8 +16,8 @@ from ftcli.worker.inference.chat import sampling
 from ftcli.worker.inference.examples import ASKABLE, answered_of, chunks_of, prompt_of, reads_text_as_turns
 from ftcli.worker.inference.metrics import generate
 from ftcli.worker.inference.reward_model import RewardModel
-from ftcli.worker.models.answer_ends import ending_as
-from ftcli.worker.models.load import as_granted, best_device, load_trained, make_encoder
+from ftcli.worker.models.answer_ends import answering
+from ftcli.worker.models.load import as_granted, make_encoder
 from ftcli.worker.process.command import lines
 
 
@@ -33,10 +33,9 @@ def sample(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
         DataError: unusable rows.
     """
     settings = as_granted(ModelSettings(name_or_path=request["model"]), request)
-    device = best_device()
     encoder = make_encoder(settings)
     reader = AnswerReader(encoder)
-    model = ending_as(load_trained(settings, seed=0, device=device).to(device).eval(), encoder)
+    model = answering(settings, encoder)
     judge = RewardModel(request["reward"], request) if request.get("reward") else None
     set_seed(request["seed"])
     count = int(request["num_answers"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 
 from ftcli.models.templates.answer_parts import Parts, Structure
+from ftcli.worker.inference.sampling import until_end
 from ftcli.worker.tokenise.encoder import Encoder, Ids
 
 _PROMPT_END = 64
@@ -59,8 +60,8 @@ class AnswerReader:
         return self._structure.of_prompt(self._text(prompt_ids[-_PROMPT_END:]))
 
     def _until_end(self, ids: Ids) -> Ids:
-        stops = self._encoder.stop_ids
-        return list(ids[: next((at for at, token in enumerate(ids) if token in stops), len(ids))])
+        found, ended = until_end(ids, self._encoder.stop_ids)
+        return found[:-1] if ended else found
 
     def _text(self, ids: Ids) -> str:
         text: str = self._tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)

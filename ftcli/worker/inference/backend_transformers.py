@@ -17,8 +17,8 @@ from ftcli.worker.inference.answer_reader import AnswerReader
 from ftcli.worker.inference.examples import answered_of
 from ftcli.worker.inference.metrics import logps
 from ftcli.worker.inference.sampling import sample
-from ftcli.worker.models.answer_ends import ending_as
-from ftcli.worker.models.load import as_granted, best_device, load_trained, make_encoder
+from ftcli.worker.models.answer_ends import answering
+from ftcli.worker.models.load import as_granted, make_encoder
 from ftcli.worker.tokenise.encoder import Encoder, Ids
 
 
@@ -40,10 +40,9 @@ class LocalModel:
         self.batch_size: int | None = settings.batch_size
         self.name = settings.model
         found = as_granted(ModelSettings(name_or_path=settings.model, revision=settings.revision), request)
-        device = best_device()
         self.encoder = make_encoder(found)
         self.reader = AnswerReader(self.encoder)
-        self.model: Any = ending_as(load_trained(found, seed=0, device=device).to(device).eval(), self.encoder)
+        self.model: Any = answering(found, self.encoder)
         self.requests = self.prompt_tokens = self.answer_tokens = 0
 
     def replies(self, questions: Sequence[Question]) -> list[Reply]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,7 +80,7 @@ def generation_config(
     )
 
 
-def until_end(answer: Ids, ends: Sequence[int]) -> tuple[Ids, bool]:
+def until_end(answer: Ids, ends: Collection[int]) -> tuple[Ids, bool]:
     """An answer up to and including its first end token, and whether it has one; what follows may be padding."""
     first = next((i for i, token in enumerate(answer) if token in ends), None)
     return (answer, False) if first is None else (answer[: first + 1], True)

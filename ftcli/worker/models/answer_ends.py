@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from ftcli.settings.groups import ModelSettings
+from ftcli.worker.models.load import best_device, load_trained
 from ftcli.worker.tokenise.encoder import Encoder
+
+
+def answering(settings: ModelSettings, encoder: Encoder) -> Any:
+    """A model on the best device of this machine, in evaluation mode, that ends its answers as `ending_as` says."""
+    device = best_device()
+    return ending_as(load_trained(settings, seed=0, device=device).to(device).eval(), encoder)
 
 
 def ending_as(model: Any, encoder: Encoder) -> Any:

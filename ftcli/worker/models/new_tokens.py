@@ -44,12 +44,8 @@ def grow(model: Any, first: int, size: int) -> None:
     them; the matrix grows only where it has too few rows."""
     if size > model.get_input_embeddings().weight.shape[0]:
         model.resize_token_embeddings(size, mean_resizing=False)
-    layers = [model.get_input_embeddings()]
-    head = model.get_output_embeddings()
-    if head is not None and head.weight is not layers[0].weight:
-        layers.append(head)
     with torch.no_grad():
-        for layer in layers:
+        for layer in _layers_with_rows(model):
             rows = layer.weight[:first]
             # A sum over so many rows needs fp32.
             layer.weight[first:size] = rows.float().mean(dim=0).to(rows.dtype)
@@ -110,8 +106,10 @@ def trained_rows(model: Any, tokenizer: PreTrainedTokenizerBase, tokens: Sequenc
     """The ids of new tokens by the name of each layer that has rows for them, as PEFT takes them."""
     ids = [int(number) for number in tokenizer.convert_tokens_to_ids(list(tokens))]
     names = {id(module): name.rpartition(".")[2] for name, module in model.named_modules()}
-    layers = [model.get_input_embeddings()]
-    head = model.get_output_embeddings()
-    if head is not None and head.weight is not layers[0].weight:
-        layers.append(head)
-    return {names[id(layer)]: ids for layer in layers}
+    return {names[id(layer)]: ids for layer in _layers_with_rows(model)}
+
+
+def _layers_with_rows(model: Any) -> list[Any]:
+    """The layers with a row for each token: the embeddings, and a head that does not share their weight."""
+    embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
+    return [embeddings] if head is None or head.weight is embeddings.weight else [embeddings, head]

@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 from ftcli.core.errors import DataError, RowProblem
 from ftcli.data.quality_checks import QualityIssue
 from ftcli.data.row_ledger import LEFT_OUT
+from ftcli.models.templates.answer_forms import REASONING
 from ftcli.worker.tokenise.special_tokens import Turns
 
-_REASONING = ("reasoning_content", "thinking", "reasoning")
 _THOUGHT = "</think>"
 _SHOWN_CHARACTERS = 40
 _NO_WORD = re.compile(r"\W+")
@@ -44,7 +44,7 @@ def said_by(turn: Mapping[str, Any]) -> Iterator[Said]:
     content = turn.get("content")
     if isinstance(content, str) and content.strip():
         yield Said("text", f"the {turn['role']}'s text", content)
-    for key in _REASONING:
+    for key in REASONING:
         if isinstance(turn.get(key), str) and turn[key].strip():
             yield Said("reasoning", "the reasoning", turn[key])
     for call in turn.get("tool_calls") or ():

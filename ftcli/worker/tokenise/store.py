@@ -28,6 +28,7 @@ from filelock import FileLock
 
 from ftcli.core.code_digest import code_digest
 from ftcli.core.errors import ConfigError, Problem
+from ftcli.core.paths import cache_folder
 from ftcli.data.files.fingerprint import fingerprint
 from ftcli.data.files.locate import DataFile
 from ftcli.runs import rundir
@@ -134,7 +135,7 @@ Build = Callable[[Write], tuple[dict[str, Any], pa.Table]]
 @cache
 def folder() -> Path:
     """The folder of entries: XDG_CACHE_HOME/ftcli/prepared, ~/.cache/ftcli/prepared, or a temporary one."""
-    wanted = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "ftcli" / "prepared"
+    wanted = cache_folder("prepared")
     with contextlib.suppress(OSError):
         wanted.mkdir(parents=True, exist_ok=True)
         if os.access(wanted, os.W_OK):

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 from trl.trainer import reward_trainer
 
-from ftcli.worker.trainers.weighted_loss import WeighedRows, weighted_mean
+from ftcli.worker.trainers.weighted_loss import WeighedRows, recorded, weighted_mean
 
 
 class _Ranking(reward_trainer.RewardTrainer):  # type: ignore[misc]
@@ -20,12 +20,7 @@ class _Ranking(reward_trainer.RewardTrainer):  # type: ignore[misc]
         """TRL's metrics, and the weighted mean of the losses of the pairs."""
         if self.relative_weights is None:
             return super().compute_loss(model, inputs, return_outputs, *args, **kwargs)
-        outputs: list[Any] = []
-
-        def called(**arguments: Any) -> Any:
-            outputs.append(model(**arguments))
-            return outputs[-1]
-
+        called, outputs = recorded(model)
         margin = inputs.get("margin", 0.0)
         plain = super().compute_loss(called, inputs, return_outputs, *args, **kwargs)
         chosen, rejected = outputs[0].logits.squeeze(-1).chunk(2)

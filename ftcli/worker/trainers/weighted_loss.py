@@ -113,12 +113,7 @@ class WeighedTokens(Weighing):
         in_step = self.model.training and self._step_weighs
         if weights is None or not (in_step or (not self.model.training and bool((weights != 1).any()))):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        outputs: list[Any] = []
-
-        def called(**arguments: Any) -> Any:
-            outputs.append(model(**arguments))
-            return outputs[-1]
-
+        called, outputs = recorded(model)
         labels = inputs["labels"]
         plain = super().compute_loss(called, inputs, return_outputs, num_items_in_batch)
         own = (weights * (labels != IGNORED))[:, 1:]
@@ -137,6 +132,17 @@ class WeighedTokens(Weighing):
         """The loss of each token but the first, (B, L − 1); prompt learning puts virtual tokens first."""
         log_probs: Tensor = outputs.log_probs[:, -like.size(1) :]
         return -log_probs * log_probs.exp().detach() if self.args.loss_type == "dft" else -log_probs
+
+
+def recorded(model: Callable[..., Any]) -> tuple[Callable[..., Any], list[Any]]:
+    """The model, and the list to which each of its outputs is added: TRL's losses keep theirs to themselves."""
+    outputs: list[Any] = []
+
+    def called(**arguments: Any) -> Any:
+        outputs.append(model(**arguments))
+        return outputs[-1]
+
+    return called, outputs
 
 
 def smoothed_losses(logits: Tensor, labels: Tensor, share: float) -> Tensor:
