@@ -56,12 +56,15 @@ class QualityIssue(NamedTuple):
     what: str
 
 
-def quality_issues(fmt: Format, row: Mapping[str, Any], example: Mapping[str, Any]) -> list[QualityIssue]:
+def quality_issues(
+    fmt: Format, row: Mapping[str, Any], example: Mapping[str, Any], *, plain: bool = False
+) -> list[QualityIssue]:
     """Every quality issue of a row that was converted to an example.
 
     Args:
         row: as written, or with its columns renamed; issues name the fields of this row.
         example: the result of `convert` for `fmt`.
+        plain: Row.plain, with which no text has anything of what `_check_text` looks for.
     """
     if fmt.kind == "prompt":
         example = {"prompt": example["prompt"]}  # the other columns are for scoring the answer
@@ -71,14 +74,15 @@ def quality_issues(fmt: Format, row: Mapping[str, Any], example: Mapping[str, An
     for part, (name, value) in places.items():
         if not isinstance(value, str):
             turns_given = turns_given or part != "tools"
-            for field, content in _texts(part, name, value):
-                issues += _check_text(field, content)
+            if not plain:
+                for field, content in _texts(part, name, value):
+                    issues += _check_text(field, content)
         elif not value or value.isspace():
             if part in ("asked", "system"):
                 issues.append(QualityIssue("empty", name, "is blank"))
         elif len(value) <= _LONGEST_MISSING and value in _MISSING:
             issues.append(QualityIssue("missing value", name, _is_missing(value)))
-        elif "{{" in value or garbled(value):
+        elif not plain and ("{{" in value or garbled(value)):
             issues += _check_text(name, value)
     if turns_given and (whole := _whole(example)):
         issues += _check_turns(fmt.kind, places, whole, example)

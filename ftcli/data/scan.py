@@ -202,7 +202,7 @@ class Scan:
         self.ledger.rows_read += 1
         if form is not None:
             self.ledger.text_forms[form.about] += 1
-        for issue in quality_issues(fmt, row.value, value):
+        for issue in quality_issues(fmt, row.value, value, plain=row.plain):
             self.ledger.finding(issue.kind, row.where, self._field(issue.field), issue.what)
         if seen.unread != ():
             for name in chosen.unread(row, seen):
@@ -215,14 +215,15 @@ class Scan:
         self._remember(digest, row, file)
         group = _number(given.value[self.group]) if self.group else 0
         asked = _prompt_digest(value) if self.prompts else 0
-        place = (file, row.number, row.line, row.in_array, form is not None and form.as_turns)
-        if not self.normalises:
-            return Example(row.where, kind, value, digest, asked, group, *place, row_weight=weight, unroll=unroll)
-        plain = normalised_value(value)
-        alike = _number(plain)
-        self._alike.append(alike)
-        asked_alike = _prompt_digest(plain) if self.prompts else 0
-        return Example(row.where, kind, value, digest, asked, group, *place, alike, asked_alike, weight, unroll)
+        alike = asked_alike = 0
+        if self.normalises:
+            normalised = normalised_value(value)
+            alike = _number(normalised)
+            self._alike.append(alike)
+            asked_alike = _prompt_digest(normalised) if self.prompts else 0
+        as_turns, at = form is not None and form.as_turns, row.where
+        place = (file, row.number, row.line, row.in_array)
+        return Example(at, kind, value, digest, asked, group, *place, as_turns, alike, asked_alike, weight, unroll)
 
     def _remember(self, digest: int, row: Row, file: int) -> None:
         """Keep what is needed to report a later duplicate of this row, or this row as one."""

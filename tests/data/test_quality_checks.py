@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ftcli.data.files.json_reader import is_plain
 from ftcli.data.files.reader import Row
 from ftcli.data.formats.registry import FORMATS, convert, recognise
 from ftcli.data.quality_checks import KINDS, QualityIssue, quality_issues
@@ -264,6 +266,21 @@ def test_control_characters_are_told_apart_from_white_space(code):
 @given(st.text(st.characters(max_codepoint=0x7E, min_codepoint=0x20) | st.sampled_from("\n\t\r"), max_size=200))
 def test_ascii_is_never_garbled(text):
     assert garbled(text) == ""
+
+
+SUSPICIOUS = st.sampled_from(
+    ("{{name}}", "\x00", "\b", "\f", "\x7f", "\x9d", "é", "Ã©", "\ufffd", "\\u", "\\", "\n", "{", " ")
+)
+
+
+@given(st.lists(SUSPICIOUS | st.text(max_size=5), max_size=5).map("".join), st.booleans())
+def test_a_line_is_called_plain_only_if_its_texts_need_no_look(text, ascii_only):
+    line = json.dumps({"messages": [{"role": "user", "content": text}]}, ensure_ascii=ascii_only)
+    if is_plain(line.encode("utf-8", "surrogatepass")):
+        assert not garbled(text)
+        assert "{{" not in text
+        assert not text.encode().translate(None, bytes(range(0x20, 0x7F)) + b"\n\r\t")
+    assert is_plain(json.dumps({"text": 'plain "text"\n\tof \\two lines'}).encode())
 
 
 @given(

@@ -127,7 +127,7 @@ def _rows(batches: Iterator[Any], bad_row: OnBadRow, kind: str) -> Numbered:
                     name, value = repeated[0]
                     bad_row(number, f"{name} has the key {value.key!r} twice in a map", "keep one of them", name)
                 else:
-                    yield number, row
+                    yield number, row, False
     except Unreachable:
         raise
     except (arrow.ArrowException, OSError, UnicodeDecodeError) as fault:

@@ -91,7 +91,7 @@ def read_delimited(handle: IO[bytes], bad_row: OnBadRow, usual: str, delimiter: 
         elif not header:
             header = _checked_header(start, record, dialect.delimiter)
         elif (value := _value(header, record, dialect.delimiter, start, bad_row)) is not None:
-            yield start, value
+            yield start, value, False
 
 
 # --- the dialect of a file ------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ class OnBadRow(Protocol):
         """Called once per unusable row."""
 
 
-Numbered = Iterator[tuple[int, dict[str, Any]]]
+Numbered = Iterator[tuple[int, dict[str, Any], bool]]
 """Line and value of each row."""
 
 NOT_UTF8_FIX = "save the file as UTF-8"
@@ -156,6 +156,16 @@ class RowDecoder(json.JSONDecoder):
         return self.decode(text) if rest != "\n" and rest.strip(" \t\r\n") else value
 
 
+def is_plain(line: bytes) -> bool:
+    """Whether a line of JSON is ASCII, and its texts have neither control characters nor double braces.
+
+    One look at the line saves the texts' own checks, each of which would look at every character.
+    """
+    if not line.isascii() or b"{{" in line or b"\x7f" in line:
+        return False
+    return b"\\" not in line or not (b"\\u" in line or b"\\b" in line or b"\\f" in line)
+
+
 def usable(bad_row: OnBadRow, line: int, value: Any, twice: str, escaped_surrogates: bool) -> bool:
     """Whether a parsed value can be a row; reports why not.
 
@@ -211,7 +221,7 @@ def read_array(handle: IO[bytes], bad_row: OnBadRow) -> Numbered:
             if window.escaping and (byte := ESCAPED_BYTE.search(raw)):
                 bad_row(line + raw.count("\n", 0, byte.start()), "is not UTF-8", NOT_UTF8_FIX)
             elif usable(bad_row, line, value, window.decoder.twice, "\\ud" in raw or "\\uD" in raw):
-                yield line, value
+                yield line, value, False
             if window.mark() != ",":
                 break
             window.take()

@@ -35,6 +35,7 @@ from ftcli.data.files.json_reader import (
     Numbered,
     OnBadRow,
     RowDecoder,
+    is_plain,
     not_utf8,
     read_array,
     text_lines,
@@ -58,6 +59,8 @@ class Row(NamedTuple):
     """Running number in the file, from 0, unusable rows counted. It identifies the row: several may share a line."""
     in_array: bool = False
     """Whether the row is an element of a JSON array, whose index is then part of its place."""
+    plain: bool = False
+    """Whether it is known that all its text is ASCII without control characters and double braces."""
 
     @property
     def where(self) -> str:
@@ -107,8 +110,8 @@ def read_rows(path: Path | DataFile, on_fault: OnFault | None = None) -> Iterato
 
     try:
         with opened(file) as handle:
-            for line, value in read(handle, bad_row):
-                yield Row(name, line, value, number, in_array)
+            for line, value, plain in read(handle, bad_row):
+                yield Row(name, line, value, number, in_array, plain)
                 number += 1
     except Broken as fault:
         raise DataError(Problem(f"{name}:{fault.line}", fault.what, fault.fix)) from None
@@ -180,7 +183,7 @@ def _read_jsonl(handle: IO[bytes], bad_row: OnBadRow) -> Numbered:
             bad_row(number, f"is not usable JSON: {fault}", "rewrite the row")
         else:
             if usable(bad_row, number, value, decoder.twice, b"\\u" in raw and (b"\\ud" in raw or b"\\uD" in raw)):
-                yield number, value
+                yield number, value, is_plain(raw)
 
 
 def _read_txt(handle: IO[bytes], bad_row: OnBadRow) -> Numbered:
@@ -191,7 +194,7 @@ def _read_txt(handle: IO[bytes], bad_row: OnBadRow) -> Numbered:
             not_utf8(bad_row, number, fault)
         else:
             if text.strip():
-                yield number, {"text": text}
+                yield number, {"text": text}, False
 
 
 _READERS: dict[str, Callable[[IO[bytes], OnBadRow], Numbered]] = {

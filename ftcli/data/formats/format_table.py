@@ -86,13 +86,17 @@ def _pair(row: Fields, roles: Roles, *, weighted: bool) -> Example:
 def from_question(row: Fields, roles: Roles) -> Example:
     """A question and its answer under their usual names: a user turn and an assistant turn."""
     name, given = value_of(row, ANSWERS)
-    return {"prompt": question_of(row, value_of(row, QUESTIONS)[0]), "completion": answer(text(given, name), name)}
+    return {"prompt": question_of(row, value_of(row, QUESTIONS)[0]), "completion": _answered(text(given, name))}
 
 
 def from_alpaca(row: Fields, roles: Roles) -> Example:
     """An instruction, with the input on the next line if there is one, and its output."""
-    name, given = value_of(row, OUTPUTS if column(row, OUTPUTS) else OUTPUTS[:1])
-    return {"prompt": question_of(row, "instruction"), "completion": answer(text(given, name), name)}
+    name = column(row, OUTPUTS) or value_of(row, OUTPUTS[:1])[0]  # a row without one lacks the first of them
+    return {"prompt": question_of(row, "instruction"), "completion": _answered(text(row[name], name))}
+
+
+def _answered(said: str) -> list[Turn]:
+    return [{"role": "assistant", "content": said}]
 
 
 def from_conversation(row: Fields, roles: Roles) -> Example:

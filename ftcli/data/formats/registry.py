@@ -134,11 +134,10 @@ def convert_type(example: Example, kind: str, wanted: Collection[str]) -> Exampl
     Raises:
         FieldFault: no conversion is lossless. (Labels are never dropped: half of the answers may be bad.)
     """
-    after = converted_type(kind, wanted)
-    if after is None:
-        raise FieldFault(f"a row of type {kind} cannot be converted to {' or '.join(wanted)} without loss")
-    if after == kind:
+    if kind in wanted:
         return example
+    if converted_type(kind, wanted) is None:
+        raise FieldFault(f"a row of type {kind} cannot be converted to {' or '.join(wanted)} without loss")
     prompt = spoken(example["prompt"], "prompt", "user")
     if any(turn["role"] == "assistant" for turn in prompt):
         # A pair does not train them; messages would.

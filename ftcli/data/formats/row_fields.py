@@ -45,7 +45,7 @@ def question_of(row: Fields, question: str) -> list[Turn]:
     given = row.get(INPUT) if question != INPUT else None
     added = "" if given is None else text(given, INPUT, may_be_empty=True)
     asked = text(value_of(row, (question,))[1], question, may_be_empty=bool(added.strip()))
-    return [{"role": "user", "content": "\n".join(part for part in (asked, added) if part)}]
+    return [{"role": "user", "content": f"{asked}\n{added}" if asked and added else asked or added}]
 
 
 def prompt_of(given: Any, field: str, roles: Roles) -> list[Turn]:

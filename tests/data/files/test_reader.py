@@ -49,7 +49,7 @@ def fault(path: Path) -> Problem:
 def test_a_row_knows_its_place(tmp_path):
     path = write(tmp_path, "a.jsonl", '{"text": "one"}\n')
     (row,) = read_rows(path)
-    assert row == Row(str(path), 1, {"text": "one"})
+    assert row == Row(str(path), 1, {"text": "one"}, plain=True)
     assert row.where == f"{path}:1"
 
 
