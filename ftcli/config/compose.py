@@ -1,7 +1,7 @@
-"""Recipe and overrides → one plain tree, with the origin of every value. The only place that composes with Hydra.
+"""Recipe and overrides → one plain tree, with the origin of every value.
 
-Our strict loader reads every file first and passes plain data to Hydra through its ConfigStore; Hydra composes the
-groups and never opens a file. Precedence: command line over recipe over groups.
+Our strict loader reads every file first; Hydra composes the groups (`ftcli/config/group_composition.py`). Precedence:
+command line over recipe over groups.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ftcli.config import recipe_file as recipe_loader
+from ftcli.config.group_composition import compose_groups
 from ftcli.config.overrides import Override, parse, repeated
 from ftcli.config.tree import Origin, Tree
 from ftcli.core import assets
@@ -26,12 +27,6 @@ from ftcli.peft_methods import PEFT_METHODS
 from ftcli.settings.backends import ROLES
 from ftcli.settings.groups import GROUPS, PLACES
 
-ROOT_CONFIG = "config"
-# Hydra's own settings come from files of its package: they take a third of the composition, and nothing here uses them.
-_NO_HYDRA_NODE = [
-    {f"override hydra/{name}": None}
-    for name in ("env", "help", "hydra_help", "hydra_logging", "job_logging", "launcher", "output", "sweeper")
-]
 WRITERS = ("group", "run", "recipe", "cli")
 """Where values come from, in rising precedence."""
 DECLARED = {"method": {*all_methods(), *all_pipelines()}, "peft": {"none", *PEFT_METHODS}}
@@ -126,27 +121,6 @@ def _group_document(group: str, choice: str, where: str, request: Request) -> Do
     if problems:
         raise ConfigError(*problems)
     return document
-
-
-def _compose_groups(choices: Mapping[str, str], documents: Mapping[str, Document], root: Document) -> dict[str, Any]:
-    """Let Hydra compose the chosen groups from plain data held in its ConfigStore."""
-    from hydra import compose, initialize
-    from hydra.core.config_store import ConfigStore
-    from hydra.core.global_hydra import GlobalHydra
-    from omegaconf import OmegaConf
-
-    # The store and GlobalHydra are per process: what an earlier composition left in them is overwritten or cleared.
-    store = ConfigStore.instance()
-    store.store(name=ROOT_CONFIG, node={**root.data, "defaults": [*root.data["defaults"], *_NO_HYDRA_NODE, "_self_"]})
-    for group, document in documents.items():
-        store.store(group=group, name=choices[group], node=document.data)
-    GlobalHydra.instance().clear()
-    with initialize(version_base="1.3", config_path=None):
-        config = compose(ROOT_CONFIG, overrides=[f"{group}={choice}" for group, choice in choices.items()])
-    # References stay unresolved until every layer is in place: a recipe may refer to what the command line sets.
-    tree = OmegaConf.to_container(config, resolve=False)
-    assert isinstance(tree, dict)
-    return {str(key): value for key, value in tree.items()}
 
 
 def _interpolate(tree: Tree) -> dict[str, Any]:
@@ -283,7 +257,7 @@ def _collected(problems: list[Problem]) -> Iterator[None]:
 
 def _lay_groups(tree: Tree, choices: Mapping[str, str], documents: Mapping[str, Document], root: Document) -> None:
     """Lay the chosen groups, then the root's own settings, with the line that each value has in its file."""
-    composed = _compose_groups(choices, documents, root)
+    composed = compose_groups(choices, documents, root)
     for group, document in documents.items():
         lines = {(group, *path): line for path, line in document.lines.items()}
         literal = frozenset((group, key) for key in recipe_loader.path_keys(group, document.data))

@@ -11,16 +11,48 @@ import pytest
 from ftcli.build import resume
 from ftcli.build.resolve import spec_of
 from ftcli.config.compose import Composed, Request, compose
+from ftcli.config.group_composition import compose_by_hydra, compose_groups
 from ftcli.config.overrides import expand, parse
+from ftcli.core import assets
 from ftcli.core.errors import ConfigError
+from ftcli.core.strict_yaml import Document, load
 from ftcli.runs import rundir
 from ftcli.settings.run_spec import RunSpec
 
 ROW = '{"text": "a"}\n'
+ROOT = load(assets.CONFIGS / "config.yaml")
 
 
 def composed(*overrides: str) -> Composed:
     return compose(Request(overrides=overrides))
+
+
+# --- groups ---------------------------------------------------------------------------------------------------------
+
+
+def files_of(turn: int) -> tuple[dict[str, str], dict[str, Document]]:
+    """A choice of each group and its file; turns take the groups' choices one after the other."""
+    files = {group: assets.choices(group) for default in ROOT.data["defaults"] for group in default}
+    choices = {group: list(found)[turn % len(found)] for group, found in files.items()}
+    return choices, {group: load(files[group][choice]) for group, choice in choices.items()}
+
+
+def test_what_is_kept_of_a_group_is_what_hydra_makes_of_it_in_any_company():
+    for turn in (0, 3, 7, 3):
+        choices, documents = files_of(turn)
+        company, others = files_of(turn + 1)
+        for group in list(choices)[turn % 2 :: 2]:
+            choices[group], documents[group] = company[group], others[group]
+        assert compose_groups(choices, documents, ROOT) == compose_by_hydra(choices, documents, ROOT)
+
+
+def test_a_group_is_composed_again_when_its_file_has_changed_and_is_nobody_elses_to_change():
+    choices, documents = files_of(0)
+    documents["train"] = Document("a", {"inside": {"max_steps": 1}})
+    compose_groups(choices, documents, ROOT)["train"]["inside"]["max_steps"] = 2
+    assert compose_groups(choices, documents, ROOT)["train"] == {"inside": {"max_steps": 1}}
+    documents["train"] = Document("a", {"inside": {"max_steps": 3, "ref": "${seed}"}})
+    assert compose_groups(choices, documents, ROOT)["train"] == {"inside": {"max_steps": 3, "ref": "${seed}"}}
 
 
 # --- the grammar ----------------------------------------------------------------------------------------------------
