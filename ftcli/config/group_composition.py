@@ -38,7 +38,7 @@ def compose_groups(choices: Mapping[str, str], documents: Mapping[str, Document]
 
 def compose_by_hydra(choices: Mapping[str, str], documents: Mapping[str, Document], root: Document) -> dict[str, Any]:
     """Let Hydra compose the chosen groups from plain data held in its ConfigStore."""
-    from hydra import compose, initialize
+    from hydra import compose, initialize_config_module
     from hydra.core.config_store import ConfigStore
     from hydra.core.global_hydra import GlobalHydra
     from omegaconf import OmegaConf
@@ -49,7 +49,8 @@ def compose_by_hydra(choices: Mapping[str, str], documents: Mapping[str, Documen
     for group, document in documents.items():
         store.store(group=group, name=choices[group], node=document.data)
     GlobalHydra.instance().clear()
-    with initialize(version_base="1.3", config_path=None):
+    # Named a package, which holds no such files, Hydra need not look for its caller in the source of the whole stack.
+    with initialize_config_module("ftcli.config", version_base="1.3"):
         config = compose(ROOT_CONFIG, overrides=[f"{group}={choice}" for group, choice in choices.items()])
     # References stay unresolved until every layer is in place: a recipe may refer to what the command line sets.
     tree = OmegaConf.to_container(config, resolve=False)
