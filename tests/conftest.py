@@ -60,15 +60,19 @@ MakeOnce = Callable[[str, Callable[[Path], None]], Path]
 
 
 @pytest.fixture(scope="session")
-def once(tmp_path_factory: pytest.TempPathFactory) -> MakeOnce:
-    """Makes a folder of that name once for all processes of the session; its tests only read it."""
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The temporary folder that all processes of the session share."""
     base = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        base = base.parent
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@pytest.fixture(scope="session")
+def once(shared: Path) -> MakeOnce:
+    """Makes a folder of that name once for all processes of the session; its tests only read it."""
 
     def made(name: str, make: Callable[[Path], None]) -> Path:
-        folder, done = base / name, base / f"{name}.made"
-        with open(base / f"{name}.lock", "w") as lock:
+        folder, done = shared / name, shared / f"{name}.made"
+        with open(shared / f"{name}.lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not done.exists():
                 shutil.rmtree(folder, ignore_errors=True)
@@ -81,11 +85,11 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> MakeOnce:
 
 
 @pytest.fixture(scope="session")
-def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm | None]:
+def warm(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Iterator[Warm | None]:
     """Runs commands without their imports; None where only real processes will do."""
     from tests.warm import Warm, possible
 
-    server = Warm(tmp_path_factory.mktemp("warm")) if possible() else None
+    server = Warm(tmp_path_factory.mktemp("warm"), shared / "compiled") if possible() else None
     try:
         yield server
     finally:

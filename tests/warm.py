@@ -67,11 +67,11 @@ class Command:
 class Warm:
     """The process that commands are forked from; one command at a time."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, compiled: Path | None = None) -> None:
         self._folder, self._number = folder, 0
         with open(folder / "server.err", "wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.warm_worker"],
+                [sys.executable, "-m", "tests.warm_worker", str(compiled or folder / "compiled")],
                 cwd=REPOSITORY, env={**os.environ, **SINGLE}, text=True,
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
             )  # fmt: skip

@@ -1,11 +1,12 @@
 """Commands in forks of one process that has the libraries in memory already.
 
-    python -m tests.warm_worker        reads a JSON request a line; answers each with the process id, then the exit code
+    python -m tests.warm_worker FOLDER    reads a JSON request a line; answers with the process id, then the exit code
 
 Importing torch and TRL takes eight seconds of each worker's life, and most tests of whole commands are about something
 else. Here a command is a process of its own all the same, with its own environment, folder and streams, and so is the
 worker that it starts, as its child: signals, process ids and `FTCLI_PARENT` are what they are otherwise. Our own
-modules are imported anew in each, so that nothing passes from the front half to the worker but what is on disk.
+modules are imported anew in each, so that nothing passes from the front half to the worker but what is on disk; the
+folder keeps them compiled.
 
 Three things differ from a real start: what a library reads of the environment while it is imported is the server's,
 sets of strings are in the same order in all processes, and torch is in memory of the front half too. So tests of
@@ -55,8 +56,18 @@ def load_libraries() -> None:
     for line in sorted(line for line in found if line.split()[1].partition(".")[0] not in ("ftcli", *SELDOM)):
         with contextlib.suppress(ImportError):  # a library that only some installations have
             exec(line, {})
+    read_once()
     gc.collect()
     gc.freeze()
+
+
+def read_once() -> None:
+    """Have the libraries make the tables that they make at their first use in a process."""
+    from hydra.core.plugins import Plugins
+    from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+
+    Plugins.instance()
+    get_checkpoint_conversion_mapping("llama")
 
 
 class Popen(subprocess.Popen):  # type: ignore[type-arg]
@@ -162,6 +173,8 @@ def serve() -> None:
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what a library prints is no answer
     load_libraries()
+    # From here on there is nothing to compile but our modules, and what a library imports seldom.
+    sys.dont_write_bytecode, sys.pycache_prefix = False, sys.argv[1]
     own = frozenset(descriptors() - {answers.fileno()})
     if len(os.listdir("/proc/self/task")) != 1:
         raise SystemExit("a process with threads cannot be forked")
