@@ -33,6 +33,17 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+@pytest.fixture(autouse=True)
+def _threads() -> Iterator[None]:
+    """A run in this process sets its threads; the tests after it compute with those that were set before."""
+    torch = sys.modules.get("torch")
+    before = torch.get_num_threads() if torch else int(os.environ["OMP_NUM_THREADS"])
+    yield
+    torch = sys.modules.get("torch")
+    if torch and torch.get_num_threads() != before:
+        torch.set_num_threads(before)
+
+
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working directory."""

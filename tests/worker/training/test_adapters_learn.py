@@ -17,7 +17,7 @@ from tests.conftest import REPOSITORY
 RESULTS = REPOSITORY / "benchmarks" / "results" / "adapters.json"
 SMALL = (
     "method=instruct", "model=tiny", "train.num_train_epochs=1", "data.max_rows=600", "data.max_eval_rows=64",
-    "run.score_rows=8", "train.save_strategy=no", "train.eval_strategy=no", "hardware=cpu",
+    "run.score_rows=8", "train.save_strategy=no", "train.eval_strategy=no", "hardware=cpu", "hardware.num_threads=1",
 )  # fmt: skip
 
 
