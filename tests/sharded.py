@@ -35,6 +35,8 @@ def allow_deepspeed() -> None:
     os.environ.pop("ACCELERATE_USE_CPU", None)
     import deepspeed
 
+    # Only its inference reduces in shared memory; for that it would run a C++ compiler for a minute in every session.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.init_distributed(dist_backend="gloo")  # which accelerate does on a GPU
 
 

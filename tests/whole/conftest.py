@@ -16,12 +16,14 @@ import psutil
 import pytest
 
 from ftcli.runs import rundir
+from tests.conftest import REPOSITORY
 from tests.warm import Command, Warm
 
 TIMEOUT_SECONDS = 1200
 """Of a command that takes twenty seconds, on a machine that is busy with other things."""
 
 Train = Callable[..., "subprocess.CompletedProcess[str]"]
+Ranks = Callable[..., None]
 Start = Callable[..., "Command | subprocess.Popen[bytes]"]
 
 
@@ -56,7 +58,7 @@ def end(parent: Command | subprocess.Popen[Any], number: int = signal.SIGKILL) -
     assert not left
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def ftcli_run(warm: Warm | None) -> Train:
     """Run one ftcli command to its end, its output captured; forked, or with real=True as a user starts it."""
 
@@ -87,11 +89,31 @@ def ftcli_run(warm: Warm | None) -> Train:
 def ftcli_start(warm: Warm | None) -> Start:
     """Start one ftcli command, forked, in a session of its own, for tests of what comes after it was ended."""
 
-    def start(*words: str, cwd: Path) -> Command | subprocess.Popen[bytes]:
+    def start(*words: str, cwd: Path, module: str = "ftcli") -> Command | subprocess.Popen[bytes]:
         if warm is not None:
-            return warm.start(words, cwd, environment())
+            return warm.start(words, cwd, environment(), module)
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        command = [sys.executable, "-m", "ftcli", *words]
+        command = [sys.executable, "-m", module, *words]
         return subprocess.Popen(command, cwd=cwd, env=environment(), start_new_session=True, **quiet)
 
     return start
+
+
+@pytest.fixture(scope="session")
+def ranks_of(warm: Warm | None) -> Ranks:
+    """Run so many processes of a module as a launcher would, on the CPU, to their end; forked where that can be."""
+
+    def run(module: str, *words: str, cwd: Path, number: int) -> None:
+        path = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
+        env = environment(ACCELERATE_USE_CPU="true", OMP_NUM_THREADS="1", PYTHONPATH=path)
+        if warm is not None:
+            done = warm.run(words, cwd, env, TIMEOUT_SECONDS, module=module, ranks=number if number > 1 else 0)
+        else:
+            launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={number}"]
+            done = subprocess.run(
+                [sys.executable, *launcher[: 4 * (number > 1)], "-m", module, *words],
+                cwd=cwd, env=env, check=False, capture_output=True, text=True, timeout=TIMEOUT_SECONDS,
+            )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+
+    return run

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -17,7 +15,7 @@ from ftcli import tiny
 from ftcli.runs import rundir
 from ftcli.synthesis.synthesis_spec import FILE
 from tests.loopback import serving
-from tests.whole.conftest import Train, environment, everything
+from tests.whole.conftest import Train, everything
 
 CANARY = "sk-canary-8e21d7"
 ITEMS = 4
@@ -40,14 +38,12 @@ class Model(LlamaForCausalLM):
 
 
 @pytest.fixture(scope="module")
-def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def begun(tmp_path_factory: pytest.TempPathFactory, ftcli_run: Train) -> Path:
     """The folder of such a pipeline."""
     folder = tmp_path_factory.mktemp("begun")
     rows = [json.dumps({"prompt": f"Add {i} and 4 for me."}) + "\n" for i in range(ITEMS)]
     (folder / "prompts.jsonl").write_text("".join(rows), encoding="utf-8")
-    words = [sys.executable, "-m", "ftcli", *COMMAND]
-    done = subprocess.run(words, cwd=folder, env=environment(), capture_output=True, text=True, check=False)
-    assert done.returncode == 3, done.stderr
+    ftcli_run(*COMMAND, cwd=folder, expect=3)
     assert not (folder / "p" / "judge" / rundir.RESULT).exists()
     return folder / "p"
 

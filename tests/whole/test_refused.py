@@ -5,15 +5,13 @@ from __future__ import annotations
 import fcntl
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from ftcli import tiny
 from ftcli.runs import rundir
-from tests.whole.conftest import Train, environment, everything
+from tests.whole.conftest import Train, everything
 
 COMMAND = (
     "train", "model.name_or_path=./own", "data.path=rows.jsonl", "run.dir=run", "peft=lora", "train.max_steps=4",
@@ -23,15 +21,13 @@ LONGER = ("train", "--resume", "run", "train.max_steps=6")
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(tmp_path_factory: pytest.TempPathFactory, ftcli_run: Train) -> Path:
     """The folder of a finished run, with the model and the rows that it was made of."""
     folder = tmp_path_factory.mktemp("finished")
     shutil.copytree(tiny.MODEL_DIR, folder / "own")
     rows = [json.dumps({"prompt": f"Add {i} and 4.", "completion": f"It is {i + 4}."}) + "\n" for i in range(32)]
     (folder / "rows.jsonl").write_text("".join(rows), encoding="utf-8")
-    subprocess.run(
-        [sys.executable, "-m", "ftcli", *COMMAND], cwd=folder, env=environment(), check=True, capture_output=True
-    )
+    ftcli_run(*COMMAND, cwd=folder)
     return folder
 
 

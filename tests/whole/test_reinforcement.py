@@ -13,7 +13,7 @@ import pytest
 from ftcli.build.resolve import spec_of
 from ftcli.config.compose import Request
 from ftcli.runs import rundir
-from tests.whole.conftest import TIMEOUT_SECONDS, Train, end, environment, steps
+from tests.whole.conftest import Ranks, Train, end, environment, steps
 
 # A rollout is learned from in four steps, and every third is saved: most saves are in the middle of one.
 COMMAND = (
@@ -23,26 +23,6 @@ COMMAND = (
     "method.rewards={ended: 1, length: {weight: 1, most: 4}}", "method.kl_target=1.0", "data.max_rows=60",
     "train.eval_strategy=no", "run.score_rows=0", "hardware=cpu", "hardware.num_threads=1", "train.logging_steps=1",
 )  # fmt: skip
-
-# Trains the run of its first argument on answers that were recorded: to each prompt the same, whoever answers it.
-RECORDED = """
-import json, sys
-from pathlib import Path
-
-import ftcli.worker.trainers.rl.generation as generation
-from ftcli.worker.inference.sampling import Sampled
-from ftcli.worker.training.run import train
-
-
-def recorded(model, tokenizer, rows, **how):
-    answers = json.loads(Path(sys.argv[2]).read_text())
-    found = [(row, answers[json.loads(row["row"])["prompt"][-1]["content"]]) for row in rows]
-    return [Sampled(list(row["prompt_ids"]), answer, row["row"], ended=len(answer) % 2 == 0) for row, answer in found]
-
-
-generation.sample = recorded
-train(Path(sys.argv[1]))
-"""
 
 
 def adapter(run: Path) -> bytes:
@@ -70,13 +50,12 @@ def test_a_ppo_run_that_was_killed_resumes_bit_identically(tmp_path, ftcli_run: 
     assert told == [json.loads(line) for line in (tmp_path / "whole" / "completions.jsonl").read_text().splitlines()]
 
 
-def test_two_processes_learn_from_recorded_answers_as_one_does(here):
+def test_two_processes_learn_from_recorded_answers_as_one_does(here, ranks_of: Ranks):
     prompts = [f"Say {i}." for i in range(32)]
     rows = [{"prompt": [{"role": "user", "content": text}]} for text in prompts]
     (here / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     answers = {text: [20 + (7 * i) % 60 + k for k in range(1 + i % 5)] for i, text in enumerate(prompts)}
     (here / "answers.json").write_text(json.dumps(answers), encoding="utf-8")
-    (here / "recorded.py").write_text(RECORDED, encoding="utf-8")
     common = (
         "method=ppo", "peft=lora", "data.path=rows.jsonl", "train.learning_rate=1e-3", "train.max_steps=8",
         "train.logging_steps=1", "train.save_strategy=no", "hardware=cpu", "hardware.num_threads=1",
@@ -88,12 +67,7 @@ def test_two_processes_learn_from_recorded_answers_as_one_does(here):
         run = here / name
         run.mkdir()
         (run / rundir.SPEC).write_text(spec_of(Request(overrides=(*common, *own))).to_json(), encoding="utf-8")
-        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"] if processes == 2 else []
-        subprocess.run(
-            [sys.executable, *launcher, "recorded.py", str(run), "answers.json"],
-            cwd=here, env=environment(ACCELERATE_USE_CPU="true", OMP_NUM_THREADS="1"), check=True,
-            timeout=TIMEOUT_SECONDS,
-        )  # fmt: skip
+        ranks_of("tests.recorded", str(run), "answers.json", cwd=here, number=processes)
     one, two = steps(here / "one"), steps(here / "two")
     assert len(one) == len(two) == 8
     for ours, theirs in zip(one, two, strict=True):

@@ -8,20 +8,17 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, set_seed
 
 from ftcli import tiny
 from ftcli.build.resolve import spec_of
 from ftcli.config.compose import Request
 from ftcli.runs import rundir
-from tests.conftest import REPOSITORY
-from tests.warm import Warm
-from tests.whole.conftest import TIMEOUT_SECONDS, environment, steps
+from tests.whole.conftest import Ranks, steps
 
 COMMON = (
     "train.learning_rate=1e-3", "train.max_steps=6", "train.logging_steps=1", "train.save_steps=3",
@@ -50,34 +47,28 @@ RUNS = {
     "dpo": ("method=dpo",),
     "dpo-lora": ("method=dpo", "peft=lora"),
 }
-JUDGE = """
-import sys
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, set_seed
-
-set_seed(0)
-for kind, more in ((AutoModelForSequenceClassification, {"num_labels": 1}), (AutoTokenizer, {})):
-    kind.from_pretrained(sys.argv[1], **more).save_pretrained("judge")
-"""
 _SAMPLE = {("fsdp2", "ppo"), ("zero3", "ppo-lora")}
 CELLS = [(layout, run) for layout in LAYOUTS if layout != "copies" for run in RUNS]
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, warm: Warm | None):
+def trained(tmp_path_factory: pytest.TempPathFactory, ranks_of: Ranks):
     """Runs in a layout, each trained once."""
     folder = tmp_path_factory.mktemp("sharded")
-    subprocess.run([sys.executable, "-c", JUDGE, str(tiny.MODEL_DIR)], cwd=folder, env=environment(), check=True)
+    set_seed(0)
+    for kind, more in ((AutoModelForSequenceClassification, {"num_labels": 1}), (AutoTokenizer, {})):
+        kind.from_pretrained(tiny.MODEL_DIR, **more).save_pretrained(folder / "judge")
     found: dict[tuple[str, str], Path] = {}
 
     def train(layout: str, name: str) -> Path:
         if (layout, name) not in found:
-            found[layout, name] = run_of(folder, layout, name, warm)
+            found[layout, name] = run_of(folder, layout, name, ranks_of)
         return found[layout, name]
 
     return train
 
 
-def run_of(folder: Path, layout: str, name: str, warm: Warm | None) -> Path:
+def run_of(folder: Path, layout: str, name: str, ranks_of: Ranks) -> Path:
     """A run from its first step to its last."""
     before = Path.cwd()
     os.chdir(folder)
@@ -89,28 +80,8 @@ def run_of(folder: Path, layout: str, name: str, warm: Warm | None) -> Path:
     run = folder / f"{layout}-{name}"
     run.mkdir()
     (run / rundir.SPEC).write_text(spec.to_json(), encoding="utf-8")
-    carry_out(run, warm)
+    ranks_of("tests.sharded", "train", str(run), cwd=folder, number=2)
     return run
-
-
-def carry_out(run: Path, warm: Warm | None, *more: str) -> None:
-    """Train in that folder with two processes."""
-    words = ("train", str(run), *more)
-    env = environment(ACCELERATE_USE_CPU="true", OMP_NUM_THREADS="1", PYTHONPATH=pythonpath())
-    if warm is not None:
-        done = warm.run(words, run.parent, env, TIMEOUT_SECONDS, module="tests.sharded", ranks=2)
-    else:
-        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-        done = subprocess.run(
-            [sys.executable, *launcher, "-m", "tests.sharded", *words],
-            cwd=run.parent, check=False, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, env=env,
-        )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-
-
-def pythonpath() -> str:
-    """So that the worker is found from wherever it starts."""
-    return os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
 
 
 def one_file(folder: Path) -> Path:
@@ -120,7 +91,7 @@ def one_file(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize(("layout", "name"), CELLS)
-def test_a_sharded_model_learns_as_copies_do_and_resumes_exactly(layout, name, trained, tmp_path, warm):
+def test_a_sharded_model_learns_as_copies_do_and_resumes_exactly(layout, name, trained, tmp_path, ranks_of: Ranks):
     if (layout, name) not in _SAMPLE and not os.environ.get("FTCLI_PROOF"):
         pytest.skip("make proof goes through every layout")
     if layout.startswith("zero") and importlib.util.find_spec("deepspeed") is None:
@@ -139,7 +110,8 @@ def test_a_sharded_model_learns_as_copies_do_and_resumes_exactly(layout, name, t
             shutil.rmtree(folder)
     shutil.rmtree(halted / rundir.MODEL)
     (halted / rundir.RESULT).unlink()
-    carry_out(halted, warm, "--resume", str(halted / rundir.CHECKPOINTS / "checkpoint-3"))
+    resume = ("--resume", str(halted / rundir.CHECKPOINTS / "checkpoint-3"))
+    ranks_of("tests.sharded", "train", str(halted), *resume, cwd=tmp_path, number=2)
     assert one_file(halted / rundir.MODEL).read_bytes() == one_file(run / rundir.MODEL).read_bytes()
     for critic in (run / rundir.CHECKPOINTS / "checkpoint-6").glob("critic.safetensors"):
         assert (halted / critic.relative_to(run)).read_bytes() == critic.read_bytes()

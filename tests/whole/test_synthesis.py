@@ -6,10 +6,9 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -17,7 +16,7 @@ from ftcli import tiny
 from ftcli.runs import rundir
 from ftcli.settings.backends import BackendSettings
 from ftcli.synthesis.synthesis_spec import FILE, SynthesisSpec
-from tests.whole.conftest import environment
+from tests.whole.conftest import Start
 
 KILLS = 10 if os.environ.get("FTCLI_PROOF") else 2
 ITEMS = 96 * KILLS
@@ -49,19 +48,20 @@ def finished(folder: Path) -> int:
     return journal.read_bytes().count(b"\n") if journal.is_file() else 0
 
 
-def test_a_killed_stage_makes_every_item_once_and_the_rows_of_an_uninterrupted_one(tmp_path):
+def test_a_killed_stage_makes_every_item_once_and_the_rows_of_an_uninterrupted_one(tmp_path, ftcli_start: Start):
     prompts = [json.dumps({"prompt": f"The red house number {i}"}) + "\n" for i in range(ITEMS)]
     (tmp_path / "prompts.jsonl").write_text("".join(prompts), encoding="utf-8")
     whole, killed = stage(tmp_path / "whole"), stage(tmp_path / "killed")
-    env = environment(OMP_NUM_THREADS="1")
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    subprocess.run([sys.executable, "-m", "ftcli.worker", "synthesise", str(whole)], env=env, check=True, **quiet)
+
+    def start(folder: Path) -> Any:
+        return ftcli_start("synthesise", str(folder), cwd=tmp_path, module="ftcli.worker")
+
+    with start(whole) as worker:
+        assert worker.wait() == 0
     rng, kills = random.Random(7), 0
     while True:
         before = finished(killed)
-        with subprocess.Popen(
-            [sys.executable, "-m", "ftcli.worker", "synthesise", str(killed)], env=env, **quiet
-        ) as worker:
+        with start(killed) as worker:
             if kills < KILLS:
                 while finished(killed) <= before:
                     assert worker.poll() is None, "the stage ended before it could be killed"
