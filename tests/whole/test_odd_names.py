@@ -12,7 +12,14 @@ RUN = "out put/läuft (1), a=b"
 
 def test_a_run_with_an_odd_name_is_resumed_measured_merged_and_used(ftcli_run, tmp_path: Path):
     (tmp_path / "rows=1, (ä).jsonl").write_text(ROWS, encoding="utf-8")
-    words = ("rows=1, (ä).jsonl", "peft=lora", "train.max_steps=2", "train.save_steps=1", f"run.dir={RUN}")
+    words = (
+        "rows=1, (ä).jsonl",
+        "peft=lora",
+        "train.max_steps=2",
+        "train.save_steps=1",
+        "hardware.num_threads=1",
+        f"run.dir={RUN}",
+    )
     done = ftcli_run("train", *words, cwd=tmp_path)
     assert "data.path=rows=1, (ä).jsonl" in done.stderr
     suggested = [shlex.split(line) for line in done.stdout.partition("next\n")[2].splitlines()]
