@@ -57,6 +57,7 @@ def load_libraries() -> None:
         with contextlib.suppress(ImportError):  # a library that only some installations have
             exec(line, {})
     read_once()
+    answer_as_a_worker_does()
     gc.collect()
     gc.freeze()
 
@@ -68,6 +69,17 @@ def read_once() -> None:
 
     Plugins.instance()
     get_checkpoint_conversion_mapping("llama")
+
+
+def answer_as_a_worker_does() -> None:
+    """Spare each process what a real one is spared while it imports (ftcli/worker/process/deferred_imports.py).
+
+    accelerate imports DeepSpeed to unwrap its engines, which takes a good part of a worker with two steps.
+    """
+    import accelerate.utils.other as accelerate_models
+
+    available = accelerate_models.is_deepspeed_available
+    accelerate_models.is_deepspeed_available = lambda: "deepspeed" in sys.modules and available()
 
 
 class Popen(subprocess.Popen):  # type: ignore[type-arg]
