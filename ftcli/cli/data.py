@@ -67,6 +67,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--rows-only", action="store_true", help="check: read the rows only, without a tokenizer")
     parser.add_argument("--rows", type=int, default=3, help="preview: number of rows (default 3)")
     parser.add_argument("--line", type=int, help="preview: start at this line of the file")
+    parser.add_argument("--index", type=int, help="preview: start at this row of a JSON array, from 0")
     parser.add_argument("--html", type=Path, metavar="FILE", help="preview: write an HTML page instead of printing")
     parser.add_argument("--reason", help="dropped: only rows with this reason, or a part of it")
     arguments.add_json(parser)
@@ -136,7 +137,7 @@ def _dropped(options: argparse.Namespace) -> int:
 def _preview(request: dict[str, Any], options: argparse.Namespace) -> int:
     from ftcli.cli import preview
 
-    shown = list(answers("preview", {**request, "rows": options.rows, "line": options.line}))
+    shown = list(answers("preview", {**request, "rows": options.rows, "line": options.line, "index": options.index}))
     if options.json:
         output.data(shown)
     elif options.html is not None:

@@ -16,6 +16,7 @@ import pytest
 from ftcli.build.resolve import spec_of
 from ftcli.cli import main, preview
 from ftcli.config.compose import Request
+from ftcli.core.errors import ConfigError
 from tests.conftest import REPOSITORY
 from tests.faults import NUM_ROWS, as_planted, as_told, errors, plant
 
@@ -54,11 +55,11 @@ def request(*overrides: str, **more: Any) -> dict[str, Any]:
     return {"spec": spec.to_json(), "trust_remote_code": False, "json": False, **more}
 
 
-def shown(path: Path, *overrides: str, rows: int = 3, line: int | None = None) -> list[dict[str, Any]]:
+def shown(path: Path, *overrides: str, rows: int = 3, **start: int) -> list[dict[str, Any]]:
     """What the worker's preview yields, made in this process."""
     from ftcli.worker.commands.preview import preview as preview_rows
 
-    return list(preview_rows(request(f"data.path={path}", *overrides, rows=rows, line=line)))
+    return list(preview_rows(request(f"data.path={path}", *overrides, rows=rows, **start)))
 
 
 # --- whole commands ---------------------------------------------------------------------------------------------------
@@ -177,6 +178,24 @@ def test_a_preview_begins_at_its_line_and_shows_no_more_rows_than_asked(file):
     assert [each.get("where", "").rpartition(":")[2] for each in shown(file, rows=1, line=2)] == ["2", ""]
     file.write_text(json.dumps(ROWS[0]) + "\n" + "no json\n" * 100, encoding="utf-8")
     assert len(shown(file, rows=4)) == 4 + 1
+
+
+def test_a_preview_begins_at_an_index_of_a_json_array_whose_rows_share_a_line(here):
+    Path("rows.json").write_text(json.dumps([ROWS[0], ROWS[1], ROWS[2], ROWS[0]]), encoding="utf-8")
+    *rows, _ = shown(Path("rows.json"), index=2)
+    assert [row["where"].rpartition(":")[2] for row in rows] == ["1[2]", "1[3]"]
+    *rows, _ = shown(Path("rows.json"), index=1, rows=1)
+    assert [(row["where"].rpartition(":")[2], "error" in row) for row in rows] == [("1[1]", True)]
+    with pytest.raises(ConfigError, match="no row starts there or later") as caught:
+        shown(Path("rows.json"), line=2)
+    assert "--index" in caught.value.problems[0].fix
+    with pytest.raises(ConfigError, match="no JSON array of the data has a row of that index"):
+        shown(Path("rows.json"), index=4)
+
+
+def test_an_index_is_of_json_arrays_only(file):
+    with pytest.raises(ConfigError, match="no JSON array of the data has a row of that index"):
+        shown(file, index=0)
 
 
 def test_a_preview_shows_rows_of_each_set(file):

@@ -46,7 +46,7 @@ from ftcli.data.files.urls import Unreachable
 
 OnFault = Callable[[Problem], None]
 
-_PLACE = re.compile(r":(\d+)(?:\[\d+\])?\Z")
+_PLACE = re.compile(r":(\d+)(?:\[(\d+)\])?\Z")
 
 
 class Row(NamedTuple):
@@ -80,6 +80,12 @@ def line_of(place: str) -> int:
     found = _PLACE.search(place)
     assert found is not None, place
     return int(found[1])
+
+
+def index_of(place: str) -> int | None:
+    """The index in a place, from 0; None where the row is no element of a JSON array."""
+    found = _PLACE.search(place)
+    return int(found[2]) if found is not None and found[2] is not None else None
 
 
 def read_rows(path: Path | DataFile, on_fault: OnFault | None = None) -> Iterator[Row]:
