@@ -14,12 +14,12 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
 from ftcli.core import hub_cache
 from ftcli.core.errors import ConfigError, Problem
+from ftcli.core.module_source import module_source
 from ftcli.data import row_sets
 from ftcli.data.files.file_types import DataFile
 from ftcli.data.files.fingerprint import fingerprint
@@ -211,23 +211,12 @@ def _named(key: str, value: Any) -> Iterator[tuple[str, str]]:
 def _file_of(value: str) -> str:
     """The file that a value names, also that of the module in package.module:function; "" for none."""
     module, separator, function = value.partition(":")
-    code = _module_file(module) if separator and function.isidentifier() else ""
-    for path in (value, code):
+    dotted = separator and all(part.isidentifier() for part in (*module.split("."), function))
+    code = module_source(module)[1] if dotted else None
+    for path in (value, str(code or "")):
         # A word such as `cosine` names no file, even where there is one of that name.
         if path and len(path) < 4096 and ("." in path or os.sep in path):
             with suppress(OSError, ValueError):
                 if os.path.isfile(path):
                     return os.path.abspath(path)
-    return ""
-
-
-def _module_file(name: str) -> str:
-    """The source file of a module; "" for none. Imports nothing, since that would run the package's code."""
-    first, *others = name.split(".")
-    with suppress(ImportError, ValueError):
-        spec = PathFinder.find_spec(first)
-        if spec is not None and spec.origin:
-            below = os.path.join(os.path.dirname(spec.origin), *others)
-            own = spec.origin if not others else f"{below}.py"
-            return own if os.path.isfile(own) else os.path.join(below, "__init__.py")
     return ""

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import ast
-import os
-import sys
 from collections.abc import Iterator, Mapping
-from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
 from ftcli.core.errors import Problem
+from ftcli.core.module_source import module_source
 from ftcli.plan.resolved_run import ResolvedRun
 
 _FORM = "write package.module:function, with a module that can be imported here"
@@ -26,30 +24,12 @@ def problems(name: str, content: Mapping[str, Any], run: ResolvedRun, at: str) -
             continue
         if isinstance(weight, bool) or not isinstance(weight, (int, float)):
             yield Problem(at, f"the weight of {function} is {weight!r}, which is not a number", "give a number")
-        found, file = _located(module)
+        found, file = module_source(module)
         if not found:
             fix = f"{_FORM}: one that is installed, or in a folder that PYTHONPATH names"
             yield Problem(at, f"{function} cannot be imported: there is no module {module}", fix)
         elif file is not None and not _defines(file, attribute):
             yield Problem(at, f"{file} defines no {attribute}", "name a function of it")
-
-
-def _located(module: str) -> tuple[bool, Path | None]:
-    """Whether a module can be found as a worker would find it, and its source; no package of it is executed."""
-    named = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
-    # A worker does not look into its working directory, unless PYTHONPATH names it.
-    here = {"", os.getcwd()} - {os.path.abspath(entry) for entry in named}
-    path: list[str] | None = [entry for entry in sys.path if entry not in here]
-    parts = module.split(".")
-    if parts[0] in sys.builtin_module_names:
-        return len(parts) == 1, None
-    file = None
-    for depth in range(len(parts)):
-        spec = PathFinder.find_spec(".".join(parts[: depth + 1]), path)
-        if spec is None:
-            return False, None
-        path, file = list(spec.submodule_search_locations or []), Path(spec.origin) if spec.origin else None
-    return True, file if file is not None and file.suffix == ".py" else None
 
 
 def _defines(file: Path, name: str) -> bool:
