@@ -32,9 +32,11 @@ class _Place:
 
 
 def model_shape(model: ModelSettings) -> Shape | None:
-    """The architecture with the rows of new tokens: from the local folder, else its group file, else the hub cache,
-    else a shipped group file."""
-    shape = _stored_shape(model)
+    """The architecture with the rows of new tokens, of this run and of the adapters that it starts from: from the local
+    folder, else its group file, else the hub cache, else a shipped group file."""
+    shape, source = _stored_shape(model), sources.model_source(model.name_or_path)
+    if shape is not None and source is not None and source.is_adapter:
+        shape = replace(shape, vocab_size=max(shape.vocab_size, sources.rows_of_adapters(source)))
     if shape is None or not model.new_tokens:
         return shape
     # Rows that the vocabulary does not use yet are taken first.

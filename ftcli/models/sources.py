@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import struct
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,8 @@ from ftcli.runs import rundir
 from ftcli.settings.groups import ModelSettings
 
 _DEEPEST_STACK = 64
+_EMBEDDINGS = re.compile(r"\.(?!\w*pos)(?:\w*emb\w*|wte)\.weight\Z")
+_HEAD_BYTES = 100 * 2**20  # the format's own bound
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,38 @@ def adapter_kinds(source: ModelSource) -> list[str]:
         types.append(str(_json(below.folder / "adapter_config.json").get("peft_type")))
         below = model_source(base_of(below.folder))
     return types
+
+
+def rows_of_adapters(source: ModelSource) -> int:
+    """How many rows of the embeddings the adapters between a model and its foundation reach; 0 if they have none of
+    their own. An adapter that added tokens has them beside its base.
+
+    Raises:
+        ConfigError: an adapter names no base.
+    """
+    found, depth = 0, 0
+    below: ModelSource | None = source
+    while below is not None and below.is_adapter and depth < _DEEPEST_STACK:
+        assert below.folder is not None
+        found, depth = max(found, _rows_of(below.folder)), depth + 1
+        below = model_source(base_of(below.folder))
+    return found
+
+
+def _rows_of(folder: Path) -> int:
+    """The rows of the embeddings that one adapter has, by its config and the head of its weights."""
+    indices = _json(folder / "adapter_config.json").get("trainable_token_indices") or {}
+    listed = indices.values() if isinstance(indices, dict) else [indices]
+    found = max((max(each) + 1 for each in listed if each), default=0)
+    weights = folder / "adapter_model.safetensors"
+    if not weights.is_file():
+        return found
+    with suppress(OSError, ValueError, struct.error, AttributeError), weights.open("rb") as file:
+        [size] = struct.unpack("<Q", file.read(8))
+        for name, each in json.loads(file.read(min(size, _HEAD_BYTES))).items():
+            if _EMBEDDINGS.search(name):  # trained whole
+                found = max(found, int(each["shape"][0]))
+    return found
 
 
 def quantised_as(model: ModelSettings) -> str | None:

@@ -14,6 +14,8 @@ from peft import AutoPeftModelForCausalLM
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, set_seed
 
 from ftcli.core.errors import ConfigError
+from ftcli.models.known_shapes import model_shape
+from ftcli.models.parameters import num_parameters
 from ftcli.runs import rundir
 from ftcli.settings.groups import ModelSettings, QuantisationSettings
 from ftcli.worker.commands.eval import evaluate
@@ -165,8 +167,19 @@ def test_a_run_starts_from_one_that_added_tokens(spec_with, make_spec, new_run, 
     first = new_run(spec_with(models["llama"], peft=LORA), "first")
     train(first)
     second = new_run(make_spec(sft_file, model=first, peft=LORA, train={"max_steps": 2}), "second")
+    planned = model_shape(ModelSettings(name_or_path=str(first)))
+    assert planned.vocab_size == VOCABULARY + 2  # the adapter's own rows, which its base does not have
+    loaded = load_model(ModelSettings(name_or_path=str(first)), seed=0, device="cpu")
+    assert num_parameters(planned) == loaded.num_parameters()
     train(second)
     assert load_model(ModelSettings(name_or_path=str(second)), seed=0, device="cpu").config.vocab_size == VOCABULARY + 2
+
+
+def test_rows_that_an_adapter_trained_whole_are_counted(spec_with, new_run, models):
+    whole = {**LORA, "modules_to_save": ["embed_tokens"]}
+    first = new_run(spec_with(models["llama"], peft=whole, train={"max_steps": 2}), "first")
+    train(first)
+    assert model_shape(ModelSettings(name_or_path=str(first))).vocab_size == VOCABULARY + 2
 
 
 def test_new_tokens_are_trained_on_a_quantised_base(spec_with, new_run, models):
