@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from ftcli.worker.training.save import save_final
 from ftcli.worker.training.trainer import make_trainer
 
 SCHEMA = 1
+_SEQUENCES = ("sequences", "trained_tokens")
 _SHOWN = 2
 """Places shown per type of finding; ledger.json lists twenty."""
 
@@ -45,6 +48,8 @@ def train(run_dir: Path, resume: Path | None = None) -> dict[str, Any]:
     # The lock is taken before accelerate starts, so the rank comes from the environment.
     with StopSignal() as stop, exclusive(run_dir, int(os.environ.get("RANK", "0"))):
         run = load(spec, run_dir)
+        if resume is not None:
+            require_same_sequences(run_dir, run.data.ledger(), streams=spec.data.streaming)
         if run.is_first:
             _report_ledger(run)
             rundir.write_json(run_dir / rundir.ENVIRONMENT, environment(spec))
@@ -82,6 +87,29 @@ def _report_ledger(run: Loaded) -> None:
     rundir.write_json(run.run_dir / rundir.LEDGER, ledger)
     if ledger["train"]["rows_read"]:
         sys.stderr.writelines(f"{line}\n" for line in ledger_lines(ledger, shown=_SHOWN))
+
+
+def require_same_sequences(run_dir: Path, ledger: Mapping[str, Any], *, streams: bool) -> None:
+    """Make sure that the rows of a resumed run still make the sequences that it began with.
+
+    They do not where a later version of ftcli makes more or other ones of the same rows: a step would then have other
+    rows than the checkpoint counts, and no single command could make that model again.
+
+    Raises:
+        ConfigError: there are more or fewer, or other tokens are trained.
+    """
+    try:
+        began = json.loads((run_dir / rundir.LEDGER).read_text(encoding="utf-8"))["train"]
+        kept, now = ([each["train"][name] for name in _SEQUENCES] for each in ({"train": began}, ledger))
+    except (OSError, ValueError, KeyError, TypeError):  # it was stopped before it wrote one
+        return
+    if streams or kept == now:
+        return
+    what = f"began with {kept[0]} sequences and {kept[1]} trained tokens, and its rows now make {now[0]} and {now[1]}"
+    if ledger["train"].get("unrolled", 0) != began.get("unrolled", 0):
+        what += "; since it began, ftcli trains each turn that the chat template rewrites as an example of its own"
+    fix = f"resume it with the version of ftcli that began it, or start a new run with ftcli train --from {run_dir}"
+    raise ConfigError(Problem(str(run_dir / rundir.LEDGER), what, fix))
 
 
 def build_trainer(run: Loaded) -> Any:

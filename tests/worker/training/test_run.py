@@ -22,7 +22,7 @@ from ftcli.worker.process.progress import read_metrics
 from ftcli.worker.training import run as train_module
 from ftcli.worker.training.run import train
 from tests.conftest import REPOSITORY
-from tests.worker.conftest import LORA, same_weights, weights
+from tests.worker.conftest import LORA, same_weights, weights, write_rows
 
 FULL = {"name": "none"}
 
@@ -94,6 +94,28 @@ def test_scoring_leaves_training_bit_identical(sft_file, make_spec, new_run):
     results = [train(run) for run in runs]
     assert same_weights(*runs)
     assert results[0]["loss_last"] == results[1]["loss_last"]
+
+
+def test_a_run_whose_rows_make_more_examples_than_when_it_began_is_not_resumed(make_spec, new_run, tmp_path):
+    turns = [{"role": role, "content": f"{role} {turn}"} for turn in range(2) for role in ("user", "assistant")]
+    file = write_rows(tmp_path / "talks.jsonl", [{"messages": turns}] * 8)
+    saving = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2, "per_device_train_batch_size": 2}
+    # Version 0.1 trained only the last turn where a template rewrites the earlier ones, and counted so.
+    began = make_spec(file, train=saving, trained_turns="last")
+    run = new_run(began, "run")
+    train(run)
+    ledger = (run / rundir.LEDGER).read_text(encoding="utf-8")
+    today = replace(began, data=replace(began.data, trained_turns="unroll"))
+    (run / rundir.SPEC).write_text(today.to_json(), encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"began with 8 sequences and \d+ trained tokens") as caught:
+        train(run, run / rundir.CHECKPOINTS / "checkpoint-2")
+    [problem] = caught.value.problems
+    assert "its rows now make 16 and" in problem.what
+    assert "an example of its own" in problem.what
+    assert f"ftcli train --from {run}" in problem.fix
+    assert (run / rundir.LEDGER).read_text(encoding="utf-8") == ledger
+    (run / rundir.SPEC).write_text(began.to_json(), encoding="utf-8")
+    train(run, run / rundir.CHECKPOINTS / "checkpoint-2")
 
 
 class _KillAt(TrainerCallback):
