@@ -38,6 +38,12 @@ def template_source(template: Mapping[str, str]) -> str:
     return f"{source} with {template['variables']}" if "variables" in template else source
 
 
+def unrolled_text(rows: int, examples: int, tokens: int) -> str:
+    """How many examples unrolled conversations make, and how many more tokens for that."""
+    more = f"{count(tokens)} more tokens, as each repeats what comes before it"
+    return f"{rows} conversation{'s' if rows > 1 else ''} into {examples} examples: {more}"
+
+
 def set_lines(ledger: Mapping[str, Any], *, tokens: bool = True, shown: int = _SHOWN) -> Iterator[str]:
     """One set's ledger; `shown` as above, where 0 omits the quality checks."""
     yield from aligned(_rows(ledger, tokens))
@@ -67,10 +73,8 @@ def _rows(ledger: Mapping[str, Any], tokens: bool) -> list[tuple[str, str]]:
     if ledger["split"]:
         rows.append(("split", f"{ledger['split']} rows"))
     if ledger.get("unrolled"):
-        more = f"{count(ledger['repeated_tokens'])} more tokens, as each repeats what comes before it"
-        rows.append(
-            ("unrolled", f"{ledger['unrolled']} conversations into {ledger['unrolled_examples']} examples: {more}")
-        )
+        numbers = (ledger[name] for name in ("unrolled", "unrolled_examples", "repeated_tokens"))
+        rows.append(("unrolled", unrolled_text(*numbers)))
     if ledger.get("last_turn_only"):  # runs before 0.2
         why = "the template rewrites earlier turns, which serving would show differently"
         rows.append(("last turn only", f"{ledger['last_turn_only']} conversations: {why}"))

@@ -23,7 +23,7 @@ from ftcli.data.formats import registry
 from ftcli.data.formats.columns import column
 from ftcli.data.formats.conversations import last_trained
 from ftcli.data.formats.text_form import NO_PROMPT, TextForm, as_text, as_turns, is_text, text_form
-from ftcli.data.formats.unread_columns import remedy
+from ftcli.data.formats.unread_columns import remedy, speakers, unheard
 from ftcli.data.normalised_text import normalised_value
 from ftcli.data.quality_checks import quality_issues
 from ftcli.data.row_ledger import ALIKE, DUPLICATE, UNREAD, Ledger
@@ -85,6 +85,8 @@ class Scan:
     """Whether the model's tokenizer has a chat template, through which `data.template` sends text."""
     normalises: bool = True
     """Whether to compare normalised texts too; without it, `Example.alike` and `Example.asked_alike` are 0."""
+    unheard_roles: list[str] = field(default_factory=list, init=False)
+    """Names of `settings.roles` that no usable row has had so far."""
     _num_read: int = field(default=0, init=False)
     _format: SetFormat | None = field(default=None, init=False)
     _form: TextForm = field(default=NO_PROMPT, init=False)
@@ -110,7 +112,7 @@ class Scan:
                 cannot be read further, or there is no row.
             ConfigError: `settings.columns` or the group names a column that does not exist.
         """
-        always = self.method.refuses_bare
+        always, self.unheard_roles = self.method.refuses_bare, list(self.settings.roles or ())
         self._form = text_form(self.settings.template, has_template=self.has_template, always=always)
         usable = 0
         for file, row in self._rows():
@@ -200,6 +202,8 @@ class Scan:
             self._refuse(self._as_written(error.problems[0], given))
             return None
         self.ledger.rows_read += 1
+        if self.unheard_roles:
+            self.unheard_roles = unheard(dict.fromkeys(self.unheard_roles, ""), speakers(row.value))
         if form is not None:
             self.ledger.text_forms[form.about] += 1
         for issue in quality_issues(fmt, row.value, value, plain=row.plain):

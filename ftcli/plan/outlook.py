@@ -50,6 +50,12 @@ class Plan:
     rows_kept: int
     blocks: int | None
     """Blocks that the rows of one epoch are packed into; None without packing."""
+    unrolled: int
+    """Conversations of which each trained turn is a training example of its own."""
+    unrolled_examples: int
+    """The training examples of these conversations."""
+    repeated_tokens: int
+    """The tokens that they have beyond those of the longest example of each."""
     steps: int
     tokens_per_epoch: int
     tokens_exact: bool
@@ -310,6 +316,9 @@ def plan(run: ResolvedRun) -> Plan:
         rows=counted.rows,
         rows_kept=counted.kept,
         blocks=sequences if spec.method.get("packing") else None,
+        unrolled=counted.unrolled,
+        unrolled_examples=counted.unrolled_examples,
+        repeated_tokens=counted.repeated_tokens,
         steps=num_steps(run, sequences),
         tokens_per_epoch=counted.tokens,
         tokens_exact=counted.exact,

@@ -39,6 +39,8 @@ from ftcli.settings.groups import DataSettings, ModelSettings
 
 EXACT_BYTES = 20 * 1000 * 1000
 SAMPLE_ROWS = 500
+_OF_KEPT = ("kept", "tokens", "pieces", "blocks", "unrolled", "unrolled_examples", "repeated_tokens")
+"""Counts of the rows that are kept, of which a mix takes a part."""
 BYTES_PER_TOKEN = 4.0  # estimate: English text under vocabularies of 32k and more
 
 
@@ -60,13 +62,19 @@ class TokenCount:
     """Blocks of the limit's length that best fit packs the kept rows into; 0 for pairs of sequences."""
     overlong: int = 0
     """Rows longer than the limit, whether dropped, truncated or split."""
+    unrolled: int = 0
+    """Kept conversations of which each trained turn is a training example of its own."""
+    unrolled_examples: int = 0
+    """The training examples of these conversations."""
+    repeated_tokens: int = 0
+    """The tokens that they have beyond those of the longest example of each."""
     max_length_tokens: int = 0
     """The limit; derived from the rows where it is auto."""
     why: str = ""
     name: str = ""
     """The name of the set, where there are several."""
     unread: tuple[str, ...] = ()
-    """Columns that mean something and are not read, each with its remedy."""
+    """Columns that mean something and are not read, each with its remedy, and roles that occur nowhere."""
 
 
 class Text(NamedTuple):
@@ -243,8 +251,7 @@ def count(
     if data.mix is not None and len(found) == len(sets):
         found = _mixed(found, sets)
     whole: dict[str, Any] = {
-        name: sum(getattr(each, name) for each in found)
-        for name in ("rows", "kept", "tokens", "faulty", "pieces", "blocks", "overlong")
+        name: sum(getattr(each, name) for each in found) for name in ("rows", "faulty", "overlong", *_OF_KEPT)
     }
     exact = len(found) == len(sets) and all(each.exact for each in found)
     longest_row = max((each.longest for each in found), default=0)
@@ -282,6 +289,8 @@ def _count_set(
     found.pairs = pairs
     found.unread = tuple(f"column {one['field']} {one['what']}" for one in ledger.shown(UNREAD))
     if whole:
+        key = each.key.removesuffix(".path")
+        found.unread += tuple(f"{key}.roles names {name}, which no turn of the rows has" for name in scan.unheard_roles)
         found.exact = _is_exact(folder, template, rows)
         return found
     sampled = sum(len(sequence.text.encode()) for row in rows for sequence in row) or 1
@@ -309,7 +318,11 @@ def _tally(counted: _SetCount, limit: int, overflow: str) -> TokenCount:
     pieces = sum(sum(math.ceil(length / limit) if splits else 1 for length in row) for row in kept)
     if counted.pairs:
         pieces = len(kept)
+    several = [row for row in kept if len(row) > 1 and not counted.pairs]
     scaled = {
+        "unrolled": len(several),
+        "unrolled_examples": sum(map(len, several)),
+        "repeated_tokens": sum(sum(row) - max(row) for row in several),
         "kept": len(kept),
         "tokens": sum(map(sum, cut)),
         "pieces": pieces,
@@ -334,10 +347,7 @@ def _mixed(found: list[TokenCount], sets: Sequence[RowSet]) -> list[TokenCount]:
     return [
         replace(
             each,
-            kept=size,
-            tokens=round(each.tokens * size / max(1, each.kept)),
-            pieces=round(each.pieces * size / max(1, each.kept)),
-            blocks=round(each.blocks * size / max(1, each.kept)),
+            **{name: round(getattr(each, name) * size / max(1, each.kept)) for name in _OF_KEPT},
             exact=each.exact and size == each.kept,
         )
         for each, size in zip(found, sizes, strict=True)

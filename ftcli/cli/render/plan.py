@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ftcli.cli import output
+from ftcli.data.ledger_text import unrolled_text
 from ftcli.data.path_list import path_text
 from ftcli.plan.outlook import Plan
 from ftcli.runs.checkpoints import step_of
@@ -52,6 +53,7 @@ def details(outlook: Plan, shared: Sequence[Mapping[str, Any]] = ()) -> None:
             ("trainer", outlook.trainer),
             ("device", f"{outlook.num_processes} × {outlook.device}"),
             ("rows", kept),
+            *_unrolled(outlook),
             *_packed(outlook),
             ("batch", f"{outlook.global_batch} {'blocks' if outlook.blocks else 'rows'} per step"),
             ("steps", str(outlook.steps)),
@@ -77,6 +79,13 @@ def derived(notes: Sequence[Mapping[str, Any]]) -> None:
     if notes:
         print("derived")
         output.table([(str(note["key"]), str(note["value"]), str(note["why"])) for note in notes])
+
+
+def _unrolled(outlook: Plan) -> list[tuple[str, str]]:
+    if not outlook.unrolled:
+        return []
+    about = "" if outlook.tokens_exact else "about "
+    return [("unrolled", about + unrolled_text(outlook.unrolled, outlook.unrolled_examples, outlook.repeated_tokens))]
 
 
 def _packed(outlook: Plan) -> list[tuple[str, str]]:

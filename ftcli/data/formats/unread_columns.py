@@ -1,15 +1,17 @@
-"""What it means that a format does not read a column: nothing (an id, a source), or a loss that has to be named."""
+"""What it means that a format does not read a column: nothing (an id, a source), or a loss that has to be named; and
+which roles of `data.roles` no row has."""
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ftcli.core.errors import Problem
 from ftcli.data.formats.columns import CONTEXT, LABELS, SYSTEM, TOOLS, WEIGHTS, Format, is_nothing
+from ftcli.data.formats.conversations import ROLE_KEYS, Roles, key_of
 from ftcli.data.formats.row_fields import CHOSEN, INPUT, INSTRUCTIONS, REJECTED
 
 
@@ -141,3 +143,23 @@ def reads_text(fmt: Format) -> list[str]:
     """The columns that a format reads, alternatives together, then those that may be there."""
     needed = [" or ".join(need.shown) for need in fmt.needs]
     return [*needed, *fmt.optional, *(CONTEXT if fmt.kind != "text" else ()), WEIGHTS[0]]
+
+
+def speakers(value: Any) -> set[str]:
+    """The role names of all turns inside a row, or a list of rows, as written there."""
+    found, left = set[str](), [value]
+    while left:
+        each = left.pop()
+        if isinstance(each, dict):
+            if isinstance(name := each.get(key_of(each, ROLE_KEYS, "")), str):
+                found.add(name)
+            left.extend(inner for inner in each.values() if isinstance(inner, (dict, list)))
+        elif isinstance(each, list):
+            left.extend(inner for inner in each if isinstance(inner, (dict, list)))
+    return found
+
+
+def unheard(roles: Roles, heard: Collection[str]) -> list[str]:
+    """The names among `roles` that no turn has; names are looked up as written, then in lower case."""
+    known = {*heard, *(name.lower() for name in heard)}
+    return [name for name in roles if name not in known]

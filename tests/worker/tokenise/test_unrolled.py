@@ -199,6 +199,8 @@ def test_the_plan_counts_the_tokens_and_examples_that_the_worker_trains(tmp_path
     model = ModelSettings(name_or_path=str(tmp_path / "model"))
     counted = plan_tokens.count(data, get_method("sft"), model, folder_of(name, tmp_path / "model"))
     assert (counted.tokens, counted.pieces, counted.exact) == (found["tokens"], found["sequences"], True)
+    for each in ("unrolled", "unrolled_examples", "repeated_tokens"):
+        assert getattr(counted, each) == found[each]
 
 
 def test_ledgers_of_unrolled_rows_come_back_whole_and_add_up():
