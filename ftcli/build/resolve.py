@@ -167,7 +167,15 @@ def described(request: Request) -> ResolvedRun:
     Raises:
         ConfigError: the problems of single values.
     """
-    composed = compose(request)
+    return resolved(compose(request))
+
+
+def resolved(composed: Composed) -> ResolvedRun:
+    """The run of a composed tree whose values are sound one by one.
+
+    Raises:
+        ConfigError: the problems of single values.
+    """
     if problems := check_values(composed):
         raise ConfigError(*problems)
     return _resolve(composed, get_method(composed.choices["method"]))

@@ -6,12 +6,12 @@ it reproduces the old one bit for bit on CPU, with overrides it starts from its 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from ftcli.build.checks import field_checks
+from ftcli.build.checks import cadence, field_checks, trainer_rules
 from ftcli.build.checks.cross_group import name_problems
 from ftcli.build.derive import derive_run
 from ftcli.build.resolve import build, check_values
@@ -22,6 +22,7 @@ from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.strict_yaml import KeyPath
 from ftcli.core.text import shell_word
 from ftcli.methods import get_method
+from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.runs import rundir
 from ftcli.settings.groups import GROUPS, RunSettings
 from ftcli.settings.run_spec import Notes, RunSpec
@@ -63,9 +64,25 @@ def resumed_spec(run: Path, overrides: Sequence[str], grants: frozenset[str] = f
     problems.extend(_grant_problems(spec, composed, str(run / rundir.SPEC)))
     faulty = field_checks.check_group(composed, "train", get_method(spec.choices["method"]), None)
     problems.extend(problem for key, problem in faulty.items() if key in values)
+    changed = replace(spec, tree=tree, train={**spec.train, **values}, grants=tuple(sorted(grants)))
+    if values and not problems:
+        problems = _disagreements(spec, changed, composed, str(run / rundir.SPEC))
     if problems:
         raise ConfigError(*problems)
-    return replace(spec, tree=tree, train={**spec.train, **values}, grants=tuple(sorted(grants)))
+    return changed
+
+
+def _disagreements(before: RunSpec, after: RunSpec, composed: Composed, where: str) -> list[Problem]:
+    """What a changed length or cadence contradicts, or why it has no effect, beside what the run has anyway."""
+    unchanged = replace(composed, tree=dict(before.tree), origins={})
+    known = {each.what for each in _cadence(before, unchanged)}
+    return [replace(each, where=each.where or where) for each in _cadence(after, composed) if each.what not in known]
+
+
+def _cadence(spec: RunSpec, composed: Composed) -> Iterator[Problem]:
+    run = ResolvedRun.of(spec)
+    for rules in (cadence, trainer_rules):
+        yield from rules.problems(run, composed, lambda dotted: composed.where(*dotted.split(".")))
 
 
 def require_granted_rewards(run: Path, grants: frozenset[str]) -> None:

@@ -207,3 +207,27 @@ def test_a_setting_that_changes_nothing_in_such_rows_is_an_error(lines, line, wh
     [problem] = caught.value.problems
     assert problem.what.startswith(what)
     assert problem.where == f"r.yaml:{line}"
+
+
+TALK = [{"from": "customer", "value": "Tree?"}, {"from": "Agent", "value": "Leaf."}]
+
+
+@pytest.mark.parametrize(
+    ("roles", "name"),
+    [("{customer: user, agent: assistant}", ""), ("{customer: user, agent: assistant, clerk: assistant}", "clerk"),
+     ("{Customer: user, customer: user, agent: assistant}", "Customer")],
+)  # fmt: skip
+def test_a_role_that_no_turn_has_is_an_error(roles, name, problems):
+    Path("talk.jsonl").write_text(json.dumps({"conversations": TALK}) + "\n", encoding="utf-8")
+    found = problems(recipe("path: talk.jsonl", f"roles: {roles}"), "method=sft", "model=tiny")
+    told = [f"data.roles names {name}, which no turn of the rows has" in each for each in found]
+    assert told == [True] * bool(name)
+    assert all("r.yaml:4" in each and "Agent, customer" in each for each in found)
+
+
+def test_a_role_may_occur_in_the_held_out_rows_only(problems):
+    Path("talk.jsonl").write_text(json.dumps({"conversations": TALK}) + "\n", encoding="utf-8")
+    held_out = [{"from": "human", "value": "Tree?"}, {"from": "clerk", "value": "Leaf."}]
+    Path("eval.jsonl").write_text(json.dumps({"conversations": held_out}) + "\n", encoding="utf-8")
+    roles = "roles: {customer: user, agent: assistant, clerk: assistant}"
+    assert problems(recipe("path: talk.jsonl", "eval_path: eval.jsonl", roles), "method=sft", "model=tiny") == []

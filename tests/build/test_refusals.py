@@ -40,7 +40,7 @@ BETA = "option of cpo, distillation, dpo, grpo, ipo, kto, orpo, rloo, simpo, not
         (["method=dppo"], "method=dppo", "not a choice of method", "did you mean method=dpo or method=ppo?"),
         (["quantisation=int5"], "quantisation=int5", "not a choice of quantisation", "int8"),
         (["peft=lora", "peft.lora_dropout=5.0"], "peft.lora_dropout=5.0", "out of range", "below 1"),
-        (["data.split_seed=7"], "data.split_seed=7", "has no effect", "data.eval_share"),
+        (["data.split_seed=7"], "data.split_seed=7", "read only with data.eval_share above 0", "set data.eval_share"),
         (["data.eval_share=0.2", "data.split_seed=-1"], "data.split_seed=-1", "out of range", "at least 0"),
         (["train.learning_rate=0"], "train.learning_rate=0", "out of range", "above 0"),
         (["train.num_train_epochs=0"], "train.num_train_epochs=0", "out of range", "above 0"),
@@ -323,4 +323,4 @@ def test_an_optimiser_that_projects_gradients_needs_its_modules(problems):
 def test_an_evaluation_before_the_first_step_needs_held_out_rows(problems, here):
     Path("rows.jsonl").write_text('{"prompt": "a", "completion": "b"}\n' * 2, encoding="utf-8")
     [found] = problems("data.path=rows.jsonl", "train.eval_on_start=true")
-    assert "train.eval_on_start needs held-out rows" in found
+    assert "train.eval_on_start is read only with held-out rows" in found

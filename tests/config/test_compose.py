@@ -362,13 +362,14 @@ def test_a_new_name_is_checked_like_any(saved, name):
 def test_resume_takes_length_and_cadence_only(saved):
     run = saved("train.save_steps=7")
     changes = [
-        "train.max_steps=9", "train.num_train_epochs=2", "train.save_steps=3", "train.save_total_limit=1",
+        "train.max_steps=9", "train.save_steps=3", "train.save_total_limit=1",
         "train.logging_steps=1", "train.eval_steps=2", "train.eval_strategy=steps", "train.save_strategy=steps",
     ]  # fmt: skip
     spec = resume.resumed_spec(run, changes)
     assert (spec.train["max_steps"], spec.train["save_steps"], spec.train["eval_strategy"]) == (9, 3, "steps")
     assert spec.tree["train"]["max_steps"] == 9
     assert resume.resumed_spec(run, []).train["save_steps"] == 7
+    assert resume.resumed_spec(run, ["train.num_train_epochs=2"]).train["num_train_epochs"] == 2
 
 
 @pytest.mark.parametrize(

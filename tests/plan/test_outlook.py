@@ -367,17 +367,29 @@ DROPS = ("method.packing=false", "train.dataloader_drop_last=true")
         (5, ["train.per_device_train_batch_size=64", "train.max_steps=3"], "no step is left", "batch_size=5 or less"),
         # 2 processes with 4 rows each; of 7 rows each process could take 3
         (7, ["train.per_device_train_batch_size=4", "hardware.num_processes=2"], "8 on 2 processes", "batch_size=3 or"),
-        (1, ["method.packing=true", "train.per_device_train_batch_size=2"], "1 packed block,", "batch_size=1 or less"),
+        (1, ["method.packing=true", "train.per_device_train_batch_size=2"], "batch of 1 row,", "batch_size=1 or less"),
+        # of 9 rows one is held out
+        (9, ["train.per_device_train_batch_size=9", "data.eval_share=0.1"], "batch of 8 rows,", "batch_size=8 or less"),
     ],
 )
-def test_a_plan_refuses_rows_of_which_no_batch_is_left(num_rows, own, words, fix, rows):
+def test_a_check_refuses_rows_of_which_no_batch_is_left(num_rows, own, words, fix, rows):
     data = rows(*({"prompt": "a", "completion": f"b {index}"} for index in range(num_rows)))
     with pytest.raises(ConfigError) as caught:
-        outlook(data, *DROPS, *own)
+        run_of(Request(overrides=(data, *DROPS, *own)))
     [problem] = caught.value.problems
-    assert problem.where == "train.dataloader_drop_last"
+    assert problem.where == "train.dataloader_drop_last=true"
     assert words in problem.what
     assert fix in problem.fix
+
+
+def test_a_plan_refuses_what_packing_leaves_no_batch_of(rows):
+    # 9 rows are a batch of 9, so a check passes them; packed they are fewer blocks.
+    data = rows(*({"prompt": "a", "completion": f"b {index}"} for index in range(9)))
+    with pytest.raises(ConfigError) as caught:
+        outlook(data, *DROPS, "method.packing=true", "train.per_device_train_batch_size=9")
+    [problem] = caught.value.problems
+    assert problem.where == "train.dataloader_drop_last"
+    assert "packed blocks, since one has 9;" in problem.what
 
 
 def test_a_plan_counts_what_dropping_the_last_batch_leaves(rows):

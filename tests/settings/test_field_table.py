@@ -18,7 +18,7 @@ from ftcli.config.group_fields import method_fields
 from ftcli.methods import all_methods
 from ftcli.settings import library_fields
 from ftcli.settings.fields.field_row import FieldRow, Source
-from ftcli.settings.fields.field_table import ADAPTERS, FIELDS, MODEL, row_of
+from ftcli.settings.fields.field_table import ADAPTERS, FIELDS, OWN, row_of
 from ftcli.settings.library_fields import TRAINING_ARGUMENTS, Field, fields_of
 from ftcli.settings.library_values import dispatch, imported_by, keys_read, parameters, values_of
 from ftcli.settings.limits import LIMITS
@@ -47,7 +47,7 @@ def test_every_row_is_of_a_field_that_some_config_has():
     for name, (field, _) in installed().items():
         plain = name.split(" ")[1]
         used.add(f"{plain}@{field.owner}" if f"{plain}@{field.owner}" in FIELDS else plain)
-    assert set(FIELDS) - used - set(ADAPTERS) - set(MODEL) == set()
+    assert set(FIELDS) - used - set(ADAPTERS) - set(OWN) == set()
 
 
 def test_every_text_has_its_words_or_a_reason_why_it_is_free():

@@ -7,10 +7,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from ftcli.build.checks import adapter, data, field_checks, rendering, trainer_rules
-from ftcli.build.derive import has_validation
+from ftcli.build.checks import adapter, cadence, data, field_checks, rendering, trainer_rules
 from ftcli.config.compose import Composed
 from ftcli.core import paths
 from ftcli.core.errors import ConfigError, Problem
@@ -23,7 +21,6 @@ from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.settings import library_fields, ownership
 from ftcli.settings.backends import WITHOUT_MODEL
 from ftcli.settings.groups import as_saved
-from ftcli.settings.limits import WITHOUT_WARMUP
 from ftcli.settings.run_spec import RunSpec
 from ftcli.synthesis import principles
 
@@ -91,24 +88,9 @@ def precision_is_one(context: Context) -> Iterator[Problem]:
 
 
 @rule
-def whole_steps(context: Context) -> Iterator[Problem]:
-    """A cadence is a whole number of steps, or below 1 a share of the run."""
-    for key in ("logging_steps", "save_steps", "eval_steps", "warmup_steps"):
-        value = context.spec.train.get(key)
-        if isinstance(value, float) and value >= 1 and not value.is_integer():
-            what = f"train.{key}={value} is neither a whole number of steps nor a share below 1"
-            yield Problem(context.where(f"train.{key}"), what, f"set it to {int(value)}, or to a share such as 0.1")
-
-
-@rule
-def a_warmup_has_a_schedule(context: Context) -> Iterator[Problem]:
-    """Some schedules have no warm-up, and would ignore one that was set."""
-    train, kind = context.spec.train, context.spec.train.get("lr_scheduler_type")
-    written = context.composed.origin("train", "warmup_steps").by != "group"
-    if kind in WITHOUT_WARMUP and written and train.get("warmup_steps"):
-        what = f"train.warmup_steps has no effect with train.lr_scheduler_type={kind}"
-        fix = "remove it" + (", or choose constant_with_warmup" if kind == "constant" else "")
-        yield Problem(context.where("train.warmup_steps"), what, fix)
+def the_cadence_fits(context: Context) -> Iterator[Problem]:
+    """When a run warms up, logs, evaluates, saves and stops."""
+    yield from cadence.problems(context.run, context.composed, context.where)
 
 
 @rule
@@ -128,49 +110,6 @@ def near_duplicates_can_be_found(context: Context) -> Iterator[Problem]:
     if importlib.util.find_spec("rensa") is None:
         what = "data.near_duplicates needs the package rensa, which is not installed"
         yield Problem(where, what, "pip install 'ftcli[near-duplicates]'")
-
-
-@rule
-def validation_has_rows_and_uses(context: Context) -> Iterator[Problem]:
-    """Evaluation, the best checkpoint and early stopping need held-out rows, and each other."""
-    spec, train = context.spec, context.spec.train
-    if spec.data.eval_path is not None and spec.data.eval_share > 0:
-        yield Problem(context.where("data.eval_share"), "data.eval_path and data.eval_share are both set", "keep one")
-    if spec.data.split_seed is not None and not spec.data.eval_share:
-        what = "data.split_seed has no effect: no share of the rows is held out"
-        yield Problem(context.where("data.split_seed"), what, "set data.eval_share=0.05, or remove it")
-    held_out = has_validation(spec.data, context.method)
-    fix = "add data.eval_path=FILE or data.eval_share=0.05"
-    if not held_out:
-        for key in ("load_best_model_at_end",):
-            if train.get(key):
-                yield Problem(context.where(f"train.{key}"), f"train.{key} needs held-out rows", fix)
-        if train.get("eval_strategy") not in (None, "no"):
-            yield Problem(context.where("train.eval_strategy"), "train.eval_strategy needs held-out rows", fix)
-        if train.get("save_strategy") == "best":
-            yield Problem(context.where("train.save_strategy"), "train.save_strategy=best needs held-out rows", fix)
-    elif train.get("load_best_model_at_end") and train.get("save_strategy") != "best":
-        if train.get("save_strategy") != train.get("eval_strategy"):
-            what = "train.load_best_model_at_end needs an evaluation at each save"
-            fix = f"set train.eval_strategy={train.get('save_strategy')}"
-            yield Problem(context.where("train.load_best_model_at_end"), what, fix)
-        elif train.get("eval_strategy") == "steps" and not _multiple(train.get("save_steps"), train.get("eval_steps")):
-            saves, evaluations = train.get("save_steps"), train.get("eval_steps")
-            what = f"train.save_steps={saves} is not a multiple of train.eval_steps={evaluations}"
-            yield Problem(
-                context.where("train.save_steps"),
-                what,
-                "make it one: train.load_best_model_at_end needs an evaluation at each save",
-            )
-    if spec.run.early_stopping_patience is not None and not train.get("load_best_model_at_end"):
-        what = "run.early_stopping_patience needs the best checkpoint, which is not tracked"
-        yield Problem(context.where("run.early_stopping_patience"), what, "add train.load_best_model_at_end=true")
-
-
-def _multiple(saves: Any, evaluations: Any) -> bool:
-    if not saves or not evaluations or saves < 1 or evaluations < 1:
-        return True
-    return bool(saves % evaluations == 0)
 
 
 @rule
@@ -231,7 +170,9 @@ def the_judge_is_configured(context: Context) -> Iterator[Problem]:
             yield Problem(key, f"method.judge.{name} is not a backend setting", suggest(name, known, "method.judge."))
         elif problem := field_checks.type_problem(f"method.judge.{name}", value, known[name], None, key):
             yield problem
-    if judge.get("type", "local") not in WITHOUT_MODEL and not judge.get("model"):
+    if not judge:
+        yield Problem(key, "method.judge={} has no effect: it names no model", "name one with method.judge.model")
+    elif judge.get("type", "local") not in WITHOUT_MODEL and not judge.get("model"):
         yield Problem(key, "method.judge has no model", "name a run or model with method.judge.model")
     if constitution:
         yield from _principle_problems(str(constitution), context.where("method.judge_constitution"))
@@ -335,6 +276,11 @@ def the_model_is_a_causal_lm(context: Context) -> Iterator[Problem]:
         )
 
 
+def _newer(context: Context, key: str) -> bool:
+    """Whether a setting of the model was set with its name or later, and so for it."""
+    return context.composed.layer("model", key) >= context.composed.layer("model", "name_or_path")
+
+
 @rule
 def the_model_is_there(context: Context) -> Iterator[Problem]:
     """A local model is a folder with a config.json or an adapter; a hub id looks like one."""
@@ -345,6 +291,10 @@ def the_model_is_there(context: Context) -> Iterator[Problem]:
         yield Problem(where, what, "name a Hugging Face model folder, a finished ftcli run, or a hub id")
     elif not source.is_plausible:
         yield Problem(where, f"{name} is neither a folder nor a hub id", "a hub id is ORGANISATION/NAME")
+    elif source.folder is not None and _newer(context, "revision") and context.spec.model.revision is not None:
+        yield Problem(
+            context.where("model.revision"), f"model.revision does not apply to the folder {name}", "remove it"
+        )
     elif sources.foundation(source) is None:
         what = f"{name} is an adapter whose base model is missing"
         yield Problem(where, what, "restore the folder that adapter_config.json names as base_model_name_or_path")

@@ -8,7 +8,7 @@ from typing import Any
 
 from ftcli import tiny
 from ftcli.build.checks.field_checks import limit_problem, type_problem
-from ftcli.config.compose import Composed
+from ftcli.config.compose import WRITERS, Composed
 from ftcli.core import paths
 from ftcli.core.errors import ConfigError, DataError, Problem, RowProblem
 from ftcli.core.suggest import suggest
@@ -18,11 +18,12 @@ from ftcli.data.files.file_types import has_delimiter
 from ftcli.data.files.reader import Row
 from ftcli.data.formats.registry import FORMATS, converted_type
 from ftcli.data.formats.text_form import form_of
+from ftcli.data.formats.unread_columns import speakers, unheard
 from ftcli.data.row_ledger import Ledger
 from ftcli.data.row_numbers import margin_of
 from ftcli.data.row_sets import RowSet
 from ftcli.data.scan import Scan, first_rows
-from ftcli.data.set_format import SetFormat, renamed, set_format
+from ftcli.data.set_format import SAMPLE_ROWS, SetFormat, renamed, set_format
 from ftcli.methods import Method
 from ftcli.settings import library_fields
 from ftcli.settings.groups import DataSettings
@@ -37,6 +38,7 @@ _SET_LIMITS: Mapping[str, Limit] = {
 }
 _WHOLE = 1e-6
 _SET_FIELDS = ("revision", "subset", "split", *row_sets.WRITTEN)
+_OF_FILES = ("revision", "subset", "split", "format", "columns", "roles")
 _FEW_ROWS = 20
 
 
@@ -44,6 +46,7 @@ def problems(data: DataSettings, method: Method, composed: Composed) -> Iterator
     """The problems of the group `data` and of the first rows of each set."""
     faulty = [
         *_builtin(data, composed),
+        *_of_builtin(data, composed),
         *_mix(data, composed),
         *_streaming(data, composed),
         *_margins(data, method, composed),
@@ -59,6 +62,7 @@ def problems(data: DataSettings, method: Method, composed: Composed) -> Iterator
         return
     for each in row_sets.every_set(data, method):
         yield from _set_problems(each, data, method, composed)
+    yield from _unheard(data, method, composed)
     yield from _bare(data, method, composed)
 
 
@@ -126,10 +130,43 @@ def _any_delimited(key: str, data: DataSettings, method: Method) -> bool:
     return False
 
 
+def _unheard(data: DataSettings, method: Method, composed: Composed) -> Iterator[Problem]:
+    """Names in `roles` that no row has, where the rows are few enough to have been read; a plan tells of the others."""
+    sets: dict[str, list[RowSet]] = {}
+    for each in row_sets.every_set(data, method):
+        if each.settings.roles:
+            sets.setdefault("data" if each.name == "eval" else each.key.removesuffix(".path"), []).append(each)
+    for key, own in sets.items():
+        heard: set[str] = set()
+        whole = True
+        for each in own:
+            with contextlib.suppress(ConfigError, DataError):  # which the checks of the set have reported
+                files = row_sets.located(each, each.key, fetch=False)
+                rows = first_rows(files) if files is not None else []
+                whole = whole and 0 < len(rows) < SAMPLE_ROWS
+                heard |= speakers([row.value for row in renamed(rows, each.settings)])
+        for name in unheard(own[0].settings.roles or {}, heard) if whole and heard else ():
+            what = f"{key}.roles names {name}, which no turn of the rows has"
+            fix = f"remove it, or write the name as the rows have it: {', '.join(sorted(heard))}"
+            yield Problem(composed.where(*key.split("."), "roles", name), what, fix)
+
+
 def _mixed_roles(data: DataSettings) -> Iterator[tuple[str, Any]]:
     for name, settings in (data.mix or {}).items():
         if isinstance(settings, dict) and isinstance(settings.get("roles"), dict):
             yield f"data.mix.{name}.roles", settings["roles"]
+
+
+def _of_builtin(data: DataSettings, composed: Composed) -> Iterator[Problem]:
+    """Settings of how rows are found and written, beside a built-in set, of which all of that is known."""
+    if data.mix is not None or not isinstance(data.path, str) or not paths.is_builtin(data.path):
+        return
+    own_eval = data.eval_path is not None and not (isinstance(data.eval_path, str) and paths.is_builtin(data.eval_path))
+    least = max(WRITERS.index("recipe"), composed.layer("data", "path"))
+    for key in _SET_FIELDS[:3] if own_eval else _OF_FILES:
+        if composed.tree["data"].get(key) not in (None, "auto") and composed.layer("data", key) >= least:
+            what = f"data.{key} does not apply to {data.path}, a built-in set"
+            yield Problem(composed.where("data", key), what, "remove it, or name rows of your own with data.path")
 
 
 def _mix(data: DataSettings, composed: Composed) -> Iterator[Problem]:
@@ -258,6 +295,17 @@ def forms(each: RowSet, method: Method, composed: Composed) -> Iterator[str]:
         how: dict[str, Any] = {"max_rows": _FEW_ROWS, "prompts": False, "normalises": False}
         for example in Scan(files, each.settings, method, Ledger("", ""), **how):
             yield form_of(example.kind, example.value)
+
+
+def usable_rows(data: DataSettings, method: Method, most: int) -> int | None:
+    """How many rows of a run's one set can be used, counted up to `most`; None where they cannot be read here."""
+    [each] = row_sets.train_sets(data, method)
+    with contextlib.suppress(ConfigError, DataError):  # which the checks of the set have reported
+        files = row_sets.located(each, each.key, fetch=False)
+        if files is not None:
+            how: dict[str, Any] = {"max_rows": data.max_rows, "max_usable": most, "prompts": False, "normalises": False}
+            return sum(1 for _ in Scan(files, each.settings, method, Ledger("", ""), **how))
+    return None
 
 
 def _set_problems(each: RowSet, data: DataSettings, method: Method, composed: Composed) -> Iterator[Problem]:

@@ -24,7 +24,6 @@ Where = Callable[[str], str]
 _MEASURED = ("loss", "runtime", "samples_per_second", "steps_per_second")
 """What the Trainer itself reports of an evaluation."""
 _BY_LENGTH = ("group_by_length", "batch_rebalance")
-_HELD_OUT = "add data.eval_path=FILE or data.eval_share=0.05"
 
 
 def problems(run: ResolvedRun, composed: Composed, where: Where) -> Iterator[Problem]:
@@ -35,7 +34,7 @@ def problems(run: ResolvedRun, composed: Composed, where: Where) -> Iterator[Pro
     yield from _best(run, composed, where)
     yield from _evaluation(run, where)
     yield from _publishing(run, where)
-    yield from _devices(run, where)
+    yield from _devices(run, composed, where)
     yield from _rows(run, where)
     yield from generation.problems(run, where)
     yield from _router(run, where)
@@ -78,8 +77,6 @@ def _best(run: ResolvedRun, composed: Composed, where: Where) -> Iterator[Proble
 
 
 def _evaluation(run: ResolvedRun, where: Where) -> Iterator[Problem]:
-    if current(run, "train.eval_on_start") and not has_validation(run.spec.data, run.method):
-        yield Problem(where("train.eval_on_start"), "train.eval_on_start needs held-out rows", _HELD_OUT)
     saves, evaluates = current(run, "train.save_steps"), current(run, "train.eval_steps")
     both = current(run, "train.eval_strategy") == current(run, "train.save_strategy") == "steps"
     if both and current(run, "train.load_best_model_at_end") and isinstance(evaluates, (int, float)):
@@ -100,7 +97,7 @@ def _publishing(run: ResolvedRun, where: Where) -> Iterator[Problem]:
         yield Problem(where("train.push_to_hub"), what, "add train.hub_strategy=end: only the finished model is pushed")
 
 
-def _devices(run: ResolvedRun, where: Where) -> Iterator[Problem]:
+def _devices(run: ResolvedRun, composed: Composed, where: Where) -> Iterator[Problem]:
     train, launch = run.spec.train, run.spec.launch
     cards = hardware.gpus() if launch.device == "cuda" else ()
     if train.get("tf32") and launch.device == "cpu":
@@ -114,6 +111,11 @@ def _devices(run: ResolvedRun, where: Where) -> Iterator[Problem]:
     if train.get("fsdp") and launch.num_processes == 1 and run.spec.hardware.type != "multi_gpu":
         what = "train.fsdp shards a model over several processes, and this run has one"
         yield Problem(where("train.fsdp"), what, "remove it, or set hardware=multi_gpu")
+    if train.get("torch_compile") is False and composed.origin("train", "torch_compile").by != "group":
+        for key in ("torch_compile_backend", "torch_compile_mode"):
+            if train.get(key) is not None:
+                what = f"train.{key} turns compiling on, and train.torch_compile=false turns it off"
+                yield Problem(where(f"train.{key}"), what, "remove one of them")
     if "tpu_metrics_debug" in str(train.get("debug") or ""):
         yield Problem(where("train.debug"), "train.debug=tpu_metrics_debug needs a TPU", "remove it")
     if run.spec.method.get("activation_offloading") and launch.device == "cpu":
@@ -123,7 +125,7 @@ def _devices(run: ResolvedRun, where: Where) -> Iterator[Problem]:
 
 def _router(run: ResolvedRun, where: Where) -> Iterator[Problem]:
     dense = run.shape is not None and run.shape.known and run.shape.experts is None
-    if run.spec.method.get("router_aux_loss_coef") is not None and dense:
+    if run.spec.method.get("router_aux_loss_coef") and dense:
         what = "method.router_aux_loss_coef weighs the loss of a router, and this model has no experts"
         yield Problem(where("method.router_aux_loss_coef"), what, "remove it")
 

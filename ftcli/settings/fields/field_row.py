@@ -10,6 +10,10 @@ Reach = Literal["path", "network", "code", "size"]
 """What a value can touch outside the loss: files, other machines, code that it runs, or the memory that a run needs."""
 
 
+HELD_OUT = "data.held_out"
+"""Stands for a setting in conditions: whether there are held-out rows, by whichever setting of the data."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Source:
     """A place in the installed source that holds the values of a choice.
@@ -55,7 +59,8 @@ class FieldRow:
     inside: str = ""
     """For a mapping: the rule of ftcli/build/checks/mappings.py that checks what is in it, or why it is free."""
     needs: tuple[str, ...] = ()
-    """Settings without which it has no effect, each as SETTING=VALUE|VALUE or SETTING>NUMBER; all have to hold."""
+    """Settings without which it has no effect, each as SETTING=VALUE|VALUE or SETTING>NUMBER, and `not` before one that
+    takes its effect away; all have to hold."""
     configs: tuple[str, ...] = ()
     """The config classes whose trainers read it, where the others do not."""
     reaches: tuple[Reach, ...] = ()

@@ -1,4 +1,5 @@
-"""The one table: a row for each field of every trainer config, and for what of an adapter's config is taken.
+"""The one table: a row for each field of every trainer config, for what of an adapter's config is taken, and for what
+of our own settings has an effect only beside others.
 
 Checks, grants, the generated pages and a test that walks the installed configs read it; there is no second. Numeric
 bounds, which follow from a field's meaning in one method, stand with the methods (Method.limits) and in limits.py.
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ftcli.settings.fields import trainer_fields, training_fields
+from ftcli.settings.fields import own_fields, trainer_fields, training_fields
 from ftcli.settings.fields.field_row import FieldRow, owned, read, refused
 from ftcli.settings.library_fields import Field
 from ftcli.settings.ownership import REMOTE_CODE
@@ -26,10 +27,10 @@ ADAPTERS: Mapping[str, FieldRow] = {
     "peft.megatron_core": refused(_IMPORTS, "code"),
 }
 """Fields of PEFT's configs that ftcli sets or refuses, whatever the adapter."""
-MODEL: Mapping[str, FieldRow] = {"model.trust_remote_code": read("code", grant=REMOTE_CODE)}
-"""Settings of ours that need a flag."""
+OWN: Mapping[str, FieldRow] = {"model.trust_remote_code": read("code", grant=REMOTE_CODE), **own_fields.ROWS}
+"""Settings of ours that need a flag, or that have an effect only beside others."""
 
-FIELDS: Mapping[str, FieldRow] = {**training_fields.ROWS, **trainer_fields.ROWS, **ADAPTERS, **MODEL}
+FIELDS: Mapping[str, FieldRow] = {**training_fields.ROWS, **trainer_fields.ROWS, **ADAPTERS, **OWN}
 """Every row by `GROUP.FIELD`, or `GROUP.FIELD@CLASS` for the field as that class declares it."""
 
 

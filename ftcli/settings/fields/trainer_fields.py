@@ -14,6 +14,7 @@ _COLOCATED = (_VLLM, "method.vllm_mode=colocate")
 _SERVED = (_VLLM, "method.vllm_mode=server")
 _CORRECTED = (_VLLM, "method.vllm_importance_sampling_correction=true")
 _CLIPPED = "method.loss_type=grpo|bnpo|dr_grpo|dapo|luspo"
+_UNSERVED = f"not {_VLLM}"
 _ADAPTS = "method.use_adaptive_entropy=true"
 _SYNCED = "method.sync_ref_model=true"
 _LOGGED = "method.log_completions=true"
@@ -54,8 +55,9 @@ ROWS: Rows = {
         "method",
         "beta temperature top_p top_k min_p repetition_penalty disable_dropout activation_offloading num_iterations"
         " router_aux_loss_coef mask_truncated_completions gamma entropy_coef label_smoothing nll_weight nll_on_prompt"
-        " use_vllm log_completions sync_ref_model steps_per_generation use_transformers_continuous_batching",
+        " use_vllm log_completions sync_ref_model steps_per_generation",
     ),
+    "method.use_transformers_continuous_batching": read(needs=_UNSERVED),
     "method.pad_to_multiple_of": read(choices=("auto",)),
     "method.num_generations": read("size"),
     "method.num_generations_eval": read("size", needs="train.eval_strategy=steps|epoch"),
@@ -89,8 +91,12 @@ ROWS: Rows = {
     "method.value_model": read("path", "network", "size", free="head, reward_model, a run or a model folder"),
     # GRPO and RLOO.
     "method.loss_type@GRPOConfig": read(choices=compared(_GRPO, "loss_type")),
-    "method.scale_rewards": read(choices=compared(_GRPO, "scale_rewards")),
-    "method.importance_sampling_level": read(choices=compared(_GRPO, "importance_sampling_level")),
+    "method.scale_rewards": read(
+        choices=compared(_GRPO, "scale_rewards"), needs="method.multi_objective_aggregation=sum_then_normalize"
+    ),
+    "method.importance_sampling_level": read(
+        choices=compared(_GRPO, "importance_sampling_level"), needs="not method.loss_type=vespo"
+    ),
     "method.multi_objective_aggregation": read(choices=compared(_GRPO, "multi_objective_aggregation")),
     "method.epsilon@GRPOConfig": read(needs=_CLIPPED),
     "method.epsilon@RLOOConfig": read(),
@@ -115,7 +121,7 @@ ROWS: Rows = {
     # Generation.
     "method.generation_kwargs": read("code", "network", "size", inside="generation"),
     "method.cache_implementation": read(
-        choices=literal("transformers.generation.configuration_utils", "_CACHE_IMPLEMENTATIONS")
+        choices=literal("transformers.generation.configuration_utils", "_CACHE_IMPLEMENTATIONS"), needs=_UNSERVED
     ),
     "method.transformers_continuous_batching_config": read(
         "size", inside="continuous_batching", needs="method.use_transformers_continuous_batching=true"

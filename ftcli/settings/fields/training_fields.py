@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from ftcli.settings.fields.field_row import Rows, members, owned, plain, read, refused
+from ftcli.settings.fields.field_row import HELD_OUT, Rows, members, owned, plain, read, refused
 from ftcli.settings.ownership import PUSH, REPORTERS
 
 _LEVELS = ("detail", "debug", "info", "warning", "error", "critical", "passive")
+_MEASURED = f"{HELD_OUT}=true"
 _EVALUATES = "train.eval_strategy=steps|epoch"
 _LOADS = "train.dataloader_num_workers>0"
 _SEVERAL = "hardware.num_processes>1"
+_REPLICATED = (_SEVERAL, "not train.deepspeed=*", "not train.fsdp=*")
 _PUSHES = "train.push_to_hub=true"
 _TRACKIO = "train.report_to=trackio|all"
 _UNREAD_METRICS = "held-out metrics are ftcli's own (run.score_rows), so no predictions are collected for it"
@@ -18,12 +20,14 @@ ROWS: Rows = {
     # What is trained: steps, batches, learning rate.
     **plain(
         "train",
-        "num_train_epochs max_steps learning_rate warmup_steps weight_decay gradient_accumulation_steps max_grad_norm"
-        " average_tokens_across_devices full_determinism dataloader_drop_last dataloader_pin_memory lr_scheduler_type"
+        "max_steps learning_rate warmup_steps weight_decay gradient_accumulation_steps max_grad_norm"
+        " full_determinism dataloader_drop_last dataloader_pin_memory lr_scheduler_type"
         " torch_compile torch_empty_cache_steps skip_memory_metrics",
     ),
+    "train.num_train_epochs": read(needs="not train.max_steps>0"),
+    "train.average_tokens_across_devices": read(needs=_SEVERAL),
     "train.per_device_train_batch_size": read("size"),
-    "train.per_device_eval_batch_size": read("size"),
+    "train.per_device_eval_batch_size": read("size", needs=_MEASURED),
     "train.include_num_input_tokens_seen": read(choices=("no", "all", "non_padding")),
     "train.lr_scheduler_kwargs": read(inside="schedule"),
     "train.optim": read("code"),
@@ -60,10 +64,10 @@ ROWS: Rows = {
     "train.logging_strategy": read(),
     "train.logging_steps": read(needs="train.logging_strategy=steps"),
     "train.logging_first_step": read(),
-    "train.log_on_each_node": read(),
+    "train.log_on_each_node": read(needs=_SEVERAL),
     "train.logging_nan_inf_filter": owned("ftcli, which stops a run whose loss is not a number"),
     "train.log_level": read(choices=_LEVELS),
-    "train.log_level_replica": read(choices=_LEVELS),
+    "train.log_level_replica": read(choices=_LEVELS, needs=_SEVERAL),
     "train.disable_tqdm": owned("the progress display of ftcli, which prints plain lines outside a terminal"),
     "train.report_to": read("network", choices=(*REPORTERS, "none", "all")),
     "train.run_name": owned("run.name"),
@@ -79,8 +83,8 @@ ROWS: Rows = {
     "train.eval_strategy": read(),
     "train.eval_steps": read(needs="train.eval_strategy=steps"),
     "train.eval_delay": read(needs=_EVALUATES),
-    "train.eval_on_start": read(),
-    "train.eval_accumulation_steps": read(),
+    "train.eval_on_start": read(needs=_MEASURED),
+    "train.eval_accumulation_steps": read(needs=_MEASURED),
     "train.eval_use_gather_object": read(needs=_SEVERAL),
     "train.prediction_loss_only": refused(_UNREAD_METRICS),
     "train.eval_do_concat_batches": refused(_UNREAD_METRICS),
@@ -94,7 +98,7 @@ ROWS: Rows = {
     "train.save_strategy": read(),
     "train.save_steps": read(needs="train.save_strategy=steps"),
     "train.save_total_limit": read(needs="train.save_strategy=steps|epoch|best"),
-    "train.save_on_each_node": read(),
+    "train.save_on_each_node": read(needs=_SEVERAL),
     "train.save_only_model": owned("ftcli, whose checkpoints can always be resumed"),
     "train.enable_jit_checkpoint": owned("ftcli, which saves a checkpoint when it is asked to stop"),
     "train.resume_from_checkpoint": owned("--resume RUN", "path"),
@@ -131,7 +135,7 @@ ROWS: Rows = {
     "train.ddp_backend": read("network", needs=_SEVERAL),
     "train.ddp_timeout": read(needs=_SEVERAL),
     **{
-        f"train.ddp_{name}": read(needs=_SEVERAL)
+        f"train.ddp_{name}": read(needs=_REPLICATED)
         for name in ("find_unused_parameters", "bucket_cap_mb", "broadcast_buffers", "static_graph")
     },
     "train.fsdp": read(choices=members("transformers.trainer_utils", "FSDPOption"), spaced=True),
