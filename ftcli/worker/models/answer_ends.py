@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from ftcli.settings.groups import ModelSettings
-from ftcli.worker.models.load import best_device, load_trained
+from ftcli.worker.models.load import GENERATION_FILE, best_device, load_trained
 from ftcli.worker.tokenise.encoder import Encoder
 
 
@@ -25,3 +26,11 @@ def ending_as(model: Any, encoder: Encoder) -> Any:
             ends = [*own, *missing]
             config.eos_token_id = ends if len(ends) > 1 else ends[0]
     return model
+
+
+def save_ends(model: Any, folder: Path) -> None:
+    """Write the generation config of a model beside what was saved of it, if there is none: PEFT saves an adapter's
+    weights only, and whoever loads the adapter must know where its answers end."""
+    config = getattr(model, "generation_config", None)
+    if config is not None and not (folder / GENERATION_FILE).is_file():
+        config.save_pretrained(folder)

@@ -56,6 +56,7 @@ from ftcli.worker.distributed.exact_state import (
     set_host_rng,
     unloaded,
 )
+from ftcli.worker.models.answer_ends import save_ends
 from ftcli.worker.tuners.support import Support
 
 _ADAPTER, _REFERENCE = "adapter_exact.pt", "reference.pt"
@@ -358,9 +359,11 @@ class SafeCheckpoints(Trainer):
         if window["tokens"] is not None:
             self._total_train_tokens = window["tokens"]
 
-    def _save(self, *args: Any, **kwargs: Any) -> None:
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         with unpickled(self.args):
-            super()._save(*args, **kwargs)
+            super()._save(output_dir, state_dict)
+        if self.args.should_save:
+            save_ends(self._plain_model(), Path(str(output_dir or self.args.output_dir)))
 
 
 class _CatchUp(TrainerCallback):

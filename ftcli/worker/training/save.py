@@ -10,7 +10,6 @@ from transformers import Trainer
 
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.runs.checkpoints import publish, staging_path
-from ftcli.worker.models.load import GENERATION_FILE
 from ftcli.worker.training.checkpoint import unpickled
 
 
@@ -32,8 +31,5 @@ def save_final(trainer: Trainer, path: Path) -> None:
         if not any([*staging.glob("*.safetensors"), *staging.glob("*.bin")]):
             what = "the trained weights are still sharded over the processes, so there is no model to save"
             raise ConfigError(Problem(str(path), what, "configure the sharding to gather the full state dict"))
-        config = getattr(trainer.accelerator.unwrap_model(trainer.model), "generation_config", None)
-        if config is not None and not (staging / GENERATION_FILE).is_file():  # PEFT saves none: where answers end
-            config.save_pretrained(staging)
         publish(staging, path)
     trainer.accelerator.wait_for_everyone()

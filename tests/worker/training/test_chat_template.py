@@ -91,8 +91,8 @@ def test_what_was_trained_is_what_the_saved_model_serves(peft, template, sft_fil
         assert without_defaults(served.chat_template) == (TEMPLATE, {"mood": "calm"})
         ids = served.apply_chat_template(TURNS[:1], add_generation_prompt=True, return_dict=False)
         assert ids == expected
-    end = encoder.tokenizer.convert_tokens_to_ids(END)
-    assert end in GenerationConfig.from_pretrained(run / rundir.MODEL).eos_token_id
+        end = encoder.tokenizer.convert_tokens_to_ids(END)
+        assert end in GenerationConfig.from_pretrained(folder).eos_token_id
     [speaker] = speakers({"model": str(run), "max_new_tokens": 16})
     assert speaker.encoder.prompt_ids(TURNS[:1]) == expected
     assert end in speaker.model.generation_config.eos_token_id
