@@ -31,12 +31,22 @@ def before_training(run: Loaded, trainer: Any, resumed: bool) -> dict[str, Any]:
     if not run.spec.run.score_rows or run.data.held_out is None:
         return {}
     several = run.config.world_size > 1
-    measured = measure(run, trainer, with_loss=not several)
-    if several and not run.method.rewarded:
+    by_trainer = bool(run.config.eval_on_start)
+    measured = measure(run, trainer, with_loss=not several and not by_trainer)
+    if several and not by_trainer and not run.method.rewarded:
         trainer.add_callback(_LossBefore(run, trainer, measured))
     if run.is_first:
         rundir.write_json(path, measured)
     return measured
+
+
+def loss_before(run: Loaded, trainer: Any, measured: dict[str, Any]) -> float | None:
+    """The held-out loss of the starting model, as `before_training` or train.eval_on_start measured it."""
+    loss: float | None = measured.get("eval_loss")
+    if loss is None and not run.method.rewarded:
+        logs = (log for log in trainer.state.log_history if log["step"] == 0)
+        loss = next((log["eval_loss"] for log in logs if "eval_loss" in log), None)
+    return loss
 
 
 class _LossBefore(TrainerCallback):

@@ -19,7 +19,7 @@ from ftcli.worker.process.environment import environment
 from ftcli.worker.process.progress import Progress, mean_loss, read_metrics
 from ftcli.worker.process.signals import LossGuard, StopCallback, StopSignal, exclusive
 from ftcli.worker.training.load import Loaded, load, load_base, make_critic, make_teacher
-from ftcli.worker.training.measure import after_training, before_training
+from ftcli.worker.training.measure import after_training, before_training, loss_before
 from ftcli.worker.training.save import save_final
 from ftcli.worker.training.trainer import make_trainer
 
@@ -167,7 +167,7 @@ def _result(run: Loaded, trainer: Any, outcome: Any, before: dict[str, Any], aft
         "train_loss": outcome.training_loss if loss is None else loss,
         "loss_first": losses[0] if losses else None,
         "loss_last": losses[-1] if losses else None,
-        "eval_loss": {"before": before.get("eval_loss"), "after": after.get("eval_loss")},
+        "eval_loss": {"before": loss_before(run, trainer, before), "after": after.get("eval_loss")},
         "score": _scores(before.get("score") or {}, after.get("score") or {}),
         "tokens_trained": trainer.state.num_input_tokens_seen,
         "seconds": lines[-1]["elapsed_seconds"] if lines else 0.0,

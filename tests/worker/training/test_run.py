@@ -118,6 +118,23 @@ def test_a_run_whose_rows_make_more_examples_than_when_it_began_is_not_resumed(m
     train(run, run / rundir.CHECKPOINTS / "checkpoint-2")
 
 
+def test_the_loss_before_training_is_that_of_the_first_evaluation_if_one_is_asked_for(
+    sft_file, make_spec, new_run, monkeypatch
+):
+    plain = make_spec(sft_file, peft=LORA, eval_share=0.25, run={"score_rows": 4})
+    expected = train(new_run(plain, "measured"))["eval_loss"]
+    evaluates = {**plain.train, "eval_on_start": True}
+    for name, score_rows in (("scored", 4), ("not scored", 0)):
+        spec = replace(plain, train=evaluates, run=replace(plain.run, score_rows=score_rows))
+        assert train(new_run(spec, name))["eval_loss"] == pytest.approx(expected), name
+    broken = new_run(spec, "broken")
+    interrupt_at(3, monkeypatch)
+    with pytest.raises(InterruptedRun):
+        train(broken)
+    resumed = train(broken, resume=newest_valid(broken / rundir.CHECKPOINTS, 1)[0])
+    assert resumed["eval_loss"] == pytest.approx(expected)
+
+
 class _KillAt(TrainerCallback):
     """Sends this process a signal during a step, as Ctrl-C would."""
 
