@@ -146,8 +146,8 @@ def _rows_of(folder: Path) -> int:
     return found
 
 
-def quantised_as(model: ModelSettings) -> str | None:
-    """How the stored weights of a model are already quantised, by its config.json (gptq, awq, fp8, mxfp4, …).
+def declared_quantisation(model: ModelSettings) -> dict[str, Any] | None:
+    """The `quantization_config` in the config.json of the model at the bottom of a stack; None where there is none.
 
     Raises:
         ConfigError: an adapter names no base.
@@ -157,11 +157,12 @@ def quantised_as(model: ModelSettings) -> str | None:
     if bottom is None:
         return None
     folder = bottom.folder or cached_snapshot(str(bottom.hub_id), model.revision)
-    declared = _json(folder / "config.json").get("quantization_config") if folder else None
-    if not isinstance(declared, dict):
-        return None
-    kind = declared.get("quant_method")
-    return str(kind) if kind else "bitsandbytes" if any(key.startswith("load_in_") for key in declared) else None
+    config = _json(folder / "config.json") if folder else {}
+    text = config.get("text_config")
+    declared = config.get("quantization_config") or (
+        text.get("quantization_config") if isinstance(text, dict) else None
+    )
+    return declared if isinstance(declared, dict) else None
 
 
 def head_of(folder: Path) -> str:

@@ -12,54 +12,59 @@ from typing import Any
 
 from ftcli.core.errors import Problem
 from ftcli.models.shape import Shape
-from ftcli.peft_methods.lora_counts import lora_parameters
+from ftcli.peft_methods import initialisations
+from ftcli.peft_methods.initialisations import InitialisationSettings, initialisation
+from ftcli.peft_methods.lora_counts import adapted_modules, lora_parameters
 from ftcli.peft_methods.parameter_counts import Settings, is_unknown, whole_number
 from ftcli.peft_methods.peft_declaration import FOUR_BITS, PeftMethod
 from ftcli.settings.limits import BELOW_ONE, Limit
 
 CONFIG = "peft.tuners.lora.config:LoraConfig"
 
-_INITIALISATIONS = ("gaussian", "orthogonal", "olora", "pissa", "pissa_niter_[number of iters]")
-# PEFT's others (eva, corda, loftq, lora_ga) need statistics of the data or the gradients before the run.
-
-
-def moves_base(settings: Mapping[str, Any]) -> bool:
-    """Whether the adapter is initialised with a part of the base weights, which is subtracted from them."""
-    return str(settings.get("init_lora_weights")).startswith(("pissa", "olora"))
-
 
 def check(settings: Mapping[str, Any]) -> list[Problem]:
-    """The initialisation must be reversible, so that the adapter can be saved for the original base model."""
-    if moves_base(settings) and (settings.get("use_dora") or settings.get("target_parameters")):
-        name = "use_dora" if settings.get("use_dora") else "target_parameters"
-        what = f"peft.init_lora_weights={settings['init_lora_weights']} cannot be combined with peft.{name}"
-        return [Problem("peft.init_lora_weights", what, "remove one of them")]
-    return []
-
-
-def refuses(quantisation: str, settings: Mapping[str, Any]) -> str | None:
-    """As PeftMethod.refuses."""
-    if quantisation != "none" and moves_base(settings):
-        start = settings["init_lora_weights"]
-        return f"init_lora_weights={start} moves a part of the base weights into the adapter and needs them unquantised"
-    return None
+    """What its initialisation excludes."""
+    return list(initialisations.problems(settings))
 
 
 def count(shape: Shape, settings: Settings) -> int | None:
     """r × (in + out) per module (Hu et al. 2021, arXiv:2106.09685, section 4.1), with DoRA's magnitudes."""
-    # EVA redistributes ranks between layers by statistics of the data.
-    if is_unknown(shape, settings) or settings.get("init_lora_weights") == "eva":
+    if is_unknown(shape, settings):
         return None
     _refuse_initialisation(settings)
+    r, targets = whole_number(settings, "r", CONFIG), settings.get("target_modules")
+    adapted = adapted_modules(shape, r, targets, settings)
+    initialisations.refuse_ranks(settings, adapted or ())
+    if initialisations.is_spread(settings):
+        return None
     fields = (
         "bias", "use_dora", "lora_bias", "exclude_modules", "layers_to_transform", "rank_pattern",
         "ensure_weight_tying", "lora_dropout", "init_lora_weights",
     )  # fmt: skip
     options = {name: settings[name] for name in fields if settings.get(name) is not None}
-    saved = settings.get("modules_to_save") or ()
-    return lora_parameters(
-        shape, whole_number(settings, "r", CONFIG), settings.get("target_modules"), modules_to_save=saved, **options
-    )
+    total = lora_parameters(shape, r, targets, modules_to_save=settings.get("modules_to_save") or (), **options)
+    if total is not None and initialisation(settings) is initialisations.INITIALISATIONS["mica"]:
+        if adapted is None:
+            return None
+        # B is frozen, which is as long as the layer's output; an embedding's output is its in_features here.
+        total -= sum(rank * (m.in_features if m.kind == "embedding" else m.out_features) for m, rank in adapted)
+    return total
+
+
+def at_most(shape: Shape, settings: Settings) -> int | None:
+    """As PeftMethod.at_most: EVA gives no layer more than rho times the rank."""
+    if not initialisations.is_spread(settings):
+        return None
+    found = count(shape, {**settings, "init_lora_weights": True})
+    return None if found is None else round(found * initialisations.rank_spread(settings))
+
+
+def start_bytes(shape: Shape, settings: Settings, weight_bytes: float) -> tuple[float, bool]:
+    """As PeftMethod.start_bytes."""
+    if not initialisation(settings).looks_at or not shape.known:
+        return 0.0, False
+    adapted = adapted_modules(shape, whole_number(settings, "r", CONFIG), settings.get("target_modules"), settings)
+    return initialisations.extra_bytes(settings, adapted or (), weight_bytes)
 
 
 def _refuse_initialisation(settings: Settings) -> None:
@@ -88,12 +93,17 @@ LORA = PeftMethod(
         "r": Limit(low=1),
         "lora_alpha": Limit(low=0, open_low=True),
         "lora_dropout": BELOW_ONE,
-        "init_lora_weights": Limit(choices=_INITIALISATIONS),
+        "init_lora_weights": Limit(choices=initialisations.WORDS),
+        "init_rows": Limit(low=1),
     },
+    own="ftcli.peft_methods.initialisations:InitialisationSettings",
     count=count,
+    at_most=at_most,
     check=check,
-    refuses=refuses,
-    support="ftcli.worker.tuners.residual:Residual",
+    refuses=initialisations.refuses,
+    looks_at=lambda settings: initialisation(settings).looks_at,
+    start_bytes=start_bytes,
+    support="ftcli.worker.tuners.initialised:Initialised",
 )
 
 DORA = replace(
@@ -120,11 +130,12 @@ PISSA = replace(
     paper="Meng et al. 2024, arXiv:2404.02948",
     defaults={**LORA.defaults, "lora_alpha": 16, "init_lora_weights": "pissa"},
     limits={**LORA.limits, "init_lora_weights": Limit(choices=("pissa", "pissa_niter_[number of iters]"))},
+    own=None,
 )
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoraPlusSettings:
+class LoraPlusSettings(InitialisationSettings):
     """What LoRA+ adds to LoRA."""
 
     loraplus_lr_ratio: float = 16.0
@@ -139,7 +150,13 @@ LORAPLUS = replace(
     summary="LoRA with a higher learning rate for B than for A: the same quality in fewer steps.",
     paper="Hayou et al. 2024, arXiv:2402.12354",
     own="ftcli.peft_methods.lora:LoraPlusSettings",
-    limits={**LORA.limits, "loraplus_lr_ratio": Limit(low=1), "loraplus_lr_embedding": Limit(low=0, open_low=True)},
+    limits={
+        **LORA.limits,
+        "loraplus_lr_ratio": Limit(low=1),
+        "loraplus_lr_embedding": Limit(low=0, open_low=True),
+        # MiCA freezes B, whose learning rate this method is about.
+        "init_lora_weights": Limit(choices=tuple(word for word in initialisations.WORDS if word != "mica")),
+    },
     support="ftcli.worker.tuners.loraplus:LoraPlus",
 )
 

@@ -101,6 +101,16 @@ def _chosen(
     return [(module, _rank(module.name, r, ranks)) for module in chosen], saved
 
 
+def adapted_modules(
+    shape: Shape, r: int, target_modules: str | Sequence[str] | None, settings: Mapping[str, Any]
+) -> list[tuple[Module, int]] | None:
+    """The adapted modules with their ranks; None where they cannot be known."""
+    read = ("rank_pattern", "layers_to_transform", "use_dora", "lora_bias", "exclude_modules", "ensure_weight_tying")
+    unset = {**dict.fromkeys(read), "modules_to_save": ()}
+    chosen = _chosen(shape, r, target_modules, unset | {k: v for k, v in settings.items() if v is not None})
+    return None if chosen is None else chosen[0]
+
+
 def _rank(name: str, r: int, rank_pattern: Mapping[str, int] | None) -> int:
     for pattern, rank in (rank_pattern or {}).items():
         if re.match(rf"(.*\.)?({pattern})$", name):

@@ -25,7 +25,7 @@ Settings = Mapping[str, Any]
 # Settings whose effect on the count is not implemented here: with any of them the count is None.
 UNCOUNTED = (
     "target_parameters", "layer_replication", "layers_pattern", "trainable_token_indices",
-    "alora_invocation_tokens", "use_bdlora", "arrow_config", "eva_config", "kasa_config", "monteclora_config",
+    "alora_invocation_tokens", "use_bdlora", "arrow_config", "kasa_config", "monteclora_config",
     "megatron_config", "token_dim", "num_transformer_submodules", "num_attention_heads",
 )  # fmt: skip
 

@@ -53,6 +53,8 @@ class PeftMethod:
     """Values that depend on the model's family, for fields that the user did not set."""
     count: Callable[[Shape, Settings], int | None] = lambda shape, settings: None
     """Number of trainable parameters; None where unknown. Raises ValueError for modules that the model lacks."""
+    at_most: Callable[[Shape, Settings], int | None] = lambda shape, settings: None
+    """An upper bound of that number where it is known only once the run has looked at its rows; else None."""
     check: Callable[[Settings], list[Problem]] | None = None
     """Rules among its own fields."""
     variant: Callable[[PeftMethod, Settings], PeftMethod] | None = None
@@ -65,6 +67,13 @@ class PeftMethod:
     """The only quantisations that it supports; None: all that it does not refuse."""
     refuses: Callable[[str, Settings], str | None] = lambda quantisation, settings: None
     """Why it cannot be combined with a quantisation of the base, or None."""
+    looks_at: Callable[[Settings], str] = lambda settings: ""
+    """What of the training rows it looks at before the run: "inputs" of the layers, "gradients", or nothing."""
+    start_bytes: Callable[[Shape, Settings, float], tuple[float, bool]] = lambda shape, settings, weight_bytes: (
+        0.0,
+        False,
+    )
+    """Bytes held while it looks at them, given those of one weight, and whether a backward pass runs meanwhile."""
     never_merges: str = ""
     """Why it cannot be merged into the base weights; empty where it can."""
     never_packs: str = ""

@@ -75,6 +75,8 @@ class MemoryEstimate:
     reference_gib: float
     other_models_gib: float
     """A reward model, and a value network with its gradients and optimiser states."""
+    start_gib: float = 0.0
+    """What looking at rows before the run takes beyond training itself, for adapters that start from them."""
     cuda_context_gib: float
 
     @property
@@ -87,8 +89,10 @@ class MemoryEstimate:
         return {f.name.removesuffix("_gib"): getattr(self, f.name) for f in fields(self)}
 
 
-def weight_bytes(shape: Shape | None, dtype: str = "bfloat16", quantisation: str = "none") -> float:
-    """Mean bytes per parameter of the base weights.
+def weight_bytes(
+    shape: Shape | None, dtype: str = "bfloat16", quantisation: str = "none", packed: float | None = None
+) -> float:
+    """Mean bytes per parameter of the base weights; `packed` are those of a weight in a layer stored quantised.
 
     bitsandbytes packs the linear layers only, so embeddings, norms, stacked experts and the output head stay in
     `dtype`. Without a known shape, all weights count as packed.
@@ -97,9 +101,10 @@ def weight_bytes(shape: Shape | None, dtype: str = "bfloat16", quantisation: str
         KeyError: `dtype` or `quantisation` is not listed in DTYPE_BYTES or QUANTISED_BYTES.
     """
     plain = DTYPE_BYTES[dtype]
-    if quantisation == "none":
-        return plain
-    packed = QUANTISED_BYTES[quantisation]
+    if packed is None:
+        if quantisation == "none":
+            return plain
+        packed = QUANTISED_BYTES[quantisation]
     linear, total = shape and linear_modules(shape), shape and num_parameters(shape)
     if not linear or not total:
         return packed
@@ -125,6 +130,7 @@ def estimate(
     other_models_bytes: float = 0.0,
     num_processes: int = 1,
     cuda: bool = True,
+    start: tuple[float, bool] = (0.0, False),
 ) -> MemoryEstimate | None:
     """Peak memory of one process while it trains; None when the parameters of `shape` are unknown.
 
@@ -136,6 +142,7 @@ def estimate(
         trainable_bytes: bytes per trainable parameter; None: 4 for an adapter (PEFT upcasts it), else `weight_bytes`.
         compute_bytes: 2 under bf16 or fp16, 4 under fp32.
         materialises_logits: False for TRL's SFT and DPO, which fuse the output head with the loss.
+        start: bytes that an adapter holds while it looks at rows before the run, and whether it runs backward then.
     """
     total = num_parameters(shape)
     if total is None:
@@ -153,16 +160,20 @@ def estimate(
     activations += compute_bytes * (2 * _feed_forward_width(shape) + shape.hidden_size)
     logits = _logits_bytes(shape, tokens, compute_bytes, materialises_logits, trains_head=not adapter)
     context = CUDA_CONTEXT_BYTES + (NCCL_BYTES if num_processes > 1 else 0)
+    states = optimiser_bytes(optim, trainable_parameters, carried, adapter, shape.hidden_size)
+    # Only activations and logits are alive in both; without a backward pass not even those.
+    spare = gradients + states + (0 if start[1] else tokens * activations + logits)
     return MemoryEstimate(
         weights_gib=(base + (gradients if adapter else 0)) / GIB,
         # DDP copies gradients into buckets of the same total size (torch.nn.parallel.DistributedDataParallel).
         gradients_gib=gradients * (2 if num_processes > 1 else 1) / GIB,
-        optimiser_gib=optimiser_bytes(optim, trainable_parameters, carried, adapter, shape.hidden_size) / GIB,
+        optimiser_gib=states / GIB,
         activations_gib=tokens * activations / GIB,
         logits_gib=logits / GIB,
         reference_gib=num_reference_models * base / GIB,
         other_models_gib=other_models_bytes / GIB,
         cuda_context_gib=context / GIB if cuda else 0.0,
+        start_gib=max(0.0, start[0] - spare) / GIB,
     )
 
 

@@ -11,12 +11,13 @@ from ftcli.core import hardware, paths
 from ftcli.data import row_sets
 from ftcli.methods import Method
 from ftcli.methods.method import further_models
-from ftcli.models import known_shapes, sources
+from ftcli.models import known_shapes
 from ftcli.models.known_shapes import model_shape, tokenizer_folder
 from ftcli.models.modules import modules
 from ftcli.models.packing_support import why_unpacked
 from ftcli.models.parameters import num_parameters
 from ftcli.models.shape import Shape
+from ftcli.models.stored_quantisation import StoredQuantisation, stored_quantisation
 from ftcli.peft_methods.experts import Reach, reach, why_no_experts
 from ftcli.peft_methods.lora_counts import renamed_by_peft
 from ftcli.plan.memory import MemoryEstimate, estimate, weight_bytes
@@ -74,7 +75,7 @@ def trainable_parameters(run: ResolvedRun) -> int | None:
         return None
     if run.peft is None:
         return model_parameters(run.shape, run.method)
-    if sources.quantised_as(run.spec.model) and _reach(run):
+    if _stays_quantised(run) and _reach(run):
         return None  # which experts an adapter reaches depends on how the kernels hold them
     found = run.peft.count(run.shape, run.spec.peft)
     if found is not None and run.trains_adapter:
@@ -129,6 +130,8 @@ def _training_rows(spec: RunSpec, counted: TokenCount) -> int:
 
 def _memory(run: ResolvedRun, trainable: int | None, counted: TokenCount) -> MemoryEstimate | None:
     spec, method, shape, adapter = run.spec, run.method, run.shape, run.trains_adapter
+    if trainable is None and shape is not None and run.peft is not None:
+        trainable = run.peft.at_most(shape, spec.peft)
     if shape is None or trainable is None:
         return None
     limit = counted.max_length_tokens
@@ -139,13 +142,17 @@ def _memory(run: ResolvedRun, trainable: int | None, counted: TokenCount) -> Mem
     # Without a KL term, TRL's sampling trainers load no reference.
     unused = method.samples and "beta" in fields_of(method.config) and not value_of(method.config, spec.method, "beta")
     length += _answer_tokens(spec, method)
+    stored = _stays_quantised(run)
+    packed = stored.weight_bytes() if stored else None
+    per_weight = weight_bytes(shape, spec.model.dtype, spec.quantisation.type, packed)
     return estimate(
         shape,
         trainable_parameters=trainable,
         adapter=adapter,
         per_device_batch_size=run.batch.per_device * sides,
         sequence_length=max(1, length),
-        weight_bytes=weight_bytes(shape, spec.model.dtype, spec.quantisation.type),
+        weight_bytes=per_weight,
+        start=run.peft.start_bytes(shape, spec.peft, per_weight) if run.peft else (0.0, False),
         compute_bytes=4 if spec.launch.device == "cpu" else 2,
         optim=str(train_value(spec.train, "optim")),
         gradient_checkpointing=bool(spec.train.get("gradient_checkpointing")),
@@ -226,16 +233,22 @@ def _experts_left_out(run: ResolvedRun) -> list[str]:
         names = " and ".join(dict.fromkeys(module.leaf for module in reached.read_itself))
         reads = "a Mamba layer reads the weight itself, so that an adapter there would do nothing"
         return [f"peft={peft.name} leaves out {names}, {share:.0%} of the parameters: {reads}"]
-    stored = sources.quantised_as(run.spec.model)
+    stored = _stays_quantised(run)
     left = reached.parameters if stored and reached.parameters else reached.left_out
     if not left:
         return []
     share = sum(module.num_parameters for module in left) / total
     why = why_no_experts(run.spec.peft) if peft.kind == "LORA" else None
     why = why or (
-        f"they are stored quantised ({stored})" if stored else "PEFT adapts stacked parameters by plain LoRA only"
+        f"they are stored quantised ({stored.name})" if stored else "PEFT adapts stacked parameters by plain LoRA only"
     )
     return [f"peft={peft.name} reaches no experts, which hold {share:.0%} of the parameters: {why}"]
+
+
+def _stays_quantised(run: ResolvedRun) -> StoredQuantisation | None:
+    """How the model's weights are stored, where they stay so in memory."""
+    stored = stored_quantisation(run.spec.model)
+    return stored if stored and stored.stays else None
 
 
 def _reach(run: ResolvedRun) -> Reach | None:

@@ -21,8 +21,12 @@ from ftcli.config.compose import Request
 from ftcli.core import hardware
 from ftcli.core.hardware import Gpu
 from ftcli.models import packing_support
+from ftcli.models.read_config import shape_from_mapping
+from ftcli.models.stored_quantisation import DEQUANTISED, FORMATS, stored_quantisation
 from ftcli.peft_methods import PEFT_METHODS
 from ftcli.peft_methods.other import IMPOSSIBLE, own_choices, tuner_configs
+from ftcli.plan.memory import weight_bytes
+from ftcli.settings.groups import ModelSettings
 from ftcli.settings.run_spec import Note, RunSpec
 
 TINY_HAS = "down_proj, embed_tokens, gate_proj, k_proj, lm_head, o_proj, q_proj, up_proj, v_proj"
@@ -252,7 +256,10 @@ def kernels(monkeypatch):
     return fake
 
 
-@pytest.mark.parametrize(("stored", "package"), [("gptq", "gptqmodel"), ("fp8", "triton"), ("mxfp4", "kernels")])
+@pytest.mark.parametrize(
+    ("stored", "package"),
+    [("awq", "gptqmodel"), ("hqq", "hqq"), ("compressed-tensors", "compressed_tensors"), ("aqlm", "aqlm")],
+)
 def test_a_quantised_model_needs_an_adapter_and_its_kernels(problems, here, kernels, stored, package):
     folder = model_folder(here / "base", quantization_config={"quant_method": stored})
     model = f"model.name_or_path={folder}"
@@ -265,11 +272,86 @@ def test_a_quantised_model_needs_an_adapter_and_its_kernels(problems, here, kern
     kernels()
     (found,) = problems(model, "peft=lora")
     assert f"is quantised ({stored}) and needs the package {package}, which is not installed" in found
-    assert f"fix: pip install {package}" in found
+    assert f"fix: pip install {package.replace('_', '-')}" in found
+
+
+@pytest.mark.parametrize("stored", [name for name, each in FORMATS.items() if each.loads == DEQUANTISED])
+def test_a_format_that_becomes_plain_weights_trains_as_they_do(problems, here, kernels, stored):
+    kernels()
+    model = f"model.name_or_path={model_folder(here / 'base', quantization_config={'quant_method': stored})}"
+    for peft in ("peft=lora", "peft=none", "peft=freeze", "peft=pissa", "peft=adalora"):
+        assert problems(model, peft) == []
+    (found,) = problems(model, "peft=lora", "quantisation=nf4")
+    assert "would quantise it again" in found
+
+
+REFUSED = [name for name, each in FORMATS.items() if each.refuses({"quant_method": name})]
+
+
+@pytest.mark.parametrize("stored", REFUSED)
+def test_a_format_above_which_nothing_trains_is_refused_with_the_reason(problems, here, kernels, stored):
+    kernels(*{package for each in FORMATS.values() for package in each.packages})
+    model = f"model.name_or_path={model_folder(here / 'base', quantization_config={'quant_method': stored})}"
+    (found,) = problems(model, "peft=lora")
+    assert f"is quantised ({stored}): {FORMATS[stored].refuses({'quant_method': stored})}" in found
+    assert "fix: name the model that it was made from" in found
+
+
+def test_a_format_of_gpus_alone_says_so_on_a_cpu(problems, here, kernels):
+    kernels("kernels")
+    folder = model_folder(here / "base", quantization_config={"quant_method": "eetq"})
+    (found,) = problems(f"model.name_or_path={folder}", "peft=lora", "hardware=cpu")
+    assert "its kernels run on CUDA only" in found
+
+
+@pytest.mark.parametrize(
+    ("declared", "expected"),
+    [
+        # 4 bits, and per 128 weights a scale of 2 bytes and a zero point of 4 bits.
+        ({"quant_method": "gptq", "bits": 4, "group_size": 128}, 0.5 + 2.5 / 128),
+        ({"quant_method": "gptq", "bits": 8, "group_size": -1}, 1.0),
+        ({"quant_method": "awq", "bits": 4, "group_size": 64}, 0.5 + 2.5 / 64),
+        ({"load_in_8bit": True}, 1.0),
+        ({"load_in_4bit": True}, 0.5 + 4 / 64),
+        ({"load_in_4bit": True, "bnb_4bit_use_double_quant": True}, 0.5 + 1 / 64 + 4 / (64 * 256)),
+        # A scale and a zero point of two bytes each per 64.
+        ({"quant_method": "hqq", "quant_config": {"weight_quant_params": {"nbits": 4, "group_size": 64}}},
+         0.5 + 4 / 64),
+        ({"quant_method": "hqq"}, None),
+        ({"quant_method": "compressed-tensors", "config_groups": {"group_0": {"weights": {
+            "num_bits": 4, "group_size": 32, "symmetric": True}}}}, 0.5 + 2 / 32),
+        ({"quant_method": "aqlm", "num_codebooks": 1, "nbits_per_codebook": 16, "in_group_size": 8,
+          "out_group_size": 1}, 0.25),
+        ({"quant_method": "torchao", "quant_type": {"default": {"_type": "Int8WeightOnlyConfig"}}}, 1.0),
+        ({"quant_method": "quanto", "weights": "int4"}, 0.5),
+        # Becomes plain weights, whose bytes are those of model.dtype.
+        ({"quant_method": "fp8"}, None),
+        ({"quant_method": "gptq", "bits": "four"}, None),
+    ],
+)  # fmt: skip
+def test_the_bytes_of_a_stored_weight_are_those_that_its_configuration_gives(here, declared, expected):
+    folder = model_folder(here / "base", quantization_config=declared)
+    stored = stored_quantisation(ModelSettings(name_or_path=str(folder)))
+    assert stored is not None
+    assert stored.weight_bytes() == (None if expected is None else pytest.approx(expected))
+
+
+def test_the_plan_counts_a_stored_model_in_its_own_bits(here, kernels, problems):
+    # 16 bits of the whole model; then 4.156 bits of its linear layers, the rest as before.
+    kernels("gptqmodel", "optimum")
+    sizes = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 4, "num_attention_heads": 4}
+    declared = {"quant_method": "gptq", "bits": 4, "group_size": 128}
+    shape = shape_from_mapping({"model_type": "llama", "vocab_size": 1000, **sizes})
+    linear = 4 * (4 * 256 * 256 + 3 * 256 * 512)
+    total = linear + 2 * 1000 * 256 + (2 * 4 + 1) * 256
+    expected = (linear * (0.5 + 2.5 / 128) + (total - linear) * 2) / total
+    folder = model_folder(here / "base", quantization_config=declared)
+    stored = stored_quantisation(ModelSettings(name_or_path=str(folder)))
+    assert weight_bytes(shape, "bfloat16", "none", stored.weight_bytes()) == pytest.approx(expected)
 
 
 def test_a_quantised_model_is_not_quantised_again(problems, here, kernels):
-    kernels("gptqmodel")
+    kernels("gptqmodel", "optimum")
     folder = model_folder(here / "base", quantization_config={"quant_method": "gptq", "bits": 4})
     model = f"model.name_or_path={folder}"
     (found,) = problems(model, "peft=lora", "quantisation=nf4")
@@ -284,7 +366,7 @@ def test_a_quantised_model_is_not_quantised_again(problems, here, kernels):
 
 
 def test_pissa_finds_no_singular_vectors_in_a_model_stored_in_few_bits(problems, here, kernels):
-    kernels("gptqmodel")
+    kernels("gptqmodel", "optimum")
     folder = model_folder(here / "base", quantization_config={"quant_method": "gptq"})
     (found,) = problems(f"model.name_or_path={folder}", "peft=pissa")
     assert "is quantised (gptq); peft=pissa: init_lora_weights=pissa moves a part of the base weights" in found
@@ -298,7 +380,14 @@ def test_the_kernels_of_this_environment_are_looked_for(problems, here):
     assert problems(f"model.name_or_path={folder}", "peft=lora") == []
     strange = model_folder(here / "strange", quantization_config={"quant_method": "no_such_kernels"})
     (found,) = problems(f"model.name_or_path={strange}", "peft=lora")
-    assert "pip install no-such-kernels" in found
+    assert "is quantised (no_such_kernels): the installed transformers does not know this format" in found
+
+
+def test_a_run_on_an_adapter_whose_base_stays_quantised_would_round_it_again(problems, here):
+    base = model_folder(here / "base", quantization_config={"load_in_4bit": True})
+    adapter_folder(here / "first", "LORA", base=str(base))
+    (found,) = problems(f"model.name_or_path={here / 'first'}", "peft=lora")
+    assert "would merge it, which rounds the merged weights again" in found
 
 
 # --- a model that ends in an adapter ----------------------------------------------------------------------------------

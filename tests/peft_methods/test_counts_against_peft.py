@@ -44,7 +44,7 @@ VECTORS = {"encoder_hidden_size": SMALL_INTEGERS}
 SIZES: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     "lora": {
         "r": SMALL_INTEGERS, "use_dora": FLAGS, "lora_bias": FLAGS, "rank_pattern": st.just({r".*1\..*_proj": 3}),
-        "init_lora_weights": st.sampled_from([True, "gaussian", "orthogonal"]),
+        "init_lora_weights": st.sampled_from([True, "gaussian", "orthogonal", "pissa_niter_2", "mica", "lora_ga"]),
     },
     "adalora": {"init_r": SMALL_INTEGERS, "lora_bias": FLAGS},
     "vera": {"r": SMALL_INTEGERS},
@@ -145,7 +145,8 @@ COUNTED = {
 NEUTRAL = {
     "task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode",
     "lora_alpha", "lora_dropout", "fan_in_fan_out", "use_rslora", "alpha_pattern", "megatron_core", "loftq_config",
-    "corda_config", "lora_ga_config", "velora_config", "use_qalora", "qalora_group_size", "runtime_config", "target_r",
+    "corda_config", "lora_ga_config", "eva_config", "velora_config", "use_qalora", "qalora_group_size",
+    "runtime_config", "target_r",
     "tinit", "tfinal", "deltaT", "beta1", "beta2", "orth_reg_weight", "total_step", "projection_prng_key",
     "save_projection", "vera_dropout", "d_initial", "init_weights", "module_dropout", "coft", "eps",
     "use_cayley_neumann", "num_cayley_neumann_terms", "init_ia3_weights", "non_linearity", "dropout",

@@ -13,6 +13,7 @@ from ftcli.core.errors import ConfigError, Problem
 from ftcli.models import sources
 from ftcli.models.modules import modules
 from ftcli.models.shape import Shape
+from ftcli.models.stored_quantisation import StoredQuantisation, stored_quantisation
 from ftcli.peft_methods import PeftMethod, why_unmerged
 from ftcli.peft_methods.target_modules import compiled, ends_with, listing, saved_modules
 from ftcli.plan.resolved_run import ResolvedRun
@@ -21,21 +22,6 @@ from ftcli.settings.run_spec import RunSpec
 Where = Callable[[str], str]
 Settings = Mapping[str, Any]
 
-# Storage format of a base model that is already quantised → the package with its kernels.
-KERNELS = {
-    "gptq": "gptqmodel",
-    "awq": "gptqmodel",
-    "bitsandbytes": "bitsandbytes",
-    "fp8": "triton",
-    "fbgemm_fp8": "fbgemm_gpu",
-    "compressed-tensors": "compressed_tensors",
-    "mxfp4": "kernels",
-    "hqq": "hqq",
-    "torchao": "torchao",
-    "eetq": "eetq",
-    "aqlm": "aqlm",
-    "quanto": "optimum.quanto",
-}
 # The lowest compute capability that bitsandbytes supports: Turing for int8, Pascal for 4 bits.
 _OLDEST = {"int8": (7, 5), "nf4": (6, 0), "nf4_double": (6, 0), "fp4": (6, 0)}
 
@@ -49,6 +35,7 @@ def problems(run: ResolvedRun, where: Where) -> Iterator[Problem]:
         if not own:
             yield from _targets(spec, peft, shape, where)
         yield from _misuse(spec, peft, where)
+        yield from _rows_before(run, peft, where)
     yield from _quantised(spec, peft, where)
     yield from _stored(spec, peft, where)
     yield from _stacked(spec, where)
@@ -144,6 +131,21 @@ def _misuse(spec: RunSpec, peft: PeftMethod, where: Where) -> Iterator[Problem]:
         yield Problem(where("train.gradient_checkpointing"), what, "set train.gradient_checkpointing=false")
 
 
+def _rows_before(run: ResolvedRun, peft: PeftMethod, where: Where) -> Iterator[Problem]:
+    """An initialisation that looks at training rows needs rows, and the whole model in one process."""
+    if not peft.looks_at(run.spec.peft):
+        return
+    start, place = run.spec.peft.get("init_lora_weights"), where("peft.init_lora_weights")
+    if run.method.samples:
+        what = f"peft.init_lora_weights={start} looks at trained answers before the run, and method={run.method.name}"
+        yield Problem(place, f"{what} samples its answers during it", "remove it, or start from a run of method=sft")
+    for name in ("fsdp", "deepspeed"):
+        if run.spec.train.get(name):
+            what = f"peft.init_lora_weights={start} needs the whole model in each process, which train.{name} shards"
+            yield Problem(place, what, f"remove train.{name}, or choose another initialisation")
+            return
+
+
 def _quantised(spec: RunSpec, peft: PeftMethod | None, where: Where) -> Iterator[Problem]:
     """Quantised weights are frozen, and not every tuner or device supports them."""
     kind, place = spec.quantisation.type, where("quantisation")
@@ -156,6 +158,9 @@ def _quantised(spec: RunSpec, peft: PeftMethod | None, where: Where) -> Iterator
         yield Problem(place, what, fix)
         return
     if kind == "none":
+        unquantised = peft is not None and stored_quantisation(spec.model) is None
+        if peft is not None and unquantised and (reason := peft.refuses(kind, spec.peft)) is not None:
+            yield Problem(place, f"quantisation=none with peft={peft.name}: {reason}", "quantisation=nf4_double")
         return
     if peft is None:
         what = f"quantisation={kind} with peft=none: quantised weights cannot be trained"
@@ -174,25 +179,29 @@ def _quantised(spec: RunSpec, peft: PeftMethod | None, where: Where) -> Iterator
 
 
 def _stored(spec: RunSpec, peft: PeftMethod | None, where: Where) -> Iterator[Problem]:
-    """An already quantised base is not quantised again, trains through an adapter only, and needs its kernels."""
-    stored = sources.quantised_as(spec.model)
+    """A base that is stored quantised is not quantised again; it trains through an adapter only where it stays so."""
+    stored = stored_quantisation(spec.model)
     if stored is None:
         return
-    place, name = where("model.name_or_path"), spec.model.name_or_path
-    if spec.quantisation.type != "none":
-        what = f"{name} is already quantised ({stored}); quantisation={spec.quantisation.type} would quantise it again"
+    model, kind = spec.model.name_or_path, spec.quantisation.type
+    place, name = where("model.name_or_path"), f"{model} is quantised ({stored.name})"
+    if kind != "none":
+        what = f"{model} is already quantised ({stored.name}); quantisation={kind} would quantise it again"
         # A PEFT method that needs one of our quantisations would reject `none`.
         defined = peft is not None and peft.quantisations is not None
-        yield Problem(where("quantisation"), what, "quantisation=none peft=lora" if defined else "quantisation=none")
-    if peft is None or not peft.adapter:
-        what = f"{name} is quantised ({stored}), and quantised weights cannot be trained"
-        yield Problem(place, what, "choose peft=lora, or a model that is not quantised")
-    elif (reason := peft.refuses(stored, spec.peft)) is not None:
-        yield Problem(place, f"{name} is quantised ({stored}); peft={peft.name}: {reason}", "choose peft=lora")
-    package = KERNELS.get(stored, stored)
-    if not is_installed(package):
-        what = f"{name} is quantised ({stored}) and needs the package {package}, which is not installed"
-        yield Problem(place, what, f"pip install {package.replace('_', '-')}")
+        fix = "quantisation=none peft=lora" if defined else "quantisation=none"
+        yield Problem(where("quantisation"), what, fix)
+    about = stored.format
+    reason = about.refuses(stored.declared) if about else "the installed transformers does not know this format"
+    if about is None or reason:
+        yield Problem(place, f"{name}: {reason}", "name the model that it was made from; quantisation=nf4 saves memory")
+        return
+    if stored.stays:
+        yield from _stays_stored(spec, peft, stored, name, place)
+    for package in about.packages:
+        if not is_installed(package):
+            what = f"{name} and needs the package {package}, which is not installed"
+            yield Problem(place, what, f"pip install {package.replace('_', '-').replace('.', '-')}")
 
 
 def is_installed(package: str) -> bool:
@@ -203,12 +212,32 @@ def is_installed(package: str) -> bool:
         return False
 
 
+def _stays_stored(
+    spec: RunSpec, peft: PeftMethod | None, stored: StoredQuantisation, name: str, place: str
+) -> Iterator[Problem]:
+    """What quantised layers rule out."""
+    if peft is None or not peft.adapter:
+        what = f"{name}, and quantised weights cannot be trained"
+        yield Problem(place, what, "choose peft=lora, or a model that is not quantised")
+    elif (reason := peft.refuses(stored.as_ours, spec.peft)) is not None:
+        yield Problem(place, f"{name}; peft={peft.name}: {reason}", "choose peft=lora")
+    if stored.format and stored.format.gpu and spec.launch.device != "cuda":
+        what = f"{name}: {stored.format.gpu}"
+        yield Problem(place, what, "run it on a GPU, or name the model that it was made from")
+
+
 def _stacked(spec: RunSpec, where: Where) -> Iterator[Problem]:
     """A run that starts from an adapter merges it first, which some adapters do not allow."""
     source = sources.model_source(spec.model.name_or_path)
     try:
         kinds = sources.adapter_kinds(source) if source else []
     except ConfigError:  # reported by the rule that looks for the model
+        return
+    stored = stored_quantisation(spec.model) if kinds else None
+    if stored is not None and stored.stays:
+        name = f"{spec.model.name_or_path} has an adapter on a model that is stored quantised ({stored.name})"
+        what = f"{name}, and a new run would merge it, which rounds the merged weights again"
+        yield Problem(where("model.name_or_path"), what, "start from its base model")
         return
     for kind in kinds:
         if reason := why_unmerged(kind):

@@ -36,6 +36,7 @@ from ftcli.settings.groups import ModelSettings, QuantisationSettings
 from ftcli.settings.ownership import ATTENTION
 from ftcli.worker.models.bitsandbytes_layers import bitsandbytes_config, keeping_numbers
 from ftcli.worker.models.new_tokens import add_tokens, grow, grow_for_adapter, readable_head
+from ftcli.worker.models.stored_weights import saved_plain, turned_plain, unquantised
 from ftcli.worker.models.text_models import text_config, text_model
 from ftcli.worker.tokenise.encoder import Encoder
 from ftcli.worker.tokenise.serving_parity import turn_end
@@ -241,11 +242,15 @@ def with_adapter(base: PreTrainedModel, folder: Path, name: str = "default") -> 
     from peft import PeftModel  # imported only if there is an adapter
 
     import ftcli.worker.tuners  # noqa: F401 - registers our tuner with PEFT
+    from ftcli.worker.tuners.initialised import start_beside, take_out
 
     grow_for_adapter(base, folder)
     if (folder / GENERATION_FILE).is_file():  # where answers of the adapter end
         base.generation_config = GenerationConfig.from_pretrained(str(folder))
-    return readable_head(PeftModel.from_pretrained(base, str(folder), adapter_name=name)).eval()
+    model = PeftModel.from_pretrained(base, str(folder), adapter_name=name)
+    if (start := start_beside(folder)) is not None and not getattr(base, "is_quantized", False):
+        take_out(model, start, name)  # the quantised base lacked it, this one does not
+    return readable_head(model).eval()
 
 
 def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -321,18 +326,18 @@ class _Loader:
         assert base is not None
         config = AutoConfig.from_pretrained(base.location, **_hub_arguments(self.settings, base), **self.of_head)
         text = text_config(config) if self.auto_class is AutoModelForCausalLM else None
-        return self.auto_class.from_config(text or config, **self.arguments, **self.remote)
+        return self.auto_class.from_config(unquantised(text or config), **self.arguments, **self.remote)
 
     def plain(self, location: str, hub_id: str | None, revision: str | None, **more: Any) -> PreTrainedModel:
         """Stored weights without an adapter."""
         where = {"revision": revision} if hub_id and revision else {}
-        given = {**self.arguments, **self.remote, **self.of_head, **where, **more}
-        text = None
-        if self.auto_class is AutoModelForCausalLM:
-            text = text_config(AutoConfig.from_pretrained(location, **self.remote, **where))
+        config = AutoConfig.from_pretrained(location, **self.remote, **where)
+        given = {**self.arguments, **self.remote, **self.of_head, **where, **turned_plain(config), **more}
+        text = text_config(config) if self.auto_class is AutoModelForCausalLM else None
         if text is None:
-            return self.auto_class.from_pretrained(location, **given)
-        return text_model(location, text, given)
+            model = self.auto_class.from_pretrained(location, **given)
+            return keeping_numbers(saved_plain(model) if turned_plain(config) else model)
+        return keeping_numbers(text_model(location, text, given))
 
     def stacked(self, source: ModelSource, revision: str | None) -> PreTrainedModel:
         """The model with all adapters below merged into it."""
@@ -362,8 +367,8 @@ class _Loader:
         place = {"": torch.cuda.current_device() if device == "cuda" else "cpu"}
         how = {"quantization_config": bitsandbytes_config(quantisation, self.auto_class), "device_map": place}
         if not source.is_adapter:
-            return keeping_numbers(self.plain(source.location, source.hub_id, revision, **how))
-        return keeping_numbers(self.anew(source, revision, **how))
+            return self.plain(source.location, source.hub_id, revision, **how)
+        return self.anew(source, revision, **how)
 
     def anew(self, source: ModelSource, revision: str | None, **how: Any) -> PreTrainedModel:
         """A stack, merged with the head that it was trained with, and loaded again with another head or quantised.

@@ -14,6 +14,7 @@ import torch
 
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.models.sources import head_of
+from ftcli.models.stored_quantisation import stored_quantisation
 from ftcli.peft_methods import why_unmerged
 from ftcli.runs.checkpoints import publish, staging_path
 from ftcli.settings.groups import ModelSettings
@@ -42,6 +43,11 @@ def merge(request: dict[str, Any]) -> dict[str, Any]:
     folder = Path(source.location)
     if reason := why_unmerged(str(adapter_declares(folder).get("peft_type"))):
         raise ConfigError(Problem(str(folder), f"cannot be merged: {reason}", "serve the base with the adapter on it"))
+    if (stored := stored_quantisation(ModelSettings(name_or_path=str(folder)))) is not None and stored.stays:
+        what = (
+            f"its base is stored quantised ({stored.name}), and rounding the merged weights again changes the answers"
+        )
+        raise ConfigError(Problem(str(folder), what, "serve the base with the adapter on it"))
     if target.exists():
         raise ConfigError(Problem(str(target), "already exists", "remove it, or name another folder with --to"))
     remote = bool(request.get("trust_remote_code"))

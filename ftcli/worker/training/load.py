@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from ftcli.settings.run_spec import RunSpec
 from ftcli.worker.distributed.sharded import whole_weights
 from ftcli.worker.inference.metrics import Rewarded
 from ftcli.worker.models.answer_ends import ending_as
-from ftcli.worker.models.load import check_vocabulary, load_model, make_encoder, position_limit
+from ftcli.worker.models.load import UNQUANTISED, check_vocabulary, load_model, make_encoder, position_limit
 from ftcli.worker.models.new_tokens import train_rows
 from ftcli.worker.rewards.mixture import Rewards
 from ftcli.worker.tokenise.dataset import Prepared, prepare
@@ -109,6 +110,7 @@ def load(spec: RunSpec, run_dir: Path) -> Loaded:
     if peft is not None and spec.model.new_tokens:
         train_rows(peft, model, encoder.tokenizer, spec.model.new_tokens)
     support.model_loaded(model)
+    support.load_unquantised = partial(load_base, replace(spec, quantisation=UNQUANTISED), method)
     # Loaded again here: by default a trainer would use the hub's weights, not those that this run starts from.
     reference = load_base(spec, method) if needs_reference(method, config, peft) else None
     found = (spec, method, run_dir, config, model, reference, peft, support, data, encoder, data.fit.limit)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import Trainer
 
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.runs.checkpoints import publish, staging_path
 from ftcli.worker.training.checkpoint import unpickled
 
 
-def save_final(trainer: Trainer, path: Path) -> None:
+def save_final(trainer: Any, path: Path) -> None:
     """Write the trained model and its tokenizer to `path`, whole or not at all; every process must call this.
 
     Raises:
@@ -31,5 +31,6 @@ def save_final(trainer: Trainer, path: Path) -> None:
         if not any([*staging.glob("*.safetensors"), *staging.glob("*.bin")]):
             what = "the trained weights are still sharded over the processes, so there is no model to save"
             raise ConfigError(Problem(str(path), what, "configure the sharding to gather the full state dict"))
+        trainer.support.write(staging)
         publish(staging, path)
     trainer.accelerator.wait_for_everyone()

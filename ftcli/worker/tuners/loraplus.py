@@ -8,10 +8,10 @@ from peft.optimizers import create_loraplus_optimizer
 from torch.optim import Optimizer
 
 from ftcli.peft_methods.lora import LoraPlusSettings
-from ftcli.worker.tuners.residual import Residual
+from ftcli.worker.tuners.initialised import Initialised
 
 
-class LoraPlus(Residual):
+class LoraPlus(Initialised):
     """LoRA with its own optimiser groups."""
 
     def optimizer(self, trainer: Any) -> Optimizer | None:

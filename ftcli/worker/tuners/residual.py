@@ -1,4 +1,4 @@
-"""LoRA whose initialisation changes the base: PiSSA (Meng et al. 2024, arXiv:2404.02948) and OLoRA.
+"""LoRA whose initialisation changes the base: PiSSA (Meng et al. 2024, arXiv:2404.02948), OLoRA, CorDA and LoRA-GA.
 
 Such an initialisation has three traps, all found with the installed PEFT:
 
@@ -10,6 +10,8 @@ Such an initialisation has three traps, all found with the installed PEFT:
   paper).
 - The fast decomposition (`pissa_niter_N`) is random, so its residual could not be computed again. After the conversion
   nothing needs it.
+
+LoftQ leaves the quantised base as it is and starts from what is missing of it, so only its reference is special.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import PreTrainedModel
 from trl.trainer.utils import hash_module
 
-from ftcli.peft_methods.lora import moves_base
+from ftcli.peft_methods.initialisations import INITIALISATIONS, initialisation
 from ftcli.worker.tuners.support import Support
 
 _NAME, REFERENCE, _PLACEHOLDER = "default", "ref", "placeholder"
@@ -39,7 +41,8 @@ class Residual(Support):
 
     def trainer_made(self, trainer: Any) -> None:
         """Keep the initial adapter, and give it to the trainer as the reference if the method has one."""
-        if not moves_base(self.settings):
+        chosen = initialisation(self.settings)
+        if not chosen.moves_base and chosen is not INITIALISATIONS["loftq"]:
             return
         model = trainer.accelerator.unwrap_model(trainer.model)
         self._start = {
@@ -59,7 +62,7 @@ class Residual(Support):
 
     def settle(self, trainer: Any, load_base: Callable[[], PreTrainedModel]) -> None:
         """Convert the adapter on the residual into a plain LoRA of twice the rank on the base."""
-        if self._start is None:
+        if self._start is None or not initialisation(self.settings).moves_base:
             return
         model = trainer.accelerator.unwrap_model(trainer.model)
         trained = get_peft_model_state_dict(model, adapter_name=_NAME)

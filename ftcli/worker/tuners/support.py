@@ -7,6 +7,7 @@ changed. A declaration in ftcli/peft_methods names the class that does them; the
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -21,6 +22,8 @@ class Support:
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self.settings = settings
         """The run's `peft` settings."""
+        self.load_unquantised: Callable[[], PreTrainedModel] | None = None
+        """Loads the run's starting model without adapter and without the run's quantisation, on the CPU."""
 
     def config_values(self, values: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
         """The values of the PEFT config, given those that the declaration derives from the settings."""
@@ -46,6 +49,9 @@ class Support:
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Restore what `state` returned."""
+
+    def write(self, folder: Path) -> None:
+        """Write into the folder of the saved model what belongs beside it."""
 
     def settle(self, trainer: Any, load_base: Callable[[], PreTrainedModel]) -> None:
         """Bring the trained model into the form in which it is measured and saved.
