@@ -15,6 +15,7 @@ from trl.trainer.reward_trainer import DataCollatorForPreference
 from ftcli.methods.method import Method
 from ftcli.worker.models.new_tokens import readable_head, saving_rows_only
 from ftcli.worker.tokenise.collate import collator_of
+from ftcli.worker.trainers.fused_head import name_experts, train_by_own_logits
 from ftcli.worker.trainers.weighted_loss import Weighing
 from ftcli.worker.training.checkpoint import with_safe_checkpoints
 from ftcli.worker.training.library_configs import load_class
@@ -106,6 +107,10 @@ def make_trainer(
         callbacks=list(callbacks),
         **arguments,
     )
+    name_experts(model.config)
+    for each in (trainer.model, getattr(trainer, "ref_model", None)):
+        if each is not None:
+            train_by_own_logits(each)
     saving_rows_only(readable_head(trainer.model))
     for parameter in trainer.model.parameters():
         if parameter.requires_grad and parameter.dtype == torch.bfloat16 and _is_quantised(model):
