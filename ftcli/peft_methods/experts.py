@@ -16,11 +16,12 @@ from ftcli.peft_methods.routers import is_adapted, routers_of
 from ftcli.peft_methods.target_modules import is_excluded
 
 ALL_LINEAR = "all-linear"
-# Layers whose weight a Mamba layer reads itself, so that an adapter on them would do nothing until it is merged; PEFT
-# refuses the first.
+# Layers whose weight the layer above them reads itself, so that an adapter on them would do nothing until it is merged,
+# or has the wrong shape; PEFT refuses the first.
 _READ_ITSELF = {
     "out_proj": frozenset({"falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h"}),
     "dt_proj": frozenset({"falcon_mamba", "jamba", "mamba", "zamba"}),
+    "o_a_proj": frozenset({"deepseek_v4"}),  # multiplies each group of heads by a block of the weight
 }
 # Names that PEFT takes for those of single experts, as transformers 4 had them, in architectures that it converts.
 _OLD_NAMES = ("gate", "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3")

@@ -231,7 +231,7 @@ def _experts_left_out(run: ResolvedRun) -> list[str]:
     if reached.read_itself:
         share = sum(module.num_parameters for module in reached.read_itself) / total
         names = " and ".join(dict.fromkeys(module.leaf for module in reached.read_itself))
-        reads = "a Mamba layer reads the weight itself, so that an adapter there would do nothing"
+        reads = "the layer around it reads the weight itself, where an adapter would do nothing or not fit"
         return [f"peft={peft.name} leaves out {names}, {share:.0%} of the parameters: {reads}"]
     stored = _stays_quantised(run)
     left = reached.parameters if stored and reached.parameters else reached.left_out

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from transformers import AutoConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from ftcli.models.causal_names import causal_names, why_not_causal
+from ftcli.worker.models.text_models import causal_config
 
 
 def test_the_names_read_are_those_of_the_library():
@@ -20,6 +22,27 @@ def test_a_multimodal_model_counts_by_the_text_model_inside_it():
     reason = why_not_causal({"model_type": "blip", "text_config": {"model_type": "blip_text_model"}})
     assert reason is not None
     assert reason.endswith("no causal language model for model_type=blip, nor for its text model (blip_text_model)")
+
+
+def test_a_text_model_that_could_not_be_loaded_again_is_refused_before_it_trains():
+    """The front half by the names alone, the worker by the classes: both refuse the same configurations."""
+    refused = {}
+    for name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        try:
+            config = AutoConfig.for_model(name)
+        except Exception:  # refuses its own defaults
+            continue
+        reason = why_not_causal(json.loads(json.dumps(config.to_dict(), default=str)))
+        try:
+            causal_config(config)
+        except ValueError as error:
+            assert reason is not None
+            refused[name] = str(error).split(" would be ")[1]
+            assert reason.endswith(refused[name])
+        else:
+            assert reason is None, name
+    assert set(refused) == {"emu3", "mllama"}
+    assert refused["emu3"] == "saved as emu3_text_model, which transformers cannot load again"
 
 
 def test_a_check_refuses_a_model_that_generates_no_text(tmp_path: Path, problems):

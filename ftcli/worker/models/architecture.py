@@ -41,7 +41,7 @@ def measure(config_json: dict[str, Any]) -> dict[str, Any]:
     except Exception as error:  # a configuration of anyone, for any class: whatever is wrong with it is the answer
         lines = str(error).strip().splitlines() or [type(error).__name__]
         return {"reason": lines[0][:300]}
-    return {"layout": layout_of(model, config).to_data()}
+    return {"layout": layout_of(model, model.config).to_data()}
 
 
 def on_meta(config: PreTrainedConfig) -> PreTrainedModel:

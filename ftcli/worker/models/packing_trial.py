@@ -15,6 +15,7 @@ from transformers import AttentionInterface, AutoModelForCausalLM, PreTrainedCon
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
+from ftcli.worker.models.text_models import taken_config
 from ftcli.worker.models.two_layers import VOCABULARY, small_copies
 
 TOLERANCE = 5e-5
@@ -47,7 +48,7 @@ def small_model(config: PreTrainedConfig) -> Any:
         ValueError: none can be built; with the reason.
     """
     reason = "no small copy of it could be configured"
-    for small in small_copies(config):
+    for small in small_copies(taken_config(config)):
         try:
             with torch.device("meta"):
                 size = sum(p.numel() for p in AutoModelForCausalLM.from_config(small).parameters())

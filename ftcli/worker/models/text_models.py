@@ -58,6 +58,14 @@ def text_model(location: str, config: PreTrainedConfig, arguments: Mapping[str, 
     return model
 
 
+def taken_config(config: PreTrainedConfig) -> PreTrainedConfig:
+    """The configuration that AutoModelForCausalLM builds from: the text model's, where it takes that of a multimodal
+    one."""
+    inside = config.sub_configs.get("text_config")
+    wanted = getattr(AutoModelForCausalLM._model_mapping[type(config)], "config_class", None)
+    return config.get_text_config() if inside is not None and inside == wanted else config
+
+
 def causal_config(config: PreTrainedConfig) -> PreTrainedConfig:
     """The configuration of the causal LM that a run loads for a checkpoint's configuration.
 
@@ -67,4 +75,7 @@ def causal_config(config: PreTrainedConfig) -> PreTrainedConfig:
     chosen = text_config(config) or config
     if type(chosen) not in AutoModelForCausalLM._model_mapping:
         raise ValueError(f"transformers has no causal language model for {config.model_type}")
+    taken = taken_config(chosen)
+    if type(taken) not in AutoModelForCausalLM._model_mapping:
+        raise ValueError(f"its text model would be saved as {taken.model_type}, which transformers cannot load again")
     return chosen

@@ -77,6 +77,24 @@ def test_a_trial_keeps_one_layer_of_each_kind():
     assert not trial_of(small_model(config)).exact  # its linear attention runs on across documents
 
 
+def test_a_copy_keeps_layers_that_a_list_of_numbers_names():
+    # Layers 1, 3, … of 48 have experts, and three of four attend in chunks: odd layers 1, 3 and even ones in chunks.
+    config = AutoConfig.for_model("llama4_text", moe_layers=list(range(1, 48, 2)))
+    small = next(small_copies(config))
+    kinds = {(kind, index in small.moe_layers) for index, kind in enumerate(small.layer_types)}
+    assert kinds == {("chunked_attention", False), ("chunked_attention", True), ("full_attention", True)}
+    assert small.num_hidden_layers == len(small.layer_types) == 3
+
+
+@pytest.mark.parametrize(
+    ("model_type", "most"), [("blt", 10), ("rwkv", 10), ("zamba", 100), ("prophetnet", 10), ("dots3_note", 40)]
+)
+def test_a_copy_can_be_called_and_is_small(model_type: str, most: int):
+    # Tables of hashed bytes, no heads, a layer shared by several, an encoder's names, towers as wide as the decoder.
+    model = small_model(AutoConfig.for_model(model_type))
+    assert sum(p.numel() for p in model.parameters()) < most * 10**6
+
+
 @pytest.mark.parametrize(
     ("config", "reason"),
     [

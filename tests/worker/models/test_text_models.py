@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from ftcli.settings.groups import ModelSettings
 from ftcli.worker.models.load import load_model
@@ -49,15 +48,6 @@ def test_the_text_model_of_a_multimodal_checkpoint_has_its_logits(model_type: st
 def test_a_model_without_a_text_model_inside_is_refused_with_its_name():
     with pytest.raises(ValueError, match="no causal language model for clip"):
         causal_config(AutoConfig.for_model("clip"))
-
-
-def test_every_causal_configuration_is_still_taken():
-    for name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-        try:
-            config = AutoConfig.for_model(name)
-        except Exception:  # gemma4_assistant refuses its own defaults
-            continue
-        assert causal_config(config) is not None, name
 
 
 def test_a_checkpoint_that_lacks_weights_of_its_decoder_is_refused(tmp_path: Path):
