@@ -139,8 +139,8 @@ def _config(place: _Place) -> Mapping[str, Any] | None:
 
 def flat_config(raw: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a configuration class from the `shape` of a group file."""
-    nested = [raw.get("experts") or {}, raw.get("latent_attention") or {}]
-    own = ("architecture", "experts", "latent_attention", "num_parameters")
+    nested = [raw.get("experts") or {}, raw.get("latent_attention") or {}, raw.get("more") or {}]
+    own = ("architecture", "experts", "latent_attention", "more", "num_parameters")
     flat = {key: value for key, value in raw.items() if key not in own}
     for group in nested:
         flat.update(group)
