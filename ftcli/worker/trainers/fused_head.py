@@ -67,7 +67,8 @@ def train_by_own_logits(model: Any) -> bool:
 
 
 def _is_sharded(model: Any) -> bool:
-    return any(hasattr(parameter, "ds_id") for parameter in model.parameters())
+    """Whether this process holds only a part of the weights, or none yet."""
+    return any(hasattr(parameter, "ds_id") or parameter.is_meta for parameter in model.parameters())
 
 
 def _agrees(model: Any, temperature: float) -> bool:
@@ -115,7 +116,7 @@ def _from_logits(captured: Mapping[str, Any]) -> Callable[..., Any]:
         wanted = shift_labels if shift_labels is not None else labels[:, 1:]  # type: ignore[index]
         mask = wanted != -100
         per_token = _statistics(logits.float() / temperature, wanted.clamp(min=0), mask, outputs)
-        loss = -per_token["log_probs"].sum()
+        loss = -per_token["log_probs"].sum()  # type: ignore[union-attr]
         loss = loss / (mask.sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch)
         balance = getattr(found, "aux_loss", None)
         if balance is not None:
@@ -135,7 +136,7 @@ def _statistics(logits: Tensor, labels: Tensor, mask: Tensor, wanted: Sequence[s
         wanted: the fields of TRL's FusedCausalLMOutput to compute, beside log_probs.
     """
     log_probs = logits.log_softmax(-1)
-    computed = {
+    computed: dict[str, Callable[[], Tensor]] = {
         "log_probs": lambda: log_probs.gather(-1, labels[..., None])[..., 0],
         "entropy": lambda: -(log_probs.exp() * log_probs).sum(-1),
         "log_sum_sq_probs": lambda: (2 * log_probs).logsumexp(-1),
