@@ -115,8 +115,9 @@ def architectures() -> str:
     packs = [name for name in returned if found[name]["packs"]]
     experts = [name for name in returned if found[name]["experts"]]
     counts = (
-        f"{len(found)} architectures were tried: {len(returned)} are counted right, and LoRA on them is counted, saved,"
-        f" reloaded and merged; {len(trained)} of these were also trained for three steps and resumed.\n"
+        f"{len(found)} of the {result_of['of']} causal-LM architectures of transformers were tried: {len(returned)} are"
+        f" counted right, and LoRA on them is counted, saved, reloaded and merged; {len(trained)} of these were also"
+        " trained for three steps and resumed.\n"
     )
     rows = [
         ("packed rows train as separate rows do", ", ".join(f"`{name}`" for name in packs)),

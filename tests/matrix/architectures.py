@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
@@ -14,6 +15,10 @@ TRAINED = ("qwen3_moe",)
 """Those of the spread that `make test` trains too."""
 
 _MOE = {"num_experts_per_tok": 2, "n_routed_experts": 8, "n_group": 1, "topk_group": 1, "n_shared_experts": 1}
+_INDEXED = {
+    "indexer_n_heads": 4, "indexer_kv_heads": 1, "indexer_head_dim": 256,
+    "indexer_budget": 64, "indexer_compress_ratio": 4,
+}  # fmt: skip
 # Fields that a configuration class leaves at None and its model needs, and decoders that are encoders by default.
 ENCODERS = (
     "bert", "bert-generation", "big_bird", "camembert", "data2vec-text", "electra", "ernie", "megatron-bert", "rembert",
@@ -23,14 +28,60 @@ FILLED: dict[str, dict[str, Any]] = {
     **{name: {"is_decoder": True} for name in ENCODERS},
     "deepseek_v2": _MOE,
     "dots1": _MOE,
+    "cohere_compass_text": {"rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 10000.0}}},
+    "dbrx": {"attn_config": {"clip_qkv": 8.0, "kv_n_heads": 8, "rope_theta": 500000.0}},
+    "gemma4_assistant": {
+        "text_config": {
+            "model_type": "gemma4_text",
+            "hidden_size_per_layer_input": 0,
+            "vocab_size_per_layer_input": 0,
+            "num_kv_shared_layers": 30,
+        }
+    },
     "hunyuan_v1_dense": {"head_dim": 128},
     "hunyuan_v1_moe": {"head_dim": 128},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 16},
     "ministral": {"head_dim": 128},
-    "nemotron": {"head_dim": 128},
+    "nemotron": {"head_dim": 128, "num_key_value_heads": 8},
+    "qwen4_exp": {"text_config": {"model_type": "qwen4_exp_text", **_INDEXED}},
+    "qwen4_exp_text": _INDEXED,
     "xmod": {"is_decoder": True, "default_language": "en_XX"},
     "reformer": {"is_decoder": True, "axial_pos_embds": False},
 }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Failing:
+    """A failure that is known: should an upgrade mend it, its test fails and the entry can go."""
+
+    error: str
+    """A part of what is raised."""
+    why: str
+    """For people."""
+
+
+_LOST = Failing("cannot load again", "its text model would be saved under a type that transformers cannot load again")
+_SOUND = Failing(
+    "has no attribute 'dropout'", "it writes sound, and transformers builds it from the wrong configuration"
+)
+FAILING = {
+    "big_bird": Failing(
+        "resumed, ",
+        "its attention is built anew at the first short batch, which draws random numbers: a resumed run draws others",
+    ),
+    "doge": Failing(
+        "tuple index out of range",
+        "TRL asks it for the loss of a router that it has not by default; method.router_aux_loss_coef=0 trains it",
+    ),
+    "emu3": _LOST,
+    "inkling2_text": Failing(
+        "the reloaded adapter differs", "PEFT does not find two of its layers again in the adapter that it saved"
+    ),
+    "mllama": _LOST,
+    "musicgen": _SOUND,
+    "musicgen_melody": _SOUND,
+    "reformer": Failing("does not require grad", "its reversible layers hand no gradient on from frozen embeddings"),
+}
 
 
 def configuration(model_type: str) -> PreTrainedConfig:
