@@ -12,7 +12,7 @@ from typing import Any
 
 from ftcli import __version__
 from ftcli.cli import arguments, output
-from ftcli.core import hardware, hub_cache
+from ftcli.core import hardware, hub_cache, torch_build
 from ftcli.core.errors import EXIT_DONE
 
 SUMMARY = "show the hardware and the installed libraries, and warn of untested versions"
@@ -59,7 +59,18 @@ def examine() -> dict[str, Any]:
         "cores": hardware.num_cores(),
         "memory_gib": round(memory, 1) if memory else None,
         "disk_free_gib": round(shutil.disk_usage(Path.cwd()).free / 2**30, 1),
-        "gpus": [{"name": g.name, "memory_gib": round(g.memory_gib, 1), "bfloat16": g.has_bfloat16} for g in gpus],
+        "gpus": [
+            {
+                "name": gpu.name,
+                "memory_gib": round(gpu.memory_gib, 1),
+                "free_gib": round(gpu.free_gib, 1),
+                "bfloat16": gpu.has_bfloat16,
+            }
+            for gpu in gpus
+        ],
+        "driver_cuda": ".".join(map(str, driver)) if (driver := hardware.driver_cuda()) else None,
+        "torch_built_for": torch_build.built_for(),
+        "gpu_unusable": list(torch_build.why_no_gpu() or ()) if gpus else [],
         "libraries": {name: _version(name) for name in LIBRARIES},
         "outside_ranges": outside_ranges(),
         "hub_cache": str(hub_cache.hub_cache()),
@@ -76,7 +87,7 @@ def run(argv: Sequence[str]) -> int:
     if options.json:
         output.data(found)
         return EXIT_DONE
-    gpus = [f"{gpu['name']}, {gpu['memory_gib']} GiB" for gpu in found["gpus"]] or [
+    gpus = [f"{gpu['name']}, {gpu['free_gib']} of {gpu['memory_gib']} GiB free" for gpu in found["gpus"]] or [
         "none: training runs on the CPU in float32"
     ]
     rows = [(key, str(found[key])) for key in ("ftcli", "python", "platform", "cores", "memory_gib", "disk_free_gib")]
@@ -84,6 +95,9 @@ def run(argv: Sequence[str]) -> int:
     rows += [(name, version or "not installed") for name, version in found["libraries"].items()]
     rows += [("hub cache", found["hub_cache"] + (" (offline)" if found["hub_offline"] else ""))]
     output.table(rows)
+    if found["gpu_unusable"]:
+        what, fix = found["gpu_unusable"]
+        print(f"warning: {what}\n  fix: {fix}")
     for line in found["outside_ranges"]:
         print(f"warning: ftcli needs {line}")
     return EXIT_DONE

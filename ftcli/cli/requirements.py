@@ -2,11 +2,51 @@
 
 from __future__ import annotations
 
-from ftcli.core import hardware
-from ftcli.core.errors import ConfigError, Problem
+from collections.abc import Sequence
+
+from ftcli.build import fitting
+from ftcli.cli import output
+from ftcli.core import hardware, torch_build
+from ftcli.core.errors import ConfigError, OutOfMemory, Problem
+from ftcli.launch.profile import cards
 from ftcli.methods.method import further_models
 from ftcli.models import sources
+from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.settings.run_spec import RunSpec
+
+
+def require_room(runs: Sequence[ResolvedRun]) -> None:
+    """Compare the plan of each run with its card: above nine tenths of the memory is told, above all of it refused.
+
+    Raises:
+        OutOfMemory: a run does not fit, with the smallest change that makes it fit.
+    """
+    from ftcli.cli.render.plan import to_fit
+    from ftcli.plan.outlook import plan
+
+    for run in runs:
+        found = fitting.fit(run, plan(run)) if cards(run.spec.launch) else None
+        if found is None or (found.verdict == "fits" and found.free_gib >= found.needs_gib):
+            continue
+        advice = to_fit(run, found)
+        if found.verdict == "does not fit":
+            raise OutOfMemory(Problem(f"model={run.spec.choices['model']}", str(found), f"{advice}; or --anyway"))
+        output.note(f"warning: {found}" + (f"; {advice}" if advice else ""))
+
+
+def _require_card(spec: RunSpec) -> None:
+    """Check that the card that a run was planned for is the one that is here, and that torch can use it.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    planned, here = cards(spec.launch), hardware.planned(None, spec.launch.num_processes)
+    least = min(each.memory_gib for each in here)
+    if spec.launch.gpu and (least < 0.95 * planned[0].memory_gib or here[0].capability < planned[0].capability):
+        what = f"the run is planned for {spec.launch.gpu}, and this machine has {here[0].name} ({least:.1f} GiB)"
+        raise ConfigError(Problem("hardware.gpu", what, "leave it out to train here"))
+    if (why := torch_build.why_no_gpu()) is not None:
+        raise ConfigError(Problem(f"hardware={spec.choices['hardware']}", *why))
 
 
 def require_here(spec: RunSpec) -> None:
@@ -23,6 +63,8 @@ def require_here(spec: RunSpec) -> None:
     if spec.launch.device == "cuda" and spec.launch.num_processes > len(hardware.gpus()):
         what = f"{spec.launch.num_processes} processes for {len(hardware.gpus())} GPUs"
         raise ConfigError(Problem("hardware.num_processes", what, f"use at most {len(hardware.gpus())}"))
+    if spec.launch.device == "cuda":
+        _require_card(spec)
     require_model(spec)
 
 

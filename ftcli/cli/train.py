@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from ftcli.cli import arguments, jobs, output
+from ftcli.cli.requirements import require_room
 from ftcli.core.errors import EXIT_DONE, ConfigError, Problem
 
 SUMMARY = "train a model; --dry-run only plans, --resume RUN resumes, --from RUN reproduces"
@@ -44,6 +45,8 @@ def run(argv: Sequence[str]) -> int:
     if options.dry_run:
         job.plan(as_json=as_json)
         return EXIT_DONE
+    if not options.anyway:
+        require_room(job.runs())
     return job.start(["train", *argv], as_json=as_json)
 
 
@@ -51,6 +54,7 @@ def parse_options(argv: Sequence[str]) -> argparse.Namespace:
     """The overrides and flags of `ftcli train`; flags that exclude each other are refused."""
     parser = arguments.composing("train", __doc__ or "")
     parser.add_argument("--dry-run", action="store_true", help="check and plan, but start nothing")
+    parser.add_argument("--anyway", action="store_true", help="start even where the plan does not fit the GPU")
     parser.add_argument("--resume", metavar="RUN", help="resume an interrupted run from its newest valid checkpoint")
     parser.add_argument(
         "--from", dest="source", metavar="RUN", help="a new run with the configuration of RUN and the given overrides"

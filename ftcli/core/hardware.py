@@ -1,21 +1,34 @@
-"""The detected hardware, without torch: GPUs through NVML, cores through the scheduler's affinity."""
+"""The detected hardware, without torch: GPUs through NVML as CUDA would count them, cores through the affinity."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
+
+from ftcli.core.gpu_cards import card
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+ORDER = "CUDA_DEVICE_ORDER"
+BY_BUS = "PCI_BUS_ID"
+"""The order in which NVML counts. CUDA's own is by speed, so a worker is started with this one."""
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """One visible GPU; memory in GiB."""
+    """One visible GPU, or one visible slice of it; memory in GiB."""
 
     name: str
     memory_gib: float
     capability: tuple[int, int]
+    free_gib: float = 0.0
+    uuid: str = ""
+    """The name by which CUDA_VISIBLE_DEVICES selects it, whatever the order of the devices."""
 
     @property
     def has_bfloat16(self) -> bool:
@@ -26,25 +39,67 @@ class Gpu:
 @cache
 def gpus() -> tuple[Gpu, ...]:
     """The GPUs that a process started here would see, as CUDA_VISIBLE_DEVICES allows; none without a driver."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    visible = os.environ.get(VISIBLE)
     if visible is not None and not visible.strip():
         return ()
+    with _nvml() as nvml:
+        if nvml is None:
+            return ()
+        try:
+            cards = [nvml.nvmlDeviceGetHandleByIndex(i) for i in range(nvml.nvmlDeviceGetCount())]
+            return tuple(_describe(nvml, handle) for handle in _selected(nvml, cards, visible))
+        except nvml.NVMLError:
+            return ()
+
+
+def roomiest(cards: Sequence[Gpu]) -> Gpu:
+    """The card for a single process: the first, unless another has a tenth more free memory."""
+    return next(card for card in cards if card.free_gib >= max(other.free_gib for other in cards) / 1.1)
+
+
+def planned(name: str | None, num_processes: int) -> tuple[Gpu, ...]:
+    """The GPUs that so many processes are planned for: the named ones, else the visible ones.
+
+    One process uses the roomiest; of several each uses one.
+    """
+    named = card(name) if name is not None else None
+    if name is not None and named is not None:
+        return (Gpu(name, named.memory_gib, named.capability, named.memory_gib),) * num_processes
+    cards = gpus()
+    return (roomiest(cards),) if cards and num_processes == 1 else cards[:num_processes]
+
+
+@cache
+def driver_cuda() -> tuple[int, int] | None:
+    """The newest CUDA that the driver runs; None without a driver."""
+    with _nvml() as nvml:
+        if nvml is None:
+            return None
+        try:
+            found = int(nvml.nvmlSystemGetCudaDriverVersion())
+        except nvml.NVMLError:
+            return None
+    return found // 1000, found % 1000 // 10
+
+
+@contextlib.contextmanager
+def _nvml() -> Any:
+    """NVML while it is initialised; None without a driver or without its package."""
     if not _has_driver():
-        return ()
+        yield None
+        return
     try:
         import pynvml
     except ImportError:
-        return ()
+        yield None
+        return
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError:
-        return ()
+        yield None
+        return
     try:
-        handles = {str(i): pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())}
-        chosen = list(handles) if visible is None else [entry.strip() for entry in visible.split(",")]
-        return tuple(_describe(pynvml, handles.get(entry) or _by_uuid(pynvml, entry)) for entry in chosen)
-    except pynvml.NVMLError:
-        return ()
+        yield pynvml
     finally:
         with contextlib.suppress(pynvml.NVMLError):
             pynvml.nvmlShutdown()
@@ -63,15 +118,72 @@ def _has_driver() -> bool:
     return True
 
 
-def _by_uuid(nvml: object, entry: str) -> object:
-    return nvml.nvmlDeviceGetHandleByUUID(entry)  # type: ignore[attr-defined]
+def _selected(nvml: Any, cards: list[Any], visible: str | None) -> list[Any]:
+    """The handles that CUDA_VISIBLE_DEVICES selects, in its order, of whole cards or of slices.
+
+    CUDA reads the list up to the first entry that names no device; an entry that stands twice makes it empty. It counts
+    at most one slice of a card that is partitioned (MIG), and by number only the first.
+    """
+    if visible is None:
+        return _counted(nvml, cards)
+    if visible.startswith(("GPU-", "MIG-")):
+        slices = [part for card in cards for part in _slices(nvml, card)]
+        known = {_text(nvml.nvmlDeviceGetUUID(handle)): handle for handle in (*cards, *slices)}
+        found: list[str] = []
+        for entry in visible.split(","):
+            near = [uuid for uuid in known if entry.strip() and uuid.startswith(entry.strip())]
+            if len(near) != 1:
+                break
+            found += near
+        chosen = [known[uuid] for uuid in found] if len(set(found)) == len(found) else []
+        return chosen[:1] if visible.startswith("MIG-") else _counted(nvml, chosen)
+    numbers: list[int] = []
+    for entry in visible.split(","):
+        begins = re.match(r"\s*\+?(\d+)", entry)
+        if begins is None or int(begins[1]) >= len(cards):
+            break
+        numbers.append(int(begins[1]))
+    return _counted(nvml, [cards[number] for number in numbers]) if len(set(numbers)) == len(numbers) else []
 
 
-def _describe(nvml: object, handle: object) -> Gpu:
-    name = nvml.nvmlDeviceGetName(handle)  # type: ignore[attr-defined]
-    memory = nvml.nvmlDeviceGetMemoryInfo(handle).total / 2**30  # type: ignore[attr-defined]
-    capability = nvml.nvmlDeviceGetCudaComputeCapability(handle)  # type: ignore[attr-defined]
-    return Gpu(name.decode() if isinstance(name, bytes) else name, memory, tuple(capability))
+def _counted(nvml: Any, handles: list[Any]) -> list[Any]:
+    """What CUDA counts of these cards: of a partitioned first one its first slice alone, else the whole ones."""
+    if handles and (slices := _slices(nvml, handles[0])):
+        return slices[:1]
+    return [handle for handle in handles if not _slices(nvml, handle)]
+
+
+def _slices(nvml: Any, card: Any) -> list[Any]:
+    """The slices of a partitioned card; none of a whole one, or of a slice."""
+    try:
+        if nvml.nvmlDeviceGetMigMode(card)[0] != nvml.NVML_DEVICE_MIG_ENABLE:
+            return []
+        count = nvml.nvmlDeviceGetMaxMigDeviceCount(card)
+    except nvml.NVMLError:  # an older card, or a slice
+        return []
+    found = []
+    for index in range(count):
+        with contextlib.suppress(nvml.NVMLError):  # places that hold no slice
+            found.append(nvml.nvmlDeviceGetMigDeviceHandleByIndex(card, index))
+    return found
+
+
+def _describe(nvml: Any, handle: Any) -> Gpu:
+    memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+    card = handle
+    with contextlib.suppress(nvml.NVMLError):  # only a slice has a card that it belongs to
+        card = nvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(handle)
+    return Gpu(
+        _text(nvml.nvmlDeviceGetName(handle)),
+        memory.total / 2**30,
+        tuple(nvml.nvmlDeviceGetCudaComputeCapability(card)),
+        memory.free / 2**30,
+        _text(nvml.nvmlDeviceGetUUID(handle)),
+    )
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else value
 
 
 def num_cores() -> int:

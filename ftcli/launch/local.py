@@ -18,8 +18,20 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
-from ftcli.core.errors import EXIT_BUG, EXIT_CONFIG, EXIT_DATA, EXIT_DONE, EXIT_INTERRUPTED, ConfigError, Problem
+from ftcli.core import hardware
+from ftcli.core.errors import (
+    EXIT_BUG,
+    EXIT_DISK,
+    EXIT_INTERRUPTED,
+    EXIT_MEMORY,
+    EXIT_RANK_LOST,
+    OWN_CODES,
+    CheckpointError,
+    ConfigError,
+    Problem,
+)
 from ftcli.core.text import shell_word
+from ftcli.launch.devices import foreign_variables, one_device
 from ftcli.runs import checkpoints, rundir
 from ftcli.settings.run_spec import LaunchPlan, RunSpec
 
@@ -34,11 +46,30 @@ QUIET = {
 }
 
 
-def worker_environment(plan: LaunchPlan | None = None) -> dict[str, str]:
-    """The environment that workers are started in."""
+def _unsaid(_: str) -> None:
+    """Takes a note to nobody."""
+
+
+def worker_environment(plan: LaunchPlan | None = None, say: Callable[[str], None] = _unsaid) -> dict[str, str]:
+    """The environment that workers are started in.
+
+    Args:
+        plan: the run's; without one the worker is a single process on the device that it finds.
+        say: takes notes of the device that was chosen and of variables that the worker is not given.
+    """
     import psutil
 
     environment = {**QUIET, **os.environ}
+    if foreign := foreign_variables(environment):
+        for name in foreign:
+            del environment[name]
+        say(f"{', '.join(foreign)} of the environment not passed on: a run starts from its own settings alone")
+    environment.setdefault(hardware.ORDER, hardware.BY_BUS)
+    if plan is None or (plan.num_processes == 1 and plan.device == "cuda"):
+        shown, note = one_device(os.environ)
+        environment |= shown
+        if note:
+            say(note)
     package_parent = str(Path(__file__).resolve().parents[2])
     if not package_parent.endswith(("site-packages", "dist-packages")):
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [package_parent, os.environ.get("PYTHONPATH")]))
@@ -61,14 +92,31 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def worker_command(plan: LaunchPlan, arguments: Sequence[str]) -> list[str]:
-    """The command that starts the worker for a launch plan."""
+def worker_command(plan: LaunchPlan, arguments: Sequence[str], run: Path) -> list[str]:
+    """The command that starts the worker for a launch plan; of several processes `run` holds the configuration."""
     worker = ["-m", "ftcli.worker", *arguments]
     if plan.num_processes == 1:
         return [sys.executable, *worker]
-    options = ["--multi_gpu", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-    size = ["--num_processes", str(plan.num_processes), "--main_process_port", str(_free_port())]
-    return [sys.executable, "-m", "accelerate.commands.launch", *options, *size, *worker]
+    # Without a file of its own, accelerate would read the one that the user once wrote with `accelerate config`.
+    config = ["--config_file", str(run / rundir.LAUNCHER)]
+    return [sys.executable, "-m", "accelerate.commands.launch", *config, *worker]
+
+
+def launcher_config(plan: LaunchPlan) -> str:
+    """The whole configuration of accelerate's launcher; precision and sharding are the trainer's own settings."""
+    lines = (
+        ("compute_environment", "LOCAL_MACHINE"),
+        ("distributed_type", "MULTI_GPU"),  # one process per device, with use_cpu in the environment on CPUs too
+        ("num_machines", 1),
+        ("machine_rank", 0),
+        ("num_processes", plan.num_processes),
+        ("main_process_port", _free_port()),
+        ("gpu_ids", "all"),
+        ("mixed_precision", '"no"'),
+        ("use_cpu", "false"),
+        ("debug", "false"),
+    )
+    return "".join(f"{name}: {value}\n" for name, value in lines)
 
 
 def prepare(spec: RunSpec, argv: Sequence[str]) -> Path:
@@ -95,14 +143,14 @@ def newest_checkpoint(run: Path, spec: RunSpec, say: Callable[[str], None]) -> P
     """The newest valid checkpoint of a run, reporting each damaged one; None where none was written yet.
 
     Raises:
-        ConfigError: there are checkpoints, and every one is damaged.
+        CheckpointError: there are checkpoints, and every one is damaged.
     """
     valid, damaged = checkpoints.newest_valid(run / rundir.CHECKPOINTS, spec.launch.num_processes)
     for entry in damaged:
         say(f"checkpoint {entry.path.name} is damaged and skipped: {'; '.join(entry.reasons)}")
     if valid is None and damaged:
         fix = f"start a new run with ftcli train --from {shell_word(run)}"
-        raise ConfigError(Problem(str(run), "has no valid checkpoint to resume from", fix))
+        raise CheckpointError(Problem(str(run), "has no valid checkpoint to resume from", fix))
     return valid
 
 
@@ -188,15 +236,17 @@ def run_worker(
     command: str = "train",
     flags: Sequence[str] = (),
 ) -> int:
-    """Train in `run`, or run another worker command there with its flags; returns the exit code: 0, 1, 2, 3 or 75."""
+    """Train in `run`, or run another worker command there with its flags; returns the exit code (core/errors.py)."""
     arguments = [command, str(run), *(["--resume", str(resume)] if resume else []), *flags]
     (run / rundir.EXIT_CODE).unlink(missing_ok=True)
+    if plan.num_processes > 1:
+        rundir.write_atomically(run / rundir.LAUNCHER, launcher_config(plan))
     process = subprocess.Popen(
-        worker_command(plan, arguments),
+        worker_command(plan, arguments, run),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        env=worker_environment(plan),
+        env=worker_environment(plan, say),
         start_new_session=True,
     )
     assert process.stdout is not None
@@ -219,14 +269,18 @@ def worker_exit_code(run: Path, code: int, num_processes: int, say: Callable[[st
     status = run / rundir.EXIT_CODE
     if code != 0 and status.is_file():
         code = int(status.read_text(encoding="utf-8"))
+    elif code == EXIT_BUG and num_processes > 1:
+        say(f"a process of the run ended without saying why: {run / rundir.LOG} has what the launcher knows")
+        say(resume)
+        return EXIT_RANK_LOST
     if code < 0 or code > 128:
         name = signal.Signals(-code if code < 0 else code - 128).name
         say(f"the worker was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else ""))
         say(resume)
         return EXIT_INTERRUPTED
-    if code == EXIT_INTERRUPTED and num_processes > 1:
-        say(resume)  # again, since the launcher has printed its own failure after the worker's message
-    if code in (EXIT_DONE, EXIT_CONFIG, EXIT_DATA, EXIT_INTERRUPTED):
+    if code in (EXIT_MEMORY, EXIT_DISK) or (code == EXIT_INTERRUPTED and num_processes > 1):
+        say(resume)  # again where the launcher has printed its own failure after the worker's message
+    if code in OWN_CODES:
         return code
     say(f"This is a bug in ftcli or in a library it uses; the traceback is also in {run / rundir.LOG}.")
     say(f"To reproduce it: sh {shell_word(run / rundir.COMMAND)}")

@@ -39,7 +39,7 @@ def one_machine(wanted: HardwareSettings, notes: Notes, *, device: str, num_proc
         "hardware.num_processes", num_processes, "one process per GPU, else one"
     )
     if wanted.num_threads is not None or device == "cuda":
-        return LaunchPlan(num_processes=processes, device=device, num_threads=wanted.num_threads)
+        return LaunchPlan(num_processes=processes, device=device, gpu=wanted.gpu, num_threads=wanted.num_threads)
     threads = max(1, hardware.num_cores() // processes)
     notes.add("hardware.num_threads", threads, "CPU cores divided by processes; part of what makes results bit-exact")
     return LaunchPlan(num_processes=processes, device=device, num_threads=threads)
@@ -47,4 +47,9 @@ def one_machine(wanted: HardwareSettings, notes: Notes, *, device: str, num_proc
 
 def has_bfloat16(launch: LaunchPlan) -> bool:
     """Whether to compute in bfloat16: on GPUs that support it (or are not on this machine), never on CPU."""
-    return launch.device == "cuda" and all(gpu.has_bfloat16 for gpu in hardware.gpus())
+    return launch.device == "cuda" and all(gpu.has_bfloat16 for gpu in cards(launch))
+
+
+def cards(launch: LaunchPlan) -> tuple[hardware.Gpu, ...]:
+    """The GPUs that a launch plan computes on, as far as they are known; none on a CPU."""
+    return hardware.planned(launch.gpu, launch.num_processes) if launch.device == "cuda" else ()

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ftcli.core.errors import EXIT_BUG, EXIT_CONFIG, EXIT_DATA, EXIT_INTERRUPTED
+from ftcli.core.errors import EXIT_BUG, OWN_CODES
 from ftcli.launch.local import worker_environment
 
 
@@ -23,7 +23,7 @@ def started(command: str, request: Mapping[str, Any], **streams: Any) -> Iterato
         path.write_text(json.dumps(request), encoding="utf-8")
         process = subprocess.Popen(
             [sys.executable, "-m", "ftcli.worker", command, str(path)],
-            env=worker_environment(),
+            env=worker_environment(say=_note),
             text=True,
             encoding="utf-8",
             **streams,
@@ -36,10 +36,14 @@ def started(command: str, request: Mapping[str, Any], **streams: Any) -> Iterato
             process.wait()
 
 
+def _note(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+
+
 def exit_code(process: subprocess.Popen[str]) -> int:
     """The exit code of an ftcli command, from its worker's."""
     code = process.wait()
-    return code if code in (0, EXIT_CONFIG, EXIT_DATA, EXIT_INTERRUPTED) else EXIT_BUG
+    return code if code in OWN_CODES else EXIT_BUG
 
 
 def answers(command: str, request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

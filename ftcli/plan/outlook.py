@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ftcli.core import hardware, paths
+from ftcli.core import paths
 from ftcli.data import row_sets
 from ftcli.methods import Method
 from ftcli.methods.method import further_models
@@ -181,7 +181,7 @@ def _value_network(spec: RunSpec, method: Method) -> Any:
     return spec.method.get("reward_model") if wanted == "reward_model" else None if wanted == "head" else wanted
 
 
-def _warnings(run: ResolvedRun, counted: TokenCount, memory: MemoryEstimate | None, sequences: int) -> list[str]:
+def _warnings(run: ResolvedRun, counted: TokenCount, sequences: int) -> list[str]:
     spec, method, shape, found = run.spec, run.method, run.shape, list[str]()
     if counted.faulty:
         found.append(f"{counted.faulty} rows cannot be used; ftcli data check lists them")
@@ -211,10 +211,6 @@ def _warnings(run: ResolvedRun, counted: TokenCount, memory: MemoryEstimate | No
     if spec.method.get("packing") and counted.kept:
         found.extend(_few_steps(run, counted, sequences))
     found.extend(_long_warmup(run, num_steps(run, sequences)))
-    gpus = hardware.gpus()
-    if memory and gpus and spec.launch.device == "cuda" and memory.total_gib > min(g.memory_gib for g in gpus):
-        have = min(gpu.memory_gib for gpu in gpus)
-        found.append(f"the estimated {memory.total_gib:.1f} GiB of memory exceed the GPU's {have:.1f} GiB")
     return found
 
 
@@ -339,7 +335,7 @@ def plan(run: ResolvedRun) -> Plan:
         trainable=trainable,
         flops=_flops(run, parameters, counted, sequences),
         memory=memory,
-        warnings=tuple(_warnings(run, counted, memory, sequences)),
+        warnings=tuple(_warnings(run, counted, sequences)),
         notes=(
             *({"key": note.key, "value": note.value, "why": note.why} for note in spec.notes),
             *_length(spec, counted),

@@ -179,6 +179,9 @@ class HardwareSettings:
     """auto takes one GPU when there is one, else the CPU; multi_gpu starts one process a GPU."""
     num_processes: int | None = None
     """Processes to start; null is one, or one a GPU under multi_gpu."""
+    gpu: str | None = None
+    """Plans for a card that is not here: t4, l4, rtx4090, a100-80, h100, … or its memory, 24GiB; null is this
+    machine's."""
     num_threads: int | None = None
     """CPU threads of each process; null is the machine's cores divided among the processes."""
 

@@ -47,6 +47,8 @@ class LaunchPlan:
     num_processes: int = 1
     device: str = "cpu"
     """cpu or cuda."""
+    gpu: str | None = None
+    """The card that the run is planned for (`hardware.gpu`); None: those of this machine."""
     num_threads: int | None = None
     """Intra-operation threads of each process; part of the spec since sums depend on it bit for bit."""
 

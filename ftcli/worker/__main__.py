@@ -16,6 +16,7 @@ from ftcli.core.declarations import names_in
 from ftcli.core.errors import EXIT_BUG, EXIT_DONE, FtcliError
 from ftcli.runs import rundir
 from ftcli.worker.process import deferred_imports
+from ftcli.worker.process.exhausted import as_situation
 from ftcli.worker.process.parent_watch import die_with_parent
 
 _COMMANDS = "ftcli.worker.commands"
@@ -30,12 +31,18 @@ def main(arguments: list[str]) -> int:
         _run(*arguments)
         return EXIT_DONE
     except FtcliError as error:
-        for problem in error.problems:
-            sys.stderr.write(f"{problem}\n")
-        return error.exit_code
-    except Exception:
+        return _told(error)
+    except Exception as error:
+        if (situation := as_situation(error)) is not None:
+            return _told(situation)
         traceback.print_exc()
         return EXIT_BUG
+
+
+def _told(error: FtcliError) -> int:
+    for problem in error.problems:
+        sys.stderr.write(f"{problem}\n")
+    return error.exit_code
 
 
 def _run(command: str, target: str, *flags: str) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import yaml
 
 from ftcli.launch import local
 from ftcli.runs import rundir
@@ -25,16 +27,34 @@ def test_no_library_reports_home_unless_the_environment_asks_for_it(monkeypatch)
 
 
 def test_one_process_is_started_directly_and_several_through_accelerate():
-    assert local.worker_command(LaunchPlan(), ["train", "RUN"]) == [
+    assert local.worker_command(LaunchPlan(), ["train", "RUN"], Path("RUN")) == [
         sys.executable,
         "-m",
         "ftcli.worker",
         "train",
         "RUN",
     ]
-    several = local.worker_command(LaunchPlan(num_processes=2), ["train", "RUN"])
-    assert several[1:3] == ["-m", "accelerate.commands.launch"]
-    assert several[several.index("--num_processes") + 1] == "2"
+    several = local.worker_command(LaunchPlan(num_processes=2), ["train", "RUN"], Path("RUN"))
+    assert several[1:5] == ["-m", "accelerate.commands.launch", "--config_file", "RUN/launcher.yaml"]
+
+
+def test_accelerate_reads_the_run_s_own_file_whole(tmp_path):
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    file = tmp_path / rundir.LAUNCHER
+    file.write_text(local.launcher_config(LaunchPlan(num_processes=2)))
+    read = load_config_from_file(str(file))
+    assert (read.num_processes, read.num_machines, read.mixed_precision) == (2, 1, "no")
+    assert {key for key in yaml.safe_load(file.read_text()) if not hasattr(read, key)} == set()
+
+
+def test_a_launcher_s_variables_in_the_environment_reach_no_worker(monkeypatch):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")
+    monkeypatch.setenv("FSDP_OFFLOAD_PARAMS", "true")
+    said: list[str] = []
+    environment = local.worker_environment(LaunchPlan(), said.append)
+    assert not {"ACCELERATE_MIXED_PRECISION", "FSDP_OFFLOAD_PARAMS"} & environment.keys()
+    assert "ACCELERATE_MIXED_PRECISION, FSDP_OFFLOAD_PARAMS" in said[0]
 
 
 def test_a_cpu_plan_hides_the_gpus_and_fixes_the_threads():
@@ -52,7 +72,9 @@ def test_a_cpu_plan_hides_the_gpus_and_fixes_the_threads():
         (75, None, 75, "--resume"),
         (1, "75", 75, "--resume"),  # torchrun answers 1 for every cause; the rank's own word counts
         (1, "3", 3, ""),
-        (1, None, 1, "command.sh"),
+        (1, "1", 1, "command.sh"),
+        (1, "4", 4, "--resume"),
+        (1, None, 8, "--resume"),  # of several processes one died without a word
         (-9, None, 75, "out of memory?"),
         (137, None, 75, "SIGKILL"),
     ],

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from ftcli.core import hardware
 from ftcli.core.errors import ConfigError, Problem
+from ftcli.launch import profile
 from ftcli.models import sources
 from ftcli.models.modules import modules
 from ftcli.models.shape import Shape
@@ -170,7 +170,7 @@ def _quantised(spec: RunSpec, peft: PeftMethod | None, where: Where) -> Iterator
     if importlib.util.find_spec("bitsandbytes") is None:
         yield Problem(place, f"quantisation={kind} needs the package bitsandbytes", "pip install bitsandbytes")
     if spec.launch.device == "cuda":
-        for gpu in hardware.gpus():
+        for gpu in profile.cards(spec.launch):
             if gpu.capability < _OLDEST[kind]:
                 need, has = (".".join(map(str, version)) for version in (_OLDEST[kind], gpu.capability))
                 what = f"quantisation={kind} needs compute capability {need}; {gpu.name} has {has}"

@@ -12,9 +12,10 @@ from ftcli.build.checks import field_needs, generation, mappings, optimisers
 from ftcli.build.checks.field_needs import current
 from ftcli.build.derive import has_validation
 from ftcli.config.compose import Composed
-from ftcli.core import hardware
 from ftcli.core.errors import Problem
+from ftcli.core.gpu_cards import CARDS, card
 from ftcli.core.suggest import suggest
+from ftcli.launch import profile
 from ftcli.methods import Method
 from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.settings.library_fields import fields_of, source_text
@@ -99,7 +100,9 @@ def _publishing(run: ResolvedRun, where: Where) -> Iterator[Problem]:
 
 def _devices(run: ResolvedRun, composed: Composed, where: Where) -> Iterator[Problem]:
     train, launch = run.spec.train, run.spec.launch
-    cards = hardware.gpus() if launch.device == "cuda" else ()
+    cards = profile.cards(launch)
+    if run.spec.hardware.gpu is not None:
+        yield from _named_card(run.spec.hardware.gpu, launch.device, where("hardware.gpu"))
     if train.get("tf32") and launch.device == "cpu":
         yield Problem(where("train.tf32"), "train.tf32 needs an Ampere GPU or newer", "remove it; this run is on a CPU")
     elif train.get("tf32") and cards and not all(card.has_bfloat16 for card in cards):
@@ -121,6 +124,13 @@ def _devices(run: ResolvedRun, composed: Composed, where: Where) -> Iterator[Pro
     if run.spec.method.get("activation_offloading") and launch.device == "cpu":
         what = "method.activation_offloading moves activations from a GPU to the CPU, where this run keeps them anyway"
         yield Problem(where("method.activation_offloading"), what, "remove it")
+
+
+def _named_card(name: str, device: str, place: str) -> Iterator[Problem]:
+    if card(name) is None:
+        yield Problem(place, f"{name} is not a known card", f"one of {', '.join(CARDS)}, or its memory: 24GiB")
+    if device == "cpu":
+        yield Problem(place, "a run on the CPU uses no card", "leave it out, or set hardware=gpu")
 
 
 def _router(run: ResolvedRun, where: Where) -> Iterator[Problem]:

@@ -14,6 +14,7 @@ from typing import Any
 from ftcli.config.compose import Request
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.text import shell_word
+from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.runs import rundir
 from ftcli.settings.run_spec import RunSpec
 
@@ -24,6 +25,10 @@ class Job(ABC):
     @abstractmethod
     def specs(self) -> Sequence[RunSpec]:
         """The specs of its runs."""
+
+    @abstractmethod
+    def runs(self) -> Sequence[ResolvedRun]:
+        """Its runs."""
 
     @abstractmethod
     def check(self, *, as_json: bool) -> None:

@@ -45,6 +45,10 @@ class PipelineJob(Job):
         """The specs of its training stages."""
         return [run.spec for run in self.spec.runs().values()]
 
+    def runs(self) -> Sequence[ResolvedRun]:
+        """Its training stages."""
+        return [*self.spec.runs().values()]
+
     def check(self, *, as_json: bool) -> None:
         """Print that there are no problems, and the graph of the stages."""
         from ftcli.cli.render.pipeline import checked

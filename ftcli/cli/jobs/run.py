@@ -13,7 +13,7 @@ from ftcli.cli.render import configuration
 from ftcli.cli.render import summary as of_result
 from ftcli.cli.requirements import require_folders, require_here
 from ftcli.config.compose import Request
-from ftcli.core.errors import EXIT_CONFIG, EXIT_DATA, EXIT_DONE, ConfigError, Problem
+from ftcli.core.errors import EXIT_CONFIG, EXIT_DATA, EXIT_DONE, EXIT_MEMORY, ConfigError, Problem
 from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.runs import rundir
 from ftcli.settings.run_spec import RunSpec
@@ -33,6 +33,10 @@ class RunJob(Job):
     def specs(self) -> Sequence[RunSpec]:
         """Its one spec."""
         return (self.spec,)
+
+    def runs(self) -> Sequence[ResolvedRun]:
+        """Itself."""
+        return (self.run,)
 
     @classmethod
     def composed(cls, request: Request) -> RunJob:
@@ -58,7 +62,7 @@ class RunJob(Job):
         from ftcli.cli.render.plan import show
         from ftcli.plan.outlook import plan
 
-        show(self.spec, plan(self.run), as_json=as_json)
+        show(self.run, plan(self.run), as_json=as_json)
 
     def show(self, *, as_json: bool) -> None:
         """Print every value, and the derived values with their reasons."""
@@ -129,13 +133,14 @@ class RunFolder(JobFolder):
         from ftcli.cli.render import plan as of_plan
         from ftcli.plan.outlook import plan
 
-        outlook = plan(ResolvedRun.of(spec))
+        run = ResolvedRun.of(spec)
+        outlook = plan(run)
         if as_json:
             left = {"run": str(self.directory), **of_plan.left(outlook, checkpoint)}
-            output.data({**of_plan.as_data(spec, outlook), "resume": left})
+            output.data({**of_plan.as_data(run, outlook), "resume": left})
             return
         print(f"{self.directory} {of_plan.resumed(outlook, checkpoint)}")
-        of_plan.show(spec, outlook, as_json=False)
+        of_plan.show(run, outlook, as_json=False)
 
     def report(self, *, as_json: bool) -> None:
         """Print what was trained, loss and score before and after, and the model's folder."""
@@ -151,6 +156,10 @@ def _train(spec: RunSpec, directory: Path, checkpoint: Path | None, *, as_json: 
     from ftcli.launch.local import run_worker
 
     code = run_worker(directory, spec.launch, checkpoint, output.note)
+    if code == EXIT_MEMORY:
+        from ftcli.cli.render.plan import after_memory
+
+        output.lines(after_memory(ResolvedRun.of(spec)))
     complete(spec, directory)
     return _report(directory, as_json=as_json) if code == EXIT_DONE else code
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from ftcli.build import fitting
 from ftcli.cli import output
 from ftcli.cli.render import configuration, transcripts
 from ftcli.cli.render import plan as of_run
@@ -88,7 +89,7 @@ def _plan_as_data(spec: PipelineSpec, outlooks: Outlooks, begun: Begun) -> dict[
     for each in spec.stages:
         found: dict[str, Any] = {"stage": each.name, "takes": each.takes()}
         if isinstance(each, RunStage):
-            found |= of_run.as_data(each.spec, outlooks[each.name])
+            found |= of_run.as_data(each.run, outlooks[each.name])
             if each.name in begun:
                 found["resume"] = of_run.left(outlooks[each.name], begun[each.name][1])
         else:
@@ -108,7 +109,7 @@ def _show_run(pipeline: Pipeline, each: RunStage, outlook: Plan, shared: list[Ma
     print(f"  {each.spec.choices['method']} of {start} on {rows}, peft={each.spec.peft['name']}")
     if source and each.name not in begun:
         print(f"  steps and tokens are estimated on the built-in rows until stage {source} has finished")
-    of_run.details(outlook, shared)
+    of_run.details(outlook, shared, verdict=fitting.fit(each.run, outlook))
     _built_in(pipeline, each)
 
 

@@ -7,26 +7,62 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ftcli.build import fitting
 from ftcli.cli import output
 from ftcli.data.ledger_text import unrolled_text
 from ftcli.data.path_list import path_text
-from ftcli.plan.outlook import Plan
+from ftcli.plan.outlook import Plan, plan
+from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.runs.checkpoints import step_of
 from ftcli.settings.run_spec import RunSpec
 
 
-def show(spec: RunSpec, outlook: Plan, *, as_json: bool) -> None:
+def show(run: ResolvedRun, outlook: Plan, *, as_json: bool) -> None:
     """Print a plan, with every derived value and its reason."""
     if as_json:
-        output.data(as_data(spec, outlook))
+        output.data(as_data(run, outlook))
         return
-    print(headline(spec, outlook))
-    details(outlook)
+    print(headline(run.spec, outlook))
+    details(outlook, verdict=fitting.fit(run, outlook))
+    if line := to_fit(run, fitting.fit(run, outlook)):
+        print(line)
 
 
-def as_data(spec: RunSpec, outlook: Plan) -> dict[str, Any]:
+def as_data(run: ResolvedRun, outlook: Plan) -> dict[str, Any]:
     """A plan, as data."""
-    return {"choices": dict(spec.choices), **dataclasses.asdict(outlook)}
+    found = fitting.fit(run, outlook)
+    fits = {**dataclasses.asdict(found), "verdict": found.verdict} if found else None
+    return {"choices": dict(run.spec.choices), **dataclasses.asdict(outlook), "fit": fits}
+
+
+def to_fit(run: ResolvedRun, found: fitting.Fit | None) -> str:
+    """The smallest change that makes a run fit its card; "" where it fits."""
+    if found is None or found.verdict == "fits":
+        return ""
+    change = fitting.smaller(run, fitting.TIGHT * found.have_gib)
+    if change is None:
+        return "neither batch, checkpointing, optimiser nor adapter makes it smaller: shard it, or shorten its rows"
+    enough = "to make it fit" if change.total_gib <= fitting.TIGHT * found.have_gib else "what helps, though not enough"
+    return f"{enough}: {' '.join(change.settings)}  ({change.total_gib:.1f} GiB)"
+
+
+def after_memory(run: ResolvedRun) -> list[str]:
+    """What the plan of a run expected that ran out of memory, and the settings that help most."""
+    outlook = plan(run)
+    found = [f"planned: {memory_text(outlook)}"] if outlook.memory else []
+    # The estimate was too low, so what fits is unknown: a third less is a step that is seen.
+    change = fitting.smaller(run, outlook.memory.total_gib * 2 / 3) if outlook.memory else None
+    if change:
+        found.append(f"smaller with {' '.join(change.settings)}: {change.total_gib:.2f} GiB")
+    return found
+
+
+def memory_text(outlook: Plan) -> str:
+    """The memory of a process, part by part; "" where it is unknown."""
+    if outlook.memory is None:
+        return ""
+    named = [f"{part} {value:.2f}" for part, value in outlook.memory.parts().items() if value >= 0.005]
+    return f"{outlook.memory.total_gib:.2f} GiB per process (estimate): {', '.join(named)}"
 
 
 def left(outlook: Plan, checkpoint: Path | None) -> dict[str, Any]:
@@ -43,7 +79,7 @@ def resumed(outlook: Plan, checkpoint: Path | None) -> str:
     return f"resumes from {start}: {steps['steps_done']} steps done, {steps['steps_left']} left"
 
 
-def details(outlook: Plan, shared: Sequence[Mapping[str, Any]] = ()) -> None:
+def details(outlook: Plan, shared: Sequence[Mapping[str, Any]] = (), *, verdict: fitting.Fit | None = None) -> None:
     """Print a plan without its headline and without the derived values in `shared`, which are printed elsewhere."""
     about = "" if outlook.tokens_exact else "about "
     kept = f"{outlook.rows_kept} of {outlook.rows}" if outlook.rows_kept != outlook.rows else str(outlook.rows)
@@ -67,11 +103,18 @@ def details(outlook: Plan, shared: Sequence[Mapping[str, Any]] = ()) -> None:
         ]
     )
     if outlook.memory:
-        named = [f"{part} {value:.2f}" for part, value in outlook.memory.parts().items() if value >= 0.005]
-        output.table([("memory", f"{outlook.memory.total_gib:.2f} GiB per process (estimate): {', '.join(named)}")])
+        output.table([("memory", memory_text(outlook)), *_on_card(verdict)])
     derived([note for note in outlook.notes if note not in shared])
     for warning in outlook.warnings:
         print(f"warning: {warning}")
+
+
+def _on_card(verdict: fitting.Fit | None) -> list[tuple[str, str]]:
+    rows = [("card", str(verdict))] if verdict else []
+    if verdict and verdict.seconds:
+        pace = f"at {fitting.USUAL_UTILISATION:.0%} of the card's peak rate"
+        rows.append(("time", f"about {output.duration(verdict.seconds)} of training steps (estimate, {pace})"))
+    return rows
 
 
 def derived(notes: Sequence[Mapping[str, Any]]) -> None:

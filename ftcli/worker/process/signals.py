@@ -15,7 +15,7 @@ import torch
 from torch import distributed
 from transformers import TrainerCallback
 
-from ftcli.core.errors import DataError, InterruptedRun, Problem
+from ftcli.core.errors import InterruptedRun, NotFinite, Problem
 from ftcli.core.text import shell_word
 from ftcli.runs import rundir
 
@@ -92,7 +92,7 @@ class LossGuard(TrainerCallback):
         """Checks the loss and the gradient norm.
 
         Raises:
-            DataError: one of them is NaN or infinite.
+            NotFinite: one of them is NaN or infinite.
         """
         # With fp16 an overflowing gradient is normal: the scaler skips the step.
         names = ("loss",) if args.fp16 else ("loss", "grad_norm")
@@ -101,7 +101,7 @@ class LossGuard(TrainerCallback):
             if value is not None and not math.isfinite(value):
                 what = f"{name} became {value} by step {state.global_step}; the last checkpoint is kept"
                 fix = "lower train.learning_rate, or look for broken rows"
-                raise DataError(Problem("train", what, fix))
+                raise NotFinite(Problem("train", what, fix))
 
 
 @contextmanager

@@ -40,7 +40,8 @@ def train(run_dir: Path, resume: Path | None = None) -> dict[str, Any]:
 
     Raises:
         ConfigError: the spec cannot be run here, or the run is in use.
-        DataError: unusable rows, or a loss that is not a number.
+        DataError: unusable rows.
+        NotFinite: a loss that is not a number.
         InterruptedRun: stopped by a signal, after a checkpoint.
     """
     run_dir = run_dir.resolve()

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from transformers import Gemma2ForCausalLM, TrainerCallback
 
-from ftcli.core.errors import ConfigError, DataError, InterruptedRun
+from ftcli.core.errors import ConfigError, InterruptedRun, NotFinite
 from ftcli.runs import rundir
 from ftcli.runs.checkpoints import newest_valid
 from ftcli.worker.process.progress import read_metrics
@@ -200,7 +200,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_checkpoint(sft
         "logging_steps": 50,
     }
     run_dir = new_run(make_spec(sft_file, train=train_settings), "diverging")
-    with pytest.raises(DataError, match=r"became (nan|inf)"):
+    with pytest.raises(NotFinite, match=r"became (nan|inf)"):
         train(run_dir)
     assert not (run_dir / rundir.RESULT).exists()
     assert not (run_dir / "model").exists()

@@ -1,0 +1,122 @@
+"""A plan is compared with its card, and what would make it fit is found among its own settings."""
+
+from __future__ import annotations
+
+import pytest
+
+from ftcli.build.fitting import TIGHT, fit, smaller
+from ftcli.build.resolve import run_of
+from ftcli.cli import main
+from ftcli.config.compose import Request
+from ftcli.core import hardware
+from ftcli.core.hardware import Gpu
+from ftcli.plan.outlook import plan
+from ftcli.plan.resolved_run import ResolvedRun
+
+LLAMA = "model=llama"
+
+
+def planned(*overrides: str) -> ResolvedRun:
+    return run_of(Request(overrides=overrides))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "verdict"),
+    [
+        ((LLAMA, "hardware.gpu=24GiB"), "does not fit"),
+        ((LLAMA, "peft=lora", "hardware.gpu=18GiB"), "tight"),
+        ((LLAMA, "peft=lora", "hardware.gpu=rtx4090"), "fits"),
+    ],
+)
+def test_the_verdict_compares_the_plan_with_the_card(overrides, verdict):
+    run = planned(*overrides)
+    found = fit(run, plan(run))
+    assert found is not None
+    assert found.verdict == verdict
+
+
+def test_the_time_follows_from_the_card_s_rate():
+    slow, fast = (planned("model=qwen-0.6b", f"hardware.gpu={name}") for name in ("l4", "h100"))
+    times = [found.seconds for found in (fit(run, plan(run)) for run in (slow, fast)) if found and found.seconds]
+    assert times[0] / times[1] == pytest.approx(989 / 121)
+    flops = plan(fast).flops
+    assert flops is not None
+    # checkpointing computes the forward pass again: 8 in place of 6 operations per parameter and token
+    assert times[1] == pytest.approx(flops * 8 / 6 / (0.35 * 989e12))
+    unknown = fit(planned("hardware.gpu=24GiB"), plan(planned("hardware.gpu=24GiB")))
+    assert unknown is not None
+    assert unknown.seconds is None
+
+
+def test_a_run_on_the_cpu_has_no_verdict():
+    run = planned("hardware=cpu")
+    assert fit(run, plan(run)) is None
+
+
+def test_the_smallest_of_several_cards_decides_and_what_others_use_is_told(monkeypatch):
+    cards = (Gpu("A100", 80.0, (8, 0), 80.0), Gpu("L4", 22.5, (8, 9), 3.0))
+    monkeypatch.setattr(hardware, "gpus", lambda: cards)
+    run = planned(LLAMA, "peft=lora", "hardware=multi_gpu")
+    found = fit(run, plan(run))
+    assert found is not None
+    assert (found.card, found.have_gib) == ("L4", 22.5)
+    assert str(found).endswith("; only 3.0 GiB are free now")
+
+
+LONG = ("train.per_device_train_batch_size=64", "data.max_length_tokens=2048")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "settings"),
+    [
+        # what costs least comes first, and what a later change makes needless is left out
+        ((LLAMA, "hardware.gpu=80GiB"), ("train.optim=paged_adamw_8bit",)),
+        ((LLAMA, "hardware.gpu=24GiB"), ("peft=lora",)),
+        ((LLAMA, "peft=lora", "hardware.gpu=12GiB"), ("peft=qlora",)),
+        (
+            (LLAMA, "peft=lora", "hardware.gpu=24GiB", *LONG),
+            ("train.per_device_train_batch_size=4", "train.gradient_accumulation_steps=16"),
+        ),
+    ],
+)
+def test_the_smallest_change_that_fits_is_found_and_fits_when_typed(overrides, settings):
+    run = planned(*overrides)
+    found = fit(run, plan(run))
+    assert found is not None
+    change = smaller(run, TIGHT * found.have_gib)
+    assert change is not None
+    assert change.settings == settings
+    given = [each for each in overrides if each.partition("=")[0] not in {word.partition("=")[0] for word in settings}]
+    memory = plan(planned(*given, *change.settings)).memory
+    assert memory is not None
+    assert memory.total_gib == pytest.approx(change.total_gib)
+    assert memory.total_gib <= TIGHT * found.have_gib
+
+
+def test_where_nothing_is_enough_all_that_helps_is_named():
+    change = smaller(planned(LLAMA, "peft=lora", "hardware.gpu=4GiB"), 4)
+    assert change is not None
+    assert "peft=qlora" in change.settings
+    assert change.total_gib > 4
+    assert smaller(planned("hardware=cpu"), 1000) is None  # it fits as it is
+
+
+def test_train_refuses_what_does_not_fit_before_it_loads_anything(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", LLAMA, "hardware.gpu=24GiB"]) == 4
+    said = capsys.readouterr().err
+    assert "does not fit" in said
+    assert "peft=lora" in said
+    assert "--anyway" in said
+    assert not (tmp_path / "runs").exists()
+    assert main(["train", LLAMA, "hardware.gpu=24GiB", "--anyway"]) == 2  # this machine has no GPU
+    assert "GPU" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [(("hardware.gpu=t5",), "not a known card"), (("hardware.gpu=t4", "hardware=cpu"), "uses no card")],
+)
+def test_a_card_without_effect_is_refused(overrides, words, capsys):
+    assert main(["check", *overrides]) == 2
+    assert words in capsys.readouterr().err
