@@ -137,8 +137,14 @@ def derive_train(
     data: DataSettings,
     launch: LaunchPlan,
     notes: Notes,
+    *,
+    pure: bool = False,
 ) -> dict[str, Any]:
-    """Resolve the TrainingArguments that are derived where they are null."""
+    """Resolve the TrainingArguments that are derived where they are null.
+
+    Args:
+        pure: whether the user chose the half-precision type that trained weights are held in.
+    """
     result, adapter = dict(train), peft is not None and peft.adapter
     if result.get("learning_rate") is None:
         which = f"peft={peft.name}" if peft else "full fine-tuning"
@@ -162,7 +168,10 @@ def derive_train(
         why = "data.mix_order=concatenate trains the sets one after another"
         result["train_sampling_strategy"] = notes.add("train.train_sampling_strategy", "sequential", why)
     if result.get("bf16") is None:
-        result["bf16"] = _bf16(bool(result.get("fp16")), launch, notes)
+        result["bf16"] = _bf16(bool(result.get("fp16")), launch, notes, pure=pure)
+    if launch.device == "cuda" and result.get("fp16") is None and not has_bfloat16(launch) and not result["bf16"]:
+        why = "the GPU does not support bfloat16; the loss is scaled, and what trains is held in float32"
+        result["fp16"] = notes.add("train.fp16", True, why)
     if result.get("gradient_checkpointing") is None:
         value = launch.device == "cuda" and not (peft and peft.never_checkpoints)
         why = "saves most of the activation memory for about a fifth of the speed"
@@ -172,15 +181,17 @@ def derive_train(
     return result
 
 
-def _bf16(fp16: bool, launch: LaunchPlan, notes: Notes) -> bool:
+def _bf16(fp16: bool, launch: LaunchPlan, notes: Notes, *, pure: bool) -> bool:
     if launch.device == "cpu":
         value, why = False, "the CPU computes in float32"
     elif fp16:
         value, why = False, "train.fp16 is set"
-    elif has_bfloat16(launch):
-        value, why = True, "the GPU supports bfloat16"
-    else:
+    elif not has_bfloat16(launch):
         value, why = False, "the GPU does not support bfloat16"
+    elif pure:
+        value, why = False, "model.dtype is set: weights are trained in that type alone"
+    else:
+        value, why = True, "the GPU supports bfloat16; what trains is held in float32"
     return bool(notes.add("train.bf16", value, why))
 
 

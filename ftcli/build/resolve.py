@@ -134,7 +134,8 @@ def _resolve(composed: Composed, method: Method) -> ResolvedRun:
     model = derive.derive_model(model, shape, launch, notes)
     data = derive.derive_data(_own(composed, "data"), method, notes)
     quantisation = derive.derive_quantisation(_own(composed, "quantisation"), peft, composed, launch, notes)
-    train = derive.derive_train(composed.tree["train"], method, peft, data, launch, notes)
+    pure = _own(composed, "model").dtype in ("bfloat16", "float16") and not (peft and peft.adapter)
+    train = derive.derive_train(composed.tree["train"], method, peft, data, launch, notes, pure=pure)
     own = derive.derive_method(composed.tree["method"], method, peft, shape, model, data, notes)
     size = num_parameters(shape) if shape else None
     scored = derive.has_validation(data, method) and method.score != "none"

@@ -72,6 +72,9 @@ class MemoryEstimate:
     optimiser_gib: float
     activations_gib: float
     logits_gib: float
+    autocast_gib: float
+    """Copies of float32 weights in the type that they are computed in. Autocast keeps them in a forward pass, beside
+    the gradients that earlier passes have accumulated; without these, the gradients to come take more."""
     reference_gib: float
     other_models_gib: float
     """A reward model, and a value network with its gradients and optimiser states."""
@@ -126,6 +129,7 @@ def estimate(
     gradient_checkpointing: bool = True,
     materialises_logits: bool = False,
     attn_implementation: str = "sdpa",
+    accumulates: bool = False,
     num_reference_models: int = 0,
     other_models_bytes: float = 0.0,
     num_processes: int = 1,
@@ -141,6 +145,7 @@ def estimate(
         weight_bytes: bytes per parameter of the base weights (see `weight_bytes`).
         trainable_bytes: bytes per trainable parameter; None: 4 for an adapter (PEFT upcasts it), else `weight_bytes`.
         compute_bytes: 2 under bf16 or fp16, 4 under fp32.
+        accumulates: whether gradients of several passes are added up before a step.
         materialises_logits: False for TRL's SFT and DPO, which fuse the output head with the loss.
         start: bytes that an adapter holds while it looks at rows before the run, and whether it runs backward then.
     """
@@ -149,7 +154,12 @@ def estimate(
         return None
     carried = trainable_bytes if trainable_bytes is not None else 4.0 if adapter else weight_bytes
     tokens = per_device_batch_size * sequence_length
-    base = total * weight_bytes
+    # Weights that train are counted at their own size, in place of the size of those that do not.
+    base = (
+        total * weight_bytes
+        if adapter
+        else (total - trainable_parameters) * weight_bytes + trainable_parameters * carried
+    )
     gradients = trainable_parameters * carried
     layer = layer_bytes(shape, adapter, compute_bytes, sequence_length, attn_implementation)
     kept = compute_bytes * shape.hidden_size
@@ -170,7 +180,8 @@ def estimate(
         optimiser_gib=states / GIB,
         activations_gib=tokens * activations / GIB,
         logits_gib=logits / GIB,
-        reference_gib=num_reference_models * base / GIB,
+        autocast_gib=trainable_parameters * compute_bytes / GIB if accumulates and carried > compute_bytes else 0.0,
+        reference_gib=num_reference_models * total * weight_bytes / GIB,
         other_models_gib=other_models_bytes / GIB,
         cuda_context_gib=context / GIB if cuda else 0.0,
         start_gib=max(0.0, start[0] - spare) / GIB,

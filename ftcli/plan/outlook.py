@@ -153,6 +153,8 @@ def _memory(run: ResolvedRun, trainable: int | None, counted: TokenCount) -> Mem
         sequence_length=max(1, length),
         weight_bytes=per_weight,
         start=run.peft.start_bytes(shape, spec.peft, per_weight) if run.peft else (0.0, False),
+        trainable_bytes=4.0 if spec.holds_masters else None,
+        accumulates=run.batch.accumulation > 1,
         compute_bytes=4 if spec.launch.device == "cpu" else 2,
         optim=str(train_value(spec.train, "optim")),
         gradient_checkpointing=bool(spec.train.get("gradient_checkpointing")),
@@ -168,7 +170,8 @@ def _other_models(spec: RunSpec, method: Method) -> float:
     """Bytes of a reward model, judge or teacher, and of a value network with its gradients and two optimiser states."""
     weight = weight_bytes(None, spec.model.dtype)
     frozen = [(name, 1) for key, name, _ in further_models(spec.method) if key != "value_model"]
-    others = [*frozen, (_value_network(spec, method), 4)]
+    # Weight, gradient and two states; where what trains is held in float32, each is twice as long.
+    others = [*frozen, (_value_network(spec, method), 8 if spec.holds_masters else 4)]
     total = 0.0
     for name, copies in others:
         shape = model_shape(as_saved(spec.model, str(name))) if name else None

@@ -70,7 +70,7 @@ LONG = ("train.per_device_train_batch_size=64", "data.max_length_tokens=2048")
     ("overrides", "settings"),
     [
         # what costs least comes first, and what a later change makes needless is left out
-        ((LLAMA, "hardware.gpu=80GiB"), ("train.optim=paged_adamw_8bit",)),
+        (("model=llama-3b", "hardware.gpu=a6000"), ("train.optim=paged_adamw_8bit",)),
         ((LLAMA, "hardware.gpu=24GiB"), ("peft=lora",)),
         ((LLAMA, "peft=lora", "hardware.gpu=12GiB"), ("peft=qlora",)),
         (

@@ -258,6 +258,7 @@ def test_a_model_file_that_names_a_gpu_fits_it_by_estimate(file: Path):
         trainable_parameters=trained,
         adapter=not full,
         weight_bytes=weight_bytes(shape, "bfloat16", quantisation),
+        trainable_bytes=4.0,
         sequence_length=2048,
         attn_implementation=choice["attn_implementation"],
     )

@@ -25,6 +25,13 @@ from ftcli.settings.run_spec import RunSpec
 from ftcli.synthesis import principles
 
 
+COMPENSATED = ("stable_adamw",)
+"""Optimisers of transformers that add up what rounding to bfloat16 loses (Kahan summation)."""
+SLOWEST_BFLOAT16 = 4e-5
+"""The learning rate below which Adam's steps are less than half the distance between two numbers in bfloat16, for a
+weight of 0.02: 2⁻⁹ of it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Context:
     """What a rule checks."""
@@ -91,6 +98,27 @@ def precision_is_one(context: Context) -> Iterator[Problem]:
 def the_cadence_fits(context: Context) -> Iterator[Problem]:
     """When a run warms up, logs, evaluates, saves and stops."""
     yield from cadence.problems(context.run, context.composed, context.where)
+
+
+@rule
+def half_precision_learns(context: Context) -> Iterator[Problem]:
+    """Weights that are trained in half precision alone need an optimiser that keeps what rounding loses."""
+    spec, where = context.spec, context.where("model.dtype")
+    if context.run.trains_adapter or spec.model.dtype not in ("bfloat16", "float16") or spec.holds_masters:
+        return
+    if spec.train.get("deepspeed"):
+        return
+    masters = "leave model.dtype and train.bf16 out: what trains is then held in float32"
+    if spec.model.dtype == "float16":
+        yield Problem(where, "weights in float16 cannot be trained: the optimiser's second moment underflows", masters)
+        return
+    rate = spec.train.get("learning_rate")
+    compensated = spec.train.get("optim") in COMPENSATED
+    if not compensated and isinstance(rate, int | float) and rate < SLOWEST_BFLOAT16:
+        what = f"at a learning rate of {rate:g} hardly a weight in bfloat16 moves: updates are lost in rounding"
+        yield Problem(
+            where, what, f"{masters}; or keep them with train.optim={COMPENSATED[0]} (pip install torch-optimi)"
+        )
 
 
 @rule

@@ -150,9 +150,10 @@ def load_renamed(model: PreTrainedModel, path: Path) -> None:
         ConfigError: the folder does not hold all weights of this model.
     """
     # from_pretrained knows the renaming of this architecture, but only for a model of its own: load one, then copy.
-    fresh, report = type(model).from_pretrained(
-        path, dtype=model.dtype, local_files_only=True, output_loading_info=True
-    )
+    kinds = {parameter.dtype for parameter in model.parameters()}
+    # What trains may be held in float32 beside frozen weights in a shorter type; `copy_` rounds these as they were.
+    widest = torch.float32 if torch.float32 in kinds else model.dtype
+    fresh, report = type(model).from_pretrained(path, dtype=widest, local_files_only=True, output_loading_info=True)
     missing = unloaded(fresh, sorted(report["missing_keys"])) or unloaded(
         model, list(model.load_state_dict(fresh.state_dict(), strict=False).missing_keys)
     )

@@ -104,7 +104,7 @@ def load(spec: RunSpec, run_dir: Path) -> Loaded:
         rewards.check(data.train, "the rows trained on")
         rewards.check(data.held_out, "the held-out rows")
     set_seed(spec.seed)
-    model = ending_as(load_base(spec, method), encoder)
+    model = ending_as(load_base(spec, method, trains=declared is None), encoder)
     check_vocabulary(model, encoder.tokenizer)
     reach_experts(peft, model)
     if peft is not None and spec.model.new_tokens:
@@ -150,7 +150,8 @@ def make_critic(spec: RunSpec, model: PreTrainedModel) -> Any:
     if choice == "head":
         return ValueHead(model.config.get_text_config().hidden_size)
     name = str(spec.method["reward_model"]) if choice == "reward_model" else choice
-    settings = ModelSettings(name_or_path=name, dtype=spec.model.dtype, trust_remote_code=spec.model.trust_remote_code)
+    dtype = "float32" if spec.holds_masters else spec.model.dtype  # the value network trains
+    settings = ModelSettings(name_or_path=name, dtype=dtype, trust_remote_code=spec.model.trust_remote_code)
     with whole_weights():
         return ValueNetwork(
             load_model(settings, seed=spec.seed, device=spec.launch.device, head="reward_model").train()
@@ -177,14 +178,18 @@ def make_teacher(spec: RunSpec, encoder: Encoder) -> PreTrainedModel:
     return teacher.requires_grad_(False).eval()
 
 
-def load_base(spec: RunSpec, method: Method) -> PreTrainedModel:
+def load_base(spec: RunSpec, method: Method, *, trains: bool = False) -> PreTrainedModel:
     """The starting model of a run, without its adapter.
+
+    Args:
+        trains: whether its own weights train: they are then read as exactly as they are stored.
 
     Raises:
         ConfigError: it cannot be loaded.
     """
+    model = replace(spec.model, dtype="float32") if trains and spec.holds_masters else spec.model
     return load_model(
-        spec.model, seed=spec.seed, device=spec.launch.device, head=method.head, quantisation=spec.quantisation
+        model, seed=spec.seed, device=spec.launch.device, head=method.head, quantisation=spec.quantisation
     )
 
 

@@ -93,7 +93,7 @@ def _score(run: Loaded, trainer: Any) -> dict[str, Any]:
     if not run.data.score_examples or run.method.score == "none":
         return {}
     mine = run.data.score_examples[run.config.process_index :: run.config.world_size]
-    with whole_model(trainer, trainer.model_wrapped) as model:
+    with whole_model(trainer, trainer.model_wrapped) as model, trainer.compute_loss_context_manager():
         counts = metrics.count_hits(
             run.method,
             model,

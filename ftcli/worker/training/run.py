@@ -15,6 +15,7 @@ from ftcli.core.errors import ConfigError, Problem
 from ftcli.data.ledger_text import ledger_lines
 from ftcli.runs import rundir
 from ftcli.settings.run_spec import RunSpec
+from ftcli.worker.models.load import weights_dtype
 from ftcli.worker.process.environment import environment
 from ftcli.worker.process.progress import Progress, mean_loss, read_metrics
 from ftcli.worker.process.signals import LossGuard, StopCallback, StopSignal, exclusive
@@ -73,7 +74,8 @@ def train(run_dir: Path, resume: Path | None = None) -> dict[str, Any]:
         after = after_training(run, trainer)
         # Training disables the KV cache; a model saved that way would generate many times slower elsewhere.
         run.model.config.use_cache = use_cache
-        save_final(trainer, run_dir / rundir.MODEL)
+        stored = weights_dtype(spec.model.dtype, spec.launch.device) if spec.holds_masters else None
+        save_final(trainer, run_dir / rundir.MODEL, stored)
         result = {**_result(run, trainer, outcome, before, after), "parameters": parameters}
         if run.is_first:
             rundir.write_json(run_dir / rundir.RESULT, result)

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.runs.checkpoints import publish, staging_path
 from ftcli.worker.training.checkpoint import unpickled
 
+ADAPTER_CONFIG = "adapter_config.json"
 
-def save_final(trainer: Any, path: Path) -> None:
+
+def save_final(trainer: Any, path: Path, dtype: torch.dtype | None = None) -> None:
     """Write the trained model and its tokenizer to `path`, whole or not at all; every process must call this.
+
+    Args:
+        dtype: the type in which a whole model is stored, where it was trained in a wider one; None: as it is.
 
     Raises:
         ConfigError: the sharding configuration does not gather the weights.
@@ -32,5 +39,24 @@ def save_final(trainer: Any, path: Path) -> None:
             what = "the trained weights are still sharded over the processes, so there is no model to save"
             raise ConfigError(Problem(str(path), what, "configure the sharding to gather the full state dict"))
         trainer.support.write(staging)
+        if dtype is not None and not (staging / ADAPTER_CONFIG).is_file():
+            store_as(staging, dtype)
         publish(staging, path)
     trainer.accelerator.wait_for_everyone()
+
+
+def store_as(folder: Path, dtype: torch.dtype) -> None:
+    """Round the weights in the files of a model to `dtype`, and say so in its configuration."""
+    for file in sorted(folder.glob("*.safetensors")):
+        weights = load_file(file)
+        rounded = {name: each.to(dtype) if each.is_floating_point() else each for name, each in weights.items()}
+        save_file(rounded, file, metadata={"format": "pt"})
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():  # its total size is no longer true
+        listed = json.loads(index.read_text(encoding="utf-8"))
+        listed["metadata"]["total_size"] = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+        index.write_text(json.dumps(listed, indent=2) + "\n", encoding="utf-8")
+    config = folder / "config.json"
+    values = json.loads(config.read_text(encoding="utf-8"))
+    values["dtype"] = str(dtype).removeprefix("torch.")
+    config.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

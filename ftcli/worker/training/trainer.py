@@ -112,10 +112,8 @@ def make_trainer(
         if each is not None:
             train_by_own_logits(each)
     saving_rows_only(readable_head(trainer.model))
-    for parameter in trainer.model.parameters():
-        if parameter.requires_grad and parameter.dtype == torch.bfloat16 and _is_quantised(model):
-            # TRL casts trainable weights on a quantised base to bf16, in which small updates vanish.
-            parameter.data = parameter.data.float()
+    if _is_quantised(model) or ((config.bf16 or config.fp16) and not config.deepspeed):
+        hold_masters(trainer.model)
     if getattr(config, "packing", False):
         # Set afterwards, because TRL's constructor refuses another collator with packing.
         trainer.data_collator = collator_of(config, model, tokenizer.pad_token_id)
@@ -126,6 +124,16 @@ def make_trainer(
     trainer.support.trainer_made(trainer)
     trainer.warmup_from_zero = warmup_from_zero
     return trainer
+
+
+def hold_masters(model: torch.nn.Module) -> None:
+    """Hold what trains in float32, in place: in a half-precision type small updates vanish.
+
+    TRL also casts what trains on a quantised base to bfloat16.
+    """
+    for parameter in model.parameters():
+        if parameter.requires_grad and parameter.dtype in (torch.bfloat16, torch.float16):
+            parameter.data = parameter.data.float()
 
 
 def _is_quantised(model: PreTrainedModel) -> bool:
