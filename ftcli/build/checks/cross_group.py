@@ -24,7 +24,6 @@ from ftcli.settings.groups import as_saved
 from ftcli.settings.run_spec import RunSpec
 from ftcli.synthesis import principles
 
-
 COMPENSATED = ("stable_adamw",)
 """Optimisers of transformers that add up what rounding to bfloat16 loses (Kahan summation)."""
 SLOWEST_BFLOAT16 = 4e-5
