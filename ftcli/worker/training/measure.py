@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import torch
 from torch import distributed
 from transformers import TrainerCallback
 from trl.trainer.utils import use_adapter
@@ -103,7 +102,7 @@ def _score(run: Loaded, trainer: Any) -> dict[str, Any]:
             max_length_tokens=run.max_length_tokens,
             rewarded=run.rewarded,
         )
-    return metrics.shares(_summed(counts, run.config))
+    return metrics.shares(summed(counts, run.config.world_size))
 
 
 def _reference(run: Loaded, trainer: Any, model: Any) -> Any:
@@ -115,10 +114,13 @@ def _reference(run: Loaded, trainer: Any, model: Any) -> Any:
     return use_adapter(model, REFERENCE if REFERENCE in model.peft_config else None)
 
 
-def _summed(counts: metrics.Counts, config: Any) -> metrics.Counts:
-    """The counts of all processes together."""
-    if config.world_size == 1 or not counts:
+def summed(counts: metrics.Counts, world_size: int) -> metrics.Counts:
+    """The counts of all processes together. Each must call this, also one that had no row and so counts nothing:
+    without it the others would wait for half an hour."""
+    if world_size == 1:
         return counts
-    table = torch.tensor(list(counts.values()), dtype=torch.float64, device=config.device)
-    distributed.all_reduce(table)
-    return {name: (hits, int(rows)) for name, (hits, rows) in zip(counts, table.tolist(), strict=True)}
+    parts: list[metrics.Counts] = [{}] * world_size
+    distributed.all_gather_object(parts, counts)
+    names = dict.fromkeys(name for part in parts for name in part)
+    given = {name: [part[name] for part in parts if name in part] for name in names}
+    return {name: (sum(hits for hits, _ in each), sum(rows for _, rows in each)) for name, each in given.items()}

@@ -71,11 +71,11 @@ def train(run_dir: Path, resume: Path | None = None) -> dict[str, Any]:
             if run.is_first and spec.data.streaming:
                 _report_ledger(run)
         run.support.settle(trainer, lambda: load_base(spec, run.method))
-        after = after_training(run, trainer)
         # Training disables the KV cache; a model saved that way would generate many times slower elsewhere.
         run.model.config.use_cache = use_cache
         stored = weights_dtype(spec.model.dtype, spec.launch.device) if spec.holds_masters else None
-        save_final(trainer, run_dir / rundir.MODEL, stored)
+        save_final(trainer, run_dir / rundir.MODEL, stored)  # before it is measured, which may fail or be stopped
+        after = after_training(run, trainer)
         result = {**_result(run, trainer, outcome, before, after), "parameters": parameters}
         if run.is_first:
             rundir.write_json(run_dir / rundir.RESULT, result)
