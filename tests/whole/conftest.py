@@ -66,7 +66,7 @@ def ftcli_run(warm: Warm | None) -> Train:
         *words: str, cwd: Path, expect: int | None = 0, real: bool = False, **extra: str
     ) -> subprocess.CompletedProcess[str]:
         # What a library reads of the environment while it is imported, a fork cannot be told.
-        if real or warm is None or extra.keys() - {"OMP_NUM_THREADS"}:
+        if real or warm is None or extra.keys() - {"OMP_NUM_THREADS", "HF_TOKEN"}:
             done = subprocess.run(
                 [sys.executable, "-m", "ftcli", *words],
                 cwd=cwd,
