@@ -50,7 +50,7 @@ class Checkout:
 
     def python(self, *words: str) -> str:
         """The output of Python with the code of this copy, which must end well."""
-        here = {**os.environ, "PYTHONPATH": str(self.root), "PYTHONDONTWRITEBYTECODE": "1"}
+        here = {**os.environ, "PYTHONPATH": str(self.root), "PYTHONDONTWRITEBYTECODE": ""}
         done = subprocess.run(
             [sys.executable, *words], cwd=self.root, env=here, capture_output=True, text=True,
             timeout=TIMEOUT_SECONDS, check=False,
