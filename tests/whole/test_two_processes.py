@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 
 from ftcli import tiny
+from ftcli.build.resolve import spec_of
+from ftcli.config.compose import Request
 from ftcli.runs import rundir
-from tests.whole.conftest import Train
+from tests.whole.conftest import Ranks, Train
 
 COMMON = (
     "peft=lora", "train.learning_rate=3e-3", "train.max_steps=6", "train.logging_steps=1", "train.save_strategy=no",
-    "train.eval_strategy=no", "run.score_rows=16", "data.max_rows=200",
+    "train.eval_strategy=no", "run.score_rows=16", "data.max_rows=200", "hardware.num_threads=1",
 )  # fmt: skip
 
 
@@ -27,18 +29,28 @@ MIXED = ("data.mix.sums.share_of_mix=0.5", "data.mix.words.share_of_mix=0.5", "d
 
 
 @pytest.mark.parametrize("source", ["file", "stream"])
-def test_two_processes_give_the_loss_curve_of_one(source, tmp_path, ftcli_run: Train):
+def test_two_processes_give_the_loss_curve_of_one(source, here, ftcli_run: Train, ranks_of: Ranks):
     rows = tiny.set_path("sft", "train").read_text(encoding="utf-8").splitlines(keepends=True)
     # Weights that differ between the two processes of a step: each divides by the sum of all of them.
     weighed = [json.dumps({**json.loads(row), "weight": 1 + index % 5}) + "\n" for index, row in enumerate(rows[:200])]
     for name, some in (("sums", rows[:100]), ("words", rows[100:200]), ("weighed", weighed)):
-        (tmp_path / f"{name}.jsonl").write_text("".join(some), encoding="utf-8")
+        (here / f"{name}.jsonl").write_text("".join(some), encoding="utf-8")
     data = [f"data.mix.{name}.path={name}.jsonl" for name in ("sums", "words")] if source == "stream" else []
     common = (*COMMON, *data, *(MIXED if source == "stream" else ("data.path=weighed.jsonl",)))
-    ftcli_run("train", *common, "train.per_device_train_batch_size=8", "run.dir=one", cwd=tmp_path)
+
+    def train(number: int, *words: str) -> None:
+        if source == "file":  # from the command line, by way of the launcher
+            ftcli_run("train", *words, cwd=here)
+            return
+        spec = spec_of(Request(overrides=words))
+        (here / str(spec.run.dir)).mkdir()
+        (here / str(spec.run.dir) / rundir.SPEC).write_text(spec.to_json(), encoding="utf-8")
+        ranks_of("ftcli.worker", "train", str(here / str(spec.run.dir)), cwd=here, number=number)
+
+    train(1, *common, "train.per_device_train_batch_size=8", "run.dir=one")
     several = ("hardware=cpu", "hardware.num_processes=2", "train.per_device_train_batch_size=4")
-    ftcli_run("train", *common, *several, "run.dir=two", cwd=tmp_path)
-    one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
+    train(2, *common, *several, "run.dir=two")
+    one, two = losses(here / "one"), losses(here / "two")
     assert len(one) == len(two) == 6
     assert two == pytest.approx(one, abs=1e-5)  # also where the held-out rows were measured before
-    assert json.loads((tmp_path / "two" / rundir.SPEC).read_text())["launch"]["num_processes"] == 2
+    assert json.loads((here / "two" / rundir.SPEC).read_text())["launch"]["num_processes"] == 2
