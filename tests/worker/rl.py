@@ -9,7 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ftcli.runs import rundir
 from ftcli.worker.training.run import train
+from tests.conftest import MakeOnce
 from tests.worker.conftest import write_rows
 
 WORDS = ("red", "blue", "green", "sun")
@@ -32,16 +34,20 @@ def share_of_red(completions: Any, **_: Any) -> list[float]:
     return [words.count("red") / 3 if len(words) == 3 else 0.0 for words in said]
 
 
-def taught(make_spec: Any, new_run: Callable[..., Path], folder: Path, words: int) -> Path:
-    """A model that answers with so many of the four words, each as likely as the others."""
+def taught(once: MakeOnce, make_spec: Any, words: int) -> Path:
+    """A model that answers with so many of the four words, each as likely as the others; its tests only read it."""
     asked = "Pick." if words == 1 else "Pick three."
     answers = [" ".join(WORDS[(i // 4**k) % 4] for k in range(words)) for i in range(4**words)]
     rows = [{"messages": [*prompt(asked), {"role": "assistant", "content": answer}]} for answer in answers]
-    file = write_rows(folder / f"taught{words}.jsonl", rows * (8 if words == 1 else 1))
-    spec = make_spec(file, train={"max_steps": 60, "per_device_train_batch_size": 32, "learning_rate": 1e-2})
-    run = new_run(spec, f"taught{words}")
-    train(run)
-    return run / "model"
+
+    def make(folder: Path) -> None:
+        file = write_rows(folder / "rows.jsonl", rows * (8 if words == 1 else 1))
+        spec = make_spec(file, train={"max_steps": 60, "per_device_train_batch_size": 32, "learning_rate": 1e-2})
+        (folder / "run").mkdir()
+        (folder / "run" / rundir.SPEC).write_text(spec.to_json(), encoding="utf-8")
+        train(folder / "run")
+
+    return once(f"taught{words}", make) / "run" / rundir.MODEL
 
 
 def prompts_file(folder: Path, words: int, rows: int = 16) -> Path:

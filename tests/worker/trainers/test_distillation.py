@@ -34,9 +34,9 @@ def distil(beta: float, teacher: Path) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.5, 1.0])
-def test_a_student_comes_to_say_what_its_teacher_says(beta, make_spec, new_run, tmp_path, models):
+def test_a_student_comes_to_say_what_its_teacher_says(beta, make_spec, new_run, tmp_path, models, once):
     """The teacher picks one of four words, the student starts from random weights."""
-    teacher, file = taught(make_spec, new_run, tmp_path, 1), prompts_file(tmp_path, 1)
+    teacher, file = taught(once, make_spec, 1), prompts_file(tmp_path, 1)
     spec = rl_spec(make_spec, file, models["llama"], distil(beta, teacher), learning_rate=1e-2, max_steps=80)
     run = new_run(spec, "student")
     train(run)

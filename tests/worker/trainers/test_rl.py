@@ -19,8 +19,8 @@ METHODS = ("ppo", "grpo", "rloo")
 
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize(("words", "function"), [(1, "arms"), (3, "share_of_red")])
-def test_a_task_with_a_known_optimum_is_solved(name, words, function, make_spec, new_run, tmp_path):
-    model, file = taught(make_spec, new_run, tmp_path, words), prompts_file(tmp_path, words)
+def test_a_task_with_a_known_optimum_is_solved(name, words, function, make_spec, new_run, tmp_path, once):
+    model, file = taught(once, make_spec, words), prompts_file(tmp_path, words)
     method = sampling(name, reward_functions={f"tests.worker.rl:{function}": 1.0})
     how: dict[str, float] = {"per_device_train_batch_size": 32, "max_steps": 60 if words == 1 else 100}
     if name == "ppo":  # a critic has to be learned as well
@@ -34,8 +34,8 @@ def test_a_task_with_a_known_optimum_is_solved(name, words, function, make_spec,
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_huge_penalty_keeps_the_policy_at_the_reference(name, make_spec, new_run, tmp_path):
-    model, file = taught(make_spec, new_run, tmp_path, 1), prompts_file(tmp_path, 1)
+def test_a_huge_penalty_keeps_the_policy_at_the_reference(name, make_spec, new_run, tmp_path, once):
+    model, file = taught(once, make_spec, 1), prompts_file(tmp_path, 1)
     method = sampling(name, kl=100.0, reward_functions={"tests.worker.rl:arms": 1.0})
     spec = rl_spec(make_spec, file, model, method, max_steps=40, learning_rate=1e-4, max_grad_norm=1.0)
     run_dir = new_run(spec, "run")
