@@ -129,6 +129,41 @@ def architectures() -> str:
     return "\n".join(parts)
 
 
+def fuzz() -> str:
+    """Random changes of one field: what check said, and what a worker did."""
+    found = result("fuzz", "make matrix")
+    passed, refused = found["passed"], found["refused"]
+    about = (
+        f"{found['drawn']:,} changes of one field were drawn. Check passed {sum(passed.values()):,} of them and refused"
+        f" {sum(refused.values()):,}. Of those that it passed, {len(found['failed'])} failed; of those that it refused"
+        f" for no reason that this manual states, {len(found['wrongly_refused'])} train.\n"
+    )
+    rows = [("passed", _ENDED[kind], f"{number:,}") for kind, number in passed.items()]
+    rows += [("refused", _REFUSED.get(kind, kind), f"{number:,}") for kind, number in refused.items()]
+    wrong = [f"Wrong: {each}.\n" for each in (*found["failed"], *found["wrongly_refused"])]
+    head = ("Check", "What came of it", "Changes")
+    return "\n".join([measured_with(found["versions"]), about, table(head, rows), *wrong])
+
+
+_ENDED = {
+    "trained": "the worker trained two steps",
+    "time was up": "the worker was not done in three minutes",
+    "refused by the worker": "the worker refused it with a message: what it names is not there",
+    "failed": "the worker failed",
+}
+_REFUSED = {
+    "owned": "another setting or flag owns the field",
+    "refused": "nothing may set the field",
+    "no effect": "it has no effect beside the other settings, or under this method",
+    "needs a flag": "it needs a flag on the command line",
+    "unknown word": "no such word",
+    "unknown entry": "no such entry of a mapping",
+    "unknown metric": "nothing reports that metric",
+    "hardware": "this machine does not have what it needs",
+    "trains": "wrongly: the worker trains",
+}
+
+
 def adapter_results() -> str:
     """What each adapter learned on the built-in model, and what it cost."""
     found = result("adapters", "python benchmarks/adapters.py --save")
@@ -310,6 +345,7 @@ def template_families() -> str:
 REGIONS: dict[str, Callable[[], str]] = {
     "matrix": matrix,
     "architectures": architectures,
+    "fuzz": fuzz,
     "template-families": template_families,
     "adapter-results": adapter_results,
     "unseen-kinds": unseen_kinds,

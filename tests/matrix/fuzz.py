@@ -1,6 +1,9 @@
 """Random changes of one field, and what `check` and a worker make of each.
 
-    python -m tests.matrix.fuzz FIRST LAST        carries out the changes of those seeds and prints what came of each
+    python -m tests.matrix.fuzz FIRST LAST LOG        carries out the changes of those seeds, prints what came of each
+    python -m tests.matrix.fuzz FIRST LAST LOG check  checks those in LOG again, trains where check says otherwise now
+
+LOG gets a JSON line a seed; a seed that is in it already is not carried out again, so a run that was cut goes on.
 
 A seed draws a method, one of the fields of its trainer config, and a value of the field's kind: a usual one, one at the
 edge, a word that exists, one that does not, a mapping with an entry that nobody reads, a file that is not there.
@@ -12,14 +15,18 @@ import ast
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.common import versions
 from ftcli.build.checks.field_checks import choices_of
 from ftcli.build.resolve import spec_of
 from ftcli.config.compose import Request
@@ -46,8 +53,9 @@ DOCUMENTED = {
     "no effect": "no effect", "not read by": "no effect", "reads no": "no effect", "out of range": "out of range",
     "not a finite number": "out of range", "which is not": "wrong type", "is not a value of": "unknown word",
     "has no entry": "unknown entry", "is of the wrong type": "wrong type", "is not of its type": "wrong type",
-    "divides by zero": "out of range", "needs a GPU": "hardware", "computes on a CPU": "hardware",
-    "over several processes": "no effect", "where this run keeps them anyway": "no effect",
+    "divides by zero": "out of range", "needs a GPU": "hardware",
+    "needs a TPU": "hardware", "computes on a CPU": "hardware", "over several processes": "no effect",
+    "where this run keeps them anyway": "no effect",
     "say the same": "no effect", "nothing reports the metric": "unknown metric",
 }  # fmt: skip
 """What a refusal says → its kind, for the kinds that need no failing worker: the manual states them."""
@@ -117,13 +125,15 @@ class Outcome:
     """The worker's exit code, -1 where its time was up."""
     error: str = ""
     """The end of what the worker wrote where it failed."""
+    seconds: float = 0.0
+    """What it took, check and worker together."""
 
     @property
     def kind(self) -> str:
-        """How it ended, for the report."""
+        """How it ended, for the report: what the worker did where `check` passed it, else the kind of the refusal."""
         if not self.refused:
             return {0: "trained", -1: "time was up", 2: "refused by the worker"}.get(self.code, "failed")
-        return f"refused: {self.documented or ('trains' if self.code == 0 else 'the worker fails too')}"
+        return self.documented or ("trains" if self.code == 0 else "the worker fails too")
 
     @property
     def documented(self) -> str:
@@ -157,13 +167,15 @@ def base(method: str) -> tuple[str, ...]:
 
 def carry_out(change: Change, folder: Path, warm: Any = None) -> Outcome:
     """Check the change, and let a worker decide where that is needed."""
-    words = [word for word in base(change.method) if word.partition("=")[0] != change.name]
-    recipe = folder / "change.yaml"
-    recipe.write_text(json.dumps({"ftcli": 1, change.group: {change.field: change.value}}), encoding="utf-8")
+    start = time.perf_counter()
+    outcome = _carry_out(change, folder, warm)
+    return replace(outcome, seconds=round(time.perf_counter() - start, 1))
+
+
+def _carry_out(change: Change, folder: Path, warm: Any) -> Outcome:
     run = folder / "run"
-    request = Request(overrides=(f"recipe={recipe}", *words, f"run.dir={run}"))
     try:
-        spec, refused = spec_of(request), ""
+        spec, refused = spec_of(_request(change, folder)), ""
     except FtcliError as error:
         refused = "\n".join(map(str, error.problems))
         if Outcome(change, refused).documented:
@@ -173,6 +185,14 @@ def carry_out(change: Change, folder: Path, warm: Any = None) -> Outcome:
         spec = replace(plain, **{change.group: settings})
     code, error = _train(spec, folder, warm)
     return Outcome(change, refused, code, error)
+
+
+def _request(change: Change, folder: Path) -> Request:
+    """Two small steps of the method, with the change in a recipe."""
+    words = [word for word in base(change.method) if word.partition("=")[0] != change.name]
+    recipe = folder / "change.yaml"
+    recipe.write_text(json.dumps({"ftcli": 1, change.group: {change.field: change.value}}), encoding="utf-8")
+    return Request(overrides=(f"recipe={recipe}", *words, f"run.dir={folder / 'run'}"))
 
 
 def _train(spec: RunSpec, folder: Path, warm: Any) -> tuple[int, str]:
@@ -196,28 +216,72 @@ def _train(spec: RunSpec, folder: Path, warm: Any) -> tuple[int, str]:
     return done.returncode, "" if done.returncode == 0 else done.stderr[-2000:]
 
 
-def main(first: int, last: int) -> None:
-    """Carry out the changes of the seeds from `first` to before `last`."""
+def carried_out(log: Path) -> dict[int, Outcome]:
+    """Outcomes by seed that an earlier call wrote down and that are still those of today's changes."""
+    if not log.is_file():
+        return {}
+    rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    found = [Outcome(Change(**row.pop("change")), **row) for row in rows]
+    return {each.change.seed: each for each in found if each.change == draw(each.change.seed)}
+
+
+def summary(found: Iterable[Outcome]) -> dict[str, Any]:
+    """The outcomes in numbers by kind, and what `check` was wrong about by name."""
+    outcomes = list(found)
+    wrong = [each for each in outcomes if each.fault]
+    return {
+        "schema": 1,
+        "versions": versions(),
+        "drawn": len(outcomes),
+        "passed": dict(Counter(each.kind for each in outcomes if not each.refused).most_common()),
+        "refused": dict(Counter(each.kind for each in outcomes if each.refused).most_common()),
+        "failed": [str(each.change) for each in wrong if not each.refused],
+        "wrongly_refused": [str(each.change) for each in wrong if each.refused],
+    }
+
+
+def refusal(change: Change, folder: Path) -> str:
+    """What `check` says of a change; "" where it passes it."""
+    try:
+        spec_of(_request(change, folder))
+    except FtcliError as error:
+        return "\n".join(map(str, error.problems))
+    return ""
+
+
+def main(first: int, last: int, log: Path, again: bool) -> None:
+    """Carry out the changes of the seeds from `first` to before `last` that the log does not hold yet.
+
+    Args:
+        again: whether to check those in the log again, and to carry out the ones that are judged otherwise now.
+    """
     from tests.warm import Warm, possible
 
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    kinds: Counter[str] = Counter()
-    with tempfile.TemporaryDirectory() as place:
+    found = carried_out(log)
+    with tempfile.TemporaryDirectory() as place, log.open("a", encoding="utf-8") as lines:
         logs = Path(place, "logs")
         logs.mkdir()
         warm = Warm(logs) if possible() else None
-        for seed in range(first, last):
+        # Compiling takes minutes where two steps take seconds: those come last.
+        for seed in sorted(range(first, last), key=lambda seed: draw(seed).field.startswith("torch_compile")):
             folder = Path(place, str(seed))
             folder.mkdir()
-            outcome = carry_out(draw(seed), folder, warm)
-            kinds[outcome.kind] += 1
-            print(f"{outcome.change}  {outcome.kind}", flush=True)
-            if outcome.fault:
-                print(f"FAULT {outcome.fault}\n", flush=True)
+            known = found.get(seed)
+            if known is not None and again and known.refused and (now := refusal(known.change, folder)):
+                found[seed] = replace(known, refused=now)
+            elif known is None or (again and (known.refused or refusal(known.change, folder))):
+                found[seed] = outcome = carry_out(draw(seed), folder, warm)
+                lines.write(json.dumps(asdict(outcome)) + "\n")
+                lines.flush()
+                print(f"{outcome.change}  {outcome.kind} ({outcome.seconds:.1f} s)", flush=True)
+                if outcome.fault:
+                    print(f"FAULT {outcome.fault}\n", flush=True)
+            shutil.rmtree(folder)
         if warm is not None:
             warm.close()
-    print(dict(kinds))
+    print(json.dumps(summary(found.values()), indent=2))
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:3]))
+    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), sys.argv[4:] == ["check"])
