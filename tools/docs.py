@@ -38,7 +38,7 @@ from ftcli.settings import library_fields, limits, ownership
 from ftcli.settings.fields import field_table
 from ftcli.settings.groups import OWN_GROUPS, ModelSettings
 from ftcli.settings.limits import Limit
-from tools import format_tables, result_tables
+from tools import format_tables, peft_tables, result_tables
 from tools.house_rules import ORDERS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -299,6 +299,8 @@ REGIONS: dict[str, Callable[[], str]] = {
     "methods": methods,
     "method-pages": method_pages,
     "peft": peft,
+    "initialisations": peft_tables.initialisations,
+    "stored-formats": peft_tables.stored_formats,
     "owners": owners,
     "grants": grants,
     "settings": settings,

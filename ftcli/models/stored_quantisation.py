@@ -61,15 +61,6 @@ def _bitsandbytes(declared: Declared) -> float:
     return 0.5 + (1 / 64 + 4 / (64 * 256) if declared.get("bnb_4bit_use_double_quant") else 4 / 64)
 
 
-def _hqq(declared: Declared) -> float | None:
-    inner = declared.get("quant_config") or {}
-    inner = inner if "weight_quant_params" in inner else next((v for v in inner.values() if isinstance(v, dict)), {})
-    weights = inner.get("weight_quant_params") or {}
-    found = _grouped(weights.get("nbits"), weights.get("group_size"), zeros=False)
-    # A scale and a zero point of two bytes each.
-    return None if found is None else found + 2 / (weights.get("group_size") or float("inf"))
-
-
 def _compressed(declared: Declared) -> float | None:
     """The widest of its groups, so that the plan is on the safe side."""
     groups = declared.get("config_groups") or {}
@@ -113,11 +104,6 @@ def _bitnet(declared: Declared) -> str:
     return "" if online else "transformers trains BitNet only with linear_class=autobitlinear, quantization_mode=online"
 
 
-def _quanto(declared: Declared) -> float | None:
-    weights = {"int2": 0.25, "int4": 0.5, "int8": 1.0, "float8": 1.0}
-    return weights.get(str(declared.get("weights")))
-
-
 # What transformers 5.23 does with each (transformers/quantizers); tests walk its own list of methods.
 FORMATS: Mapping[str, StoredFormat] = {
     "bitsandbytes": StoredFormat(
@@ -125,12 +111,10 @@ FORMATS: Mapping[str, StoredFormat] = {
     ),
     "gptq": StoredFormat(what="GPTQ", packages=("gptqmodel", "optimum"), weight_bytes=_gptq),
     "awq": StoredFormat(what="AWQ", packages=("gptqmodel",), weight_bytes=_gptq),
-    "hqq": StoredFormat(what="HQQ", packages=("hqq",), weight_bytes=_hqq),
     "aqlm": StoredFormat(what="AQLM", packages=("aqlm",), weight_bytes=_aqlm),
     "torchao": StoredFormat(
-        what="torchao, 8 bits", packages=("torchao",), refuses=_torchao, weight_bytes=lambda declared: 1.0
+        what="torchao", packages=("torchao",), refuses=_torchao, weight_bytes=lambda declared: 1.0
     ),
-    "quanto": StoredFormat(what="Quanto", packages=("optimum.quanto",), weight_bytes=_quanto),
     "eetq": StoredFormat(
         what="EETQ, 8 bits", packages=("kernels",), gpu="its kernels run on CUDA only",
         weight_bytes=lambda declared: 1.0,
@@ -149,6 +133,10 @@ FORMATS: Mapping[str, StoredFormat] = {
     "metal": StoredFormat(what="Metal, as MLX", loads=DEQUANTISED),
     "nvfp4": StoredFormat(
         what="NVFP4 of transformers", refuses=lambda declared: "transformers cannot load stored NVFP4 weights yet"
+    ),
+    "hqq": StoredFormat(what="HQQ", refuses=lambda declared: "transformers 5 cannot load HQQ weights yet"),
+    "quanto": StoredFormat(
+        what="Quanto", refuses=lambda declared: "transformers quantises by Quanto, but loads no stored weights of it"
     ),
     "gguf": StoredFormat(what="GGUF", refuses=_no_gradient("GGUF")),
     "vptq": StoredFormat(what="VPTQ", refuses=_no_gradient("VPTQ")),

@@ -95,6 +95,7 @@ LORA = PeftMethod(
         "lora_dropout": BELOW_ONE,
         "init_lora_weights": Limit(choices=initialisations.WORDS),
         "init_rows": Limit(low=1),
+        **{each.config: Limit(mapping=True) for each in initialisations.INITIALISATIONS.values() if each.config},
     },
     own="ftcli.peft_methods.initialisations:InitialisationSettings",
     count=count,

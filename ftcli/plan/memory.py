@@ -162,17 +162,14 @@ def estimate(
     )
     gradients = trainable_parameters * carried
     layer = layer_bytes(shape, adapter, compute_bytes, sequence_length, attn_implementation)
-    kept = compute_bytes * shape.hidden_size
     # Checkpointing keeps each layer's input and recomputes one layer at a time (arXiv:1604.06174).
-    activations = shape.num_hidden_layers * (kept if gradient_checkpointing else layer)
+    activations = shape.num_hidden_layers * (compute_bytes * shape.hidden_size if gradient_checkpointing else layer)
     activations += layer if gradient_checkpointing else 0
     # estimate: in the backward pass of a layer, gradients of its two widest tensors and of its input are alive.
     activations += compute_bytes * (2 * _feed_forward_width(shape) + shape.hidden_size)
     logits = _logits_bytes(shape, tokens, compute_bytes, materialises_logits, trains_head=not adapter)
     context = CUDA_CONTEXT_BYTES + (NCCL_BYTES if num_processes > 1 else 0)
     states = optimiser_bytes(optim, trainable_parameters, carried, adapter, shape.hidden_size)
-    # Only activations and logits are alive in both; without a backward pass not even those.
-    spare = gradients + states + (0 if start[1] else tokens * activations + logits)
     return MemoryEstimate(
         weights_gib=(base + (gradients if adapter else 0)) / GIB,
         # DDP copies gradients into buckets of the same total size (torch.nn.parallel.DistributedDataParallel).
@@ -184,8 +181,15 @@ def estimate(
         reference_gib=num_reference_models * total * weight_bytes / GIB,
         other_models_gib=other_models_bytes / GIB,
         cuda_context_gib=context / GIB if cuda else 0.0,
-        start_gib=max(0.0, start[0] - spare) / GIB,
+        start_gib=_beyond_training(start, gradients + states, tokens * activations + logits) / GIB,
     )
+
+
+def _beyond_training(start: tuple[float, bool], trained: float, passed: float) -> float:
+    """Bytes that looking at rows takes beyond a training step, which has not begun: without the gradients and states of
+    what trains, and without a backward pass also without activations and logits."""
+    held, backward = start
+    return max(0.0, held - trained - (0 if backward else passed))
 
 
 def optimiser_bytes(optim: str, trainable: int, parameter_bytes: float, adapter: bool, hidden_size: int) -> float:

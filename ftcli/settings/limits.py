@@ -10,7 +10,8 @@ from dataclasses import dataclass
 class Limit:
     """The values that a setting may take, where the library itself does not check them.
 
-    `low` and `high` bound a number, `open_low` and `open_high` exclude it; `choices` lists the values that exist.
+    `low` and `high` bound a number, `open_low` and `open_high` exclude it; `choices` lists the values that exist;
+    `mapping` takes a mapping where the library declares a class, whose entries are checked elsewhere.
     """
 
     low: float | None = None
@@ -18,6 +19,7 @@ class Limit:
     open_low: bool = False
     open_high: bool = False
     choices: tuple[str, ...] = ()
+    mapping: bool = False
 
 
 _POSITIVE = Limit(low=0, open_low=True)

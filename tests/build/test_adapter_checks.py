@@ -258,7 +258,7 @@ def kernels(monkeypatch):
 
 @pytest.mark.parametrize(
     ("stored", "package"),
-    [("awq", "gptqmodel"), ("hqq", "hqq"), ("compressed-tensors", "compressed_tensors"), ("aqlm", "aqlm")],
+    [("awq", "gptqmodel"), ("sinq", "sinq"), ("compressed-tensors", "compressed_tensors"), ("aqlm", "aqlm")],
 )
 def test_a_quantised_model_needs_an_adapter_and_its_kernels(problems, here, kernels, stored, package):
     folder = model_folder(here / "base", quantization_config={"quant_method": stored})
@@ -297,6 +297,20 @@ def test_a_format_above_which_nothing_trains_is_refused_with_the_reason(problems
     assert "fix: name the model that it was made from" in found
 
 
+def test_a_prefix_is_made_by_an_mlp_unless_that_is_switched_off():
+    rates = {}
+    for words in (("peft=lora",), ("peft=prefix",), ("peft=prefix", "peft.prefix_projection=false")):
+        spec = specified("method=sft", "model=tiny", "hardware=cpu", *words)
+        rates[words] = float(spec.train["learning_rate"])
+        if words == ("peft=prefix",):
+            assert spec.peft["prefix_projection"] is True
+    lora, made, direct = rates.values()
+    assert (made, direct) == (pytest.approx(lora), pytest.approx(50 * lora))
+    deep = specified("method=sft", "model=tiny", "hardware=cpu", "peft=p_tuning", "peft.deep=true")
+    assert not deep.peft.get("prefix_projection")
+    assert float(deep.train["learning_rate"]) == pytest.approx(50 * lora)
+
+
 def test_a_format_of_gpus_alone_says_so_on_a_cpu(problems, here, kernels):
     kernels("kernels")
     folder = model_folder(here / "base", quantization_config={"quant_method": "eetq"})
@@ -314,16 +328,12 @@ def test_a_format_of_gpus_alone_says_so_on_a_cpu(problems, here, kernels):
         ({"load_in_8bit": True}, 1.0),
         ({"load_in_4bit": True}, 0.5 + 4 / 64),
         ({"load_in_4bit": True, "bnb_4bit_use_double_quant": True}, 0.5 + 1 / 64 + 4 / (64 * 256)),
-        # A scale and a zero point of two bytes each per 64.
-        ({"quant_method": "hqq", "quant_config": {"weight_quant_params": {"nbits": 4, "group_size": 64}}},
-         0.5 + 4 / 64),
-        ({"quant_method": "hqq"}, None),
         ({"quant_method": "compressed-tensors", "config_groups": {"group_0": {"weights": {
             "num_bits": 4, "group_size": 32, "symmetric": True}}}}, 0.5 + 2 / 32),
         ({"quant_method": "aqlm", "num_codebooks": 1, "nbits_per_codebook": 16, "in_group_size": 8,
           "out_group_size": 1}, 0.25),
         ({"quant_method": "torchao", "quant_type": {"default": {"_type": "Int8WeightOnlyConfig"}}}, 1.0),
-        ({"quant_method": "quanto", "weights": "int4"}, 0.5),
+        ({"quant_method": "sinq", "nbits": 4, "group_size": 64}, 0.5 + 2.5 / 64),
         # Becomes plain weights, whose bytes are those of model.dtype.
         ({"quant_method": "fp8"}, None),
         ({"quant_method": "gptq", "bits": "four"}, None),

@@ -263,3 +263,25 @@ def test_a_model_file_that_names_a_gpu_fits_it_by_estimate(file: Path):
         attn_implementation=choice["attn_implementation"],
     )
     assert result.total_gib * GIB < 0.9 * int(claim[2]) * 1e9
+
+
+def test_looking_at_rows_counts_as_far_as_it_exceeds_a_training_step():
+    shape = shape_from_mapping(
+        {"model_type": "llama", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
+         "num_attention_heads": 4, "vocab_size": 100}
+    )  # fmt: skip
+    how: dict[str, Any] = {
+        "trainable_parameters": 1000, "adapter": True, "per_device_batch_size": 1, "sequence_length": 8, "cuda": False,
+    }  # fmt: skip
+    plain = estimate(shape, **how)
+    assert plain is not None
+    assert plain.start_gib == 0
+    # 1000 float32 parameters have 4000 bytes of gradients and 8000 of AdamW's states, which are not there yet.
+    backward = estimate(shape, **how, start=(2.0**20, True))
+    assert backward is not None
+    assert backward.start_gib * 2**30 == pytest.approx(2**20 - 12000)
+    forward = estimate(shape, **how, start=(2.0**20, False))
+    assert forward is not None
+    alive = (plain.activations_gib + plain.logits_gib) * 2**30
+    assert forward.start_gib * 2**30 == pytest.approx(max(0, 2**20 - 12000 - alive))
+    assert forward.total_gib == pytest.approx(plain.total_gib + forward.start_gib)

@@ -76,7 +76,8 @@ def type_problem(name: str, value: Any, field: Field, limit: Limit | None, where
         if wrong:
             return Problem(where, f"{wrong[0]} is not a value of {name}", suggest(wrong[0], listed, f"{name}="))
         return None
-    if library_fields.accepts(field.annotation, value):
+    is_mapping = limit is not None and limit.mapping and isinstance(value, dict)
+    if is_mapping or library_fields.accepts(field.annotation, value):
         return None
     what = f"{name} is {value!r}, which is not {_type_text(field)}"
     fix = "write true or false, without quotes" if "bool" in field.type_text else f"give {_type_text(field)}"

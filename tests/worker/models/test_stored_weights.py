@@ -160,23 +160,24 @@ def test_every_method_that_transformers_knows_is_sorted():
     assert set(FORMATS) == known | mapped
 
 
-# A configuration with which a quantizer can be asked whether it trains.
-EXAMPLES: dict[str, dict[str, Any]] = {
-    "bitsandbytes": {"load_in_4bit": True, "quant_method": "bitsandbytes"},
-    "bitnet": {"quant_method": "bitnet"},
-    "fouroversix": {"quant_method": "fouroversix"},
-}
+def _says_never(quantizer: type, name: str) -> bool:
+    """Whether a property or method of a quantizer does nothing but return False."""
+    found = vars(quantizer).get(name)
+    code = (found.fget if isinstance(found, property) else found).__code__ if found else None
+    return code is not None and False in code.co_consts and True not in code.co_consts and not code.co_names
 
 
 @pytest.mark.parametrize("name", sorted(FORMATS))
 def test_a_method_whose_layers_pass_no_gradient_is_refused_or_turned_plain(name):
     about = FORMATS[name]
     quantizer = AUTO_QUANTIZER_MAPPING.get(name) or AUTO_QUANTIZER_MAPPING[f"{name}_4bit"]
-    found = quantizer.__dict__["is_trainable"].fget
-    names, constants = found.__code__.co_names, found.__code__.co_consts
-    never = False in constants and True not in constants and not names
-    if never or name == "mxfp4":
+    if _says_never(quantizer, "is_trainable") or name == "mxfp4":
         assert about.loads == DEQUANTISED or about.refuses({"quant_method": name})
+    if not about.refuses({"quant_method": name, "quant_type": "int8"}) and about.loads != DEQUANTISED:
+        # It is loaded as it was stored: by operations of the quantizer, or by modules that it puts in their place.
+        own = [each for each in vars(quantizer) if each in ("get_quantize_ops", "_process_model_before_weight_loading")]
+        assert own, name
+        assert not _says_never(quantizer, "is_serializable"), name
     if about.loads == DEQUANTISED:
         kind = AUTO_QUANTIZATION_CONFIG_MAPPING[name]
         assert "dequantize" in kind.__init__.__code__.co_varnames
