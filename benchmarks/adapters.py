@@ -48,7 +48,7 @@ CHOICES = {
     "peft=ia3": 3e-2,
     "peft=adapter": 5e-3,
     "peft=adapter peft.placement=pfeiffer": 5e-3,
-    "peft=prefix": 3e-2,
+    "peft=prefix": 3e-3,
     "peft=p_tuning": 5e-3,
     "peft=p_tuning peft.deep=true": 3e-2,
     "peft=prompt": 3e-1,

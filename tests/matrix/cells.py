@@ -10,7 +10,7 @@ QUANTISATIONS = ("none", "nf4", "nf4_double", "fp4", "int8")
 PEFTS = (
     "none", "freeze", "lora", "qlora", "dora", "rslora", "pissa", "pissa peft.init_lora_weights=pissa_niter_4",
     "lora peft.init_lora_weights=olora", "loraplus", "adalora", "vera", "oft", "ia3", "adapter",
-    "adapter peft.placement=pfeiffer", "prefix", "prefix peft.prefix_projection=true", "p_tuning",
+    "adapter peft.placement=pfeiffer", "prefix peft.prefix_projection=false", "prefix", "p_tuning",
     "p_tuning peft.encoder_reparameterization_type=LSTM", "p_tuning peft.deep=true", "prompt",
 )  # fmt: skip
 # Tuners without a choice of their own, in one method each: PEFT's further ones.
@@ -62,7 +62,7 @@ CELLS = [Cell(method, peft, kind) for method in METHODS for peft in PEFTS for ki
 # Preference methods beside DPO, with one adapter of each form and each quantisation of the base.
 FORMS = (
     ("none", "none"), ("lora", "none"), ("lora", "int8"), ("qlora", "nf4_double"), ("pissa", "none"), ("ia3", "fp4"),
-    ("adapter", "none"), ("prefix", "none"), ("p_tuning", "none"), ("prompt", "nf4"),
+    ("adapter", "none"), ("prefix peft.prefix_projection=false", "none"), ("p_tuning", "none"), ("prompt", "nf4"),
 )  # fmt: skip
 PREFERENCE_CELLS = [
     Cell(method, peft, kind) for method in ("ipo", "kto", "orpo", "cpo", "simpo") for peft, kind in FORMS

@@ -221,6 +221,20 @@ def test_p_tuning_is_saved_without_dropout(held_out, sft_file, make_spec, new_ru
     assert torch.equal(logits_of(again), final[0])
 
 
+def test_a_prefix_that_an_mlp_makes_is_saved_as_what_it_made_and_answers_the_same(sft_file, make_spec, new_run, look):
+    final: list[torch.Tensor] = []
+    look(end=lambda model: final.append(logits_of(model)))
+    run_dir = new_run(make_spec(sft_file, peft={**PREFIX, "prefix_projection": True}), "run")
+    result = train(run_dir)
+    assert result["loss_last"] < result["loss_first"]
+    # Four positions of 4 x 32 for the vectors, an MLP 16 -> 16 -> 2 layers x 2 x 16 behind them.
+    assert result["parameters"]["trainable"] == 4 * 16 + (16 * 16 + 16) + (16 * 64 + 64)
+    # What is left is one key and one value a layer and position, without the MLP.
+    assert [tuple(tensor.shape) for tensor in weights(run_dir).values()] == [(4, 2 * 2 * 16)]
+    again = load_trained(ModelSettings(name_or_path=str(run_dir)), seed=99, device="cpu")
+    assert torch.allclose(logits_of(again), final[0], atol=1e-6)
+
+
 def test_loraplus_gives_b_its_own_rate(sft_file, make_spec, new_run, look):
     seen: list[dict[str, float]] = []
 
