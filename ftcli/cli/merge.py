@@ -47,13 +47,10 @@ def run(argv: Sequence[str]) -> int:
     if options.json:
         output.data(answer)
         return EXIT_DONE
-    output.table(
-        [
-            ("model", str(answer["model"])),
-            ("dtype", str(answer["dtype"])),
-            ("difference", f"at most {answer['largest_difference']:.2g} in any logit"),
-        ]
-    )
+    difference = f"at most {answer['largest_difference']:.2g} in any logit of a line of text"
+    if answer["same_next"] is not None:
+        difference += f"; the likeliest next token is the same for {answer['same_next']} of {answer['tokens']}"
+    output.table([("model", str(answer["model"])), ("dtype", str(answer["dtype"])), ("difference", difference)])
     print(f"next\n  ftcli chat {shell_word(answer['model'])}")
     return EXIT_DONE
 

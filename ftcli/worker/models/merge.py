@@ -20,7 +20,8 @@ from ftcli.runs.checkpoints import publish, staging_path
 from ftcli.settings.groups import ModelSettings
 from ftcli.worker.models.load import adapter_declares, load_tokenizer, load_trained, resolve
 
-_PROBE_TOKENS = 32
+PROBE = "The capital of France is Paris. It often rains there in spring, so take an umbrella: 2 + 2 = 4.\n"
+"""Ordinary text: on token numbers that never follow each other, rounding alone moves a logit by several units."""
 
 
 def merge(request: dict[str, Any]) -> dict[str, Any]:
@@ -31,7 +32,9 @@ def merge(request: dict[str, Any]) -> dict[str, Any]:
             auto (as stored), "trust_remote_code": bool}.
 
     Returns:
-        {"model": the folder written, "dtype", "largest_difference": of a logit, before and after merging}.
+        {"model": the folder written, "dtype", "largest_difference": of a logit on a line of text, before and after
+        merging, "tokens" of that text, "same_next": at how many of them the likeliest next token is the same; None for
+        a reward model}.
 
     Raises:
         ConfigError: there is no adapter, or it cannot be merged; or the folder already exists.
@@ -53,14 +56,22 @@ def merge(request: dict[str, Any]) -> dict[str, Any]:
     remote = bool(request.get("trust_remote_code"))
     settings = ModelSettings(name_or_path=str(folder), dtype=request.get("dtype", "auto"), trust_remote_code=remote)
     model = load_trained(settings, seed=0, device="cpu", head=head_of(folder), as_stored=True)
-    probe = torch.arange(3, 3 + _PROBE_TOKENS)[None] % model.config.get_text_config().vocab_size
+    tokenizer = load_tokenizer(settings)
+    probe = tokenizer(PROBE, return_tensors="pt")["input_ids"]
     with torch.no_grad():
         before = model(input_ids=probe).logits.float()
         merged = model.merge_and_unload(safe_merge=True)
-        difference = float((merged(input_ids=probe).logits.float() - before).abs().max())
+        after = merged(input_ids=probe).logits.float()
+    same = int((before.argmax(-1) == after.argmax(-1)).sum()) if before.dim() == 3 else None
     staging = staging_path(target.parent, target.name)
     shutil.rmtree(staging, ignore_errors=True)
     merged.save_pretrained(staging)
-    load_tokenizer(settings).save_pretrained(staging)
+    tokenizer.save_pretrained(staging)
     publish(staging, target)
-    return {"model": str(target), "dtype": str(merged.dtype).removeprefix("torch."), "largest_difference": difference}
+    return {
+        "model": str(target),
+        "dtype": str(merged.dtype).removeprefix("torch."),
+        "largest_difference": float((after - before).abs().max()),
+        "tokens": probe.shape[1],
+        "same_next": same,
+    }
