@@ -314,6 +314,28 @@ def reference_free() -> str:
     return f"{measured_with(found['versions'])}\n{work}\n{table(head, rows)}"
 
 
+def real_models() -> str:
+    """What training did to real small models, run by run."""
+    found = result("real_models", "python benchmarks/real_models.py MODELS DATA --save")
+    names = {"smollm2": "SmolLM2 135M Instruct", "gemma3": "Gemma 3 270M base"}
+    rows, notes = [], []
+    for run in found["runs"]:
+        score, loss = run["score"], run["eval_loss"]
+        measured = f"{score['name'].replace('_', ' ')} {_from_to(score, '.1%')}" if score else ""
+        kept = f"{run['rows']}, {run['eval_rows']}"
+        shown = "" if loss["before"] is None else _from_to(loss, ".3f")
+        rows.append((f"`{run['name']}`", names[run["model"]], kept, f"{run['steps']}", shown, measured))
+        if merged := run.get("merged"):
+            notes.append(
+                f"Merged, the model of `{run['name']}` has a held-out loss of {merged['eval_loss']:.3f}, and"
+                f" {merged['same_answers']} of {merged['prompts']} greedy answers are those of the adapter.\n"
+            )
+    head = ("Run", "Model", "Rows, held out", "Steps", "Held-out loss", "Held-out score")
+    typed = "".join(f"ftcli {run['command']}\n" for run in found["runs"])
+    commands = f"Typed, with the model, the rows and the run's folder besides:\n\n```text\n{typed}```\n"
+    return "\n".join([measured_with(found["versions"]), table(head, rows), *notes, commands])
+
+
 def _all(rows: Sequence[Mapping[str, Any]], name: str) -> str:
     """A share for each seed."""
     return ", ".join(f"{row[name]:.1%}" for row in rows if name in row)
@@ -347,6 +369,7 @@ REGIONS: dict[str, Callable[[], str]] = {
     "architectures": architectures,
     "fuzz": fuzz,
     "template-families": template_families,
+    "real-models": real_models,
     "adapter-results": adapter_results,
     "unseen-kinds": unseen_kinds,
     "preference-results": preference_results,
