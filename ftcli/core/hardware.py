@@ -85,7 +85,7 @@ def driver_cuda() -> tuple[int, int] | None:
 @contextlib.contextmanager
 def _nvml() -> Any:
     """NVML while it is initialised; None without a driver or without its package."""
-    if not _has_driver():
+    if not has_driver():
         yield None
         return
     try:
@@ -105,7 +105,7 @@ def _nvml() -> Any:
             pynvml.nvmlShutdown()
 
 
-def _has_driver() -> bool:
+def has_driver() -> bool:
     """Whether NVML's library can be loaded. Checked first, since pynvml is slow to import and useless without it."""
     if not sys.platform.startswith("linux"):
         return True

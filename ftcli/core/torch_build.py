@@ -16,7 +16,7 @@ _HIP = re.compile(r"^hip[^=\n]*=\s*'", re.MULTILINE)
 @cache
 def built_for() -> str:
     """cuda, hip or cpu; "" where torch is not installed or does not say."""
-    text = _version_text()
+    text = version_text()
     return "cuda" if _CUDA.search(text) else "hip" if _HIP.search(text) else "cpu" if text else ""
 
 
@@ -25,7 +25,7 @@ def why_no_gpu() -> tuple[str, str] | None:
     if built_for() == "cpu":
         what = "there is a GPU, and the installed torch is a build for the CPU"
         return what, "install torch with CUDA: pip install --force-reinstall torch (pytorch.org has the index)"
-    wants, driver = _CUDA.search(_version_text()), hardware.driver_cuda()
+    wants, driver = _CUDA.search(version_text()), hardware.driver_cuda()
     # Within one major version of CUDA every driver runs what was built for a newer minor one.
     if wants is not None and driver is not None and driver[0] < int(wants[1]):
         runs, needs = f"CUDA {driver[0]}.{driver[1]}", f"CUDA {wants[1]}.{wants[2]}"
@@ -35,7 +35,8 @@ def why_no_gpu() -> tuple[str, str] | None:
 
 
 @cache
-def _version_text() -> str:
+def version_text() -> str:
+    """The module in which torch says what it was built for, unread by Python; "" where there is none."""
     found = importlib.util.find_spec("torch")
     path = Path(found.origin).with_name("version.py") if found is not None and found.origin else None
     return path.read_text(encoding="utf-8") if path is not None and path.is_file() else ""

@@ -149,24 +149,16 @@ def estimate(
         materialises_logits: False for TRL's SFT and DPO, which fuse the output head with the loss.
         start: bytes that an adapter holds while it looks at rows before the run, and whether it runs backward then.
     """
-    total = num_parameters(shape)
-    if total is None:
+    if (total := num_parameters(shape)) is None:
         return None
     carried = trainable_bytes if trainable_bytes is not None else 4.0 if adapter else weight_bytes
     tokens = per_device_batch_size * sequence_length
     # Weights that train are counted at their own size, in place of the size of those that do not.
-    base = (
-        total * weight_bytes
-        if adapter
-        else (total - trainable_parameters) * weight_bytes + trainable_parameters * carried
-    )
+    own = 0 if adapter else trainable_parameters
+    base = (total - own) * weight_bytes + own * carried
     gradients = trainable_parameters * carried
     layer = layer_bytes(shape, adapter, compute_bytes, sequence_length, attn_implementation)
-    # Checkpointing keeps each layer's input and recomputes one layer at a time (arXiv:1604.06174).
-    activations = shape.num_hidden_layers * (compute_bytes * shape.hidden_size if gradient_checkpointing else layer)
-    activations += layer if gradient_checkpointing else 0
-    # estimate: in the backward pass of a layer, gradients of its two widest tensors and of its input are alive.
-    activations += compute_bytes * (2 * _feed_forward_width(shape) + shape.hidden_size)
+    activations = _activation_bytes(shape, layer, compute_bytes, gradient_checkpointing)
     logits = _logits_bytes(shape, tokens, compute_bytes, materialises_logits, trains_head=not adapter)
     context = CUDA_CONTEXT_BYTES + (NCCL_BYTES if num_processes > 1 else 0)
     states = optimiser_bytes(optim, trainable_parameters, carried, adapter, shape.hidden_size)
@@ -183,6 +175,15 @@ def estimate(
         cuda_context_gib=context / GIB if cuda else 0.0,
         start_gib=_beyond_training(start, gradients + states, tokens * activations + logits) / GIB,
     )
+
+
+def _activation_bytes(shape: Shape, layer: float, compute_bytes: int, checkpointing: bool) -> float:
+    """Bytes per token that all layers keep for the backward pass, and the widest tensors of that pass."""
+    # Checkpointing keeps each layer's input and recomputes one layer at a time (arXiv:1604.06174).
+    kept = shape.num_hidden_layers * (compute_bytes * shape.hidden_size if checkpointing else layer)
+    # estimate: in the backward pass of a layer, gradients of its two widest tensors and of its input are alive.
+    gradients = compute_bytes * (2 * _feed_forward_width(shape) + shape.hidden_size)
+    return kept + (layer if checkpointing else 0) + gradients
 
 
 def _beyond_training(start: tuple[float, bool], trained: float, passed: float) -> float:

@@ -76,7 +76,7 @@ def machine(monkeypatch):
     """Makes this machine one with these cards, and CUDA_VISIBLE_DEVICES what is given."""
 
     def make(*cards: Device, visible: str | None = None) -> tuple[Gpu, ...]:
-        monkeypatch.setattr(hardware, "_has_driver", lambda: True)
+        monkeypatch.setattr(hardware, "has_driver", lambda: True)
         monkeypatch.setitem(sys.modules, "pynvml", fake_nvml(*cards))
         monkeypatch.delenv(hardware.VISIBLE, raising=False)
         if visible is not None:
@@ -181,7 +181,7 @@ def test_a_card_is_known_by_its_name_its_driver_s_name_or_its_size():
 )
 def test_a_torch_that_cannot_use_the_card_is_named(machine, monkeypatch, text, why):
     machine(Device("GPU-aaa"))
-    monkeypatch.setattr(torch_build, "_version_text", lambda: text)
+    monkeypatch.setattr(torch_build, "version_text", lambda: text)
     torch_build.built_for.cache_clear()
     found = torch_build.why_no_gpu()
     torch_build.built_for.cache_clear()
