@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from ftcli.models.layout import Module
 
 _OF_ONE_EXPERT = re.compile(r"^(.+)\.experts?\.(\d+)\.")
+_ROUTERS = frozenset({"router", "router_mlp"})
+"""Parts of a name that only a router has, also where no stacked experts stand beside it (DBRX, Zaya)."""
 _HEADS = ("score", "classifier")
 """Names of a classifier's head, which PEFT's all-linear leaves out."""
 
@@ -18,7 +20,7 @@ def is_adapted(module: Module) -> bool:
 
 
 def routers_of(modules: Sequence[Module]) -> Iterator[Module]:
-    """Routers that are linear layers: beside the experts of a layer, with an output for each of them.
+    """Routers that are linear layers: by name, or beside the experts of a layer, with an output for each of them.
 
     What a router learns decides which experts train, so it stays frozen unless it is named.
     """
@@ -30,6 +32,9 @@ def routers_of(modules: Sequence[Module]) -> Iterator[Module]:
         elif single:
             sizes[single[1]] = max(sizes.get(single[1], 0), int(single[2]) + 1)
     for module in modules:
+        if module.kind == "linear" and not module.head and _ROUTERS & set(module.name.split(".")):
+            yield module
+            continue
         above = module.name
         while module.kind == "linear" and not module.head and "." in above:
             above = above.rpartition(".")[0]

@@ -139,12 +139,21 @@ def _of_module(name: str, module: nn.Module, own: dict[str, Tensor], seen: set[i
         shape, tied = _shape(value), id(value) in seen
         seen.add(id(value))
         path = f"{name}.{leaf}"
-        # Quantised experts are numbers of another kind, on which no adapter is put.
-        if len(shape) == 3 and value.is_floating_point() and not isinstance(module, nn.modules.conv._ConvNd):
+        if _are_experts(path, module, value):
             found.append(Module(path, shape[2], shape[1], "experts", num_stacked=shape[0], tied=tied))
         else:
             found.append(Module(path, 1, math.prod(shape), "parameter", tied=tied))
     return found
+
+
+def _are_experts(path: str, module: nn.Module, value: Tensor) -> bool:
+    """Whether a parameter is the stacked weights of experts; XLNet stacks the heads of its attention."""
+    if len(_shape(value)) != 3 or _shape(value)[0] < 2 or isinstance(module, nn.modules.conv._ConvNd):
+        return False
+    owner = path.split(".")[-2] if "." in path else ""
+    heads = ("attn" in owner or "attention" in owner) and "expert" not in path
+    # Quantised experts are numbers of another kind, on which no adapter is put.
+    return value.is_floating_point() and not heads
 
 
 def _bias_beside(weight: Tensor, bias: Tensor | None, module: nn.Module) -> bool:

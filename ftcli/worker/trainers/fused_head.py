@@ -156,4 +156,5 @@ def name_experts(config: Any) -> None:
     for name, others in _EXPERT_NAMES.items():
         own = next((each for each in others if isinstance(getattr(text, each, None), int)), None)
         if own is not None and not hasattr(text, name):
-            type(text).attribute_map = {**type(text).attribute_map, name: own}
+            names = type(text).attribute_map  # which is not followed twice
+            type(text).attribute_map = {**names, name: names.get(own, own)}

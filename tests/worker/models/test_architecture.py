@@ -70,6 +70,13 @@ def test_the_trial_of_packing_confirms_the_list(model_type: str):
     assert trial.exact == (model_type in PACKS_EXACTLY), trial.why
 
 
+def test_stacked_heads_are_no_experts():
+    """XLNet's attention holds a weight of (hidden size, heads, width of a head) in place of a linear layer."""
+    kinds = {module.leaf: module.kind for module in modules_of(small_model(AutoConfig.for_model("xlnet")))}
+    assert {kinds[leaf] for leaf in "qkvor"} == {"parameter"}
+    assert kinds["layer_1"] == "linear"
+
+
 def test_a_trial_keeps_one_layer_of_each_kind():
     config = AutoConfig.for_model("qwen3_next")
     small = next(small_copies(config))
