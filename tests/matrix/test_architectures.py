@@ -35,7 +35,8 @@ def found() -> dict[str, Any]:
 def test_an_architecture_is_counted_trained_resumed_reloaded_and_merged(
     model_type: str, tmp_path: Path, found: dict[str, Any]
 ) -> None:
-    found[model_type] = result = {"trained": False}
+    result: dict[str, Any] = {"trained": False}
+    found[model_type] = result
     known = FAILING.get(model_type)
     try:
         facts, layout = measured(model_type, tmp_path)
