@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from datasets import IterableDataset
 from peft import EvaConfig, LoraConfig, LoraGAConfig, get_eva_state_dict, get_peft_model
+from peft.tuners.lora.eva import SVDHook
 from peft.tuners.lora.layer import LoraLayer
 from torch import Tensor, nn
 from transformers import Trainer
@@ -31,8 +32,8 @@ ADAPTER = "default"
 Start = dict[str, Tensor]
 """The matrices that an adapter starts from, as "MODULE.lora_A" (r, in) and "MODULE.lora_B" (out, r), on the CPU."""
 Batches = Sequence[dict[str, Any]]
-_PASSES = 20
-"""EVA looks at the rows again until its directions stay; PEFT itself would never give up."""
+_FEWEST_BATCHES = 10
+"""EVA stops when its directions stay, at the latest when it has seen all rows, or as many batches as this."""
 
 
 def lora_layers(model: Any, adapter: str = ADAPTER) -> Iterator[tuple[str, LoraLayer]]:
@@ -148,8 +149,12 @@ def _eva(trainer: Any, model: Any, rows: list[dict[str, Any]], options: dict[str
     def forward(_: Any, batch: dict[str, Any]) -> None:
         nonlocal passes
         passes += 1
-        if passes > 1 + _PASSES * max(len(batches), 10):
-            raise ValueError(f"its directions still turn after {passes} batches; a lower eva_config.tau lets them")
+        if passes > max(len(batches), _FEWEST_BATCHES):
+            # PEFT would go on for ever where directions of nearly equal strength keep turning.
+            for module in model.modules():
+                for hook in module._forward_hooks.values():
+                    if isinstance(hook, SVDHook):
+                        hook.sim_thresh = -1.0
         _pass(trainer, model, batch)
 
     config = copy.copy(model.peft_config[ADAPTER])
