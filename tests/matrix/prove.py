@@ -81,9 +81,9 @@ def watched(run_dir: Path, resume: Path | None = None) -> tuple[dict[str, Any], 
         seen.still += [name for name, old in seen.trained.items() if torch.equal(old, now[name].detach())]
         return outcome
 
-    def saved(trainer: Any, path: Path) -> None:
+    def saved(trainer: Any, path: Path, dtype: torch.dtype | None = None) -> None:
         seen.logits = logits_of(trainer.accelerator.unwrap_model(trainer.model))
-        save(trainer, path)
+        save(trainer, path, dtype)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "build_trainer", trainer_of)
