@@ -130,7 +130,8 @@ PISSA = replace(
     summary="LoRA initialised with the principal singular vectors: learns faster, needs an unquantised base.",
     paper="Meng et al. 2024, arXiv:2404.02948",
     defaults={**LORA.defaults, "lora_alpha": 16, "init_lora_weights": "pissa"},
-    limits={**LORA.limits, "init_lora_weights": Limit(choices=("pissa", "pissa_niter_[number of iters]"))},
+    limits={name: limit for name, limit in LORA.limits.items() if name != "init_rows"}  # it looks at no rows
+    | {"init_lora_weights": Limit(choices=("pissa", "pissa_niter_[number of iters]"))},
     own=None,
 )
 

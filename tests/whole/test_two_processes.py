@@ -15,7 +15,8 @@ from tests.whole.conftest import Ranks, Train
 
 COMMON = (
     "peft=lora", "train.learning_rate=3e-3", "train.max_steps=6", "train.logging_steps=1", "train.save_strategy=no",
-    "train.eval_strategy=no", "run.score_rows=16", "data.max_rows=200", "hardware.num_threads=1",
+    "train.eval_strategy=no", "run.score_rows=16", "data.eval_path=held.jsonl", "data.max_rows=200",
+    "hardware.num_threads=1",
 )  # fmt: skip
 
 
@@ -33,7 +34,7 @@ def test_two_processes_give_the_loss_curve_of_one(source, here, ftcli_run: Train
     rows = tiny.set_path("sft", "train").read_text(encoding="utf-8").splitlines(keepends=True)
     # Weights that differ between the two processes of a step: each divides by the sum of all of them.
     weighed = [json.dumps({**json.loads(row), "weight": 1 + index % 5}) + "\n" for index, row in enumerate(rows[:200])]
-    for name, some in (("sums", rows[:100]), ("words", rows[100:200]), ("weighed", weighed)):
+    for name, some in (("sums", rows[:100]), ("words", rows[100:200]), ("weighed", weighed), ("held", rows[200:232])):
         (here / f"{name}.jsonl").write_text("".join(some), encoding="utf-8")
     data = [f"data.mix.{name}.path={name}.jsonl" for name in ("sums", "words")] if source == "stream" else []
     common = (*COMMON, *data, *(MIXED if source == "stream" else ("data.path=weighed.jsonl",)))

@@ -29,9 +29,9 @@ def judged(request, dpo_file, make_spec, new_run, monkeypatch) -> tuple[Path, An
     seen = []
     save = training.save_final
 
-    def saved(trainer: Any, path: Path) -> None:
+    def saved(trainer: Any, path: Path, dtype: torch.dtype | None = None) -> None:
         seen.append(trainer.accelerator.unwrap_model(trainer.model))
-        save(trainer, path)
+        save(trainer, path, dtype)
 
     monkeypatch.setattr(training, "save_final", saved)
     peft = LORA if request.param == "lora" else None

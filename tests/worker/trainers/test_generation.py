@@ -34,6 +34,14 @@ def test_continuous_batching_gives_each_prompt_its_own_answer(make_spec, new_run
     ]
 
 
+def test_continuous_batching_takes_the_memory_of_one_rollout_and_not_all_that_is_free():
+    cache = generation.cache_for([10, 60, 130], max_new_tokens=20)
+    assert (cache.page_size, cache.num_blocks) == (64, 1 + 2 + 3 + 1)  # 30, 80 and 150 tokens, and one to spare
+    assert cache.max_batch_tokens == 200
+    assert generation.cache_for([5], 5).max_batch_tokens == 64
+    assert generation.cache_for([9000], 5).max_batch_tokens == 8192
+
+
 @pytest.mark.parametrize("name", ["grpo", "rloo"])
 def test_answers_are_logged_beside_the_text_of_their_prompts(name, make_spec, new_run, asked, models):
     method = sampling(name, longest=4, rewards={"ended": 1}, log_completions=True, num_generations=2)

@@ -58,10 +58,10 @@ def look(monkeypatch):
                 start(trainer)
             return trainer
 
-        def saved(trainer: Any, path: Any) -> None:
+        def saved(trainer: Any, path: Any, dtype: torch.dtype | None = None) -> None:
             if end:
                 end(trainer.accelerator.unwrap_model(trainer.model))
-            save(trainer, path)
+            save(trainer, path, dtype)
 
         monkeypatch.setattr(training, "build_trainer", trainer_of)
         monkeypatch.setattr(training, "save_final", saved)
