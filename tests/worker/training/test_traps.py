@@ -202,7 +202,7 @@ def test_a_resumed_run_ends_bit_for_bit_where_the_whole_one_does(name, sft_file,
 
 @pytest.mark.parametrize("held_out", [0.0, 0.25], ids=["", "evaluated"])
 def test_p_tuning_is_saved_without_dropout(held_out, sft_file, make_spec, new_run, look):
-    # PEFT computes the vectors that it saves with the encoder as the training left it. It is saved before an evaluation.
+    # PEFT computes the vectors that it saves with the encoder as the training left it, before an evaluation changes it.
     final: list[torch.Tensor] = []
     modes: list[bool] = []
 
