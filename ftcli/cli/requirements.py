@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ftcli.build import fitting
 from ftcli.cli import output
 from ftcli.core import hardware, torch_build
 from ftcli.core.errors import ConfigError, OutOfMemory, Problem
@@ -21,6 +20,7 @@ def require_room(runs: Sequence[ResolvedRun]) -> None:
     Raises:
         OutOfMemory: a run does not fit, with the smallest change that makes it fit.
     """
+    from ftcli.build import fitting
     from ftcli.cli.render.plan import to_fit
     from ftcli.plan.outlook import plan
 

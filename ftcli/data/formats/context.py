@@ -15,7 +15,6 @@ from typing import Any
 from ftcli.data.files.describe import describe_value
 from ftcli.data.formats.columns import CONTEXT, HISTORY, SYSTEM, TOOLS, VARIABLES, Example, column
 from ftcli.data.formats.conversations import ROLE_KEYS, FieldFault, Roles, Turn, only_read, spoken, text, tools, turns
-from ftcli.models.templates.template_rendering import GIVEN
 
 ANSWERS_OF: Mapping[str, tuple[str, ...]] = {
     "pair": ("completion",),
@@ -117,6 +116,8 @@ def _declared(row: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _variables(row: Mapping[str, Any]) -> dict[str, Any]:
     """Values for variables of the chat template; null is no value, since tables hold it where another row has one."""
+    from ftcli.models.templates.template_rendering import GIVEN  # with all that rendering needs, for few rows
+
     given = row.get(VARIABLES)
     if given in (None, ""):
         return {}
