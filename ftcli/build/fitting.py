@@ -85,13 +85,17 @@ def smaller(run: ResolvedRun, room_gib: float) -> Change | None:
     Where no change is enough, all that help. None where nothing helps, or the memory is unknown.
     """
     needs, made = _total(run), list[_Step]()
+    if needs is None:
+        return None
     for step in _steps(run):
+        if needs <= room_gib:
+            break
         after = _total(_changed(run, [*made, step]))
-        if needs is None or needs <= room_gib or after is None:
+        if after is None:
             break
         if after <= needs * _WORTH:
             needs, made = after, [*made, step]
-    if needs is None or not made:
+    if not made:
         return None
     for step in reversed(made[:-1]):  # what a later change makes needless, the dearest first
         rest = [each for each in made if each is not step]

@@ -20,7 +20,7 @@ from ftcli.models.parameters import num_parameters
 from ftcli.peft_methods import PeftMethod, peft_method
 from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.settings import run_spec
-from ftcli.settings.groups import CARD, GROUPS, OWN_GROUPS, DataSettings
+from ftcli.settings.groups import CARD, GROUPS, HALF_PRECISION, OWN_GROUPS, DataSettings
 from ftcli.settings.run_spec import RunSpec
 
 _EMPTY: dict[str, Any] = {**{group: {} for group in (*GROUPS, "run")}, "seed": 0}
@@ -129,12 +129,12 @@ def _resolve(composed: Composed, method: Method) -> ResolvedRun:
     # and the held-out rows decide evaluation and scoring.
     hardware = _own(composed, "hardware")
     launch = profile.launch_plan(hardware, notes)
-    model = _own(composed, "model")
-    shape = known_shapes.model_shape(model)
-    model = derive.derive_model(model, shape, launch, notes)
+    typed = _own(composed, "model")
+    shape = known_shapes.model_shape(typed)
+    model = derive.derive_model(typed, shape, launch, notes)
     data = derive.derive_data(_own(composed, "data"), method, notes)
     quantisation = derive.derive_quantisation(_own(composed, "quantisation"), peft, composed, launch, notes)
-    pure = _own(composed, "model").dtype in ("bfloat16", "float16") and not (peft and peft.adapter)
+    pure = typed.dtype in HALF_PRECISION and not (peft and peft.adapter)
     train = derive.derive_train(composed.tree["train"], method, peft, data, launch, notes, pure=pure)
     own = derive.derive_method(composed.tree["method"], method, peft, shape, model, data, notes)
     size = num_parameters(shape) if shape else None

@@ -15,7 +15,7 @@ from ftcli.settings.run_spec import RunSpec
 
 
 def require_room(runs: Sequence[ResolvedRun]) -> None:
-    """Compare the plan of each run with its card: above nine tenths of the memory is told, above all of it refused.
+    """Compare the plan of each run with its card: warn above nine tenths of the card's memory, refuse above all of it.
 
     Raises:
         OutOfMemory: a run does not fit, with the smallest change that makes it fit.

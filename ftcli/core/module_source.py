@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 from importlib.machinery import PathFinder
@@ -24,3 +25,9 @@ def module_source(module: str) -> tuple[bool, Path | None]:
             return False, None
         path, file = list(spec.submodule_search_locations or []), Path(spec.origin) if spec.origin else None
     return True, file if file is not None and file.suffix == ".py" else None
+
+
+def package_folder(name: str) -> Path | None:
+    """The folder of an installed top-level package, which is not imported; None if it is not installed."""
+    spec = importlib.util.find_spec(name)
+    return Path(spec.origin).parent if spec is not None and spec.origin is not None else None

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from functools import cache
-from pathlib import Path
 
 from ftcli.core import hardware
+from ftcli.core.module_source import package_folder
 
 _CUDA = re.compile(r"^cuda[^=\n]*=\s*'(\d+)\.(\d+)'", re.MULTILINE)
 _HIP = re.compile(r"^hip[^=\n]*=\s*'", re.MULTILINE)
@@ -37,6 +36,6 @@ def why_no_gpu() -> tuple[str, str] | None:
 @cache
 def version_text() -> str:
     """The module in which torch says what it was built for, unread by Python; "" where there is none."""
-    found = importlib.util.find_spec("torch")
-    path = Path(found.origin).with_name("version.py") if found is not None and found.origin else None
+    folder = package_folder("torch")
+    path = folder / "version.py" if folder is not None else None
     return path.read_text(encoding="utf-8") if path is not None and path.is_file() else ""

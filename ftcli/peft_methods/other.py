@@ -14,10 +14,10 @@ from typing import Any
 
 from ftcli.core.declarations import declarations
 from ftcli.core.errors import Problem
+from ftcli.core.module_source import package_folder
 from ftcli.core.suggest import suggest
 from ftcli.peft_methods.peft_declaration import PeftMethod
 from ftcli.peft_methods.prompts import PREFIX, PROMPT
-from ftcli.settings.library_fields import package_folder
 from ftcli.settings.limits import Limit
 
 _PROMPTS = ("MULTITASK_PROMPT_TUNING", "CPT", "CARTRIDGE")

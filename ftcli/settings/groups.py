@@ -10,6 +10,9 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+HALF_PRECISION = ("bfloat16", "float16")
+"""The types in which weights take two bytes."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSettings:

@@ -7,7 +7,6 @@ annotation's syntax tree, and values are checked against that tree.
 from __future__ import annotations
 
 import ast
-import importlib.util
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ftcli.core.declarations import names_in
+from ftcli.core.module_source import package_folder
 
 TRAINING_ARGUMENTS = "transformers.training_args:TrainingArguments"
 
@@ -45,12 +45,6 @@ class Field:
     def type_text(self) -> str:
         """The annotation as source text."""
         return ast.unparse(self.annotation)
-
-
-def package_folder(name: str) -> Path | None:
-    """The folder of an installed top-level package, which is not imported; None if it is not installed."""
-    spec = importlib.util.find_spec(name)
-    return Path(spec.origin).parent if spec is not None and spec.origin is not None else None
 
 
 @cache

@@ -14,7 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from ftcli.core.errors import ConfigError, Problem
-from ftcli.settings.groups import DataSettings, HardwareSettings, ModelSettings, QuantisationSettings, RunSettings
+from ftcli.settings.groups import (
+    HALF_PRECISION,
+    DataSettings,
+    HardwareSettings,
+    ModelSettings,
+    QuantisationSettings,
+    RunSettings,
+)
 
 SCHEMA_VERSION = 1
 
@@ -87,7 +94,7 @@ class RunSpec:
         numbers, and are lost: at a learning rate of 1e-6 one weight in fifty moves in a hundred steps.
         """
         mixed = self.train.get("bf16") or self.train.get("fp16")
-        return bool(mixed) and self.model.dtype in ("bfloat16", "float16") and not self.train.get("deepspeed")
+        return bool(mixed) and self.model.dtype in HALF_PRECISION and not self.train.get("deepspeed")
 
     def to_json(self) -> str:
         """This spec as the text of `spec.json`."""

@@ -17,6 +17,7 @@ from ftcli import tiny
 from ftcli.runs import rundir
 from ftcli.settings.groups import DataSettings, HardwareSettings, ModelSettings, QuantisationSettings, RunSettings
 from ftcli.settings.run_spec import LaunchPlan, RunSpec
+from ftcli.worker.training import run as training
 
 _SHAPE = {
     "hidden_size": 32,
@@ -173,6 +174,30 @@ def same_weights(one: Path, other: Path) -> bool:
     """Whether two runs ended with the same weights, bit for bit."""
     ours, theirs = weights(one), weights(other)
     return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.fixture
+def look(monkeypatch):
+    """Calls a function with the trainer of the next run, before anything trains, or with the model that it saves."""
+
+    def at(*, start: Callable[[Any], None] | None = None, end: Callable[[Any], None] | None = None) -> None:
+        make, save = training.build_trainer, training.save_final
+
+        def trainer_of(run: Any) -> Any:
+            trainer = make(run)
+            if start:
+                start(trainer)
+            return trainer
+
+        def saved(trainer: Any, path: Path, dtype: torch.dtype | None = None) -> None:
+            if end:
+                end(trainer.accelerator.unwrap_model(trainer.model))
+            save(trainer, path, dtype)
+
+        monkeypatch.setattr(training, "build_trainer", trainer_of)
+        monkeypatch.setattr(training, "save_final", saved)
+
+    return at
 
 
 LORA = {"name": "lora", "r": 4, "lora_alpha": 8, "lora_dropout": 0.1, "target_modules": "all-linear"}

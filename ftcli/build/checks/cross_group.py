@@ -20,7 +20,7 @@ from ftcli.models.known_shapes import model_shape, why_no_causal_lm
 from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.settings import library_fields, ownership
 from ftcli.settings.backends import WITHOUT_MODEL
-from ftcli.settings.groups import as_saved
+from ftcli.settings.groups import HALF_PRECISION, as_saved
 from ftcli.settings.run_spec import RunSpec
 from ftcli.synthesis import principles
 
@@ -103,9 +103,8 @@ def the_cadence_fits(context: Context) -> Iterator[Problem]:
 def half_precision_learns(context: Context) -> Iterator[Problem]:
     """Weights that are trained in half precision alone need an optimiser that keeps what rounding loses."""
     spec, where = context.spec, context.where("model.dtype")
-    if context.run.trains_adapter or spec.model.dtype not in ("bfloat16", "float16") or spec.holds_masters:
-        return
-    if spec.train.get("deepspeed"):
+    kept_elsewhere = spec.holds_masters or spec.train.get("deepspeed")
+    if context.run.trains_adapter or spec.model.dtype not in HALF_PRECISION or kept_elsewhere:
         return
     masters = "leave model.dtype and train.bf16 out: what trains is then held in float32"
     if spec.model.dtype == "float16":

@@ -23,8 +23,9 @@ def show(run: ResolvedRun, outlook: Plan, *, as_json: bool) -> None:
         output.data(as_data(run, outlook))
         return
     print(headline(run.spec, outlook))
-    details(outlook, verdict=fitting.fit(run, outlook))
-    if line := to_fit(run, fitting.fit(run, outlook)):
+    verdict = fitting.fit(run, outlook)
+    details(outlook, verdict=verdict)
+    if line := to_fit(run, verdict):
         print(line)
 
 

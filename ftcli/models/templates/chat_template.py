@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from ftcli.core.errors import ConfigError, Problem
+from ftcli.core.module_source import package_folder
 from ftcli.core.paths import home_expanded, is_template_path
 from ftcli.core.suggest import suggest
 from ftcli.models.known_shapes import published_card
 from ftcli.settings.groups import ModelSettings
-from ftcli.settings.library_fields import package_folder
 
 TEMPLATE_FILE = "chat_template.jinja"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", TEMPLATE_FILE)

@@ -6,16 +6,15 @@ import sys
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 
 from ftcli.runs import rundir
+from ftcli.worker.models.rounded_weights import write_rounded
 
 
 def export(run: Path, folder: Path) -> None:
     """Write the weights of `run` to `folder`, which already holds the configuration and tokenizer."""
-    weights = load_file(run / rundir.MODEL / "model.safetensors")
     target = folder / "model.safetensors"
-    save_file({name: tensor.to(torch.bfloat16) for name, tensor in weights.items()}, target, metadata={"format": "pt"})
+    write_rounded(run / rundir.MODEL / "model.safetensors", target, torch.bfloat16)
     target.chmod(0o644)  # save_file makes it readable by its owner only, but a package is for everyone
 
 

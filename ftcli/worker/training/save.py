@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.runs.checkpoints import publish, staging_path
+from ftcli.worker.models.rounded_weights import write_rounded
 from ftcli.worker.training.checkpoint import unpickled
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -48,9 +48,7 @@ def save_final(trainer: Any, path: Path, dtype: torch.dtype | None = None) -> No
 def store_as(folder: Path, dtype: torch.dtype) -> None:
     """Round the weights in the files of a model to `dtype`, and say so in its configuration."""
     for file in sorted(folder.glob("*.safetensors")):
-        weights = load_file(file)
-        rounded = {name: each.to(dtype) if each.is_floating_point() else each for name, each in weights.items()}
-        save_file(rounded, file, metadata={"format": "pt"})
+        write_rounded(file, file, dtype)
     index = folder / "model.safetensors.index.json"
     if index.is_file():  # its total size is no longer true
         listed = json.loads(index.read_text(encoding="utf-8"))

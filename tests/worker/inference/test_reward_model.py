@@ -18,22 +18,15 @@ from ftcli.worker.commands.sample import sample
 from ftcli.worker.commands.score import score
 from ftcli.worker.inference.reward_model import RewardModel
 from ftcli.worker.models.load import load_trained
-from ftcli.worker.training import run as training
 from ftcli.worker.training.run import train
 from tests.worker.conftest import LORA, conversation, write_rows
 
 
 @pytest.fixture(params=["none", "lora"])
-def judged(request, dpo_file, make_spec, new_run, monkeypatch) -> tuple[Path, Any, dict[str, Any]]:
+def judged(request, dpo_file, make_spec, new_run, look) -> tuple[Path, Any, dict[str, Any]]:
     """A trained reward run, the model as it was when it was saved, and the result."""
-    seen = []
-    save = training.save_final
-
-    def saved(trainer: Any, path: Path, dtype: torch.dtype | None = None) -> None:
-        seen.append(trainer.accelerator.unwrap_model(trainer.model))
-        save(trainer, path, dtype)
-
-    monkeypatch.setattr(training, "save_final", saved)
+    seen: list[Any] = []
+    look(end=seen.append)
     peft = LORA if request.param == "lora" else None
     spec = make_spec(dpo_file, method={"name": "reward"}, peft=peft, run={"score_rows": 8}, eval_path=str(dpo_file))
     run_dir = new_run(spec, "reward")

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from ftcli.methods import get_method
 from ftcli.settings.run_spec import RunSpec
+from ftcli.worker.models.rounded_weights import write_rounded
 from ftcli.worker.training.load import load_base
 from ftcli.worker.training.run import train
 from ftcli.worker.training.trainer import hold_masters
@@ -94,6 +95,18 @@ def test_a_run_with_masters_resumes_bit_for_bit(peft, sft_file, make_spec, new_r
     again = new_run(spec, "again")
     train(again, whole / "checkpoints" / "checkpoint-2")
     assert same_weights(whole, again)
+
+
+def test_a_file_is_rounded_in_place_beside_tensors_that_already_have_the_type(tmp_path):
+    file = tmp_path / "model.safetensors"
+    tensors = {"master": torch.randn(64, 64), "frozen": torch.randn(512, 512).bfloat16(), "ids": torch.arange(9)}
+    save_file(tensors, file)
+    write_rounded(file, file, torch.bfloat16)
+    found = load_file(file)
+    assert torch.equal(found["master"], tensors["master"].bfloat16())
+    assert torch.equal(found["frozen"], tensors["frozen"])
+    assert torch.equal(found["ids"], tensors["ids"])
+    assert [each.name for each in tmp_path.iterdir()] == [file.name]
 
 
 def test_frozen_weights_stay_short_beside_the_masters():

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,6 @@ from ftcli.worker.commands.eval import evaluate
 from ftcli.worker.models.bitsandbytes_layers import bitsandbytes_config
 from ftcli.worker.models.load import load_model, load_trained
 from ftcli.worker.models.merge import merge
-from ftcli.worker.training import run as training
 from ftcli.worker.training.run import train
 from ftcli.worker.tuners.residual import REFERENCE, Residual
 from tests.worker.conftest import LORA, conversation, same_weights, weights
@@ -60,30 +58,6 @@ def declared(run_dir: Path) -> dict[str, Any]:
     """The adapter_config.json that a run saved."""
     found: dict[str, Any] = json.loads((run_dir / "model/adapter_config.json").read_text(encoding="utf-8"))
     return found
-
-
-@pytest.fixture
-def look(monkeypatch):
-    """Calls a function with the trainer of the next run, before anything trains, or with the model that it saves."""
-
-    def at(*, start: Callable[[Any], None] | None = None, end: Callable[[Any], None] | None = None) -> None:
-        make, save = training.build_trainer, training.save_final
-
-        def trainer_of(run: Any) -> Any:
-            trainer = make(run)
-            if start:
-                start(trainer)
-            return trainer
-
-        def saved(trainer: Any, path: Path, dtype: torch.dtype | None = None) -> None:
-            if end:
-                end(trainer.accelerator.unwrap_model(trainer.model))
-            save(trainer, path, dtype)
-
-        monkeypatch.setattr(training, "build_trainer", trainer_of)
-        monkeypatch.setattr(training, "save_final", saved)
-
-    return at
 
 
 # --- trap 2: a start that changes the base changes the reference ------------------------------------------------------

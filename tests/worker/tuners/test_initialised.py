@@ -16,7 +16,6 @@ from ftcli.runs.checkpoints import newest_valid
 from ftcli.settings.groups import ModelSettings, QuantisationSettings
 from ftcli.worker.models.load import load_model, load_trained
 from ftcli.worker.models.merge import merge
-from ftcli.worker.training import run as training
 from ftcli.worker.training.run import train
 from ftcli.worker.tuners import layer_statistics
 from tests.worker.conftest import same_weights
@@ -43,30 +42,6 @@ def logits_of(model: Any) -> torch.Tensor:
     model.eval()
     with torch.no_grad():
         return model(input_ids=PROBE, attention_mask=torch.ones_like(PROBE)).logits.float().clone()
-
-
-@pytest.fixture
-def look(monkeypatch):
-    """Calls a function with the next run's trainer before its first step, or with the model that it saves."""
-
-    def at(*, start: Any = None, end: Any = None) -> None:
-        make, save = training.build_trainer, training.save_final
-
-        def trainer_of(run: Any) -> Any:
-            trainer = make(run)
-            if start:
-                start(trainer)
-            return trainer
-
-        def saved(trainer: Any, path: Any, dtype: torch.dtype | None = None) -> None:
-            if end:
-                end(trainer.accelerator.unwrap_model(trainer.model))
-            save(trainer, path, dtype)
-
-        monkeypatch.setattr(training, "build_trainer", trainer_of)
-        monkeypatch.setattr(training, "save_final", saved)
-
-    return at
 
 
 @pytest.mark.parametrize("name", [name for name in STARTS if name not in ("false", "loftq")])
