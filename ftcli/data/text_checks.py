@@ -6,6 +6,7 @@ They run over every text of every row, so each begins with the cheapest test tha
 from __future__ import annotations
 
 import re
+from functools import cache
 
 # --- placeholders ---------------------------------------------------------------------------------------------------
 
@@ -48,7 +49,7 @@ _NO_CAPITAL = r"(?<![A-ZÀ-ÖØ-ÞĐĂƠƯ])"
 _NEVER = "\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffd"
 
 # The leading class of first characters lets the search skip everything that cannot start a match.
-_GARBLED = re.compile(
+_GARBLED = (
     f"[{_NEVER}ÂÃâðïÐÑã-é](?:"
     f"(?<=[{_NEVER}])"
     f"|(?<=[ÂÃ])[{_CLEAR}]"
@@ -61,6 +62,12 @@ _GARBLED = re.compile(
 )
 
 
+@cache
+def _garbled() -> re.Pattern[str]:
+    """Compiled when a text first needs it: that takes as long as importing ten modules."""
+    return re.compile(_GARBLED)
+
+
 def garbled(text: str) -> str:
     """The first characters that look like an encoding error, or that no text contains; "" if none."""
     if text.isascii():
@@ -68,5 +75,5 @@ def garbled(text: str) -> str:
         raw = text.encode()
         if len(raw.translate(None, _CONTROLS)) == len(raw):
             return ""
-    found = _GARBLED.search(text)
+    found = _garbled().search(text)
     return found[0] if found else ""

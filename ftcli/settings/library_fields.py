@@ -31,11 +31,12 @@ _ENUMS = {
 
 @dataclass(frozen=True)
 class Field:
-    """One field of a config class. `default` is its source text."""
+    """One field of a config class, as syntax trees; its texts are made when they are asked for."""
 
     name: str
     annotation: ast.expr
-    default: str
+    value: ast.expr | None
+    """The default; None if it has none."""
     help: str
     choices: tuple[str, ...] = ()
     owner: str = ""
@@ -46,15 +47,25 @@ class Field:
         """The annotation as source text."""
         return ast.unparse(self.annotation)
 
+    @property
+    def default(self) -> str:
+        """The default as source text; "" if it has none."""
+        return ast.unparse(self.value) if self.value is not None else ""
+
+
+@cache
+def _package(top: str) -> Path:
+    package = package_folder(top)
+    if package is None:
+        raise ModuleNotFoundError(f"{top} is not installed")
+    return package
+
 
 @cache
 def _source(module: str) -> Path:
     """The source file of a module; only the top package is looked up, so nothing is imported."""
     top, *rest = module.split(".")
-    package = package_folder(top)
-    if package is None:
-        raise ModuleNotFoundError(f"{top} is not installed")
-    folder = package.joinpath(*rest)
+    folder = _package(top).joinpath(*rest)
     return folder / "__init__.py" if folder.is_dir() else folder.with_suffix(".py")
 
 
@@ -144,8 +155,12 @@ def _field(statement: ast.AnnAssign, docs: str, owner: str) -> Field:
             listed = entries.get("choices")
             if isinstance(listed, (ast.List, ast.Tuple)):
                 choices = tuple(str(item.value) for item in listed.elts if isinstance(item, ast.Constant))
-    shown = ast.unparse(default) if default is not None else ""
-    return Field(statement.target.id, annotation, shown, text, choices, owner)
+    return Field(statement.target.id, annotation, default, text, choices, owner)
+
+
+def _is_class_variable(annotation: ast.expr) -> bool:
+    named = annotation.value if isinstance(annotation, ast.Subscript) else annotation
+    return getattr(named, "id", getattr(named, "attr", "")) == "ClassVar"
 
 
 @cache
@@ -172,7 +187,7 @@ def fields_of(config: str) -> Mapping[str, Field]:
             # The libraries document a field by a string below it, or by `help` in its metadata.
             following = definition.body[index + 1] if index + 1 < len(definition.body) else None
             docs = _text(following.value) if isinstance(following, ast.Expr) else ""
-            if "ClassVar" not in ast.unparse(statement.annotation):
+            if not _is_class_variable(statement.annotation):
                 result[statement.target.id] = _field(statement, docs, name)
     return result
 

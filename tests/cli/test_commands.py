@@ -139,7 +139,7 @@ def test_a_bug_of_ours_is_exit_code_1_with_the_line_that_reproduces_it(capsys, m
     def broken(*_: object) -> None:
         raise RuntimeError("two and two")
 
-    monkeypatch.setattr("ftcli.cli.jobs.run.run_of", broken)
+    monkeypatch.setattr("ftcli.cli.jobs.run.build", broken)
     assert main(["check", "run.name=a b", "seed=1"]) == 1
     err = capsys.readouterr().err
     assert "RuntimeError: two and two" in err

@@ -1,22 +1,23 @@
 """A job is a run, or a pipeline of training and synthesis stages.
 
 Commands get their job here and need not know its kind: `resolve` for a request, `resolve_folder` for a job that has
-begun.
+begun. Each kind of job is imported when one is at hand: a run needs nothing of pipelines, and a request that cannot be
+composed needs none of the checks; importing them takes longer than composing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ftcli.cli import output
-from ftcli.cli.jobs.job import Job, JobFolder
-from ftcli.cli.jobs.pipeline import PipelineFolder, PipelineJob
-from ftcli.cli.jobs.run import RunFolder, RunJob
-from ftcli.cli.jobs.synthesis import SynthesisFolder
-from ftcli.config.compose import Request
+from ftcli.config.compose import Request, compose
 from ftcli.pipelines.pipeline_request import pipeline_request
 from ftcli.runs import rundir
+
+if TYPE_CHECKING:
+    from ftcli.cli.jobs.job import Job, JobFolder
 
 __all__ = ["Job", "JobFolder", "measured", "resolve", "resolve_folder"]
 
@@ -28,7 +29,14 @@ def resolve(request: Request) -> Job:
         ConfigError: all problems found.
     """
     pipeline = pipeline_request(request)
-    return RunJob.composed(request) if pipeline is None else PipelineJob.composed(pipeline)
+    if pipeline is not None:
+        from ftcli.cli.jobs.pipeline import PipelineJob
+
+        return PipelineJob.composed(pipeline)
+    composed = compose(request)
+    from ftcli.cli.jobs.run import RunJob
+
+    return RunJob.checked(composed)
 
 
 def measured(compose: Callable[[], Job]) -> Job:
@@ -39,9 +47,9 @@ def measured(compose: Callable[[], Job]) -> Job:
     Raises:
         ConfigError: all problems found.
     """
+    job = compose()
     from ftcli.plan.measure import measure
 
-    job = compose()
     return compose() if measure(job.specs(), output.note) else job
 
 
@@ -54,6 +62,10 @@ def resolve_folder(name: str, where: str) -> JobFolder:
     Raises:
         ConfigError: there is none.
     """
+    from ftcli.cli.jobs.pipeline import PipelineFolder
+    from ftcli.cli.jobs.run import RunFolder
+    from ftcli.cli.jobs.synthesis import SynthesisFolder
+
     if SynthesisFolder.is_at(Path(name)):
         return SynthesisFolder(Path(name), where)
     pipeline = rundir.find_pipeline(name)

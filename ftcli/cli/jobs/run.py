@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ftcli.build.resolve import run_of
+from ftcli.build.resolve import build
 from ftcli.cli import output
 from ftcli.cli.jobs.job import Job, JobFolder, finished
 from ftcli.cli.render import configuration
 from ftcli.cli.render import summary as of_result
 from ftcli.cli.requirements import require_folders, require_here
-from ftcli.config.compose import Request
+from ftcli.config.compose import Composed, Request
 from ftcli.core.errors import EXIT_CONFIG, EXIT_DATA, EXIT_DONE, EXIT_MEMORY, ConfigError, Problem
 from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.runs import rundir
@@ -39,13 +39,13 @@ class RunJob(Job):
         return (self.run,)
 
     @classmethod
-    def composed(cls, request: Request) -> RunJob:
-        """The run that a request describes.
+    def checked(cls, composed: Composed) -> RunJob:
+        """The run of a composed tree.
 
         Raises:
             ConfigError: all problems found.
         """
-        return cls(run_of(request))
+        return cls(build(composed))
 
     def check(self, *, as_json: bool) -> None:
         """Print that there are no problems, the choices, and what the first rows hold that is not read."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ftcli.core.errors import DataError, Problem
 from ftcli.data.files.describe import describe_value
-from ftcli.data.files.reader import Row
 from ftcli.data.formats.conversations import CALL, ROLE_KEYS, ROLES, Roles, key_of
+
+if TYPE_CHECKING:  # reading files imports more than `ftcli list` needs
+    from ftcli.data.files.reader import Row
 
 Example = dict[str, Any]
 Converter = Callable[[Mapping[str, Any], Roles], Example]

@@ -16,16 +16,19 @@ Conversations may have "tools". The formats themselves are in format_table.py.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 from ftcli.core.errors import DataError, Problem, RowProblem
 from ftcli.data.files.describe import describe_type
-from ftcli.data.files.reader import Row
 from ftcli.data.formats.columns import VARIABLES, Example, Format, apply_mapping, nearest_formats
 from ftcli.data.formats.context import with_context
 from ftcli.data.formats.conversations import ROLES, FieldFault, Roles, spoken, with_meanings
 from ftcli.data.formats.format_table import FORMATS
 from ftcli.data.formats.suggest_columns import fitting_formats, mapping_override, suggested_columns, typed
+
+if TYPE_CHECKING:  # reading files imports more than `ftcli list` needs
+    from ftcli.data.files.reader import Row
 
 __all__ = [
     "DATASET_TYPES",
@@ -56,12 +59,19 @@ DATASET_TYPES: Mapping[str, str] = {
 
 def candidates(row: Mapping[str, Any]) -> list[Format]:
     """All formats whose columns the row has, the most specific first."""
-    return [fmt for fmt in FORMATS.values() if fmt.recognise(row)]
+    return [fmt for fmt in _possible(tuple(row)) if fmt.recognise(row)]
 
 
 def recognise(row: Mapping[str, Any]) -> Format | None:
     """The most specific format whose columns the row has; None if there is none."""
-    return next((fmt for fmt in FORMATS.values() if fmt.recognise(row)), None)
+    return next((fmt for fmt in _possible(tuple(row)) if fmt.recognise(row)), None)
+
+
+@lru_cache(maxsize=64)
+def _possible(columns: tuple[str, ...]) -> tuple[Format, ...]:
+    """The formats that find each column that they need among these, by name: most rows leave one or two."""
+    present = set(columns)
+    return tuple(fmt for fmt in FORMATS.values() if all(present.intersection(need.names) for need in fmt.needs))
 
 
 _UNSUPPORTED: Mapping[str, tuple[tuple[str, ...], str, str]] = {

@@ -129,7 +129,7 @@ def mapping_problems(
     fmt: Format, columns: Mapping[str, str], rows: Sequence[Mapping[str, Any]], where: str
 ) -> Iterable[Problem]:
     """The entries of `data.columns` that the format does not read in any of the rows, whose columns are renamed."""
-    read = {name for row in rows for name in fmt.read_in(row)}
+    read = {name for row in rows for name in fmt.read_in(row)} if columns else set()
     for ours, theirs in columns.items():
         if ours in fmt.reads and (ours in read or all(is_nothing(row.get(ours)) for row in rows)):
             continue
