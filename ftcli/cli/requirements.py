@@ -21,6 +21,7 @@ def require_room(runs: Sequence[ResolvedRun]) -> None:
         OutOfMemory: a run does not fit, with the smallest change that makes it fit.
     """
     from ftcli.build import fitting
+    from ftcli.cli.render.configuration import chosen_of
     from ftcli.cli.render.plan import to_fit
     from ftcli.plan.outlook import plan
 
@@ -30,7 +31,7 @@ def require_room(runs: Sequence[ResolvedRun]) -> None:
             continue
         advice = to_fit(run, found)
         if found.verdict == "does not fit":
-            raise OutOfMemory(Problem(f"model={run.spec.choices['model']}", str(found), f"{advice}; or --anyway"))
+            raise OutOfMemory(Problem(f"model={chosen_of(run.spec, 'model')}", str(found), f"{advice}; or --anyway"))
         output.note(f"warning: {found}" + (f"; {advice}" if advice else ""))
 
 

@@ -71,6 +71,23 @@ def test_check_names_the_model_and_the_rows_that_are_read(typed):
     assert "rows builtin:manners" in typed("check method=rlhf")[1]
 
 
+@pytest.mark.parametrize("command", ["check", "show"])
+def test_no_choice_is_named_that_another_model_or_other_rows_stand_in_for(typed, command):
+    def named(words: str) -> dict[str, str]:
+        line = typed(f"{command} {words}")[1].splitlines()[0]
+        return dict(re.findall(r"(\w+)=(\{.*?\}|\S+)", line))
+
+    rows, weights = str(Path("rows.jsonl").resolve()), str(Path("weights").resolve())
+    own = named("rows.jsonl model=./weights")
+    assert (own["model"], own["data"], own["peft"]) == (weights, rows, "none")
+    assert (named("rows.jsonl")["model"], named("rows.jsonl")["data"]) == ("tiny", rows)
+    assert (named("")["model"], named("")["data"]) == ("tiny", "tiny")
+    assert named("model=llama rows.jsonl")["model"] == "llama"
+    assert named("model=llama model.name_or_path=./weights rows.jsonl")["model"] == weights
+    mixed = named("data.mix.sums.path=rows.jsonl data.mix.more.path=more.jsonl")
+    assert mixed["data"] == "{mix: sums, more}"
+
+
 def test_training_without_a_word_says_first_that_it_is_a_demonstration(typed):
     _, _, err = typed("train --dry-run")
     first, second = err.splitlines()[:2]

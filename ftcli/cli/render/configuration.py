@@ -7,12 +7,13 @@ from typing import Any
 
 from ftcli.cli import output
 from ftcli.config import group_fields
+from ftcli.core import assets, strict_yaml
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.paths import is_builtin
 from ftcli.data.path_list import path_text
 from ftcli.methods import Pipeline
 from ftcli.plan.resolved_run import ResolvedRun
-from ftcli.settings.groups import GROUPS
+from ftcli.settings.groups import GROUPS, PLACES
 from ftcli.settings.run_spec import RunSpec
 
 
@@ -21,8 +22,26 @@ def checked(spec: RunSpec, *, as_json: bool) -> None:
     if as_json:
         output.data({"problems": [], "choices": dict(spec.choices), "reads": reads(spec)})
         return
-    print("no problems: " + " ".join(f"{group}={choice}" for group, choice in spec.choices.items()))
+    print(f"no problems: {chosen(spec)}")
     output.table([(name.replace("_", " "), text) for name, text in reads(spec).items() if text is not None])
+
+
+def chosen(spec: RunSpec) -> str:
+    """The choice of each group, or what is read in its stead, as GROUP=CHOICE words."""
+    return " ".join(f"{group}={chosen_of(spec, group)}" for group in spec.choices)
+
+
+def chosen_of(spec: RunSpec, group: str) -> str:
+    """The choice of a group, or the model or the rows that were named in its stead: a mixture by its sets' names."""
+    choice = spec.choices[group]
+    file = assets.choices(group).get(choice)
+    if group not in PLACES or file is None:
+        return choice
+    if group == "data" and spec.data.mix is not None:
+        return f"{{mix: {', '.join(spec.data.mix)}}}"
+    key = PLACES[group]
+    place = getattr(getattr(spec, group), key)
+    return choice if place == strict_yaml.load(file).data.get(key) else path_text(place)
 
 
 def reads(spec: RunSpec) -> dict[str, str | None]:
@@ -54,7 +73,7 @@ def configuration(spec: RunSpec, *, as_json: bool) -> None:
     resolved = _resolved(spec)
     import yaml
 
-    print("# " + " ".join(f"{group}={choice}" for group, choice in spec.choices.items()))
+    print(f"# {chosen(spec)}")
     print(yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True, width=120), end="")
     if spec.notes:
         print("# derived:")
