@@ -181,7 +181,7 @@ def merged(run: Path) -> Row:
     folder = run / "merged"
     if not folder.is_dir():
         ftcli("merge", str(run))
-    found = json.loads(ftcli("eval", str(run), "--model", str(folder), "--json"))
+    found = json.loads(ftcli("eval", str(run), "--model", str(folder), "--score-rows", "0", "--json"))
     answers = [_answers(str(model)) for model in (run, folder)]
     same = sum(ours == theirs for ours, theirs in zip(*answers, strict=True))
     return {"eval_loss": found["measured"]["eval_loss"], "prompts": len(PROMPTS), "same_answers": same}

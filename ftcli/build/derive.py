@@ -12,6 +12,7 @@ from typing import Any
 
 from ftcli.config.compose import Composed
 from ftcli.core import paths
+from ftcli.core.errors import ConfigError, Problem
 from ftcli.data import row_sets
 from ftcli.launch.profile import has_bfloat16
 from ftcli.methods import Method
@@ -220,3 +221,24 @@ def derive_run(
         rows = SCORE_ROWS if cheap_to_score else 0
         run = replace(run, score_rows=notes.add("run.score_rows", rows, why))
     return run
+
+
+def rows_to_score(spec: RunSpec, method: Method, requested: int | None = None, rows: int | None = None) -> int:
+    """How many held-out rows an evaluation after the run scores: as requested, else as the run's author set it.
+
+    Args:
+        rows: the most rows that are measured at all; where the run left it open, all of them are scored.
+
+    Raises:
+        ConfigError: no row, though the method has nothing but its score, or some, though it has none.
+    """
+    derived = any(note.key == "run.score_rows" for note in spec.notes)
+    set_by_run = None if derived else spec.run.score_rows
+    number = next((each for each in (requested, set_by_run, rows) if each is not None), SCORE_ROWS)
+    where = "run.score_rows=0" if requested is None else f"--score-rows {requested}"
+    if method.score == "none" and requested:
+        raise ConfigError(Problem(where, f"method={method.name} has no score, only its held-out loss", "leave it out"))
+    if method.rewarded and number == 0:
+        what = f"leaves nothing to measure: method={method.name} has no held-out loss, only its score"
+        raise ConfigError(Problem(where, what, f"score some rows: --score-rows {SCORE_ROWS}"))
+    return number

@@ -6,14 +6,17 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ftcli.build.derive import rows_to_score
 from ftcli.build.resume import require_granted_rewards
 from ftcli.cli import arguments, output
 from ftcli.core.errors import EXIT_DONE, ConfigError, Problem
 from ftcli.data.files.locate import SourcePath, is_local, locate
 from ftcli.launch.worker_request import WorkerFailed, answers
+from ftcli.methods import get_method
 from ftcli.models import sources
 from ftcli.runs import rundir
 from ftcli.settings.ownership import ENDPOINT, REWARD_CODE
+from ftcli.settings.run_spec import RunSpec
 
 NAME = "eval"
 SUMMARY = "held-out loss and score of a run, before and after training"
@@ -27,20 +30,31 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("--data", help="held-out rows, like data.eval_path (default: the run's own)")
     parser.add_argument("--rows", type=int, help="maximum number of rows")
     parser.add_argument(
+        "--score-rows",
+        type=int,
+        help="how many of them are scored, which generates their answers; 0 measures the loss alone (default: the "
+        "run's run.score_rows if it was set, else --rows or 256)",
+    )
+    parser.add_argument(
         "--model", help="evaluate this model with the run's metrics, instead of the run before and after training"
     )
     arguments.add_trust(parser, REWARD_CODE, ENDPOINT)
     arguments.add_json(parser)
     options = arguments.parse(parser, argv)
-    if options.rows is not None and options.rows < 1:
-        raise ConfigError(Problem(f"--rows {options.rows}", "is out of range", "at least 1"))
+    for flag, number, least in (("--rows", options.rows, 1), ("--score-rows", options.score_rows, 0)):
+        if number is not None and number < least:
+            raise ConfigError(Problem(f"{flag} {number}", "is out of range", f"at least {least}"))
     found = rundir.require_run(options.run, f"ftcli eval {options.run}")
+    spec = RunSpec.load(found / rundir.SPEC)
+    method = get_method(str(spec.method["name"]))
+    scored = rows_to_score(spec, method, options.score_rows, options.rows)
     granted = ((REWARD_CODE, options.trust_reward_code), (ENDPOINT, options.allow_endpoint))
     require_granted_rewards(found, frozenset(flag for flag, given in granted if given))
     request = {
         "run": str(found),
         "data": _rows(options.data),
         "rows": options.rows,
+        "score_rows": scored,
         "model": _model(options.model),
         "trust_remote_code": options.trust_remote_code,
     }
@@ -52,6 +66,8 @@ def run(argv: Sequence[str]) -> int:
         output.data(measured)
     else:
         _print(measured)
+        if not scored and options.score_rows is None and method.score != "none":
+            output.note("not scored, since the run set run.score_rows=0; --score-rows N scores N rows")
     return EXIT_DONE
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import ftcli
-from ftcli.cli import COMMANDS, main
+from ftcli.cli import COMMANDS, evaluate, main
 from ftcli.runs import rundir
 from ftcli.settings.backends import ROLES
 from ftcli.settings.groups import GROUPS
@@ -101,6 +101,7 @@ def test_every_command_has_help(typed, command):
         (["report", "nothing"], "is not a run"),
         (["eval", "nothing"], "is not a run"),
         (["eval", "nothing", "--rows", "0"], "out of range"),
+        (["eval", "nothing", "--score-rows", "-1"], "out of range"),
         (["eval", "nothing", "--rows", "x"], "invalid int value"),
         (["generate", "/no/such", "hi"], "holds no model"),
         (["generate", "builtin:tiny", "hi", "--temperature", "-1"], "out of range"),
@@ -281,6 +282,40 @@ def test_data_check_says_what_a_file_holds(typed):
     code, out, _ = typed("data", "check", "data.path=rows.jsonl", "--rows-only", "--json", "data.max_bad_share=0.5")
     [answer] = json.loads(out)["sets"]
     assert (code, answer["rows_read"], answer["rows_kept"], answer["dropped"]) == (0, 2, 1, {"unusable": 1})
+
+
+@pytest.mark.parametrize(
+    ("choices", "flags", "found"),
+    [
+        ((), (), 256),  # left open
+        (("run.score_rows=0",), (), 0),
+        (("run.score_rows=9",), ("--rows", "20"), 9),
+        ((), ("--rows", "20"), 20),
+        (("run.score_rows=9",), ("--score-rows", "0"), 0),
+        (("run.score_rows=9",), ("--rows", "5", "--score-rows", "3"), 3),
+        (("method=grpo",), (), 256),
+        (("method=grpo",), ("--score-rows", "0"), "leaves nothing to measure"),
+        (("method=grpo", "run.score_rows=0"), (), "score some rows: --score-rows 256"),
+        (("method=pretrain",), ("--score-rows", "5"), "has no score, only its held-out loss"),
+        (("method=pretrain",), (), 256),
+    ],
+)
+def test_eval_scores_what_the_command_or_the_run_says(typed, monkeypatch, choices, flags, found):
+    asked = []
+
+    def answers(command, request):
+        asked.append(request["score_rows"])
+        return [{"method": "sft", "data": "x", "rows": 1, "before": {"eval_loss": 2.0}, "after": {"eval_loss": 1.0}}]
+
+    monkeypatch.setattr(evaluate, "answers", answers)
+    code, _, err = typed("eval", str(finished_run("old", *choices)), *flags)
+    if isinstance(found, str):
+        assert (code, asked) == (2, [])
+        assert found in err
+    else:
+        assert (code, asked) == (0, [found])
+        # who wrote 0 into the run is reminded of it; who writes it on the command line knows
+        assert ("not scored" in err) == (found == 0 and "--score-rows" not in flags)
 
 
 def test_report_tells_what_a_run_did(typed):

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from transformers import PrinterCallback
 
+from ftcli.build.derive import rows_to_score
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.methods import Method, get_method
 from ftcli.runs import rundir
@@ -29,7 +30,6 @@ from ftcli.worker.training.trainer import make_trainer
 from ftcli.worker.tuners.support import Support
 
 SCHEMA = 1
-_SCORE_ROWS = 256
 
 
 def evaluate(request: dict[str, Any]) -> dict[str, Any]:
@@ -37,8 +37,8 @@ def evaluate(request: dict[str, Any]) -> dict[str, Any]:
 
     Args:
         request: {"run": run directory or name, "data": file or None for the run's own held-out rows, "rows": the
-            most rows, or None, "model" and "revision": another model to measure instead of both, or None,
-            "trust_remote_code": bool}.
+            most rows, or None, "score_rows": how many of them are scored, or None for what the run set, "model" and
+            "revision": another model to measure instead of both, or None, "trust_remote_code": bool}.
 
     Returns:
         {"schema", "run", "method", "data", "rows", "before", "after"}, both with `eval_loss` and `score`; for another
@@ -49,8 +49,9 @@ def evaluate(request: dict[str, Any]) -> dict[str, Any]:
         DataError: unusable rows.
     """
     run_dir = rundir.require_run(request["run"], "RUN")
-    spec = _at_its_length(_requested(RunSpec.load(run_dir / rundir.SPEC), request), run_dir)
-    method = get_method(str(spec.method["name"]))
+    stored = RunSpec.load(run_dir / rundir.SPEC)
+    method = get_method(str(stored.method["name"]))
+    spec = _at_its_length(_requested(stored, method, request), run_dir)
     if not validates(spec, method):
         raise ConfigError(Problem(str(run_dir), "the run has no held-out rows", "set data.eval_path=FILE"))
     set_threads(spec)
@@ -86,7 +87,7 @@ def _about(run: Loaded) -> dict[str, Any]:
     return {**about, "data": ledger.path, "rows": ledger.rows_kept}
 
 
-def _requested(spec: RunSpec, request: dict[str, Any]) -> RunSpec:
+def _requested(spec: RunSpec, method: Method, request: dict[str, Any]) -> RunSpec:
     """The run's spec for one process on this machine, with the requested rows."""
     device = "cuda" if spec.launch.device == "cuda" and torch.cuda.is_available() else "cpu"
     launch = replace(spec.launch, num_processes=1, device=device)
@@ -95,7 +96,7 @@ def _requested(spec: RunSpec, request: dict[str, Any]) -> RunSpec:
         data = replace(data, eval_path=request["data"], eval_share=0.0)
     if rows:
         data = replace(data, max_eval_rows=rows)
-    run = replace(spec.run, score_rows=rows or spec.run.score_rows or _SCORE_ROWS)
+    run = replace(spec.run, score_rows=rows_to_score(spec, method, request.get("score_rows"), rows))
     model = spec.model if device == spec.launch.device else replace(spec.model, dtype="auto")
     model = as_granted(model, request)
     return replace(spec, launch=launch, data=data, run=run, model=model)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -14,6 +16,7 @@ import pytest
 
 from ftcli.core.errors import ConfigError
 from ftcli.runs import rundir
+from ftcli.settings.run_spec import RunSpec
 from ftcli.worker.__main__ import main
 from ftcli.worker.commands.eval import evaluate
 from ftcli.worker.inference.chat import chat, generate
@@ -39,6 +42,23 @@ def test_eval_measures_what_training_measured(finished):
     assert found["before"]["eval_loss"] == pytest.approx(result["eval_loss"]["before"], rel=1e-5)
     assert found["after"]["eval_loss"] == pytest.approx(result["eval_loss"]["after"], rel=1e-5)
     assert found["after"]["score"]["rows"] == 6
+
+
+@pytest.mark.parametrize(
+    ("score_rows", "requested", "rows", "scored"),
+    [(6, None, None, 6), (6, 2, None, 2), (6, 0, None, 0), (0, None, None, 0), (0, 3, None, 3), (0, None, 4, 0)],
+)
+def test_eval_scores_as_many_rows_as_the_run_or_the_command_says(
+    finished, score_rows, requested, rows, scored, tmp_path
+):
+    run = tmp_path / "copy"
+    shutil.copytree(finished, run)
+    spec = RunSpec.load(run / rundir.SPEC)
+    spec = replace(spec, run=replace(spec.run, score_rows=score_rows))
+    (run / rundir.SPEC).write_text(spec.to_json(), encoding="utf-8")
+    found = evaluate({"run": str(run), "data": None, "rows": rows, "score_rows": requested})
+    assert found["after"]["eval_loss"] is not None
+    assert found["after"]["score"].get("rows", 0) == scored
 
 
 def test_eval_takes_other_rows(finished, tmp_path):
