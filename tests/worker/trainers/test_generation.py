@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import replace
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import torch
+from transformers import LlamaConfig
 from trl.generation import vllm_generation
 
 from ftcli.worker.trainers.rl import generation
@@ -34,12 +37,104 @@ def test_continuous_batching_gives_each_prompt_its_own_answer(make_spec, new_run
     ]
 
 
+@pytest.fixture
+def grouped(make_spec, new_run, asked, models) -> Any:
+    """Makes a trainer that samples two answers to each prompt, so alike that there is one choice."""
+
+    def make(name: str, dtype: str = "float32", **more: Any) -> Any:
+        own = {} if name == "ppo" else {"num_generations": 2, "top_k": 1}
+        how = {"longest": 4, "rewards": {"ended": 1}, "use_transformers_continuous_batching": True}
+        method = sampling(name, **how, **own, **more)
+        settings = {"per_device_train_batch_size": 4, "max_steps": 2, "bf16": dtype == "bfloat16"}
+        spec = rl_spec(make_spec, asked, models["llama"], method, **settings)
+        spec = replace(spec, model=replace(spec.model, dtype=dtype))
+        return build_trainer(load(spec, new_run(spec, "run")))
+
+    return make
+
+
+def answers(trainer: Any, prompts: list[list[int]]) -> Any:
+    """What a trainer of TRL's generates, as it does in training."""
+    more = {"num_generations": 2} if "Grpo" in type(trainer).__name__ else {}
+    found = trainer._generate_single_turn(prompts, None, {}, **more)
+    return found[0] if isinstance(found, tuple) else found
+
+
+@pytest.mark.parametrize("name", ["grpo", "rloo"])
+def test_continuous_batching_of_groups_says_what_batches_say_in_the_memory_of_each_rollout(name, grouped, monkeypatch):
+    trainer = grouped(name)
+    sizes = []
+    real = trainer.model.generate_batch
+
+    def generate_batch(*args: Any, continuous_batching_config: Any, **kwargs: Any) -> Any:
+        sizes.append(continuous_batching_config.num_blocks)
+        return real(*args, continuous_batching_config=continuous_batching_config, **kwargs)
+
+    monkeypatch.setattr(trainer.model, "generate_batch", generate_batch)
+    prompts = [list(row["prompt"]) for row in trainer.train_dataset]
+    short, long = prompts[:2], [each * 6 for each in prompts[2:5]]
+    continuous = [answers(trainer, each) for each in (short, long)]
+    pages = [1 + sum(-(-(len(prompt) + 4) // 64) for prompt in each) for each in (short, long)]
+    assert sizes == pages
+    assert pages[0] < pages[1]
+    trainer.use_transformers_continuous_batching = False
+    assert continuous == [answers(trainer, each) for each in (short, long)]
+
+
+@pytest.mark.parametrize("name", ["ppo", "grpo", "rloo"])
+def test_continuous_batching_generates_in_the_computed_type_and_leaves_weights_that_train(name, grouped, monkeypatch):
+    trainer = grouped(name, dtype="bfloat16")
+    policy, real, seen = trainer.model, trainer.model.generate_batch, set()
+
+    def generate_batch(*args: Any, **kwargs: Any) -> Any:
+        seen.update(weights.dtype for weights in policy.parameters())
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(policy, "generate_batch", generate_batch)
+    trainer.train()
+    assert seen == {torch.bfloat16}
+    assert {weights.dtype for weights in policy.parameters()} == {torch.float32}
+    assert not all(weights.equal(weights.bfloat16().float()) for weights in policy.parameters())
+    assert {each.dtype for each in policy.buffers() if each.is_floating_point()} == {torch.float32}
+    assert trainer.args.bf16
+
+
+def test_sizes_of_continuous_batching_that_are_set_are_kept(grouped):
+    own = {"num_blocks": 50, "page_size": 32}
+    trainer = grouped("grpo", transformers_continuous_batching_config=own)
+    answers(trainer, [list(trainer.train_dataset[0]["prompt"])])
+    found = trainer.continuous_batching_config
+    assert (found.num_blocks, found.page_size) == (50, 32)
+
+
+class Policy:
+    """Two layers of one head of 8 numbers: keys and values of a token are 2 · 2 · 8 numbers of 4 bytes."""
+
+    dtype = torch.float32
+    config = LlamaConfig(num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=1, head_dim=8)
+
+
 def test_continuous_batching_takes_the_memory_of_one_rollout_and_not_all_that_is_free():
-    cache = generation.cache_for([10, 60, 130], max_new_tokens=20)
+    cache = generation.cache_for(Policy, [10, 60, 130], max_new_tokens=20)
     assert (cache.page_size, cache.num_blocks) == (64, 1 + 2 + 3 + 1)  # 30, 80 and 150 tokens, and one to spare
     assert cache.max_batch_tokens == 200
-    assert generation.cache_for([5], 5).max_batch_tokens == 64
-    assert generation.cache_for([9000], 5).max_batch_tokens == 8192
+    assert generation.cache_for(Policy, [5], 5).max_batch_tokens == 64
+    assert generation.cache_for(Policy, [9000], 5).max_batch_tokens == 8192
+    own = generation.cache_for(Policy, [10, 60, 130], 20, {"page_size": 128, "seed": 3})
+    assert (own.num_blocks, own.page_size, own.seed) == (1 + 1 + 2 + 1, 128, 3)
+    assert generation.cache_for(Policy, [5], 5, {"max_memory_percent": 0.2}).max_memory_percent == 0.2
+
+
+@pytest.mark.parametrize(
+    ("free", "fits"), [(2 * 128 * (32 + 2 * 64) * 4, True), (2 * 128 * (32 + 2 * 64) * 4 - 2, False)]
+)
+def test_a_rollout_that_half_of_the_free_memory_cannot_hold_is_answered_within_that_half(free, fits, monkeypatch):
+    # one page for the answer and one to spare, 128 tokens: 32 numbers each, and a column in two masks of 64 rows
+    taken = ("device", 1000 + free, 1000, 10)
+    monkeypatch.setattr(generation, "get_device_and_memory_breakdown", lambda: taken)
+    cache = generation.cache_for(Policy, [5], 5)
+    assert cache.num_blocks == (2 if fits else None)
+    assert cache.max_memory_percent == (None if fits else 0.5)
 
 
 @pytest.mark.parametrize("name", ["grpo", "rloo"])

@@ -7,12 +7,18 @@ generator, which no checkpoint holds: a run with it can be resumed, but not bit 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from transformers.generation.configuration_utils import ContinuousBatchingConfig
+from transformers.generation.continuous_batching.utils import (
+    find_head_dim,
+    find_num_key_value_heads,
+    get_device_and_memory_breakdown,
+)
 
 from ftcli.worker.distributed.sharded import whole_model
 from ftcli.worker.inference.sampling import Sampled, generation_config, sample, stop_ids, until_end
@@ -21,6 +27,9 @@ from ftcli.worker.trainers.unpadded import plain
 PAGE_TOKENS = 64
 """Tokens of one answer whose keys and values continuous batching stores together."""
 MOST_TOKENS_A_PASS = 8192
+MOST_MEMORY = 0.5
+"""Share of the free memory that continuous batching may take."""
+_SIZES = {"num_blocks", "max_memory_percent"}
 
 
 @dataclass
@@ -115,11 +124,13 @@ class Continuous(Batched):
             top_p=args.top_p,
             top_k=0,
         )
-        with torch.no_grad(), plain(policy):
+        with torch.no_grad(), plain(policy), in_computed_type(policy, self.trainer.accelerator):
             outputs = policy.generate_batch(
                 [list(row["prompt_ids"]) for row in rows],
                 generation_config=how,
-                continuous_batching_config=cache_for([len(row["prompt_ids"]) for row in rows], args.max_new_tokens),
+                continuous_batching_config=cache_for(
+                    policy, [len(row["prompt_ids"]) for row in rows], args.max_new_tokens
+                ),
                 progress_bar=False,
             )
         # Answers arrive in the order in which they end; the number in a request's name is its prompt's index.
@@ -128,17 +139,52 @@ class Continuous(Batched):
         return self._sampled(policy, rows, answers)
 
 
-def cache_for(prompt_lengths: Sequence[int], max_new_tokens: int) -> ContinuousBatchingConfig:
-    """A cache that holds every answer of a rollout at once, and no more.
+@contextmanager
+def in_computed_type(policy: Any, accelerator: Any) -> Iterator[None]:
+    """Hold the weights temporarily in the type that autocast computes in: continuous batching works in a single type.
 
-    Without a size it takes up to nine tenths of the free memory, of which training needs its part.
+    Those that train are held in float32 and have their own values again afterwards. Buffers stay as they are: rotary
+    frequencies in bfloat16 are wrong by radians at a thousand tokens.
     """
-    pages = sum(math.ceil((length + max_new_tokens) / PAGE_TOKENS) for length in prompt_lengths)
-    return ContinuousBatchingConfig(
-        page_size=PAGE_TOKENS,
-        num_blocks=pages + 1,
-        max_batch_tokens=min(MOST_TOKENS_A_PASS, max(PAGE_TOKENS, sum(prompt_lengths))),
-    )
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(accelerator.mixed_precision)
+    held = [(each, each.data) for each in policy.parameters() if dtype and each.dtype == torch.float32]
+    try:
+        for weights, data in held:
+            weights.data = data.to(dtype)
+        yield
+    finally:
+        for weights, data in held:
+            weights.data = data
+
+
+def cache_for(
+    policy: Any, prompt_lengths: Sequence[int], max_new_tokens: int, settings: Mapping[str, Any] | None = None
+) -> ContinuousBatchingConfig:
+    """How answers of a rollout are generated continuously: with a cache that holds them all, and no larger one.
+
+    Without a size the cache takes up to nine tenths of the free memory, of which training needs its part. A rollout
+    that half of the free memory cannot hold is answered within that half, some prompts after others.
+
+    Args:
+        settings: fields of the result that were set; a size among them is taken as it is.
+    """
+    given = dict(settings or {})
+    if given.keys() & _SIZES:
+        return ContinuousBatchingConfig(**{"max_memory_percent": MOST_MEMORY, **given})
+    page = given.setdefault("page_size", PAGE_TOKENS)
+    tokens = given.setdefault("max_batch_tokens", min(MOST_TOKENS_A_PASS, max(PAGE_TOKENS, sum(prompt_lengths))))
+    blocks = 1 + sum(math.ceil((length + max_new_tokens) / page) for length in prompt_lengths)
+    _, total, *taken = get_device_and_memory_breakdown()
+    if blocks * page * _bytes_a_token(policy, tokens) > MOST_MEMORY * (total - max(taken)):
+        return ContinuousBatchingConfig(max_memory_percent=MOST_MEMORY, **given)
+    return ContinuousBatchingConfig(num_blocks=blocks, **given)
+
+
+def _bytes_a_token(policy: Any, tokens_a_pass: int) -> int:
+    """What a cached token takes: keys and values in all layers, and its column in two attention masks of a pass."""
+    config = policy.config.get_text_config()
+    heads = 2 * find_num_key_value_heads(config) * find_head_dim(config)
+    return int((config.num_hidden_layers * heads + 2 * tokens_a_pass) * policy.dtype.itemsize)
 
 
 class Vllm(Batched):

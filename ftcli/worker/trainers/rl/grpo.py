@@ -1,13 +1,15 @@
 """TRL's GRPO and RLOO, with the rewards, prompts and exact resumes of the other methods here.
 
-Differs from TRL in four things: rewards come from `Rewards`, so a rule or a reward model means the same for every
-method; prompts are tokens that the row ledger has counted; no row is lost at the end of an epoch; and a checkpoint in
-the middle of a batch of answers holds them, so that a resumed run trains on the same answers.
+Differs from TRL in five things: rewards come from `Rewards`, so a rule or a reward model means the same for every
+method; prompts are tokens that the row ledger has counted; no row is lost at the end of an epoch; a checkpoint in the
+middle of a batch of answers holds them, so that a resumed run trains on the same answers; and continuous batching takes
+the memory of one rollout and leaves weights that train in float32.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -22,6 +24,7 @@ from ftcli.worker.distributed.exact_state import Beside
 from ftcli.worker.inference.sampling import Sampled, stop_ids
 from ftcli.worker.rewards.mixture import Rewards
 from ftcli.worker.trainers.fused_head import replaced
+from ftcli.worker.trainers.rl.generation import cache_for, in_computed_type
 from ftcli.worker.trainers.rl.rollouts import RewardFields, RolloutSampler, as_prompts
 
 
@@ -71,6 +74,17 @@ class _Grouped:
     def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[Any], None, dict[str, Any]]:
         return prompts, None, {}
 
+    def _generate_single_turn(self, prompt_ids: list[list[int]], *args: Any, **kwargs: Any) -> Any:
+        own: Any = self
+        if not own.use_transformers_continuous_batching:
+            return super()._generate_single_turn(prompt_ids, *args, **kwargs)  # type: ignore[misc]
+        lengths, settings = [len(prompt) for prompt in prompt_ids], own.args.transformers_continuous_batching_config
+        policy = own.accelerator.unwrap_model(own.model_wrapped)
+        with _without_own_cast(own.args), in_computed_type(policy, own.accelerator):
+            # A config is filled in when it is first used, which would keep the size of the first rollout.
+            own.continuous_batching_config = cache_for(policy, lengths, own.generation_config.max_new_tokens, settings)
+            return super()._generate_single_turn(prompt_ids, *args, **kwargs)  # type: ignore[misc]
+
     def _get_train_sampler(self, dataset: Any = None) -> RolloutSampler:
         own: Any = self
         args = own.args
@@ -95,6 +109,19 @@ class _Grouped:
     def floating_point_ops(self, inputs: Any) -> int:
         """Not counted: the cost of an answer is not known from its prompt."""
         return 0
+
+
+@contextmanager
+def _without_own_cast(args: Any) -> Iterator[None]:
+    """Keep TRL from casting a model for continuous batching: weights that train in float32 would stay cast."""
+    held = {name: getattr(args, name) for name in ("bf16", "fp16")}
+    for name in held:
+        setattr(args, name, False)
+    try:
+        yield
+    finally:
+        for name, value in held.items():
+            setattr(args, name, value)
 
 
 class GrpoTrainer(_Grouped, GRPOTrainer):  # type: ignore[misc]
