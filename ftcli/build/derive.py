@@ -12,11 +12,10 @@ from typing import Any
 
 from ftcli.config.compose import Composed
 from ftcli.core import paths
-from ftcli.core.errors import ConfigError, Problem
 from ftcli.data import row_sets
 from ftcli.launch.profile import has_bfloat16
 from ftcli.methods import Method
-from ftcli.methods.method import REWARD_FIELDS
+from ftcli.methods.method import REWARD_FIELDS, SCORE_ROWS
 from ftcli.models.packing_support import why_unpacked
 from ftcli.models.shape import Shape
 from ftcli.peft_methods import PeftMethod
@@ -25,8 +24,6 @@ from ftcli.settings.groups import DataSettings, ModelSettings, QuantisationSetti
 from ftcli.settings.run_spec import LaunchPlan, Notes, RunSpec
 from ftcli.tiny import defaults
 
-SCORE_ROWS = 256
-"""Held-out rows that are scored at the end of a run of a small model."""
 CHEAP_TO_SCORE_PARAMETERS = 10_000_000
 """Up to this size a model is scored without being asked to; above it, generating the answers takes minutes."""
 EXACT_ATTENTION = ("sdpa", "eager", "flex_attention", "flash_attention_2", "flash_attention_3")
@@ -221,24 +218,3 @@ def derive_run(
         rows = SCORE_ROWS if cheap_to_score else 0
         run = replace(run, score_rows=notes.add("run.score_rows", rows, why))
     return run
-
-
-def rows_to_score(spec: RunSpec, method: Method, requested: int | None = None, rows: int | None = None) -> int:
-    """How many held-out rows an evaluation after the run scores: as requested, else as the run's author set it.
-
-    Args:
-        rows: the most rows that are measured at all; where the run left it open, all of them are scored.
-
-    Raises:
-        ConfigError: no row, though the method has nothing but its score, or some, though it has none.
-    """
-    derived = any(note.key == "run.score_rows" for note in spec.notes)
-    set_by_run = None if derived else spec.run.score_rows
-    number = next((each for each in (requested, set_by_run, rows) if each is not None), SCORE_ROWS)
-    where = "run.score_rows=0" if requested is None else f"--score-rows {requested}"
-    if method.score == "none" and requested:
-        raise ConfigError(Problem(where, f"method={method.name} has no score, only its held-out loss", "leave it out"))
-    if method.rewarded and number == 0:
-        what = f"leaves nothing to measure: method={method.name} has no held-out loss, only its score"
-        raise ConfigError(Problem(where, what, f"score some rows: --score-rows {SCORE_ROWS}"))
-    return number

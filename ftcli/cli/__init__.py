@@ -11,13 +11,11 @@ import gc
 import importlib
 import io
 import os
-import re
 import sys
 from collections.abc import Sequence
 
 from ftcli.core.errors import EXIT_BUG, EXIT_CONFIG, EXIT_DONE, FtcliError, Problem
 
-_DECLARATION = re.compile(r"\n(NAME|SUMMARY|ORDER) = (.+)")
 _LAST = 1000
 
 
@@ -31,11 +29,18 @@ def _declared() -> dict[str, tuple[str, str]]:
         if suffix != ".py":
             continue
         with open(os.path.join(folder, file), encoding="utf-8") as text:
-            values = {key: ast.literal_eval(value) for key, value in _DECLARATION.findall(text.read())}
-        if "SUMMARY" in values:
-            name = values.get("NAME", stem)
-            found.append((values.get("ORDER", _LAST), name, stem, values["SUMMARY"]))
+            source = text.read()
+        if summary := _constant(source, "SUMMARY"):
+            name = ast.literal_eval(_constant(source, "NAME") or repr(stem))
+            order = int(_constant(source, "ORDER") or _LAST)
+            found.append((order, name, stem, ast.literal_eval(summary)))
     return {name: (module, summary) for _, name, module, summary in sorted(found)}
+
+
+def _constant(source: str, name: str) -> str:
+    """The text of a constant that stands on a line of its own; "" if there is none."""
+    _, _, rest = source.partition(f"\n{name} = ")
+    return rest.partition("\n")[0]
 
 
 COMMANDS: dict[str, tuple[str, str]] = _declared()

@@ -6,13 +6,13 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ftcli.build.derive import rows_to_score
 from ftcli.build.resume import require_granted_rewards
 from ftcli.cli import arguments, output
 from ftcli.core.errors import EXIT_DONE, ConfigError, Problem
 from ftcli.data.files.locate import SourcePath, is_local, locate
 from ftcli.launch.worker_request import WorkerFailed, answers
 from ftcli.methods import get_method
+from ftcli.methods.method import rows_to_score
 from ftcli.models import sources
 from ftcli.runs import rundir
 from ftcli.settings.ownership import ENDPOINT, REWARD_CODE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parent.parent
@@ -20,10 +21,16 @@ def choices(group: str, *, extra: tuple[Path, ...] = ()) -> dict[str, Path]:
     """The choices of a group by name; files in the user's own config folders override shipped ones."""
     files: dict[str, Path] = {}
     for root in (CONFIGS, *extra):
-        files.update({path.stem: path for path in sorted((root / group).glob("*.yaml"))})
+        files.update(_yaml_files(root / group))
     return files
 
 
 def recipes() -> dict[str, Path]:
     """The shipped recipes by name."""
-    return {path.stem: path for path in sorted(RECIPES.glob("*.yaml"))}
+    return _yaml_files(RECIPES)
+
+
+def _yaml_files(folder: Path) -> dict[str, Path]:
+    # Names are sorted as text: comparing a hundred paths takes longer than reading the folder.
+    names = sorted(name for name in os.listdir(folder) if name.endswith(".yaml")) if folder.is_dir() else []
+    return {name.removesuffix(".yaml"): folder / name for name in names}

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from ftcli.core.errors import EXIT_BUG, OWN_CODES
-from ftcli.launch.local import worker_environment
 
 
 @contextlib.contextmanager
 def started(command: str, request: Mapping[str, Any], **streams: Any) -> Iterator[subprocess.Popen[str]]:
     """A worker that runs `command` (a module of ftcli/worker/commands); terminated when the block ends."""
+    from ftcli.launch.local import worker_environment  # only here: most commands that can ask a worker need none
+
     with tempfile.TemporaryDirectory(prefix="ftcli-") as folder:
         path = Path(folder) / "request.json"
         path.write_text(json.dumps(request), encoding="utf-8")

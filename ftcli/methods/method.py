@@ -11,6 +11,7 @@ from ftcli.settings.backends import OWN_WEIGHTS
 from ftcli.settings.batch_plan import BatchPlan
 from ftcli.settings.library_fields import fields_of, value_of
 from ftcli.settings.limits import LIMITS, Limit
+from ftcli.settings.run_spec import RunSpec
 
 MODEL_FIELDS = {"reward_model": "reward_model", "value_model": "reward_model", "teacher_model": "causal_lm"}
 """Fields of methods that name a further model, and the head that it must have."""
@@ -18,6 +19,8 @@ NO_MODELS = ("head", "reward_model")
 """Values of such a field that do not name a further model."""
 REWARD_FIELDS = ("reward_model", "judge", "rewards", "reward_functions")
 """Fields of methods that sample; each configures a reward."""
+SCORE_ROWS = 256
+"""Held-out rows that are scored at the end of a run of a small model."""
 
 
 def further_models(method: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
@@ -137,3 +140,24 @@ class Method:
     def rewarded(self) -> bool:
         """Whether sampled answers get rewards."""
         return "reward" in self.roles
+
+
+def rows_to_score(spec: RunSpec, method: Method, requested: int | None = None, rows: int | None = None) -> int:
+    """How many held-out rows an evaluation after the run scores: as requested, else as the run's author set it.
+
+    Args:
+        rows: the most rows that are measured at all; where the run left it open, all of them are scored.
+
+    Raises:
+        ConfigError: no row, though the method has nothing but its score, or some, though it has none.
+    """
+    derived = any(note.key == "run.score_rows" for note in spec.notes)
+    set_by_run = None if derived else spec.run.score_rows
+    number = next((each for each in (requested, set_by_run, rows) if each is not None), SCORE_ROWS)
+    where = "run.score_rows=0" if requested is None else f"--score-rows {requested}"
+    if method.score == "none" and requested:
+        raise ConfigError(Problem(where, f"method={method.name} has no score, only its held-out loss", "leave it out"))
+    if method.rewarded and number == 0:
+        what = f"leaves nothing to measure: method={method.name} has no held-out loss, only its score"
+        raise ConfigError(Problem(where, what, f"score some rows: --score-rows {SCORE_ROWS}"))
+    return number

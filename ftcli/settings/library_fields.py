@@ -10,7 +10,7 @@ import ast
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -69,18 +69,20 @@ def _source(module: str) -> Path:
     return folder / "__init__.py" if folder.is_dir() else folder.with_suffix(".py")
 
 
-@cache
+@lru_cache(maxsize=2)
 def source_text(module: str) -> str:
     """The source text of a module."""
     return _source(module).read_text(encoding="utf-8")
 
 
-def _definition(module: str, name: str) -> ast.ClassDef | None:
-    """A class of the module up to its first method: parsing only its fields takes milliseconds."""
-    text = source_text(module)
-    start = re.search(rf"^class {name}\b", text, re.MULTILINE)
-    if start is None:
-        return None
+def _statement_of(module: str, name: str) -> re.Match[str] | None:
+    return re.search(rf"^class {name}\b", source_text(module), re.MULTILINE)
+
+
+def _definition(module: str, name: str) -> ast.ClassDef:
+    """A class of the module that defines it, up to its first method: parsing only its fields takes milliseconds."""
+    text, start = source_text(module), _statement_of(module, name)
+    assert start is not None
     # The class ends, for our purpose, at the first line without indentation, decorator or method.
     end = re.compile(r"^(?=[^\s#)\]}]|    (@|def |async def ))", re.MULTILINE).search(
         text, text.index("\n", start.end())
@@ -98,13 +100,13 @@ def _imports(module: str) -> list[ast.ImportFrom]:
     return [node for node in ast.parse("\n".join(statements)).body if isinstance(node, ast.ImportFrom)]
 
 
-def class_definition(module: str, name: str) -> tuple[str, ast.ClassDef] | None:
-    """The definition of a class, following its imports, and the module that defines it; None where it has no source."""
+@cache
+def _defined_in(module: str, name: str) -> str | None:
+    """The module that defines a class, following the imports of this one; None where it has no source."""
     if not _source(module).is_file():
         return None
-    definition = _definition(module, name)
-    if definition is not None:
-        return module, definition
+    if _statement_of(module, name) is not None:
+        return module
     for node in _imports(module):
         if any(alias.name == name for alias in node.names):
             if node.level:  # a relative import: one dot is the package that holds the module
@@ -115,8 +117,15 @@ def class_definition(module: str, name: str) -> tuple[str, ast.ClassDef] | None:
                 target = str(node.module)
             if target == "transformers":  # a lazy package: the class is not in its __init__
                 target = TRAINING_ARGUMENTS.partition(":")[0]
-            return class_definition(target, name)
+            return _defined_in(target, name)
     return None
+
+
+def class_definition(module: str, name: str) -> tuple[str, ast.ClassDef] | None:
+    """The definition of a class, following its imports, and the module that defines it; None where it has no source."""
+    # Not cached: the tree of TrainingArguments takes a megabyte, and its fields are all that is kept of it.
+    home = _defined_in(module, name)
+    return (home, _definition(home, name)) if home is not None else None
 
 
 def _text(node: ast.expr | None) -> str:
@@ -171,16 +180,17 @@ def fields_of(config: str) -> Mapping[str, Field]:
         LookupError: the installed library has no such class.
         ModuleNotFoundError: the library is not installed.
     """
-    module, _, name = config.partition(":")
-    located = class_definition(module, name)
-    if located is None:
+    named_in, _, name = config.partition(":")
+    module = _defined_in(named_in, name)
+    if module is None:
         raise LookupError(f"{config} is not in the installed library")
-    module, definition = located
-    result: dict[str, Field] = {}
+    if module != named_in:
+        return fields_of(f"{module}:{name}")
+    definition, result = _definition(module, name), dict[str, Field]()
     # Inherited fields first, so that a class overrides those of its bases.
     for base in definition.bases:
         base_name = getattr(base, "id", "")
-        if base_name and class_definition(module, base_name):
+        if base_name and _defined_in(module, base_name):
             result.update(fields_of(f"{module}:{base_name}"))
     for index, statement in enumerate(definition.body):
         if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):

@@ -22,7 +22,6 @@ from ftcli.settings import library_fields, ownership
 from ftcli.settings.backends import WITHOUT_MODEL
 from ftcli.settings.groups import HALF_PRECISION, as_saved
 from ftcli.settings.run_spec import RunSpec
-from ftcli.synthesis import principles
 
 COMPENSATED = ("stable_adamw",)
 """Optimisers of transformers that add up what rounding to bfloat16 loses (Kahan summation)."""
@@ -208,6 +207,8 @@ def _principle_problems(name: str, where: str) -> Iterator[Problem]:
     if not paths.is_builtin(name) and not Path(name).is_file():
         yield Problem(where, f"{name} does not exist", "name a YAML file with principles")
         return
+    from ftcli.synthesis import principles  # only here: most runs have no judge
+
     try:
         principles.named(name)
     except ConfigError as error:

@@ -10,7 +10,6 @@ from ftcli.build.resolve import build
 from ftcli.cli import output
 from ftcli.cli.jobs.job import Job, JobFolder, finished
 from ftcli.cli.render import configuration
-from ftcli.cli.render import summary as of_result
 from ftcli.cli.requirements import require_folders, require_here
 from ftcli.config.compose import Composed, Request
 from ftcli.core.errors import EXIT_CONFIG, EXIT_DATA, EXIT_DONE, EXIT_MEMORY, ConfigError, Problem
@@ -148,7 +147,9 @@ class RunFolder(JobFolder):
         if as_json:
             output.data(result)
         else:
-            of_result.summary(self.directory, result)
+            from ftcli.cli.render.summary import summary
+
+            summary(self.directory, result)
 
 
 def _train(spec: RunSpec, directory: Path, checkpoint: Path | None, *, as_json: bool) -> int:
@@ -168,5 +169,7 @@ def _report(directory: Path, *, as_json: bool) -> int:
     """Print the result of a run that has just ended, and the suggested next commands."""
     RunFolder(directory).report(as_json=as_json)
     if not as_json:
-        of_result.follow_up(directory)
+        from ftcli.cli.render.summary import follow_up
+
+        follow_up(directory)
     return EXIT_DONE

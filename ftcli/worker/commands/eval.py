@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from transformers import PrinterCallback
 
-from ftcli.build.derive import rows_to_score
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.methods import Method, get_method
+from ftcli.methods.method import rows_to_score
 from ftcli.runs import rundir
 from ftcli.settings.groups import ModelSettings, as_saved
 from ftcli.settings.run_spec import RunSpec
