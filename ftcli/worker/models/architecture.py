@@ -147,13 +147,15 @@ def _of_module(name: str, module: nn.Module, own: dict[str, Tensor], seen: set[i
 
 
 def _are_experts(path: str, module: nn.Module, value: Tensor) -> bool:
-    """Whether a parameter is the stacked weights of experts; XLNet stacks the heads of its attention."""
+    """Whether a parameter is the stacked weights of experts.
+
+    Other parameters are stacked too: the attention heads of XLNet, the gates of RecurrentGemma's recurrence. An adapter
+    on those would wrap a module whose state its owner sets, and hide that from it.
+    """
     if len(_shape(value)) != 3 or _shape(value)[0] < 2 or isinstance(module, nn.modules.conv._ConvNd):
         return False
-    owner = path.split(".")[-2] if "." in path else ""
-    heads = ("attn" in owner or "attention" in owner) and "expert" not in path
     # Quantised experts are numbers of another kind, on which no adapter is put.
-    return value.is_floating_point() and not heads
+    return value.is_floating_point() and "expert" in f"{path} {type(module).__name__}".lower()
 
 
 def _bias_beside(weight: Tensor, bias: Tensor | None, module: nn.Module) -> bool:

@@ -40,11 +40,15 @@ _OF_EXPERTS = (
 )  # fmt: skip
 _EXPERTS = (
     "num_local_experts", "n_routed_experts", "num_experts", "moe_num_experts", "num_routed_experts", "ffn_num_experts",
+    "zero_expert_num",
 )  # fmt: skip
 _VISITED = ("num_experts_per_tok", "moe_topk", "moe_k", "num_experts_per_token", "top_k_experts", "experts_top_k")
 _GROUPS = ("n_group", "topk_group", "num_expert_group", "topk_groups")
 _DENSE = ("first_k_dense_replace", "num_dense_layers", "moe_layer_start_index")
+_RANKS = ("q_lora_rank", "kv_lora_rank")
 _MOST_KINDS = 6
+_MOST_HIDDEN = 1024
+"""Hidden size of a copy, unless two heads are wider."""
 
 Fields = dict[str, Any]
 
@@ -157,7 +161,8 @@ def _layers(fields: Fields, each: int = 1) -> None:
 
 
 def _tokens(fields: Fields) -> None:
-    _cap(fields, ("vocab_size", "vocab_size_per_layer_input", "encoder_hash_byte_group_vocab"), VOCABULARY)
+    vocabularies = [name for name in fields if name.endswith(("vocab_size", "vocab_size_per_layer_input"))]
+    _cap(fields, (*vocabularies, "encoder_hash_byte_group_vocab"), VOCABULARY)
     for name, value in list(fields.items()):
         if not name.endswith(("token_id", "token_index")):
             continue
@@ -177,7 +182,7 @@ def _experts(fields: Fields) -> None:
 def _widths(fields: Fields) -> None:
     _cap(fields, _INNER, 256)
     _cap(fields, _OF_EXPERTS, 64)
-    _cap(fields, ("q_lora_rank", "kv_lora_rank"), 32)
+    _cap(fields, _RANKS, 32)
     _linear_heads(fields)
     heads, hidden = _first(fields, _HEADS), _first(fields, _HIDDEN)
     if hidden is None:
@@ -187,18 +192,28 @@ def _widths(fields: Fields) -> None:
         return
     key = _first(fields, ("num_key_value_heads",))
     group = max(1, heads[1] // key[1]) if key else 1
-    new_key = min(heads[1] // group, 4 if group == 1 else 2)
     width = max(1, hidden[1] // heads[1])
+    new_key = min(heads[1] // group, 2 if group > 1 or 4 * width > _MOST_HIDDEN else 4)
     fields[heads[0]] = new_key * min(group, 2)
     _set_hidden(fields, hidden, max(64, width * fields[heads[0]]))
     if key:
         fields[key[0]] = new_key
-    for part in fields.values():
-        if isinstance(part, dict):
-            _cap(part, ("kv_n_heads",), new_key)
+    for part in (value for value in fields.values() if isinstance(value, dict)):
+        _cap(part, ("kv_n_heads",), new_key)
+    for own in _by_layer(fields).values():
+        _cap(own, _RANKS, 32)
+        _cap(own, _HEADS, fields[heads[0]])
+        _cap(own, ("num_key_value_heads",), new_key)
+    _mamba_heads(fields, heads[0], hidden[0])
+
+
+def _mamba_heads(fields: Fields, heads: str, hidden: str) -> None:
+    """As many heads of a state space as its inner width holds, and no more groups than heads."""
     expand, state = fields.get("mamba_expand"), fields.get("mamba_d_head")
     if fields.get("mamba_n_heads") and expand and isinstance(state, int):
-        fields["mamba_n_heads"] = max(1, int(expand * fields[hidden[0]]) // state)
+        fields["mamba_n_heads"] = max(1, int(expand * fields[hidden]) // state)
+    _cap(fields, ("mamba_num_heads",), 8)
+    _cap(fields, ("n_groups",), fields.get("mamba_num_heads") or fields[heads])
 
 
 def _set_hidden(fields: Fields, hidden: tuple[str, int], new: int) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig
 
 from ftcli.models.families import FAMILIES
@@ -16,6 +17,8 @@ from ftcli.models.packing_support import PACKS_EXACTLY
 from ftcli.worker.models.architecture import measure, modules_of
 from ftcli.worker.models.packing_trial import small_model, trial_of
 from ftcli.worker.models.two_layers import small_copies
+from ftcli.worker.training.expert_targets import reach_experts
+from tests.matrix.architectures import configuration
 from tests.models.test_shapes import VARIANTS, on_meta, parameters_by_module, shape_of, small_config
 
 SPREAD = {
@@ -77,6 +80,28 @@ def test_stacked_heads_are_no_experts():
     assert kinds["layer_1"] == "linear"
 
 
+@pytest.mark.parametrize("model_type", ["recurrent_gemma", "zamba"])
+def test_stacked_parameters_of_a_recurrence_are_no_experts(model_type: str):
+    """RecurrentGemma's gates and Zamba's state spaces are stacked by head."""
+    kinds = {module.name: module.kind for module in modules_of(small_model(configuration(model_type)))}
+    stacked = [name for name in kinds if name.endswith(("gate_weight", "dt_proj_weight"))]
+    assert stacked
+    assert {kinds[name] for name in stacked} == {"parameter"}
+
+
+def test_an_adapter_leaves_the_state_of_a_recurrence_to_its_owner():
+    """A wrapper around it would keep the state of one batch for the next, whose backward pass would then fail."""
+    model = small_model(configuration("recurrent_gemma"))
+    adapter = LoraConfig(task_type="CAUSAL_LM", r=2, target_modules="all-linear")
+    reach_experts(adapter, model)
+    adapted = get_peft_model(model, adapter).train()
+    ids = torch.tensor([[5, 9, 17, 30, 4, 8]])
+    first, second = (adapted(input_ids=ids, labels=ids, use_cache=False).loss for _ in range(2))
+    first.backward()
+    second.backward()
+    assert torch.equal(first, second)
+
+
 def test_a_trial_keeps_one_layer_of_each_kind():
     config = AutoConfig.for_model("qwen3_next")
     small = next(small_copies(config))
@@ -94,11 +119,16 @@ def test_a_copy_keeps_layers_that_a_list_of_numbers_names():
 
 
 @pytest.mark.parametrize(
-    ("model_type", "most"), [("blt", 10), ("rwkv", 10), ("zamba", 100), ("prophetnet", 10), ("dots3_note", 40)]
-)
+    ("model_type", "most"),
+    [
+        ("blt", 10), ("rwkv", 10), ("zamba", 100), ("prophetnet", 10), ("dots3_note", 10), ("mamba2", 10),
+        ("nemotron_h", 10), ("longcat_flash", 10), ("xlstm", 40), ("roc_bert", 10), ("marian", 10),
+    ],
+)  # fmt: skip
 def test_a_copy_can_be_called_and_is_small(model_type: str, most: int):
-    # Tables of hashed bytes, no heads, a layer shared by several, an encoder's names, towers as wide as the decoder.
-    model = small_model(AutoConfig.for_model(model_type))
+    # Tables of hashed bytes, no heads, a layer shared by several, an encoder's names, towers as wide as the decoder,
+    # heads of state spaces, experts that do nothing, wide heads, further vocabularies.
+    model = small_model(configuration(model_type))
     assert sum(p.numel() for p in model.parameters()) < most * 10**6
 
 
