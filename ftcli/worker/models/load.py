@@ -238,16 +238,19 @@ def adapter_declares(folder: Path) -> dict[str, Any]:
 
 
 def with_adapter(base: PreTrainedModel, folder: Path, name: str = "default") -> Any:
-    """The base with a saved adapter on it, as a PeftModel in evaluation mode."""
-    from peft import PeftModel  # imported only if there is an adapter
+    """The base with a saved adapter on it, as a PeftModel in evaluation mode.
 
-    import ftcli.worker.tuners  # noqa: F401 - registers our tuner with PEFT
+    Raises:
+        ConfigError: PEFT cannot place a tensor of the adapter in the model, or lacks one.
+    """
+    import ftcli.worker.tuners  # noqa: F401 - registers our tuner with PEFT, which is imported only for an adapter
+    from ftcli.worker.models.adapter_tensors import load_whole
     from ftcli.worker.tuners.initialised import start_beside, take_out
 
     grow_for_adapter(base, folder)
     if (folder / GENERATION_FILE).is_file():  # where answers of the adapter end
         base.generation_config = GenerationConfig.from_pretrained(str(folder))
-    model = PeftModel.from_pretrained(base, str(folder), adapter_name=name)
+    model = load_whole(base, folder, name)
     if (start := start_beside(folder)) is not None and not getattr(base, "is_quantized", False):
         take_out(model, start, name)  # the quantised base lacked it, this one does not
     return readable_head(model).eval()

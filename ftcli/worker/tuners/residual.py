@@ -28,6 +28,7 @@ from transformers import PreTrainedModel
 from trl.trainer.utils import hash_module
 
 from ftcli.peft_methods.initialisations import INITIALISATIONS, initialisation
+from ftcli.worker.models.adapter_tensors import complete
 from ftcli.worker.tuners.support import Support
 
 _NAME, REFERENCE, _PLACEHOLDER = "default", "ref", "placeholder"
@@ -52,7 +53,7 @@ class Residual(Support):
         if not has_reference or trainer.ref_model is not None:
             return
         model.add_adapter(REFERENCE, replace(model.peft_config[_NAME], init_lora_weights=True))
-        set_peft_model_state_dict(model, self._start, adapter_name=REFERENCE)
+        _put(model, self._start, REFERENCE)
         model.set_adapter(_NAME)
         for name, parameter in model.named_parameters():
             if f".{REFERENCE}." in name:
@@ -76,10 +77,16 @@ class Residual(Support):
             if name in model.peft_config:
                 model.delete_adapter(name)
         model.add_adapter(_NAME, replace(plain))
-        set_peft_model_state_dict(model, _against(trained, self._start), adapter_name=_NAME)
+        _put(model, _against(trained, self._start), _NAME)
         model.set_adapter(_NAME)
         model.delete_adapter(_PLACEHOLDER)
         self._start = None
+
+
+def _put(model: Any, tensors: dict[str, torch.Tensor], name: str) -> None:
+    """Set every tensor of an adapter."""
+    set_peft_model_state_dict(model, tensors, adapter_name=name)
+    complete(model, tensors, name, "peft")
 
 
 def _precompute_again(trainer: Any) -> None:
