@@ -119,9 +119,11 @@ def architectures() -> str:
         f" counted right, and LoRA on them is counted, saved, reloaded and merged; {len(trained)} of these were also"
         " trained for three steps and resumed.\n"
     )
+    renamed = [name for name in returned if "lost_by_peft" in found[name]]
     rows = [
         ("packed rows train as separate rows do", ", ".join(f"`{name}`" for name in packs)),
         ("LoRA reaches stacked experts", ", ".join(f"`{name}`" for name in experts)),
+        ("PEFT alone leaves out layers of its adapter", ", ".join(f"`{name}`" for name in renamed)),
         ("trained for three steps, and resumed", ", ".join(f"`{name}`" for name in trained)),
     ]
     parts = [measured_with(result_of["versions"]), counts, table(("What was shown", "Of"), rows)]

@@ -64,21 +64,12 @@ _LOST = Failing("cannot load again", "its text model would be saved under a type
 _SOUND = Failing(
     "has no attribute 'dropout'", "it writes sound, and transformers builds it from the wrong configuration"
 )
-_RENAMED = Failing(
-    "the reloaded adapter differs", "PEFT renames some layers of its adapter when it loads it, and leaves them out"
-)
 FAILING = {
     "big_bird": Failing(
         "resumed, ",
         "its attention is built anew at the first short batch, which draws random numbers: a resumed run draws others",
     ),
-    "doge": Failing(
-        "tuple index out of range",
-        "TRL asks it for the loss of a router that it has not by default; method.router_aux_loss_coef=0 trains it",
-    ),
     "emu3": _LOST,
-    "inkling2_text": _RENAMED,
-    "laguna": _RENAMED,
     "mllama": _LOST,
     "musicgen": _SOUND,
     "musicgen_melody": _SOUND,

@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import SFTConfig
 
@@ -20,7 +21,9 @@ from ftcli.methods import get_method
 from ftcli.models.layout import Layout
 from ftcli.models.read_config import shape_from_layout
 from ftcli.peft_methods.lora_counts import lora_parameters
+from ftcli.worker.models.adapter_tensors import lost_by_peft
 from ftcli.worker.models.architecture import layout_of
+from ftcli.worker.models.load import with_adapter
 from ftcli.worker.models.packing_trial import documents, small_model
 from ftcli.worker.models.text_models import causal_config
 from ftcli.worker.training.expert_targets import reach_experts
@@ -65,12 +68,12 @@ def measured(model_type: str, folder: Path) -> tuple[dict[str, Any], Layout]:
         "packs": layout.packs,
         "packing": layout.packing,
         "experts": any(module.kind == "experts" for module in layout.modules),
-        "trainable": _adapter_returns(folder, layout),
+        **_adapter_returns(folder, layout),
     }
     return facts, layout
 
 
-def _adapter_returns(folder: Path, layout: Layout) -> int:
+def _adapter_returns(folder: Path, layout: Layout) -> dict[str, int]:
     """A random adapter on all linear layers and experts: counted, saved, reloaded and merged."""
     model = get_peft_model(*_with_lora(folder, init_lora_weights=False)).eval()
     trains = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -83,11 +86,12 @@ def _adapter_returns(folder: Path, layout: Layout) -> int:
     assert not routers, f"a router trains: {routers[0]}"
     expected = _logits(model)
     model.save_pretrained(folder / "adapter")
-    again = PeftModel.from_pretrained(_loaded(folder / "base"), str(folder / "adapter")).eval()
+    again = with_adapter(_loaded(folder / "base"), folder / "adapter")
     assert torch.equal(_logits(again), expected), "the reloaded adapter differs"
     off = (_logits(again.merge_and_unload(safe_merge=True)) - expected).abs().max() / expected.abs().max()
     assert off < MERGE_TOLERANCE, f"the merged model is {off:.0e} off"
-    return trains
+    lost = lost_by_peft(model, load_file(folder / "adapter" / "adapter_model.safetensors"), "default")
+    return {"trainable": trains, **({"lost_by_peft": len(lost)} if lost else {})}
 
 
 def _logits(model: Any) -> torch.Tensor:

@@ -63,7 +63,7 @@ def layout_of(model: PreTrainedModel, config: PreTrainedConfig) -> Layout:
         packs=trial.exact,
         packing=trial.why,
         passes_positions=trial.passes_positions,
-        router_loss=has_router_loss(config),
+        router_loss=has_router_loss(model, config),
         renamed_by_peft=renamed_by_peft(str(config.model_type)),
     )
 
@@ -74,10 +74,23 @@ def renamed_by_peft(model_type: str) -> str:
     return names if names in ("mixtral", "qwen2_moe") else ""
 
 
-def has_router_loss(config: PreTrainedConfig) -> bool:
+def has_router_loss(model: nn.Module, config: PreTrainedConfig) -> bool:
     """Whether TRL adds the loss of the router to that of the tokens, unless method.router_aux_loss_coef is 0."""
     text = config.get_text_config()
-    return hasattr(text, "output_router_logits") and bool(getattr(text, "router_aux_loss_coef", 0.0))
+    weighs = hasattr(text, "output_router_logits") and bool(getattr(text, "router_aux_loss_coef", 0.0))
+    return weighs and has_router(model)
+
+
+def has_router(model: nn.Module) -> bool:
+    """Whether a model has a router; true where its class does not say.
+
+    A class of mixtures may have none: Doge is dense by default, and so are the small ones of Granite 4.
+    """
+    recorded = [getattr(part, "_can_record_outputs", None) or {} for part in model.modules()]
+    said = [each for names in recorded if (each := names.get("router_logits")) is not None]
+    recorders = {id(one): one for each in said for one in (each if isinstance(each, list) else [each])}
+    classes = {getattr(one, "target_class", one) for one in recorders.values()}
+    return not classes or any(isinstance(part, tuple(classes)) for part in model.modules())
 
 
 def _trial(config: PreTrainedConfig) -> Trial:

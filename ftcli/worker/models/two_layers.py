@@ -47,6 +47,8 @@ _GROUPS = ("n_group", "topk_group", "num_expert_group", "topk_groups")
 _DENSE = ("first_k_dense_replace", "num_dense_layers", "moe_layer_start_index")
 _RANKS = ("q_lora_rank", "kv_lora_rank")
 _MOST_KINDS = 6
+_CHUNKS = ("chunk_size", "mamba_chunk_size")
+"""Tokens that a state space computes at once; a shorter sequence is padded to so many."""
 _MOST_HIDDEN = 1024
 """Hidden size of a copy, unless two heads are wider."""
 
@@ -124,7 +126,7 @@ def _numbered(fields: Fields, number: int) -> list[str]:
     return [
         name
         for name, value in fields.items()
-        if name.endswith(("_layers", "_indices"))
+        if name.endswith(("_layers", "_indices", "_layer_ids"))
         and isinstance(value, list)
         and value
         and all(isinstance(each, int) for each in value)
@@ -183,6 +185,7 @@ def _widths(fields: Fields) -> None:
     _cap(fields, _INNER, 256)
     _cap(fields, _OF_EXPERTS, 64)
     _cap(fields, _RANKS, 32)
+    _cap(fields, _CHUNKS, 16)
     _linear_heads(fields)
     heads, hidden = _first(fields, _HEADS), _first(fields, _HIDDEN)
     if hidden is None:
@@ -212,6 +215,8 @@ def _mamba_heads(fields: Fields, heads: str, hidden: str) -> None:
     expand, state = fields.get("mamba_expand"), fields.get("mamba_d_head")
     if fields.get("mamba_n_heads") and expand and isinstance(state, int):
         fields["mamba_n_heads"] = max(1, int(expand * fields[hidden]) // state)
+    if isinstance(fields.get("mamba_headdim"), int) and fields.get("n_mamba_heads") and expand:
+        fields["mamba_headdim"] = max(1, int(expand * fields[hidden]) // fields["n_mamba_heads"])
     _cap(fields, ("mamba_num_heads",), 8)
     _cap(fields, ("n_groups",), fields.get("mamba_num_heads") or fields[heads])
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -12,7 +13,9 @@ from transformers import PreTrainedModel, TrainerCallback
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from trl.trainer.reward_trainer import DataCollatorForPreference
 
+from ftcli.core.errors import ConfigError, Problem
 from ftcli.methods.method import Method
+from ftcli.worker.models.architecture import has_router
 from ftcli.worker.models.new_tokens import readable_head, saving_rows_only
 from ftcli.worker.tokenise.collate import collator_of
 from ftcli.worker.trainers.fused_head import name_experts, train_by_own_logits
@@ -91,22 +94,26 @@ def make_trainer(
         support: the tuner's hooks.
         warmup_from_zero: as RunSpec.
         more: further arguments of this trainer.
+
+    Raises:
+        ConfigError: a weight for the loss of a router that the model has not.
     """
     arguments: dict[str, Any] = {**more, **({"ref_model": reference} if reference is not None else {})}
     if method.joins_prompt:
         arguments["data_collator"] = JoinedPairs(
             pad_token_id=tokenizer.pad_token_id, pad_to_multiple_of=config.pad_to_multiple_of
         )
-    trainer = trainer_class(method.trainer)(
-        model=model,
-        args=config,
-        train_dataset=train,
-        eval_dataset=held_out,
-        processing_class=tokenizer,
-        peft_config=peft,
-        callbacks=list(callbacks),
-        **arguments,
-    )
+    with router_loss_where_there_is_a_router(config, model):
+        trainer = trainer_class(method.trainer)(
+            model=model,
+            args=config,
+            train_dataset=train,
+            eval_dataset=held_out,
+            processing_class=tokenizer,
+            peft_config=peft,
+            callbacks=list(callbacks),
+            **arguments,
+        )
     name_experts(model.config)
     for each in (trainer.model, getattr(trainer, "ref_model", None)):
         if each is not None:
@@ -124,6 +131,29 @@ def make_trainer(
     trainer.support.trainer_made(trainer)
     trainer.warmup_from_zero = warmup_from_zero
     return trainer
+
+
+@contextmanager
+def router_loss_where_there_is_a_router(config: Any, model: PreTrainedModel) -> Iterator[None]:
+    """Keep TRL from the loss of a router that a class of mixtures has, and this model has not.
+
+    TRL asks for it by the fields of the configuration, and would fail at the first step.
+
+    Raises:
+        ConfigError: the run weighs that loss.
+    """
+    text = model.config.get_text_config()
+    if not hasattr(text, "output_router_logits") or not hasattr(config, "router_aux_loss_coef") or has_router(model):
+        yield
+        return
+    if config.router_aux_loss_coef:
+        what = "weighs the loss of a router, and this model has no experts"
+        raise ConfigError(Problem("method.router_aux_loss_coef", what, "remove it"))
+    own = getattr(text, "router_aux_loss_coef", None)
+    config.router_aux_loss_coef = 0.0
+    yield
+    if own is not None:
+        text.router_aux_loss_coef = own  # which is saved with the model, and which TRL set to 0
 
 
 def hold_masters(model: torch.nn.Module) -> None:
