@@ -63,7 +63,7 @@ CASES = {
         "dpo_en_demo.json",
         (
             "method=dpo",
-            "data.max_length_tokens=320",
+            "data.max_length_tokens=256",
             "data.overflow=drop",
             "data.eval_share=0.25",
             "train.learning_rate=2e-4",
@@ -77,7 +77,7 @@ CASES = {
         "dpo_en_demo.json",
         (
             "method=reward",
-            "data.max_length_tokens=320",
+            "data.max_length_tokens=256",
             "data.overflow=drop",
             "data.eval_share=0.25",
             "train.learning_rate=5e-4",
@@ -94,8 +94,8 @@ CASES = {
             "method.rewards.exact_answer=1",
             "method.num_generations=8",
             "method.max_completion_length=12",
-            "train.learning_rate=1e-4",
-            "train.max_steps=16",
+            "train.learning_rate=3e-4",
+            "train.max_steps=12",
             "train.per_device_train_batch_size=24",
         ),
         "score",
@@ -110,7 +110,7 @@ CASES = {
             "data.max_length_tokens=64",
             "data.eval_share=0.15",
             "train.learning_rate=5e-4",
-            "train.num_train_epochs=1",
+            "train.max_steps=10",
         ),
         "loss",
     ),
@@ -149,7 +149,7 @@ def measured(name: str, models: Path, data: Path, runs: Path) -> Row:
         else:
             own = (runs if case.data == "sums.jsonl" else data) / case.data
             held_out = (f"data.eval_path={runs / 'sums.eval.jsonl'}",) if case.data == "sums.jsonl" else ()
-            measure = "train.eval_on_start=true" if case.words[0] == "method=sft" else "run.score_rows=64"
+            measure = "train.eval_on_start=true" if case.better == "loss" else "run.score_rows=32"
             place = (f"model.name_or_path={models / case.model}", f"data.path={own}", f"run.dir={run}")
             ftcli("train", *COMMON, *case.words, *place, *held_out, measure)
     found = json.loads((run / "result.json").read_text(encoding="utf-8"))
