@@ -151,6 +151,7 @@ _ENDED = {
     "trained": "the worker trained two steps",
     "time was up": "the worker was not done in three minutes",
     "refused by the worker": "the worker refused it with a message: what it names is not there",
+    "loss or gradient not a number": "the worker ended, with a message, where the loss or a gradient was no number",
     "failed": "the worker failed",
 }
 _REFUSED = {

@@ -30,7 +30,7 @@ from benchmarks.common import versions
 from ftcli.build.checks.field_checks import choices_of
 from ftcli.build.resolve import spec_of
 from ftcli.config.compose import Request
-from ftcli.core.errors import ConfigError, FtcliError
+from ftcli.core.errors import EXIT_NOT_FINITE, ConfigError, FtcliError
 from ftcli.launch.local import prepare, worker_environment
 from ftcli.methods import Method, all_methods
 from ftcli.settings.fields.field_table import row_of
@@ -59,6 +59,9 @@ DOCUMENTED = {
     "say the same": "no effect", "nothing reports the metric": "unknown metric",
 }  # fmt: skip
 """What a refusal says → its kind, for the kinds that need no failing worker: the manual states them."""
+ENDS = {0: "trained", -1: "time was up", 2: "refused by the worker", EXIT_NOT_FINITE: "loss or gradient not a number"}
+"""How a worker may end that `check` let start. Compiling alone may take longer than two steps have; and a worker tells
+what `check` cannot know: whether a hub id exists, or that a learning rate of 100 is too much for these rows."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +135,7 @@ class Outcome:
     def kind(self) -> str:
         """How it ended, for the report: what the worker did where `check` passed it, else the kind of the refusal."""
         if not self.refused:
-            return {0: "trained", -1: "time was up", 2: "refused by the worker"}.get(self.code, "failed")
+            return ENDS.get(self.code, "failed")
         return self.documented or ("trains" if self.code == 0 else "the worker fails too")
 
     @property
@@ -143,9 +146,7 @@ class Outcome:
     @property
     def fault(self) -> str:
         """Why `check` was wrong; empty where it was right."""
-        # Compiling alone may take longer than two steps have. A worker that tells a problem knows what `check` cannot:
-        # whether a hub id exists, say.
-        if not self.refused and self.code not in (0, -1, 2):
+        if not self.refused and self.code not in ENDS:
             return f"check passed {self.change}, and the worker ended with {self.code}:\n{self.error}"
         if self.refused and self.code == 0 and not self.documented:
             return f"check refused {self.change}, which trains:\n{self.refused}"

@@ -54,9 +54,11 @@ def test_changes_are_spread_evenly_over_methods_and_fields() -> None:
 def test_the_summary_counts_by_kind_and_names_what_check_was_wrong_about() -> None:
     change = draw(7)
     said = [Outcome(change), Outcome(change, code=1), Outcome(change, "train.x is owned by seed"),
-            Outcome(change, "no reason"), Outcome(change, "no reason", code=1), Outcome(change, code=2)]  # fmt: skip
+            Outcome(change, "no reason"), Outcome(change, "no reason", code=1), Outcome(change, code=2),
+            Outcome(change, code=7)]  # fmt: skip
     found = summary(said)
-    assert found["drawn"] == 6
-    assert found["passed"] == {"trained": 1, "failed": 1, "refused by the worker": 1}
+    assert found["drawn"] == 7
+    ends = {"trained": 1, "failed": 1, "refused by the worker": 1, "loss or gradient not a number": 1}
+    assert found["passed"] == ends
     assert found["refused"] == {"owned": 1, "trains": 1, "the worker fails too": 1}
     assert (found["failed"], found["wrongly_refused"]) == ([str(change)], [str(change)])
