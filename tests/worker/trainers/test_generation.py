@@ -9,10 +9,10 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import torch
-from transformers import LlamaConfig
+from transformers import ContinuousBatchingConfig, LlamaConfig
 from trl.generation import vllm_generation
 
-from ftcli.worker.trainers.rl import generation
+from ftcli.worker.trainers.rl import generation, grpo
 from ftcli.worker.training.load import load
 from ftcli.worker.training.run import build_trainer, train
 from tests.worker.conftest import write_rows
@@ -97,6 +97,17 @@ def test_continuous_batching_generates_in_the_computed_type_and_leaves_weights_t
     assert not all(weights.equal(weights.bfloat16().float()) for weights in policy.parameters())
     assert {each.dtype for each in policy.buffers() if each.is_floating_point()} == {torch.float32}
     assert trainer.args.bf16
+
+
+@pytest.mark.parametrize("name", ["ppo", "grpo", "rloo"])
+def test_a_failure_of_continuous_batching_ends_the_run_and_does_not_train_on_empty_answers(name, grouped, monkeypatch):
+    trainer = grouped(name)
+    # a cache of one page, which holds no answer beside its prompt
+    small = ContinuousBatchingConfig(page_size=4, num_blocks=1, max_batch_tokens=4)
+    for module in (generation, grpo):
+        monkeypatch.setattr(module, "cache_for", lambda *_: small)
+    with pytest.raises(RuntimeError, match="left 4 of 4 prompts without an answer"):
+        trainer.train()
 
 
 def test_sizes_of_continuous_batching_that_are_set_are_kept(grouped):

@@ -136,7 +136,20 @@ class Continuous(Batched):
         # Answers arrive in the order in which they end; the number in a request's name is its prompt's index.
         names = sorted(outputs, key=lambda name: int(name.split("_")[-1]))
         answers = [outputs[name].generated_tokens for name in names]
+        require_answers(answers, len(rows))
         return self._sampled(policy, rows, answers)
+
+
+def require_answers(answers: Sequence[Sequence[int]], number: int) -> None:
+    """Check that continuous batching has answered all prompts: what stops its thread is logged and not raised.
+
+    Raises:
+        RuntimeError: a prompt without an answer, which would have one token at least, its end.
+    """
+    if missing := number - sum(map(bool, answers)):
+        raise RuntimeError(
+            f"continuous batching left {missing} of {number} prompts without an answer; its log says why"
+        )
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from ftcli.worker.distributed.exact_state import Beside
 from ftcli.worker.inference.sampling import Sampled, stop_ids
 from ftcli.worker.rewards.mixture import Rewards
 from ftcli.worker.trainers.fused_head import replaced
-from ftcli.worker.trainers.rl.generation import cache_for, in_computed_type
+from ftcli.worker.trainers.rl.generation import cache_for, in_computed_type, require_answers
 from ftcli.worker.trainers.rl.rollouts import RewardFields, RolloutSampler, as_prompts
 
 
@@ -83,7 +83,9 @@ class _Grouped:
         with _without_own_cast(own.args), in_computed_type(policy, own.accelerator):
             # A config is filled in when it is first used, which would keep the size of the first rollout.
             own.continuous_batching_config = cache_for(policy, lengths, own.generation_config.max_new_tokens, settings)
-            return super()._generate_single_turn(prompt_ids, *args, **kwargs)  # type: ignore[misc]
+            found = super()._generate_single_turn(prompt_ids, *args, **kwargs)  # type: ignore[misc]
+        require_answers(found[0] if isinstance(found, tuple) else found, len(prompt_ids))
+        return found
 
     def _get_train_sampler(self, dataset: Any = None) -> RolloutSampler:
         own: Any = self
