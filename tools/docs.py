@@ -24,7 +24,7 @@ from ftcli.config.group_fields import method_fields
 from ftcli.config.importers import Key, all_importers
 from ftcli.config.recipe_file import read
 from ftcli.core import assets
-from ftcli.core.errors import EXIT_BUG, EXIT_CODES, EXIT_CONFIG, EXIT_DONE, ConfigError, Problem
+from ftcli.core.errors import EXIT_BUG, EXIT_CONFIG, EXIT_DONE, ConfigError, Problem
 from ftcli.core.strict_yaml import load
 from ftcli.core.text import table
 from ftcli.data.quality_checks import KINDS
@@ -38,7 +38,7 @@ from ftcli.settings import library_fields, limits, ownership
 from ftcli.settings.fields import field_table
 from ftcli.settings.groups import OWN_GROUPS, ModelSettings
 from ftcli.settings.limits import Limit
-from tools import format_tables, peft_tables, result_tables
+from tools import format_tables, peft_tables, plan_tables, result_tables
 from tools.house_rules import ORDERS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -288,13 +288,9 @@ def changeable() -> str:
     return table(("Setting", "Limit"), [(f"`{name}`", _limit(limits.LIMITS.get(name))) for name in CHANGEABLE])
 
 
-def exit_codes() -> str:
-    """Every exit code, and what it means."""
-    return table(("Code", "Means"), [(str(code), means) for code, means in sorted(EXIT_CODES.items())])
-
-
 REGIONS: dict[str, Callable[[], str]] = {
-    "exit-codes": exit_codes,
+    "exit-codes": plan_tables.exit_codes,
+    "memory-parts": plan_tables.memory_parts,
     "rooms": rooms,
     "methods": methods,
     "method-pages": method_pages,

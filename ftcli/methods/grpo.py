@@ -37,6 +37,11 @@ def steps_per_epoch(method: Mapping[str, Any], batch: BatchPlan, rows: int) -> i
     return max(1, passes // batch.accumulation)
 
 
+def answers_together(method: Mapping[str, Any], batch: BatchPlan) -> int:
+    """A process generates its part of all answers of a generation at once."""
+    return batch.answers_per_generation(method) // batch.processes
+
+
 METHOD = Method(
     name="grpo",
     summary="Group relative policy optimisation: several answers per prompt, each against the group's mean; no critic.",
@@ -57,4 +62,5 @@ METHOD = Method(
     },
     check=check,
     steps_per_epoch=steps_per_epoch,
+    answers_together=answers_together,
 )

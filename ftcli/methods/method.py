@@ -94,6 +94,9 @@ class Method:
     steps_per_epoch: Callable[[Mapping[str, Any], BatchPlan, int], int] | None = None
     """Optimiser steps per epoch where they are not rows over batch: from the method's settings (completed by the config
     class's defaults), the batch and the number of rows."""
+    answers_together: Callable[[Mapping[str, Any], BatchPlan], int] = lambda _, batch: batch.rows // batch.processes
+    """Answers that one process generates at a time, for a method that samples: from its completed settings and the
+    batch. By default those of one step."""
     reports: tuple[str, ...] = ()
     """Names of its held-out metrics, where its own trainer computes them; empty: those in the source of TRL's."""
     check: Callable[[Mapping[str, Any]], list[Problem]] | None = None

@@ -45,6 +45,13 @@ def steps_per_epoch(method: Mapping[str, Any], batch: BatchPlan, rows: int) -> i
     return rollouts * int(method["num_ppo_epochs"]) * minibatches
 
 
+def answers_together(method: Mapping[str, Any], batch: BatchPlan) -> int:
+    """A process generates its part of a rollout at once, or as many answers as `generation_batch_size` allows."""
+    rollout = batch.rows * int(method["num_mini_batches"]) // batch.processes
+    continuous = method.get("use_transformers_continuous_batching")  # which has a cache for the whole rollout
+    return min(rollout, int((not continuous and method.get("generation_batch_size")) or rollout))
+
+
 METHOD = Method(
     name="ppo",
     summary="Proximal policy optimisation: learns from its own answers by a reward model or rules, with a critic.",
@@ -75,4 +82,5 @@ METHOD = Method(
     },
     check=check,
     steps_per_epoch=steps_per_epoch,
+    answers_together=answers_together,
 )

@@ -1,17 +1,23 @@
-"""Estimates the peak memory of one training process, part by part, from sizes alone.
+"""Estimates the peak memory of one process, part by part and phase by phase, from sizes alone.
 
-Activations are those that transformers 5.23 saves for the backward pass (tests measure them with saved-tensor hooks on
-small models); what a library allocates beyond that is marked `estimate`. Each process holds the whole model (DDP);
-nothing is sharded. The parts are computed in bytes; the result is in GiB of 2**30 bytes.
+A run loads its weights, samples where its method does, and trains; the phase that takes most decides. What a library
+allocates beyond what follows from sizes is marked `estimate`. The parts are computed in bytes; the result is in GiB of
+2**30 bytes.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
 
-from ftcli.models.families import FAMILIES, FOUR_NORMS, Family
+from ftcli.models.modules import modules
 from ftcli.models.parameters import linear_modules, num_parameters
 from ftcli.models.shape import Shape
+from ftcli.plan.activations import Pass, activation_bytes, logits_bytes, mask_bytes
+from ftcli.plan.optimiser_states import optimiser_bytes
+from ftcli.plan.sampling_memory import Sampling, cache_bytes, pass_bytes
+from ftcli.plan.sharding import Held, Sharding, held, sizes_of
 
 GIB = 2**30
 
@@ -27,69 +33,115 @@ QUANTISED_BYTES = {
     "int8": 1.0,
 }
 
-# bitsandbytes' blockwise states: one byte and one fp32 scale per block of 256 (bitsandbytes/optim/optimizer.py).
-EIGHT_BIT = 1 + 4 / 256
-
-# Optimiser → states per parameter, and bytes of each; None keeps them in the parameter's dtype, as torch.optim does.
-# Counted from the classes that transformers' Trainer builds with its default arguments. galore and apollo keep their
-# states in a low rank; Adam's two full states are an upper bound for them.
-OPTIMISERS: dict[str, tuple[int, float | None]] = {
-    **dict.fromkeys(("adamw_torch", "adamw_torch_fused", "adamw_torch_xla", "adamw_torch_npu_fused"), (2, None)),
-    **dict.fromkeys(("stable_adamw", "schedule_free_adamw", "schedule_free_radam"), (2, None)),
-    **dict.fromkeys(("galore_adamw", "galore_adamw_layerwise", "apollo_adamw", "apollo_adamw_layerwise"), (2, None)),
-    **dict.fromkeys(("galore_adamw_8bit", "galore_adamw_8bit_layerwise"), (2, EIGHT_BIT)),
-    **dict.fromkeys(("adamw_bnb_8bit", "adamw_8bit", "paged_adamw_8bit", "adamw_torch_8bit"), (2, EIGHT_BIT)),
-    **dict.fromkeys(("paged_adamw_32bit", "adamw_anyprecision"), (2, 4.0)),
-    **dict.fromkeys(("ademamix", "paged_ademamix_32bit"), (3, 4.0)),
-    **dict.fromkeys(("ademamix_8bit", "paged_ademamix_8bit"), (3, EIGHT_BIT)),
-    **dict.fromkeys(("lion_32bit", "paged_lion_32bit", "rmsprop_bnb", "rmsprop_bnb_32bit"), (1, 4.0)),
-    **dict.fromkeys(("lion_8bit", "paged_lion_8bit", "rmsprop_bnb_8bit"), (1, EIGHT_BIT)),
-    **dict.fromkeys(("adagrad", "rmsprop", "schedule_free_sgd"), (1, None)),
-    **dict.fromkeys(("sgd", "lomo"), (0, None)),
-    "adamw_torch_4bit": (2, 0.5 + 4 / 128),
-    "grokadamw": (3, None),
-}
-# One fp32 number per row and per column in place of one per element (Adafactor, arXiv:1804.04235).
-FACTORED = frozenset({"adafactor", "adalomo", "galore_adafactor", "galore_adafactor_layerwise"})
-
 # estimate: driver context, kernels and cuBLAS workspaces of one process on a data-centre GPU.
 CUDA_CONTEXT_BYTES = 0.6 * GIB
 # estimate: NCCL's channels and buffers, where several processes communicate.
 NCCL_BYTES = 0.6 * GIB
-
-# Tile of TRL's fused output head (trl/kernels/chunked_logprob.py and trl/trainer/utils.py, 1.16).
-TILE_TOKENS, TILE_VOCABULARY = 4096, 32768
-# Materialised logits: beside the model's own, an fp32 copy, its log-softmax and its gradient are alive at once.
-LOGITS_FP32_COPIES = 3
+# estimate: share of what is allocated anew in each pass that torch's caching allocator holds and cannot use, in pieces
+# between tensors that live longer.
+FRAGMENTED = 0.02
 
 
-@dataclass(frozen=True, kw_only=True)
+PARTS: Mapping[str, str] = MappingProxyType(
+    {
+        "weights": "The weights that a process holds: what trains in float32 under mixed precision, what is frozen as "
+        "it is stored. Shared out under FSDP and ZeRO-3; DeepSpeed's float32 copies are among them.",
+        "gradients": "One for each parameter that trains. FSDP shares them out after the last pass of a step only, "
+        "unless `sync_each_batch` is set: until then each process accumulates all of them.",
+        "optimiser": "The states of the optimiser, as many and as long as it keeps them.",
+        "gathered": "Weights of other processes: two layers and the ends of the model under FSDP, what DeepSpeed keeps "
+        "live under ZeRO-3, the whole model while it samples.",
+        "buffers": "DDP's buckets, as large as the gradients, or the buffer in which DeepSpeed reduces them.",
+        "activations": "What the backward pass needs of the forward pass: all of it, or with gradient checkpointing "
+        "the inputs of layers and one layer's inside. A compiled model keeps less.",
+        "attention_masks": "Of padded and packed rows under sdpa: quadratic in the length, one for each layer that is "
+        "kept. Flash and flex attention have none.",
+        "logits": "The tile of the fused output head, and the sums that it keeps.",
+        "autocast": "Copies of float32 weights in the type that they are computed in.",
+        "dequantisation": "The largest quantised layer in the type that it is computed in.",
+        "kv_cache": "Keys and values of all answers that are generated together.",
+        "sampling": "The forward pass over their prompts, or the logits of their next tokens.",
+        "vllm": "What a vLLM engine takes of the card that it shares with the training.",
+        "loading": "The largest tensor that changes its type when it is loaded.",
+        "start": "What an adapter that starts from rows takes beyond training.",
+        "fragmentation": "What torch's allocator holds and cannot use (an estimate: 2% of what each pass allocates).",
+        "reference": "A frozen copy of the policy; none with an adapter, without a KL term, or precomputed.",
+        "other_models": "A reward model, judge or teacher, and a critic with its gradients and states.",
+        "cuda_context": "What driver, kernels and NCCL take before anything is allocated (an estimate).",
+    }
+)
+"""Every part that a plan may count, with what it is."""
+
+
+@dataclass(frozen=True)
 class MemoryEstimate:
-    """Peak memory of one process by part, in GiB."""
+    """Peak memory of one process, in GiB."""
 
-    weights_gib: float
-    gradients_gib: float
-    optimiser_gib: float
-    activations_gib: float
-    logits_gib: float
-    autocast_gib: float
-    """Copies of float32 weights in the type that they are computed in. Autocast keeps them in a forward pass, beside
-    the gradients that earlier passes have accumulated; without these, the gradients to come take more."""
-    reference_gib: float
-    other_models_gib: float
-    """A reward model, and a value network with its gradients and optimiser states."""
-    start_gib: float = 0.0
-    """What looking at rows before the run takes beyond training itself, for adapters that start from them."""
-    cuda_context_gib: float
+    phases: Mapping[str, Mapping[str, float]]
+    """The parts that are alive at the peak of each phase: loading, sampling, training."""
+
+    def __getitem__(self, part: str) -> float:
+        """GiB of a part, the most that it has in any phase; 0 where it has none."""
+        return max(parts.get(part, 0.0) for parts in self.phases.values())
+
+    @property
+    def phase(self) -> str:
+        """The phase that takes most, and so decides."""
+        return max(self.phases, key=lambda name: sum(self.phases[name].values()))
 
     @property
     def total_gib(self) -> float:
-        """Sum of all parts."""
+        """Sum of the parts of the phase that takes most."""
         return sum(self.parts().values())
 
-    def parts(self) -> dict[str, float]:
-        """GiB of each part by name, in the order of declaration."""
-        return {f.name.removesuffix("_gib"): getattr(self, f.name) for f in fields(self)}
+    def parts(self) -> Mapping[str, float]:
+        """GiB of each part of the phase that takes most."""
+        return self.phases[self.phase]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """The model that trains, and what it is trained with."""
+
+    trained: int
+    """Parameters that train."""
+    adapter: bool
+    """Whether they come on top of frozen weights."""
+    each_bytes: float = 2.0
+    """Bytes per parameter of the base weights (see `weight_bytes`)."""
+    trained_bytes: float | None = None
+    """Bytes per parameter that trains; None: 4 for an adapter (PEFT upcasts it), else `each_bytes`."""
+    optim: str = "adamw_torch_fused"
+    quantised: bool = False
+    """Whether layers are stored quantised, and turned to the compute type one at a time to be multiplied."""
+    accumulates: bool = False
+    """Whether gradients of several passes are added up before a step."""
+    start: tuple[float, bool] = (0.0, False)
+    """Bytes that an adapter holds while it looks at rows before the run, and whether it runs backward then."""
+
+    @property
+    def carried(self) -> float:
+        """Bytes per parameter that trains."""
+        if self.trained_bytes is not None:
+            return self.trained_bytes
+        return 4.0 if self.adapter else self.each_bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """What else is in the memory of the process."""
+
+    num_reference_models: int = 0
+    other_models_bytes: float = 0.0
+    """A reward model, a judge or teacher, and a value network with its gradients and optimiser states."""
+    sampling: Sampling | None = None
+    """None where answers are not generated by the model itself in this process."""
+    vllm_bytes: float = 0.0
+    """What a vLLM engine takes of the card that it shares with the training."""
+    vllm_sleeps: bool = False
+    """Whether it gives its memory back while the policy trains."""
+    cuda: bool = True
+    """Whether this is a process of a GPU, which has a context there, and an allocator that leaves gaps."""
 
 
 def weight_bytes(
@@ -115,75 +167,119 @@ def weight_bytes(
     return share * packed + (1 - share) * plain
 
 
+_ALONE = Sharding()
+_NOTHING = Surroundings()
+
+
 def estimate(
     shape: Shape,
+    weights: Weights,
+    how: Pass,
     *,
-    trainable_parameters: int,
-    adapter: bool,
-    per_device_batch_size: int,
-    sequence_length: int,
-    weight_bytes: float = 2.0,
-    trainable_bytes: float | None = None,
-    compute_bytes: int = 2,
-    optim: str = "adamw_torch_fused",
-    gradient_checkpointing: bool = True,
-    materialises_logits: bool = False,
-    attn_implementation: str = "sdpa",
-    accumulates: bool = False,
-    num_reference_models: int = 0,
-    other_models_bytes: float = 0.0,
-    num_processes: int = 1,
-    cuda: bool = True,
-    start: tuple[float, bool] = (0.0, False),
+    sharding: Sharding = _ALONE,
+    beside: Surroundings = _NOTHING,
 ) -> MemoryEstimate | None:
-    """Peak memory of one process while it trains; None when the parameters of `shape` are unknown.
-
-    Args:
-        adapter: the trainable parameters come on top of frozen weights, in fp32 unless `trainable_bytes` differs.
-        per_device_batch_size: sequences in one forward pass: twice the pairs for a preference method.
-        sequence_length: tokens of the longest row that is trained on.
-        weight_bytes: bytes per parameter of the base weights (see `weight_bytes`).
-        trainable_bytes: bytes per trainable parameter; None: 4 for an adapter (PEFT upcasts it), else `weight_bytes`.
-        compute_bytes: 2 under bf16 or fp16, 4 under fp32.
-        accumulates: whether gradients of several passes are added up before a step.
-        materialises_logits: False for TRL's SFT and DPO, which fuse the output head with the loss.
-        start: bytes that an adapter holds while it looks at rows before the run, and whether it runs backward then.
-    """
+    """Peak memory of one process by phase; None when the parameters of `shape` are unknown."""
     if (total := num_parameters(shape)) is None:
         return None
-    carried = trainable_bytes if trainable_bytes is not None else 4.0 if adapter else weight_bytes
-    tokens = per_device_batch_size * sequence_length
-    # Weights that train are counted at their own size, in place of the size of those that do not.
-    own = 0 if adapter else trainable_parameters
-    base = (total - own) * weight_bytes + own * carried
-    gradients = trainable_parameters * carried
-    layer = layer_bytes(shape, adapter, compute_bytes, sequence_length, attn_implementation)
-    activations = _activation_bytes(shape, layer, compute_bytes, gradient_checkpointing)
-    logits = _logits_bytes(shape, tokens, compute_bytes, materialises_logits, trains_head=not adapter)
-    context = CUDA_CONTEXT_BYTES + (NCCL_BYTES if num_processes > 1 else 0)
-    states = optimiser_bytes(optim, trainable_parameters, carried, adapter, shape.hidden_size)
-    return MemoryEstimate(
-        weights_gib=(base + (gradients if adapter else 0)) / GIB,
-        # DDP copies gradients into buckets of the same total size (torch.nn.parallel.DistributedDataParallel).
-        gradients_gib=gradients * (2 if num_processes > 1 else 1) / GIB,
-        optimiser_gib=states / GIB,
-        activations_gib=tokens * activations / GIB,
-        logits_gib=logits / GIB,
-        autocast_gib=trainable_parameters * compute_bytes / GIB if accumulates and carried > compute_bytes else 0.0,
-        reference_gib=num_reference_models * total * weight_bytes / GIB,
-        other_models_gib=other_models_bytes / GIB,
-        cuda_context_gib=context / GIB if cuda else 0.0,
-        start_gib=_beyond_training(start, gradients + states, tokens * activations + logits) / GIB,
+    # Weights that train are counted at their own size, in place of the size of those that do not. DeepSpeed's optimiser
+    # steps on float32 copies.
+    frozen = (total - (0 if weights.adapter else weights.trained)) * weights.each_bytes
+    stepped = 4.0 if sharding.library == "zero" else weights.carried
+    own = held(
+        sharding,
+        sizes_of(shape, total),
+        frozen_bytes=frozen,
+        trained=weights.trained,
+        trained_bytes=weights.carried,
+        state_bytes=optimiser_bytes(weights.optim, weights.trained, stepped, weights.adapter, shape.hidden_size),
+        compute_bytes=how.compute_bytes,
     )
+    each_reference = total * weights.each_bytes / (sharding.processes if sharding.shares else 1)
+    casts = weights.carried > how.compute_bytes and sharding.library == "none"
+    last = {
+        "reference": beside.num_reference_models * each_reference,
+        "other_models": beside.other_models_bytes,
+        **_context(sharding, beside.cuda),
+    }
+    dequantised = _widest(shape) * how.compute_bytes if weights.quantised else 0.0
+    copies = float(weights.trained * how.compute_bytes) if casts else 0.0
+    phases = {
+        "loading": {"weights": own.weights, "loading": _converted(shape, weights), **_context(sharding, beside.cuda)},
+        "training": _training(shape, weights, how, own, beside, copies, dequantised) | last,
+    }
+    if beside.sampling is not None or beside.vllm_bytes:
+        gathered = float(total * how.compute_bytes) if sharding.shares else 0.0
+        phases["sampling"] = _sampling(shape, own, beside, gathered, copies, dequantised) | last
+    return MemoryEstimate({name: {part: size / GIB for part, size in each.items()} for name, each in phases.items()})
 
 
-def _activation_bytes(shape: Shape, layer: float, compute_bytes: int, checkpointing: bool) -> float:
-    """Bytes per token that all layers keep for the backward pass, and the widest tensors of that pass."""
-    # Checkpointing keeps each layer's input and recomputes one layer at a time (arXiv:1604.06174).
-    kept = shape.num_hidden_layers * (compute_bytes * shape.hidden_size if checkpointing else layer)
-    # estimate: in the backward pass of a layer, gradients of its two widest tensors and of its input are alive.
-    gradients = compute_bytes * (2 * _feed_forward_width(shape) + shape.hidden_size)
-    return kept + (layer if checkpointing else 0) + gradients
+def _training(
+    shape: Shape, weights: Weights, how: Pass, own: Held, beside: Surroundings, copies: float, dequantised: float
+) -> dict[str, float]:
+    """Bytes of the parts that are alive at the peak of a training step."""
+    casts = weights.carried > how.compute_bytes
+    activations = activation_bytes(shape, how, adapter=weights.adapter, casts=casts)
+    logits, masks = logits_bytes(shape, how, trains_head=not weights.adapter), mask_bytes(shape, how)
+    anew = activations + logits + masks + dequantised
+    return {
+        "weights": own.weights,
+        "gradients": own.gradients,
+        "optimiser": own.optimiser,
+        "gathered": own.gathered,
+        "buffers": own.buffers,
+        "activations": activations,
+        "attention_masks": masks,
+        "logits": logits,
+        # Autocast keeps copies from a forward pass to its backward pass, beside the gradients that earlier passes have
+        # accumulated; without these, the gradients to come take more.
+        "autocast": copies if weights.accumulates else 0.0,
+        "dequantisation": dequantised,
+        "vllm": 0.0 if beside.vllm_sleeps else beside.vllm_bytes,
+        "start": _beyond_training(weights.start, own.gradients + own.optimiser, activations + logits),
+        "fragmentation": FRAGMENTED * anew if beside.cuda else 0.0,
+    }
+
+
+def _sampling(
+    shape: Shape, own: Held, beside: Surroundings, gathered: float, copies: float, dequantised: float
+) -> dict[str, float]:
+    """Bytes of the parts that are alive while answers are sampled: gradients are not, the optimiser's states are."""
+    cache = cache_bytes(shape, beside.sampling) if beside.sampling else 0.0
+    once = pass_bytes(shape, beside.sampling) if beside.sampling else 0.0
+    return {
+        "weights": own.weights,
+        "optimiser": own.optimiser,
+        "gathered": gathered,  # each process has all weights for as long as it samples
+        "buffers": own.buffers,
+        "kv_cache": cache,
+        "sampling": once,
+        "autocast": copies,
+        "dequantisation": dequantised,
+        "vllm": beside.vllm_bytes,
+        "fragmentation": FRAGMENTED * (cache + once) if beside.cuda else 0.0,
+    }
+
+
+def _context(sharding: Sharding, cuda: bool) -> dict[str, float]:
+    """The part of a GPU's memory that a process takes before it has allocated anything."""
+    size = CUDA_CONTEXT_BYTES + (NCCL_BYTES if sharding.processes > 1 else 0)
+    return {"cuda_context": size if cuda else 0.0}
+
+
+def _widest(shape: Shape) -> int:
+    """Elements of the largest linear layer that is stored quantised."""
+    linear = linear_modules(shape) or ()
+    return max((module.in_features * module.out_features for module in linear), default=0)
+
+
+def _converted(shape: Shape, weights: Weights) -> float:
+    """Bytes of the largest tensor that is turned into another type when it is loaded, in 16 bits: a layer that is then
+    stored quantised, or one that trains and is held in float32."""
+    if weights.quantised:
+        return 2.0 * _widest(shape)
+    held = weights.carried > 2 and not weights.adapter and shape.known
+    return 2.0 * max(module.num_own_parameters for module in modules(shape)) if held else 0.0
 
 
 def _beyond_training(start: tuple[float, bool], trained: float, passed: float) -> float:
@@ -191,84 +287,3 @@ def _beyond_training(start: tuple[float, bool], trained: float, passed: float) -
     what trains, and without a backward pass also without activations and logits."""
     held, backward = start
     return max(0.0, held - trained - (0 if backward else passed))
-
-
-def optimiser_bytes(optim: str, trainable: int, parameter_bytes: float, adapter: bool, hidden_size: int) -> float:
-    """Bytes of the optimiser's states; an optimiser that is not listed counts as AdamW in fp32 (8 per parameter).
-
-    AdamW keeps two states in the dtype of the parameters: 8 bytes for fp32 weights, 4 for bf16 ones.
-    """
-    if optim in FACTORED:
-        # A matrix of side n has 2n statistics. An adapter's matrices are so narrow that the bound is one per element.
-        return trainable * 4.0 * (1.0 if adapter else 2 / hidden_size)
-    states, each = OPTIMISERS.get(optim, (2, 4.0))
-    return trainable * states * (parameter_bytes if each is None else each)
-
-
-def layer_bytes(shape: Shape, adapter: bool, compute_bytes: int, sequence_length: int, attention: str) -> float:
-    """Bytes per token that one layer keeps for the backward pass."""
-    hidden, heads = shape.hidden_size, shape.num_attention_heads
-    query, key, value = _attention_widths(shape)
-    # fp32 adapters on a half-precision model: each adapted layer keeps its own fp32 cast of its input, and the
-    # attention's output is kept as well. Otherwise layers that read the same tensor share one copy.
-    copies = adapter and compute_bytes < 4
-    family = FAMILIES.get(shape.model_type, Family())
-    inputs = hidden * (family.num_readers if copies else 2) + query * (2 if copies else 1)
-    kept = compute_bytes * (inputs + query + key + value) + 4 * heads
-    if attention == "eager":
-        # Keys and values are repeated for every head; scores are kept in fp32 and in compute dtype.
-        kept += compute_bytes * 2 * (query - key) + heads * sequence_length * (4 + compute_bytes)
-    visits = shape.experts.num_experts_per_tok + shape.experts.n_shared_experts if shape.experts else 1
-    # Without a gate, the one inner tensor is kept for the activation's backward pass and again as the adapter's cast.
-    widths = family.inner_tensors + (copies and family.inner_tensors == 1)
-    kept += compute_bytes * widths * _feed_forward_width(shape)
-    # Experts also gather their inputs and scatter their outputs.
-    kept += 2 * compute_bytes * hidden * visits if visits > 1 else 0
-    return kept + _norm_bytes(shape, adapter, compute_bytes)
-
-
-def _norm_bytes(shape: Shape, adapter: bool, compute_bytes: int) -> float:
-    """Bytes per token that a layer's norms keep: each its fp32 input and one fp32 scale, and where its weight trains,
-    the normalised values.
-
-    A layer norm is one kernel that recomputes these from its mean and scale; CUDA's autocast runs it in fp32.
-    """
-    family = FAMILIES.get(shape.model_type, Family())
-    if family.has_layer_norms:
-        heads = 2 * shape.num_attention_heads if shape.qk_layernorm else 0
-        return 4.0 * (len(family.norms) * (shape.hidden_size + 2) + heads * (shape.head_dim + 2))
-    # Gemma multiplies by the norm's weight before it casts down from fp32.
-    normalised = 0 if adapter else 4 if family.norms == FOUR_NORMS else compute_bytes
-    kept = len(family.norms) * (shape.hidden_size * (4 + normalised) + 4)
-    if family.qk_norm:
-        heads = shape.num_attention_heads + shape.num_key_value_heads
-        kept += heads * (shape.head_dim * (4 + normalised) + 4)
-    return float(kept)
-
-
-def _attention_widths(shape: Shape) -> tuple[int, int, int]:
-    """Elements per token that are kept of queries, keys and values, over all heads."""
-    heads, latent = shape.num_attention_heads, shape.latent_attention
-    if latent is None:
-        query, key = heads * shape.head_dim, shape.num_key_value_heads * shape.head_dim
-        # Values that are a view of one fused projection keep the whole projection alive.
-        fused = shape.family is not None and shape.family.fused
-        return query, key, query + 2 * key if fused else key
-    query = heads * (latent.qk_nope_head_dim + latent.qk_rope_head_dim)
-    return query, query, heads * latent.v_head_dim
-
-
-def _feed_forward_width(shape: Shape) -> int:
-    """Elements per token of a feed-forward's widest inner tensor, over all experts that the token visits."""
-    experts = shape.experts
-    if experts is None:
-        return shape.intermediate_size
-    return experts.intermediate_size * (experts.num_experts_per_tok + experts.n_shared_experts)
-
-
-def _logits_bytes(shape: Shape, tokens: int, compute_bytes: int, materialised: bool, trains_head: bool) -> float:
-    """Bytes of the whole logits with their fp32 copies, or of one tile with the fp32 sums that the fused head keeps."""
-    if materialised:
-        return float(tokens * shape.vocab_size * (compute_bytes + 4 * LOGITS_FP32_COPIES))
-    tile = min(tokens, TILE_TOKENS) * min(shape.vocab_size, TILE_VOCABULARY) * compute_bytes
-    return float(tile + 4 * tokens * shape.hidden_size + (4 * shape.vocab_size * shape.hidden_size * trains_head))

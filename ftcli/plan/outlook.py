@@ -10,23 +10,20 @@ from typing import Any
 from ftcli.core import paths
 from ftcli.data import row_sets
 from ftcli.methods import Method
-from ftcli.methods.method import further_models
 from ftcli.models import known_shapes
-from ftcli.models.known_shapes import model_shape, tokenizer_folder
+from ftcli.models.known_shapes import tokenizer_folder
 from ftcli.models.modules import modules
 from ftcli.models.packing_support import why_unpacked
 from ftcli.models.parameters import num_parameters
 from ftcli.models.shape import Shape
-from ftcli.models.stored_quantisation import StoredQuantisation, stored_quantisation
 from ftcli.peft_methods.experts import Reach, reach, why_no_experts
 from ftcli.peft_methods.lora_counts import renamed_by_peft
-from ftcli.plan.memory import MemoryEstimate, estimate, weight_bytes
+from ftcli.plan.memory import MemoryEstimate
 from ftcli.plan.resolved_run import ResolvedRun
+from ftcli.plan.run_memory import answer_tokens, run_memory, stays_quantised
 from ftcli.plan.token_cache import count
 from ftcli.plan.tokens import TokenCount
 from ftcli.settings.batch_plan import train_value
-from ftcli.settings.groups import as_saved
-from ftcli.settings.library_fields import fields_of, value_of
 from ftcli.settings.limits import WITHOUT_WARMUP
 from ftcli.settings.run_spec import RunSpec
 
@@ -75,7 +72,7 @@ def trainable_parameters(run: ResolvedRun) -> int | None:
         return None
     if run.peft is None:
         return model_parameters(run.shape, run.method)
-    if _stays_quantised(run) and _reach(run):
+    if stays_quantised(run) and _reach(run):
         return None  # which experts an adapter reaches depends on how the kernels hold them
     found = run.peft.count(run.shape, run.spec.peft)
     if found is not None and run.trains_adapter:
@@ -128,62 +125,6 @@ def _training_rows(spec: RunSpec, counted: TokenCount) -> int:
     return max(1, pieces - round(held_out * pieces / counted.rows))
 
 
-def _memory(run: ResolvedRun, trainable: int | None, counted: TokenCount) -> MemoryEstimate | None:
-    spec, method, shape, adapter = run.spec, run.method, run.shape, run.trains_adapter
-    if trainable is None and shape is not None and run.peft is not None:
-        trainable = run.peft.at_most(shape, spec.peft)
-    if shape is None or trainable is None:
-        return None
-    limit = counted.max_length_tokens
-    # The longest row of a sample may not be the longest of all, and packed blocks are always full.
-    length = counted.longest if counted.exact and not spec.method.get("packing") else limit
-    precomputed = bool(spec.method.get("precompute_ref_log_probs"))
-    sides = 2 if method.task == "preference" else 1  # chosen and rejected share one batch
-    # Without a KL term, TRL's sampling trainers load no reference.
-    unused = method.samples and "beta" in fields_of(method.config) and not value_of(method.config, spec.method, "beta")
-    length += _answer_tokens(spec, method)
-    stored = _stays_quantised(run)
-    packed = stored.weight_bytes() if stored else None
-    per_weight = weight_bytes(shape, spec.model.dtype, spec.quantisation.type, packed)
-    return estimate(
-        shape,
-        trainable_parameters=trainable,
-        adapter=adapter,
-        per_device_batch_size=run.batch.per_device * sides,
-        sequence_length=max(1, length),
-        weight_bytes=per_weight,
-        start=run.peft.start_bytes(shape, spec.peft, per_weight) if run.peft else (0.0, False),
-        trainable_bytes=4.0 if spec.holds_masters else None,
-        accumulates=run.batch.accumulation > 1,
-        compute_bytes=4 if spec.launch.device == "cpu" else 2,
-        optim=str(train_value(spec.train, "optim")),
-        gradient_checkpointing=bool(spec.train.get("gradient_checkpointing")),
-        attn_implementation=spec.model.attn_implementation,
-        num_reference_models=int("reference" in method.roles and not adapter and not precomputed and not unused),
-        other_models_bytes=_other_models(spec, method),
-        num_processes=spec.launch.num_processes,
-        cuda=spec.launch.device == "cuda",
-    )
-
-
-def _other_models(spec: RunSpec, method: Method) -> float:
-    """Bytes of a reward model, judge or teacher, and of a value network with its gradients and two optimiser states."""
-    weight = weight_bytes(None, spec.model.dtype)
-    frozen = [(name, 1) for key, name, _ in further_models(spec.method) if key != "value_model"]
-    # Weight, gradient and two states; where what trains is held in float32, each is twice as long.
-    others = [*frozen, (_value_network(spec, method), 8 if spec.holds_masters else 4)]
-    total = 0.0
-    for name, copies in others:
-        shape = model_shape(as_saved(spec.model, str(name))) if name else None
-        total += copies * weight * ((num_parameters(shape) if shape else None) or 0)
-    return total
-
-
-def _value_network(spec: RunSpec, method: Method) -> Any:
-    wanted = spec.method.get("value_model") if "value" in method.roles else None
-    return spec.method.get("reward_model") if wanted == "reward_model" else None if wanted == "head" else wanted
-
-
 def _warnings(run: ResolvedRun, counted: TokenCount, sequences: int) -> list[str]:
     spec, method, shape, found = run.spec, run.method, run.shape, list[str]()
     if counted.faulty:
@@ -232,7 +173,7 @@ def _experts_left_out(run: ResolvedRun) -> list[str]:
         names = " and ".join(dict.fromkeys(module.leaf for module in reached.read_itself))
         reads = "the layer around it reads the weight itself, where an adapter would do nothing or not fit"
         return [f"peft={peft.name} leaves out {names}, {share:.0%} of the parameters: {reads}"]
-    stored = _stays_quantised(run)
+    stored = stays_quantised(run)
     left = reached.parameters if stored and reached.parameters else reached.left_out
     if not left:
         return []
@@ -242,12 +183,6 @@ def _experts_left_out(run: ResolvedRun) -> list[str]:
         f"they are stored quantised ({stored.name})" if stored else "PEFT adapts stacked parameters by plain LoRA only"
     )
     return [f"peft={peft.name} reaches no experts, which hold {share:.0%} of the parameters: {why}"]
-
-
-def _stays_quantised(run: ResolvedRun) -> StoredQuantisation | None:
-    """How the model's weights are stored, where they stay so in memory."""
-    stored = stored_quantisation(run.spec.model)
-    return stored if stored and stored.stays else None
 
 
 def _reach(run: ResolvedRun) -> Reach | None:
@@ -278,20 +213,12 @@ def _long_warmup(run: ResolvedRun, steps: int) -> list[str]:
     return [f"{what}: the learning rate only reaches {steps / warmup:.0%} of train.learning_rate"]
 
 
-def _answer_tokens(spec: RunSpec, method: Method) -> int:
-    """Tokens of the longest answer that a method samples; 0 where it samples none."""
-    if not method.samples:
-        return 0
-    name = "max_new_tokens" if "max_new_tokens" in fields_of(method.config) else "max_completion_length"
-    return int(value_of(method.config, spec.method, name))
-
-
 def _flops(run: ResolvedRun, parameters: int | None, counted: TokenCount, sequences: int) -> float | None:
     if parameters is None or not counted.tokens or not sequences:
         return None
     # Per parameter and token: 2 forward, 2 for the gradient of the activations, 2 for the gradient of the weights.
     each = 4 if run.trains_adapter else 6
-    tokens = counted.tokens / sequences + _answer_tokens(run.spec, run.method)
+    tokens = counted.tokens / sequences + answer_tokens(run.spec, run.method)
     return each * parameters * tokens * num_steps(run, sequences) * run.batch.rows
 
 
@@ -314,7 +241,7 @@ def plan(run: ResolvedRun) -> Plan:
     limit = shape.max_position_embeddings if shape else None
     counted = count(spec.data, method, spec.model, tokenizer_folder(spec.model), limit)
     trainable = trainable_parameters(run)
-    memory = _memory(run, trainable, counted)
+    memory = run_memory(run, trainable, counted)
     sequences = _training_rows(spec, counted)
     if spec.train.get("dataloader_drop_last") and (not counted.exact or spec.data.eval_group):
         sequences = max(sequences, run.batch.rows_per_pass)  # an estimate refuses nothing: the run counts its rows

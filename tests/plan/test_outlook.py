@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import shutil
@@ -17,6 +18,7 @@ from ftcli.config.compose import Request
 from ftcli.core.errors import ConfigError
 from ftcli.methods import get_method
 from ftcli.plan import tokens
+from ftcli.plan.memory import MemoryEstimate
 from ftcli.plan.outlook import Plan, plan
 from ftcli.settings.batch_plan import BatchPlan
 from ftcli.settings.groups import ModelSettings
@@ -426,4 +428,80 @@ def test_a_reference_counts_where_the_librarys_beta_uses_one(method, beta, refer
     own = [f"method.beta={beta}"] if beta is not None else []
     found = outlook(f"method={method}", "peft=none", *own).memory
     assert found is not None
-    assert found.reference_gib == pytest.approx(references * found.weights_gib)
+    assert found["reference"] == pytest.approx(references * found["weights"])
+
+
+# --- the memory of a run's phases -------------------------------------------------------------------------------------
+
+
+def memory_of(*overrides: str) -> MemoryEstimate:
+    found = outlook(*overrides).memory
+    assert found is not None
+    return found
+
+
+ROLLOUT = ("model=qwen-4b", "peft=lora", "hardware.gpu=h100", "data.max_length_tokens=512")
+GROUPS = ("method.rewards.ended=1", "method.num_generations=8", "method.max_completion_length=1024")
+PPO = ("method=ppo", "method.rewards.ended=1", "method.max_new_tokens=1024")
+
+
+@pytest.mark.parametrize(
+    ("own", "answers"),
+    [
+        # 4 answers a pass, 16 passes before the optimiser steps, all of them generated at once
+        (("method=grpo", *GROUPS), 64),
+        (("method=rloo", *GROUPS), 64),
+        (("method=grpo", *GROUPS, "method.steps_per_generation=8"), 32),
+        (("method=grpo", *GROUPS, "method.generation_batch_size=128"), 128),
+        (PPO, 64),
+        ((*PPO, "method.num_mini_batches=2"), 128),
+        ((*PPO, "method.generation_batch_size=8"), 8),
+    ],
+)
+def test_a_rollout_is_planned_with_the_answers_that_are_generated_together(own, answers, rows):
+    data = rows({"prompt": WORDS, "answer": "a"})
+    batch = ("train.per_device_train_batch_size=4", "train.gradient_accumulation_steps=16")
+    found = memory_of(*own, *ROLLOUT, *batch, data)
+    # 147456 bytes a token over 36 layers, of which one is copied; the tokenizer is not here, so prompts may have 512
+    assert found["kv_cache"] == pytest.approx(answers * (1024 + 512) * 147456 * 37 / 36 / 2**30)
+
+
+def test_a_colocated_engine_takes_its_share_of_the_card(rows, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, find=importlib.util.find_spec: find(name) or name)
+    data, grpo = (
+        rows({"prompt": WORDS, "answer": "a"}),
+        ("method=grpo", "method.rewards.ended=1", "method.use_vllm=true", *ROLLOUT),
+    )
+    found = memory_of(*grpo, "method.vllm_mode=colocate", "method.vllm_gpu_memory_utilization=0.4", data)
+    assert found["vllm"] == pytest.approx(0.4 * 79.6)
+    assert found["kv_cache"] == 0
+    server = memory_of(*grpo, "method.vllm_mode=server", data)
+    assert server["vllm"] == server["kv_cache"] == 0
+
+
+def test_scoring_held_out_rows_is_a_phase_of_its_own(rows):
+    data = rows(*[{"prompt": WORDS, "completion": WORDS}] * 20)
+    scored = memory_of(data, "data.eval_share=0.5", "run.score_rows=10")
+    assert scored["kv_cache"] > 0
+    assert "sampling" not in memory_of(data, "data.eval_share=0.5", "run.score_rows=0").phases
+
+
+@pytest.mark.parametrize(
+    ("own", "masked"),
+    [
+        (("method.packing=true",), True),
+        (("method.packing=false", "train.per_device_train_batch_size=2"), True),
+        (("method.packing=false", "train.per_device_train_batch_size=1"), False),
+        (("method.packing=true", "model.attn_implementation=flash_attention_2"), False),
+    ],
+)
+def test_packed_and_padded_rows_have_a_mask_under_sdpa(own, masked, rows):
+    data = rows(*[{"text": WORDS}] * 4)
+    found = memory_of(data, "model=llama-1b", "hardware.gpu=h100", *own)
+    assert (found["attention_masks"] > 0) == masked
+
+
+def test_a_compiled_run_keeps_fewer_activations(rows):
+    data = rows(*[{"text": WORDS}] * 4)
+    how = (data, "model=llama-1b", "hardware.gpu=h100", "train.gradient_checkpointing=false")
+    assert memory_of(*how, "train.torch_compile=true")["activations"] < memory_of(*how)["activations"]

@@ -33,7 +33,20 @@ def as_data(run: ResolvedRun, outlook: Plan) -> dict[str, Any]:
     """A plan, as data."""
     found = fitting.fit(run, outlook)
     fits = {**dataclasses.asdict(found), "verdict": found.verdict} if found else None
-    return {"choices": dict(run.spec.choices), **dataclasses.asdict(outlook), "fit": fits}
+    return {
+        "choices": dict(run.spec.choices),
+        **dataclasses.asdict(outlook),
+        "memory": _memory_data(outlook),
+        "fit": fits,
+    }
+
+
+def _memory_data(outlook: Plan) -> dict[str, Any] | None:
+    """The memory of a process, as data: its total, the phase that decides, and the parts of each phase, in GiB."""
+    if outlook.memory is None:
+        return None
+    phases = {name: dict(parts) for name, parts in outlook.memory.phases.items()}
+    return {"total_gib": outlook.memory.total_gib, "phase": outlook.memory.phase, "phases": phases}
 
 
 def to_fit(run: ResolvedRun, found: fitting.Fit | None) -> str:
@@ -63,7 +76,9 @@ def memory_text(outlook: Plan) -> str:
     if outlook.memory is None:
         return ""
     named = [f"{part} {value:.2f}" for part, value in outlook.memory.parts().items() if value >= 0.005]
-    return f"{outlook.memory.total_gib:.2f} GiB per process (estimate): {', '.join(named)}"
+    # Training decides nearly always, so only another phase is named.
+    when = "" if outlook.memory.phase == "training" else f" while {outlook.memory.phase}"
+    return f"{outlook.memory.total_gib:.2f} GiB per process{when} (estimate): {', '.join(named)}"
 
 
 def left(outlook: Plan, checkpoint: Path | None) -> dict[str, Any]:

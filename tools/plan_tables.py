@@ -1,0 +1,17 @@
+"""The tables of what a plan counts and of how a command ends, from the code."""
+
+from __future__ import annotations
+
+from ftcli.core.errors import EXIT_CODES
+from ftcli.core.text import table
+from ftcli.plan.memory import PARTS
+
+
+def memory_parts() -> str:
+    """Each part of a memory estimate with what it is."""
+    return table(("Part", "What it is"), [(f"`{name}`", text) for name, text in PARTS.items()])
+
+
+def exit_codes() -> str:
+    """Every exit code, and what it means."""
+    return table(("Code", "Means"), [(str(code), means) for code, means in sorted(EXIT_CODES.items())])
