@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal, NamedTuple
@@ -77,6 +77,40 @@ def _seconds(run: ResolvedRun, outlook: Plan, teraflops: float) -> float | None:
     # Checkpointing computes each forward pass twice: a third more where all parameters train, a half with an adapter.
     again = (1.5 if run.trains_adapter else 4 / 3) if run.spec.train.get("gradient_checkpointing") else 1.0
     return outlook.flops * again / (USUAL_UTILISATION * teraflops * 1e12 * outlook.num_processes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Totals:
+    """The plan of several runs that follow each other; what is unknown of one of them is None."""
+
+    steps: int
+    flops: float | None
+    memory_gib: float | None
+    """The most that a process needs in any of them."""
+    memory_of: str | None
+    """The run that needs it."""
+    seconds: float | None
+    """Estimated time of all training steps."""
+
+
+def totals(runs: Mapping[str, tuple[ResolvedRun, Plan]]) -> Totals:
+    """The sums over runs by name, and the largest memory among them: they are never in memory together."""
+    outlooks = {name: outlook for name, (_, outlook) in runs.items()}
+    needs = {name: each.memory.total_gib for name, each in outlooks.items() if each.memory}
+    largest = max(needs, key=lambda name: needs[name]) if needs and len(needs) == len(runs) else None
+    fits = [fit(*each) for each in runs.values()]
+    return Totals(
+        steps=sum(each.steps for each in outlooks.values()),
+        flops=_sum([each.flops for each in outlooks.values()]),
+        memory_gib=needs[largest] if largest else None,
+        memory_of=largest,
+        seconds=_sum([each.seconds if each else None for each in fits]),
+    )
+
+
+def _sum(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if known and len(known) == len(values) else None
 
 
 def smaller(run: ResolvedRun, room_gib: float) -> Change | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ftcli.build.fitting import TIGHT, fit, smaller
+from ftcli.build.fitting import TIGHT, fit, smaller, totals
 from ftcli.build.resolve import run_of
 from ftcli.cli import main
 from ftcli.config.compose import Request
@@ -46,6 +46,21 @@ def test_the_time_follows_from_the_card_s_rate():
     unknown = fit(planned("hardware.gpu=24GiB"), plan(planned("hardware.gpu=24GiB")))
     assert unknown is not None
     assert unknown.seconds is None
+
+
+def test_runs_that_follow_each_other_take_the_sum_of_their_time_and_the_most_of_their_memory():
+    card = ("hardware.gpu=h100", "peft=lora")
+    runs = {name: planned(f"model={name}", *card) for name in ("llama-1b", "llama-3b")}
+    each = {name: (run, plan(run)) for name, run in runs.items()}
+    fits = {name: fit(*pair) for name, pair in each.items()}
+    found = totals(each)
+    assert found.memory_of == "llama-3b"
+    assert found.memory_gib == fits["llama-3b"].needs_gib  # type: ignore[union-attr]
+    assert found.seconds == pytest.approx(sum(one.seconds for one in fits.values()))  # type: ignore[union-attr,misc]
+    assert found.steps == sum(outlook.steps for _, outlook in each.values())
+    unknown = planned("model.name_or_path=someone/unheard-of", "hardware.gpu=h100")
+    found = totals({**each, "unknown": (unknown, plan(unknown))})
+    assert (found.memory_gib, found.flops, found.seconds) == (None, None, None)
 
 
 def test_a_run_on_the_cpu_has_no_verdict():

@@ -222,8 +222,14 @@ def test_the_commands_show_every_stage(here, capsys):
     for words in ("stage sft", "stage reward", "stage ppo", "memory", "FLOP"):
         assert words in printed
     assert plan.run(["method=rlhf", "--json"]) == 0
-    stages = json.loads(capsys.readouterr().out)["stages"]
+    found = json.loads(capsys.readouterr().out)
+    stages, total = found["stages"], found["total"]
     assert f"{sum(each['steps'] for each in stages)} steps in total" in printed
+    most = max(stages, key=lambda each: each["memory"]["total_gib"])
+    assert (total["memory_gib"], total["memory_of"]) == (most["memory"]["total_gib"], most["stage"])
+    assert f"at most {total['memory_gib']:.2f} GiB per process (stage {most['stage']})" in printed
+    assert total["flops"] == pytest.approx(sum(each["flops"] for each in stages))
+    assert total["seconds"] is None  # the rate of a CPU is not known
     assert stages[2]["takes"] == {"model.name_or_path": "sft", "method.reward_model": "reward"}
     assert check.run(["method=rlhf"]) == 0
     assert "no problems: method=rlhf" in capsys.readouterr().out

@@ -78,10 +78,23 @@ def show_plan(spec: PipelineSpec, outlooks: Outlooks, *, as_json: bool, begun: B
     if shared:
         print("\nin every stage")
         of_run.derived(shared)
-    total = sum(outlook.steps for outlook in outlooks.values())
-    compute = [outlook.flops for outlook in outlooks.values()]
-    cost = f", about {sum(filter(None, compute)):.1e} FLOP in training" if None not in compute else ""
-    print(f"\n{total} steps in total{cost}, in {spec.dir}")
+    print(f"\n{_totals_text(_totals(spec, outlooks))}, in {spec.dir}")
+
+
+def _totals(spec: PipelineSpec, outlooks: Outlooks) -> fitting.Totals:
+    return fitting.totals({name: (run, outlooks[name]) for name, run in spec.runs().items()})
+
+
+def _totals_text(found: fitting.Totals) -> str:
+    """Steps, compute, time and the largest memory over all stages, as far as they are known."""
+    words = [f"{found.steps} steps in total"]
+    if found.flops is not None:
+        words.append(f"about {found.flops:.1e} FLOP in training")
+    if found.seconds is not None:
+        words.append(f"about {output.duration(found.seconds)} of training steps")
+    if found.memory_gib is not None:
+        words.append(f"at most {found.memory_gib:.2f} GiB per process (stage {found.memory_of})")
+    return ", ".join(words)
 
 
 def _plan_as_data(spec: PipelineSpec, outlooks: Outlooks, begun: Begun) -> dict[str, Any]:
@@ -95,7 +108,8 @@ def _plan_as_data(spec: PipelineSpec, outlooks: Outlooks, begun: Begun) -> dict[
         else:
             found |= _without_run(each)
         stages.append(found)
-    return {"pipeline": spec.pipeline.name, "dir": str(spec.dir), "stages": stages}
+    total = dataclasses.asdict(_totals(spec, outlooks))
+    return {"pipeline": spec.pipeline.name, "dir": str(spec.dir), "stages": stages, "total": total}
 
 
 def _show_run(pipeline: Pipeline, each: RunStage, outlook: Plan, shared: list[Mapping[str, Any]], begun: Begun) -> None:
