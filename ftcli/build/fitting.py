@@ -13,12 +13,11 @@ from ftcli.launch.profile import cards
 from ftcli.peft_methods import peft_method
 from ftcli.plan.outlook import Plan, plan
 from ftcli.plan.resolved_run import ResolvedRun
+from ftcli.plan.step_time import USUAL_UTILISATION
 from ftcli.settings.run_spec import Notes
 
 TIGHT = 0.9
 """Share of a card's memory above which the estimate leaves no room for its own error."""
-USUAL_UTILISATION = 0.35
-"""Share of a card's peak rate that training usually reaches: between a quarter and a half."""
 _WORTH = 0.98
 """A change is named only where it leaves at most this share of the memory."""
 

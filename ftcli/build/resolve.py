@@ -20,6 +20,7 @@ from ftcli.models.parameters import num_parameters
 from ftcli.peft_methods import PeftMethod, peft_method
 from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.settings import run_spec
+from ftcli.settings.batch_plan import AUTO, SIZE, STANDARD_SIZE
 from ftcli.settings.groups import CARD, GROUPS, HALF_PRECISION, OWN_GROUPS, DataSettings
 from ftcli.settings.run_spec import RunSpec
 
@@ -113,6 +114,10 @@ def build(composed: Composed) -> ResolvedRun:
     # neither hides the problems of others nor causes a second problem of its own.
     run = _resolve(replace(composed, tree={**_EMPTY, **sound}), method)
     problems.extend(cross_group.check(run, composed))
+    if not problems and run.spec.tree["train"].get(SIZE) == AUTO:
+        from ftcli.build import auto_batch  # which plans each way to compute a step
+
+        run = auto_batch.settled(run)
     if problems:
         raise (DataError if all(isinstance(problem, RowProblem) for problem in problems) else ConfigError)(*problems)
     return run
@@ -135,7 +140,10 @@ def _resolve(composed: Composed, method: Method) -> ResolvedRun:
     data = derive.derive_data(_own(composed, "data"), method, notes)
     quantisation = derive.derive_quantisation(_own(composed, "quantisation"), peft, composed, launch, notes)
     pure = typed.dtype in HALF_PRECISION and not (peft and peft.adapter)
-    train = derive.derive_train(composed.tree["train"], method, peft, data, launch, notes, pure=pure)
+    given = composed.tree["train"]
+    if given.get(SIZE) == AUTO:
+        given = {**given, SIZE: STANDARD_SIZE}
+    train = derive.derive_train(given, method, peft, data, launch, notes, pure=pure)
     own = derive.derive_method(composed.tree["method"], method, peft, shape, model, data, notes)
     size = num_parameters(shape) if shape else None
     scored = derive.has_validation(data, method) and method.score != "none"

@@ -230,6 +230,16 @@ def _length(spec: RunSpec, counted: TokenCount) -> list[Mapping[str, Any]]:
     return [{"key": "data.max_length_tokens", "value": counted.max_length_tokens, "why": about + counted.why}]
 
 
+def counted_rows(run: ResolvedRun) -> TokenCount:
+    """The rows and tokens of a run's training data; counted once, and remembered.
+
+    Raises:
+        DataError: a data file has no readable row.
+    """
+    limit = run.shape.max_position_embeddings if run.shape else None
+    return count(run.spec.data, run.method, run.spec.model, tokenizer_folder(run.spec.model), limit)
+
+
 def plan(run: ResolvedRun) -> Plan:
     """The plan of a checked run; reads the data files (a sample of those over 20 MB) but no weights.
 
@@ -238,8 +248,7 @@ def plan(run: ResolvedRun) -> Plan:
         ConfigError: no training step would be left.
     """
     spec, method, shape = run.spec, run.method, run.shape
-    limit = shape.max_position_embeddings if shape else None
-    counted = count(spec.data, method, spec.model, tokenizer_folder(spec.model), limit)
+    counted = counted_rows(run)
     trainable = trainable_parameters(run)
     memory = run_memory(run, trainable, counted)
     sequences = _training_rows(spec, counted)

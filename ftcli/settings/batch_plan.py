@@ -9,6 +9,11 @@ from typing import Any
 
 from ftcli.settings.library_fields import TRAINING_ARGUMENTS, value_of
 
+SIZE, AUTO = "per_device_train_batch_size", "auto"
+"""The rows of one pass on one device, and the word for those that ftcli chooses."""
+STANDARD_SIZE = 8
+"""Rows that a device takes in one step where they are to be divided into passes: those of the `train` group."""
+
 
 def train_value(train: Mapping[str, Any], name: str) -> Any:
     """A field of TrainingArguments as the run has it: as set, else the library's own default, read from its source."""

@@ -20,6 +20,7 @@ from ftcli.methods import Method, all_methods
 from ftcli.peft_methods import PEFT_METHODS, PeftMethod, peft_method
 from ftcli.settings import library_fields, limits, ownership
 from ftcli.settings.backends import ENDPOINTS
+from ftcli.settings.batch_plan import AUTO, SIZE
 from ftcli.settings.fields import field_table
 from ftcli.settings.fields.field_row import FieldRow, Source
 from ftcli.settings.groups import GROUPS
@@ -233,7 +234,7 @@ def _check_value(
         return Problem(where, f"{name} is refused: {field_table.REFUSED[name]}", "remove it")
     if key not in fields:
         return unknown(composed, group, key, method, fields)
-    if value is None and name in DERIVED_FIELDS:
+    if (value is None and name in DERIVED_FIELDS) or (name == f"train.{SIZE}" and value == AUTO):
         return None
     return (
         type_problem(name, value, fields[key], limit, where)

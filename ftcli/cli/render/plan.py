@@ -7,14 +7,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ftcli.build import fitting
+from ftcli.build import auto_batch, fitting
 from ftcli.cli import output
 from ftcli.data.ledger_text import unrolled_text
 from ftcli.data.path_list import path_text
 from ftcli.plan.outlook import Plan, plan
 from ftcli.plan.resolved_run import ResolvedRun
+from ftcli.plan.step_time import USUAL_UTILISATION
 from ftcli.runs.checkpoints import step_of
 from ftcli.settings.run_spec import RunSpec
+
+_SHOWN, _UNFIT = 6, 3
+"""Batches to choose from that are shown: of those that fit, and of those that do not."""
 
 
 def show(run: ResolvedRun, outlook: Plan, *, as_json: bool) -> None:
@@ -27,6 +31,30 @@ def show(run: ResolvedRun, outlook: Plan, *, as_json: bool) -> None:
     details(outlook, verdict=verdict)
     if line := to_fit(run, verdict):
         print(line)
+    alternatives(run)
+
+
+def alternatives(run: ResolvedRun) -> None:
+    """Print what the batch was chosen from, where it was: each way with its memory and its time beside the chosen."""
+    found = auto_batch.candidates(run) if auto_batch.is_auto(run) else ()
+    if not found:
+        return
+    chosen = auto_batch.chosen_of(found, run)
+    print("batches of the same rows a step, with their time beside the chosen (estimate)")
+    shown = [each for each in found if each.fits][:_SHOWN] or list(found[:1])
+    shown += [each for each in found if not each.fits and each not in shown][:_UNFIT]
+    output.table(
+        [
+            (each.words, f"{each.total_gib:.1f} GiB", _cost(each, chosen))
+            for each in (*shown, *([chosen] if chosen not in shown else []))
+        ]
+    )
+
+
+def _cost(each: auto_batch.Candidate, chosen: auto_batch.Candidate) -> str:
+    if each == chosen:
+        return "chosen"
+    return f"{each.seconds / chosen.seconds:.2f} × the time" if each.fits else "does not fit"
 
 
 def as_data(run: ResolvedRun, outlook: Plan) -> dict[str, Any]:
@@ -128,7 +156,7 @@ def details(outlook: Plan, shared: Sequence[Mapping[str, Any]] = (), *, verdict:
 def _on_card(verdict: fitting.Fit | None) -> list[tuple[str, str]]:
     rows = [("card", str(verdict))] if verdict else []
     if verdict and verdict.seconds:
-        pace = f"at {fitting.USUAL_UTILISATION:.0%} of the card's peak rate"
+        pace = f"at {USUAL_UTILISATION:.0%} of the card's peak rate"
         rows.append(("time", f"about {output.duration(verdict.seconds)} of training steps (estimate, {pace})"))
     return rows
 
