@@ -22,6 +22,7 @@ from ftcli.settings.groups import (
     QuantisationSettings,
     RunSettings,
 )
+from ftcli.settings.sharding import shards_weights
 
 SCHEMA_VERSION = 1
 
@@ -95,6 +96,18 @@ class RunSpec:
         """
         mixed = self.train.get("bf16") or self.train.get("fp16")
         return bool(mixed) and self.model.dtype in HALF_PRECISION and not self.train.get("deepspeed")
+
+    @property
+    def shard_dtype(self) -> str | None:
+        """The type as which the bytes of 4-bit weights are held so that they are sharded with the others; None where
+        weights are not sharded.
+
+        FSDP shards floating-point tensors only, and what shards casts them to the type that it computes in: held as
+        that one, the bytes stay what they are.
+        """
+        if not shards_weights(self.train):
+            return None
+        return "bfloat16" if self.train.get("bf16") else "float16" if self.train.get("fp16") else self.model.dtype
 
     def to_json(self) -> str:
         """This spec as the text of `spec.json`."""

@@ -218,6 +218,64 @@ def test_every_type_of_peft_has_a_choice_or_a_reason_or_is_left_to_other():
     assert own_choices().keys() | IMPOSSIBLE.keys() <= tuner_configs().keys()
 
 
+# --- sharded weights --------------------------------------------------------------------------------------------------
+
+FSDP, ZERO3 = "train.fsdp=true", "train.deepspeed={zero_optimization: {stage: 3}}"
+TWO = ("hardware=cpu", "hardware.num_processes=2")
+
+
+@pytest.mark.parametrize("key", [FSDP, ZERO3])
+def test_4_bit_weights_are_sharded_as_the_type_that_is_computed_in(here, with_gpus, key):
+    with_gpus(AMPERE, AMPERE)
+    lora = ("peft=lora", "quantisation=nf4")
+    assert spec_of(Request(overrides=(key, *TWO, *lora))).shard_dtype == "float32"
+    cards = (key, "hardware=multi_gpu", *lora)
+    assert spec_of(Request(overrides=cards)).shard_dtype == "bfloat16"
+    fp16 = spec_of(Request(overrides=(*cards, "train.fp16=true", "train.bf16=false")))
+    assert fp16.shard_dtype == "float16"
+    # Whole in each process: uint8, as bitsandbytes has it.
+    for stage in (0, 1, 2):
+        zero = f"train.deepspeed={{zero_optimization: {{stage: {stage}}}}}"
+        assert spec_of(Request(overrides=(zero, *TWO, *lora))).shard_dtype is None
+    assert spec_of(Request(overrides=(*TWO, *lora))).shard_dtype is None
+
+
+@pytest.mark.parametrize("key", [FSDP, ZERO3])
+def test_quantised_weights_that_nothing_shards_are_refused_where_weights_are_sharded(problems, here, key, kernels):
+    kernels("gptqmodel", "optimum", "bitsandbytes", "deepspeed")
+    name = key.partition("=")[0]
+    (found,) = problems(*TWO, key, "peft=lora", "quantisation=int8")
+    assert found.startswith(f"quantisation=int8  with {name} each process would hold all of the quantised weights")
+    assert f"remove {name}" in found
+    for declared, reason in (
+        ({"quant_method": "gptq", "bits": 4}, "is stored quantised (gptq)"),
+        ({"load_in_8bit": True}, "8-bit layers"),
+        ({"load_in_4bit": True}, "is stored quantised (bitsandbytes)"),
+        ({"load_in_4bit": True, "bnb_4bit_quant_storage": "bfloat16"}, "is stored quantised (bitsandbytes)"),
+    ):
+        folder = model_folder(here / f"base-{len(list(here.iterdir()))}", quantization_config=declared)
+        (found,) = problems(f"model.name_or_path={folder}", *TWO, key, "peft=lora")
+        assert reason in found
+    same = model_folder(here / "same", quantization_config={"load_in_4bit": True, "bnb_4bit_quant_storage": "float32"})
+    assert problems(f"model.name_or_path={same}", *TWO, key, "peft=lora") == []
+    plain = model_folder(here / "plain", quantization_config={"quant_method": "fp8"})  # which becomes plain
+    assert problems(f"model.name_or_path={plain}", *TWO, key, "peft=lora") == []
+    assert problems(*TWO, "train.deepspeed={zero_optimization: {stage: 2}}", "peft=lora", "quantisation=int8") == []
+
+
+def test_a_deepspeed_file_shards_as_its_mapping_does(problems, here):
+    (here / "zero.json").write_text('{"zero_optimization": {"stage": 3}}', encoding="utf-8")
+    (found,) = problems(*TWO, "train.deepspeed=zero.json", "peft=lora", "quantisation=int8")
+    assert "each process would hold all of the quantised weights" in found
+
+
+def test_the_first_version_of_fsdp_takes_no_adapter_on_4_bits(problems, here):
+    first = "train.fsdp_config={version: 1}"
+    (found,) = problems(*TWO, FSDP, first, "peft=lora", "quantisation=nf4")
+    assert found.startswith(f"{first}  version 1 of FSDP shards weights of one type only")
+    assert problems(*TWO, FSDP, first, "peft=lora") == []
+
+
 # --- the device -------------------------------------------------------------------------------------------------------
 
 

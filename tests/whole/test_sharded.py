@@ -46,6 +46,7 @@ RUNS = {
     "sft": ("method=sft", "method.packing=false"),
     "dpo": ("method=dpo",),
     "dpo-lora": ("method=dpo", "peft=lora"),
+    "sft-nf4": ("method=sft", "method.packing=false", "peft=lora", "quantisation=nf4"),
 }
 _SAMPLE = {("fsdp2", "ppo"), ("zero3", "ppo-lora")}
 CELLS = [(layout, run) for layout in LAYOUTS if layout != "copies" for run in RUNS]

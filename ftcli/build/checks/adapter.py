@@ -18,6 +18,7 @@ from ftcli.peft_methods import PeftMethod, why_unmerged
 from ftcli.peft_methods.target_modules import compiled, ends_with, listing, saved_modules
 from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.settings.run_spec import RunSpec
+from ftcli.settings.sharding import FSDP, mapping_of, sharding
 
 Where = Callable[[str], str]
 Settings = Mapping[str, Any]
@@ -38,6 +39,7 @@ def problems(run: ResolvedRun, where: Where) -> Iterator[Problem]:
         yield from _rows_before(run, peft, where)
     yield from _quantised(spec, peft, where)
     yield from _stored(spec, peft, where)
+    yield from _sharded(spec, where)
     yield from _stacked(spec, where)
 
 
@@ -176,6 +178,36 @@ def _quantised(spec: RunSpec, peft: PeftMethod | None, where: Where) -> Iterator
                 what = f"quantisation={kind} needs compute capability {need}; {gpu.name} has {has}"
                 yield Problem(place, what, "quantisation=nf4_double" if kind == "int8" else "quantisation=none")
                 return
+
+
+def _sharded(spec: RunSpec, where: Where) -> Iterator[Problem]:
+    """Quantised weights that each process would hold whole, although the run shards its weights.
+
+    4-bit weights of bitsandbytes are sharded where their bytes are held as the type that is computed in.
+    """
+    held_as = spec.shard_dtype
+    if held_as is None:
+        return
+    layout = sharding(spec.train)
+    key = "train.fsdp" if layout == FSDP else "train.deepspeed"
+    stored = stored_quantisation(spec.model)
+    kind = stored.as_ours if stored is not None and stored.stays else spec.quantisation.type
+    if kind == "none":
+        return
+    whole = f"with {key} each process would hold all of the quantised weights"
+    copies = f"remove {key}: hardware=multi_gpu holds a copy on each GPU"
+    place = where("quantisation" if spec.quantisation.type != "none" else "model.name_or_path")
+    if kind == "int8":
+        what = f"{whole}: 8-bit layers keep them and their scales beside the parameters, which alone are sharded"
+        yield Problem(place, what, f"use quantisation=nf4_double, or {copies}")
+    elif stored is not None and stored.stays:
+        declared = str(stored.declared.get("bnb_4bit_quant_storage") or "uint8").removeprefix("torch.")
+        if kind not in _OLDEST or declared != held_as:
+            what = f"{spec.model.name_or_path} is stored quantised ({stored.name}), and {whole}"
+            yield Problem(place, what, f"name the model that it was made from with peft=qlora, or {copies}")
+    elif layout == FSDP and mapping_of(spec.train.get("fsdp_config")).get("version") == 1:
+        what = "version 1 of FSDP shards weights of one type only, and an adapter on 4-bit weights has its own"
+        yield Problem(where("train.fsdp_config"), what, "leave the version out: 2 is the default")
 
 
 def _stored(spec: RunSpec, peft: PeftMethod | None, where: Where) -> Iterator[Problem]:

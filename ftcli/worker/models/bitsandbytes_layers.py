@@ -30,8 +30,14 @@ def keeping_numbers(model: PreTrainedModel) -> PreTrainedModel:
     return model
 
 
-def bitsandbytes_config(quantisation: QuantisationSettings, auto_class: Any) -> BitsAndBytesConfig:
-    """The bitsandbytes config of a quantisation."""
+def bitsandbytes_config(
+    quantisation: QuantisationSettings, auto_class: Any, shard_dtype: str | None = None
+) -> BitsAndBytesConfig:
+    """The bitsandbytes config of a quantisation.
+
+    Args:
+        shard_dtype: the type as which the bytes of 4-bit weights are held; None is uint8, which nothing shards.
+    """
     # The output head stays unquantised: a new one has no stored weights to quantise, and is trained.
     skipped = [
         *(quantisation.skip_modules or ()),
@@ -48,5 +54,6 @@ def bitsandbytes_config(quantisation: QuantisationSettings, auto_class: Any) -> 
         bnb_4bit_quant_type=quantisation.type.removesuffix("_double"),
         bnb_4bit_use_double_quant=quantisation.type.endswith("_double"),
         bnb_4bit_compute_dtype=getattr(torch, quantisation.compute_dtype.replace("auto", "float32")),
+        bnb_4bit_quant_storage=shard_dtype,
         llm_int8_skip_modules=skipped,
     )

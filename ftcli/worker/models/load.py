@@ -157,6 +157,7 @@ def load_model(
     head: str = "causal_lm",
     quantisation: QuantisationSettings = UNQUANTISED,
     as_stored: bool = False,
+    shard_dtype: str | None = None,
 ) -> PreTrainedModel:
     """The starting model of a run, with adapters merged, in evaluation mode; on the CPU unless it is quantised.
 
@@ -166,6 +167,7 @@ def load_model(
         head: "causal_lm" or "reward_model".
         quantisation: how its linear layers are quantised at load time.
         as_stored: whether dtype `auto` means the dtype that the weights are stored in instead.
+        shard_dtype: as RunSpec.shard_dtype, of a model that is sharded.
 
     Raises:
         ConfigError: it cannot be loaded.
@@ -186,7 +188,7 @@ def load_model(
             elif quantisation.type == "none":
                 model = loader.stacked(source, settings.revision)
             else:
-                model = loader.quantised(source, settings.revision, quantisation, device)
+                model = loader.quantised(source, settings.revision, quantisation, device, shard_dtype)
     except (OSError, ValueError, ImportError) as error:
         raise ConfigError(_unloadable(settings, "model", error)) from None
     if settings.new_tokens:
@@ -364,11 +366,17 @@ class _Loader:
         return model
 
     def quantised(
-        self, source: ModelSource, revision: str | None, quantisation: QuantisationSettings, device: str
+        self,
+        source: ModelSource,
+        revision: str | None,
+        quantisation: QuantisationSettings,
+        device: str,
+        shard_dtype: str | None,
     ) -> PreTrainedModel:
         """The model with quantised linear layers, on its device; a stack is merged in full precision first."""
-        place = {"": torch.cuda.current_device() if device == "cuda" else "cpu"}
-        how = {"quantization_config": bitsandbytes_config(quantisation, self.auto_class), "device_map": place}
+        how: dict[str, Any] = {"quantization_config": bitsandbytes_config(quantisation, self.auto_class, shard_dtype)}
+        if shard_dtype is None:  # ZeRO-3 refuses a device_map; without one the layers go to the process's own device
+            how["device_map"] = {"": torch.cuda.current_device() if device == "cuda" else "cpu"}
         if not source.is_adapter:
             return self.plain(source.location, source.hub_id, revision, **how)
         return self.anew(source, revision, **how)

@@ -189,7 +189,12 @@ def load_base(spec: RunSpec, method: Method, *, trains: bool = False) -> PreTrai
     """
     model = replace(spec.model, dtype="float32") if trains and spec.holds_masters else spec.model
     return load_model(
-        model, seed=spec.seed, device=spec.launch.device, head=method.head, quantisation=spec.quantisation
+        model,
+        seed=spec.seed,
+        device=spec.launch.device,
+        head=method.head,
+        quantisation=spec.quantisation,
+        shard_dtype=spec.shard_dtype,
     )
 
 
