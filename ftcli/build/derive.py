@@ -20,12 +20,15 @@ from ftcli.models.packing_support import why_unpacked
 from ftcli.models.shape import Shape
 from ftcli.peft_methods import PeftMethod
 from ftcli.runs import rundir
+from ftcli.settings.batch_plan import train_value
 from ftcli.settings.groups import DataSettings, ModelSettings, QuantisationSettings, RunSettings
 from ftcli.settings.run_spec import LaunchPlan, Notes, RunSpec
 from ftcli.tiny import defaults
 
 CHEAP_TO_SCORE_PARAMETERS = 10_000_000
 """Up to this size a model is scored without being asked to; above it, generating the answers takes minutes."""
+_EVAL_ROWS = 8
+"""Rows that are evaluated together where memory is no matter."""
 EXACT_ATTENTION = ("sdpa", "eager", "flex_attention", "flash_attention_2", "flash_attention_3")
 
 
@@ -165,6 +168,16 @@ def derive_train(
     if ordered and result.get("train_sampling_strategy") is None:
         why = "data.mix_order=concatenate trains the sets one after another"
         result["train_sampling_strategy"] = notes.add("train.train_sampling_strategy", "sequential", why)
+    if result.get("per_device_eval_batch_size") is None:
+        size = (
+            _EVAL_ROWS
+            if method.samples
+            else min(_EVAL_ROWS, 2 * int(train_value(result, "per_device_train_batch_size")))
+        )
+        result["per_device_eval_batch_size"] = size
+        if size < _EVAL_ROWS:
+            why = "twice the training batch: without gradients that needs no more memory"
+            notes.add("train.per_device_eval_batch_size", size, why)
     if result.get("bf16") is None:
         result["bf16"] = _bf16(bool(result.get("fp16")), launch, notes, pure=pure)
     if launch.device == "cuda" and result.get("fp16") is None and not has_bfloat16(launch) and not result["bf16"]:

@@ -284,6 +284,18 @@ def test_nonsense_in_a_deepspeed_file_is_found(problems, here, content, reason):
     assert reason in found
 
 
+def test_the_newer_checkpointing_is_refused_where_zero3_needs_the_older(problems, here):
+    pytest.importorskip("deepspeed")
+    (here / "ds.json").write_text('{"zero_optimization": {"stage": 3}}', encoding="utf-8")
+    zero = ("train.deepspeed=ds.json", "hardware=cpu", "train.gradient_checkpointing=true")
+    newer = "train.gradient_checkpointing_kwargs={use_reentrant: false}"
+    [found] = problems(*zero, newer, "peft=lora")
+    assert found.startswith("train.gradient_checkpointing_kwargs")
+    assert "under ZeRO-3 an adapter trains with the older checkpointing only" in found
+    assert problems(*zero, newer) == []
+    assert problems(*zero, "peft=lora") == []
+
+
 def test_a_sound_deepspeed_file_is_taken(problems, here):
     pytest.importorskip("deepspeed")
     sound = {"zero_optimization": {"stage": 2, "overlap_comm": True}, "train_batch_size": "auto"}

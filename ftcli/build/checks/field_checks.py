@@ -36,6 +36,7 @@ DERIVED_FIELDS = frozenset(
         "train.eval_strategy",
         "train.bf16",
         "train.gradient_checkpointing",
+        "train.per_device_eval_batch_size",
     }
 )
 

@@ -21,6 +21,7 @@ from ftcli.settings.fields.field_row import literal
 from ftcli.settings.fields.field_table import row_of
 from ftcli.settings.library_fields import accepts, fields_of
 from ftcli.settings.library_values import keys_read, values_of
+from ftcli.settings.sharding import sharding
 
 Where = Callable[[str], str]
 Inside = Callable[[str, Mapping[str, Any], ResolvedRun, str], Iterator[Problem]]
@@ -107,6 +108,9 @@ def _checkpointing(name: str, content: Mapping[str, Any], run: ResolvedRun, at: 
     if late and content.get("use_reentrant") is not False:
         what = f"{name}.{late[0]} is read only with use_reentrant=false"
         yield Problem(at, what, "set use_reentrant: false, or remove it")
+    if run.trains_adapter and sharding(run.spec.train) == "zero3" and content.get("use_reentrant") is False:
+        what = f"{name}.use_reentrant=false: under ZeRO-3 an adapter trains with the older checkpointing only"
+        yield Problem(at, what, "remove it: true is then set")
     if content.get("offload") is True and run.spec.launch.device == "cpu":
         what = f"{name}.offload moves activations from a GPU, and this run computes on a CPU"
         yield Problem(at, what, "remove it")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PrinterCallback
+from transformers import AutoConfig, AutoModelForCausalLM, PrinterCallback
 
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.methods import Method, get_method
@@ -59,15 +60,17 @@ def evaluate(request: dict[str, Any]) -> dict[str, Any]:
     encoder = make_encoder(trained)
     if request.get("model"):
         return _of_another(request, spec, method, run_dir, encoder)
-    after = _loaded(spec, method, run_dir, encoder, trained, None)
-    measured_after = _measured(after)
-    if hasattr(after.model, "peft_config"):
+    run = _loaded(spec, method, run_dir, encoder, trained, None)
+    about, measured_after = _about(run), _measured(run)
+    if hasattr(run.model, "peft_config"):
         # With its adapter disabled it is the starting model. A quantised base alone would be refused by the Trainer.
-        with after.model.disable_adapter():
-            measured_before = _measured(after)
+        with run.model.disable_adapter():
+            measured_before = _measured(run)
     else:
-        measured_before = _measured(_loaded(spec, method, run_dir, encoder, spec.model, after.data))
-    return {**_about(after), "before": measured_before, "after": measured_after}
+        data = run.data
+        del run  # its model and reference leave the memory before the next one is loaded
+        measured_before = _measured(_loaded(spec, method, run_dir, encoder, spec.model, data, starting=True))
+    return {**about, "before": measured_before, "after": measured_after}
 
 
 def _of_another(
@@ -112,9 +115,23 @@ def _at_its_length(spec: RunSpec, run_dir: Path) -> RunSpec:
 
 
 def _loaded(
-    spec: RunSpec, method: Method, run_dir: Path, encoder: Encoder, which: ModelSettings, data: Prepared | None
+    spec: RunSpec,
+    method: Method,
+    run_dir: Path,
+    encoder: Encoder,
+    which: ModelSettings,
+    data: Prepared | None,
+    *,
+    starting: bool = False,
 ) -> Loaded:
+    """A model and what it is measured on.
+
+    Args:
+        starting: whether it is the one that the run starts from, with which it is compared.
+    """
     off: dict[str, Any] = {"eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": False}
+    if spec.method.get("precompute_ref_log_probs"):
+        off["precompute_ref_log_probs"] = False  # they are needed once, and then with the policy's
     if spec.launch.device == "cpu":
         off |= {"bf16": False, "fp16": False}
     config = training_config(spec, method, run_dir, validates=True, **off)
@@ -125,9 +142,14 @@ def _loaded(
     if getattr(config, "packing", False):
         config.max_length = data.fit.limit
     how: dict[str, Any] = {"seed": spec.seed, "device": spec.launch.device, "head": method.head}
-    model = ending_as(load_trained(which, quantisation=spec.quantisation, **how), encoder)
-    compares = "reference" in method.roles and not method.samples
-    reference = load_model(spec.model, quantisation=spec.quantisation, **how) if compares else None
+    how["quantisation"] = spec.quantisation
+    model = ending_as((load_model if starting else load_trained)(which, **how), encoder)
+    reference = None
+    if "reference" in method.roles and not method.samples:
+        if starting:
+            reference = copy.copy(model)  # its own reference: another module with the same weights
+        elif which.name_or_path != str(run_dir) or not hasattr(model, "peft_config"):
+            reference = load_model(spec.model, **how)
     found = (spec, method, run_dir, config, model, reference, None, Support({}), data, encoder, data.fit.limit)
     return Loaded(*found, rewards=make_rewards(spec, method, encoder))
 
@@ -139,6 +161,7 @@ def _measured(run: Loaded) -> dict[str, Any]:
         with metrics.undisturbed(), metrics.evaluating(run.model):
             counts = run.rewarded(run.model, run.data.score_examples)
         return {"eval_loss": None, "score": metrics.shares(counts)}
+    switched_off = run.reference is None and "reference" in run.method.roles and not run.method.samples
     trainer = make_trainer(
         run.method,
         run.config,
@@ -146,10 +169,21 @@ def _measured(run: Loaded) -> dict[str, Any]:
         run.tokenizer,
         train=held_out,
         held_out=held_out,
-        reference=run.reference,
+        reference=_placeholder() if switched_off else run.reference,
     )
+    if switched_off:
+        trainer.ref_model = None
     trainer.remove_callback(PrinterCallback)
     return measure(run, trainer)
+
+
+def _placeholder() -> Any:
+    """A reference of a few hundred parameters, for a trainer whose reference is the model without its adapter.
+
+    Given none, TRL would take a copy of the trained adapter for it, since the model comes with one.
+    """
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    return AutoModelForCausalLM.from_config(AutoConfig.for_model("llama", vocab_size=8, head_dim=8, **sizes))
 
 
 COMMAND = one_answer(evaluate)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
-from trl.trainer.utils import pad, selective_log_softmax
+from trl.trainer.utils import pad
 
 from ftcli.data.formats.columns import VARIABLES
 from ftcli.data.formats.conversations import only_read
@@ -26,9 +26,11 @@ from ftcli.data.scan import Example
 from ftcli.methods.method import Method
 from ftcli.worker.inference.answer_reader import AnswerReader
 from ftcli.worker.inference.sampling import stop_ids, until_end
+from ftcli.worker.inference.token_logps import token_logps
 from ftcli.worker.tokenise.encoder import IGNORED, Encoder, Ids
 
-_BATCH = 32
+BATCH = 32
+"""Rows that a command has in memory together where no setting says how many."""
 # An answer that is this much longer than the longest right one counts as wrong.
 _SPARE_TOKENS = 8
 
@@ -75,6 +77,7 @@ def count_hits(
     reference: Any = None,
     max_length_tokens: int | None = None,
     rewarded: Rewarded | None = None,
+    batch_size: int = BATCH,
 ) -> Counts:
     """The method's own metric of a model on held-out examples; empty if the method has none.
 
@@ -82,16 +85,17 @@ def count_hits(
         reference: the policy's reference, as a model or as a context manager under which `model` is the reference; adds
             the implicit reward accuracy of preference methods.
         rewarded: computes the rewards of greedy answers to the rows, for methods that learn from rewards.
+        batch_size: rows that are in memory together.
     """
     with evaluating(model):
         if method.score == "mean_reward":
             return rewarded(model, examples) if rewarded is not None else {}
         if method.score == "exact_match":
-            return _exact_match(model, encoder, examples)
+            return _exact_match(model, encoder, examples, batch_size)
         if method.score == "preference_accuracy" and method.head == "reward_model":
-            return _ranking(model, encoder, examples, max_length_tokens)
+            return _ranking(model, encoder, examples, max_length_tokens, batch_size)
         if method.score == "preference_accuracy":
-            return _preference(model, encoder, examples, reference, max_length_tokens)
+            return _preference(model, encoder, examples, reference, max_length_tokens, batch_size)
     return {}
 
 
@@ -127,6 +131,7 @@ def generate(
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[list[int]],
     streamer: Any = None,
+    batch_size: int = BATCH,
     **settings: Any,
 ) -> list[Ids]:
     """Answers to tokenised prompts as tokens, in their order, each up to and including its end token.
@@ -138,8 +143,8 @@ def generate(
     answers: list[Ids] = [[]] * len(prompts)
     ends = stop_ids(model, tokenizer)
     values = {"do_sample": False, "eos_token_id": ends or None, "pad_token_id": tokenizer.pad_token_id, **settings}
-    for start in range(0, len(order), _BATCH):
-        batch = order[start : start + _BATCH]
+    for start in range(0, len(order), batch_size):
+        batch = order[start : start + batch_size]
         ids = [torch.tensor(prompts[i]) for i in batch]
         inputs = pad(ids, padding_value=tokenizer.pad_token_id or 0, padding_side="left").to(model.device)
         mask = pad([torch.ones_like(row) for row in ids], padding_value=0, padding_side="left").to(model.device)
@@ -150,14 +155,15 @@ def generate(
     return answers
 
 
-def _exact_match(model: PreTrainedModel, encoder: Encoder, examples: Sequence[Example]) -> Counts:
+def _exact_match(model: PreTrainedModel, encoder: Encoder, examples: Sequence[Example], batch_size: int) -> Counts:
     """How many greedy answers end as the right one does; both are read as the chat template divides them."""
     questions = [(found, example) for example in examples if (found := question(example)) is not None]
     if not questions:
         return {"exact_match": (0, 0)}
     prompts = [encoder.prompt_ids(prompt, example.value) for (prompt, _), example in questions]
     right = _trained_answers(encoder, questions)
-    given = generate(model, encoder.tokenizer, prompts, max_new_tokens=max(map(len, right)) + _SPARE_TOKENS)
+    longest = max(map(len, right)) + _SPARE_TOKENS
+    given = generate(model, encoder.tokenizer, prompts, batch_size=batch_size, max_new_tokens=longest)
     reader = AnswerReader(encoder)
     hits = sum(_same(reader, *each) for each in zip(prompts, given, right, strict=True))
     return {"exact_match": (hits, len(right))}
@@ -186,12 +192,17 @@ def _same(reader: AnswerReader, prompt: Ids, given: Ids, right: Ids) -> bool:
 
 
 def _preference(
-    model: PreTrainedModel, encoder: Encoder, examples: Sequence[Example], reference: Any, limit: int | None
+    model: PreTrainedModel,
+    encoder: Encoder,
+    examples: Sequence[Example],
+    reference: Any,
+    limit: int | None,
+    batch_size: int,
 ) -> Counts:
     """For pairs, which answer has the higher mean log-probability, and which the policy moved towards; for labels, the
     latter."""
     rows = [row.columns for row in encoder.encode(examples)]
-    own = _judged(partial(logps, model, encoder), rows, limit)
+    own = _judged(partial(logps, model, encoder, batch_size=batch_size), rows, limit)
     pairs = ~(own["chosen_ids"][0].isnan() | own["rejected_ids"][0].isnan())
     preferred = own["chosen_ids"][1] > own["rejected_ids"][1]
     counts: Counts = {"preference_accuracy": (int(preferred[pairs].sum()), int(pairs.sum()))} if pairs.any() else {}
@@ -199,7 +210,8 @@ def _preference(
         return counts
     is_model = isinstance(reference, torch.nn.Module)
     with nullcontext() if is_model else reference:
-        other = _judged(partial(logps, reference if is_model else model, encoder), rows, limit)
+        judge = reference if is_model else model
+        other = _judged(partial(logps, judge, encoder, batch_size=batch_size), rows, limit)
     chosen, rejected = (own[side][0] - other[side][0] for side in ("chosen_ids", "rejected_ids"))
     for name, moved in (
         ("reward_accuracy", (chosen - rejected)[pairs]),
@@ -211,10 +223,12 @@ def _preference(
     return counts
 
 
-def _ranking(model: PreTrainedModel, encoder: Encoder, examples: Sequence[Example], limit: int | None) -> Counts:
+def _ranking(
+    model: PreTrainedModel, encoder: Encoder, examples: Sequence[Example], limit: int | None, batch_size: int
+) -> Counts:
     """For pairs, which answer the reward model scores higher; ties count half."""
     rows = [row.columns for row in encoder.encode(examples)]
-    found = _judged(partial(scores, model, encoder), rows, limit)
+    found = _judged(partial(scores, model, encoder, batch_size=batch_size), rows, limit)
     margins = found["chosen_ids"][0] - found["rejected_ids"][0]
     known = margins[~margins.isnan()]
     return {"preference_accuracy": (_wins(known), len(known))}
@@ -242,20 +256,26 @@ def _judged(
 
 
 def _batches(
-    prompts: Sequence[Ids], answers: Sequence[Ids], limit: int | None
+    prompts: Sequence[Ids], answers: Sequence[Ids], limit: int | None, batch_size: int
 ) -> Iterator[tuple[list[Tensor], list[int]]]:
     """Batches of sequences, truncated at the limit, with the index at which each answer begins."""
-    for start in range(0, len(prompts), _BATCH):
-        own = list(zip(prompts[start : start + _BATCH], answers[start : start + _BATCH], strict=True))
+    for start in range(0, len(prompts), batch_size):
+        own = list(zip(prompts[start : start + batch_size], answers[start : start + batch_size], strict=True))
         yield [torch.tensor((prompt + answer)[:limit]) for prompt, answer in own], [len(prompt) for prompt, _ in own]
 
 
 def scores(
-    model: Any, encoder: Encoder, prompts: Sequence[Ids], answers: Sequence[Ids], limit: int | None = None
+    model: Any,
+    encoder: Encoder,
+    prompts: Sequence[Ids],
+    answers: Sequence[Ids],
+    limit: int | None = None,
+    *,
+    batch_size: int = BATCH,
 ) -> tuple[Tensor]:
     """The reward score of each answer given its prompt, of shape (rows,), in float32."""
     found = []
-    for ids, _ in _batches(prompts, answers, limit):
+    for ids, _ in _batches(prompts, answers, limit, batch_size):
         inputs, mask = _padded(ids, encoder, model.device)
         found.append(model(input_ids=inputs, attention_mask=mask).logits[:, 0].float().cpu())
     return (torch.cat(found) if found else torch.zeros(0),)
@@ -268,18 +288,22 @@ def _padded(ids: list[Tensor], encoder: Encoder, device: Any) -> tuple[Tensor, T
 
 
 def logps(
-    model: Any, encoder: Encoder, prompts: Sequence[Ids], answers: Sequence[Ids], limit: int | None
+    model: Any,
+    encoder: Encoder,
+    prompts: Sequence[Ids],
+    answers: Sequence[Ids],
+    limit: int | None,
+    *,
+    batch_size: int = BATCH,
 ) -> tuple[Tensor, Tensor]:
     """Sum and mean of the log-probabilities in nats of each answer, each of shape (rows,)."""
     sums, means = [], []
-    for ids, starts in _batches(prompts, answers, limit):
+    for ids, starts in _batches(prompts, answers, limit, batch_size):
         inputs, mask = _padded(ids, encoder, model.device)
-        answered = (
-            torch.arange(inputs.size(1), device=model.device) >= torch.tensor(starts, device=model.device)[:, None]
-        )
-        kept = (answered & mask.bool())[:, 1:]
-        logits = model(input_ids=inputs, attention_mask=mask, use_cache=False).logits[:, :-1]
-        logps = selective_log_softmax(logits[:, -kept.size(1) :], inputs[:, 1:]).float() * kept
-        sums.append(logps.sum(1).cpu())
-        means.append((logps.sum(1) / kept.sum(1).clamp(min=1)).cpu())
+        places = torch.arange(inputs.size(1), device=model.device)
+        first = max(1, min(starts))
+        kept = ((places >= torch.tensor(starts, device=model.device)[:, None]) & mask.bool())[:, first:]
+        found = token_logps(model, inputs, mask, first) * kept
+        sums.append(found.sum(1).cpu())
+        means.append((found.sum(1) / kept.sum(1).clamp(min=1)).cpu())
     return (torch.cat(sums), torch.cat(means)) if sums else (torch.zeros(0), torch.zeros(0))

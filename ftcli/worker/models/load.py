@@ -158,8 +158,12 @@ def load_model(
     quantisation: QuantisationSettings = UNQUANTISED,
     as_stored: bool = False,
     shard_dtype: str | None = None,
+    placed: bool = True,
 ) -> PreTrainedModel:
-    """The starting model of a run, with adapters merged, in evaluation mode; on the CPU unless it is quantised.
+    """The starting model of a run, with adapters merged, in evaluation mode.
+
+    On a GPU weights go straight to it, file by file; on a CPU they are mapped from their files where they are held as
+    they are stored. So no process has a second copy in its own memory.
 
     Args:
         seed: for the weights of `init: random`, and of a new head.
@@ -168,6 +172,7 @@ def load_model(
         quantisation: how its linear layers are quantised at load time.
         as_stored: whether dtype `auto` means the dtype that the weights are stored in instead.
         shard_dtype: as RunSpec.shard_dtype, of a model that is sharded.
+        placed: false leaves weights that are not quantised on the CPU: what shards a model distributes them itself.
 
     Raises:
         ConfigError: it cannot be loaded.
@@ -179,9 +184,10 @@ def load_model(
         # None lets the architecture choose: sdpa, or eager if it caps its attention logits.
         "attn_implementation": None if settings.attn_implementation == "auto" else settings.attn_implementation,
     }
+    place = {"device_map": {"": torch.cuda.current_device()}} if placed and device == "cuda" else {}
     try:
         _require_causal(settings.name_or_path, source, head)
-        loader = _Loader(settings, arguments, _HEADS[head], {"num_labels": 1} if head == "reward_model" else {})
+        loader = _Loader(settings, arguments, _HEADS[head], {"num_labels": 1} if head == "reward_model" else {}, place)
         with suppress_seqcls_warning():  # which warns that the weights of a new head are in no file
             if settings.init == "random":
                 model = loader.random(source)
@@ -258,21 +264,6 @@ def with_adapter(base: PreTrainedModel, folder: Path, name: str = "default") -> 
     return readable_head(model).eval()
 
 
-def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Refuse a tokenizer with more tokens than the model has embeddings.
-
-    Raises:
-        ConfigError: the tokenizer is larger than the embedding.
-    """
-    weight = model.get_input_embeddings().weight
-    rows = getattr(weight, "ds_shape", weight.shape)[
-        0
-    ]  # under ZeRO-3 the weight is sharded, and this is its full shape
-    if len(tokenizer) > rows:
-        what = f"the tokenizer has {len(tokenizer)} tokens, the model has {rows} embeddings"
-        raise ConfigError(Problem("model.name_or_path", what, "use the tokenizer that belongs to the model"))
-
-
 def position_limit(settings: ModelSettings) -> int | None:
     """The longest sequence in tokens that a model has positions for, if its configuration says so; loads no weights.
 
@@ -320,6 +311,8 @@ class _Loader:
     auto_class: Any
     of_head: dict[str, Any]
     """Config values that the head needs: the number of labels of a reward model."""
+    place: dict[str, Any]
+    """Where stored weights go, as an argument of from_pretrained; {} is the CPU."""
 
     @property
     def remote(self) -> dict[str, Any]:
@@ -337,7 +330,8 @@ class _Loader:
         """Stored weights without an adapter."""
         where = {"revision": revision} if hub_id and revision else {}
         config = AutoConfig.from_pretrained(location, **self.remote, **where)
-        given = {**self.arguments, **self.remote, **self.of_head, **where, **turned_plain(config), **more}
+        given = {**self.arguments, **self.place, **self.remote, **self.of_head, **where}
+        given |= {**turned_plain(config), **more}
         text = text_config(config) if self.auto_class is AutoModelForCausalLM else None
         if text is None:
             model = self.auto_class.from_pretrained(location, **given)
@@ -379,7 +373,8 @@ class _Loader:
             how["device_map"] = {"": torch.cuda.current_device() if device == "cuda" else "cpu"}
         if not source.is_adapter:
             return self.plain(source.location, source.hub_id, revision, **how)
-        return self.anew(source, revision, **how)
+        # The merged weights, which are not quantised yet, may be too large for the device.
+        return replace(self, place={}).anew(source, revision, **how)
 
     def anew(self, source: ModelSource, revision: str | None, **how: Any) -> PreTrainedModel:
         """A stack, merged with the head that it was trained with, and loaded again with another head or quantised.

@@ -113,3 +113,18 @@ def _layers_with_rows(model: Any) -> list[Any]:
     """The layers with a row for each token: the embeddings, and a head that does not share their weight."""
     embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
     return [embeddings] if head is None or head.weight is embeddings.weight else [embeddings, head]
+
+
+def check_vocabulary(model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse a tokenizer with more tokens than the model has embeddings.
+
+    Raises:
+        ConfigError: the tokenizer is larger than the embedding.
+    """
+    weight = model.get_input_embeddings().weight
+    rows = getattr(weight, "ds_shape", weight.shape)[
+        0
+    ]  # under ZeRO-3 the weight is sharded, and this is its full shape
+    if len(tokenizer) > rows:
+        what = f"the tokenizer has {len(tokenizer)} tokens, the model has {rows} embeddings"
+        raise ConfigError(Problem("model.name_or_path", what, "use the tokenizer that belongs to the model"))

@@ -24,6 +24,9 @@ from ftcli.worker.inference.sampling import Sampled, sample
 from ftcli.worker.rewards.ai_judge import judge_of
 from ftcli.worker.tokenise.encoder import Encoder
 
+_BATCH = 64
+"""Answers that are generated together where no setting says how many."""
+
 
 class Rewards:
     """The rewards that a spec's `method` tree configures."""
@@ -87,10 +90,12 @@ class Rewards:
         final, whole = self.reader.final(*ids), self.reader.whole(*ids)
         return Answered(final, row, len(sampled.answer_ids), sampled.ended, whole)
 
-    def of_greedy(self, model: Any, examples: Sequence[Example], max_new_tokens: int) -> Counts:
+    def of_greedy(
+        self, model: Any, examples: Sequence[Example], max_new_tokens: int, batch_size: int = _BATCH
+    ) -> Counts:
         """The summed reward of greedy answers, in total and per component, each with the number of answers."""
         rows = [each.columns for each in self.encoder.encode(examples)]
-        how: dict[str, Any] = {"max_new_tokens": max_new_tokens, "temperature": 0, "batch_size": 64}
+        how: dict[str, Any] = {"max_new_tokens": max_new_tokens, "temperature": 0, "batch_size": batch_size}
         sampled = sample(model, self.encoder.tokenizer, rows, **how)
         parts = self(sampled)
         counts: Counts = {"mean_reward": (float(self.total(parts).sum()), len(rows))}

@@ -21,11 +21,12 @@ from ftcli.runs import rundir
 from ftcli.settings.batch_plan import BatchPlan
 from ftcli.settings.groups import ModelSettings
 from ftcli.settings.run_spec import RunSpec
+from ftcli.settings.sharding import shards_weights
 from ftcli.worker.distributed.sharded import whole_weights
 from ftcli.worker.inference.metrics import Rewarded
 from ftcli.worker.models.answer_ends import ending_as
-from ftcli.worker.models.load import UNQUANTISED, check_vocabulary, load_model, make_encoder, position_limit
-from ftcli.worker.models.new_tokens import train_rows
+from ftcli.worker.models.load import UNQUANTISED, load_model, make_encoder, position_limit
+from ftcli.worker.models.new_tokens import check_vocabulary, train_rows
 from ftcli.worker.rewards.mixture import Rewards
 from ftcli.worker.tokenise.dataset import Prepared, prepare
 from ftcli.worker.tokenise.encoder import Encoder
@@ -35,6 +36,8 @@ from ftcli.worker.training.expert_targets import reach_experts
 from ftcli.worker.training.library_configs import check_world, make_support, peft_config, training_config
 from ftcli.worker.training.trainer import needs_reference
 from ftcli.worker.tuners.support import Support
+
+_SMALL_PARAMETERS = 10_000_000
 
 
 @dataclass
@@ -67,7 +70,18 @@ class Loaded:
         if rewards is None:
             return None
         longest = int(getattr(self.config, "max_new_tokens", 0) or self.config.max_completion_length)
-        return lambda model, examples: rewards.of_greedy(model, examples, longest)
+        size = {"batch_size": self.score_batch} if self.score_batch else {}
+        return lambda model, examples: rewards.of_greedy(model, examples, longest, **size)
+
+    @property
+    def score_batch(self) -> int | None:
+        """Rows that are scored together: those of an evaluation, so that scoring needs no more memory than training.
+
+        None, which is as many as is fast, for a model so small that its memory does not matter.
+        """
+        # Under ZeRO-3 a parameter is empty outside a step.
+        size = sum(int(getattr(each, "ds_numel", each.numel())) for each in self.model.parameters())
+        return None if size <= _SMALL_PARAMETERS else int(self.config.per_device_eval_batch_size)
 
     @property
     def is_first(self) -> bool:
@@ -110,7 +124,7 @@ def load(spec: RunSpec, run_dir: Path) -> Loaded:
     if peft is not None and spec.model.new_tokens:
         train_rows(peft, model, encoder.tokenizer, spec.model.new_tokens)
     support.model_loaded(model)
-    support.load_unquantised = partial(load_base, replace(spec, quantisation=UNQUANTISED), method)
+    support.load_unquantised = partial(load_base, replace(spec, quantisation=UNQUANTISED), method, placed=False)
     # Loaded again here: by default a trainer would use the hub's weights, not those that this run starts from.
     reference = load_base(spec, method) if needs_reference(method, config, peft) else None
     found = (spec, method, run_dir, config, model, reference, peft, support, data, encoder, data.fit.limit)
@@ -174,15 +188,17 @@ def make_teacher(spec: RunSpec, encoder: Encoder) -> PreTrainedModel:
     if make_encoder(settings).tokenizer.get_vocab() != encoder.tokenizer.get_vocab():
         what = f"{name} has another vocabulary than {spec.model.name_or_path}: their probabilities cannot be compared"
         raise ConfigError(Problem("method.teacher_model", what, "choose a teacher of the student's own family"))
-    teacher = load_model(settings, seed=spec.seed, device=spec.launch.device)
+    placed = not shards_weights(spec.train)
+    teacher = load_model(settings, seed=spec.seed, device=spec.launch.device, placed=placed)
     return teacher.requires_grad_(False).eval()
 
 
-def load_base(spec: RunSpec, method: Method, *, trains: bool = False) -> PreTrainedModel:
+def load_base(spec: RunSpec, method: Method, *, trains: bool = False, placed: bool = True) -> PreTrainedModel:
     """The starting model of a run, without its adapter.
 
     Args:
         trains: whether its own weights train: they are then read as exactly as they are stored.
+        placed: whether it goes straight to its GPU, unless it is sharded.
 
     Raises:
         ConfigError: it cannot be loaded.
@@ -195,6 +211,7 @@ def load_base(spec: RunSpec, method: Method, *, trains: bool = False) -> PreTrai
         head=method.head,
         quantisation=spec.quantisation,
         shard_dtype=spec.shard_dtype,
+        placed=placed and not shards_weights(spec.train),
     )
 
 

@@ -101,6 +101,7 @@ def _score(run: Loaded, trainer: Any) -> dict[str, Any]:
             reference=_reference(run, trainer, model),
             max_length_tokens=run.max_length_tokens,
             rewarded=run.rewarded,
+            **({"batch_size": run.score_batch} if run.score_batch else {}),
         )
     return metrics.shares(summed(counts, run.config.world_size))
 

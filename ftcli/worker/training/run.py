@@ -70,7 +70,7 @@ def train(run_dir: Path, resume: Path | None = None) -> dict[str, Any]:
         finally:
             if run.is_first and spec.data.streaming:
                 _report_ledger(run)
-        run.support.settle(trainer, lambda: load_base(spec, run.method))
+        run.support.settle(trainer, lambda: load_base(spec, run.method, placed=False))
         # Training disables the KV cache; a model saved that way would generate many times slower elsewhere.
         run.model.config.use_cache = use_cache
         stored = weights_dtype(spec.model.dtype, spec.launch.device) if spec.holds_masters else None

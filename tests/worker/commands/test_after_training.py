@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
+from transformers import PreTrainedModel
 
 from ftcli.core.errors import ConfigError
 from ftcli.runs import rundir
 from ftcli.settings.run_spec import RunSpec
 from ftcli.worker.__main__ import main
+from ftcli.worker.commands import eval as eval_command
 from ftcli.worker.commands.eval import evaluate
 from ftcli.worker.inference.chat import chat, generate
 from ftcli.worker.process import parent_watch
@@ -80,6 +84,42 @@ def test_eval_of_dpo_starts_from_the_reference(dpo_file, make_spec, new_run):
     found = evaluate({"run": str(run_dir), "data": None, "rows": None})
     assert found["before"]["eval_loss"] == pytest.approx(0.693147, abs=1e-5)
     assert found["after"]["eval_loss"] == pytest.approx(rundir.read_result(run_dir)["eval_loss"]["after"], rel=1e-4)
+
+
+@pytest.mark.parametrize("method", ["dpo", "kto"])
+@pytest.mark.parametrize("peft", [LORA, {"name": "prompt", "num_virtual_tokens": 4}, {"name": "none"}])
+def test_eval_holds_no_model_that_training_did_not_hold(method, peft, dpo_file, make_spec, new_run, monkeypatch):
+    train_as = {"learning_rate": 3e-3, "per_device_train_batch_size": 4}
+    spec = make_spec(dpo_file, method={"name": method}, peft=peft, eval_share=0.25, train=train_as)
+    run_dir = new_run(spec, "run")
+    train(run_dir)
+    expected = rundir.read_result(run_dir)["eval_loss"]
+    alive: weakref.WeakSet[PreTrainedModel] = weakref.WeakSet()
+    most = 0
+
+    def counted(kind):
+        load = getattr(eval_command, kind)
+
+        def one_more(*args, **kwargs):
+            nonlocal most
+            model = load(*args, **kwargs)
+            alive.add(model.get_base_model() if hasattr(model, "peft_config") else model)
+            gc.collect()
+            most = max(most, len(alive))
+            return model
+
+        monkeypatch.setattr(eval_command, kind, one_more)
+
+    counted("load_model")
+    counted("load_trained")
+    found = evaluate({"run": str(run_dir), "data": None, "rows": None})
+    # An adapter is switched off; of a whole model and its reference one is loaded each, then the start alone.
+    assert most == (2 if peft["name"] == "none" else 1)
+    assert found["after"]["eval_loss"] == pytest.approx(expected["after"], rel=1e-4)
+    start = found["before"]["eval_loss"]
+    assert start == pytest.approx(0.693147 if method == "dpo" else 0.5, abs=1e-5)
+    assert expected["before"] is None or start == pytest.approx(expected["before"], rel=1e-4)
+    assert found["before"]["score"].get("reward_accuracy", 0.5) == 0.5  # policy and reference agree: all are ties
 
 
 def test_answers_stand_beside_those_of_the_base(finished):

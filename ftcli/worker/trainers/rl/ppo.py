@@ -27,6 +27,7 @@ from trl.trainer.utils import disable_dropout_in_model, pad
 from ftcli.worker.distributed import sharded
 from ftcli.worker.inference.sampling import Sampled
 from ftcli.worker.rewards.mixture import Rewards
+from ftcli.worker.trainers.new_adapter import with_new_adapter
 from ftcli.worker.trainers.rl import ppo_math
 from ftcli.worker.trainers.rl.generation import make_answerer
 from ftcli.worker.trainers.rl.logprobs import Batch, Layout, Models, batch_of, prefix_scores
@@ -72,9 +73,7 @@ class PpoTrainer(Trainer):
             with an adapter, which is disabled instead.
         """
         if peft_config is not None:
-            from peft import get_peft_model  # imported only if there is an adapter
-
-            model = get_peft_model(model, peft_config)
+            model = with_new_adapter(model, peft_config, args)
         super().__init__(
             model=model,
             args=args,
