@@ -113,3 +113,11 @@ def warm(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Iterator[War
     finally:
         if server is not None:
             server.close()
+
+
+@pytest.fixture(scope="session")
+def ranks_of(warm: Warm | None) -> Callable[..., None]:
+    """Run so many processes of a module as a launcher would, on the CPU, to their end."""
+    from tests.ranks import runner
+
+    return runner(warm)

@@ -131,6 +131,29 @@ def architectures() -> str:
     return "\n".join(parts)
 
 
+def layouts() -> str:
+    """Method or adapter × hardware profile, on two processes: how far the losses are from those of one."""
+    found = result("layouts", "make matrix")
+    notes = _Notes()
+    cells = found["cells"].values()
+    names = list(dict.fromkeys(cell["layout"] for cell in cells))
+    rows = []
+    for method, peft in dict.fromkeys((cell["method"], cell["peft"]) for cell in cells):
+        own = {cell["layout"]: cell for cell in cells if (cell["method"], cell["peft"]) == (method, peft)}
+        rows.append((f"`method={method} peft={peft}`", *(_learned(own.get(name), notes) for name in names)))
+    tried = f"{len(cells)} of {found['of']} cells were tried.\n"
+    grid = table(("", *(f"`{name}`" for name in names)), rows)
+    return "\n".join([measured_with(found["versions"]), tried, grid, notes.lines()])
+
+
+def _learned(cell: Mapping[str, Any] | None, notes: _Notes) -> str:
+    if cell is None:
+        return ""
+    if "refused" in cell:
+        return "no" + notes.mark(cell["refused"])
+    return f"{cell['difference']:.0e}" if "difference" in cell else "**failed**"
+
+
 def fuzz() -> str:
     """Random changes of one field: what check said, and what a worker did."""
     found = result("fuzz", "make matrix")
@@ -370,6 +393,7 @@ def template_families() -> str:
 REGIONS: dict[str, Callable[[], str]] = {
     "matrix": matrix,
     "architectures": architectures,
+    "layouts": layouts,
     "fuzz": fuzz,
     "template-families": template_families,
     "real-models": real_models,

@@ -6,6 +6,7 @@ The order of the calls, in resolve.py, matters: what is derived later reads what
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from ftcli.config.compose import Composed
 from ftcli.core import paths
 from ftcli.data import row_sets
-from ftcli.launch.profile import has_bfloat16
+from ftcli.launch.profile import Profile, has_bfloat16
 from ftcli.methods import Method
 from ftcli.methods.method import REWARD_FIELDS, SCORE_ROWS
 from ftcli.models.packing_support import why_unpacked
@@ -129,6 +130,26 @@ def derive_data(data: DataSettings, method: Method, notes: Notes) -> DataSetting
 def has_validation(data: DataSettings, method: Method) -> bool:
     """Whether there are held-out rows to validate on."""
     return data.eval_share > 0 or row_sets.eval_set(data, method) is not None
+
+
+def derive_sharding(train: Mapping[str, Any], profile: Profile, notes: Notes) -> dict[str, Any]:
+    """The `train` settings with those that the hardware profile brings; entries that the user gave go first."""
+    result, why = dict(train), f"hardware.type={profile.name}"
+    for key, brought in profile.train.items():
+        mine = result.get(key)
+        if mine is None:
+            result[key] = notes.add(f"train.{key}", brought, why)
+        elif isinstance(mine, Mapping) and isinstance(brought, Mapping):
+            result[key] = notes.add(f"train.{key}", _laid_over(brought, mine), f"{why}, with yours laid over it")
+    return result
+
+
+def _laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    merged = {**below, **above}
+    for key in below.keys() & above.keys():
+        if isinstance(below[key], Mapping) and isinstance(above[key], Mapping):
+            merged[key] = _laid_over(below[key], above[key])
+    return merged
 
 
 def derive_train(

@@ -66,6 +66,9 @@ def require_here(spec: RunSpec) -> None:
         raise ConfigError(Problem("hardware.num_processes", what, f"use at most {len(hardware.gpus())}"))
     if spec.launch.device == "cuda":
         _require_card(spec)
+    if spec.launch.num_processes == 1 and (spec.train.get("fsdp") or spec.train.get("deepspeed")):
+        what = "shards a model over several GPUs, and this machine has one"
+        raise ConfigError(Problem(f"hardware={spec.choices['hardware']}", what, "use hardware=gpu"))
     require_model(spec)
 
 

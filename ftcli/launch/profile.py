@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from ftcli.core import hardware
 from ftcli.core.declarations import declarations
 from ftcli.settings.groups import HardwareSettings
 from ftcli.settings.run_spec import LaunchPlan, Notes
+
+PROCESSES_ON_CPU = 2
+"""Of a profile for several GPUs, where `hardware.device=cpu`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,12 +25,31 @@ class Profile:
     plan: Callable[[HardwareSettings, Notes], LaunchPlan]
     """Settings → launch plan. It notes each derived value and does not require the hardware: `train` refuses what is
     missing, so a run for another machine can be planned here."""
+    train: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of `train` that it brings: how the model is sharded over the processes. {} keeps a copy in each."""
+
+
+def profile_of(wanted: HardwareSettings) -> Profile:
+    """The profile that the settings name."""
+    profile: Profile = declarations("ftcli.launch.profiles", "PROFILE")[wanted.type]
+    return profile
 
 
 def launch_plan(wanted: HardwareSettings, notes: Notes) -> LaunchPlan:
     """Device, processes and threads for this machine, by the profile of the settings."""
-    profile: Profile = declarations("ftcli.launch.profiles", "PROFILE")[wanted.type]
-    return profile.plan(wanted, notes)
+    return profile_of(wanted).plan(wanted, notes)
+
+
+def has_several(wanted: HardwareSettings) -> bool:
+    """Whether the profile of the settings takes every GPU of a machine."""
+    return profile_of(wanted).plan is every_gpu
+
+
+def every_gpu(wanted: HardwareSettings, notes: Notes) -> LaunchPlan:
+    """One process per detected GPU, or one where there is none; on the CPU where the settings say so."""
+    if wanted.device == "cpu":
+        return one_machine(wanted, notes, device="cpu", num_processes=PROCESSES_ON_CPU)
+    return one_machine(wanted, notes, device="cuda", num_processes=max(1, len(hardware.gpus())))
 
 
 def one_machine(wanted: HardwareSettings, notes: Notes, *, device: str, num_processes: int = 1) -> LaunchPlan:
@@ -35,9 +58,8 @@ def one_machine(wanted: HardwareSettings, notes: Notes, *, device: str, num_proc
     Args:
         num_processes: used where the settings leave it open.
     """
-    processes = wanted.num_processes or notes.add(
-        "hardware.num_processes", num_processes, "one process per GPU, else one"
-    )
+    why = "hardware.device=cpu" if wanted.device == "cpu" else "one process per GPU, else one"
+    processes = wanted.num_processes or notes.add("hardware.num_processes", num_processes, why)
     if wanted.num_threads is not None or device == "cuda":
         return LaunchPlan(num_processes=processes, device=device, gpu=wanted.gpu, num_threads=wanted.num_threads)
     threads = max(1, hardware.num_cores() // processes)

@@ -179,9 +179,12 @@ class HardwareSettings:
     """Group `hardware`: where the run computes."""
 
     type: str = field(default="auto", metadata={"declared_in": "ftcli.launch.profiles"})
-    """auto takes one GPU when there is one, else the CPU; multi_gpu starts one process a GPU."""
+    """auto takes one GPU when there is one, else the CPU. multi_gpu starts one process a GPU, each with a copy of the
+    model; fsdp, zero2, zero3 and their _offload forms start as many and shard it (`ftcli list hardware`)."""
+    device: Literal["auto", "cpu"] = "auto"
+    """cpu computes on CPU processes what a profile for several GPUs computes on those: for trying it out."""
     num_processes: int | None = None
-    """Processes to start; null is one, or one a GPU under multi_gpu."""
+    """Processes to start; null is one, or one a GPU under a profile for several."""
     gpu: str | None = None
     """Plans for a card that is not here: t4, l4, rtx4090, a100-80, h100, … or its memory, 24GiB; null is this
     machine's."""

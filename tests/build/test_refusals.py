@@ -188,6 +188,7 @@ BETA = "option of cpo, distillation, dpo, grpo, ipo, kto, orpo, rloo, simpo, not
             "no entry vesion", "version"),
         (["train.fsdp_config={version: 2}"], "train.fsdp_config={version: 2}", "read only with train.fsdp", "set"),
         (["hardware=cpu", "train.fsdp=true"], "train.fsdp=true", "this run has one", "remove it"),
+        (["hardware=gpu", "train.fsdp=true"], "train.fsdp=true", "this run has one", "multi_gpu"),
         (["train.label_smoothing_factor=0.1", "method=dpo"], "train.label_smoothing_factor=0.1",
             "not read by the trainer of dpo", "remove it"),
         (["method=dpo", "train.train_sampling_strategy=group_by_length"],
@@ -273,14 +274,15 @@ def test_rows_of_the_wrong_kind_are_refused_by_the_method(problems, here):
         ('{"zero_optimisation": {"stage": 2}}', "no entry zero_optimisation"),
         ('{"zero_optimization": {"stage": 7}}', "is not a stage"),
         ('{"zero_optimization": {"stge": 2}}', "no entry stge"),
+        ('{"zero_optimization": {"stage": 3}}', "leaves the finished model in pieces"),
         ('{"train_micro_batch_size_per_gpu": 3}', "differs from train.per_device_train_batch_size=8"),
-        ('{"train_batch_size": 100}', "differs from the run's 8 rows per step"),
+        ('{"train_batch_size": 100}', "differs from the run's 16 rows per step"),
     ],
 )
 def test_nonsense_in_a_deepspeed_file_is_found(problems, here, content, reason):
     pytest.importorskip("deepspeed")
     (here / "ds.json").write_text(content, encoding="utf-8")
-    [found] = problems("train.deepspeed=ds.json", "hardware=cpu")
+    [found] = problems("train.deepspeed=ds.json", "hardware=cpu", "hardware.num_processes=2")
     assert reason in found
 
 
@@ -301,7 +303,7 @@ def test_a_sound_deepspeed_file_is_taken(problems, here):
     sound = {"zero_optimization": {"stage": 2, "overlap_comm": True}, "train_batch_size": "auto"}
     text = json.dumps({**sound, "bf16": {"enabled": "auto"}})
     (here / "ds.json").write_text(text, encoding="utf-8")
-    assert problems("train.deepspeed=ds.json", "hardware=cpu") == []
+    assert problems("train.deepspeed=ds.json", "hardware=cpu", "hardware.num_processes=2") == []
 
 
 def test_a_reward_function_is_looked_for_without_being_imported(problems, here, monkeypatch):

@@ -52,6 +52,12 @@ def test_folder_field_and_group_files_name_the_same_profiles():
         ({"type": "multi_gpu"}, 4, (4, "cuda", None), {"hardware.num_processes": 4}),
         ({"type": "multi_gpu"}, 0, (1, "cuda", None), {"hardware.num_processes": 1}),
         ({"type": "multi_gpu", "num_processes": 8}, 4, (8, "cuda", None), {}),
+        ({"type": "fsdp"}, 4, (4, "cuda", None), {"hardware.num_processes": 4}),
+        ({"type": "zero3_offload"}, 8, (8, "cuda", None), {"hardware.num_processes": 8}),
+        # on CPU processes: two, whatever GPUs there are
+        ({"type": "multi_gpu", "device": "cpu"}, 4, (2, "cpu", 6), {"hardware.num_processes": 2}),
+        ({"type": "zero2", "device": "cpu", "num_processes": 3}, 0, (3, "cpu", 4), {}),
+        ({"type": "auto", "device": "cpu"}, 2, (1, "cpu", 12), {"hardware.type": "cpu", "hardware.num_processes": 1}),
     ],
 )
 def test_a_profile_plans_what_is_asked_and_notes_what_is_not(monkeypatch, settings, num_gpus, plan, noted):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import signal
 import subprocess
 import sys
@@ -15,27 +13,13 @@ from typing import Any
 import psutil
 import pytest
 
-from ftcli.runs import rundir
-from tests.conftest import REPOSITORY
+from tests.ranks import TIMEOUT_SECONDS, Ranks, environment, steps
 from tests.warm import Command, Warm
 
-TIMEOUT_SECONDS = 1200
-"""Of a command that takes twenty seconds, on a machine that is busy with other things."""
+__all__ = ["Ranks", "environment", "steps"]
 
 Train = Callable[..., "subprocess.CompletedProcess[str]"]
-Ranks = Callable[..., None]
 Start = Callable[..., "Command | subprocess.Popen[bytes]"]
-
-
-def environment(**extra: str) -> dict[str, str]:
-    """An environment without network and without the caller's caches."""
-    return {**os.environ, "HF_HUB_OFFLINE": "1", **extra}
-
-
-def steps(run: Path) -> list[dict[str, float]]:
-    """What was logged of each step."""
-    lines = map(json.loads, (run / rundir.METRICS).read_text(encoding="utf-8").splitlines())
-    return [line for line in lines if "loss" in line]
 
 
 def everything(folder: Path) -> dict[str, tuple[bytes, int]]:
@@ -97,23 +81,3 @@ def ftcli_start(warm: Warm | None) -> Start:
         return subprocess.Popen(command, cwd=cwd, env=environment(), start_new_session=True, **quiet)
 
     return start
-
-
-@pytest.fixture(scope="session")
-def ranks_of(warm: Warm | None) -> Ranks:
-    """Run so many processes of a module as a launcher would, on the CPU, to their end; forked where that can be."""
-
-    def run(module: str, *words: str, cwd: Path, number: int) -> None:
-        path = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
-        env = environment(ACCELERATE_USE_CPU="true", OMP_NUM_THREADS="1", PYTHONPATH=path)
-        if warm is not None:
-            done = warm.run(words, cwd, env, TIMEOUT_SECONDS, module=module, ranks=number if number > 1 else 0)
-        else:
-            launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={number}"]
-            done = subprocess.run(
-                [sys.executable, *launcher[: 4 * (number > 1)], "-m", module, *words],
-                cwd=cwd, env=env, check=False, capture_output=True, text=True, timeout=TIMEOUT_SECONDS,
-            )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-
-    return run

@@ -13,10 +13,8 @@ from torch import Tensor
 from transformers import TrainerCallback
 
 from ftcli.runs import rundir
-from ftcli.settings.run_spec import RunSpec
 from ftcli.worker.distributed.sharded import local
 from ftcli.worker.training import run as training
-from tests import sharded
 
 FILE = "held-{}.json"
 
@@ -47,11 +45,6 @@ class Held(TrainerCallback):
 if __name__ == "__main__":
     from ftcli.worker.__main__ import leave, main
 
-    settings = RunSpec.load(Path(sys.argv[2]) / rundir.SPEC).train
-    if settings.get("deepspeed"):
-        sharded.allow_deepspeed()
-    elif settings.get("fsdp"):
-        sharded.allow_fsdp()
     build = training.build_trainer
 
     def build_trainer(run: Any) -> Any:

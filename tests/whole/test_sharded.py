@@ -81,7 +81,7 @@ def run_of(folder: Path, layout: str, name: str, ranks_of: Ranks) -> Path:
     run = folder / f"{layout}-{name}"
     run.mkdir()
     (run / rundir.SPEC).write_text(spec.to_json(), encoding="utf-8")
-    ranks_of("tests.sharded", "train", str(run), cwd=folder, number=2)
+    ranks_of("ftcli.worker", "train", str(run), cwd=folder, number=2)
     return run
 
 
@@ -112,7 +112,7 @@ def test_a_sharded_model_learns_as_copies_do_and_resumes_exactly(layout, name, t
     shutil.rmtree(halted / rundir.MODEL)
     (halted / rundir.RESULT).unlink()
     resume = ("--resume", str(halted / rundir.CHECKPOINTS / "checkpoint-3"))
-    ranks_of("tests.sharded", "train", str(halted), *resume, cwd=tmp_path, number=2)
+    ranks_of("ftcli.worker", "train", str(halted), *resume, cwd=tmp_path, number=2)
     assert one_file(halted / rundir.MODEL).read_bytes() == one_file(run / rundir.MODEL).read_bytes()
     for critic in (run / rundir.CHECKPOINTS / "checkpoint-6").glob("critic.safetensors"):
         assert (halted / critic.relative_to(run)).read_bytes() == critic.read_bytes()

@@ -10,6 +10,7 @@ from ftcli.build.checks.adapter import is_installed
 from ftcli.build.checks.field_needs import current
 from ftcli.core.errors import Problem
 from ftcli.core.suggest import suggest
+from ftcli.launch import profile
 from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.settings.library_fields import fields_of, source_text
 
@@ -40,7 +41,8 @@ def deepspeed(name: str, content: Mapping[str, Any], run: ResolvedRun, at: str) 
     if not is_installed("deepspeed"):
         yield Problem(at, f"{name} needs the package deepspeed, which is not installed", "pip install deepspeed")
         return
-    if run.spec.train.get("fsdp"):
+    brought = bool(profile.profile_of(run.spec.hardware).train)
+    if run.spec.train.get("fsdp") and not brought:
         yield Problem(at, f"{name} and train.fsdp both shard the model", "keep one of them")
     known = {
         *re.findall(r"""^[A-Z_0-9]+ = ["']([a-z_0-9]+)["']""", source_text("deepspeed.runtime.constants"), re.MULTILINE)
@@ -49,7 +51,7 @@ def deepspeed(name: str, content: Mapping[str, Any], run: ResolvedRun, at: str) 
     for key in content:
         if key not in known:
             yield Problem(at, f"{name} has no entry {key}", suggest(str(key), sorted(known), ""))
-    yield from _zero(name, content.get("zero_optimization"), at)
+    yield from _zero(name, content.get("zero_optimization"), at, brought=brought)
     for path, ours in _SAME.items():
         theirs = _at(content, path)
         if theirs not in (None, "auto") and theirs != current(run, ours):
@@ -61,7 +63,7 @@ def deepspeed(name: str, content: Mapping[str, Any], run: ResolvedRun, at: str) 
         yield Problem(at, what, 'write "auto" there')
 
 
-def _zero(name: str, zero: Any, at: str) -> Iterator[Problem]:
+def _zero(name: str, zero: Any, at: str, *, brought: bool) -> Iterator[Problem]:
     if zero is None:
         return
     if not isinstance(zero, Mapping):
@@ -73,8 +75,13 @@ def _zero(name: str, zero: Any, at: str) -> Iterator[Problem]:
         if key not in fields and key not in aliases:
             yield Problem(at, f"{name}.zero_optimization has no entry {key}", suggest(str(key), sorted(fields), ""))
     stage = zero.get("stage", 0)
+    whole = zero.get("stage3_gather_16bit_weights_on_model_save", zero.get("gather_16bit_weights_on_model_save"))
     if isinstance(stage, bool) or stage not in (0, 1, 2, 3):
         yield Problem(at, f"{name}.zero_optimization.stage={stage!r} is not a stage", "give 0, 1, 2 or 3")
+    elif stage == 3 and whole is not True and not brought:
+        what = f"{name} leaves the finished model in pieces, which nothing here loads"
+        fix = "add zero_optimization.stage3_gather_16bit_weights_on_model_save: true, or set hardware=zero3"
+        yield Problem(at, what, fix)
 
 
 def _at(content: Mapping[str, Any], path: str) -> Any:

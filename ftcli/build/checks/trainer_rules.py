@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 
-from ftcli.build.checks import field_needs, generation, mappings, optimisers
+from ftcli.build.checks import field_needs, generation, mappings, optimisers, sharding
 from ftcli.build.checks.field_needs import current
 from ftcli.build.derive import has_validation
 from ftcli.config.compose import Composed
@@ -32,6 +32,7 @@ def problems(run: ResolvedRun, composed: Composed, where: Where) -> Iterator[Pro
     yield from field_needs.problems(run, composed)
     yield from optimisers.problems(run, where)
     yield from mappings.problems(run, where)
+    yield from sharding.problems(run, composed, where)
     yield from _best(run, composed, where)
     yield from _evaluation(run, where)
     yield from _publishing(run, where)
@@ -111,9 +112,6 @@ def _devices(run: ResolvedRun, composed: Composed, where: Where) -> Iterator[Pro
         yield Problem(
             where("train.bf16"), "train.bf16 needs a GPU that has bfloat16", "remove it, or set train.fp16=true"
         )
-    if train.get("fsdp") and launch.num_processes == 1 and run.spec.hardware.type != "multi_gpu":
-        what = "train.fsdp shards a model over several processes, and this run has one"
-        yield Problem(where("train.fsdp"), what, "remove it, or set hardware=multi_gpu")
     if train.get("torch_compile") is False and composed.origin("train", "torch_compile").by != "group":
         for key in ("torch_compile_backend", "torch_compile_mode"):
             if train.get(key) is not None:

@@ -11,9 +11,7 @@ _TUNERS = {"full": "peft=none", "lora": "peft=lora", "freeze": "peft=freeze", "o
 _LOSSES = {"sigmoid": "method=dpo method.loss_type=sigmoid", "hinge": "method=dpo method.loss_type=hinge",
            "ipo": "method=ipo", "orpo": "method=orpo", "simpo": "method=simpo",
            "kto_pair": "method=kto"}  # fmt: skip
-_MEGATRON = (
-    "there is none: Megatron is not used here; several GPUs are hardware=multi_gpu with train.fsdp or train.deepspeed"
-)
+_MEGATRON = "there is none: Megatron is not used here; several GPUs are hardware=multi_gpu, fsdp, zero2 or zero3"
 
 IMPORTER = Importer(
     title="LLaMA-Factory",

@@ -10,8 +10,9 @@ from ftcli.settings.run_spec import LaunchPlan, Notes
 
 def plan(wanted: HardwareSettings, notes: Notes) -> LaunchPlan:
     """A GPU of this machine, else the CPU, with a note of the choice."""
-    gpus = bool(wanted.gpu or hardware.gpus())
-    why = f"hardware.gpu={wanted.gpu}" if wanted.gpu else "detected hardware"
+    gpus = wanted.device != "cpu" and bool(wanted.gpu or hardware.gpus())
+    why = f"hardware.gpu={wanted.gpu}" if gpus and wanted.gpu else "detected hardware"
+    why = "hardware.device=cpu" if wanted.device == "cpu" else why
     notes.add("hardware.type", "gpu" if gpus else "cpu", why)
     return one_machine(wanted, notes, device="cuda" if gpus else "cpu")
 

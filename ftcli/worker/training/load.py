@@ -22,6 +22,7 @@ from ftcli.settings.batch_plan import BatchPlan
 from ftcli.settings.groups import ModelSettings
 from ftcli.settings.run_spec import RunSpec
 from ftcli.settings.sharding import shards_weights
+from ftcli.worker.distributed import cpu_sharding
 from ftcli.worker.distributed.sharded import whole_weights
 from ftcli.worker.inference.metrics import Rewarded
 from ftcli.worker.models.answer_ends import ending_as
@@ -97,6 +98,7 @@ def load(spec: RunSpec, run_dir: Path) -> Loaded:
         DataError: unusable rows.
     """
     method = get_method(str(spec.method["name"]))
+    cpu_sharding.enable(spec)
     config = training_config(spec, method, run_dir, validates=validates(spec, method))
     check_world(spec, config)
     set_threads(spec)

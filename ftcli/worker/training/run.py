@@ -15,6 +15,7 @@ from ftcli.core.errors import ConfigError, Problem
 from ftcli.data.ledger_text import ledger_lines
 from ftcli.runs import rundir
 from ftcli.settings.run_spec import RunSpec
+from ftcli.worker.distributed.cpu_sharding import require_planned
 from ftcli.worker.models.load import weights_dtype
 from ftcli.worker.process.environment import environment
 from ftcli.worker.process.progress import Progress, mean_loss, read_metrics
@@ -130,6 +131,7 @@ def build_trainer(run: Loaded) -> Any:
         warmup_from_zero=run.spec.warmup_from_zero,
         **_of_sampling(run),
     )
+    require_planned(run.spec, trainer)
     trainer.remove_callback(PrinterCallback)
     return trainer
 

@@ -1,0 +1,71 @@
+"""The cells of the two-process table: method or adapter × hardware profile, each a few words on the command line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tests.matrix.cells import PEFTS
+
+ONE = "one"
+"""The layout that all others are compared with: one process, at the same rows a step."""
+LAYOUTS = {
+    ONE: ("hardware=cpu", "train.gradient_accumulation_steps=2"),
+    **{
+        name: (f"hardware={name}", "hardware.device=cpu", "train.gradient_accumulation_steps=1")
+        for name in ("multi_gpu", "fsdp", "zero2", "zero3", "fsdp_offload", "zero3_offload")
+    },
+}
+MAIN = ("multi_gpu", "fsdp", "zero2", "zero3")
+OFFLOADED = ("fsdp_offload", "zero3_offload")
+SMALL = (
+    "model=tiny", "train.max_steps=4", "train.save_strategy=steps", "train.save_steps=2", "train.logging_steps=1",
+    "train.eval_strategy=no", "run.score_rows=0", "train.per_device_train_batch_size=4", "hardware.num_threads=1",
+    "train.learning_rate=1e-3", "train.warmup_steps=0",
+)  # fmt: skip
+_ROWS = ("data.max_rows=48", "data.max_eval_rows=4")
+_PREFERENCE = (*_ROWS, "data.max_length_tokens=64")
+_SAMPLES = (*_ROWS, "method.rewards={ended: 1, length: {weight: 1, most: 4}}")
+_GROUPS = (*_SAMPLES, "method.num_generations=4", "method.max_completion_length=12", "method.beta=0.1")
+METHODS = {
+    "pretrain": ("data.max_length_tokens=64",),
+    "sft": (*_ROWS, "method.packing=false"),
+    "instruct": (*_ROWS, "method.packing=true"),
+    **dict.fromkeys(("dpo", "ipo", "orpo", "cpo", "simpo", "reward"), _PREFERENCE),
+    # The KL term of the loss `kto` is a mean over what is computed at once: it differs with the layout by definition.
+    "kto": (*_PREFERENCE, "method.loss_type=apo_zero_unpaired"),
+    "grpo": _GROUPS,
+    "rloo": _GROUPS,
+    "ppo": (*_SAMPLES, "method.max_new_tokens=12", "method.num_ppo_epochs=2"),
+    "distillation": (*_ROWS, "method.teacher_model=builtin:tiny", "method.max_completion_length=12"),
+}
+SAMPLING = ("grpo", "rloo", "ppo", "distillation")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is trained; it is trained in every layout."""
+
+    method: str
+    peft: str
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What a user would type, with what keeps it small, without its layout."""
+        choice, *more = self.peft.split(" ")
+        return (f"method={self.method}", f"peft={choice}", *more, *METHODS[self.method], *SMALL)
+
+    def __str__(self) -> str:
+        return f"{self.method}-{self.peft.replace(' peft.', '-')}"
+
+
+LORA = "lora peft.lora_dropout=0"
+"""Dropout draws from a generator in each process."""
+MAIN_RUNS = [Run(method, peft) for method in METHODS for peft in ("none", LORA)]
+ADAPTER_RUNS = [Run("sft", peft) for peft in PEFTS if peft not in ("none", "lora")]
+CELLS = (
+    [(run, layout) for run in MAIN_RUNS for layout in MAIN]
+    + [(run, layout) for run in MAIN_RUNS if run.method in ("sft", "dpo") for layout in OFFLOADED]
+    + [(run, layout) for run in ADAPTER_RUNS for layout in MAIN]
+)
+SPREAD = [(Run("sft", LORA), "fsdp"), (Run("dpo", "none"), "zero3")]
+"""The sample of `make test`."""
