@@ -38,7 +38,7 @@ from ftcli.settings import library_fields, limits, ownership
 from ftcli.settings.fields import field_table
 from ftcli.settings.groups import OWN_GROUPS, ModelSettings
 from ftcli.settings.limits import Limit
-from tools import format_tables, peft_tables, plan_tables, result_tables
+from tools import format_tables, matrix_tables, peft_tables, plan_tables, result_tables
 from tools.house_rules import ORDERS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -312,6 +312,7 @@ REGIONS: dict[str, Callable[[], str]] = {
     "rewards": rewards,
     **{f"coming-from-{tool.replace('_', '-')}": partial(coming_from, tool) for tool in all_importers()},
     **result_tables.REGIONS,
+    **matrix_tables.REGIONS,
 }
 
 

@@ -17,7 +17,7 @@ from ftcli.launch.profile import cards
 from ftcli.plan.outlook import counted_rows, trainable_parameters
 from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.plan.run_memory import run_memory, training_pass
-from ftcli.plan.sharding import sharding_of
+from ftcli.plan.sharded_memory import sharding_of
 from ftcli.plan.step_time import Rates, step_seconds
 from ftcli.settings.batch_plan import AUTO, SIZE, BatchPlan
 from ftcli.settings.run_spec import Note

@@ -63,6 +63,19 @@ def model_source(name_or_path: str) -> ModelSource | None:
     return ModelSource(hub_id=name_or_path)
 
 
+def resolved_source(name_or_path: str) -> ModelSource:
+    """The source of a model name.
+
+    Raises:
+        ConfigError: a run or folder that holds no model.
+    """
+    source = model_source(name_or_path)
+    if source is None:
+        what = f"{name_or_path} holds no model"
+        raise ConfigError(Problem("model.name_or_path", what, "name a finished run, a model folder or a hub id"))
+    return source
+
+
 def base_of(adapter: Path) -> str:
     """The model that an adapter folder stacks on, as its adapter_config.json names it.
 

@@ -17,7 +17,7 @@ from ftcli.models.shape import Shape
 from ftcli.plan.activations import Pass, activation_bytes, logits_bytes, mask_bytes
 from ftcli.plan.optimiser_states import optimiser_bytes
 from ftcli.plan.sampling_memory import Sampling, cache_bytes, pass_bytes
-from ftcli.plan.sharding import Held, Sharding, held, sizes_of
+from ftcli.plan.sharded_memory import Held, Sharding, held, sizes_of
 
 GIB = 2**30
 

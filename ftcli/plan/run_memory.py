@@ -15,7 +15,7 @@ from ftcli.plan.activations import Pass
 from ftcli.plan.memory import GIB, MemoryEstimate, Surroundings, Weights, estimate, weight_bytes
 from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.plan.sampling_memory import Sampling, cache_bytes
-from ftcli.plan.sharding import Sharding, sharding_of
+from ftcli.plan.sharded_memory import Sharding, sharding_of
 from ftcli.plan.tokens import TokenCount
 from ftcli.settings.batch_plan import train_value
 from ftcli.settings.groups import as_saved

@@ -14,7 +14,7 @@ from ftcli.core.hardware import Gpu
 from ftcli.models.parameters import num_parameters
 from ftcli.models.shape import Shape
 from ftcli.plan.activations import Pass
-from ftcli.plan.sharding import Sharding
+from ftcli.plan.sharded_memory import Sharding
 
 USUAL_UTILISATION = 0.35
 """Share of a card's peak rate that training usually reaches: between a quarter and a half."""

@@ -220,7 +220,8 @@ def test_every_type_of_peft_has_a_choice_or_a_reason_or_is_left_to_other():
 
 # --- sharded weights --------------------------------------------------------------------------------------------------
 
-FSDP, ZERO3 = "train.fsdp=true", "train.deepspeed={zero_optimization: {stage: 3}}"
+FSDP = "train.fsdp=true"
+ZERO3 = "train.deepspeed={zero_optimization: {stage: 3, stage3_gather_16bit_weights_on_model_save: true}}"
 TWO = ("hardware=cpu", "hardware.num_processes=2")
 
 
@@ -264,7 +265,8 @@ def test_quantised_weights_that_nothing_shards_are_refused_where_weights_are_sha
 
 
 def test_a_deepspeed_file_shards_as_its_mapping_does(problems, here):
-    (here / "zero.json").write_text('{"zero_optimization": {"stage": 3}}', encoding="utf-8")
+    whole = {"stage": 3, "stage3_gather_16bit_weights_on_model_save": True}
+    (here / "zero.json").write_text(json.dumps({"zero_optimization": whole}), encoding="utf-8")
     (found,) = problems(*TWO, "train.deepspeed=zero.json", "peft=lora", "quantisation=int8")
     assert "each process would hold all of the quantised weights" in found
 

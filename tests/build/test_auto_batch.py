@@ -16,7 +16,7 @@ from ftcli.core.hardware import Gpu
 from ftcli.plan.activations import Pass
 from ftcli.plan.outlook import plan
 from ftcli.plan.resolved_run import ResolvedRun
-from ftcli.plan.sharding import Sharding
+from ftcli.plan.sharded_memory import Sharding
 from ftcli.plan.step_time import USUAL_UTILISATION, Rates, step_seconds
 from tests.plan.test_memory import LLAMA_2
 

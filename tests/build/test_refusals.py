@@ -288,8 +288,9 @@ def test_nonsense_in_a_deepspeed_file_is_found(problems, here, content, reason):
 
 def test_the_newer_checkpointing_is_refused_where_zero3_needs_the_older(problems, here):
     pytest.importorskip("deepspeed")
-    (here / "ds.json").write_text('{"zero_optimization": {"stage": 3}}', encoding="utf-8")
-    zero = ("train.deepspeed=ds.json", "hardware=cpu", "train.gradient_checkpointing=true")
+    whole = {"stage": 3, "stage3_gather_16bit_weights_on_model_save": True}
+    (here / "ds.json").write_text(json.dumps({"zero_optimization": whole}), encoding="utf-8")
+    zero = ("train.deepspeed=ds.json", "hardware=cpu", "hardware.num_processes=2", "train.gradient_checkpointing=true")
     newer = "train.gradient_checkpointing_kwargs={use_reentrant: false}"
     [found] = problems(*zero, newer, "peft=lora")
     assert found.startswith("train.gradient_checkpointing_kwargs")

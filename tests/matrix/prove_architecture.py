@@ -21,13 +21,13 @@ from ftcli.methods import get_method
 from ftcli.models.layout import Layout
 from ftcli.models.read_config import shape_from_layout
 from ftcli.peft_methods.lora_counts import lora_parameters
-from ftcli.worker.models.adapter_tensors import lost_by_peft
 from ftcli.worker.models.architecture import layout_of
 from ftcli.worker.models.load import with_adapter
 from ftcli.worker.models.packing_trial import documents, small_model
 from ftcli.worker.models.text_models import causal_config
 from ftcli.worker.training.expert_targets import reach_experts
 from ftcli.worker.training.trainer import make_trainer
+from ftcli.worker.tuners.adapter_tensors import lost_by_peft
 from tests.matrix.architectures import configuration
 
 STEPS, R = 3, 4

@@ -28,7 +28,7 @@ from ftcli.plan.activations import Pass, layer_bytes, mask_bytes
 from ftcli.plan.memory import GIB, PARTS, MemoryEstimate, Surroundings, Weights, estimate, weight_bytes
 from ftcli.plan.optimiser_states import optimiser_bytes
 from ftcli.plan.sampling_memory import Sampling, key_value_bytes
-from ftcli.plan.sharding import Sharding
+from ftcli.plan.sharded_memory import Sharding
 from ftcli.worker.models.architecture import measure
 from tests.conftest import REPOSITORY
 

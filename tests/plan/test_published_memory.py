@@ -18,7 +18,7 @@ from ftcli.models.shape import Shape
 from ftcli.peft_methods.lora_counts import lora_parameters
 from ftcli.plan.activations import Pass
 from ftcli.plan.memory import Surroundings, Weights, estimate, weight_bytes
-from ftcli.plan.sharding import Sharding
+from ftcli.plan.sharded_memory import Sharding
 from tests.conftest import REPOSITORY
 
 

@@ -7,12 +7,13 @@ from typing import Any
 
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.text import shell_word
+from ftcli.models.sources import resolved_source
 from ftcli.settings.backends import BackendSettings
 from ftcli.settings.groups import ModelSettings
 from ftcli.synthesis.backend import Question, Reply, require_backend
 from ftcli.worker.inference.answer_reader import AnswerReader
 from ftcli.worker.inference.backend_transformers import pairs_of
-from ftcli.worker.models.load import as_granted, make_encoder, resolve
+from ftcli.worker.models.load import as_granted, make_encoder
 
 
 class Vllm:
@@ -32,7 +33,7 @@ class Vllm:
         import vllm  # type: ignore[import-not-found]
 
         assert settings.model is not None
-        source = resolve(settings.model)
+        source = resolved_source(settings.model)
         if source.is_adapter:
             fix = f"run ftcli merge {shell_word(settings.model)} OUT, and use OUT"
             raise ConfigError(

@@ -9,11 +9,11 @@ import torch
 
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.data.scan import Example, read_as_turns
-from ftcli.models.sources import head_of
+from ftcli.models.sources import head_of, resolved_source
 from ftcli.settings.groups import ModelSettings
 from ftcli.worker.inference.examples import reads_text_as_turns
 from ftcli.worker.inference.metrics import scores
-from ftcli.worker.models.load import as_granted, best_device, load_trained, make_encoder, resolve
+from ftcli.worker.models.load import as_granted, best_device, load_trained, make_encoder
 from ftcli.worker.tokenise.encoder import Encoded, Ids
 
 
@@ -26,7 +26,7 @@ class RewardModel:
             ConfigError: there is no such model, or it is not a reward model.
         """
         settings = as_granted(ModelSettings(name_or_path=name), request)
-        source = resolve(name)
+        source = resolved_source(name)
         if source.folder is not None and head_of(source.folder) != "reward_model":
             what = f"{name} is a causal LM, not a reward model"
             raise ConfigError(Problem(name, what, "name a model trained with method=reward"))

@@ -28,7 +28,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from trl.trainer.reward_trainer import suppress_seqcls_warning
 
 from ftcli.core.errors import ConfigError, Problem
-from ftcli.models.sources import ModelSource, base_of, foundation, head_of, model_source
+from ftcli.models.sources import ModelSource, base_of, foundation, head_of, resolved_source
 from ftcli.models.templates.chat_template import BASE_FIX, named_template, with_defaults
 from ftcli.models.templates.template_rendering import unread_variables, variables
 from ftcli.peft_methods import why_unmerged
@@ -52,19 +52,6 @@ GENERATION_FILE = "generation_config.json"
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
 
 
-def resolve(name_or_path: str) -> ModelSource:
-    """The source of a model name.
-
-    Raises:
-        ConfigError: a run or folder that holds no model.
-    """
-    source = model_source(name_or_path)
-    if source is None:
-        what = f"{name_or_path} holds no model"
-        raise ConfigError(Problem("model.name_or_path", what, "name a finished run, a model folder or a hub id"))
-    return source
-
-
 def best_device() -> str:
     """The device for inference: "cuda" if available, else "cpu"."""
     return "cuda" if torch.cuda.is_available() else "cpu"
@@ -84,10 +71,10 @@ def load_tokenizer(settings: ModelSettings) -> PreTrainedTokenizerBase:
     Raises:
         ConfigError: the model has no tokenizer, or a setting does not fit it.
     """
-    source = resolve(settings.name_or_path)
+    source = resolved_source(settings.name_or_path)
     # An adapter saved by another tool may come without a tokenizer: its base then has the one it was trained with.
     while source.is_adapter and not any((Path(source.location) / name).is_file() for name in _TOKENIZER_FILES):
-        source = resolve(base_of(Path(source.location)))
+        source = resolved_source(base_of(Path(source.location)))
     try:
         tokenizer = AutoTokenizer.from_pretrained(source.location, **_hub_arguments(settings, source))
     except (OSError, ValueError) as error:
@@ -177,7 +164,7 @@ def load_model(
     Raises:
         ConfigError: it cannot be loaded.
     """
-    source = resolve(settings.name_or_path)
+    source = resolved_source(settings.name_or_path)
     set_seed(seed)
     arguments = {
         "dtype": "auto" if as_stored and settings.dtype == "auto" else weights_dtype(settings.dtype, device),
@@ -219,7 +206,7 @@ def load_trained(
     """
     how: dict[str, Any] = {"seed": seed, "device": device, "head": head, "as_stored": as_stored}
     how["quantisation"] = quantisation
-    source = resolve(settings.name_or_path)
+    source = resolved_source(settings.name_or_path)
     if not source.is_adapter or settings.new_tokens:  # a run that adds tokens starts from the merged model
         return load_model(settings, **how)
     _require_causal(settings.name_or_path, source, head)
@@ -251,8 +238,8 @@ def with_adapter(base: PreTrainedModel, folder: Path, name: str = "default") -> 
     Raises:
         ConfigError: PEFT cannot place a tensor of the adapter in the model, or lacks one.
     """
-    import ftcli.worker.tuners  # noqa: F401 - registers our tuner with PEFT, which is imported only for an adapter
-    from ftcli.worker.models.adapter_tensors import load_whole
+    # Only for an adapter, since they import PEFT; their package registers our tuner with it.
+    from ftcli.worker.tuners.adapter_tensors import load_whole
     from ftcli.worker.tuners.initialised import start_beside, take_out
 
     grow_for_adapter(base, folder)
@@ -280,9 +267,9 @@ def position_limit(settings: ModelSettings) -> int | None:
 
 def stop_ids(settings: ModelSettings) -> list[int]:
     """The end tokens of the model's own generation config, else of its base's; [] if none has one."""
-    base = resolve(settings.name_or_path)
+    base = resolved_source(settings.name_or_path)
     while base.is_adapter and not (Path(base.location) / GENERATION_FILE).is_file():
-        base = resolve(base_of(Path(base.location)))
+        base = resolved_source(base_of(Path(base.location)))
     arguments = {key: value for key, value in _hub_arguments(settings, base).items() if key == "revision"}
     try:
         found = GenerationConfig.from_pretrained(base.location, **arguments).eos_token_id
@@ -292,7 +279,7 @@ def stop_ids(settings: ModelSettings) -> list[int]:
 
 
 def _bottom(settings: ModelSettings) -> ModelSource:
-    base = foundation(resolve(settings.name_or_path))
+    base = foundation(resolved_source(settings.name_or_path))
     assert base is not None
     return base
 
@@ -351,7 +338,7 @@ class _Loader:
         if reason := why_unmerged(str(declared.get("peft_type"))):
             what = f"{source.location} cannot be merged: {reason}"
             raise ConfigError(Problem("model.name_or_path", what, "start from its base model"))
-        below = self.stacked(resolve(base_of(folder)), declared.get("revision"))
+        below = self.stacked(resolved_source(base_of(folder)), declared.get("revision"))
         model: Any = with_adapter(below, folder).merge_and_unload()
         # PEFT froze the base below the adapter; a full fine-tuning run may start from this model as well.
         model.requires_grad_(True)

@@ -13,12 +13,12 @@ from typing import Any
 import torch
 
 from ftcli.core.errors import ConfigError, Problem
-from ftcli.models.sources import head_of
+from ftcli.models.sources import head_of, resolved_source
 from ftcli.models.stored_quantisation import stored_quantisation
 from ftcli.peft_methods import why_unmerged
 from ftcli.runs.checkpoints import publish, staging_path
 from ftcli.settings.groups import ModelSettings
-from ftcli.worker.models.load import adapter_declares, load_tokenizer, load_trained, resolve
+from ftcli.worker.models.load import adapter_declares, load_tokenizer, load_trained
 
 PROBE = "The capital of France is Paris. It often rains there in spring, so take an umbrella: 2 + 2 = 4.\n"
 """Ordinary text: on token numbers that never follow each other, rounding alone moves a logit by several units."""
@@ -39,7 +39,7 @@ def merge(request: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigError: there is no adapter, or it cannot be merged; or the folder already exists.
     """
-    source, target = resolve(request["model"]), Path(request["to"])
+    source, target = resolved_source(request["model"]), Path(request["to"])
     if not source.is_adapter:
         what = f"{request['model']} is a full model, with no adapter to merge"
         raise ConfigError(Problem(request["model"], what, f"use {source.location} directly"))

@@ -28,7 +28,7 @@ from transformers import PreTrainedModel
 from trl.trainer.utils import hash_module
 
 from ftcli.peft_methods.initialisations import INITIALISATIONS, initialisation
-from ftcli.worker.models.adapter_tensors import complete
+from ftcli.worker.tuners.adapter_tensors import complete
 from ftcli.worker.tuners.support import Support
 
 _NAME, REFERENCE, _PLACEHOLDER = "default", "ref", "placeholder"

@@ -6,16 +6,14 @@ arXiv:1910.02054), with the buffers that its settings ask for.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from ftcli.models.modules import modules
 from ftcli.models.shape import Shape
+from ftcli.settings.sharding import mapping_of
 
 _LAYER = re.compile(r"^(.*?\.\d+)\.")
 
@@ -87,30 +85,21 @@ def sizes_of(shape: Shape, total: int) -> Sizes:
 
 def sharding_of(train: Mapping[str, Any], processes: int, hidden_size: int, *, accumulates: bool) -> Sharding:
     """How the `train` settings of a run share a model out over its processes."""
-    if (zero := _mapping(train.get("deepspeed"))) is not None:
+    if zero := mapping_of(train.get("deepspeed")):
         return _zero(zero.get("zero_optimization") or {}, processes, hidden_size)
     if train.get("fsdp"):
         return _fsdp(train, processes, accumulates)
     return Sharding(processes=processes)
 
 
-def _mapping(value: Any) -> Mapping[str, Any] | None:
-    """A library's configuration, given as it is or by the path of a JSON file; None where there is none."""
-    if isinstance(value, str) and value:
-        with suppress(OSError, ValueError):
-            value = json.loads(Path(value).read_text(encoding="utf-8"))
-        return value if isinstance(value, dict) else {}
-    return value if isinstance(value, Mapping) else None
-
-
 def _fsdp(train: Mapping[str, Any], processes: int, accumulates: bool) -> Sharding:
     words = train["fsdp"]
     legacy = words.split() if isinstance(words, str) else [str(word) for word in words] if words is not True else []
-    config = {name.removeprefix("fsdp_"): value for name, value in (_mapping(train.get("fsdp_config")) or {}).items()}
+    config = {name.removeprefix("fsdp_"): value for name, value in mapping_of(train.get("fsdp_config")).items()}
     reshards = config.get("reshard_after_forward", "shard_grad_op" not in legacy)
     offloads = bool(config.get("cpu_offload", "offload" in legacy))
-    meshes = _mapping(train.get("parallelism_config")) or {}
-    kwargs = (_mapping(train.get("accelerator_config")) or {}).get("gradient_accumulation_kwargs") or {}
+    meshes = mapping_of(train.get("parallelism_config"))
+    kwargs = mapping_of(train.get("accelerator_config")).get("gradient_accumulation_kwargs") or {}
     return Sharding(
         library="fsdp",
         stage=3,

@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from ftcli.core.errors import ConfigError
-from ftcli.worker.models.adapter_tensors import lost_by_peft
 from ftcli.worker.models.load import with_adapter
 from ftcli.worker.models.packing_trial import small_model
+from ftcli.worker.tuners.adapter_tensors import lost_by_peft
 from tests.matrix.architectures import configuration
 
 PROBE = torch.arange(5, 25)[None]
