@@ -1,4 +1,4 @@
-"""The tables of `make matrix`: what trains with what, on which architecture and profile, and what `check` said of it."""
+"""The tables of `make matrix`: what trains with what, on which architecture and profile, and what `check` says."""
 
 from __future__ import annotations
 
