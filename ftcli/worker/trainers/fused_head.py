@@ -83,7 +83,7 @@ def _agrees(model: Any, temperature: float) -> bool:
             own = (logits.float() / temperature).log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0]
             try:
                 fused = model(input_ids=ids, labels=ids, fused_lm_head=True).log_probs.float()
-            except RuntimeError:  # the last hidden state is not as wide as the head
+            except Exception:  # the last hidden state is not as wide as the head, or not where TRL looks for it
                 return False
     except Exception:  # what the model cannot do, its training will say
         return True
@@ -141,7 +141,7 @@ def _statistics(logits: Tensor, labels: Tensor, mask: Tensor, wanted: Sequence[s
         "entropy": lambda: -(log_probs.exp() * log_probs).sum(-1),
         "log_sum_sq_probs": lambda: (2 * log_probs).logsumexp(-1),
         "mean_logits": lambda: logits.mean(-1),
-        "is_top1": lambda: (logits.argmax(-1) == labels).float(),
+        "is_top1": lambda: logits.argmax(-1) == labels,
     }
     fields = {"log_probs", *wanted}
     return {name: value().masked_fill(~mask, 0) if name in fields else None for name, value in computed.items()}

@@ -115,10 +115,10 @@ def make_trainer(
             **arguments,
         )
     name_experts(model.config)
+    saving_rows_only(readable_head(trainer.model))
     for each in (trainer.model, getattr(trainer, "ref_model", None)):
         if each is not None:
             train_by_own_logits(each)
-    saving_rows_only(readable_head(trainer.model))
     if _is_quantised(model) or ((config.bf16 or config.fp16) and not config.deepspeed):
         hold_masters(trainer.model)
     if getattr(config, "packing", False):
