@@ -327,6 +327,8 @@ class _Loader:
 
     def stacked(self, source: ModelSource, revision: str | None) -> PreTrainedModel:
         """The model with all adapters below merged into it."""
+        from ftcli.worker.tuners.adapter_tensors import merged
+
         if not source.is_adapter:
             return self.plain(source.location, source.hub_id, revision)
         folder = Path(source.location)
@@ -339,7 +341,7 @@ class _Loader:
             what = f"{source.location} cannot be merged: {reason}"
             raise ConfigError(Problem("model.name_or_path", what, "start from its base model"))
         below = self.stacked(resolved_source(base_of(folder)), declared.get("revision"))
-        model: Any = with_adapter(below, folder).merge_and_unload()
+        model: Any = merged(with_adapter(below, folder), source.location, "start from its base model")
         # PEFT froze the base below the adapter; a full fine-tuning run may start from this model as well.
         model.requires_grad_(True)
         # A new adapter records this as its base: the whole stack, not the model at its bottom.

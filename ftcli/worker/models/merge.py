@@ -19,6 +19,7 @@ from ftcli.peft_methods import why_unmerged
 from ftcli.runs.checkpoints import publish, staging_path
 from ftcli.settings.groups import ModelSettings
 from ftcli.worker.models.load import adapter_declares, load_tokenizer, load_trained
+from ftcli.worker.tuners.adapter_tensors import merged
 
 PROBE = "The capital of France is Paris. It often rains there in spring, so take an umbrella: 2 + 2 = 4.\n"
 """Ordinary text: on token numbers that never follow each other, rounding alone moves a logit by several units."""
@@ -60,17 +61,17 @@ def merge(request: dict[str, Any]) -> dict[str, Any]:
     probe = tokenizer(PROBE, return_tensors="pt")["input_ids"]
     with torch.no_grad():
         before = model(input_ids=probe).logits.float()
-        merged = model.merge_and_unload(safe_merge=True)
-        after = merged(input_ids=probe).logits.float()
+        plain = merged(model, str(folder), "serve the base with the adapter on it", safe_merge=True)
+        after = plain(input_ids=probe).logits.float()
     same = int((before.argmax(-1) == after.argmax(-1)).sum()) if before.dim() == 3 else None
     staging = staging_path(target.parent, target.name)
     shutil.rmtree(staging, ignore_errors=True)
-    merged.save_pretrained(staging)
+    plain.save_pretrained(staging)
     tokenizer.save_pretrained(staging)
     publish(staging, target)
     return {
         "model": str(target),
-        "dtype": str(merged.dtype).removeprefix("torch."),
+        "dtype": str(plain.dtype).removeprefix("torch."),
         "largest_difference": float((after - before).abs().max()),
         "tokens": probe.shape[1],
         "same_next": same,

@@ -4,17 +4,22 @@ PEFT renames the tensors of an adapter as transformers renames those of a model 
 its patterns match names that are the model's own, too (Laguna's `mlp.shared_expert.` matches `mlp.shared_experts`), and
 what they make of those is in no model, so the layers stay as they were initialised. A tensor under the model's own name
 is loaded here as it is.
+
+Merging adds an adapter to the weights below it, so a weight that other layers share changes for all of them.
 """
 
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import PeftModel, get_peft_model_state_dict
+from peft.tuners.trainable_tokens import TrainableTokensLayer
+from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.save_and_load import load_peft_weights
 from peft.utils.transformers_weight_conversion import convert_peft_adapter_state_dict_for_transformers
 from torch import Tensor
@@ -71,6 +76,35 @@ def complete(model: Any, tensors: Tensors, name: str, source: str) -> None:
 def lost_by_peft(model: Any, tensors: Tensors, name: str) -> list[str]:
     """The tensors of an adapter, under the names of the model, that PEFT alone does not load."""
     return sorted(tensors.keys() & _own_names(model, name) - _renamed(model, tensors, name).keys())
+
+
+def merged(model: Any, source: str, fix: str, **how: Any) -> Any:
+    """The base of a PeftModel with the adapter merged into it.
+
+    Args:
+        source: what is merged, for errors.
+        fix: what can be done where it cannot be merged.
+        how: arguments of PEFT's `merge_and_unload`.
+
+    Raises:
+        ConfigError: it adapts a layer whose weight others share.
+    """
+    if shared := _shared_layer(model):
+        what = f"cannot be merged: it adapts {shared}, whose weight other layers share and would get too"
+        raise ConfigError(Problem(source, what, fix))
+    return model.merge_and_unload(**how)
+
+
+def _shared_layer(model: Any) -> str | None:
+    """The first layer that an adapter changes and whose weight is another layer's, too."""
+    holders = Counter(id(own) for part in model.modules() for own in part._parameters.values() if own is not None)
+    for name, layer in model.get_base_model().named_modules():
+        # What is trained of the rows of tokens, PEFT ties itself.
+        if not isinstance(layer, BaseTunerLayer) or isinstance(layer, TrainableTokensLayer):
+            continue
+        if any(holders[id(own)] > 1 for own in layer.get_base_layer()._parameters.values() if own is not None):
+            return str(name)
+    return None
 
 
 def _own_names(model: Any, name: str) -> set[str]:

@@ -9,12 +9,12 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from ftcli.core.errors import ConfigError
 from ftcli.worker.models.load import with_adapter
 from ftcli.worker.models.packing_trial import small_model
-from ftcli.worker.tuners.adapter_tensors import lost_by_peft
+from ftcli.worker.tuners.adapter_tensors import lost_by_peft, merged
 from tests.matrix.architectures import configuration
 
 PROBE = torch.arange(5, 25)[None]
@@ -100,3 +100,30 @@ def test_an_adapter_whose_layers_are_called_otherwise_is_refused_with_both_names
     save_file(renamed, tmp_path / "adapter" / TENSORS)
     with pytest.raises(ConfigError, match=r"4 of its tensors .*model\.blocks\.0.*lack 4 .*model\.layers\.0"):
         with_adapter(base(tmp_path), tmp_path / "adapter")
+
+
+@pytest.mark.parametrize("name", ["lm_head", "embed_tokens"])
+def test_an_adapter_on_a_weight_that_others_share_is_not_merged(name: str):
+    """The head would change with the embedding: PEFT's merge gives other logits than the adapter."""
+    tied = small_model(AutoConfig.for_model("llama", tie_word_embeddings=True))
+    model = get_peft_model(tied, LoraConfig(r=2, target_modules=[name], init_lora_weights=False))
+    wanted = logits(model)
+    with pytest.raises(ConfigError, match=rf"it adapts (model\.)?{name}, whose weight other layers share"):
+        merged(model, "the run", "serve it as it is")
+    assert torch.equal(logits(model), wanted)
+    assert not torch.allclose(logits(model.merge_and_unload()), wanted, atol=0.1)
+
+
+@pytest.mark.parametrize("name", ["lm_head", "embed_tokens", "q_proj"])
+def test_an_adapter_on_weights_of_their_own_is_merged(name: str):
+    apart = small_model(AutoConfig.for_model("llama", tie_word_embeddings=False))
+    model = get_peft_model(apart, LoraConfig(r=2, target_modules=[name], init_lora_weights=False))
+    wanted = logits(model)
+    assert torch.allclose(logits(merged(model, "the run", "serve it as it is")), wanted, atol=1e-3, rtol=1e-3)
+
+
+def test_layers_that_are_used_at_several_depths_are_not_merged():
+    model = small_model(configuration("zamba"))
+    adapted = get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False))
+    with pytest.raises(ConfigError, match=r"it adapts .*shared_transf\.self_attn\.q_proj"):
+        merged(adapted, "the run", "serve it as it is")
