@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
 from trl.trainer import utils
 from trl.trainer.utils import FusedCausalLMOutput
 
@@ -119,6 +120,10 @@ def _from_logits(captured: Mapping[str, Any]) -> Callable[..., Any]:
         loss = -per_token["log_probs"].sum()  # type: ignore[union-attr]
         loss = loss / (mask.sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch)
         balance = getattr(found, "aux_loss", None)
+        if balance is None and (routers := getattr(found, "router_logits", None)):
+            # Llama 4 gives what its routers say, and no loss of it; TRL's head takes this one.
+            experts, visited = text_config.num_experts, text_config.num_experts_per_tok
+            balance = load_balancing_loss_func(routers, experts, visited, kwargs.get("attention_mask"))
         if balance is not None:
             loss = loss + getattr(text_config, "router_aux_loss_coef", 0.0) * balance
         return FusedCausalLMOutput(loss=loss, label_mask=mask, aux_loss=balance, **per_token)

@@ -83,3 +83,17 @@ def test_the_loss_of_a_router_knows_its_experts_by_any_name():
     own = model(input_ids=IDS, labels=IDS, use_cache=False, output_router_logits=True)
     found = model(input_ids=IDS, labels=IDS, fused_lm_head=True)
     assert torch.allclose(found.aux_loss, own.aux_loss)
+
+
+def test_the_loss_of_a_router_is_taken_where_the_model_gives_none():
+    """Llama 4 gives its routers' logits alone; with one of 8 experts a token, even routing costs 1 in each layer."""
+    model = with_head("llama4_text").requires_grad_(False)
+    model.config.output_router_logits = True
+    name_experts(model.config)
+    assert train_by_own_logits(model)
+    found = model(input_ids=IDS, labels=IDS, fused_lm_head=True)
+    routers = torch.cat(model(input_ids=IDS, use_cache=False, output_router_logits=True).router_logits)
+    chosen = torch.nn.functional.one_hot(routers.softmax(-1).topk(1).indices, 8).float().mean(0)
+    assert float(found.aux_loss) == pytest.approx(float((chosen * routers.softmax(-1).mean(0)).sum() * 8), rel=1e-4)
+    wanted = -found.log_probs.sum() / 10 + model.config.router_aux_loss_coef * found.aux_loss
+    assert float(found.loss) == pytest.approx(float(wanted), rel=1e-5)
