@@ -46,8 +46,8 @@ PARTS: Mapping[str, str] = MappingProxyType(
     {
         "weights": "The weights that a process holds: what trains in float32 under mixed precision, what is frozen as "
         "it is stored. Shared out under FSDP and ZeRO-3; DeepSpeed's float32 copies are among them.",
-        "gradients": "One for each parameter that trains. FSDP shares them out after the last pass of a step only, "
-        "unless `sync_each_batch` is set: until then each process accumulates all of them.",
+        "gradients": "One for each parameter that trains. FSDP shares them out after the last pass of a step: until "
+        "then each process accumulates all of them.",
         "optimiser": "The states of the optimiser, as many and as long as it keeps them.",
         "gathered": "Weights of other processes: two layers and the ends of the model under FSDP, what DeepSpeed keeps "
         "live under ZeRO-3, the whole model while it samples.",

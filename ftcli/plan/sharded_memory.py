@@ -178,15 +178,16 @@ def _held_by_fsdp(
     layers = sizes.total - sizes.ends if not sharding.reshards else 2 * sizes.layer
     trains = min(1.0, trained / sizes.total) if sizes.total else 0.0
     gathered = compute * (sizes.ends + layers + trains * 2 * sizes.layer)
-    whole = trained * compute if sharding.whole_gradients else 0
-    return Held((frozen + carried) * share, carried * share + whole, states * share, gathered, 0.0)
+    # In the last pass each layer's whole gradients make room for a part of them.
+    whole = float(trained * compute) if sharding.whole_gradients else 0.0
+    return Held((frozen + carried) * share, max(carried * share, whole), states * share, gathered, 0.0)
 
 
 def _held_by_zero(sharding: Sharding, sizes: Sizes, frozen: float, trained: int, states: float, compute: int) -> Held:
     part = 1 / sharding.processes
-    # DeepSpeed computes with weights in the compute type, and steps on float32 copies of each process's part; in
-    # float32 stage 3 steps on the weights themselves.
-    masters = 0.0 if sharding.stage == 3 and compute == 4 else 4 * trained * part
+    # DeepSpeed computes with weights in the compute type, and steps on float32 copies of each process's part, which it
+    # makes in float32 too: it compares a device with a device's name, which are never equal.
+    masters = 4.0 * trained * part
     weights = frozen + compute * trained
     if sharding.shares:
         weights *= 0 if sharding.offloads_weights else part
@@ -197,5 +198,5 @@ def _held_by_zero(sharding: Sharding, sizes: Sizes, frozen: float, trained: int,
         masters, states, cast = 0.0, 0.0, 0.0
         gradients = gradients if sharding.stage == 1 else 0.0
     gathered = compute * min(sizes.total, sharding.live_elements) if sharding.shares else 0.0
-    buffers = compute * sharding.bucket_elements
-    return Held(weights + masters, gradients + cast, states * part if states else 0.0, gathered, buffers)
+    buffers = compute * sharding.bucket_elements + cast
+    return Held(weights + masters, gradients, states * part, gathered, buffers)
