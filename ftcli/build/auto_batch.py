@@ -114,17 +114,18 @@ def chosen_of(found: tuple[Candidate, ...], run: ResolvedRun) -> Candidate:
     return next(same, next((each for each in found if each.settings.items() <= train.items()), found[0]))
 
 
-def halved(run: ResolvedRun, at: str) -> ResolvedRun | None:
+def halved(run: ResolvedRun, how: str) -> ResolvedRun | None:
     """The run with half the rows in each pass and twice the passes; None where a pass has as few rows as it can.
 
     Args:
-        at: where the memory ran out, for the note.
+        how: with what the memory ran out, and where the run goes on, for the note.
     """
     batch = run.batch
     size = batch.per_device // 2
-    if batch.per_device % 2 or size < run.method.min_batch:
+    divided = replace(batch, per_device=size, accumulation=batch.accumulation * 2)
+    if batch.per_device % 2 or size < run.method.min_batch or not _same_answers(run, divided):
         return None
-    return _noted(run, {SIZE: size, ACCUMULATION: batch.accumulation * 2}, f"halved: out of memory {at}")
+    return _noted(run, {SIZE: size, ACCUMULATION: batch.accumulation * 2}, f"halved: out of memory {how}")
 
 
 def with_settings(run: ResolvedRun, settings: Mapping[str, Any]) -> ResolvedRun:
@@ -153,13 +154,19 @@ def _grid(run: ResolvedRun) -> Iterator[dict[str, Any]]:
     for size in range(max(1, method.min_batch), rows + 1):
         sizes = {SIZE: size, ACCUMULATION: rows // size}
         divided = BatchPlan(per_device=size, accumulation=rows // size, processes=batch.processes)
-        same = divided.answers_per_generation(run.spec.method) == batch.answers_per_generation(run.spec.method)
-        if rows % size or (method.samples and not same):
+        if rows % size or not _same_answers(run, divided):
             continue
         for checkpointing in checkpoints:
             for sharding in shardings:
                 chosen = {CHECKPOINTING: checkpointing} if len(checkpoints) > 1 else {}
                 yield {**sizes, **chosen, **sharding}
+
+
+def _same_answers(run: ResolvedRun, divided: BatchPlan) -> bool:
+    """Whether a method that samples generates as many answers at a time with another division of its batch."""
+    settings = run.spec.method
+    same = divided.answers_per_generation(settings) == run.batch.answers_per_generation(settings)
+    return same or not run.method.samples
 
 
 def _shards_freely(run: ResolvedRun) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ftcli.build import run_inputs
+from ftcli.build import restart, run_inputs
 from ftcli.build.resume import require_granted_rewards, resumed_spec
 from ftcli.config.compose import Request
 from ftcli.core import paths
@@ -248,7 +248,7 @@ def _run_stage(
         run_inputs.record(spec, place)
         say(f"stage {stage.name}: {stage.summary}")
     (folder / rundir.RESULT).unlink(missing_ok=True)
-    code = local.run_worker(place, spec.launch, checkpoint, say)
+    code, spec = restart.train(spec, place, checkpoint, say)
     run_inputs.complete(spec, place)
     return code
 

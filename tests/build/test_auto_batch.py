@@ -113,16 +113,19 @@ def test_an_unknown_model_takes_the_smallest_passes():
 
 def test_half_the_rows_are_twice_the_passes():
     run = chosen("model=llama", "peft=lora", "hardware.gpu=rtx4090", LONG)
-    smaller = halved(run, "at step 3")
+    smaller = halved(run, "with 4")
     assert smaller is not None
     assert (smaller.batch.per_device, smaller.batch.accumulation, smaller.batch.rows) == (2, 4, 8)
     assert [note.why for note in smaller.spec.notes if note.key.endswith("train_batch_size")] == [
-        "halved: out of memory at step 3"
+        "halved: out of memory with 4"
     ]
-    one = halved(smaller, "at step 3")
+    one = halved(smaller, "with 4")
     assert one is not None
-    assert halved(one, "at step 3") is None
+    assert halved(one, "with 4") is None
     assert settled(run).spec.train == run.spec.train  # choosing again changes nothing
+    rollouts = ("method=grpo", "method.rewards.ended=1", "method.num_generations=4", "method.steps_per_generation=2")
+    grpo = run_of(Request(overrides=(*rollouts, "hardware=cpu")))
+    assert halved(grpo, "with 8") is None  # a generation would have half the answers
 
 
 def test_a_step_computes_reads_its_weights_and_moves_what_is_sharded():

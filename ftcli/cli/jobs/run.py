@@ -153,10 +153,10 @@ class RunFolder(JobFolder):
 
 
 def _train(spec: RunSpec, directory: Path, checkpoint: Path | None, *, as_json: bool) -> int:
+    from ftcli.build import restart
     from ftcli.build.run_inputs import complete
-    from ftcli.launch.local import run_worker
 
-    code = run_worker(directory, spec.launch, checkpoint, output.note)
+    code, spec = restart.train(spec, directory, checkpoint, output.note)
     if code == EXIT_MEMORY:
         from ftcli.cli.render.plan import after_memory
 

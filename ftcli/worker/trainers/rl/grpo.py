@@ -173,8 +173,13 @@ class _Buffered(Beside):
         """As its parent."""
         own = self._trainer
         within = own._step % (own.args.steps_per_generation * own.num_iterations)
-        return {"step": own._step, "buffered": own._buffered_inputs if within else None}
+        passes = own.args.gradient_accumulation_steps
+        return {"step": own._step, "passes": passes, "buffered": own._buffered_inputs if within else None}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """As its parent."""
-        self._trainer._step, self._trainer._buffered_inputs = state["step"], state["buffered"]
+        """As its parent. Steps are counted in passes, of which a restart with smaller ones has more; answers that are
+        divided into the larger ones are then generated anew."""
+        own, passes = self._trainer, self._trainer.args.gradient_accumulation_steps
+        before = state.get("passes", passes)  # checkpoints of earlier versions do not say it
+        own._step = state["step"] * passes // before
+        own._buffered_inputs = state["buffered"] if passes == before else None

@@ -1,0 +1,53 @@
+"""A run whose batch ftcli chose restarts with half the rows in each pass when its memory runs out all the same.
+
+It restarts in a new process from the newest whole checkpoint, or from the weights that it began with: never from the
+weights that are in memory, which a search within one process would train a second time from step 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from ftcli.build import auto_batch
+from ftcli.core.errors import EXIT_MEMORY
+from ftcli.launch.local import newest_checkpoint, run_worker
+from ftcli.plan.resolved_run import ResolvedRun
+from ftcli.runs import rundir
+from ftcli.settings.run_spec import RunSpec
+
+
+def train(spec: RunSpec, directory: Path, checkpoint: Path | None, say: Callable[[str], None]) -> tuple[int, RunSpec]:
+    """Run the worker of a run until it ends other than for a pass that was too large.
+
+    Args:
+        checkpoint: where to resume; None starts from the initial weights.
+        say: takes notes of each restart.
+
+    Returns:
+        The exit code (core/errors.py), and the spec that it ended with, which is also the one in the directory.
+
+    Raises:
+        CheckpointError: every checkpoint is damaged.
+    """
+    code = run_worker(directory, spec.launch, checkpoint, say)
+    while code == EXIT_MEMORY and (smaller := _halved(spec, directory, say)) is not None:
+        spec, checkpoint = smaller
+        code = run_worker(directory, spec.launch, checkpoint, say)
+    return code, spec
+
+
+def _halved(spec: RunSpec, directory: Path, say: Callable[[str], None]) -> tuple[RunSpec, Path | None] | None:
+    """The spec with half the rows in each pass, written to the run, and where it restarts; None if that cannot be."""
+    run = ResolvedRun.of(spec)
+    if not auto_batch.is_auto(run):
+        return None
+    checkpoint = newest_checkpoint(directory, spec, say)
+    start = checkpoint.name if checkpoint else "the start"
+    smaller = auto_batch.halved(run, f"with {run.batch.per_device} rows in a pass, restarted from {start}")
+    if smaller is None:
+        return None
+    batch = smaller.batch
+    say(f"out of memory: restarting from {start} with {batch.per_device} rows in each of {batch.accumulation} passes")
+    rundir.write_atomically(directory / rundir.SPEC, smaller.spec.to_json())
+    return smaller.spec, checkpoint
