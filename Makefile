@@ -9,7 +9,7 @@ PYTEST = $(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist worksteal --duratio
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
-.PHONY: demo test lint hooks proof matrix bench gpu tiny docs clean
+.PHONY: demo test lint hooks proof matrix bench gpu slurm tiny docs clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -45,6 +45,12 @@ matrix: $(VENV)/.tested
 
 gpu: $(VENV)/.tested
 	$(BIN)/python -m pytest tests/gpu
+
+# A Slurm of this machine alone (Debian, as root), a job on it, and what was said, kept beside the other results.
+slurm: $(VENV)/.tested
+	tools/slurm.sh start build/slurm
+	SLURM_CONF=$(CURDIR)/build/slurm/slurm.conf FTCLI_TRANSCRIPT=$(CURDIR)/benchmarks/results/slurm.txt \
+		$(BIN)/python -m pytest tests/whole/test_slurm.py; status=$$?; tools/slurm.sh stop build/slurm; exit $$status
 
 bench: $(VENV)/.tested
 	$(BIN)/python benchmarks/against_trl.py

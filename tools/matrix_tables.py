@@ -8,6 +8,7 @@ from typing import Any
 from ftcli.core.text import table
 from ftcli.peft_methods import peft_method
 from ftcli.peft_methods.other import IMPOSSIBLE, why_impossible
+from tools.layout_table import layouts
 from tools.result_tables import measured_with, result
 
 _WHOLE = "The base model itself is trained: there is nothing to merge."
@@ -106,29 +107,6 @@ def architectures() -> str:
     return "\n".join(parts)
 
 
-def layouts() -> str:
-    """Method or adapter × hardware profile, on two processes: how far the losses are from those of one."""
-    found = result("layouts", "make matrix")
-    notes = _Notes()
-    cells = found["cells"].values()
-    names = list(dict.fromkeys(cell["layout"] for cell in cells))
-    rows = []
-    for method, peft in dict.fromkeys((cell["method"], cell["peft"]) for cell in cells):
-        own = {cell["layout"]: cell for cell in cells if (cell["method"], cell["peft"]) == (method, peft)}
-        rows.append((f"`method={method} peft={peft}`", *(_learned(own.get(name), notes) for name in names)))
-    tried = f"{len(cells)} of {found['of']} cells were tried.\n"
-    grid = table(("", *(f"`{name}`" for name in names)), rows)
-    return "\n".join([measured_with(found["versions"]), tried, grid, notes.lines()])
-
-
-def _learned(cell: Mapping[str, Any] | None, notes: _Notes) -> str:
-    if cell is None:
-        return ""
-    if "refused" in cell:
-        return "no" + notes.mark(cell["refused"])
-    return f"{cell['difference']:.0e}" if "difference" in cell else "**failed**"
-
-
 def fuzz() -> str:
     """Random changes of one field: what check said, and what a worker did."""
     found = result("fuzz", "make matrix")
@@ -168,7 +146,7 @@ _REFUSED = {
 REGIONS: dict[str, Callable[[], str]] = {
     "matrix": matrix,
     "architectures": architectures,
-    "layouts": layouts,
+    "layouts": lambda: layouts(found := result("layouts", "make matrix"), measured_with(found["versions"])),
     "fuzz": fuzz,
 }
 """The generated regions of the matrix's results."""

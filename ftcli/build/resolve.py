@@ -140,7 +140,7 @@ def _resolve(composed: Composed, method: Method) -> ResolvedRun:
     data = derive.derive_data(_own(composed, "data"), method, notes)
     quantisation = derive.derive_quantisation(_own(composed, "quantisation"), peft, composed, launch, notes)
     pure = typed.dtype in HALF_PRECISION and not (peft and peft.adapter)
-    given = derive.derive_sharding(composed.tree["train"], profile.profile_of(hardware), notes)
+    given = derive.derive_sharding(composed.tree["train"], profile.node_profile(hardware), notes)
     if given.get(SIZE) == AUTO:
         given = {**given, SIZE: STANDARD_SIZE}
     train = derive.derive_train(given, method, peft, data, launch, notes, pure=pure)

@@ -12,17 +12,21 @@ from pathlib import Path
 from ftcli.build import auto_batch
 from ftcli.core.errors import EXIT_MEMORY
 from ftcli.launch.local import newest_checkpoint, run_worker
+from ftcli.launch.nodes import ALONE, Node
 from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.runs import rundir
 from ftcli.settings.run_spec import RunSpec
 
 
-def train(spec: RunSpec, directory: Path, checkpoint: Path | None, say: Callable[[str], None]) -> tuple[int, RunSpec]:
+def train(
+    spec: RunSpec, directory: Path, checkpoint: Path | None, say: Callable[[str], None], node: Node = ALONE
+) -> tuple[int, RunSpec]:
     """Run the worker of a run until it ends other than for a pass that was too large.
 
     Args:
         checkpoint: where to resume; None starts from the initial weights.
         say: takes notes of each restart.
+        node: this machine; with several, none of which could choose for the others, nothing restarts.
 
     Returns:
         The exit code (core/errors.py), and the spec that it ended with, which is also the one in the directory.
@@ -30,10 +34,10 @@ def train(spec: RunSpec, directory: Path, checkpoint: Path | None, say: Callable
     Raises:
         CheckpointError: every checkpoint is damaged.
     """
-    code = run_worker(directory, spec.launch, checkpoint, say)
-    while code == EXIT_MEMORY and (smaller := _halved(spec, directory, say)) is not None:
+    code = run_worker(directory, spec.launch, checkpoint, say, node=node)
+    while node.num_nodes == 1 and code == EXIT_MEMORY and (smaller := _halved(spec, directory, say)) is not None:
         spec, checkpoint = smaller
-        code = run_worker(directory, spec.launch, checkpoint, say)
+        code = run_worker(directory, spec.launch, checkpoint, say, node=node)
     return code, spec
 
 

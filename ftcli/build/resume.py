@@ -21,6 +21,7 @@ from ftcli.config.tree import Origin
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.strict_yaml import KeyPath
 from ftcli.core.text import shell_word
+from ftcli.launch.nodes import OWN
 from ftcli.methods import get_method
 from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.runs import rundir
@@ -34,7 +35,7 @@ CHANGEABLE = (
 
 
 def resumed_spec(run: Path, overrides: Sequence[str], grants: frozenset[str] = frozenset()) -> RunSpec:
-    """The spec of a run that is resumed, changed in length and cadence only.
+    """The spec of a run that is resumed, changed in length and cadence only, and in where its nodes are.
 
     Raises:
         ConfigError: an override changes anything else or is itself wrong; or the run needs a grant, which only the
@@ -43,7 +44,7 @@ def resumed_spec(run: Path, overrides: Sequence[str], grants: frozenset[str] = f
     spec = RunSpec.load(run / rundir.SPEC)
     _require_choices(spec, str(run / rundir.SPEC))
     problems: list[Problem] = []
-    changes = {}
+    changes, places = {}, {}
     for text in overrides:
         try:
             override = parse(text)
@@ -52,6 +53,8 @@ def resumed_spec(run: Path, overrides: Sequence[str], grants: frozenset[str] = f
             continue
         if override.name in CHANGEABLE and not override.delete:
             changes[override.key[1]] = (override.value, text)
+        elif override.name.removeprefix("hardware.") in OWN and not override.delete:
+            places[override.key[1]] = (override.value, text)
         else:
             what = "cannot change on resume; only max steps, epochs and the save, eval and log cadence can"
             problems.append(
@@ -60,11 +63,17 @@ def resumed_spec(run: Path, overrides: Sequence[str], grants: frozenset[str] = f
     values = {key: value for key, (value, _) in changes.items()}
     tree = {**spec.tree, "train": {**spec.tree["train"], **values}}
     origins: dict[KeyPath, Origin] = {("train", key): Origin(text, "cli") for key, (_, text) in changes.items()}
+    tree["hardware"] = {**tree.get("hardware", {}), **{key: value for key, (value, _) in places.items()}}
+    origins |= {("hardware", key): Origin(text, "cli") for key, (_, text) in places.items()}
     composed = Composed(tree=tree, choices=dict(spec.choices), origins=origins, request=Request(grants=grants))
     problems.extend(_grant_problems(spec, composed, str(run / rundir.SPEC)))
     faulty = field_checks.check_group(composed, "train", get_method(spec.choices["method"]), None)
     problems.extend(problem for key, problem in faulty.items() if key in values)
+    faulty = field_checks.check_group(composed, "hardware", get_method(spec.choices["method"]), None)
+    problems.extend(problem for key, problem in faulty.items() if key in places)
+    where: dict[str, Any] = {} if problems else {key: value for key, (value, _) in places.items()}
     changed = replace(spec, tree=tree, train={**spec.train, **values}, grants=tuple(sorted(grants)))
+    changed = replace(changed, hardware=replace(spec.hardware, **where))
     if values and not problems:
         problems = _disagreements(spec, changed, composed, str(run / rundir.SPEC))
     if problems:

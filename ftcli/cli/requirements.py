@@ -41,7 +41,7 @@ def _require_card(spec: RunSpec) -> None:
     Raises:
         ConfigError: it is not.
     """
-    planned, here = cards(spec.launch), hardware.planned(None, spec.launch.num_processes)
+    planned, here = cards(spec.launch), hardware.planned(None, spec.launch.processes_per_node)
     least = min(each.memory_gib for each in here)
     if spec.launch.gpu and (least < 0.95 * planned[0].memory_gib or here[0].capability < planned[0].capability):
         what = f"the run is planned for {spec.launch.gpu}, and this machine has {here[0].name} ({least:.1f} GiB)"
@@ -61,8 +61,8 @@ def require_here(spec: RunSpec) -> None:
         raise ConfigError(
             Problem(f"hardware={spec.choices['hardware']}", "this machine has no GPU that NVML can see", fix)
         )
-    if spec.launch.device == "cuda" and spec.launch.num_processes > len(hardware.gpus()):
-        what = f"{spec.launch.num_processes} processes for {len(hardware.gpus())} GPUs"
+    if spec.launch.device == "cuda" and spec.launch.processes_per_node > len(hardware.gpus()):
+        what = f"{spec.launch.processes_per_node} processes for {len(hardware.gpus())} GPUs"
         raise ConfigError(Problem("hardware.num_processes", what, f"use at most {len(hardware.gpus())}"))
     if spec.launch.device == "cuda":
         _require_card(spec)

@@ -3,30 +3,64 @@
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 
-from ftcli.cli import arguments, output
+from ftcli.cli import arguments, jobs, output
+from ftcli.cli.jobs.run import RunJob, submit_together
 from ftcli.config.overrides import expand, parse
-from ftcli.core.errors import EXIT_DONE, EXIT_INTERRUPTED
+from ftcli.core.errors import EXIT_DONE, EXIT_INTERRUPTED, ConfigError, Problem
+from ftcli.launch.profile import submits
 
 
 def sweep(options: argparse.Namespace) -> int:
     """Run each job in its own process, so that a failing job does not end the others."""
-    jobs, flags = expand(arguments.overrides(options)), []
+    combinations, flags = expand(arguments.overrides(options)), []
     for folder in options.config_dir:
         flags += ["--config-dir", str(folder)]
     flags += [flag for flag in arguments.GRANTS if getattr(options, flag.strip("-").replace("-", "_"))]
     flags += [flag for flag, given in (("--dry-run", options.dry_run), ("--json", options.json)) if given]
+    commands = [_words(job, number) for number, job in enumerate(combinations)]
+    if not options.dry_run and (array := _array(options, commands)):
+        return submit_together(array, [["train", *words, *flags] for words in commands])
     codes = []
-    for number, job in enumerate(jobs):
-        words = [f"run.dir={parse(word).value}/{number}" if word.startswith("run.dir=") else word for word in job]
-        output.note(f"job {number + 1} of {len(jobs)}: {' '.join(words)}")
+    for number, words in enumerate(commands):
+        output.note(f"job {number + 1} of {len(commands)}: {' '.join(words)}")
         codes.append(subprocess.run([sys.executable, "-m", "ftcli", "train", *words, *flags], check=False).returncode)
         if codes[-1] in (EXIT_INTERRUPTED, 130):
             break
     output.note(
-        f"{codes.count(0)} of {len(jobs)} jobs done"
+        f"{codes.count(0)} of {len(commands)} jobs done"
         + "".join(f"\n  job {i + 1}: exit {c}" for i, c in enumerate(codes) if c)
     )
     return next((code for code in codes if code), EXIT_DONE)
+
+
+def _words(job: Sequence[str], number: int) -> list[str]:
+    """The overrides of a job, in a run directory of its own."""
+    return [f"run.dir={parse(word).value}/{number}" if word.startswith("run.dir=") else word for word in job]
+
+
+def _array(options: argparse.Namespace, commands: Sequence[Sequence[str]]) -> list[RunJob]:
+    """The jobs of a sweep that goes to a scheduler; [] where each runs here, and reports its own problems.
+
+    Raises:
+        ConfigError: the problems of all jobs that would be submitted.
+    """
+    found: list[RunJob] = []
+    problems: list[Problem] = []
+    for words in commands:
+        try:
+            job = jobs.resolve(replace(arguments.request(options, tell=False), overrides=tuple(words)))
+        except ConfigError as error:
+            problems.extend(error.problems)
+            continue
+        if not isinstance(job, RunJob) or not submits(job.spec.hardware, os.environ):
+            return []
+        found.append(job)
+    if found and problems:
+        raise ConfigError(*problems)
+    return found

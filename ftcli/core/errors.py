@@ -111,6 +111,12 @@ class NotFinite(FtcliError):
     exit_code = EXIT_NOT_FINITE
 
 
+class RankLost(FtcliError):
+    """Another process of the run died or stopped answering: exit 8, resumable."""
+
+    exit_code = EXIT_RANK_LOST
+
+
 class InterruptedRun(FtcliError):
     """A run stopped by a signal after it saved a checkpoint: exit 75, resumable."""
 

@@ -32,6 +32,7 @@ from ftcli.core.errors import (
 )
 from ftcli.core.text import shell_word
 from ftcli.launch.devices import foreign_variables, one_device
+from ftcli.launch.nodes import ALONE, Node, without_node
 from ftcli.runs import checkpoints, rundir
 from ftcli.settings.run_spec import LaunchPlan, RunSpec
 
@@ -77,6 +78,10 @@ def worker_environment(plan: LaunchPlan | None = None, say: Callable[[str], None
     environment["FTCLI_PARENT"] = f"{parent.pid}:{parent.create_time()!r}"
     environment["FTCLI_TERMINAL"] = "1" if sys.stderr.isatty() else "0"
     if plan is not None:
+        if plan.max_restarts:
+            # Otherwise torch's launcher gives processes that it starts again the store of those before, in which they
+            # find the addresses of lost ones, and wait for them until the collective times out.
+            environment["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
         if plan.num_threads is not None:
             environment["OMP_NUM_THREADS"] = str(plan.num_threads)
         if plan.device == "cpu":
@@ -92,25 +97,39 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def worker_command(plan: LaunchPlan, arguments: Sequence[str], run: Path) -> list[str]:
+def worker_command(plan: LaunchPlan, arguments: Sequence[str], run: Path, node: Node = ALONE) -> list[str]:
     """The command that starts the worker for a launch plan; of several processes `run` holds the configuration."""
     worker = ["-m", "ftcli.worker", *arguments]
     if plan.num_processes == 1:
         return [sys.executable, *worker]
     # Without a file of its own, accelerate would read the one that the user once wrote with `accelerate config`.
-    config = ["--config_file", str(run / rundir.LAUNCHER)]
-    return [sys.executable, "-m", "accelerate.commands.launch", *config, *worker]
+    config = ["--config_file", str(run / _of_node(rundir.LAUNCHER, node))]
+    # accelerate reads all but this from its file.
+    again = ["--max_restarts", str(plan.max_restarts)]
+    return [sys.executable, "-m", "accelerate.commands.launch", *config, *again, *worker]
 
 
-def launcher_config(plan: LaunchPlan) -> str:
+def _of_node(name: str, node: Node) -> str:
+    """A file that each machine writes for itself: the first under its name, the others with their rank in it."""
+    stem, _, suffix = name.rpartition(".")
+    return f"{stem}-{node.rank}.{suffix}" if node.rank else name
+
+
+def launcher_config(plan: LaunchPlan, node: Node = ALONE) -> str:
     """The whole configuration of accelerate's launcher; precision and sharding are the trainer's own settings."""
+    host, _, port = (node.endpoint or f":{_free_port()}").rpartition(":")
+    # The elastic rendezvous, since with the static one a machine that comes back could not join again.
+    meet = (
+        (("main_process_ip", host), ("rdzv_backend", "c10d"), ("same_network", "false")) if plan.num_nodes > 1 else ()
+    )
     lines = (
         ("compute_environment", "LOCAL_MACHINE"),
         ("distributed_type", "MULTI_GPU"),  # one process per device, with use_cpu in the environment on CPUs too
-        ("num_machines", 1),
-        ("machine_rank", 0),
+        ("num_machines", plan.num_nodes),
+        ("machine_rank", node.rank or 0),
         ("num_processes", plan.num_processes),
-        ("main_process_port", _free_port()),
+        ("main_process_port", port),
+        *meet,
         ("gpu_ids", "all"),
         ("mixed_precision", '"no"'),
         ("use_cpu", "false"),
@@ -134,7 +153,7 @@ def prepare(spec: RunSpec, argv: Sequence[str]) -> Path:
         )
         raise ConfigError(Problem(f"run.dir={run}", "the directory is not empty", fix))
     run.mkdir(parents=True, exist_ok=True)
-    rundir.write_atomically(run / rundir.SPEC, spec.to_json())
+    rundir.write_atomically(run / rundir.SPEC, without_node(spec).to_json())
     rundir.write_atomically(run / rundir.COMMAND, "#!/bin/sh\n" + shlex.join(["ftcli", *argv]) + "\n")
     return run.resolve()
 
@@ -235,14 +254,19 @@ def run_worker(
     say: Callable[[str], None],
     command: str = "train",
     flags: Sequence[str] = (),
+    node: Node = ALONE,
 ) -> int:
-    """Train in `run`, or run another worker command there with its flags; returns the exit code (core/errors.py)."""
+    """Train in `run`, or run another worker command there with its flags; returns the exit code (core/errors.py).
+
+    Args:
+        node: this machine, among those of the plan.
+    """
     arguments = [command, str(run), *(["--resume", str(resume)] if resume else []), *flags]
     (run / rundir.EXIT_CODE).unlink(missing_ok=True)
     if plan.num_processes > 1:
-        rundir.write_atomically(run / rundir.LAUNCHER, launcher_config(plan))
+        rundir.write_atomically(run / _of_node(rundir.LAUNCHER, node), launcher_config(plan, node))
     process = subprocess.Popen(
-        worker_command(plan, arguments, run),
+        worker_command(plan, arguments, run, node),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -250,7 +274,7 @@ def run_worker(
         start_new_session=True,
     )
     assert process.stdout is not None
-    pump = _Pump(process.stdout, run / rundir.LOG)
+    pump = _Pump(process.stdout, run / _of_node(rundir.LOG, node))
     try:
         with _signals(process, say):
             code = process.wait()
@@ -267,7 +291,7 @@ def worker_exit_code(run: Path, code: int, num_processes: int, say: Callable[[st
     """
     resume = f"resume with: ftcli train --resume {shell_word(rundir.whole(run))}"
     status = run / rundir.EXIT_CODE
-    if code != 0 and status.is_file():
+    if status.is_file():  # also where the launcher ended well, since it would have started again what ends otherwise
         code = int(status.read_text(encoding="utf-8"))
     elif code == EXIT_BUG and num_processes > 1:
         say(f"a process of the run ended without saying why: {run / rundir.LOG} has what the launcher knows")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ftcli.core import hardware
 from ftcli.core.declarations import declarations
+from ftcli.launch import slurm
 from ftcli.settings.groups import HardwareSettings
 from ftcli.settings.run_spec import LaunchPlan, Notes
 
@@ -27,22 +28,51 @@ class Profile:
     missing, so a run for another machine can be planned here."""
     train: Mapping[str, Any] = field(default_factory=dict)
     """Settings of `train` that it brings: how the model is sharded over the processes. {} keeps a copy in each."""
+    spans: bool = False
+    """Whether it spans machines, on each of which `hardware.node_type` says what is started."""
+    submits: bool = False
+    """Whether `train` gives the run to a scheduler, and does not start it."""
 
 
 def profile_of(wanted: HardwareSettings) -> Profile:
     """The profile that the settings name."""
-    profile: Profile = declarations("ftcli.launch.profiles", "PROFILE")[wanted.type]
+    return _declared(wanted.type)
+
+
+def submits(wanted: HardwareSettings, environment: Mapping[str, str]) -> bool:
+    """Whether a run is to be given to a scheduler, and this is not yet its job."""
+    return profile_of(wanted).submits and not slurm.is_job(environment)
+
+
+def node_profile(wanted: HardwareSettings) -> Profile:
+    """The profile of one machine: the named one, or where that spans machines the one for each."""
+    profile = profile_of(wanted)
+    if not profile.spans:
+        return profile
+    each = _declared(wanted.node_type)
+    return each if each.plan is every_gpu else _declared("multi_gpu")  # which a check reports
+
+
+def for_each_node() -> list[str]:
+    """The profiles that `hardware.node_type` may name."""
+    found = declarations("ftcli.launch.profiles", "PROFILE")
+    return [name for name, profile in found.items() if profile.plan is every_gpu]
+
+
+def _declared(name: str) -> Profile:
+    profile: Profile = declarations("ftcli.launch.profiles", "PROFILE")[name]
     return profile
 
 
 def launch_plan(wanted: HardwareSettings, notes: Notes) -> LaunchPlan:
     """Device, processes and threads for this machine, by the profile of the settings."""
-    return profile_of(wanted).plan(wanted, notes)
+    plan = profile_of(wanted).plan(wanted, notes)
+    return replace(plan, max_restarts=wanted.max_restarts)
 
 
 def has_several(wanted: HardwareSettings) -> bool:
     """Whether the profile of the settings takes every GPU of a machine."""
-    return profile_of(wanted).plan is every_gpu
+    return node_profile(wanted).plan is every_gpu
 
 
 def every_gpu(wanted: HardwareSettings, notes: Notes) -> LaunchPlan:
@@ -73,5 +103,5 @@ def has_bfloat16(launch: LaunchPlan) -> bool:
 
 
 def cards(launch: LaunchPlan) -> tuple[hardware.Gpu, ...]:
-    """The GPUs that a launch plan computes on, as far as they are known; none on a CPU."""
-    return hardware.planned(launch.gpu, launch.num_processes) if launch.device == "cuda" else ()
+    """The GPUs that a launch plan computes on, on one machine, as far as they are known; none on a CPU."""
+    return hardware.planned(launch.gpu, launch.processes_per_node) if launch.device == "cuda" else ()

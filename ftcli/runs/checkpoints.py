@@ -179,14 +179,14 @@ def _rename_aside(path: Path, prefix: str) -> Path:
 # --- reading -------------------------------------------------------------------------------------------------
 
 
-def newest_valid(root: Path, world_size: int) -> tuple[Path | None, list[Damaged]]:
+def newest_valid(root: Path, world_size: int, *, digests: bool = True) -> tuple[Path | None, list[Damaged]]:
     """The newest checkpoint that a run of `world_size` processes can resume, and the newer ones that it cannot.
 
-    Reads every byte of those that it looks at, newest step first.
+    Reads every byte of those that it looks at, newest step first; without `digests` only their names and sizes.
     """
     damaged: list[Damaged] = []
     for path in reversed(sealed(root)):
-        reasons = verify(path, needs=needed_files(world_size))
+        reasons = verify(path, needs=needed_files(world_size), digests=digests)
         if not reasons:
             return path, damaged
         damaged.append(Damaged(path, tuple(reasons)))

@@ -180,16 +180,41 @@ class HardwareSettings:
 
     type: str = field(default="auto", metadata={"declared_in": "ftcli.launch.profiles"})
     """auto takes one GPU when there is one, else the CPU. multi_gpu starts one process a GPU, each with a copy of the
-    model; fsdp, zero2, zero3 and their _offload forms start as many and shard it (`ftcli list hardware`)."""
+    model; fsdp, zero2, zero3 and their _offload forms start as many and shard it; multi_node and slurm do so on
+    several machines (`ftcli list hardware`)."""
     device: Literal["auto", "cpu"] = "auto"
     """cpu computes on CPU processes what a profile for several GPUs computes on those: for trying it out."""
     num_processes: int | None = None
-    """Processes to start; null is one, or one a GPU under a profile for several."""
+    """Processes to start, on each machine; null is one, or one a GPU under a profile for several."""
     gpu: str | None = None
     """Plans for a card that is not here: t4, l4, rtx4090, a100-80, h100, … or its memory, 24GiB; null is this
     machine's."""
     num_threads: int | None = None
     """CPU threads of each process; null is the machine's cores divided among the processes."""
+    max_restarts: int = 0
+    """How often the processes of a run are started again from the newest checkpoint when one is lost; needs several."""
+    node_type: str = field(default="multi_gpu", metadata={"declared_in": "ftcli.launch.profiles"})
+    """With several machines: the profile of each, multi_gpu or one that shards over all processes of the run."""
+    num_nodes: int | None = None
+    """Machines of the run; null reads the variables of Slurm or torchrun."""
+    node_rank: int | None = None
+    """Which of the machines this is, from 0, which creates the run directory; null reads the environment."""
+    rendezvous: str | None = None
+    """HOST:PORT of the first machine, where all meet; null reads the environment."""
+    account: str | None = None
+    """Account that a Slurm job is charged to."""
+    partition: str | None = None
+    """Partition that a Slurm job runs in."""
+    time_limit: str | int | None = None
+    """Time limit of a Slurm job, as Slurm writes it: 30 (minutes), 12:00:00, 2-00."""
+    container: str | None = None
+    """Apptainer image, with ftcli in it, that a Slurm job runs in; null is the environment that submits it."""
+    stop_seconds: int = 300
+    """How long before its time limit a Slurm job is asked to save and stop; long enough for a step and a checkpoint."""
+    max_requeues: int = 100
+    """How often a Slurm job that was stopped is queued again, to go on from its newest checkpoint."""
+    sbatch: dict[str, Any] | None = None
+    """Further options of sbatch: {qos: high, constraint: a100, mem: 200G}."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,7 +252,11 @@ MODEL_KEYS = frozenset(
 )
 """Settings that name a model: a run, a folder, a hub id, or a name at an endpoint."""
 _FILES = {"make.constitution", "make.examples", "make.labelled"}
-PATH_KEYS = frozenset({"data.path", "data.eval_path", "run.dir", "model.chat_template"}) | MODEL_KEYS | _FILES
+PATH_KEYS = (
+    frozenset({"data.path", "data.eval_path", "run.dir", "model.chat_template", "hardware.container"})
+    | MODEL_KEYS
+    | _FILES
+)
 _STAGE = re.compile(r"^stages\.[^.]+\.")
 _MIXED_DELIMITER = re.compile(r"data\.mix\.[^.]+\.delimiter")
 _MIXED_PATH = re.compile(r"data\.mix\.[^.]+\.path")

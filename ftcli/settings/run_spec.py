@@ -57,8 +57,17 @@ class LaunchPlan:
     """cpu or cuda."""
     gpu: str | None = None
     """The card that the run is planned for (`hardware.gpu`); None: those of this machine."""
+    num_nodes: int = 1
+    """Machines among which the processes are divided evenly."""
+    max_restarts: int = 0
+    """How often the launcher may start all processes again when one is lost."""
     num_threads: int | None = None
     """Intra-operation threads of each process; part of the spec since sums depend on it bit for bit."""
+
+    @property
+    def processes_per_node(self) -> int:
+        """Processes on each machine."""
+        return self.num_processes // self.num_nodes
 
 
 @dataclass(frozen=True, kw_only=True)

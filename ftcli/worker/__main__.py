@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NoReturn, TextIO
 
 from ftcli.core.declarations import names_in
-from ftcli.core.errors import EXIT_BUG, EXIT_DONE, FtcliError
+from ftcli.core.errors import EXIT_BUG, EXIT_DONE, EXIT_RANK_LOST, FtcliError
 from ftcli.runs import rundir
 from ftcli.worker.process import deferred_imports
 from ftcli.worker.process.exhausted import as_situation
@@ -62,13 +62,20 @@ def _write(text: str) -> None:
 
 
 def leave(code: int, arguments: list[str]) -> NoReturn:
-    """End this process. One of several leaves its exit code in a file for the front half, and does not clean up."""
+    """End this process. One of several leaves its exit code in a file for the front half, and does not clean up.
+
+    A lost process, and what may have come of one, is left to the launcher while it may start all processes again.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         sys.exit(code)
     path = Path(arguments[1]) / rundir.EXIT_CODE
+    started, most = (int(os.environ.get(f"TORCHELASTIC_{name}", "0")) for name in ("RESTART_COUNT", "MAX_RESTARTS"))
+    again = started < most and code in (EXIT_BUG, EXIT_RANK_LOST)
     # The first rank to fail has the cause; the launcher then ends the others and returns 1 for every cause.
-    if code != EXIT_DONE and arguments[0] == "train" and not path.exists():
+    if code != EXIT_DONE and arguments[0] == "train" and not path.exists() and not again:
         rundir.write_atomically(path, f"{code}\n")
+    if started < most and not again:
+        code = EXIT_DONE  # the launcher starts all processes again where one ends otherwise
     sys.stdout.flush()
     sys.stderr.flush()
     # Everything is written. Destroying the process group was seen to hang, waiting for a rank that had already exited.

@@ -29,7 +29,7 @@ _GROUPS = (*_SAMPLES, "method.num_generations=4", "method.max_completion_length=
 METHODS = {
     "pretrain": ("data.max_length_tokens=64",),
     "sft": (*_ROWS, "method.packing=false"),
-    "instruct": (*_ROWS, "method.packing=true"),
+    "instruct": ("data.max_rows=400", "data.max_eval_rows=4", "method.packing=true"),
     **dict.fromkeys(("dpo", "ipo", "orpo", "cpo", "simpo", "reward"), _PREFERENCE),
     # The KL term of the loss `kto` is a mean over what is computed at once: it differs with the layout by definition.
     "kto": (*_PREFERENCE, "method.loss_type=apo_zero_unpaired"),

@@ -208,7 +208,22 @@ def test_an_adapter_of_then_is_the_base_of_a_run_of_today(past: Path, ftcli_run:
 SINCE = {
     "data": {"template": "auto", "delimiter": "auto", "split_seed": None, "near_duplicates": None},
     "model": {"chat_template": None, "chat_template_kwargs": None, "new_tokens": None},
-    "hardware": {"gpu": None, "device": "auto"},
+    "hardware": {
+        "gpu": None,
+        "device": "auto",
+        "max_restarts": 0,
+        "node_type": "multi_gpu",
+        "num_nodes": None,
+        "node_rank": None,
+        "rendezvous": None,
+        "account": None,
+        "partition": None,
+        "time_limit": None,
+        "container": None,
+        "stop_seconds": 300,
+        "max_requeues": 100,
+        "sbatch": None,
+    },
 }
 """Settings that did not exist then, with the value that a recipe of then gets today. `data.template=auto` changes what
 text pairs train; none of these recipes reads any."""

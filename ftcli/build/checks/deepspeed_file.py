@@ -41,7 +41,7 @@ def deepspeed(name: str, content: Mapping[str, Any], run: ResolvedRun, at: str) 
     if not is_installed("deepspeed"):
         yield Problem(at, f"{name} needs the package deepspeed, which is not installed", "pip install deepspeed")
         return
-    brought = bool(profile.profile_of(run.spec.hardware).train)
+    brought = bool(profile.node_profile(run.spec.hardware).train)
     if run.spec.train.get("fsdp") and not brought:
         yield Problem(at, f"{name} and train.fsdp both shard the model", "keep one of them")
     known = {

@@ -24,7 +24,7 @@ def problems(run: ResolvedRun, composed: Composed, where: Where) -> Iterator[Pro
 
 def brings(run: ResolvedRun) -> bool:
     """Whether the sharding comes with the hardware profile, and not from settings of `train`."""
-    return bool(profile.profile_of(run.spec.hardware).train)
+    return bool(profile.node_profile(run.spec.hardware).train)
 
 
 def _device(run: ResolvedRun, where: Where) -> Iterator[Problem]:
@@ -36,7 +36,7 @@ def _device(run: ResolvedRun, where: Where) -> Iterator[Problem]:
 
 def _profile(run: ResolvedRun, composed: Composed, where: Where) -> Iterator[Problem]:
     """What the user set of the sharding, where the profile says something else."""
-    profiled = profile.profile_of(run.spec.hardware)
+    profiled = profile.node_profile(run.spec.hardware)
     if not profiled.train:
         return
     typed = composed.tree.get("train", {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,9 @@ from ftcli.cli.render import configuration
 from ftcli.cli.requirements import require_folders, require_here
 from ftcli.config.compose import Composed, Request
 from ftcli.core.errors import EXIT_CONFIG, EXIT_DATA, EXIT_DONE, EXIT_MEMORY, ConfigError, Problem
+from ftcli.launch import slurm
+from ftcli.launch.nodes import Node
+from ftcli.launch.profile import profile_of, submits
 from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.runs import rundir
 from ftcli.settings.run_spec import RunSpec
@@ -62,17 +66,44 @@ class RunJob(Job):
         from ftcli.plan.outlook import plan
 
         show(self.run, plan(self.run), as_json=as_json)
+        if not as_json and profile_of(self.spec.hardware).submits:
+            print("\nwould be submitted with sbatch:\n")
+            print(slurm.script(self.spec, [Path(str(self.spec.run.dir)).resolve()]), end="")
 
     def show(self, *, as_json: bool) -> None:
         """Print every value, and the derived values with their reasons."""
         configuration.configuration(self.spec, as_json=as_json)
 
     def start(self, argv: Sequence[str], *, as_json: bool) -> int:
-        """Create the run directory, train, and report."""
+        """Create the run directory, and train and report, or give the run to a scheduler."""
+        from ftcli.launch.nodes import joined, node_of
+
+        if submits(self.spec.hardware, os.environ):
+            slurm.require_sbatch()
+            directory = self.prepared(argv)
+            return _submit([self.spec], [directory], directory / rundir.JOB)
+        require_here(self.spec)
+        node = node_of(self.spec)
+        if node.rank:
+            directory = Path(str(self.spec.run.dir)).resolve()
+            spec = joined(self.spec, directory)
+            output.note(f"run {directory}, as node {node.rank}")
+            return _train(spec, directory, None, node, as_json=as_json)
+        directory = self.prepared(argv)
+        for item in self.spec.notes:
+            if item.key.startswith(("train.", "data.", "model.", "hardware.type")):
+                output.note(f"  {item.key} = {item.value}  ({item.why})")
+        return _train(self.spec, directory, None, node, as_json=as_json)
+
+    def prepared(self, argv: Sequence[str]) -> Path:
+        """Create the run directory, with what a resume needs.
+
+        Raises:
+            ConfigError: it cannot be created, or is not empty.
+        """
         from ftcli.build import run_inputs
         from ftcli.launch.local import prepare
 
-        require_here(self.spec)
         try:
             directory = prepare(self.spec, argv)
         except OSError as error:
@@ -80,10 +111,31 @@ class RunJob(Job):
             raise ConfigError(Problem(f"run.dir={self.spec.run.dir}", what, "choose another run.dir")) from None
         output.note(f"run {directory}")
         run_inputs.record(self.spec, directory)
-        for item in self.spec.notes:
-            if item.key.startswith(("train.", "data.", "model.", "hardware.type")):
-                output.note(f"  {item.key} = {item.value}  ({item.why})")
-        return _train(self.spec, directory, None, as_json=as_json)
+        return directory
+
+
+def submit_together(jobs: Sequence[RunJob], argv: Sequence[Sequence[str]]) -> int:
+    """Give several runs to a scheduler as one job array.
+
+    Args:
+        argv: the command of each.
+
+    Raises:
+        ConfigError: they differ in their hardware, or a run directory is not empty.
+    """
+    slurm.require_sbatch()
+    first = jobs[0].spec
+    if any(job.spec.hardware != first.hardware for job in jobs):
+        what = "the jobs of an array have the same hardware, and these differ in it"
+        raise ConfigError(Problem("hardware", what, "start a sweep for each"))
+    runs = [job.prepared(words) for job, words in zip(jobs, argv, strict=True)]
+    return _submit([job.spec for job in jobs], runs, runs[0].parent / f"{runs[0].name}-to-{runs[-1].name}.sbatch")
+
+
+def _submit(specs: Sequence[RunSpec], runs: Sequence[Path], file: Path) -> int:
+    number = slurm.submit(slurm.written(specs[0], runs, file))
+    output.note(f"job {number} from {file}; it writes to {runs[0] if len(runs) == 1 else runs[0].parent}")
+    return EXIT_DONE
 
 
 @dataclass(frozen=True)
@@ -103,14 +155,22 @@ class RunFolder(JobFolder):
         from ftcli.build.resume import resumed_spec
         from ftcli.build.run_inputs import require_unchanged
         from ftcli.launch.local import newest_checkpoint
+        from ftcli.launch.nodes import node_of, without_node
 
         spec = resumed_spec(self.directory, request.overrides, request.grants)
+        if submits(spec.hardware, os.environ) and not dry_run:
+            slurm.require_sbatch()
+            return _submit([spec], [self.directory.resolve()], self.directory / rundir.JOB)
         (require_folders if dry_run else require_here)(spec)
-        if rundir.read_result(self.directory) is not None and not request.overrides:
+        if rundir.read_result(self.directory) is not None and not [
+            text for text in request.overrides if not text.startswith("hardware.")
+        ]:
             longer = "to train further, set train.max_steps or train.num_train_epochs"
             output.note(f"{self.directory} is finished; {longer}")
             return _report(self.directory, as_json=as_json)
-        rundir.require_free(self.directory)
+        node = node_of(spec)
+        if not node.rank:  # on another node the processes of the first may be at work already
+            rundir.require_free(self.directory)
         if unchecked := require_unchanged(spec, self.directory):
             output.note(f"{self.directory}: {unchecked}")
         checkpoint = newest_checkpoint(self.directory, spec, output.note)
@@ -120,8 +180,9 @@ class RunFolder(JobFolder):
         start = checkpoint.name if checkpoint else "the start: no checkpoint has been written yet"
         output.note(f"resuming {self.directory} from {start}")
         before = (self.directory / rundir.SPEC).read_text(encoding="utf-8")
-        rundir.write_atomically(self.directory / rundir.SPEC, spec.to_json())
-        code = _train(spec, self.directory, checkpoint, as_json=as_json)
+        if not node.rank:
+            rundir.write_atomically(self.directory / rundir.SPEC, without_node(spec).to_json())
+        code = _train(spec, self.directory, checkpoint, node, as_json=as_json)
         if code in (EXIT_CONFIG, EXIT_DATA) and (self.directory / rundir.RESULT).is_file():
             # refused before training: the run is still finished with its earlier spec
             rundir.write_atomically(self.directory / rundir.SPEC, before)
@@ -152,16 +213,17 @@ class RunFolder(JobFolder):
             summary(self.directory, result)
 
 
-def _train(spec: RunSpec, directory: Path, checkpoint: Path | None, *, as_json: bool) -> int:
+def _train(spec: RunSpec, directory: Path, checkpoint: Path | None, node: Node, *, as_json: bool) -> int:
     from ftcli.build import restart
     from ftcli.build.run_inputs import complete
 
-    code, spec = restart.train(spec, directory, checkpoint, output.note)
+    code, spec = restart.train(spec, directory, checkpoint, output.note, node)
     if code == EXIT_MEMORY:
         from ftcli.cli.render.plan import after_memory
 
         output.lines(after_memory(ResolvedRun.of(spec)))
-    complete(spec, directory)
+    if not node.rank:
+        complete(spec, directory)
     return _report(directory, as_json=as_json) if code == EXIT_DONE else code
 
 

@@ -15,6 +15,7 @@ from ftcli.core.errors import ConfigError, Problem
 from ftcli.data.ledger_text import ledger_lines
 from ftcli.runs import rundir
 from ftcli.settings.run_spec import RunSpec
+from ftcli.worker.distributed import restarts
 from ftcli.worker.distributed.cpu_sharding import require_planned
 from ftcli.worker.models.load import weights_dtype
 from ftcli.worker.process.environment import environment
@@ -48,6 +49,7 @@ def train(run_dir: Path, resume: Path | None = None) -> dict[str, Any]:
     """
     run_dir = run_dir.resolve()
     spec = RunSpec.load(run_dir / rundir.SPEC)
+    resume = restarts.start_from(spec, run_dir, resume)
     # The lock is taken before accelerate starts, so the rank comes from the environment.
     with StopSignal() as stop, exclusive(run_dir, int(os.environ.get("RANK", "0"))):
         run = load(spec, run_dir)
@@ -175,6 +177,7 @@ def _result(run: Loaded, trainer: Any, outcome: Any, before: dict[str, Any], aft
         "eval_loss": {"before": loss_before(run, trainer, before), "after": after.get("eval_loss")},
         "score": _scores(before.get("score") or {}, after.get("score") or {}),
         "tokens_trained": trainer.state.num_input_tokens_seen,
+        "restarts": restarts.total(run.config),
         "seconds": lines[-1]["elapsed_seconds"] if lines else 0.0,
         "model_dir": str(run.run_dir / rundir.MODEL),
         "ledger": run.data.ledger(),

@@ -1,0 +1,93 @@
+"""Runs on several machines: how many, which profile on each, where they meet, and what has no effect on one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+
+from ftcli.config.compose import WRITERS, Composed
+from ftcli.core.errors import Problem
+from ftcli.core.suggest import suggest
+from ftcli.launch import profile, slurm
+from ftcli.plan.resolved_run import ResolvedRun
+
+Where = Callable[[str], str]
+_OF_SEVERAL = ("node_type", "num_nodes", "node_rank", "rendezvous")
+"""Settings of `hardware` that only a profile reads that spans machines."""
+_OF_JOBS = ("account", "partition", "time_limit", "container", "sbatch", "stop_seconds", "max_requeues")
+"""Settings that only a profile reads that submits a job."""
+
+
+def problems(run: ResolvedRun, composed: Composed, where: Where) -> Iterator[Problem]:
+    """The problems of a run's machines."""
+    wanted, launch = run.spec.hardware, run.spec.launch
+    if wanted.max_restarts and launch.num_processes == 1 and launch.device == "cpu":
+        what = "hardware.max_restarts starts lost processes of several again, and this run has one"
+        yield Problem(where("hardware.max_restarts"), what, "remove it; ftcli train --resume RUN starts a run again")
+    if profile.profile_of(wanted).submits:
+        yield from _job(run, composed, where)
+    else:
+        yield from _unread(run, composed, where, _OF_JOBS, "for a Slurm job", "hardware=slurm")
+    if profile.profile_of(wanted).spans:
+        yield from _several(run, composed, where)
+        return
+    yield from _unread(run, composed, where, _OF_SEVERAL, "with several machines", "hardware=multi_node")
+
+
+def _unread(
+    run: ResolvedRun, composed: Composed, where: Where, keys: Sequence[str], when: str, choice: str
+) -> Iterator[Problem]:
+    """Settings that the user wrote and that this profile does not read."""
+    for key in keys:
+        if composed.tree["hardware"].get(key) is not None and composed.layer("hardware", key) >= WRITERS.index(
+            "recipe"
+        ):
+            what = f"hardware.{key} is read only {when}, and hardware.type={run.spec.hardware.type} is none"
+            yield Problem(where(f"hardware.{key}"), what, f"set {choice}, or remove it")
+
+
+def _job(run: ResolvedRun, composed: Composed, where: Where) -> Iterator[Problem]:
+    """What a Slurm job is asked with: words that stand on one line, options that run nothing."""
+    wanted = run.spec.hardware
+    if wanted.num_processes is None:
+        what = "hardware=slurm plans for machines that are not here, and nothing says how many GPUs each has"
+        yield Problem(where("hardware.num_processes"), what, "set hardware.num_processes")
+    if wanted.time_limit is not None and not slurm.WAIT.fullmatch(str(wanted.time_limit)):
+        what = f"hardware.time_limit={wanted.time_limit} is not a time as Slurm writes it"
+        yield Problem(where("hardware.time_limit"), what, "write minutes, 12:00:00, or 2-00")
+    for key in ("node_rank", "rendezvous"):
+        if getattr(wanted, key) is not None:
+            yield Problem(where(f"hardware.{key}"), f"hardware.{key} is Slurm's to say in a job", "remove it")
+    for name in wanted.sbatch or {}:
+        if name not in slurm.OPTIONS:
+            what = f"hardware.sbatch.{name} is not an option that a job takes from here"
+            yield Problem(where("hardware.sbatch"), what, suggest(str(name), slurm.OPTIONS, ""))
+    values = {"account": wanted.account, "partition": wanted.partition}
+    for name, value in {**values, **(wanted.sbatch or {})}.items():
+        if value is not None and not isinstance(value, bool) and not slurm.VALUE.fullmatch(str(value)):
+            key = name if name in values else f"sbatch.{name}"
+            what = f"hardware.{key}={value!r} does not stand on a line of options"
+            yield Problem(where(f"hardware.{key.partition('.')[0]}"), what, "give one word without quotes")
+    if composed.request.stage is not None:
+        what = "hardware=slurm submits single runs and sweeps, and this is a stage of a pipeline"
+        yield Problem(where("hardware"), what, "submit ftcli train with hardware=multi_gpu in a job of your own")
+
+
+def _several(run: ResolvedRun, composed: Composed, where: Where) -> Iterator[Problem]:
+    wanted, nodes = run.spec.hardware, run.spec.launch.num_nodes
+    each = profile.for_each_node()
+    if wanted.node_type not in each:
+        what = f"hardware.node_type={wanted.node_type} does not start a process on each GPU of a machine"
+        yield Problem(where("hardware.node_type"), what, f"choose from {', '.join(each)}")
+    if nodes < 2 and wanted.type == "multi_node":
+        what = "hardware=multi_node is for several machines, and nothing says how many"
+        yield Problem(where("hardware.num_nodes"), what, "set hardware.num_nodes, or start it under Slurm or torchrun")
+    if wanted.node_rank is not None and not 0 <= wanted.node_rank < max(nodes, 1):
+        what = f"hardware.node_rank={wanted.node_rank} is not one of {nodes} machines"
+        yield Problem(where("hardware.node_rank"), what, f"the first is 0, the last {nodes - 1}")
+    if wanted.rendezvous is not None and not re.fullmatch(r"[^\s:]+:\d+", wanted.rendezvous):
+        what = f"hardware.rendezvous={wanted.rendezvous} is not HOST:PORT"
+        yield Problem(where("hardware.rendezvous"), what, "name a port of the first machine: node0:29400")
+    if nodes > 1 and composed.tree["run"].get("dir") is None and wanted.type == "multi_node":
+        what = "the machines of a run write into one directory, and by default each would choose its own"
+        yield Problem("run.dir", what, "set run.dir to a folder that all of them share")

@@ -1,0 +1,159 @@
+"""A run, or several as an array, as a Slurm job: the text that sbatch is given, and giving it.
+
+The job resumes a run directory, so that the same text starts it, and starts it again after a requeue. Slurm asks for a
+stop some time before the limit (`--signal`), and asks only the script (`B:`), which passes the signal to ftcli alone: a
+launcher in between would give its processes half a minute, and a large checkpoint takes longer.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ftcli.core.errors import EXIT_INTERRUPTED, EXIT_RANK_LOST, ConfigError, Problem
+from ftcli.runs import rundir
+from ftcli.settings.groups import HardwareSettings
+from ftcli.settings.run_spec import RunSpec
+
+OPTIONS = (
+    "qos", "constraint", "reservation", "mem", "mem-per-gpu", "mem-per-cpu", "cpus-per-task", "exclude", "nodelist",
+    "exclusive", "gres", "licenses", "nice", "begin", "dependency", "mail-type", "mail-user", "comment", "clusters",
+)  # fmt: skip
+"""Further options of sbatch that `hardware.sbatch` takes: which resources, and when. None runs code or names a file."""
+VALUE = re.compile(r"[\w./:@%+,=*&|\[\]()-]+")
+"""A value that stands on an `#SBATCH` line as it is."""
+_BEFORE = 128 + int(signal.SIGTERM)
+"""The exit code of what SIGTERM ended before it could take the signal for a request."""
+WAIT = re.compile(r"(\d+-)?\d+(:\d\d){0,2}")
+"""A time as Slurm takes it: minutes, hours:minutes:seconds, days-hours."""
+
+
+def is_job(environment: Mapping[str, str]) -> bool:
+    """Whether this process belongs to a Slurm job, and not to somebody at a login node."""
+    return bool(environment.get("SLURM_JOB_ID"))
+
+
+def script(spec: RunSpec, runs: Sequence[Path]) -> str:
+    """The text for sbatch.
+
+    Args:
+        spec: of the run, or of the first of several that differ in nothing of the hardware.
+        runs: the run directories; several become a job array, an element each.
+    """
+    several = len(runs) > 1
+    return "\n".join([*_options(spec, runs), "", *_which(runs), *_work(spec), *_end(spec.hardware, several), ""])
+
+
+def _options(spec: RunSpec, runs: Sequence[Path]) -> list[str]:
+    wanted, launch = spec.hardware, spec.launch
+    several = len(runs) > 1
+    output = runs[0].parent / "slurm-%A_%a.txt" if several else runs[0] / "slurm-%j.txt"
+    options: dict[str, Any] = {
+        "job-name": spec.run.name,
+        "array": f"0-{len(runs) - 1}" if several else None,
+        "account": wanted.account,
+        "partition": wanted.partition,
+        "time": wanted.time_limit,
+        "nodes": launch.num_nodes,
+        "ntasks-per-node": 1,
+        "gpus-per-node": launch.processes_per_node if launch.device == "cuda" else None,
+        **(wanted.sbatch or {}),
+        "signal": f"B:TERM@{wanted.stop_seconds}",
+        "requeue": True,
+        "open-mode": "append",
+        "output": output,
+    }
+    lines = ["#!/bin/bash", "# Written by ftcli train hardware=slurm; sbatch takes it again as it is."]
+    for name, value in options.items():
+        if value is True:
+            lines.append(f"#SBATCH --{name}")
+        elif value not in (None, False):
+            lines.append(f"#SBATCH --{name}={value}")
+    return lines
+
+
+def _which(runs: Sequence[Path]) -> list[str]:
+    if len(runs) == 1:
+        return [f"run={shlex.quote(str(runs[0]))}"]
+    return ["runs=(", *(f"  {shlex.quote(str(run))}" for run in runs), ")", 'run="${runs[$SLURM_ARRAY_TASK_ID]}"']
+
+
+def _work(spec: RunSpec) -> list[str]:
+    """Start ftcli on every node, and pass the request to stop to the one on this node, which tells all others."""
+    resume = f"{_ftcli(spec.hardware)} train --resume"
+    lines = []
+    if spec.launch.num_nodes > 1:
+        others = spec.launch.num_nodes - 1
+        inner = f'{resume} "$1" hardware.node_rank=$((SLURM_PROCID + 1))'
+        where = f"--nodes={others} --ntasks={others} --relative=1"
+        lines += ["# the other nodes", f'srun {where} bash -c {shlex.quote(inner)} node "$run" &']
+    return [
+        *lines,
+        "pid= stop=",
+        "trap 'stop=1; kill -TERM $pid 2>/dev/null' TERM",
+        f'{resume} "$run" &',
+        "pid=$!",
+        '[ -n "$stop" ] && kill -TERM "$pid"',
+        'wait "$pid"; code=$?',
+        "# a signal ends `wait` and not ftcli, which first finishes its step and saves",
+        'while kill -0 "$pid" 2>/dev/null; do wait "$pid"; code=$?; done',
+        '[ "$code" -gt 128 ] && { wait "$pid"; code=$?; }',
+    ]
+
+
+def _ftcli(wanted: HardwareSettings) -> str:
+    """The command of this environment, or that of the container."""
+    if wanted.container is None:
+        return f"{shlex.quote(sys.executable)} -m ftcli"
+    return f"apptainer exec --nv {shlex.quote(wanted.container)} ftcli"
+
+
+def _end(wanted: HardwareSettings, several: bool) -> list[str]:
+    job = "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}" if several else "$SLURM_JOB_ID"
+    return [
+        f"# {EXIT_INTERRUPTED}: stopped, {EXIT_RANK_LOST}: a process was lost, {_BEFORE}: stopped before it had begun;"
+        " each goes on from the newest checkpoint",
+        'case "$code" in',
+        f"  {EXIT_INTERRUPTED}|{EXIT_RANK_LOST}|{_BEFORE})",
+        f'    [ "${{SLURM_RESTART_COUNT:-0}}" -lt {wanted.max_requeues} ] && scontrol requeue "{job}" ;;',
+        "esac",
+        'exit "$code"',
+    ]
+
+
+def require_sbatch() -> None:
+    """Check that jobs can be submitted from here.
+
+    Raises:
+        ConfigError: there is no sbatch.
+    """
+    if shutil.which("sbatch") is None:
+        what = "there is no sbatch on this machine"
+        fix = "start it on a login node of the cluster; --dry-run prints what would be submitted"
+        raise ConfigError(Problem("hardware=slurm", what, fix))
+
+
+def submit(file: Path) -> str:
+    """Give a job to Slurm; returns its number.
+
+    Raises:
+        ConfigError: Slurm refuses it, in its own words.
+    """
+    done = subprocess.run(["sbatch", "--parsable", str(file)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = done.stderr.strip().removeprefix("sbatch: error: ") or "no reason given"
+        raise ConfigError(Problem(str(file), f"sbatch refuses it: {said}", "change it, then: sbatch FILE"))
+    return done.stdout.strip().partition(";")[0]
+
+
+def written(spec: RunSpec, runs: Sequence[Path], file: Path) -> Path:
+    """Write the text for sbatch into a file."""
+    rundir.write_atomically(file, script(spec, runs))
+    return file

@@ -1,0 +1,187 @@
+"""The text that sbatch is given, and what it does when Slurm asks it to stop."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ftcli.build.resolve import spec_of
+from ftcli.cli import main
+from ftcli.config.compose import Request
+from ftcli.core.errors import EXIT_CONFIG, EXIT_DONE
+from ftcli.launch import slurm
+from ftcli.runs import rundir
+from ftcli.settings.run_spec import RunSpec
+
+
+def spec(*more: str) -> RunSpec:
+    words = ("method=sft", "model=tiny", "hardware=slurm", "hardware.num_processes=8", "run.dir=/runs/a")
+    return spec_of(Request(overrides=(*words, *more)))
+
+
+ONE_NODE = """\
+#!/bin/bash
+# Written by ftcli train hardware=slurm; sbatch takes it again as it is.
+#SBATCH --job-name=sft-tiny
+#SBATCH --account=lab
+#SBATCH --partition=gpu
+#SBATCH --time=12:00:00
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=1
+#SBATCH --gpus-per-node=8
+#SBATCH --constraint=a100&ib
+#SBATCH --exclusive
+#SBATCH --signal=B:TERM@600
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --output=/runs/a/slurm-%j.txt
+
+run=/runs/a
+pid= stop=
+trap 'stop=1; kill -TERM $pid 2>/dev/null' TERM
+PYTHON -m ftcli train --resume "$run" &
+pid=$!
+[ -n "$stop" ] && kill -TERM "$pid"
+wait "$pid"; code=$?
+# a signal ends `wait` and not ftcli, which first finishes its step and saves
+while kill -0 "$pid" 2>/dev/null; do wait "$pid"; code=$?; done
+[ "$code" -gt 128 ] && { wait "$pid"; code=$?; }
+# 75: stopped, 8: a process was lost, 143: stopped before it had begun; each goes on from the newest checkpoint
+case "$code" in
+  75|8|143)
+    [ "${SLURM_RESTART_COUNT:-0}" -lt 100 ] && scontrol requeue "$SLURM_JOB_ID" ;;
+esac
+exit "$code"
+"""
+
+
+def test_the_text_of_a_job_on_one_node():
+    asked = ("hardware.account=lab", "hardware.partition=gpu", "hardware.time_limit=12:00:00")
+    more = ("hardware.stop_seconds=600", 'hardware.sbatch={constraint: "a100&ib", exclusive: true}')
+    text = slurm.script(spec(*asked, *more), [Path("/runs/a")])
+    assert text.replace(sys.executable, "PYTHON") == ONE_NODE
+
+
+def test_the_text_of_several_nodes_starts_the_others_with_their_ranks():
+    asked = spec("hardware.num_nodes=3", "hardware.node_type=fsdp", "hardware.container=/images/ft cli.sif")
+    assert (asked.launch.num_processes, asked.train["fsdp"]) == (24, True)
+    lines = slurm.script(asked, [Path("/runs/a b")]).splitlines()
+    assert "#SBATCH --nodes=3" in lines
+    assert "run='/runs/a b'" in lines
+    [others] = [line for line in lines if line.startswith("srun")]
+    assert others.startswith("srun --nodes=2 --ntasks=2 --relative=1 bash -c ")
+    assert "hardware.node_rank=$((SLURM_PROCID + 1))" in others
+    assert "apptainer exec --nv '/images/ft cli.sif' ftcli train --resume \"$run\" &" in lines
+    assert subprocess.run(["bash", "-n"], input="\n".join(lines), text=True, check=False).returncode == 0
+
+
+def test_the_runs_of_a_sweep_are_one_array():
+    lines = slurm.script(spec(), [Path("/runs/0"), Path("/runs/1"), Path("/runs/2")]).splitlines()
+    assert {"#SBATCH --array=0-2", "#SBATCH --output=/runs/slurm-%A_%a.txt", "  /runs/1"} <= set(lines)
+    assert 'run="${runs[$SLURM_ARRAY_TASK_ID]}"' in lines
+    assert any('scontrol requeue "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"' in line for line in lines)
+
+
+STUB = """\
+#!/bin/sh
+echo "$@" >> {folder}/commands
+trap 'echo stopping >> {folder}/commands; sleep 0.3; exit {code}' TERM
+touch {folder}/started
+while true; do sleep 0.05; done
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "restarts", "requeued"), [(75, "0", True), (8, "0", True), (75, "100", False), (2, "0", False)]
+)
+def test_a_job_passes_the_signal_on_waits_for_the_save_and_is_requeued(code, restarts, requeued, tmp_path, monkeypatch):
+    for name, text in (
+        ("python", STUB.format(folder=tmp_path, code=code)),
+        ("scontrol", f'#!/bin/sh\necho "scontrol $@" >> {tmp_path}/commands\n'),
+    ):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    (tmp_path / "job").write_text(slurm.script(spec(), [Path("/runs/a")]))
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "17", "SLURM_RESTART_COUNT": restarts}
+    job = subprocess.Popen(["bash", str(tmp_path / "job")], env=environment)
+    until = time.monotonic() + 120
+    while not (tmp_path / "started").exists() and time.monotonic() < until:
+        time.sleep(0.02)
+    os.kill(job.pid, signal.SIGTERM)
+    assert job.wait(120) == code
+    commands = (tmp_path / "commands").read_text().splitlines()
+    assert commands == [
+        "-m ftcli train --resume /runs/a", "stopping", *(["scontrol requeue 17"] if requeued else [])
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("override", "what"),
+    [
+        ("hardware.num_processes=null", "how many GPUs each has"),
+        ("hardware.time_limit=tomorrow", "not a time as Slurm writes it"),
+        ("hardware.sbatch={wrap: x}", "sbatch.wrap is not an option that a job takes from here"),
+        ("hardware.account='a\n#SBATCH --wrap=x'", "does not stand on a line of options"),
+        ("hardware.sbatch={comment: 'a b'}", "does not stand on a line of options"),
+        ("hardware.node_rank=0", "is Slurm's to say"),
+    ],
+)
+def test_what_a_job_is_not_asked_with(override, what, problems):
+    words = ["hardware=slurm", "run.dir=r", *([] if "num_processes" in override else ["hardware.num_processes=8"])]
+    [found] = problems(*words, override)
+    assert what in found
+
+
+def test_settings_of_a_job_without_one_and_stages_of_pipelines_are_refused(problems, capsys):
+    [found] = problems("hardware=multi_gpu", "hardware.account=lab")
+    assert "hardware.account is read only for a Slurm job" in found
+    assert main(["check", "method=rlhf", "hardware=slurm", "hardware.num_processes=1"]) == EXIT_CONFIG
+    assert "submits single runs and sweeps" in capsys.readouterr().err
+
+
+def test_a_recipe_may_not_name_a_container_elsewhere(here, capsys):
+    Path("r.yaml").write_text(
+        "# A job.\nhardware:\n  type: slurm\n  num_processes: 1\n  container: /etc/image.sif\n", encoding="utf-8"
+    )
+    assert main(["check", "recipe=r.yaml"]) == EXIT_CONFIG
+    assert "--allow-path" in capsys.readouterr().err
+
+
+def test_without_sbatch_nothing_is_written_and_a_dry_run_shows_the_text(here, capsys, monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda _name: None)
+    words = ["train", "hardware=slurm", "hardware.num_processes=1", "run.dir=a"]
+    assert main([*words, "--dry-run"]) == EXIT_DONE
+    shown = capsys.readouterr().out
+    assert "#SBATCH --gpus-per-node=1" in shown
+    assert f"run={here / 'a'}" in shown
+    assert main(words) == EXIT_CONFIG
+    assert "no sbatch on this machine" in capsys.readouterr().err
+    assert not Path("a").exists()
+
+
+SBATCH = '#!/bin/sh\necho "$2" >> submitted\necho 42\n'
+
+
+def test_a_run_and_a_sweep_are_submitted_and_resumed_as_jobs(here, capsys, monkeypatch):
+    (here / "sbatch").write_text(SBATCH)
+    (here / "sbatch").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{here}:{os.environ['PATH']}")
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    words = ["train", "hardware=slurm", "hardware.num_processes=1"]
+    assert main([*words, "run.dir=one"]) == EXIT_DONE
+    assert "job 42" in capsys.readouterr().err
+    assert main(["train", "--resume", "one"]) == EXIT_DONE
+    assert main([*words, "-m", "train.learning_rate=1e-4,2e-4", "run.dir=both"]) == EXIT_DONE
+    one, array = here / "one" / rundir.JOB, here / "both" / "0-to-1.sbatch"
+    assert (here / "submitted").read_text().splitlines() == [str(one), str(here / "one" / rundir.JOB), str(array)]
+    assert "#SBATCH --array=0-1" in array.read_text()
+    rates = [RunSpec.load(here / "both" / name / rundir.SPEC).train["learning_rate"] for name in ("0", "1")]
+    assert rates == [1e-4, 2e-4]
