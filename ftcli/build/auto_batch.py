@@ -190,4 +190,4 @@ def _room_gib(run: ResolvedRun) -> float | None:
         return TIGHT * min(each.memory_gib for each in known) if known else None
     import psutil
 
-    return TIGHT * float(psutil.virtual_memory().total) / 2**30 / run.spec.launch.num_processes
+    return TIGHT * float(psutil.virtual_memory().total) / 2**30 / run.spec.launch.processes_per_node
