@@ -1,4 +1,4 @@
-"""The sharded worker of tests/sharded.py, which writes down how many bytes each process holds of its model.
+"""The worker, which writes down how many bytes each process holds of its model.
 
     accelerate launch --multi_gpu --num_processes 2 … tests/sharded_bytes.py train RUN
 
@@ -18,10 +18,7 @@ import torch
 from torch.distributed.fsdp import FSDPModule
 from transformers import Trainer, TrainerCallback
 
-from ftcli.runs import rundir
-from ftcli.settings.run_spec import RunSpec
 from ftcli.worker.distributed.sharded import local
-from tests.sharded import allow_deepspeed, allow_fsdp
 
 
 def size(tensors: Iterable[Any]) -> int:
@@ -118,10 +115,5 @@ if __name__ == "__main__":
     from ftcli.worker.__main__ import leave, main
 
     folder = Path(sys.argv[2])
-    settings = RunSpec.load(folder / rundir.SPEC).train
-    if settings.get("deepspeed"):
-        allow_deepspeed()
-    elif settings.get("fsdp"):
-        allow_fsdp()
     watch(folder)
     leave(main(sys.argv[1:]), sys.argv[1:])

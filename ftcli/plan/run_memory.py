@@ -15,7 +15,7 @@ from ftcli.plan.activations import Pass
 from ftcli.plan.memory import GIB, MemoryEstimate, Surroundings, Weights, estimate, weight_bytes
 from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.plan.sampling_memory import Sampling, cache_bytes
-from ftcli.plan.sharded_memory import Sharding, sharding_of
+from ftcli.plan.sharded_memory import Sharding, checkpoints, sharding_of
 from ftcli.plan.tokens import TokenCount
 from ftcli.settings.batch_plan import train_value
 from ftcli.settings.groups import as_saved
@@ -79,7 +79,7 @@ def training_pass(run: ResolvedRun, counted: TokenCount) -> Pass:
         rows=rows,
         length=max(1, length + answer_tokens(spec, method)),
         compute_bytes=_compute_bytes(spec),
-        checkpointing=bool(spec.train.get("gradient_checkpointing")),
+        checkpointing=checkpoints(spec.train),
         attention=spec.model.attn_implementation,
         masked=packs or rows > 1,  # a single row has neither neighbours nor padding
         compiled=bool(spec.train.get("torch_compile")),

@@ -92,10 +92,21 @@ def sharding_of(train: Mapping[str, Any], processes: int, hidden_size: int, *, a
     return Sharding(processes=processes)
 
 
+def checkpoints(train: Mapping[str, Any]) -> bool:
+    """Whether activations are checkpointed, by the Trainer or by FSDP."""
+    return bool(train.get("gradient_checkpointing")) or _fsdp_config(train).get("activation_checkpointing") is True
+
+
+def _fsdp_config(train: Mapping[str, Any]) -> dict[str, Any]:
+    """FSDP's settings by their names without the prefix that they may have; none without FSDP."""
+    given = mapping_of(train.get("fsdp_config")) if train.get("fsdp") else {}
+    return {name.removeprefix("fsdp_"): value for name, value in given.items()}
+
+
 def _fsdp(train: Mapping[str, Any], processes: int, accumulates: bool) -> Sharding:
     words = train["fsdp"]
     legacy = words.split() if isinstance(words, str) else [str(word) for word in words] if words is not True else []
-    config = {name.removeprefix("fsdp_"): value for name, value in mapping_of(train.get("fsdp_config")).items()}
+    config = _fsdp_config(train)
     reshards = config.get("reshard_after_forward", "shard_grad_op" not in legacy)
     offloads = bool(config.get("cpu_offload", "offload" in legacy))
     meshes = mapping_of(train.get("parallelism_config"))

@@ -61,6 +61,13 @@ def test_deepspeed_s_settings_may_be_in_a_file(tmp_path: Path):
     assert read({"deepspeed": str(file)}) == read({"deepspeed": {"zero_optimization": {"stage": 3}}})
 
 
+def test_fsdp_may_checkpoint_activations_by_itself():
+    own = {"fsdp": True, "fsdp_config": {"activation_checkpointing": True}}
+    assert checkpoints(own)
+    assert checkpoints({"gradient_checkpointing": True})
+    assert not checkpoints({"fsdp_config": {"activation_checkpointing": True}})  # without FSDP nobody reads it
+
+
 def test_gradients_stay_whole_while_fsdp_accumulates_them():
     assert not read({"fsdp": True}).whole_gradients
     assert read({"fsdp": True}, accumulates=True).whole_gradients
@@ -108,7 +115,8 @@ def test_seventy_billion_parameters_on_eight_gpus_are_an_eighth_each():
 
 
 def zero(stage: int, more: str = "") -> MemoryEstimate:
-    return memory(f"train.deepspeed={{zero_optimization: {{stage: {stage}, reduce_bucket_size: 1000{more}}}}}")
+    whole = ", stage3_gather_16bit_weights_on_model_save: true" if stage == 3 else ""
+    return memory(f"train.deepspeed={{zero_optimization: {{stage: {stage}, reduce_bucket_size: 1000{whole}{more}}}}}")
 
 
 def test_each_stage_of_zero_shares_out_one_thing_more():
@@ -127,6 +135,26 @@ def test_each_stage_of_zero_shares_out_one_thing_more():
     assert three["gathered"] == pytest.approx(2 * 1.05e9 / 2**30)
     offloaded = zero(3, ", offload_optimizer: {device: cpu}, offload_param: {device: cpu}")
     assert offloaded["weights"] == offloaded["optimiser"] == offloaded["gradients"] == 0
+
+
+@pytest.mark.parametrize(
+    ("profile", "settings"),
+    [
+        ("fsdp", {"library": "fsdp", "offloads_weights": False}),
+        ("fsdp_offload", {"library": "fsdp", "offloads_weights": True}),
+        ("zero2", {"library": "zero", "stage": 2}),
+        ("zero3", {"library": "zero", "stage": 3, "offloads_weights": False}),
+        ("zero3_offload", {"library": "zero", "stage": 3, "offloads_weights": True, "offloads_optimiser": True}),
+    ],
+)
+def test_a_hardware_profile_is_planned_by_the_settings_that_it_brings(profile, settings):
+    own = [each for each in SEVENTY if not each.startswith("hardware=")]
+    run = run_of(Request(overrides=(*own, f"hardware={profile}")))
+    found = sharding_of(run.spec.train, 8, 8192, accumulates=False)
+    assert {name: getattr(found, name) for name in settings} == settings
+    memory = plan(run).memory
+    assert memory is not None
+    assert memory["weights"] < TOTAL * (2 if profile == "zero2" else 1) * 2 / 2**30 + 4 * TOTAL / 8 / 2**30
 
 
 def test_a_reference_is_shared_out_as_the_policy_is():
