@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ftcli.plan.sharding import Sharding, sharding_of, sizes_of
 
 from ftcli.build.resolve import run_of
 from ftcli.config.compose import Request
 from ftcli.models.parameters import num_parameters
 from ftcli.plan.memory import MemoryEstimate
 from ftcli.plan.outlook import plan
+from ftcli.plan.sharded_memory import Sharding, checkpoints, sharding_of, sizes_of
 from tests.plan.test_memory import LLAMA_2, shape_named
 
 
