@@ -22,7 +22,7 @@ def draw_alike(group: int) -> None:
     """Draw every token by its place.
 
     Args:
-        group: answers to each prompt, which lie next to each other in a batch.
+        group: answers to each prompt, which lie next to each other in a batch; a batch is a multiple of it.
     """
     from transformers import GenerationMixin
 
@@ -57,5 +57,5 @@ if __name__ == "__main__":
     from ftcli.settings.run_spec import RunSpec
     from ftcli.worker.__main__ import leave, main
 
-    draw_alike(int(RunSpec.load(Path(sys.argv[2]) / rundir.SPEC).method.get("num_generations") or 1))
+    draw_alike(int(RunSpec.load(Path(sys.argv[2]) / rundir.SPEC).method.get("num_generations") or 4))
     leave(main(sys.argv[1:]), sys.argv[1:])

@@ -36,9 +36,8 @@ METHODS = {
     "grpo": _GROUPS,
     "rloo": _GROUPS,
     "ppo": (*_SAMPLES, "method.max_new_tokens=12", "method.num_ppo_epochs=2"),
-    "distillation": (*_ROWS, "method.teacher_model=builtin:tiny", "method.max_completion_length=12"),
 }
-SAMPLING = ("grpo", "rloo", "ppo", "distillation")
+SAMPLING = ("grpo", "rloo", "ppo")
 
 
 @dataclass(frozen=True)

@@ -101,6 +101,7 @@ def proved(run: Run, layout: str, trained: Trained, tmp_path: Path, ranks_of: Ra
     several, one = trained(run, layout), trained(run, ONE)
     ours, theirs = ([step["loss"] for step in steps(each)] for each in (several, one))
     assert len(ours) == len(theirs) == 4
+    assert all(theirs), f"equal because there is nothing to learn: {theirs}"
     difference = max(abs(mine - other) / max(1, abs(other)) for mine, other in zip(ours, theirs, strict=True))
     resumed = Path(shutil.copytree(several, tmp_path / "resumed"))
     shutil.rmtree(resumed / rundir.CHECKPOINTS / "checkpoint-4")
