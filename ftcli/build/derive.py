@@ -14,9 +14,11 @@ from typing import Any
 from ftcli.config.compose import Composed
 from ftcli.core import paths
 from ftcli.data import row_sets
-from ftcli.launch.profile import Profile, has_bfloat16
+from ftcli.launch.profile import Profile, cards, has_bfloat16
 from ftcli.methods import Method
 from ftcli.methods.method import REWARD_FIELDS, SCORE_ROWS
+from ftcli.models import attention_kernels
+from ftcli.models.attention_kernels import FLASH
 from ftcli.models.packing_support import why_unpacked
 from ftcli.models.shape import Shape
 from ftcli.peft_methods import PeftMethod
@@ -30,16 +32,19 @@ CHEAP_TO_SCORE_PARAMETERS = 10_000_000
 """Up to this size a model is scored without being asked to; above it, generating the answers takes minutes."""
 _EVAL_ROWS = 8
 """Rows that are evaluated together where memory is no matter."""
-EXACT_ATTENTION = ("sdpa", "eager", "flex_attention", "flash_attention_2", "flash_attention_3")
+EXACT_ATTENTION = ("sdpa", "eager", "flex_attention", *FLASH)
 
 
-def derive_model(model: ModelSettings, shape: Shape | None, launch: LaunchPlan, notes: Notes) -> ModelSettings:
-    """Resolve `attn_implementation` and `dtype`."""
+def derive_model(
+    model: ModelSettings, shape: Shape | None, launch: LaunchPlan, notes: Notes, packed_tokens: int | None = None
+) -> ModelSettings:
+    """Resolve `attn_implementation` and `dtype`.
+
+    Args:
+        packed_tokens: the length of packed rows where one was set.
+    """
     if model.attn_implementation == "auto":
-        refused = shape is not None and not shape.supports_sdpa
-        kernel, why = (
-            ("eager", "the architecture does not support sdpa") if refused else ("sdpa", "torch's fused attention")
-        )
+        kernel, why = attention_kernels.chosen(shape, cards(launch), packed_tokens=packed_tokens)
         model = replace(model, attn_implementation=notes.add("model.attn_implementation", kernel, why))
     if model.dtype != "auto":
         return model
@@ -190,20 +195,14 @@ def derive_train(
         why = "data.mix_order=concatenate trains the sets one after another"
         result["train_sampling_strategy"] = notes.add("train.train_sampling_strategy", "sequential", why)
     if result.get("per_device_eval_batch_size") is None:
-        size = (
-            _EVAL_ROWS
-            if method.samples
-            else min(_EVAL_ROWS, 2 * int(train_value(result, "per_device_train_batch_size")))
-        )
-        result["per_device_eval_batch_size"] = size
-        if size < _EVAL_ROWS:
-            why = "twice the training batch: without gradients that needs no more memory"
-            notes.add("train.per_device_eval_batch_size", size, why)
+        result["per_device_eval_batch_size"] = _eval_rows(result, method, notes)
     if result.get("bf16") is None:
         result["bf16"] = _bf16(bool(result.get("fp16")), launch, notes, pure=pure)
     if launch.device == "cuda" and result.get("fp16") is None and not has_bfloat16(launch) and not result["bf16"]:
         why = "the GPU does not support bfloat16; the loss is scaled, and what trains is held in float32"
         result["fp16"] = notes.add("train.fp16", True, why)
+    if launch.device == "cuda":
+        result |= _on_gpu(result, launch, notes)
     if result.get("gradient_checkpointing") is None:
         value = launch.device == "cuda" and not (peft and peft.never_checkpoints)
         why = "saves most of the activation memory for about a fifth of the speed"
@@ -211,6 +210,33 @@ def derive_train(
             why = "not needed on CPU" if launch.device == "cpu" else peft.never_checkpoints if peft else ""
         result["gradient_checkpointing"] = notes.add("train.gradient_checkpointing", value, why)
     return result
+
+
+def _eval_rows(train: dict[str, Any], method: Method, notes: Notes) -> int:
+    """Rows that are evaluated together: without gradients, twice those that train need no more memory than they do."""
+    if method.samples:  # whose answers come in groups, which other rules keep whole
+        return _EVAL_ROWS
+    size = min(_EVAL_ROWS, 2 * int(train_value(train, "per_device_train_batch_size")))
+    if size < _EVAL_ROWS:
+        why = "twice the training batch: without gradients that needs no more memory"
+        notes.add("train.per_device_eval_batch_size", size, why)
+    return size
+
+
+def _on_gpu(train: dict[str, Any], launch: LaunchPlan, notes: Notes) -> dict[str, Any]:
+    """How a GPU multiplies, and how it is fed."""
+    chosen: dict[str, Any] = {}
+    mixed = train.get("bf16") or train.get("fp16")
+    if train.get("tf32") is None and mixed and has_bfloat16(launch):
+        why = "the few products that autocast leaves in float32 use the tensor cores"
+        chosen["tf32"] = notes.add("train.tf32", True, why)
+    if train.get("dataloader_pin_memory") is None:
+        why = "batches are copied to the GPU while it computes"
+        chosen["dataloader_pin_memory"] = notes.add("train.dataloader_pin_memory", True, why)
+    if train.get("torch_compile") is None:
+        why = "each new length of rows would be compiled again; worth a try for long runs of packed blocks"
+        notes.add("train.torch_compile", False, why)
+    return chosen
 
 
 def _bf16(fp16: bool, launch: LaunchPlan, notes: Notes, *, pure: bool) -> bool:

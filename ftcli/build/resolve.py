@@ -136,8 +136,10 @@ def _resolve(composed: Composed, method: Method) -> ResolvedRun:
     launch = profile.launch_plan(hardware, notes)
     typed = _own(composed, "model")
     shape = known_shapes.model_shape(typed)
-    model = derive.derive_model(typed, shape, launch, notes)
     data = derive.derive_data(_own(composed, "data"), method, notes)
+    packs = method.packs and composed.tree["method"].get("packing") is not False and not (peft and peft.never_packs)
+    length = data.max_length_tokens if packs and isinstance(data.max_length_tokens, int) else None
+    model = derive.derive_model(typed, shape, launch, notes, length)
     quantisation = derive.derive_quantisation(_own(composed, "quantisation"), peft, composed, launch, notes)
     pure = typed.dtype in HALF_PRECISION and not (peft and peft.adapter)
     given = derive.derive_sharding(composed.tree["train"], profile.node_profile(hardware), notes)

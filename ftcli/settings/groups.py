@@ -27,8 +27,9 @@ class ModelSettings:
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Type the weights are held in; auto is float32 on CPU and bfloat16 on GPUs that have it."""
     attn_implementation: str = "auto"
-    """Attention kernel: auto (sdpa, or eager for architectures that refuse it), sdpa, eager, flash_attention_2,
-    flash_attention_3, flex_attention, or a kernel's hub id."""
+    """Attention kernel: sdpa, eager, flex_attention, flash_attention_2, _3 or _4 (from their packages), or a kernel's
+    hub id. auto is the newest flash attention that is installed and fits card and model, flex_attention for packed rows
+    from 8192 tokens on a GPU, else sdpa, or eager for architectures that refuse it."""
     trust_remote_code: bool = False
     """Runs Python code shipped with the model; only granted on the command line with --trust-remote-code."""
     chat_template: str | None = None

@@ -17,7 +17,9 @@ ENDPOINT = "--allow-endpoint"
 """The flag that allows an endpoint named in a file: it is sent rows, and the key in a variable that the file names."""
 
 # Attention kernels of the installed libraries; any other name is a hub repository whose code would run.
-ATTENTION = ("auto", "sdpa", "eager", "flex_attention", "flash_attention_2", "flash_attention_3")
+ATTENTION = (
+    *("auto", "sdpa", "eager", "flex_attention"), *("flash_attention_2", "flash_attention_3", "flash_attention_4")
+)  # fmt: skip
 
 # Integrations that train.report_to can name, and the package that each needs.
 REPORTERS: Mapping[str, str] = {

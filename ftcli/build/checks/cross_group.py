@@ -13,9 +13,11 @@ from ftcli.config.compose import Composed
 from ftcli.core import paths
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.suggest import suggest
+from ftcli.launch.profile import cards
 from ftcli.methods import Method
 from ftcli.methods.method import further_models
 from ftcli.models import sources
+from ftcli.models.attention_kernels import FLASH, HUB
 from ftcli.models.known_shapes import model_shape, why_no_causal_lm
 from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.settings import library_fields, ownership
@@ -344,6 +346,28 @@ def attention_fits_the_architecture(context: Context) -> Iterator[Problem]:
     ):
         what = f"{context.run.shape.architecture} does not support model.attn_implementation=sdpa"
         yield Problem(context.where("model.attn_implementation"), what, "use model.attn_implementation=auto")
+
+
+@rule
+def the_attention_kernel_is_there(context: Context) -> Iterator[Problem]:
+    """Flash attention comes in packages; where one is missing, transformers would take code from the hub instead."""
+    name = context.spec.model.attn_implementation
+    kernel, where = FLASH.get(name), context.where("model.attn_implementation")
+    if kernel is None:
+        return
+    if context.spec.launch.device != "cuda":
+        what = f"model.attn_implementation={name} runs on a GPU, and this run computes on a CPU"
+        yield Problem(where, what, "use model.attn_implementation=auto")
+        return
+    slow = [card for card in cards(context.spec.launch) if not kernel.runs_on(card)]
+    if slow:
+        has = ".".join(map(str, slow[0].capability))
+        what = f"model.attn_implementation={name} does not run on {slow[0].name} (compute capability {has})"
+        yield Problem(where, what, "use model.attn_implementation=auto")
+    elif not kernel.is_installed and context.spec.hardware.gpu is None:
+        what = f"model.attn_implementation={name} needs the package {kernel.distribution}, which is not installed"
+        hub = f"model.attn_implementation={HUB}… with {ownership.REMOTE_CODE} takes its code from the hub"
+        yield Problem(where, what, f"pip install {kernel.distribution}, or leave it out; {hub}")
 
 
 @rule

@@ -133,7 +133,7 @@ def _loaded(
     if spec.method.get("precompute_ref_log_probs"):
         off["precompute_ref_log_probs"] = False  # they are needed once, and then with the policy's
     if spec.launch.device == "cpu":
-        off |= {"bf16": False, "fp16": False}
+        off |= {"bf16": False, "fp16": False, "tf32": None, "dataloader_pin_memory": False}
     config = training_config(spec, method, run_dir, validates=True, **off)
     fit = fitting(spec.data, method, config, position_limit(which))
     data = data or prepare(

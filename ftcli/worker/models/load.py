@@ -28,6 +28,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from trl.trainer.reward_trainer import suppress_seqcls_warning
 
 from ftcli.core.errors import ConfigError, Problem
+from ftcli.models.attention_kernels import runs_here
 from ftcli.models.sources import ModelSource, base_of, foundation, head_of, resolved_source
 from ftcli.models.templates.chat_template import BASE_FIX, named_template, with_defaults
 from ftcli.models.templates.template_rendering import unread_variables, variables
@@ -130,10 +131,10 @@ def as_granted(settings: ModelSettings, request: Mapping[str, Any]) -> ModelSett
     A run directory may come from anyone; an attention kernel that is not built into the libraries is code from the hub
     too.
     """
-    if request.get("trust_remote_code"):
-        return replace(settings, trust_remote_code=True)
-    kernel = settings.attn_implementation if settings.attn_implementation in ATTENTION else "auto"
-    return replace(settings, trust_remote_code=False, attn_implementation=kernel)
+    granted, kernel = bool(request.get("trust_remote_code")), settings.attn_implementation
+    if not (granted or kernel in ATTENTION) or not runs_here(kernel, cuda=torch.cuda.is_available()):
+        kernel = "auto"  # nobody granted it, or the run was trained on another machine
+    return replace(settings, trust_remote_code=granted, attn_implementation=kernel)
 
 
 def load_model(

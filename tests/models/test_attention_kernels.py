@@ -1,0 +1,155 @@
+"""The attention kernel of a run: what is installed, and fits its card and its model; noted, and never fetched."""
+
+from __future__ import annotations
+
+import importlib.util
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from ftcli.build.resolve import spec_of
+from ftcli.config.compose import Request
+from ftcli.core import hardware
+from ftcli.core.errors import ConfigError
+from ftcli.core.hardware import Gpu
+from ftcli.models import attention_kernels
+from ftcli.models.attention_kernels import FLASH, chosen
+from ftcli.models.read_config import shape_from_mapping
+
+TURING, AMPERE, ADA = Gpu("T4", 15.0, (7, 5)), Gpu("A100", 80.0, (8, 0)), Gpu("L4", 22.5, (8, 9))
+HOPPER, BLACKWELL = Gpu("H100", 79.6, (9, 0)), Gpu("B200", 179.0, (10, 0))
+ALL = tuple(FLASH)
+TWO, THREE, FOUR = "flash_attention_2", "flash_attention_3", "flash_attention_4"
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Makes these versions of flash attention, and no other, the installed ones."""
+
+    def only(*names: str) -> None:
+        found = {FLASH[name].distribution for name in names}
+        modules = {FLASH[name].module for name in names}
+        real = importlib.util.find_spec
+
+        def find_spec(name: str, package: str | None = None) -> Any:
+            own = name in {kernel.module for kernel in FLASH.values()}
+            return (SimpleNamespace() if name in modules else None) if own else real(name, package)
+
+        def version(name: str) -> str:
+            if name not in found:
+                raise attention_kernels.PackageNotFoundError(name)
+            return "9.9"
+
+        monkeypatch.setattr(importlib.util, "find_spec", find_spec)
+        monkeypatch.setattr(attention_kernels, "version", version)
+
+    return only
+
+
+def shape(**values: Any) -> Any:
+    found = shape_from_mapping(
+        {"model_type": "llama", "vocab_size": 100, "hidden_size": 256, "intermediate_size": 512,
+         "num_hidden_layers": 2, "num_attention_heads": 4, **values}
+    )  # fmt: skip
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize(
+    ("packages", "card", "expected"),
+    [
+        ((), AMPERE, "sdpa"),
+        ((TWO,), TURING, "sdpa"),  # which needs Ampere
+        ((TWO,), AMPERE, TWO),
+        ((TWO,), BLACKWELL, TWO),
+        ((THREE,), ADA, "sdpa"),
+        ((TWO, THREE), ADA, TWO),
+        ((TWO, THREE), HOPPER, THREE),
+        ((TWO, THREE), BLACKWELL, TWO),  # the third version is Hopper's alone
+        (ALL, HOPPER, FOUR),
+        (ALL, BLACKWELL, FOUR),
+        ((FOUR,), AMPERE, "sdpa"),
+    ],
+)
+def test_the_newest_flash_attention_that_is_installed_and_fits_the_card(
+    packages: tuple[str, ...], card: Gpu, expected: str, installed: Any
+) -> None:
+    installed(*packages)
+    assert chosen(shape(), (card,), packed_tokens=None)[0] == expected
+    assert chosen(shape(), (), packed_tokens=None)[0] == "sdpa"  # on a CPU
+
+
+def test_the_slowest_of_several_cards_and_the_widest_head_decide(installed: Any) -> None:
+    installed(*ALL)
+    assert chosen(shape(), (HOPPER, AMPERE), packed_tokens=None)[0] == TWO
+    assert chosen(shape(head_dim=256), (HOPPER,), packed_tokens=None)[0] == THREE
+    assert chosen(shape(head_dim=512), (HOPPER,), packed_tokens=None)[0] == "sdpa"
+    assert chosen(shape(model_type="opt", ffn_dim=512), (HOPPER,), packed_tokens=None)[0] == "sdpa"
+    assert chosen(None, (HOPPER,), packed_tokens=None)[0] == "sdpa"
+
+
+def test_long_packed_rows_take_flex_attention_where_no_flash_attention_is_installed(installed: Any) -> None:
+    installed()
+    long = {"packed_tokens": 8192}
+    assert chosen(shape(), (AMPERE,), **long)[0] == "flex_attention"
+    assert chosen(shape(), (AMPERE,), packed_tokens=8191)[0] == "sdpa"
+    assert chosen(shape(), (TURING,), **long)[0] == "sdpa"
+    assert chosen(shape(), (), **long)[0] == "sdpa"
+    assert chosen(shape(head_dim=80), (AMPERE,), **long)[0] == "sdpa"  # not a power of two
+    installed(TWO)
+    assert chosen(shape(), (AMPERE,), **long)[0] == TWO
+
+
+def test_the_choice_is_noted_in_the_run(installed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "gpus", lambda: (HOPPER,))
+    for packages, length, expected in (((TWO,), "auto", TWO), ((), "16384", "flex_attention"), ((), "auto", "sdpa")):
+        installed(*packages)
+        spec = spec_of(Request(overrides=("hardware=gpu", "model=qwen-0.6b", f"data.max_length_tokens={length}")))
+        (note,) = [each for each in spec.notes if each.key == "model.attn_implementation"]
+        assert spec.model.attn_implementation == note.value == expected
+        assert spec.method["packing"] is True
+    unpacked = ("hardware=gpu", "model=qwen-0.6b", "data.max_length_tokens=16384", "method.packing=false")
+    assert spec_of(Request(overrides=unpacked)).model.attn_implementation == "sdpa"
+
+
+def problems(*overrides: str) -> list[str]:
+    try:
+        spec_of(Request(overrides=overrides))
+    except ConfigError as error:
+        return [str(problem) for problem in error.problems]
+    return []
+
+
+def test_a_kernel_that_is_not_installed_is_refused_and_never_fetched_from_the_hub(
+    installed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hardware, "gpus", lambda: (HOPPER,))
+    installed()
+    for name, kernel in FLASH.items():
+        (found,) = problems("hardware=gpu", f"model.attn_implementation={name}")
+        assert f"needs the package {kernel.distribution}, which is not installed" in found
+        assert "--trust-remote-code" in found
+    installed(*ALL)
+    assert problems("hardware=gpu", f"model.attn_implementation={THREE}") == []
+    (found,) = problems("hardware=cpu", f"model.attn_implementation={TWO}")
+    assert "runs on a GPU" in found
+    monkeypatch.setattr(hardware, "gpus", lambda: (TURING,))
+    (found,) = problems("hardware=gpu", f"model.attn_implementation={TWO}")
+    assert "does not run on T4 (compute capability 7.5)" in found
+
+
+def test_what_a_gpu_multiplies_and_reads_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "gpus", lambda: (HOPPER,))
+    spec = spec_of(Request(overrides=("hardware=gpu",)))
+    notes = {note.key: note.value for note in spec.notes}
+    assert (spec.train["tf32"], spec.train["dataloader_pin_memory"]) == (True, True)
+    assert (notes["train.tf32"], notes["train.dataloader_pin_memory"], notes["train.torch_compile"]) == (
+        True, True, False,
+    )  # fmt: skip
+    exact = spec_of(Request(overrides=("hardware=gpu", "train.bf16=false", "model.dtype=float32")))
+    assert "tf32" not in exact.train  # who wants float32 gets all of its bits
+    monkeypatch.setattr(hardware, "gpus", lambda: (TURING,))
+    assert "tf32" not in spec_of(Request(overrides=("hardware=gpu",))).train
+    on_cpu = spec_of(Request(overrides=("hardware=cpu",)))
+    assert not {"tf32", "dataloader_pin_memory"} & on_cpu.train.keys()
