@@ -189,8 +189,8 @@ def merged(run: Path) -> Row:
 
 
 def _answers(model: str) -> Sequence[str]:
-    found = json.loads(ftcli("generate", model, *PROMPTS, "--max-new-tokens", "32", "--json"))
-    return [row["answer"] for row in found]
+    lines = ftcli("generate", model, *PROMPTS, "--max-new-tokens", "32", "--json").splitlines()
+    return [json.loads(line)["answer"] for line in lines]
 
 
 def main() -> None:
