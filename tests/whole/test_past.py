@@ -16,6 +16,7 @@ import pytest
 
 import ftcli as package
 from ftcli.cli import main
+from ftcli.methods import get_method
 from ftcli.runs import rundir
 from ftcli.settings.groups import CARD
 from tests.conftest import REPOSITORY
@@ -150,6 +151,19 @@ def cut(stage: Path) -> int:
     return kept
 
 
+# Since a judge applies its head to 512 tokens at a time, and not to whole rows, its odds differ in the sixth digit.
+def odds(item: dict[str, Any]) -> list[float]:
+    """What a judge gave each answer of an item."""
+    return [reply["yes"] for reply in item["replies"]]
+
+
+def without_odds(item: dict[str, Any]) -> dict[str, Any]:
+    """An item but for those, and for the margin that follows from them."""
+    replies = [{key: value for key, value in reply.items() if key != "yes"} for reply in item["replies"]]
+    row = item["row"] and {key: value for key, value in item["row"].items() if key != "margin"}
+    return {**item, "replies": replies, "row": row}
+
+
 def test_a_data_making_stage_of_then_goes_on_with_its_journal(past: Path, ftcli_run: Train) -> None:
     whole, then = past / "rlaif", PAST / "runs" / "rlaif"
     judge = whole / "judge"
@@ -157,14 +171,15 @@ def test_a_data_making_stage_of_then_goes_on_with_its_journal(past: Path, ftcli_
     (whole / rundir.RESULT).unlink()
     kept = {stage: cut(stage) for stage in (judge, judge / "agreement")}
     assert min(kept.values()) >= 3
-    begun = {stage: (stage / JOURNAL).read_bytes() for stage in kept}
+    begun = {stage: rows(stage / JOURNAL) for stage in kept}
     ftcli_run("train", "--resume", str(whole), cwd=past, OMP_NUM_THREADS="1")
-    assert all((stage / JOURNAL).read_bytes().startswith(begun[stage]) for stage in kept)  # taken, not asked anew
+    for stage, items in begun.items():  # taken, not asked anew, but for those of a batch that was not whole
+        for found, item in zip(rows(stage / JOURNAL), items, strict=False):
+            assert without_odds(found) == without_odds(item)
+            assert odds(found) == pytest.approx(odds(item), abs=ELSEWHERE)
     result = of(judge / rundir.RESULT)
     assert (result["items"], result["rows"], result["dropped"]) == (6, 3, {"tie": 3})
     assert result["agreement"] == of(then / "judge" / rundir.RESULT)["agreement"]
-    if same_arithmetic():
-        assert (judge / ROWS).read_bytes() == (then / "judge" / ROWS).read_bytes()
     pairs = [rows(each / "judge" / ROWS) for each in (whole, then)]
     margins = [[row.pop("margin") for row in found] for found in pairs]
     assert pairs[0] == pairs[1]
@@ -262,6 +277,11 @@ def with_later_settings(of_recipe: dict[str, Any]) -> dict[str, Any]:
         later["model"]["chat_template"] = "llama3_1"
     if of_recipe["config"]["train"].get("optim") == PAGED:
         later["train"] = {**of_recipe["config"]["train"], "optim": UNPAGED}
+    method = get_method(of_recipe["config"]["method"]["name"])
+    train = later.get("train", of_recipe["config"]["train"])
+    if not method.samples:  # rows are evaluated in batches that need no more memory than those that train
+        size = min(train["per_device_eval_batch_size"], 2 * train["per_device_train_batch_size"])
+        later["train"] = {**train, "per_device_eval_batch_size": size}
     later["run"] = {**run, "name": run["name"].replace(f"-{then}", f"-{now}")}
     choices = {**of_recipe["choices"], "model": now}
     return {**of_recipe, "choices": choices, "config": {**of_recipe["config"], **later}}
