@@ -91,7 +91,7 @@ CASES = {
         "sums.jsonl",
         (
             "method=grpo",
-            "method.rewards.exact_answer=1",
+            "method.rewards.number=1",
             "method.num_generations=8",
             "method.max_completion_length=12",
             "train.learning_rate=3e-4",
