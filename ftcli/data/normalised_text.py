@@ -6,7 +6,6 @@ trained on measures nothing. Minus signs, brackets and other marks that carry me
 
 from __future__ import annotations
 
-import unicodedata
 from typing import Any
 
 _ENDS = " .,;:!?\"'“”‘’«»。、"
@@ -15,8 +14,10 @@ _ENDS = " .,;:!?\"'“”‘’«»。、"
 
 def normalised(text: str) -> str:
     """A text in NFKC, case-folded, with single spaces, and without punctuation at its ends unless that is all."""
-    if not text.isascii() and not unicodedata.is_normalized("NFKC", text):
-        text = unicodedata.normalize("NFKC", text)
+    if not text.isascii():
+        import unicodedata  # a megabyte that most checks do without
+
+        text = text if unicodedata.is_normalized("NFKC", text) else unicodedata.normalize("NFKC", text)
     plain = " ".join(text.casefold().split())
     return plain.strip(_ENDS) or plain
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -39,8 +38,12 @@ class FlashKernel(NamedTuple):
     @property
     def is_installed(self) -> bool:
         """Whether its package is there, without importing it."""
+        if importlib.util.find_spec(self.module) is None:
+            return False
+        from importlib.metadata import PackageNotFoundError, version  # takes as long as a help screen
+
         try:
-            return importlib.util.find_spec(self.module) is not None and bool(version(self.distribution))
+            return bool(version(self.distribution))
         except PackageNotFoundError:
             return False
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,6 @@ from ftcli.config.compose import Request
 from ftcli.core import hardware
 from ftcli.core.errors import ConfigError
 from ftcli.core.hardware import Gpu
-from ftcli.models import attention_kernels
 from ftcli.models.attention_kernels import FLASH, chosen
 from ftcli.models.read_config import shape_from_mapping
 
@@ -38,11 +38,11 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> Any:
 
         def version(name: str) -> str:
             if name not in found:
-                raise attention_kernels.PackageNotFoundError(name)
+                raise importlib.metadata.PackageNotFoundError(name)
             return "9.9"
 
         monkeypatch.setattr(importlib.util, "find_spec", find_spec)
-        monkeypatch.setattr(attention_kernels, "version", version)
+        monkeypatch.setattr(importlib.metadata, "version", version)
 
     return only
 
