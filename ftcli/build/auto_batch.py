@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ftcli.build.derive import eval_rows
 from ftcli.build.fitting import TIGHT
 from ftcli.launch.profile import cards
 from ftcli.plan.outlook import counted_rows, trainable_parameters
@@ -23,6 +24,7 @@ from ftcli.settings.batch_plan import AUTO, SIZE, BatchPlan
 from ftcli.settings.run_spec import Note
 
 ACCUMULATION, CHECKPOINTING = "gradient_accumulation_steps", "gradient_checkpointing"
+EVAL_SIZE = "per_device_eval_batch_size"
 _CHOSEN = f"chosen with train.{SIZE}"
 _SHARDING: tuple[Mapping[str, Any], ...] = ({}, {"fsdp": True}, {"fsdp": True, "fsdp_config": {"cpu_offload": True}})
 
@@ -134,6 +136,8 @@ def with_settings(run: ResolvedRun, settings: Mapping[str, Any]) -> ResolvedRun:
 
 
 def _noted(run: ResolvedRun, settings: Mapping[str, Any], why: str) -> ResolvedRun:
+    if run.spec.tree["train"].get(EVAL_SIZE) is None:
+        settings = {**settings, EVAL_SIZE: eval_rows(run.method, settings[SIZE])}
     keys = {f"train.{name}" for name in settings}
     rows = run.batch.rows // run.batch.processes
     reasons = {SIZE: why, ACCUMULATION: f"keeps {rows} rows a step on each device"}

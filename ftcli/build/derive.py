@@ -212,11 +212,19 @@ def derive_train(
     return result
 
 
-def _eval_rows(train: dict[str, Any], method: Method, notes: Notes) -> int:
-    """Rows that are evaluated together: without gradients, twice those that train need no more memory than they do."""
+def eval_rows(method: Method, per_device: int) -> int:
+    """Rows that are evaluated together: without gradients, twice those that train need no more memory than they do.
+
+    Args:
+        per_device: rows of a pass in training.
+    """
     if method.samples:  # whose answers come in groups, which other rules keep whole
         return _EVAL_ROWS
-    size = min(_EVAL_ROWS, 2 * int(train_value(train, "per_device_train_batch_size")))
+    return min(_EVAL_ROWS, 2 * per_device)
+
+
+def _eval_rows(train: dict[str, Any], method: Method, notes: Notes) -> int:
+    size = eval_rows(method, int(train_value(train, "per_device_train_batch_size")))
     if size < _EVAL_ROWS:
         why = "twice the training batch: without gradients that needs no more memory"
         notes.add("train.per_device_eval_batch_size", size, why)

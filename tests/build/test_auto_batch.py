@@ -68,6 +68,18 @@ def test_the_rows_of_a_step_are_those_of_the_standard_batch():
         )
 
 
+def test_rows_are_evaluated_in_twice_the_batch_that_was_chosen_or_halved_unless_set():
+    def evaluated(run: ResolvedRun) -> Any:
+        return run.spec.train["per_device_eval_batch_size"]
+
+    run = chosen("model=llama", "peft=lora", "hardware.gpu=rtx4090", LONG)
+    assert (run.batch.per_device, evaluated(run)) == (4, 8)
+    smaller = halved(halved(run, ""), "")
+    assert (smaller.batch.per_device, evaluated(smaller)) == (1, 2)
+    typed = chosen("model=llama", "peft=lora", "hardware.gpu=rtx4090", LONG, "train.per_device_eval_batch_size=3")
+    assert evaluated(halved(halved(typed, ""), "")) == 3
+
+
 def test_every_way_is_the_plan_of_its_own_settings_and_the_first_is_the_fastest_that_fits():
     run = chosen("model=llama", "peft=lora", "hardware.gpu=rtx4090", LONG)
     found = candidates(run)
