@@ -46,7 +46,7 @@ PARTS: Mapping[str, str] = MappingProxyType(
     {
         "weights": "The weights that a process holds: what trains in float32 under mixed precision, what is frozen as "
         "it is stored. Shared out under FSDP and ZeRO-3; DeepSpeed's float32 copies are among them.",
-        "gradients": "One for each parameter that trains. FSDP shares them out after the last pass of a step: until "
+        "gradients": "One for each parameter that trains. FSDP shards them after the last pass of a step: until "
         "then each process accumulates all of them.",
         "optimiser": "The states of the optimiser, as many and as long as it keeps them.",
         "gathered": "Weights of other processes: two layers and the ends of the model under FSDP, what DeepSpeed keeps "
@@ -195,7 +195,7 @@ def estimate(
         state_bytes=optimiser_bytes(weights.optim, weights.trained, stepped, weights.adapter, shape.hidden_size),
         compute_bytes=how.compute_bytes,
     )
-    each_reference = total * weights.each_bytes / (sharding.processes if sharding.shares else 1)
+    each_reference = total * weights.each_bytes / (sharding.processes if sharding.shards_weights else 1)
     casts = weights.carried > how.compute_bytes and sharding.library == "none"
     last = {
         "reference": beside.num_reference_models * each_reference,
@@ -209,7 +209,7 @@ def estimate(
         "training": _training(shape, weights, how, own, beside, copies, dequantised) | last,
     }
     if beside.sampling is not None or beside.vllm_bytes:
-        gathered = float(total * how.compute_bytes) if sharding.shares else 0.0
+        gathered = float(total * how.compute_bytes) if sharding.shards_weights else 0.0
         phases["sampling"] = _sampling(shape, own, beside, gathered, copies, dequantised) | last
     return MemoryEstimate({name: {part: size / GIB for part, size in each.items()} for name, each in phases.items()})
 

@@ -48,7 +48,7 @@ def _weights(run: ResolvedRun, shape: Shape, trainable: int, sharding: Sharding)
     spec, stored = run.spec, stays_quantised(run)
     packed = stored.weight_bytes() if stored else None
     per_weight = weight_bytes(shape, spec.model.dtype, spec.quantisation.type, packed)
-    # accelerate's FSDP2 holds what trains in float32 under mixed precision, and shares that out; DeepSpeed trains in
+    # accelerate's FSDP2 holds what trains in float32 under mixed precision, and shards that; DeepSpeed trains in
     # the compute type, on masters of its own.
     by_zero = sharding.library == "zero"
     return Weights(

@@ -23,11 +23,11 @@ _BUCKET, _LIVE, _SUB_GROUP = 500_000_000, 1_000_000_000, 1_000_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class Sharding:
-    """What is shared out over the processes; by default each holds everything (DDP)."""
+    """What is sharded over the processes; by default each holds everything (DDP)."""
 
     library: Literal["none", "fsdp", "zero"] = "none"
     stage: int = 0
-    """What is shared out: 0 nothing, 1 the optimiser's states, 2 also the gradients, 3 also the weights."""
+    """What is sharded: 0 nothing, 1 the optimiser's states, 2 also the gradients, 3 also the weights."""
     processes: int = 1
     """Processes that share one copy."""
     offloads_weights: bool = False
@@ -36,15 +36,15 @@ class Sharding:
     reshards: bool = True
     """Whether a layer's gathered weights are freed after its forward pass."""
     whole_gradients: bool = False
-    """Whether gradients stay whole while they accumulate: FSDP shares them out in the last pass of a step alone."""
+    """Whether gradients stay whole while they accumulate: FSDP shards them in the last pass of a step alone."""
     bucket_elements: int = 0
     """Size of the buffers in which gradients are reduced."""
     live_elements: int = 0
     """Weights that ZeRO-3 keeps gathered, since they are used again soon."""
 
     @property
-    def shares(self) -> bool:
-        """Whether weights are shared out."""
+    def shards_weights(self) -> bool:
+        """Whether weights are sharded."""
         return self.stage == 3
 
 
@@ -84,7 +84,7 @@ def sizes_of(shape: Shape, total: int) -> Sizes:
 
 
 def sharding_of(train: Mapping[str, Any], processes: int, hidden_size: int, *, accumulates: bool) -> Sharding:
-    """How the `train` settings of a run share a model out over its processes."""
+    """How the `train` settings of a run shard a model over its processes."""
     if zero := mapping_of(train.get("deepspeed")):
         return _zero(zero.get("zero_optimization") or {}, processes, hidden_size)
     if train.get("fsdp"):
@@ -200,7 +200,7 @@ def _held_by_zero(sharding: Sharding, sizes: Sizes, frozen: float, trained: int,
     # makes in float32 too: it compares a device with a device's name, which are never equal.
     masters = 4.0 * trained * part
     weights = frozen + compute * trained
-    if sharding.shares:
+    if sharding.shards_weights:
         weights *= 0 if sharding.offloads_weights else part
     # Beside the gradients in the compute type, a part of them is cast to float32 for the step.
     cast = 4 * (min(trained * part, _SUB_GROUP) if sharding.stage == 3 else trained * part)
@@ -208,6 +208,6 @@ def _held_by_zero(sharding: Sharding, sizes: Sizes, frozen: float, trained: int,
     if sharding.offloads_optimiser:
         masters, states, cast = 0.0, 0.0, 0.0
         gradients = gradients if sharding.stage == 1 else 0.0
-    gathered = compute * min(sizes.total, sharding.live_elements) if sharding.shares else 0.0
+    gathered = compute * min(sizes.total, sharding.live_elements) if sharding.shards_weights else 0.0
     buffers = compute * sharding.bucket_elements + cast
     return Held(weights + masters, gradients, states * part, gathered, buffers)

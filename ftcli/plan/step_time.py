@@ -78,7 +78,9 @@ def step_seconds(
     each = max(computing + reading, starting)
     moved, weights = 0.0, total * how.compute_bytes
     if sharding.processes > 1:
-        if sharding.shares:  # gathered forward and backward, and gradients shared out where they are not kept whole
+        if (
+            sharding.shards_weights
+        ):  # gathered forward and backward, and gradients sharded where they are not kept whole
             reductions = 1 if sharding.whole_gradients else passes
             moved += (2 * passes * weights + reductions * trained * how.compute_bytes) / _BETWEEN_CARDS
         else:

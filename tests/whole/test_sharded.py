@@ -1,4 +1,4 @@
-"""Where FSDP2 or ZeRO shares a model out it learns what copies of it learn, and is resumed and saved exactly.
+"""Where FSDP2 or ZeRO shards a model it learns what copies of it learn, and is resumed and saved exactly.
 
 Two gloo processes each; `make proof` goes through all of the layouts, `make test` through one of each kind.
 """

@@ -1,4 +1,4 @@
-"""A model that is shared out over several processes: what the hardware profile brings, and what cannot be sharded."""
+"""A model that is sharded over several processes: what the hardware profile brings, and what cannot be sharded."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _differences(typed: Any, brought: Any) -> Iterator[tuple[tuple[str, ...], An
 
 
 def _alone(run: ResolvedRun, where: Where) -> Iterator[Problem]:
-    """One process has nothing to share out with; on a GPU the machine that it will run on may have more."""
+    """One process has nobody to shard with; on a GPU the machine that it will run on may have more."""
     spec = run.spec
     written = bool(spec.hardware.num_processes) or spec.launch.device == "cpu" or not profile.has_several(spec.hardware)
     if spec.launch.num_processes > 1 or not written:

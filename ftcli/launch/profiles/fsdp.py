@@ -6,7 +6,7 @@ from ftcli.launch.profile import Profile, every_gpu
 
 PROFILE = Profile(
     name="fsdp",
-    summary="Several GPUs that share one model out (FSDP2): for a model that one GPU cannot train.",
+    summary="Several GPUs that shard one model (FSDP2): for a model that one GPU cannot train.",
     plan=every_gpu,
     train={"fsdp": True},
 )

@@ -7,7 +7,7 @@ from ftcli.launch.profile import Profile, every_gpu
 
 PROFILE = Profile(
     name="zero2",
-    summary="Several GPUs that share gradients and optimiser state out (DeepSpeed ZeRO-2); each holds the weights.",
+    summary="Several GPUs that shard gradients and optimiser state (DeepSpeed ZeRO-2); each holds the weights.",
     plan=every_gpu,
     train={"deepspeed": zero(2)},
 )

@@ -7,7 +7,7 @@ from ftcli.launch.profile import Profile, every_gpu
 
 PROFILE = Profile(
     name="zero3",
-    summary="Several GPUs that share one model out (DeepSpeed ZeRO-3): as fsdp, where DeepSpeed is preferred.",
+    summary="Several GPUs that shard one model (DeepSpeed ZeRO-3): as fsdp, where DeepSpeed is preferred.",
     plan=every_gpu,
     train={"deepspeed": zero(3)},
 )

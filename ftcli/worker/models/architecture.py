@@ -177,7 +177,7 @@ def _bias_beside(weight: Tensor, bias: Tensor | None, module: nn.Module) -> bool
 
 
 def _shape(value: Tensor) -> tuple[int, ...]:
-    """The whole shape of a parameter, also where ZeRO-3 has shared it out."""
+    """The whole shape of a parameter, also where ZeRO-3 has sharded it."""
     return tuple(getattr(value, "ds_shape", value.shape))
 
 

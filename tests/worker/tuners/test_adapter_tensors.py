@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -74,30 +76,34 @@ def test_names_of_an_older_version_are_still_converted(tmp_path: Path):
     assert torch.equal(logits(with_adapter(base(tmp_path), tmp_path / "adapter")), logits(alone))
 
 
+@contextmanager
+def edited(folder: Path) -> Iterator[dict[str, torch.Tensor]]:
+    """The tensors of an adapter that is saved for it, stored again as they are left."""
+    saved(folder, "llama", target_modules=["q_proj"])
+    tensors: dict[str, torch.Tensor] = load_file(folder / "adapter" / TENSORS)
+    yield tensors
+    save_file(tensors, folder / "adapter" / TENSORS)
+
+
 def test_an_adapter_that_lacks_a_layer_is_refused(tmp_path: Path):
-    saved(tmp_path, "llama", target_modules=["q_proj"])
-    tensors = load_file(tmp_path / "adapter" / TENSORS)
-    gone = next(name for name in tensors if "layers.1" in name and "lora_B" in name)
-    del tensors[gone]
-    save_file(tensors, tmp_path / "adapter" / TENSORS)
+    with edited(tmp_path) as tensors:
+        gone = next(name for name in tensors if "layers.1" in name and "lora_B" in name)
+        del tensors[gone]
     with pytest.raises(ConfigError, match=r"would lack 1 tensors, such as model\.layers\.1\.self_attn\.q_proj\.lora_B"):
         with_adapter(base(tmp_path), tmp_path / "adapter")
 
 
 def test_an_adapter_with_a_layer_that_the_model_has_not_is_refused(tmp_path: Path):
-    saved(tmp_path, "llama", target_modules=["q_proj"])
-    tensors = load_file(tmp_path / "adapter" / TENSORS)
-    tensors["base_model.model.model.layers.7.self_attn.q_proj.lora_A.weight"] = torch.zeros(2, 64)
-    save_file(tensors, tmp_path / "adapter" / TENSORS)
+    with edited(tmp_path) as tensors:
+        tensors["base_model.model.model.layers.7.self_attn.q_proj.lora_A.weight"] = torch.zeros(2, 64)
     with pytest.raises(ConfigError, match=r"1 of its tensors have no place in the model, such as model\.layers\.7"):
         with_adapter(base(tmp_path), tmp_path / "adapter")
 
 
 def test_an_adapter_whose_layers_are_called_otherwise_is_refused_with_both_names(tmp_path: Path):
-    saved(tmp_path, "llama", target_modules=["q_proj"])
-    tensors = load_file(tmp_path / "adapter" / TENSORS)
-    renamed = {name.replace(".layers.", ".blocks."): tensor for name, tensor in tensors.items()}
-    save_file(renamed, tmp_path / "adapter" / TENSORS)
+    with edited(tmp_path) as tensors:
+        for name in list(tensors):
+            tensors[name.replace(".layers.", ".blocks.")] = tensors.pop(name)
     with pytest.raises(ConfigError, match=r"4 of its tensors .*model\.blocks\.0.*lack 4 .*model\.layers\.0"):
         with_adapter(base(tmp_path), tmp_path / "adapter")
 
