@@ -32,7 +32,7 @@ from ftcli.core.errors import (
 )
 from ftcli.core.text import shell_word
 from ftcli.launch.devices import foreign_variables, one_device
-from ftcli.launch.nodes import ALONE, Node, without_node
+from ftcli.launch.nodes import ALONE, WAIT_SECONDS, Node, own_address, without_node
 from ftcli.runs import checkpoints, rundir
 from ftcli.settings.run_spec import LaunchPlan, RunSpec
 
@@ -82,6 +82,8 @@ def worker_environment(plan: LaunchPlan | None = None, say: Callable[[str], None
             # Otherwise torch's launcher gives processes that it starts again the store of those before, in which they
             # find the addresses of lost ones, and wait for them until the collective times out.
             environment["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
+            if plan.num_nodes == 1:  # they meet at a free port
+                environment["PET_RDZV_ENDPOINT"] = "127.0.0.1:0"
         if plan.num_threads is not None:
             environment["OMP_NUM_THREADS"] = str(plan.num_threads)
         if plan.device == "cpu":
@@ -104,9 +106,17 @@ def worker_command(plan: LaunchPlan, arguments: Sequence[str], run: Path, node: 
         return [sys.executable, *worker]
     # Without a file of its own, accelerate would read the one that the user once wrote with `accelerate config`.
     config = ["--config_file", str(run / _of_node(rundir.LAUNCHER, node))]
-    # accelerate reads all but this from its file.
-    again = ["--max_restarts", str(plan.max_restarts)]
-    return [sys.executable, "-m", "accelerate.commands.launch", *config, *again, *worker]
+    return [sys.executable, "-m", "accelerate.commands.launch", *config, *_launcher_flags(plan, node), *worker]
+
+
+def _launcher_flags(plan: LaunchPlan, node: Node) -> list[str]:
+    """What accelerate's launcher does not read from its file: options whose default is not None."""
+    if plan.num_nodes == 1 and not plan.max_restarts:
+        return []
+    # The elastic rendezvous: with the static one, processes that are started again read the addresses of lost ones.
+    # The first node holds its store, for which the others wait.
+    meet = f"is_host={int(node.rank == 0)},read_timeout={int(WAIT_SECONDS)}"
+    return ["--max_restarts", str(plan.max_restarts), "--rdzv_backend", "c10d", "--rdzv_conf", meet]
 
 
 def _of_node(name: str, node: Node) -> str:
@@ -118,10 +128,6 @@ def _of_node(name: str, node: Node) -> str:
 def launcher_config(plan: LaunchPlan, node: Node = ALONE) -> str:
     """The whole configuration of accelerate's launcher; precision and sharding are the trainer's own settings."""
     host, _, port = (node.endpoint or f":{_free_port()}").rpartition(":")
-    # The elastic rendezvous, since with the static one a machine that comes back could not join again.
-    meet = (
-        (("main_process_ip", host), ("rdzv_backend", "c10d"), ("same_network", "false")) if plan.num_nodes > 1 else ()
-    )
     lines = (
         ("compute_environment", "LOCAL_MACHINE"),
         ("distributed_type", "MULTI_GPU"),  # one process per device, with use_cpu in the environment on CPUs too
@@ -129,7 +135,7 @@ def launcher_config(plan: LaunchPlan, node: Node = ALONE) -> str:
         ("machine_rank", node.rank or 0),
         ("num_processes", plan.num_processes),
         ("main_process_port", port),
-        *meet,
+        *((("main_process_ip", host),) if plan.num_nodes > 1 else ()),
         ("gpu_ids", "all"),
         ("mixed_precision", '"no"'),
         ("use_cpu", "false"),
@@ -270,7 +276,7 @@ def run_worker(
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        env=worker_environment(plan, say),
+        env=worker_environment(plan, say) | own_address(node, os.environ),
         start_new_session=True,
     )
     assert process.stdout is not None

@@ -6,8 +6,10 @@ rendezvous. What is not set is read from the environment: variables of Slurm, or
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -25,6 +27,8 @@ OWN = ("node_rank", "rendezvous")
 """Settings of `hardware` that say where a node is, and nothing of what is trained."""
 WAIT_SECONDS = 600.0
 """How long a node waits for the first one to create the run directory."""
+LOCAL_ADDRESS = "PET_LOCAL_ADDR"
+"""torchrun's variable for the address of a node."""
 _PORTS = 1000
 """Slurm jobs that share a machine meet at ports of their own, from PORT on, by the number of the job."""
 
@@ -99,6 +103,22 @@ def this_node(wanted: HardwareSettings, environment: Mapping[str, str]) -> Node:
     if problems:
         raise ConfigError(*problems)
     return Node(num_nodes=wanted.num_nodes or known.num_nodes, rank=rank, endpoint=endpoint)
+
+
+def own_address(node: Node, environment: Mapping[str, str]) -> dict[str, str]:
+    """The variable that tells torch's launcher where the other nodes reach this one; empty where the user set it.
+
+    By itself it would tell them a host name that need not be known to them.
+    """
+    if not node.endpoint or LOCAL_ADDRESS in environment:
+        return {}
+    host, _, port = node.endpoint.rpartition(":")
+    if node.rank == 0:  # all nodes reach it there
+        return {LOCAL_ADDRESS: host}
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((host, int(port)))  # a datagram socket sends nothing by that; it learns its own address
+        return {LOCAL_ADDRESS: probe.getsockname()[0]}
+    return {}
 
 
 def node_of(spec: RunSpec) -> Node:

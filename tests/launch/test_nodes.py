@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import argparse
 import inspect
 import threading
 import time
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from torch.distributed.launcher.api import LaunchConfig
+from torch.distributed.run import config_from_args, get_args_parser
 
 from ftcli.build.resolve import spec_of
 from ftcli.config.compose import Request
 from ftcli.core.errors import ConfigError
 from ftcli.launch import local
-from ftcli.launch.nodes import ALONE, Node, first_host, joined, of_environment, this_node, without_node
+from ftcli.launch.nodes import (
+    ALONE,
+    LOCAL_ADDRESS,
+    Node,
+    first_host,
+    joined,
+    of_environment,
+    own_address,
+    this_node,
+    without_node,
+)
 from ftcli.runs import rundir
 from ftcli.settings.groups import HardwareSettings
 from ftcli.settings.run_spec import LaunchPlan, RunSpec
@@ -72,20 +85,55 @@ def test_settings_go_before_the_environment_and_what_neither_says_is_asked_for()
     assert [problem.where for problem in refused.value.problems] == ["hardware.node_rank", "hardware.rendezvous"]
 
 
-def test_the_launcher_of_a_node_is_told_where_all_meet(tmp_path):
-    from accelerate.commands.config.config_args import load_config_from_file
+def as_launched(plan: LaunchPlan, node: Node, run: Path, monkeypatch) -> tuple[dict[str, Any], LaunchConfig]:
+    """What accelerate reads from the command and the file of a node, and what it then asks of torch's launcher."""
+    from accelerate.commands import launch
 
-    plan = LaunchPlan(num_processes=8, num_nodes=2, max_restarts=3)
-    node = Node(num_nodes=2, rank=1, endpoint="n0:29400")
-    command = local.worker_command(plan, ["train", "RUN"], Path("RUN"), node)
-    assert command[3:7] == ["--config_file", "RUN/launcher-1.yaml", "--max_restarts", "3"]
-    assert local.worker_command(plan, ["train", "RUN"], Path("RUN"), replace(node, rank=0))[4] == "RUN/launcher.yaml"
-    file = tmp_path / "launcher.yaml"
-    file.write_text(local.launcher_config(plan, node))
-    read = load_config_from_file(str(file))
-    assert (read.num_machines, read.machine_rank, read.num_processes) == (2, 1, 8)
-    assert (read.main_process_ip, read.main_process_port, read.rdzv_backend) == ("n0", 29400, "c10d")
-    assert not {"rdzv_backend", "main_process_ip"} & yaml.safe_load(local.launcher_config(LaunchPlan(), ALONE)).keys()
+    command = local.worker_command(plan, ["train", str(run)], run, node)
+    Path(command[4]).write_text(local.launcher_config(plan, node))
+    asked: list[argparse.Namespace] = []
+    for name, value in local.worker_environment(plan).items():
+        monkeypatch.setenv(name, value)
+    arguments = launch.launch_command_parser().parse_args(command[3:])
+    arguments, *_ = launch._validate_launch_command(arguments)
+    monkeypatch.setattr("torch.distributed.run.run", asked.append)
+    launch.multi_gpu_launcher(arguments)
+    config, *_ = config_from_args(asked[0])
+    return vars(arguments), config
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("plan", [
+    LaunchPlan(num_processes=8, num_nodes=2, max_restarts=3), LaunchPlan(num_processes=8, num_nodes=2),
+    LaunchPlan(num_processes=2, max_restarts=1), LaunchPlan(num_processes=2),
+])  # fmt: skip
+def test_the_launcher_takes_each_line_of_its_file_and_all_meet_at_one_place(tmp_path, monkeypatch, plan, rank):
+    node = Node(num_nodes=2, rank=rank, endpoint="n0:29400") if plan.num_nodes > 1 else ALONE
+    read, config = as_launched(plan, node, tmp_path, monkeypatch)
+    lines = yaml.safe_load((tmp_path / ("launcher-1.yaml" if node.rank else "launcher.yaml")).read_text())
+    assert lines.pop("compute_environment")
+    assert lines.pop("distributed_type") == "MULTI_GPU"
+    assert read["multi_gpu"]
+    assert {key: str(read[key]) for key in lines} == {key: str(value) for key, value in lines.items()}
+    assert (config.nproc_per_node, config.max_restarts) == (plan.num_processes // plan.num_nodes, plan.max_restarts)
+    assert config.min_nodes == config.max_nodes == plan.num_nodes
+    if plan.num_nodes > 1 or plan.max_restarts:
+        meet = node.endpoint or "127.0.0.1:0"
+        assert (config.rdzv_backend, config.rdzv_endpoint) == ("c10d", meet)
+        assert config.rdzv_configs["is_host"] == str(int(node.rank == 0))
+    else:
+        assert (config.rdzv_backend, config.rdzv_endpoint) == ("static", f"127.0.0.1:{lines['main_process_port']}")
+
+
+def test_the_other_nodes_are_told_an_address_that_they_reach(monkeypatch):
+    assert own_address(ALONE, {}) == {}
+    first = Node(num_nodes=2, rank=0, endpoint="n0:29400")
+    assert own_address(first, {}) == {LOCAL_ADDRESS: "n0"}
+    assert own_address(first, {LOCAL_ADDRESS: "ib0"}) == {}  # the user's own
+    assert own_address(Node(num_nodes=2, rank=1, endpoint="127.0.0.1:29400"), {}) == {LOCAL_ADDRESS: "127.0.0.1"}
+    assert own_address(Node(num_nodes=2, rank=1, endpoint="nowhere.invalid:29400"), {}) == {}
+    monkeypatch.setenv(LOCAL_ADDRESS, "n1")
+    assert get_args_parser().parse_args(["script"]).local_addr == "n1"
 
 
 def test_processes_that_are_started_again_meet_in_a_store_of_their_own():
