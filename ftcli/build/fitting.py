@@ -70,6 +70,19 @@ def fit(run: ResolvedRun, outlook: Plan) -> Fit | None:
     )
 
 
+def expected(run: ResolvedRun, outlook: Plan) -> dict[str, float | None]:
+    """The plan in the figures that a run measures of itself.
+
+    Returns:
+        `memory_gib` of one process as torch counts it, without the driver's context; `seconds` of the training steps.
+    """
+    found, memory = fit(run, outlook), outlook.memory
+    return {
+        "memory_gib": memory.total_gib - memory["cuda_context"] if memory else None,
+        "seconds": found.seconds if found else None,
+    }
+
+
 def _seconds(run: ResolvedRun, outlook: Plan, teraflops: float) -> float | None:
     if not teraflops or not outlook.flops:
         return None

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ftcli.cli import arguments, jobs, output
-from ftcli.cli.jobs.run import RunJob, submit_together
+from ftcli.cli.jobs.run import RunJob
+from ftcli.cli.jobs.submission import submit
 from ftcli.config.overrides import expand, parse
 from ftcli.core.errors import EXIT_DONE, EXIT_INTERRUPTED, ConfigError, Problem
 from ftcli.launch.profile import submits
@@ -25,7 +26,7 @@ def sweep(options: argparse.Namespace) -> int:
     flags += [flag for flag, given in (("--dry-run", options.dry_run), ("--json", options.json)) if given]
     commands = [_words(job, number) for number, job in enumerate(combinations)]
     if not options.dry_run and (array := _array(options, commands)):
-        return submit_together(array, [["train", *words, *flags] for words in commands])
+        return _submit_together(array, [["train", *words, *flags] for words in commands])
     codes = []
     for number, words in enumerate(commands):
         output.note(f"job {number + 1} of {len(commands)}: {' '.join(words)}")
@@ -64,3 +65,16 @@ def _array(options: argparse.Namespace, commands: Sequence[Sequence[str]]) -> li
     if found and problems:
         raise ConfigError(*problems)
     return found
+
+
+def _submit_together(array: Sequence[RunJob], argv: Sequence[Sequence[str]]) -> int:
+    """Give the jobs to a scheduler as one job array; each has the command of its own in `argv`.
+
+    Raises:
+        ConfigError: they differ in their hardware, or a run directory is not empty.
+    """
+    first = array[0].spec
+    if any(job.spec.hardware != first.hardware for job in array):
+        what = "the jobs of an array have the same hardware, and these differ in it"
+        raise ConfigError(Problem("hardware", what, "start a sweep for each"))
+    return submit(first, lambda: [job.prepared(words) for job, words in zip(array, argv, strict=True)])

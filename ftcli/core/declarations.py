@@ -18,6 +18,17 @@ def names_in(package: str) -> tuple[str, ...]:
     return tuple(sorted(module.name for module in pkgutil.iter_modules(importlib.import_module(package).__path__)))
 
 
+def declaration(package: str, name: str, attribute: str) -> Any:
+    """What one module of a package binds under a name; the others are not imported.
+
+    Raises:
+        KeyError: the package has no such module.
+    """
+    if name not in names_in(package):
+        raise KeyError(name)
+    return getattr(importlib.import_module(f"{package}.{name}"), attribute)
+
+
 def declarations(package: str, attribute: str) -> dict[str, Any]:
     """What the modules of a package bind under a name, by module, in the order of the alphabet.
 

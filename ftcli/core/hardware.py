@@ -82,6 +82,18 @@ def driver_cuda() -> tuple[int, int] | None:
     return found // 1000, found % 1000 // 10
 
 
+@cache
+def driver_version() -> str | None:
+    """The version of the driver; None without one."""
+    with _nvml() as nvml:
+        if nvml is None:
+            return None
+        try:
+            return _text(nvml.nvmlSystemGetDriverVersion())
+        except nvml.NVMLError:
+            return None
+
+
 @contextlib.contextmanager
 def _nvml() -> Any:
     """NVML while it is initialised; None without a driver or without its package."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -115,6 +114,8 @@ def own_address(node: Node, environment: Mapping[str, str]) -> dict[str, str]:
     host, _, port = node.endpoint.rpartition(":")
     if node.rank == 0:  # all nodes reach it there
         return {LOCAL_ADDRESS: host}
+    import socket
+
     with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect((host, int(port)))  # a datagram socket sends nothing by that; it learns its own address
         return {LOCAL_ADDRESS: probe.getsockname()[0]}

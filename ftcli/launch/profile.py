@@ -7,8 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ftcli.core import hardware
-from ftcli.core.declarations import declarations
-from ftcli.launch import slurm
+from ftcli.core.declarations import declaration, declarations
 from ftcli.settings.groups import HardwareSettings
 from ftcli.settings.run_spec import LaunchPlan, Notes
 
@@ -40,8 +39,8 @@ def profile_of(wanted: HardwareSettings) -> Profile:
 
 
 def submits(wanted: HardwareSettings, environment: Mapping[str, str]) -> bool:
-    """Whether a run is to be given to a scheduler, and this is not yet its job."""
-    return profile_of(wanted).submits and not slurm.is_job(environment)
+    """Whether a run is to be given to a scheduler, and this is not yet its job but somebody at a login node."""
+    return profile_of(wanted).submits and not environment.get("SLURM_JOB_ID")
 
 
 def node_profile(wanted: HardwareSettings) -> Profile:
@@ -60,7 +59,7 @@ def for_each_node() -> list[str]:
 
 
 def _declared(name: str) -> Profile:
-    profile: Profile = declarations("ftcli.launch.profiles", "PROFILE")[name]
+    profile: Profile = declaration("ftcli.launch.profiles", name, "PROFILE")
     return profile
 
 

@@ -13,7 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +33,6 @@ _BEFORE = 128 + int(signal.SIGTERM)
 """The exit code of what SIGTERM ended before it could take the signal for a request."""
 WAIT = re.compile(r"(\d+-)?\d+(:\d\d){0,2}")
 """A time as Slurm takes it: minutes, hours:minutes:seconds, days-hours."""
-
-
-def is_job(environment: Mapping[str, str]) -> bool:
-    """Whether this process belongs to a Slurm job, and not to somebody at a login node."""
-    return bool(environment.get("SLURM_JOB_ID"))
 
 
 def script(spec: RunSpec, runs: Sequence[Path]) -> str:

@@ -78,6 +78,12 @@ FAMILIES: dict[str, Family] = {
 }
 
 
+NUM_EXPERTS = ("num_local_experts", "n_routed_experts", "num_experts", "moe_num_experts", "num_routed_experts")
+"""The names that configurations give the number of routed experts."""
+VISITED = ("num_experts_per_tok", "moe_topk", "moe_k", "num_experts_per_token", "top_k_experts", "experts_top_k")
+"""The names that they give the number of those that a token visits."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Experts:
     """A mixture of experts: `num_experts` routed ones, of which a token visits `num_experts_per_tok`."""

@@ -25,6 +25,40 @@ def num_parameters(shape: Shape) -> int | None:
     return sum(module.num_own_parameters for module in modules(shape))
 
 
+def active_parameters(shape: Shape) -> int | None:
+    """The parameters that one token is multiplied with: of a mixture of experts those that it visits, and no embedding
+    that only looks a row up. None where the parameters are unknown."""
+    total = num_parameters(shape)
+    if total is None:
+        return None
+    looked_up = 0 if shape.tie_word_embeddings else shape.vocab_size * shape.hidden_size
+    return total - looked_up - _unvisited(shape)
+
+
+def _unvisited(shape: Shape) -> int:
+    """Parameters of the routed experts that a token does not visit."""
+    experts = shape.experts
+    if experts is None:
+        return 0
+    visits, of = experts.num_experts_per_tok, experts.num_experts
+    if shape.known:
+        routed = sum(module.num_own_parameters for module in modules(shape) if module.kind == "experts")
+    else:  # each a gated feed-forward
+        layers = shape.num_hidden_layers - experts.first_k_dense_replace
+        routed = layers * of * 3 * shape.hidden_size * experts.intermediate_size
+    return routed * (of - visits) // of
+
+
+def operations_per_token(shape: Shape, *, base_trains: bool) -> int | None:
+    """Floating-point operations of training on one token; None where the parameters are unknown.
+
+    Per parameter: 2 forward, 2 for the gradient of the activations, and 2 for that of weights that train. What
+    attention adds with the length, and a checkpointed forward pass, are left out.
+    """
+    active = active_parameters(shape)
+    return None if active is None else active * (6 if base_trains else 4)
+
+
 def linear_modules(shape: Shape) -> tuple[LinearModules, ...] | None:
     """Linear layers by last name and size, without the output head; None for an unknown architecture."""
     if not shape.known:

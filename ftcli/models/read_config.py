@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from ftcli.core.errors import ConfigError, Problem
-from ftcli.models.families import FAMILIES, Experts, Family, LatentAttention, OptSwitches
+from ftcli.models.families import (
+    FAMILIES,
+    NUM_EXPERTS,
+    VISITED,
+    Experts,
+    Family,
+    LatentAttention,
+    OptSwitches,
+)
 from ftcli.models.layout import Layout
 from ftcli.models.safetensors_header import stored_parameters
 from ftcli.models.shape import Shape
@@ -64,7 +72,7 @@ def shape_from_layout(layout: Layout, config: Mapping[str, Any], read: Shape | N
     if sizes.get("num_experts"):
         experts = Experts(
             num_experts=int(sizes["num_experts"]),
-            num_experts_per_tok=size_of(sizes, "num_experts_per_tok", 1),
+            num_experts_per_tok=next((int(sizes[name]) for name in VISITED if sizes.get(name)), 1),
             intermediate_size=size_of(sizes, "moe_intermediate_size", size("intermediate_size", 1)),
             n_shared_experts=size_of(sizes, "n_shared_experts", 0),
         )
@@ -99,7 +107,7 @@ class _Reader:
         # In a multimodal config the text decoder's sizes are nested, while the architecture is named at the top.
         self.outer, self.where, self.problems = raw, where, list[Problem]()
         # A group file keeps these in mappings of their own; config.json has the same keys at the top.
-        groups = [raw.get("experts"), raw.get("latent_attention")]
+        groups = [raw.get("more"), raw.get("experts"), raw.get("latent_attention")]
         self.values: dict[str, Any] = {**raw, **nested}
         for group in groups:
             self.values.update(group if isinstance(group, Mapping) else {})
@@ -186,12 +194,11 @@ class _Reader:
 
     def experts(self) -> Experts | None:
         """The mixture of experts, under the name that each family gives their number; None for a dense model."""
-        names = ("num_local_experts", "n_routed_experts", "num_experts")
-        if all(self.values.get(name) is None for name in names):
+        if not any(self.values.get(name) for name in NUM_EXPERTS):  # some dense models say that they have 0
             return None
         return Experts(
-            num_experts=self.size(*names),
-            num_experts_per_tok=self.size("num_experts_per_tok"),
+            num_experts=self.size(*NUM_EXPERTS),
+            num_experts_per_tok=self.size(*VISITED),
             intermediate_size=self.size("moe_intermediate_size", "intermediate_size"),
             n_shared_experts=self.size("n_shared_experts", default=0, zero=True),
             first_k_dense_replace=self.size("first_k_dense_replace", default=0, zero=True),

@@ -14,7 +14,7 @@ from ftcli.models import known_shapes
 from ftcli.models.known_shapes import tokenizer_folder
 from ftcli.models.modules import modules
 from ftcli.models.packing_support import why_unpacked
-from ftcli.models.parameters import num_parameters
+from ftcli.models.parameters import num_parameters, operations_per_token
 from ftcli.models.shape import Shape
 from ftcli.peft_methods.experts import Reach, reach, why_no_experts
 from ftcli.peft_methods.lora_counts import renamed_by_peft
@@ -60,7 +60,8 @@ class Plan:
     parameters: int | None
     trainable: int | None
     flops: float | None
-    """Floating-point operations of the training steps: 6 per parameter and token, 4 where the base is frozen."""
+    """Floating-point operations of the training steps: 6 per token and parameter that it visits, 4 where the base is
+    frozen."""
     memory: MemoryEstimate | None
     warnings: tuple[str, ...]
     notes: tuple[Mapping[str, Any], ...]
@@ -213,13 +214,12 @@ def _long_warmup(run: ResolvedRun, steps: int) -> list[str]:
     return [f"{what}: the learning rate only reaches {steps / warmup:.0%} of train.learning_rate"]
 
 
-def _flops(run: ResolvedRun, parameters: int | None, counted: TokenCount, sequences: int) -> float | None:
-    if parameters is None or not counted.tokens or not sequences:
+def _flops(run: ResolvedRun, counted: TokenCount, sequences: int) -> float | None:
+    each = operations_per_token(run.shape, base_trains=not run.trains_adapter) if run.shape else None
+    if each is None or not counted.tokens or not sequences:
         return None
-    # Per parameter and token: 2 forward, 2 for the gradient of the activations, 2 for the gradient of the weights.
-    each = 4 if run.trains_adapter else 6
     tokens = counted.tokens / sequences + answer_tokens(run.spec, run.method)
-    return each * parameters * tokens * num_steps(run, sequences) * run.batch.rows
+    return each * tokens * num_steps(run, sequences) * run.batch.rows
 
 
 def _length(spec: RunSpec, counted: TokenCount) -> list[Mapping[str, Any]]:
@@ -272,7 +272,7 @@ def plan(run: ResolvedRun) -> Plan:
         tokens_exact=counted.exact,
         parameters=parameters,
         trainable=trainable,
-        flops=_flops(run, parameters, counted, sequences),
+        flops=_flops(run, counted, sequences),
         memory=memory,
         warnings=tuple(_warnings(run, counted, sequences)),
         notes=(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ftcli.core.gpu_cards import like
 from ftcli.core.hardware import Gpu
-from ftcli.models.parameters import num_parameters
+from ftcli.models.parameters import active_parameters, num_parameters, operations_per_token
 from ftcli.models.shape import Shape
 from ftcli.plan.activations import Pass
 from ftcli.plan.sharded_memory import Sharding
@@ -66,10 +66,9 @@ def step_seconds(
         trained: parameters that train.
     """
     total = num_parameters(shape) or 0
-    # Per parameter and token: 2 forward, 2 for the gradient of the activations, 2 for that of weights that train; a
-    # checkpointed forward pass is computed twice.
-    forward = 2 * (2 if how.checkpointing else 1)
-    operations = (forward + 2 + (0 if adapter else 2)) * total
+    operations = operations_per_token(shape, base_trains=not adapter) or 0
+    if how.checkpointing:  # a forward pass is computed twice
+        operations += 2 * (active_parameters(shape) or 0)
     # Of n rows of unequal length the longest is expected between the mean and the longest of all.
     padded = mean_length + (how.length - mean_length) * (1 - 1 / how.rows)
     computing = operations * how.rows * padded / rates.operations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ftcli.build.fitting import TIGHT, fit, smaller, totals
+from ftcli.build.fitting import TIGHT, expected, fit, smaller, totals
 from ftcli.build.resolve import run_of
 from ftcli.cli import main
 from ftcli.config.compose import Request
@@ -135,3 +135,14 @@ def test_train_refuses_what_does_not_fit_before_it_loads_anything(tmp_path, monk
 def test_a_card_without_effect_is_refused(overrides, words, capsys):
     assert main(["check", *overrides]) == 2
     assert words in capsys.readouterr().err
+
+
+def test_what_a_run_is_expected_to_take_is_told_as_the_run_will_measure_it():
+    run = planned("model=qwen-0.6b", "hardware.gpu=h100")
+    outlook, verdict = plan(run), fit(run, plan(run))
+    assert outlook.memory is not None
+    assert verdict is not None
+    found = expected(run, outlook)
+    assert found["memory_gib"] == pytest.approx(verdict.needs_gib - outlook.memory["cuda_context"])
+    assert outlook.memory["cuda_context"] > 0
+    assert found["seconds"] == verdict.seconds

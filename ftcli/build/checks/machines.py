@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from ftcli.config.compose import WRITERS, Composed
 from ftcli.core.errors import Problem
 from ftcli.core.suggest import suggest
-from ftcli.launch import profile, slurm
+from ftcli.launch import profile
 from ftcli.plan.resolved_run import ResolvedRun
 
 Where = Callable[[str], str]
@@ -48,6 +48,8 @@ def _unread(
 
 def _job(run: ResolvedRun, composed: Composed, where: Where) -> Iterator[Problem]:
     """What a Slurm job is asked with: words that stand on one line, options that run nothing."""
+    from ftcli.launch import slurm
+
     wanted = run.spec.hardware
     if wanted.num_processes is None:
         what = "hardware=slurm plans for machines that are not here, and nothing says how many GPUs each has"

@@ -13,8 +13,7 @@ from ftcli.cli.jobs.job import Job, JobFolder, finished
 from ftcli.cli.render import configuration
 from ftcli.cli.requirements import require_folders, require_here
 from ftcli.config.compose import Composed, Request
-from ftcli.core.errors import EXIT_CONFIG, EXIT_DATA, EXIT_DONE, EXIT_MEMORY, ConfigError, Problem
-from ftcli.launch import slurm
+from ftcli.core.errors import EXIT_CONFIG, EXIT_DATA, EXIT_DONE, EXIT_MEMORY, ConfigError, FtcliError, Problem
 from ftcli.launch.nodes import Node
 from ftcli.launch.profile import profile_of, submits
 from ftcli.plan.resolved_run import ResolvedRun
@@ -67,6 +66,8 @@ class RunJob(Job):
 
         show(self.run, plan(self.run), as_json=as_json)
         if not as_json and profile_of(self.spec.hardware).submits:
+            from ftcli.launch import slurm
+
             print("\nwould be submitted with sbatch:\n")
             print(slurm.script(self.spec, [Path(str(self.spec.run.dir)).resolve()]), end="")
 
@@ -79,9 +80,9 @@ class RunJob(Job):
         from ftcli.launch.nodes import joined, node_of
 
         if submits(self.spec.hardware, os.environ):
-            slurm.require_sbatch()
-            directory = self.prepared(argv)
-            return _submit([self.spec], [directory], directory / rundir.JOB)
+            from ftcli.cli.jobs.submission import submit
+
+            return submit(self.spec, lambda: [self.prepared(argv)])
         require_here(self.spec)
         node = node_of(self.spec)
         if node.rank:
@@ -114,30 +115,6 @@ class RunJob(Job):
         return directory
 
 
-def submit_together(jobs: Sequence[RunJob], argv: Sequence[Sequence[str]]) -> int:
-    """Give several runs to a scheduler as one job array.
-
-    Args:
-        argv: the command of each.
-
-    Raises:
-        ConfigError: they differ in their hardware, or a run directory is not empty.
-    """
-    slurm.require_sbatch()
-    first = jobs[0].spec
-    if any(job.spec.hardware != first.hardware for job in jobs):
-        what = "the jobs of an array have the same hardware, and these differ in it"
-        raise ConfigError(Problem("hardware", what, "start a sweep for each"))
-    runs = [job.prepared(words) for job, words in zip(jobs, argv, strict=True)]
-    return _submit([job.spec for job in jobs], runs, runs[0].parent / f"{runs[0].name}-to-{runs[-1].name}.sbatch")
-
-
-def _submit(specs: Sequence[RunSpec], runs: Sequence[Path], file: Path) -> int:
-    number = slurm.submit(slurm.written(specs[0], runs, file))
-    output.note(f"job {number} from {file}; it writes to {runs[0] if len(runs) == 1 else runs[0].parent}")
-    return EXIT_DONE
-
-
 @dataclass(frozen=True)
 class RunFolder(JobFolder):
     """The directory of a run."""
@@ -159,8 +136,9 @@ class RunFolder(JobFolder):
 
         spec = resumed_spec(self.directory, request.overrides, request.grants)
         if submits(spec.hardware, os.environ) and not dry_run:
-            slurm.require_sbatch()
-            return _submit([spec], [self.directory.resolve()], self.directory / rundir.JOB)
+            from ftcli.cli.jobs.submission import submit
+
+            return submit(spec, lambda: [self.directory.resolve()])
         (require_folders if dry_run else require_here)(spec)
         if rundir.read_result(self.directory) is not None and not [
             text for text in request.overrides if not text.startswith("hardware.")
@@ -203,14 +181,26 @@ class RunFolder(JobFolder):
         of_plan.show(run, outlook, as_json=False)
 
     def report(self, *, as_json: bool) -> None:
-        """Print what was trained, loss and score before and after, and the model's folder."""
+        """Print what was trained, loss and score before and after, plan beside reality, and the model's folder."""
         result = finished(self.directory)
+        planned = self._planned() if (result.get("machine") or {}).get("peak_reserved_gib") is not None else None
         if as_json:
-            output.data(result)
+            output.data({**result, "planned": planned} if planned else result)
         else:
             from ftcli.cli.render.summary import summary
 
-            summary(self.directory, result)
+            summary(self.directory, result, planned)
+
+    def _planned(self) -> dict[str, float | None] | None:
+        """What the plan expects of the run's card, where its rows are still here."""
+        from ftcli.build import fitting
+        from ftcli.plan.outlook import plan
+
+        run = ResolvedRun.of(RunSpec.load(self.directory / rundir.SPEC))
+        try:
+            return fitting.expected(run, plan(run))
+        except FtcliError:  # rows or models that are gone
+            return None
 
 
 def _train(spec: RunSpec, directory: Path, checkpoint: Path | None, node: Node, *, as_json: bool) -> int:

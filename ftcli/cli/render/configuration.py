@@ -7,7 +7,7 @@ from typing import Any
 
 from ftcli.cli import output
 from ftcli.config import group_fields
-from ftcli.core import assets, strict_yaml
+from ftcli.core import assets
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.paths import is_builtin
 from ftcli.data.path_list import path_text
@@ -41,7 +41,8 @@ def chosen_of(spec: RunSpec, group: str) -> str:
         return f"{{mix: {', '.join(spec.data.mix)}}}"
     key = PLACES[group]
     place = getattr(getattr(spec, group), key)
-    return choice if place == strict_yaml.load(file).data.get(key) else path_text(place)
+    named = f"{key}: {place}"  # a line of it, since to parse it once more would be most of a check's last step
+    return choice if named in file.read_text(encoding="utf-8").splitlines() else path_text(place)
 
 
 def reads(spec: RunSpec) -> dict[str, str | None]:

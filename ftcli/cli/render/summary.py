@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,12 @@ def _change(pair: Mapping[str, Any] | None, form: str) -> str | None:
     return f"{after:{form}}" if before is None else f"{before:{form}} → {after:{form}}"
 
 
-def summary(run: Path, result: Mapping[str, Any]) -> None:
-    """Print the result of a finished run: what was trained, loss and score before and after, and the model's folder."""
+def summary(run: Path, result: Mapping[str, Any], planned: Mapping[str, float | None] | None = None) -> None:
+    """Print the result of a finished run: what was trained, loss and score before and after, and the model's folder.
+
+    Args:
+        planned: what its plan expects, shown beside what it took of a GPU.
+    """
     score = result.get("score") or {}
     scored = _change(score, ".3f" if score.get("name") == "mean_reward" else ".1%")
     took = output.duration(float(result["seconds"]))
@@ -32,9 +36,26 @@ def summary(run: Path, result: Mapping[str, Any]) -> None:
         ("loss", _change({"before": result.get("loss_first"), "after": result.get("loss_last")}, ".4f")),
         ("held-out loss", _change(result.get("eval_loss"), ".4f")),
         ("held-out score", f"{scored}  {score.get('name')} over {score.get('rows')} rows" if scored else None),
+        *_of_machine(result, planned or {}),
         ("model", relative(run / rundir.MODEL)),
     ]
     output.table([(name, text) for name, text in rows if text is not None])
+
+
+def _of_machine(result: Mapping[str, Any], planned: Mapping[str, float | None]) -> Iterator[tuple[str, str | None]]:
+    """Speed of a run without its first steps; on a GPU also plan beside reality."""
+    machine = result.get("machine") or {}  # runs of earlier versions have none
+    if speed := machine.get("tokens_per_second"):
+        share = f", {machine['mfu']:.0%} of the peak rate of {machine['device']}" if machine.get("mfu") else ""
+        yield "speed", f"{speed:,.0f} tokens/s{share}"
+    if machine.get("peak_reserved_gib") is None:
+        return
+    taken = f"{machine['peak_reserved_gib']:.1f} GiB at its peak, {machine['peak_allocated_gib']:.1f} of them in use"
+    memory, seconds = planned.get("memory_gib"), planned.get("seconds")
+    yield "memory", f"{taken}; planned {memory:.1f}" if memory else taken
+    if seconds:
+        took = output.duration(float(result["seconds"]))
+        yield "time", f"{took}; planned about {output.duration(seconds)} of training steps"
 
 
 def relative(path: Path) -> str:

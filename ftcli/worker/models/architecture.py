@@ -15,13 +15,14 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, Pre
 from transformers.conversion_mapping import _MODEL_TO_CONVERSION_PATTERN
 from transformers.pytorch_utils import Conv1D
 
+from ftcli.models.families import VISITED
 from ftcli.models.layout import Layout, Module
 from ftcli.worker.models.packing_trial import Trial, small_model, trial_of
 from ftcli.worker.models.text_models import causal_config
 
 _SIZES = (
     "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim", "intermediate_size",
-    "vocab_size", "max_position_embeddings", "num_experts_per_tok", "moe_intermediate_size", "n_shared_experts",
+    "vocab_size", "max_position_embeddings", *VISITED, "moe_intermediate_size", "n_shared_experts",
 )  # fmt: skip
 
 

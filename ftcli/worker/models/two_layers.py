@@ -14,6 +14,8 @@ from typing import Any
 from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig
 
+from ftcli.models.families import NUM_EXPERTS, VISITED
+
 VOCABULARY = 320
 """Tokens of a small copy."""
 
@@ -38,11 +40,7 @@ _OF_EXPERTS = (
     "moe_intermediate_size", "expert_ffn_hidden_size", "shared_intermediate_size", "shared_expert_intermediate_size",
     "moe_shared_expert_intermediate_size", "moe_intermediate_dim",
 )  # fmt: skip
-_EXPERTS = (
-    "num_local_experts", "n_routed_experts", "num_experts", "moe_num_experts", "num_routed_experts", "ffn_num_experts",
-    "zero_expert_num",
-)  # fmt: skip
-_VISITED = ("num_experts_per_tok", "moe_topk", "moe_k", "num_experts_per_token", "top_k_experts", "experts_top_k")
+_EXPERTS = (*NUM_EXPERTS, "ffn_num_experts", "zero_expert_num")
 _GROUPS = ("n_group", "topk_group", "num_expert_group", "topk_groups")
 _DENSE = ("first_k_dense_replace", "num_dense_layers", "moe_layer_start_index")
 _RANKS = ("q_lora_rank", "kv_lora_rank")
@@ -177,7 +175,7 @@ def _tokens(fields: Fields) -> None:
 def _experts(fields: Fields) -> None:
     for config in (fields, *(value for value in fields.values() if isinstance(value, dict))):
         _cap(config, _EXPERTS, 8)
-        _cap(config, _VISITED, 2)
+        _cap(config, VISITED, 2)
         _cap(config, _GROUPS, 1)
 
 

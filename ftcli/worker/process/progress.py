@@ -18,6 +18,7 @@ from typing import Any, TextIO
 from transformers import TrainerCallback
 
 from ftcli.runs import rundir
+from ftcli.worker.process.usage import FIRST_STEPS, peak_memory
 
 SCHEMA = 1
 # A resumed trainer counts these from zero again, or our own fields replace them.
@@ -54,6 +55,7 @@ class Progress(TrainerCallback):
         self._updates = self._out.isatty() or os.environ.get("FTCLI_TERMINAL") == "1"
         self._file: TextIO | None = None
         self._started = self._last_time = 0.0
+        self._pace = (0.0, 0)
         self._elapsed_before = 0.0
         self._first_step = self._last_tokens = 0
         self._width = 0
@@ -70,10 +72,13 @@ class Progress(TrainerCallback):
         self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115, lives as long as training
         self._started = self._last_time = time.monotonic()
         self._first_step, self._last_tokens = state.global_step, state.num_input_tokens_seen
+        self._pace = (self._started, state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Also logs the first step, the last and every step that is saved, so that a broken loss is never saved."""
         control.should_log |= control.should_save or state.global_step in (1, state.max_steps)
+        if state.global_step - self._first_step == FIRST_STEPS:
+            self._pace = (time.monotonic(), state.global_step)
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Does the same for checkpoints at the end of an epoch."""
@@ -90,6 +95,7 @@ class Progress(TrainerCallback):
             line |= {"loss": logs["loss"], "tokens": state.num_input_tokens_seen}
             line["tokens_per_second"] = round((state.num_input_tokens_seen - self._last_tokens) / seconds, 1)
             self._last_tokens = state.num_input_tokens_seen
+            line |= peak_memory()
         self._last_time = now
         line["elapsed_seconds"] = round(self._elapsed_before + now - self._started, 3)
         line |= {key: value for key, value in logs.items() if _is_metric(key, value)}
@@ -115,9 +121,10 @@ class Progress(TrainerCallback):
         parts += [f"{name} {line[key]:.4f}" for key, name in named if key in line]
         if "tokens_per_second" in line:
             parts.append(f"{line['tokens_per_second']:,.0f} tokens/s")
-        done = state.global_step - self._first_step
+        since, step = self._pace
+        done = state.global_step - step
         if done and state.max_steps > state.global_step:
-            left = (time.monotonic() - self._started) / done * (state.max_steps - state.global_step)
+            left = (time.monotonic() - since) / done * (state.max_steps - state.global_step)
             parts.append(f"{clock(left)} left")
         text = "  ".join(parts)
         if self._updates:

@@ -15,14 +15,13 @@ from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_fun
 from trl.trainer import utils
 from trl.trainer.utils import FusedCausalLMOutput
 
+from ftcli.models.families import NUM_EXPERTS, VISITED
+
 _TILE_TOKENS = 4096
 """Vocabulary entries in a tile of the fused head, on the CPU."""
 _TOLERANCE, _HALF_TOLERANCE = 1e-4, 2e-2
 """Relative difference of log-probabilities that rounding leaves in float32, and in half precision."""
-_EXPERT_NAMES = {
-    "num_experts": ("num_local_experts", "n_routed_experts", "moe_num_experts", "num_routed_experts"),
-    "num_experts_per_tok": ("moe_topk", "moe_k", "num_experts_per_token", "top_k_experts", "experts_top_k"),
-}
+_EXPERT_NAMES = {"num_experts": NUM_EXPERTS, "num_experts_per_tok": VISITED}
 
 
 def small_tiles(device: torch.device) -> AbstractContextManager[None]:

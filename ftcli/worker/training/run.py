@@ -21,6 +21,7 @@ from ftcli.worker.models.load import weights_dtype
 from ftcli.worker.process.environment import environment
 from ftcli.worker.process.progress import Progress, mean_loss, read_metrics
 from ftcli.worker.process.signals import LossGuard, StopCallback, StopSignal, exclusive
+from ftcli.worker.process.usage import Pace, usage
 from ftcli.worker.training.load import Loaded, load, load_base, make_critic, make_teacher
 from ftcli.worker.training.measure import after_training, before_training, loss_before
 from ftcli.worker.training.save import save_final
@@ -68,6 +69,8 @@ def train(run_dir: Path, resume: Path | None = None) -> dict[str, Any]:
         before = before_training(run, trainer, resumed=resume is not None)
         if spec.launch.num_processes == 1:
             stop.check(run_dir)
+        pace = Pace()
+        trainer.add_callback(pace)
         try:
             outcome = fit(run, trainer, stop, resume)
         finally:
@@ -80,6 +83,7 @@ def train(run_dir: Path, resume: Path | None = None) -> dict[str, Any]:
         save_final(trainer, run_dir / rundir.MODEL, stored)  # before it is measured, which may fail or be stopped
         after = after_training(run, trainer)
         result = {**_result(run, trainer, outcome, before, after), "parameters": parameters}
+        result["machine"] = usage(spec, run.model, pace, run.config.device)
         if run.is_first:
             rundir.write_json(run_dir / rundir.RESULT, result)
         # A process that exits first would close the connections that the others still use.

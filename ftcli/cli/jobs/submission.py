@@ -1,0 +1,31 @@
+"""Runs that are given to a scheduler: one as a job, several as a job array."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ftcli.cli import output
+from ftcli.core.errors import EXIT_DONE
+from ftcli.launch import slurm
+from ftcli.runs import rundir
+from ftcli.settings.run_spec import RunSpec
+
+
+def submit(spec: RunSpec, directories: Callable[[], Sequence[Path]]) -> int:
+    """Give one run, or several that have the same hardware, to a scheduler.
+
+    Args:
+        spec: of the first.
+        directories: called where there is a scheduler; creates the run directories, or names them.
+
+    Raises:
+        ConfigError: there is no scheduler here, or it refuses the job.
+    """
+    slurm.require_sbatch()
+    runs = directories()
+    first, last = runs[0], runs[-1]
+    file = first / rundir.JOB if len(runs) == 1 else first.parent / f"{first.name}-to-{last.name}.sbatch"
+    number = slurm.submit(slurm.written(spec, runs, file))
+    output.note(f"job {number} from {file}; it writes to {first if len(runs) == 1 else first.parent}")
+    return EXIT_DONE
