@@ -24,7 +24,8 @@ from ftcli.config.group_fields import method_fields
 from ftcli.config.importers import Key, all_importers
 from ftcli.config.recipe_file import read
 from ftcli.core import assets
-from ftcli.core.errors import EXIT_BUG, EXIT_CONFIG, EXIT_DONE, ConfigError, Problem
+from ftcli.core.errors import ConfigError, Problem
+from ftcli.core.exit_codes import EXIT_BUG, EXIT_CONFIG, EXIT_DONE
 from ftcli.core.strict_yaml import load
 from ftcli.core.text import table
 from ftcli.data.quality_checks import KINDS

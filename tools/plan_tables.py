@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ftcli.core.errors import EXIT_CODES
+from ftcli.core.exit_codes import EXIT_CODES
 from ftcli.core.text import table
 from ftcli.plan.memory import PARTS
 

@@ -20,7 +20,7 @@ from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.plan.run_memory import run_memory, training_pass
 from ftcli.plan.sharded_memory import sharding_of
 from ftcli.plan.step_time import Rates, step_seconds
-from ftcli.settings.batch_plan import AUTO, SIZE, BatchPlan
+from ftcli.settings.batch_plan import SIZE, BatchPlan
 from ftcli.settings.run_spec import Note
 
 ACCUMULATION, CHECKPOINTING = "gradient_accumulation_steps", "gradient_checkpointing"
@@ -49,12 +49,6 @@ class Candidate:
         found += ["sharded (fsdp)"] * bool(self.settings.get("fsdp"))
         found += ["offloaded"] * bool(self.settings.get("fsdp_config"))
         return ", ".join(found)
-
-
-def is_auto(run: ResolvedRun) -> bool:
-    """Whether the run's batch is to be chosen."""
-    train = run.spec.tree.get("train")
-    return isinstance(train, Mapping) and train.get(SIZE) == AUTO
 
 
 def candidates(run: ResolvedRun, room_gib: float | None = None) -> tuple[Candidate, ...]:

@@ -114,7 +114,7 @@ def build(composed: Composed) -> ResolvedRun:
     # neither hides the problems of others nor causes a second problem of its own.
     run = _resolve(replace(composed, tree={**_EMPTY, **sound}), method)
     problems.extend(cross_group.check(run, composed))
-    if not problems and run.spec.tree["train"].get(SIZE) == AUTO:
+    if not problems and run.chooses_batch:
         from ftcli.build import auto_batch  # which plans each way to compute a step
 
         run = auto_batch.settled(run)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ftcli.build import auto_batch
-from ftcli.core.errors import EXIT_MEMORY
+from ftcli.core.exit_codes import EXIT_MEMORY
 from ftcli.launch.local import newest_checkpoint, run_worker
 from ftcli.launch.nodes import ALONE, Node
 from ftcli.plan.resolved_run import ResolvedRun
@@ -29,7 +29,7 @@ def train(
         node: this machine; with several, none of which could choose for the others, nothing restarts.
 
     Returns:
-        The exit code (core/errors.py), and the spec that it ended with, which is also the one in the directory.
+        The exit code (core/exit_codes.py), and the spec that it ended with, which is also the one in the directory.
 
     Raises:
         CheckpointError: every checkpoint is damaged.
@@ -44,7 +44,7 @@ def train(
 def _halved(spec: RunSpec, directory: Path, say: Callable[[str], None]) -> tuple[RunSpec, Path | None] | None:
     """The spec with half the rows in each pass, written to the run, and where it restarts; None if that cannot be."""
     run = ResolvedRun.of(spec)
-    if not auto_batch.is_auto(run):
+    if not run.chooses_batch:
         return None
     checkpoint = newest_checkpoint(directory, spec, say)
     start = checkpoint.name if checkpoint else "the start"

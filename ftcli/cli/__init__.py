@@ -6,7 +6,6 @@ so that `--help` and `list` answer at once.
 
 from __future__ import annotations
 
-import ast
 import gc
 import importlib
 import io
@@ -14,7 +13,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from ftcli.core.errors import EXIT_BUG, EXIT_CONFIG, EXIT_DONE, FtcliError, Problem
+from ftcli.core.exit_codes import EXIT_BUG, EXIT_CONFIG, EXIT_DONE
 
 _LAST = 1000
 
@@ -31,9 +30,8 @@ def _declared() -> dict[str, tuple[str, str]]:
         with open(os.path.join(folder, file), encoding="utf-8") as text:
             source = text.read()
         if summary := _constant(source, "SUMMARY"):
-            name = ast.literal_eval(_constant(source, "NAME") or repr(stem))
             order = int(_constant(source, "ORDER") or _LAST)
-            found.append((order, name, stem, ast.literal_eval(summary)))
+            found.append((order, _constant(source, "NAME").strip('"') or stem, stem, summary.strip('"')))
     return {name: (module, summary) for _, name, module, summary in sorted(found)}
 
 
@@ -75,6 +73,7 @@ def _help_on(arguments: list[str]) -> list[str]:
         FtcliError: it is neither, or there are several.
     """
     from ftcli.cli.listing import kind_of_list
+    from ftcli.core.errors import FtcliError, Problem
     from ftcli.core.suggest import suggest
 
     name, *more = arguments[1:]
@@ -106,6 +105,7 @@ def _dispatch(arguments: list[str]) -> int:
     if name not in COMMANDS:
         import shlex
 
+        from ftcli.core.errors import FtcliError, Problem
         from ftcli.core.suggest import suggest
 
         where = f"ftcli {name}"
@@ -128,20 +128,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _dispatch(arguments)
     except SystemExit as end:  # argparse, after --help
         return int(end.code or 0)
-    except FtcliError as error:
-        from ftcli.cli.output import problems
-
-        problems(error, as_json="--json" in arguments)
-        return error.exit_code
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # the reader of a pipe has closed it, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_DONE
-    except Exception:
-        import shlex
-        import traceback
+    except Exception as error:
+        return _failed(error, arguments)
 
-        traceback.print_exc()
-        print(f"\nThis is a bug in ftcli. To reproduce it: ftcli {shlex.join(arguments)}", file=sys.stderr)
-        return EXIT_BUG
+
+def _failed(error: Exception, arguments: list[str]) -> int:
+    """Report a user's mistake, or a bug of ours; returns the exit code."""
+    from ftcli.core.errors import FtcliError  # only here, since a help screen needs no dataclasses
+
+    if isinstance(error, FtcliError):
+        from ftcli.cli.output import problems
+
+        problems(error, as_json="--json" in arguments)
+        return error.exit_code
+    import shlex
+    import traceback
+
+    traceback.print_exception(error)
+    print(f"\nThis is a bug in ftcli. To reproduce it: ftcli {shlex.join(arguments)}", file=sys.stderr)
+    return EXIT_BUG

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ftcli.cli import arguments, jobs
-from ftcli.core.errors import EXIT_DONE
+from ftcli.core.exit_codes import EXIT_DONE
 
 SUMMARY = "find all mistakes in a recipe or command without running it"
 ORDER = 30

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from ftcli.cli import COMMANDS
 from ftcli.cli.listing import GROUPS, KINDS
 from ftcli.core import assets
-from ftcli.core.errors import EXIT_DONE, ConfigError, Problem
+from ftcli.core.errors import ConfigError, Problem
+from ftcli.core.exit_codes import EXIT_DONE
 from ftcli.data.files.file_types import kind_of
 from ftcli.runs import rundir
 from ftcli.settings.groups import is_path_key

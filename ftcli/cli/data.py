@@ -13,7 +13,8 @@ from typing import Any
 from ftcli.build.resolve import run_of
 from ftcli.cli import arguments, output
 from ftcli.cli.requirements import require_model
-from ftcli.core.errors import EXIT_DONE, ConfigError, DataError, Problem
+from ftcli.core.errors import ConfigError, DataError, Problem
+from ftcli.core.exit_codes import EXIT_DONE
 from ftcli.data import dropped_rows, row_sets
 from ftcli.data.ledger_text import ledger_lines, set_lines
 from ftcli.launch.worker_request import WorkerFailed, answers

@@ -13,7 +13,7 @@ from typing import Any
 from ftcli import __version__
 from ftcli.cli import arguments, output
 from ftcli.core import hardware, hub_cache, torch_build
-from ftcli.core.errors import EXIT_DONE
+from ftcli.core.exit_codes import EXIT_DONE
 
 SUMMARY = "show the hardware and the installed libraries, and warn of untested versions"
 ORDER = 60

@@ -8,7 +8,8 @@ from typing import Any
 
 from ftcli.build.resume import require_granted_rewards
 from ftcli.cli import arguments, output
-from ftcli.core.errors import EXIT_DONE, ConfigError, Problem
+from ftcli.core.errors import ConfigError, Problem
+from ftcli.core.exit_codes import EXIT_DONE
 from ftcli.data.files.locate import SourcePath, is_local, locate
 from ftcli.launch.worker_request import WorkerFailed, answers
 from ftcli.methods import get_method

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from ftcli.core import assets
-from ftcli.core.errors import EXIT_DONE, ConfigError, Problem
+from ftcli.core.exit_codes import EXIT_DONE
 
 NAME = "list"
 SUMMARY = "list groups and their choices, recipes and data formats"
@@ -81,6 +81,26 @@ def _runs() -> dict[str, str]:
     return found
 
 
+def _refuse(flags: Sequence[str], words: Sequence[str]) -> None:
+    """Report flags that are none of this command, and words that name no group.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    if not flags and not words:
+        return
+    from ftcli.core.errors import ConfigError, Problem  # only here: dataclasses take longer to import than a list
+    from ftcli.core.suggest import suggest
+
+    raise ConfigError(
+        *(Problem(flag, "is not a flag of list", "ftcli list [GROUP] [--json]") for flag in flags),
+        *(
+            Problem(f"ftcli list {word}", f"{word} is not a group", suggest(word, KINDS, "ftcli list "))
+            for word in words
+        ),
+    )
+
+
 def run(argv: Sequence[str]) -> int:
     """List the given groups, or everything but trained adapters and runs."""
     words = [word for word in argv if not word.startswith("-")]
@@ -88,18 +108,8 @@ def run(argv: Sequence[str]) -> int:
     if "-h" in flags or "--help" in flags:
         print(f"usage: ftcli list [{'|'.join(KINDS)}] [--json]\n{__doc__}")
         return EXIT_DONE
-    if unknown := [flag for flag in flags if flag != "--json"]:
-        raise ConfigError(Problem(unknown[0], "is not a flag of list", "ftcli list [GROUP] [--json]"))
-    kinds = []
-    for word in words:
-        kind = kind_of_list(word)
-        if kind is None:
-            from ftcli.core.suggest import suggest
-
-            raise ConfigError(
-                Problem(f"ftcli list {word}", f"{word} is not a group", suggest(word, KINDS, "ftcli list "))
-            )
-        kinds.append(kind)
+    _refuse([flag for flag in flags if flag != "--json"], [word for word in words if kind_of_list(word) is None])
+    kinds = [kind for kind in map(kind_of_list, words) if kind is not None]
     found = {kind: _entries(kind) for kind in kinds or [kind for kind in KINDS if kind not in OF_THIS_FOLDER]}
     if "--json" in flags:
         import json

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ftcli.cli import arguments, output
-from ftcli.core.errors import EXIT_DONE, ConfigError, Problem
+from ftcli.core.errors import ConfigError, Problem
+from ftcli.core.exit_codes import EXIT_DONE
 from ftcli.core.text import shell_word
 from ftcli.launch.worker_request import WorkerFailed, answers
 from ftcli.models import sources

@@ -8,7 +8,7 @@ from ftcli.cli import arguments, output
 from ftcli.cli.listing import run as list_run
 from ftcli.config.recipe_file import find, read
 from ftcli.core import assets
-from ftcli.core.errors import EXIT_DONE
+from ftcli.core.exit_codes import EXIT_DONE
 
 SUMMARY = "list and print the shipped recipes"
 ORDER = 140

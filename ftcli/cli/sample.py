@@ -13,7 +13,8 @@ from typing import Any
 from ftcli.cli import arguments, output
 from ftcli.cli.generate import add_sampling, check_generation, check_model
 from ftcli.cli.score import refuse_existing, write
-from ftcli.core.errors import EXIT_DONE, ConfigError, Problem
+from ftcli.core.errors import ConfigError, Problem
+from ftcli.core.exit_codes import EXIT_DONE
 from ftcli.data.formats.conversations import answer_to
 from ftcli.launch.worker_request import WorkerFailed, answers
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from ftcli.cli import arguments, output
 from ftcli.cli.generate import check_model
-from ftcli.core.errors import EXIT_DONE, ConfigError, Problem
+from ftcli.core.errors import ConfigError, Problem
+from ftcli.core.exit_codes import EXIT_DONE
 from ftcli.launch.worker_request import WorkerFailed, answers
 
 SUMMARY = "score the rows of a file with a reward model; rank, filter or keep the best"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ftcli.build.resolve import described
 from ftcli.cli import arguments, jobs
 from ftcli.cli.render.configuration import group_options, pipeline_options
-from ftcli.core.errors import EXIT_DONE
+from ftcli.core.exit_codes import EXIT_DONE
 from ftcli.pipelines.pipeline_request import pipeline_request
 from ftcli.settings.groups import GROUPS
 

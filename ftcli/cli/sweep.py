@@ -13,7 +13,8 @@ from ftcli.cli import arguments, jobs, output
 from ftcli.cli.jobs.run import RunJob
 from ftcli.cli.jobs.submission import submit
 from ftcli.config.overrides import expand, parse
-from ftcli.core.errors import EXIT_DONE, EXIT_INTERRUPTED, ConfigError, Problem
+from ftcli.core.errors import ConfigError, Problem
+from ftcli.core.exit_codes import EXIT_DONE, EXIT_INTERRUPTED
 from ftcli.launch.profile import submits
 
 

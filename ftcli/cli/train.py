@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from ftcli.cli import arguments, jobs, output
 from ftcli.cli.requirements import require_room
-from ftcli.core.errors import EXIT_DONE, ConfigError, Problem
+from ftcli.core.errors import ConfigError, Problem
+from ftcli.core.exit_codes import EXIT_DONE
 
 SUMMARY = "train a model; --dry-run only plans, --resume RUN resumes, --from RUN reproduces"
 ORDER = 10

@@ -45,13 +45,15 @@ def compose_by_hydra(choices: Mapping[str, str], documents: Mapping[str, Documen
 
     # The store and GlobalHydra are per process: what an earlier composition left in them is overwritten or cleared.
     store = ConfigStore.instance()
-    store.store(name=ROOT_CONFIG, node={**root.data, "defaults": [*root.data["defaults"], *_NO_HYDRA_NODE, "_self_"]})
+    # The choices stand in the defaults list, and not in overrides, whose grammar costs as much as what they choose.
+    chosen = [{group: choice} for group, choice in choices.items()]
+    store.store(name=ROOT_CONFIG, node={**root.data, "defaults": [*chosen, *_NO_HYDRA_NODE, "_self_"]})
     for group, document in documents.items():
         store.store(group=group, name=choices[group], node=document.data)
     GlobalHydra.instance().clear()
     # Named a package, which holds no such files, Hydra need not look for its caller in the source of the whole stack.
     with initialize_config_module("ftcli.config", version_base="1.3"):
-        config = compose(ROOT_CONFIG, overrides=[f"{group}={choice}" for group, choice in choices.items()])
+        config = compose(ROOT_CONFIG)
     # References stay unresolved until every layer is in place: a recipe may refer to what the command line sets.
     tree = OmegaConf.to_container(config, resolve=False)
     assert isinstance(tree, dict)

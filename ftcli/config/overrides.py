@@ -20,6 +20,9 @@ from ftcli.settings.groups import GROUPS, is_delimiter_key, is_path_key, is_rows
 _SHAPE = re.compile(r"(?P<sign>~|\+\+|\+)?(?P<key>[A-Za-z_][\w.-]*)(?P<rest>=(?P<value>.*))?", re.DOTALL)
 
 
+_WORD = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+_NO_WORDS = frozenset({"true", "false", "null", "nan", "inf"})
+"""Words that the grammar takes for another type, in any case of their letters."""
 _EXAMPLES = (
     "for example method=dpo, train.learning_rate=2e-5, rows.jsonl, recipe=support.yaml; ftcli list shows choices"
 )
@@ -48,6 +51,9 @@ def _unquoted(value: str) -> str:
 
 
 def _parse_value(text: str, plain: str) -> Any:
+    word = plain.partition("=")[2]
+    if _WORD.fullmatch(word) and word.lower() not in _NO_WORDS:
+        return word  # as the grammar would say, after a time in which several groups are composed
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 

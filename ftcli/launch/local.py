@@ -19,17 +19,8 @@ from pathlib import Path
 from typing import IO
 
 from ftcli.core import hardware
-from ftcli.core.errors import (
-    EXIT_BUG,
-    EXIT_DISK,
-    EXIT_INTERRUPTED,
-    EXIT_MEMORY,
-    EXIT_RANK_LOST,
-    OWN_CODES,
-    CheckpointError,
-    ConfigError,
-    Problem,
-)
+from ftcli.core.errors import CheckpointError, ConfigError, Problem
+from ftcli.core.exit_codes import EXIT_BUG, EXIT_DISK, EXIT_INTERRUPTED, EXIT_MEMORY, EXIT_RANK_LOST, OWN_CODES
 from ftcli.core.text import shell_word
 from ftcli.launch.devices import foreign_variables, one_device
 from ftcli.launch.nodes import ALONE, WAIT_SECONDS, Node, own_address, without_node
@@ -262,7 +253,7 @@ def run_worker(
     flags: Sequence[str] = (),
     node: Node = ALONE,
 ) -> int:
-    """Train in `run`, or run another worker command there with its flags; returns the exit code (core/errors.py).
+    """Train in `run`, or run another worker command there with its flags; returns the exit code (core/exit_codes.py).
 
     Args:
         node: this machine, among those of the plan.

@@ -17,7 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ftcli.core.errors import EXIT_INTERRUPTED, EXIT_RANK_LOST, ConfigError, Problem
+from ftcli.core.errors import ConfigError, Problem
+from ftcli.core.exit_codes import EXIT_INTERRUPTED, EXIT_RANK_LOST
 from ftcli.runs import rundir
 from ftcli.settings.groups import HardwareSettings
 from ftcli.settings.run_spec import RunSpec

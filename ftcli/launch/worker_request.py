@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ftcli.core.errors import EXIT_BUG, OWN_CODES
+from ftcli.core.exit_codes import EXIT_BUG, OWN_CODES
 
 
 @contextlib.contextmanager

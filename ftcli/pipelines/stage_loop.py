@@ -12,7 +12,8 @@ from ftcli.build import restart, run_inputs
 from ftcli.build.resume import require_granted_rewards, resumed_spec
 from ftcli.config.compose import Request
 from ftcli.core import paths
-from ftcli.core.errors import EXIT_DONE, ConfigError, Problem
+from ftcli.core.errors import ConfigError, Problem
+from ftcli.core.exit_codes import EXIT_DONE
 from ftcli.core.text import shell_word
 from ftcli.launch import local
 from ftcli.launch.worker_request import WorkerFailed, answers

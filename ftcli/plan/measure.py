@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterable
 
 from ftcli.core.text import count
-from ftcli.launch.worker_request import WorkerFailed, answers
 from ftcli.methods.method import further_models
 from ftcli.models import known_shapes, measured_layouts
 from ftcli.models.layout import Layout
@@ -35,6 +34,8 @@ def measure(specs: Iterable[RunSpec], say: Say) -> bool:
             wanted[measured_layouts.entry(config)] = (model.name_or_path, config)
     if not wanted:
         return False
+    from ftcli.launch.worker_request import WorkerFailed, answers  # most plans ask nobody
+
     for name, config in wanted.values():
         say(f"{name}: asking a worker about model_type={config.get('model_type')}, which is in no table (once, ~10 s)")
     begun, configs = time.monotonic(), [config for _, config in wanted.values()]

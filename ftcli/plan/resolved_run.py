@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -9,7 +10,7 @@ from ftcli.methods import Method, get_method
 from ftcli.models.known_shapes import model_shape
 from ftcli.models.shape import Shape
 from ftcli.peft_methods import PeftMethod, peft_method
-from ftcli.settings.batch_plan import BatchPlan
+from ftcli.settings.batch_plan import AUTO, SIZE, BatchPlan
 from ftcli.settings.run_spec import RunSpec
 
 
@@ -38,6 +39,12 @@ class ResolvedRun:
     def batch(self) -> BatchPlan:
         """What makes up one optimiser step."""
         return BatchPlan.of(self.spec.train, self.spec.launch.num_processes)
+
+    @property
+    def chooses_batch(self) -> bool:
+        """Whether its batch is chosen among those that fit: train.per_device_train_batch_size=auto."""
+        train = self.spec.tree.get("train")
+        return isinstance(train, Mapping) and train.get(SIZE) == AUTO
 
     @property
     def trains_adapter(self) -> bool:

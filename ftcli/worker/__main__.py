@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import NoReturn, TextIO
 
 from ftcli.core.declarations import names_in
-from ftcli.core.errors import EXIT_BUG, EXIT_DONE, EXIT_RANK_LOST, FtcliError
+from ftcli.core.errors import FtcliError
+from ftcli.core.exit_codes import EXIT_BUG, EXIT_DONE, EXIT_RANK_LOST
 from ftcli.runs import rundir
 from ftcli.worker.process import deferred_imports
 from ftcli.worker.process.exhausted import as_situation

@@ -268,7 +268,7 @@ from collections.abc import Sequence
 
 from ftcli.cli import arguments
 from ftcli.core import assets
-from ftcli.core.errors import EXIT_DONE
+from ftcli.core.exit_codes import EXIT_DONE
 
 SUMMARY = "where the shipped recipes are"
 ORDER = 145

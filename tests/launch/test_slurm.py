@@ -15,7 +15,7 @@ import pytest
 from ftcli.build.resolve import spec_of
 from ftcli.cli import main
 from ftcli.config.compose import Request
-from ftcli.core.errors import EXIT_CONFIG, EXIT_DONE
+from ftcli.core.exit_codes import EXIT_CONFIG, EXIT_DONE
 from ftcli.launch import slurm
 from ftcli.runs import rundir
 from ftcli.settings.run_spec import RunSpec

@@ -30,7 +30,8 @@ from benchmarks.common import versions
 from ftcli.build.checks.field_checks import choices_of
 from ftcli.build.resolve import spec_of
 from ftcli.config.compose import Request
-from ftcli.core.errors import EXIT_NOT_FINITE, ConfigError, FtcliError
+from ftcli.core.errors import ConfigError, FtcliError
+from ftcli.core.exit_codes import EXIT_NOT_FINITE
 from ftcli.launch.local import prepare, worker_environment
 from ftcli.methods import Method, all_methods
 from ftcli.settings.fields.field_table import row_of

@@ -13,9 +13,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from ftcli.build.resolve import run_of
 from ftcli.cli import main
 from ftcli.config.compose import Request
+from ftcli.launch import worker_request
 from ftcli.models import measured_layouts
 from ftcli.models.known_shapes import model_shape, unmeasured
-from ftcli.plan import measure as measuring
 from ftcli.plan.measure import measure
 from ftcli.plan.outlook import plan
 from ftcli.settings.groups import ModelSettings
@@ -71,7 +71,7 @@ def test_a_plan_asks_once_and_then_knows(tmp_path: Path, cache: Path, monkeypatc
     assert after.spec.method["packing"] is False
     assert "the loss of its router is a mean over the batch" in note.why
     assert run_of(request(folder, "method.router_aux_loss_coef=0.0")).spec.method["packing"] is True
-    monkeypatch.setattr(measuring, "answers", lambda *_: pytest.fail("asked again"))
+    monkeypatch.setattr(worker_request, "answers", lambda *_: pytest.fail("asked again"))
     assert not measure([after.spec], said.append)
     # Another size is another configuration; another dtype or path is not.
     other, _ = model_folder(tmp_path / "other", dtype="bfloat16")
@@ -91,7 +91,7 @@ def test_a_check_and_a_list_ask_nobody(tmp_path: Path, cache: Path, monkeypatch:
 def test_what_cannot_be_measured_is_said_with_its_reason(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch):
     folder, _ = model_folder(tmp_path / "model")
     answer = {"reason": "transformers has no such thing"}
-    monkeypatch.setattr(measuring, "answers", lambda *_: iter([answer]))
+    monkeypatch.setattr(worker_request, "answers", lambda *_: iter([answer]))
     said: list[str] = []
     measure([run_of(request(folder)).spec], said.append)
     assert said[1].startswith(f"{folder}: its parameters stay unknown: transformers has no such thing")

@@ -22,7 +22,7 @@ import pytest
 
 from ftcli.build.resolve import spec_of
 from ftcli.config.compose import Request
-from ftcli.core.errors import EXIT_DONE, EXIT_INTERRUPTED
+from ftcli.core.exit_codes import EXIT_DONE, EXIT_INTERRUPTED
 from ftcli.runs import rundir
 from tests.ranks import TIMEOUT_SECONDS, Ranks, environment
 

@@ -12,7 +12,8 @@ from ftcli.cli import output
 from ftcli.cli.jobs.job import Job, JobFolder, finished
 from ftcli.cli.requirements import require_folders, require_here, require_hub
 from ftcli.config.compose import Request
-from ftcli.core.errors import EXIT_DONE, ConfigError, Problem
+from ftcli.core.errors import ConfigError, Problem
+from ftcli.core.exit_codes import EXIT_DONE
 from ftcli.core.text import shell_word
 from ftcli.pipelines import pipeline_dir
 from ftcli.pipelines.pipeline_dir import Begun

@@ -13,7 +13,8 @@ from ftcli.cli.jobs.job import Job, JobFolder, finished
 from ftcli.cli.render import configuration
 from ftcli.cli.requirements import require_folders, require_here
 from ftcli.config.compose import Composed, Request
-from ftcli.core.errors import EXIT_CONFIG, EXIT_DATA, EXIT_DONE, EXIT_MEMORY, ConfigError, FtcliError, Problem
+from ftcli.core.errors import ConfigError, FtcliError, Problem
+from ftcli.core.exit_codes import EXIT_CONFIG, EXIT_DATA, EXIT_DONE, EXIT_MEMORY
 from ftcli.launch.nodes import Node
 from ftcli.launch.profile import profile_of, submits
 from ftcli.plan.resolved_run import ResolvedRun

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ftcli.cli import output
-from ftcli.core.errors import EXIT_DONE
+from ftcli.core.exit_codes import EXIT_DONE
 from ftcli.launch import slurm
 from ftcli.runs import rundir
 from ftcli.settings.run_spec import RunSpec

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ftcli.build import auto_batch, fitting
+from ftcli.build import fitting
 from ftcli.cli import output
 from ftcli.data.ledger_text import unrolled_text
 from ftcli.data.path_list import path_text
@@ -16,6 +16,9 @@ from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.plan.step_time import USUAL_UTILISATION
 from ftcli.runs.checkpoints import step_of
 from ftcli.settings.run_spec import RunSpec
+
+if TYPE_CHECKING:
+    from ftcli.build.auto_batch import Candidate
 
 _SHOWN, _UNFIT = 6, 3
 """Batches to choose from that are shown: of those that fit, and of those that do not."""
@@ -36,10 +39,14 @@ def show(run: ResolvedRun, outlook: Plan, *, as_json: bool) -> None:
 
 def alternatives(run: ResolvedRun) -> None:
     """Print what the batch was chosen from, where it was: each way with its memory and its time beside the chosen."""
-    found = auto_batch.candidates(run) if auto_batch.is_auto(run) else ()
+    if not run.chooses_batch:
+        return
+    from ftcli.build.auto_batch import candidates, chosen_of
+
+    found = candidates(run)
     if not found:
         return
-    chosen = auto_batch.chosen_of(found, run)
+    chosen = chosen_of(found, run)
     print("batches of the same rows a step, with their time beside the chosen (estimate)")
     shown = [each for each in found if each.fits][:_SHOWN] or list(found[:1])
     shown += [each for each in found if not each.fits and each not in shown][:_UNFIT]
@@ -51,7 +58,7 @@ def alternatives(run: ResolvedRun) -> None:
     )
 
 
-def _cost(each: auto_batch.Candidate, chosen: auto_batch.Candidate) -> str:
+def _cost(each: Candidate, chosen: Candidate) -> str:
     if each == chosen:
         return "chosen"
     return f"{each.seconds / chosen.seconds:.2f} × the time" if each.fits else "does not fit"

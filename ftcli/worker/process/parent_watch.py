@@ -8,7 +8,7 @@ import time
 
 import psutil
 
-from ftcli.core.errors import EXIT_INTERRUPTED
+from ftcli.core.exit_codes import EXIT_INTERRUPTED
 
 PARENT = "FTCLI_PARENT"
 """Environment variable that names the process to watch, as pid:create_time (psutil's, in seconds)."""
