@@ -119,8 +119,8 @@ def _dispatch(arguments: list[str]) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0, 1 (our bug), 2 (configuration), 3 (data), 75 (interrupted)."""
     arguments = [*(sys.argv[1:] if argv is None else argv)]
-    # A command leaves little garbage in cycles; looking for it took a fifth of the time in which rows are checked.
-    gc.set_threshold(100_000, 50, 100)
+    # A command lives for a fraction of a second and leaves little garbage in cycles.
+    gc.set_threshold(10_000, 50, 100)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a character that the terminal cannot show must not end the command
             stream.reconfigure(errors="backslashreplace")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -12,12 +13,10 @@ from typing import Any
 
 from ftcli.build.resolve import run_of
 from ftcli.cli import arguments, output
-from ftcli.cli.requirements import require_model
 from ftcli.core.errors import ConfigError, DataError, Problem
 from ftcli.core.exit_codes import EXIT_DONE
 from ftcli.data import dropped_rows, row_sets
 from ftcli.data.ledger_text import ledger_lines, set_lines
-from ftcli.launch.worker_request import WorkerFailed, answers
 from ftcli.models.known_shapes import tokenizer_folder
 from ftcli.models.templates.chat_template import renders
 from ftcli.plan.resolved_run import ResolvedRun
@@ -43,6 +42,9 @@ def run(argv: Sequence[str]) -> int:
         raise ConfigError(
             Problem("data.streaming", what, "leave it out, or check the rows alone with check --rows-only")
         )
+    from ftcli.cli.requirements import require_model
+    from ftcli.launch.worker_request import WorkerFailed, answers
+
     require_model(spec)
     trust = spec.model.trust_remote_code or options.trust_remote_code
     request: dict[str, Any] = {"spec": spec.to_json(), "trust_remote_code": trust, "json": options.json}
@@ -91,6 +93,8 @@ def _check_rows(run: ResolvedRun, as_json: bool) -> int:
         raise ConfigError(Problem("data.near_duplicates", what, "leave out --rows-only, or the setting"))
     held_out = row_sets.eval_set(spec.data, method)
     has_template = renders(spec.model, tokenizer_folder(spec.model))
+    gc.collect()  # what composing left, which would stay in memory beside the rows
+    gc.freeze()  # and what is left now is not looked at again
     for each in row_sets.every_set(spec.data, method):
         files, ledger = row_sets.fetched(each), Ledger(each.name, each.path)
         limit = spec.data.max_eval_rows if each == held_out else spec.data.max_rows
@@ -137,6 +141,7 @@ def _dropped(options: argparse.Namespace) -> int:
 
 def _preview(request: dict[str, Any], options: argparse.Namespace) -> int:
     from ftcli.cli import preview
+    from ftcli.launch.worker_request import answers
 
     shown = list(answers("preview", {**request, "rows": options.rows, "line": options.line, "index": options.index}))
     if options.json:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from itertools import chain
+from itertools import chain, pairwise
 from typing import Any, NamedTuple
 
 from ftcli.core.errors import DataError, Problem, RowProblem
@@ -343,8 +343,14 @@ def repeated(digests: array[int], beside: array[int] | None = None) -> list[tupl
     Args:
         beside: other digests of the same rows; a row that repeats one of these is left out.
     """
+    # Sorted first, since a mapping of all digests takes three times the memory, and few rows are repeated.
+    twice = {digest for digest, following in pairwise(sorted(digests)) if digest == following}
     first: dict[int, int] = {}
-    found = [(index, own) for index, digest in enumerate(digests) if (own := first.setdefault(digest, index)) != index]
+    found = [
+        (index, own)
+        for index, digest in enumerate(digests)
+        if digest in twice and (own := first.setdefault(digest, index)) != index
+    ]
     if not found or beside is None:
         return found
     exact = {index for index, _ in repeated(beside)}
