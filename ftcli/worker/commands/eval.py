@@ -25,7 +25,7 @@ from ftcli.worker.tokenise.dataset import Prepared, prepare
 from ftcli.worker.tokenise.encoder import Encoder
 from ftcli.worker.tokenise.length_limits import fitting
 from ftcli.worker.training.library_configs import training_config
-from ftcli.worker.training.load import Loaded, make_rewards, set_threads, validates
+from ftcli.worker.training.load import Loaded, make_rewards, make_teacher, set_threads, validates
 from ftcli.worker.training.measure import measure
 from ftcli.worker.training.trainer import make_trainer
 from ftcli.worker.tuners.support import Support
@@ -161,6 +161,7 @@ def _measured(run: Loaded) -> dict[str, Any]:
         with metrics.undisturbed(), metrics.evaluating(run.model):
             counts = run.rewarded(run.model, run.data.score_examples)
         return {"eval_loss": None, "score": metrics.shares(counts)}
+    teacher = {"teacher": make_teacher(run.spec, run.encoder)} if "teacher" in run.method.roles else {}
     switched_off = run.reference is None and "reference" in run.method.roles and not run.method.samples
     trainer = make_trainer(
         run.method,
@@ -170,6 +171,7 @@ def _measured(run: Loaded) -> dict[str, Any]:
         train=held_out,
         held_out=held_out,
         reference=_placeholder() if switched_off else run.reference,
+        **teacher,
     )
     if switched_off:
         trainer.ref_model = None

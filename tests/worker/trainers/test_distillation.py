@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from ftcli.core.errors import ConfigError
+from ftcli.worker.commands.eval import evaluate
 from ftcli.worker.models.load import load_trained
 from ftcli.worker.training.load import load, make_teacher
 from ftcli.worker.training.run import build_trainer, train
@@ -72,3 +73,14 @@ def test_a_teacher_with_other_tokens_is_refused(make_spec, new_run, tmp_path, mo
     run.tokenizer.add_tokens(["entirely-new"])
     with pytest.raises(ConfigError, match="has another vocabulary than"):
         make_teacher(spec, run.encoder)
+
+
+def test_a_finished_student_is_measured_against_its_teacher(make_spec, new_run, tmp_path, models, once):
+    teacher, file = taught(once, make_spec, 1), prompts_file(tmp_path, 1)
+    spec = rl_spec(make_spec, file, models["llama"], distil(1.0, teacher), learning_rate=1e-2, max_steps=40)
+    spec = replace(spec, data=replace(spec.data, eval_share=0.25))
+    run = new_run(spec, "run")
+    train(run)
+    found = evaluate({"run": str(run), "data": None, "rows": None, "score_rows": None})
+    assert found["rows"] == 4
+    assert 0 <= found["after"]["eval_loss"] < found["before"]["eval_loss"]
