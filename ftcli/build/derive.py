@@ -25,6 +25,7 @@ from ftcli.peft_methods import PeftMethod
 from ftcli.runs import rundir
 from ftcli.settings.batch_plan import train_value
 from ftcli.settings.groups import DataSettings, ModelSettings, QuantisationSettings, RunSettings
+from ftcli.settings.library_fields import value_of
 from ftcli.settings.run_spec import LaunchPlan, Notes, RunSpec
 from ftcli.tiny import defaults
 
@@ -118,6 +119,17 @@ def derive_method(
     elif model.attn_implementation not in EXACT_ATTENTION:
         value, why = False, f"packing is not known to be exact with {model.attn_implementation} attention"
     return {**settings, "packing": notes.add("method.packing", value, why)}
+
+
+def note_engine(spec: RunSpec, method: Method, notes: Notes) -> None:
+    """Note what vLLM is given of the run where it samples, and what only a server of its own can be given."""
+    if not spec.method.get("use_vllm"):
+        return
+    mode = value_of(method.config, spec.method, "vllm_mode")
+    why = f"it computes in {spec.compute_dtype}, as the policy does, and draws by the run's seed"
+    if mode == "server":
+        why = f"the server's own options hold: start it with --dtype {spec.compute_dtype} and a --seed of your choice"
+    notes.add("method.vllm_mode", mode, why)
 
 
 def derive_data(data: DataSettings, method: Method, notes: Notes) -> DataSettings:

@@ -165,10 +165,11 @@ def _resolve(composed: Composed, method: Method) -> ResolvedRun:
         peft={**derive.derive_peft(composed.tree["peft"], peft, shape, notes), "name": composed.choices["peft"]},
         train=train,
         launch=launch,
-        notes=tuple(notes.found),
         grants=tuple(sorted(composed.request.grants)),
         tree=_dated(composed.tree),
     )
+    derive.note_engine(spec, method, notes)
+    spec = replace(spec, notes=tuple(notes.found))
     return ResolvedRun(spec=spec, method=method, peft=peft, shape=shape)
 
 

@@ -165,17 +165,32 @@ def declared_quantisation(model: ModelSettings) -> dict[str, Any] | None:
     Raises:
         ConfigError: an adapter names no base.
     """
-    source = model_source(model.name_or_path)
-    bottom = foundation(source) if source else None
-    if bottom is None:
-        return None
-    folder = bottom.folder or cached_snapshot(str(bottom.hub_id), model.revision)
-    config = _json(folder / "config.json") if folder else {}
+    config = _stored_config(model)
     text = config.get("text_config")
     declared = config.get("quantization_config") or (
         text.get("quantization_config") if isinstance(text, dict) else None
     )
     return declared if isinstance(declared, dict) else None
+
+
+def is_multimodal(model: ModelSettings) -> bool:
+    """Whether the checkpoint at the bottom of a stack has a text model inside it, of which alone a run loads the
+    weights; False also where its config.json is not on this machine.
+
+    Raises:
+        ConfigError: an adapter names no base.
+    """
+    return isinstance(_stored_config(model).get("text_config"), dict)
+
+
+def _stored_config(model: ModelSettings) -> dict[str, Any]:
+    """The config.json of the model at the bottom of a stack; {} where there is none on this machine."""
+    source = model_source(model.name_or_path)
+    bottom = foundation(source) if source else None
+    if bottom is None:
+        return {}
+    folder = bottom.folder or cached_snapshot(str(bottom.hub_id), model.revision)
+    return _json(folder / "config.json") if folder else {}
 
 
 def head_of(folder: Path) -> str:

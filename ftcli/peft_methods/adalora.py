@@ -94,6 +94,7 @@ ADALORA = replace(
     },
     count=count,
     check=check,
+    never_in_vllm="TRL would hand over its rank counts as weights of the model",
     support="ftcli.worker.tuners.adalora:AdaLora",
 )
 

@@ -34,6 +34,9 @@ _PACKAGES = {"ADAMSS": ("sklearn", "scikit-learn")}
 # Types whose tuner does not implement merging.
 _UNMERGED = ("BEFT", "LILY", "SHADOW")
 
+TOKENS_IN_VLLM = "TRL would hand over the embedding with its trained rows under a name that no model has"
+"""Why vLLM cannot sample from an adapter that trains rows of the embedding."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class OtherSettings:
@@ -90,6 +93,7 @@ def _typed(method: PeftMethod, settings: Mapping[str, Any]) -> PeftMethod:
         kind=str(kind),
         config=config,
         never_merges=why_other_unmerged(str(kind)),
+        never_in_vllm=TOKENS_IN_VLLM if kind == "TRAINABLE_TOKENS" else "",
         never_packs=PROMPT.never_packs if learns_prompts else "",
         never_checkpoints=PREFIX.never_checkpoints if kind == "CARTRIDGE" else "",
         variant=None,

@@ -20,7 +20,7 @@ from ftcli.peft_methods.experts import Reach, reach, why_no_experts
 from ftcli.peft_methods.lora_counts import renamed_by_peft
 from ftcli.plan.memory import MemoryEstimate
 from ftcli.plan.resolved_run import ResolvedRun
-from ftcli.plan.run_memory import answer_tokens, run_memory, stays_quantised
+from ftcli.plan.run_memory import answer_tokens, engine_length, run_memory, stays_quantised
 from ftcli.plan.token_cache import count
 from ftcli.plan.tokens import TokenCount
 from ftcli.settings.batch_plan import train_value
@@ -222,12 +222,16 @@ def _flops(run: ResolvedRun, counted: TokenCount, sequences: int) -> float | Non
     return each * tokens * num_steps(run, sequences) * run.batch.rows
 
 
-def _length(spec: RunSpec, counted: TokenCount) -> list[Mapping[str, Any]]:
-    """The note of the length limit, where it is derived from the rows."""
-    if isinstance(spec.data.max_length_tokens, int):
-        return []
+def _lengths(run: ResolvedRun, counted: TokenCount) -> list[Mapping[str, Any]]:
+    """The notes of the length limits that are derived from the rows."""
+    found: list[Mapping[str, Any]] = []
     about = "" if counted.exact else "estimate: "
-    return [{"key": "data.max_length_tokens", "value": counted.max_length_tokens, "why": about + counted.why}]
+    if not isinstance(run.spec.data.max_length_tokens, int):
+        found.append({"key": "data.max_length_tokens", "value": counted.max_length_tokens, "why": about + counted.why})
+    if (longest := engine_length(run, counted)) is not None:
+        why = "the longest prompt and the longest answer: vLLM holds a cache for no more"
+        found.append({"key": "method.vllm_max_model_length", "value": longest, "why": about + why})
+    return found
 
 
 def counted_rows(run: ResolvedRun) -> TokenCount:
@@ -277,6 +281,6 @@ def plan(run: ResolvedRun) -> Plan:
         warnings=tuple(_warnings(run, counted, sequences)),
         notes=(
             *({"key": note.key, "value": note.value, "why": note.why} for note in spec.notes),
-            *_length(spec, counted),
+            *_lengths(run, counted),
         ),
     )

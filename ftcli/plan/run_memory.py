@@ -93,7 +93,7 @@ def _surroundings(run: ResolvedRun, shape: Shape, counted: TokenCount, sharding:
     unused = method.samples and "beta" in fields_of(method.config) and not value_of(method.config, spec.method, "beta")
     refers = "reference" in method.roles and not run.trains_adapter and not precomputed and not unused
     sampling = _sampling(run, counted)
-    vllm = bool(spec.method.get("use_vllm")) and value_of(method.config, spec.method, "vllm_mode") == "colocate"
+    vllm = has_engine(run)
     return Surroundings(
         num_reference_models=int(refers),
         other_models_bytes=_other_models(spec, method, sharding),
@@ -129,8 +129,24 @@ def _vllm_bytes(run: ResolvedRun, shape: Shape, sampling: Sampling | None) -> fl
     if known := cards(spec.launch):
         share = float(value_of(run.method.config, spec.method, "vllm_gpu_memory_utilization"))
         return share * min(each.memory_gib for each in known) * GIB
-    weights = (num_parameters(shape) or 0) * weight_bytes(shape, spec.model.dtype)
+    # A group of processes shares the weights, and answers the prompts of them all with a share of the heads each.
+    parallel = int(value_of(run.method.config, spec.method, "vllm_tensor_parallel_size"))
+    weights = (num_parameters(shape) or 0) * weight_bytes(shape, spec.compute_dtype) / parallel
     return weights + (cache_bytes(shape, sampling) if sampling else 0.0)
+
+
+def has_engine(run: ResolvedRun) -> bool:
+    """Whether each process holds a vLLM engine beside what it trains."""
+    own, config = run.spec.method, run.method.config
+    return bool(own.get("use_vllm")) and value_of(config, own, "vllm_mode") == "colocate"
+
+
+def engine_length(run: ResolvedRun, counted: TokenCount) -> int | None:
+    """Tokens of the longest sequence of a vLLM engine, where that follows from the rows."""
+    if not has_engine(run) or run.spec.method.get("vllm_max_model_length") is not None:
+        return None
+    prompt = counted.longest if counted.exact else counted.max_length_tokens
+    return prompt + answer_tokens(run.spec, run.method)
 
 
 def stays_quantised(run: ResolvedRun) -> StoredQuantisation | None:

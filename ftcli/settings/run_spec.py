@@ -114,8 +114,11 @@ class RunSpec:
         FSDP shards floating-point tensors only, and what shards casts them to the type that it computes in: held as
         that one, the bytes stay what they are.
         """
-        if not shards_weights(self.train):
-            return None
+        return self.compute_dtype if shards_weights(self.train) else None
+
+    @property
+    def compute_dtype(self) -> str:
+        """The type that the model computes in."""
         return "bfloat16" if self.train.get("bf16") else "float16" if self.train.get("fp16") else self.model.dtype
 
     def to_json(self) -> str:

@@ -217,14 +217,6 @@ def _principle_problems(name: str, where: str) -> Iterator[Problem]:
         yield from error.problems
 
 
-@rule
-def vllm_is_installed(context: Context) -> Iterator[Problem]:
-    """`method.use_vllm` needs the package."""
-    if context.spec.method.get("use_vllm") and importlib.util.find_spec("vllm") is None:
-        fix = "pip install vllm, or remove it to generate with transformers"
-        yield Problem(context.where("method.use_vllm"), "vLLM is not installed", fix)
-
-
 def _wrong_head(name: str, head: str, where: str) -> Iterator[Problem]:
     """The problem of a further model that is missing or has the wrong head."""
     source, scores = sources.model_source(name), head == "reward_model"

@@ -15,6 +15,7 @@ _SERVED = (_VLLM, "method.vllm_mode=server")
 _CORRECTED = (_VLLM, "method.vllm_importance_sampling_correction=true")
 _CLIPPED = "method.loss_type=grpo|bnpo|dr_grpo|dapo|luspo"
 _UNSERVED = f"not {_VLLM}"
+_BATCHED = "not method.use_transformers_continuous_batching=true"
 _ADAPTS = "method.use_adaptive_entropy=true"
 _SYNCED = "method.sync_ref_model=true"
 _LOGGED = "method.log_completions=true"
@@ -63,6 +64,7 @@ ROWS: Rows = {
     "method.num_generations_eval": read("size", needs="train.eval_strategy=steps|epoch"),
     "method.max_completion_length": read("size"),
     "method.generation_batch_size": read("size"),
+    "method.generation_batch_size@PpoConfig": read("size", needs=(_UNSERVED, _BATCHED)),
     "method.ref_model_mixup_alpha": read(needs=_SYNCED),
     "method.ref_model_sync_steps": read(needs=_SYNCED),
     # Supervised fine-tuning.

@@ -130,6 +130,7 @@ def _loaded(
         starting: whether it is the one that the run starts from, with which it is compared.
     """
     off: dict[str, Any] = {"eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": False}
+    off["use_vllm"] = False  # which may not be here; a few answers need no engine
     if spec.method.get("precompute_ref_log_probs"):
         off["precompute_ref_log_probs"] = False  # they are needed once, and then with the policy's
     if spec.launch.device == "cpu":

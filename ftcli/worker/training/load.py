@@ -25,6 +25,7 @@ from ftcli.settings.sharding import shards_weights
 from ftcli.worker.distributed import cpu_sharding
 from ftcli.worker.distributed.sharded import whole_weights
 from ftcli.worker.inference.metrics import Rewarded
+from ftcli.worker.inference.sampling import stop_ids
 from ftcli.worker.models.answer_ends import ending_as
 from ftcli.worker.models.load import UNQUANTISED, load_model, make_encoder, position_limit
 from ftcli.worker.models.new_tokens import check_vocabulary, train_rows
@@ -32,6 +33,7 @@ from ftcli.worker.rewards.mixture import Rewards
 from ftcli.worker.tokenise.dataset import Prepared, prepare
 from ftcli.worker.tokenise.encoder import Encoder
 from ftcli.worker.tokenise.length_limits import fitting
+from ftcli.worker.trainers.rl import vllm_engine
 from ftcli.worker.trainers.rl.critic import ValueHead, ValueNetwork
 from ftcli.worker.training.expert_targets import reach_experts
 from ftcli.worker.training.library_configs import check_world, make_support, peft_config, training_config
@@ -114,6 +116,7 @@ def load(spec: RunSpec, run_dir: Path) -> Loaded:
     data = prepare(spec.data, method, encoder, fit, seed=spec.seed, num_score_rows=rows, dropped=dropped)
     if getattr(config, "packing", False):
         config.max_length = data.fit.limit
+    vllm_engine.limit_sequences(config, (data.train, data.held_out), data.fit.position_limit)
     require_steps(spec, method, data.train, config)
     rewards = make_rewards(spec, method, encoder)
     if rewards is not None:
@@ -122,6 +125,7 @@ def load(spec: RunSpec, run_dir: Path) -> Loaded:
     set_seed(spec.seed)
     model = ending_as(load_base(spec, method, trains=declared is None), encoder)
     check_vocabulary(model, encoder.tokenizer)
+    vllm_engine.end_answers(config, stop_ids(model, encoder.tokenizer))
     reach_experts(peft, model)
     if peft is not None and spec.model.new_tokens:
         train_rows(peft, model, encoder.tokenizer, spec.model.new_tokens)

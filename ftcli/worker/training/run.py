@@ -22,6 +22,7 @@ from ftcli.worker.process.environment import environment
 from ftcli.worker.process.progress import Progress, mean_loss, read_metrics
 from ftcli.worker.process.signals import LossGuard, StopCallback, StopSignal, exclusive
 from ftcli.worker.process.usage import Pace, usage
+from ftcli.worker.trainers.rl import vllm_engine
 from ftcli.worker.training.load import Loaded, load, load_base, make_critic, make_teacher
 from ftcli.worker.training.measure import after_training, before_training, loss_before
 from ftcli.worker.training.save import save_final
@@ -124,19 +125,20 @@ def require_same_sequences(run_dir: Path, ledger: Mapping[str, Any], *, streams:
 
 def build_trainer(run: Loaded) -> Any:
     """The method's trainer around all that a run has loaded."""
-    trainer = make_trainer(
-        run.method,
-        run.config,
-        run.model,
-        run.tokenizer,
-        train=run.data.train,
-        held_out=run.data.held_out,
-        reference=run.reference,
-        peft=run.peft,
-        support=run.support,
-        warmup_from_zero=run.spec.warmup_from_zero,
-        **_of_sampling(run),
-    )
+    with vllm_engine.as_the_run(run.spec, run.config):
+        trainer = make_trainer(
+            run.method,
+            run.config,
+            run.model,
+            run.tokenizer,
+            train=run.data.train,
+            held_out=run.data.held_out,
+            reference=run.reference,
+            peft=run.peft,
+            support=run.support,
+            warmup_from_zero=run.spec.warmup_from_zero,
+            **_of_sampling(run),
+        )
     require_planned(run.spec, trainer)
     trainer.remove_callback(PrinterCallback)
     return trainer

@@ -1,7 +1,7 @@
 """Generation of a rollout's answers: with transformers, in batches or continuously, or with vLLM.
 
-The options have the names of GRPO's, so `method.use_vllm` means the same for each method. vLLM has its own random
-generator, which no checkpoint holds: a run with it can be resumed, but not bit for bit.
+The options have the names of GRPO's, so `method.use_vllm` means the same for each method. What vLLM draws is in no
+checkpoint: a run with it can be resumed, but not bit for bit.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from transformers.generation.continuous_batching.utils import (
 
 from ftcli.worker.distributed.sharded import whole_model
 from ftcli.worker.inference.sampling import Sampled, generation_config, sample, stop_ids, until_end
+from ftcli.worker.trainers.rl import vllm_engine
 from ftcli.worker.trainers.unpadded import plain
 
 PAGE_TOKENS = 64
@@ -52,7 +53,7 @@ class GenerationFields:
     vllm_gpu_memory_utilization: float = 0.3
     """Share of the GPU's memory that a colocated vLLM takes."""
     vllm_max_model_length: int | None = None
-    """Longest prompt plus answer in tokens; null is the model's limit."""
+    """Longest prompt plus answer in tokens; null counts them in the rows."""
     vllm_tensor_parallel_size: int = 1
     """Processes that share a colocated vLLM's model."""
     vllm_enable_sleep_mode: bool = False
@@ -205,10 +206,8 @@ class Vllm(Batched):
 
     def __init__(self, trainer: Any) -> None:
         super().__init__(trainer)
-        from trl.generation.vllm_generation import VLLMGeneration  # imports vLLM where it is installed
-
         args = self.args
-        self.engine = VLLMGeneration(
+        self.engine = vllm_engine.library().VLLMGeneration(
             model=trainer.model,
             accelerator=trainer.accelerator,
             processing_class=self.tokenizer,
