@@ -28,8 +28,8 @@ from ftcli.settings.limits import WITHOUT_WARMUP
 from ftcli.settings.run_spec import RunSpec
 
 _TESTED = "sft, dpo and ppo are"
-_PASSED_THROUGH = (("fsdp", _TESTED), ("deepspeed", _TESTED), ("parallelism_config", "no method is"))
-"""Settings that reach the trainer unchanged, and the methods that are tested with them."""
+_PASSED_THROUGH = ("fsdp", "deepspeed")
+"""Settings that reach the trainer unchanged."""
 _FEW_STEPS, _MANY_ROWS = 20, 100
 """A packed run is warned of where it has fewer steps than this, each over at least this many rows."""
 
@@ -146,9 +146,9 @@ def _warnings(run: ResolvedRun, counted: TokenCount, sequences: int) -> list[str
         why = known_shapes.why_unmeasured(spec.model)
         found += [f"the parameters of {spec.model.name_or_path} are unknown: {why}"] if why else []
     found.extend(_experts_left_out(run))
-    for name, tested in _PASSED_THROUGH:
+    for name in _PASSED_THROUGH:
         if spec.train.get(name):
-            found.append(f"train.{name} is passed through to the trainer unchanged; {tested} tested with it")
+            found.append(f"train.{name} is passed through to the trainer unchanged; {_TESTED} tested with it")
     if spec.method.get("packing") and (reason := _why_unpacked(run)):
         found.append(f"method.packing=true: {reason}")
     if spec.run.score_rows and method.score == "none":

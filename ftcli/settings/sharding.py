@@ -1,4 +1,8 @@
-"""How a run shards its model over processes, as `train.fsdp` and `train.deepspeed` say."""
+"""How a run shards its model over processes, as `train.fsdp` and `train.deepspeed` say, and why nothing else does.
+
+accelerate's ParallelismConfig names two further ways. Neither is carried far enough to keep what every run here keeps;
+tests hold the reasons against the installed libraries, so that a version that carries one is noticed.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,14 @@ from pathlib import Path
 from typing import Any
 
 FSDP, ZERO = "fsdp", "zero"
+NO_TENSOR_PARALLEL = (
+    "tensor parallelism: transformers' Trainer saves no optimiser of a model whose layers are divided, so that such a"
+    " run could not be resumed"
+)
+NO_CONTEXT_PARALLEL = (
+    "context parallelism: torch divides the attention over a row on GPUs alone, so that nothing here holds it to the"
+    " losses of one process, and TRL's methods that sample refuse it"
+)
 
 
 def mapping_of(value: Any) -> Mapping[str, Any]:

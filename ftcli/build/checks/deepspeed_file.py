@@ -51,6 +51,10 @@ def deepspeed(name: str, content: Mapping[str, Any], run: ResolvedRun, at: str) 
     for key in content:
         if key not in known:
             yield Problem(at, f"{name} has no entry {key}", suggest(str(key), sorted(known), ""))
+    if (parallel := _at(content, "tensor_parallel.autotp_size")) not in (None, 0, 1):
+        key = f"{name}.tensor_parallel.autotp_size={parallel}"
+        what = f"{key} gives several processes the same rows, which a run counts as different ones"
+        yield Problem(at, what, "remove it; ZeRO-3 shards the weights (hardware=zero3)")
     yield from _zero(name, content.get("zero_optimization"), at, brought=brought)
     for path, ours in _SAME.items():
         theirs = _at(content, path)

@@ -205,10 +205,13 @@ IMPORTER = Importer(
             by.KERNELS,
         ),
         none(
-            "fsdp_version dp_shard_size dp_replicate_size tensor_parallel_size context_parallel_size "
-            "context_parapllel_size sequence_parallel_degree expert_parallel_size expert_parallel_num_nvl_bytes "
-            "expert_parallel_token_capacity use_ray ray_num_workers ddp_bucket_cap_mb ddp",
+            "fsdp_version dp_shard_size dp_replicate_size use_ray ray_num_workers ddp_bucket_cap_mb ddp",
             by.PASSED_THROUGH,
+        ),
+        none(
+            "tensor_parallel_size context_parallel_size context_parapllel_size sequence_parallel_degree "
+            "expert_parallel_size expert_parallel_num_nvl_bytes expert_parallel_token_capacity",
+            by.PARALLEL,
         ),
         none("freeze_mm_modules image_size", by.NOT_MULTIMODAL),
         none(

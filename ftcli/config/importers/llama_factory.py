@@ -167,11 +167,14 @@ IMPORTER = Importer(
             by.KERNELS,
         ),
         none(
-            "tensor_model_parallel_size pipeline_model_parallel_size expert_model_parallel_size context_parallel_size "
-            "sequence_parallel use_distributed_optimizer overlap_param_gather overlap_grad_reduce "
-            "bias_activation_fusion "
-            "apply_rope_fusion moe_grouped_gemm moe_token_dispatcher_type recompute_granularity cp_mode cp_size",
+            "pipeline_model_parallel_size use_distributed_optimizer overlap_param_gather overlap_grad_reduce "
+            "bias_activation_fusion apply_rope_fusion moe_grouped_gemm moe_token_dispatcher_type recompute_granularity",
             _MEGATRON,
+        ),
+        none(
+            "tensor_model_parallel_size expert_model_parallel_size context_parallel_size sequence_parallel cp_mode "
+            "cp_size",
+            by.PARALLEL,
         ),
         none("dist_config init_config ray_run_name ray_num_workers", by.PASSED_THROUGH),
         none(

@@ -90,10 +90,10 @@ IMPORTER = Importer(
         ),
         none("freeze_vit freeze_aligner freeze_llm max_pixels", by.NOT_MULTIMODAL),
         none(
-            "num_labels use_logits_to_keep add_version create_checkpoint_symlink acc_strategy padding_free "
-            "sequence_parallel_size",
+            "num_labels use_logits_to_keep add_version create_checkpoint_symlink acc_strategy padding_free",
             "none needed",
         ),
+        none("sequence_parallel_size", by.PARALLEL),
         by.WARMUP_RATIO,
         same(by.TRAINING_ARGUMENTS, "train.{}"),
         *by.REFUSED_FIELDS,

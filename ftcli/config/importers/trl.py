@@ -93,7 +93,8 @@ IMPORTER = Importer(
         none("hub_token", "none: it would be saved in the run; log in with hf auth login"),
         same("hub_model_revision", "train.hub_revision", note="on the command line, with --push-to-hub"),
         none("logging_dir", "none needed: metrics.jsonl in the run directory"),
-        none("gpu_ids debug enable_cpu_affinity deepspeed_config parallelism_config", by.PASSED_THROUGH),
+        none("gpu_ids debug enable_cpu_affinity deepspeed_config", by.PASSED_THROUGH),
+        none("parallelism_config", by.PARALLEL),
         none(
             "compute_environment distributed_type num_machines num_processes machine_rank mixed_precision rdzv_backend "
             "same_network main_training_function downcast_bf16 tpu_env tpu_use_cluster tpu_use_sudo use_cpu",

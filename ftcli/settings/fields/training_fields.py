@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ftcli.settings.fields.field_row import HELD_OUT, Rows, members, owned, plain, read, refused
 from ftcli.settings.ownership import PUSH, REPORTERS
+from ftcli.settings.sharding import NO_CONTEXT_PARALLEL, NO_TENSOR_PARALLEL
 
 _LEVELS = ("detail", "debug", "info", "warning", "error", "critical", "passive")
 _MEASURED = f"{HELD_OUT}=true"
@@ -131,7 +132,7 @@ ROWS: Rows = {
     "train.use_cpu": owned("hardware=cpu"),
     "train.local_rank": owned("hardware.num_processes"),
     "train.accelerator_config": read("path", inside="accelerator"),
-    "train.parallelism_config": refused("it is an object of accelerate, which no recipe can write"),
+    "train.parallelism_config": refused(f"{NO_TENSOR_PARALLEL}; {NO_CONTEXT_PARALLEL}"),
     "train.ddp_backend": read("network", needs=_SEVERAL),
     "train.ddp_timeout": read(needs=_SEVERAL),
     **{
