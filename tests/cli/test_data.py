@@ -249,7 +249,9 @@ def test_the_page_and_the_json_hold_the_rows_that_the_worker_shows(typed, file, 
     from ftcli.worker.commands.preview import preview as preview_rows
 
     # the worker's own answer, in this process: a start costs ten seconds
-    monkeypatch.setattr("ftcli.launch.worker_request.answers", lambda _, asked: preview_rows(json.loads(json.dumps(asked))))
+    monkeypatch.setattr(
+        "ftcli.launch.worker_request.answers", lambda _, asked: preview_rows(json.loads(json.dumps(asked)))
+    )
     code, out, err = typed("preview", "rows.jsonl", "--html", "page.html")
     assert (code, out, err) == (0, "", "written: page.html\n")
     assert Path("page.html").read_text(encoding="utf-8") == preview.page(shown(file))

@@ -16,11 +16,12 @@ from ftcli import tiny
 from ftcli.build.resolve import run_of, spec_of
 from ftcli.build.resume import resumed_spec, spec_from
 from ftcli.cli import COMMANDS as COMMAND_MODULES
-from ftcli.cli import arguments, chat, check, data, evaluate, generate, jobs, merge, sample, score, train
+from ftcli.cli import arguments, chat, check, evaluate, generate, jobs, merge, sample, score, train
 from ftcli.config.compose import Request
 from ftcli.config.group_fields import group_fields
 from ftcli.core import assets
 from ftcli.core.errors import ConfigError
+from ftcli.launch import worker_request
 from ftcli.methods import all_methods, all_pipelines
 from ftcli.peft_methods import PEFT_METHODS
 from ftcli.peft_methods.other import tuner_configs
@@ -97,7 +98,7 @@ def world(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sample, "answers", started)
     monkeypatch.setattr(score, "answers", started)
     monkeypatch.setattr(chat, "started", started)
-    monkeypatch.setattr(data, "answers", started)
+    monkeypatch.setattr(worker_request, "answers", started)  # which `data` imports when it is called
     monkeypatch.chdir(folder)
 
 
