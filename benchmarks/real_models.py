@@ -63,7 +63,7 @@ CASES = {
         "dpo_en_demo.json",
         (
             "method=dpo",
-            "data.max_length_tokens=1024",
+            "data.max_length_tokens=512",
             "data.overflow=drop",
             "data.eval_share=0.25",
             "train.learning_rate=2e-4",
@@ -77,7 +77,7 @@ CASES = {
         "dpo_en_demo.json",
         (
             "method=reward",
-            "data.max_length_tokens=1024",
+            "data.max_length_tokens=512",
             "data.overflow=drop",
             "data.eval_share=0.25",
             "train.learning_rate=5e-4",

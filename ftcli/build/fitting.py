@@ -46,8 +46,7 @@ class Fit:
         return f"{self.verdict}: {beside}" + (f"; only {self.free_gib:.1f} GiB are free now" if taken else "")
 
 
-@dataclass(frozen=True)
-class Change:
+class Change(NamedTuple):
     """Settings to add to a run, and the memory of one process with them."""
 
     settings: tuple[str, ...]
@@ -91,8 +90,7 @@ def _seconds(run: ResolvedRun, outlook: Plan, teraflops: float) -> float | None:
     return outlook.flops * again / (USUAL_UTILISATION * teraflops * 1e12 * outlook.num_processes)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Totals:
+class Totals(NamedTuple):
     """The plan of several runs that follow each other; what is unknown of one of them is None."""
 
     steps: int

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ftcli.core import assets, hub_cache
 from ftcli.core.errors import ConfigError
@@ -23,8 +23,7 @@ from ftcli.models.shape import Shape
 from ftcli.settings.groups import CARD, ModelSettings
 
 
-@dataclass(frozen=True)
-class _Place:
+class _Place(NamedTuple):
     """Where the architecture is described: a folder with a config.json, or the `shape` of a group file."""
 
     folder: Path | None = None

@@ -9,6 +9,7 @@ from typing import Any
 
 from ftcli.core import paths
 from ftcli.data import row_sets
+from ftcli.launch.profile import node_profile
 from ftcli.methods import Method
 from ftcli.models import known_shapes
 from ftcli.models.known_shapes import tokenizer_folder
@@ -27,9 +28,6 @@ from ftcli.settings.batch_plan import train_value
 from ftcli.settings.limits import WITHOUT_WARMUP
 from ftcli.settings.run_spec import RunSpec
 
-_TESTED = "sft, dpo and ppo are"
-_PASSED_THROUGH = ("fsdp", "deepspeed")
-"""Settings that reach the trainer unchanged."""
 _FEW_STEPS, _MANY_ROWS = 20, 100
 """A packed run is warned of where it has fewer steps than this, each over at least this many rows."""
 
@@ -146,9 +144,10 @@ def _warnings(run: ResolvedRun, counted: TokenCount, sequences: int) -> list[str
         why = known_shapes.why_unmeasured(spec.model)
         found += [f"the parameters of {spec.model.name_or_path} are unknown: {why}"] if why else []
     found.extend(_experts_left_out(run))
-    for name in _PASSED_THROUGH:
-        if spec.train.get(name):
-            found.append(f"train.{name} is passed through to the trainer unchanged; {_TESTED} tested with it")
+    for name in ("fsdp", "deepspeed"):
+        if spec.train.get(name) and name not in node_profile(spec.hardware).train:
+            tested = "tested are hardware=fsdp, zero2 and zero3"
+            found.append(f"train.{name} is passed through to the trainer unchanged; {tested}")
     if spec.method.get("packing") and (reason := _why_unpacked(run)):
         found.append(f"method.packing=true: {reason}")
     if spec.run.score_rows and method.score == "none":

@@ -7,7 +7,7 @@ order of settings is worth more than their seconds.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ftcli.core.gpu_cards import like
 from ftcli.core.hardware import Gpu
@@ -27,8 +27,7 @@ _BETWEEN_CARDS, _TO_HOST = 25e9, 16e9
 _START_SECONDS = 0.8e-3
 
 
-@dataclass(frozen=True, kw_only=True)
-class Rates:
+class Rates(NamedTuple):
     """How fast one process computes and moves bytes."""
 
     operations: float

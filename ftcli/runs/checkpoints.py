@@ -18,10 +18,9 @@ import re
 import shutil
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
@@ -32,8 +31,7 @@ _NAME = re.compile(r"checkpoint-(\d+)")
 _MEANING = (("optimizer", "the optimizer state"), ("scheduler", "the scheduler state"), ("rng_state", "the RNG state"))
 
 
-@dataclass(frozen=True)
-class Damaged:
+class Damaged(NamedTuple):
     """A checkpoint that cannot be resumed, and every reason found."""
 
     path: Path

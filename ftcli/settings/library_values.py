@@ -9,8 +9,8 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 from ftcli.settings.fields.field_row import Source
 from ftcli.settings.library_fields import class_definition, source_text
@@ -54,8 +54,7 @@ def _members(source: Source) -> tuple[str, ...]:
     return tuple(each.value for each in values if isinstance(each, ast.Constant) and isinstance(each.value, str))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Parameter:
+class Parameter(NamedTuple):
     """One parameter of a function of a library."""
 
     annotation: ast.expr | None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ftcli.build.checks.generation import vllm_versions
+from ftcli.build.checks.vllm_rules import vllm_versions
 from ftcli.build.resolve import run_of
 from ftcli.config.compose import Request
 from ftcli.plan.outlook import plan

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 
-from ftcli.build.checks import field_needs, generation, machines, mappings, optimisers, sharding_rules
+from ftcli.build.checks import field_needs, generation, hardware_rules, mappings, optimisers
 from ftcli.build.checks.field_needs import current
 from ftcli.build.derive import has_validation
 from ftcli.config.compose import Composed
@@ -32,8 +32,7 @@ def problems(run: ResolvedRun, composed: Composed, where: Where) -> Iterator[Pro
     yield from field_needs.problems(run, composed)
     yield from optimisers.problems(run, where)
     yield from mappings.problems(run, where)
-    yield from sharding_rules.problems(run, composed, where)
-    yield from machines.problems(run, composed, where)
+    yield from hardware_rules.problems(run, composed, where)
     yield from _best(run, composed, where)
     yield from _evaluation(run, where)
     yield from _publishing(run, where)

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ftcli.build.resolve import build
 from ftcli.cli import output
@@ -15,11 +16,13 @@ from ftcli.cli.requirements import require_folders, require_here
 from ftcli.config.compose import Composed, Request
 from ftcli.core.errors import ConfigError, FtcliError, Problem
 from ftcli.core.exit_codes import EXIT_CONFIG, EXIT_DATA, EXIT_DONE, EXIT_MEMORY
-from ftcli.launch.nodes import Node
 from ftcli.launch.profile import profile_of, submits
 from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.runs import rundir
 from ftcli.settings.run_spec import RunSpec
+
+if TYPE_CHECKING:
+    from ftcli.launch.nodes import Node
 
 
 @dataclass(frozen=True)

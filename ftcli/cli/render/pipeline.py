@@ -108,7 +108,7 @@ def _plan_as_data(spec: PipelineSpec, outlooks: Outlooks, begun: Begun) -> dict[
         else:
             found |= _without_run(each)
         stages.append(found)
-    total = dataclasses.asdict(_totals(spec, outlooks))
+    total = _totals(spec, outlooks)._asdict()
     return {"pipeline": spec.pipeline.name, "dir": str(spec.dir), "stages": stages, "total": total}
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from trl.generation import vllm_generation
 
-from ftcli.build.checks.generation import VLLM_TOKENS_A_PASS
+from ftcli.build.checks.vllm_rules import VLLM_TOKENS_A_PASS
 from ftcli.core.errors import ConfigError
 from ftcli.peft_methods import PEFT_METHODS, PeftMethod
 from ftcli.worker.commands.eval import evaluate
