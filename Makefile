@@ -9,7 +9,7 @@ PYTEST = $(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist worksteal --duratio
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
-.PHONY: demo test lint hooks proof matrix bench gpu slurm tiny docs clean
+.PHONY: demo test lint hooks proof matrix bench gpu gpu-rehearsal gpu-wheels slurm tiny docs clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -43,8 +43,20 @@ matrix: $(VENV)/.tested
 	FTCLI_MATRIX=1 $(BIN)/python -m pytest tests/matrix
 	$(BIN)/python -m tools.docs --write
 
-gpu: $(VENV)/.tested
-	$(BIN)/python -m pytest tests/gpu
+# On a machine with a GPU: what only a card can show, in nine minutes. It installs nothing, so that it runs where there
+# is no network; CHECK='--from STAGE' goes on from there, CHECK=--save keeps the results.
+CHECK ?=
+gpu:
+	$(or $(wildcard $(BIN)/python),$(PYTHON)) tests/gpu/check.py $(CHECK)
+
+# The same on small models on a CPU.
+gpu-rehearsal: $(VENV)/.tested
+	$(BIN)/python tests/gpu/check.py --device cpu --tiny --folder build/card_rehearsal --deadline 1500 $(CHECK)
+
+# What a machine with torch and transformers alone lacks, for build/wheels there; WHEELS='--cuda 128' for its torch.
+WHEELS ?=
+gpu-wheels: $(VENV)/.installed
+	$(BIN)/python tests/gpu/wheels.py build/wheels $(WHEELS)
 
 # A Slurm of this machine alone (Debian, as root), a job on it, and what was said, kept beside the other results.
 slurm: $(VENV)/.tested
