@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
-from dataclasses import replace
+import sys
+from dataclasses import fields, make_dataclass, replace
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 import torch
 from transformers import ContinuousBatchingConfig, LlamaConfig
+from transformers.generation import configuration_utils
+from transformers.generation.continuous_batching import utils
 from trl.generation import vllm_generation
 
 from ftcli.worker.trainers.rl import generation, grpo
@@ -103,7 +107,7 @@ def test_continuous_batching_generates_in_the_computed_type_and_leaves_weights_t
 def test_a_failure_of_continuous_batching_ends_the_run_and_does_not_train_on_empty_answers(name, grouped, monkeypatch):
     trainer = grouped(name)
     # a cache of one page, which holds no answer beside its prompt
-    small = ContinuousBatchingConfig(page_size=4, num_blocks=1, max_batch_tokens=4)
+    small = ContinuousBatchingConfig(**{generation.PAGE: 4, "num_blocks": 1, "max_batch_tokens": 4})
     for module in (generation, grpo):
         monkeypatch.setattr(module, "cache_for", lambda *_: small)
     with pytest.raises(RuntimeError, match="left 4 of 4 prompts without an answer"):
@@ -111,11 +115,11 @@ def test_a_failure_of_continuous_batching_ends_the_run_and_does_not_train_on_emp
 
 
 def test_sizes_of_continuous_batching_that_are_set_are_kept(grouped):
-    own = {"num_blocks": 50, "page_size": 32}
+    own = {"num_blocks": 50, generation.PAGE: 32}
     trainer = grouped("grpo", transformers_continuous_batching_config=own)
     answers(trainer, [list(trainer.train_dataset[0]["prompt"])])
     found = trainer.continuous_batching_config
-    assert (found.num_blocks, found.page_size) == (50, 32)
+    assert (found.num_blocks, getattr(found, generation.PAGE)) == (50, 32)
 
 
 class Policy:
@@ -127,13 +131,32 @@ class Policy:
 
 def test_continuous_batching_takes_the_memory_of_one_rollout_and_not_all_that_is_free():
     cache = generation.cache_for(Policy, [10, 60, 130], max_new_tokens=20)
-    assert (cache.page_size, cache.num_blocks) == (64, 1 + 2 + 3 + 1)  # 30, 80 and 150 tokens, and one to spare
+    assert (getattr(cache, generation.PAGE), cache.num_blocks) == (
+        64,
+        1 + 2 + 3 + 1,
+    )  # 30, 80 and 150 tokens, and one to spare
     assert cache.max_batch_tokens == 200
     assert generation.cache_for(Policy, [5], 5).max_batch_tokens == 64
     assert generation.cache_for(Policy, [9000], 5).max_batch_tokens == 8192
-    own = generation.cache_for(Policy, [10, 60, 130], 20, {"page_size": 128, "seed": 3})
-    assert (own.num_blocks, own.page_size, own.seed) == (1 + 1 + 2 + 1, 128, 3)
+    own = generation.cache_for(Policy, [10, 60, 130], 20, {generation.PAGE: 128, "seed": 3})
+    assert (own.num_blocks, getattr(own, generation.PAGE), own.seed) == (1 + 1 + 2 + 1, 128, 3)
     assert generation.cache_for(Policy, [5], 5, {"max_memory_percent": 0.2}).max_memory_percent == 0.2
+    assert generation.cache_for(Policy, [70, 80], 5, {"num_blocks": 9}).max_batch_tokens == 150
+
+
+def test_the_earliest_transformers_that_is_allowed_is_enough(monkeypatch):
+    # 5.17 has no functions for the heads of a cache, and calls the size of its pages by another name
+    for name in ("find_head_dim", "find_num_key_value_heads", "get_device_and_memory_breakdown"):
+        monkeypatch.delattr(utils, name, raising=False)
+    names = [each.name for each in fields(ContinuousBatchingConfig) if each.name not in ("page_size", "block_size")]
+    earlier = make_dataclass("Earlier", [("block_size", int, 256), *((name, Any, None) for name in names)])
+    monkeypatch.setattr(configuration_utils, "ContinuousBatchingConfig", earlier)
+    found = importlib.util.spec_from_file_location("generation_of_5_17", generation.__file__)
+    module = importlib.util.module_from_spec(found)
+    monkeypatch.setitem(sys.modules, found.name, module)
+    found.loader.exec_module(module)
+    cache = module.cache_for(Policy, [10, 60, 130], max_new_tokens=20)
+    assert (cache.block_size, cache.num_blocks) == (64, 1 + 2 + 3 + 1)
 
 
 @pytest.mark.parametrize(

@@ -9,22 +9,21 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
 from transformers.generation.configuration_utils import ContinuousBatchingConfig
-from transformers.generation.continuous_batching.utils import (
-    find_head_dim,
-    find_num_key_value_heads,
-    get_device_and_memory_breakdown,
-)
+from transformers.generation.continuous_batching.cache import get_device_and_memory_breakdown
 
 from ftcli.worker.distributed.sharded import whole_model
 from ftcli.worker.inference.sampling import Sampled, generation_config, sample, stop_ids, until_end
 from ftcli.worker.trainers.rl import vllm_engine
 from ftcli.worker.trainers.unpadded import plain
 
+_CACHE_FIELDS = {each.name for each in fields(ContinuousBatchingConfig)}
+PAGE = "page_size" if "page_size" in _CACHE_FIELDS else "block_size"
+"""The field for PAGE_TOKENS, which transformers 5.17 calls by its earlier name."""
 PAGE_TOKENS = 64
 """Tokens of one answer whose keys and values continuous batching stores together."""
 MOST_TOKENS_A_PASS = 8192
@@ -183,10 +182,13 @@ def cache_for(
         settings: fields of the result that were set; a size among them is taken as it is.
     """
     given = dict(settings or {})
+    at_once = min(MOST_TOKENS_A_PASS, max(PAGE_TOKENS, sum(prompt_lengths)))
     if given.keys() & _SIZES:
+        if "num_blocks" in given:  # otherwise transformers 5.17 makes masks that fill the memory beside the cache
+            given.setdefault("max_batch_tokens", at_once)
         return ContinuousBatchingConfig(**{"max_memory_percent": MOST_MEMORY, **given})
-    page = given.setdefault("page_size", PAGE_TOKENS)
-    tokens = given.setdefault("max_batch_tokens", min(MOST_TOKENS_A_PASS, max(PAGE_TOKENS, sum(prompt_lengths))))
+    page = given.setdefault(PAGE, PAGE_TOKENS)
+    tokens = given.setdefault("max_batch_tokens", at_once)
     blocks = 1 + sum(math.ceil((length + max_new_tokens) / page) for length in prompt_lengths)
     _, total, *taken = get_device_and_memory_breakdown()
     if blocks * page * _bytes_a_token(policy, tokens) > MOST_MEMORY * (total - max(taken)):
@@ -197,8 +199,9 @@ def cache_for(
 def _bytes_a_token(policy: Any, tokens_a_pass: int) -> int:
     """What a cached token takes: keys and values in all layers, and its column in two attention masks of a pass."""
     config = policy.config.get_text_config()
-    heads = 2 * find_num_key_value_heads(config) * find_head_dim(config)
-    return int((config.num_hidden_layers * heads + 2 * tokens_a_pass) * policy.dtype.itemsize)
+    wide = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    return int((config.num_hidden_layers * 2 * heads * wide + 2 * tokens_a_pass) * policy.dtype.itemsize)
 
 
 class Vllm(Batched):
