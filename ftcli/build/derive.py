@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ftcli.config.compose import Composed
-from ftcli.core import paths
+from ftcli.core import paths, rotary_angles
 from ftcli.data import row_sets
 from ftcli.launch.profile import Profile, cards, has_bfloat16
 from ftcli.methods import Method
@@ -248,8 +248,11 @@ def _on_gpu(train: dict[str, Any], launch: LaunchPlan, notes: Notes) -> dict[str
     chosen: dict[str, Any] = {}
     mixed = train.get("bf16") or train.get("fp16")
     if train.get("tf32") is None and mixed and has_bfloat16(launch):
+        exact = rotary_angles.exact_under_tf32()
         why = "the few products that autocast leaves in float32 use the tensor cores"
-        chosen["tf32"] = notes.add("train.tf32", True, why)
+        if not exact:
+            why = "it would round positions of a row after 2048: before 5.20, transformers multiplies matrices for them"
+        chosen["tf32"] = notes.add("train.tf32", exact, why)
     if train.get("dataloader_pin_memory") is None:
         why = "batches are copied to the GPU while it computes"
         chosen["dataloader_pin_memory"] = notes.add("train.dataloader_pin_memory", True, why)

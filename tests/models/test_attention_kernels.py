@@ -11,7 +11,7 @@ import pytest
 
 from ftcli.build.resolve import spec_of
 from ftcli.config.compose import Request
-from ftcli.core import hardware
+from ftcli.core import hardware, rotary_angles
 from ftcli.core.errors import ConfigError
 from ftcli.core.hardware import Gpu
 from ftcli.models.attention_kernels import FLASH, chosen
@@ -147,6 +147,10 @@ def test_what_a_gpu_multiplies_and_reads_is_noted(monkeypatch: pytest.MonkeyPatc
     assert (notes["train.tf32"], notes["train.dataloader_pin_memory"], notes["train.torch_compile"]) == (
         True, True, False,
     )  # fmt: skip
+    monkeypatch.setattr(rotary_angles, "exact_under_tf32", lambda: False)
+    earlier = spec_of(Request(overrides=("hardware=gpu",)))
+    assert earlier.train["tf32"] is False
+    assert next(note.why for note in earlier.notes if note.key == "train.tf32").startswith("it would round positions")
     exact = spec_of(Request(overrides=("hardware=gpu", "train.bf16=false", "model.dtype=float32")))
     assert "tf32" not in exact.train  # who wants float32 gets all of its bits
     monkeypatch.setattr(hardware, "gpus", lambda: (TURING,))
