@@ -11,7 +11,7 @@ from ftcli.core import paths
 from ftcli.data import row_sets
 from ftcli.launch.profile import node_profile
 from ftcli.methods import Method
-from ftcli.models import known_shapes
+from ftcli.models import known_shapes, sources
 from ftcli.models.known_shapes import tokenizer_folder
 from ftcli.models.modules import modules
 from ftcli.models.packing_support import why_unpacked
@@ -25,8 +25,10 @@ from ftcli.plan.run_memory import answer_tokens, engine_length, run_memory, stay
 from ftcli.plan.token_cache import count
 from ftcli.plan.tokens import TokenCount
 from ftcli.settings.batch_plan import train_value
+from ftcli.settings.groups import ModelSettings
 from ftcli.settings.limits import WITHOUT_WARMUP
 from ftcli.settings.run_spec import RunSpec
+from ftcli.tiny import MODEL_DIR
 
 _FEW_STEPS, _MANY_ROWS = 20, 100
 """A packed run is warned of where it has fewer steps than this, each over at least this many rows."""
@@ -138,7 +140,7 @@ def _warnings(run: ResolvedRun, counted: TokenCount, sequences: int) -> list[str
     for each in row_sets.train_sets(spec.data, method):
         if row_sets.located(each, each.key, fetch=False) is None:
             found.append(f"{each.path} is not on this machine; its rows are counted when the run starts")
-    if paths.is_builtin(spec.data.path) and spec.choices["model"] != "tiny":
+    if paths.is_builtin(spec.data.path) and not _is_builtin(spec.model):
         found.append(f"{spec.data.path} is a built-in demonstration set; set your own with data.path=FILE")
     if shape is None or not shape.known:
         why = known_shapes.why_unmeasured(spec.model)
@@ -156,6 +158,13 @@ def _warnings(run: ResolvedRun, counted: TokenCount, sequences: int) -> list[str
         found.extend(_few_steps(run, counted, sequences))
     found.extend(_long_warmup(run, num_steps(run, sequences)))
     return found
+
+
+def _is_builtin(model: ModelSettings) -> bool:
+    """Whether a model, or the base of an adapter, is the built-in one."""
+    source = sources.model_source(model.name_or_path)
+    bottom = sources.foundation(source) if source else None
+    return bottom is not None and bottom.folder == MODEL_DIR
 
 
 def _why_unpacked(run: ResolvedRun) -> str | None:

@@ -266,7 +266,8 @@ def test_what_cannot_be_known_is_said_to_be_unknown(here, capsys):
 
 
 def test_a_warning_names_what_is_odd_but_allowed(here):
-    assert any("built-in demonstration set" in text for text in outlook("model=llama-1b").warnings)
+    for other in ("model=llama-1b", "model.name_or_path=someone/unheard-of"):
+        assert any("built-in demonstration set" in text for text in outlook(other).warnings)
     assert any("no metric of its own" in text for text in outlook("method=pretrain", "run.score_rows=5").warnings)
     assert outlook("method=pretrain").warnings == ()
     assert outlook().warnings == ()
