@@ -125,7 +125,8 @@ def load(spec: RunSpec, run_dir: Path) -> Loaded:
     set_seed(spec.seed)
     model = ending_as(load_base(spec, method, trains=declared is None), encoder)
     check_vocabulary(model, encoder.tokenizer)
-    vllm_engine.end_answers(config, stop_ids(model, encoder.tokenizer))
+    if method.samples:
+        vllm_engine.end_answers(config, stop_ids(model, encoder.tokenizer))
     reach_experts(peft, model)
     if peft is not None and spec.model.new_tokens:
         train_rows(peft, model, encoder.tokenizer, spec.model.new_tokens)
