@@ -18,6 +18,7 @@ from ftcli.peft_methods.lora_counts import adapted_modules, lora_parameters
 from ftcli.peft_methods.parameter_counts import Settings, is_unknown, whole_number
 from ftcli.peft_methods.peft_declaration import FOUR_BITS, PeftMethod
 from ftcli.settings.limits import BELOW_ONE, Limit
+from ftcli.settings.sharding import FSDP, ZERO
 
 CONFIG = "peft.tuners.lora.config:LoraConfig"
 
@@ -104,6 +105,11 @@ LORA = PeftMethod(
     refuses=initialisations.refuses,
     looks_at=lambda settings: initialisation(settings).looks_at,
     start_bytes=start_bytes,
+    never_shards=lambda layout, settings: (
+        "what it took out of the base is put back at the end, and each process then has a part of the base only"
+        if layout in (FSDP, f"{ZERO}3") and initialisation(settings).moves_base
+        else ""
+    ),
     support="ftcli.worker.tuners.initialised:Initialised",
 )
 

@@ -76,6 +76,8 @@ class PeftMethod:
     """Bytes held while it looks at them, given those of one weight, and whether a backward pass runs meanwhile."""
     never_merges: str = ""
     """Why it cannot be merged into the base weights; empty where it can."""
+    never_shards: Callable[[str, Settings], str] = lambda layout, settings: ""
+    """Why it cannot train on a model that is sharded as "fsdp", "zero1", "zero2" or "zero3"; empty where it can."""
     never_in_vllm: str = ""
     """Why vLLM cannot sample from it, though it can be merged; empty where it can."""
     never_packs: str = ""

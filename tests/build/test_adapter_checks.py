@@ -271,6 +271,23 @@ def test_a_deepspeed_file_shards_as_its_mapping_does(problems, here):
     assert "each process would hold all of the quantised weights" in found
 
 
+@pytest.mark.parametrize(
+    ("words", "refused"),
+    [
+        ("peft=pissa", {"fsdp", "zero3"}),
+        ("peft=lora peft.init_lora_weights=olora", {"fsdp", "zero3"}),
+        ("peft=adalora", {"fsdp", "zero2", "zero3"}),
+        ("peft=lora", set()),
+        ("peft=dora", set()),
+    ],
+)
+def test_an_adapter_that_needs_what_sharding_takes_is_refused_with_it(problems, here, words, refused):
+    for profile in ("multi_gpu", "fsdp", "zero2", "zero3"):
+        found = problems(f"hardware={profile}", "hardware.device=cpu", *words.split(" "))
+        assert any("with train." in each for each in found) == (profile in refused), found
+        assert len(found) == (profile in refused)
+
+
 def test_the_first_version_of_fsdp_takes_no_adapter_on_4_bits(problems, here):
     first = "train.fsdp_config={version: 1}"
     (found,) = problems(*TWO, FSDP, first, "peft=lora", "quantisation=nf4")

@@ -35,7 +35,8 @@ METHODS = {
     "kto": (*_PREFERENCE, "method.loss_type=apo_zero_unpaired"),
     "grpo": _GROUPS,
     "rloo": _GROUPS,
-    "ppo": (*_SAMPLES, "method.max_new_tokens=12", "method.num_ppo_epochs=2"),
+    # DeepSpeed clips the policy by the norm of its own gradients, all others by that of policy and critic together.
+    "ppo": (*_SAMPLES, "method.max_new_tokens=12", "method.num_ppo_epochs=2", "train.max_grad_norm=1e9"),
 }
 SAMPLING = ("grpo", "rloo", "ppo")
 

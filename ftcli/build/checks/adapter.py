@@ -40,6 +40,7 @@ def problems(run: ResolvedRun, where: Where) -> Iterator[Problem]:
     yield from _quantised(spec, peft, where)
     yield from _stored(spec, peft, where)
     yield from _sharded(spec, where)
+    yield from _never_sharded(spec, peft, where)
     yield from _stacked(spec, where)
 
 
@@ -178,6 +179,15 @@ def _quantised(spec: RunSpec, peft: PeftMethod | None, where: Where) -> Iterator
                 what = f"quantisation={kind} needs compute capability {need}; {gpu.name} has {has}"
                 yield Problem(place, what, "quantisation=nf4_double" if kind == "int8" else "quantisation=none")
                 return
+
+
+def _never_sharded(spec: RunSpec, peft: PeftMethod | None, where: Where) -> Iterator[Problem]:
+    """An adapter that does not train in a model that is sharded as this run's is."""
+    layout = sharding(spec.train)
+    if peft is None or layout is None or not (why := peft.never_shards(layout, spec.peft)):
+        return
+    key = "train.fsdp" if layout == FSDP else "train.deepspeed"
+    yield Problem(where("peft"), f"peft={peft.name} with {key}: {why}", "use hardware=fsdp or multi_gpu")
 
 
 def _sharded(spec: RunSpec, where: Where) -> Iterator[Problem]:
