@@ -12,7 +12,7 @@ from ftcli.core.declarations import declarations
 from ftcli.peft_methods.other import why_other_unmerged
 from ftcli.peft_methods.peft_declaration import PeftMethod
 
-__all__ = ["PEFT_METHODS", "PeftMethod", "peft_method", "why_unmerged"]
+__all__ = ["PEFT_METHODS", "PeftMethod", "peft_method", "starts_plain", "why_unmerged"]
 
 
 def _declared() -> dict[str, PeftMethod]:
@@ -34,3 +34,9 @@ def peft_method(settings: Mapping[str, Any]) -> PeftMethod | None:
     """The method that the `peft` settings choose, as it is under these settings; None for full fine-tuning."""
     declared = PEFT_METHODS.get(str(settings.get("name", "none")))
     return declared.resolved(settings) if declared else None
+
+
+def starts_plain(declared: PeftMethod | None, settings: Mapping[str, Any]) -> bool:
+    """Whether what trains under the `peft` settings starts without the values of the base's weights; None trains the
+    weights themselves."""
+    return declared is None or declared.plain_start(declared.config_values(settings))

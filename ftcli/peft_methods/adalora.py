@@ -94,6 +94,7 @@ ADALORA = replace(
     },
     count=count,
     check=check,
+    plain_start=lambda settings: False,
     never_in_vllm="TRL would hand over its rank counts as weights of the model",
     never_shards=lambda layout, settings: (
         "it prunes by the gradients of whole matrices after each step, which no process has by then"

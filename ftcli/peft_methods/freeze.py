@@ -85,6 +85,7 @@ METHODS = (
         count=count,
         check=check,
         quantisations=("none",),
+        plain_start=lambda settings: True,
         never_merges="it trains the model itself, so there is nothing to merge",
         support="ftcli.worker.tuners.freeze:Freeze",
     ),

@@ -29,6 +29,8 @@ class Initialisation:
 
     summary: str
     paper: str = ""
+    plain: bool = False
+    """Whether it needs nothing of the base weights but their shapes."""
     moves_base: bool = False
     """Whether a part of the base weights is taken out of them, or something is, and put into the adapter."""
     looks_at: str = ""
@@ -53,9 +55,11 @@ _FILE = "is not used: the run directory keeps what was computed, and a resumed r
 _TUNERS = "peft.tuners.lora.config:"
 
 INITIALISATIONS: Mapping[str, Initialisation] = {
-    "true": Initialisation(summary="A random, B zero", paper="Hu et al. 2021, arXiv:2106.09685"),
-    "false": Initialisation(summary="A and B random, so that the start is not the base: for tests of LoRA itself"),
-    "gaussian": Initialisation(summary="A normal with a deviation of 1/r, B zero"),
+    "true": Initialisation(summary="A random, B zero", paper="Hu et al. 2021, arXiv:2106.09685", plain=True),
+    "false": Initialisation(
+        summary="A and B random, so that the start is not the base: for tests of LoRA itself", plain=True
+    ),
+    "gaussian": Initialisation(summary="A normal with a deviation of 1/r, B zero", plain=True),
     "orthogonal": Initialisation(
         summary="A and B random and orthogonal to each other; even ranks only",
         unquantised="makes its matrices in the type of the base weights, and quantised ones have no such type",

@@ -68,6 +68,13 @@ def start_bytes(shape: Shape, settings: Settings, weight_bytes: float) -> tuple[
     return initialisations.extra_bytes(settings, adapted or (), weight_bytes)
 
 
+def plain_start(settings: Settings) -> bool:
+    """As PeftMethod.plain_start: DoRA's magnitudes are norms of the weights, and rows or modules that are trained whole
+    are copies of them; a copy of a tied head cannot be tied again, which accelerate does."""
+    copies = ("use_dora", "modules_to_save", "trainable_token_indices", "target_parameters", "layer_replication")
+    return initialisation(settings).plain and not any(settings.get(name) for name in copies)
+
+
 def _refuse_initialisation(settings: Settings) -> None:
     """Refuse an initialisation that PEFT's LoRA does not support.
 
@@ -105,6 +112,7 @@ LORA = PeftMethod(
     refuses=initialisations.refuses,
     looks_at=lambda settings: initialisation(settings).looks_at,
     start_bytes=start_bytes,
+    plain_start=plain_start,
     never_shards=lambda layout, settings: (
         "what it took out of the base is put back at the end, and each process then has a part of the base only"
         if layout in (FSDP, f"{ZERO}3") and initialisation(settings).moves_base

@@ -74,6 +74,9 @@ class PeftMethod:
         False,
     )
     """Bytes held while it looks at them, given those of one weight, and whether a backward pass runs meanwhile."""
+    plain_start: Callable[[Settings], bool] = lambda settings: False
+    """Whether what trains starts without the values of the base's weights, given the values of its config; False where
+    nobody has looked."""
     never_merges: str = ""
     """Why it cannot be merged into the base weights; empty where it can."""
     never_shards: Callable[[str, Settings], str] = lambda layout, settings: ""

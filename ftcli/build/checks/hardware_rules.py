@@ -10,7 +10,11 @@ from ftcli.config.compose import WRITERS, Composed
 from ftcli.core.errors import Problem
 from ftcli.core.suggest import suggest
 from ftcli.launch import profile
+from ftcli.models.sources import model_source
+from ftcli.models.stored_quantisation import stored_quantisation
+from ftcli.peft_methods import starts_plain
 from ftcli.plan.resolved_run import ResolvedRun
+from ftcli.settings import shared_loading
 
 Where = Callable[[str], str]
 LIBRARIES = ("fsdp", "deepspeed")
@@ -26,6 +30,7 @@ def problems(run: ResolvedRun, composed: Composed, where: Where) -> Iterator[Pro
     yield from _device(run, where)
     yield from _profile(run, composed, where)
     yield from _alone(run, where)
+    yield from _read_once(run, where)
     wanted, launch = run.spec.hardware, run.spec.launch
     if wanted.max_restarts and launch.num_processes == 1 and launch.device == "cpu":
         what = "hardware.max_restarts starts lost processes of several again, and this run has one"
@@ -152,3 +157,20 @@ def _alone(run: ResolvedRun, where: Where) -> Iterator[Problem]:
             what = f"train.{name} shards a model over several processes, and this run has one"
             fix = "set hardware.num_processes=2 or more" if brings(run) else "remove it, or set hardware=multi_gpu"
             yield Problem(where("hardware.num_processes" if brings(run) else f"train.{name}"), what, fix)
+
+
+def _read_once(run: ResolvedRun, where: Where) -> Iterator[Problem]:
+    """One process cannot read the model for all of a run that computes from its weights before they are sharded."""
+    spec = run.spec
+    if not spec.train.get("fsdp") or spec.launch.num_processes == 1 or not shared_loading.wanted(spec):
+        return
+    source = model_source(spec.model.name_or_path)
+    reason = shared_loading.why_each_reads(
+        spec,
+        is_adapter=source is not None and source.is_adapter,
+        stored_quantised=stored_quantisation(spec.model) is not None,
+        plain_start=starts_plain(run.peft, spec.peft),
+    )
+    if reason:
+        what = f"train.fsdp_config.{shared_loading.ENTRY}=true is not for this run: {reason}"
+        yield Problem(where("train.fsdp_config"), what, "remove it: it is used wherever it can be")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ from ftcli.worker.models.bitsandbytes_layers import bitsandbytes_config, keeping
 from ftcli.worker.models.new_tokens import add_tokens, grow, grow_for_adapter, readable_head
 from ftcli.worker.models.stored_weights import saved_plain, turned_plain, unquantised
 from ftcli.worker.models.text_models import text_config, text_model
+from ftcli.worker.models.unread_weights import NOWHERE, hold_nothing, unread
 from ftcli.worker.tokenise.encoder import Encoder
 from ftcli.worker.tokenise.serving_parity import turn_end
 
@@ -147,6 +149,7 @@ def load_model(
     as_stored: bool = False,
     shard_dtype: str | None = None,
     placed: bool = True,
+    read: bool = True,
 ) -> PreTrainedModel:
     """The starting model of a run, with adapters merged, in evaluation mode.
 
@@ -161,6 +164,7 @@ def load_model(
         as_stored: whether dtype `auto` means the dtype that the weights are stored in instead.
         shard_dtype: as RunSpec.shard_dtype, of a model that is sharded.
         placed: false leaves weights that are not quantised on the CPU: what shards a model distributes them itself.
+        read: false gives a stored model without its weights, for a process to which they are sent.
 
     Raises:
         ConfigError: it cannot be loaded.
@@ -173,10 +177,12 @@ def load_model(
         "attn_implementation": None if settings.attn_implementation == "auto" else settings.attn_implementation,
     }
     place = {"device_map": {"": torch.cuda.current_device()}} if placed and device == "cuda" else {}
+    place = place if read else NOWHERE
     try:
         _require_causal(settings.name_or_path, source, head)
         loader = _Loader(settings, arguments, _HEADS[head], {"num_labels": 1} if head == "reward_model" else {}, place)
-        with suppress_seqcls_warning():  # which warns that the weights of a new head are in no file
+        # Which warns that the weights of a new head are in no file.
+        with suppress_seqcls_warning(), nullcontext() if read else unread():
             if settings.init == "random":
                 model = loader.random(source)
             elif quantisation.type == "none":
@@ -188,7 +194,7 @@ def load_model(
     if settings.new_tokens:
         size = len(load_tokenizer(settings))
         grow(model, size - len(settings.new_tokens), size)
-    return model.eval()
+    return (model if read else hold_nothing(model)).eval()
 
 
 def load_trained(

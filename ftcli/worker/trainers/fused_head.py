@@ -45,12 +45,15 @@ def replaced(module: ModuleType, **others: Any) -> Iterator[None]:
         vars(module).update(own)
 
 
-def train_by_own_logits(model: Any) -> bool:
+def train_by_own_logits(model: Any, agreed: Callable[[Callable[[], bool]], bool] = lambda tried: tried()) -> bool:
     """Compute what the fused head gives from the model's own logits, where it would give something else.
 
     TRL multiplies the last hidden state with the weight of the output head, and knows some ways of scaling and capping.
     Where a model class has more between them (a layer of BERT's head, the cap of RecurrentGemma), training by that
     would fit logits that the model never gives. This is tried on a few tokens; the logits are then materialised.
+
+    Args:
+        agreed: the outcome of a trial for all processes, some of which may have no weights to try.
 
     Returns:
         Whether the head was replaced.
@@ -60,7 +63,7 @@ def train_by_own_logits(model: Any) -> bool:
     if forward is None or forward.__code__.co_name != "_fused_forward" or _is_sharded(base):
         return False
     captured = inspect.getclosurevars(forward).nonlocals
-    if _agrees(base, float(captured["temperature"])):
+    if agreed(lambda: _agrees(base, float(captured["temperature"]))):
         return False
     base.forward = MethodType(_from_logits(captured), base)
     return True

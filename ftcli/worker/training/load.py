@@ -16,19 +16,24 @@ from ftcli.core.errors import ConfigError, Problem
 from ftcli.data import row_sets
 from ftcli.data.dropped_rows import DroppedRows
 from ftcli.methods import Method, get_method
-from ftcli.peft_methods import peft_method
+from ftcli.models.sources import resolved_source
+from ftcli.models.stored_quantisation import stored_quantisation
+from ftcli.peft_methods import PeftMethod, peft_method, starts_plain
 from ftcli.runs import rundir
 from ftcli.settings.batch_plan import BatchPlan
 from ftcli.settings.groups import ModelSettings
 from ftcli.settings.run_spec import RunSpec
 from ftcli.settings.sharding import shards_weights
+from ftcli.settings.shared_loading import wanted, why_each_reads
 from ftcli.worker.distributed import cpu_sharding
+from ftcli.worker.distributed.load_once import load_once, send
 from ftcli.worker.distributed.sharded import whole_weights
 from ftcli.worker.inference.metrics import Rewarded
 from ftcli.worker.inference.sampling import stop_ids
 from ftcli.worker.models.answer_ends import ending_as
 from ftcli.worker.models.load import UNQUANTISED, load_model, make_encoder, position_limit
 from ftcli.worker.models.new_tokens import check_vocabulary, train_rows
+from ftcli.worker.models.unread_weights import switch_off
 from ftcli.worker.rewards.mixture import Rewards
 from ftcli.worker.tokenise.dataset import Prepared, prepare
 from ftcli.worker.tokenise.encoder import Encoder
@@ -102,6 +107,7 @@ def load(spec: RunSpec, run_dir: Path) -> Loaded:
     method = get_method(str(spec.method["name"]))
     cpu_sharding.enable(spec)
     config = training_config(spec, method, run_dir, validates=validates(spec, method))
+    switch_off()  # which the config has set as the run's own setting says
     check_world(spec, config)
     set_threads(spec)
     declared = peft_method(spec.peft)
@@ -123,7 +129,7 @@ def load(spec: RunSpec, run_dir: Path) -> Loaded:
         rewards.check(data.train, "the rows trained on")
         rewards.check(data.held_out, "the held-out rows")
     set_seed(spec.seed)
-    model = ending_as(load_base(spec, method, trains=declared is None), encoder)
+    model = ending_as(_policy(spec, method, declared, config), encoder)
     check_vocabulary(model, encoder.tokenizer)
     if method.samples:
         vllm_engine.end_answers(config, stop_ids(model, encoder.tokenizer))
@@ -136,6 +142,28 @@ def load(spec: RunSpec, run_dir: Path) -> Loaded:
     reference = load_base(spec, method) if needs_reference(method, config, peft) else None
     found = (spec, method, run_dir, config, model, reference, peft, support, data, encoder, data.fit.limit)
     return Loaded(*found, rewards=rewards)
+
+
+def _policy(spec: RunSpec, method: Method, declared: PeftMethod | None, config: Any) -> PreTrainedModel:
+    """The model that trains; where FSDP can send its weights, the first process of each machine reads them for all.
+
+    Raises:
+        ConfigError: it cannot be loaded, or not as train.fsdp_config says.
+    """
+    load_it = partial(load_base, spec, method, trains=declared is None)
+    asked, once = wanted(spec), False
+    each_reads = why_each_reads(
+        spec,
+        is_adapter=resolved_source(spec.model.name_or_path).is_adapter,
+        stored_quantised=stored_quantisation(spec.model) is not None,
+        plain_start=starts_plain(declared, spec.peft),
+    )
+    if asked is not False and each_reads is None:
+        model, once = load_once(lambda read: load_it(read=read), required=bool(asked))
+    else:
+        model = load_it()
+    send(config, once)
+    return model
 
 
 def require_steps(spec: RunSpec, method: Method, train: Any, config: Any) -> None:
@@ -200,12 +228,15 @@ def make_teacher(spec: RunSpec, encoder: Encoder) -> PreTrainedModel:
     return teacher.requires_grad_(False).eval()
 
 
-def load_base(spec: RunSpec, method: Method, *, trains: bool = False, placed: bool = True) -> PreTrainedModel:
+def load_base(
+    spec: RunSpec, method: Method, *, trains: bool = False, placed: bool = True, read: bool = True
+) -> PreTrainedModel:
     """The starting model of a run, without its adapter.
 
     Args:
         trains: whether its own weights train: they are then read as exactly as they are stored.
         placed: whether it goes straight to its GPU, unless it is sharded.
+        read: as `load_model`.
 
     Raises:
         ConfigError: it cannot be loaded.
@@ -219,6 +250,7 @@ def load_base(spec: RunSpec, method: Method, *, trains: bool = False, placed: bo
         quantisation=spec.quantisation,
         shard_dtype=spec.shard_dtype,
         placed=placed and not shards_weights(spec.train),
+        read=read,
     )
 
 

@@ -18,6 +18,7 @@ from ftcli.settings.run_spec import RunSpec
 from ftcli.worker.distributed import restarts
 from ftcli.worker.distributed.cpu_sharding import require_planned
 from ftcli.worker.models.load import weights_dtype
+from ftcli.worker.models.unread_weights import switch_off
 from ftcli.worker.process.environment import environment
 from ftcli.worker.process.progress import Progress, mean_loss, read_metrics
 from ftcli.worker.process.signals import LossGuard, StopCallback, StopSignal, exclusive
@@ -139,6 +140,7 @@ def build_trainer(run: Loaded) -> Any:
             warmup_from_zero=run.spec.warmup_from_zero,
             **_of_sampling(run),
         )
+    switch_off()  # which accelerate has set for all models that are loaded from here on
     require_planned(run.spec, trainer)
     trainer.remove_callback(PrinterCallback)
     return trainer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from trl.trainer.reward_trainer import DataCollatorForPreference
 
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.methods.method import Method
+from ftcli.worker.distributed.load_once import as_first
 from ftcli.worker.models.architecture import has_router
 from ftcli.worker.models.new_tokens import readable_head, saving_rows_only
 from ftcli.worker.tokenise.collate import collator_of
@@ -116,9 +117,9 @@ def make_trainer(
         )
     name_experts(model.config)
     saving_rows_only(readable_head(trainer.model))
-    for each in (trainer.model, getattr(trainer, "ref_model", None)):
-        if each is not None:
-            train_by_own_logits(each)
+    train_by_own_logits(trainer.model, partial(as_first, trainer))
+    if getattr(trainer, "ref_model", None) is not None:
+        train_by_own_logits(trainer.ref_model)
     if _is_quantised(model) or ((config.bf16 or config.fp16) and not config.deepspeed):
         hold_masters(trainer.model)
     if getattr(config, "packing", False):
