@@ -95,6 +95,7 @@ def _typed(method: PeftMethod, settings: Mapping[str, Any]) -> PeftMethod:
         never_merges=why_other_unmerged(str(kind)),
         never_in_vllm=TOKENS_IN_VLLM if kind == "TRAINABLE_TOKENS" else "",
         never_packs=PROMPT.never_packs if learns_prompts else "",
+        never_shards=PROMPT.never_shards if learns_prompts else method.never_shards,
         never_checkpoints=PREFIX.never_checkpoints if kind == "CARTRIDGE" else "",
         variant=None,
     )

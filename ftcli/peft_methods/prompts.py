@@ -16,6 +16,7 @@ from ftcli.models.shape import Shape
 from ftcli.peft_methods.parameter_counts import Settings, linear, whole_number, with_saved
 from ftcli.peft_methods.peft_declaration import PeftMethod
 from ftcli.settings.limits import BELOW_ONE, Limit
+from ftcli.settings.sharding import FSDP
 
 _P_TUNING = "peft.tuners.p_tuning.config:PromptEncoderConfig"
 _NUM_VIRTUAL_TOKENS = 20
@@ -87,6 +88,7 @@ def _embedding_width(shape: Shape) -> int:
     return shape.hidden_size
 
 
+_OUTSIDE = "its vectors are read outside of the layers whose weights FSDP gathers"
 _BASE = PeftMethod(
     name="prompt",
     kind="PROMPT_TUNING",
@@ -107,6 +109,7 @@ _BASE = PeftMethod(
     rate_factor=50,
     never_merges=_NOT_WEIGHTS,
     never_packs=_ACROSS,
+    never_shards=lambda layout, settings: _OUTSIDE if layout == FSDP else "",
 )
 
 

@@ -11,6 +11,7 @@ from ftcli.models.shape import Shape
 from ftcli.peft_methods.parameter_counts import Settings, adapter_parameters, whole_number
 from ftcli.peft_methods.peft_declaration import PeftMethod
 from ftcli.settings.limits import BELOW_ONE, Limit
+from ftcli.settings.sharding import FSDP
 
 CONFIG = "peft.tuners.vera.config:VeraConfig"
 
@@ -35,5 +36,8 @@ METHODS = (
         limits={"r": Limit(low=1), "vera_dropout": BELOW_ONE, "d_initial": Limit(low=0, open_low=True)},
         count=count,
         rate_factor=20,
+        never_shards=lambda layout, settings: (
+            "all layers share its random matrices, which FSDP cannot write to a checkpoint" if layout == FSDP else ""
+        ),
     ),
 )

@@ -277,6 +277,10 @@ def test_a_deepspeed_file_shards_as_its_mapping_does(problems, here):
         ("peft=pissa", {"fsdp", "zero3"}),
         ("peft=lora peft.init_lora_weights=olora", {"fsdp", "zero3"}),
         ("peft=adalora", {"fsdp", "zero2", "zero3"}),
+        ("peft=vera", {"fsdp"}),
+        ("peft=prompt", {"fsdp"}),
+        ("peft=prefix", {"fsdp"}),
+        ("peft=p_tuning", {"fsdp"}),
         ("peft=lora", set()),
         ("peft=dora", set()),
     ],
@@ -594,3 +598,9 @@ def test_int8_has_no_type_to_choose_and_a_type_that_was_chosen_stays(here):
     assert "quantisation.compute_dtype" not in [n.key for n in specified("peft=lora", "quantisation=int8").notes]
     spec = specified("peft=qlora", "quantisation.compute_dtype=bfloat16")
     assert spec.quantisation.compute_dtype == "bfloat16"
+
+
+def test_fsdp_offloads_on_a_gpu_alone(problems, here):
+    (found,) = problems("hardware=fsdp_offload", "hardware.device=cpu")
+    assert "offloads to memory that a GPU has pinned" in found
+    assert problems("hardware=zero3_offload", "hardware.device=cpu") == []

@@ -15,6 +15,7 @@ from ftcli.models.stored_quantisation import stored_quantisation
 from ftcli.peft_methods import starts_plain
 from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.settings import shared_loading
+from ftcli.settings.sharding import mapping_of
 
 Where = Callable[[str], str]
 LIBRARIES = ("fsdp", "deepspeed")
@@ -116,6 +117,10 @@ def _device(run: ResolvedRun, where: Where) -> Iterator[Problem]:
     if wanted.device == "cpu" != run.spec.launch.device:
         what = f"hardware.type={wanted.type} computes on a GPU, whatever hardware.device says"
         yield Problem(where("hardware.device"), what, "remove it, or set hardware=cpu")
+    if run.spec.launch.device == "cpu" and mapping_of(run.spec.train.get("fsdp_config")).get("cpu_offload"):
+        what = "FSDP offloads to memory that a GPU has pinned, and this run computes on a CPU"
+        offloads = where("hardware.device" if brings(run) else "train.fsdp_config")
+        yield Problem(offloads, what, "use hardware=fsdp, which holds the same on a CPU")
 
 
 def _profile(run: ResolvedRun, composed: Composed, where: Where) -> Iterator[Problem]:

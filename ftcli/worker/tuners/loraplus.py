@@ -18,7 +18,7 @@ class LoraPlus(Initialised):
         """The optimiser that `train.optim` names, with PEFT's parameter group for each learning rate."""
         optimizer_class, values = trainer.get_optimizer_cls_and_kwargs(trainer.args, trainer.model)
         usual = LoraPlusSettings()
-        return create_loraplus_optimizer(
+        optimizer = create_loraplus_optimizer(
             trainer.accelerator.unwrap_model(trainer.model),
             optimizer_class,
             lr=values.pop("lr"),
@@ -27,3 +27,6 @@ class LoraPlus(Initialised):
             loraplus_weight_decay=trainer.args.weight_decay,
             **values,
         )
+        if trainer.is_fsdp_enabled:  # whose checkpoints hold no group without parameters, as PEFT makes for embeddings
+            optimizer.param_groups = [group for group in optimizer.param_groups if group["params"]]
+        return optimizer
