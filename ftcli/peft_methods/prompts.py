@@ -16,7 +16,7 @@ from ftcli.models.shape import Shape
 from ftcli.peft_methods.parameter_counts import Settings, linear, whole_number, with_saved
 from ftcli.peft_methods.peft_declaration import PeftMethod
 from ftcli.settings.limits import BELOW_ONE, Limit
-from ftcli.settings.sharding import FSDP
+from ftcli.settings.sharding import FSDP, ZERO
 
 _P_TUNING = "peft.tuners.p_tuning.config:PromptEncoderConfig"
 _NUM_VIRTUAL_TOKENS = 20
@@ -88,7 +88,7 @@ def _embedding_width(shape: Shape) -> int:
     return shape.hidden_size
 
 
-_OUTSIDE = "its vectors are read outside of the layers whose weights FSDP gathers"
+_OUTSIDE = "its vectors are read outside of the layers whose weights are gathered while they compute"
 _BASE = PeftMethod(
     name="prompt",
     kind="PROMPT_TUNING",
@@ -109,7 +109,7 @@ _BASE = PeftMethod(
     rate_factor=50,
     never_merges=_NOT_WEIGHTS,
     never_packs=_ACROSS,
-    never_shards=lambda layout, settings: _OUTSIDE if layout == FSDP else "",
+    never_shards=lambda layout, settings: _OUTSIDE if layout in (FSDP, f"{ZERO}3") else "",
 )
 
 

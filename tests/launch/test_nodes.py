@@ -152,8 +152,8 @@ def spec(run: Path, *more: str) -> RunSpec:
 def test_a_plan_counts_the_processes_of_all_nodes(tmp_path):
     plan = spec(tmp_path / "run", "hardware.num_processes=3", "hardware.max_restarts=1").launch
     assert (plan.num_processes, plan.num_nodes, plan.processes_per_node, plan.max_restarts) == (6, 2, 3, 1)
-    sharded = spec(tmp_path / "run", "hardware.node_type=fsdp_offload")
-    assert sharded.train["fsdp_config"] == {"cpu_offload": True}
+    sharded = spec(tmp_path / "run", "hardware.node_type=fsdp")
+    assert sharded.train["fsdp"] is True
 
 
 def test_a_node_joins_the_run_that_the_first_creates_and_no_other(tmp_path):
