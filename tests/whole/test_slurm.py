@@ -24,7 +24,7 @@ from tests.ranks import environment
 TIMEOUT_SECONDS = 3600
 COMMON = (
     "method=sft", "model=tiny", "peft=lora", "method.packing=false", "data.max_rows=400", "data.max_eval_rows=4",
-    "train.max_steps=400", "train.save_strategy=steps", "train.save_steps=20", "train.logging_steps=20",
+    "train.max_steps=4000", "train.save_strategy=steps", "train.save_steps=200", "train.logging_steps=200",
     "train.eval_strategy=no", "run.score_rows=0", "train.per_device_train_batch_size=2", "hardware.num_threads=1",
 )  # fmt: skip
 Say = Callable[..., str]

@@ -19,7 +19,8 @@ NOWHERE: dict[str, Any] = {"device_map": {"": "meta"}}
 
 def switch_off() -> None:
     """Let transformers load every model whole, also in processes that hold no weights of the one that trains."""
-    os.environ[SWITCH] = "false"
+    if SWITCH in os.environ:
+        os.environ[SWITCH] = "false"
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
@@ -9,6 +10,8 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
+from torch import distributed
 from trl.generation import vllm_generation
 
 from ftcli.build.checks.vllm_rules import VLLM_TOKENS_A_PASS
@@ -29,12 +32,17 @@ LONGEST = 4
 
 
 @pytest.fixture(autouse=True)
-def _vllm(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The stand-in where TRL imports vLLM; TRL also leaves its ranks in the environment."""
+def _vllm(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The stand-in where TRL imports vLLM; TRL also leaves its ranks in the environment, by which a second run in this
+    process would make a group of one."""
     standin_vllm.install(partial(monkeypatch.setattr, raising=False))
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
+    yield
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+        AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture
