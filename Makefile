@@ -68,6 +68,7 @@ bench: $(VENV)/.tested
 	$(BIN)/python benchmarks/against_trl.py
 	$(BIN)/python benchmarks/front_half.py
 	$(BIN)/python benchmarks/data_check.py
+	$(BIN)/python benchmarks/auto_batch.py
 	$(BIN)/python benchmarks/data_memory.py
 	$(BIN)/python benchmarks/tokenise.py
 	$(BIN)/python benchmarks/packing.py
