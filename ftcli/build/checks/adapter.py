@@ -25,6 +25,7 @@ Settings = Mapping[str, Any]
 
 # The lowest compute capability that bitsandbytes supports: Turing for int8, Pascal for 4 bits.
 _OLDEST = {"int8": (7, 5), "nf4": (6, 0), "nf4_double": (6, 0), "fp4": (6, 0)}
+_COPIES = "hardware=multi_gpu holds a copy on each GPU"
 
 
 def problems(run: ResolvedRun, where: Where) -> Iterator[Problem]:
@@ -181,13 +182,17 @@ def _quantised(spec: RunSpec, peft: PeftMethod | None, where: Where) -> Iterator
                 return
 
 
+def _sharder(layout: str | None) -> str:
+    """The setting by which a layout is asked for."""
+    return "train.fsdp" if layout == FSDP else "train.deepspeed"
+
+
 def _never_sharded(spec: RunSpec, peft: PeftMethod | None, where: Where) -> Iterator[Problem]:
     """An adapter that does not train in a model that is sharded as this run's is."""
     layout = sharding(spec.train)
     if peft is None or layout is None or not (why := peft.never_shards(layout, spec.peft)):
         return
-    key = "train.fsdp" if layout == FSDP else "train.deepspeed"
-    yield Problem(where("peft"), f"peft={peft.name} with {key}: {why}", "use hardware=fsdp or multi_gpu")
+    yield Problem(where("peft"), f"peft={peft.name} with {_sharder(layout)}: {why}", _COPIES)
 
 
 def _sharded(spec: RunSpec, where: Where) -> Iterator[Problem]:
@@ -199,13 +204,13 @@ def _sharded(spec: RunSpec, where: Where) -> Iterator[Problem]:
     if held_as is None:
         return
     layout = sharding(spec.train)
-    key = "train.fsdp" if layout == FSDP else "train.deepspeed"
     stored = stored_quantisation(spec.model)
     kind = stored.as_ours if stored is not None and stored.stays else spec.quantisation.type
     if kind == "none":
         return
+    key = _sharder(layout)
     whole = f"with {key} each process would hold all of the quantised weights"
-    copies = f"remove {key}: hardware=multi_gpu holds a copy on each GPU"
+    copies = f"remove {key}: {_COPIES}"
     place = where("quantisation" if spec.quantisation.type != "none" else "model.name_or_path")
     if kind == "int8":
         what = f"{whole}: 8-bit layers keep them and their scales beside the parameters, which alone are sharded"
