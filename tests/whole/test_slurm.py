@@ -86,9 +86,15 @@ def test_a_job_is_signalled_requeued_and_resumed_to_the_weights_of_an_uninterrup
     say("scontrol", "update", f"JobId={job}", "TimeLimit=2")
     wait_until(lambda: "stopped by SIGTERM" in output(), output)
     wait_until(lambda: "Restarts=1" in say("scontrol", "show", "job", job, quiet=True), output)
-    say("scontrol", "update", f"JobId={job}", "TimeLimit=60", "StartTime=now")
+    # Slurm holds a requeued job for two minutes: one that starts within a second of the requeue counts as revoked.
+    say("scontrol", "update", f"JobId={job}", "TimeLimit=60", "StartTime=now+10")
     say("squeue", "-o", "%i %j %T %l %r")
-    wait_until(lambda: (run / rundir.RESULT).is_file(), output)
+
+    def ended() -> bool:
+        assert "JobState=FAILED" not in say("scontrol", "show", "job", job, quiet=True), output()
+        return (run / rundir.RESULT).is_file()
+
+    wait_until(ended, output)
     wait_until(lambda: "COMPLETED" in say("scontrol", "show", "job", job, quiet=True), output)
     shown = re.findall(r"(?:JobState|Restarts|ExitCode)=\S+", say("scontrol", "show", "job", job, quiet=True))
     assert shown[:2] == ["JobState=COMPLETED", "Restarts=1"]

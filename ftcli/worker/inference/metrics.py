@@ -24,6 +24,7 @@ from ftcli.data.formats.columns import VARIABLES
 from ftcli.data.formats.conversations import only_read
 from ftcli.data.scan import Example
 from ftcli.methods.method import Method
+from ftcli.worker.inference import shrinking_batch
 from ftcli.worker.inference.answer_reader import AnswerReader
 from ftcli.worker.inference.sampling import stop_ids, until_end
 from ftcli.worker.inference.token_logps import token_logps
@@ -149,7 +150,8 @@ def generate(
         inputs = pad(ids, padding_value=tokenizer.pad_token_id or 0, padding_side="left").to(model.device)
         mask = pad([torch.ones_like(row) for row in ids], padding_value=0, padding_side="left").to(model.device)
         config = GenerationConfig(**values)
-        output = model.generate(input_ids=inputs, attention_mask=mask, generation_config=config, streamer=streamer)
+        with_streamer = {} if streamer is None else {"streamer": streamer}
+        output = shrinking_batch.generate(model, inputs, mask, config, **with_streamer)
         for index, answer in zip(batch, output[:, inputs.shape[1] :].tolist(), strict=True):
             answers[index], _ = until_end(answer, ends)
     return answers

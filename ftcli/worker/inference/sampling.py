@@ -10,6 +10,7 @@ import torch
 from transformers import GenerationConfig
 from trl.trainer.utils import pad
 
+from ftcli.worker.inference import shrinking_batch
 from ftcli.worker.tokenise.encoder import Ids
 
 
@@ -58,7 +59,7 @@ def sample(
         inputs = pad(ids, padding_value=tokenizer.pad_token_id or 0, padding_side="left").to(model.device)
         mask = pad([torch.ones_like(row) for row in ids], padding_value=0, padding_side="left").to(model.device)
         with torch.no_grad():
-            output = model.generate(input_ids=inputs, attention_mask=mask, generation_config=how)
+            output = shrinking_batch.generate(model, inputs, mask, how)
         for row, answer in zip(batch, output[:, inputs.size(1) :].tolist(), strict=True):
             ids_of_answer, ended = until_end(answer, ends)
             found.append(Sampled(list(row["prompt_ids"]), ids_of_answer, row["row"], ended))

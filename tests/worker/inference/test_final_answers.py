@@ -28,7 +28,7 @@ class Says:
 
     def __init__(self, answers: dict[tuple[int, ...], Ids], ends: Any) -> None:
         self.answers, self.training, self.device = answers, False, torch.device("cpu")
-        self.generation_config = SimpleNamespace(eos_token_id=sorted(ends))
+        self.generation_config = SimpleNamespace(eos_token_id=sorted(ends), use_cache=False)
 
     def eval(self) -> None:
         """As a module."""
@@ -36,7 +36,7 @@ class Says:
     def train(self, mode: bool) -> None:
         """As a module."""
 
-    def generate(self, input_ids: Any, attention_mask: Any, generation_config: Any, streamer: Any) -> Any:
+    def generate(self, input_ids: Any, attention_mask: Any, generation_config: Any) -> Any:
         most, rows = generation_config.max_new_tokens, []
         for ids, mask in zip(input_ids.tolist(), attention_mask.tolist(), strict=True):
             rows.append(self.answers[tuple(ids[mask.index(1) :])][:most])

@@ -22,6 +22,7 @@ from trl.trainer.rloo_trainer import RLOOTrainer
 
 from ftcli.worker.distributed.exact_state import Beside
 from ftcli.worker.inference.sampling import Sampled, stop_ids
+from ftcli.worker.inference.shrinking_batch import shrinking
 from ftcli.worker.rewards.mixture import Rewards
 from ftcli.worker.trainers.fused_head import replaced
 from ftcli.worker.trainers.rl.generation import cache_for, in_computed_type, require_answers
@@ -76,10 +77,11 @@ class _Grouped:
 
     def _generate_single_turn(self, prompt_ids: list[list[int]], *args: Any, **kwargs: Any) -> Any:
         own: Any = self
-        if not own.use_transformers_continuous_batching:
-            return super()._generate_single_turn(prompt_ids, *args, **kwargs)  # type: ignore[misc]
-        lengths, settings = [len(prompt) for prompt in prompt_ids], own.args.transformers_continuous_batching_config
         policy = own.accelerator.unwrap_model(own.model_wrapped)
+        if not own.use_transformers_continuous_batching:
+            with shrinking(policy):
+                return super()._generate_single_turn(prompt_ids, *args, **kwargs)  # type: ignore[misc]
+        lengths, settings = [len(prompt) for prompt in prompt_ids], own.args.transformers_continuous_batching_config
         with _without_own_cast(own.args), in_computed_type(policy, own.accelerator):
             # A config is filled in when it is first used, which would keep the size of the first rollout.
             own.continuous_batching_config = cache_for(policy, lengths, own.generation_config.max_new_tokens, settings)
