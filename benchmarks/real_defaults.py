@@ -1,0 +1,143 @@
+"""What the defaults alone do to SmolLM2 135M Instruct, over three seeds, on a CPU.
+
+    python benchmarks/real_defaults.py MODELS DATA [--only sft,dpo,grpo] [--runs FOLDER] [--save]
+
+MODELS is a folder with the model as `smollm2`, DATA one with the demo sets of LLaMA-Factory, of which the shortest rows
+are used, since a processor is slow. Nothing is set but the model, the rows, the number of steps where `CASES` names
+one, and how often the run writes down its measures. SFT and DPO are measured by their held-out loss on rows that are
+the same for every seed; GRPO, with LoRA on sums, by the reward of its training answers and by held-out prompts.
+
+Told is the mean over the seeds with its 95% interval (Student's t). SFT or DPO whose interval of the improvement holds
+0 ends the script with an error; what GRPO reaches is told whatever it is. With --runs a script that was stopped goes on
+where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from common import RESULTS, save, versions
+from real_models import ftcli, write_sums
+
+Row = dict[str, Any]
+SEEDS = (1, 2, 3)
+STUDENT = 4.303
+"""The 97.5% point of Student's t with two degrees of freedom, for three seeds."""
+ROWS = {"alpaca_en_demo.json": (192, 48), "dpo_en_demo.json": (48, 16)}
+"""Rows of each set that are trained and held out."""
+CASES = {
+    "sft": ("alpaca_en_demo.json", ("method=sft", "train.eval_on_start=true")),
+    "dpo": ("dpo_en_demo.json", ("method=dpo", "train.eval_on_start=true")),
+    "grpo": ("sums.jsonl", ("method=grpo", "peft=lora", "method.rewards.number=1", "run.score_rows=32")),
+}
+STEPS = {"grpo": 6}
+
+
+def write_rows(data: Path, folder: Path) -> None:
+    """The shortest rows of each set: every fourth or fifth is held out."""
+    for name, (trained, measured) in ROWS.items():
+        rows = sorted(json.loads((data / name).read_text(encoding="utf-8")), key=lambda row: len(json.dumps(row)))
+        rows = rows[: trained + measured]
+        every = len(rows) // measured
+        held_out = rows[::every][:measured]
+        kept = [row for row in rows if row not in held_out]
+        (folder / name).write_text(json.dumps(kept), encoding="utf-8")
+        (folder / _held_out(name)).write_text(json.dumps(held_out), encoding="utf-8")
+    write_sums(folder)
+
+
+def _held_out(name: str) -> str:
+    stem, _, suffix = name.partition(".")
+    return f"{stem}.eval.{suffix}"
+
+
+def measured(name: str, seed: int, models: Path, runs: Path) -> Row:
+    """Train one case with one seed, or finish it; what its run says of itself."""
+    data, words = CASES[name]
+    run = runs / f"{name}-{seed}"
+    command = (*words, f"seed={seed}", *((f"train.max_steps={STEPS[name]}",) if name in STEPS else ()))
+    if not (run / "result.json").is_file():
+        if (run / "spec.json").is_file():
+            ftcli("train", "--resume", str(run))
+        else:
+            place = (f"model.name_or_path={models / 'smollm2'}", f"data.path={runs / data}", f"run.dir={run}")
+            often = ("train.logging_steps=1", "train.save_strategy=steps", "train.save_steps=2", "hardware=cpu")
+            ftcli("train", *command, *place, f"data.eval_path={runs / _held_out(data)}", *often)
+    found = json.loads((run / "result.json").read_text(encoding="utf-8"))
+    logged = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    return {
+        "name": name,
+        "seed": seed,
+        "command": "train " + " ".join(command),
+        "rows": found["ledger"]["train"]["rows_kept"],
+        "steps": found["steps"],
+        "seconds": round(found["seconds"]),
+        "eval_loss": found["eval_loss"],
+        "score": found["score"],
+        "rewards": [each["reward"] for each in logged if "reward" in each],
+    }
+
+
+def interval(values: Sequence[float]) -> Row:
+    """Mean of the seeds, and half of its 95% interval."""
+    spread = STUDENT * statistics.stdev(values) / math.sqrt(len(values))
+    return {"mean": statistics.fmean(values), "half_width": spread}
+
+
+def summed_up(name: str, rows: Sequence[Row]) -> Row:
+    """What a case improved by: lower held-out loss, or for GRPO more reward in its last step than in its first."""
+    both = {"name": name, "seeds": len(rows), "rows": rows[0]["rows"], "steps": rows[0]["steps"]}
+    both |= {"command": rows[0]["command"].rpartition(" seed=")[0], "seconds": sum(row["seconds"] for row in rows)}
+    if name == "grpo":
+        ends = [(row["rewards"][0], row["rewards"][-1]) for row in rows]
+        scores = [row["score"] for row in rows]
+        both["held_out_score"] = interval([score["after"] - score["before"] for score in scores])
+    else:
+        ends = [(row["eval_loss"]["after"], row["eval_loss"]["before"]) for row in rows]
+    both["improved"] = interval([better - worse for worse, better in ends])
+    return both
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", type=Path)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--only", default=",".join(CASES))
+    parser.add_argument("--runs", type=Path)
+    parser.add_argument("--save", action="store_true")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        runs = (options.runs or Path(temporary)).resolve()
+        runs.mkdir(parents=True, exist_ok=True)
+        write_rows(options.data, runs)
+        failed = []
+        for name in options.only.split(","):
+            rows = [measured(name, seed, options.models.resolve(), runs) for seed in SEEDS]
+            found = {**summed_up(name, rows), "runs": rows}
+            print(json.dumps(found), flush=True)
+            if name != "grpo" and found["improved"]["mean"] <= found["improved"]["half_width"]:
+                failed.append(name)
+            if options.save:
+                _keep(found)
+    if failed:
+        raise SystemExit(f"not better beyond the interval of the seeds: {', '.join(failed)}")
+
+
+def _keep(found: Row) -> None:
+    """Put a case's result beside those that are there, in the order of `CASES`."""
+    path = RESULTS / "real_defaults.json"
+    there = json.loads(path.read_text(encoding="utf-8"))["cases"] if path.is_file() else []
+    every = {**{each["name"]: each for each in there}, found["name"]: found}
+    cases = [every[name] for name in CASES if name in every]
+    save("real_defaults", {"schema": 1, "cases": cases, "versions": versions()})
+
+
+if __name__ == "__main__":
+    main()
