@@ -36,17 +36,40 @@ _EVAL_ROWS = 8
 EXACT_ATTENTION = ("sdpa", "eager", "flex_attention", *FLASH)
 
 
-def derive_model(
-    model: ModelSettings, shape: Shape | None, launch: LaunchPlan, notes: Notes, packed_tokens: int | None = None
-) -> ModelSettings:
-    """Resolve `attn_implementation` and `dtype`.
+def derive_attention(
+    model: ModelSettings,
+    shape: Shape | None,
+    launch: LaunchPlan,
+    train: Mapping[str, Any],
+    notes: Notes,
+    *,
+    packed_tokens: int | None,
+    measures: bool,
+) -> tuple[ModelSettings, tuple[str, ...]]:
+    """Resolve `attn_implementation`, and the kernels among which the worker measures; () where this decides.
 
     Args:
+        train: its settings as they were given.
         packed_tokens: the length of packed rows where one was set.
+        measures: whether the worker can: it knows the rows of a pass, and they go through the model as they are.
     """
-    if model.attn_implementation == "auto":
-        kernel, why = attention_kernels.chosen(shape, cards(launch), packed_tokens=packed_tokens)
-        model = replace(model, attn_implementation=notes.add("model.attn_implementation", kernel, why))
+    if model.attn_implementation != "auto":
+        return model, ()
+    float32 = model.dtype == "float32" and train.get("bf16") is False and not train.get("fp16")
+    if train.get("fp16") is None and not has_bfloat16(launch):
+        float32 = False  # such a card computes in float16 unless that is forbidden
+    about: dict[str, Any] = {"packed_tokens": packed_tokens, "float32": float32}
+    kernel, why = attention_kernels.chosen(shape, cards(launch), **about)
+    found = attention_kernels.candidates(shape, cards(launch), **about)
+    # Code that a model ships may compute its attention otherwise than the class that would be measured.
+    several = found if measures and len(found) > 1 and not model.trust_remote_code else ()
+    if several:
+        why += f"; when it starts, the run measures it beside {' and '.join(found[1:])}, and takes the fastest"
+    return replace(model, attn_implementation=notes.add("model.attn_implementation", kernel, why)), several
+
+
+def derive_dtype(model: ModelSettings, launch: LaunchPlan, notes: Notes) -> ModelSettings:
+    """Resolve `dtype`."""
     if model.dtype != "auto":
         return model
     if launch.device == "cpu":

@@ -139,7 +139,12 @@ def _resolve(composed: Composed, method: Method) -> ResolvedRun:
     data = derive.derive_data(_own(composed, "data"), method, notes)
     packs = method.packs and composed.tree["method"].get("packing") is not False and not (peft and peft.never_packs)
     length = data.max_length_tokens if packs and isinstance(data.max_length_tokens, int) else None
-    model = derive.derive_model(typed, shape, launch, notes, length)
+    # Learned vectors stand before the rows, answers are drawn while it trains, and a stream is read as it goes.
+    measures = not (method.samples or data.streaming or (peft and peft.never_packs))
+    model, measured = derive.derive_attention(
+        typed, shape, launch, composed.tree["train"], notes, packed_tokens=length, measures=measures
+    )
+    model = derive.derive_dtype(model, launch, notes)
     quantisation = derive.derive_quantisation(_own(composed, "quantisation"), peft, composed, launch, notes)
     pure = typed.dtype in HALF_PRECISION and not (peft and peft.adapter)
     given = derive.derive_sharding(composed.tree["train"], profile.node_profile(hardware), notes)
@@ -165,6 +170,7 @@ def _resolve(composed: Composed, method: Method) -> ResolvedRun:
         peft={**derive.derive_peft(composed.tree["peft"], peft, shape, notes), "name": composed.choices["peft"]},
         train=train,
         launch=launch,
+        attention_candidates=measured,
         grants=tuple(sorted(composed.request.grants)),
         tree=_dated(composed.tree),
     )

@@ -25,6 +25,7 @@ from ftcli.launch.nodes import OWN
 from ftcli.methods import get_method
 from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.runs import rundir
+from ftcli.runs.measured_attention import as_measured
 from ftcli.settings.groups import GROUPS, RunSettings
 from ftcli.settings.run_spec import Notes, RunSpec
 
@@ -129,7 +130,7 @@ def spec_from(run: Path, request: Request) -> RunSpec:
     where = str(run / rundir.SPEC)
     _require_choices(spec, where)
     if all(_names_only(text) for text in request.overrides):
-        return _renamed(spec, request, where)
+        return _renamed(as_measured(spec, run), request, where)
     base: dict[str, Any] = {**spec.tree, "run": {**spec.tree.get("run", {}), "dir": None}}
     return build(compose(replace(request, base=base, base_choices=spec.choices, base_where=where))).spec
 

@@ -1,6 +1,7 @@
 """Attention kernels: which a card, an architecture and the installed packages can run.
 
-Flash attention comes in packages that replace each other, and transformers takes the kernel of the same version from
+Where several compute a run exactly, the first of them is the rule's, and the worker measures which is fastest. Flash
+attention comes in packages that replace each other, and transformers takes the kernel of the same version from
 the hub where one is missing and the package `kernels` is there: code that nobody granted. So only an installed one is
 chosen or accepted.
 """
@@ -67,24 +68,46 @@ FLASH_EXACTLY = PACKS_EXACTLY - {"deepseek_v2", "deepseek_v3", "gpt2", "stablelm
 are equally wide, with flex attention too."""
 
 
-def chosen(shape: Shape | None, cards: Sequence[Gpu], *, packed_tokens: int | None) -> tuple[str, str]:
-    """The kernel that `auto` means, and why.
+def candidates(
+    shape: Shape | None, cards: Sequence[Gpu], *, packed_tokens: int | None, float32: bool = False
+) -> tuple[str, ...]:
+    """The kernels that compute the same run, the one that `auto` means first.
 
     Args:
         cards: the GPUs that it will run on; none on a CPU.
         packed_tokens: the length of packed rows where one was set.
+        float32: whether the model computes in float32, which flash attention does not take.
     """
     if shape is not None and not shape.supports_sdpa:
-        return "eager", "the architecture does not support sdpa"
+        return ("eager",)
     if not cards or shape is None or shape.model_type not in FLASH_EXACTLY:
-        return "sdpa", "torch's fused attention"
-    for name, kernel in FLASH.items():
-        if kernel.is_installed and all(map(kernel.runs_on, cards)) and shape.head_dim <= kernel.head_dim:
-            return name, f"{kernel.distribution} is installed, and needs no mask to keep packed rows apart"
+        return ("sdpa",)
+    flash = [
+        name
+        for name, kernel in FLASH.items()
+        if kernel.is_installed and all(map(kernel.runs_on, cards)) and shape.head_dim <= kernel.head_dim
+    ]
+    long = packed_tokens is not None and packed_tokens >= LONG_ROW_TOKENS
     whole = shape.head_dim >= 16 and shape.head_dim & (shape.head_dim - 1) == 0  # what its compiled kernel takes
-    if packed_tokens is not None and packed_tokens >= LONG_ROW_TOKENS and whole and all(c.has_bfloat16 for c in cards):
-        return "flex_attention", f"packed rows of {packed_tokens} tokens, whose mask it never holds whole"
-    return "sdpa", "torch's fused attention; no flash-attn package is installed"
+    flex = long and whole and all(card.has_bfloat16 for card in cards)
+    return (*([] if float32 else flash), *(["flex_attention"] if flex else []), "sdpa")
+
+
+def chosen(
+    shape: Shape | None, cards: Sequence[Gpu], *, packed_tokens: int | None, float32: bool = False
+) -> tuple[str, str]:
+    """The kernel that `auto` means without a measurement, and why; arguments are those of `candidates`."""
+    name = candidates(shape, cards, packed_tokens=packed_tokens, float32=float32)[0]
+    if name in FLASH:
+        return name, f"{FLASH[name].distribution} is installed, and needs no mask to keep packed rows apart"
+    if name == "flex_attention":
+        return name, f"packed rows of {packed_tokens} tokens, whose mask it never holds whole"
+    if name == "eager":
+        return name, "the architecture does not support sdpa"
+    if not cards or shape is None or shape.model_type not in FLASH_EXACTLY:
+        return name, "torch's fused attention"
+    why = "flash attention does not compute in float32" if float32 else "no flash-attn package is installed"
+    return name, f"torch's fused attention; {why}"
 
 
 def runs_here(name: str, *, cuda: bool) -> bool:

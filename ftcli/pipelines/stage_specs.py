@@ -321,4 +321,6 @@ def _unmergeable(stages: Sequence[StageSpec]) -> Iterator[Problem]:
 
 def settled(spec: RunSpec) -> dict[str, Any]:
     """The part of a spec that determines the result of a run: all but its place and the notes on derived values."""
-    return asdict(replace(spec, run=replace(spec.run, dir=None, name=None), notes=(), tree={}, grants=()))
+    placeless = replace(spec, run=replace(spec.run, dir=None, name=None), grants=())
+    # Whichever kernel is the fastest, it computes the same.
+    return asdict(replace(placeless, notes=(), tree={}, attention_candidates=()))

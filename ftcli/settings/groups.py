@@ -29,7 +29,8 @@ class ModelSettings:
     attn_implementation: str = "auto"
     """Attention kernel: sdpa, eager, flex_attention, flash_attention_2, _3 or _4 (from their packages), or a kernel's
     hub id. auto is the newest flash attention that is installed and fits card and model, flex_attention for packed rows
-    from 8192 tokens on a GPU, else sdpa, or eager for architectures that refuse it."""
+    from 8192 tokens on a GPU, else sdpa, or eager for architectures that refuse it. Where several of them compute a
+    run, it measures them when it starts and takes the fastest."""
     trust_remote_code: bool = False
     """Runs Python code shipped with the model; only granted on the command line with --trust-remote-code."""
     chat_template: str | None = None

@@ -88,6 +88,8 @@ class RunSpec:
     train: Mapping[str, Any]
     """TrainingArguments fields that were set or derived."""
     launch: LaunchPlan = field(default_factory=LaunchPlan)
+    attention_candidates: tuple[str, ...] = ()
+    """Attention kernels of which the worker takes the fastest, model.attn_implementation first; () takes that one."""
     notes: tuple[Note, ...] = ()
     grants: tuple[str, ...] = ()
     """Flags given on the command line that allow what a recipe alone may not do."""
@@ -154,6 +156,7 @@ class RunSpec:
                 values[name] = kind(**values[name])
             values["notes"] = tuple(Note(**note) for note in values["notes"])
             values["grants"] = tuple(values["grants"])
+            values["attention_candidates"] = tuple(values.get("attention_candidates", ()))
             values.setdefault("warmup_from_zero", True)
             return cls(**values)
         except (ValueError, KeyError, TypeError, AttributeError) as error:

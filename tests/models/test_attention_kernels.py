@@ -14,7 +14,7 @@ from ftcli.config.compose import Request
 from ftcli.core import hardware, rotary_angles
 from ftcli.core.errors import ConfigError
 from ftcli.core.hardware import Gpu
-from ftcli.models.attention_kernels import FLASH, chosen
+from ftcli.models.attention_kernels import FLASH, candidates, chosen
 from ftcli.models.read_config import shape_from_mapping
 
 TURING, AMPERE, ADA = Gpu("T4", 15.0, (7, 5)), Gpu("A100", 80.0, (8, 0)), Gpu("L4", 22.5, (8, 9))
@@ -111,6 +111,73 @@ def test_the_choice_is_noted_in_the_run(installed: Any, monkeypatch: pytest.Monk
         assert spec.method["packing"] is True
     unpacked = ("hardware=gpu", "model=qwen-0.6b", "data.max_length_tokens=16384", "method.packing=false")
     assert spec_of(Request(overrides=unpacked)).model.attn_implementation == "sdpa"
+
+
+def test_several_kernels_are_candidates_with_the_one_of_the_rule_first(installed: Any) -> None:
+    installed(*ALL)
+    assert candidates(shape(), (HOPPER,), packed_tokens=8192) == (FOUR, THREE, TWO, "flex_attention", "sdpa")
+    assert candidates(shape(), (HOPPER,), packed_tokens=None) == (FOUR, THREE, TWO, "sdpa")
+    assert candidates(shape(head_dim=256), (AMPERE,), packed_tokens=8192) == (TWO, "flex_attention", "sdpa")
+    assert candidates(shape(), (), packed_tokens=8192) == ("sdpa",)
+    assert candidates(shape(model_type="opt", ffn_dim=512), (HOPPER,), packed_tokens=8192) == ("sdpa",)
+    capped = shape(model_type="gemma2", attn_logit_softcapping=50.0)
+    assert candidates(capped, (HOPPER,), packed_tokens=8192) == ("eager",)
+    installed()
+    assert candidates(shape(), (AMPERE,), packed_tokens=8192) == ("flex_attention", "sdpa")
+    assert candidates(shape(), (TURING,), packed_tokens=8192) == ("sdpa",)
+
+
+QWEN = ("hardware=gpu", "model=qwen-0.6b", "data.max_length_tokens=8192")
+
+
+def test_where_several_kernels_compute_a_run_the_plan_says_that_it_measures_them(
+    installed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hardware, "gpus", lambda: (HOPPER,))
+    installed(TWO)
+    spec = spec_of(Request(overrides=QWEN))
+    assert spec.attention_candidates == (TWO, "flex_attention", "sdpa")
+    (note,) = [each for each in spec.notes if each.key == "model.attn_implementation"]
+    assert note.value == spec.model.attn_implementation == TWO
+    assert "the run measures it beside flex_attention and sdpa, and takes the fastest" in note.why
+    on_cpu = spec_of(Request(overrides=("hardware=cpu", *QWEN[1:])))
+    assert (on_cpu.model.attn_implementation, on_cpu.attention_candidates) == ("sdpa", ())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("model.attn_implementation=sdpa",),  # who names a kernel gets it
+        (f"model.attn_implementation={TWO}",),
+        ("method=grpo", "data.path=builtin:prompts"),  # most of whose time goes into answers
+        ("data.streaming=true", "train.max_steps=9", "data.eval_share=0"),
+        ("peft=prompt",),  # whose vectors stand before each row
+    ],
+    ids=["sdpa", "flash", "samples", "stream", "prompt"],
+)
+def test_a_kernel_is_not_measured_where_it_was_named_or_the_rows_of_a_pass_are_unknown(
+    words: tuple[str, ...], installed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hardware, "gpus", lambda: (HOPPER,))
+    installed(TWO)
+    spec = spec_of(Request(overrides=(*QWEN, *words)))
+    assert spec.attention_candidates == ()
+    assert not [note for note in spec.notes if "measures" in note.why]
+
+
+def test_a_model_that_computes_in_float32_gets_no_flash_attention(
+    installed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hardware, "gpus", lambda: (HOPPER,))
+    installed(TWO)
+    whole = ("hardware=gpu", "model=qwen-0.6b", "model.dtype=float32")
+    spec = spec_of(Request(overrides=(*whole, "train.bf16=false")))
+    assert (spec.model.attn_implementation, spec.compute_dtype) == ("sdpa", "float32")
+    (note,) = [each for each in spec.notes if each.key == "model.attn_implementation"]
+    assert note.why == "torch's fused attention; flash attention does not compute in float32"
+    assert spec_of(Request(overrides=whole)).model.attn_implementation == TWO  # which computes in bfloat16
+    long = (*whole, "train.bf16=false", "data.max_length_tokens=8192")
+    assert spec_of(Request(overrides=long)).attention_candidates == ("flex_attention", "sdpa")
 
 
 def problems(*overrides: str) -> list[str]:

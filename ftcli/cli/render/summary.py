@@ -11,6 +11,7 @@ from ftcli.core.text import shell_word
 from ftcli.methods import get_method
 from ftcli.peft_methods import peft_method
 from ftcli.runs import rundir
+from ftcli.runs.measured_attention import AttentionChoice
 from ftcli.settings.run_spec import RunSpec
 
 
@@ -43,11 +44,13 @@ def summary(run: Path, result: Mapping[str, Any], planned: Mapping[str, float | 
 
 
 def _of_machine(result: Mapping[str, Any], planned: Mapping[str, float | None]) -> Iterator[tuple[str, str | None]]:
-    """Speed of a run without its first steps; on a GPU also plan beside reality."""
+    """Speed of a run without its first steps, and the kernel that it chose; on a GPU also plan beside reality."""
     machine = result.get("machine") or {}  # runs of earlier versions have none
     if speed := machine.get("tokens_per_second"):
         share = f", {machine['mfu']:.0%} of the peak rate of {machine['device']}" if machine.get("mfu") else ""
         yield "speed", f"{speed:,.0f} tokens/s{share}"
+    if measured := machine.get("attention_measured"):
+        yield "attention", f"{measured['kernel']}, {AttentionChoice(**measured).text}"
     if machine.get("peak_reserved_gib") is None:
         return
     taken = f"{machine['peak_reserved_gib']:.1f} GiB at its peak, {machine['peak_allocated_gib']:.1f} of them in use"

@@ -15,6 +15,7 @@ from ftcli.core.errors import ConfigError, Problem
 from ftcli.methods import Method, get_method
 from ftcli.methods.method import rows_to_score
 from ftcli.runs import rundir
+from ftcli.runs.measured_attention import as_measured
 from ftcli.settings.groups import ModelSettings, as_saved
 from ftcli.settings.run_spec import RunSpec
 from ftcli.worker.inference import metrics
@@ -50,7 +51,7 @@ def evaluate(request: dict[str, Any]) -> dict[str, Any]:
         DataError: unusable rows.
     """
     run_dir = rundir.require_run(request["run"], "RUN")
-    stored = RunSpec.load(run_dir / rundir.SPEC)
+    stored = as_measured(RunSpec.load(run_dir / rundir.SPEC), run_dir)
     method = get_method(str(stored.method["name"]))
     spec = _at_its_length(_requested(stored, method, request), run_dir)
     if not validates(spec, method):

@@ -13,6 +13,7 @@ from transformers import TextStreamer, set_seed
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.models.sources import base_of, model_source
 from ftcli.runs import rundir
+from ftcli.runs.measured_attention import as_measured
 from ftcli.settings.groups import ModelSettings, QuantisationSettings
 from ftcli.settings.run_spec import RunSpec
 from ftcli.worker.inference.answer_reader import AnswerReader
@@ -178,7 +179,7 @@ def _settings_of(name: str) -> ModelSettings:
     if run is None:
         return ModelSettings(name_or_path=name)
     # The attention kernel is the run's; the dtype depends on this machine.
-    spec = RunSpec.load(run / rundir.SPEC)
+    spec = as_measured(RunSpec.load(run / rundir.SPEC), run)
     return ModelSettings(name_or_path=str(run), attn_implementation=spec.model.attn_implementation)
 
 
@@ -186,7 +187,7 @@ def _base_of(name: str) -> ModelSettings:
     """The model that `name` was trained from."""
     run = rundir.find_run(name)
     if run is not None:
-        return replace(RunSpec.load(run / rundir.SPEC).model, dtype="auto")
+        return replace(as_measured(RunSpec.load(run / rundir.SPEC), run).model, dtype="auto")
     source = model_source(name)
     if source is None or not source.is_adapter:
         what = f"{name} is neither a run nor an adapter, so its base model is not known"

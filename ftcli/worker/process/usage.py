@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import time
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from ftcli.core.gpu_cards import rate_of
 from ftcli.models.known_shapes import model_shape
 from ftcli.models.parameters import operations_per_token
 from ftcli.peft_methods import peft_method
+from ftcli.runs.measured_attention import AttentionChoice
 from ftcli.settings.run_spec import RunSpec
 
 FIRST_STEPS = 10
@@ -68,11 +70,16 @@ def peak_memory() -> dict[str, float]:
     }
 
 
-def usage(spec: RunSpec, model: Any, pace: Pace, device: torch.device) -> dict[str, Any]:
+def usage(
+    spec: RunSpec, model: Any, pace: Pace, device: torch.device, attention: AttentionChoice | None = None
+) -> dict[str, Any]:
     """What a run took, for result.json; every process of it must call this.
 
     Memory is that of the process that took most. `mfu` is the share of the cards' peak rate that the training passes
     reached: 6 operations a token and visited parameter, 4 where the base is frozen, with none counted twice.
+
+    Args:
+        attention: how its kernel was chosen, where it was measured.
     """
     resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RESIDENT_UNIT
     peaks = {**peak_memory(), "peak_resident_gib": round(resident / _GIB, 3)}
@@ -83,6 +90,7 @@ def usage(spec: RunSpec, model: Any, pace: Pace, device: torch.device) -> dict[s
         "device": name,
         "driver": hardware.driver_version() if on_gpu else None,
         "attention": getattr(model.config, "_attn_implementation", None),
+        **({"attention_measured": asdict(attention)} if attention else {}),
         "tokens_per_second": speed and round(speed, 1),
         "mfu": share_of_peak(spec, speed, rate_of(name)) if on_gpu else None,
         "peak_allocated_gib": None,

@@ -20,6 +20,7 @@ from ftcli.models.sources import resolved_source
 from ftcli.models.stored_quantisation import stored_quantisation
 from ftcli.peft_methods import PeftMethod, peft_method, starts_plain
 from ftcli.runs import rundir
+from ftcli.runs.measured_attention import AttentionChoice
 from ftcli.settings.batch_plan import BatchPlan
 from ftcli.settings.groups import ModelSettings
 from ftcli.settings.run_spec import RunSpec
@@ -40,6 +41,7 @@ from ftcli.worker.tokenise.encoder import Encoder
 from ftcli.worker.tokenise.length_limits import fitting
 from ftcli.worker.trainers.rl import vllm_engine
 from ftcli.worker.trainers.rl.critic import ValueHead, ValueNetwork
+from ftcli.worker.training import attention_choice
 from ftcli.worker.training.expert_targets import reach_experts
 from ftcli.worker.training.library_configs import check_world, make_support, peft_config, training_config
 from ftcli.worker.training.trainer import needs_reference
@@ -65,6 +67,8 @@ class Loaded:
     max_length_tokens: int
     rewards: Rewards | None = None
     """The rewards of sampled answers, for methods that sample."""
+    attention: AttentionChoice | None = None
+    """The attention kernel that was measured and taken, where the run chose one."""
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -97,8 +101,11 @@ class Loaded:
         return bool(self.config.process_index == 0)
 
 
-def load(spec: RunSpec, run_dir: Path) -> Loaded:
+def load(spec: RunSpec, run_dir: Path, *, resumed: bool = False) -> Loaded:
     """Everything that training needs: config, model, reference, tokens.
+
+    Args:
+        resumed: whether it goes on from a checkpoint.
 
     Raises:
         ConfigError: the spec cannot be run here.
@@ -128,6 +135,7 @@ def load(spec: RunSpec, run_dir: Path) -> Loaded:
     if rewards is not None:
         rewards.check(data.train, "the rows trained on")
         rewards.check(data.held_out, "the held-out rows")
+    spec, attention = attention_choice.settled(spec, run_dir, config, data.train, resumed=resumed)
     set_seed(spec.seed)
     model = ending_as(_policy(spec, method, declared, config), encoder)
     check_vocabulary(model, encoder.tokenizer)
@@ -141,7 +149,7 @@ def load(spec: RunSpec, run_dir: Path) -> Loaded:
     # Loaded again here: by default a trainer would use the hub's weights, not those that this run starts from.
     reference = load_base(spec, method) if needs_reference(method, config, peft) else None
     found = (spec, method, run_dir, config, model, reference, peft, support, data, encoder, data.fit.limit)
-    return Loaded(*found, rewards=rewards)
+    return Loaded(*found, rewards=rewards, attention=attention)
 
 
 def _policy(spec: RunSpec, method: Method, declared: PeftMethod | None, config: Any) -> PreTrainedModel:

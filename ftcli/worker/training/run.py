@@ -55,7 +55,8 @@ def train(run_dir: Path, resume: Path | None = None) -> dict[str, Any]:
     resume = restarts.start_from(spec, run_dir, resume)
     # The lock is taken before accelerate starts, so the rank comes from the environment.
     with StopSignal() as stop, exclusive(run_dir, int(os.environ.get("RANK", "0"))):
-        run = load(spec, run_dir)
+        run = load(spec, run_dir, resumed=resume is not None)
+        spec = run.spec  # with the attention kernel that it trains with
         if resume is not None:
             require_same_sequences(run_dir, run.data.ledger(), streams=spec.data.streaming)
         if run.is_first:
@@ -85,7 +86,7 @@ def train(run_dir: Path, resume: Path | None = None) -> dict[str, Any]:
         save_final(trainer, run_dir / rundir.MODEL, stored)  # before it is measured, which may fail or be stopped
         after = after_training(run, trainer)
         result = {**_result(run, trainer, outcome, before, after), "parameters": parameters}
-        result["machine"] = usage(spec, run.model, pace, run.config.device)
+        result["machine"] = usage(spec, run.model, pace, run.config.device, run.attention)
         if run.is_first:
             rundir.write_json(run_dir / rundir.RESULT, result)
         # A process that exits first would close the connections that the others still use.

@@ -83,9 +83,12 @@ def test_the_report_puts_the_plan_beside_what_a_run_took(capsys, tmp_path):
     assert "speed 51,234 tokens/s, 41% of the peak rate of NVIDIA H200" in said
     assert "memory 17.4 GiB at its peak, 16.0 of them in use; planned 16.8" in said
     assert "time 2 min 10 s; planned about 2 min 30 s of training steps" in said
-    summary(tmp_path, {**result, "machine": {"tokens_per_second": 10.0, "peak_reserved_gib": None}})
+    measured = {"kernel": "sdpa", "why": "the fastest", "milliseconds": {"sdpa": 7.25, "eager": 31}, "left_out": {}}
+    machine = {"tokens_per_second": 10.0, "peak_reserved_gib": None, "attention_measured": measured}
+    summary(tmp_path, {**result, "machine": machine})
     said = " ".join(capsys.readouterr().out.split())
     assert "speed 10 tokens/s" in said
     assert "memory" not in said
+    assert "attention sdpa, the fastest: sdpa 7.25 ms, eager 31 ms" in said
     summary(tmp_path, {key: value for key, value in result.items() if key != "machine"})  # of an earlier version
     assert "speed" not in capsys.readouterr().out
