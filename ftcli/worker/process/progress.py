@@ -12,6 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -21,6 +22,8 @@ from ftcli.runs import rundir
 from ftcli.worker.process.usage import FIRST_STEPS, peak_memory
 
 SCHEMA = 1
+OVER = "loss_over"
+"""Over how many tokens, pairs or answers the loss of a line is a mean."""
 # A resumed trainer counts these from zero again, or our own fields replace them.
 _OURS = frozenset({"loss", "epoch", "num_tokens", "num_input_tokens_seen", "total_flos"})
 
@@ -37,13 +40,17 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def mean_loss(lines: list[dict[str, Any]]) -> float | None:
-    """The mean training loss over all steps; a line's loss is the mean since the previous line."""
-    total, last = 0.0, 0
-    for line in lines:
-        if line.get("loss") is not None:
-            total += line["loss"] * (line["step"] - last)
-            last = line["step"]
-    return total / last if last else None
+    """The mean training loss of the whole run; a line's loss is the mean since the previous line.
+
+    Over tokens, pairs or answers, where each line says over how many its loss is a mean; else over steps.
+    """
+    losses = [line for line in lines if line.get("loss") is not None]
+    ends = [0, *(line["step"] for line in losses)]
+    over: list[float] = [line.get(OVER) or 0 for line in losses]
+    if not all(over):
+        over = [step - before for before, step in pairwise(ends)]
+    total = sum(over)
+    return sum(line["loss"] * number for line, number in zip(losses, over, strict=True)) / total if total else None
 
 
 class Progress(TrainerCallback):

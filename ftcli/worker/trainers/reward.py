@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 from trl.trainer import reward_trainer
 
+from ftcli.worker.trainers.units import HIGHEST, LOWEST, Units
 from ftcli.worker.trainers.weighted_loss import WeighedRows, recorded, weighted_mean
 
 
@@ -33,3 +35,10 @@ class _Ranking(reward_trainer.RewardTrainer):  # type: ignore[misc]
 
 class RewardTrainer(WeighedRows, _Ranking):
     """Reward modelling (Ouyang et al. 2022, arXiv:2203.02155)."""
+
+    loss_unit = "pairs"
+    metric_units: ClassVar = {"min_reward": (LOWEST, "pairs"), "max_reward": (HIGHEST, "pairs")}
+
+    def units(self, inputs: Mapping[str, Any]) -> Units:
+        """As its parent; chosen and rejected sequences are in one batch."""
+        return {"pairs": len(inputs["input_ids"]) // 2}

@@ -7,16 +7,16 @@ also where a batch has one row. A step in which all weights are 1 is computed as
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
 
 import pyarrow.compute as pc
 import torch
 from datasets import Dataset, IterableDataset
 from torch import Tensor
-from transformers import Trainer
 
 from ftcli.worker.tokenise.encoder import IGNORED
+from ftcli.worker.trainers.units import REPEATED, Counted, Units
 
 COLUMNS = ("weights", "row_weight")
 """Of the rows: a number for each token, or one for the row; missing or null is 1."""
@@ -60,7 +60,7 @@ def _or_one(weight: float | None) -> float:
     return 1.0 if weight is None else float(weight)
 
 
-class Weighing(Trainer):
+class Weighing(Counted):
     """What trainers with weights share."""
 
     column = ""
@@ -94,13 +94,30 @@ class WeighedTokens(Weighing):
 
     column = "weights"
 
+    loss_unit = "weight"
+    metric_units: ClassVar = {"entropy": "tokens", "mean_token_accuracy": "tokens"}
+
+    def units(self, inputs: Mapping[str, Any]) -> Units:
+        """The trained tokens of a batch, and the sum of their weights."""
+        trained = (inputs["labels"] != IGNORED)[:, 1:]
+        weights = inputs.get("weights")
+        return {"tokens": trained.sum(), "weight": (trained if weights is None else trained * weights[:, 1:]).sum()}
+
+    def is_part(self, num_items_in_batch: Any) -> bool:
+        """As its parent: it is, where the number is given."""
+        return num_items_in_batch is not None
+
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
-        """As its parent the number of trained tokens of the step; where they have weights, the sum of these."""
+        """As its parent the number of trained tokens of the step; where they have weights, the sum of these.
+
+        Counted here, as transformers counts the first token of each row for classes that are not named ForCausalLM,
+        though none is predicted.
+        """
         count = super()._get_num_items_in_batch(batch_samples, device)
-        if not self._begin_step(batch_samples, device) or count is None:
-            return count
-        own = [(batch["weights"] * (batch["labels"] != IGNORED))[:, 1:].sum() for batch in batch_samples]
-        total = torch.stack(own).sum().to(device)
+        self._begin_step(batch_samples, device)
+        if count is None:
+            return None
+        total = torch.stack([self.units(batch)["weight"] for batch in batch_samples]).sum().to(device)
         if self.args.average_tokens_across_devices and self.args.world_size > 1:
             total = self.accelerator.gather(total).sum()
         return total / (self.get_tp_size() * self.get_cp_size() * self.get_sp_size())
@@ -168,11 +185,16 @@ class WeighedRows(Weighing):
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
         """As its parent; notes the mean weight of the step's rows."""
         if self._begin_step(batch_samples, device):
-            weights = torch.cat([batch["row_weight"] for batch in batch_samples]).to(device)
+            own = [batch["row_weight"] for batch in batch_samples if REPEATED not in batch]
+            weights = torch.cat([*own, torch.zeros(0)]).to(device)
             sums = torch.stack([weights.sum(), torch.tensor(float(len(weights)), device=device)])
             total, rows = self.accelerator.gather(sums[None]).sum(0).tolist()
             self._mean_weight = total / rows
         return super()._get_num_items_in_batch(batch_samples, device)
+
+    def mean_weight(self) -> float:
+        """As its parent."""
+        return self._mean_weight if self._step_weighs else 1.0
 
     def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """As its parent, with `relative_weights` set where rows have weights."""

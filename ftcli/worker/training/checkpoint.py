@@ -57,6 +57,7 @@ from ftcli.worker.distributed.exact_state import (
     unloaded,
 )
 from ftcli.worker.models.answer_ends import save_ends
+from ftcli.worker.training.log_window import put_window, window_of
 from ftcli.worker.tuners.support import Support
 
 _ADAPTER, _REFERENCE = "adapter_exact.pt", "reference.pt"
@@ -223,7 +224,7 @@ class SafeCheckpoints(Trainer):
         # The checkpoint's intervals would override the requested ones.
         self.state.compute_steps(self.args, self.state.max_steps)
         self._kept = torch.load(self._own_file(self._resumed), weights_only=True)
-        self._put_window(self._kept["window"])
+        put_window(self, self._kept["window"])
         self.support.load_state(self._kept.get("tuner", {}))
         self.beside.load(self._resumed)
         self.beside.load_state(self._kept.get("beside", {}))
@@ -319,7 +320,7 @@ class SafeCheckpoints(Trainer):
         state = {
             "epoch_start": self._epoch_start,
             "now": self._generators(),
-            "window": self._window(),
+            "window": window_of(self),
             "tuner": self.support.state(),
             "beside": self.beside.state(),
         }
@@ -335,29 +336,6 @@ class SafeCheckpoints(Trainer):
 
     def _own_file(self, folder: Path) -> Path:
         return folder / f"process_state_{self.args.process_index}.pt"
-
-    def _window(self) -> dict[str, Any]:
-        """The sums behind the next log line, so that a resumed run logs what the uninterrupted one would."""
-        gathered = {
-            mode: {name: [float(value) for value in values] for name, values in metrics.items()}
-            for mode, metrics in getattr(self, "_metrics", {}).items()
-        }
-        return {
-            "loss": float(self._tr_loss),
-            "logged_step": self._globalstep_last_logged,
-            "metrics": gathered,
-            "tokens": getattr(self, "_total_train_tokens", None),
-        }
-
-    def _put_window(self, window: dict[str, Any]) -> None:
-        self._tr_loss += window["loss"]
-        # train() returns the mean loss of this call's steps only.
-        self._total_loss_scalar -= window["loss"]
-        self._globalstep_last_logged = window["logged_step"]
-        for mode, metrics in window["metrics"].items():
-            cast(Any, self)._metrics[mode].update(metrics)
-        if window["tokens"] is not None:
-            self._total_train_tokens = window["tokens"]
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         with unpickled(self.args):

@@ -20,10 +20,12 @@ from ftcli.worker.models.architecture import has_router
 from ftcli.worker.models.new_tokens import readable_head, saving_rows_only
 from ftcli.worker.tokenise.collate import collator_of
 from ftcli.worker.trainers.fused_head import name_experts, train_by_own_logits
+from ftcli.worker.trainers.units import Counted
 from ftcli.worker.trainers.weighted_loss import Weighing
 from ftcli.worker.training.checkpoint import with_safe_checkpoints
 from ftcli.worker.training.library_configs import load_class
 from ftcli.worker.training.schedule import EveryStepTrains
+from ftcli.worker.training.unit_means import UnitMeans
 from ftcli.worker.tuners.support import Support
 
 
@@ -32,7 +34,9 @@ def trainer_class(path: str) -> type[Any]:
     """The trainer that a method declares as `module:Class`, with what ftcli adds to it."""
     declared = load_class(path)
 
-    class Prepared(EveryStepTrains, declared):  # type: ignore[misc, valid-type]
+    means = (UnitMeans,) if issubclass(declared, Counted) else ()
+
+    class Prepared(EveryStepTrains, *means, declared):  # type: ignore[misc, valid-type]
         """Takes rows that are already tokenised, and calls the tuner's hooks."""
 
         support = Support({})
@@ -47,12 +51,9 @@ def trainer_class(path: str) -> type[Any]:
         def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
             """The method's loss, plus the tuner's penalty in training."""
             # Positions keep packed documents apart, but the model only reads them if there is no mask.
-            not_padding = inputs.pop("attention_mask") if self.packs else None
-            counted = getattr(self, "_total_train_tokens", 0)
+            if self.packs:
+                self.tokens_in_blocks = int(inputs.pop("attention_mask").sum())
             found = super().compute_loss(model, inputs, *args, **kwargs)
-            if not_padding is not None and self.model.training:
-                self._total_train_tokens = counted + int(self.accelerator.gather_for_metrics(not_padding.sum()).sum())
-                self._metrics["train"]["num_tokens"] = [self._total_train_tokens]
             penalty = self.support.penalty(model) if self.model.training else None
             if penalty is None:
                 return found

@@ -269,7 +269,7 @@ def test_the_trainer_computes_that_loss(model_type, attention, strategy, peft, c
     assert loss.item() == pytest.approx(expected.item() / count, rel=TOLERANCE)
     given, wanted = gradients(trainer.model, loss), gradients(trainer.model, expected / count)
     assert largest_difference(given, wanted) < TOLERANCE
-    assert trainer._total_train_tokens == sum(len(block["input_ids"]) for block in found)
+    assert trainer._noted["train"].values()["num_tokens"] == sum(len(block["input_ids"]) for block in found)
 
 
 @pytest.mark.parametrize("strategy", ["bfd", "bfd_split", "wrapped"])
@@ -289,7 +289,7 @@ def test_the_trainer_computes_the_same_without_packing(strategy, attention, num_
         count = int(trainer._get_num_items_in_batch([batch], torch.device("cpu")))
         # Gradients of a sum are as large as it has tokens.
         results.append((loss.item(), count, gradients(trainer.model, loss / (count if num_items else 1))))
-        results[-1] += (trainer._metrics["train"],)
+        results[-1] += (trainer._noted["train"].values(),)
     (loss, count, found_gradients, metrics), (other, other_count, wanted, other_metrics) = results
     assert loss == pytest.approx(other, rel=TOLERANCE)
     assert count == other_count

@@ -123,7 +123,7 @@ def test_loss_log_probabilities_and_gradients_are_those_of_trl(name, models, tok
     log_probs = ("logps/chosen", "logps/rejected") if name == "cpo" else ()  # TRL tells means there of the others
     rewards = ("rewards/chosen", "rewards/rejected", "rewards/accuracies", "rewards/margins")
     for key in (*log_probs, *rewards):
-        assert trainer._metrics["eval"][key][0] == pytest.approx(measures[key], abs=1e-5), key
+        assert trainer._noted["eval"].values()[key] == pytest.approx(measures[key], abs=1e-5), key
     reference = gradients(trainer.model)
     assert own.keys() == reference.keys()
     for key, gradient in reference.items():
@@ -140,7 +140,7 @@ def test_orpos_likelihood_is_of_the_answer_unless_trls_form_is_asked_for(models,
     for trainer, mask in ((answer, batch["completion_mask"]), (whole, batch["attention_mask"])):
         trainer.compute_loss(trainer.model, batch)
         kept = mask[:3, 1:].bool()
-        assert trainer._metrics["eval"]["nll"][0] == pytest.approx(-log_probs[kept].mean().item(), abs=1e-5)
+        assert trainer._noted["eval"].values()["nll"] == pytest.approx(-log_probs[kept].mean().item(), abs=1e-5)
 
 
 def test_ipo_drives_the_mean_log_ratio_to_its_margin(models, tokenizer, tmp_path):

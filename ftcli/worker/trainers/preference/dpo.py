@@ -7,7 +7,7 @@ the first is 2(1 − ε) times the second minus (1 − 2ε) times the third, and
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,7 +17,8 @@ from torch.overrides import TorchFunctionMode
 from trl.trainer.dpo_trainer import DPOTrainer
 
 from ftcli.core.errors import ConfigError, Problem
-from ftcli.worker.trainers.weighted_loss import WeighedRows
+from ftcli.worker.trainers.units import OF_PAIRS, Units, pair_units
+from ftcli.worker.trainers.weighted_loss import WeighedRows, recorded
 
 _OF_TOKENS = ("sft",)
 """The losses that are a mean over tokens and not over pairs."""
@@ -26,6 +27,9 @@ _OF_TOKENS = ("sft",)
 class DpoTrainer(WeighedRows, DPOTrainer):  # type: ignore[misc]
     """Direct preference optimisation (Rafailov et al. 2023, arXiv:2305.18290)."""
 
+    loss_unit = "pairs"
+    metric_units = OF_PAIRS
+    divides_its_loss = True
     loss_types: list[str]
     loss_weights: list[float]
     use_weighting: bool
@@ -52,13 +56,31 @@ class DpoTrainer(WeighedRows, DPOTrainer):  # type: ignore[misc]
             fix = "remove the column of weights, or choose another method.loss_type"
             raise ConfigError(Problem("method.loss_type", what, fix))
 
+    def units(self, inputs: Mapping[str, Any]) -> Units:
+        """As its parent."""
+        return pair_units(inputs)
+
     def _compute_loss(self, model: Any, inputs: Any, return_outputs: bool) -> Any:
+        """TRL's loss, in which the likelihood of chosen answers is a mean over all their tokens."""
+        called, outputs = recorded(model)
+        with self._likelihood_apart() as share:
+            found = self._pair_loss(called, inputs, return_outputs)
+        loss, *more = found if return_outputs else (found,)
+        loss = self.part(loss, "pairs")
+        if share:
+            answers = inputs["completion_mask"][:, 1:].chunk(2)[0]
+            of_chosen = -outputs[0].log_probs[:, -answers.size(1) :].chunk(2)[0] * answers
+            if self.relative_weights is not None:
+                of_chosen = of_chosen * self.relative_weights[:, None]
+            loss = loss + self.part(share * of_chosen.sum() / answers.sum().clamp(min=1), "chosen_tokens")
+        return (loss, *more) if return_outputs else loss
+
+    def _pair_loss(self, model: Any, inputs: Any, return_outputs: bool) -> Any:
         """TRL's loss. It multiplies the loss of each pair by a weight of WPO, and a row's weight goes the same way."""
         relative = self.relative_weights
         if relative is None:
             return super()._compute_loss(model, inputs, return_outputs)
         self._refuse_sorting()
-        outputs: list[Any] = []
         weighs_by_wpo = self.use_weighting
         # As chosen answers have the whole weight of a pair, rejected ones have 1, whose logarithm is 0.
         log_weights = torch.cat([relative.log(), torch.zeros_like(relative)])[:, None]
@@ -67,21 +89,14 @@ class DpoTrainer(WeighedRows, DPOTrainer):  # type: ignore[misc]
             found = model(**arguments)
             of_wpo = found.log_sum_sq_probs if weighs_by_wpo else found.log_probs
             found.log_sum_sq_probs = of_wpo.detach() - log_weights
-            outputs.append(found)
             return found
 
-        with self._likelihood_apart() as share, _OutOfPlace():
+        with _OutOfPlace():
             self.use_weighting = True
             try:
-                found = super()._compute_loss(called, inputs, return_outputs)
+                return super()._compute_loss(called, inputs, return_outputs)
             finally:
                 self.use_weighting = weighs_by_wpo
-        loss, *more = found if return_outputs else (found,)
-        if share:
-            answers = inputs["completion_mask"][:, 1:].chunk(2)[0]
-            of_chosen = -outputs[0].log_probs[:, -answers.size(1) :].chunk(2)[0]
-            loss = loss + share * (of_chosen * answers * relative[:, None]).sum() / answers.sum()
-        return (loss, *more) if return_outputs else loss
 
     @contextmanager
     def _likelihood_apart(self) -> Iterator[float]:

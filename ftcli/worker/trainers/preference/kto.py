@@ -8,6 +8,7 @@ within each batch.
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -17,6 +18,8 @@ from datasets import Dataset
 from trl.trainer.kto_config import KTOConfig
 from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference, KTOTrainer
 
+from ftcli.worker.trainers.preference.held_out_reference import SIDES, HeldOutReference, with_mismatched
+from ftcli.worker.trainers.units import Units
 from ftcli.worker.trainers.weighted_loss import WeighedRows
 
 _CHUNK = 10_000
@@ -39,19 +42,21 @@ class KtoConfig(KTOConfig):  # type: ignore[misc]
 class JudgedRows(DataCollatorForUnpairedPreference):  # type: ignore[misc]
     """Rows of `prompt_ids`, `chosen_ids` and `rejected_ids`, of which one may be empty, as a KTO batch.
 
-    A pair gives two sequences. Each sequence's KL answer is the answer of the sequence before it.
+    A pair gives two sequences. Each sequence's KL answer is the answer of the sequence before it, in held-out rows of
+    the one before it in the whole set.
     """
 
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
         """As its parent."""
         sequences = [
             {"prompt_ids": row["prompt_ids"], "completion_ids": row[side], "label": good}
+            | ({"KL_completion_ids": row[SIDES[side]]} if SIDES[side] in row else {})
             for side, good in (("chosen_ids", True), ("rejected_ids", False))
             for row in examples
             if row[side]
         ]
         for index, sequence in enumerate(sequences):
-            sequence["KL_completion_ids"] = sequences[index - 1]["completion_ids"]
+            sequence.setdefault("KL_completion_ids", sequences[index - 1]["completion_ids"])
         batch = dict(super().torch_call(sequences))
         if "row_weight" in examples[0]:
             weights = [row["row_weight"] for side in ("chosen_ids", "rejected_ids") for row in examples if row[side]]
@@ -59,10 +64,16 @@ class JudgedRows(DataCollatorForUnpairedPreference):  # type: ignore[misc]
         return batch
 
 
-class KtoTrainer(WeighedRows, KTOTrainer):  # type: ignore[misc]
+class KtoTrainer(WeighedRows, HeldOutReference, KTOTrainer):  # type: ignore[misc]
     """Kahneman–Tversky optimisation (Ethayarajh et al. 2024, arXiv:2402.01306)."""
 
     _tag_names: ClassVar[list[str]] = ["trl", "kto"]
+    loss_unit = "answers"
+    metric_units: ClassVar = {
+        "entropy": "tokens",
+        **{f"logits/{side}": f"{side}_tokens" for side in ("chosen", "rejected")},
+        **{f"{name}/{side}": side for name in ("rewards", "logps") for side in ("chosen", "rejected")},
+    }
     desirable_weight: Any
     undesirable_weight: Any
 
@@ -77,8 +88,26 @@ class KtoTrainer(WeighedRows, KTOTrainer):  # type: ignore[misc]
             pad_token_id=processing_class.pad_token_id, pad_to_multiple_of=args.pad_to_multiple_of
         )
         order, args.train_sampling_strategy = args.train_sampling_strategy, "sequential"  # else TRL refuses
+        if isinstance(more.get("eval_dataset"), Dataset):
+            more["eval_dataset"] = with_mismatched(more["eval_dataset"])
         super().__init__(args=args, train_dataset=train_dataset, processing_class=processing_class, **more)
         args.train_sampling_strategy = order
+
+    def units(self, inputs: Mapping[str, Any]) -> Units:
+        """As its parent."""
+        good = inputs["label"].bool()
+        tokens = inputs["completion_mask"][:, 1:].sum(1)
+        of_each = {"chosen": good.sum(), "rejected": (~good).sum()}
+        of_tokens = {"chosen_tokens": tokens[good].sum(), "rejected_tokens": tokens[~good].sum()}
+        return {"answers": len(good), "tokens": tokens.sum(), **of_each, **of_tokens}
+
+    def completed(self, means: dict[str, float]) -> dict[str, float]:
+        """As its parent: the margin is that of the mean rewards, where there are answers of both labels."""
+        means.pop("rewards/margins", None)
+        ends = ("rewards/chosen", "rewards/rejected")
+        if set(ends) <= means.keys():
+            means["rewards/margins"] = means[ends[0]] - means[ends[1]]
+        return means
 
     def _compute_loss(self, model: Any, inputs: Any, return_outputs: bool) -> Any:
         """TRL's loss, in which the weight of a label becomes that of each sequence."""

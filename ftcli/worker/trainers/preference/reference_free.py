@@ -6,6 +6,7 @@ second model are ever in memory. The three differ only in the loss per pair, one
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -19,6 +20,7 @@ from trl.trainer.dpo_trainer import DPOTrainer
 
 from ftcli.worker.tokenise.encoder import IGNORED
 from ftcli.worker.trainers.fused_head import replaced, small_tiles
+from ftcli.worker.trainers.units import Units, pair_units
 from ftcli.worker.trainers.weighted_loss import WeighedRows, weighted_mean
 
 
@@ -99,6 +101,9 @@ def _smoothed(margin: Tensor, label_smoothing: float) -> Tensor:
 class ReferenceFreeTrainer(WeighedRows, DPOTrainer):  # type: ignore[misc]
     """A pair's loss plus the likelihood of the chosen answer, without a reference."""
 
+    loss_unit = "pairs"
+    metric_units: ClassVar = {"nll": "likely_tokens"}
+    divides_its_loss = True
     has_reference: ClassVar[bool] = False
     length_normalised: ClassVar[bool]
     """Whether an answer's reward is its mean log-probability; otherwise it is the sum."""
@@ -107,6 +112,11 @@ class ReferenceFreeTrainer(WeighedRows, DPOTrainer):  # type: ignore[misc]
         with _without_what_is_not_used():
             super().__init__(*args, **kwargs)
         self.precompute_ref_logps = False  # it was only set to keep TRL from loading a reference
+
+    def units(self, inputs: Mapping[str, Any]) -> Units:
+        """As its parent."""
+        answers = inputs["completion_mask"][:, 1:].chunk(2)[0]
+        return {**pair_units(inputs), "likely_tokens": self.nll_mask(inputs, answers).sum()}
 
     def pair_loss(self, chosen: Side, rejected: Side) -> Tensor:
         """The preference term of each pair, of shape (B,)."""
@@ -145,9 +155,10 @@ class ReferenceFreeTrainer(WeighedRows, DPOTrainer):  # type: ignore[misc]
         relative = self.relative_weights
         weighed = of_chosen if relative is None else of_chosen * relative[:, None]
         likelihood = -(weighed * likely).sum() / likely.sum().clamp(min=1)
-        loss = weighted_mean(self.pair_loss(chosen, rejected), relative) + self.nll_weight() * likelihood
+        loss = weighted_mean(self.pair_loss(chosen, rejected), relative)
         if self.aux_loss_enabled:
             loss = loss + self.router_aux_loss_coef * outputs.aux_loss
+        loss = self.part(loss, "pairs") + self.part(self.nll_weight() * likelihood, "likely_tokens")
         self._record(inputs, chosen, rejected, likelihood)
         return (loss, outputs) if return_outputs else loss
 
