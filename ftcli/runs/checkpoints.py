@@ -143,16 +143,21 @@ def sweep_staging(root: Path) -> list[Path]:
 
 
 def rotate(root: Path, save_total_limit: int | None, best: Path | None = None) -> list[Path]:
-    """Keep the `save_total_limit` newest checkpoints and the best one; returns those removed.
+    """Keep the newest checkpoint, the best one, and the newest others up to the limit; returns those removed.
 
-    None or 0 keeps all. A checkpoint loses its name before its first file, so a kill leaves nothing half-valid.
+    The limit counts all of them, the best included, but two are kept whatever it is where the best is not the newest.
+    None or 0 keeps all. A checkpoint loses its name before its first file, so a kill leaves nothing half-valid; what
+    cannot be removed then, as a file that is still open on a network disk, is left to `sweep_staging`.
     """
     if not save_total_limit or save_total_limit < 0:
         return []
-    spared = best.name if best is not None else None
-    surplus = [path for path in sealed(root)[:-save_total_limit] if path.name != spared]
+    *older, newest = [path.name for path in sealed(root)] or [""]
+    others = [name for name in older if best is None or name != best.name]
+    room = max(0, save_total_limit - 1 - (len(older) - len(others)))
+    kept = {newest, *(others[-room:] if room else ()), *([best.name] if best else ())}
+    surplus = [path for path in sealed(root) if path.name not in kept]
     for path in surplus:
-        shutil.rmtree(_rename_aside(path, _TRASH))
+        shutil.rmtree(_rename_aside(path, _TRASH), ignore_errors=True)
     return surplus
 
 

@@ -199,17 +199,32 @@ def test_sealing_replaces_an_older_checkpoint_of_the_same_step(tmp_path: Path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["checkpoint-3"]
 
 
-def test_rotation_keeps_the_newest_and_the_best(tmp_path: Path):
-    for step in (10, 20, 30, 40, 100):
-        save(tmp_path, step)
-    assert rotate(tmp_path, None) == []
-    assert rotate(tmp_path, 0) == []
-    assert rotate(tmp_path, 5) == []
-    removed = rotate(tmp_path, 2, best=tmp_path / "checkpoint-20")
-    assert [path.name for path in removed] == ["checkpoint-10", "checkpoint-30"]
-    assert names(tmp_path) == ["checkpoint-20", "checkpoint-40", "checkpoint-100"]
-    rotate(tmp_path, 1, best=tmp_path / "checkpoint-100")
-    assert names(tmp_path) == ["checkpoint-100"]
+@pytest.mark.parametrize(
+    ("limit", "best", "kept"),
+    [
+        (None, 20, [10, 20, 30, 40, 100]),
+        (0, 20, [10, 20, 30, 40, 100]),
+        (9, 20, [10, 20, 30, 40, 100]),
+        (5, 20, [10, 20, 30, 40, 100]),
+        (4, 20, [20, 30, 40, 100]),
+        (3, 20, [20, 40, 100]),
+        (3, 40, [30, 40, 100]),
+        (3, None, [30, 40, 100]),
+        (3, 7, [30, 40, 100]),  # a best one that is gone takes no room
+        (2, 20, [20, 100]),
+        (1, 20, [20, 100]),  # both are kept whatever the limit is
+        (1, 100, [100]),
+        (1, None, [100]),
+    ],
+)
+def test_rotation_keeps_the_newest_the_best_and_others_up_to_the_limit(limit, best, kept, tmp_path: Path):
+    steps = (10, 20, 30, 40, 100)
+    for step in steps:
+        checkpoint_path(tmp_path, step).mkdir()
+    removed = rotate(tmp_path, limit, best=None if best is None else checkpoint_path(tmp_path, best))
+    assert names(tmp_path) == [f"checkpoint-{step}" for step in kept]
+    assert [path.name for path in removed] == [f"checkpoint-{step}" for step in steps if step not in kept]
+    assert rotate(tmp_path / "empty", limit) == []
 
 
 def test_checkpoints_after_the_resumed_one_are_set_aside_and_do_not_count(tmp_path: Path):
@@ -232,7 +247,8 @@ def test_a_published_folder_replaces_the_one_before(tmp_path: Path):
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
-# Saves step 2 and rotates step 1 away, in a child that dies at its n-th call into the file system, for every n.
+# Saves step 2 and rotates step 1 away, with step 0 the best, in a child that dies at its n-th call into the file
+# system, for every n.
 KILLED = """
 import os, sys
 from pathlib import Path
@@ -257,23 +273,24 @@ point = 0
 while True:
     point += 1
     root = Path(sys.argv[1], str(point))
-    for step in (1, 2):
+    for step in (0, 1, 2):
         c.staging_path(root, step).mkdir(parents=True)
         for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"):
             (c.staging_path(root, step) / name).write_text(f"{name} {step}")
-        if step == 1:
-            c.seal(c.staging_path(root, 1), c.checkpoint_path(root, 1))
+        if step < 2:
+            c.seal(c.staging_path(root, step), c.checkpoint_path(root, step))
     child = os.fork()
     if not child:
         die_at(point)
         c.seal(c.staging_path(root, 2), c.checkpoint_path(root, 2))
-        c.rotate(root, 1)
+        c.rotate(root, 1, best=c.checkpoint_path(root, 0))
         os._exit(0)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     valid, damaged = c.newest_valid(root, 1)
     print(code, valid and valid.name, len(damaged), flush=True)
     c.sweep_staging(root)
     assert all(path.name.startswith("checkpoint-") for path in root.iterdir())
+    assert c.verify(c.checkpoint_path(root, 0), needs=c.needed_files(1)) == []
     if code == 0:
         break
 """

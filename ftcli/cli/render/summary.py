@@ -34,6 +34,7 @@ def summary(run: Path, result: Mapping[str, Any], planned: Mapping[str, float | 
     rows: list[tuple[str, str | None]] = [
         ("trained", f"{result['method']} of {result['model']}, peft={result['peft']}"),
         ("steps", f"{result['steps']} in {took}, {output.count(result.get('tokens_trained'))} tokens"),
+        *(("length", each["note"]) for each in result.get("length_changes", ())),
         ("loss", _change({"before": result.get("loss_first"), "after": result.get("loss_last")}, ".4f")),
         ("held-out loss", _change(result.get("eval_loss"), ".4f")),
         ("held-out score", f"{scored}  {score.get('name')} over {score.get('rows')} rows" if scored else None),

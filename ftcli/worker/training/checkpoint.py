@@ -16,16 +16,15 @@ the middle of an epoch for its end, and evaluates and saves once more.
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainerControl, TrainerState
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer_callback import DefaultFlowCallback, ExportableState
 
 from ftcli.core.errors import ConfigError, Problem
@@ -34,7 +33,6 @@ from ftcli.runs.checkpoints import (
     checkpoint_path,
     needed_files,
     newest_valid,
-    rotate,
     seal,
     set_aside_newer,
     staging_path,
@@ -57,13 +55,15 @@ from ftcli.worker.distributed.exact_state import (
     unloaded,
 )
 from ftcli.worker.models.answer_ends import save_ends
+from ftcli.worker.training.kept_checkpoints import KeptCheckpoints
 from ftcli.worker.training.log_window import put_window, window_of
+from ftcli.worker.training.run_length import LengthChange, stopped_early
 from ftcli.worker.tuners.support import Support
 
 _ADAPTER, _REFERENCE = "adapter_exact.pt", "reference.pt"
 
 
-class SafeCheckpoints(Trainer):
+class SafeCheckpoints(KeptCheckpoints):
     """Mixin before a TRL trainer; `with_safe_checkpoints` puts it there.
 
     Checkpoints lie under `args.output_dir`, which should be RUN/checkpoints.
@@ -77,6 +77,8 @@ class SafeCheckpoints(Trainer):
     """The tuner's state between steps besides its tensors."""
     beside = Beside()
     """The trainer's state between steps besides model, optimizer and schedule."""
+    length_changes: Sequence[LengthChange] = ()
+    """How resumes changed the run's length (ftcli/worker/training/run_length.py)."""
 
     # --- starting and resuming -------------------------------------------------------------------------------
 
@@ -197,24 +199,8 @@ class SafeCheckpoints(Trainer):
                 for attribute, value in state.get("attributes", {}).items():
                     setattr(callback, attribute, value)
         self.state.stateful_callbacks = TrainerState(stateful_callbacks=[*callbacks, self.control]).stateful_callbacks
-        self._find_best_again()
-
-    def _find_best_again(self) -> None:
-        """Point to the best checkpoint in this run's folder, wherever the run was when it was saved.
-
-        Raises:
-            ConfigError: the run should end with its best checkpoint, but that is missing or damaged.
-        """
         assert self._resumed is not None
-        saved = json.loads((self._resumed / TRAINER_STATE).read_text(encoding="utf-8"))["best_model_checkpoint"]
-        if saved is None:
-            return
-        best = self._resumed.parent / Path(saved).name
-        faults = verify(best, needs=(), digests=False)
-        if faults and self.args.load_best_model_at_end:
-            what = f"the best checkpoint, which the run should end with, is damaged: {'; '.join(faults)}"
-            raise ConfigError(Problem(str(best), what, "resume from before it: remove the checkpoints after it"))
-        self.state.best_model_checkpoint = None if faults else str(best)
+        self.find_best_again(self._resumed)
 
     # --- the loop --------------------------------------------------------------------------------------------
 
@@ -228,10 +214,11 @@ class SafeCheckpoints(Trainer):
         self.support.load_state(self._kept.get("tuner", {}))
         self.beside.load(self._resumed)
         self.beside.load_state(self._kept.get("beside", {}))
+        self.length_changes = [*map(LengthChange.of, self._kept.get("length_changes", ())), *self.length_changes]
         if self._owes_evaluation():
             metrics = self._evaluate(None, None)
             self._determine_best_metric(metrics=metrics, trial=None)
-            self._name_best(self._resumed.parent)
+            self.name_best(self._resumed.parent)
 
     def _owes_evaluation(self) -> bool:
         """Whether an evaluation was due after the last step that the checkpoint does not contain."""
@@ -263,11 +250,7 @@ class SafeCheckpoints(Trainer):
 
     def _has_ended(self) -> bool:
         """Whether nothing is left to train: all steps done, or stopped early."""
-        stopped = any(
-            one.early_stopping_patience_counter >= one.early_stopping_patience
-            for one in self.callback_handler.callbacks
-            if isinstance(one, EarlyStoppingCallback)
-        )
+        stopped = stopped_early(self.callback_handler.callbacks)
         return stopped or self.state.global_step >= self.state.max_steps
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
@@ -295,25 +278,19 @@ class SafeCheckpoints(Trainer):
                 states.clear()
         self._staging = staging
         try:
-            super()._save_checkpoint(model, trial)
+            with self.nothing_removed():
+                super()._save_checkpoint(model, trial)
             self._save_exact_state(staging / final.name)
         finally:
             self._staging = None
-        self._name_best(root)
+        self.name_best(root)
         self.accelerator.wait_for_everyone()
         if first:
             self.state.save_to_json(str(staging / final.name / TRAINER_STATE))
             seal(staging / final.name, final)
             shutil.rmtree(staging)
-            best = self.state.best_model_checkpoint
-            rotate(root, self.args.save_total_limit, Path(best) if best else None)
+            self.remove_surplus(root)
         self.accelerator.wait_for_everyone()
-
-    def _name_best(self, root: Path) -> None:
-        """Name the best checkpoint by its final folder: the Trainer only knows the staging folder."""
-        step = self.state.best_global_step
-        if step and (step == self.state.global_step or checkpoint_path(root, step).is_dir()):
-            self.state.best_model_checkpoint = str(checkpoint_path(root, step))
 
     def _save_exact_state(self, folder: Path) -> None:
         """Write what the Trainer leaves out: a file per process, the adapter as it is in memory, the reference."""
@@ -323,6 +300,7 @@ class SafeCheckpoints(Trainer):
             "window": window_of(self),
             "tuner": self.support.state(),
             "beside": self.beside.state(),
+            "length_changes": [each.as_data() for each in self.length_changes],
         }
         torch.save(state, self._own_file(folder))
         self.beside.save(folder)

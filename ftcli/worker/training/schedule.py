@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import Trainer
 
@@ -19,6 +20,8 @@ from ftcli.core.errors import ConfigError, Problem
 Factor = Callable[[int], float]
 """The share of the learning rate at a step, counted from 0."""
 _KWARGS = "train.lr_scheduler_kwargs"
+_NOTHING = 1e-12
+"""A share below which a rate is 0 but for rounding, as that of a cosine at its lowest point."""
 
 
 class EveryStepTrains(Trainer):
@@ -57,34 +60,51 @@ def trained_schedule(make: Callable[[], Any], args: Any, num_steps: int, *, warm
         warmup_from_zero: leave the schedule as transformers has it, as runs of ftcli 0.1 were trained.
 
     Raises:
-        ConfigError: transformers refuses the schedule's settings, or all steps would have the rate 0.
+        ConfigError: transformers refuses the schedule's settings, or steps would have the rate 0.
     """
-    kind = getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type)
+    kind = kind_of(args)
     try:
         scheduler = make()
         if not isinstance(scheduler, LambdaLR):  # it follows a metric, and starts at the whole rate
             return scheduler
         if not warmup_from_zero:
-            warmup = args.get_warmup_steps(num_steps)
-            _replace(scheduler, [moved(each, warmup, num_steps) for each in scheduler.lr_lambdas])
-        trains = any(
-            rate * factor(step) > 0
-            for rate, factor in zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
-            for step in range(num_steps)
-        )
+            with_ends_moved(scheduler, args.get_warmup_steps(num_steps), num_steps)
+        looked_at = some_of(num_steps)
+        idle = [step + 1 for step in looked_at if not any(rate > 0 for rate in rates_at(scheduler, step))]
     except (TypeError, ValueError, ZeroDivisionError, OverflowError) as error:
         what = f"train.lr_scheduler_type={kind} cannot be computed with these settings: {error}"
         fix = f"change {_KWARGS}, or choose train.lr_scheduler_type=cosine"
         raise ConfigError(Problem(_KWARGS, what, fix)) from None
-    if not trains:
+    if len(idle) == len(looked_at):
         what = f"train.lr_scheduler_type={kind} gives every one of the {num_steps} steps the learning rate 0"
         fix = f"raise train.max_steps or train.num_train_epochs, or lower train.warmup_steps or change {_KWARGS}"
         raise ConfigError(Problem("train.lr_scheduler_type", what, fix))
+    if idle and not warmup_from_zero:
+        steps = f"step {idle[0]}" if len(idle) == 1 else f"steps between {idle[0]} and {idle[-1]}"
+        what = f"train.lr_scheduler_type={kind} gives {steps} of {num_steps} the rate 0: their rows change nothing"
+        fix = f"change {_KWARGS} so that the schedule reaches to the last step"
+        fix += f", or train {idle[0] - 1} steps" if idle[0] > 1 else ""
+        raise ConfigError(Problem(_KWARGS, what, fix))
     return scheduler
 
 
+def kind_of(args: Any) -> str:
+    """The name of a config's schedule."""
+    return str(getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type))
+
+
+def some_of(num_steps: int) -> range:
+    """All steps, or of a very long run a hundred thousand of them: a schedule is smooth, and each costs a call."""
+    return range(0, num_steps, max(1, num_steps // 100_000))
+
+
+def rates_at(scheduler: LambdaLR, step: int) -> list[float]:
+    """The learning rate of each parameter group at a step, counted from 0."""
+    return [rate * factor(step) for rate, factor in zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)]
+
+
 def moved(factor: Factor, warmup: int, num_steps: int) -> Factor:
-    """A schedule without rate 0 at its first and its last step.
+    """A schedule without rate 0 at its first and its last step, nor at a single step between them.
 
     Args:
         factor: the schedule of transformers; every one reaches 1 at the end of its warm-up.
@@ -94,13 +114,20 @@ def moved(factor: Factor, warmup: int, num_steps: int) -> Factor:
     last = num_steps - 1
     falls = last >= warmup and factor(last) == 0 and (last == warmup or factor(last - 1) > 0)
 
+    def between(step: int) -> float:
+        share = factor(step)
+        if share < _NOTHING and warmup < step < last:
+            around = min(factor(step - 1), factor(step + 1))
+            return around if around > _NOTHING else share
+        return share
+
     def share(step: int) -> float:
         if rises and step < warmup:
             return factor(step + 1) if step + 1 < warmup else 1.0
         if falls and warmup <= step <= last:
-            return factor(step - 1) if step > warmup else 1.0
+            return between(step - 1) if step > warmup else 1.0
         try:
-            return factor(step)
+            return between(step)
         except ZeroDivisionError:
             # After the last step, a polynomial decay divides by the steps after the warm-up, of which there are none.
             if step < num_steps:
@@ -110,10 +137,19 @@ def moved(factor: Factor, warmup: int, num_steps: int) -> Factor:
     return share
 
 
-def _replace(scheduler: LambdaLR, factors: list[Factor]) -> None:
-    """Give a new scheduler other factors, and its optimiser the rates of the first step."""
-    scheduler.lr_lambdas = factors
-    rates = [rate * factor(0) for rate, factor in zip(scheduler.base_lrs, factors, strict=True)]
+def with_ends_moved(scheduler: LambdaLR, warmup: int, num_steps: int) -> LambdaLR:
+    """A new schedule with its ends moved as above, and its optimiser with the rates of the first step."""
+    scheduler.lr_lambdas = [moved(each, warmup, num_steps) for each in scheduler.lr_lambdas]
+    put_rates(scheduler, 0)
+    return scheduler
+
+
+def put_rates(scheduler: LambdaLR, step: int) -> None:
+    """Give the optimiser the rates that its schedule has at a step, counted from 0."""
+    rates = rates_at(scheduler, step)
     for group, rate in zip(scheduler.optimizer.param_groups, rates, strict=True):
-        group["lr"] = rate
+        if isinstance(group["lr"], Tensor):  # as some optimisers hold it, for graphs that read it in place
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
     scheduler._last_lr = rates

@@ -24,7 +24,7 @@ from ftcli.worker.trainers.units import Counted
 from ftcli.worker.trainers.weighted_loss import Weighing
 from ftcli.worker.training.checkpoint import with_safe_checkpoints
 from ftcli.worker.training.library_configs import load_class
-from ftcli.worker.training.schedule import EveryStepTrains
+from ftcli.worker.training.run_length import KnownLength
 from ftcli.worker.training.unit_means import UnitMeans
 from ftcli.worker.tuners.support import Support
 
@@ -36,10 +36,9 @@ def trainer_class(path: str) -> type[Any]:
 
     means = (UnitMeans,) if issubclass(declared, Counted) else ()
 
-    class Prepared(EveryStepTrains, *means, declared):  # type: ignore[misc, valid-type]
+    class Prepared(KnownLength, *means, declared):  # type: ignore[misc, valid-type]
         """Takes rows that are already tokenised, and calls the tuner's hooks."""
 
-        support = Support({})
         packs = False
 
         def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:

@@ -42,17 +42,45 @@ class AdaLora(Residual):
         Raises:
             ConfigError: the two phases without pruning take up the whole run.
         """
-        config = self._model.peft_config[self._model.trainable_adapter_name]
-        config.total_step = num_steps
-        config.tinit = int(self.settings.get("tinit", num_steps * _INITIAL_SHARE))
-        config.tfinal = int(self.settings.get("tfinal", num_steps * _FINAL_SHARE))
+        config = self._laid_over(num_steps)
         if config.tinit >= num_steps - config.tfinal:
             what = f"peft.tinit={config.tinit} and peft.tfinal={config.tfinal} leave no step of {num_steps} for pruning"
             raise ConfigError(Problem("peft.tinit", what, "lower them, leave them out, or train more steps"))
 
+    def _laid_over(self, num_steps: int) -> Any:
+        """The config, its schedule laid over a number of steps."""
+        config = self._model.peft_config[self._model.trainable_adapter_name]
+        config.total_step = num_steps
+        config.tinit = int(self.settings.get("tinit", num_steps * _INITIAL_SHARE))
+        config.tfinal = int(self.settings.get("tfinal", num_steps * _FINAL_SHARE))
+        return config
+
+    def other_steps(self, done: int, planned: int, now: int) -> str | None:
+        """As Support: the ranks that were left after each step."""
+        if self._budgets(planned, done) == self._budgets(now, done):
+            return None
+        return f"AdaLoRA's ranks were pruned by the schedule of {planned} steps, and go on by that of {now}"
+
+    def _budgets(self, num_steps: int, upto: int) -> list[int | None]:
+        """The ranks left over after each of the first steps of a run, None where it prunes nothing."""
+        config, allocator = self._laid_over(num_steps), self._model.rankallocator
+        final = num_steps - config.tfinal
+        budgets = [(step, *allocator.budget_schedule(step)) for step in range(1, upto + 1)]
+        return [budget if prunes or step == final else None for step, budget, prunes in budgets]
+
     def prune(self, step: int) -> None:
         """Prune after optimiser step `step`, counted from 1, while its gradients still exist."""
-        self._model.update_and_allocate(step)
+        config, allocator = self._model.peft_config[self._model.trainable_adapter_name], self._model.rankallocator
+        final = config.total_step - config.tfinal
+        if step == final and config.rank_pattern and not allocator.exp_avg_ipt:
+            # Extended by little, after the shorter run had pruned to its final ranks and given up the scores.
+            allocator.mask_using_rank_pattern(self._model.model, config.rank_pattern)
+        elif step > final and not config.rank_pattern:
+            # Shortened: the step that would have pruned to the final ranks lies behind it.
+            _, config.rank_pattern = allocator.update_and_allocate(self._model.model, step, force_mask=True)
+            allocator.reset_ipt()
+        else:
+            self._model.update_and_allocate(step)
 
     def penalty(self, model: Any) -> Tensor | None:
         """orth_reg_weight × mean over the matrices of ‖PPᵀ − I‖, as in PEFT's own forward pass; a scalar."""

@@ -43,6 +43,17 @@ class Support:
         """A scalar added to each training step's loss."""
         return None
 
+    def other_steps(self, done: int, planned: int, now: int) -> str | None:
+        """What a schedule of the tuner's own did otherwise than it would have done in a run of another length.
+
+        Args:
+            done: steps that were trained while the run was to have `planned` steps; it has `now` since.
+
+        Returns:
+            A clause for the user; None where it did the same, or the tuner has no schedule.
+        """
+        return None
+
     def state(self) -> dict[str, Any]:
         """What a checkpoint must hold besides the adapter's tensors: plain data and tensors."""
         return {}

@@ -18,7 +18,7 @@ from ftcli.settings.limits import WITHOUT_WARMUP
 from ftcli.settings.run_spec import RunSpec
 from ftcli.worker.process.progress import read_metrics
 from ftcli.worker.training.run import train
-from ftcli.worker.training.schedule import trained_schedule
+from ftcli.worker.training.schedule import some_of, trained_schedule
 from ftcli.worker.training.trainer import trainer_class
 from tests.worker.conftest import LORA, weights
 
@@ -82,6 +82,22 @@ def test_a_decay_to_zero_arrives_after_the_last_step():
     assert rates("cosine_warmup_with_min_lr", 2, 0, {"min_lr": 0.1}) == pytest.approx([0.55, 0.1])  # as transformers
 
 
+def test_a_wave_that_touches_zero_in_one_step_has_its_lower_neighbours_rate_there():
+    # 1.5 waves over 6 steps: (1 + cos(3π · step/6)) / 2 = 1, 1/2, 0, 1/2, 1, 1/2
+    assert rates("cosine", 6, 0, {"num_cycles": 1.5}, warmup_from_zero=True) == pytest.approx([1, 0.5, 0, 0.5, 1, 0.5])
+    assert rates("cosine", 6, 0, {"num_cycles": 1.5}) == pytest.approx([1, 0.5, 0.5, 0.5, 1, 0.5])
+
+
+def test_a_schedule_may_end_before_the_run_in_runs_of_then():
+    settings = {"num_decay_steps": 2, "num_stable_steps": 1}
+    assert rates("warmup_stable_decay", 5, 0, settings, warmup_from_zero=True) == pytest.approx([1, 1, 0.5, 0, 0])
+
+
+def test_in_a_very_long_run_a_schedule_is_looked_at_in_a_hundred_thousand_steps():
+    assert len(some_of(7)) == 7
+    assert len(some_of(10**8)) == 10**5
+
+
 @pytest.mark.parametrize("kind", [each.value for each in SchedulerType if each.value not in WITHOUT_WARMUP])
 def test_between_its_ends_a_schedule_is_that_of_transformers(kind):
     kwargs = {"cosine_with_min_lr": {"min_lr": 0.1}, "cosine_warmup_with_min_lr": {"min_lr": 0.1}}.get(
@@ -104,6 +120,7 @@ def test_schedules_without_a_warmup_are_those_that_ignore_it():
     ("kind", "kwargs", "words"),
     [
         ("warmup_stable_decay", {"num_decay_steps": 0, "num_stable_steps": 0}, "every one of the 5 steps"),
+        ("warmup_stable_decay", {"num_decay_steps": 2, "num_stable_steps": 1}, "steps between 4 and 5 of 5 the rate 0"),
         ("cosine_with_min_lr", None, "min_lr"),
         ("warmup_stable_decay", None, "num_decay_steps"),
         ("polynomial", {"lr_end": 2.0}, "smaller than initial lr"),
