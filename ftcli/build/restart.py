@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ftcli.build import auto_batch
-from ftcli.core.exit_codes import EXIT_MEMORY
+from ftcli.core.exit_codes import EXIT_CONFIG, EXIT_DATA, EXIT_MEMORY
 from ftcli.launch.local import newest_checkpoint, run_worker
-from ftcli.launch.nodes import ALONE, Node
+from ftcli.launch.nodes import ALONE, Node, without_node
 from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.runs import rundir
 from ftcli.settings.run_spec import RunSpec
@@ -39,6 +39,32 @@ def train(
         spec, checkpoint = smaller
         code = run_worker(directory, spec.launch, checkpoint, say, node=node)
     return code, spec
+
+
+def replace_spec(directory: Path, spec: RunSpec) -> Callable[[int], None]:
+    """Write the spec of a run that is about to be resumed.
+
+    Returns:
+        What takes the worker's exit code, and puts the earlier spec back where the resume was refused before any step.
+    """
+    file, metrics = directory / rundir.SPEC, directory / rundir.METRICS
+    earlier, began = file.read_text(encoding="utf-8"), _stamp(metrics)
+    rundir.write_atomically(file, without_node(spec).to_json())
+
+    def settle(code: int) -> None:
+        if code in (EXIT_CONFIG, EXIT_DATA) and _stamp(metrics) == began:  # which a worker writes anew as it begins
+            rundir.write_atomically(file, earlier)
+
+    return settle
+
+
+def _stamp(file: Path) -> tuple[int, int] | None:
+    """What tells a file that was written anew from the one before it; None where there is none."""
+    try:
+        found = file.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 def _halved(spec: RunSpec, directory: Path, say: Callable[[str], None]) -> tuple[RunSpec, Path | None] | None:

@@ -6,6 +6,7 @@ it reproduces the old one bit for bit on CPU, with overrides it starts from its 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -23,8 +24,10 @@ from ftcli.core.strict_yaml import KeyPath
 from ftcli.core.text import shell_word
 from ftcli.launch.nodes import OWN
 from ftcli.methods import get_method
+from ftcli.plan.outlook import num_steps
 from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.runs import rundir
+from ftcli.runs.checkpoints import newest_valid, step_of
 from ftcli.runs.measured_attention import as_measured
 from ftcli.settings.groups import GROUPS, RunSettings
 from ftcli.settings.run_spec import Notes, RunSpec
@@ -33,6 +36,8 @@ CHANGEABLE = (
     "train.max_steps", "train.num_train_epochs", "train.save_steps", "train.save_strategy", "train.save_total_limit",
     "train.eval_steps", "train.eval_strategy", "train.logging_steps", "train.logging_strategy",
 )  # fmt: skip
+LENGTH = ("max_steps", "num_train_epochs")
+"""The `train` settings that say how long a run is."""
 
 
 def resumed_spec(run: Path, overrides: Sequence[str], grants: frozenset[str] = frozenset()) -> RunSpec:
@@ -77,16 +82,64 @@ def resumed_spec(run: Path, overrides: Sequence[str], grants: frozenset[str] = f
     changed = replace(changed, hardware=replace(spec.hardware, **where))
     if values and not problems:
         problems = _disagreements(spec, changed, composed, str(run / rundir.SPEC))
+        problems += _fewer_steps(run, changed, [text for key, (_, text) in changes.items() if key in LENGTH])
     if problems:
         raise ConfigError(*problems)
     return changed
+
+
+def has_steps_left(run: Path, spec: RunSpec) -> bool:
+    """Whether a resume with this spec would train a finished run any further."""
+    done, planned = _steps_done(run, spec), _steps_planned(run, spec)
+    return done is None or planned is None or planned > done
+
+
+def _fewer_steps(run: Path, spec: RunSpec, texts: Sequence[str]) -> Iterator[Problem]:
+    """A new length that would have ended before now: what was trained since cannot be undone."""
+    if not texts:
+        return
+    done, planned = _steps_done(run, spec), _steps_planned(run, spec)
+    if done is None or planned is None or planned >= done:
+        return
+    what = f"makes {planned} steps, and {run} has trained {done} already"
+    new = " ".join(map(shell_word, texts))
+    fix = f"give it more than {done}, or start a new run with ftcli train --from {shell_word(run)} {new}"
+    yield Problem(" ".join(texts), what, fix)
+
+
+def _steps_done(run: Path, spec: RunSpec) -> int | None:
+    """The steps of a finished run, or those of the checkpoint from which it would resume; None before the first."""
+    result = rundir.read_result(run)
+    if result is not None:
+        return int(result["steps"])
+    newest, _ = newest_valid(run / rundir.CHECKPOINTS, spec.launch.num_processes, digests=False)
+    return step_of(newest) if newest is not None else None
+
+
+def _steps_planned(run: Path, spec: RunSpec) -> int | None:
+    """The steps that a run has by its length, as its rows were counted when it began; None where they were not."""
+    if (most := spec.train.get("max_steps")) is not None:
+        return int(most)
+    try:
+        rows = json.loads((run / rundir.LEDGER).read_text(encoding="utf-8"))["train"]["sequences"]
+    except (OSError, ValueError, KeyError, TypeError):  # it was stopped before it had counted them
+        return None
+    return num_steps(ResolvedRun.of(spec), int(rows))
 
 
 def _disagreements(before: RunSpec, after: RunSpec, composed: Composed, where: str) -> list[Problem]:
     """What a changed length or cadence contradicts, or why it has no effect, beside what the run has anyway."""
     unchanged = replace(composed, tree=dict(before.tree), origins={})
     known = {each.what for each in _cadence(before, unchanged)}
-    return [replace(each, where=each.where or where) for each in _cadence(after, composed) if each.what not in known]
+    found = [replace(each, where=each.where or where) for each in _cadence(after, composed) if each.what not in known]
+    return [_of_length(each) for each in found]
+
+
+def _of_length(problem: Problem) -> Problem:
+    """Of a run whose length is a number of steps, which a resume cannot drop to count in epochs."""
+    if not problem.what.startswith("train.num_train_epochs has no effect beside"):
+        return problem
+    return replace(problem, fix="set train.max_steps, which says how long this run is")
 
 
 def _cadence(spec: RunSpec, composed: Composed) -> Iterator[Problem]:

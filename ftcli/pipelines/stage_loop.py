@@ -232,11 +232,11 @@ def _run_stage(
     say: Say,
     begun: Begun,
 ) -> int:
-    place = folder / stage.name
+    place, settle = folder / stage.name, None
     if rundir.is_run(place):
         spec, checkpoint = begun[stage.name]
         say(f"stage {stage.name}: resuming from {checkpoint.name if checkpoint else 'the start'}")
-        rundir.write_atomically(place / rundir.SPEC, spec.to_json())
+        settle = restart.replace_spec(place, spec)
     else:
         spec, checkpoint = pipeline_dir.run_spec(stage, wanted, models, folder, name), None
         if measure([spec], say):  # a model that an earlier stage saved has another configuration than its start
@@ -251,6 +251,8 @@ def _run_stage(
     (folder / rundir.RESULT).unlink(missing_ok=True)
     code, spec = restart.train(spec, place, checkpoint, say)
     run_inputs.complete(spec, place)
+    if settle is not None:
+        settle(code)
     return code
 
 

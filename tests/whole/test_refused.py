@@ -59,6 +59,39 @@ def test_a_dry_resume_says_from_where_how_far_and_changes_nothing(run: Path, ftc
     assert everything(run) == before
 
 
+@pytest.mark.parametrize(
+    "shorter", ["train.max_steps=3", "train.max_steps=1", "train.max_steps=3 --dry-run"], ids=["3", "1", "dry"]
+)
+def test_fewer_steps_than_were_trained_are_refused_and_the_run_is_left_as_it_is(
+    shorter: str, run: Path, ftcli_run: Train
+) -> None:
+    before = everything(run)
+    done = ftcli_run("train", "--resume", "run", *shorter.split(), cwd=run.parent, expect=2)
+    assert f"makes {shorter[16]} steps, and {run} has trained 4 already" in done.stderr
+    assert f"--from {run} {shorter.split()[0]}" in done.stderr
+    assert everything(run) == before
+
+
+def test_as_many_steps_as_were_trained_leave_a_finished_run_as_it_is(run: Path, ftcli_run: Train) -> None:
+    before = everything(run)
+    done = ftcli_run("train", "--resume", "run", "train.max_steps=4", cwd=run.parent)
+    assert "is finished" in done.stderr
+    assert everything(run) == before
+    refused = ftcli_run("train", "--resume", "run", "train.num_train_epochs=9", cwd=run.parent, expect=2)
+    assert "set train.max_steps, which says how long this run is" in refused.stderr
+
+
+def test_an_unfinished_run_is_not_resumed_to_before_its_newest_checkpoint(
+    run: Path, ftcli_run: Train, tmp_path: Path
+) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run" / rundir.RESULT).unlink()
+    before = everything(tmp_path)
+    done = ftcli_run("train", "--resume", "run", "train.max_steps=3", cwd=tmp_path, expect=2)
+    assert "has trained 4 already" in done.stderr
+    assert everything(tmp_path) == before
+
+
 def test_a_dry_resume_of_an_unfinished_run_starts_nothing(run: Path, ftcli_run: Train, tmp_path: Path) -> None:
     shutil.copytree(run, tmp_path / "run")
     (tmp_path / "run" / rundir.RESULT).unlink()

@@ -15,7 +15,7 @@ from ftcli.cli.render import configuration
 from ftcli.cli.requirements import require_folders, require_here
 from ftcli.config.compose import Composed, Request
 from ftcli.core.errors import ConfigError, FtcliError, Problem
-from ftcli.core.exit_codes import EXIT_CONFIG, EXIT_DATA, EXIT_DONE, EXIT_MEMORY
+from ftcli.core.exit_codes import EXIT_DONE, EXIT_MEMORY
 from ftcli.launch.profile import profile_of, submits
 from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.runs import rundir
@@ -133,10 +133,11 @@ class RunFolder(JobFolder):
 
     def resume(self, request: Request, *, dry_run: bool, as_json: bool) -> int:
         """Resume from the newest valid checkpoint; only length and cadence may change."""
-        from ftcli.build.resume import resumed_spec
+        from ftcli.build import restart
+        from ftcli.build.resume import has_steps_left, resumed_spec
         from ftcli.build.run_inputs import require_unchanged
         from ftcli.launch.local import newest_checkpoint
-        from ftcli.launch.nodes import node_of, without_node
+        from ftcli.launch.nodes import node_of
 
         spec = resumed_spec(self.directory, request.overrides, request.grants)
         if submits(spec.hardware, os.environ) and not dry_run:
@@ -144,9 +145,8 @@ class RunFolder(JobFolder):
 
             return submit(spec, lambda: [self.directory.resolve()])
         (require_folders if dry_run else require_here)(spec)
-        if rundir.read_result(self.directory) is not None and not [
-            text for text in request.overrides if not text.startswith("hardware.")
-        ]:
+        changes = [text for text in request.overrides if not text.startswith("hardware.")]
+        if rundir.read_result(self.directory) is not None and not (changes and has_steps_left(self.directory, spec)):
             longer = "to train further, set train.max_steps or train.num_train_epochs"
             output.note(f"{self.directory} is finished; {longer}")
             return _report(self.directory, as_json=as_json)
@@ -161,13 +161,10 @@ class RunFolder(JobFolder):
             return EXIT_DONE
         start = checkpoint.name if checkpoint else "the start: no checkpoint has been written yet"
         output.note(f"resuming {self.directory} from {start}")
-        before = (self.directory / rundir.SPEC).read_text(encoding="utf-8")
-        if not node.rank:
-            rundir.write_atomically(self.directory / rundir.SPEC, without_node(spec).to_json())
+        settle = restart.replace_spec(self.directory, spec) if not node.rank else None
         code = _train(spec, self.directory, checkpoint, node, as_json=as_json)
-        if code in (EXIT_CONFIG, EXIT_DATA) and (self.directory / rundir.RESULT).is_file():
-            # refused before training: the run is still finished with its earlier spec
-            rundir.write_atomically(self.directory / rundir.SPEC, before)
+        if settle is not None:
+            settle(code)
         return code
 
     def _show_left(self, spec: RunSpec, checkpoint: Path | None, *, as_json: bool) -> None:
