@@ -1,10 +1,28 @@
 """Kahneman–Tversky optimisation (Ethayarajh et al. 2024, arXiv:2402.01306, eq. 7): good and bad answers, not in pairs.
 
-Each answer is compared with the policy's mean divergence from the reference, estimated from the answers of a batch.
+Each answer is compared with the policy's mean divergence from the reference, estimated from all answers of a step.
 """
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 from ftcli.methods.method import Method
 from ftcli.settings.limits import Limit
+
+FEWEST_ANSWERS, MOST_ANSWERS = 16, 128
+"""Answers a step that the authors advise, in the documentation of TRL's KTO trainer."""
+
+
+def warns(method: Mapping[str, Any], answers: int) -> list[str]:
+    """The warning of a step whose reference point is a mean over few answers."""
+    if method["loss_type"] != "kto" or answers >= FEWEST_ANSWERS:
+        return []
+    what = f"a step has {answers} answers, and KTO's reference point is the mean over them; its authors advise"
+    fix = "raise train.gradient_accumulation_steps or train.per_device_train_batch_size"
+    return [f"{what} {FEWEST_ANSWERS} to {MOST_ANSWERS}: {fix}"]
+
 
 METHOD = Method(
     name="kto",
@@ -19,6 +37,7 @@ METHOD = Method(
     learning_rates=(1e-6, 1e-5),
     paper="Ethayarajh et al. 2024, arXiv:2402.01306",
     min_batch=2,
+    warns=warns,
     without=("precompute_ref_log_probs", "precompute_ref_batch_size"),
     limits={
         "beta": Limit(low=0.0, open_low=True),

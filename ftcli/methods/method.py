@@ -97,6 +97,9 @@ class Method:
     answers_together: Callable[[Mapping[str, Any], BatchPlan], int] = lambda _, batch: batch.rows // batch.processes
     """Answers that one process generates at a time, for a method that samples: from its completed settings and the
     batch. By default those of one step."""
+    warns: Callable[[Mapping[str, Any], int], list[str]] = lambda settings, sequences: []
+    """Warnings in the plan of a run, from its completed settings and the sequences of one step, of which a pair has
+    two."""
     reports: tuple[str, ...] = ()
     """Names of its held-out metrics, where its own trainer computes them; empty: those in the source of TRL's."""
     check: Callable[[Mapping[str, Any]], list[Problem]] | None = None

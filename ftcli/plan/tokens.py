@@ -39,7 +39,7 @@ from ftcli.settings.groups import DataSettings, ModelSettings
 
 EXACT_BYTES = 20 * 1000 * 1000
 SAMPLE_ROWS = 500
-_OF_KEPT = ("kept", "tokens", "pieces", "blocks", "unrolled", "unrolled_examples", "repeated_tokens")
+_OF_KEPT = ("kept", "pairs", "tokens", "pieces", "blocks", "unrolled", "unrolled_examples", "repeated_tokens")
 """Counts of the rows that are kept, of which a mix takes a part."""
 BYTES_PER_TOKEN = 4.0  # estimate: English text under vocabularies of 32k and more
 
@@ -58,6 +58,8 @@ class TokenCount:
     """Rows that cannot be read or converted; training stops at the first."""
     pieces: int = 0
     """Sequences (or pairs, for preferences) that the kept rows become: more than rows where rows are split."""
+    pairs: int = 0
+    """Kept rows that are pairs of answers."""
     blocks: int = 0
     """Blocks of the limit's length that best fit packs the kept rows into; 0 for pairs of sequences."""
     overlong: int = 0
@@ -324,6 +326,7 @@ def _tally(counted: _SetCount, limit: int, overflow: str) -> TokenCount:
         "unrolled_examples": sum(map(len, several)),
         "repeated_tokens": sum(sum(row) - max(row) for row in several),
         "kept": len(kept),
+        "pairs": len(kept) if counted.pairs else 0,
         "tokens": sum(map(sum, cut)),
         "pieces": pieces,
         "blocks": 0 if counted.pairs else best_fit_blocks([length for row in cut for length in row], limit),

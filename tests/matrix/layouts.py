@@ -30,9 +30,7 @@ METHODS = {
     "pretrain": ("data.max_length_tokens=64",),
     "sft": (*_ROWS, "method.packing=false"),
     "instruct": ("data.max_rows=400", "data.max_eval_rows=4", "method.packing=true"),
-    **dict.fromkeys(("dpo", "ipo", "orpo", "cpo", "simpo", "reward"), _PREFERENCE),
-    # The KL term of the loss `kto` is a mean over what is computed at once: it differs with the layout by definition.
-    "kto": (*_PREFERENCE, "method.loss_type=apo_zero_unpaired"),
+    **dict.fromkeys(("dpo", "ipo", "kto", "orpo", "cpo", "simpo", "reward"), _PREFERENCE),
     "grpo": _GROUPS,
     "rloo": _GROUPS,
     # DeepSpeed clips the policy by the norm of its own gradients, all others by that of policy and critic together.

@@ -11,7 +11,7 @@ from ftcli import tiny
 from ftcli.build.resolve import spec_of
 from ftcli.config.compose import Request
 from ftcli.runs import rundir
-from tests.whole.conftest import Ranks, Train
+from tests.whole.conftest import Ranks, Train, steps
 
 COMMON = (
     "peft=lora", "train.learning_rate=3e-3", "train.max_steps=6", "train.logging_steps=1", "train.save_strategy=no",
@@ -55,3 +55,42 @@ def test_two_processes_give_the_loss_curve_of_one(source, here, ftcli_run: Train
     assert len(one) == len(two) == 6
     assert two == pytest.approx(one, abs=1e-5)  # also where the held-out rows were measured before
     assert json.loads((here / "two" / rundir.SPEC).read_text())["launch"]["num_processes"] == 2
+
+
+@pytest.mark.parametrize("source", ["labels", "pairs"])
+def test_kto_has_one_reference_point_over_processes_and_accumulated_batches(source, here, ranks_of: Ranks):
+    rows = map(json.loads, tiny.set_path("preference", "train").read_text(encoding="utf-8").splitlines()[:48])
+    if source == "labels":  # in an order in which the batches of the processes differ
+        rows = ({"prompt": row["prompt"], "completion": row[side], "label": side == "chosen"}
+                for index, row in enumerate(rows) for side in ("chosen" if index % 3 else "rejected",))  # fmt: skip
+    (here / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    layouts = {
+        "one": ("hardware=cpu", "train.per_device_train_batch_size=8", "train.gradient_accumulation_steps=1"),
+        "two": ("hardware=cpu", "hardware.num_processes=2", "train.per_device_train_batch_size=2",
+                "train.gradient_accumulation_steps=2"),
+    }  # fmt: skip
+    common = (
+        "method=kto",
+        "method.beta=0.3",
+        "method.undesirable_weight=0.1",
+        "train.learning_rate=1e-3",
+        "train.warmup_steps=0",
+        "run.score_rows=0",
+    )
+    common += (
+        "method.desirable_weight=1",
+        "data.path=rows.jsonl",
+        "train.max_steps=4",
+        "train.logging_steps=1",
+        "train.save_strategy=no",
+    )
+    common += ("train.eval_strategy=no", "hardware.num_threads=1")
+    for name, layout in layouts.items():
+        spec = spec_of(Request(overrides=(*common, *layout, f"run.dir={here / name}")))
+        (here / name).mkdir()
+        (here / name / rundir.SPEC).write_text(spec.to_json(), encoding="utf-8")
+        ranks_of("ftcli.worker", "train", str(here / name), cwd=here, number=spec.launch.num_processes)
+    one, two = ([(step["loss"], step["kl"]) for step in steps(here / name)] for name in layouts)
+    assert len(one) == 4
+    assert one[-1][1] > 0.01, "nothing is shown by a point that stays at 0"
+    assert two == [pytest.approx(step, abs=1e-5) for step in one]

@@ -1,8 +1,8 @@
 """KTO on labelled answers, and on pairs, which are split; the weights are balanced by the numbers of each label.
 
-Differs from TRL's data path in one thing. TRL pairs up the answers that estimate the KL term in advance, from
-neighbours in a fixed order, so rows are never shuffled and a file sorted by label trains badly. Here they are paired
-within each batch.
+Differs from TRL in two things. TRL pairs up the answers that estimate the KL term in advance, from neighbours in a
+fixed order, so rows are never shuffled and a file sorted by label trains badly; here they are paired as a step begins.
+And the KL term is a mean over the whole step, not over the batch of one forward pass.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from trl.trainer.kto_config import KTOConfig
 from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference, KTOTrainer
 
 from ftcli.worker.trainers.preference.held_out_reference import SIDES, HeldOutReference, with_mismatched
+from ftcli.worker.trainers.preference.step_reference import StepReference
 from ftcli.worker.trainers.units import Units
 from ftcli.worker.trainers.weighted_loss import WeighedRows
 
@@ -43,7 +44,7 @@ class JudgedRows(DataCollatorForUnpairedPreference):  # type: ignore[misc]
     """Rows of `prompt_ids`, `chosen_ids` and `rejected_ids`, of which one may be empty, as a KTO batch.
 
     A pair gives two sequences. Each sequence's KL answer is the answer of the sequence before it, in held-out rows of
-    the one before it in the whole set.
+    the one before it in the whole set; a training step pairs them anew, over all its batches.
     """
 
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
@@ -64,7 +65,7 @@ class JudgedRows(DataCollatorForUnpairedPreference):  # type: ignore[misc]
         return batch
 
 
-class KtoTrainer(WeighedRows, HeldOutReference, KTOTrainer):  # type: ignore[misc]
+class KtoTrainer(WeighedRows, StepReference, HeldOutReference, KTOTrainer):  # type: ignore[misc]
     """Kahneman–Tversky optimisation (Ethayarajh et al. 2024, arXiv:2402.01306)."""
 
     _tag_names: ClassVar[list[str]] = ["trl", "kto"]
@@ -84,7 +85,7 @@ class KtoTrainer(WeighedRows, HeldOutReference, KTOTrainer):  # type: ignore[mis
         )
         if args.process_index == 0:
             _show_weights(good, bad, args)
-        more["data_collator"] = JudgedRows(
+        self.sequences = more["data_collator"] = JudgedRows(
             pad_token_id=processing_class.pad_token_id, pad_to_multiple_of=args.pad_to_multiple_of
         )
         order, args.train_sampling_strategy = args.train_sampling_strategy, "sequential"  # else TRL refuses
