@@ -7,7 +7,6 @@ A page marks a region with `<!-- generated: NAME -->` and `<!-- end -->`, each o
 from __future__ import annotations
 
 import ast
-import inspect
 import re
 import sys
 from collections.abc import Callable
@@ -34,12 +33,11 @@ from ftcli.methods import Method, Pipeline, all_methods, all_pipelines
 from ftcli.models.known_shapes import model_shape
 from ftcli.models.parameters import num_parameters
 from ftcli.peft_methods import PEFT_METHODS
-from ftcli.rewards.rules import REWARDS
 from ftcli.settings import library_fields, limits, ownership
 from ftcli.settings.fields import field_table
 from ftcli.settings.groups import OWN_GROUPS, ModelSettings
 from ftcli.settings.limits import Limit
-from tools import format_tables, matrix_tables, peft_tables, plan_tables, result_tables
+from tools import format_tables, matrix_tables, peft_tables, plan_tables, result_tables, sampling_tables
 from tools.house_rules import ORDERS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -256,17 +254,6 @@ def commands() -> str:
     return table(("Command", "What it does"), [(f"`ftcli {name}`", line) for name, (_, line) in COMMANDS.items()])
 
 
-def rewards() -> str:
-    """Rewards by rule: what each gives, and its settings."""
-    rows = []
-    for name, reward in REWARDS.items():
-        parameters = inspect.signature(reward).parameters.values()
-        own = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
-        shown = [p.name if p.default is p.empty else f"{p.name}={p.default}" for p in own]
-        rows.append((f"`{name}`", str(reward.__doc__).strip(), ", ".join(f"`{each}`" for each in shown)))
-    return table(("Reward", "Gives", "Settings"), rows)
-
-
 def coming_from(tool: str) -> str:
     """The keys of a foreign tool, and what each is here."""
     keys = all_importers()[tool].keys
@@ -310,7 +297,8 @@ REGIONS: dict[str, Callable[[], str]] = {
     "findings": all_findings,
     "commands": commands,
     "changeable": changeable,
-    "rewards": rewards,
+    "rewards": sampling_tables.rewards,
+    "grpo-variants": sampling_tables.variants,
     **{f"coming-from-{tool.replace('_', '-')}": partial(coming_from, tool) for tool in all_importers()},
     **result_tables.REGIONS,
     **matrix_tables.REGIONS,

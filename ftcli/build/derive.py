@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ftcli.build.variant import with_variant
 from ftcli.config.compose import Composed
 from ftcli.core import paths, rotary_angles
 from ftcli.data import row_sets
@@ -119,7 +120,7 @@ def derive_method(
     data: DataSettings,
     notes: Notes,
 ) -> dict[str, Any]:
-    """Resolve the rewards of the built-in prompts, and packing.
+    """Resolve the rewards of the built-in prompts, the fields of the method's variant, and packing.
 
     Packing is on only where it is known to leave the gradients unchanged: the architecture keeps packed documents
     apart, and so do the attention kernel and the adapter.
@@ -132,6 +133,7 @@ def derive_method(
     ):
         why = "each built-in prompt has exactly one right answer"
         settings = {**settings, "rewards": notes.add("method.rewards", dict(defaults.REWARDS), why)}
+    settings = with_variant(settings, method, notes)
     if not method.packs or settings.get("packing") is not None:
         return dict(settings)
     value, why = True, "packing gives the same gradients here and wastes no tokens on padding"

@@ -9,13 +9,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from ftcli.methods.method import Method
+from ftcli.settings.batch_plan import BatchPlan
 from ftcli.settings.limits import Limit
 
 FEWEST_ANSWERS, MOST_ANSWERS = 16, 128
 """Answers a step that the authors advise, in the documentation of TRL's KTO trainer."""
 
 
-def warns(method: Mapping[str, Any], answers: int) -> list[str]:
+def warns(method: Mapping[str, Any], batch: BatchPlan, answers: int) -> list[str]:
     """The warning of a step whose reference point is a mean over few answers."""
     if method["loss_type"] != "kto" or answers >= FEWEST_ANSWERS:
         return []

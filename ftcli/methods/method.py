@@ -41,6 +41,38 @@ def with_model(method: Mapping[str, Any], key: str, name: str) -> dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Variant:
+    """A named form of a method, chosen by its field `variant`."""
+
+    summary: str
+    """What is special about it, in a line."""
+    defines: Mapping[str, Any]
+    """Fields that make it what it is; another value of them is refused."""
+    values: Mapping[str, Any]
+    """The values that its paper has for other fields; one that is set goes before."""
+    paper: str
+    remark: str = ""
+    """What of the paper is missing here, or is not the paper's."""
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """All that it sets."""
+        return {**self.defines, **self.values}
+
+    def problems(self, name: str, settings: Mapping[str, Any]) -> list[Problem]:
+        """The problems of settings that contradict the definition."""
+        return [
+            Problem(
+                f"method.{field}",
+                f"method.variant={name} is defined by method.{field}={value}, and {settings[field]} is set",
+                "remove one of the two",
+            )
+            for field, value in self.defines.items()
+            if settings.get(field) not in (None, value)
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Method:
     """One training method.
 
@@ -97,9 +129,13 @@ class Method:
     answers_together: Callable[[Mapping[str, Any], BatchPlan], int] = lambda _, batch: batch.rows // batch.processes
     """Answers that one process generates at a time, for a method that samples: from its completed settings and the
     batch. By default those of one step."""
-    warns: Callable[[Mapping[str, Any], int], list[str]] = lambda settings, sequences: []
-    """Warnings in the plan of a run, from its completed settings and the sequences of one step, of which a pair has
-    two."""
+    warns: Callable[[Mapping[str, Any], BatchPlan, int], list[str]] = lambda settings, batch, sequences: []
+    """Warnings in the plan of a run, from its completed settings, the batch, and the sequences of one step, of which a
+    pair has two."""
+    variants: Mapping[str, Variant] = field(default_factory=dict)
+    """The values of its field `variant`."""
+    without_variant: Mapping[str, str] = field(default_factory=dict)
+    """Fields that a variant would define, and what the library's own default of each means where none is named."""
     reports: tuple[str, ...] = ()
     """Names of its held-out metrics, where its own trainer computes them; empty: those in the source of TRL's."""
     check: Callable[[Mapping[str, Any]], list[Problem]] | None = None

@@ -15,4 +15,6 @@ METHOD = replace(
     trainer="ftcli.worker.trainers.rl.grpo:RlooTrainer",
     config="ftcli.worker.trainers.rl.grpo:RlooConfig",
     paper="Ahmadian et al. 2024, arXiv:2402.14740",
+    variants={},
+    without_variant={},
 )

@@ -158,7 +158,7 @@ def _warnings(run: ResolvedRun, counted: TokenCount, sequences: int) -> list[str
         found.extend(_few_steps(run, counted, sequences))
     found.extend(_long_warmup(run, num_steps(run, sequences)))
     in_pairs = counted.pairs / counted.kept if counted.kept else 0
-    found.extend(method.warns(method.completed(spec.method), round(run.batch.rows * (1 + in_pairs))))
+    found.extend(method.warns(method.completed(spec.method), run.batch, round(run.batch.rows * (1 + in_pairs))))
     return found
 
 

@@ -282,6 +282,8 @@ def with_later_settings(of_recipe: dict[str, Any]) -> dict[str, Any]:
     if not method.samples:  # rows are evaluated in batches that need no more memory than those that train
         size = min(train["per_device_eval_batch_size"], 2 * train["per_device_train_batch_size"])
         later["train"] = {**train, "per_device_eval_batch_size": size}
+    if method.name == "grpo":  # the library's default loss, written out since it can be named
+        later["method"] = {**of_recipe["config"]["method"], "loss_type": "dapo"}
     later["run"] = {**run, "name": run["name"].replace(f"-{then}", f"-{now}")}
     choices = {**of_recipe["choices"], "model": now}
     return {**of_recipe, "choices": choices, "config": {**of_recipe["config"], **later}}

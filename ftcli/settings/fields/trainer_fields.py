@@ -92,6 +92,7 @@ ROWS: Rows = {
     "method.teacher_model": read("path", "network", "size", free="a run, a model folder or a hub id"),
     "method.value_model": read("path", "network", "size", free="head, reward_model, a run or a model folder"),
     # GRPO and RLOO.
+    "method.variant": read(choices=("grpo", "dr_grpo", "dapo", "gspo", "cispo")),
     "method.loss_type@GRPOConfig": read(choices=compared(_GRPO, "loss_type")),
     "method.scale_rewards": read(
         choices=compared(_GRPO, "scale_rewards"), needs="method.multi_objective_aggregation=sum_then_normalize"

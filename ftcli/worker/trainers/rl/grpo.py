@@ -33,6 +33,10 @@ from ftcli.worker.trainers.rl.rollouts import RewardFields, RolloutSampler, as_p
 class GrpoConfig(RewardFields, GRPOConfig):  # type: ignore[misc]
     """Fields of GRPO."""
 
+    variant: str | None = None
+    """A paper's form of the loss: it sets the fields that define it, and the paper's values of those left open. Null is
+    TRL's default, the mean over all tokens of a step with one clipping range and no KL term."""
+
 
 @dataclass
 class RlooConfig(RewardFields, RLOOConfig):  # type: ignore[misc]
