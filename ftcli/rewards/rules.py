@@ -1,7 +1,7 @@
 """Rule-based rewards: named, checked before anything is loaded, and shared by every method that samples.
 
-A reward is a function of one answer. Its keyword arguments are its settings; the name of a setting that names a column
-of the rows ends in `column`. To add a reward, write the function and its entry in REWARDS.
+A reward is a function of one answer, between 0 and 1. Its keyword arguments are its settings; the name of a setting
+that names a column of the rows ends in `column`. To add a reward, write the function and its entry in REWARDS.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -75,3 +76,33 @@ def test_two_processes_learn_from_recorded_answers_as_one_does(here, ranks_of: R
         for name in ("reward", "kl"):
             if name in ours:
                 assert theirs[name] == pytest.approx(ours[name], rel=1e-5, abs=1e-5)  # a sum over whole answers
+
+
+@pytest.mark.parametrize("method", ["grpo", "ppo"])
+def test_whether_a_run_can_learn_is_seen_over_all_processes(method, here, ranks_of: Ranks):
+    """Groups of eight answers lie in two processes, in each of which all answers have one reward."""
+    rows = [{"prompt": f"Say {i}."} for i in range(16)]
+    (here / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    longest = {"ppo": "method.max_new_tokens=4", "grpo": "method.max_completion_length=4"}[method]
+    words = [
+        f"method={method}", "peft=lora", "data.path=rows.jsonl", longest, "train.max_steps=8", "train.save_strategy=no",
+        "train.per_device_train_batch_size=4", "train.gradient_accumulation_steps=1", "hardware=cpu",
+        "hardware.num_processes=2", "hardware.num_threads=1", "train.eval_strategy=no", "run.score_rows=0",
+        "train.logging_steps=1",
+    ]  # fmt: skip
+    words += ["method.num_generations=8"] if method == "grpo" else ["method.num_ppo_epochs=1"]
+    rewards = {
+        "one": {"rewards": {"regex": {"pattern": ""}}},
+        "each": {"rewards": None, "reward_functions": {"tests.worker.rl:first_process": 1.0}},
+    }
+    for name, own in rewards.items():
+        spec = spec_of(Request(overrides=(*words, "method.rewards.ended=1", f"run.dir={name}")))
+        (here / name).mkdir()
+        text = replace(spec, method={**spec.method, **own}).to_json()
+        (here / name / rundir.SPEC).write_text(text, encoding="utf-8")
+        ranks_of("ftcli.worker", "train", str(here / name), cwd=here, number=2)
+    told = {name: json.loads((here / name / rundir.RESULT).read_text(encoding="utf-8")) for name in ("one", "each")}
+    seen = {name: [each["name"] for each in result["warnings"]] for name, result in told.items()}
+    assert "all_right" in seen["one"]
+    assert {"all_right", "all_wrong", "no_variance"}.isdisjoint(seen["each"])
+    assert [each["figures"]["answers"] for each in told["one"]["warnings"]] == [64] * len(seen["one"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -32,6 +33,11 @@ def share_of_red(completions: Any, **_: Any) -> list[float]:
     """The share of three words that are red; more or fewer words are worth nothing."""
     said = [answer[-1]["content"].split() for answer in completions]
     return [words.count("red") / 3 if len(words) == 3 else 0.0 for words in said]
+
+
+def first_process(completions: Any, **_: Any) -> list[float]:
+    """1 for the answers of the first process, 0 for those of others."""
+    return [float(os.environ.get("RANK", "0") == "0")] * len(completions)
 
 
 def taught(once: MakeOnce, make_spec: Any, words: int) -> Path:

@@ -39,6 +39,7 @@ def summary(run: Path, result: Mapping[str, Any], planned: Mapping[str, float | 
         ("held-out loss", _change(result.get("eval_loss"), ".4f")),
         ("held-out score", f"{scored}  {score.get('name')} over {score.get('rows')} rows" if scored else None),
         *_of_machine(result, planned or {}),
+        *(("note" if each["done"] else "warning", _warning(each)) for each in result.get("warnings") or ()),
         ("model", relative(run / rundir.MODEL)),
     ]
     output.table([(name, text) for name, text in rows if text is not None])
@@ -60,6 +61,13 @@ def _of_machine(result: Mapping[str, Any], planned: Mapping[str, float | None]) 
     if seconds:
         took = output.duration(float(result["seconds"]))
         yield "time", f"{took}; planned about {output.duration(seconds)} of training steps"
+
+
+def _warning(each: Mapping[str, Any]) -> str:
+    """What kept a run from learning, and when."""
+    last = each["last_step"]
+    steps = f"from step {each['first_step']} " + ("to the end" if last is None else f"to {last}")
+    return f"{steps}: {each['message']}"
 
 
 def relative(path: Path) -> str:

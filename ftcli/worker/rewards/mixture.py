@@ -54,6 +54,14 @@ class Rewards:
         given += [float(weight) for weight in (method.get("reward_functions") or {}).values()]
         self.weights = torch.tensor(given)
 
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """The lowest and the highest reward possible; None where a reward model or a function knows no bounds."""
+        if self.reward_model or self.functions:
+            return None
+        weights = self.weights.tolist()  # rules and the judge's probability are between 0 and 1
+        return sum(min(weight, 0.0) for weight in weights), sum(max(weight, 0.0) for weight in weights)
+
     def check(self, rows: Any, name: str) -> None:
         """Refuse rows without a column that a rule reads.
 

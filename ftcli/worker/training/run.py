@@ -186,6 +186,7 @@ def _result(run: Loaded, trainer: Any, outcome: Any, before: dict[str, Any], aft
         "eval_loss": {"before": loss_before(run, trainer, before), "after": after.get("eval_loss")},
         "score": _scores(before.get("score") or {}, after.get("score") or {}),
         "tokens_trained": trainer.state.num_input_tokens_seen,
+        **({"warnings": trainer.signal.warnings} if getattr(trainer, "signal", None) else {}),
         **({"restarts": restarts.total(run.config)} if run.spec.launch.max_restarts else {}),
         **({"length_changes": [each.as_data() for each in changes]} if (changes := trainer.length_changes) else {}),
         "seconds": lines[-1]["elapsed_seconds"] if lines else 0.0,

@@ -26,6 +26,7 @@ from ftcli.worker.inference.shrinking_batch import shrinking
 from ftcli.worker.rewards.mixture import Rewards
 from ftcli.worker.trainers.fused_head import replaced
 from ftcli.worker.trainers.rl.generation import cache_for, in_computed_type, require_answers
+from ftcli.worker.trainers.rl.learning_signal import LearningSignal
 from ftcli.worker.trainers.rl.rollouts import RewardFields, RolloutSampler, as_prompts
 
 
@@ -62,7 +63,7 @@ class _Grouped:
         **more: Any,
     ) -> None:
         args.reward_weights = rewards.weights.tolist()
-        parts = _Parts(rewards, stop_ids(model, processing_class))
+        parts = _Parts(rewards, stop_ids(model, processing_class), self._look_at)
         # By default TRL would load the hub's weights as the reference, not those that this run started from.
         with replaced(self._module, create_model_from_path=lambda *_, **__: ref_model):
             super().__init__(  # type: ignore[call-arg]
@@ -74,7 +75,13 @@ class _Grouped:
                 processing_class=processing_class,
                 **more,
             )
+        self.signal = LearningSignal(self, rewards, group=args.num_generations)
         self.beside = _Buffered(self)
+
+    def _look_at(self, answers: Sequence[Sampled], parts: Tensor) -> None:
+        own: Any = self
+        if own.model.training:
+            self.signal.add(answers, parts)
 
     def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[Any], None, dict[str, Any]]:
         return prompts, None, {}
@@ -147,8 +154,9 @@ class RlooTrainer(_Grouped, RLOOTrainer):  # type: ignore[misc]
 class _Parts:
     """The reward components as functions, which TRL calls one by one for the same answers; all are computed once."""
 
-    def __init__(self, rewards: Rewards, ends: Sequence[int]) -> None:
-        self.rewards, self.ends = rewards, frozenset(ends)
+    def __init__(self, rewards: Rewards, ends: Sequence[int], look_at: Callable[[list[Sampled], Tensor], None]) -> None:
+        """`look_at`: is given the answers of each batch with their rewards."""
+        self.rewards, self.ends, self.look_at = rewards, frozenset(ends), look_at
         self._answers: Any = None
         self._found: Tensor | None = None
 
@@ -162,6 +170,7 @@ class _Parts:
                     for prompt, ids, text in zip(prompts, completion_ids, row, strict=True)
                 ]
                 self._answers, self._found = completion_ids, self.rewards(answers)
+                self.look_at(answers, self._found)
             assert self._found is not None
             return [float(value) for value in self._found[:, index]]
 
@@ -180,7 +189,8 @@ class _Buffered(Beside):
         own = self._trainer
         within = own._step % (own.args.steps_per_generation * own.num_iterations)
         passes = own.args.gradient_accumulation_steps
-        return {"step": own._step, "passes": passes, "buffered": own._buffered_inputs if within else None}
+        buffered = own._buffered_inputs if within else None
+        return {"step": own._step, "passes": passes, "buffered": buffered, "signal": own.signal.state()}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """As its parent. Steps are counted in passes, of which a restart with smaller ones has more; answers that are
@@ -189,3 +199,4 @@ class _Buffered(Beside):
         before = state.get("passes", passes)  # checkpoints of earlier versions do not say it
         own._step = state["step"] * passes // before
         own._buffered_inputs = state["buffered"] if passes == before else None
+        own.signal.load_state(state.get("signal"))

@@ -30,6 +30,7 @@ from ftcli.worker.rewards.mixture import Rewards
 from ftcli.worker.trainers.new_adapter import with_new_adapter
 from ftcli.worker.trainers.rl import ppo_math
 from ftcli.worker.trainers.rl.generation import make_answerer
+from ftcli.worker.trainers.rl.learning_signal import LearningSignal
 from ftcli.worker.trainers.rl.logprobs import Batch, Layout, Models, batch_of, prefix_scores
 from ftcli.worker.trainers.rl.ppo_checkpoint import Carried
 from ftcli.worker.trainers.rl.ppo_config import PpoConfig
@@ -98,6 +99,7 @@ class PpoTrainer(Trainer):
         self._num_tokens: list[int] = []
         self.kl_coef = args.kl_coef
         self.shaping = Shaping(args)
+        self.signal = LearningSignal(self, rewards)
         self.completions = Completions(Path(str(args.output_dir)).parent / "completions.jsonl")
         self.beside = Carried(self)
         self.answerer = make_answerer(self)
@@ -199,6 +201,7 @@ class PpoTrainer(Trainer):
         """Answer the prompts, score the answers, and compute what is trained on."""
         sampled = self.answerer(model, rows)
         parts = self.rewards(sampled)
+        self.signal.add(sampled, parts)
         per_token = self._per_token(model, sampled)
         self.take_rollout(sampled, parts, per_token)
 

@@ -28,6 +28,7 @@ class Carried(Beside):
             "num_tokens": own._num_tokens if within else [],
             "kl_coef": own.kl_coef,
             "scores": own.shaping.seen,
+            "signal": own.signal.state(),
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -35,6 +36,7 @@ class Carried(Beside):
         own = self._trainer
         own._rollout, own._num_tokens = state["rollout"], state["num_tokens"]
         own.kl_coef, own.shaping.seen = state["kl_coef"], state["scores"]
+        own.signal.load_state(state.get("signal"))
         own._position = own.state.global_step * own.args.gradient_accumulation_steps
         if own.is_world_process_zero():
             own.completions.forget_after(own.state.global_step)
