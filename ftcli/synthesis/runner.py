@@ -24,6 +24,7 @@ from ftcli.synthesis.tasks import Task
 DATA = "data.jsonl"
 Check = Callable[[], None]
 Say = Callable[[str], None]
+Look = Callable[[list[dict[str, Any]]], None]
 
 
 def sha256_of(folder: Path) -> str:
@@ -32,11 +33,21 @@ def sha256_of(folder: Path) -> str:
     return fingerprint(DataFile(path=str(file), name=str(file)))
 
 
-def run(task: Task, items: Sequence[Item], backend: Backend, folder: Path, *, check: Check, say: Say) -> Counter[str]:
+def run(
+    task: Task,
+    items: Sequence[Item],
+    backend: Backend,
+    folder: Path,
+    *,
+    check: Check,
+    say: Say,
+    look: Look = lambda lines: None,
+) -> Counter[str]:
     """Process the unfinished items, then write data.jsonl in the order of the items.
 
     Args:
         check: called between batches or items; raises to stop there.
+        look: is given items as soon as they are finished, as the journal has them.
 
     Returns:
         The number of rows ("rows"), and of dropped items by reason.
@@ -45,7 +56,13 @@ def run(task: Task, items: Sequence[Item], backend: Backend, folder: Path, *, ch
         BudgetSpent: the backend's budget is spent; finished items are kept.
     """
     journal = Journal(folder)
-    (_in_batches if backend.batch_size else _singly)(task, items, backend, journal, check, say)
+
+    def finished(lines: list[dict[str, Any]]) -> None:
+        journal.add(lines)
+        look(lines)
+        say(f"{task.name} {len(journal.done)}/{len(items)}")
+
+    (_in_batches if backend.batch_size else _singly)(task, items, backend, journal, check, finished)
     lines = [journal.done[item.key] for item in items]
     rows = [line["row"] for line in lines if line["row"] is not None]
     rundir.write_atomically(folder / DATA, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
@@ -54,7 +71,9 @@ def run(task: Task, items: Sequence[Item], backend: Backend, folder: Path, *, ch
     return counts
 
 
-def _in_batches(task: Task, items: Sequence[Item], backend: Backend, journal: Journal, check: Check, say: Say) -> None:
+def _in_batches(
+    task: Task, items: Sequence[Item], backend: Backend, journal: Journal, check: Check, finished: Look
+) -> None:
     assert backend.batch_size
     for start in range(0, len(items), backend.batch_size):
         batch = items[start : start + backend.batch_size]
@@ -63,11 +82,12 @@ def _in_batches(task: Task, items: Sequence[Item], backend: Backend, journal: Jo
         check()
         journal.forget(item.key for item in batch)
         made = task.process(batch, backend.replies)
-        journal.add([each.line(item) for item, each in zip(batch, made, strict=True)])
-        say(f"{task.name} {len(journal.done)}/{len(items)}")
+        finished([each.line(item) for item, each in zip(batch, made, strict=True)])
 
 
-def _singly(task: Task, items: Sequence[Item], backend: Backend, journal: Journal, check: Check, say: Say) -> None:
+def _singly(
+    task: Task, items: Sequence[Item], backend: Backend, journal: Journal, check: Check, finished: Look
+) -> None:
     waiting: Iterator[Item] = (item for item in items if item.key not in journal.done)
     running: dict[Future[Any], Item] = {}
     stopped: BaseException | None = None
@@ -85,8 +105,7 @@ def _singly(task: Task, items: Sequence[Item], backend: Backend, journal: Journa
                 except Exception as error:  # wait for the others in progress, and keep them
                     stopped = stopped or error
                     continue
-                journal.add([made.line(item)])
-                say(f"{task.name} {len(journal.done)}/{len(items)}")
+                finished([made.line(item)])
             if stopped is None:
                 try:
                     check()

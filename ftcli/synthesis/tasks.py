@@ -23,7 +23,10 @@ _ATTEMPTS = 3
 """Attempts to get a readable verdict; from the second on it is sampled at a temperature."""
 _RETRY_TEMPERATURE = 0.7
 _SEEDS = 2**31
-_UNREADABLE = "unreadable verdict"
+SAME, TIE, UNREADABLE = "one answer said twice", "tie", "unreadable verdict"
+"""Why a judge drops an item; more may follow after a colon."""
+CUT_OFF = "cut_off"
+"""In an item's line: how many of its answers reached the longest length."""
 
 
 @dataclass(kw_only=True)
@@ -94,18 +97,20 @@ class Generate:
             for item in items
             for number in range(s.n)
         ]
-        texts = [reply.text for reply in ask(asks)]
-        return [_answered(item, texts[i * s.n : (i + 1) * s.n]) for i, item in enumerate(items)]
+        replies = ask(asks)
+        return [self._answered(item, replies[i * s.n : (i + 1) * s.n]) for i, item in enumerate(items)]
 
-
-def _answered(item: Item, texts: Sequence[str]) -> ItemResult:
-    answers = [text.strip() for text in texts if text.strip()]
-    made = ItemResult(replies=[{"answer": text} for text in texts])
-    if not answers:
-        made.dropped = "no answer"
-    else:
-        made.row = {**item.row, "answers": answers}
-    return made
+    def _answered(self, item: Item, replies: Sequence[Reply]) -> ItemResult:
+        texts = [reply.text for reply in replies]
+        answers = [text.strip() for text in texts if text.strip()]
+        made = ItemResult(replies=[{"answer": text} for text in texts])
+        if cut := sum(reply.answer_tokens >= self.settings.max_new_tokens for reply in replies):
+            made.notes[CUT_OFF] = cut
+        if not answers:
+            made.dropped = "no answer"
+        else:
+            made.row = {**item.row, "answers": answers}
+        return made
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +155,7 @@ class Judge:
         different = [[each for each in dict.fromkeys(item.row["answers"]) if each.strip()] for item in items]
         open_items = [i for i, answers in enumerate(different) if len(answers) > 1]
         for i in set(range(len(items))) - set(open_items):
-            found[i].dropped = "one answer said twice"
+            found[i].dropped = SAME
         judge = self._score if self.settings.mode == "score" else self._compare
         judge([(items[i], different[i], found[i]) for i in open_items], ask)
         return found
@@ -167,7 +172,7 @@ class Judge:
         ):
             made.replies += replies
             if any(reply["yes"] is None for reply in replies):
-                made.dropped = _UNREADABLE
+                made.dropped = UNREADABLE
                 continue
             means = [mean_yes(replies, number) for number in range(len(answers))]
             best, worst = means.index(max(means)), means.index(min(means))
@@ -206,7 +211,7 @@ class Judge:
             made = work[at][2]
             made.replies.append({"principle": name, "order": order, "first": first_wins, "told": told})
             if first_wins is None:
-                made.dropped = _UNREADABLE
+                made.dropped = UNREADABLE
             else:
                 wins[at][order].append(first_wins if order == 0 else 1 - first_wins)
         for (item, answers, made), own in zip(work, wins, strict=True):
@@ -215,7 +220,7 @@ class Judge:
             orders = [sum(each) / len(each) for each in own]
             made.notes["first_shown_wins"] = (orders[0] + 1 - orders[1]) / 2
             if (orders[0] > 0.5) != (orders[1] > 0.5):
-                made.dropped = "tie: the verdict turned with the order"
+                made.dropped = f"{TIE}: the verdict turned with the order"
                 continue
             mean = sum(orders) / 2
             best, worst = (answers[0], answers[1]) if mean > 0.5 else (answers[1], answers[0])
@@ -223,7 +228,7 @@ class Judge:
 
     def _settle(self, item: Item, made: ItemResult, best: str, worst: str, margin: float) -> None:
         if margin <= self.settings.least_margin:
-            made.dropped = "tie"
+            made.dropped = TIE
             return
         prompt = item.row["prompt"]
         made.row = {

@@ -51,6 +51,7 @@ def summary(folder: Path, result: Mapping[str, Any]) -> list[tuple[str, str]]:
         rows.append(("agreement", f"{agreement['share']:.1%} with {agreement['pairs']} labelled pairs"))
     if "first_shown_wins" in result:
         rows.append(("position", f"the answer shown first wins with probability {result['first_shown_wins']:.2f}"))
+    rows += [("warning", each["message"]) for each in result.get("warnings", ())]
     return [*rows, ("rows", relative(folder / DATA)), ("transcripts", f"ftcli report {shell_word(relative(folder))}")]
 
 

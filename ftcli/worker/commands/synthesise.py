@@ -15,14 +15,16 @@ from ftcli.data.row_sets import set_file
 from ftcli.runs import rundir
 from ftcli.settings.backends import ENDPOINTS
 from ftcli.settings.ownership import ENDPOINT, REMOTE_CODE
-from ftcli.synthesis import principles, runner
+from ftcli.synthesis import early_signs, principles, runner
 from ftcli.synthesis.backend import Backend, BudgetSpent
+from ftcli.synthesis.early_signs import EarlySigns
 from ftcli.synthesis.journal import Item, keyed
 from ftcli.synthesis.synthesis_spec import FILE, SynthesisSpec
 from ftcli.synthesis.tasks import SETTINGS, Generate, Judge, Revise, Task
 from ftcli.worker.inference.backends import backend_of
 from ftcli.worker.inference.examples import examples_of, prompt_of
 from ftcli.worker.process.command import Command, Write
+from ftcli.worker.process.progress import say_above
 from ftcli.worker.process.signals import StopSignal, exclusive, go_on
 
 SCHEMA = 1
@@ -52,7 +54,10 @@ def make(folder: Path, *, trust_remote_code: bool = False) -> dict[str, Any]:
         backend = backend_of(spec.backend, spec.role, {"trust_remote_code": trust_remote_code})
         say = _sparingly()
         try:
-            counts = runner.run(task, items, backend, folder, check=lambda: stop.check(folder), say=say)
+            signs = EarlySigns(task, say_above)
+            counts = runner.run(
+                task, items, backend, folder, check=lambda: stop.check(folder), say=say, look=signs.look
+            )
             agreement = _agreement(spec, task, backend, folder, stop)
         except BudgetSpent as spent:
             what = f"stopped: {spent}; finished items are kept"
@@ -73,6 +78,7 @@ def make(folder: Path, *, trust_remote_code: bool = False) -> dict[str, Any]:
             "seconds": round(time.monotonic() - began, 3),
             "sha256": runner.sha256_of(folder),
             **_position_bias(folder, items),
+            **_warnings(folder, task, items),
             **agreement,
         }
         rundir.write_json(folder / rundir.RESULT, result)
@@ -156,6 +162,13 @@ def _position_bias(folder: Path, items: list[Item]) -> dict[str, Any]:
     values = [journal.done[item.key].get("first_shown_wins") for item in items]
     known = [value for value in values if value is not None]
     return {"first_shown_wins": round(sum(known) / len(known), 4)} if known else {}
+
+
+def _warnings(folder: Path, task: Task, items: list[Item]) -> dict[str, Any]:
+    """What all items together show."""
+    journal = runner.Journal(folder)
+    found = list(early_signs.signs(task, [journal.done[item.key] for item in items]))
+    return {"warnings": found} if found else {}
 
 
 def _agreement(spec: SynthesisSpec, task: Task, backend: Backend, folder: Path, stop: StopSignal) -> dict[str, Any]:
