@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ftcli.config import recipe_file as recipe_loader
+from ftcli.config import references
 from ftcli.config.group_composition import compose_groups
 from ftcli.config.overrides import Override, parse, repeated
 from ftcli.config.tree import Origin, Tree
@@ -127,22 +128,11 @@ def _interpolate(tree: Tree) -> dict[str, Any]:
     """The finished tree: `${a.b}` references resolved, then the literal values put in.
 
     Raises:
-        ConfigError: a reference is undefined or circular.
+        ConfigError: a reference is undefined, circular, or one of too many.
     """
     data = tree.data
-    if "${" in json.dumps(data, default=str):
-        from omegaconf import OmegaConf
-        from omegaconf.errors import OmegaConfBaseException
-
-        try:
-            resolved = OmegaConf.to_container(OmegaConf.create(data), resolve=True)
-        except OmegaConfBaseException as error:
-            key = str(getattr(error, "full_key", "") or "")
-            origin = tree.origins.get(tuple(key.split(".")[:2]), Origin(key, "cli"))
-            what = f"{key}: {str(error).splitlines()[0]}"
-            raise ConfigError(Problem(origin.where, what, "refer to a setting that has a value")) from None
-        assert isinstance(resolved, dict)
-        data = {str(key): value for key, value in resolved.items()}
+    if references.refers(json.dumps(data, default=str)):
+        data = references.resolved(data, tree.where)
     for path, value in tree.literal.items():
         node = data
         for key in path[:-1]:
@@ -338,7 +328,6 @@ def _apply(tree: Tree, override: Override) -> None:
     if override.delete:
         tree.delete(override)
         return
-    if not override.literal and "${" in recipe_loader.REFERENCE.sub("", json.dumps(override.value)):
-        fix = "only plain references like ${train.learning_rate} are allowed"
-        raise ConfigError(Problem(override.text, "calls a resolver", fix))
+    if not override.literal and references.has_resolver(json.dumps(override.value)):
+        raise ConfigError(Problem(override.text, "calls a resolver", references.ONLY_REFERENCES))
     tree.set(override.key, override.value, Origin(override.text, "cli"), literal=override.literal)

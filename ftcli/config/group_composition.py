@@ -12,6 +12,7 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
+from ftcli.config.references import with_texts
 from ftcli.core.strict_yaml import Document
 
 ROOT_CONFIG = "config"
@@ -49,7 +50,7 @@ def compose_by_hydra(choices: Mapping[str, str], documents: Mapping[str, Documen
     chosen = [{group: choice} for group, choice in choices.items()]
     store.store(name=ROOT_CONFIG, node={**root.data, "defaults": [*chosen, *_NO_HYDRA_NODE, "_self_"]})
     for group, document in documents.items():
-        store.store(group=group, name=choices[group], node=document.data)
+        store.store(group=group, name=choices[group], node=_masked(document.data))
     GlobalHydra.instance().clear()
     # Named a package, which holds no such files, Hydra need not look for its caller in the source of the whole stack.
     with initialize_config_module("ftcli.config", version_base="1.3"):
@@ -57,4 +58,12 @@ def compose_by_hydra(choices: Mapping[str, str], documents: Mapping[str, Documen
     # References stay unresolved until every layer is in place: a recipe may refer to what the command line sets.
     tree = OmegaConf.to_container(config, resolve=False)
     assert isinstance(tree, dict)
-    return {str(key): value for key, value in tree.items()}
+    return {str(key): with_texts(value, lambda text: text.replace(_MASK, "${")) for key, value in tree.items()}
+
+
+_MASK = "\ud800{"
+"""Stands for `${` in what Hydra is given, which it would parse by its own grammar; no file can contain it."""
+
+
+def _masked(value: Any) -> Any:
+    return with_texts(value, lambda text: text.replace("${", _MASK))

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import copy
 import os
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ftcli.config import references
 from ftcli.core import assets
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.paths import home_expanded, is_builtin, is_template_path
@@ -34,8 +34,6 @@ OF_STAGE = ("defaults", *GROUPS, *ROLES, "make", "run", "seed")
 # Schema version: what it renamed, old name to new; settings as `group.key`, choices as `group=choice`. A recipe of an
 # earlier version is read with the new names, so that every recipe ever shipped stays readable.
 RENAMES: dict[int, dict[str, str]] = {}
-
-REFERENCE = re.compile(r"\$\{[A-Za-z_]\w*(\.[A-Za-z_]\w*)*\}")
 
 
 @dataclass(frozen=True)
@@ -97,9 +95,9 @@ def guard_values(document: Document, *, skip: tuple[str, ...] = ()) -> list[Prob
             fix = "remove it; a recipe holds only choices and values"
             problems.append(Problem(where, f"{key} configures Hydra and can run code", fix))
         # What is left after plain references is a resolver such as ${oc.env:HOME}, which could read or run anything.
-        if isinstance(value, str) and "${" in REFERENCE.sub("", value):
+        if isinstance(value, str) and references.has_resolver(value):
             what = f"{'.'.join(path)} calls a resolver: {value[:60]}"
-            problems.append(Problem(where, what, "only plain references like ${train.learning_rate} are allowed"))
+            problems.append(Problem(where, what, references.ONLY_REFERENCES))
     return problems
 
 
@@ -188,6 +186,7 @@ def _resolved_path(name: str, value: Any, bounds: _Bounds) -> tuple[Any, str | N
     """A setting's value, absolute if it is a path, and what is wrong with it: "" for nothing, None if it is no path."""
     if not _is_path(name, value, bounds.start):
         return value, None
+    value = references.unescaped(value)  # never interpolated, so that this is all there is to resolve
     if is_url(value):
         return value, "" if bounds.allow_path else f"{name} points outside {bounds.name}: {shown(value)}"
     # realpath follows links, so that a link inside the folder cannot lead out of it.

@@ -29,6 +29,12 @@ class Tree:
         self.origins: dict[KeyPath, Origin] = {}
         self.literal: dict[KeyPath, Any] = {}
 
+    def where(self, path: KeyPath) -> str:
+        """The place of a value, or of its nearest ancestor that has one."""
+        while path and path not in self.origins:
+            path = path[:-1]
+        return self.origins[path].where if path else ""
+
     def forget(self, path: KeyPath) -> None:
         """Drop the origins and literals at and below `path`."""
         for table in (self.origins, self.literal):

@@ -20,6 +20,8 @@ from ftcli.core.errors import ConfigError, Problem
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 24
 MAX_NODES = 10_000
+MAX_CHARACTERS = 1_000_000
+"""Characters of all texts once aliases are expanded: one text of the largest file, repeated, is gigabytes."""
 MAX_DIGITS = 400
 """Longer numbers are read as floats, since Python refuses to parse integers of more than a few thousand digits."""
 
@@ -51,11 +53,12 @@ class Document:
 
 @dataclass
 class _Node:
-    """A value with the line it starts on; `size` counts its nodes, with aliases expanded."""
+    """A value with the line it starts on; `size` counts its nodes and `characters` its text, with aliases expanded."""
 
     value: Any
     line: int
     size: int = 1
+    characters: int = 0
 
 
 def scalar(text: str) -> Any:
@@ -84,7 +87,8 @@ class _Builder:
         self.file = file
         self.events = events
         self.anchors: dict[str, _Node] = {}
-        self.count = 0  # nodes so far, each alias counted at the full size of what it repeats
+        # Nodes and characters so far, each alias counted at the full size of what it repeats.
+        self.count = self.characters = 0
 
     def fault(self, line: int, what: str, fix: str) -> ConfigError:
         """An error at a line of this file."""
@@ -101,22 +105,26 @@ class _Builder:
                 raise self.fault(line, f"*{event.anchor} refers to no earlier anchor", "define the anchor first")
             node = self.anchors[event.anchor]
             # A few lines of nested aliases can stand for billions of nodes ("billion laughs"), so each use is counted.
-            self.spend(node.size, line)
+            self.spend(node.size, node.characters, line)
             return node
         if getattr(event, "tag", None) not in (None, "!"):
             raise self.fault(line, f"has a YAML tag ({event.tag}); a recipe is plain data", "remove the tag")
         if depth > MAX_DEPTH:
             raise self.fault(line, f"is nested deeper than {MAX_DEPTH} levels", "flatten it")
-        self.spend(1, line)
+        self.spend(1, len(getattr(event, "value", "")), line)
         node = self.collect(event, line, depth)
         # Registered only now that the node is complete, so a node that refers to itself finds no anchor.
         if event.anchor:
             self.anchors[event.anchor] = node
         return node
 
-    def spend(self, nodes: int, line: int) -> None:
-        """Count nodes against MAX_NODES."""
+    def spend(self, nodes: int, characters: int, line: int) -> None:
+        """Count nodes against MAX_NODES, and characters against MAX_CHARACTERS."""
         self.count += nodes
+        self.characters += characters
+        if self.characters > MAX_CHARACTERS:
+            what = f"contains more than {MAX_CHARACTERS} characters once aliases are expanded"
+            raise self.fault(line, what, "repeat less of it")
         if self.count > MAX_NODES:
             raise self.fault(line, f"contains more than {MAX_NODES} values once aliases are expanded", "shorten it")
 
@@ -127,12 +135,13 @@ class _Builder:
                 raise self.fault(line, f"contains the character {bad[0]!r}, which text may not contain", "remove it")
             # Only an unquoted scalar without a tag may be a number, a boolean or null; "1" in quotes stays text.
             plain = event.implicit[0] and event.style in (None, "")
-            return _Node(scalar(event.value) if plain else event.value, line)
+            return _Node(scalar(event.value) if plain else event.value, line, characters=len(event.value))
         if isinstance(event, yaml.SequenceStartEvent):
             items = []
             while (item := self.build(depth + 1)) is not None:
                 items.append(item)
-            return _Node(items, line, 1 + sum(item.size for item in items))
+            size, characters = 1 + sum(item.size for item in items), sum(item.characters for item in items)
+            return _Node(items, line, size, characters)
         return self.mapping(line, depth)
 
     def mapping(self, line: int, depth: int) -> _Node:
@@ -149,7 +158,9 @@ class _Builder:
             value = self.build(depth + 1)
             assert value is not None  # PyYAML gives every key a value, if only an empty one
             entries[key.value] = (key.line, value)
-        return _Node(entries, line, 1 + sum(value.size for _, value in entries.values()))
+        inside = [value for _, value in entries.values()]
+        characters = sum(map(len, entries)) + sum(value.characters for value in inside)
+        return _Node(entries, line, 1 + sum(value.size for value in inside), characters)
 
 
 def _plain(node: _Node, path: KeyPath, lines: dict[KeyPath, int]) -> Any:

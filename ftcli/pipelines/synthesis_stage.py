@@ -10,6 +10,8 @@ from typing import Any
 
 from ftcli import tiny
 from ftcli.build.checks.field_checks import limit_problem, type_problem
+from ftcli.config.recipe_file import Recipe
+from ftcli.config.references import unescaped
 from ftcli.core import assets, paths
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.strict_yaml import load
@@ -140,23 +142,23 @@ def _written(stage: Stage, wanted: PipelineRequest) -> Iterator[tuple[str, Any, 
         name = ".".join(key)
         if key == (stage.role,) or (key[0] == "data" and name not in _OF_DATA and (override, key) in common):
             continue
-        yield name, override.value, override.text
+        yield name, override.value if override.literal else unescaped(override.value), override.text
 
 
 _OF_DATA = ("data.path", "data.max_rows")
 
 
 def _of_group(
-    values: Any, group: str, stage: Stage, document: Any, own: bool = False
+    values: Any, group: str, stage: Stage, document: Recipe, own: bool = False
 ) -> Iterator[tuple[str, Any, str]]:
     if not isinstance(values, dict):
         if values is not None:
-            yield group, values, document.where((group,))
+            yield group, unescaped(values), document.where((group,))
         return
     for key, value in values.items():
         name = f"{group}.{key}"
         if own or group != "data" or name in _OF_DATA:
-            yield name, value, document.where((group, key))
+            yield name, value if (group, key) in document.literal else unescaped(value), document.where((group, key))
 
 
 def _value_problems(stage: Stage, found: _Values) -> Iterator[Problem]:

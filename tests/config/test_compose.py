@@ -195,8 +195,8 @@ def test_a_reference_finds_a_path_too(here):
 @pytest.mark.parametrize(
     ("override", "reason"),
     [
-        ("train.learning_rate=${nothing.here}", "not found"),
-        ("train.learning_rate=${train.learning_rate}", "Recursive"),
+        ("train.learning_rate=${nothing.here}", "which is not set"),
+        ("train.learning_rate=${train.learning_rate}", "refers back to it"),
         ("train.learning_rate=${oc.env:HOME}", "calls a resolver"),
         ("run.name='${oc.env:HOME}'", "calls a resolver"),
     ],

@@ -62,6 +62,22 @@ def test_aliases_count_as_what_they_expand_to():
     assert "once aliases are expanded" in fault("\n".join(levels))
 
 
+def test_characters_count_as_often_as_aliases_repeat_them():
+    # 20 times 50,000 characters are the million that may stand in a file; the scalar itself is the first of them.
+    text = f"a: &a {'x' * 49_990}\nb: [{','.join(['*a'] * 19)}]\n"
+    assert len(strict_yaml.parse(text, "r.yaml").data["b"]) == 19
+    more = text.replace("[*a", "[*a,*a,*a")
+    assert f"more than {strict_yaml.MAX_CHARACTERS} characters once aliases are expanded" in fault(more)
+
+
+def test_a_naive_reader_would_expand_aliases_to_gigabytes():
+    import yaml
+
+    # The same form with texts of one character, so that the harm can be counted: 10^4 from four lines.
+    levels = ["a0: &a0 x"] + [f"a{i}: &a{i} [{','.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 5)]
+    assert str(yaml.safe_load("\n".join(levels))["a4"]).count("x") == 10_000
+
+
 def test_depth_is_limited_before_the_stack_is():
     assert "nested deeper" in fault("a: " + "[" * 5000 + "]" * 5000)
 

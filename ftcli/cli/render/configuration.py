@@ -7,6 +7,7 @@ from typing import Any
 
 from ftcli.cli import output
 from ftcli.config import group_fields
+from ftcli.config.references import escaped
 from ftcli.core import assets
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.paths import is_builtin
@@ -71,7 +72,7 @@ def configuration(spec: RunSpec, *, as_json: bool) -> None:
     if as_json:
         output.data(as_data(spec))
         return
-    resolved = _resolved(spec)
+    resolved = escaped(_resolved(spec))  # what is printed can be pasted into a recipe
     import yaml
 
     print(f"# {chosen(spec)}")
