@@ -10,7 +10,6 @@ remote file is identified by the size and version tag that its store gives, a hu
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -20,6 +19,7 @@ from typing import Any
 from ftcli.core import hub_cache
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.module_source import module_source
+from ftcli.core.untrusted import foreign_files
 from ftcli.data import row_sets
 from ftcli.data.files.file_types import DataFile
 from ftcli.data.files.fingerprint import fingerprint
@@ -109,7 +109,7 @@ def _recorded(run: Path) -> dict[str, Record] | None:
     if not file.is_file():
         return None
     try:
-        files = json.loads(file.read_text(encoding="utf-8"))["files"]
+        files = foreign_files.read_json(file)["files"]
         if all(isinstance(each, dict) for each in files.values()):
             return dict(files)
     except (ValueError, KeyError, TypeError, AttributeError):

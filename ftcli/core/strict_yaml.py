@@ -7,7 +7,9 @@ Departs from YAML 1.1 in two ways: `2e-5` is a number, and `yes`/`no`/`on`/`off`
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -183,6 +185,8 @@ def read_text(path: Path, shown: str) -> str:
         ConfigError: too large, or not UTF-8.
     """
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for
+            raise ConfigError(Problem(shown, "is no regular file", "name a readable YAML file"))
         with open(path, "rb") as file:
             raw = file.read(MAX_BYTES + 1)
     except OSError as error:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ftcli.core.errors import ConfigError, Problem, RowProblem
+from ftcli.core.untrusted import foreign_files
 
 HELD_OUT, NOT_MIXED, TRUNCATED = "held out", "not drawn for the mix", "truncated"
 """Reasons beside those of the row ledger; a truncated row is trained on in part."""
@@ -85,7 +86,7 @@ def read(file: Path) -> Iterator[dict[str, str]]:
         with open(file, encoding="utf-8") as lines:
             for line in lines:
                 if line.endswith("\n"):  # a run that is being read may be in the middle of a line
-                    row = json.loads(line)
+                    row = foreign_files.parse_json(line)
                     yield {**row, "where": row["where"], "reason": row["reason"]}
     except FileNotFoundError:
         fix = "runs of this version write it when they read their rows; ledger.json has the counts"

@@ -12,6 +12,7 @@ import re
 from collections.abc import Sequence
 
 from ftcli.core.paths import is_builtin
+from ftcli.core.untrusted import foreign_files
 from ftcli.data.files.file_types import kind_of
 from ftcli.data.files.urls import is_url
 
@@ -72,7 +73,7 @@ def _unquoted(item: str) -> str:
     if item.startswith("'"):
         return item[1:-1]
     try:
-        return str(json.loads(item))
+        return str(foreign_files.parse_json(item))
     except ValueError:
         return item[1:-1]
 

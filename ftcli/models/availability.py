@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from ftcli.core import hub_cache
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.hub_cache import offline
+from ftcli.core.untrusted import foreign_files
 
 _WEIGHTS = ("*.safetensors", "*.bin")
 
@@ -27,9 +27,9 @@ def _shards(snapshot: Path) -> set[str]:
     """The weight files that an index lists; an interrupted download lacks some of them."""
     for index in snapshot.glob("*.index.json"):
         try:
-            named: Any = json.loads(index.read_text(encoding="utf-8")).get("weight_map", {})
+            named: Any = foreign_files.read_json(index).get("weight_map", {})
             return {str(shard) for shard in named.values()}
-        except (ValueError, AttributeError):
+        except (OSError, ValueError, AttributeError):
             return {index.name + " is damaged"}
     return set()
 

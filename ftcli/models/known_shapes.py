@@ -5,7 +5,6 @@ For an architecture in no table it holds what a worker measured, if one has; not
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple
 from ftcli.core import assets, hub_cache
 from ftcli.core.errors import ConfigError
 from ftcli.core.strict_yaml import load
+from ftcli.core.untrusted import foreign_files
 from ftcli.models import measured_layouts, sources
 from ftcli.models.causal_names import why_not_causal
 from ftcli.models.families import FAMILIES
@@ -130,7 +130,7 @@ def _config(place: _Place) -> Mapping[str, Any] | None:
     if place.folder is None:
         return flat_config(place.raw or {})
     try:
-        config = json.loads((place.folder / "config.json").read_text(encoding="utf-8"))
+        config = foreign_files.read_json(place.folder / "config.json")
     except (OSError, ValueError):
         return None
     return config if isinstance(config, dict) and config.get("model_type") else None

@@ -16,6 +16,7 @@ from typing import Any
 
 from ftcli.core.code_digest import code_digest
 from ftcli.core.paths import cache_folder
+from ftcli.core.untrusted import foreign_files
 from ftcli.models.layout import Layout
 from ftcli.runs import rundir
 
@@ -40,7 +41,7 @@ def entry(config: Mapping[str, Any]) -> Path:
 def kept(config: Mapping[str, Any]) -> Layout | str | None:
     """The layout of a configuration; why it has none; or None where nobody has measured it yet."""
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
-        answer = json.loads(entry(config).read_text(encoding="utf-8"))
+        answer = foreign_files.read_json(entry(config))
         return str(answer["reason"]) if "reason" in answer else Layout.from_data(answer["layout"])
     return None
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ftcli.core.errors import ConfigError, Problem
+from ftcli.core.untrusted import foreign_files
 from ftcli.models.families import (
     FAMILIES,
     NUM_EXPERTS,
@@ -22,13 +23,48 @@ from ftcli.models.layout import Layout
 from ftcli.models.safetensors_header import stored_parameters
 from ftcli.models.shape import Shape
 
+MAX_LAYERS = 2_000
+"""Layers of one stack: each becomes modules that are counted one by one. The deepest published model has 126."""
+MAX_SIZE = 2**40
+"""Any other size in a configuration, so that products of them stay numbers that can be printed."""
+_OF_LAYERS = re.compile(r"layers?($|_)|num_blocks|depth")
+
+
+def require_bounded(config: Mapping[str, Any], where: str) -> None:
+    """Check that no size in a configuration, however deep, is one that no model has.
+
+    Raises:
+        ConfigError: every size beyond the limits.
+    """
+    problems = [
+        Problem(
+            f"{where}.{key}", f"is {shown}, and no model has more than {limit}", "take it from the model's own file"
+        )
+        for key, value in _numbers(config, "")
+        if abs(value) > (limit := MAX_LAYERS if _OF_LAYERS.search(key.rpartition(".")[2]) else MAX_SIZE)
+        for shown in [f"a number of {len(str(value))} digits" if abs(value) > MAX_SIZE else str(value)]
+    ]
+    if problems:
+        raise ConfigError(*problems)
+
+
+def _numbers(value: Any, key: str) -> Iterator[tuple[str, int]]:
+    """Every whole number in a configuration, with its key; lists are passed over, since no size is one."""
+    if isinstance(value, Mapping):
+        for name, each in value.items():
+            yield from _numbers(each, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, int) and not isinstance(value, bool):
+        yield key, value
+
 
 def shape_from_mapping(raw: Mapping[str, Any], where: str = "model.shape") -> Shape:
     """The shape that a config.json or the `shape` of a model file describes.
 
     Raises:
-        ConfigError: a size is missing or not a positive whole number, or a flag is not a boolean; reports all of them.
+        ConfigError: a size is missing, not a positive whole number or beyond any model's, or a flag is not a boolean;
+            reports all of them.
     """
+    require_bounded(raw, where)
     return _Reader(raw, where).shape()
 
 
@@ -39,17 +75,18 @@ def shape_from_folder(path: Path) -> Shape | None:
     parameters are counted from the stored weights, and its modules are unknown.
 
     Raises:
-        ConfigError: config.json exists but cannot be read.
+        ConfigError: config.json exists but cannot be read, or has a size that no model has.
     """
     file = Path(path) / "config.json"
     try:
-        raw = json.loads(file.read_text(encoding="utf-8"))
+        raw = foreign_files.read_json(file)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
         raise ConfigError(Problem(str(file), f"cannot be read: {error}", "save the model again")) from None
     if not isinstance(raw, dict):
         raise ConfigError(Problem(str(file), "is not a JSON object", "save the model again"))
+    require_bounded(raw, str(file))
     reader = _Reader(raw, str(file))
     try:
         shape = reader.shape()
@@ -140,14 +177,15 @@ class _Reader:
         """
         heads = self.size("num_attention_heads", "n_head")
         hidden = self.size("hidden_size", "n_embd")
-        architectures = self.outer.get("architectures") or [self.outer.get("architecture") or "unknown"]
+        named = self.outer.get("architectures")
+        architecture = named[0] if isinstance(named, list) and named else self.outer.get("architecture")
         limit = self.values.get("max_position_embeddings", self.values.get("n_positions"))
         published = self.values.get("num_parameters")
         latent = self.latent_attention()
         # Latent attention rotates only part of each head; config.json calls that part head_dim where it names one.
         head_dim = latent.qk_rope_head_dim if latent else self.family.head_dim or max(1, hidden // heads)
         shape = Shape(
-            architecture=str(architectures[0]),
+            architecture=str(architecture or "unknown"),
             model_type=self.model_type(),
             hidden_size=hidden,
             num_hidden_layers=self.size("num_hidden_layers", "n_layer"),

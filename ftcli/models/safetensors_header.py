@@ -5,10 +5,11 @@ Format: eight bytes little-endian header length, then the header as JSON (https:
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
+
+from ftcli.core.untrusted import foreign_files
 
 FLOAT_TYPES = frozenset({"F64", "F32", "F16", "BF16"})
 # The format's own limit; a longer header is a damaged file.
@@ -42,7 +43,7 @@ def _header(file: Path) -> dict[str, Any] | None:
             length = int.from_bytes(stream.read(8), "little")
             if length > MAX_HEADER_BYTES:
                 return None
-            header = json.loads(stream.read(length))
+            header = foreign_files.parse_json(stream.read(length))
     except (OSError, ValueError):
         return None
     return header if isinstance(header, dict) else None

@@ -5,7 +5,6 @@ Used by both halves, so nothing here reads weights.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import struct
@@ -18,6 +17,7 @@ from ftcli import tiny
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.hub_cache import cached_snapshot
 from ftcli.core.paths import BUILTIN, home_expanded
+from ftcli.core.untrusted import foreign_files
 from ftcli.runs import rundir
 from ftcli.settings.groups import ModelSettings
 
@@ -84,7 +84,7 @@ def base_of(adapter: Path) -> str:
     """
     file = adapter / "adapter_config.json"
     try:
-        base = json.loads(file.read_text(encoding="utf-8"))["base_model_name_or_path"]
+        base = foreign_files.read_json(file)["base_model_name_or_path"]
     except (OSError, ValueError, KeyError, TypeError):
         base = None
     if not isinstance(base, str) or not base:
@@ -153,7 +153,7 @@ def _rows_of(folder: Path) -> int:
         return found
     with suppress(OSError, ValueError, struct.error, AttributeError), weights.open("rb") as file:
         [size] = struct.unpack("<Q", file.read(8))
-        for name, each in json.loads(file.read(min(size, _HEAD_BYTES))).items():
+        for name, each in foreign_files.parse_json(file.read(min(size, _HEAD_BYTES))).items():
             if _EMBEDDINGS.search(name):  # trained whole
                 found = max(found, int(each["shape"][0]))
     return found
@@ -198,7 +198,8 @@ def head_of(folder: Path) -> str:
     if (folder / "adapter_config.json").is_file():
         classifies = _json(folder / "adapter_config.json").get("task_type") == "SEQ_CLS"
     else:
-        architectures = _json(folder / "config.json").get("architectures") or ()
+        named = _json(folder / "config.json").get("architectures")
+        architectures = named if isinstance(named, list) else []
         classifies = any(str(name).endswith("ForSequenceClassification") for name in architectures)
     return "reward_model" if classifies else "causal_lm"
 
@@ -206,7 +207,7 @@ def head_of(folder: Path) -> str:
 def _json(file: Path) -> dict[str, Any]:
     """The object in a JSON file; {} where there is none."""
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = foreign_files.read_json(file)
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

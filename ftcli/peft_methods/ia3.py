@@ -6,11 +6,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ftcli.core.untrusted.bounded_pattern import bounded
 from ftcli.models.layout import Module
 from ftcli.models.shape import Shape
 from ftcli.peft_methods.parameter_counts import Settings, adapter_parameters, is_unknown
 from ftcli.peft_methods.peft_declaration import Derived, PeftMethod
-from ftcli.peft_methods.target_modules import compiled
 
 # PEFT's own targets by the model's type (peft/utils/constants.py, 0.21).
 # The last entry is the one whose inputs are scaled. For some families PEFT targets queries where the paper has keys.
@@ -37,7 +37,7 @@ def count(shape: Shape, settings: Settings) -> int | None:
         wrong = min(set(inside) - set(targets))
         raise ValueError(f"{wrong!r} in feedforward_modules is not in target_modules; PEFT requires all of them there")
     # PEFT matches these by the end of a name, also in mid-word; targets match whole parts only.
-    pattern = compiled(inside) if isinstance(inside, str) else re.compile(rf".*({'|'.join(map(re.escape, inside))})")
+    pattern = bounded(inside) if isinstance(inside, str) else re.compile(rf".*({'|'.join(map(re.escape, inside))})")
 
     def vector(module: Module) -> int:
         scaled = bool(inside) and pattern.fullmatch(module.name) is not None

@@ -5,16 +5,16 @@ Tests compare the counts with the installed PEFT on small random models of every
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ftcli.core.untrusted.bounded_pattern import bounded
 from ftcli.models.layout import Module
 from ftcli.models.modules import modules
 from ftcli.models.shape import Shape
 from ftcli.peft_methods.experts import reach
 from ftcli.peft_methods.parameter_counts import beside, choose, refuse_layers_of_a_pattern, whole_modules
-from ftcli.peft_methods.target_modules import compiled, ends_with, listing, targeted
+from ftcli.peft_methods.target_modules import ends_with, listing, require_comparable, targeted
 
 
 def lora_parameters(
@@ -77,6 +77,7 @@ def _chosen(
 ) -> tuple[list[tuple[Module, int]], list[Module]] | None:
     """The adapted modules with their ranks, and those that train in full; None where they cannot be known."""
     entries, ranks = settings["modules_to_save"], settings["rank_pattern"]
+    require_comparable(ranks or (), modules(shape), "rank_pattern")
     layers, names = settings["layers_to_transform"], renamed_by_peft(shape)
     reached = reach(
         modules(shape), {**settings, "target_modules": target_modules}, renamed=bool(names), model_type=shape.model_type
@@ -113,7 +114,7 @@ def adapted_modules(
 
 def _rank(name: str, r: int, rank_pattern: Mapping[str, int] | None) -> int:
     for pattern, rank in (rank_pattern or {}).items():
-        if re.match(rf"(.*\.)?({pattern})$", name):
+        if bounded(rf"(.*\.)?({pattern})$").match(name):
             return rank
     return r
 
@@ -141,7 +142,7 @@ def _with_experts(shape: Shape, r: int, target_modules: Any) -> list[tuple[Modul
             if m.leaf == "gate_up_proj"
             for leaf in ("gate_proj", "up_proj")
         ]
-        pattern = compiled(target_modules)
+        pattern = bounded(target_modules)
         targets = sorted({m.leaf for m in (*known, *virtual) if pattern.fullmatch(m.name)})
         if not targets:
             raise ValueError(f"{target_modules!r} matches no whole module name such as {known[1].name}")

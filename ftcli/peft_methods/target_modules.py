@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
+from ftcli.core.untrusted.bounded_pattern import bounded
 from ftcli.models.layout import Module
 from ftcli.models.modules import modules
 from ftcli.models.shape import Shape
@@ -18,21 +19,31 @@ def listing(shape: Shape) -> str:
     return f"{shape.architecture} has {', '.join(names)}"
 
 
+MAX_COMPARISONS = 10_000_000
+"""Of entries with the names of modules: a thousand entries with the ten thousand modules of the deepest models."""
+
+
+def _ends(name: str) -> Iterator[str]:
+    """A name, and each end of it that begins after a dot."""
+    yield name
+    while "." in name:
+        name = name.partition(".")[2]
+        yield name
+
+
 def ends_with(name: str, targets: Sequence[str]) -> bool:
     """Whether a name is one of the targets or ends in one, at a dot."""
     return any(name == target or name.endswith(f".{target}") for target in targets)
 
 
-def compiled(pattern: str) -> re.Pattern[str]:
-    """The pattern compiled.
+def require_comparable(entries: Collection[object], names: Collection[object], setting: str) -> None:
+    """Check that a list can be compared with the names of a model's modules in reasonable time.
 
     Raises:
-        ValueError: it is not a regular expression.
+        ValueError: it has too many entries for that.
     """
-    try:
-        return re.compile(pattern)
-    except re.error as error:
-        raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None
+    if len(entries) * len(names) > MAX_COMPARISONS:
+        raise ValueError(f"{setting} has {len(entries)} entries, too many to compare with {len(names)} modules")
 
 
 def targeted(
@@ -56,7 +67,7 @@ def targeted(
         if target_modules.lower() == "all-linear":
             routers = set(routers_of(known))
             return [m for m in known if is_adapted(m) and m not in routers]
-        pattern = compiled(target_modules)
+        pattern = bounded(target_modules)
         parents = {m.name.rpartition(".")[0] for m in known} - {""}
         if caught := sorted(parent for parent in parents if pattern.fullmatch(parent)):
             raise ValueError(f"{target_modules!r} also matches {caught[0]}, which is not a layer; " + listing(shape))
@@ -64,10 +75,12 @@ def targeted(
         if not found:
             raise ValueError(f"{target_modules!r} matches no whole module name such as {known[1].name}")
     else:
+        reached = {end for m in known for end in _ends(m.name)}
         for target in target_modules:
-            if not any(ends_with(m.name, [target]) for m in known):
+            if target not in reached:
                 raise ValueError(f"{target!r} names no module; " + listing(shape))
-        found = [m for m in known if ends_with(m.name, target_modules)]
+        wanted = set(target_modules)
+        found = [m for m in known if not wanted.isdisjoint(_ends(m.name))]
     found = [m for m in found if m.kind not in ("parameter", "experts")]
     if wrong := [m.leaf for m in found if m.kind not in ("linear", "embedding")]:
         raise ValueError(f"{wrong[0]} cannot carry an adapter; " + listing(shape))
@@ -78,8 +91,9 @@ def saved_modules(shape: Shape, modules_to_save: Sequence[str]) -> list[Module]:
     """The modules of which PEFT trains a full copy: names *ending* in an entry (even mid-word), with all submodules."""
     known = modules(shape)
     chosen: dict[str, Module] = {}
+    above = {".".join(m.name.split(".")[:depth]) for m in known for depth in range(1, m.name.count(".") + 2)}
+    require_comparable(modules_to_save, above, "modules_to_save")
     for entry in modules_to_save:
-        above = {".".join(m.name.split(".")[:depth]) for m in known for depth in range(1, m.name.count(".") + 2)}
         tops = [name for name in above if name.endswith(entry)]
         if not tops:
             raise ValueError(f"{entry!r} in modules_to_save names no module; " + listing(shape))
@@ -94,7 +108,7 @@ def is_excluded(name: str, exclude_modules: str | Sequence[str] | None) -> bool:
     if not exclude_modules:
         return False
     if isinstance(exclude_modules, str):
-        return compiled(exclude_modules).fullmatch(name) is not None
+        return bounded(exclude_modules).fullmatch(name) is not None
     return ends_with(name, exclude_modules)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from ftcli.core.code_digest import code_digest
 from ftcli.core.paths import cache_folder
+from ftcli.core.untrusted import foreign_files
 from ftcli.data import row_sets
 from ftcli.data.files.fingerprint import fingerprint
 from ftcli.data.files.locate import DataFile
@@ -72,7 +73,7 @@ def count(
         return tokens.count(data, method, model, tokenizer_folder, limit)
     entry = folder() / f"{_key(files, data, method, model, tokenizer_folder, limit)}.json"
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-        kept = json.loads(entry.read_text(encoding="utf-8"))
+        kept = foreign_files.read_json(entry)
         return TokenCount(**{**kept, "unread": tuple(kept["unread"])})
     found = tokens.count(data, method, model, tokenizer_folder, limit)
     with contextlib.suppress(OSError):

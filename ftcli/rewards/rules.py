@@ -16,6 +16,7 @@ from typing import Any
 
 from ftcli.core.errors import Problem
 from ftcli.core.suggest import suggest
+from ftcli.core.untrusted.bounded_pattern import bounded
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def number(answered: Answered, *, column: str = "answer", tolerance: float = 1e-
 
 def regex(answered: Answered, *, pattern: str) -> float:
     """1 if the pattern matches anywhere in the answer; else 0."""
-    return float(re.search(pattern, answered.text) is not None)
+    return float(bounded(pattern).search(answered.text) is not None)
 
 
 def tags(answered: Answered, *, names: list[str]) -> float:
@@ -83,7 +84,7 @@ def parses_as_json(answered: Answered) -> float:
     """1 if the answer is JSON; else 0."""
     try:
         json.loads(answered.text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return 0.0
     return 1.0
 
@@ -175,9 +176,9 @@ def _settings_problems(name: str, settings: Mapping[str, Any], place: str) -> It
         yield Problem(place, f"{name} needs {missing}", f"{place}.{missing}=…")
     if name == "regex" and isinstance(settings.get("pattern"), str):
         try:
-            re.compile(settings["pattern"])
-        except re.error as error:
-            yield Problem(f"{place}.pattern", f"is not a regular expression: {error}", "fix it, or quote it in YAML")
+            bounded(settings["pattern"])
+        except ValueError as error:
+            yield Problem(f"{place}.pattern", str(error), "fix it, or quote it in YAML")
 
 
 def _is_number(value: Any) -> bool:

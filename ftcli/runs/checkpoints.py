@@ -22,6 +22,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
+from ftcli.core.untrusted import foreign_files
+
 SCHEMA = 1
 MANIFEST = "manifest.json"
 TRAINER_STATE = "trainer_state.json"
@@ -230,7 +232,7 @@ def verify(path: Path, *, needs: Sequence[str], digests: bool = True) -> list[st
 def _read_manifest(path: Path) -> tuple[dict[str, dict[str, Any]], str]:
     """The entries of a checkpoint's manifest, or why there are none."""
     try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        manifest = foreign_files.read_json(path / MANIFEST)
     except FileNotFoundError:
         return {}, f"{MANIFEST} is missing"
     except (OSError, ValueError) as error:

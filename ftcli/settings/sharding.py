@@ -6,10 +6,11 @@ tests hold the reasons against the installed libraries, so that a version that c
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from ftcli.core.untrusted import foreign_files
 
 FSDP, ZERO = "fsdp", "zero"
 NO_TENSOR_PARALLEL = (
@@ -29,8 +30,8 @@ def mapping_of(value: Any) -> Mapping[str, Any]:
     if not isinstance(value, str) or not value:
         return {}
     try:
-        text = value if value.lstrip().startswith("{") else Path(value).expanduser().read_text(encoding="utf-8")
-        content = json.loads(text)
+        is_text = value.lstrip().startswith("{")
+        content = foreign_files.parse_json(value) if is_text else foreign_files.read_json(Path(value).expanduser())
     except (OSError, ValueError):  # which the check of the setting reports
         return {}
     return content if isinstance(content, Mapping) else {}

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ftcli.core.untrusted import foreign_files
 from ftcli.runs import rundir
 
 ITEMS = "items.jsonl"
@@ -60,7 +61,7 @@ class Journal:
             raw = self.path.read_bytes()
             for line in raw.splitlines(keepends=True):
                 try:
-                    found = json.loads(line) if line.endswith(b"\n") else None
+                    found = foreign_files.parse_json(line) if line.endswith(b"\n") else None
                 except ValueError:
                     found = None
                 if not isinstance(found, dict) or "key" not in found:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ftcli.core.errors import ConfigError, Problem
+from ftcli.core.untrusted.bounded_pattern import bounded
 from ftcli.settings.backends import BackendSettings
 from ftcli.synthesis.backend import Question, Reply
 
@@ -21,7 +22,10 @@ class Rules:
     concurrency = 1
 
     def __init__(self, settings: BackendSettings, key: str, request: dict[str, Any]) -> None:
-        self.patterns = [re.compile(pattern, re.IGNORECASE) for pattern in settings.patterns or ()]
+        try:
+            self.patterns = [bounded(pattern, re.IGNORECASE) for pattern in settings.patterns or ()]
+        except ValueError as error:
+            raise ConfigError(Problem("judge.patterns", str(error), "write patterns that re.compile takes")) from None
         if not self.patterns:
             fix = "set judge.patterns=[…]; an answer that matches one of them is bad"
             raise ConfigError(Problem("judge=rules", "there are no rules", fix))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ftcli.core.errors import ConfigError, Problem
+from ftcli.core.untrusted import foreign_files
 from ftcli.settings.backends import BackendSettings
 
 FILE = "make.json"
@@ -60,7 +61,7 @@ class SynthesisSpec:
             ConfigError: it is damaged, or of an unknown schema.
         """
         try:
-            raw = json.loads(path.read_text(encoding="utf-8"))
+            raw = foreign_files.read_json(path)
             if raw.get("schema") != SCHEMA:
                 raise ValueError
             backend = BackendSettings(**raw.pop("backend"))

@@ -9,13 +9,14 @@ from dataclasses import replace
 from typing import Any
 
 from ftcli.core.errors import ConfigError, Problem
+from ftcli.core.untrusted.bounded_pattern import bounded
 from ftcli.launch import profile
 from ftcli.models import sources
 from ftcli.models.modules import modules
 from ftcli.models.shape import Shape
 from ftcli.models.stored_quantisation import StoredQuantisation, stored_quantisation
 from ftcli.peft_methods import PeftMethod, why_unmerged
-from ftcli.peft_methods.target_modules import compiled, ends_with, listing, saved_modules
+from ftcli.peft_methods.target_modules import ends_with, listing, saved_modules
 from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.settings.run_spec import RunSpec
 from ftcli.settings.sharding import FSDP, mapping_of, sharding
@@ -85,7 +86,7 @@ def _reaches_head(settings: Settings) -> bool:
     if not isinstance(targets, str):
         return isinstance(targets, list) and "lm_head" in targets
     try:
-        return compiled(targets).fullmatch("lm_head") is not None
+        return bounded(targets).fullmatch("lm_head") is not None
     except ValueError:  # reported below, with the modules that the model has
         return False
 
@@ -105,7 +106,7 @@ def _count(peft: PeftMethod, shape: Shape, settings: Settings) -> None:
     for target in targets if isinstance(targets, list) else ():
         if not any(ends_with(name, [str(target)]) for name in names):
             raise ValueError(f"{target!r} names no module; " + listing(shape))
-    pattern = compiled(targets) if isinstance(targets, str) and targets.lower() != "all-linear" else None
+    pattern = bounded(targets) if isinstance(targets, str) and targets.lower() != "all-linear" else None
     if pattern and not any(pattern.fullmatch(name) for name in names):
         raise ValueError(f"{targets!r} matches no whole module name; " + listing(shape))
     saved_modules(shape, settings.get("modules_to_save") or ())
@@ -113,7 +114,7 @@ def _count(peft: PeftMethod, shape: Shape, settings: Settings) -> None:
 
 def _at_fault(peft: PeftMethod, shape: Shape, settings: Settings) -> str:
     """The faulty setting: the one whose removal resolves the error, else the target modules."""
-    for name in ("modules_to_save", "modules", "exclude_modules", "layers_to_transform", "num_layers"):
+    for name in ("modules_to_save", "modules", "exclude_modules", "rank_pattern", "layers_to_transform", "num_layers"):
         if settings.get(name) is None:
             continue
         with contextlib.suppress(ValueError):

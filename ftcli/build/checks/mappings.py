@@ -16,6 +16,7 @@ from ftcli.build.checks.deepspeed_file import deepspeed
 from ftcli.build.checks.optimisers import as_mapping
 from ftcli.core.errors import Problem
 from ftcli.core.suggest import suggest
+from ftcli.core.untrusted import foreign_files
 from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.settings.fields.field_row import literal
 from ftcli.settings.fields.field_table import row_of
@@ -63,13 +64,15 @@ def _content(name: str, value: Any, at: str, *, is_file: bool) -> tuple[Mapping[
     if not is_file or not isinstance(value, str) or value.startswith("{"):
         return None, Problem(at, f"{name} is {value!r}, which is not a mapping", "write {NAME: VALUE}")
     try:
-        content = json.loads(Path(value).expanduser().read_text(encoding="utf-8"))
+        content = foreign_files.read_json(Path(value).expanduser())
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else "it is not text"
         return None, Problem(at, f"{value} cannot be read: {reason}", f"name a JSON file, or write {name} as a mapping")
     except json.JSONDecodeError as error:
         what = f"{value}:{error.lineno} is not JSON: {error.msg}"
         return None, Problem(at, what, "mend the file, or write the mapping itself")
+    except foreign_files.Unreadable as error:
+        return None, Problem(at, f"{value} cannot be read: {error}", "write the mapping itself")
     if not isinstance(content, dict):
         return None, Problem(at, f"{value} holds no JSON object", "write {NAME: VALUE} into it")
     return content, None

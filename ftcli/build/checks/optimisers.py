@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -11,6 +10,7 @@ from ftcli.build.checks.adapter import is_installed
 from ftcli.build.checks.field_needs import current
 from ftcli.core.errors import Problem
 from ftcli.core.suggest import suggest
+from ftcli.core.untrusted import foreign_files
 from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.settings import library_fields
 from ftcli.settings.fields.field_row import compared
@@ -190,7 +190,7 @@ def as_mapping(value: Any) -> Mapping[str, Any] | None:
     """A mapping that may be written as JSON, as transformers takes it; {} for null, None for anything else."""
     if isinstance(value, str) and value.startswith("{"):
         try:
-            value = json.loads(value)
-        except json.JSONDecodeError:
+            value = foreign_files.parse_json(value)
+        except ValueError:
             return None
     return {} if value is None else value if isinstance(value, Mapping) else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from ftcli.core import assets
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.strict_yaml import load
 from ftcli.core.text import shell_word
+from ftcli.core.untrusted import foreign_files
 from ftcli.data import row_sets
 from ftcli.data.formats.text_form import THROUGH_TEMPLATE
 from ftcli.models.known_shapes import tokenizer_folder
@@ -118,7 +120,10 @@ def _unknown(tokens: Sequence[str], folder: Path | None) -> list[str]:
     Searches the text of the files: reading a vocabulary of 262,000 tokens as JSON would take longer than the check.
     """
     files = [folder / name for name in TOKENIZER_FILES[:2]] if folder else []
-    texts = [file.read_text(encoding="utf-8") for file in files if file.is_file()]
+    texts = []
+    for file in files:
+        with suppress(OSError, ValueError):  # what is damaged is reported where it is read for its content
+            texts.append(foreign_files.read_text(file, foreign_files.MAX_TOKENIZER_BYTES))
     if not texts:
         return []
 

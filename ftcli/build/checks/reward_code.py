@@ -36,7 +36,7 @@ def _defines(file: Path, name: str) -> bool:
     """Whether a module's source binds a name; True where it cannot be known, or the source does not parse here."""
     try:
         tree = ast.parse(file.read_text(encoding="utf-8"))
-    except (OSError, SyntaxError, UnicodeDecodeError):
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
         return True
     for node in ast.walk(tree):
         made = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)

@@ -11,6 +11,7 @@ from ftcli.cli import output
 from ftcli.cli.render.summary import relative
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.text import shell_word
+from ftcli.core.untrusted import foreign_files
 from ftcli.synthesis.journal import ITEMS
 from ftcli.synthesis.runner import DATA
 from ftcli.synthesis.tasks import shown
@@ -59,7 +60,7 @@ def _items(folder: Path) -> Iterator[dict[str, Any]]:
     file = folder / ITEMS
     for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else ():
         try:
-            yield json.loads(line)
+            yield foreign_files.parse_json(line)
         except ValueError:
             return  # a stage that was killed may end in half a line
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import glob
-import json
 import os
 import re
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ftcli.core.errors import ConfigError, Problem
+from ftcli.core.untrusted import foreign_files
 from ftcli.data.files.dataset_card import BadCard, pick
 from ftcli.data.files.file_types import DataFile
 from ftcli.data.files.split_names import NoSplit, missing_shards
@@ -186,8 +186,7 @@ def _repository(set_id: str) -> Path:
 def _listing(snapshot: Path) -> list[str] | None:
     """All file names of the set at this commit, as huggingface_hub recorded them; None if it did not."""
     try:
-        text = (snapshot.parent.parent / "trees" / f"{snapshot.name}.json").read_text(encoding="utf-8")
-        noted: Any = json.loads(text)["files"]
+        noted: Any = foreign_files.read_json(snapshot.parent.parent / "trees" / f"{snapshot.name}.json")["files"]
         return sorted(str(name) for name in noted)
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -8,10 +8,10 @@ since only a conversation has a place for them.
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Mapping
 from typing import Any
 
+from ftcli.core.untrusted import foreign_files
 from ftcli.data.files.describe import describe_value
 from ftcli.data.formats.columns import CONTEXT, HISTORY, SYSTEM, TOOLS, VARIABLES, Example, column
 from ftcli.data.formats.conversations import ROLE_KEYS, FieldFault, Roles, Turn, only_read, spoken, text, tools, turns
@@ -122,7 +122,7 @@ def _variables(row: Mapping[str, Any]) -> dict[str, Any]:
     if given in (None, ""):
         return {}
     with contextlib.suppress(ValueError):
-        given = json.loads(given) if isinstance(given, str) else given
+        given = foreign_files.parse_json(given) if isinstance(given, str) else given
     if not isinstance(given, dict):
         fix = "write it as {name: value}"
         raise FieldFault(f"{VARIABLES} is {describe_value(given)}, not an object", fix, VARIABLES)

@@ -20,6 +20,7 @@ from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.module_source import package_folder
 from ftcli.core.paths import home_expanded, is_template_path
 from ftcli.core.suggest import suggest
+from ftcli.core.untrusted import foreign_files
 from ftcli.models.known_shapes import published_card
 from ftcli.settings.groups import ModelSettings
 
@@ -28,6 +29,9 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", TEMPLATE_FILE)
 """The files on which the number of tokens depends."""
 GENERATION = "generation_config.json"
 """The file that names the end tokens, which decide whether a conversation is unrolled."""
+
+MAX_TEMPLATE_BYTES = 1 << 20
+"""The longest chat template of a known family has some 20 KiB."""
 
 CHATML = """\
 {#- A base model was trained to see its BOS token first; where that token is another one by role, there is none. -#}
@@ -87,8 +91,8 @@ def named_template(value: str) -> str:
     """
     file = template_file(value)
     try:
-        return CHATML if file is None else file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        return CHATML if file is None else foreign_files.read_text(file, MAX_TEMPLATE_BYTES)
+    except (OSError, ValueError) as error:
         raise ConfigError(Problem(str(file), f"cannot be read: {error}", "save it as UTF-8 text")) from None
 
 
@@ -169,7 +173,11 @@ def chat_template(folder: Path | None) -> str | None:
     if folder is None:
         return None
     if (folder / TEMPLATE_FILE).is_file():
-        return (folder / TEMPLATE_FILE).read_text(encoding="utf-8")
+        try:
+            return foreign_files.read_text(folder / TEMPLATE_FILE, MAX_TEMPLATE_BYTES)
+        except (OSError, ValueError) as error:
+            file = str(folder / TEMPLATE_FILE)
+            raise ConfigError(Problem(file, f"cannot be read: {error}", "save the tokenizer again")) from None
     found = tokenizer_config(folder).get("chat_template")
     if isinstance(found, list):  # several by name: [{"name": "default", "template": …}, …]
         named = {each.get("name"): each.get("template") for each in found if isinstance(each, dict)}
@@ -196,7 +204,7 @@ def end_tokens(folder: Path) -> list[str]:
         ConfigError: the tokenizer's own files are damaged.
     """
     try:
-        given = json.loads((folder / GENERATION).read_text(encoding="utf-8")).get("eos_token_id")
+        given = foreign_files.read_json(folder / GENERATION).get("eos_token_id")
     except (OSError, ValueError, AttributeError):
         return []
     ids = [str(i) for i in (given if isinstance(given, list) else [given]) if i is not None]
@@ -213,7 +221,7 @@ def added_tokens(folder: Path) -> dict[str, str]:
     known = tokenizer_config(folder).get("added_tokens_decoder")
     names = {key: each.get("content") for key, each in known.items()} if isinstance(known, dict) else {}
     with suppress(OSError, ValueError, KeyError, TypeError):
-        added = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["added_tokens"]
+        added = foreign_files.read_json(folder / "tokenizer.json", foreign_files.MAX_TOKENIZER_BYTES)["added_tokens"]
         names |= {str(each["id"]): each["content"] for each in added}
     return names
 
@@ -226,7 +234,7 @@ def tokenizer_config(folder: Path) -> dict[str, Any]:
     """
     file = folder / "tokenizer_config.json"
     try:
-        raw = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        raw = foreign_files.read_json(file, foreign_files.MAX_TOKENIZER_BYTES) if file.is_file() else {}
     except ValueError:
         raw = None
     if not isinstance(raw, dict):

@@ -1,0 +1,44 @@
+"""Files of strangers are read within bounds, and every fault of theirs is told."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from ftcli.core.errors import ConfigError
+from ftcli.core.strict_yaml import load
+from ftcli.core.untrusted import foreign_files
+
+
+def test_a_plain_file_is_read(tmp_path: Path):
+    file = tmp_path / "a.json"
+    file.write_text('{"a": "é"}', encoding="utf-8")
+    assert foreign_files.read_json(file) == {"a": "é"}
+
+
+def test_size_and_depth_are_limited_and_named(tmp_path: Path):
+    file = tmp_path / "a.json"
+    file.write_bytes(b"[" + b" " * foreign_files.MAX_BYTES + b"]")
+    with pytest.raises(foreign_files.Unreadable, match="larger than 8 MiB"):
+        foreign_files.read_json(file)
+    file.write_text("[" * 100_000, encoding="utf-8")
+    with pytest.raises(foreign_files.Unreadable, match="nested too deeply"):
+        foreign_files.read_json(file)
+    with pytest.raises(RecursionError):  # what a naive reader ends in
+        json.loads("[" * 100_000)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path):
+    pipe = tmp_path / "config.json"
+    os.mkfifo(pipe)
+    with pytest.raises(foreign_files.Unreadable, match="no regular file"):
+        foreign_files.read_json(pipe)
+    with pytest.raises(ConfigError, match="no regular file"):
+        load(pipe)
+    link = tmp_path / "endless.json"
+    link.symlink_to("/dev/zero")
+    with pytest.raises(foreign_files.Unreadable, match="no regular file"):
+        foreign_files.read_bytes(link)
