@@ -43,6 +43,7 @@ def ours(folder: Path, rows: Path, steps: int) -> tuple[float, float]:
     command = [
         sys.executable, "-m", "ftcli", "train", "run.dir=ours", f"data.path={rows}", f"train.max_steps={steps}",
         "train.learning_rate=7e-4", "train.per_device_train_batch_size=16", "run.score_rows=0",
+        "train.gradient_accumulation_steps=1",
     ]  # fmt: skip
     seconds = timed(command, folder)
     return seconds, json.loads((folder / "ours" / "result.json").read_text())["loss_last"]

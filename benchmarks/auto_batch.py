@@ -37,6 +37,8 @@ COMMON = (
     "train.logging_steps=1",
 )  # fmt: skip
 
+EIGHT_ROWS = ("train.per_device_train_batch_size=auto", "train.gradient_accumulation_steps=1")
+
 
 def make_inputs(folder: Path) -> tuple[str, ...]:
     """A random model and rows of unequal length; the words that name them."""
@@ -71,7 +73,7 @@ def measure(limit: float, repeats: int, steps: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         words = (*make_inputs(folder), *COMMON, f"train.max_steps={steps}")
-        run = run_of(Request(overrides=(*words, "train.per_device_train_batch_size=auto")))
+        run = run_of(Request(overrides=(*words, *EIGHT_ROWS)))
         ways = [way for way in candidates(run, room_gib=limit) if way.fits]
         left_out = [way.words for way in candidates(run, room_gib=limit) if not way.fits]
         speeds: dict[str, list[float]] = {way.words: [] for way in ways}

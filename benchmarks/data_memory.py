@@ -91,7 +91,13 @@ def main() -> None:
     make_rows(small, 800_000)
     print(f"{rows} rows, {large.stat().st_size / 1024**3:.2f} GiB", flush=True)
     base = [f"model.name_or_path={model}", "model.init=random", "train.max_steps=3", "train.save_strategy=no"]
-    base += ["train.per_device_train_batch_size=2", "hardware=cpu", "run.score_rows=0", "data.max_length_tokens=256"]
+    base += [
+        "train.per_device_train_batch_size=2",
+        "train.gradient_accumulation_steps=1",
+        "hardware=cpu",
+        "run.score_rows=0",
+        "data.max_length_tokens=256",
+    ]
     with tempfile.TemporaryDirectory(dir=BUILD) as folder:
         cache = Path(folder) / "cache"
 

@@ -37,7 +37,15 @@ from ftcli.settings import library_fields, limits, ownership
 from ftcli.settings.fields import field_table
 from ftcli.settings.groups import OWN_GROUPS, ModelSettings
 from ftcli.settings.limits import Limit
-from tools import format_tables, matrix_tables, peft_tables, plan_tables, result_tables, sampling_tables
+from tools import (
+    default_tables,
+    format_tables,
+    matrix_tables,
+    peft_tables,
+    plan_tables,
+    result_tables,
+    sampling_tables,
+)
 from tools.house_rules import ORDERS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -126,13 +134,11 @@ def _pipeline_page(pipeline: Pipeline) -> str:
 
 
 def _method_page(method: Method) -> str:
-    full, adapter = method.learning_rates
     facts = [
         ("rows", ", ".join(method.kinds)),
         ("models in memory", ", ".join(method.roles)),
         ("trained by", f"`{_class_name(method.trainer)}` with `{_class_name(method.config)}`"),
-        ("learning rate, all parameters", f"{full:g}"),
-        ("learning rate, adapter", f"{adapter:g}"),
+        ("training", f"[its defaults by adapter and size](defaults.md#{method.name}), with their sources"),
         ("longest row", _longest(method)),
         ("held-out score", _score(method)),
         ("paper", method.paper),
@@ -300,6 +306,7 @@ REGIONS: dict[str, Callable[[], str]] = {
     "rewards": sampling_tables.rewards,
     "grpo-variants": sampling_tables.variants,
     **{f"coming-from-{tool.replace('_', '-')}": partial(coming_from, tool) for tool in all_importers()},
+    **default_tables.REGIONS,
     **result_tables.REGIONS,
     **matrix_tables.REGIONS,
 }

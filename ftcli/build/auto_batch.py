@@ -1,9 +1,10 @@
 """`train.per_device_train_batch_size=auto`: the settings with which a step takes least time, among those that fit.
 
-The rows of a step stay those of the `train` group, so the learning rate keeps its meaning: a device's 8 rows, times
-`train.gradient_accumulation_steps`. How they are divided into passes is chosen, and with it what the user left open:
-gradient checkpointing, and where several GPUs are there, sharding and offload. Packing and attention are derived as
-without it: they are on wherever they change no gradient, and then never slower.
+The rows of a step stay the usual ones of the method, so the learning rate keeps its meaning; with
+`train.gradient_accumulation_steps` set, they are a device's 8 rows times those. How they are divided into passes is
+chosen, and with it what the user left open: gradient checkpointing, and where several GPUs are there, sharding and
+offload. Packing and attention are derived as without it: they are on wherever they change no gradient, and then never
+slower.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.plan.run_memory import run_memory, training_pass
 from ftcli.plan.sharded_memory import sharding_of
 from ftcli.plan.step_time import Rates, step_seconds
-from ftcli.settings.batch_plan import SIZE, BatchPlan
+from ftcli.settings.batch_plan import ACCUMULATION, SIZE, BatchPlan
 from ftcli.settings.run_spec import Note
 
-ACCUMULATION, CHECKPOINTING = "gradient_accumulation_steps", "gradient_checkpointing"
+CHECKPOINTING = "gradient_checkpointing"
 EVAL_SIZE = "per_device_eval_batch_size"
 _CHOSEN = f"chosen with train.{SIZE}"
 _SHARDING: tuple[Mapping[str, Any], ...] = ({}, {"fsdp": True}, {"fsdp": True, "fsdp_config": {"cpu_offload": True}})

@@ -209,11 +209,7 @@ def derive_train(
     Args:
         pure: whether the user chose the half-precision type that trained weights are held in.
     """
-    result, adapter = dict(train), peft is not None and peft.adapter
-    if result.get("learning_rate") is None:
-        which = f"peft={peft.name}" if peft else "full fine-tuning"
-        rate = method.learning_rates[1 if adapter else 0] * (peft.rate_factor if peft else 1)
-        result["learning_rate"] = notes.add("train.learning_rate", rate, f"usual for {method.name} with {which}")
+    result = dict(train)
     if result.get("eval_strategy") is None:
         held_out = has_validation(data, method)
         strategy, why = ("epoch", "there are held-out rows") if held_out else ("no", "there are no held-out rows")

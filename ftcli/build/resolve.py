@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from ftcli.build import derive
+from ftcli.build import derive, derive_training
 from ftcli.build.checks import cross_group, field_checks
 from ftcli.config.compose import Composed, Request, compose
 from ftcli.core.errors import ConfigError, DataError, Problem, RowProblem
@@ -20,7 +21,6 @@ from ftcli.models.parameters import num_parameters
 from ftcli.peft_methods import PeftMethod, peft_method
 from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.settings import run_spec
-from ftcli.settings.batch_plan import AUTO, SIZE, STANDARD_SIZE
 from ftcli.settings.groups import CARD, GROUPS, HALF_PRECISION, OWN_GROUPS, DataSettings
 from ftcli.settings.run_spec import RunSpec
 
@@ -123,6 +123,19 @@ def build(composed: Composed) -> ResolvedRun:
     return run
 
 
+def _replayed(composed: Composed) -> Mapping[str, Mapping[str, Any]]:
+    """What the run had that this one starts from, as resolved then, while method, model and adapter are the same.
+
+    Defaults change between versions of ftcli; a run that is trained anew is trained as it was.
+    """
+    request = composed.request
+    base = request.base or {}
+    same = all(request.base_choices.get(group) == composed.choices[group] for group in ("method", "peft"))
+    same = same and all(base.get(group) == composed.tree[group] for group in ("peft", "quantisation"))
+    named = [tree.get("model", {}).get("name_or_path") for tree in (base, composed.tree)]
+    return request.base_resolved if same and named[0] == named[1] else {}
+
+
 def _resolve(composed: Composed, method: Method) -> ResolvedRun:
     notes = run_spec.Notes()
     composed = replace(composed, tree=_located(composed.tree))
@@ -148,11 +161,21 @@ def _resolve(composed: Composed, method: Method) -> ResolvedRun:
     quantisation = derive.derive_quantisation(_own(composed, "quantisation"), peft, composed, launch, notes)
     pure = typed.dtype in HALF_PRECISION and not (peft and peft.adapter)
     given = derive.derive_sharding(composed.tree["train"], profile.node_profile(hardware), notes)
-    if given.get(SIZE) == AUTO:
-        given = {**given, SIZE: STANDARD_SIZE}
-    train = derive.derive_train(given, method, peft, data, launch, notes, pure=pure)
     own = derive.derive_method(composed.tree["method"], method, peft, shape, model, data, notes)
     size = num_parameters(shape) if shape else None
+    earlier = _replayed(composed)
+    situation = derive_training.Situation(
+        method=method,
+        own=own,
+        peft=peft,
+        quantised=quantisation.type != "none",
+        parameters=size,
+        launch=launch,
+        earlier=earlier.get("train", {}),
+    )
+    given = derive_training.derive_training(given, situation, notes)
+    own = derive_training.derive_critic(own, method, given, earlier.get("method", {}), notes)
+    train = derive.derive_train(given, method, peft, data, launch, notes, pure=pure)
     scored = derive.has_validation(data, method) and method.score != "none"
     cheap = scored and size is not None and size <= derive.CHEAP_TO_SCORE_PARAMETERS
     run = derive.derive_run(

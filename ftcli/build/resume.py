@@ -185,7 +185,9 @@ def spec_from(run: Path, request: Request) -> RunSpec:
     if all(_names_only(text) for text in request.overrides):
         return _renamed(as_measured(spec, run), request, where)
     base: dict[str, Any] = {**spec.tree, "run": {**spec.tree.get("run", {}), "dir": None}}
-    return build(compose(replace(request, base=base, base_choices=spec.choices, base_where=where))).spec
+    resolved = {"train": spec.train, "method": spec.method}
+    request = replace(request, base=base, base_choices=spec.choices, base_where=where, base_resolved=resolved)
+    return build(compose(request)).spec
 
 
 def _require_choices(spec: RunSpec, where: str) -> None:

@@ -46,6 +46,8 @@ class Request:
     """The tree of an earlier run to start from (`--from`), instead of the groups' defaults."""
     base_choices: Mapping[str, str] = field(default_factory=dict)
     base_where: str = ""
+    base_resolved: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """The groups `train` and `method` of the earlier run as they were resolved then."""
     stage: StageRequest | None = None
     """The pipeline stage to compose; None for a run of its own."""
 

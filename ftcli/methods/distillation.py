@@ -12,8 +12,19 @@ from typing import Any
 
 from ftcli.core.errors import Problem
 from ftcli.methods.method import Method
+from ftcli.methods.training_defaults import TrainingDefaults
 from ftcli.settings.batch_plan import BatchPlan
 from ftcli.settings.limits import Limit
+from ftcli.settings.sourced_defaults import Default, same_for_all
+
+TRAINING = TrainingDefaults(
+    full=same_for_all(Default(value=1e-5, source="a tenth of LoRA's; TRL's example: 2e-5, its trainer: 1e-6")),
+    adapter=same_for_all(Default(value=1e-4, source="On-Policy Distillation (tinker-cookbook): 1e-4; TRL: 2e-4")),
+    epochs=Default(value=1, source="On-Policy Distillation: prompts are answered once"),
+    batch=Default(value=32, source="tinker-cookbook: 32 answers a step for long tasks, 4096 at most"),
+    schedule=Default(value="cosine", source="as sft: the teacher's tokens are imitated"),
+    warmup=Default(value=0.03, source="as sft"),
+)
 
 
 def check(method: Mapping[str, Any]) -> list[Problem]:
@@ -41,7 +52,8 @@ METHOD = Method(
     kinds=("prompt",),
     roles=("policy", "teacher"),
     score="none",
-    learning_rates=(1e-5, 1e-4),
+    training=TRAINING,
+    sources={"beta": Default(value=1.0, source="On-Policy Distillation: reverse KL; GKD (arXiv:2306.13649): 0 to 1")},
     paper="Agarwal et al. 2024, arXiv:2306.13649",
     below_the_adapter=True,
     limits={

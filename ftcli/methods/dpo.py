@@ -6,19 +6,48 @@ second copy.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ftcli.core.errors import Problem
 from ftcli.methods.method import Method
+from ftcli.methods.training_defaults import TrainingDefaults
 from ftcli.settings.library_fields import value_of
 from ftcli.settings.limits import Limit
+from ftcli.settings.sourced_defaults import BySize, Default
 
 _CONFIG = "trl.trainer.dpo_config:DPOConfig"
 
 # Other divergences leave a partition function, which cancels only in losses of the difference within a pair.
 OF_DIVERGENCES = ("sigmoid", "sigmoid_norm", "hinge", "ipo", "exo_pair", "robust", "discopop", "sft")
 SMOOTHED = ("sigmoid", "robust", "exo_pair", "aot", "aot_unpaired")
+
+_TENFOLD = "ten times full fine-tuning's (LoRA Without Regret)"
+TRAINING = TrainingDefaults(
+    full=BySize(
+        {
+            4: Default(value=1e-6, source="SmolLM2 135M to 1.7B and SmolLM3 3B: 1e-6"),
+            40: Default(value=5e-7, source="Zephyr 7B, Tulu 3 8B: 5e-7; OLMo 2 13B: 8e-7"),
+            math.inf: Default(value=2e-7, source="Tulu 3 70B: 2e-7"),
+        }
+    ),
+    adapter=BySize(
+        {
+            4: Default(value=1e-5, source=_TENFOLD),
+            40: Default(value=5e-6, source="Zephyr 7B QLoRA, TRL's LoRA example and Unsloth: 5e-6"),
+            math.inf: Default(value=2e-6, source=_TENFOLD),
+        }
+    ),
+    epochs=Default(value=1, source="Zephyr, Tulu 3, SmolLM3, SimPO: 1; a second pass lowers both answers' likelihood"),
+    batch=Default(
+        value=32,
+        source="HALOs (arXiv:2402.01306): 32; Zephyr, Tulu 3 and SimPO: 128, for sixty thousand pairs and more",
+    ),
+    schedule=Default(value="cosine", source="Zephyr, SmolLM2, SimPO: cosine; Tulu 3: linear"),
+    warmup=Default(value=0.1, source="Zephyr, Tulu 3, SmolLM3, SimPO, HALOs: 0.1"),
+)
+BETA = Default(value=0.1, source="Rafailov et al. 2023, arXiv:2305.18290, appendix B: 0.1; Zephyr: 0.01, SmolLM2: 0.5")
 
 
 def check(method: Mapping[str, Any]) -> list[Problem]:
@@ -72,7 +101,8 @@ METHOD = Method(
     kinds=("preference",),
     roles=("policy", "reference"),
     score="preference_accuracy",
-    learning_rates=(1e-6, 1e-5),
+    training=TRAINING,
+    sources={"beta": BETA},
     paper="Rafailov et al. 2023, arXiv:2305.18290",
     limits={
         "beta": Limit(low=0.0, open_low=True),

@@ -14,8 +14,36 @@ from typing import Any
 from ftcli.core.errors import Problem
 from ftcli.methods.method import Method, Variant
 from ftcli.methods.ppo import reward_problems
+from ftcli.methods.training_defaults import TrainingDefaults
 from ftcli.settings.batch_plan import BatchPlan
 from ftcli.settings.limits import Limit
+from ftcli.settings.sourced_defaults import BySize, Default
+
+TRAINING = TrainingDefaults(
+    full=BySize(
+        {
+            20: Default(value=1e-6, source="OLMo 3 7B, verl 7B, DAPO, TRL: 1e-6"),
+            math.inf: Default(value=5e-7, source="OLMo 2 32B: 5e-7; OLMo 3 32B: 2e-6, for 512 answers a step"),
+        }
+    ),
+    adapter=BySize(
+        {
+            20: Default(
+                value=1e-5,
+                source="ten times full fine-tuning's (LoRA Without Regret); tinker-cookbook: 1e-5, Unsloth: 5e-6",
+            ),
+            math.inf: Default(value=5e-6, source="ten times full fine-tuning's; Unsloth: 5e-6"),
+        }
+    ),
+    epochs=Default(value=1, source="OLMo 3, Open-R1: prompts are answered once; each pass samples other answers"),
+    batch=Default(
+        value=8,
+        source="8 prompts × 8 answers are 64 answers, the lower end of practice, for one card; tinker-cookbook: 8 to "
+        "128 prompts, OLMo 3: 64 prompts × 8, Open-R1: 512 answers",
+    ),
+    schedule=Default(value="constant_with_warmup", source="OLMo 3, DAPO, verl: constant; Tulu 3, Open-R1: falling"),
+    warmup=Default(value=0.03, source="OpenRLHF: 0.03; DAPO: 20 rollouts; OLMo 3: none"),
+)
 
 _GROUP = {"importance_sampling_level": "token", "scale_rewards": "group"}
 VARIANTS = {
@@ -109,7 +137,14 @@ METHOD = Method(
     kinds=("prompt",),
     roles=("policy", "reference", "reward"),
     score="mean_reward",
-    learning_rates=(1e-6, 1e-5),
+    training=TRAINING,
+    sources={
+        "num_generations": Default(value=8, source="OLMo 3, Tulu 3.1 and TRL: 8 to 16"),
+        "beta": Default(value=0.0, source="DAPO, OLMo 3, TRL: no penalty and no reference in memory; the paper: 0.04"),
+        "temperature": Default(value=1.0, source="the policy itself is sampled, so that the ratio starts at 1"),
+        "epsilon": Default(value=0.2, source="Schulman et al. 2017, arXiv:1707.06347: 0.2"),
+        "num_iterations": Default(value=1, source="the paper, OLMo 3: answers are learned from once"),
+    },
     paper="Shao et al. 2024, arXiv:2402.03300",
     min_batch=2,
     limits={

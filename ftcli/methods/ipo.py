@@ -8,10 +8,18 @@ paper does not say, and its authors told TRL that they used that form.
 from dataclasses import replace
 
 from ftcli.methods.dpo import METHOD as DPO
+from ftcli.settings.sourced_defaults import Default
+
+BETA = Default(
+    value=1.0,
+    source="a margin of 0.5 nats per token. Tulu 3's DPO on per-token log-ratios takes 5; at 0.1 the margin would be 5 "
+    "nats, which no policy near its reference reaches, so that nothing ever stops the loss",
+)
 
 METHOD = replace(
     DPO,
     name="ipo",
+    sources={"beta": BETA},
     summary="Identity preference optimisation: DPO with a fixed target margin, for few or repeated pairs.",
     fixed={"loss_type": ["ipo"]},
     without=("loss_weights", "discopop_tau", "label_smoothing", "use_weighting"),

@@ -6,11 +6,16 @@ Each answer is compared with the policy's mean divergence from the reference, es
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+from ftcli.methods.dpo import TRAINING as DPO_TRAINING
 from ftcli.methods.method import Method
 from ftcli.settings.batch_plan import BatchPlan
 from ftcli.settings.limits import Limit
+from ftcli.settings.sourced_defaults import Default
+
+_BATCH = Default(value=32, source="HALOs (arXiv:2402.01306): 32; TRL: 16 to 128, for the reference point is its mean")
 
 FEWEST_ANSWERS, MOST_ANSWERS = 16, 128
 """Answers a step that the authors advise, in the documentation of TRL's KTO trainer."""
@@ -35,7 +40,10 @@ METHOD = Method(
     kinds=("label", "preference"),
     roles=("policy", "reference"),
     score="preference_accuracy",
-    learning_rates=(1e-6, 1e-5),
+    training=replace(DPO_TRAINING, batch=_BATCH),
+    sources={
+        "beta": Default(value=0.1, source="HALOs (arXiv:2402.01306): 0.1, with rates up to 1e-6 (TRL)"),
+    },
     paper="Ethayarajh et al. 2024, arXiv:2402.01306",
     min_batch=2,
     warns=warns,

@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ftcli.core.errors import ConfigError, Problem
+from ftcli.methods.training_defaults import TrainingDefaults
 from ftcli.settings.backends import OWN_WEIGHTS
 from ftcli.settings.batch_plan import BatchPlan
 from ftcli.settings.library_fields import fields_of, value_of
 from ftcli.settings.limits import LIMITS, Limit
 from ftcli.settings.run_spec import RunSpec
+from ftcli.settings.sourced_defaults import Default
 
 MODEL_FIELDS = {"reward_model": "reward_model", "value_model": "reward_model", "teacher_model": "causal_lm"}
 """Fields of methods that name a further model, and the head that it must have."""
@@ -101,8 +103,10 @@ class Method:
     """Whether its trainer expects prompt and answer as one sequence."""
     score: str
     """Its own held-out metric: exact_match, preference_accuracy, mean_reward or none."""
-    learning_rates: tuple[float, float]
-    """Derived learning rate for full fine-tuning, and with an adapter."""
+    training: TrainingDefaults
+    """How it is usually trained."""
+    sources: Mapping[str, Default] = field(default_factory=dict)
+    """Where the defaults of its own fields come from; the values are those of its group file and its config class."""
     paper: str
     next_method: str = "dpo"
     """The method that usually follows it."""

@@ -4,8 +4,12 @@ Supervised fine-tuning on the chosen answer plus the log odds ratio of chosen to
 so it may start from a base model without SFT first.
 """
 
+import math
+
 from ftcli.methods.method import Method
+from ftcli.methods.training_defaults import TrainingDefaults
 from ftcli.settings.limits import Limit
+from ftcli.settings.sourced_defaults import BySize, Default
 
 OF_A_REFERENCE = (
     "precompute_ref_batch_size", "loss_type", "loss_weights", "ld_alpha", "f_divergence_type",
@@ -20,6 +24,28 @@ REPORTS = (
 )  # fmt: skip
 """Held-out metrics of the losses without a reference."""
 
+TRAINING = TrainingDefaults(
+    full=BySize(
+        {
+            4: Default(value=8e-6, source="Hong et al. 2024, arXiv:2403.07691, appendix: 8e-6"),
+            math.inf: Default(value=5e-6, source="Mistral-ORPO 7B and Zephyr-ORPO 141B: 5e-6"),
+        }
+    ),
+    adapter=BySize(
+        {
+            4: Default(value=8e-5, source="ten times full fine-tuning's (LoRA Without Regret)"),
+            math.inf: Default(value=5e-5, source="ten times full fine-tuning's (LoRA Without Regret)"),
+        }
+    ),
+    epochs=Default(
+        value=1,
+        source="one pass, as preferences are usually trained; the authors take 3 to 5 to fine-tune a base with it",
+    ),
+    batch=Default(value=32, source="as dpo; Mistral-ORPO: 32 to 64"),
+    schedule=Default(value="cosine", source="the authors' code: cosine; their 7B models: inverse square root"),
+    warmup=Default(value=0.1, source="as dpo; Mistral-ORPO: 100 to 200 steps"),
+)
+
 METHOD = Method(
     name="orpo",
     summary="Odds ratio preference optimisation: SFT and preferences in one run, one model in memory.",
@@ -30,7 +56,8 @@ METHOD = Method(
     kinds=("preference",),
     score="preference_accuracy",
     reports=REPORTS,
-    learning_rates=(8e-6, 5e-5),
+    training=TRAINING,
+    sources={"beta": Default(value=0.1, source="Mistral-ORPO-β: 0.1; on Capybara and Zephyr-ORPO 141B: 0.05")},
     paper="Hong et al. 2024, arXiv:2403.07691",
     fixed={"precompute_ref_log_probs": True},  # keeps the trainer from loading a reference; nothing is computed
     without=(*OF_A_REFERENCE, "label_smoothing"),

@@ -4,7 +4,42 @@ Rows are documents, each followed by the end token; with packing (the default) t
 blocks of `data.max_length_tokens`, so no token is padding. A document does not attend to others in its block.
 """
 
+import math
+
 from ftcli.methods.method import Method
+from ftcli.methods.training_defaults import TrainingDefaults
+from ftcli.settings.sourced_defaults import BySize, Default
+
+TRAINING = TrainingDefaults(
+    full=BySize(
+        {
+            10: Default(value=5e-5, source="FineMath, continued pre-training of a 3B Llama (SmolLM2): 5e-5"),
+            math.inf: Default(
+                value=2e-5, source="Code Llama (arXiv:2308.12950, section 2.3), long context, to 34B: 2e-5"
+            ),
+        }
+    ),
+    adapter=BySize(
+        {
+            20: Default(
+                value=2e-4, source="LoRA Learns Less and Forgets Less (arXiv:2405.09673), continued pre-training"
+            ),
+            math.inf: Default(value=1e-4, source="half of it, as QLoRA halves its rate above 13B"),
+        }
+    ),
+    epochs=Default(value=1, source="SmolLM2, OLMo 2: text is read once, where there is enough"),
+    batch=Default(
+        value=64, source="64 blocks of 2048 are 131,072 tokens; published runs of billions of tokens take 1M and more"
+    ),
+    schedule=Default(value="cosine", source="Gupta et al. 2023, arXiv:2308.04014: re-warm, then cosine"),
+    warmup=Default(
+        value=0.05, source="Gupta et al. 2023, arXiv:2308.04014: up to 0.02; longer here, as runs are short"
+    ),
+    more={
+        "weight_decay": Default(value=0.1, source="SmolLM2, OLMo 2, Llama: 0.1"),
+        "adam_beta2": Default(value=0.95, source="SmolLM2, OLMo 2, Llama: 0.95, for large batches"),
+    },
+)
 
 METHOD = Method(
     name="pretrain",
@@ -14,7 +49,7 @@ METHOD = Method(
     task="pretrain",
     kinds=("text",),
     score="none",
-    learning_rates=(5e-5, 2e-4),
+    training=TRAINING,
     paper="Gururangan et al. 2020, arXiv:2004.10964",
     weights="tokens",
     packs=True,

@@ -21,6 +21,7 @@ from ftcli.peft_methods.parameter_counts import (
 )
 from ftcli.settings.library_fields import value_of
 from ftcli.settings.limits import Limit
+from ftcli.settings.sourced_defaults import Default
 
 CONFIG = "peft.tuners.adalora.config:AdaLoraConfig"
 
@@ -94,6 +95,18 @@ ADALORA = replace(
     },
     count=count,
     check=check,
+    sources={
+        "init_r": Default(value=24, source="Zhang et al. 2023, section 4: 1.5 times the target"),
+        "target_r": Default(value=16, source="LoRA's r"),
+        "lora_alpha": Default(value=32, source="as LoRA's"),
+        "deltaT": Default(value=10, source="the paper: 100, in runs of many thousand steps"),
+        "orth_reg_weight": Default(value=0.1, source="Zhang et al. 2023, appendix C: 0.1"),
+    },
+    rate_factor=Default(
+        value=1,
+        source="Zhang et al. 2023, appendix C: the rates of its LoRA baseline, chosen per task",
+        measured="benchmarks/adapters.py: LoRA's 0.003",
+    ),
     plain_start=lambda settings: False,
     never_in_vllm="TRL would hand over its rank counts as weights of the model",
     never_shards=lambda layout, settings: (

@@ -18,6 +18,7 @@ from ftcli.peft_methods.parameter_counts import Settings, whole_number
 from ftcli.peft_methods.peft_declaration import PeftMethod
 from ftcli.peft_methods.target_modules import ends_with, listing
 from ftcli.settings.limits import Limit
+from ftcli.settings.sourced_defaults import Default
 
 CONFIG = "ftcli.peft_methods.freeze:FreezeSettings"
 
@@ -84,6 +85,11 @@ METHODS = (
         limits={"num_layers": Limit(low=0)},
         count=count,
         check=check,
+        rate_factor=Default(
+            value=1,
+            source="the weights themselves train, as in full fine-tuning",
+            measured="benchmarks/adapters.py: 0.002, twice full fine-tuning's",
+        ),
         quantisations=("none",),
         plain_start=lambda settings: True,
         never_merges="it trains the model itself, so there is nothing to merge",

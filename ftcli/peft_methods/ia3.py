@@ -11,6 +11,7 @@ from ftcli.models.layout import Module
 from ftcli.models.shape import Shape
 from ftcli.peft_methods.parameter_counts import Settings, adapter_parameters, is_unknown
 from ftcli.peft_methods.peft_declaration import Derived, PeftMethod
+from ftcli.settings.sourced_defaults import Default
 
 # PEFT's own targets by the model's type (peft/utils/constants.py, 0.21).
 # The last entry is the one whose inputs are scaled. For some families PEFT targets queries where the paper has keys.
@@ -78,6 +79,10 @@ METHODS = (
         config="peft.tuners.ia3.config:IA3Config",
         follows=follows,
         count=count,
-        rate_factor=15,
+        rate_factor=Default(
+            value=15,
+            source="T-Few (arXiv:2205.05638, section 3): 3e-3, 15 times 2e-4; PEFT's comparison on MetaMathQA: 5e-3",
+            measured="benchmarks/adapters.py: 0.03, ten times LoRA's",
+        ),
     ),
 )

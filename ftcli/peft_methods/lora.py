@@ -19,6 +19,7 @@ from ftcli.peft_methods.parameter_counts import Settings, is_unknown, whole_numb
 from ftcli.peft_methods.peft_declaration import FOUR_BITS, PeftMethod
 from ftcli.settings.limits import BELOW_ONE, Limit
 from ftcli.settings.sharding import FSDP, ZERO
+from ftcli.settings.sourced_defaults import Default
 
 CONFIG = "peft.tuners.lora.config:LoraConfig"
 
@@ -91,12 +92,26 @@ def _refuse_initialisation(settings: Settings) -> None:
         raise ValueError(f"init_lora_weights=orthogonal needs even ranks, not {odd[0]}")
 
 
+_R = Default(value=16, source="Unsloth: 16 to 32; QLoRA (section 4): r hardly matters once all layers are adapted")
+_ALPHA = Default(value=32, source="LoRA Without Regret, Unsloth: 32, or twice r")
+_DROPOUT = Default(value=0.0, source="Unsloth, tinker-cookbook: 0; QLoRA: 0.1 up to 13B, 0.05 above, on small sets")
+_TARGETS = Default(
+    value="all-linear", source="QLoRA (figure 2) and LoRA Without Regret: all linear layers; Hu et al.: query and value"
+)
+SOURCES: Mapping[str, Default] = {"r": _R, "lora_alpha": _ALPHA, "lora_dropout": _DROPOUT, "target_modules": _TARGETS}
+
 LORA = PeftMethod(
     name="lora",
     summary="Low-rank adapters on all linear layers: the usual choice on one GPU.",
     paper="Hu et al. 2021, arXiv:2106.09685",
     config=CONFIG,
-    defaults={"r": 16, "lora_alpha": 32, "lora_dropout": 0.0, "target_modules": "all-linear"},
+    defaults={name: default.value for name, default in SOURCES.items()},
+    sources=SOURCES,
+    rate_factor=Default(
+        value=1,
+        source="the method's own rate with an adapter",
+        measured="benchmarks/adapters.py: 0.003 for the built-in model",
+    ),
     limits={
         "r": Limit(low=1),
         "lora_alpha": Limit(low=0, open_low=True),
@@ -127,6 +142,12 @@ DORA = replace(
     summary="LoRA with separate direction and magnitude: better at low ranks, slower.",
     paper="Liu et al. 2024, arXiv:2402.09353",
     fixed={"use_dora": True},
+    rate_factor=Default(
+        value=1,
+        source="the authors' scripts for LLaMA 7B and Llama 2 7B: 2e-4, for Llama 3 8B 1e-4; they advise slightly less "
+        "than LoRA's",
+        measured="benchmarks/adapters.py: LoRA's 0.003",
+    ),
 )
 
 RSLORA = replace(
@@ -136,6 +157,16 @@ RSLORA = replace(
     paper="Kalajdzievski 2023, arXiv:2312.03732",
     fixed={"use_rslora": True},
     defaults={**LORA.defaults, "r": 64, "lora_alpha": 16},
+    sources={
+        **SOURCES,
+        "r": Default(value=64, source="Kalajdzievski 2023: where plain LoRA's update becomes too small"),
+        "lora_alpha": Default(value=16, source="16 / sqrt(64) scales the update by 2, as LoRA's 32 / 16"),
+    },
+    rate_factor=Default(
+        value=1,
+        source="Kalajdzievski 2023: the scaling makes LoRA's rate hold at every rank",
+        measured="benchmarks/adapters.py: 0.001, a third of LoRA's, is better for the built-in model",
+    ),
 )
 
 PISSA = replace(
@@ -144,6 +175,16 @@ PISSA = replace(
     summary="LoRA initialised with the principal singular vectors: learns faster, needs an unquantised base.",
     paper="Meng et al. 2024, arXiv:2404.02948",
     defaults={**LORA.defaults, "lora_alpha": 16, "init_lora_weights": "pissa"},
+    sources={
+        **SOURCES,
+        "lora_alpha": Default(value=16, source="the authors' scripts: alpha = r, the weights' own principal part"),
+        "init_lora_weights": Default(value="pissa", source="Meng et al. 2024, section 3"),
+    },
+    rate_factor=Default(
+        value=0.1,
+        source="the authors' scripts for Llama 2 7B: 2e-5, a tenth of LoRA's usual 2e-4",
+        measured="benchmarks/adapters.py: 0.001, a third of LoRA's",
+    ),
     limits={name: limit for name, limit in LORA.limits.items() if name != "init_rows"}  # it looks at no rows
     | {"init_lora_weights": Limit(choices=("pissa", "pissa_niter_[number of iters]"))},
     own=None,
@@ -166,6 +207,16 @@ LORAPLUS = replace(
     summary="LoRA with a higher learning rate for B than for A: the same quality in fewer steps.",
     paper="Hayou et al. 2024, arXiv:2402.12354",
     own="ftcli.peft_methods.lora:LoraPlusSettings",
+    sources={
+        **SOURCES,
+        "loraplus_lr_ratio": Default(value=16.0, source="Hayou et al. 2024, section 5: 2^4 for language models"),
+    },
+    rate_factor=Default(
+        value=0.25,
+        source="A learns at a quarter of LoRA's rate and B, 16 times faster, at four times: LoRA's is their geometric "
+        "mean; the authors: A at half or less",
+        measured="benchmarks/adapters.py: 0.0005, a sixth of LoRA's",
+    ),
     limits={
         **LORA.limits,
         "loraplus_lr_ratio": Limit(low=1),
@@ -182,6 +233,11 @@ QLORA = replace(
     summary="LoRA on a 4-bit base: the largest model that fits on a GPU.",
     paper="Dettmers et al. 2023, arXiv:2305.14314",
     implies="nf4_double",
+    rate_factor=Default(
+        value=1,
+        source="QLoRA (table 9): 2e-4 up to 13B, 1e-4 above, which LoRA's rates by size follow",
+        measured="benchmarks/adapters.py: LoRA's 0.003",
+    ),
     quantisations=FOUR_BITS,
 )
 

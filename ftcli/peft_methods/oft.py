@@ -11,6 +11,7 @@ from ftcli.models.shape import Shape
 from ftcli.peft_methods.parameter_counts import Settings, adapter_parameters, whole_number
 from ftcli.peft_methods.peft_declaration import PeftMethod
 from ftcli.settings.limits import BELOW_ONE, Limit
+from ftcli.settings.sourced_defaults import Default
 
 CONFIG = "peft.tuners.oft.config:OFTConfig"
 
@@ -63,6 +64,12 @@ METHODS = (
         config=CONFIG,
         defaults={"oft_block_size": 32, "target_modules": "all-linear"},
         limits={"oft_block_size": Limit(low=0), "r": Limit(low=0), "module_dropout": BELOW_ONE},
+        sources={"oft_block_size": Default(value=32, source="OFTv2 (arXiv:2506.19847): 32")},
+        rate_factor=Default(
+            value=1,
+            source="OFTv2 (arXiv:2506.19847): LoRA's rate or a little more; PEFT's comparison on MetaMathQA: LoRA's",
+            measured="benchmarks/adapters.py: LoRA's 0.003",
+        ),
         count=count,
         check=check,
     ),

@@ -19,6 +19,7 @@ from ftcli.core.suggest import suggest
 from ftcli.peft_methods.peft_declaration import PeftMethod
 from ftcli.peft_methods.prompts import PREFIX, PROMPT
 from ftcli.settings.limits import Limit
+from ftcli.settings.sourced_defaults import Default
 
 _PROMPTS = ("MULTITASK_PROMPT_TUNING", "CPT", "CARTRIDGE")
 # Types that ftcli cannot train, and why.
@@ -129,5 +130,6 @@ METHODS = (
         limits={"type": Limit()},
         variant=_typed,
         check=check,
+        rate_factor=Default(value=1, source="not looked up for each tuner: see its paper"),
     ),
 )

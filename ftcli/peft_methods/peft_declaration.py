@@ -13,6 +13,7 @@ from ftcli.core.errors import Problem
 from ftcli.models.shape import Shape
 from ftcli.settings.library_fields import Field, fields_of
 from ftcli.settings.limits import Limit
+from ftcli.settings.sourced_defaults import Default
 
 Settings = Mapping[str, Any]
 FOUR_BITS = ("nf4_double", "nf4", "fp4")
@@ -59,8 +60,10 @@ class PeftMethod:
     """Rules among its own fields."""
     variant: Callable[[PeftMethod, Settings], PeftMethod] | None = None
     """The method under settings that choose another config class."""
-    rate_factor: float = 1.0
-    """Ratio of its usual learning rate to LoRA's."""
+    rate_factor: Default
+    """Ratio of its usual learning rate to LoRA's; to full fine-tuning's where no adapter trains."""
+    sources: Mapping[str, Default] = field(default_factory=dict)
+    """Where the defaults of its own fields come from; the values are those of its group file and its config class."""
     implies: str | None = None
     """The quantisation that it implies."""
     quantisations: tuple[str, ...] | None = None

@@ -17,6 +17,7 @@ from ftcli.peft_methods.parameter_counts import Settings, linear, whole_number, 
 from ftcli.peft_methods.peft_declaration import PeftMethod
 from ftcli.settings.limits import BELOW_ONE, Limit
 from ftcli.settings.sharding import FSDP, ZERO
+from ftcli.settings.sourced_defaults import Default
 
 _P_TUNING = "peft.tuners.p_tuning.config:PromptEncoderConfig"
 _NUM_VIRTUAL_TOKENS = 20
@@ -106,7 +107,12 @@ _BASE = PeftMethod(
         "prompt_tuning_init": Limit(choices=("RANDOM", "SAMPLE_VOCAB", "TEXT")),
     },
     count=count_prompt,
-    rate_factor=50,
+    sources={"num_virtual_tokens": Default(value=_NUM_VIRTUAL_TOKENS, source="Lester et al. 2021, section 3.2: 20")},
+    rate_factor=Default(
+        value=50,
+        source="PEFT's guide to prompt tuning: 3e-2, for a model of 0.6B; Lester et al. 2021: 0.3, with Adafactor",
+        measured="benchmarks/adapters.py: 0.3, a hundred times LoRA's",
+    ),
     never_merges=_NOT_WEIGHTS,
     never_packs=_ACROSS,
     never_shards=lambda layout, settings: _OUTSIDE if layout in (FSDP, f"{ZERO}3") else "",
@@ -139,8 +145,11 @@ PREFIX = replace(
     owned=_OF_THE_MODEL,
     limits={"num_virtual_tokens": Limit(low=1), "encoder_hidden_size": Limit(low=1)},
     count=count_prefix,
-    # benchmarks/adapters.py: at LoRA's own rate of 0.003 the lowest loss of 0.001, 0.003, 0.005 and 0.01.
-    rate_factor=1,
+    rate_factor=Default(
+        value=1,
+        source="Li & Liang 2021, section 5.3: the MLP makes far smaller rates enough; they take 5e-5 for GPT-2",
+        measured="benchmarks/adapters.py: at LoRA's 0.003 the lowest loss of 0.001, 0.003, 0.005 and 0.01",
+    ),
     variant=_without_projection,
     never_checkpoints=_CACHE,
 )
@@ -191,7 +200,11 @@ P_TUNING = replace(
         "encoder_dropout": BELOW_ONE,
     },
     count=count_p_tuning,
-    rate_factor=5,
+    rate_factor=Default(
+        value=5,
+        source="P-tuning's encoder trains at about 1e-3 (arXiv:2103.10385); without it as peft=prompt",
+        measured="benchmarks/adapters.py: 0.005, 1.7 times LoRA's",
+    ),
     variant=_deep,
     support="ftcli.worker.tuners.prompts:PromptEncoder",
 )

@@ -12,6 +12,7 @@ from ftcli.peft_methods.parameter_counts import Settings, adapter_parameters, wh
 from ftcli.peft_methods.peft_declaration import PeftMethod
 from ftcli.settings.limits import BELOW_ONE, Limit
 from ftcli.settings.sharding import FSDP
+from ftcli.settings.sourced_defaults import Default
 
 CONFIG = "peft.tuners.vera.config:VeraConfig"
 
@@ -35,7 +36,13 @@ METHODS = (
         defaults={"r": 256, "target_modules": "all-linear", "save_projection": True},
         limits={"r": Limit(low=1), "vera_dropout": BELOW_ONE, "d_initial": Limit(low=0, open_low=True)},
         count=count,
-        rate_factor=20,
+        sources={"r": Default(value=256, source="Kopiczko et al. 2024, table 3: 256 for Llama 2 7B and 13B")},
+        rate_factor=Default(
+            value=10,
+            source="Kopiczko et al. 2024, appendix A, Llama 2: 4e-3 where LoRA has 4e-4; PEFT's comparison on "
+            "MetaMathQA: 1e-3 to LoRA's 1e-4",
+            measured="benchmarks/adapters.py: 0.02, 7 times LoRA's",
+        ),
         never_shards=lambda layout, settings: (
             "all layers share its random matrices, which FSDP cannot write to a checkpoint" if layout == FSDP else ""
         ),

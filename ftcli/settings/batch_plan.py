@@ -9,10 +9,11 @@ from typing import Any
 
 from ftcli.settings.library_fields import TRAINING_ARGUMENTS, value_of
 
+ACCUMULATION = "gradient_accumulation_steps"
 SIZE, AUTO = "per_device_train_batch_size", "auto"
 """The rows of one pass on one device, and the word for those that ftcli chooses."""
 STANDARD_SIZE = 8
-"""Rows that a device takes in one step where they are to be divided into passes: those of the `train` group."""
+"""Rows that a device takes in one pass at most where nothing says how many."""
 
 
 def train_value(train: Mapping[str, Any], name: str) -> Any:

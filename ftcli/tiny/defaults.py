@@ -22,6 +22,22 @@ REWARDED_SETS = ("builtin:tiny", "builtin:prompts")
 MEASURES: Settings = {"polite": {"regex": {"pattern": POLITE_PATTERN}}, "right": {"holds_answer": 1.0}}
 """What the policies of a pipeline that learns manners are measured by."""
 MEASURED_PIPELINES = ("constitutional", "online_dpo", "rlaif")
+
+LARGEST_PARAMETERS = 10_000_000
+"""A model of at most so many parameters is the built-in one, or another toy: no published one is as small."""
+LEARNING_RATES: Mapping[str, tuple[float, float]] = {
+    **dict.fromkeys(("pretrain", "sft", "instruct"), (1e-3, 3e-3)),
+    **dict.fromkeys(("dpo", "ipo", "kto", "orpo", "cpo", "simpo", "distillation"), (3e-4, 3e-3)),
+    "reward": (2e-4, 2e-3),
+    **dict.fromkeys(("ppo", "grpo", "rloo"), (1e-4, 1e-3)),
+}
+"""Rates of full fine-tuning and of LoRA by method: far higher than those of a real model."""
+OTHER_RATES = (3e-4, 3e-3)
+"""Those of a method that is not listed."""
+ROWS_OF_A_PASS = 8
+"""Rows of a pass, each of which is a step: it has few rows, and needs as many steps as a large model does."""
+TRAINING: Settings = {"num_train_epochs": 3, "lr_scheduler_type": "cosine", "warmup_steps": 0.03}
+"""Fields of TrainingArguments, for every method: its rows are so few that it has to see them often."""
 _FIRST_ROUND_ONLY = ("make.labelled",)
 
 

@@ -36,16 +36,16 @@ def taken(run: ResolvedRun) -> tuple[int, int, Any, Any]:
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
-        # there is room for all 8 rows, so nothing is computed twice
-        (("model=qwen-0.6b", "peft=lora", "hardware.gpu=h200", LONG), (8, 1, False, None)),
-        # 8 rows do not fit on 24 GiB, 4 do, and only with checkpointing
-        (("model=llama", "peft=lora", "hardware.gpu=rtx4090", LONG), (4, 2, True, None)),
+        # there is room for all 16 rows, so nothing is computed twice
+        (("model=qwen-0.6b", "peft=lora", "hardware.gpu=h200", LONG), (16, 1, False, None)),
+        # 16 rows do not fit on 24 GiB, 4 do, and only with checkpointing
+        (("model=llama", "peft=lora", "hardware.gpu=rtx4090", LONG), (4, 4, True, None)),
         # what the user set stays: 8 rows a device, 4 times
         (("model=qwen-0.6b", "peft=lora", "hardware.gpu=h200", "train.gradient_checkpointing=true",
           "train.gradient_accumulation_steps=4"), (32, 1, True, None)),
         # whole copies of 70B fit on no card
-        (("model=llama-70b", "hardware=multi_gpu", "hardware.num_processes=32", "hardware.gpu=h200", LONG),
-         (8, 1, True, True)),
+        (("model=llama-70b", "hardware=multi_gpu", "hardware.num_processes=32", "hardware.gpu=h200", LONG,
+          "train.gradient_accumulation_steps=1"), (8, 1, True, True)),
         (("hardware=cpu",), (8, 1, False, None)),
     ],
 )  # fmt: skip
@@ -58,7 +58,9 @@ def test_the_fastest_way_that_fits_is_chosen(overrides, expected):
         assert found.needs_gib <= TIGHT * found.have_gib
 
 
-def test_the_rows_of_a_step_are_those_of_the_standard_batch():
+def test_the_rows_of_a_step_are_the_usual_ones_or_eight_times_the_passes_that_were_set():
+    assert chosen("model=llama", "peft=lora", "hardware.gpu=rtx4090").batch.rows == 16
+    assert chosen("model=llama", "peft=lora", "hardware.gpu=rtx4090", "method=dpo").batch.rows == 32
     for times in (1, 3):
         run = chosen("model=llama", "peft=lora", "hardware.gpu=rtx4090", f"train.gradient_accumulation_steps={times}")
         assert run.batch.rows == 8 * times
@@ -83,7 +85,7 @@ def test_rows_are_evaluated_in_twice_the_batch_that_was_chosen_or_halved_unless_
 def test_every_way_is_the_plan_of_its_own_settings_and_the_first_is_the_fastest_that_fits():
     run = chosen("model=llama", "peft=lora", "hardware.gpu=rtx4090", LONG)
     found = candidates(run)
-    assert len(found) == 8  # 1, 2, 4 or 8 rows, with and without checkpointing
+    assert len(found) == 10  # 1, 2, 4, 8 or 16 rows, with and without checkpointing
     for each in found:
         memory = plan(replace(run, spec=replace(run.spec, train={**run.spec.train, **each.settings}))).memory
         assert memory is not None
@@ -119,7 +121,7 @@ def test_a_stated_limit_decides_on_a_cpu():
 
 def test_an_unknown_model_takes_the_smallest_passes():
     run = chosen("model.name_or_path=someone/unheard-of", "hardware.gpu=h100")
-    assert taken(run) == (1, 8, True, None)
+    assert taken(run) == (1, 16, True, None)
     assert "unknown" in next(note.why for note in run.spec.notes if note.key.endswith("batch_size"))
 
 
@@ -127,7 +129,7 @@ def test_half_the_rows_are_twice_the_passes():
     run = chosen("model=llama", "peft=lora", "hardware.gpu=rtx4090", LONG)
     smaller = halved(run, "with 4")
     assert smaller is not None
-    assert (smaller.batch.per_device, smaller.batch.accumulation, smaller.batch.rows) == (2, 4, 8)
+    assert (smaller.batch.per_device, smaller.batch.accumulation, smaller.batch.rows) == (2, 8, 16)
     assert [note.why for note in smaller.spec.notes if note.key.endswith("train_batch_size")] == [
         "halved: out of memory with 4"
     ]
@@ -162,7 +164,7 @@ def test_the_plan_shows_what_was_chosen_and_what_the_others_would_cost(capsys):
     assert main(["plan", AUTO, "model=llama", "peft=lora", "hardware.gpu=rtx4090", LONG]) == 0
     printed = capsys.readouterr().out
     [line] = [line for line in printed.splitlines() if line.endswith("chosen")]
-    assert "4 rows × 2 passes, checkpointing" in line
+    assert "4 rows × 4 passes, checkpointing" in line
     assert "× the time" in printed
     assert "does not fit" in printed
     assert main(["plan", "train.per_device_train_batch_size=automatic"]) == 2

@@ -87,7 +87,7 @@ COLOCATED = [
         "method.vllm_max_model_length=512", "no prompt beside an answer of 512", "leave it out"),
     ((*ONE, "method.vllm_max_model_length=99999"), "method.vllm_max_model_length=99999",
         "more than the model's 40960 positions", "leave it out"),
-    ((*ONE, "train.gradient_accumulation_steps=1024"), "method.use_vllm=true",
+    ((*ONE, "train.per_device_train_batch_size=8", "train.gradient_accumulation_steps=1024"), "method.use_vllm=true",
         "8192 answers together, and TRL gives it 4096", "accumulation"),
     # 8.19 billion weights of two bytes are 15.3 GiB, and an answer of 256 tokens takes 0.04 more
     ((*ONE, "model=qwen", "method.vllm_gpu_memory_utilization=0.1"), "method.vllm_gpu_memory_utilization=0.1",
@@ -114,9 +114,10 @@ def test_what_an_engine_cannot_take_is_refused_with_its_remedy(overrides, place,
 
 def test_a_rollout_of_ppo_is_answered_whole(install, prompts, problems):
     install("0.24.0")
-    ppo = ("method=ppo", *GRPO[1:], prompts, *ONE, "model=qwen-4b", "method.num_mini_batches=4")
+    ppo = ("method=ppo", *GRPO[1:], prompts, *ONE, "model=qwen-4b", "method.num_mini_batches=4",
+           "train.per_device_train_batch_size=8")  # fmt: skip
     assert problems(*ppo, "train.gradient_accumulation_steps=128") == []
-    [found] = problems(*ppo, "train.gradient_accumulation_steps=256")  # in passes of 8 rows
+    [found] = problems(*ppo, "train.gradient_accumulation_steps=256")
     assert "8192 answers together" in found
     [found] = problems(*ppo, "method.generation_batch_size=4")
     assert "method.generation_batch_size has no effect beside method.use_vllm=True" in found

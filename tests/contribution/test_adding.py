@@ -146,6 +146,7 @@ PEFT_METHOD = '''"""Fourier fine-tuning (Gao et al. 2024, arXiv:2405.03003): eac
 
 from ftcli.peft_methods.peft_declaration import PeftMethod
 from ftcli.settings.limits import Limit
+from ftcli.settings.sourced_defaults import Default
 
 METHODS = (
     PeftMethod(
@@ -156,6 +157,7 @@ METHODS = (
         config="peft.tuners.fourierft.config:FourierFTConfig",
         defaults={"n_frequency": 100, "target_modules": "all-linear"},
         limits={"n_frequency": Limit(low=1)},
+        rate_factor=Default(value=100, source="Gao et al. 2024, table 9: 3e-2 where LoRA has 3e-4"),
     ),
 )
 '''

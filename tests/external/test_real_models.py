@@ -52,7 +52,13 @@ def train(run: Path, model: str, *words: str) -> Run:
     """Train LoRA on a real model in this process, from the words that a user would type."""
     from ftcli.worker.training.run import train as work
 
-    small = ("peft=lora", "hardware.num_threads=1", "train.per_device_train_batch_size=4", "run.score_rows=0")
+    small = (
+        "peft=lora",
+        "hardware.num_threads=1",
+        "train.per_device_train_batch_size=4",
+        "train.gradient_accumulation_steps=1",
+        "run.score_rows=0",
+    )
     typed = (*small, *words, f"model.name_or_path={MODELS / model}", f"run.dir={run}")
     return run, work(prepare(spec_of(Request(overrides=typed)), ["train", *typed]))
 

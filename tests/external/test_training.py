@@ -20,7 +20,13 @@ def train(*overrides: str, run: Path) -> dict:
     """Train in this process with one thread and small batches."""
     from ftcli.worker.training.run import train as work
 
-    few = ("train.max_steps=2", "train.per_device_train_batch_size=2", "hardware.num_threads=1", "run.score_rows=0")
+    few = (
+        "train.max_steps=2",
+        "train.per_device_train_batch_size=2",
+        "train.gradient_accumulation_steps=1",
+        "hardware.num_threads=1",
+        "run.score_rows=0",
+    )
     spec = spec_of(Request(overrides=(*overrides, *few, f"run.dir={run}")))
     return work(prepare(spec, ["train", *overrides]))
 

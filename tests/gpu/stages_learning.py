@@ -23,7 +23,8 @@ _EQUAL_ANGLES = 1e-5
 
 def _shared(bench: Bench, steps: int) -> list[str]:
     return [
-        "train.per_device_train_batch_size=4", f"train.max_steps={steps}", "train.logging_steps=1",
+        "train.per_device_train_batch_size=4", "train.gradient_accumulation_steps=1", f"train.max_steps={steps}",
+        "train.logging_steps=1",
         "train.eval_strategy=no", "run.score_rows=0", f"model={bench.model('small')}", "data.eval_path=null",
     ]  # fmt: skip
 
@@ -66,7 +67,7 @@ def moves(bench: Bench, found: Findings) -> None:
         share = share_moved(bench.model("small"), run)
         found.figures[method] = {
             "share_moved": round(share, 4),
-            "rate": get_method(method).learning_rates[0],
+            "rate": get_method(method).training.full.at(1_000_000_000).value,
             "steps": steps,
             "loss_first": result["loss_first"],
             "loss_last": result["loss_last"],

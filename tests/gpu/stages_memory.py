@@ -53,7 +53,7 @@ def _settings(bench: Bench, case: Case) -> list[str]:
     tokens = bench.either(case.tokens, 64)
     words = [
         *case.settings, *bench.hardware, f"model={bench.model(case.model)}", f"train.max_steps={_STEPS}",
-        f"train.per_device_train_batch_size={case.batch}",
+        f"train.per_device_train_batch_size={case.batch}", "train.gradient_accumulation_steps=1",
         "train.logging_steps=1", "train.eval_strategy=no", "train.save_strategy=no", "run.score_rows=0",
     ]  # fmt: skip
     if "method=grpo" in case.settings:
@@ -145,7 +145,8 @@ def measuring(bench: Bench, found: Findings) -> None:
         run, _ = bench.train(
             "measuring", "method=sft", "peft=lora", f"model={model}", f"data.path={train}",
             f"data.eval_path={held_out}", "train.max_steps=3", "train.eval_strategy=no", "run.score_rows=0",
-            "train.per_device_train_batch_size=4", "train.gradient_checkpointing=true", "method.packing=false",
+            "train.per_device_train_batch_size=4", "train.gradient_accumulation_steps=1",
+            "train.gradient_checkpointing=true", "method.packing=false",
         )  # fmt: skip
     found.figures["train_gib"] = round(training.gib, 2)
     commands = {

@@ -22,7 +22,8 @@ def _words(bench: Bench, steps: int) -> list[str]:
     return [
         "method=sft", "peft=lora", f"model={bench.model('1b')}", f"data.path={data}", "data.eval_path=null",
         f"train.max_steps={steps}", "train.save_steps=4", "train.logging_steps=1", "train.eval_strategy=no",
-        "run.score_rows=0", "train.per_device_train_batch_size=2", f"data.max_length_tokens={bench.either(512, 64)}",
+        "run.score_rows=0", "train.per_device_train_batch_size=2", "train.gradient_accumulation_steps=1",
+        f"data.max_length_tokens={bench.either(512, 64)}",
         *bench.hardware,
     ]  # fmt: skip
 

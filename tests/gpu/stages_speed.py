@@ -74,6 +74,7 @@ def throughput(bench: Bench, found: Findings) -> None:
     shared = [
         "method=sft", "peft=none", f"model={bench.model('1b')}", f"data.path={data}", "data.eval_path=null",
         f"train.max_steps={steps}", f"train.logging_steps={_EVERY}", "train.learning_rate=1e-5",
+        "train.gradient_accumulation_steps=1",
         "train.lr_scheduler_type=constant", "train.warmup_steps=0", "train.gradient_checkpointing=false",
         "train.save_strategy=no", "train.eval_strategy=no", "run.score_rows=0", "model.attn_implementation=sdpa",
         f"data.max_length_tokens={4 * length}",
@@ -126,7 +127,8 @@ def attention(bench: Bench, found: Findings) -> None:
     shared = [
         "method=sft", "peft=lora", f"model={bench.model('1b')}", f"data.path={data}", "data.eval_path=null",
         "method.packing=true", f"data.max_length_tokens={length}", f"train.max_steps={bench.either(10, 4)}",
-        "train.per_device_train_batch_size=1", "train.logging_steps=1", "train.eval_strategy=no",
+        "train.per_device_train_batch_size=1", "train.gradient_accumulation_steps=1", "train.logging_steps=1",
+        "train.eval_strategy=no",
         "train.save_strategy=no", "run.score_rows=0", "train.gradient_checkpointing=true",
     ]  # fmt: skip
     plan = bench.ftcli("plan", *bench.hardware, *shared, "--json").data()

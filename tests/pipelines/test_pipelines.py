@@ -101,7 +101,7 @@ def test_what_suits_the_built_in_model_is_set_for_it_alone_and_never_over_what_w
     assert specs("train.learning_rate=2e-4")["sft"].train["learning_rate"] == 2e-4
     assert specs("stages.sft.data.path=builtin:instructions")["sft"].data.path == "builtin:instructions"
     large = specs("model=llama", "model.name_or_path=meta-llama/Llama-3.1-8B-Instruct")
-    assert large["sft"].train["learning_rate"] == all_methods()["sft"].learning_rates[0]
+    assert large["sft"].train["learning_rate"] == all_methods()["sft"].training.full.at(8_000_000_000).value
     assert large["sft"].data.path == "builtin:tiny"
 
 

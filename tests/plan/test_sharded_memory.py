@@ -86,7 +86,7 @@ def test_the_parts_that_are_gathered_together_are_the_layers_and_the_ends():
 
 SEVENTY = (
     "model=llama-70b", "hardware=multi_gpu", "hardware.num_processes=8", "hardware.gpu=h200",
-    "train.per_device_train_batch_size=1", "data.max_length_tokens=2048",
+    "train.per_device_train_batch_size=1", "data.max_length_tokens=2048", "train.gradient_accumulation_steps=1",
 )  # fmt: skip
 TOTAL, LAYER = 70_553_706_496, 64 * 128 * 8192 * 2 + 8 * 128 * 8192 * 2 + 3 * 8192 * 28672 + 2 * 8192
 ENDS = 2 * 128256 * 8192 + 8192

@@ -33,6 +33,11 @@ DERIVED_FIELDS = frozenset(
     {
         "method.packing",
         "train.learning_rate",
+        "train.num_train_epochs",
+        "train.per_device_train_batch_size",
+        "train.gradient_accumulation_steps",
+        "train.lr_scheduler_type",
+        "train.warmup_steps",
         "train.eval_strategy",
         "train.bf16",
         "train.gradient_checkpointing",

@@ -50,7 +50,7 @@ class PpoConfig(RewardFields, GenerationFields, TrainingArguments):  # type: ign
     entropy_coef: float = 0.0
     """Weight of an entropy bonus."""
     value_learning_rate: float | None = None
-    """Learning rate of the critic; null is train.learning_rate."""
+    """Learning rate of the critic; null is ten times the policy's, and at least 1e-5."""
     whiten_rewards: bool = False
     """Scale rewards to unit variance in each rollout."""
     whiten_advantages: bool = True
