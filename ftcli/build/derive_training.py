@@ -16,7 +16,7 @@ from ftcli.methods.training_defaults import GENERATION, GROUP, rows_of_a_step
 from ftcli.peft_methods import PeftMethod
 from ftcli.settings.batch_plan import ACCUMULATION, AUTO, SIZE, STANDARD_SIZE
 from ftcli.settings.limits import WITHOUT_WARMUP
-from ftcli.settings.run_spec import LaunchPlan, Notes
+from ftcli.settings.run_spec import LaunchPlan, Notes, RunSpec
 from ftcli.settings.sharding import sharding
 from ftcli.tiny import defaults as built_in
 
@@ -24,6 +24,7 @@ PAGED = "paged_adamw_32bit"
 """The optimiser of a quantised base on a GPU: AdamW, whose state moves to CPU memory when the GPU's is short."""
 _REPLAYED = ("learning_rate", "num_train_epochs", "lr_scheduler_type", "warmup_steps", "weight_decay", "adam_beta2")
 _CRITIC_RATE = "value_learning_rate"
+_AS_BEFORE = "as in the run that it starts from"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,11 +58,10 @@ def derive_training(train: Mapping[str, Any], run: Situation, notes: Notes) -> d
     """The `train` settings with the usual values where they are null."""
     result = dict(train)
     if result.get("learning_rate") is None:
-        rate, why = _replayed("learning_rate", run) or usual_rate(run)
-        result["learning_rate"] = notes.add("train.learning_rate", rate, why)
+        result["learning_rate"] = notes.add("train.learning_rate", *_replayed("learning_rate", run, *usual_rate(run)))
     for name, (value, why) in _usual_settings(run, result).items():
         if result.get(name) is None:
-            result[name] = notes.add(f"train.{name}", *(_replayed(name, run) or (value, why)))
+            result[name] = notes.add(f"train.{name}", *_replayed(name, run, value, why))
     _pages(result, run, notes)
     _divide(result, run, notes)
     return result
@@ -101,10 +101,16 @@ def _usual_settings(run: Situation, train: Mapping[str, Any]) -> dict[str, tuple
     return found
 
 
-def _replayed(name: str, run: Situation) -> tuple[Any, str] | None:
-    """What the run had that this one starts from."""
-    value = run.earlier.get(name) if name in _REPLAYED else None
-    return None if value is None else (value, "as in the run that it starts from")
+def replayed_of(spec: RunSpec) -> dict[str, dict[str, Any]]:
+    """What a run that starts from this one has as well, while method, model and adapter are the same."""
+    train = {name: spec.train[name] for name in _REPLAYED if spec.train.get(name) is not None}
+    return {"train": train, "method": {"name": spec.method["name"], _CRITIC_RATE: spec.method.get(_CRITIC_RATE)}}
+
+
+def _replayed(name: str, run: Situation, value: Any, why: str) -> tuple[Any, str]:
+    """A usual value with its reason, or in its place what the run had that this one starts from."""
+    before = run.earlier.get(name)
+    return (value, why) if before in (None, value) else (before, _AS_BEFORE)
 
 
 def _pages(train: dict[str, Any], run: Situation, notes: Notes) -> None:
@@ -130,8 +136,9 @@ def derive_critic(
     why = f"{factor.value} times the policy's, which starts from much that it knows"
     if rate > _rounded(factor.value * policy):
         why = "the least with which a critic learns from a few hundred rollouts"
-    if earlier:
-        rate, why = float(earlier.get(_CRITIC_RATE) or policy), "as in the run that it starts from"
+    before = float(earlier.get(_CRITIC_RATE) or policy) if earlier else rate
+    if before != rate:
+        rate, why = before, _AS_BEFORE
     return {**own, _CRITIC_RATE: notes.add(f"method.{_CRITIC_RATE}", rate, why)}
 
 

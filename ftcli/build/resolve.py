@@ -132,6 +132,9 @@ def _replayed(composed: Composed) -> Mapping[str, Mapping[str, Any]]:
     base = request.base or {}
     same = all(request.base_choices.get(group) == composed.choices[group] for group in ("method", "peft"))
     same = same and all(base.get(group) == composed.tree[group] for group in ("peft", "quantisation"))
+    # A stage's model is what another one trained; its choice says whether it is of the same size.
+    if request.stage is not None:
+        return request.base_resolved if same and request.base_choices.get("model") == composed.choices["model"] else {}
     named = [tree.get("model", {}).get("name_or_path") for tree in (base, composed.tree)]
     return request.base_resolved if same and named[0] == named[1] else {}
 

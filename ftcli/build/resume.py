@@ -15,6 +15,7 @@ from typing import Any
 from ftcli.build.checks import cadence, field_checks, trainer_rules
 from ftcli.build.checks.cross_group import name_problems
 from ftcli.build.derive import derive_run
+from ftcli.build.derive_training import replayed_of
 from ftcli.build.resolve import build, check_values
 from ftcli.config.compose import DECLARED, Composed, Request, compose
 from ftcli.config.overrides import parse
@@ -185,8 +186,7 @@ def spec_from(run: Path, request: Request) -> RunSpec:
     if all(_names_only(text) for text in request.overrides):
         return _renamed(as_measured(spec, run), request, where)
     base: dict[str, Any] = {**spec.tree, "run": {**spec.tree.get("run", {}), "dir": None}}
-    resolved = {"train": spec.train, "method": spec.method}
-    request = replace(request, base=base, base_choices=spec.choices, base_where=where, base_resolved=resolved)
+    request = replace(request, base=base, base_choices=spec.choices, base_where=where, base_resolved=replayed_of(spec))
     return build(compose(request)).spec
 
 

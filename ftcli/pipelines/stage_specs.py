@@ -280,7 +280,12 @@ def stage_request(
     request = replace(wanted.request, stage=own, grants=grants)
     if wanted.earlier is not None and "tree" in wanted.earlier.get(stage.name, {}):
         kept = wanted.earlier[stage.name]
-        request = replace(request, base=kept["tree"], base_choices=kept["choices"], base_where=wanted.earlier_where)
+        # An entry without `resolved` is of a version whose critics had the policy's rate; its tree has the rest.
+        resolved = kept.get("resolved", {"method": {"name": stage.method}})
+        request = replace(
+            request, base=kept["tree"], base_choices=kept["choices"], base_where=wanted.earlier_where,
+            base_resolved=resolved,
+        )  # fmt: skip
     return request
 
 

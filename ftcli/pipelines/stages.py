@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ftcli.build.derive_training import replayed_of
 from ftcli.methods.pipeline import Pipeline, Stage
 from ftcli.models import sources
 from ftcli.pipelines import synthesis_stage
@@ -60,7 +61,7 @@ class RunStage(_Declared):
         """Choices and settings, without the run's name and directory, which the pipeline sets."""
         tree = {**self.spec.tree, "run": {**self.spec.tree["run"], "dir": None, "name": None}}
         known = {"choices": dict(self.spec.choices), "tree": tree, "fed": list(self.fed)}
-        return {**known, "warmup_from_zero": self.spec.warmup_from_zero}
+        return {**known, "warmup_from_zero": self.spec.warmup_from_zero, "resolved": replayed_of(self.spec)}
 
 
 @dataclass(frozen=True, kw_only=True)

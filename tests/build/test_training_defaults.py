@@ -291,6 +291,9 @@ def test_a_run_from_another_trains_as_it_did_until_something_else_trains(tmp_pat
     (tmp_path / "spec.json").write_text(replace(first, train=other).to_json(), encoding="utf-8")
     again = spec_from(tmp_path, Request(overrides=("train.max_steps=3",))).train
     assert (again["learning_rate"], again["num_train_epochs"]) == (1.25e-4, 5)
+    noted = {note.key: note.why for note in spec_from(tmp_path, Request(overrides=("train.max_steps=3",))).notes}
+    assert noted["train.learning_rate"] == "as in the run that it starts from"
+    assert noted["train.warmup_steps"] == "the built-in model's own"  # which are the same
     full = spec_from(tmp_path, Request(overrides=("peft=none",))).train
     assert (full["learning_rate"], full["num_train_epochs"]) == (1e-3, 3)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -247,6 +248,25 @@ def test_a_pipeline_goes_on_with_what_it_was_asked_for(half_done):
     assert spec.method["reward_model"] == str(half_done / "reward" / "model")
     assert spec.run.dir == str(half_done / "ppo")
     assert spec.train["learning_rate"] == 1e-4
+
+
+def test_a_stage_that_is_yet_to_run_trains_as_it_was_planned_whatever_the_defaults_are_now(half_done):
+    def of_stage(name: str, wanted: PipelineRequest) -> RunSpec:
+        models = {stage: str(half_done / stage) for stage in ("sft", "reward")}
+        return pipeline_dir.run_spec(wanted.pipeline.stage(name), wanted, models, half_done, "again")
+
+    wanted, _ = pipeline_dir.load_request(half_done, Request())
+    assert wanted.earlier is not None
+    entry = wanted.earlier["ppo"]
+    assert entry["resolved"]["method"]["value_learning_rate"] == of_stage("ppo", wanted).method["value_learning_rate"]
+    assert of_stage("ppo", wanted).method["value_learning_rate"] == 1e-3
+    planned = {"train": {"lr_scheduler_type": "linear"}, "method": {"name": "ppo", "value_learning_rate": 7e-4}}
+    other = replace(wanted, earlier={**wanted.earlier, "ppo": {**entry, "resolved": planned}})
+    assert of_stage("ppo", other).method["value_learning_rate"] == 7e-4
+    assert of_stage("ppo", other).train["lr_scheduler_type"] == "linear"
+    before = {key: value for key, value in entry.items() if key != "resolved"}  # a version whose critics had no rate
+    older = replace(wanted, earlier={**wanted.earlier, "ppo": before})
+    assert of_stage("ppo", older).method["value_learning_rate"] == 1e-4  # the policy's
 
 
 def test_stages_that_would_come_out_the_same_are_taken_over_and_others_are_not(half_done, monkeypatch):

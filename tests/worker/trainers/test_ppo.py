@@ -155,6 +155,18 @@ def test_every_kind_of_policy_learns_from_every_kind_of_reward(
         assert {"step", "prompt", "answer", "ended", "reward", "length"} <= lines[0].keys()
 
 
+def test_the_critic_learns_at_its_own_rate_on_the_policys_schedule(make_spec, new_run, asked, models):
+    # Of 4 steps 2 warm up and 2 fall: after the third the rate is half of the highest.
+    method = sampling("ppo", rewards={"ended": 1}, value_learning_rate=1e-2)
+    how = {"lr_scheduler_type": "linear", "warmup_steps": 2, "save_strategy": "steps", "save_steps": 3, "max_steps": 4}
+    run = new_run(rl_spec(make_spec, asked, models["llama"], method, learning_rate=1e-3, **how), "run")
+    train(run)
+    saved = torch.load(run / "checkpoints" / "checkpoint-3" / "optimizer.pt", weights_only=True)
+    rates = [group["lr"] for group in saved["param_groups"]]
+    assert rates == [pytest.approx(rate) for rate in (5e-4, 5e-4, 5e-3)]  # weights, biases and norms, the critic
+    assert [group["initial_lr"] for group in saved["param_groups"]] == [1e-3, 1e-3, 1e-2]
+
+
 @pytest.mark.parametrize("peft", [None, LORA, {"name": "prompt", "num_virtual_tokens": 4}])
 def test_answers_share_rows_only_where_nothing_would_mix_them_up(peft, make_spec, new_run, asked, models):
     spec = rl_spec(make_spec, asked, models["llama"], sampling("ppo", rewards={"ended": 1}))

@@ -59,7 +59,8 @@ def test_an_interrupted_run_resumes_to_the_same_weights_also_within_a_rollout(
     rows = [{"prompt": prompt(f"Say {i}."), "answer": "red"} for i in range(24)]
     file = write_rows(tmp_path / "rows.jsonl", rows)
     method = sampling(name, rewards={"length": {"most": 2}, "regex": {"pattern": "[aeiou]", "weight": 0.5}})
-    method |= {"num_mini_batches": 2, "kl_target": 1.0, "normalise_rewards": True} if name == "ppo" else {}
+    if name == "ppo":
+        method |= {"num_mini_batches": 2, "kl_target": 1.0, "normalise_rewards": True, "value_learning_rate": 3e-2}
     method |= {} if name == "ppo" else {"steps_per_generation": 2, "num_iterations": 2, "num_generations": 4}
     settings = {"max_steps": 8, "save_strategy": "steps", "save_steps": 3, "per_device_train_batch_size": 4}
     spec = rl_spec(make_spec, file, models["llama"], method, **settings)
