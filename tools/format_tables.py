@@ -36,4 +36,4 @@ def _reads_of(kind: str, method: Method) -> str:
         return ""
     if kind == "prompt" and method.rewarded:
         return "✓ r"
-    return "✓ m" if method.head == "reward_model" else "✓"
+    return "✓ m" if method.soft_labels else "✓"

@@ -1,4 +1,4 @@
-"""Numbers that a row states beside its texts: the margin of its pair, and what the row weighs in the loss."""
+"""Numbers that a row states beside its texts: margin and soft label of a pair, and what the row weighs in the loss."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from ftcli.core.errors import DataError, RowProblem
 from ftcli.data.files.describe import describe_value
 from ftcli.data.files.reader import Row
-from ftcli.data.formats.columns import WEIGHTS, is_nothing
+from ftcli.data.formats.columns import SOFT_LABEL, WEIGHTS, column, is_nothing
 from ftcli.methods import all_methods
 from ftcli.methods.method import Method
 
@@ -33,6 +33,34 @@ def margin_of(row: Row, name: str) -> float:
         what = f"{name} is {describe_value(row.value[name])}, not a number"
         raise DataError(RowProblem(row.where, what, "give every row the margin of its pair", field=name))
     return margin
+
+
+def soft_label_of(row: Row, method: Method, margin_column: str | None = None) -> float | None:
+    """The probability that the chosen answer is the better one, as the row states it; None if it states none, or the
+    method does not learn from it.
+
+    Args:
+        margin_column: the column with the margin of the row's pair, which a pair has instead of a soft label.
+
+    Raises:
+        DataError: it is not a number from 0 to 1, or the pair has a margin as well.
+    """
+    name = column(row.value, SOFT_LABEL) if method.soft_labels else None
+    if name is None:
+        return None
+    value = row.value[name]
+    try:
+        label = math.nan if isinstance(value, bool) else float(value)  # of a CSV file it is text
+    except (TypeError, ValueError):
+        label = math.nan
+    if not 0 <= label <= 1:
+        what = f"{name} is {describe_value(value)}, not a probability"
+        fix = "give the probability that the chosen answer is the better one, from 0 to 1, or null for certainty"
+        raise DataError(RowProblem(row.where, what, fix, field=name))
+    if margin_column is not None:
+        what = f"the pair has a soft label, {name}, and a margin, {margin_column}: each says how much better chosen is"
+        raise DataError(RowProblem(row.where, what, f"remove data.margin_column, or the column {name}", field=name))
+    return label
 
 
 def row_weight_of(row: Row, method: Method) -> float:

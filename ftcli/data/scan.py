@@ -20,14 +20,14 @@ from ftcli.core.errors import DataError, Problem, RowProblem
 from ftcli.data.files.locate import DataFile
 from ftcli.data.files.reader import Row, place_text, read_rows
 from ftcli.data.formats import registry
-from ftcli.data.formats.columns import column
+from ftcli.data.formats.columns import SOFT_LABEL, column
 from ftcli.data.formats.conversations import last_trained
 from ftcli.data.formats.text_form import NO_PROMPT, TextForm, as_text, as_turns, is_text, text_form
 from ftcli.data.formats.unread_columns import remedy, speakers, unheard
 from ftcli.data.normalised_text import normalised_value
 from ftcli.data.quality_checks import quality_issues
 from ftcli.data.row_ledger import ALIKE, DUPLICATE, UNREAD, Ledger
-from ftcli.data.row_numbers import margin_of, row_weight_of
+from ftcli.data.row_numbers import margin_of, row_weight_of, soft_label_of
 from ftcli.data.set_format import SAMPLE_ROWS, SetFormat, as_read, rewarded, set_format
 from ftcli.methods.method import Method
 from ftcli.settings.groups import SetSettings
@@ -197,6 +197,8 @@ class Scan:
             kind, value, form = converted(fmt, row, self.method, self.settings.roles, self._form)
             if self.settings.margin_column:
                 value = {**value, "margin": margin_of(given, self.settings.margin_column)}
+            if (label := soft_label_of(row, self.method, self.settings.margin_column)) is not None:
+                value = {**value, SOFT_LABEL[0]: label}
             weight = row_weight_of(row, self.method)
         except DataError as error:
             self._refuse(self._as_written(error.problems[0], given))
@@ -208,6 +210,8 @@ class Scan:
             self.ledger.text_forms[form.about] += 1
         for issue in quality_issues(fmt, row.value, value, plain=row.plain):
             self.ledger.finding(issue.kind, row.where, self._field(issue.field), issue.what)
+        if fmt.kind == "preference" and not self.method.soft_labels and (name := column(row.value, SOFT_LABEL)):
+            self.ledger.unread_column("", self._field(name), None)  # the pair itself says which answer is better
         if seen.unread != ():
             for name in chosen.unread(row, seen):
                 self._report_unread(fmt, row, name)

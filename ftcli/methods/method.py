@@ -115,6 +115,8 @@ class Method:
     weights: str | None = None
     """What a row's weight multiplies: the loss of its trained `tokens`, whose turns may have weights of their own, or
     that of its whole `rows`; None: the method cannot weigh rows."""
+    soft_labels: bool = False
+    """Whether it learns from the probability that a pair's chosen answer is the better one, where rows state it."""
     packs: bool = False
     """Whether rows may share a block (its trainer config has `packing`)."""
     defaults: Mapping[str, Any] = field(default_factory=dict)

@@ -1,7 +1,8 @@
 """Reward modelling: a reward score for each answer, learned from preference pairs.
 
-The loss is the Bradley-Terry likelihood of the preference (Ouyang et al. 2022, arXiv:2203.02155, eq. 1). The head that
-computes the score from the last token is new and always trains.
+The loss is the Bradley-Terry likelihood of the preference (Ouyang et al. 2022, arXiv:2203.02155, eq. 1), or the
+cross-entropy to the probability of the preference where a judge gives one (Lee et al. 2023, arXiv:2309.00267, section
+2.2). The head that computes the score from the last token is new and always trains.
 """
 
 import math
@@ -32,6 +33,7 @@ METHOD = Method(
     config="trl.trainer.reward_config:RewardConfig",
     task="preference",
     weights="rows",
+    soft_labels=True,
     kinds=("preference",),
     head="reward_model",
     joins_prompt=True,

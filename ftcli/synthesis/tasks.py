@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, NamedTuple
 
+from ftcli.data.formats.columns import SOFT_LABEL
 from ftcli.data.formats.conversations import answer_to
 from ftcli.synthesis.backend import Question, Reply, Turns
 from ftcli.synthesis.journal import Item
@@ -140,9 +141,23 @@ class _Choice(NamedTuple):
     parts: tuple[object, ...]
 
 
+class _Verdict(NamedTuple):
+    """The reply to a question with two choices."""
+
+    first: float | None
+    """The probability of the first choice; None where no verdict could be read."""
+    told: str
+    soft: bool
+    """Whether the judge gave the probability; otherwise it is 1 or 0, as the text of the reply said."""
+
+
 @dataclass(frozen=True)
 class Judge:
-    """Makes a preference pair of an item's best and worst answers, or drops the item as a tie."""
+    """Makes a preference pair of an item's best and worst answers, or drops the item as a tie.
+
+    A pair that was compared by probabilities keeps their mean over both orders and all principles as its soft label
+    (Lee et al. 2023, arXiv:2309.00267, section 2.1); any other has the label null, which is certainty.
+    """
 
     settings: JudgeSettings
     seed: int
@@ -188,8 +203,8 @@ class Judge:
                     questions.append(_Choice(text, ("yes", "no"), (answer,), (item.key, principle.name, number)))
                     owners.append((at, number, principle.name))
         found: list[list[dict[str, Any]]] = [[] for _ in work]
-        for (at, number, name), (yes, told) in zip(owners, self._verdicts(questions, ask), strict=True):
-            found[at].append({"principle": name, "answer": number, "yes": yes, "told": told})
+        for (at, number, name), verdict in zip(owners, self._verdicts(questions, ask), strict=True):
+            found[at].append({"principle": name, "answer": number, "yes": verdict.first, "told": verdict.told})
         return found
 
     def _compare(self, work: Sequence[tuple[Item, list[str], ItemResult]], ask: Replies) -> None:
@@ -207,14 +222,18 @@ class Judge:
                     questions.append(_Choice(text, ("A", "B"), shown_answers, (item.key, principle.name, order)))
                     owners.append((at, order, principle.name))
         wins: list[list[list[float]]] = [[[], []] for _ in work]
-        for (at, order, name), (first_wins, told) in zip(owners, self._verdicts(questions, ask), strict=True):
+        soft = [True] * len(work)
+        for (at, order, name), (first_wins, told, by_probability) in zip(
+            owners, self._verdicts(questions, ask), strict=True
+        ):
             made = work[at][2]
             made.replies.append({"principle": name, "order": order, "first": first_wins, "told": told})
+            soft[at] = soft[at] and by_probability
             if first_wins is None:
                 made.dropped = UNREADABLE
             else:
                 wins[at][order].append(first_wins if order == 0 else 1 - first_wins)
-        for (item, answers, made), own in zip(work, wins, strict=True):
+        for (item, answers, made), own, is_soft in zip(work, wins, soft, strict=True):
             if made.dropped is not None:
                 continue
             orders = [sum(each) / len(each) for each in own]
@@ -224,9 +243,11 @@ class Judge:
                 continue
             mean = sum(orders) / 2
             best, worst = (answers[0], answers[1]) if mean > 0.5 else (answers[1], answers[0])
-            self._settle(item, made, best, worst, abs(2 * mean - 1))
+            self._settle(item, made, best, worst, abs(2 * mean - 1), max(mean, 1 - mean) if is_soft else None)
 
-    def _settle(self, item: Item, made: ItemResult, best: str, worst: str, margin: float) -> None:
+    def _settle(
+        self, item: Item, made: ItemResult, best: str, worst: str, margin: float, label: float | None = None
+    ) -> None:
         if margin <= self.settings.least_margin:
             made.dropped = TIE
             return
@@ -236,11 +257,12 @@ class Judge:
             "chosen": answer_to(prompt, best),
             "rejected": answer_to(prompt, worst),
             "margin": round(margin, 6),
+            SOFT_LABEL[0]: None if label is None else round(label, 6),
         }
 
-    def _verdicts(self, questions: Sequence[_Choice], ask: Replies) -> list[tuple[float | None, str]]:
-        """The probability of each question's first choice, None where no verdict could be read; and the reply."""
-        found: list[tuple[float | None, str]] = [(None, "")] * len(questions)
+    def _verdicts(self, questions: Sequence[_Choice], ask: Replies) -> list[_Verdict]:
+        """The reply to each question, asked again where no verdict could be read."""
+        found = [_Verdict(None, "", False)] * len(questions)
         waiting = list(range(len(questions)))
         for attempt in range(_ATTEMPTS):
             asks = [
@@ -255,8 +277,9 @@ class Judge:
                 for i in waiting
             ]
             for i, reply in zip(waiting, ask(asks) if asks else [], strict=True):
-                found[i] = (first_choice(reply, questions[i].choices), reply.text)
-            waiting = [i for i in waiting if found[i][0] is None]
+                first = first_choice(reply, questions[i].choices)
+                found[i] = _Verdict(first, reply.text, reply.choice_logps is not None)
+            waiting = [i for i in waiting if found[i].first is None]
         return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import signal
@@ -188,6 +189,24 @@ def test_soft_verdicts_come_from_log_probabilities(tmp_path):
     assert row["margin"] == pytest.approx(0.9089 - 0.1419, abs=1e-3)
     assert counts["tie"] == 1
     assert counts["one answer said twice"] == 1
+
+
+def test_a_compared_pair_keeps_the_mean_probability_of_both_orders_as_its_soft_label(tmp_path):
+    """Lee et al. 2023, arXiv:2309.00267, section 2.1: the softmax over the tokens of the choices, in both orders."""
+
+    def say(ask: Question) -> Reply:
+        good_first = "good or" in ask.turns[-1]["content"]
+        first, second = (0.6, 0.2) if good_first else (0.3, 0.45)  # the rest went to other tokens
+        return Reply(text="A", choice_logps=(math.log(first), math.log(second)))
+
+    rows, _ = go(Judge(JudgeSettings(), 1, (JUDGED,)), answered(("bad", "good")), Saying(say), tmp_path / "soft")
+    [row] = rows
+    # 0.6/0.8 = 0.75 where it is shown first, 0.45/0.75 = 0.6 where it is second: 0.675.
+    assert (row["chosen"], row["rejected"], row["chosen_probability"]) == ("good", "bad", 0.675)
+    assert row["margin"] == pytest.approx(0.35)
+    told = Saying(lambda ask: "B" if "bad or" in ask.turns[-1]["content"] else "A")
+    rows, _ = go(Judge(JudgeSettings(), 1, (JUDGED,)), answered(("bad", "good")), told, tmp_path / "hard")
+    assert [(row["chosen"], row["chosen_probability"]) for row in rows] == [("good", None)]
 
 
 def test_a_verdict_that_cannot_be_read_is_asked_for_again_and_then_dropped(tmp_path):

@@ -12,6 +12,7 @@ from ftcli.cli.render.summary import relative
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.text import shell_word
 from ftcli.core.untrusted import foreign_files
+from ftcli.data.formats.columns import SOFT_LABEL
 from ftcli.synthesis.journal import ITEMS
 from ftcli.synthesis.runner import DATA
 from ftcli.synthesis.tasks import shown
@@ -76,7 +77,7 @@ def _transcript(item: Mapping[str, Any]) -> Iterator[str]:
             yield from _part(name, value)
     if not row:
         yield from _part("dropped", item.get("dropped"))
-    for name in ("completion", "chosen", "rejected", "margin"):
+    for name in ("completion", "chosen", "rejected", "margin", *SOFT_LABEL):
         if name in row:
             yield from _part(name, row[name])
 

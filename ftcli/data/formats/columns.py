@@ -59,6 +59,9 @@ CONTEXT = (*SYSTEM, *HISTORY, *TOOLS, VARIABLES)
 WEIGHTS = ("weight", "row_weight", "loss_weight", "sample_weight")
 """Columns of what a row weighs in the loss, which rows of every format may have (see row_numbers.py)."""
 
+SOFT_LABEL = ("chosen_probability",)
+"""The column of the probability that the chosen answer of a pair is the better one, which preference rows may have."""
+
 LABELS = ("label", "labels", "kto_tag")
 """Columns that label an answer, whatever they hold: another value than a label is an error of its row."""
 LABELS_BY_VALUE = (
@@ -195,14 +198,15 @@ class Format:
     def reads(self) -> tuple[str, ...]:
         """Every column that it may read, those that it needs first; of type `prompt` all others go to the rewards."""
         own = [*(name for need in self.needs for name in need.names), *self.optional]
-        return tuple(dict.fromkeys([*own, *(CONTEXT if self.kind != "text" else ()), *WEIGHTS]))
+        soft = SOFT_LABEL if self.kind == "preference" else ()
+        return tuple(dict.fromkeys([*own, *(CONTEXT if self.kind != "text" else ()), *soft, *WEIGHTS]))
 
     def read_in(self, row: Mapping[str, Any]) -> set[str]:
         """The columns of the row that it reads; of several names for one thing the first that has a value."""
         needed = [need.column(row) for need in self.needs]
         context = [column(row, SYSTEM), column(row, TOOLS), *HISTORY] if self.kind != "text" else []
-        weight = column(row, WEIGHTS)
-        return {name for name in (*needed, *context, weight, *self.optional) if name is not None and name in row}
+        numbers = [column(row, WEIGHTS), *(SOFT_LABEL if self.kind == "preference" else ())]
+        return {name for name in (*needed, *context, *numbers, *self.optional) if name is not None and name in row}
 
     def unread(self, row: Mapping[str, Any]) -> list[str]:
         """Columns of the row that hold something and that this format ignores."""

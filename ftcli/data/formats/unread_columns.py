@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ftcli.core.errors import Problem
-from ftcli.data.formats.columns import CONTEXT, LABELS, SYSTEM, TOOLS, WEIGHTS, Format, is_nothing
+from ftcli.data.formats.columns import CONTEXT, LABELS, SOFT_LABEL, SYSTEM, TOOLS, WEIGHTS, Format, is_nothing
 from ftcli.data.formats.conversations import ROLE_KEYS, Roles, key_of
 from ftcli.data.formats.row_fields import CHOSEN, INPUT, INSTRUCTIONS, REJECTED
 
@@ -53,6 +53,12 @@ MEANINGS = (
     _meaning(
         "margin margins",
         "margins are read with method=reward, by data.margin_column",
+        rewards=True,
+    ),
+    _meaning(
+        "probability probabilities prob probs confidence",
+        f"a soft label of a pair is read with method=reward, in the column {SOFT_LABEL[0]}",
+        SOFT_LABEL,
         rewards=True,
     ),
     _meaning("weight weights importance", "", WEIGHTS, rewards=True),
@@ -142,7 +148,8 @@ def mapping_problems(
 def reads_text(fmt: Format) -> list[str]:
     """The columns that a format reads, alternatives together, then those that may be there."""
     needed = [" or ".join(need.shown) for need in fmt.needs]
-    return [*needed, *fmt.optional, *(CONTEXT if fmt.kind != "text" else ()), WEIGHTS[0]]
+    soft = SOFT_LABEL if fmt.kind == "preference" else ()
+    return [*needed, *fmt.optional, *(CONTEXT if fmt.kind != "text" else ()), *soft, WEIGHTS[0]]
 
 
 def speakers(value: Any) -> set[str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ftcli.core.errors import ConfigError, DataError, InterruptedRun, Problem
+from ftcli.data.formats.columns import SOFT_LABEL
 from ftcli.data.row_sets import set_file
 from ftcli.runs import rundir
 from ftcli.settings.backends import ENDPOINTS
@@ -79,10 +80,11 @@ def make(folder: Path, *, trust_remote_code: bool = False) -> dict[str, Any]:
             "sha256": runner.sha256_of(folder),
             **_position_bias(folder, items),
             **_warnings(folder, task, items),
+            **_soft_labels(folder, task),
             **agreement,
         }
         rundir.write_json(folder / rundir.RESULT, result)
-        for notice in backend.about().get("notices", ()):
+        for notice in (*backend.about().get("notices", ()), *_hard(result)):
             sys.stderr.write(f"{notice}\n")
         return result
 
@@ -169,6 +171,21 @@ def _warnings(folder: Path, task: Task, items: list[Item]) -> dict[str, Any]:
     journal = runner.Journal(folder)
     found = list(early_signs.signs(task, [journal.done[item.key] for item in items]))
     return {"warnings": found} if found else {}
+
+
+def _soft_labels(folder: Path, task: Task) -> dict[str, Any]:
+    """How many pairs have a soft label, where answers were compared."""
+    if not isinstance(task, Judge) or task.settings.mode != "pairwise":
+        return {}
+    lines = (folder / runner.DATA).read_text(encoding="utf-8").splitlines()
+    return {"soft_labels": sum(json.loads(line).get(SOFT_LABEL[0]) is not None for line in lines)}
+
+
+def _hard(result: dict[str, Any]) -> Iterator[str]:
+    """A line on the pairs whose label is hard, because the judge said no more than which answer is better."""
+    rows, soft = result["rows"], result.get("soft_labels", result["rows"])
+    if soft < rows:
+        yield f"{rows - soft} of {rows} pairs have a hard label: the judge gave a verdict and no probability"
 
 
 def _agreement(spec: SynthesisSpec, task: Task, backend: Backend, folder: Path, stop: StopSignal) -> dict[str, Any]:

@@ -38,9 +38,15 @@ _LIBRARIES = ("transformers", "tokenizers", "jinja2", "trl", "pyarrow")
 CODE = ("data", "models/templates", "worker/tokenise")
 """Our modules that read, convert and tokenise rows: a change in any of them makes stored tokens obsolete."""
 _POLL_SECONDS = 0.1
-OPTIONAL = {"weights": pa.list_(pa.float32()), "row_weight": pa.float32(), "examples": pa.list_(pa.int32())}
+OPTIONAL = {
+    "weights": pa.list_(pa.float32()),
+    "row_weight": pa.float32(),
+    "chosen_probability": pa.float32(),
+    "examples": pa.list_(pa.int32()),
+}
 """The columns that are only there if a row has one, and else null: what tokens, or rows, weigh in the loss, which is
-else 1, and the lengths of the training examples of an unrolled conversation."""
+else 1; the probability that a pair's chosen answer is the better one; and the lengths of the training examples of an
+unrolled conversation."""
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from ftcli.core.errors import DataError, Problem
 from ftcli.data.dropped_rows import unusable
 from ftcli.data.files.locate import DataFile
 from ftcli.data.files.reader import place_text
+from ftcli.data.formats.columns import SOFT_LABEL
 from ftcli.data.row_ledger import Ledger
 from ftcli.data.row_sets import RowSet, fetched
 from ftcli.data.scan import Example, Scan
@@ -24,6 +25,8 @@ from ftcli.worker.tokenise.store import OPTIONAL
 from ftcli.worker.tokenise.truncation import Columns, counted, laid_out
 
 _CHUNK = 2000
+_NUMBERS = ("margin", *SOFT_LABEL)
+"""What a pair of answers says of itself beside its texts."""
 _LIST = pa.list_(pa.int32())
 _TYPES = {"margin": pa.float32(), "row": pa.string(), **OPTIONAL}
 _INDEX = {
@@ -116,7 +119,7 @@ def _parts(row_set: RowSet, data: DataSettings, method: Method, encoder: Encoder
             data.eval_group,
             max_rows,
         ],
-        "method": [method.kinds, method.refuses_bare, method.weights, settings.template],
+        "method": [method.kinds, method.refuses_bare, method.weights, method.soft_labels, settings.template],
         "encoder": encoder.identity(),
     }
 
@@ -185,8 +188,7 @@ def encoded(
             found.columns = laid_out([*found.earlier, found.columns])
         for finding in found.findings:
             ledger.finding(finding.kind, example.where, finding.field, finding.what)
-        if "margin" in example.value:
-            found.columns["margin"] = example.value["margin"]
+        found.columns |= {name: example.value[name] for name in _NUMBERS if name in example.value}
         if example.row_weight != 1:
             _weigh(found.columns, example.row_weight)
         yield example, found

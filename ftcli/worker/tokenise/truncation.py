@@ -13,7 +13,8 @@ from typing import Any
 from ftcli.worker.tokenise.encoder import IGNORED
 
 Columns = dict[str, Any]
-"""Lists by column, of token ids or of `weights`; `margin` and `row_weight` are numbers, and `row` is text.
+"""Lists by column, of token ids or of `weights`; `margin`, `row_weight` and
+`chosen_probability` are numbers, and `row` is text.
 
 A conversation that is unrolled has its training examples one after the other in these lists, and the length of each in
 `examples`."""

@@ -14,6 +14,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from trl.trainer.reward_trainer import DataCollatorForPreference
 
 from ftcli.core.errors import ConfigError, Problem
+from ftcli.data.formats.columns import SOFT_LABEL
 from ftcli.methods.method import Method
 from ftcli.worker.distributed.load_once import as_first
 from ftcli.worker.models.architecture import has_router
@@ -175,14 +176,18 @@ class JoinedPairs(DataCollatorForPreference):  # type: ignore[misc]
     """Pairs of answers for a trainer that takes prompt and answer as one sequence."""
 
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
-        """As its parent, from `prompt_ids`, `chosen_ids` and `rejected_ids`, with the `margin` where rows have one."""
+        """As its parent, from `prompt_ids`, `chosen_ids` and `rejected_ids`, with the `margin` where rows have one, and
+        with `chosen_probability`, (B,), where one of them has a soft label; a pair without one is certain."""
         sides = ("chosen_ids", "rejected_ids")
         joined = [
             {name: value for name, value in example.items() if name == "margin"}
             | {side: [*example["prompt_ids"], *example[side]] for side in sides}
             for example in examples
         ]
-        return dict(super().torch_call(joined))
+        soft = [example.get(SOFT_LABEL[0]) for example in examples]
+        known = any(label is not None for label in soft)
+        labels = {SOFT_LABEL[0]: torch.tensor([1.0 if label is None else label for label in soft])} if known else {}
+        return {**super().torch_call(joined), **labels}
 
 
 def needs_reference(method: Method, config: Any, peft: Any) -> bool:
