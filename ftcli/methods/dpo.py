@@ -13,6 +13,7 @@ from typing import Any
 from ftcli.core.errors import Problem
 from ftcli.methods.method import Method
 from ftcli.methods.training_defaults import TrainingDefaults
+from ftcli.settings.batch_plan import BatchPlan
 from ftcli.settings.library_fields import value_of
 from ftcli.settings.limits import Limit
 from ftcli.settings.sourced_defaults import BySize, Default
@@ -91,6 +92,17 @@ def _smoothing(method: Mapping[str, Any], names: Sequence[str]) -> Iterator[Prob
         yield Problem("method.label_smoothing", what, f"remove it, or use one of {', '.join(SMOOTHED)}")
 
 
+def warns(method: Mapping[str, Any], batch: BatchPlan, sequences: int) -> list[str]:
+    """The warning of a loss that is not the whole of its paper's."""
+    losses = method["loss_type"]
+    if "bco_pair" not in ([losses] if isinstance(losses, str) else losses):
+        return []
+    what = (
+        "method.loss_type=bco_pair is without the running mean of rewards by which its paper (arXiv:2404.04656) shifts"
+    )
+    return [f"{what} both answers' rewards: TRL leaves the shift at 0"]
+
+
 METHOD = Method(
     name="dpo",
     summary="Direct preference optimisation: learns from chosen and rejected answers, without a reward model.",
@@ -110,4 +122,5 @@ METHOD = Method(
         "ld_alpha": Limit(low=0.0, high=1.0),
     },
     check=check,
+    warns=warns,
 )

@@ -145,7 +145,7 @@ def test_a_step_has_one_reference_point_however_it_is_accumulated(source, make_s
 
 
 def test_the_loss_of_a_step_is_the_papers(make_spec, new_run, tmp_path):
-    """Equation 8 of arXiv:2402.01306, v(x, y) = λ_D σ(β(r − ẑ)) or λ_U σ(β(ẑ − r)), loss λ − v, by plain logits."""
+    """Equation 7 of arXiv:2402.01306, v(x, y) = λ_D σ(β(r − ẑ)) or λ_U σ(β(ẑ − r)), loss λ − v, by plain logits."""
     path = write_rows(tmp_path / "rows.jsonl", [labelled(i) for i in range(8)])
     method = {**KTO, "desirable_weight": 1.0, "undesirable_weight": 2.0}
     spec = make_spec(path, method=method, train={"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2})
