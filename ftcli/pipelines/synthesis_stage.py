@@ -25,9 +25,9 @@ from ftcli.settings import library_fields
 from ftcli.settings.backends import ENDPOINTS, OWN_WEIGHTS, ROLES, BackendSettings
 from ftcli.settings.limits import Limit
 from ftcli.settings.ownership import ENDPOINT
-from ftcli.synthesis import principles
+from ftcli.synthesis import few_shot, principles
 from ftcli.synthesis.synthesis_spec import SynthesisSpec
-from ftcli.synthesis.tasks import SETTINGS
+from ftcli.synthesis.tasks import SETTINGS, Revise
 
 _LIMITS: Mapping[str, Limit] = {
     "make.n": Limit(low=1),
@@ -193,10 +193,12 @@ def _resolved(
         return {name.partition(".")[2]: value for name, value in values.items() if name.startswith(f"{group}.")}
 
     settings, backend = of("make"), of(stage.role)
+    if stage.task == Revise.name and not (wanted.earlier or {}).get(stage.name, {}).get("make"):
+        settings.setdefault("examples", few_shot.DEFAULT)  # stages of earlier versions had none
     backend = {name: backend[name] for name in (field.name for field in fields(BackendSettings)) if name in backend}
     problems = [*_constitution_problems(settings, found)]
     for name in ("constitution", "examples", "labelled"):
-        if settings.get(name):
+        if settings.get(name) and settings[name] != few_shot.DEFAULT:
             settings[name] = row_sets.absolute(str(settings[name]))
     rows = feeds.get("rows")
     if rows is None:
@@ -272,16 +274,23 @@ def judge_of(stage: Stage, wanted: PipelineRequest) -> dict[str, Any]:
 
 
 def _constitution_problems(settings: Mapping[str, Any], found: _Values) -> Iterator[Problem]:
-    named = settings.get("constitution")
-    if named and not paths.is_builtin(named):
-        try:
-            principles.read(Path(row_sets.absolute(str(named))))
-        except ConfigError as error:
-            yield from error.problems
+    named, missing = settings.get("constitution"), False
     for name in ("examples", "labelled"):
         value = settings.get(name)
-        if value and not paths.is_builtin(value) and not os.path.exists(row_sets.absolute(str(value))):
+        if value in (None, "", few_shot.DEFAULT) or paths.is_builtin(value):
+            continue
+        if not os.path.exists(row_sets.absolute(str(value))):
+            missing = missing or name == "examples"
             yield Problem(found.places[f"make.{name}"], f"there is no file {value}", "name an existing file")
+    if not named and not settings.get("examples"):
+        return
+    try:
+        known = principles.named(named if named is None or paths.is_builtin(named) else row_sets.absolute(str(named)))
+        if settings.get("examples") and not missing:
+            examples = str(settings["examples"])
+            few_shot.named(examples if examples == few_shot.DEFAULT else row_sets.absolute(examples), known)
+    except ConfigError as error:
+        yield from error.problems
 
 
 def _rows_problems(rows: Any, where: str, stage: Stage) -> Iterator[Problem]:

@@ -312,7 +312,8 @@ class ReviseSettings:
     constitution: str | None = None
     """YAML file with the principles; null is the default set."""
     examples: str | None = None
-    """JSONL file with few-shot `critique` and `revision` conversations, shown before each question."""
+    """Few-shot conversations shown before each critique and revision: `default` are those that ftcli ships, as a new
+    stage has them; a YAML or JSONL file; or null for none."""
     temperature: float = 0.7
     """Sampling temperature of critiques and revisions."""
     max_new_tokens: int = 256

@@ -72,7 +72,13 @@ def _feedback(prompts: str, least_margin: float) -> dict[str, Settings]:
 
 
 _SAMPLE = {"data.path": "builtin:prompts", "make.n": 3, **_ANSWERS}
-_CRITIQUE = {"make.constitution": "builtin:principles", "make.rounds": 1, "make.temperature": 0.0}
+# The built-in model reads no long conversations: examples before a question would only confuse it.
+_CRITIQUE = {
+    "make.constitution": "builtin:principles",
+    "make.examples": None,
+    "make.rounds": 1,
+    "make.temperature": 0.0,
+}
 
 STAGES: Mapping[str, Mapping[str, Settings]] = {
     "rlhf": {

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from ftcli.core.errors import ConfigError
-from ftcli.synthesis import principles, runner
+from ftcli.synthesis import few_shot, principles, runner
 from ftcli.synthesis.backend import BudgetSpent, Question, Reply
 from ftcli.synthesis.journal import Journal, keyed
 from ftcli.synthesis.principles import Principle
@@ -248,6 +248,61 @@ def test_examples_stand_before_each_question():
     backend = Saying(lambda ask: "x")
     task.process(keyed(answered(("a", "b"))), backend.replies)
     assert [len(ask.turns) for ask in backend.asked] == [3, 1]
+
+
+# --- written examples -------------------------------------------------------------------------------------------------
+
+
+def test_the_shipped_examples_ask_as_the_default_principles_do_and_answer_each_question():
+    known = {principle.name: principle for principle in principles.read(principles.DEFAULT)}
+    found = few_shot.named("default", ())
+    assert found.keys() == {"critique", "revision"}
+    for turns in found.values():
+        assert [turn["role"] for turn in turns] == ["user", "assistant"] * 4
+        assert all(turn["content"].strip() for turn in turns)
+        assert not any("{" in turn["content"] for turn in turns)
+    for critique, revision in zip(found["critique"][::2], found["revision"][::2], strict=True):
+        asked = [p for p in known.values() if critique["content"].endswith(p.critique.rpartition("}")[2])]
+        assert len(asked) == 1
+        assert revision["content"].endswith(asked[0].revision.rpartition("}")[2])
+    # A revision is asked for with the critique that was just written.
+    for reply, question in zip(found["critique"][1::2], found["revision"][::2], strict=True):
+        assert reply["content"] in question["content"]
+    assert few_shot.named(None, ()) == {}
+
+
+def test_examples_of_ones_own_are_worked_by_ones_own_principles_or_shown_as_they_stand(tmp_path):
+    (tmp_path / "own.yaml").write_text(
+        "examples:\n  - {principle: short, prompt: Why?, answer: 'Well, because.', critique: Well is long, "
+        "revision: Because.}\n",
+        encoding="utf-8",
+    )
+    found = few_shot.named(str(tmp_path / "own.yaml"), (JUDGED,))
+    assert [turn["content"] for turn in found["critique"]] == ["What is long in Well, because.?", "Well is long"]
+    assert [turn["content"] for turn in found["revision"]] == ["Shorten Well, because. since Well is long", "Because."]
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    (tmp_path / "own.jsonl").write_text(json.dumps({"critique": turns, "revision": turns}) + "\n", encoding="utf-8")
+    assert few_shot.named(str(tmp_path / "own.jsonl"), ()) == {"critique": turns, "revision": turns}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("e.yaml", "example: []\n", "has no list of examples"),
+        ("e.yaml", "examples:\n  - {principle: short, prompt: x}\n", "e.yaml:2  is not an example"),
+        (
+            "e.yaml",
+            "examples:\n  - {principle: shrt, prompt: a, answer: b, critique: c, revision: d}\n",
+            "shrt is not a principle of the stage's constitution",
+        ),
+        ("e.jsonl", '{"critique": []}\n', "e.jsonl:1  is not a pair of examples"),
+    ],
+)
+def test_a_fault_in_examples_is_told_with_its_line(name, text, told, tmp_path):
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError) as error:
+        few_shot.named(str(tmp_path / name), (JUDGED,))
+    assert told in str(error.value)
 
 
 def test_the_default_constitution_has_words_for_every_task():

@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ftcli.core.errors import ConfigError, DataError, InterruptedRun, Problem
+from ftcli.core.errors import DataError, InterruptedRun, Problem
 from ftcli.data.formats.columns import SOFT_LABEL
 from ftcli.data.row_sets import set_file
 from ftcli.runs import rundir
 from ftcli.settings.backends import ENDPOINTS
 from ftcli.settings.ownership import ENDPOINT, REMOTE_CODE
-from ftcli.synthesis import early_signs, principles, runner
+from ftcli.synthesis import early_signs, few_shot, principles, runner
 from ftcli.synthesis.backend import Backend, BudgetSpent
 from ftcli.synthesis.early_signs import EarlySigns
 from ftcli.synthesis.journal import Item, keyed
@@ -114,21 +114,7 @@ def task_of(spec: SynthesisSpec) -> Task:
     known = principles.named(settings.constitution)
     if spec.task == Judge.name:
         return Judge(settings, spec.seed, known)
-    return Revise(settings, spec.seed, known, _examples(settings.examples))
-
-
-def _examples(named: str | None) -> dict[str, Any]:
-    """The few-shot turns of a file: lines of {"critique": turns, "revision": turns}, concatenated."""
-    found: dict[str, Any] = {}
-    for number, line in enumerate(Path(named).read_text(encoding="utf-8").splitlines() if named else (), 1):
-        try:
-            row = json.loads(line)
-            for part in ("critique", "revision"):
-                found.setdefault(part, []).extend(row[part])
-        except (ValueError, KeyError, TypeError):
-            fix = 'write {"critique": [turns], "revision": [turns]} on each line'
-            raise ConfigError(Problem(f"{named}:{number}", "is not a pair of examples", fix)) from None
-    return found
+    return Revise(settings, spec.seed, known, few_shot.named(settings.examples, known))
 
 
 def rows_of(spec: SynthesisSpec) -> Iterator[dict[str, Any]]:
