@@ -109,7 +109,8 @@ class UnitMeans(Counted):
         self._batches = 1
         self._repeats: dict[bool, bool] = {}
         """Whether this process repeats a batch at the end of the training rows (True) and of the held-out ones."""
-        self._repeating, self._counts = False, True
+        self._repeating = self._measures = False
+        self._counts = True
         super().__init__(*args, **kwargs)
 
     # --- batches -----------------------------------------------------------------------------------------------------
@@ -130,7 +131,9 @@ class UnitMeans(Counted):
         return bool(self._repeats.get(is_training) and self.accelerator.gradient_state.end_of_dataloader)
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
-        """As its parent; also counts the units of the step."""
+        """As its parent; also counts the units of the step. A held-out batch is no step."""
+        if self._measures:
+            return None
         if batch_samples and self._is_repeated(is_training=True):
             batch_samples[-1][REPEATED] = True
             if "labels" in batch_samples[-1]:
@@ -218,11 +221,13 @@ class UnitMeans(Counted):
     def _held_out_batch(self) -> Iterator[None]:
         """Leave out the loss of the router, and a batch that is repeated."""
         enabled = getattr(self, "aux_loss_enabled", False)
-        self._repeating, self.aux_loss_enabled = self._is_repeated(is_training=False), False
+        self._repeating, self._measures = self._is_repeated(is_training=False), True
+        self.aux_loss_enabled = False
         try:
             yield
         finally:
-            self._repeating, self.aux_loss_enabled = False, enabled
+            self._repeating = self._measures = False
+            self.aux_loss_enabled = enabled
 
     def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
         """As its parent, with the loss as the mean over all held-out rows of all processes."""
