@@ -73,6 +73,7 @@ bench: $(VENV)/.tested
 	$(BIN)/python benchmarks/tokenise.py
 	$(BIN)/python benchmarks/packing.py
 	$(BIN)/python benchmarks/adapters.py
+	$(BIN)/python benchmarks/defaults.py build/defaults
 	$(BIN)/python benchmarks/preferences.py
 	$(BIN)/python benchmarks/ppo.py
 	$(BIN)/python benchmarks/rlhf.py
