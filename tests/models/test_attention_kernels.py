@@ -176,6 +176,8 @@ def test_a_model_that_computes_in_float32_gets_no_flash_attention(
     (note,) = [each for each in spec.notes if each.key == "model.attn_implementation"]
     assert note.why == "torch's fused attention; flash attention does not compute in float32"
     assert spec_of(Request(overrides=whole)).model.attn_implementation == TWO  # which computes in bfloat16
+    (found,) = problems(*whole, "train.bf16=false", f"model.attn_implementation={TWO}")
+    assert "computes in bfloat16 or float16, and this run in float32" in found
     long = (*whole, "train.bf16=false", "data.max_length_tokens=8192")
     assert spec_of(Request(overrides=long)).attention_candidates == ("flex_attention", "sdpa")
 

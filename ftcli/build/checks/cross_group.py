@@ -351,6 +351,10 @@ def the_attention_kernel_is_there(context: Context) -> Iterator[Problem]:
         what = f"model.attn_implementation={name} runs on a GPU, and this run computes on a CPU"
         yield Problem(where, what, "use model.attn_implementation=auto")
         return
+    if context.spec.compute_dtype == "float32":
+        what = f"model.attn_implementation={name} computes in bfloat16 or float16, and this run in float32"
+        yield Problem(where, what, "use model.attn_implementation=auto, or train.bf16=true")
+        return
     slow = [card for card in cards(context.spec.launch) if not kernel.runs_on(card)]
     if slow:
         has = ".".join(map(str, slow[0].capability))
