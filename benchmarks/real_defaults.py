@@ -8,9 +8,9 @@ one, and how often the run writes down its measures; DPO takes fewer pairs a pas
 are. SFT and DPO are measured by their held-out loss on rows that are the same for every seed; GRPO, with LoRA on sums
 and one seed, by the reward of its training answers and by held-out prompts.
 
-Told is the mean over the seeds with its 95% interval (Student's t), for GRPO over its steps. SFT or DPO whose interval of the improvement holds
-0 ends the script with an error; what GRPO reaches is told whatever it is. With --runs a script that was stopped goes on
-where it was.
+Told is the mean over the seeds with its 95% interval (Student's t), for GRPO over its steps. SFT or DPO whose interval
+of the improvement holds 0 ends the script with an error; what GRPO reaches is told whatever it is. With --runs a script
+that was stopped goes on where it was.
 """
 
 from __future__ import annotations
