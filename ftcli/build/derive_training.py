@@ -40,8 +40,8 @@ class Situation:
     parameters: int | None
     """The model's size; None is unknown."""
     launch: LaunchPlan
-    earlier: Mapping[str, Any]
-    """The `train` settings that the run that this one starts from had, where model and adapter are still the same."""
+    earlier: Mapping[str, Mapping[str, Any]]
+    """The groups `train` and `method` of the run that this one starts from, where model and adapter are the same."""
 
     @property
     def is_tiny(self) -> bool:
@@ -54,8 +54,8 @@ class Situation:
         return self.peft is not None and self.peft.adapter
 
 
-def derive_training(train: Mapping[str, Any], run: Situation, notes: Notes) -> dict[str, Any]:
-    """The `train` settings with the usual values where they are null."""
+def derive_training(train: Mapping[str, Any], run: Situation, notes: Notes) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The settings of `train` and of the method, with the usual values where they are null."""
     result = dict(train)
     if result.get("learning_rate") is None:
         result["learning_rate"] = notes.add("train.learning_rate", *_replayed("learning_rate", run, *usual_rate(run)))
@@ -64,7 +64,7 @@ def derive_training(train: Mapping[str, Any], run: Situation, notes: Notes) -> d
             result[name] = notes.add(f"train.{name}", *_replayed(name, run, value, why))
     _pages(result, run, notes)
     _divide(result, run, notes)
-    return result
+    return result, _with_critic(result, run, notes)
 
 
 def usual_rate(run: Situation) -> tuple[float, str]:
@@ -109,7 +109,7 @@ def replayed_of(spec: RunSpec) -> dict[str, dict[str, Any]]:
 
 def _replayed(name: str, run: Situation, value: Any, why: str) -> tuple[Any, str]:
     """A usual value with its reason, or in its place what the run had that this one starts from."""
-    before = run.earlier.get(name)
+    before = run.earlier.get("train", {}).get(name)
     return (value, why) if before in (None, value) else (before, _AS_BEFORE)
 
 
@@ -120,18 +120,12 @@ def _pages(train: dict[str, Any], run: Situation, notes: Notes) -> None:
         train["optim"] = notes.add("train.optim", PAGED, why)
 
 
-def derive_critic(
-    own: Mapping[str, Any], method: Method, train: Mapping[str, Any], earlier: Mapping[str, Any], notes: Notes
-) -> dict[str, Any]:
-    """The method's settings with the learning rate of its critic, where it has one: it has further to go.
-
-    Args:
-        earlier: the method's settings in the run that this one starts from, where model and adapter are still the same.
-    """
-    factor, least = method.training.critic, method.training.least_critic
-    if factor is None or least is None or own.get(_CRITIC_RATE) is not None:
-        return dict(own)
-    policy = float(train["learning_rate"])
+def _with_critic(train: Mapping[str, Any], run: Situation, notes: Notes) -> dict[str, Any]:
+    """The method's settings with the learning rate of its critic, where it has one: it has further to go."""
+    factor, least = run.method.training.critic, run.method.training.least_critic
+    if factor is None or least is None or run.own.get(_CRITIC_RATE) is not None:
+        return dict(run.own)
+    policy, earlier = float(train["learning_rate"]), run.earlier.get("method")
     rate = _rounded(max(factor.value * policy, least.value))
     why = f"{factor.value} times the policy's, which starts from much that it knows"
     if rate > _rounded(factor.value * policy):
@@ -139,7 +133,7 @@ def derive_critic(
     before = float(earlier.get(_CRITIC_RATE) or policy) if earlier else rate
     if before != rate:
         rate, why = before, _AS_BEFORE
-    return {**own, _CRITIC_RATE: notes.add(f"method.{_CRITIC_RATE}", rate, why)}
+    return {**run.own, _CRITIC_RATE: notes.add(f"method.{_CRITIC_RATE}", rate, why)}
 
 
 # --- the rows of a step ----------------------------------------------------------------------------------------------

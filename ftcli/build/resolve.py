@@ -166,18 +166,11 @@ def _resolve(composed: Composed, method: Method) -> ResolvedRun:
     given = derive.derive_sharding(composed.tree["train"], profile.node_profile(hardware), notes)
     own = derive.derive_method(composed.tree["method"], method, peft, shape, model, data, notes)
     size = num_parameters(shape) if shape else None
-    earlier = _replayed(composed)
+    quantised, earlier = quantisation.type != "none", _replayed(composed)
     situation = derive_training.Situation(
-        method=method,
-        own=own,
-        peft=peft,
-        quantised=quantisation.type != "none",
-        parameters=size,
-        launch=launch,
-        earlier=earlier.get("train", {}),
+        method=method, own=own, peft=peft, quantised=quantised, parameters=size, launch=launch, earlier=earlier
     )
-    given = derive_training.derive_training(given, situation, notes)
-    own = derive_training.derive_critic(own, method, given, earlier.get("method", {}), notes)
+    given, own = derive_training.derive_training(given, situation, notes)
     train = derive.derive_train(given, method, peft, data, launch, notes, pure=pure)
     scored = derive.has_validation(data, method) and method.score != "none"
     cheap = scored and size is not None and size <= derive.CHEAP_TO_SCORE_PARAMETERS
