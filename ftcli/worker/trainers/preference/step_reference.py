@@ -12,10 +12,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from accelerate.utils import gather_object
+from accelerate.utils import gather, gather_object
 from torch import Tensor
 from transformers import Trainer
 from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference
+
+from ftcli.worker.trainers.units import REPEATED
 
 Answer = list[int]
 Ends = list[tuple[Answer | None, Answer | None]]
@@ -31,11 +33,15 @@ class StepReference(Trainer):
     """Lays sequences out as a batch."""
     _step: Sequence[dict[str, Any]] | None = None
     """The batches of the step that this process trains on."""
+    _pairs: list[dict[str, Any]] | None
+    _counts_in: list[bool]
+    """Of each batch, whether it is no repeated one."""
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[Any], Any]:
         """As its parent; remembers the batches, whose divergence is computed with the first of them."""
         batches, count = super().get_batch_samples(*args, **kwargs)
-        self._step, self._pairs, self._means = batches, list[dict[str, Any]](), dict[bool, Tensor]()
+        self._step, self._pairs, self._means = batches, None, dict[bool, Tensor]()
+        self._counts_in = [REPEATED not in batch for batch in batches]
         return batches, count
 
     def _compute_kl_logps(self, model: Any, batch: dict[str, Any]) -> Any:
@@ -44,27 +50,33 @@ class StepReference(Trainer):
             return super()._compute_kl_logps(model, batch)  # type: ignore[misc]
         of_policy = torch.is_grad_enabled()  # TRL turns gradients off around the reference
         if of_policy not in self._means:
-            self._pairs = self._pairs or self._mismatched(self._step)
+            if self._pairs is None:
+                self._pairs = self._mismatched(self._step)
             # Sums of hundreds of nats: the difference of two means would lose its digits in float32.
             total = torch.zeros(2, dtype=torch.float64, device=self.accelerator.device)
-            for pairs in self._pairs:
+            for pairs, counts in zip(self._pairs, self._counts_in, strict=True):
                 logps = super()._compute_kl_logps(model, pairs)  # type: ignore[misc]
-                total += torch.stack([logps.double().sum(), torch.tensor(len(logps), device=logps.device)])
-            sums = self.accelerator.gather(total[None]).sum(0)
+                if counts:
+                    total += torch.stack([logps.double().sum(), torch.tensor(len(logps), device=logps.device)])
+            # The accelerator's own gathers only what TRL reports, one process at a time (unit_means.py).
+            sums = gather(total[None]).sum(0)
             self._means[of_policy] = sums[0] / sums[1]
         return self._means[of_policy]
 
     def _mismatched(self, batches: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """Each batch with every prompt paired with the answer before its own in the step."""
         apart = [_sequences(batch) for batch in batches]
-        own: Ends = [(_last(sequences, True), _last(sequences, False)) for sequences in apart]
+        real = [sequences for sequences, counts in zip(apart, self._counts_in, strict=True) if counts]
+        own: Ends = [(_last(sequences, True), _last(sequences, False)) for sequences in real]
         ends: list[Ends] = gather_object([own])
         found = []
         for index, sequences in enumerate(apart):
-            for side in _SIDES:
+            for side in _SIDES if self._counts_in[index] else ():
                 answer = answer_before(ends, index, self.args.process_index, side)
                 for sequence in (each for each in sequences if each["label"] is side):
                     sequence["KL_completion_ids"], answer = answer, sequence["completion_ids"]
+            for sequence in sequences:  # of a batch that only keeps this process in step with the others
+                sequence.setdefault("KL_completion_ids", sequence["completion_ids"])
             laid_out = DataCollatorForUnpairedPreference.torch_call(self.sequences, sequences)
             tensors = {name: value for name, value in laid_out.items() if name.startswith("KL_")}
             found.append({name: value.to(self.accelerator.device) for name, value in tensors.items()})
