@@ -33,6 +33,12 @@ def steps(run: Path) -> list[dict[str, float]]:
     return [line for line in lines if "loss" in line]
 
 
+def evaluations(run: Path) -> list[dict[str, float]]:
+    """What was logged of each evaluation."""
+    lines = map(json.loads, (run / rundir.METRICS).read_text(encoding="utf-8").splitlines())
+    return [line for line in lines if any(name.startswith("eval_") for name in line)]
+
+
 def runner(warm: Warm | None) -> Ranks:
     """Runs so many processes of a module to their end; forked where that can be."""
 

@@ -9,9 +9,14 @@ from tests.matrix.cells import PEFTS
 ONE = "one"
 """The layout that all others are compared with: one process, at the same rows a step."""
 LAYOUTS = {
-    ONE: ("hardware=cpu", "train.gradient_accumulation_steps=2"),
+    ONE: ("hardware=cpu", "train.gradient_accumulation_steps=2", "train.per_device_eval_batch_size=8"),
     **{
-        name: (f"hardware={name}", "hardware.device=cpu", "train.gradient_accumulation_steps=1")
+        name: (
+            f"hardware={name}",
+            "hardware.device=cpu",
+            "train.gradient_accumulation_steps=1",
+            "train.per_device_eval_batch_size=2",
+        )
         for name in ("multi_gpu", "fsdp", "zero2", "zero3", "fsdp_offload", "zero3_offload")
     },
 }
@@ -19,17 +24,24 @@ MAIN = ("multi_gpu", "fsdp", "zero2", "zero3")
 OFFLOADED = ("fsdp_offload", "zero3_offload")
 SMALL = (
     "model=tiny", "train.max_steps=4", "train.save_strategy=steps", "train.save_steps=2", "train.logging_steps=1",
-    "train.eval_strategy=no", "run.score_rows=0", "train.per_device_train_batch_size=4", "hardware.num_threads=1",
+    "run.score_rows=0", "train.per_device_train_batch_size=4", "hardware.num_threads=1",
     "train.learning_rate=1e-3", "train.warmup_steps=0",
 )  # fmt: skip
-_ROWS = ("data.max_rows=48", "data.max_eval_rows=4")
+_EVALUATED = ("train.eval_strategy=steps", "train.eval_steps=2", "data.max_eval_rows=5")
+"""In batches of 8, or of 2 in each of two processes: the last one is a row that one process has alone."""
+_ROWS = ("data.max_rows=48", *_EVALUATED)
 _PREFERENCE = (*_ROWS, "data.max_length_tokens=64")
-_SAMPLES = (*_ROWS, "method.rewards={ended: 1, length: {weight: 1, most: 4}}")
+_SAMPLES = (
+    "data.max_rows=48",
+    "data.max_eval_rows=4",
+    "train.eval_strategy=no",
+    "method.rewards={ended: 1, length: {weight: 1, most: 4}}",
+)
 _GROUPS = (*_SAMPLES, "method.num_generations=4", "method.max_completion_length=12", "method.beta=0.1")
 METHODS = {
-    "pretrain": ("data.max_length_tokens=64",),
+    "pretrain": ("data.max_length_tokens=64", *_EVALUATED),
     "sft": (*_ROWS, "method.packing=false"),
-    "instruct": ("data.max_rows=400", "data.max_eval_rows=4", "method.packing=true"),
+    "instruct": ("data.max_rows=400", *_EVALUATED, "method.packing=true"),
     **dict.fromkeys(("dpo", "ipo", "kto", "orpo", "cpo", "simpo", "reward"), _PREFERENCE),
     "grpo": _GROUPS,
     "rloo": _GROUPS,

@@ -1,4 +1,4 @@
-"""Two processes learn what one does, in every hardware profile, resume bit for bit, and save the whole model.
+"""Two processes learn and measure what one does, in every hardware profile, resume bit for bit, save the whole model.
 
 `make test` proves a sample, `make matrix` all of it, kept in benchmarks/results/layouts.json after each cell: what is
 there is not run again, unless FTCLI_AGAIN=1. A part: `FTCLI_MATRIX=1 python -m pytest tests/matrix -k dpo-none-fsdp`.
@@ -23,7 +23,7 @@ from ftcli.config.compose import Request
 from ftcli.core.errors import ConfigError
 from ftcli.runs import rundir
 from tests.matrix.layouts import CELLS, LAYOUTS, ONE, SAMPLING, SPREAD, Run
-from tests.ranks import Ranks, steps
+from tests.ranks import Ranks, evaluations, steps
 
 WHOLE = os.environ.get("FTCLI_MATRIX") == "1"
 FILE = RESULTS / "layouts.json"
@@ -96,12 +96,15 @@ def test_two_processes_learn_what_one_does_resume_and_save_the_whole_model(
 
 
 def proved(run: Run, layout: str, trained: Trained, tmp_path: Path, ranks_of: Ranks) -> float:
-    """Show what is to be shown of a cell; the largest difference of a training loss from that of one process, in shares
-    of it where it is above 1."""
+    """Show what is to be shown of a cell; the largest difference of a training or held-out loss from that of one
+    process, in shares of it where it is above 1."""
     several, one = trained(run, layout), trained(run, ONE)
     ours, theirs = ([step["loss"] for step in steps(each)] for each in (several, one))
     assert len(ours) == len(theirs) == 4
     assert all(theirs), f"equal because there is nothing to learn: {theirs}"
+    measured, wanted = ([line["eval_loss"] for line in evaluations(each)] for each in (several, one))
+    assert len(measured) == len(wanted) == (0 if run.method in SAMPLING else 2)
+    ours, theirs = ours + measured, theirs + wanted
     difference = max(abs(mine - other) / max(1, abs(other)) for mine, other in zip(ours, theirs, strict=True))
     resumed = Path(shutil.copytree(several, tmp_path / "resumed"))
     shutil.rmtree(resumed / rundir.CHECKPOINTS / "checkpoint-4")
