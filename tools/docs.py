@@ -133,6 +133,14 @@ def _pipeline_page(pipeline: Pipeline) -> str:
     return head + stages
 
 
+_OVER = {
+    None: "answers that it samples; it has no held-out loss",
+    "tokens": "trained tokens",
+    "pairs": "pairs",
+    "answers": "answers",
+}
+
+
 def _method_page(method: Method) -> str:
     facts = [
         ("rows", ", ".join(method.kinds)),
@@ -140,6 +148,7 @@ def _method_page(method: Method) -> str:
         ("trained by", f"`{_class_name(method.trainer)}` with `{_class_name(method.config)}`"),
         ("training", f"[its defaults by adapter and size](defaults.md#{method.name}), with their sources"),
         ("longest row", _longest(method)),
+        ("losses are means over", f"the {_OVER[method.loss_over]}"),
         ("held-out score", _score(method)),
         ("paper", method.paper),
     ]

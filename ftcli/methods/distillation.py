@@ -54,6 +54,7 @@ METHOD = Method(
     score="none",
     training=TRAINING,
     sources={"beta": Default(value=1.0, source="On-Policy Distillation: reverse KL; GKD (arXiv:2306.13649): 0 to 1")},
+    loss_over="tokens",
     paper="Agarwal et al. 2024, arXiv:2306.13649",
     below_the_adapter=True,
     limits={

@@ -110,6 +110,7 @@ METHOD = Method(
     config=_CONFIG,
     task="preference",
     weights="rows",
+    loss_over="pairs",
     kinds=("preference",),
     roles=("policy", "reference"),
     score="preference_accuracy",

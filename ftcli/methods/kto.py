@@ -37,6 +37,7 @@ METHOD = Method(
     config="ftcli.worker.trainers.preference.kto:KtoConfig",
     task="preference",
     weights="rows",
+    loss_over="answers",
     kinds=("label", "preference"),
     roles=("policy", "reference"),
     score="preference_accuracy",

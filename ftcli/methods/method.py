@@ -117,6 +117,9 @@ class Method:
     that of its whole `rows`; None: the method cannot weigh rows."""
     soft_labels: bool = False
     """Whether it learns from the probability that a pair's chosen answer is the better one, where rows state it."""
+    loss_over: str | None = None
+    """What its losses are means over: trained `tokens`, `pairs` or `answers`, over all batches and processes; None: its
+    loss of answers that are sampled anew is not held out."""
     packs: bool = False
     """Whether rows may share a block (its trainer config has `packing`)."""
     defaults: Mapping[str, Any] = field(default_factory=dict)

@@ -53,6 +53,7 @@ METHOD = Method(
     config="ftcli.worker.trainers.preference.reference_free:OrpoConfig",
     task="preference",
     weights="rows",
+    loss_over="pairs",
     kinds=("preference",),
     score="preference_accuracy",
     reports=REPORTS,

@@ -52,6 +52,7 @@ METHOD = Method(
     training=TRAINING,
     paper="Gururangan et al. 2020, arXiv:2004.10964",
     weights="tokens",
+    loss_over="tokens",
     packs=True,
     defaults={"packing_strategy": "wrapped"},
     next_method="sft",

@@ -34,6 +34,7 @@ METHOD = Method(
     task="preference",
     weights="rows",
     soft_labels=True,
+    loss_over="pairs",
     kinds=("preference",),
     head="reward_model",
     joins_prompt=True,

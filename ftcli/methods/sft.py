@@ -58,5 +58,6 @@ METHOD = Method(
     training=TRAINING,
     paper="Wei et al. 2021, arXiv:2109.01652",
     weights="tokens",
+    loss_over="tokens",
     packs=True,
 )

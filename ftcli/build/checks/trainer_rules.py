@@ -51,7 +51,8 @@ def metrics_of(method: Method) -> tuple[str, ...]:
     text = source_text(method.trainer.partition(":")[0])
     modules = dict.fromkeys(re.findall(r"\btrl\.trainer(?:\.| import )(\w+_trainer)\b", text))
     found = [name for each in modules for name in metric_names(f"trl.trainer.{each}")]
-    return tuple(dict.fromkeys([*_MEASURED, *found]))
+    # The loss of a router is left out of held-out losses: it is no mean over rows.
+    return tuple(name for name in dict.fromkeys([*_MEASURED, *found]) if name != "aux_loss" or not method.loss_over)
 
 
 def _best(run: ResolvedRun, composed: Composed, where: Where) -> Iterator[Problem]:

@@ -53,7 +53,7 @@ def evaluate(request: dict[str, Any]) -> dict[str, Any]:
     run_dir = rundir.require_run(request["run"], "RUN")
     stored = as_measured(RunSpec.load(run_dir / rundir.SPEC), run_dir)
     method = get_method(str(stored.method["name"]))
-    spec = _at_its_length(_requested(stored, method, request), run_dir)
+    spec = _with_derived(_at_its_length(_requested(stored, method, request), run_dir), run_dir)
     if not validates(spec, method):
         raise ConfigError(Problem(str(run_dir), "the run has no held-out rows", "set data.eval_path=FILE"))
     set_threads(spec)
@@ -113,6 +113,15 @@ def _at_its_length(spec: RunSpec, run_dir: Path) -> RunSpec:
     except (OSError, ValueError, KeyError):
         return spec
     return replace(spec, data=replace(spec.data, max_length_tokens=length))
+
+
+def _with_derived(spec: RunSpec, run_dir: Path) -> RunSpec:
+    """The spec with what the method derived from the rows that the run trained on; those that are measured differ."""
+    try:
+        derived = json.loads((run_dir / rundir.RESULT).read_text(encoding="utf-8"))["derived"]
+    except (OSError, ValueError, KeyError):
+        return spec
+    return replace(spec, method={**spec.method, **derived})
 
 
 def _loaded(

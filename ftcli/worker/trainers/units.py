@@ -33,6 +33,10 @@ class Counted(Trainer):
     looks_first = False
     """In an evaluation, whether the loss of a batch is what `take_first_look` wants the mean of."""
 
+    def derived(self) -> dict[str, float]:
+        """Settings of the method that it derived from the rows it trains on, which a later evaluation needs."""
+        return {}
+
     def units(self, inputs: Mapping[str, Any]) -> Units:
         """The numbers of all its units in a batch; always the same names."""
         raise NotImplementedError

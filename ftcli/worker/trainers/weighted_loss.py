@@ -94,14 +94,15 @@ class WeighedTokens(Weighing):
 
     column = "weights"
 
-    loss_unit = "weight"
-    metric_units: ClassVar = {"entropy": "tokens", "mean_token_accuracy": "tokens"}
+    loss_unit = "tokens"
+    metric_units: ClassVar = {"entropy": "plain_tokens", "mean_token_accuracy": "plain_tokens"}
 
     def units(self, inputs: Mapping[str, Any]) -> Units:
-        """The trained tokens of a batch, and the sum of their weights."""
+        """The trained tokens of a batch, each counted as its weight, and as 1."""
         trained = (inputs["labels"] != IGNORED)[:, 1:]
         weights = inputs.get("weights")
-        return {"tokens": trained.sum(), "weight": (trained if weights is None else trained * weights[:, 1:]).sum()}
+        weighed = trained if weights is None else trained * weights[:, 1:]
+        return {"tokens": weighed.sum(), "plain_tokens": trained.sum()}
 
     def is_part(self, num_items_in_batch: Any) -> bool:
         """As its parent: it is, where the number is given."""
@@ -117,7 +118,7 @@ class WeighedTokens(Weighing):
         self._begin_step(batch_samples, device)
         if count is None:
             return None
-        total = torch.stack([self.units(batch)["weight"] for batch in batch_samples]).sum().to(device)
+        total = torch.stack([self.units(batch)["tokens"] for batch in batch_samples]).sum().to(device)
         if self.args.average_tokens_across_devices and self.args.world_size > 1:
             total = self.accelerator.gather(total).sum()
         return total / (self.get_tp_size() * self.get_cp_size() * self.get_sp_size())

@@ -24,6 +24,7 @@ from ftcli.worker.process.progress import Progress, mean_loss, read_metrics
 from ftcli.worker.process.signals import LossGuard, StopCallback, StopSignal, exclusive
 from ftcli.worker.process.usage import Pace, usage
 from ftcli.worker.trainers.rl import vllm_engine
+from ftcli.worker.trainers.units import Counted
 from ftcli.worker.training.load import Loaded, load, load_base, make_critic, make_teacher
 from ftcli.worker.training.measure import after_training, before_training, loss_before
 from ftcli.worker.training.save import save_final
@@ -183,6 +184,7 @@ def _result(run: Loaded, trainer: Any, outcome: Any, before: dict[str, Any], aft
         "train_loss": outcome.training_loss if loss is None else loss,
         "loss_first": losses[0] if losses else None,
         "loss_last": losses[-1] if losses else None,
+        **({"derived": derived} if (derived := _derived(trainer)) else {}),
         "eval_loss": {"before": loss_before(run, trainer, before), "after": after.get("eval_loss")},
         "score": _scores(before.get("score") or {}, after.get("score") or {}),
         "tokens_trained": trainer.state.num_input_tokens_seen,
@@ -193,6 +195,10 @@ def _result(run: Loaded, trainer: Any, outcome: Any, before: dict[str, Any], aft
         "model_dir": str(run.run_dir / rundir.MODEL),
         "ledger": run.data.ledger(),
     }
+
+
+def _derived(trainer: Any) -> dict[str, float]:
+    return trainer.derived() if isinstance(trainer, Counted) else {}
 
 
 def _scores(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any] | None:

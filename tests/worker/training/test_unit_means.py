@@ -9,14 +9,22 @@ from typing import Any
 
 import pytest
 import torch
+from datasets import Dataset
 from torch.nn.functional import logsigmoid
+from transformers import AutoConfig
+from transformers.models.auto.modeling_auto import AutoModelForCausalLM
+from trl import SFTConfig
 
-from ftcli.methods import all_methods
+from ftcli.methods import all_methods, get_method
+from ftcli.runs import rundir
+from ftcli.worker.commands.eval import evaluate
+from ftcli.worker.models.packing_trial import small_model
 from ftcli.worker.process.progress import mean_loss, read_metrics
 from ftcli.worker.trainers.units import Counted
 from ftcli.worker.training.library_configs import load_class
 from ftcli.worker.training.load import load
 from ftcli.worker.training.run import build_trainer, train
+from ftcli.worker.training.trainer import make_trainer
 from tests.turns import assistant, user
 from tests.worker.conftest import MakeSpec, weights, write_rows
 
@@ -69,7 +77,14 @@ Make = Callable[..., Any]
 def specified(make_spec: MakeSpec, models: dict[str, Path], tmp_path: Path) -> Make:
     """A spec with so many rows, which are also held out."""
 
-    def make(name: str, *, rows: int = ROWS, train: dict[str, Any] | None = None, **method: Any) -> Any:
+    def make(
+        name: str,
+        *,
+        rows: int = ROWS,
+        train: dict[str, Any] | None = None,
+        run: dict[str, Any] | None = None,
+        **method: Any,
+    ) -> Any:
         path = write_rows(tmp_path / f"{name}-{rows}.jsonl", [MAKES.get(name, uneven)(i) for i in range(rows)])
         own = {**BEYOND.get(name, {}), **method}
         if name == "distillation":
@@ -77,7 +92,7 @@ def specified(make_spec: MakeSpec, models: dict[str, Path], tmp_path: Path) -> M
         # Gradients of one unit, and a rate at which they show.
         steps = {"optim": "sgd", "learning_rate": 0.1, "max_grad_norm": 0.0, "warmup_steps": 0}
         train = {**steps, "lr_scheduler_type": "constant", **(train or {})}
-        return make_spec(path, method={"name": name, **own}, eval_path=str(path), train=train)
+        return make_spec(path, method={"name": name, **own}, eval_path=str(path), train=train, run=run)
 
     return make
 
@@ -252,6 +267,55 @@ def test_ktos_reference_point_is_that_of_all_held_out_rows(specified, new_run, t
     assert found["eval_loss"] == pytest.approx(sum(losses) / ROWS, rel=1e-5)
 
 
+@pytest.mark.parametrize("name", HELD_OUT)
+def test_a_later_evaluation_reports_the_loss_of_the_run(name, specified, new_run, tmp_path, make_spec):
+    spec = specified(name, train={"max_steps": 1, "per_device_eval_batch_size": 3}, run={"score_rows": 4})
+    if name == "kto":  # labels that the rows it trained on hold in other numbers
+        rows = write_rows(tmp_path / "labelled.jsonl", [labelled(index) for index in range(ROWS)])
+        held_out = write_rows(tmp_path / "others.jsonl", [{**labelled(i), "label": i == 0} for i in range(3)])
+        spec = replace(spec, data=replace(spec.data, path=str(rows), eval_path=str(held_out)))
+    run = new_run(spec, "run")
+    train(run)
+    expected, found = rundir.read_result(run)["eval_loss"], evaluate({"run": str(run), "data": None, "rows": None})
+    assert expected["before"] > 0
+    assert expected["after"] > 0
+    assert found["before"]["eval_loss"] == pytest.approx(expected["before"], rel=1e-5)
+    assert found["after"]["eval_loss"] == pytest.approx(expected["after"], rel=1e-5)
+
+
+def test_a_class_that_is_not_named_for_causal_lm_has_the_loss_of_the_tokens_that_are_predicted(
+    specified, new_run, tmp_path, tokenizer
+):
+    # transformers counts the first token of each row of such a class, and none predicts it.
+    config = AutoConfig.for_model("gpt2", vocab_size=len(tokenizer), n_embd=16, n_layer=1, n_head=2, n_positions=64)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "gpt2")
+    tokenizer.save_pretrained(tmp_path / "gpt2")
+    settings = {"max_steps": 1, "learning_rate": 1e-9, "per_device_train_batch_size": ROWS}
+    spec = specified("pretrain", train=settings, run={"score_rows": 1})
+    run = new_run(replace(spec, model=replace(spec.model, name_or_path=str(tmp_path / "gpt2"))), "run")
+    train(run)
+    (line,) = read_metrics(run / "metrics.jsonl")
+    result = rundir.read_result(run)
+    assert line["loss_over"] == result["ledger"]["train"]["trained_tokens"]
+    assert line["loss"] == pytest.approx(result["eval_loss"]["after"], rel=1e-2)  # dropout
+
+
+def test_the_held_out_loss_of_a_mixture_is_that_of_its_tokens(tmp_path, tokenizer):
+    model = small_model(AutoConfig.for_model("qwen3_moe"))
+    config = SFTConfig(
+        output_dir=str(tmp_path), max_steps=1, use_cpu=True, bf16=False, report_to="none", remove_unused_columns=False,
+        gradient_checkpointing=False, disable_tqdm=True, save_strategy="no", per_device_eval_batch_size=2,
+    )  # fmt: skip
+    rows = Dataset.from_list([{"input_ids": ids, "labels": ids} for ids in ([5, 9, 17, 30, 4, 8], [7, 6, 3], [9, 9])])
+    trainer = make_trainer(get_method("sft"), config, model, tokenizer, train=rows, held_out=rows)
+    assert trainer.aux_loss_enabled
+    total = sum(-float(log_probs(trainer.model, row["input_ids"][:1], row["input_ids"][1:]).sum()) for row in rows)
+    found = measured(trainer)
+    assert found["eval_loss"] == pytest.approx(total / 8, rel=1e-5)
+    assert "eval_aux_loss" not in found
+    assert trainer.aux_loss_enabled
+
+
 # --- declarations -----------------------------------------------------------------------------------------------------
 
 
@@ -259,4 +323,5 @@ def test_every_method_with_a_held_out_loss_says_what_it_is_a_mean_over():
     for name in HELD_OUT:
         trainer = load_class(all_methods()[name].trainer)
         assert issubclass(trainer, Counted), name
-        assert trainer.loss_unit
+        assert trainer.loss_unit == all_methods()[name].loss_over
+    assert {name for name, method in all_methods().items() if method.loss_over} == set(HELD_OUT)

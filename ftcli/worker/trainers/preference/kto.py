@@ -83,7 +83,7 @@ class KtoTrainer(WeighedRows, StepReference, HeldOutReference, KTOTrainer):  # t
         args.desirable_weight, args.undesirable_weight = weights(
             good, bad, args.desirable_weight, args.undesirable_weight
         )
-        if args.process_index == 0:
+        if args.process_index == 0 and train_dataset is not more.get("eval_dataset"):  # else it only measures
             _show_weights(good, bad, args)
         self.sequences = more["data_collator"] = JudgedRows(
             pad_token_id=processing_class.pad_token_id, pad_to_multiple_of=args.pad_to_multiple_of
@@ -93,6 +93,10 @@ class KtoTrainer(WeighedRows, StepReference, HeldOutReference, KTOTrainer):  # t
             more["eval_dataset"] = with_mismatched(more["eval_dataset"])
         super().__init__(args=args, train_dataset=train_dataset, processing_class=processing_class, **more)
         args.train_sampling_strategy = order
+
+    def derived(self) -> dict[str, float]:
+        """As its parent: the weights of the labels."""
+        return {name: getattr(self, name) for name in ("desirable_weight", "undesirable_weight")}
 
     def units(self, inputs: Mapping[str, Any]) -> Units:
         """As its parent."""
