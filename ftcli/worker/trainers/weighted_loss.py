@@ -186,8 +186,8 @@ class WeighedRows(Weighing):
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
         """As its parent; notes the mean weight of the step's rows."""
         if self._begin_step(batch_samples, device):
-            own = [batch["row_weight"] for batch in batch_samples if REPEATED not in batch]
-            weights = torch.cat([*own, torch.zeros(0)]).to(device)
+            own = [batch["row_weight"].to(device) for batch in batch_samples if REPEATED not in batch]
+            weights = torch.cat([*own, torch.zeros(0, device=device)])
             sums = torch.stack([weights.sum(), torch.tensor(float(len(weights)), device=device)])
             total, rows = self.accelerator.gather(sums[None]).sum(0).tolist()
             self._mean_weight = total / rows

@@ -183,7 +183,7 @@ class UnitMeans(Counted):
         if not self.model.training:
             self._held_out.add(unit, float(torch.as_tensor(mean).detach()), number)
             return mean
-        if unit not in self._in_step:  # computed outside of a step
+        if unit not in self._in_step or self.get_sp_size() > 1:  # outside of a step, or by the processes of a sequence
             return mean
         passes = self._batches * self.args.world_size // self._copies()
         share = number * passes / self._in_step[unit] if number else 0.0
@@ -211,6 +211,12 @@ class UnitMeans(Counted):
         held[0] += float(loss) * number
         held[1] += number if self.accelerator.sync_gradients else 0.0
         return loss
+
+    def _track_num_input_tokens(self, inputs: Any) -> None:
+        """As its parent; a batch that is repeated has none."""
+        if REPEATED in inputs:
+            inputs = {name: value[:0] if isinstance(value, Tensor) else value for name, value in inputs.items()}
+        super()._track_num_input_tokens(inputs)
 
     def prediction_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """As its parent, of this process alone."""
@@ -244,7 +250,7 @@ class UnitMeans(Counted):
         terms = self._held_out.together(self.args.world_size)
         if terms.means:
             found.metrics[f"{metric_key_prefix}_loss"] = sum(terms.values().values())
-            found.metrics[f"{metric_key_prefix}_loss_over"] = round(terms.means[self.loss_unit][1], 6)
+            found.metrics[f"{metric_key_prefix}_loss_over"] = round(terms.means[self.loss_unit][1] / self._copies(), 6)
         return found
 
     # --- logs --------------------------------------------------------------------------------------------------------
