@@ -68,7 +68,7 @@ def _section(method: Method) -> str:
     ]
     rates += [
         (size, f"{found.value:g}", found.source, found.measured)
-        for size, found in _labelled("adapter", declared.adapter.named())
+        for size, found in _labelled("LoRA", declared.adapter.named())
     ]
     head = f"## {method.name}\n\n{method.summary}\n\n"
     parts = [
@@ -87,7 +87,7 @@ def _labelled(what: str, bands: Iterator[tuple[str, Default]]) -> Iterator[tuple
 def _settings(method: Method) -> Iterator[tuple[str, str, str, str]]:
     declared = method.training
     _, words = usual_rows(situation(method, {"name": "none"}, BILLION))
-    yield "rows a step", words.removesuffix(" a step"), declared.batch.source, declared.batch.measured
+    yield "rows a step", words.replace(" a step", ""), declared.batch.source, declared.batch.measured
     for name, found in declared.settings.items():
         yield f"`train.{name}`", f"{found.value}", found.source, found.measured
     if declared.critic is not None and declared.least_critic is not None:
@@ -102,7 +102,7 @@ def _by_adapter(method: Method) -> Iterator[tuple[str, ...]]:
     for kind, settings in kinds().items():
         rates = [f"{rate(method, settings, size):g}" for size in SIZES]
         peft = peft_method({**group("peft", str(settings["name"])), **settings})
-        of = "adapter" if peft and peft.adapter else "full fine-tuning"
+        of = "LoRA" if peft and peft.adapter else "full fine-tuning"
         factor = f" × {peft.rate_factor.value:g}" if peft and peft.rate_factor.value != 1 else ""
         yield (f"`{kind}`", *rates, f"{of}{factor}")
 
@@ -115,7 +115,7 @@ def adapters() -> str:
         if peft is not None:
             found = peft.rate_factor
             rows.append((f"`{kind}`", f"{found.value:g}", found.source, found.measured))
-    return table(("`peft=`", "Times LoRA's rate", "Source", "Measured"), rows)
+    return table(("`peft=`", "Times LoRA's rate (of `freeze`: full fine-tuning's)", "Source", "Measured"), rows)
 
 
 def adapter_settings() -> str:
