@@ -13,10 +13,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "hydra-core", "bitsandbytes")
 RESULTS = Path(__file__).parent / "results"
+T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
+"""Student's t at 97.5%, by the number of values."""
 
 
 def peak_gib(words: Sequence[str], environment: Mapping[str, str] | None = None) -> float:
@@ -68,6 +71,13 @@ def _run(words: Sequence[str], environment: Mapping[str, str] | None, folder: Pa
             texts.append(stream.read().decode())
     processor = used.ru_utime + used.ru_stime
     return Cost(process.returncode, *texts, took, processor, used.ru_maxrss / 1024**2)
+
+
+def interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """The mean of up to ten values, and the ends of its 95% interval; without width for one value."""
+    middle, number = mean(values), len(values)
+    half = T_95[number] * stdev(values) / number**0.5 if number > 1 else 0.0
+    return middle, middle - half, middle + half
 
 
 def versions() -> dict[str, str]:

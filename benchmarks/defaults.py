@@ -22,16 +22,18 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import random
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
 from cells import Cells
-from common import RESULTS, save, versions
+from common import RESULTS, interval, save, versions
+from transformers import set_seed
 
 from ftcli import tiny
 from ftcli.build.resolve import spec_of
@@ -44,14 +46,15 @@ from ftcli.synthesis.synthesis_spec import FILE, SynthesisSpec
 from ftcli.tiny import defaults
 from ftcli.tiny.facts import POLITE_PATTERN, RUDE_WORDS
 from ftcli.worker.commands.synthesise import make
-from ftcli.worker.training.load import load
+from ftcli.worker.inference.sampling import sample
+from ftcli.worker.training.load import Loaded, load
 from ftcli.worker.training.measure import measure
 from ftcli.worker.training.run import build_trainer, train
 
 FACTORS = (0.5, 1.0, 2.0, 4.0)
 TUNING_SEED = 100
-T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
-"""Student's t at 97.5%, by the number of differences."""
+HELD_OUT_ANSWERS = 4
+"""Answers that are sampled to a held-out prompt, where rewards measure a method."""
 COMMON = (
     "model=tiny", "peft=none", "hardware=cpu", "hardware.num_threads=1", "train.save_strategy=no",
     "train.eval_strategy=no", "train.gradient_accumulation_steps=1", "train.logging_steps=1", "run.score_rows=240",
@@ -96,26 +99,28 @@ class Case:
     """The built-in set, or `prose`."""
     words: tuple[str, ...] = ()
     by_loss: bool = False
-    """Measured by the held-out loss, with its sign turned; else by the method's own metric."""
+    """Measured by the held-out loss, with its sign turned; else by the method's own metric, or the mean reward of
+    sampled answers."""
     trains: str = ""
     """The method that trains, if it is not the case's name."""
 
 
-_PAIRS = Case("mixed", 240, "preferences", ("data.max_eval_rows=120",))
+_PAIRS = Case("mixed", 420, "preferences", ("data.max_eval_rows=120",))
 _MANNERS = ("method.rewards.holds_answer=1", f"method.rewards.regex.pattern='{POLITE_PATTERN}'")
 _GROUPS = Case("mixed", 1152, "prompts", (*_MANNERS, "method.max_completion_length=32"))
 CASES = {
-    "pretrain": Case("found", 900, "prose", ("data.max_length_tokens=64",), by_loss=True),
+    "pretrain": Case("found", 2826, "prose", ("data.max_length_tokens=32",), by_loss=True),
     "sft": Case("found", 1200, "instructions"),
     "instruct": Case("knows", 900, "manners", by_loss=True),
-    **dict.fromkeys(("dpo", "ipo", "kto", "orpo", "cpo", "simpo", "reward"), _PAIRS),
-    "distillation": Case("found", 900, "prompts", ("method.max_completion_length=32",), by_loss=True),
+    **dict.fromkeys(("dpo", "ipo", "kto", "orpo", "cpo", "simpo"), _PAIRS),
+    "reward": Case("mixed", 720, "preferences", ("data.max_eval_rows=120",)),
+    "distillation": Case("found", 360, "prompts", ("method.max_completion_length=32",), by_loss=True),
     "ppo": Case("mixed", 720, "prompts", (*_MANNERS, "method.max_new_tokens=32")),
     "grpo": _GROUPS,
     "rloo": _GROUPS,
     "online_dpo": Case("mixed", 0, "preferences", trains="dpo"),
 }
-ROUNDS, PROMPTS, ANSWERS = 2, 240, 3
+ROUNDS, PROMPTS, ANSWERS = 2, 160, 3
 """Of online_dpo, where a rule judges: rounds, prompts of a round, and answers to each."""
 
 
@@ -150,8 +155,7 @@ def structures(name: str, part: str | None = None) -> dict[str, Structure]:
 
 def built_in_rate(method: str) -> float:
     """The built-in world's learning rate for full fine-tuning."""
-    world: Any = defaults
-    return float(world.LEARNING_RATES[method][0])
+    return float(defaults.LEARNING_RATES[method][0])
 
 
 # --- what a cell does ------------------------------------------------------------------------------------------------
@@ -178,10 +182,12 @@ class World:
     def prepare(self) -> None:
         """Train the models that are not there."""
         for split in ("train", "eval"):
-            rows = map(json.loads, tiny.set_path("manners", split).read_text(encoding="utf-8").splitlines())
+            files = [tiny.set_path(name, split) for name in ("manners", "instructions")]
+            rows = [json.loads(line) for file in files for line in file.read_text(encoding="utf-8").splitlines()]
+            random.Random(1).shuffle(rows)
             texts = [" / ".join(turn["content"] for turn in row["messages"]) for row in rows]
-            file = self._folder / f"prose.{split}.jsonl"
-            file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
+            lines = "".join(json.dumps({"text": text}) + "\n" for text in texts)
+            (self._folder / f"prose.{split}.jsonl").write_text(lines, encoding="utf-8")
         sft = ("method=sft", "seed=1", "train.per_device_train_batch_size=8", "run.score_rows=0")
         for name, base, data, rate, epochs in (
             ("knows", "found", "instructions", 1e-3, 2),
@@ -272,30 +278,35 @@ def _trained(words: Sequence[str], run_dir: Path, *, keep: bool = True) -> Row:
         "eval_loss": found["eval_loss"],
         "steps": trainer.state.global_step,
         "tokens": trainer.state.num_input_tokens_seen,
-        **_rewards(trainer),
+        **({"sampled": _sampled(run, trainer)} if run.rewards is not None else {}),
     }
 
 
-def _rewards(trainer: Any) -> Row:
-    """The mean reward of the first and of the last fifth of what was sampled, where answers are."""
-    rewards = [line["reward"] for line in trainer.state.log_history if "reward" in line]
-    some = max(1, len(rewards) // 5)
-    return {"rewards": [mean(rewards[:some]), mean(rewards[-some:])]} if rewards else {}
+def _sampled(run: Loaded, trainer: Any) -> float:
+    """The mean reward of answers sampled for the held-out prompts: what the policy is trained for.
+
+    Greedy answers, which the method's own metric is of, are alike in policies that differ.
+    """
+    rewards, rows = run.rewards, list(run.data.held_out or ()) * HELD_OUT_ANSWERS
+    assert rewards is not None
+    policy = trainer.accelerator.unwrap_model(trainer.model)
+    policy.eval()
+    set_seed(TUNING_SEED)
+    answers = sample(policy, run.tokenizer, rows, max_new_tokens=32, temperature=1.0, batch_size=240)
+    return float(rewards.total(rewards(answers)).mean())
 
 
 # --- comparing -------------------------------------------------------------------------------------------------------
 
 
-def interval(differences: Sequence[float]) -> tuple[float, float, float]:
-    """Mean and 95% interval of paired differences; without width for one."""
-    middle, number = mean(differences), len(differences)
-    half = T_95[number] * stdev(differences) / number**0.5 if number > 1 else 0.0
-    return middle, middle - half, middle + half
-
-
 def value_of(case: Case, cell: Row) -> float:
     """What is compared: the higher the better."""
-    return float(-cell["eval_loss"] if case.by_loss else cell["score"])
+    return float(-cell["eval_loss"] if case.by_loss else cell.get("sampled", cell["score"]))
+
+
+def _metric(name: str) -> str:
+    method = get_method(CASES[name].trains or name)
+    return "mean reward of sampled answers" if method.samples else method.score
 
 
 def best_of(value: Callable[[float], float]) -> float:
@@ -310,7 +321,7 @@ def best_of(value: Callable[[float], float]) -> float:
 def compared(world: World, cells: Cells, name: str, seeds: Sequence[int], part: str | None) -> Row:
     """Both structures of a case, each at its best rate."""
     case, built_in = CASES[name], built_in_rate(CASES[name].trains or name)
-    found: Row = {"name": name, "measure": "held-out loss, its sign turned" if case.by_loss else "own metric"}
+    found: Row = {"name": name, "measure": "held-out loss, its sign turned" if case.by_loss else _metric(name)}
     values: dict[str, list[float]] = {}
     for arm, how in structures(name, part).items():
 
