@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from ftcli import tiny
 from ftcli.build.resolve import spec_of
 from ftcli.config.compose import Request
 from ftcli.runs import rundir
+from ftcli.settings.run_spec import RunSpec
 from tests.whole.conftest import Ranks, steps
 
 COMMON = (
@@ -53,12 +55,20 @@ CELLS = [(layout, run) for layout in LAYOUTS if layout != "copies" for run in RU
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, ranks_of: Ranks):
-    """Runs in a layout, each trained once."""
-    folder = tmp_path_factory.mktemp("sharded")
+def judge(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A reward model whose head is new."""
+    folder = tmp_path_factory.mktemp("judges") / "judge"
     set_seed(0)
     for kind, more in ((AutoModelForSequenceClassification, {"num_labels": 1}), (AutoTokenizer, {})):
-        kind.from_pretrained(tiny.MODEL_DIR, **more).save_pretrained(folder / "judge")
+        kind.from_pretrained(tiny.MODEL_DIR, **more).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(judge: Path, tmp_path_factory: pytest.TempPathFactory, ranks_of: Ranks):
+    """Runs in a layout, each trained once."""
+    folder = tmp_path_factory.mktemp("sharded")
+    shutil.copytree(judge, folder / "judge")
     found: dict[tuple[str, str], Path] = {}
 
     def train(layout: str, name: str) -> Path:
@@ -69,12 +79,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory, ranks_of: Ranks):
     return train
 
 
-def run_of(folder: Path, layout: str, name: str, ranks_of: Ranks) -> Path:
+def run_of(folder: Path, layout: str, name: str, ranks_of: Ranks, *more: str) -> Path:
     """A run from its first step to its last."""
     before = Path.cwd()
     os.chdir(folder)
     try:
-        overrides = (*COMMON, *LAYOUTS[layout], *RUNS[name], f"run.dir={layout}-{name}")
+        overrides = (*COMMON, *LAYOUTS[layout], *RUNS[name], *more, f"run.dir={layout}-{name}")
         spec = spec_of(Request(overrides=overrides))
     finally:
         os.chdir(before)
@@ -119,3 +129,32 @@ def test_a_sharded_model_learns_as_copies_do_and_resumes_exactly(layout, name, t
     ours, theirs = (load_file(one_file(each / rundir.MODEL)) for each in (run, copies))
     assert ours.keys() - theirs.keys() <= {"lm_head.weight"}  # which DeepSpeed saves beside the embedding it is
     assert all((ours[key] - tensor).abs().mean() < 1e-5 for key, tensor in theirs.items())
+
+
+@pytest.mark.parametrize(("layout", "name"), [*CELLS, ("copies", "ppo")])
+def test_a_run_extended_on_shards_ends_like_one_planned_that_long(layout, name, judge, tmp_path, ranks_of: Ranks):
+    """Of 4 steps the fourth was to have half the rate, of 6 the whole: so have the optimisers of policy and critic."""
+    if (layout, name) != ("fsdp2", "ppo") and not os.environ.get("FTCLI_PROOF"):
+        pytest.skip("make proof goes through every layout")
+    if layout.startswith("zero") and importlib.util.find_spec("deepspeed") is None:
+        pytest.skip("deepspeed is not installed")
+    shutil.copytree(judge, tmp_path / "judge")
+    stable = (
+        "train.lr_scheduler_type=warmup_stable_decay", "train.lr_scheduler_kwargs={num_decay_steps: 2}",
+        "train.warmup_steps=0", "run.score_rows=0",
+    )  # fmt: skip
+    planned = run_of(tmp_path, layout, name, ranks_of, *stable).rename(tmp_path / "planned")
+    run = run_of(tmp_path, layout, name, ranks_of, *stable, "train.max_steps=4")
+    shutil.rmtree(run / rundir.CHECKPOINTS / "checkpoint-4")
+    spec = RunSpec.load(run / rundir.SPEC)
+    (run / rundir.SPEC).write_text(replace(spec, train={**spec.train, "max_steps": 6}).to_json(), encoding="utf-8")
+    resume = ("--resume", str(run / rundir.CHECKPOINTS / "checkpoint-3"))
+    ranks_of("ftcli.worker", "train", str(run), *resume, cwd=tmp_path, number=2)
+    rates = [[step["learning_rate"] for step in steps(each)] for each in (run, planned)]
+    assert rates[0] == rates[1] == pytest.approx([1e-3] * 5 + [5e-4])
+    result = rundir.read_result(run)
+    assert result is not None
+    assert [each["same"] for each in result["length_changes"]] == [True]
+    assert one_file(run / rundir.MODEL).read_bytes() == one_file(planned / rundir.MODEL).read_bytes()
+    for critic in (planned / rundir.CHECKPOINTS / "checkpoint-6").glob("critic.safetensors"):
+        assert (run / critic.relative_to(planned)).read_bytes() == critic.read_bytes()

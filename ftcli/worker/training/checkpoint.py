@@ -57,7 +57,7 @@ from ftcli.worker.distributed.exact_state import (
 from ftcli.worker.models.answer_ends import save_ends
 from ftcli.worker.training.kept_checkpoints import KeptCheckpoints
 from ftcli.worker.training.log_window import put_window, window_of
-from ftcli.worker.training.run_length import LengthChange, stopped_early
+from ftcli.worker.training.run_length import KnownLength, LengthChange, stopped_early
 from ftcli.worker.tuners.support import Support
 
 _ADAPTER, _REFERENCE = "adapter_exact.pt", "reference.pt"
@@ -214,7 +214,9 @@ class SafeCheckpoints(KeptCheckpoints):
         self.support.load_state(self._kept.get("tuner", {}))
         self.beside.load(self._resumed)
         self.beside.load_state(self._kept.get("beside", {}))
-        self.length_changes = [*map(LengthChange.of, self._kept.get("length_changes", ())), *self.length_changes]
+        if isinstance(self, KnownLength):
+            changes = [LengthChange.of(each) for each in self._kept.get("length_changes", ())]
+            self.note_length(self._resumed, changes)
         if self._owes_evaluation():
             metrics = self._evaluate(None, None)
             self._determine_best_metric(metrics=metrics, trial=None)

@@ -8,9 +8,11 @@ arrives there after it. All other values are those of transformers, for every sc
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
+from accelerate.optimizer import AcceleratedOptimizer
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import Trainer
@@ -33,12 +35,13 @@ class EveryStepTrains(Trainer):
         """The schedule of `train.lr_scheduler_type`, its ends moved as above."""
         if self.lr_scheduler is None:  # type: ignore[has-type]
             create = super().create_scheduler
-            self.lr_scheduler = trained_schedule(
-                lambda: create(num_training_steps, optimizer),
-                self.args,
-                num_training_steps,
-                warmup_from_zero=self.warmup_from_zero,
-            )
+            with rate_known(optimizer or self.optimizer, self.args.learning_rate):
+                self.lr_scheduler = trained_schedule(
+                    lambda: create(num_training_steps, optimizer),
+                    self.args,
+                    num_training_steps,
+                    warmup_from_zero=self.warmup_from_zero,
+                )
         return self.lr_scheduler
 
     def _get_dataloader(self, *args: Any, is_training: bool = False, **kwargs: Any) -> Any:
@@ -49,6 +52,24 @@ class EveryStepTrains(Trainer):
             return super()._get_dataloader(*args, is_training=is_training, **kwargs)
         finally:
             self.args.dataloader_drop_last = drops
+
+
+@contextmanager
+def rate_known(optimizer: Any, rate: float) -> Iterator[None]:
+    """Give an optimiser the rate that it was made with, which schedules with a lowest rate read.
+
+    LoRA+'s optimiser is made with a rate a group, and has its class's; DeepSpeed's wrapper has none to read.
+    """
+    inner = optimizer.optimizer if isinstance(optimizer, AcceleratedOptimizer) else optimizer
+    own = getattr(inner, "defaults", None)
+    inner.defaults = {**(own or {}), "lr": rate}
+    try:
+        yield
+    finally:
+        if own is None:
+            del inner.defaults
+        else:
+            inner.defaults = own
 
 
 def trained_schedule(make: Callable[[], Any], args: Any, num_steps: int, *, warmup_from_zero: bool) -> Any:

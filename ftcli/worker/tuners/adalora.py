@@ -55,17 +55,18 @@ class AdaLora(Residual):
         config.tfinal = int(self.settings.get("tfinal", num_steps * _FINAL_SHARE))
         return config
 
-    def other_steps(self, done: int, planned: int, now: int) -> str | None:
+    def other_steps(self, first: int, last: int, planned: int, now: int) -> str | None:
         """As Support: the ranks that were left after each step."""
-        if self._budgets(planned, done) == self._budgets(now, done):
+        earlier, ours = (self._budgets(number, first, last) for number in (planned, now))
+        if earlier == ours:
             return None
         return f"AdaLoRA's ranks were pruned by the schedule of {planned} steps, and go on by that of {now}"
 
-    def _budgets(self, num_steps: int, upto: int) -> list[int | None]:
-        """The ranks left over after each of the first steps of a run, None where it prunes nothing."""
+    def _budgets(self, num_steps: int, first: int, last: int) -> list[int | None]:
+        """The ranks left over after each of some steps of a run, None where it prunes nothing."""
         config, allocator = self._laid_over(num_steps), self._model.rankallocator
         final = num_steps - config.tfinal
-        budgets = [(step, *allocator.budget_schedule(step)) for step in range(1, upto + 1)]
+        budgets = [(step, *allocator.budget_schedule(step)) for step in range(first, last + 1)]
         return [budget if prunes or step == final else None for step, budget, prunes in budgets]
 
     def prune(self, step: int) -> None:

@@ -43,11 +43,12 @@ class Support:
         """A scalar added to each training step's loss."""
         return None
 
-    def other_steps(self, done: int, planned: int, now: int) -> str | None:
+    def other_steps(self, first: int, last: int, planned: int, now: int) -> str | None:
         """What a schedule of the tuner's own did otherwise than it would have done in a run of another length.
 
         Args:
-            done: steps that were trained while the run was to have `planned` steps; it has `now` since.
+            first, last: the steps that were trained while the run was to have `planned` steps.
+            now: the steps that it is to have since; a schedule is left as it is for these.
 
         Returns:
             A clause for the user; None where it did the same, or the tuner has no schedule.

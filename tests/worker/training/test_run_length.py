@@ -131,6 +131,17 @@ def test_each_parameter_group_has_its_own_rate_of_the_new_schedule(rows, make_sp
     ]
 
 
+@pytest.mark.parametrize("peft", [LORA, LORAPLUS], ids=["lora", "loraplus"])
+def test_a_lowest_rate_is_that_of_the_adapter_also_where_its_groups_have_rates_of_their_own(
+    peft, rows, make_spec, new_run
+):
+    lowest = {"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr": 2e-3}, "max_steps": 2}
+    run_dir = new_run(make_spec(rows, peft=peft, train=saving(**lowest)), "run")
+    train(run_dir)
+    # halfway from 3e-3 to 2e-3
+    assert rates(run_dir) == pytest.approx([3e-3, 2.5e-3])
+
+
 def letters(completions, **_):
     """A reward that answers of a random model differ in."""
     return [len(answer[-1]["content"]) / 10 for answer in completions]
@@ -170,7 +181,24 @@ def test_a_run_extended_twice_tells_both_and_says_so_in_its_checkpoints(rows, ma
     ]
     # linear: of 2 steps 1, 1/2; of 4 the last two of 1, 3/4, 2/4, 1/4; of 6 the last two
     assert rates(run_dir) == pytest.approx([3e-3 * share for share in (1, 1 / 2, 2 / 4, 1 / 4, 2 / 6, 1 / 6)])
+    assert (
+        "steps 1 to 2 were trained by the linear schedule of 2 steps, steps 3 to 4 by that of 4" in changes[-1]["note"]
+    )
     assert go_on(run_dir)["length_changes"] == changes  # nothing new
+
+
+def test_a_run_whose_first_stretch_had_other_rates_is_not_one_planned_that_long(rows, make_spec, new_run):
+    """The decay of the first 3 steps stays, though the steps from 4 to 5 are as in the longest run."""
+    stable = {"lr_scheduler_type": "warmup_stable_decay", "lr_scheduler_kwargs": {"num_decay_steps": 2}}
+    run_dir = new_run(make_spec(rows, train=saving(**stable, warmup_steps=0, max_steps=3)), "run")
+    train(run_dir)
+    assert not go_on(run_dir, max_steps=7)["length_changes"][-1]["same"]
+    for path in sealed(run_dir / rundir.CHECKPOINTS)[5:]:
+        shutil.rmtree(path)
+    changes = go_on(run_dir, max_steps=9)["length_changes"]
+    assert [each["same"] for each in changes] == [False, False]
+    assert "steps 1 to 3 were trained by the warmup_stable_decay schedule of 3 steps, the last" in changes[-1]["note"]
+    assert rates(run_dir) == pytest.approx([3e-3, 3e-3, 1.5e-3, *[3e-3] * 5, 1.5e-3])
 
 
 def test_a_schedule_in_its_stable_part_does_not_depend_on_what_follows(rows, make_spec, new_run):
@@ -199,6 +227,43 @@ def test_a_run_may_end_where_it_is_and_says_where_its_rate_was(rows, make_spec, 
     assert "steps 1 to 3 were trained by the linear schedule of 6 steps, the last at 0.002" in change["note"]
     with pytest.raises(ConfigError, match="to have 2 steps, and 3 are done"):
         go_on(run_dir, max_steps=2)
+
+
+def test_epochs_make_a_run_longer_like_steps(rows, make_spec, new_run):
+    """20 rows in batches of 4 with two accumulated are 3 steps an epoch."""
+    more = saving(max_steps=-1, gradient_accumulation_steps=2, lr_scheduler_type="linear")
+    planned, extended, constant = (
+        new_run(make_spec(rows, train={**more, "num_train_epochs": epochs, "lr_scheduler_type": kind}), name)
+        for epochs, kind, name in ((3, "linear", "planned"), (1.5, "linear", "extended"), (3, "constant", "constant"))
+    )
+    train(planned)
+    train(extended)
+    [change] = go_on(extended, num_train_epochs=3)["length_changes"]
+    assert (change["done"], change["planned"], change["now"], change["same"]) == (5, 5, 9, False)
+    assert rates(extended)[5:] == rates(planned)[5:] == pytest.approx([3e-3 * share / 9 for share in (4, 3, 2, 1)])
+    train(constant)
+    went_on = new_run(RunSpec.load(constant / rundir.SPEC), "went_on")
+    go_to = RunSpec.load(went_on / rundir.SPEC)
+    (went_on / rundir.SPEC).write_text(
+        replace(go_to, train={**go_to.train, "num_train_epochs": 1.5}).to_json(), encoding="utf-8"
+    )
+    train(went_on)
+    assert go_on(went_on, num_train_epochs=3)["length_changes"][0]["same"]
+    assert same_weights(went_on, constant)
+
+
+def test_a_schedule_that_follows_a_metric_has_counted_what_was_measured_at_the_end_of_the_shorter_run(
+    rows, make_spec, new_run
+):
+    """The shorter run ends within its first epoch of 4 steps, and is evaluated there, before its last save or after."""
+    more = saving(lr_scheduler_type="reduce_lr_on_plateau", eval_strategy="epoch", max_steps=3)
+    for saves, same in (("epoch", False), ("steps", True)):
+        run_dir = new_run(make_spec(rows, train={**more, "save_strategy": saves}, eval_share=0.2), saves)
+        train(run_dir)
+        [change] = go_on(run_dir, max_steps=8)["length_changes"]
+        assert change["same"] is same
+        assert ("has counted the evaluation that ended step 3 within an epoch" in change["note"]) is not same
+        assert ("is not the same" in change["note"]) is not same
 
 
 def test_a_run_that_early_stopping_ended_stays_ended_and_says_so(rows, make_spec, new_run):
