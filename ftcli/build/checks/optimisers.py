@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -156,6 +157,10 @@ def _schedule(run: ResolvedRun, where: Where) -> Iterator[Problem]:
         yield Problem(of_kind, what, f"add train.lr_scheduler_kwargs={{{needed[0]}: {example}}}")
     if kind == "warmup_stable_decay":
         yield from _stable_decay(given, at)
+        yield from _over_too_early(given, train, at)
+    if handler in _FOLLOWING and _number(given.get("factor")) and given["factor"] <= 0:
+        what = f"factor={given['factor']} sets the rate to 0 the first time that the metric does not improve"
+        yield Problem(at, what, "give a share between 0 and 1, such as 0.5")
     if kind == "polynomial":
         end, rate = given.get("lr_end", 1e-7), train.get("learning_rate")
         if _number(end) and _number(rate) and end >= rate:
@@ -171,6 +176,18 @@ def _stable_decay(given: Mapping[str, Any], at: str) -> Iterator[Problem]:
         if isinstance(given.get(key), str) and given[key] not in forms:
             what = f"{key}={given[key]} is not a form of warmup_stable_decay"
             yield Problem(at, what, suggest(given[key], forms, f"{key}="))
+
+
+def _over_too_early(given: Mapping[str, Any], train: Mapping[str, Any], at: str) -> Iterator[Problem]:
+    """A schedule whose parts are all given in steps, and are fewer than the run has: the others would have rate 0."""
+    steps, warmup = train.get("max_steps"), train.get("warmup_steps") or 0
+    parts = [given.get(key) for key in ("num_stable_steps", "num_decay_steps")]
+    if steps is None or given.get("min_lr_ratio") or not all(map(_number, [steps, warmup, *parts])):
+        return
+    covered = sum(int(part or 0) for part in parts) + (int(warmup) if warmup >= 1 else math.ceil(steps * warmup))
+    if covered + 1 < steps:  # a single step beyond it trains, as the decay then ends one step later
+        what = f"warm-up, num_stable_steps and num_decay_steps are {covered} steps, and the rest of {steps} has rate 0"
+        yield Problem(at, what, "leave num_stable_steps out: it is then what the others leave of the run")
 
 
 def _number(value: Any) -> bool:
