@@ -38,7 +38,7 @@ CASES = {
     "dpo": ("dpo_en_demo.json", ("method=dpo", "train.eval_on_start=true", "train.per_device_train_batch_size=2")),
     "grpo": ("sums.jsonl", ("method=grpo", "peft=lora", "method.rewards.number=1", "run.score_rows=32")),
 }
-STEPS = {"dpo": 4, "grpo": 12}
+STEPS = {"dpo": 4, "grpo": 6}
 ONE_SEED = ("grpo",)
 """Cases whose steps are compared with each other, each with new prompts and answers, and not its seeds."""
 
