@@ -1,7 +1,7 @@
 """Direct preference optimisation (Rafailov et al. 2023, arXiv:2305.18290, eq. 7).
 
 The reference is the run's starting model: the policy with its adapter disabled, or under full fine-tuning a frozen
-second copy.
+second copy. `method.reference_model` names another one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ftcli.settings.library_fields import value_of
 from ftcli.settings.limits import Limit
 from ftcli.settings.sourced_defaults import BySize, Default
 
-_CONFIG = "trl.trainer.dpo_config:DPOConfig"
+_CONFIG = "ftcli.worker.trainers.preference.dpo:DpoConfig"
 
 # Other divergences leave a partition function, which cancels only in losses of the difference within a pair.
 OF_DIVERGENCES = ("sigmoid", "sigmoid_norm", "hinge", "ipo", "exo_pair", "robust", "discopop", "sft")
@@ -57,7 +57,15 @@ def check(method: Mapping[str, Any]) -> list[Problem]:
     names = [losses] if isinstance(losses, str) else list(losses)
     if not names:
         return [Problem("method.loss_type", "method.loss_type names no loss", "name one, such as sigmoid")]
-    return [*_weights(method, names), *_divergence(method, names), *_smoothing(method, names)]
+    return [*_weights(method, names), *_divergence(method, names), *_smoothing(method, names), *_reference(method)]
+
+
+def _reference(method: Mapping[str, Any]) -> Iterator[Problem]:
+    if method.get("reference_model") and method.get("precompute_ref_log_probs"):
+        what = (
+            "method.precompute_ref_log_probs asks the model that trains, and method.reference_model names another one"
+        )
+        yield Problem("method.reference_model", what, "remove one of them")
 
 
 def _weights(method: Mapping[str, Any], names: Sequence[str]) -> Iterator[Problem]:

@@ -39,10 +39,11 @@ def sample(of: str, number: int = 1) -> Stage:
     )
 
 
-def learning(by: str, of: str, *, number: int = 1) -> tuple[Stage, ...]:
+def learning(by: str, of: str, *, number: int = 1, reference: str = "") -> tuple[Stage, ...]:
     """The stages in which a policy learns from a judge, starting with the judge's preferences.
 
     Args:
+        reference: the stage whose model is the reference of DPO, where that is not the policy that it starts from.
         by: DPO or PPO, which take the preferences of a stage `judge`, or DIRECT, which takes none.
         of: the policy's stage.
         number: the round.
@@ -52,7 +53,7 @@ def learning(by: str, of: str, *, number: int = 1) -> tuple[Stage, ...]:
     judged = _judge(number)
     if by == DPO:
         summary = "a policy whose answers the judge prefers"
-        return (judged, _of_pairs("dpo", summary, of, judged.name, number))
+        return (judged, _of_pairs("dpo", summary, of, judged.name, number, reference))
     summary = "a reward model trained on the judge's preferences"
     reward = _of_pairs("reward", summary, of, judged.name, number)
     return (judged, reward, _ppo(of, number, reward=reward.name))
@@ -72,9 +73,10 @@ def _judge(number: int) -> Stage:
     )
 
 
-def _of_pairs(method: str, summary: str, of: str, judged: str, number: int) -> Stage:
+def _of_pairs(method: str, summary: str, of: str, judged: str, number: int, reference: str = "") -> Stage:
     """A run of a method that trains on the judge's pairs and starts from a policy."""
     takes = {"model.name_or_path": of, "data.path": judged}
+    takes |= {"method.reference_model": reference} if reference else {}
     return Stage(name=_named(method, number), method=method, summary=summary, takes=takes)
 
 

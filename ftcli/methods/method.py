@@ -15,7 +15,12 @@ from ftcli.settings.limits import LIMITS, Limit
 from ftcli.settings.run_spec import RunSpec
 from ftcli.settings.sourced_defaults import Default
 
-MODEL_FIELDS = {"reward_model": "reward_model", "value_model": "reward_model", "teacher_model": "causal_lm"}
+MODEL_FIELDS = {
+    "reward_model": "reward_model",
+    "value_model": "reward_model",
+    "teacher_model": "causal_lm",
+    "reference_model": "causal_lm",
+}
 """Fields of methods that name a further model, and the head that it must have."""
 NO_MODELS = ("head", "reward_model")
 """Values of such a field that do not name a further model."""

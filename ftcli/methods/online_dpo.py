@@ -1,7 +1,8 @@
-"""Online DPO from AI feedback (Guo et al. 2024, arXiv:2402.04792): rounds of sampling, judging and updating.
+"""Online DPO from AI feedback (Guo et al. 2024, arXiv:2402.04792), iteratively: rounds of sampling, judging, updating.
 
-Each round's pairs are sampled from the current policy, so the preferences are about what it does now. The reference of
-a round is the policy that the round started with.
+Each round's pairs are sampled from the current policy, so the preferences are about what it does now. In the paper a
+round is a single batch; here it is a pass over the prompts, as in iterative DPO. The reference of a round is the policy
+that the round started with, or with `method.reference=start`, as in the paper, the policy of before the first round.
 """
 
 from __future__ import annotations
@@ -12,7 +13,10 @@ from ftcli.methods.pipeline import Option, Pipeline, Stage
 _ROUNDS = 3
 
 
-def arrange(rounds: int) -> tuple[Stage, ...]:
+_ROUND, _START = "round", "start"
+
+
+def arrange(rounds: int, reference: str) -> tuple[Stage, ...]:
     """The stages of that many rounds."""
     stages = [
         feedback_stages.assistant("a model that follows instructions, to start from and to judge"),
@@ -21,16 +25,24 @@ def arrange(rounds: int) -> tuple[Stage, ...]:
     of = "sft"
     for number in range(1, rounds + 1):
         stages.append(feedback_stages.sample(of, number))
-        stages += feedback_stages.learning(feedback_stages.DPO, of, number=number)
+        first = "sft" if reference == _START and number > 1 else ""
+        stages += feedback_stages.learning(feedback_stages.DPO, of, number=number, reference=first)
         of = stages[-1].name
     return tuple(stages)
 
 
 PIPELINE = Pipeline(
     name="online_dpo",
-    summary="Online DPO: each round samples answers, a judge compares them, and DPO trains on the pairs.",
-    stages=arrange(_ROUNDS),
+    summary="Online DPO, iteratively: each round samples answers, a judge compares them, and DPO trains on the pairs.",
+    stages=arrange(_ROUNDS, _ROUND),
     arrange=arrange,
-    options={"rounds": Option(default=_ROUNDS, text="number of rounds of sampling, judging and updating")},
+    options={
+        "rounds": Option(default=_ROUNDS, text="number of rounds of sampling, judging and updating"),
+        "reference": Option(
+            default=_ROUND,
+            text="the reference of a round: `round`, the policy that it starts from, or `start`, that before them all",
+            choices=(_ROUND, _START),
+        ),
+    },
     paper="Guo et al. 2024, arXiv:2402.04792",
 )

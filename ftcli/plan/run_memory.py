@@ -91,7 +91,8 @@ def _surroundings(run: ResolvedRun, shape: Shape, counted: TokenCount, sharding:
     precomputed = bool(spec.method.get("precompute_ref_log_probs"))
     # Without a KL term, TRL's sampling trainers load no reference.
     unused = method.samples and "beta" in fields_of(method.config) and not value_of(method.config, spec.method, "beta")
-    refers = "reference" in method.roles and not run.trains_adapter and not precomputed and not unused
+    another = bool(spec.method.get("reference_model"))  # counted with the further models
+    refers = "reference" in method.roles and not (run.trains_adapter or precomputed or unused or another)
     sampling = _sampling(run, counted)
     vllm = has_engine(run)
     return Surroundings(
@@ -156,7 +157,8 @@ def stays_quantised(run: ResolvedRun) -> StoredQuantisation | None:
 
 
 def _other_models(spec: RunSpec, method: Method, sharding: Sharding) -> float:
-    """Bytes of a reward model, judge or teacher, and of a value network with its gradients and two optimiser states."""
+    """Bytes of a reward model, judge, teacher or named reference, and of a value network with its gradients and two
+    optimiser states."""
     weight = weight_bytes(None, spec.model.dtype)
     frozen = [(name, 1.0) for key, name, _ in further_models(spec.method) if key != "value_model"]
     # Weight, gradient and two states; where what trains is held in float32, each is twice as long. A critic beside a

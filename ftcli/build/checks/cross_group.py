@@ -158,21 +158,27 @@ def batches_are_large_enough(context: Context) -> Iterator[Problem]:
 
 
 @rule
+def further_models_fit(context: Context) -> Iterator[Problem]:
+    """A reward model, teacher or reference is there, and has the head and the vocabulary that it must have."""
+    spec, stage = context.spec, context.composed.request.stage
+    for key, name, head in further_models(spec.method):
+        if stage is not None and f"method.{key.partition('.')[0]}" in stage.promised:
+            continue  # an earlier stage has yet to train it
+        yield from _wrong_head(name, head, context.where(f"method.{key}"))
+    for key in ("teacher_model", "reference_model"):
+        if named := spec.method.get(key):
+            yield from _other_vocabulary(key, str(named), context)
+
+
+@rule
 def answers_can_be_sampled(context: Context) -> Iterator[Problem]:
-    """A method that samples needs a finite set of prompts, fitting further models, and whole groups per batch."""
+    """A method that samples needs a finite set of prompts, and whole groups per batch."""
     spec = context.spec
     if not context.method.samples:
         return
     if spec.data.streaming:
         what = f"{context.method.name} samples from the whole set of prompts, and a stream has no known length"
         yield Problem(context.where("data.streaming"), what, "set data.streaming=false")
-    for key, name, head in further_models(spec.method):
-        stage = context.composed.request.stage
-        if stage is not None and f"method.{key.partition('.')[0]}" in stage.promised:
-            continue  # an earlier stage has yet to train it
-        yield from _wrong_head(name, head, context.where(f"method.{key}"))
-    if teacher := spec.method.get("teacher_model"):
-        yield from _other_vocabulary(str(teacher), context)
     group = spec.method.get("num_generations")
     size = context.run.batch.answers_per_generation(spec.method)
     if group and size % int(group):
@@ -230,14 +236,15 @@ def _wrong_head(name: str, head: str, where: str) -> Iterator[Problem]:
         yield Problem(where, what, "name a model that method=reward trained" if scores else "name a causal LM")
 
 
-def _other_vocabulary(teacher: str, context: Context) -> Iterator[Problem]:
-    """The problem of a teacher whose vocabulary has another size than the student's."""
-    theirs = model_shape(as_saved(context.spec.model, teacher))
+def _other_vocabulary(key: str, name: str, context: Context) -> Iterator[Problem]:
+    """The problem of a teacher or reference whose vocabulary has another size than that of the model that trains."""
+    theirs = model_shape(as_saved(context.spec.model, name))
     if context.run.shape is None or theirs is None or theirs.vocab_size == context.run.shape.vocab_size:
         return
-    what = f"{teacher} has a vocabulary of {theirs.vocab_size} tokens, the student {context.run.shape.vocab_size}"
-    fix = "choose a teacher of the student's model family"
-    yield Problem(context.where("method.teacher_model"), what, fix)
+    mine = "the student" if key == "teacher_model" else "the model that trains"
+    what = f"{name} has a vocabulary of {theirs.vocab_size} tokens, {mine} {context.run.shape.vocab_size}"
+    fix = "choose a teacher of the student's model family" if key == "teacher_model" else "choose one of its family"
+    yield Problem(context.where(f"method.{key}"), what, fix)
 
 
 @rule

@@ -22,7 +22,7 @@ from ftcli.peft_methods import PeftMethod, peft_method, starts_plain
 from ftcli.runs import rundir
 from ftcli.runs.measured_attention import AttentionChoice
 from ftcli.settings.batch_plan import BatchPlan
-from ftcli.settings.groups import ModelSettings
+from ftcli.settings.groups import ModelSettings, as_saved
 from ftcli.settings.run_spec import RunSpec
 from ftcli.settings.sharding import shards_weights
 from ftcli.settings.shared_loading import wanted, why_each_reads
@@ -147,7 +147,7 @@ def load(spec: RunSpec, run_dir: Path, *, resumed: bool = False) -> Loaded:
     support.model_loaded(model)
     support.load_unquantised = partial(load_base, replace(spec, quantisation=UNQUANTISED), method, placed=False)
     # Loaded again here: by default a trainer would use the hub's weights, not those that this run starts from.
-    reference = load_base(spec, method) if needs_reference(method, config, peft) else None
+    reference = make_reference(spec, method, encoder) if needs_reference(method, config, peft) else None
     found = (spec, method, run_dir, config, model, reference, peft, support, data, encoder, data.fit.limit)
     return Loaded(*found, rewards=rewards, attention=attention)
 
@@ -228,12 +228,36 @@ def make_teacher(spec: RunSpec, encoder: Encoder) -> PreTrainedModel:
         attn_implementation=spec.model.attn_implementation,
         trust_remote_code=spec.model.trust_remote_code,
     )
-    if make_encoder(settings).tokenizer.get_vocab() != encoder.tokenizer.get_vocab():
-        what = f"{name} has another vocabulary than {spec.model.name_or_path}: their probabilities cannot be compared"
-        raise ConfigError(Problem("method.teacher_model", what, "choose a teacher of the student's own family"))
+    require_same_vocabulary(settings, spec, encoder, "method.teacher_model")
     placed = not shards_weights(spec.train)
     teacher = load_model(settings, seed=spec.seed, device=spec.launch.device, placed=placed)
     return teacher.requires_grad_(False).eval()
+
+
+def make_reference(spec: RunSpec, method: Method, encoder: Encoder) -> PreTrainedModel:
+    """The reference of a run: the model that `method.reference_model` names, else the run's starting model.
+
+    Raises:
+        ConfigError: it cannot be loaded, or its vocabulary differs from the policy's.
+    """
+    named = spec.method.get("reference_model")
+    if not named:
+        return load_base(spec, method)
+    settings = as_saved(spec.model, str(named))
+    require_same_vocabulary(settings, spec, encoder, "method.reference_model")
+    return load_base(replace(spec, model=settings), method)
+
+
+def require_same_vocabulary(settings: ModelSettings, spec: RunSpec, encoder: Encoder, key: str) -> None:
+    """Make sure that another model's probabilities can be compared with those of the model that trains.
+
+    Raises:
+        ConfigError: it has another vocabulary.
+    """
+    if make_encoder(settings).tokenizer.get_vocab() != encoder.tokenizer.get_vocab():
+        name, mine = settings.name_or_path, spec.model.name_or_path
+        what = f"{name} has another vocabulary than {mine}: their probabilities cannot be compared"
+        raise ConfigError(Problem(key, what, "choose a model of the same family"))
 
 
 def load_base(

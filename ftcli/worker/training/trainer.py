@@ -191,7 +191,10 @@ class JoinedPairs(DataCollatorForPreference):  # type: ignore[misc]
 
 
 def needs_reference(method: Method, config: Any, peft: Any) -> bool:
-    """Whether a second copy of the model is needed: not if an adapter can be disabled, or all was precomputed."""
+    """Whether a second model is needed: one that is named, or a copy, unless an adapter can be disabled or all was
+    precomputed."""
+    if getattr(config, "reference_model", None):
+        return True
     unused = method.samples and getattr(config, "beta", None) == 0
     precomputed = getattr(config, "precompute_ref_log_probs", False)
     return "reference" in method.roles and peft is None and not precomputed and not unused

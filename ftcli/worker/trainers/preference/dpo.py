@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 
 from ftcli.core.errors import ConfigError, Problem
@@ -22,6 +24,14 @@ from ftcli.worker.trainers.weighted_loss import WeighedRows, recorded
 
 _OF_TOKENS = ("sft",)
 """The losses that are a mean over tokens and not over pairs."""
+
+
+@dataclass
+class DpoConfig(DPOConfig):  # type: ignore[misc]
+    """Fields of DPO beyond TRL's."""
+
+    reference_model: str | None = None
+    """A run or a model of the same vocabulary that is the reference; null is the model that the run starts from."""
 
 
 class DpoTrainer(WeighedRows, DPOTrainer):  # type: ignore[misc]
