@@ -126,6 +126,7 @@ WAYS = {
         "stages.sft.train.max_steps=20", "stages.dpo.train.max_steps=2", "stages.dpo_2.train.max_steps=2",
     ),
 }  # fmt: skip
+WAYS["method.reference=start"] = (*WAYS["method.rounds=2"], "method.rounds=2")
 _SAMPLE = "method.algorithm=direct"
 
 
