@@ -14,6 +14,7 @@ BETA = Default(
     value=1.0,
     source="a margin of 0.5 nats per token. Tulu 3's DPO on per-token log-ratios takes 5; at 0.1 the margin would be 5 "
     "nats, which no policy near its reference reaches, so that nothing ever stops the loss",
+    measured="benchmarks/preferences.py: 40 passes over 64 pairs leave 53% right answers of 58%; at 0.1 they left 7%",
 )
 
 METHOD = replace(
