@@ -15,14 +15,16 @@ TRAINING = TrainingDefaults(
         {
             10: Default(value=5e-5, source="FineMath, continued pre-training of a 3B Llama (SmolLM2): 5e-5"),
             math.inf: Default(
-                value=2e-5, source="Code Llama (arXiv:2308.12950, section 2.3), long context, to 34B: 2e-5"
+                value=2e-5, source="Code Llama (arXiv:2308.12950, section 2.4), long context, to 34B: 2e-5"
             ),
         }
     ),
     adapter=BySize(
         {
             20: Default(
-                value=2e-4, source="LoRA Learns Less and Forgets Less (arXiv:2405.09673), continued pre-training"
+                value=2e-4,
+                source="as sft with an adapter; LoRA Learns Less and Forgets Less (arXiv:2405.09673): the highest that "
+                "stays stable, of 1e-5 to 5e-4",
             ),
             math.inf: Default(value=1e-4, source="half of it, as QLoRA halves its rate above 13B"),
         }
