@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import io
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import IO, Any
 
@@ -21,6 +22,8 @@ _BATCH_ROWS = 256
 _BATCH_BYTES = 16 << 20
 # A column of a row group is read in windows of this size, not all at once.
 _WINDOW_BYTES = 1 << 20
+MAX_UNPACKED_BYTES = 256 << 20
+"""Of a parquet or Arrow file inside a compressed one; as a file of its own it may be of any size."""
 _FILE_MAGIC, _FEATHER_1_MAGIC = b"ARROW1", b"FEA1"
 _END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
 _PANDAS_INDEX = re.compile(r"__index_level_\d+__")
@@ -87,8 +90,13 @@ def read_arrow(handle: IO[bytes], bad_row: OnBadRow) -> Numbered:
 
 
 def _seekable(handle: IO[bytes]) -> Any:
+    if handle.seekable():
+        return handle
     # The footer is at the end, so a stream that cannot seek is read into memory.
-    return handle if handle.seekable() else importlib.import_module("pyarrow").BufferReader(handle.read())
+    content = handle.read(MAX_UNPACKED_BYTES + 1)
+    if len(content) > MAX_UNPACKED_BYTES:
+        raise Broken(1, f"unpacks to more than {MAX_UNPACKED_BYTES >> 20} MiB, which are held in memory", "unpack it")
+    return importlib.import_module("pyarrow").BufferReader(content)
 
 
 def _require_end(source: Any) -> None:
@@ -109,7 +117,7 @@ def _rows(batches: Iterator[Any], bad_row: OnBadRow, kind: str) -> Numbered:
     try:
         for batch in batches:
             names = batch.schema.names
-            if twice := sorted({name for name in names if names.count(name) > 1}):
+            if twice := sorted(name for name, times in Counter(names).items() if times > 1):
                 raise Broken(1, f"has two columns named {', '.join(map(repr, twice))}", "give each column its own name")
             bad: dict[int, list[str]] = {}
             columns = {

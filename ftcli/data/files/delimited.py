@@ -9,18 +9,21 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import IO, NamedTuple
 
 from ftcli.data.files.describe import describe_value
 from ftcli.data.files.json_reader import (
     ESCAPED_BYTE,
+    MAX_ROW_BYTES,
     NOT_UTF8_FIX,
     Broken,
     Numbered,
     OnBadRow,
     not_utf8,
     peeked,
+    require_short,
     text_lines,
 )
 
@@ -30,6 +33,8 @@ _SAMPLE_BYTES = 1 << 13
 _DECLARED = re.compile(r'sep=([^"\r\n])\s*')
 """Excel's own first line, which declares the delimiter."""
 _BEHIND_SPACE = re.compile(r'[ \t]+"')
+MAX_COLUMNS = 10_000
+"""Columns of one file."""
 _STAND_IN = "\x1f"
 
 
@@ -59,20 +64,21 @@ def read_delimited(handle: IO[bytes], bad_row: OnBadRow, usual: str, delimiter: 
         Broken: the header or the quotes are wrong, so that the records cannot be told apart.
     """
     # The module's limit of 128 KiB per field is less than a long document, and can only be set for the whole process.
-    csv.field_size_limit(2**31 - 1)
+    csv.field_size_limit(MAX_ROW_BYTES)
     bad: dict[int, UnicodeDecodeError] = {}
     sample, whole = _sample(handle)
     declared = _DECLARED.fullmatch(sample[0]) if sample else None
     if declared:
         delimiter, sample = delimiter or declared[1], sample[1:]
     dialect = _dialect(sample, whole, usual, delimiter)
-    lines = _decoded(handle, bad, "\n" if declared else None)
+    lines = _Lines(handle, bad, "\n" if declared else None)
     # strict: otherwise a quote that is never closed swallows the rest of the file as one field.
-    records = csv.reader(lines, strict=True, delimiter=dialect.delimiter, skipinitialspace=dialect.spaced)
+    records = csv.reader(iter(lines), strict=True, delimiter=dialect.delimiter, skipinitialspace=dialect.spaced)
     header: list[str] = []
     start = 1
     while True:
         start = records.line_num + 1
+        lines.begin(start)
         try:
             record = next(records, None)
         except csv.Error as fault:
@@ -97,15 +103,27 @@ def read_delimited(handle: IO[bytes], bad_row: OnBadRow, usual: str, delimiter: 
 # --- the dialect of a file ------------------------------------------------------------------------------------------
 
 
-def _decoded(handle: IO[bytes], bad: dict[int, UnicodeDecodeError], first: str | None) -> Iterator[str]:
+class _Lines:
     """The lines as text, `first` in place of the first; those that are not UTF-8 get an entry in `bad`."""
-    for number, raw in text_lines(handle):
-        try:
-            yield first if first is not None and number == 1 else raw.decode()
-        except UnicodeDecodeError as fault:
-            # Decoded all the same, so that only the record with this line is lost, and its field can be named.
-            bad[number] = fault
-            yield raw.decode(errors="surrogateescape")
+
+    def __init__(self, handle: IO[bytes], bad: dict[int, UnicodeDecodeError], first: str | None) -> None:
+        self._handle, self._bad, self._first = handle, bad, first
+        self._start = self._size = 0
+
+    def begin(self, line: int) -> None:
+        """Count the size of a record from this line on: quotes may join all lines of a file to one."""
+        self._start, self._size = line, 0
+
+    def __iter__(self) -> Iterator[str]:
+        for number, raw in text_lines(self._handle):
+            self._size += len(raw)
+            require_short(self._start, self._size)
+            try:
+                yield self._first if self._first is not None and number == 1 else raw.decode()
+            except UnicodeDecodeError as fault:
+                # Decoded all the same, so that only the record with this line is lost, and its field can be named.
+                self._bad[number] = fault
+                yield raw.decode(errors="surrogateescape")
 
 
 def _sample(handle: IO[bytes]) -> tuple[list[str], bool]:
@@ -163,7 +181,9 @@ def _escaped_fields(header: list[str], record: list[str]) -> list[str]:
 
 def _checked_header(line: int, record: list[str], delimiter: str) -> list[str]:
     header = [name.strip() for name in record]
-    twice = sorted({name for name in header if name and header.count(name) > 1})
+    if len(header) > MAX_COLUMNS:
+        raise Broken(line, f"the header has {len(header)} columns, more than {MAX_COLUMNS}", "keep those that are read")
+    twice = sorted(name for name, times in Counter(header).items() if name and times > 1)
     if twice:
         raise Broken(line, f"the header names {', '.join(map(repr, twice))} twice", "give each column its own name")
     if not any(header):

@@ -11,6 +11,7 @@ import io
 import json
 import re
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import IO, Any, NoReturn, Protocol, cast
 
 from ftcli.data.files.describe import describe_type
@@ -43,6 +44,11 @@ _DECODER = json.JSONDecoder()
 _SPACE = re.compile(r"[ \t\n\r]*")
 FIRST_CHUNK_BYTES = 1 << 16
 CHUNK_BYTES = 1 << 20
+MAX_ROW_BYTES = 32 << 20
+"""Of one row, or one line: a few KiB that are compressed can hold a line of gigabytes. The longest book has 10 MiB."""
+MAX_ROW_VALUES = 1 << 21
+"""Of the values in one row of JSON, each of which takes some 60 bytes of memory."""
+LONG_ROW_FIX = "divide it into several rows"
 # Parsing a value truncated by the end of the window fails within this many characters of it; "-Infinity" is the longest
 # token. Any earlier failure is a fault of the text itself.
 _TRUNCATION_MARGIN = 16
@@ -82,12 +88,33 @@ def text_lines(handle: IO[bytes]) -> Iterator[tuple[int, bytes]]:
     """Numbered lines with their line ends, without a byte order mark.
 
     Raises:
-        Broken: the text is UTF-16 or UTF-32.
+        Broken: the text is UTF-16 or UTF-32, or a line is longer than any row.
     """
-    for number, raw in enumerate(_old_mac_lines(handle) if _ends_lines_with_cr(handle) else handle, 1):
+    lines = iter(partial(handle.readline, MAX_ROW_BYTES + 1), b"")
+    for number, raw in enumerate(_old_mac_lines(handle) if _ends_lines_with_cr(handle) else lines, 1):
         if number == 1:
             raw = without_mark(raw)
+        require_short(number, len(raw))
         yield number, raw
+
+
+def require_short(line: int, size: int) -> None:
+    """Check the size of a line, or of a row that starts on it.
+
+    Raises:
+        Broken: it is longer than any row.
+    """
+    if size > MAX_ROW_BYTES:
+        raise Broken(line, f"has a row of more than {MAX_ROW_BYTES >> 20} MiB", LONG_ROW_FIX)
+
+
+def has_many_values(text: str | bytes) -> bool:
+    """Whether a row of JSON may hold more values than any is read with, by the marks between them."""
+    if len(text) <= MAX_ROW_VALUES:
+        return False
+    if isinstance(text, str):
+        return sum(map(text.count, ",[{")) > MAX_ROW_VALUES
+    return sum(map(text.count, (b",", b"[", b"{"))) > MAX_ROW_VALUES
 
 
 def peeked(handle: IO[bytes]) -> bytes:
@@ -107,6 +134,8 @@ def _old_mac_lines(handle: IO[bytes]) -> Iterator[bytes]:
     while chunk := handle.read(CHUNK_BYTES):
         if chunk.endswith(b"\r"):  # an LF may follow
             chunk += handle.read(1)
+        if len(left) > MAX_ROW_BYTES:  # told by who goes through the lines
+            break
         *lines, left = (left + chunk).replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
         for line in lines:
             yield line + b"\n"
@@ -136,8 +165,8 @@ class RowDecoder(json.JSONDecoder):
     def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) != len(pairs) and not self.twice:
-            names = [name for name, _ in pairs]
-            self.twice = next(name for name in names if names.count(name) > 1) or '""'
+            seen: set[str] = set()
+            self.twice = next(name for name, _ in pairs if name in seen or seen.add(name)) or '""'  # type: ignore[func-returns-value]
         return found
 
     def line(self, text: str) -> Any:
@@ -277,6 +306,8 @@ class _Window:
         size = CHUNK_BYTES
         while True:
             self.decoder.twice = ""
+            if len(self._text) > CHUNK_BYTES and has_many_values(self._text):
+                self.fail(f"may hold a row of more than {MAX_ROW_VALUES} values")
             try:
                 value, end = self.decoder.raw_decode(self._text, self._pos)
                 # "12" at the end of the window may be the beginning of "123".
@@ -292,6 +323,7 @@ class _Window:
                     self._fail_at(fault.pos, f"is not JSON: {fault.msg}")
             except (ValueError, RecursionError) as fault:
                 self.fail(f"is not usable JSON: {fault}")
+            require_short(self.line, len(self._text) - self._pos)
             self._more(size)
             size *= 2  # a value larger than the window is scanned again from its start: doubling keeps that linear
 

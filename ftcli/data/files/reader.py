@@ -31,10 +31,13 @@ from ftcli.data.files.compression import DAMAGED, opened
 from ftcli.data.files.delimited import read_delimited
 from ftcli.data.files.file_types import DataFile, codec_of, kind_of
 from ftcli.data.files.json_reader import (
+    LONG_ROW_FIX,
+    MAX_ROW_VALUES,
     Broken,
     Numbered,
     OnBadRow,
     RowDecoder,
+    has_many_values,
     is_plain,
     not_utf8,
     read_array,
@@ -175,6 +178,9 @@ def _read_jsonl(handle: IO[bytes], bad_row: OnBadRow) -> Numbered:
     for number, raw in text_lines(handle):
         if number == 1 and raw.lstrip().startswith(b"["):  # no row is a list, so nothing after it is one either
             raise Broken(1, "is a JSON array, not one object per line", "rename the file to .json")
+        if has_many_values(raw):
+            bad_row(number, f"has a row of more than {MAX_ROW_VALUES} values", LONG_ROW_FIX)
+            continue
         try:
             value = decoder.line(raw.decode())
         except UnicodeDecodeError as fault:

@@ -1,21 +1,21 @@
 """Renders chat templates in the front half, in Jinja's immutable sandbox and with what transformers gives them.
 
 The worker renders with transformers itself, which takes seconds to import; tests compare the two over every template.
-A template comes from strangers: in the sandbox it reaches neither attributes of Python objects nor modules.
+A template comes from strangers: in the sandbox (`template_sandbox`) it reaches neither attributes of Python objects nor
+modules, and it ends.
 """
 
 from __future__ import annotations
 
-import json
 import re
 import traceback
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.suggest import suggest
+from ftcli.core.untrusted.processor_time import OutOfTime, limited
 from ftcli.models.templates.answer_forms import REASONING
 from ftcli.models.templates.chat_template import special_tokens, without_defaults
 
@@ -26,6 +26,9 @@ GIVEN = frozenset(
 """Variables that a template gets in any case, or that Jinja has: no setting may change them."""
 PROBE = ({"role": "user", "content": "Question?"}, {"role": "assistant", "content": "Answer."})
 """A conversation that every chat template renders."""
+RENDER_SECONDS = 30
+"""Processor time of one rendering, beside the counts of what it does. A thousand turns take some hundredths of a
+second, and seconds where a template looks back at each."""
 _TOKEN = re.compile(r"<[|｜][^<>|｜\s]+[|｜]?>|<(?:start|end)_of_\w+>")
 _TEMPLATE = "<template>"
 _STAND_INS = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
@@ -43,25 +46,39 @@ def _joined(messages: Sequence[Mapping[str, Any]], tools: Any, **_: Any) -> str:
     return "\n".join(f"{turn['role']}: {turn['content']}" for turn in messages)
 
 
-def renderer(template: str | None, folder: Path | None) -> Render:
+def renderer(template: str | None, folder: Path | None, where: str = "") -> Render:
     """A function that renders conversations: by the template, with the special tokens in `folder`, else joined.
 
+    Args:
+        where: the template's file, or the setting that names it, for errors.
+
     Raises:
-        ConfigError: the template does not compile.
+        ConfigError: the template does not compile; from the function: one rendering takes more than it may.
     """
     if template is None:
         return _joined
     from jinja2 import TemplateError
 
-    compiled = _compiled(template, str(folder or "model.chat_template"))
+    from ftcli.models.templates.template_sandbox import Budget, TemplateOverrun
+
+    where = where or str(folder or "model.chat_template")
+    compiled = _compiled(template, where)
     special = special_tokens(folder) if folder is not None else _STAND_INS
 
     def render(
         messages: Sequence[Mapping[str, Any]], tools: Any, *, opened: bool = False, variables: Any = None
     ) -> str:
         given = {**special, **(variables or {}), "messages": list(map(_with_reasoning, messages)), "tools": tools}
+        compiled.environment.budget = Budget()
         try:
-            return str(compiled.render(**given, documents=None, add_generation_prompt=opened))
+            with limited(RENDER_SECONDS):
+                return str(compiled.render(**given, documents=None, add_generation_prompt=opened))
+        except (TemplateOverrun, OutOfTime, MemoryError) as error:
+            why = str(error) or f"takes more than {RENDER_SECONDS} s of processor time to render a conversation"
+            at = _place(template, where, error)
+            raise ConfigError(Problem(at, f"the chat template {why}", "choose another template")) from None
+        except RecursionError as error:
+            raise TemplateRejection("its macros or loops call themselves without end") from error
         except (TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
             raise TemplateRejection(str(error)) from error
 
@@ -82,49 +99,31 @@ def _compiled(template: str, where: str) -> Any:
     """
     from jinja2 import TemplateError, TemplateSyntaxError
 
+    from ftcli.models.templates.template_sandbox import BoundedEnvironment, TemplateOverrun
+
     try:
-        return _environment().from_string(template)
+        with limited(RENDER_SECONDS):
+            return BoundedEnvironment().from_string(template)
+    except (RecursionError, MemoryError, SyntaxError, ValueError, OverflowError, TemplateOverrun, OutOfTime) as error:
+        # Python's own limits: blocks or brackets nested too deeply, a number of thousands of digits.
+        what = f"the chat template cannot be compiled ({type(error).__name__})"
+        raise ConfigError(Problem(f"{where}:1", what, "choose another template")) from None
     except TemplateError as error:
         line = error.lineno - _added_lines(template) if isinstance(error, TemplateSyntaxError) else 1
         fix = "correct the template"
         raise ConfigError(Problem(f"{where}:{line}", f"the chat template is damaged: {error}", fix)) from None
 
 
+def _place(template: str, where: str, error: BaseException | None) -> str:
+    """The template's name with the line in it that raised an error, as far as that is known."""
+    steps = traceback.extract_tb(error.__traceback__ if error else None)
+    lines = [step.lineno for step in steps if step.filename == _TEMPLATE and step.lineno]
+    return f"{where}:{lines[-1] - _added_lines(template)}" if lines else where
+
+
 def _added_lines(template: str) -> int:
     """How many lines precede the template's own first line."""
     return template.count("\n") - without_defaults(template)[0].count("\n")
-
-
-def _environment() -> Any:
-    from jinja2 import TemplateError, nodes
-    from jinja2.ext import Extension, loopcontrols
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    class Generation(Extension):
-        """`{% generation %}` marks assistant turns for the loss mask; here only its content counts."""
-
-        tags = {"generation"}  # noqa: RUF012 - jinja2 reads a class attribute
-
-        def parse(self, parser: Any) -> Any:
-            """The block's body, without the mark."""
-            line = next(parser.stream).lineno
-            body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-            return nodes.Scope(body, lineno=line)
-
-    def raise_exception(message: str) -> None:
-        raise TemplateError(message)
-
-    def tojson(value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, **more: Any) -> str:
-        # Jinja's own escapes HTML.
-        return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, **more)
-
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
-    )
-    environment.filters["tojson"] = tojson
-    environment.globals["raise_exception"] = raise_exception
-    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
-    return environment
 
 
 # --- what a check asks of a template ----------------------------------------------------------------------------------
@@ -138,9 +137,11 @@ def variables(template: str) -> frozenset[str]:
     """
     from jinja2 import meta
 
+    from ftcli.models.templates.template_sandbox import BoundedEnvironment
+
     bare, _ = without_defaults(template)
     _compiled(bare, "model.chat_template")
-    return frozenset(meta.find_undeclared_variables(_environment().parse(bare))) - GIVEN
+    return frozenset(meta.find_undeclared_variables(BoundedEnvironment().parse(bare))) - GIVEN
 
 
 def unread_variables(values: Mapping[str, Any], read: Collection[str], where: str) -> Iterator[Problem]:
@@ -161,14 +162,12 @@ def faults(template: str, where: str, folder: Path | None) -> list[Problem]:
     """
     try:
         _compiled(template, where)
-        render = renderer(template, folder)
+        render = renderer(template, folder, where)
         texts = [render(PROBE, None), render(PROBE[:1], None, opened=True)]
     except ConfigError as error:
         return list(error.problems)
     except TemplateRejection as rejection:
-        steps = traceback.extract_tb(rejection.__cause__.__traceback__ if rejection.__cause__ else None)
-        lines = [step.lineno for step in steps if step.filename == _TEMPLATE and step.lineno]
-        place = f"{where}:{lines[-1] - _added_lines(template)}" if lines else where
+        place = _place(template, where, rejection.__cause__)
         what = f"the chat template does not render a question and its answer: {rejection}"
         return [Problem(place, what, "correct the template, or choose another one")]
     if not all(turn["content"] in text for turn in PROBE[:1] for text in texts) or PROBE[1]["content"] not in texts[0]:
