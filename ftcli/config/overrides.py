@@ -59,7 +59,8 @@ def _parse_value(text: str, plain: str) -> Any:
 
     try:
         override = OverridesParser.create().parse_override(plain)
-    except (HydraException, ValueError) as error:  # ValueError: a number with thousands of digits
+    # A number with thousands of digits, or brackets nested as deeply.
+    except (HydraException, ValueError, RecursionError) as error:
         reason = str(error).splitlines()[0]
         fix = "quote the value for both shell and grammar: 'key=\"…\"'"
         raise ConfigError(Problem(text, f"cannot be read: {reason}", fix)) from None
@@ -149,7 +150,7 @@ def _axis(text: str) -> list[str]:
 
     try:
         override = OverridesParser.create().parse_override(text)
-    except (HydraException, ValueError):
+    except (HydraException, ValueError, RecursionError):
         return [parse(text).text]  # a literal path may lie outside the grammar
     if not override.is_sweep_override():
         return [text]

@@ -23,7 +23,7 @@ from ftcli.models import sources
 from ftcli.pipelines.pipeline_request import PipelineRequest
 from ftcli.settings import library_fields
 from ftcli.settings.backends import ENDPOINTS, OWN_WEIGHTS, ROLES, BackendSettings
-from ftcli.settings.limits import Limit
+from ftcli.settings.limits import LIMITS, OF_BACKEND, Limit
 from ftcli.settings.ownership import ENDPOINT
 from ftcli.synthesis import few_shot, principles
 from ftcli.synthesis.synthesis_spec import SynthesisSpec
@@ -36,14 +36,7 @@ _LIMITS: Mapping[str, Limit] = {
     "make.principles_each": Limit(low=1),
     "make.least_margin": Limit(low=0, high=1),
     "make.rounds": Limit(low=1),
-    "batch_size": Limit(low=1),
-    "gpu_memory_utilization": Limit(low=0, high=1, open_low=True),
-    "max_model_length": Limit(low=1),
-    "concurrency": Limit(low=1),
-    "timeout_seconds": Limit(low=0, open_low=True),
-    "max_retries": Limit(low=0),
-    "max_requests": Limit(low=1),
-    "max_tokens": Limit(low=1),
+    **OF_BACKEND,
     "data.max_rows": Limit(low=1),
 }
 JUDGE = "method.judge"
@@ -173,6 +166,8 @@ def _value_problems(stage: Stage, found: _Values) -> Iterator[Problem]:
         if name == "seed":
             if not isinstance(value, int) or isinstance(value, bool):
                 yield Problem(where, f"seed is {value!r}, which is not a whole number", "for example seed=42")
+            elif (problem := limit_problem(name, value, LIMITS[name], where)) is not None:
+                yield problem
             continue
         if name not in known:
             what = f"{name} is not an option of synthesis stage {stage.name}"

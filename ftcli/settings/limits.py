@@ -22,6 +22,19 @@ class Limit:
     mapping: bool = False
 
 
+MOST = 10**18
+"""No setting takes a larger number: products of them stay what a float can hold and a table can show."""
+MAX_PROCESSES = 256
+"""Processes of a run on one machine: no machine has so many GPUs, and few have so many cores."""
+MAX_NODES = 10_000
+"""Machines of a run."""
+MAX_WORKERS = 128
+"""Processes that load rows, for each process of a run; requests to an endpoint that are under way at once."""
+MAX_THREADS = 1024
+"""Threads of one process."""
+MAX_TRIES = 1000
+"""Tries of what failed: restarts of a run, requests to an endpoint."""
+
 _POSITIVE = Limit(low=0, open_low=True)
 
 _NOT_NEGATIVE = Limit(low=0)
@@ -62,8 +75,8 @@ LIMITS: Mapping[str, Limit] = {
     "train.eval_steps": _POSITIVE,
     "train.eval_delay": _NOT_NEGATIVE,
     "train.save_total_limit": _COUNT,
-    "train.dataloader_num_workers": _NOT_NEGATIVE,
-    "train.dataloader_prefetch_factor": _COUNT,
+    "train.dataloader_num_workers": Limit(low=0, high=MAX_WORKERS),
+    "train.dataloader_prefetch_factor": Limit(low=1, high=10_000),
     "train.ddp_timeout": _COUNT,
     "train.torch_empty_cache_steps": _COUNT,
     "train.ddp_bucket_cap_mb": _COUNT,
@@ -117,13 +130,25 @@ LIMITS: Mapping[str, Limit] = {
     "data.shuffle_buffer_rows": _COUNT,
     "data.max_rows": _COUNT,
     "data.max_eval_rows": _COUNT,
-    "hardware.max_requeues": _NOT_NEGATIVE,
-    "hardware.max_restarts": _NOT_NEGATIVE,
+    "hardware.max_requeues": Limit(low=0, high=MAX_TRIES),
+    "hardware.max_restarts": Limit(low=0, high=MAX_TRIES),
     "hardware.stop_seconds": _COUNT,
     "hardware.node_rank": _NOT_NEGATIVE,
-    "hardware.num_nodes": _COUNT,
-    "hardware.num_processes": _COUNT,
-    "hardware.num_threads": _COUNT,
+    "hardware.num_nodes": Limit(low=1, high=MAX_NODES),
+    "hardware.num_processes": Limit(low=1, high=MAX_PROCESSES),
+    "hardware.num_threads": Limit(low=1, high=MAX_THREADS),
     "run.score_rows": _NOT_NEGATIVE,
     "run.early_stopping_patience": _COUNT,
 }
+
+OF_BACKEND: Mapping[str, Limit] = {
+    "batch_size": _COUNT,
+    "gpu_memory_utilization": _PROBABILITY,
+    "max_model_length": _COUNT,
+    "concurrency": Limit(low=1, high=MAX_WORKERS),
+    "timeout_seconds": _POSITIVE,
+    "max_retries": Limit(low=0, high=MAX_TRIES),
+    "max_requests": _COUNT,
+    "max_tokens": _COUNT,
+}
+"""Of the settings of a judge or generator, in a pipeline's stage or as method.judge."""

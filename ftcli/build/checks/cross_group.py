@@ -23,6 +23,7 @@ from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.settings import library_fields, ownership
 from ftcli.settings.backends import WITHOUT_MODEL
 from ftcli.settings.groups import HALF_PRECISION, as_saved
+from ftcli.settings.limits import OF_BACKEND
 from ftcli.settings.run_spec import RunSpec
 
 COMPENSATED = ("stable_adamw",)
@@ -201,7 +202,9 @@ def the_judge_is_configured(context: Context) -> Iterator[Problem]:
     for name, value in judge.items():
         if name not in known:
             yield Problem(key, f"method.judge.{name} is not a backend setting", suggest(name, known, "method.judge."))
-        elif problem := field_checks.type_problem(f"method.judge.{name}", value, known[name], None, key):
+        elif problem := field_checks.type_problem(
+            f"method.judge.{name}", value, known[name], None, key
+        ) or field_checks.limit_problem(f"method.judge.{name}", value, OF_BACKEND.get(name), key):
             yield problem
     if not judge:
         yield Problem(key, "method.judge={} has no effect: it names no model", "name one with method.judge.model")

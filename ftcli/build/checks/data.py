@@ -45,6 +45,7 @@ _FEW_ROWS = 20
 def problems(data: DataSettings, method: Method, composed: Composed) -> Iterator[Problem]:
     """The problems of the group `data` and of the first rows of each set."""
     faulty = [
+        *_nowhere(data, composed),
         *_builtin(data, composed),
         *_of_builtin(data, composed),
         *_mix(data, composed),
@@ -64,6 +65,11 @@ def problems(data: DataSettings, method: Method, composed: Composed) -> Iterator
         yield from _set_problems(each, data, method, composed)
     yield from _unheard(data, method, composed)
     yield from _bare(data, method, composed)
+
+
+def _nowhere(data: DataSettings, composed: Composed) -> Iterator[Problem]:
+    if data.path is None and data.mix is None:
+        yield Problem(composed.where("data", "path"), "data.path is null, so the run has no rows", "data.path=FILE")
 
 
 def _builtin(data: DataSettings, composed: Composed) -> Iterator[Problem]:

@@ -129,8 +129,10 @@ def field_of(group: str, key: str, method: Method) -> Field | None:
 def limit_problem(name: str, value: Any, limit: Limit | None, where: str) -> Problem | None:
     """The problem of a number that is NaN, infinite, or outside its limits."""
     for number in _numbers(value):
-        if not math.isfinite(number):
+        if isinstance(number, float) and not math.isfinite(number):
             return Problem(where, f"{name} is {number}, which is not a finite number", "give a finite number")
+        if abs(number) > limits.MOST:
+            return Problem(where, f"{name} is out of range", f"no setting takes a number above {limits.MOST:.0e}")
         if limit is None:
             continue
         low, high = limit.low, limit.high
