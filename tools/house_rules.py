@@ -74,6 +74,8 @@ DECLARATIONS = frozenset({"METHOD", "METHODS", "PIPELINE", "PROFILE", "BACKEND",
 DOORS = ("__init__.py", "__main__.py", "py.typed", "__pycache__")
 """What the root of the package, and of a folder with rooms only, holds beside its rooms."""
 
+SPEAKERS = frozenset({"cli", "cli.output", "cli.listing", "cli.completion"})
+"""The modules that print: all commands through `output`, and those that answer before it could be imported."""
 MAX_MODULES = 15
 MAX_LINES = 400
 MAX_FUNCTION_LINES = 60
@@ -201,6 +203,31 @@ def one_room_speaks(house: House) -> Iterator[Violation]:
             if name := _ends(node):
                 fix = "return a value, or raise a FtcliError with a Problem; cli/ prints and exits"
                 yield Violation(house.where(module.name, getattr(node, "lineno", 1)), f"{name} outside cli/", fix)
+
+
+def _gets_behind(node: ast.AST) -> str:
+    """What takes a stream of the process from behind the one that cleans what is written; empty for everything else."""
+    if isinstance(node, ast.Attribute):
+        name = dotted(node)
+        behind = name.startswith(("sys.stdout.", "sys.stderr.")) and node.attr in ("buffer", "detach")
+        return name if behind or name in ("sys.__stdout__", "sys.__stderr__", "os.write", "os.fdopen") else ""
+    if isinstance(node, ast.Call) and dotted(node.func) in ("print", "pprint", "pprint.pprint"):
+        return dotted(node.func)
+    return ""
+
+
+def one_stream_cleans(house: House) -> Iterator[Violation]:
+    """What is printed goes through cli/output.py, or a door of the process, to the stream that cleans it."""
+    for module in house.modules.values():
+        name = module.name.partition(".")[2]
+        if name in SPEAKERS or module.stem == "__main__":
+            continue
+        for node in ast.walk(module.tree):
+            if found := _gets_behind(node):
+                if found == "print" and house.room(module.name) != "cli":
+                    continue  # which the rule of the one room finds
+                fix = "print with cli/output.py, or write to sys.stderr, which cleans what is written"
+                yield Violation(house.where(module.name, getattr(node, "lineno", 1)), f"{found} is not cleaned", fix)
 
 
 def _is_private(name: str) -> bool:
@@ -346,6 +373,7 @@ RULES: tuple[Callable[[House], Iterator[Violation]], ...] = (
     heavy_imports,
     hydra_imports,
     one_room_speaks,
+    one_stream_cleans,
     private_imports,
     one_name_one_module,
     telling_names,

@@ -19,6 +19,7 @@ from typing import Any
 from ftcli.core import hub_cache
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.module_source import module_source
+from ftcli.core.text import shell_word
 from ftcli.core.untrusted import foreign_files
 from ftcli.data import row_sets
 from ftcli.data.files.file_types import DataFile
@@ -95,7 +96,7 @@ def require_unchanged(spec: RunSpec, run: Path) -> str:
 
 def _problem(name: str, path: str, what: str, run: Path) -> Problem:
     setting = name.partition(":")[0]
-    fix = f"put it back as it was, or start a new run with ftcli train --from {run}"
+    fix = f"put it back as it was, or start a new run with ftcli train --from {shell_word(run)}"
     return Problem(path, f"{what} ({setting}); a resumed run needs what it began with", fix)
 
 
@@ -114,7 +115,7 @@ def _recorded(run: Path) -> dict[str, Record] | None:
             return dict(files)
     except (ValueError, KeyError, TypeError, AttributeError):
         pass
-    fix = f"start a new run with ftcli train --from {run}"
+    fix = f"start a new run with ftcli train --from {shell_word(run)}"
     raise ConfigError(Problem(str(file), "is damaged, so what the run began with is not known", fix))
 
 

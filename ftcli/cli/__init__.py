@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import gc
 import importlib
-import io
 import os
 import sys
 from collections.abc import Sequence
 
 from ftcli.core.exit_codes import EXIT_BUG, EXIT_CONFIG, EXIT_DONE
+from ftcli.core.untrusted.printable import cleaned
 
 _LAST = 1000
 
@@ -103,14 +103,14 @@ def _dispatch(arguments: list[str]) -> int:
         arguments = ["completion", shell]
     name, *rest = arguments
     if name not in COMMANDS:
-        import shlex
-
         from ftcli.core.errors import FtcliError, Problem
         from ftcli.core.suggest import suggest
+        from ftcli.core.text import shell_word
 
         where = f"ftcli {name}"
         if "=" in name:
-            raise FtcliError(Problem(where, "the command has to come first", f"ftcli train {shlex.join(arguments)}"))
+            typed = " ".join(map(shell_word, arguments))
+            raise FtcliError(Problem(where, "the command has to come first", f"ftcli train {typed}"))
         raise FtcliError(Problem(where, f"{name} is not a command", suggest(name, COMMANDS, "ftcli ")))
     result: int = importlib.import_module(f"ftcli.cli.{COMMANDS[name][0]}").run(rest)
     return result
@@ -121,9 +121,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = [*(sys.argv[1:] if argv is None else argv)]
     # A command lives for a fraction of a second and leaves little garbage in cycles.
     gc.set_threshold(10_000, 50, 100)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a character that the terminal cannot show must not end the command
-            stream.reconfigure(errors="backslashreplace")
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = cleaned(sys.stdout), cleaned(sys.stderr)
     try:
         return _dispatch(arguments)
     except SystemExit as end:  # argparse, after --help
@@ -135,6 +134,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_DONE
     except Exception as error:
         return _failed(error, arguments)
+    finally:
+        sys.stdout, sys.stderr = before
 
 
 def _failed(error: Exception, arguments: list[str]) -> int:
@@ -146,9 +147,11 @@ def _failed(error: Exception, arguments: list[str]) -> int:
 
         problems(error, as_json="--json" in arguments)
         return error.exit_code
-    import shlex
     import traceback
 
+    from ftcli.core.text import shell_word
+
     traceback.print_exception(error)
-    print(f"\nThis is a bug in ftcli. To reproduce it: ftcli {shlex.join(arguments)}", file=sys.stderr)
+    typed = " ".join(map(shell_word, arguments))
+    print(f"\nThis is a bug in ftcli. To reproduce it: ftcli {typed}", file=sys.stderr)
     return EXIT_BUG

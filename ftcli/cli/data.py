@@ -59,7 +59,7 @@ def run(argv: Sequence[str]) -> int:
         return int(found.get("exit_code", EXIT_DONE))
     output.lines(ledger_lines(found))
     if options.action == "prepare":
-        print(f"prepared in {found['store']}; a run with the same data, model and method reuses it")
+        output.say(f"prepared in {found['store']}; a run with the same data, model and method reuses it")
     return EXIT_DONE
 
 
@@ -128,9 +128,9 @@ def _dropped(options: argparse.Namespace) -> int:
         if wanted not in row["reason"]:
             continue
         if options.json:
-            print(json.dumps(row, ensure_ascii=False))
+            output.say(json.dumps(row, ensure_ascii=False))
         else:
-            print("  ".join(filter(None, (row["where"], row["reason"], row.get("field"), row.get("what")))))
+            output.say("  ".join(filter(None, (row["where"], row["reason"], row.get("field"), row.get("what")))))
     if wanted and not any(wanted in reason for reason in reasons):
         known = f"its reasons are: {', '.join(reasons)}" if reasons else "it trained on every row"
         raise ConfigError(Problem(f"--reason {wanted}", f"no row of {run} has it", known))

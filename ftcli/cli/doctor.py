@@ -97,7 +97,7 @@ def run(argv: Sequence[str]) -> int:
     output.table(rows)
     if found["gpu_unusable"]:
         what, fix = found["gpu_unusable"]
-        print(f"warning: {what}\n  fix: {fix}")
+        output.text(f"warning: {what}\n  fix: {fix}")
     for line in found["outside_ranges"]:
-        print(f"warning: ftcli needs {line}")
+        output.say(f"warning: ftcli needs {line}")
     return EXIT_DONE

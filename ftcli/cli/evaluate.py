@@ -10,6 +10,7 @@ from ftcli.build.resume import require_granted_rewards
 from ftcli.cli import arguments, output
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.exit_codes import EXIT_DONE
+from ftcli.core.text import shell_word
 from ftcli.data.files.locate import SourcePath, is_local, locate
 from ftcli.launch.worker_request import WorkerFailed, answers
 from ftcli.methods import get_method
@@ -45,7 +46,7 @@ def run(argv: Sequence[str]) -> int:
     for flag, number, least in (("--rows", options.rows, 1), ("--score-rows", options.score_rows, 0)):
         if number is not None and number < least:
             raise ConfigError(Problem(f"{flag} {number}", "is out of range", f"at least {least}"))
-    found = rundir.require_run(options.run, f"ftcli eval {options.run}")
+    found = rundir.require_run(options.run, f"ftcli eval {shell_word(options.run)}")
     spec = RunSpec.load(found / rundir.SPEC)
     method = get_method(str(spec.method["name"]))
     scored = rows_to_score(spec, method, options.score_rows, options.rows)
@@ -94,7 +95,7 @@ def _print(measured: Mapping[str, Any]) -> None:
     columns = {name: measured[name] for name in ("before", "after", "measured") if name in measured}
     scores = [each.get("score") or {} for each in columns.values()]
     last = scores[-1]
-    print(f"{measured['method']} on {measured['data']}, {measured['rows']} rows")
+    output.say(f"{measured['method']} on {measured['data']}, {measured['rows']} rows")
     rows = [("", *columns)]
     if any(each.get("eval_loss") is not None for each in columns.values()):
         rows.append(("held-out loss", *(_number(each.get("eval_loss"), ".4f") for each in columns.values())))

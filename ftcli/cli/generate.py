@@ -161,10 +161,10 @@ def _lines(file: Path | None) -> list[str]:
 
 
 def _print(answer: dict[str, Any]) -> None:
-    print(f"> {answer['prompt']}")
+    output.text(f"> {answer['prompt']}")
     labels = {"answer": "after" if "before" in answer else ""}
     columns = {labels.get(name, name): text for name, text in answer.items() if name != "prompt"}
     width = max(map(len, columns))
     for label, text in columns.items():
-        print(f"{label:<{width}}  {text}" if width else text)
-    print(flush=True)
+        output.text(f"{label:<{width}}  {text}" if width else text)
+    output.say()

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from ftcli.core import assets
 from ftcli.core.exit_codes import EXIT_DONE
+from ftcli.core.untrusted.printable import one_line
 
 NAME = "list"
 SUMMARY = "list groups and their choices, recipes and data formats"
@@ -121,5 +122,5 @@ def run(argv: Sequence[str]) -> int:
         print(kind)
         width = max(map(len, entries), default=0)
         for name, line in entries.items():
-            print(f"  {name:<{width}}  {line}")
+            print(f"  {one_line(name):<{width}}  {one_line(line)}")
     return EXIT_DONE

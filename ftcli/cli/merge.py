@@ -52,7 +52,7 @@ def run(argv: Sequence[str]) -> int:
     if answer["same_next"] is not None:
         difference += f"; the likeliest next token is the same for {answer['same_next']} of {answer['tokens']}"
     output.table([("model", str(answer["model"])), ("dtype", str(answer["dtype"])), ("difference", difference)])
-    print(f"next\n  ftcli chat {shell_word(answer['model'])}")
+    output.text(f"next\n  ftcli chat {shell_word(answer['model'])}")
     return EXIT_DONE
 
 
@@ -62,7 +62,7 @@ def _adapter(name: str) -> Path:
     Raises:
         ConfigError: there is none, or it cannot be merged.
     """
-    where, source = f"ftcli merge {name}", sources.model_source(name)
+    where, source = f"ftcli merge {shell_word(name)}", sources.model_source(name)
     if source is None or source.folder is None:
         raise ConfigError(Problem(where, f"{name} holds no model", "name a finished run or an adapter folder"))
     if not source.is_adapter:

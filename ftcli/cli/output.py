@@ -10,13 +10,29 @@ from typing import Any
 
 from ftcli.core.errors import FtcliError
 from ftcli.core.text import aligned, count
+from ftcli.core.untrusted.printable import beneath, one_line
 
-__all__ = ["count", "data", "duration", "line", "lines", "note", "problems", "table"]
+__all__ = ["count", "data", "duration", "line", "lines", "note", "problems", "say", "styled", "table", "text"]
 
 
 def note(text: str) -> None:
-    """Print a line for the user on stderr, apart from the command's own output."""
+    """Print lines for the user on stderr, apart from the command's own output."""
     print(text, file=sys.stderr, flush=True)
+
+
+def say(text: str = "") -> None:
+    """Print one line on stdout; a newline in what it names is no line of its own."""
+    print(one_line(text), flush=not text)
+
+
+def text(several: str, end: str = "\n") -> None:
+    """Print text of several lines on stdout."""
+    print(several, end=end)
+
+
+def styled(text: str) -> None:
+    """Print a line that is cleaned already, with colours of ftcli's own."""
+    print(text, file=beneath(sys.stdout))
 
 
 def problems(error: FtcliError, *, as_json: bool) -> None:
@@ -54,7 +70,7 @@ def table(rows: Iterable[Sequence[str]], *, indent: str = "  ") -> None:
 def lines(found: Iterable[str]) -> None:
     """Print each line on stdout."""
     for one in found:
-        print(one)
+        say(one)
 
 
 def duration(seconds: float) -> str:

@@ -14,6 +14,8 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
+from ftcli.cli import output
+from ftcli.core.untrusted.printable import printable
 from ftcli.data.ledger_text import template_source
 
 _TRAINED, _READ, _SPECIAL, _OFF = "\x1b[32m", "\x1b[90m", "\x1b[4m", "\x1b[0m"
@@ -34,16 +36,16 @@ def print_rows(shown: Sequence[dict[str, Any]]) -> None:
     coloured = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     *rows, about = shown
     for line in _forms(about):
-        print(line)
+        output.say(line)
     for row in rows:
-        print(_headline(row))
+        output.say(_headline(row))
         for sequence in row.get("sequences", ()):
             if sequence["name"]:
-                print(f"-- {sequence['name']}")
-            print("".join(_written(sequence["tokens"], coloured)))
-        print()
+                output.say(f"-- {sequence['name']}")
+            (output.styled if coloured else output.text)("".join(_written(sequence["tokens"], coloured)))
+        output.say()
     for line in _about(about):
-        print(line)
+        output.say(line)
 
 
 def _headline(row: dict[str, Any]) -> str:
@@ -79,7 +81,7 @@ def _written(tokens: Sequence[Sequence[Any]], coloured: bool) -> Iterator[str]:
     for mark, group in groupby(tokens, key=lambda token: token[1]):
         if coloured:
             for text, trained, special in group:
-                yield f"{_TRAINED if trained else _READ}{_SPECIAL if special else ''}{text}{_OFF}"
+                yield f"{_TRAINED if trained else _READ}{_SPECIAL if special else ''}{printable(text)}{_OFF}"
         else:
             text = "".join(token[0] for token in group)
             yield f"⟦{text}⟧" if mark else text

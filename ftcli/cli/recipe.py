@@ -9,6 +9,7 @@ from ftcli.cli.listing import run as list_run
 from ftcli.config.recipe_file import find, read
 from ftcli.core import assets
 from ftcli.core.exit_codes import EXIT_DONE
+from ftcli.core.text import shell_word
 
 SUMMARY = "list and print the shipped recipes"
 ORDER = 140
@@ -31,7 +32,8 @@ def run(argv: Sequence[str]) -> int:
     if options.json:
         output.data({"file": str(path), "choices": recipe.choices, "values": recipe.values})
     elif options.action == "show":
-        print(path.read_text(encoding="utf-8"), end="")
+        output.text(path.read_text(encoding="utf-8"), end="")
     else:
-        print(f"{path.name} is a plain recipe; check its values with ftcli check recipe={options.name}")
+        named = shell_word(f"recipe={options.name}")
+        output.say(f"{path.name} is a plain recipe; check its values with ftcli check {named}")
     return EXIT_DONE

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ftcli.cli import arguments, jobs
 from ftcli.core.exit_codes import EXIT_DONE
+from ftcli.core.text import shell_word
 
 SUMMARY = "show the result of a run: loss, score, tokens, time"
 ORDER = 150
@@ -17,5 +18,5 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("run", help="a run directory, or a run's name (its newest)")
     arguments.add_json(parser)
     options = arguments.parse(parser, argv)
-    jobs.resolve_folder(options.run, f"ftcli report {options.run}").report(as_json=options.json)
+    jobs.resolve_folder(options.run, f"ftcli report {shell_word(options.run)}").report(as_json=options.json)
     return EXIT_DONE

@@ -15,6 +15,7 @@ from ftcli.cli.generate import add_sampling, check_generation, check_model
 from ftcli.cli.score import refuse_existing, write
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.exit_codes import EXIT_DONE
+from ftcli.core.text import shell_word
 from ftcli.data.formats.conversations import answer_to
 from ftcli.launch.worker_request import WorkerFailed, answers
 
@@ -35,7 +36,7 @@ def run(argv: Sequence[str]) -> int:
     add_sampling(parser, temperature=1.0)
     arguments.add_trust(parser)
     options = arguments.parse(parser, argv)
-    where = f"ftcli sample {options.model}"
+    where = f"ftcli sample {shell_word(options.model)}"
     check_generation(options, where)
     if options.n < 1:
         raise ConfigError(Problem(f"--n {options.n}", "is out of range", "at least 1"))

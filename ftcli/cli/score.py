@@ -11,6 +11,7 @@ from ftcli.cli import arguments, output
 from ftcli.cli.generate import check_model
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.exit_codes import EXIT_DONE
+from ftcli.core.text import shell_word
 from ftcli.launch.worker_request import WorkerFailed, answers
 
 SUMMARY = "score the rows of a file with a reward model; rank, filter or keep the best"
@@ -35,7 +36,7 @@ def run(argv: Sequence[str]) -> int:
     if options.top is not None and not 0 < options.top <= 1:
         raise ConfigError(Problem(f"--top {options.top:g}", "is not a share", "above 0 and at most 1"))
     refuse_existing(options.to)
-    check_model(options.model, f"ftcli score {options.model}", "reward_model")
+    check_model(options.model, f"ftcli score {shell_word(options.model)}", "reward_model")
     request = {"model": options.model, "data": options.data, "trust_remote_code": options.trust_remote_code}
     try:
         found = list(answers("score", request))

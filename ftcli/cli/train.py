@@ -96,9 +96,9 @@ def _info(options: argparse.Namespace) -> int:
     from ftcli.core import assets
 
     composed = compose(arguments.request(options))
-    print("folders searched for groups")
+    output.say("folders searched for groups")
     output.table([(str(folder),) for folder in (*options.config_dir, assets.CONFIGS)])
-    print("choices")
+    output.say("choices")
     output.table([(group, choice, composed.where(group) or "default") for group, choice in composed.choices.items()])
     written = [
         (".".join(path), origin.where)
@@ -106,6 +106,6 @@ def _info(options: argparse.Namespace) -> int:
         if origin.by != "group" and origin.where
     ]
     if written:
-        print("set by recipe or command line")
+        output.say("set by recipe or command line")
         output.table(written)
     return EXIT_DONE

@@ -18,11 +18,12 @@ from ftcli.core.exit_codes import (
     EXIT_NOT_FINITE,
     EXIT_RANK_LOST,
 )
+from ftcli.core.untrusted.printable import one_line
 
 
 def _short(text: str, limit: int = 400) -> str:
-    """The text, shortened for the screen: a value of a megabyte is not printed in full."""
-    return text if len(text) <= limit else f"{text[: limit - 40]} … {text[-20:]}"
+    """The text on one line, shortened for the screen: a value of a megabyte is not printed in full."""
+    return one_line(text if len(text) <= limit else f"{text[: limit - 40]} … {text[-20:]}")
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Problem:
 
     def __str__(self) -> str:
         head = f"{_short(self.where)}  {_short(self.what)}" if self.where else _short(self.what)
-        return f"{head}\n  fix: {self.fix}" if self.fix else head
+        return f"{head}\n  fix: {one_line(self.fix)}" if self.fix else head
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Sequence
 
+from ftcli.core.untrusted.printable import one_line
+
 
 def aligned(rows: Iterable[Sequence[str]], *, indent: str = "  ") -> list[str]:
     """Rows as lines in aligned columns; the last column is not padded."""
-    cells = [[str(cell) for cell in row] for row in rows]
+    cells = [[one_line(str(cell)) for cell in row] for row in rows]
     if not cells:
         return []
     widths = [max(len(row[i]) for row in cells if i < len(row)) for i in range(max(map(len, cells)))]
@@ -39,5 +41,12 @@ def _in_table(text: str) -> str:
 
 
 def shell_word(word: object) -> str:
-    """A word as a shell takes it, for commands that are printed to be typed: a path may have spaces or parentheses."""
-    return shlex.quote(str(word))
+    """A word as a shell takes it, for commands that are printed to be typed: a path may have spaces or parentheses.
+
+    What a terminal must not be sent is written as bash and zsh read it in $'…'.
+    """
+    text = str(word)
+    if one_line(text) == text:
+        return shlex.quote(text)
+    quoted = "".join({"\\": "\\\\", "'": "\\'"}.get(letter, one_line(letter)) for letter in text)
+    return f"$'{quoted}'"

@@ -6,6 +6,7 @@ gets its own session, so Ctrl-C reaches only this process, which asks the ranks 
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import os
 import shlex
@@ -22,6 +23,7 @@ from ftcli.core import hardware
 from ftcli.core.errors import CheckpointError, ConfigError, Problem
 from ftcli.core.exit_codes import EXIT_BUG, EXIT_DISK, EXIT_INTERRUPTED, EXIT_MEMORY, EXIT_RANK_LOST, OWN_CODES
 from ftcli.core.text import shell_word
+from ftcli.core.untrusted.printable import beneath, process_output
 from ftcli.launch.devices import foreign_variables, one_device
 from ftcli.launch.nodes import ALONE, WAIT_SECONDS, Node, own_address, without_node
 from ftcli.runs import checkpoints, rundir
@@ -170,8 +172,8 @@ def newest_checkpoint(run: Path, spec: RunSpec, say: Callable[[str], None]) -> P
     return valid
 
 
-class _Pump(threading.Thread):
-    """Copies the worker's output to stderr as it arrives, and to log.txt without redraws of the progress line."""
+class Pump(threading.Thread):
+    """Copies the worker's output, cleaned, to stderr as it arrives, and to log.txt without redraws of progress."""
 
     def __init__(self, source: IO[bytes], log: Path) -> None:
         super().__init__(daemon=True)
@@ -180,15 +182,16 @@ class _Pump(threading.Thread):
 
     def run(self) -> None:
         """Copy until the pipe closes."""
-        with open(self.log, "ab") as log:
-            pending = b""
+        with open(self.log, "a", encoding="utf-8", newline="\n") as log:
+            pending, terminal = "", beneath(sys.stderr)
+            decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
             while chunk := self.source.read1(65536):  # type: ignore[attr-defined]
+                text = process_output(decoder.decode(chunk))
                 with contextlib.suppress(OSError):  # a closed terminal does not stop the training
-                    sys.stderr.buffer.write(chunk)
-                    sys.stderr.buffer.flush()
-                *lines, pending = (pending + chunk).split(b"\n")
-                for line in lines:
-                    log.write(line.rsplit(b"\r", 1)[-1] + b"\n")
+                    terminal.write(text)
+                    terminal.flush()
+                *lines, pending = (pending + text).split("\n")
+                log.writelines(line.rsplit("\r", 1)[-1] + "\n" for line in lines)
                 log.flush()
 
 
@@ -271,7 +274,7 @@ def run_worker(
         start_new_session=True,
     )
     assert process.stdout is not None
-    pump = _Pump(process.stdout, run / _of_node(rundir.LOG, node))
+    pump = Pump(process.stdout, run / _of_node(rundir.LOG, node))
     try:
         with _signals(process, say):
             code = process.wait()

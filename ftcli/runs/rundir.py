@@ -143,7 +143,7 @@ def read_pipeline(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError):
         stages = None
     if not isinstance(stages, dict):
-        raise ConfigError(Problem(str(file), "is damaged", f"start it again: sh {path / COMMAND}"))
+        raise ConfigError(Problem(str(file), "is damaged", f"start it again: sh {shell_word(path / COMMAND)}"))
     return dict(found)
 
 

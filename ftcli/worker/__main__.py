@@ -15,6 +15,7 @@ from typing import NoReturn, TextIO
 from ftcli.core.declarations import names_in
 from ftcli.core.errors import FtcliError
 from ftcli.core.exit_codes import EXIT_BUG, EXIT_DONE, EXIT_RANK_LOST
+from ftcli.core.untrusted.printable import cleaned, process_output
 from ftcli.runs import rundir
 from ftcli.worker.process import deferred_imports
 from ftcli.worker.process.exhausted import as_situation
@@ -85,5 +86,6 @@ def leave(code: int, arguments: list[str]) -> NoReturn:
 
 if __name__ == "__main__":
     # Standard output is for answers only; what libraries print goes to stderr.
+    sys.stderr = cleaned(sys.stderr, process_output)
     _answers, sys.stdout = sys.stdout, sys.stderr
     leave(main(sys.argv[1:]), sys.argv[1:])

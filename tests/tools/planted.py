@@ -28,7 +28,7 @@ SOUND: Mapping[str, str] = {
     "data/files/reader.py": "from ftcli.core.errors import __version__\n",
     "data/mixture.py": "from ftcli.data.files import reader\n",
     "cli/__init__.py": "from ftcli.cli.check import run as main\n",
-    "cli/check.py": "from ftcli.config.compose import composed\n\n\ndef run():\n    print(composed())\n",
+    "cli/check.py": "from ftcli.config.compose import composed\n\n\ndef run():\n    return composed()\n",
 }
 """A package that keeps every rule, with what each rule might take for a fault."""
 

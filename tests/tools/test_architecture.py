@@ -55,6 +55,10 @@ def test_only_the_command_line_prints_and_exits():
     assert_none(rules.one_room_speaks(FTCLI))
 
 
+def test_nobody_prints_past_the_stream_that_cleans():
+    assert_none(rules.one_stream_cleans(FTCLI))
+
+
 def test_nobody_takes_a_private_name_of_another_module_tests_included():
     assert_none(rules.private_imports(FTCLI, *BESIDE))
 
@@ -187,6 +191,19 @@ PLANTED: list[tuple[str, Rule, dict[str, str], str]] = [
         rules.one_room_speaks,
         {"worker/models/a.py": "print(1)\n"},
         "ftcli/worker/models/a.py:1",
+    ),
+    ("a print in a command", rules.one_stream_cleans, {"cli/a.py": "\nprint(1)\n"}, "ftcli/cli/a.py:2"),
+    (
+        "a stream taken from behind the one that cleans",
+        rules.one_stream_cleans,
+        {"core/a.py": "import sys\n\nsys.stderr.buffer.write(b'')\n"},
+        "ftcli/core/a.py:3",
+    ),
+    (
+        "the terminal by its number",
+        rules.one_stream_cleans,
+        {"worker/models/a.py": "import os\n\nos.write(2, b'')\n"},
+        "ftcli/worker/models/a.py:3",
     ),
     (
         "an import of a private name",

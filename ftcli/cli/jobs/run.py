@@ -72,8 +72,8 @@ class RunJob(Job):
         if not as_json and profile_of(self.spec.hardware).submits:
             from ftcli.launch import slurm
 
-            print("\nwould be submitted with sbatch:\n")
-            print(slurm.script(self.spec, [Path(str(self.spec.run.dir)).resolve()]), end="")
+            output.text("\nwould be submitted with sbatch:\n")
+            output.text(slurm.script(self.spec, [Path(str(self.spec.run.dir)).resolve()]), end="")
 
     def show(self, *, as_json: bool) -> None:
         """Print every value, and the derived values with their reasons."""
@@ -178,7 +178,7 @@ class RunFolder(JobFolder):
             left = {"run": str(self.directory), **of_plan.left(outlook, checkpoint)}
             output.data({**of_plan.as_data(run, outlook), "resume": left})
             return
-        print(f"{self.directory} {of_plan.resumed(outlook, checkpoint)}")
+        output.say(f"{self.directory} {of_plan.resumed(outlook, checkpoint)}")
         of_plan.show(run, outlook, as_json=False)
 
     def report(self, *, as_json: bool) -> None:

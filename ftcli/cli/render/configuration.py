@@ -23,7 +23,7 @@ def checked(spec: RunSpec, *, as_json: bool) -> None:
     if as_json:
         output.data({"problems": [], "choices": dict(spec.choices), "reads": reads(spec)})
         return
-    print(f"no problems: {chosen(spec)}")
+    output.say(f"no problems: {chosen(spec)}")
     output.table([(name.replace("_", " "), text) for name, text in reads(spec).items() if text is not None])
 
 
@@ -75,12 +75,12 @@ def configuration(spec: RunSpec, *, as_json: bool) -> None:
     resolved = escaped(_resolved(spec))  # what is printed can be pasted into a recipe
     import yaml
 
-    print(f"# {chosen(spec)}")
-    print(yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True, width=120), end="")
+    output.say(f"# {chosen(spec)}")
+    output.text(yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True, width=120), end="")
     if spec.notes:
-        print("# derived:")
+        output.say("# derived:")
         for note in spec.notes:
-            print(f"#   {note.key}: {note.value}  ({note.why})")
+            output.say(f"#   {note.key}: {note.value}  ({note.why})")
 
 
 def as_data(spec: RunSpec) -> dict[str, Any]:
@@ -99,10 +99,10 @@ def pipeline_options(pipeline: Pipeline, *, as_json: bool) -> None:
         output.data({"knobs": entries, "stages": [stage.name for stage in pipeline.stages]})
         return
     for name, each in pipeline.options.items():
-        print(
+        output.say(
             f"method.{name}: {' or '.join(map(str, each.choices)) or 'int'} (default {each.default})\n    {each.text}"
         )
-    print(f"{pipeline.name} is a pipeline; stages.NAME.method.X sets an option of one stage:")
+    output.say(f"{pipeline.name} is a pipeline; stages.NAME.method.X sets an option of one stage:")
     output.table(
         [(stage.name, f"method={stage.method}" if stage.method else str(stage.task)) for stage in pipeline.stages]
     )
@@ -139,6 +139,6 @@ def group_options(run: ResolvedRun, group: str, *, as_json: bool) -> None:
         return
     for name, field, value in rows:
         shown = f"= {value}" if name in current else f"(default {field.default})" if field.default else ""
-        print(f"{group}.{name}: {field.type_text} {shown}".rstrip())
+        output.say(f"{group}.{name}: {field.type_text} {shown}".rstrip())
         if field.help:
-            print(f"    {' '.join(field.help.split())}")
+            output.say(f"    {' '.join(field.help.split())}")

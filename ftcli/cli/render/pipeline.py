@@ -32,7 +32,7 @@ def checked(spec: PipelineSpec, *, as_json: bool) -> None:
         stages = {name: reads(run.spec) for name, run in spec.runs().items()}
         output.data({"problems": [], "pipeline": spec.pipeline.name, "choices": choices, "reads": stages})
         return
-    print(f"no problems: method={spec.pipeline.name}, {graph(spec)}")
+    output.say(f"no problems: method={spec.pipeline.name}, {graph(spec)}")
     read = {name: reads(run.spec) for name, run in spec.runs().items()}
     output.table([(name, f"model {own['model']}", f"rows {own['rows']}") for name, own in read.items()])
 
@@ -47,14 +47,14 @@ def show_configuration(spec: PipelineSpec, *, as_json: bool) -> None:
         output.data({"pipeline": spec.pipeline.name, "stages": stages})
         return
     for each in spec.stages:
-        print(f"# stage {each.name}")
+        output.say(f"# stage {each.name}")
         match each:
             case RunStage():
                 configuration.configuration(each.spec, as_json=False)
             case SynthesisStage():
-                print(each.spec.to_json(), end="")
+                output.text(each.spec.to_json(), end="")
             case ReadyStage():
-                print(f"# reusing {each.source}")
+                output.say(f"# reusing {each.source}")
 
 
 def show_plan(spec: PipelineSpec, outlooks: Outlooks, *, as_json: bool, begun: Begun = MappingProxyType({})) -> None:
@@ -62,23 +62,23 @@ def show_plan(spec: PipelineSpec, outlooks: Outlooks, *, as_json: bool, begun: B
     if as_json:
         output.data(_plan_as_data(spec, outlooks, begun))
         return
-    print(f"{spec.pipeline.name}: {graph(spec)}")
+    output.say(f"{spec.pipeline.name}: {graph(spec)}")
     first, *others = [outlook.notes for outlook in outlooks.values()] or [()]
     shared = [note for note in first if others and all(note in notes for notes in others)]
     for each in spec.stages:
-        print()
+        output.say()
         match each:
             case RunStage():
                 _show_run(spec.pipeline, each, outlooks[each.name], shared, begun)
             case SynthesisStage():
-                print(f"stage {each.name}: {each.stage.summary}")
+                output.say(f"stage {each.name}: {each.stage.summary}")
                 output.table([*_synthesis_rows(each.spec), *_progress(spec.dir / each.name)])
             case ReadyStage():
-                print(f"stage {each.name}: reusing {each.source}")
+                output.say(f"stage {each.name}: reusing {each.source}")
     if shared:
-        print("\nin every stage")
+        output.text("\nin every stage")
         of_run.derived(shared)
-    print(f"\n{_totals_text(_totals(spec, outlooks))}, in {spec.dir}")
+    output.text(f"\n{_totals_text(_totals(spec, outlooks))}, in {spec.dir}")
 
 
 def _totals(spec: PipelineSpec, outlooks: Outlooks) -> fitting.Totals:
@@ -113,16 +113,16 @@ def _plan_as_data(spec: PipelineSpec, outlooks: Outlooks, begun: Begun) -> dict[
 
 
 def _show_run(pipeline: Pipeline, each: RunStage, outlook: Plan, shared: list[Mapping[str, Any]], begun: Begun) -> None:
-    print(f"stage {each.name}: {each.stage.summary}")
+    output.say(f"stage {each.name}: {each.stage.summary}")
     if each.name in begun:
-        print(f"  {of_run.resumed(outlook, begun[each.name][1])}")
+        output.say(f"  {of_run.resumed(outlook, begun[each.name][1])}")
     takes = each.takes()
     start = f"the model of stage {takes[MODEL]}" if MODEL in takes else outlook.model
     source = takes.get(ROWS)
     rows = f"the rows of stage {source}" if source else of_run.rows_of(each.spec)
-    print(f"  {each.spec.choices['method']} of {start} on {rows}, peft={each.spec.peft['name']}")
+    output.say(f"  {each.spec.choices['method']} of {start} on {rows}, peft={each.spec.peft['name']}")
     if source and each.name not in begun:
-        print(f"  steps and tokens are estimated on the built-in rows until stage {source} has finished")
+        output.say(f"  steps and tokens are estimated on the built-in rows until stage {source} has finished")
     of_run.details(outlook, shared, verdict=fitting.fit(each.run, outlook))
     _built_in(pipeline, each)
 
@@ -157,7 +157,7 @@ def _built_in(pipeline: Pipeline, each: RunStage) -> None:
         if each.spec.choices["model"] == "tiny" and _holds(tree[group].get(key), value):
             rows.append((name, str(value)))
     if rows:
-        print("for the built-in model")
+        output.say("for the built-in model")
         output.table(rows)
 
 
@@ -182,23 +182,23 @@ def show_result(folder: Path, result: Mapping[str, Any]) -> None:
     """Print the result of every stage, and the metrics of the policies along the way."""
     for name, of_stage in result["stages"].items():
         if "ready" in of_stage:
-            print(f"stage {name}: reusing {of_stage['ready']}")
+            output.say(f"stage {name}: reusing {of_stage['ready']}")
         elif "task" in of_stage:
-            print(f"stage {name}")
+            output.say(f"stage {name}")
             output.table(transcripts.summary(folder / name, of_stage))
         else:
-            print(f"stage {name}")
+            output.say(f"stage {name}")
             summary(folder / name, of_stage)
     if measures := result.get("measures"):
-        print("greedy answers to held-out prompts")
+        output.say("greedy answers to held-out prompts")
         names = list(next(iter(measures.values())))
         rows = [(_moment(policy), *(f"{found[name]:.1%}" for name in names)) for policy, found in measures.items()]
         output.table([("", *names), *rows])
     measure = result.get("measure")
     if measure:
-        print(f"{measure['name'].replace('_', ' ')} over {measure['rows']} held-out rows")
+        output.say(f"{measure['name'].replace('_', ' ')} over {measure['rows']} held-out rows")
         output.table([(_moment(name), f"{value:.3f}") for name, value in measure["values"].items()])
-    print(f"took {output.duration(float(result['seconds']))}, model {relative(Path(result['model_dir']))}")
+    output.say(f"took {output.duration(float(result['seconds']))}, model {relative(Path(result['model_dir']))}")
     last = list(result["stages"])[-1]
     follow_up(folder / last)
 

@@ -29,11 +29,11 @@ def show(run: ResolvedRun, outlook: Plan, *, as_json: bool) -> None:
     if as_json:
         output.data(as_data(run, outlook))
         return
-    print(headline(run.spec, outlook))
+    output.say(headline(run.spec, outlook))
     verdict = fitting.fit(run, outlook)
     details(outlook, verdict=verdict)
     if line := to_fit(run, verdict):
-        print(line)
+        output.say(line)
     alternatives(run)
 
 
@@ -47,7 +47,7 @@ def alternatives(run: ResolvedRun) -> None:
     if not found:
         return
     chosen = chosen_of(found, run)
-    print("batches of the same rows a step, with their time beside the chosen (estimate)")
+    output.say("batches of the same rows a step, with their time beside the chosen (estimate)")
     shown = [each for each in found if each.fits][:_SHOWN] or list(found[:1])
     shown += [each for each in found if not each.fits and each not in shown][:_UNFIT]
     output.table(
@@ -157,7 +157,7 @@ def details(outlook: Plan, shared: Sequence[Mapping[str, Any]] = (), *, verdict:
         output.table([("memory", memory_text(outlook)), *_on_card(verdict)])
     derived([note for note in outlook.notes if note not in shared])
     for warning in outlook.warnings:
-        print(f"warning: {warning}")
+        output.say(f"warning: {warning}")
 
 
 def _on_card(verdict: fitting.Fit | None) -> list[tuple[str, str]]:
@@ -171,7 +171,7 @@ def _on_card(verdict: fitting.Fit | None) -> list[tuple[str, str]]:
 def derived(notes: Sequence[Mapping[str, Any]]) -> None:
     """Print the derived values with their reasons."""
     if notes:
-        print("derived")
+        output.say("derived")
         output.table([(str(note["key"]), str(note["value"]), str(note["why"])) for note in notes])
 
 

@@ -90,6 +90,6 @@ def next_commands(run: Path) -> list[str]:
 
 def follow_up(run: Path) -> None:
     """Print the suggested next commands under a heading."""
-    print("next")
+    output.say("next")
     for command in next_commands(run):
-        print(f"  {command}")
+        output.say(f"  {command}")

@@ -39,8 +39,8 @@ def transcripts(folder: Path, result: Mapping[str, Any] | None, *, as_json: bool
     if result is not None:
         output.table(summary(folder, result))
     for number, item in enumerate(items, 1):
-        print(f"\nitem {number} of {len(items)}")
-        print("\n".join(_transcript(item)))
+        output.text(f"\nitem {number} of {len(items)}")
+        output.text("\n".join(_transcript(item)))
 
 
 def summary(folder: Path, result: Mapping[str, Any]) -> list[tuple[str, str]]:

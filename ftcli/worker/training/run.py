@@ -12,6 +12,7 @@ from typing import Any
 from transformers import EarlyStoppingCallback, PrinterCallback
 
 from ftcli.core.errors import ConfigError, Problem
+from ftcli.core.text import shell_word
 from ftcli.data.ledger_text import ledger_lines
 from ftcli.runs import rundir
 from ftcli.settings.run_spec import RunSpec
@@ -122,7 +123,8 @@ def require_same_sequences(run_dir: Path, ledger: Mapping[str, Any], *, streams:
     what = f"began with {kept[0]} sequences and {kept[1]} trained tokens, and its rows now make {now[0]} and {now[1]}"
     if ledger["train"].get("unrolled", 0) != began.get("unrolled", 0):
         what += "; since it began, ftcli trains each turn that the chat template rewrites as an example of its own"
-    fix = f"resume it with the version of ftcli that began it, or start a new run with ftcli train --from {run_dir}"
+    again = shell_word(run_dir)
+    fix = f"resume it with the version of ftcli that began it, or start a new run with ftcli train --from {again}"
     raise ConfigError(Problem(str(run_dir / rundir.LEDGER), what, fix))
 
 
