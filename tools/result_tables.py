@@ -207,6 +207,42 @@ def real_models() -> str:
     return "\n".join([measured_with(found["versions"]), table(head, rows), *notes, commands])
 
 
+def default_structures() -> str:
+    """Old defaults against new ones on the built-in model: passes, rows of a step, and what follows from them."""
+    found = result("defaults", "OMP_NUM_THREADS=1 python benchmarks/defaults.py FOLDER --save")
+    rows = []
+    for each in found["methods"]:
+        arms = [each[arm] for arm in ("old", "new")]
+        passes = [f"{arm['structure']['epochs']} × {arm['structure']['rows']}" for arm in arms]
+        values = [f"{mean(arm['values']):.3f}" for arm in arms]
+        between = "{mean:+.3f} ({low:+.3f} to {high:+.3f})".format(**each["difference"])
+        rows.append((f"`{each['name']}`", each["measure"], *passes, *values, between, each["verdict"]))
+    head = ("Method", "Held-out measure", "Old: passes × rows", "New", "Old", "New", "Difference", "New is")
+    return f"{measured_with(found['versions'])}\n{table(head, rows)}"
+
+
+def real_defaults() -> str:
+    """What the defaults alone did to a real small model."""
+    found = result("real_defaults", "python benchmarks/real_defaults.py MODELS DATA --save")
+    rows = []
+    for case in found["cases"]:
+        improved, runs = case["improved"], case["runs"]
+        if "first_half" in improved:
+            values = [improved["first_half"], improved["second_half"]]
+            measure = "reward of the training answers, first and second half of the steps"
+        else:
+            losses = [run["eval_loss"] for run in runs]
+            values = [mean(loss[side] for loss in losses) for side in ("before", "after")]
+            measure = "held-out loss, before and after"
+        by = f"{improved['mean']:+.3f} ± {improved['half_width']:.3f}"
+        kept = f"{case['rows']}", f"{case['steps']}", f"{case['seeds']}"
+        rows.append((f"`{case['name']}`", *kept, measure, *(f"{value:.3f}" for value in values), by))
+    head = ("Run", "Rows", "Steps", "Seeds", "Measure", "First", "Then", "Better by")
+    typed = "".join(f"ftcli {case['command']}\n" for case in found["cases"])
+    commands = f"Typed, with the model, the rows, the seed and the run's folder besides:\n\n```text\n{typed}```\n"
+    return "\n".join([measured_with(found["versions"]), table(head, rows), commands])
+
+
 def _all(rows: Sequence[Mapping[str, Any]], name: str) -> str:
     """A share for each seed."""
     return ", ".join(f"{row[name]:.1%}" for row in rows if name in row)
@@ -238,6 +274,8 @@ def template_families() -> str:
 REGIONS: dict[str, Callable[[], str]] = {
     "template-families": template_families,
     "real-models": real_models,
+    "real-defaults": real_defaults,
+    "default-structures": default_structures,
     "adapter-results": adapter_results,
     "unseen-kinds": unseen_kinds,
     "preference-results": preference_results,
