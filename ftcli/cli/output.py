@@ -12,12 +12,17 @@ from ftcli.core.errors import FtcliError
 from ftcli.core.text import aligned, count
 from ftcli.core.untrusted.printable import beneath, one_line
 
-__all__ = ["count", "data", "duration", "line", "lines", "note", "problems", "say", "styled", "table", "text"]
+__all__ = ["count", "data", "duration", "line", "lines", "note", "problems", "say", "styled", "table", "text", "warn"]
 
 
 def note(text: str) -> None:
     """Print lines for the user on stderr, apart from the command's own output."""
     print(text, file=sys.stderr, flush=True)
+
+
+def warn(text: str) -> None:
+    """Print a warning of one line on stderr."""
+    note(f"warning: {one_line(text)}")
 
 
 def say(text: str = "") -> None:

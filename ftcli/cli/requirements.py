@@ -32,7 +32,7 @@ def require_room(runs: Sequence[ResolvedRun]) -> None:
         advice = to_fit(run, found)
         if found.verdict == "does not fit":
             raise OutOfMemory(Problem(f"model={chosen_of(run.spec, 'model')}", str(found), f"{advice}; or --anyway"))
-        output.note(f"warning: {found}" + (f"; {advice}" if advice else ""))
+        output.warn(f"{found}; {advice}" if advice else str(found))
 
 
 def _require_card(spec: RunSpec) -> None:

@@ -253,6 +253,7 @@ def _lay_groups(tree: Tree, choices: Mapping[str, str], documents: Mapping[str, 
     for group, document in documents.items():
         lines = {(group, *path): line for path, line in document.lines.items()}
         literal = frozenset((group, key) for key in recipe_loader.path_keys(group, document.data))
+        tree.data.setdefault(group, {})  # also of a file that sets nothing
         tree.lay({group: composed[group]}, Document(document.file, {}, lines), "group", literal)
     rest = {key: value for key, value in composed.items() if key not in GROUPS}
     tree.lay(rest, root, "group")

@@ -147,11 +147,15 @@ def _rows_of(folder: Path) -> int:
     """The rows of the embeddings that one adapter has, by its config and the head of its weights."""
     indices = _json(folder / "adapter_config.json").get("trainable_token_indices") or {}
     listed = indices.values() if isinstance(indices, dict) else [indices]
-    found = max((max(each) + 1 for each in listed if each), default=0)
+    numbers = [each for several in listed if isinstance(several, list) for each in several if type(each) is int]
+    found = max((each + 1 for each in numbers), default=0)
     weights = folder / "adapter_model.safetensors"
     if not weights.is_file():
         return found
-    with suppress(OSError, ValueError, struct.error, AttributeError), weights.open("rb") as file:
+    with (
+        suppress(OSError, ValueError, LookupError, TypeError, struct.error, AttributeError),
+        weights.open("rb") as file,
+    ):
         [size] = struct.unpack("<Q", file.read(8))
         for name, each in foreign_files.parse_json(file.read(min(size, _HEAD_BYTES))).items():
             if _EMBEDDINGS.search(name):  # trained whole

@@ -18,6 +18,7 @@ from typing import Any
 
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.text import shell_word
+from ftcli.core.untrusted import foreign_files
 
 SPEC = "spec.json"
 INPUTS = "inputs.json"
@@ -192,6 +193,20 @@ def require_run(name: str, where: str) -> Path:
     raise ConfigError(Problem(where, f"{name} is not a run", listing))
 
 
+@contextmanager
+def stored(place: Path) -> Iterator[None]:
+    """For who shows what a run's files hold, which anybody may have edited.
+
+    Raises:
+        ConfigError: something in them has not the form that ftcli writes.
+    """
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        what = f"is damaged, or not as ftcli writes it: {type(error).__name__}: {error}"
+        raise ConfigError(Problem(str(place), what, "start the run again")) from None
+
+
 def read_result(run: Path) -> dict[str, Any] | None:
     """The content of result.json, or None where the run is not finished.
 
@@ -202,7 +217,7 @@ def read_result(run: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))
+        result = foreign_files.read_json(path)
     except ValueError:
         result = None
     if not isinstance(result, dict):

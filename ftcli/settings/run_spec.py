@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ftcli.core.errors import ConfigError, Problem
+from ftcli.core.untrusted import foreign_files
 from ftcli.settings.groups import (
     HALF_PRECISION,
     DataSettings,
@@ -170,9 +171,11 @@ class RunSpec:
             ConfigError: missing, unreadable or of another schema.
         """
         try:
-            return cls.from_json(path.read_text(encoding="utf-8"), str(path))
-        except OSError as error:
-            raise ConfigError(Problem(str(path), f"cannot be read: {error.strerror}", "name a run directory")) from None
+            text = foreign_files.read_text(path)
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or error
+            raise ConfigError(Problem(str(path), f"cannot be read: {why}", "name a run directory")) from None
+        return cls.from_json(text, str(path))
 
 
 @dataclass

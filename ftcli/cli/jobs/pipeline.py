@@ -181,4 +181,5 @@ def _report(folder: Path, *, as_json: bool) -> None:
     if as_json:
         output.data(result)
     else:
-        show_result(folder, result)
+        with rundir.stored(folder):
+            show_result(folder, result)

@@ -61,7 +61,7 @@ class RunJob(Job):
         configuration.checked(self.spec, as_json=as_json)
         for each in every_set(self.spec.data, self.run.method):
             for lost in unread_columns(located(each, each.key, fetch=False) or (), each.settings, self.run.method):
-                output.note(f"warning: {lost}")
+                output.warn(lost)
 
     def plan(self, *, as_json: bool) -> None:
         """Print steps, tokens, parameters, memory, warnings, and every derived value."""
@@ -190,7 +190,8 @@ class RunFolder(JobFolder):
         else:
             from ftcli.cli.render.summary import summary
 
-            summary(self.directory, result, planned)
+            with rundir.stored(self.directory / rundir.RESULT):
+                summary(self.directory, result, planned)
 
     def _planned(self) -> dict[str, float | None] | None:
         """What the plan expects of the run's card, where its rows are still here."""

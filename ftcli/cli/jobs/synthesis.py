@@ -42,4 +42,5 @@ class SynthesisFolder(JobFolder):
 
     def report(self, *, as_json: bool) -> None:
         """Print every item with its replies and the resulting row."""
-        transcripts(self.folder, rundir.read_result(self.folder), as_json=as_json)
+        with rundir.stored(self.folder):
+            transcripts(self.folder, rundir.read_result(self.folder), as_json=as_json)

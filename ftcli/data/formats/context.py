@@ -79,7 +79,7 @@ def _only(row: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
         FieldFault: two of them hold different things.
     """
     given = [name for name in names if row.get(name) not in (None, "", [])]
-    if any(row[name] != row[given[0]] for name in given):
+    if any(row[name] != row[given[0]] for name in given[1:]):
         raise FieldFault(f"{' and '.join(given)} hold different things", "keep one of them", given[1])
     return given[0] if given else None
 
