@@ -9,7 +9,7 @@ PYTEST = $(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist worksteal --duratio
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
-.PHONY: demo test lint hooks proof matrix bench gpu gpu-rehearsal gpu-wheels slurm tiny docs clean
+.PHONY: demo test lint hooks proof matrix chaos bench gpu gpu-rehearsal gpu-wheels slurm tiny docs clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -42,6 +42,11 @@ proof: $(VENV)/.tested
 matrix: $(VENV)/.tested
 	FTCLI_MATRIX=1 $(BIN)/python -m pytest tests/matrix
 	$(BIN)/python -m tools.docs --write
+
+# What a stranger's files do to the front half: ten thousand of them, watched. What passed with the same code is not
+# run again, so a run that was cut goes on.
+chaos: $(VENV)/.tested
+	$(BIN)/python -m tests.chaos.hostile 0 10000 build/chaos/hostile.jsonl
 
 # On a machine with a GPU: what only a card can show, in nine minutes. It installs nothing, so that it runs where there
 # is no network; CHECK='--from STAGE' goes on from there, CHECK=--save keeps the results.

@@ -39,11 +39,14 @@ VALUES: tuple[Any, ...] = (
     "$${x}", "${", "${a}", "${model}", "${model.name_or_path}" * 50, "${hydra:runtime.cwd}", "null", "auto",
     "builtin:tiny", "builtin:nothing", "/etc/passwd", "../outside.jsonl", "~/.ssh/id_rsa", "outside/../../x", ".", "/",
     "http://127.0.0.1:9/x.jsonl", "https://user:pass@127.0.0.1:9/x", "s3://nobody/x.jsonl", "hub:nobody/nothing",
-    "org/kernel", "rows.jsonl", "*", "**/*", "[", "rows[", "a" * 300 + "/b", "(a+)+b", "(([a-z._0-9]+)+)+!", "(", "(?R)",
-    "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "{{ x.__class__ }}", "their.jinja",
+    "org/kernel", "rows.jsonl", "*", "**/*", "[", "rows[", "a" * 300 + "/b", "(a+)+b", "(([a-z._0-9]+)+)+!", "(",
+    "(?R)",
+    "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "{{ x.__class__ }}",
+    "their.jinja",
     "os:system", "os.system", "their_code:run", f"__import__('os').system('touch {PWNED}')", [], {}, [None], [[]],
     {"": ""}, {"_target_": "os.system"}, {"a": {"b": {"c": 1}}}, [1, "a", None, {}], {"type": "openai", "model": "m"},
-    {"type": "openai", "base_url": "http://127.0.0.1:9"}, {"path": "/etc/passwd"}, {"nvme_path": "/etc"}, [MARK], {MARK: MARK},
+    {"type": "openai", "base_url": "http://127.0.0.1:9"}, {"path": "/etc/passwd"}, {"nvme_path": "/etc"}, [MARK],
+    {MARK: MARK},
     ["q_proj"] * 500, list(range(300)), "1e-5", "1_000", "0x10", "12:30:45", "2026-01-01", "yes", "3.", "-", "+1", "@x",
 )  # fmt: skip
 """What stands in place of a value; each is harmful to some reader, or of another type than most."""
@@ -61,10 +64,11 @@ KEYS = (
     "__class__",
 )
 RAW = (
-    b"", b"\xff\xfe", b"\x00", b"---\n---\n", b"- a\n", b"a: &a [*a]\n", b"{" * 3000, b"a: " + b"[" * 3000, b"\xef\xbb\xbf",
+    b"", b"\xff\xfe", b"\x00", b"---\n---\n", b"- a\n", b"a: &a [*a]\n", b"{" * 3000, b"a: " + b"[" * 3000,
+    b"\xef\xbb\xbf",
     b"# @package _global_\n", b"a: 'x\n", b"\t a: 1\n", b"%YAML 9.9\n---\na: 1\n", b"? [a]\n: b\n", b"<<: {a: 1}\n",
     f"x: {CODE}\n".encode(), b"a: &a x\nb: *c\n",
-    ("a0: &a0 [1,1,1,1,1,1,1,1,1]\n" + "".join(f"a{i}: &a{i} [{','.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 9))).encode(),
+    "".join(["a0: &a0 [1,1,1]\n", *(f"a{i}: &a{i} [{','.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 9))]).encode(),
     (f"a: &a {'x' * 90_000}\nb: [" + ",".join(["*a"] * 900) + "]\n").encode(),
 )  # fmt: skip
 
@@ -151,7 +155,7 @@ def recipe(chance: random.Random, folder: Path) -> Commands:
     """A recipe of a method or a pipeline."""
     method = chance.choice([*all_methods(), "rlhf", "rlaif", "constitutional"])
     sound: Document = {
-        "ftcli": 1, "defaults": [{"method": method}, {"peft": chance.choice(["lora", "none", "qlora", "ia3", "prompt_tuning"])}],
+        "ftcli": 1, "defaults": [{"method": method}, {"peft": chance.choice(["lora", "none", "ia3", "prompt"])}],
         "train": {"learning_rate": 1e-4, "max_steps": 4}, "data": {"max_rows": 8}, "run": {"name": "theirs"}, "seed": 3,
     }  # fmt: skip
     if method not in all_methods():
@@ -191,7 +195,8 @@ def rows(chance: random.Random, folder: Path) -> Commands:
         json.dumps(changed(chance, row, ["tools", "chat_template_kwargs", "system", "margin"])) for row in sound * 3
     ]
     ending, text = chance.choice([
-        ("jsonl", "\n".join(lines)), ("json", f"[{','.join(lines)}]"), ("csv", f"prompt,completion\n{lines[0]},{lines[1]}\n"),
+        ("jsonl", "\n".join(lines)), ("json", f"[{','.join(lines)}]"),
+        ("csv", f"prompt,completion\n{lines[0]},{lines[1]}\n"),
         ("txt", "\n".join(lines)), ("parquet", lines[0]), ("jsonl.gz", lines[0]), ("jsonl.zst", lines[0]),
     ])  # fmt: skip
     raw = text.encode("utf-8", "surrogatepass")
@@ -216,8 +221,9 @@ def model(chance: random.Random, folder: Path) -> Commands:
         "tokenizer.json",
     )
     if chance.random() < 0.3:  # an adapter instead
-        sound: Document = {"peft_type": "LORA", "base_model_name_or_path": str(tiny.MODEL_DIR), "task_type": "CAUSAL_LM",
-                           "r": 4, "target_modules": ["q_proj"], "trainable_token_indices": [1]}  # fmt: skip
+        sound: Document = {"peft_type": "LORA", "base_model_name_or_path": str(tiny.MODEL_DIR), "r": 4,
+                           "task_type": "CAUSAL_LM", "target_modules": ["q_proj"],
+                           "trainable_token_indices": [1]}  # fmt: skip
         (folder / "m" / "adapter_config.json").write_bytes(_text(chance, changed(chance, sound, [])))
     for name in files:
         file = folder / "m" / name
@@ -265,7 +271,7 @@ def pipeline_folder(chance: random.Random, folder: Path) -> Commands:
     """The folder of a pipeline: pipeline.json, and stages in it."""
     spec = _spec()
     sound: Document = {
-        "schema": 1, "method": "rlhf", "pipeline": "rlhf", "name": "theirs", "built_in": True, "options": {}, "seconds": 0.0,
+        "schema": 1, "method": "rlhf", "pipeline": "rlhf", "name": "theirs", "built_in": True, "options": {},
         "stages": {name: {"tree": spec["tree"], "choices": spec["choices"], "fed": [], "rows": {}, "ready": None}
                    for name in ("sft", "reward", "ppo")},
     }  # fmt: skip
@@ -282,9 +288,11 @@ def journal(chance: random.Random, folder: Path) -> Commands:
     stage.mkdir(parents=True)
     sound: Document = {
         "task": "preferences", "seed": 1, "dir": "pipe/preferences", "rows": "builtin:tiny/sft", "role": "judge",
-        "backend": {"type": "rules", "patterns": ["a"]}, "settings": {}, "max_rows": 4, "choices": {"judge": "rules"}, "schema": 1,
+        "backend": {"type": "rules", "patterns": ["a"]}, "settings": {}, "max_rows": 4,
+        "choices": {"judge": "rules"}, "schema": 1,
     }  # fmt: skip
-    item: Document = {"key": "k", "input": {"prompt": "a", "answers": ["b", "c"]}, "row": {"chosen": "b", "rejected": "c"},
+    item: Document = {"key": "k", "input": {"prompt": "a", "answers": ["b", "c"]},
+                      "row": {"chosen": "b", "rejected": "c"},
                       "replies": [{"asked": "q", "told": "yes"}]}  # fmt: skip
     (folder / "pipe" / "pipeline.json").write_bytes(_text(chance, {"schema": 1, "stages": {}}))
     (stage / "make.json").write_bytes(_text(chance, changed(chance, sound, []) if chance.random() < 0.6 else sound))
@@ -304,7 +312,8 @@ def journal(chance: random.Random, folder: Path) -> Commands:
 
 
 KINDS: tuple[Callable[[random.Random, Path], Commands], ...] = (
-    recipe, recipe, recipe, group_file, group_file, rows, model, model, run_folder, run_folder, pipeline_folder, journal,
+    recipe, recipe, recipe, group_file, group_file, rows, model, model, run_folder, run_folder, journal,
+    pipeline_folder,
 )  # fmt: skip
 
 
