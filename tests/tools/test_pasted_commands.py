@@ -17,7 +17,7 @@ QUOTES = ("shell_word", "shlex.quote", "shlex.join")
 PLAIN = frozenset(
     {"group", "other", "choice", "owner", "override.name", "options.action", "method.next_method", "flag"}
 )
-"""What has no character that a shell reads: the names of groups, choices and methods."""
+"""What has no character that a shell reads: the names of groups, choices and methods; so do constants."""
 
 
 def unquoted(tree: ast.AST) -> list[tuple[int, str]]:
@@ -42,7 +42,7 @@ def unquoted(tree: ast.AST) -> list[tuple[int, str]]:
                 continue
             assert isinstance(part, ast.FormattedValue)
             source = ast.unparse(part.value)
-            safe = source in quoted | PLAIN or any(source.startswith(f"{name}(") for name in QUOTES)
+            safe = source in quoted | PLAIN or source.isupper() or any(source.startswith(f"{name}(") for name in QUOTES)
             if _COMMAND.search(before) and not safe:
                 found.append((part.lineno, source))
             before += "X"
