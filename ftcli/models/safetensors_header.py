@@ -6,9 +6,11 @@ Format: eight bytes little-endian header length, then the header as JSON (https:
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 from typing import Any
 
+from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.untrusted import foreign_files
 
 FLOAT_TYPES = frozenset({"F64", "F32", "F16", "BF16"})
@@ -35,6 +37,33 @@ def stored_parameters(folder: Path) -> int | None:
                 return None
             total += math.prod(tensor["shape"])
     return total if files else None
+
+
+def require_own_weights(location: str) -> None:
+    """Check that the weights of a model folder are files of the folder, or of the hub cache, as its index names them.
+
+    Args:
+        location: a folder, or a hub id, whose files the hub's own client keeps in the cache.
+
+    Raises:
+        ConfigError: the index names a file elsewhere, which would be read as weights.
+    """
+    folder = Path(location)
+    problems = []
+    for index in sorted(folder.glob("*.index.json")) if folder.is_dir() else ():
+        try:
+            named = set(foreign_files.read_json(index)["weight_map"].values())
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            problems.append(Problem(str(index), "is damaged", "save the model again"))
+            continue
+        for name in sorted(map(str, named)):
+            inside = os.path.join(os.path.realpath(folder), "")
+            # Links of the cache lead to its own blobs, beside the snapshots.
+            if ".." in Path(name).parts or not os.path.join(inside, name).startswith(inside):
+                what = f"names weights outside of its folder: {name}"
+                problems.append(Problem(str(index), what, "take the model from its source again"))
+    if problems:
+        raise ConfigError(*problems)
 
 
 def _header(file: Path) -> dict[str, Any] | None:

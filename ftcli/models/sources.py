@@ -21,6 +21,9 @@ from ftcli.core.untrusted import foreign_files
 from ftcli.runs import rundir
 from ftcli.settings.groups import ModelSettings
 
+ADAPTER = "adapter_config.json"
+_IMPORTED = "megatron_config"
+"""With it PEFT imports the module that `megatron_core` names, whatever that is."""
 _DEEPEST_STACK = 64
 _EMBEDDINGS = re.compile(r"\.(?!\w*pos)(?:\w*emb\w*|wte)\.weight\Z")
 _HEAD_BYTES = 100 * 2**20  # the format's own bound
@@ -54,7 +57,7 @@ def model_source(name_or_path: str) -> ModelSource | None:
     run = rundir.find_run(name_or_path) if not os.path.isfile(folder / "config.json") else None
     if run is not None:
         folder = run / rundir.MODEL
-    if os.path.isfile(folder / "adapter_config.json"):
+    if os.path.isfile(folder / ADAPTER):
         return ModelSource(folder=folder.resolve(), is_adapter=True)
     if os.path.isfile(folder / "config.json"):
         return ModelSource(folder=folder.resolve())
@@ -77,19 +80,33 @@ def resolved_source(name_or_path: str) -> ModelSource:
 
 
 def base_of(adapter: Path) -> str:
-    """The model that an adapter folder stacks on, as its adapter_config.json names it.
+    """The model that an adapter folder stacks on, as its configuration names it.
 
     Raises:
         ConfigError: the file is damaged, or names none.
     """
-    file = adapter / "adapter_config.json"
-    try:
-        base = foreign_files.read_json(file)["base_model_name_or_path"]
-    except (OSError, ValueError, KeyError, TypeError):
-        base = None
+    base = adapter_declares(adapter).get("base_model_name_or_path")
     if not isinstance(base, str) or not base:
-        raise ConfigError(Problem(str(file), "names no base model", "set base_model_name_or_path, or save it again"))
+        fix = "set base_model_name_or_path, or save it again"
+        raise ConfigError(Problem(str(adapter / ADAPTER), "names no base model", fix))
     return base
+
+
+def adapter_declares(folder: Path) -> dict[str, Any]:
+    """What the adapter in a folder declares; the folder may be a stranger's.
+
+    Raises:
+        ConfigError: the file is damaged, or would have PEFT import a module.
+    """
+    file = folder / ADAPTER
+    declared = _json(file)
+    if declared.get(_IMPORTED):
+        what = f"names a module to import ({_IMPORTED}), which no adapter may ask for"
+        raise ConfigError(Problem(str(file), what, f"remove {_IMPORTED}, or take another adapter"))
+    for name in ("base_model_name_or_path", "revision", "peft_type"):
+        if not isinstance(declared.get(name, ""), str | None):
+            raise ConfigError(Problem(str(file), f"has {name}={declared[name]!r}, which is not text", "save it again"))
+    return declared
 
 
 def foundation(source: ModelSource) -> ModelSource | None:
@@ -122,7 +139,7 @@ def adapter_kinds(source: ModelSource) -> list[str]:
     below: ModelSource | None = source
     while below is not None and below.is_adapter and len(types) < _DEEPEST_STACK:
         assert below.folder is not None
-        types.append(str(_json(below.folder / "adapter_config.json").get("peft_type")))
+        types.append(str(adapter_declares(below.folder).get("peft_type")))
         below = model_source(base_of(below.folder))
     return types
 
@@ -145,7 +162,7 @@ def rows_of_adapters(source: ModelSource) -> int:
 
 def _rows_of(folder: Path) -> int:
     """The rows of the embeddings that one adapter has, by its config and the head of its weights."""
-    indices = _json(folder / "adapter_config.json").get("trainable_token_indices") or {}
+    indices = adapter_declares(folder).get("trainable_token_indices") or {}
     listed = indices.values() if isinstance(indices, dict) else [indices]
     numbers = [each for several in listed if isinstance(several, list) for each in several if type(each) is int]
     found = max((each + 1 for each in numbers), default=0)
@@ -199,8 +216,8 @@ def _stored_config(model: ModelSettings) -> dict[str, Any]:
 
 def head_of(folder: Path) -> str:
     """The head of the model or adapter in a folder: "causal_lm", or "reward_model" (a sequence classifier)."""
-    if (folder / "adapter_config.json").is_file():
-        classifies = _json(folder / "adapter_config.json").get("task_type") == "SEQ_CLS"
+    if (folder / ADAPTER).is_file():
+        classifies = adapter_declares(folder).get("task_type") == "SEQ_CLS"
     else:
         named = _json(folder / "config.json").get("architectures")
         architectures = named if isinstance(named, list) else []

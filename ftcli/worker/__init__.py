@@ -24,6 +24,11 @@ _DEFAULTS = {
 for _name, _value in _DEFAULTS.items():
     os.environ.setdefault(_name, _value)
 
+# torch.load runs no code of a file, also where a library asks it to, as DeepSpeed does with its checkpoints, and
+# whatever the environment says.
+os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
+os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)
+
 # It warns at every import on a machine without a package that only 4-bit inference on CPU would use.
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 # TRL and PEFT use the old names, because transformers 5.17 does not have the new ones yet.

@@ -140,6 +140,8 @@ def _loaded(
         starting: whether it is the one that the run starts from, with which it is compared.
     """
     off: dict[str, Any] = {"eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": False}
+    # Nothing is sent: a trainer makes its repositories at the hub, and asks its trackers, as soon as it is made.
+    off |= {"push_to_hub": False, "report_to": "none", "log_completions": False, "log_completions_hub_repo": None}
     off["use_vllm"] = False  # which may not be here; a few answers need no engine
     if spec.method.get("precompute_ref_log_probs"):
         off["precompute_ref_log_probs"] = False  # they are needed once, and then with the policy's

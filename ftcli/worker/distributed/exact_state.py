@@ -10,6 +10,7 @@ Found on transformers 5.23 by resuming at every step and comparing weights bit f
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -153,7 +154,9 @@ def load_renamed(model: PreTrainedModel, path: Path) -> None:
     kinds = {parameter.dtype for parameter in model.parameters()}
     # What trains may be held in float32 beside frozen weights in a shorter type; `copy_` rounds these as they were.
     widest = torch.float32 if torch.float32 in kinds else model.dtype
-    fresh, report = type(model).from_pretrained(path, dtype=widest, local_files_only=True, output_loading_info=True)
+    # With the configuration in memory: that of the folder could name a kernel of the hub.
+    how: dict[str, Any] = {"config": copy.deepcopy(model.config), "dtype": widest, "local_files_only": True}
+    fresh, report = type(model).from_pretrained(path, **how, output_loading_info=True)
     missing = unloaded(fresh, sorted(report["missing_keys"])) or unloaded(
         model, list(model.load_state_dict(fresh.state_dict(), strict=False).missing_keys)
     )

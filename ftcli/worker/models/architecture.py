@@ -18,6 +18,7 @@ from transformers.pytorch_utils import Conv1D
 from ftcli.models.families import VISITED
 from ftcli.models.layout import Layout, Module
 from ftcli.worker.models.packing_trial import Trial, small_model, trial_of
+from ftcli.worker.models.stored_weights import without_kernels
 from ftcli.worker.models.text_models import causal_config
 
 _SIZES = (
@@ -37,7 +38,8 @@ def measure(config_json: dict[str, Any]) -> dict[str, Any]:
     """
     fields = dict(config_json)
     try:
-        config = causal_config(AutoConfig.for_model(str(fields.pop("model_type", "")), **fields))
+        whole = AutoConfig.for_model(str(fields.pop("model_type", "")), **fields)
+        config = causal_config(without_kernels(whole))
         model = on_meta(config)
     except Exception as error:  # a configuration of anyone, for any class: whatever is wrong with it is the answer
         lines = str(error).strip().splitlines() or [type(error).__name__]
@@ -200,4 +202,4 @@ def _kind(module: nn.Module, weight: Tensor) -> tuple[str, int, int]:
 
 def config_of(folder: Path) -> PreTrainedConfig:
     """The configuration of a model folder, as a run loads it."""
-    return causal_config(AutoConfig.from_pretrained(folder))
+    return causal_config(without_kernels(AutoConfig.from_pretrained(folder, trust_remote_code=False)))

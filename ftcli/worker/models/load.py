@@ -6,7 +6,6 @@ plain model: a new adapter builds on all that came before, and a reference is ne
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -30,7 +29,8 @@ from trl.trainer.reward_trainer import suppress_seqcls_warning
 
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.models.attention_kernels import runs_here
-from ftcli.models.sources import ModelSource, base_of, foundation, head_of, resolved_source
+from ftcli.models.safetensors_header import require_own_weights
+from ftcli.models.sources import ModelSource, adapter_declares, base_of, foundation, head_of, resolved_source
 from ftcli.models.templates.chat_template import BASE_FIX, named_template, with_defaults
 from ftcli.models.templates.template_rendering import unread_variables, variables
 from ftcli.peft_methods import why_unmerged
@@ -38,7 +38,7 @@ from ftcli.settings.groups import ModelSettings, QuantisationSettings
 from ftcli.settings.ownership import ATTENTION
 from ftcli.worker.models.bitsandbytes_layers import bitsandbytes_config, keeping_numbers
 from ftcli.worker.models.new_tokens import add_tokens, grow, grow_for_adapter, readable_head
-from ftcli.worker.models.stored_weights import saved_plain, turned_plain, unquantised
+from ftcli.worker.models.stored_weights import saved_plain, turned_plain, unquantised, without_kernels
 from ftcli.worker.models.text_models import text_config, text_model
 from ftcli.worker.models.unread_weights import NOWHERE, hold_nothing, unread
 from ftcli.worker.tokenise.encoder import Encoder
@@ -233,12 +233,6 @@ def _require_causal(name: str, source: ModelSource, head: str) -> None:
         raise ConfigError(Problem("model.name_or_path", what, "name a causal LM; ftcli score uses reward models"))
 
 
-def adapter_declares(folder: Path) -> dict[str, Any]:
-    """The adapter_config.json of a folder."""
-    declared: dict[str, Any] = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-    return declared
-
-
 def with_adapter(base: PreTrainedModel, folder: Path, name: str = "default") -> Any:
     """The base with a saved adapter on it, as a PeftModel in evaluation mode.
 
@@ -249,6 +243,7 @@ def with_adapter(base: PreTrainedModel, folder: Path, name: str = "default") -> 
     from ftcli.worker.tuners.adapter_tensors import load_whole
     from ftcli.worker.tuners.initialised import start_beside, take_out
 
+    adapter_declares(folder)  # refused here if PEFT would import what it names
     grow_for_adapter(base, folder)
     if (folder / GENERATION_FILE).is_file():  # where answers of the adapter end
         base.generation_config = GenerationConfig.from_pretrained(str(folder))
@@ -292,7 +287,8 @@ def _bottom(settings: ModelSettings) -> ModelSource:
 
 
 def _hub_arguments(settings: ModelSettings, source: ModelSource) -> dict[str, Any]:
-    arguments: dict[str, Any] = {"trust_remote_code": True} if settings.trust_remote_code else {}
+    # Said also where it is not granted: left open, transformers asks on the terminal.
+    arguments: dict[str, Any] = {"trust_remote_code": settings.trust_remote_code}
     return {**arguments, "revision": settings.revision} if source.hub_id and settings.revision else arguments
 
 
@@ -310,25 +306,27 @@ class _Loader:
 
     @property
     def remote(self) -> dict[str, Any]:
-        return {"trust_remote_code": True} if self.settings.trust_remote_code else {}
+        return {"trust_remote_code": self.settings.trust_remote_code}
 
     def random(self, source: ModelSource) -> PreTrainedModel:
         """Random weights in the shape of the model at the bottom of the stack."""
         base = foundation(source)
         assert base is not None
         config = AutoConfig.from_pretrained(base.location, **_hub_arguments(self.settings, base), **self.of_head)
-        text = text_config(config) if self.auto_class is AutoModelForCausalLM else None
-        return self.auto_class.from_config(unquantised(text or config), **self.arguments, **self.remote)
+        text = text_config(without_kernels(config)) if self.auto_class is AutoModelForCausalLM else None
+        chosen = without_kernels(unquantised(text or config))
+        return self.auto_class.from_config(chosen, **self.arguments, **self.remote)
 
     def plain(self, location: str, hub_id: str | None, revision: str | None, **more: Any) -> PreTrainedModel:
         """Stored weights without an adapter."""
         where = {"revision": revision} if hub_id and revision else {}
-        config = AutoConfig.from_pretrained(location, **self.remote, **where)
-        given = {**self.arguments, **self.place, **self.remote, **self.of_head, **where}
+        require_own_weights(location)
+        config = without_kernels(AutoConfig.from_pretrained(location, **self.remote, **where, **self.of_head))
+        given = {**self.arguments, **self.place, **self.remote, **where}
         given |= {**turned_plain(config), **more}
         text = text_config(config) if self.auto_class is AutoModelForCausalLM else None
         if text is None:
-            model = self.auto_class.from_pretrained(location, **given)
+            model = self.auto_class.from_pretrained(location, config=config, **given)
             return keeping_numbers(saved_plain(model) if turned_plain(config) else model)
         return keeping_numbers(text_model(location, text, given))
 
@@ -393,5 +391,8 @@ def _unloadable(settings: ModelSettings, part: str, error: Exception) -> Problem
     if "attention implementation" in reason[0]:
         what = f"{settings.name_or_path} does not run with {settings.attn_implementation} attention"
         return Problem("model.attn_implementation", what, "set model.attn_implementation=eager")
+    if "custom code" in reason[0]:
+        what = f"{settings.name_or_path} ships Python code, without which its {part} cannot be loaded"
+        return Problem("model.name_or_path", what, "read that code, then let it run with --trust-remote-code")
     what = f"the {part} of {settings.name_or_path} cannot be loaded: {reason[0]}"
     return Problem("model.name_or_path", what, "check the name, or download the model first")

@@ -13,12 +13,12 @@ from typing import Any
 import torch
 
 from ftcli.core.errors import ConfigError, Problem
-from ftcli.models.sources import head_of, resolved_source
+from ftcli.models.sources import adapter_declares, head_of, resolved_source
 from ftcli.models.stored_quantisation import stored_quantisation
 from ftcli.peft_methods import why_unmerged
 from ftcli.runs.checkpoints import publish, staging_path
 from ftcli.settings.groups import ModelSettings
-from ftcli.worker.models.load import adapter_declares, load_tokenizer, load_trained
+from ftcli.worker.models.load import load_tokenizer, load_trained
 from ftcli.worker.tuners.adapter_tensors import merged
 
 PROBE = "The capital of France is Paris. It often rains there in spring, so take an umbrella: 2 + 2 = 4.\n"

@@ -7,7 +7,6 @@ process and at every load, so a reference and a resumed run begin with the rows 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -19,6 +18,7 @@ from tokenizers import AddedToken
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from ftcli.core.errors import ConfigError, Problem
+from ftcli.models.sources import adapter_declares
 
 _ADAPTER = "adapter_model.safetensors"
 
@@ -63,7 +63,7 @@ def grow_for_adapter(model: Any, folder: Path) -> None:
 
 def _rows_needed(model: Any, folder: Path) -> int:
     """How many tokens an adapter's own rows reach; 0 if it has none."""
-    declared = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    declared = adapter_declares(folder)
     indices = declared.get("trainable_token_indices") or {}
     listed = indices.values() if isinstance(indices, dict) else [indices]
     needed = max((max(each) + 1 for each in listed if each), default=0)

@@ -40,3 +40,14 @@ def unquantised(config: PreTrainedConfig) -> PreTrainedConfig:
     if hasattr(config, "quantization_config"):
         del config.quantization_config
     return config
+
+
+def without_kernels(config: PreTrainedConfig) -> PreTrainedConfig:
+    """A stored configuration that leaves the choice of kernels to the run.
+
+    A config.json may name an attention kernel, which wins over the one that from_pretrained is asked for, and
+    `organisation/name` is a kernel of the hub: code that runs.
+    """
+    config._attn_implementation = None
+    config._experts_implementation = None
+    return config

@@ -1,4 +1,5 @@
-"""Errors by which libraries say that memory or disk is exhausted, or another process lost: a situation, no bug."""
+"""Errors by which libraries say that memory or disk is exhausted, another process lost, or a file refused: a situation,
+no bug."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ import errno
 import os
 import re
 
-from ftcli.core.errors import DiskError, FtcliError, OutOfMemory, Problem, RankLost
+from ftcli.core.errors import CheckpointError, DiskError, FtcliError, OutOfMemory, Problem, RankLost
 
 _MEMORY = (
     "out of memory",  # CUDA, HIP, XPU, MPS; bitsandbytes and NCCL pass CUDA's words on
@@ -32,7 +33,7 @@ _SENTENCES = re.compile(r"(?:[^.\n]|\.(?=\S))+\.?")
 
 
 def as_situation(error: BaseException) -> FtcliError | None:
-    """The error as one of ftcli's own where memory or disk is exhausted, or a process lost; None where it is not."""
+    """The error as one of ftcli's own where it is such a situation; None where it is not."""
     text = str(error)
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError | ValueError) and _names_memory(text)):
         where = "the GPU" if "CUDA" in text or "HIP" in text else "the machine"
@@ -41,6 +42,10 @@ def as_situation(error: BaseException) -> FtcliError | None:
     if several() and isinstance(error, RuntimeError) and any(sign in text for sign in _LOST):
         fix = "see the logs of the other processes, then resume"
         return RankLost(Problem("another process of the run", f"was lost: {_in_short(text)}", fix))
+    if "Weights only load failed" in text:
+        what = "a file of the checkpoint holds more than tensors and plain values: loading it would run its code"
+        fix = "take weights and checkpoints in safetensors, or start a new run with --from"
+        return CheckpointError(Problem("checkpoint", what, fix))
     # safetensors passes the system's words on in an error of its own.
     if (isinstance(error, OSError) and error.errno in _DISK) or "No space left on device" in text:
         named = str(getattr(error, "filename", None) or "the disk")

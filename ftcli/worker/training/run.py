@@ -18,6 +18,7 @@ from ftcli.runs import rundir
 from ftcli.settings.run_spec import RunSpec
 from ftcli.worker.distributed import restarts
 from ftcli.worker.distributed.cpu_sharding import require_planned
+from ftcli.worker.distributed.deepspeed_files import allow_plain_classes
 from ftcli.worker.models.load import weights_dtype
 from ftcli.worker.models.unread_weights import switch_off
 from ftcli.worker.process.environment import environment
@@ -66,6 +67,8 @@ def train(run_dir: Path, resume: Path | None = None) -> dict[str, Any]:
             rundir.write_json(run_dir / rundir.ENVIRONMENT, environment(spec))
         use_cache = run.model.config.use_cache
         trainer = build_trainer(run)
+        if resume is not None and spec.train.get("deepspeed"):
+            allow_plain_classes()
         parameters = _parameters(trainer.model)  # counted now, as the model may be saved in another form
         if not parameters["trainable"]:
             what = "no parameter of the model would be trained"
