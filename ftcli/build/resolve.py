@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from ftcli.build import derive, derive_training
 from ftcli.build.checks import cross_group, field_checks
+from ftcli.config import reach
 from ftcli.config.compose import Composed, Request, compose
 from ftcli.core.errors import ConfigError, DataError, Problem, RowProblem
 from ftcli.core.paths import BUILTIN, is_template_path
@@ -194,7 +195,10 @@ def _resolve(composed: Composed, method: Method) -> ResolvedRun:
         tree=_dated(composed.tree),
     )
     derive.note_engine(spec, method, notes)
-    spec = replace(spec, notes=tuple(notes.found))
+    # What was typed was granted with it: a job that goes on with this run by itself needs the flags.
+    typed = reach.flags_of({group: getattr(spec, group) for group in ("method", "train", "peft")})
+    typed |= reach.flags_of({group: asdict(getattr(spec, group)) for group in ("model", "hardware")})
+    spec = replace(spec, notes=tuple(notes.found), grants=tuple(sorted({*spec.grants, *typed})))
     return ResolvedRun(spec=spec, method=method, peft=peft, shape=shape)
 
 

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ftcli.build import gate
 from ftcli.build.checks import cadence, field_checks, trainer_rules
 from ftcli.build.checks.cross_group import name_problems
 from ftcli.build.derive import derive_run
 from ftcli.build.derive_training import replayed_of
-from ftcli.build.resolve import build, check_values
-from ftcli.config.compose import DECLARED, Composed, Request, compose
+from ftcli.build.resolve import build
+from ftcli.config.compose import Composed, Request, compose
 from ftcli.config.overrides import parse
 from ftcli.config.tree import Origin
 from ftcli.core.errors import ConfigError, Problem
@@ -30,7 +31,7 @@ from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.runs import rundir
 from ftcli.runs.checkpoints import newest_valid, step_of
 from ftcli.runs.measured_attention import as_measured
-from ftcli.settings.groups import GROUPS, RunSettings
+from ftcli.settings.groups import RunSettings
 from ftcli.settings.run_spec import Notes, RunSpec
 
 CHANGEABLE = (
@@ -48,8 +49,7 @@ def resumed_spec(run: Path, overrides: Sequence[str], grants: frozenset[str] = f
         ConfigError: an override changes anything else or is itself wrong; or the run needs a grant, which only the
             command line can give.
     """
-    spec = RunSpec.load(run / rundir.SPEC)
-    _require_choices(spec, str(run / rundir.SPEC))
+    spec = gate.opened(run, grants, gate.TRAINS)
     problems: list[Problem] = []
     changes, places = {}, {}
     for text in overrides:
@@ -73,13 +73,12 @@ def resumed_spec(run: Path, overrides: Sequence[str], grants: frozenset[str] = f
     tree["hardware"] = {**tree.get("hardware", {}), **{key: value for key, (value, _) in places.items()}}
     origins |= {("hardware", key): Origin(text, "cli") for key, (_, text) in places.items()}
     composed = Composed(tree=tree, choices=dict(spec.choices), origins=origins, request=Request(grants=grants))
-    problems.extend(_grant_problems(spec, composed, str(run / rundir.SPEC)))
     faulty = field_checks.check_group(composed, "train", get_method(spec.choices["method"]), None)
     problems.extend(problem for key, problem in faulty.items() if key in values)
     faulty = field_checks.check_group(composed, "hardware", get_method(spec.choices["method"]), None)
     problems.extend(problem for key, problem in faulty.items() if key in places)
     where: dict[str, Any] = {} if problems else {key: value for key, (value, _) in places.items()}
-    changed = replace(spec, tree=tree, train={**spec.train, **values}, grants=tuple(sorted(grants)))
+    changed = replace(spec, tree=tree, train={**spec.train, **values})
     changed = replace(changed, hardware=replace(spec.hardware, **where))
     if values and not problems:
         problems = _disagreements(spec, changed, composed, str(run / rundir.SPEC))
@@ -149,52 +148,23 @@ def _cadence(spec: RunSpec, composed: Composed) -> Iterator[Problem]:
         yield from rules.problems(run, composed, lambda dotted: composed.where(*dotted.split(".")))
 
 
-def require_granted_rewards(run: Path, grants: frozenset[str]) -> None:
-    """Make sure that what gives a run its rewards, and would measure its model, was granted on this command line.
-
-    Raises:
-        ConfigError: it would run code or ask an endpoint, and was not.
-    """
-    spec = RunSpec.load(run / rundir.SPEC)
-    _require_choices(spec, str(run / rundir.SPEC))
-    composed = Composed(tree=dict(spec.tree), choices=dict(spec.choices), origins={}, request=Request(grants=grants))
-    if problems := _grant_problems(spec, composed, str(run / rundir.SPEC), groups=("method",)):
-        raise ConfigError(*problems)
-
-
-def _grant_problems(spec: RunSpec, composed: Composed, where: str, groups: Sequence[str] = GROUPS) -> list[Problem]:
-    """Resolved values that need a grant flag which was not given; the worker acts on these values, not on the tree."""
-    resolved = asdict(spec)
-    from_file = replace(composed, origins={(group,): Origin(where, "run") for group in groups})
-    found = (
-        field_checks.grant_problem(from_file, f"{group}.{key}", value, (group, key))
-        for group in groups
-        for key, value in resolved[group].items()
-    )
-    return [problem for problem in found if problem is not None]
-
-
 def spec_from(run: Path, request: Request) -> RunSpec:
     """The spec of a new run like `run`, with the request's overrides laid over it.
 
     Raises:
         ConfigError: every problem at once.
     """
-    spec = RunSpec.load(run / rundir.SPEC)
     where = str(run / rundir.SPEC)
-    _require_choices(spec, where)
     if all(_names_only(text) for text in request.overrides):
-        return _renamed(as_measured(spec, run), request, where)
+        return _renamed(as_measured(gate.opened(run, request.grants, gate.TRAINS), run), request, where)
+    spec = gate.composed_anew(run)
     base: dict[str, Any] = {**spec.tree, "run": {**spec.tree.get("run", {}), "dir": None}}
-    request = replace(request, base=base, base_choices=spec.choices, base_where=where, base_resolved=replayed_of(spec))
+    try:
+        earlier = replayed_of(gate.opened(run))
+    except ConfigError:  # what does not pass is derived anew
+        earlier = {}
+    request = replace(request, base=base, base_choices=spec.choices, base_where=where, base_resolved=earlier)
     return build(compose(request)).spec
-
-
-def _require_choices(spec: RunSpec, where: str) -> None:
-    for group, known in DECLARED.items():
-        if spec.choices.get(group) not in known:
-            what = f"uses {group}={spec.choices.get(group)}, which this version of ftcli does not have"
-            raise ConfigError(Problem(where, what, f"it has {', '.join(sorted(known))}"))
 
 
 def _names_only(text: str) -> bool:
@@ -202,23 +172,17 @@ def _names_only(text: str) -> bool:
 
 
 def _renamed(spec: RunSpec, request: Request, where: str) -> RunSpec:
-    """The same spec under another name or directory.
-
-    The file may come from anyone, and the worker acts on its resolved values: each of them is checked again, and
-    values that need a grant need it again.
-    """
+    """The same spec under another name or directory."""
     given = {override.key[1]: override for override in map(parse, request.overrides)}
-    whole = asdict(spec)
-    values = {name: whole[name] for name in (*GROUPS, "run", "seed")}
+    values, origins = gate.values_of(spec, where)
     values["run"] |= {"dir": None} | {key: override.value for key, override in given.items()}
-    origins: dict[KeyPath, Origin] = {(name,): Origin(where, "run") for name in values}
     origins |= {("run", key): Origin(override.text, "cli") for key, override in given.items()}
     composed = Composed(tree=values, choices=dict(spec.choices), origins=origins, request=request)
-    problems = check_values(composed)
+    problems = [*field_checks.check_group(composed, "run", get_method(spec.choices["method"]), None).values()]
     if not problems:
         settings = RunSettings(**values["run"])
         names = (spec.choices["method"], spec.choices["model"], spec.model.name_or_path)
-        spec = replace(spec, run=derive_run(settings, *names, False, Notes()), grants=tuple(sorted(request.grants)))
+        spec = replace(spec, run=derive_run(settings, *names, False, Notes()))
         problems = name_problems(str(spec.run.name), composed.where("run", "name"))
     if problems:
         raise ConfigError(*problems)

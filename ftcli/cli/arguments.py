@@ -12,14 +12,14 @@ from ftcli.cli import output
 from ftcli.config.compose import Request
 from ftcli.config.shorthand import understood
 from ftcli.core.errors import ConfigError, Problem
-from ftcli.settings.ownership import ENDPOINT, REMOTE_CODE, REWARD_CODE
+from ftcli.settings.ownership import ALLOW_PATH, ENDPOINT, REMOTE_CODE, REWARD_CODE
 
 GRANTS = {
-    "--allow-path": "allow the recipe to name paths outside its own folder",
-    REMOTE_CODE: "allow the model, or an attention kernel, to run code that it ships",
+    ALLOW_PATH: "allow a file to name paths outside its own folder, and files that DeepSpeed writes",
+    REMOTE_CODE: "allow the model, an attention kernel or a container to run code that it ships",
     REWARD_CODE: "allow method.reward_functions to run your Python code",
     "--push-to-hub": "allow the run to upload to the hub",
-    ENDPOINT: "allow a judge or generator named in a file to be used over the network, with the API key that it names",
+    ENDPOINT: "allow addresses, judges and trackers that a file names to be sent rows and metrics, with a key of yours",
 }
 
 # Flags of Hydra that have no effect here; each is answered with one line.

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ftcli.build.resume import require_granted_rewards
+from ftcli.build import gate
 from ftcli.cli import arguments, output
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.exit_codes import EXIT_DONE
@@ -18,7 +18,6 @@ from ftcli.methods.method import rows_to_score
 from ftcli.models import sources
 from ftcli.runs import rundir
 from ftcli.settings.ownership import ENDPOINT, REWARD_CODE
-from ftcli.settings.run_spec import RunSpec
 
 NAME = "eval"
 SUMMARY = "held-out loss and score of a run, before and after training"
@@ -47,11 +46,10 @@ def run(argv: Sequence[str]) -> int:
         if number is not None and number < least:
             raise ConfigError(Problem(f"{flag} {number}", "is out of range", f"at least {least}"))
     found = rundir.require_run(options.run, f"ftcli eval {shell_word(options.run)}")
-    spec = RunSpec.load(found / rundir.SPEC)
+    granted = ((REWARD_CODE, options.trust_reward_code), (ENDPOINT, options.allow_endpoint))
+    spec = gate.opened(found, frozenset(flag for flag, given in granted if given), gate.MEASURES)
     method = get_method(str(spec.method["name"]))
     scored = rows_to_score(spec, method, options.score_rows, options.rows)
-    granted = ((REWARD_CODE, options.trust_reward_code), (ENDPOINT, options.allow_endpoint))
-    require_granted_rewards(found, frozenset(flag for flag, given in granted if given))
     request = {
         "run": str(found),
         "data": _rows(options.data),

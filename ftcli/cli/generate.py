@@ -57,6 +57,7 @@ def check_model(name: str, where: str, head: str = "causal_lm") -> None:
     source = sources.model_source(name)
     if source is None:
         raise ConfigError(Problem(where, f"{name} holds no model", "name a finished run, a folder or a hub id"))
+    require_sound_run(name)
     if source.hub_id is not None:
         from ftcli.models.availability import require
 
@@ -67,6 +68,19 @@ def check_model(name: str, where: str, head: str = "causal_lm") -> None:
         else:
             what, fix = f"{name} is a causal LM, not a reward model", "name a model trained with method=reward"
         raise ConfigError(Problem(where, what, fix))
+
+
+def require_sound_run(name: str) -> None:
+    """Check the spec of the run that a model's name refers to, if it is one: how it is loaded and asked stands there.
+
+    Raises:
+        ConfigError: every problem in it.
+    """
+    run = rundir.find_run(name)
+    if run is not None:
+        from ftcli.build import gate  # only here: a model of any other kind needs none of the checks
+
+        gate.opened(run)
 
 
 def check_generation(options: argparse.Namespace, where: str) -> None:

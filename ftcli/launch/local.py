@@ -307,5 +307,7 @@ def worker_exit_code(run: Path, code: int, num_processes: int, say: Callable[[st
     if code in OWN_CODES:
         return code
     say(f"This is a bug in ftcli or in a library it uses; the traceback is also in {run / rundir.LOG}.")
-    say(f"To reproduce it: sh {shell_word(run / rundir.COMMAND)}")
+    # Not the command.sh of the folder, which somebody else may have written.
+    again = f"--from {shell_word(run)}" if rundir.is_run(run) else f"--resume {shell_word(rundir.whole(run))}"
+    say(f"To reproduce it: ftcli train {again}")
     return EXIT_BUG

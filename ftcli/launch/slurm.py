@@ -83,7 +83,9 @@ def _which(runs: Sequence[Path]) -> list[str]:
 
 def _work(spec: RunSpec) -> list[str]:
     """Start ftcli on every node, and pass the request to stop to the one on this node, which tells all others."""
-    resume = f"{_ftcli(spec.hardware)} train --resume"
+    # The job is a command line of its own, and needs the flags of the one that submits it.
+    resume = shlex.join(["train", *spec.grants, "--resume"])
+    resume = f"{_ftcli(spec.hardware)} {resume}"
     lines = []
     if spec.launch.num_nodes > 1:
         others = spec.launch.num_nodes - 1

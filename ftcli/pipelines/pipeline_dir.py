@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ftcli.build import gate
 from ftcli.config.compose import Request, compose
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.text import shell_word
@@ -143,7 +144,7 @@ def reusable_stages(old: Path, wanted: PipelineRequest, folder: Path, name: str)
         if any(stage.takes[setting] not in models for setting in kept["fed"]):
             continue
         spec = run_spec(stage, wanted, models, folder, name)
-        if settled(spec) == settled(RunSpec.load(run / rundir.SPEC)) and row_fingerprints(spec) == kept.get("rows"):
+        if settled(spec) == settled(gate.opened(run)) and row_fingerprints(spec) == kept.get("rows"):
             found[stage.name] = run
             models[stage.name] = str(run)
     return found

@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ftcli.build import restart, run_inputs
-from ftcli.build.resume import require_granted_rewards, resumed_spec
+from ftcli.build import gate, restart, run_inputs
+from ftcli.build.resume import resumed_spec
 from ftcli.config.compose import Request
 from ftcli.core import paths
 from ftcli.core.errors import ConfigError, Problem
@@ -26,7 +26,7 @@ from ftcli.pipelines.stage_specs import pipeline_spec
 from ftcli.plan.measure import measure
 from ftcli.runs import rundir
 from ftcli.settings.ownership import REMOTE_CODE
-from ftcli.settings.run_spec import LaunchPlan, RunSpec
+from ftcli.settings.run_spec import LaunchPlan
 from ftcli.synthesis.runner import DATA, sha256_of
 from ftcli.synthesis.synthesis_spec import FILE, SynthesisSpec
 
@@ -219,7 +219,7 @@ def _note_edits(stage: str, folder: Path, say: Say) -> None:
 
 
 def _warn_of_changed_rows(stage: Stage, place: Path, kept: Mapping[str, Any], folder: Path, say: Say) -> None:
-    if kept.get("rows") not in (None, pipeline_dir.row_fingerprints(RunSpec.load(place / rundir.SPEC))):
+    if kept.get("rows") not in (None, pipeline_dir.row_fingerprints(gate.opened(place))):
         say(f"  its rows have changed since; to train it again: ftcli train --from {shell_word(folder)}")
 
 
@@ -290,12 +290,12 @@ def _measure(
     score = stages[stage.name].get("score")
     if not score or score.get("before") is None:
         return None
-    require_granted_rewards(folder / stage.name, grants)
+    gate.opened(folder / stage.name, grants, gate.MEASURES)
     values = [(stage.name, score["after"])]
     below = stage.takes.get("model.name_or_path")
     values.append((below or FOUND, score["before"]))
     while below is not None and not stages[below].get("ready"):
-        spec = RunSpec.load(folder / below / rundir.SPEC)
+        spec = gate.opened(folder / below)
         if spec.model.init == "random":
             break
         request = {

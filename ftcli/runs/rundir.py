@@ -46,6 +46,7 @@ EXIT_CODE = ".exit_code"
 """The exit code of the worker that failed first, where a launcher returns 1 for every cause."""
 
 ROOT = Path("runs")
+_MOST_SHOWN = 20
 _PATIENCE_SECONDS = 3.0
 """How long to wait for a lock: a worker whose parent was killed ends itself, but not at once."""
 
@@ -74,6 +75,26 @@ def exclusive(run: Path) -> Iterator[None]:
     """
     with _lock(run):
         yield
+
+
+def require_own_files(folder: Path) -> None:
+    """Check that all that is in the folder of a run or a pipeline lies in it.
+
+    ftcli appends to its logs and journals, truncates and removes them: behind a link that somebody else put there may
+    be any file of the user's.
+
+    Raises:
+        ConfigError: a link leads out of it.
+    """
+    inside = os.path.join(os.path.realpath(folder), "")
+    problems = []
+    for here, folders, files in os.walk(folder):
+        for path in (os.path.join(here, name) for name in (*folders, *files)):
+            if os.path.islink(path) and not os.path.realpath(path).startswith(inside):
+                what = f"is a link that leads out of the folder, to {os.path.realpath(path)}"
+                problems.append(Problem(path, what, "remove it, or put there what it leads to"))
+    if problems:
+        raise ConfigError(*problems[:_MOST_SHOWN])
 
 
 def require_free(run: Path) -> None:
@@ -137,15 +158,33 @@ def read_pipeline(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: it is damaged; since it is written atomically, something edited it.
     """
+    require_own_files(path)
     file = path / PIPELINE
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
-        stages = found["stages"]
-    except (OSError, ValueError, KeyError, TypeError):
-        stages = None
-    if not isinstance(stages, dict):
-        raise ConfigError(Problem(str(file), "is damaged", f"start it again: sh {shell_word(path / COMMAND)}"))
+        damaged = not found["stages"] or any(map(_malformed, found["stages"].values()))
+        damaged = damaged or not isinstance(found.get("options", {}), dict)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        damaged = True
+    if damaged:
+        raise ConfigError(Problem(str(file), "is damaged", "start a new pipeline, as the one was started"))
     return dict(found)
+
+
+_STAGE_MAPPINGS = ("tree", "choices", "make", "rows", "edited")
+
+
+def _malformed(stage: Any) -> bool:
+    """Whether a stage's entry in pipeline.json has not the form that ftcli writes; the file may come from anyone."""
+    if not all(isinstance(stage.get(name) or {}, dict) for name in _STAGE_MAPPINGS):
+        return True
+    if not all(isinstance(group, dict) for name, group in stage.get("tree", {}).items() if name != "seed"):
+        return True
+    named = [*stage.get("choices", {}).values(), *stage.get("fed", ())]
+    make = stage.get("make")
+    if make is not None and not (isinstance(make.get("choice"), str) and isinstance(make.get("values"), dict)):
+        return True
+    return not all(isinstance(name, str) for name in named) or not isinstance(stage.get("ready") or "", str)
 
 
 def find_run(name: str) -> Path | None:

@@ -15,6 +15,10 @@ REWARD_CODE = "--trust-reward-code"
 """The flag that lets Python code of the user's own give rewards."""
 ENDPOINT = "--allow-endpoint"
 """The flag that allows an endpoint named in a file: it is sent rows, and the key in a variable that the file names."""
+ALLOW_PATH = "--allow-path"
+"""The flag that lets a file name paths outside its own folder, and files that a library writes."""
+FLAGS = frozenset({PUSH, REMOTE_CODE, REWARD_CODE, ENDPOINT, ALLOW_PATH})
+"""Every flag that grants something."""
 
 # Attention kernels of the installed libraries; any other name is a hub repository whose code would run.
 ATTENTION = (
@@ -27,3 +31,5 @@ REPORTERS: Mapping[str, str] = {
     "dagshub": "dagshub", "dvclive": "dvclive", "flyte": "flytekit", "kubeflow": "kubeflow", "mlflow": "mlflow",
     "neptune": "neptune", "swanlab": "swanlab", "tensorboard": "tensorboard", "trackio": "trackio", "wandb": "wandb",
 }  # fmt: skip
+LOCAL_REPORTERS = ("none", "tensorboard", "trackio")
+"""Values of train.report_to that keep what they are told on this machine: in the run, or in trackio's own cache."""

@@ -49,6 +49,34 @@ def as_then(data: Mapping[str, Any]) -> dict[str, Any]:
     return {**data, "mix": sets, "template": "none" if data.get("eval_path") else "auto"}
 
 
+_GROUPS = ("run", "model", "data", "quantisation", "hardware", "method", "peft", "train")
+
+
+def _malformed(raw: Mapping[str, Any]) -> str:
+    """The first part of a stored spec that has not the form that `to_json` writes; "" where all have.
+
+    The folder of a run may come from anyone. Values inside the groups are checked by who acts on them.
+    """
+    for name in (*_GROUPS, "launch", "choices"):
+        if not isinstance(raw[name], dict):
+            return name
+    if not all(isinstance(choice, str) for choice in raw["choices"].values()):
+        return "choices"
+    tree = raw.get("tree", {})
+    if not isinstance(tree, dict) or not all(isinstance(tree.get(group, {}), dict) for group in _GROUPS):
+        return "tree"
+    for name in ("notes", "grants"):
+        if not isinstance(raw[name], list):
+            return name
+    if not all(isinstance(note, dict) and isinstance(note.get("key"), str) for note in raw["notes"]):
+        return "notes"
+    if not all(isinstance(note.get("why"), str) for note in raw["notes"]):
+        return "notes"
+    if not all(isinstance(flag, str) for flag in raw["grants"]):
+        return "grants"
+    return "" if isinstance(raw.get("warmup_from_zero", False), bool) else "warmup_from_zero"
+
+
 @dataclass(frozen=True, kw_only=True)
 class LaunchPlan:
     """How the worker is started; decided by `plan`, run by `launch`."""
@@ -93,7 +121,8 @@ class RunSpec:
     """Attention kernels of which the worker takes the fastest, model.attn_implementation first; () takes that one."""
     notes: tuple[Note, ...] = ()
     grants: tuple[str, ...] = ()
-    """Flags given on the command line that allow what a recipe alone may not do."""
+    """Flags under which the command line started it: given, or needed by what was typed. Read from a file they grant
+    nothing."""
     tree: Mapping[str, Any] = field(default_factory=dict)
     warmup_from_zero: bool = False
     """Whether the first step of a warm-up has the rate 0, as in runs of ftcli 0.1, which resume as they began."""
@@ -141,6 +170,8 @@ class RunSpec:
                 version = raw.get("schema")
                 what = f"has schema version {version}; this ftcli reads {SCHEMA_VERSION}"
                 raise ConfigError(Problem(where, what, "use the ftcli version named in the run's environment.json"))
+            if odd := _malformed(raw):
+                raise TypeError(f"{odd} has another form")
             nested = {
                 "run": RunSettings,
                 "model": ModelSettings,
@@ -160,7 +191,7 @@ class RunSpec:
             values["attention_candidates"] = tuple(values.get("attention_candidates", ()))
             values.setdefault("warmup_from_zero", True)
             return cls(**values)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ConfigError(Problem(where, f"is not a run spec: {error}", "start a new run")) from None
 
     @classmethod

@@ -66,6 +66,9 @@ class SynthesisSpec:
                 raise ValueError
             backend = BackendSettings(**raw.pop("backend"))
             raw.pop("grants", None)  # written by older versions; only the command line can grant
-            return cls(**{**raw, "backend": backend})
-        except (OSError, ValueError, TypeError, KeyError):
+            spec = cls(**{**raw, "backend": backend})
+            if not (isinstance(spec.settings, dict) and isinstance(spec.choices, dict) and isinstance(spec.dir, str)):
+                raise ValueError
+            return spec
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
             raise ConfigError(Problem(str(path), "is damaged", "start a new pipeline")) from None

@@ -72,7 +72,7 @@ def test_a_cpu_plan_hides_the_gpus_and_fixes_the_threads():
         (75, None, 75, "--resume"),
         (1, "75", 75, "--resume"),  # torchrun answers 1 for every cause; the rank's own word counts
         (1, "3", 3, ""),
-        (1, "1", 1, "command.sh"),
+        (1, "1", 1, "To reproduce it: ftcli train --resume"),
         (1, "4", 4, "--resume"),
         (1, None, 8, "--resume"),  # of several processes one died without a word
         (-9, None, 75, "out of memory?"),

@@ -78,7 +78,7 @@ def test_the_text_of_several_nodes_starts_the_others_with_their_ranks():
     [others] = [line for line in lines if line.startswith("srun")]
     assert others.startswith("srun --nodes=2 --ntasks=2 --relative=1 bash -c ")
     assert "hardware.node_rank=$((SLURM_PROCID + 1))" in others
-    assert "apptainer exec --nv '/images/ft cli.sif' ftcli train --resume \"$run\" &" in lines
+    assert "apptainer exec --nv '/images/ft cli.sif' ftcli train --trust-remote-code --resume \"$run\" &" in lines
     assert subprocess.run(["bash", "-n"], input="\n".join(lines), text=True, check=False).returncode == 0
 
 

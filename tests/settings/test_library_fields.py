@@ -11,6 +11,7 @@ import pytest
 from ftcli.config.group_fields import method_fields
 from ftcli.methods import all_methods
 from ftcli.peft_methods import PEFT_METHODS
+from ftcli.peft_methods.other import tuner_configs
 from ftcli.settings import library_fields, limits
 from ftcli.settings.fields import field_table
 from ftcli.settings.groups import OWN_GROUPS
@@ -55,6 +56,7 @@ def test_every_rule_names_a_field_that_exists():
     known = own | {f"train.{name}" for name in shared} | {"seed"}
     known |= {f"method.{name}" for method in all_methods().values() for name in library_fields.fields_of(method.config)}
     known |= {f"peft.{name}" for peft in PEFT_METHODS.values() for name in peft.fields()}
+    known |= {f"peft.{name}" for config in tuner_configs().values() for name in library_fields.fields_of(config)}
     # Fields that only some supported versions of transformers have.
     versions = {"train.enable_jit_checkpoint"}
     for table in (field_table.OWNERS, field_table.REFUSED, field_table.GRANTED_BY, limits.LIMITS):

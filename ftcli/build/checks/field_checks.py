@@ -12,14 +12,14 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ftcli.config import reach
 from ftcli.config.compose import Composed
 from ftcli.config.group_fields import group_fields, method_fields, settable
 from ftcli.core.errors import Problem
 from ftcli.core.suggest import suggest
 from ftcli.methods import Method, all_methods
 from ftcli.peft_methods import PEFT_METHODS, PeftMethod, peft_method
-from ftcli.settings import library_fields, limits, ownership
-from ftcli.settings.backends import ENDPOINTS
+from ftcli.settings import library_fields, limits
 from ftcli.settings.batch_plan import AUTO, SIZE
 from ftcli.settings.fields import field_table
 from ftcli.settings.fields.field_row import FieldRow, Source
@@ -183,20 +183,6 @@ def unknown(composed: Composed, group: str, key: str, method: Method, fields: Ma
     return Problem(where, f"{name} is not an option of {owner}", fix)
 
 
-def grant_problem(composed: Composed, name: str, value: Any, path: tuple[str, ...]) -> Problem | None:
-    """The problem of a file that sets what only the command line may grant."""
-    flag = field_table.GRANTED_BY.get(name)
-    if name == "model.attn_implementation" and value not in ownership.ATTENTION:
-        flag = "--trust-remote-code"  # any other name is a hub repository whose kernel code would run
-    if name == "method.judge" and isinstance(value, Mapping) and value.get("type") in ENDPOINTS:
-        flag = ownership.ENDPOINT
-    origin = composed.origin(*path)
-    if flag is None or value in (None, False) or origin.by == "cli" or flag in composed.request.grants:
-        return None
-    what = f"{name} runs code or sends data elsewhere, which a file may not request"
-    return Problem(origin.where, what, f"grant it on the command line with {flag}, or remove it")
-
-
 def check_group(composed: Composed, group: str, method: Method, peft: PeftMethod | None) -> dict[str, Problem]:
     """The problem of each faulty value of one group, by key."""
     fields, found = group_fields(group, method, peft), {}
@@ -247,7 +233,7 @@ def _check_value(
     return (
         type_problem(name, value, fields[key], limit, where)
         or limit_problem(name, value, limit, where)
-        or grant_problem(composed, name, value, (group, key))
+        or reach.problem(composed, name, value, (group, key), fields[key])
     )
 
 

@@ -49,7 +49,7 @@ def problems(run: ResolvedRun, where: Where) -> Iterator[Problem]:
             if rule is None or value is None:
                 continue
             name, at = f"{group}.{key}", where(f"{group}.{key}")
-            content, problem = _content(name, value, at, is_file=row is not None and "path" in row.reaches)
+            content, problem = _content(name, value, at, is_file=row is not None and "reads" in row.reaches)
             if problem is not None:
                 yield problem
             elif content is not None:

@@ -22,7 +22,7 @@ from ftcli.pipelines.stage_specs import pipeline_spec
 from ftcli.pipelines.stages import PipelineSpec, ReadyStage, RunStage, StageSpec, SynthesisStage
 from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.runs import rundir
-from ftcli.settings.ownership import ENDPOINT
+from ftcli.settings.ownership import FLAGS, REMOTE_CODE
 from ftcli.settings.run_spec import RunSpec
 
 
@@ -73,8 +73,9 @@ class PipelineJob(Job):
         _require_here(self.spec, {})
         folder = pipeline_dir.create(self.spec, argv)
         output.note(f"pipeline {folder}: {graph(self.spec)}")
-        # Everything in the files of the new pipeline was typed, or granted, on this command line.
-        request = replace(self.request, grants=self.request.grants | {ENDPOINT})
+        # Everything in the files of the new pipeline was typed, or granted, on this command line. Not so what models
+        # that it names ship: whether they run code is not its files' to say.
+        request = replace(self.request, grants=self.request.grants | (FLAGS - {REMOTE_CODE}))
         return _run_stages(folder, request, {}, None, as_json=as_json)
 
 
@@ -92,7 +93,7 @@ class PipelineFolder(JobFolder):
         reusable = pipeline_dir.reusable_stages(folder, wanted, spec.dir, spec.name)
         if len(reusable) + sum(isinstance(each, ReadyStage) for each in spec.stages) == len(spec.stages):
             seed = f"stages.{spec.stages[-1].name}.seed=1"
-            fix = f"change a stage, for example {seed}; or run all again: sh {shell_word(folder / rundir.COMMAND)}"
+            fix = f"change a stage, for example {seed}; or start it again, as it was started"
             what = "every stage is finished and its result would be the same"
             raise ConfigError(Problem(f"--from {folder}", what, fix))
         return PipelineJob(pipeline_spec(pipeline_dir.with_ready(wanted, reusable)), request)

@@ -81,6 +81,7 @@ class RunJob(Job):
 
     def start(self, argv: Sequence[str], *, as_json: bool) -> int:
         """Create the run directory, and train and report, or give the run to a scheduler."""
+        from ftcli.build import gate
         from ftcli.launch.nodes import joined, node_of
 
         if submits(self.spec.hardware, os.environ):
@@ -91,7 +92,8 @@ class RunJob(Job):
         node = node_of(self.spec)
         if node.rank:
             directory = Path(str(self.spec.run.dir)).resolve()
-            spec = joined(self.spec, directory)
+            read = joined(self.spec, directory)
+            spec = gate.admitted(read, str(directory / rundir.SPEC), frozenset(self.spec.grants), gate.TRAINS)
             output.note(f"run {directory}, as node {node.rank}")
             return _train(spec, directory, None, node, as_json=as_json)
         directory = self.prepared(argv)
@@ -195,11 +197,11 @@ class RunFolder(JobFolder):
 
     def _planned(self) -> dict[str, float | None] | None:
         """What the plan expects of the run's card, where its rows are still here."""
-        from ftcli.build import fitting
+        from ftcli.build import fitting, gate
         from ftcli.plan.outlook import plan
 
-        run = ResolvedRun.of(RunSpec.load(self.directory / rundir.SPEC))
         try:
+            run = ResolvedRun.of(gate.opened(self.directory))
             return fitting.expected(run, plan(run))
         except FtcliError:  # rows or models that are gone
             return None

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ftcli.build import gate
 from ftcli.cli import output
 from ftcli.core.text import shell_word
 from ftcli.methods import get_method
 from ftcli.peft_methods import peft_method
 from ftcli.runs import rundir
 from ftcli.runs.measured_attention import AttentionChoice
-from ftcli.settings.run_spec import RunSpec
 
 
 def _change(pair: Mapping[str, Any] | None, form: str) -> str | None:
@@ -78,7 +78,7 @@ def relative(path: Path) -> str:
 def next_commands(run: Path) -> list[str]:
     """Suggested next commands. An adapter that cannot be merged is not suggested as a base for another run."""
     name = shell_word(relative(run))
-    spec = RunSpec.load(run / rundir.SPEC)
+    spec = gate.opened(run)
     method, peft = get_method(spec.choices["method"]), peft_method(spec.peft)
     if method.head == "reward_model":
         return [f"ftcli eval {name}", f"ftcli score {name} FILE"]

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-Reach = Literal["path", "network", "code", "size"]
-"""What a value can touch outside the loss: files, other machines, code that it runs, or the memory that a run needs."""
+Reach = Literal["reads", "writes", "sends", "runs", "size"]
+"""What a value can touch outside the loss: files and repositories that are read, files that are written, other machines
+that are sent something, code that is run, or the memory that a run needs."""
 
 
 HELD_OUT = "data.held_out"
@@ -67,6 +68,10 @@ class FieldRow:
     """What it touches; nothing where empty."""
     grant: str = ""
     """The flag on the command line that it needs when a file sets it."""
+    harmless: tuple[str, ...] = ()
+    """The words of a field with a grant that reach nothing, and so need none."""
+    guarded: str = ""
+    """Of a field that writes, sends or runs and needs no grant: what holds it to what is safe."""
 
 
 Rows = Mapping[str, FieldRow]
@@ -81,6 +86,8 @@ def read(
     needs: str | tuple[str, ...] = (),
     configs: tuple[str, ...] = (),
     grant: str = "",
+    harmless: tuple[str, ...] = (),
+    guarded: str = "",
 ) -> FieldRow:
     """A field that the trainer reads as it is set."""
     conditions = (needs,) if isinstance(needs, str) else needs
@@ -93,6 +100,8 @@ def read(
         configs=configs,
         reaches=reaches,
         grant=grant,
+        harmless=harmless,
+        guarded=guarded,
     )
 
 
@@ -104,6 +113,10 @@ def owned(owner: str, *reaches: Reach) -> FieldRow:
 def refused(why: str, *reaches: Reach) -> FieldRow:
     """A field that nothing may set."""
     return FieldRow(refused=why, reaches=reaches)
+
+
+LISTED = "listed"
+"""`inside` of a mapping whose entries have rows of their own, `GROUP.FIELD.ENTRY`: one without a row is unsorted."""
 
 
 def plain(group: str, names: str) -> dict[str, FieldRow]:

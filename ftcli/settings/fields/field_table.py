@@ -1,7 +1,9 @@
-"""The one table: a row for each field of every trainer config, for what of an adapter's config is taken, and for what
-of our own settings has an effect only beside others.
+"""The one table: a row for each field of every config class that a spec can set, for each of our own settings, and for
+what stands inside the mappings that libraries are passed.
 
-Checks, grants, the generated pages and a test that walks the installed configs read it; there is no second. Numeric
+A row says what the field reaches: what it reads, writes, sends and runs. Checks, grants, `ftcli recipe inspect`, the
+generated pages and a test that walks the installed configs read it; there is no second, and a field without a row may
+only be typed. Numeric
 bounds, which follow from a field's meaning in one method, stand with the methods (Method.limits) and in limits.py.
 """
 
@@ -9,29 +11,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ftcli.settings.fields import own_fields, trainer_fields, training_fields
-from ftcli.settings.fields.field_row import FieldRow, owned, read, refused
+from ftcli.settings.fields import deepspeed_fields, own_fields, peft_fields, trainer_fields, training_fields
+from ftcli.settings.fields.field_row import FieldRow
 from ftcli.settings.library_fields import Field
-from ftcli.settings.ownership import REMOTE_CODE
 
-_IMPORTS = "PEFT imports the module that it names"
-ADAPTERS: Mapping[str, FieldRow] = {
-    "peft.task_type": owned("method"),
-    "peft.peft_type": owned("peft=NAME"),
-    "peft.base_model_name_or_path": owned("model.name_or_path", "path", "network"),
-    "peft.revision": owned("model.revision"),
-    "peft.inference_mode": owned("ftcli train"),
-    "peft.peft_version": owned("the installed PEFT"),
-    "peft.auto_mapping": refused(_IMPORTS, "code"),
-    "peft.megatron_config": refused("PEFT imports the module that megatron_core names", "code"),
-    "peft.megatron_core": refused(_IMPORTS, "code"),
-}
-"""Fields of PEFT's configs that ftcli sets or refuses, whatever the adapter."""
-OWN: Mapping[str, FieldRow] = {"model.trust_remote_code": read("code", grant=REMOTE_CODE), **own_fields.ROWS}
-"""Settings of ours that need a flag, or that have an effect only beside others."""
+ADAPTERS: Mapping[str, FieldRow] = peft_fields.ROWS
+"""Fields of PEFT's configs, and of our own settings of adapters."""
+OWN: Mapping[str, FieldRow] = own_fields.ROWS
+"""Settings of our own groups."""
 
 FIELDS: Mapping[str, FieldRow] = {**training_fields.ROWS, **trainer_fields.ROWS, **ADAPTERS, **OWN}
 """Every row by `GROUP.FIELD`, or `GROUP.FIELD@CLASS` for the field as that class declares it."""
+ENTRIES: Mapping[str, FieldRow] = {
+    **deepspeed_fields.ROWS,
+    **own_fields.SBATCH,
+    **{f"method.judge.{name}": row for name, row in own_fields.BACKEND.items()},
+}
+"""Every row of what stands inside a mapping, as `GROUP.FIELD.ENTRY`."""
+LISTED_FIELDS = ("train.deepspeed", "hardware.sbatch", "method.judge")
+"""Mappings whose entries all have rows: one without is unsorted."""
 
 
 def row_of(name: str, field: Field | None = None) -> FieldRow | None:
@@ -47,6 +45,8 @@ REFUSED = {name: row.refused for name, row in FIELDS.items() if row.refused}
 GRANTED_BY = {name: row.grant for name, row in FIELDS.items() if row.grant}
 """Setting that runs code, or sends or writes things elsewhere → the flag that grants it on the command line."""
 LIBRARY_PATHS = frozenset(
-    name for name, row in FIELDS.items() if "path" in row.reaches and row.inside in ("deepspeed", "fsdp", "accelerator")
+    name
+    for name, row in FIELDS.items()
+    if "reads" in row.reaches and row.inside in ("deepspeed", "fsdp", "accelerator")
 )
 """Mappings that may also be a file: text in them is a path, to which the rules of a recipe's paths apply."""

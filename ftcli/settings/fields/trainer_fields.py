@@ -6,7 +6,7 @@ A key `method.NAME@CLASS` is for the field as CLASS declares it, and goes before
 from __future__ import annotations
 
 from ftcli.settings.fields.field_row import Rows, compared, literal, owned, plain, read, refused
-from ftcli.settings.ownership import PUSH, REWARD_CODE
+from ftcli.settings.ownership import ENDPOINT, PUSH, REWARD_CODE
 
 _GRPO = "trl.trainer.grpo_trainer"
 _VLLM = "method.use_vllm=true"
@@ -20,6 +20,7 @@ _ADAPTS = "method.use_adaptive_entropy=true"
 _SYNCED = "method.sync_ref_model=true"
 _LOGGED = "method.log_completions=true"
 _ANSWERS = "the answers: `method` trains only those, in every turn that data.trained_turns names"
+_HOST = "a port of the host, which is this machine or was granted"
 _TEXT = "rows are text, and no image of theirs could be logged"
 _TOOLS = "the policy is given no tools to call while it samples"
 _REFERENCE = "a reference that follows the policy is used only where the loss has one: set method.beta above 0"
@@ -33,9 +34,9 @@ ROWS: Rows = {
     "method.dataset_kwargs": owned("data.*"),
     "method.dataset_num_proc": owned("data.*"),
     "method.shuffle_dataset": owned("seed"),
-    "method.model_init_kwargs": owned("model.*", "code", "network"),
-    "method.trust_remote_code": owned("model.trust_remote_code", "code"),
-    "method.chat_template_path": owned("model.chat_template", "path"),
+    "method.model_init_kwargs": owned("model.*", "reads", "runs"),
+    "method.trust_remote_code": owned("model.trust_remote_code", "runs"),
+    "method.chat_template_path": owned("model.chat_template", "reads"),
     "method.chat_template_kwargs": owned("model.chat_template_kwargs"),
     "method.eval_packing": owned("method.packing, which held-out rows use too"),
     "method.padding_free": owned(_FLATTENED),
@@ -44,9 +45,9 @@ ROWS: Rows = {
     "method.completion_only_loss": owned(_ANSWERS),
     "method.assistant_only_loss": owned(_ANSWERS),
     "method.reward_weights": owned("method.rewards, whose entries each have a weight"),
-    "method.teacher_model_name_or_path": owned("method.teacher_model", "path", "network"),
+    "method.teacher_model_name_or_path": owned("method.teacher_model", "reads"),
     "method.teacher_model_revision": owned("method.teacher_model"),
-    "method.teacher_model_init_kwargs": owned("method.teacher_model", "code", "network"),
+    "method.teacher_model_init_kwargs": owned("method.teacher_model", "reads", "runs"),
     "method.use_transformers_paged": owned("method.use_transformers_continuous_batching"),
     "method.vllm_importance_sampling_cap": owned("method.vllm_importance_sampling_clip_max"),
     "method.log_multimodal": refused(_TEXT),
@@ -82,16 +83,16 @@ ROWS: Rows = {
     **plain("method", "loss_weights ld_alpha use_weighting precompute_ref_log_probs desirable_weight"),
     **plain("method", "undesirable_weight center_rewards_coefficient"),
     # Rewards of sampled answers.
-    "method.reward_model": read("path", "network", "size", free="a run or a model folder"),
+    "method.reward_model": read("reads", "size", free="a run or a model folder"),
     "method.reward_model_weight": read(needs="method.reward_model=*"),
-    "method.judge": read("path", "network", "size", inside="the settings of a backend, checked with the backends"),
+    "method.judge": read("reads", "size", inside="the settings of a backend, checked with the backends"),
     "method.judge_weight": read(needs="method.judge=*"),
-    "method.judge_constitution": read("path", free="a file, or the name of a built-in one", needs="method.judge=*"),
+    "method.judge_constitution": read("reads", free="a file, or the name of a built-in one", needs="method.judge=*"),
     "method.judge_principles": read(needs="method.judge=*"),
     "method.rewards": read(inside="rules by name, checked by ftcli/rewards/rules.py"),
-    "method.reward_functions": read("code", inside="functions", grant=REWARD_CODE),
-    "method.teacher_model": read("path", "network", "size", free="a run, a model folder or a hub id"),
-    "method.value_model": read("path", "network", "size", free="head, reward_model, a run or a model folder"),
+    "method.reward_functions": read("runs", inside="functions", grant=REWARD_CODE),
+    "method.teacher_model": read("reads", "size", free="a run, a model folder or a hub id"),
+    "method.value_model": read("reads", "size", free="head, reward_model, a run or a model folder"),
     # GRPO and RLOO.
     "method.variant": read(choices=("grpo", "dr_grpo", "dapo", "gspo", "cispo")),
     "method.loss_type@GRPOConfig": read(choices=compared(_GRPO, "loss_type")),
@@ -121,9 +122,9 @@ ROWS: Rows = {
     **plain("method", "reward_clip_range normalize_advantages"),
     "method.log_unique_prompts": read(needs=_LOGGED),
     "method.num_completions_to_print": read(needs=_LOGGED),
-    "method.log_completions_hub_repo": read("network", free="a name at the hub", needs=_LOGGED, grant=PUSH),
+    "method.log_completions_hub_repo": read("sends", free="a name at the hub", needs=_LOGGED, grant=PUSH),
     # Generation.
-    "method.generation_kwargs": read("code", "network", "size", inside="generation"),
+    "method.generation_kwargs": read("size", inside="generation"),
     "method.cache_implementation": read(
         choices=literal("transformers.generation.configuration_utils", "_CACHE_IMPLEMENTATIONS"), needs=_UNSERVED
     ),
@@ -132,12 +133,14 @@ ROWS: Rows = {
     ),
     "method.ds3_gather_for_generation": read(needs="train.deepspeed=*"),
     "method.vllm_mode": read(choices=("colocate", "server"), needs=_VLLM),
-    "method.vllm_model_impl": read("code", choices=("auto", "vllm", "transformers"), needs=_VLLM),
-    "method.vllm_server_base_url": read("network", free="an address", needs=_SERVED),
-    "method.vllm_server_host": read("network", free="an address", needs=_SERVED),
-    "method.vllm_server_port": read("network", needs=_SERVED),
+    "method.vllm_model_impl": read(
+        "runs", choices=("auto", "vllm", "transformers"), needs=_VLLM, guarded="code of a model runs as for its trainer"
+    ),
+    "method.vllm_server_base_url": read("sends", free="an address", needs=_SERVED, grant=ENDPOINT),
+    "method.vllm_server_host": read("sends", free="an address", needs=_SERVED, grant=ENDPOINT),
+    "method.vllm_server_port": read("sends", needs=_SERVED, guarded=_HOST),
     "method.vllm_server_timeout": read(needs=_SERVED),
-    "method.vllm_group_port": read("network", needs=_SERVED),
+    "method.vllm_group_port": read("sends", needs=_SERVED, guarded=_HOST),
     **{
         f"method.vllm_{name}": read("size", needs=_COLOCATED)
         for name in ("gpu_memory_utilization", "max_model_length", "tensor_parallel_size", "enable_sleep_mode")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ftcli.settings.fields.field_row import HELD_OUT, Rows, members, owned, plain, read, refused
-from ftcli.settings.ownership import PUSH, REPORTERS
+from ftcli.settings.ownership import ENDPOINT, LOCAL_REPORTERS, PUSH, REPORTERS
 from ftcli.settings.sharding import NO_CONTEXT_PARALLEL, NO_TENSOR_PARALLEL
 
 _LEVELS = ("detail", "debug", "info", "warning", "error", "critical", "passive")
@@ -31,7 +31,7 @@ ROWS: Rows = {
     "train.per_device_eval_batch_size": read("size", needs=_MEASURED),
     "train.include_num_input_tokens_seen": read(choices=("no", "all", "non_padding")),
     "train.lr_scheduler_kwargs": read(inside="schedule"),
-    "train.optim": read("code"),
+    "train.optim": read("runs", guarded="its words are those of the installed trainer"),
     "train.optim_args": read(free="NAME=VALUE,…, checked against what the optimiser reads"),
     "train.optim_target_modules": read(
         free="names of the model's modules", needs="train.optim=galore_*|apollo_*|lomo*|adalomo"
@@ -51,7 +51,9 @@ ROWS: Rows = {
     "train.gradient_checkpointing_kwargs": read(inside="checkpointing", needs="train.gradient_checkpointing=true"),
     "train.activation_checkpointing": owned("train.gradient_checkpointing"),
     "train.activation_checkpointing_kwargs": owned("train.gradient_checkpointing_kwargs"),
-    "train.torch_compile_backend": read("code", choices=("inductor", "eager", "aot_eager", "cudagraphs")),
+    "train.torch_compile_backend": read(
+        "runs", choices=("inductor", "eager", "aot_eager", "cudagraphs"), guarded="its words are torch's own backends"
+    ),
     "train.torch_compile_mode": read(
         choices=("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
     ),
@@ -70,12 +72,14 @@ ROWS: Rows = {
     "train.log_level": read(choices=_LEVELS),
     "train.log_level_replica": read(choices=_LEVELS, needs=_SEVERAL),
     "train.disable_tqdm": owned("the progress display of ftcli, which prints plain lines outside a terminal"),
-    "train.report_to": read("network", choices=(*REPORTERS, "none", "all")),
+    "train.report_to": read(
+        "sends", "writes", choices=(*REPORTERS, "none", "all"), grant=ENDPOINT, harmless=LOCAL_REPORTERS
+    ),
     "train.run_name": owned("run.name"),
     "train.project": read(free="a name at trackio", needs=_TRACKIO),
-    "train.trackio_space_id": read("network", free="a name at the hub", needs=_TRACKIO, grant=PUSH),
-    "train.trackio_bucket_id": read("network", free="a name at the hub", needs=_TRACKIO, grant=PUSH),
-    "train.trackio_static_space_id": read("network", free="a name at the hub", needs=_TRACKIO, grant=PUSH),
+    "train.trackio_space_id": read("sends", free="a name at the hub", needs=_TRACKIO, grant=PUSH),
+    "train.trackio_bucket_id": read("sends", free="a name at the hub", needs=_TRACKIO, grant=PUSH),
+    "train.trackio_static_space_id": read("sends", free="a name at the hub", needs=_TRACKIO, grant=PUSH),
     "train.debug": read(choices=members("transformers.debug_utils", "DebugOption"), spaced=True),
     # Evaluation.
     "train.do_train": owned("ftcli train"),
@@ -95,25 +99,25 @@ ROWS: Rows = {
     "train.metric_for_best_model": read(free="a metric that the trainer reports, checked against its source"),
     "train.greater_is_better": read(),
     # Saving.
-    "train.output_dir": owned("run.dir", "path"),
+    "train.output_dir": owned("run.dir", "writes"),
     "train.save_strategy": read(),
     "train.save_steps": read(needs="train.save_strategy=steps"),
     "train.save_total_limit": read(needs="train.save_strategy=steps|epoch|best"),
     "train.save_on_each_node": read(needs=_SEVERAL),
     "train.save_only_model": owned("ftcli, whose checkpoints can always be resumed"),
     "train.enable_jit_checkpoint": owned("ftcli, which saves a checkpoint when it is asked to stop"),
-    "train.resume_from_checkpoint": owned("--resume RUN", "path"),
+    "train.resume_from_checkpoint": owned("--resume RUN", "reads"),
     "train.ignore_data_skip": owned("ftcli, which always resumes at the right row"),
     "train.restore_callback_states_from_checkpoint": owned("ftcli, which always restores them"),
-    "train.push_to_hub": read("network", grant=PUSH),
+    "train.push_to_hub": read("sends", grant=PUSH),
     "train.hub_token": refused(
-        "the token would be saved in the run directory; log in with `hf auth login` instead", "network"
+        "the token would be saved in the run directory; log in with `hf auth login` instead", "sends"
     ),
-    "train.hub_model_id": read("network", free="a name at the hub", needs=_PUSHES, grant=PUSH),
-    "train.hub_strategy": read("network", needs=_PUSHES, grant=PUSH),
-    "train.hub_revision": read("network", free="a branch at the hub", needs=_PUSHES, grant=PUSH),
-    "train.hub_private_repo": read("network", needs=_PUSHES, grant=PUSH),
-    "train.hub_always_push": read("network", needs=_PUSHES, grant=PUSH),
+    "train.hub_model_id": read("sends", free="a name at the hub", needs=_PUSHES, grant=PUSH),
+    "train.hub_strategy": read("sends", needs=_PUSHES, grant=PUSH),
+    "train.hub_revision": read("sends", free="a branch at the hub", needs=_PUSHES, grant=PUSH),
+    "train.hub_private_repo": read("sends", needs=_PUSHES, grant=PUSH),
+    "train.hub_always_push": read("sends", needs=_PUSHES, grant=PUSH),
     # Rows on their way into the model.
     "train.seed": owned("seed"),
     "train.data_seed": owned("seed"),
@@ -131,15 +135,15 @@ ROWS: Rows = {
     # Hardware and processes.
     "train.use_cpu": owned("hardware=cpu"),
     "train.local_rank": owned("hardware.num_processes"),
-    "train.accelerator_config": read("path", inside="accelerator"),
+    "train.accelerator_config": read("reads", inside="accelerator"),
     "train.parallelism_config": refused(f"{NO_TENSOR_PARALLEL}; {NO_CONTEXT_PARALLEL}"),
-    "train.ddp_backend": read("network", needs=_SEVERAL),
+    "train.ddp_backend": read("sends", needs=_SEVERAL, guarded="between the processes of the run"),
     "train.ddp_timeout": read(needs=_SEVERAL),
     **{
         f"train.ddp_{name}": read(needs=_REPLICATED)
         for name in ("find_unused_parameters", "bucket_cap_mb", "broadcast_buffers", "static_graph")
     },
     "train.fsdp": read(choices=members("transformers.trainer_utils", "FSDPOption"), spaced=True),
-    "train.fsdp_config": read("path", "code", inside="fsdp", needs="train.fsdp=*"),
-    "train.deepspeed": read("path", "network", "code", inside="deepspeed"),
+    "train.fsdp_config": read("reads", inside="fsdp", needs="train.fsdp=*"),
+    "train.deepspeed": read("reads", inside="deepspeed"),
 }  # fmt: skip

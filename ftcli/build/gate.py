@@ -1,0 +1,131 @@
+"""The one gate before a run's folder: every command that acts on a spec.json takes the spec from here.
+
+Such a folder may come from anyone, and the worker acts on the resolved values in it. So each value is checked again as
+if a stranger had typed it: it exists, is not set elsewhere, has its type and its limits, and whatever needs a grant
+needs it on this command line; the grants that the file itself lists count for nothing. What ftcli writes in the folder
+must lie in it, and not behind a link.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from ftcli.build.checks import field_checks, mappings
+from ftcli.config.compose import DECLARED, Composed, Request
+from ftcli.config.tree import Origin
+from ftcli.core.errors import ConfigError, Problem
+from ftcli.core.strict_yaml import KeyPath
+from ftcli.methods import get_method
+from ftcli.peft_methods import peft_method
+from ftcli.plan.resolved_run import ResolvedRun
+from ftcli.runs import rundir
+from ftcli.settings.groups import GROUPS
+from ftcli.settings.limits import Limit
+from ftcli.settings.ownership import FLAGS
+from ftcli.settings.run_spec import LaunchPlan, RunSpec
+
+TRAINS: Sequence[str] = GROUPS
+"""The groups that training acts on."""
+MEASURES = ("method",)
+"""The groups that measuring acts on: rewards and judges. A model's own permission is given anew, or not at all."""
+
+MOST_PROCESSES = 65_536
+_LAUNCH = {
+    "num_processes": Limit(low=1, high=MOST_PROCESSES),
+    "num_nodes": Limit(low=1, high=MOST_PROCESSES),
+    "max_restarts": Limit(low=0, high=MOST_PROCESSES),
+    "num_threads": Limit(low=1, high=MOST_PROCESSES),
+}
+
+
+def opened(run: Path, grants: frozenset[str] = frozenset(), acts: Sequence[str] = ()) -> RunSpec:
+    """The spec in a run's folder, checked as a stranger's, with the grants of this command line alone.
+
+    Args:
+        grants: the flags of this command line.
+        acts: the groups on whose values the command acts; in the others a value that needs a grant is only read.
+
+    Raises:
+        ConfigError: every problem in it.
+    """
+    rundir.require_own_files(run)
+    return admitted(RunSpec.load(run / rundir.SPEC), str(run / rundir.SPEC), grants, acts)
+
+
+def admitted(spec: RunSpec, where: str, grants: frozenset[str], acts: Sequence[str]) -> RunSpec:
+    """A spec that was read from a file, once it has passed; arguments and errors are those of `opened`."""
+    require_choices(spec, where)
+    problems = [*_value_problems(spec, where, grants, acts), *_launch_problems(spec.launch, where)]
+    problems = problems or [*_inside_problems(spec, where, acts)]
+    if problems:
+        raise ConfigError(*problems)
+    return replace(spec, grants=tuple(sorted(grants)))
+
+
+def composed_anew(run: Path) -> RunSpec:
+    """The spec in a run's folder for one who reads its tree and choices alone, and composes and checks them anew.
+
+    Raises:
+        ConfigError: it is no spec, or has a method that this version does not have.
+    """
+    rundir.require_own_files(run)
+    spec = RunSpec.load(run / rundir.SPEC)
+    require_choices(spec, str(run / rundir.SPEC))
+    return spec
+
+
+def require_choices(spec: RunSpec, where: str) -> None:
+    """Check that this version has the method and the PEFT method of a run.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    for group, known in DECLARED.items():
+        if spec.choices.get(group) not in known:
+            what = f"uses {group}={spec.choices.get(group)}, which this version of ftcli does not have"
+            raise ConfigError(Problem(where, what, f"it has {', '.join(sorted(known))}"))
+
+
+def values_of(spec: RunSpec, where: str) -> tuple[dict[str, Any], dict[KeyPath, Origin]]:
+    """The resolved values that a worker acts on, as a tree, and the file as their origin."""
+    whole = asdict(spec)
+    values = {name: whole[name] for name in (*GROUPS, "run", "seed")}
+    return values, {(name,): Origin(where, "run") for name in values}
+
+
+def _value_problems(spec: RunSpec, where: str, grants: frozenset[str], acts: Sequence[str]) -> Iterator[Problem]:
+    values, origins = values_of(spec, where)
+    method, peft = get_method(spec.choices["method"]), peft_method({**spec.peft, "name": spec.choices["peft"]})
+    # Flags of groups that the command does not act on: what they would allow, it does not do.
+    for group in (*GROUPS, "run"):
+        request = Request(grants=grants if group in acts else FLAGS)
+        composed = Composed(tree=values, choices=dict(spec.choices), origins=origins, request=request)
+        if group == GROUPS[0]:
+            yield from field_checks.check_top_level(composed, method).values()
+        yield from field_checks.check_group(composed, group, method, peft).values()
+
+
+def _launch_problems(launch: LaunchPlan, where: str) -> Iterator[Problem]:
+    """What is wrong with how the worker would be started."""
+    for name, limit in _LAUNCH.items():
+        value, high = getattr(launch, name), int(limit.high or 0)
+        if value is None and name == "num_threads":
+            continue
+        if not isinstance(value, int) or isinstance(value, bool):
+            yield Problem(where, f"launch.{name} is {value!r}, which is not a whole number", "start a new run")
+        elif not int(limit.low or 0) <= value <= high:
+            yield Problem(where, f"launch.{name}={value} is out of range", f"from {limit.low} to {high}")
+    if launch.device not in ("cpu", "cuda"):
+        yield Problem(where, f"launch.device={launch.device!r} is not a device", "cpu or cuda")
+    if launch.gpu is not None and not isinstance(launch.gpu, str):
+        yield Problem(where, f"launch.gpu={launch.gpu!r} is not a card", "name one, or null")
+
+
+def _inside_problems(spec: RunSpec, where: str, acts: Sequence[str]) -> Iterator[Problem]:
+    """What is wrong inside the mappings that the libraries are passed, of the groups that the command acts on."""
+    groups = {group: getattr(spec, group) if group in acts else {} for group in ("train", "method")}
+    if any(groups.values()):
+        yield from mappings.problems(ResolvedRun.of(replace(spec, **groups)), lambda _: where)
