@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ftcli.config import recipe_file as recipe_loader
-from ftcli.config import references
+from ftcli.config import recipe_paths, references
 from ftcli.config.group_composition import compose_groups
 from ftcli.config.overrides import Override, parse, repeated
 from ftcli.config.tree import Origin, Tree
@@ -114,7 +114,7 @@ def _group_document(group: str, choice: str, where: str, request: Request) -> Do
     document = load(path, f"configs/{group}/{path.name}" if shipped else str(path))
     problems = recipe_loader.guard_values(document)
     if not shipped:
-        problems += recipe_loader.guard_group_paths(document, group, path, allow_path="--allow-path" in request.grants)
+        problems += recipe_paths.guard_group_paths(document, group, path, allow_path="--allow-path" in request.grants)
     if group in DECLARED and choice not in DECLARED[group]:
         fix = f"name the file {group}/NAME.yaml, where NAME is one of {', '.join(sorted(DECLARED[group]))}"
         problems.append(Problem(document.file, f"there is no {group} {choice} for these settings", fix))
@@ -252,7 +252,7 @@ def _lay_groups(tree: Tree, choices: Mapping[str, str], documents: Mapping[str, 
     composed = compose_groups(choices, documents, root)
     for group, document in documents.items():
         lines = {(group, *path): line for path, line in document.lines.items()}
-        literal = frozenset((group, key) for key in recipe_loader.path_keys(group, document.data))
+        literal = frozenset((group, key) for key in recipe_paths.path_keys(group, document.data))
         tree.data.setdefault(group, {})  # also of a file that sets nothing
         tree.lay({group: composed[group]}, Document(document.file, {}, lines), "group", literal)
     rest = {key: value for key, value in composed.items() if key not in GROUPS}

@@ -14,17 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from ftcli.config import references
+from ftcli.config.recipe_paths import PATH_FIX, Bounds, resolve_paths
 from ftcli.core import assets
 from ftcli.core.errors import ConfigError, Problem
-from ftcli.core.paths import home_expanded, is_builtin, is_template_path
+from ftcli.core.paths import home_expanded
 from ftcli.core.strict_yaml import Document, KeyPath, load
 from ftcli.core.suggest import suggest
-from ftcli.data.files.locate import is_hub
-from ftcli.data.files.urls import is_url, shown
-from ftcli.data.path_list import split_paths
 from ftcli.settings.backends import ROLES
-from ftcli.settings.fields.field_table import LIBRARY_PATHS
-from ftcli.settings.groups import GROUPS, MODEL_KEYS, PLACES, is_path_key, is_rows_key
+from ftcli.settings.groups import GROUPS, PLACES
 
 SCHEMA_VERSION = 1
 TOP_LEVEL = ("ftcli", "defaults", *GROUPS, *ROLES, "run", "seed", "stages")
@@ -128,73 +125,6 @@ def _choices(document: Document, problems: list[Problem]) -> dict[str, str]:
     return choices
 
 
-def _is_path(key: str, value: Any, folder: Path) -> bool:
-    """Whether a setting's value is a path, rather than a built-in name, a hub id or a value of another type."""
-    if not isinstance(value, str) or is_builtin(value):
-        return False
-    if key in MODEL_KEYS:  # a hub id unless it looks like a path, may become one by reference, or exists here
-        looks = value.startswith((".", "/", "~")) or "${" in value or ".." in Path(value).parts
-        return looks or os.path.exists(folder / value)
-    if key == "model.chat_template":
-        return is_template_path(value)
-    if key in LIBRARY_PATHS:  # transformers also takes the JSON itself in these
-        return not value.lstrip().startswith("{")
-    if is_path_key(key) and key.startswith("data."):  # the name of a hub set, unless such a path exists here
-        return not is_hub(value) or os.path.exists(folder / value)
-    return is_path_key(key)
-
-
-@dataclass(frozen=True)
-class _Bounds:
-    """Where a file's relative paths start, the folder that they must stay in, and how errors name it."""
-
-    start: Path
-    limit: Path
-    name: str
-    allow_path: bool
-
-
-def _resolve_paths(group: str, settings: dict[str, Any], bounds: _Bounds) -> dict[str, str]:
-    """Make the paths in a group's settings absolute, in place.
-
-    Returns:
-        What is wrong with each path, by key; "" for a path that is allowed.
-    """
-    faults = {}
-    for key, value in settings.items():
-        if is_rows_key(f"{group}.{key}") and isinstance(value, (str, list)):
-            listed = split_paths(value, str(bounds.start)) if isinstance(value, str) else value
-            if isinstance(listed, list):
-                resolved = [_resolved_path(f"{group}.{key}", each, bounds) for each in listed]
-                settings[key] = [path for path, _ in resolved]
-                found = [fault for _, fault in resolved if fault is not None]
-                if found:
-                    faults[key] = next(filter(None, found), "")
-                continue
-        if isinstance(value, dict):
-            below = _resolve_paths(f"{group}.{key}", value, bounds)
-            if below:
-                faults[key] = next(filter(None, below.values()), "")
-            continue
-        settings[key], fault = _resolved_path(f"{group}.{key}", value, bounds)
-        if fault is not None:
-            faults[key] = fault
-    return faults
-
-
-def _resolved_path(name: str, value: Any, bounds: _Bounds) -> tuple[Any, str | None]:
-    """A setting's value, absolute if it is a path, and what is wrong with it: "" for nothing, None if it is no path."""
-    if not _is_path(name, value, bounds.start):
-        return value, None
-    value = references.unescaped(value)  # never interpolated, so that this is all there is to resolve
-    if is_url(value):
-        return value, "" if bounds.allow_path else f"{name} points outside {bounds.name}: {shown(value)}"
-    # realpath follows links, so that a link inside the folder cannot lead out of it.
-    path = Path(os.path.realpath(bounds.start / home_expanded(value)))
-    leaves = not bounds.allow_path and not path.is_relative_to(bounds.limit)
-    return str(path), f"{name} points outside {bounds.name}: {value}" if leaves else ""
-
-
 def _renamed(document: Document, version: int) -> Document:
     """The document of an earlier schema under the current names; each keeps the line of its old name."""
     data, lines = copy.deepcopy(document.data), dict(document.lines)
@@ -212,28 +142,6 @@ def _renamed(document: Document, version: int) -> Document:
                 data.setdefault(new_group, {}).setdefault(new_key, data[group].pop(key))
                 lines[(new_group, new_key)] = lines[(group, key)]
     return Document(document.file, data, lines)
-
-
-_PATH_FIX = "allow it with --allow-path, or give it on the command line"
-
-
-def guard_group_paths(document: Document, group: str, file: Path, *, allow_path: bool) -> list[Problem]:
-    """Check the paths in a user's group file: relative to the file, and inside its --config-dir."""
-    folder = file.resolve().parent
-    bounds = _Bounds(folder, folder.parent, "its --config-dir", allow_path)
-    found = _resolve_paths(group, document.data, bounds)
-    return [Problem(document.where((key,)), what, _PATH_FIX) for key, what in found.items() if what]
-
-
-def path_keys(group: str, settings: Mapping[str, Any]) -> list[str]:
-    """The settings of a group whose values are absolute paths, and so never interpolated."""
-
-    def holds_path(key: str, value: Any) -> bool:
-        if isinstance(value, list):
-            return any(holds_path(key, each) for each in value)
-        return bool(path_keys(key, value)) if isinstance(value, dict) else _is_path(key, value, Path("/"))
-
-    return [key for key, value in settings.items() if holds_path(f"{group}.{key}", value)]
 
 
 def _unknown_key(document: Document, key: str, value: Any, known: tuple[str, ...]) -> Iterator[Problem]:
@@ -297,7 +205,7 @@ def read(path: Path, *, allow_path: bool = False) -> Recipe:
     problems = [*guard_values(document, skip=("defaults",)), *version]
     written = 0 if version else document.data["ftcli"]
     folder = path.resolve().parent
-    bounds = _Bounds(folder, folder, "the recipe's folder", allow_path)
+    bounds = Bounds(folder, folder, "the recipe's folder", allow_path)
     stages = {}
     for name, part in _stage_documents(document, problems).items():
         ready = _ready(part, bounds, problems)
@@ -309,7 +217,7 @@ def read(path: Path, *, allow_path: bool = False) -> Recipe:
 
 
 def _guarded(
-    document: Document, known: tuple[str, ...], written: int, bounds: _Bounds, problems: list[Problem]
+    document: Document, known: tuple[str, ...], written: int, bounds: Bounds, problems: list[Problem]
 ) -> Recipe:
     """A checked document with its choices and values, under the current names and with absolute paths.
 
@@ -325,9 +233,9 @@ def _guarded(
     choices, literal = _choices(document, problems), set[KeyPath]()
     for group, settings in document.data.items():
         if isinstance(settings, dict) and group != "stages":
-            found = _resolve_paths(group, settings, bounds)
+            found = resolve_paths(group, settings, bounds)
             literal.update((group, key) for key in found)
-            problems += [Problem(document.where((group, key)), what, _PATH_FIX) for key, what in found.items() if what]
+            problems += [Problem(document.where((group, key)), what, PATH_FIX) for key, what in found.items() if what]
     values = {key: value for key, value in document.data.items() if key not in ("ftcli", "defaults", "stages")}
     return Recipe(document, choices, values, frozenset(literal))
 
@@ -347,11 +255,11 @@ def _stage_documents(document: Document, problems: list[Problem]) -> dict[str, D
     return found
 
 
-def _ready(part: Document, bounds: _Bounds, problems: list[Problem]) -> str | None:
+def _ready(part: Document, bounds: Bounds, problems: list[Problem]) -> str | None:
     """The run or model that replaces a stage: `model: NAME` in place of settings."""
     if not isinstance(part.data.get("model"), str):
         return None
     named = {"name_or_path": part.data.pop("model")}
-    found = _resolve_paths("model", named, bounds)
-    problems += [Problem(part.where(("model",)), what, _PATH_FIX) for what in found.values() if what]
+    found = resolve_paths("model", named, bounds)
+    problems += [Problem(part.where(("model",)), what, PATH_FIX) for what in found.values() if what]
     return str(named["name_or_path"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 
@@ -14,8 +15,16 @@ def hub_cache() -> Path:
     return Path(home).expanduser() / "hub"
 
 
+def is_revision(text: object) -> bool:
+    """Whether a text is a branch, tag or commit: words between slashes. One with `..` would name a folder elsewhere,
+    since revisions are folders and files of the cache."""
+    return isinstance(text, str) and re.fullmatch(r"\w[\w.+-]*(/\w[\w.+-]*)*", text) is not None
+
+
 def cached_snapshot(hub_id: str, revision: str | None) -> Path | None:
     """The cached files of a hub model at a revision, or None where its config.json is not cached."""
+    if revision is not None and not is_revision(revision):
+        return None
     repository = hub_cache() / f"models--{hub_id.replace('/', '--')}"
     reference = repository / "refs" / (revision or "main")
     commit = reference.read_text(encoding="utf-8").strip() if os.path.isfile(reference) else revision or ""

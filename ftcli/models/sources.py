@@ -15,7 +15,7 @@ from typing import Any
 
 from ftcli import tiny
 from ftcli.core.errors import ConfigError, Problem
-from ftcli.core.hub_cache import cached_snapshot
+from ftcli.core.hub_cache import cached_snapshot, is_revision
 from ftcli.core.paths import BUILTIN, home_expanded
 from ftcli.core.untrusted import foreign_files
 from ftcli.runs import rundir
@@ -106,6 +106,9 @@ def adapter_declares(folder: Path) -> dict[str, Any]:
     for name in ("base_model_name_or_path", "revision", "peft_type"):
         if not isinstance(declared.get(name, ""), str | None):
             raise ConfigError(Problem(str(file), f"has {name}={declared[name]!r}, which is not text", "save it again"))
+    if declared.get("revision") is not None and not is_revision(declared["revision"]):
+        what = f"has revision={declared['revision']!r}, which is no branch, tag or commit"
+        raise ConfigError(Problem(str(file), what, "save it again"))
     return declared
 
 

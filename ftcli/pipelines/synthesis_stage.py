@@ -14,6 +14,7 @@ from ftcli.config.recipe_file import Recipe
 from ftcli.config.references import unescaped
 from ftcli.core import assets, paths
 from ftcli.core.errors import ConfigError, Problem
+from ftcli.core.hub_cache import is_revision
 from ftcli.core.strict_yaml import load
 from ftcli.core.suggest import suggest
 from ftcli.data import row_sets
@@ -168,6 +169,9 @@ def _value_problems(stage: Stage, found: _Values) -> Iterator[Problem]:
                 yield Problem(where, f"seed is {value!r}, which is not a whole number", "for example seed=42")
             elif (problem := limit_problem(name, value, LIMITS[name], where)) is not None:
                 yield problem
+            continue
+        if name.endswith(".revision") and isinstance(value, str) and not is_revision(value):
+            yield Problem(where, f"{name}={value} is no branch, tag or commit", "write a word")
             continue
         if name not in known:
             what = f"{name} is not an option of synthesis stage {stage.name}"

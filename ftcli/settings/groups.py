@@ -250,12 +250,20 @@ PLACES = {"model": "name_or_path", "data": "path"}
 """The setting that names a place, of a group whose choices only have names for some."""
 
 MODEL_KEYS = frozenset(
-    {"model.name_or_path", "method.reward_model", "method.teacher_model", "judge.model", "generator.model"}
+    {
+        *("model.name_or_path", "method.reward_model", "method.value_model", "method.teacher_model"),
+        *("method.judge.model", "judge.model", "generator.model", "peft.shadow_model"),
+    }
 )
 """Settings that name a model: a run, a folder, a hub id, or a name at an endpoint."""
 _FILES = {"make.constitution", "make.examples", "make.labelled"}
 PATH_KEYS = (
-    frozenset({"data.path", "data.eval_path", "run.dir", "model.chat_template", "hardware.container"})
+    frozenset(
+        {
+            *("data.path", "data.eval_path", "run.dir", "model.chat_template", "hardware.container"),
+            "method.judge_constitution",
+        }
+    )
     | MODEL_KEYS
     | _FILES
 )

@@ -68,7 +68,10 @@ def named(name: str | None) -> tuple[Principle, ...]:
     """
     if not name:
         return read(DEFAULT)
-    return read(tiny.DATA_DIR / f"{name.removeprefix(BUILTIN_SETS)}.yaml" if is_builtin(name) else Path(name))
+    # The last part alone: a name with `..` in it would be a file elsewhere.
+    return read(
+        tiny.DATA_DIR / f"{Path(name.removeprefix(BUILTIN_SETS)).name}.yaml" if is_builtin(name) else Path(name)
+    )
 
 
 def _problems(document: Document) -> Iterator[Problem]:

@@ -289,10 +289,10 @@ def test_a_saved_spec_is_never_interpolated_again(saved, monkeypatch):
     monkeypatch.setenv("SECRET", "hunter2")
     run = saved()
     raw = json.loads((run / rundir.SPEC).read_text(encoding="utf-8"))
-    raw["tree"]["data"]["revision"] = "${oc.env:SECRET}"
+    raw["tree"]["model"]["licence"] = "${oc.env:SECRET}"
     (run / rundir.SPEC).write_text(json.dumps(raw), encoding="utf-8")
     spec = resume.spec_from(run, Request(overrides=("train.logging_steps=${train.save_steps}",)))
-    assert spec.data.revision == "${oc.env:SECRET}"
+    assert spec.model.licence == "${oc.env:SECRET}"
     assert spec.train["logging_steps"] == 500
 
 

@@ -155,10 +155,10 @@ def test_a_path_outside_the_recipes_folder_needs_the_flag_that_the_error_prints(
 
 def test_a_reference_cannot_assemble_a_path_behind_the_guard(problems, here):
     shutil.copytree(assets.CONFIGS, here / "outside")
-    write(HEAD + f"model:\n  revision: {here}/outside\n  name_or_path: ${{model.revision}}\n", "shared/r.yaml")
+    write(HEAD + f"model:\n  licence: {here}/outside\n  name_or_path: ${{model.licence}}\n", "shared/r.yaml")
     [found] = problems("recipe=shared/r.yaml")
     # Taken literally, as every path is: a folder of that very name beside the recipe.
-    assert f"{here}/shared/${{model.revision}} holds no model" in found
+    assert f"{here}/shared/${{model.licence}} holds no model" in found
 
 
 def test_on_the_command_line_a_path_needs_no_flag(problems, here):

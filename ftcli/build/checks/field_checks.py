@@ -16,6 +16,7 @@ from ftcli.config import reach
 from ftcli.config.compose import Composed
 from ftcli.config.group_fields import group_fields, method_fields, settable
 from ftcli.core.errors import Problem
+from ftcli.core.hub_cache import is_revision
 from ftcli.core.suggest import suggest
 from ftcli.methods import Method, all_methods
 from ftcli.peft_methods import PEFT_METHODS, PeftMethod, peft_method
@@ -228,6 +229,9 @@ def _check_value(
         return Problem(where, f"{name} is refused: {field_table.REFUSED[name]}", "remove it")
     if key not in fields:
         return unknown(composed, group, key, method, fields)
+    if (revision := _odd_revision(key, value)) is not None:
+        what = f"{name} is {revision!r}, which is no branch, tag or commit"
+        return Problem(where, what, "write a word, or words with slashes between")
     if (value is None and name in DERIVED_FIELDS) or (name == f"train.{SIZE}" and value == AUTO):
         return None
     return (
@@ -235,6 +239,14 @@ def _check_value(
         or limit_problem(name, value, limit, where)
         or reach.problem(composed, name, value, (group, key), fields[key])
     )
+
+
+def _odd_revision(key: str, value: Any) -> object | None:
+    """The first revision of a value, or inside it, that is none."""
+    if isinstance(value, Mapping):
+        found = (_odd_revision(str(inner), own) for inner, own in value.items())
+        return next((each for each in found if each is not None), None)
+    return value if key == "revision" and isinstance(value, str) and not is_revision(value) else None
 
 
 def _unknown_top_level(composed: Composed, key: str, value: Any, method: Method) -> Problem:
