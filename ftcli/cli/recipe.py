@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ftcli.cli import arguments, output
 from ftcli.cli.listing import run as list_run
+from ftcli.config.credentials import masked, masked_values
 from ftcli.config.recipe_file import find, read
 from ftcli.core import assets
 from ftcli.core.exit_codes import EXIT_DONE
@@ -30,9 +31,9 @@ def run(argv: Sequence[str]) -> int:
     path = find(options.name, f"ftcli recipe {options.action} {options.name}")
     recipe = read(path, allow_path=options.allow_path)
     if options.json:
-        output.data({"file": str(path), "choices": recipe.choices, "values": recipe.values})
+        output.data({"file": str(path), "choices": recipe.choices, "values": masked_values(recipe.values)})
     elif options.action == "show":
-        output.text(path.read_text(encoding="utf-8"), end="")
+        output.text(masked(path.read_text(encoding="utf-8")), end="")
     else:
         named = shell_word(f"recipe={options.name}")
         output.say(f"{path.name} is a plain recipe; check its values with ftcli check {named}")

@@ -12,6 +12,7 @@ from dataclasses import replace
 from ftcli.cli import arguments, jobs, output
 from ftcli.cli.jobs.run import RunJob
 from ftcli.cli.jobs.submission import submit
+from ftcli.config.credentials import masked
 from ftcli.config.overrides import expand, parse
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.exit_codes import EXIT_DONE, EXIT_INTERRUPTED
@@ -30,7 +31,7 @@ def sweep(options: argparse.Namespace) -> int:
         return _submit_together(array, [["train", *words, *flags] for words in commands])
     codes = []
     for number, words in enumerate(commands):
-        output.note(f"job {number + 1} of {len(commands)}: {' '.join(words)}")
+        output.note(f"job {number + 1} of {len(commands)}: {masked(' '.join(words))}")
         codes.append(subprocess.run([sys.executable, "-m", "ftcli", "train", *words, *flags], check=False).returncode)
         if codes[-1] in (EXIT_INTERRUPTED, 130):
             break

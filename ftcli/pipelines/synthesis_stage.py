@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ftcli import tiny
-from ftcli.build.checks.field_checks import limit_problem, type_problem
+from ftcli.build.checks.field_checks import credential_problem, limit_problem, type_problem
+from ftcli.config import credentials
 from ftcli.config.recipe_file import Recipe
 from ftcli.config.references import unescaped
 from ftcli.core import assets, paths
@@ -169,6 +170,9 @@ def _value_problems(stage: Stage, found: _Values) -> Iterator[Problem]:
                 yield Problem(where, f"seed is {value!r}, which is not a whole number", "for example seed=42")
             elif (problem := limit_problem(name, value, LIMITS[name], where)) is not None:
                 yield problem
+            continue
+        if held := credentials.held_by(value):
+            yield credential_problem(name, held, where)
             continue
         if name.endswith(".revision") and isinstance(value, str) and not is_revision(value):
             yield Problem(where, f"{name}={value} is no branch, tag or commit", "write a word")

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ftcli.config import reach
+from ftcli.config import credentials, reach
 from ftcli.config.compose import Composed
 from ftcli.config.group_fields import group_fields, method_fields, settable
 from ftcli.core.errors import Problem
@@ -229,6 +229,8 @@ def _check_value(
         return Problem(where, f"{name} is refused: {field_table.REFUSED[name]}", "remove it")
     if key not in fields:
         return unknown(composed, group, key, method, fields)
+    if held := credentials.held_by(value):
+        return credential_problem(name, held, where)
     if (revision := _odd_revision(key, value)) is not None:
         what = f"{name} is {revision!r}, which is no branch, tag or commit"
         return Problem(where, what, "write a word, or words with slashes between")
@@ -239,6 +241,13 @@ def _check_value(
         or limit_problem(name, value, limit, where)
         or reach.problem(composed, name, value, (group, key), fields[key])
     )
+
+
+def credential_problem(name: str, held: str, where: str) -> Problem:
+    """The problem of a value with a password or token in it, which would be saved with the run."""
+    what = f"{name} holds {held}, which would be saved in the run directory"
+    fix = "leave it out: web addresses take it from ~/.netrc, stores and the hub from their own settings or variables"
+    return Problem(credentials.masked(where), what, fix)
 
 
 def _odd_revision(key: str, value: Any) -> object | None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import base64
 import http.client
 import io
+import netrc
+import os
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -143,6 +145,7 @@ def look(url: str, where: str) -> WebFile:
 def _request(url: str, start: int) -> http.client.HTTPResponse:
     parts = urllib.parse.urlsplit(url)
     user, _, host = parts.netloc.rpartition("@")
+    user = user or _of_netrc(parts.hostname or "")
     plain = urllib.parse.urlunsplit(
         (parts.scheme, host, urllib.parse.quote(parts.path, "/%:@!$&'()*+,;=~"), parts.query, "")
     )
@@ -155,6 +158,19 @@ def _request(url: str, start: int) -> http.client.HTTPResponse:
         request.add_unredirected_header("Authorization", f"Basic {word}")
     answer: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)
     return answer
+
+
+def _of_netrc(host: str) -> str:
+    """USER:PASSWORD of a host in ~/.netrc, or in the file that NETRC names; "" where there is none."""
+    file = os.environ.get("NETRC") or os.path.expanduser("~/.netrc")
+    try:
+        found = netrc.netrc(file).hosts.get(host)
+    except (OSError, netrc.NetrcParseError):
+        return ""
+    if found is None:
+        return ""
+    login, _, password = found
+    return f"{urllib.parse.quote(login or '', safe='')}:{urllib.parse.quote(password or '', safe='')}"
 
 
 def _short(fault: BaseException) -> str:
