@@ -15,7 +15,6 @@ from pathlib import Path
 
 from ftcli.build.resume import CHANGEABLE
 from ftcli.cli import COMMANDS
-from ftcli.cli.arguments import GRANTS
 from ftcli.cli.output import count
 from ftcli.config.importers import Key, all_importers
 from ftcli.config.recipe_file import read
@@ -29,7 +28,7 @@ from ftcli.data.row_ledger import KINDS as TOKEN_KINDS
 from ftcli.models.known_shapes import model_shape
 from ftcli.models.parameters import num_parameters
 from ftcli.peft_methods import PEFT_METHODS
-from ftcli.settings import library_fields, limits, ownership
+from ftcli.settings import library_fields, limits
 from ftcli.settings.fields import field_table
 from ftcli.settings.groups import OWN_GROUPS, ModelSettings
 from tools import (
@@ -39,6 +38,7 @@ from tools import (
     method_tables,
     peft_tables,
     plan_tables,
+    reach_tables,
     result_tables,
     sampling_tables,
 )
@@ -89,18 +89,6 @@ def owners() -> str:
 def _code(owner: str) -> str:
     """Settings, flags and commands in code type; sentences as they are."""
     return f"`{owner}`" if re.fullmatch(r"[\w.*-]+(=\w+)?|--[\w-]+ \w+|ftcli \w+", owner) else owner
-
-
-def grants() -> str:
-    """The flags that grant what a recipe alone may not do."""
-    granted: dict[str, list[str]] = {flag: [] for flag in GRANTS}
-    for name, flag in field_table.GRANTED_BY.items():
-        granted[flag].append(f"`{name}`")
-    granted["--allow-path"].append("paths outside the recipe's folder")
-    granted[ownership.ENDPOINT].append("an endpoint that a recipe or an earlier pipeline names")
-    granted["--trust-remote-code"].append("`model.attn_implementation` of a hub kernel")
-    rows = [(f"`{flag}`", GRANTS[flag], ", ".join(names)) for flag, names in granted.items()]
-    return table(("Flag", "What it grants", "Needed for"), rows)
 
 
 def settings() -> str:
@@ -185,7 +173,6 @@ REGIONS: dict[str, Callable[[], str]] = {
     "initialisations": peft_tables.initialisations,
     "stored-formats": peft_tables.stored_formats,
     "owners": owners,
-    "grants": grants,
     "settings": settings,
     "models": models,
     "recipes": recipes,
@@ -200,6 +187,7 @@ REGIONS: dict[str, Callable[[], str]] = {
     "grpo-variants": sampling_tables.variants,
     **{f"coming-from-{tool.replace('_', '-')}": partial(coming_from, tool) for tool in all_importers()},
     **default_tables.REGIONS,
+    **reach_tables.REGIONS,
     **result_tables.REGIONS,
     **matrix_tables.REGIONS,
 }

@@ -15,6 +15,7 @@ from tools.source_tree import House, Module
 READERS: Mapping[str, Mapping[str, str]] = {
     "RunSpec.load": {
         "build.gate": "the gate: every value checked, every grant from this command line",
+        "build.inspection": "nothing acts on it; it is shown, with what would need a flag",
         "build.derive": "only the name of a run that is a starting model, which is then made a plain word",
         "launch.nodes": "what the first node wrote; the command that joins it passes it through the gate",
         "worker.training.run": "written by the command that started the worker, after the gate",
@@ -27,6 +28,7 @@ READERS: Mapping[str, Mapping[str, str]] = {
         "worker.commands.data": "composed and checked by the command that started the worker",
     },
     "SynthesisSpec.load": {
+        "build.inspection": "nothing acts on it; it is shown, with what would need a flag",
         "pipelines.pipeline_dir": "compared with a spec that was composed and checked",
         "pipelines.stage_loop": "compared with the spec that replaces it",
         "worker.commands.synthesise": "written by the command that started the worker, after its checks",

@@ -58,7 +58,8 @@ def touched(groups: Mapping[str, Any]) -> Iterator[tuple[str, Any, FieldRow]]:
             content = content_of(value) if name in field_table.LISTED_FIELDS else None
             if content is not None:
                 yield from _entries(name, content)
-            if _touches(row, value):
+            # A mapping that may also be a file reads one only where it names it.
+            if _touches(row, value) and not (name in field_table.LIBRARY_PATHS and isinstance(value, Mapping)):
                 yield name, value, row
 
 

@@ -79,6 +79,11 @@ def resolved_source(name_or_path: str) -> ModelSource:
     return source
 
 
+def is_adapter_folder(folder: Path) -> bool:
+    """Whether a folder holds an adapter."""
+    return os.path.isfile(folder / ADAPTER)
+
+
 def base_of(adapter: Path) -> str:
     """The model that an adapter folder stacks on, as its configuration names it.
 
