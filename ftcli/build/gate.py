@@ -13,11 +13,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from ftcli.build.checks import field_checks, mappings
+from ftcli.build.checks import field_checks, hardware_rules, mappings
+from ftcli.build.checks.cross_group import name_problems
 from ftcli.config.compose import DECLARED, Composed, Request
 from ftcli.config.tree import Origin
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.strict_yaml import KeyPath
+from ftcli.launch.profile import PROCESSES_ON_CPU
 from ftcli.methods import get_method
 from ftcli.peft_methods import peft_method
 from ftcli.plan.resolved_run import ResolvedRun
@@ -59,7 +61,7 @@ def admitted(spec: RunSpec, where: str, grants: frozenset[str], acts: Sequence[s
     """A spec that was read from a file, once it has passed; arguments and errors are those of `opened`."""
     require_choices(spec, where)
     problems = [*_value_problems(spec, where, grants, acts), *_launch_problems(spec.launch, where)]
-    problems = problems or [*_inside_problems(spec, where, acts)]
+    problems = problems or [*_started_problems(spec, where, acts), *_inside_problems(spec, where, acts)]
     if problems:
         raise ConfigError(*problems)
     return replace(spec, grants=tuple(sorted(grants)))
@@ -122,6 +124,22 @@ def _launch_problems(launch: LaunchPlan, where: str) -> Iterator[Problem]:
         yield Problem(where, f"launch.device={launch.device!r} is not a device", "cpu or cuda")
     if launch.gpu is not None and not isinstance(launch.gpu, str):
         yield Problem(where, f"launch.gpu={launch.gpu!r} is not a card", "name one, or null")
+
+
+def _started_problems(spec: RunSpec, where: str, acts: Sequence[str]) -> Iterator[Problem]:
+    """What is wrong with how a run would be started: its name and settings become lines of a job, and its processes are
+    no more than its settings say."""
+    if "hardware" not in acts:
+        return
+    wanted, each = spec.hardware, spec.launch.processes_per_node
+    allowed = (wanted.num_processes,) if wanted.num_processes else (1, PROCESSES_ON_CPU)
+    if spec.launch.device == "cpu" and each not in allowed:
+        what = f"launch.num_processes={spec.launch.num_processes} is not what its hardware settings say"
+        yield Problem(where, what, "start a new run")
+    yield from name_problems(str(spec.run.name), where)
+    values, origins = values_of(spec, where)
+    composed = Composed(tree=values, choices=dict(spec.choices), origins=origins, request=Request())
+    yield from hardware_rules.problems(ResolvedRun.of(spec), composed, lambda _: where)
 
 
 def _inside_problems(spec: RunSpec, where: str, acts: Sequence[str]) -> Iterator[Problem]:

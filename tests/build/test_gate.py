@@ -22,6 +22,7 @@ from ftcli.settings.ownership import ENDPOINT, FLAGS, PUSH, REMOTE_CODE, REWARD_
 from ftcli.settings.run_spec import RunSpec
 
 Plant = Callable[..., Path]
+SLURM = ("hardware=slurm", "hardware.num_processes=2")
 OPENAI = {"type": "openai", "model": "m", "base_url": "http://x/v1", "api_key_env": "HF_TOKEN"}
 
 
@@ -30,7 +31,8 @@ def planted(here: Path) -> Plant:
     """The folder of a run in whose spec.json a stranger has set `GROUP.KEY` to a value, with every grant in it."""
 
     def plant(name: str, value: Any, *overrides: str) -> Path:
-        words = (*overrides, "hardware=cpu", "hardware.num_threads=1", "run.dir=r")
+        here_alone = () if SLURM[0] in overrides else ("hardware=cpu", "hardware.num_threads=1")
+        words = (*here_alone, *overrides, "run.dir=r")
         spec = json.loads(spec_of(Request(overrides=words)).to_json())
         *path, key = name.split(".")
         node = spec
@@ -117,6 +119,12 @@ HOSTILE = [
 LAUNCHED = [
     ("launch.num_processes", 10**9, "out of range", ()),
     ("launch.num_processes", "2; rm", "is not a whole number", ()),
+    ("launch.num_processes", 9, "is not what its hardware settings say", ()),
+    ("run.name", "x\n#SBATCH --wrap=evil", "is not a plain name", ()),
+    ("hardware.account", "lab\n#SBATCH --wrap=evil", "does not stand on a line of options", SLURM),
+    ("hardware.sbatch", {"wrap": "evil"}, "none whose reach is sorted", SLURM),
+    ("hardware.sbatch", {"qos": "x\ny"}, "does not stand on a line of options", SLURM),
+    ("hardware.time_limit", "1; evil", "is not a time", SLURM),
     ("launch.num_threads", 0, "out of range", ()),
     ("launch.device", "cpu\nevil", "is not a device", ()),
     ("launch.max_restarts", 10**9, "out of range", ()),
@@ -215,6 +223,7 @@ CELLS = [
     *((name, "none", "cpu") for name in all_methods()),
     *(("sft", name, "cpu") for name in PEFT_METHODS if name != "other"),
     *(("sft", "lora", name) for name in ("auto", "gpu", "multi_gpu", "fsdp", "zero2", "zero3", "zero3_offload")),
+    *(("sft", "none", name) for name in ("slurm", "multi_node", "zero2", "fsdp_offload")),
 ]
 
 
@@ -222,6 +231,10 @@ CELLS = [
 def test_every_spec_that_ftcli_writes_passes_its_own_gate(method, peft, hardware, here: Path, problems):
     words = [f"method={method}", f"peft={peft}", f"hardware={hardware}", "run.dir=r"]
     words += ["hardware.device=cpu", "hardware.num_processes=2"] if hardware.startswith(("fsdp", "zero")) else []
+    words += {
+        "slurm": ["hardware.num_processes=2", "hardware.sbatch={qos: high}", "hardware.container=/images/x.sif"],
+        "multi_node": ["hardware.num_nodes=2", "hardware.node_rank=0", "hardware.rendezvous=node0:29400"],
+    }.get(hardware, [])
     words += ["method.rewards={ended: 1}"] if method in ("grpo", "rloo", "ppo", "online_dpo") else []
     words += ["method.teacher_model=builtin:tiny"] if method == "distillation" else []
     if found := problems(*words):
