@@ -26,7 +26,7 @@ from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.runs import rundir
 from ftcli.settings.groups import GROUPS
 from ftcli.settings.limits import Limit
-from ftcli.settings.ownership import FLAGS
+from ftcli.settings.ownership import ATTENTION, FLAGS
 from ftcli.settings.run_spec import LaunchPlan, RunSpec
 
 TRAINS: Sequence[str] = GROUPS
@@ -136,6 +136,8 @@ def _started_problems(spec: RunSpec, where: str, acts: Sequence[str]) -> Iterato
     if spec.launch.device == "cpu" and each not in allowed:
         what = f"launch.num_processes={spec.launch.num_processes} is not what its hardware settings say"
         yield Problem(where, what, "start a new run")
+    if strange := [name for name in spec.attention_candidates if name not in ATTENTION]:
+        yield Problem(where, f"attention_candidates names {strange[0]}, which is code of the hub", "start a new run")
     yield from name_problems(str(spec.run.name), where)
     values, origins = values_of(spec, where)
     composed = Composed(tree=values, choices=dict(spec.choices), origins=origins, request=Request())

@@ -252,6 +252,7 @@ PLACES = {"model": "name_or_path", "data": "path"}
 MODEL_KEYS = frozenset(
     {
         *("model.name_or_path", "method.reward_model", "method.value_model", "method.teacher_model"),
+        "method.reference_model",
         *("method.judge.model", "judge.model", "generator.model", "peft.shadow_model"),
     }
 )

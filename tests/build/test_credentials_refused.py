@@ -10,6 +10,7 @@ import pytest
 
 from ftcli.cli import main
 from ftcli.data.files.http import look
+from tests.conftest import REPOSITORY
 from tests.loopback import serving
 
 TOKEN = "hf_" + "a1B2" * 8
@@ -44,7 +45,8 @@ def test_a_run_with_a_secret_in_its_settings_is_not_begun(words, here: Path, cap
     assert left == []
 
 
-def test_a_sweep_prints_none(here: Path, capfd):
+def test_a_sweep_prints_none(here: Path, capfd, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))  # its jobs are processes of their own
     assert main(["train", "--multirun", "seed=1,2", "data.path=https://me:secret@host/a.jsonl", "run.dir=r"]) == 2
     out, err = capfd.readouterr()
     assert err.count("which would be saved in the run directory") == 2

@@ -125,6 +125,7 @@ LAUNCHED = [
     ("hardware.sbatch", {"wrap": "evil"}, "none whose reach is sorted", SLURM),
     ("hardware.sbatch", {"qos": "x\ny"}, "does not stand on a line of options", SLURM),
     ("hardware.time_limit", "1; evil", "is not a time", SLURM),
+    ("attention_candidates", ["sdpa", "evil/kernel"], "which is code of the hub", ()),
     ("launch.num_threads", 0, "out of range", ()),
     ("launch.device", "cpu\nevil", "is not a device", ()),
     ("launch.max_restarts", 10**9, "out of range", ()),

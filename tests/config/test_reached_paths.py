@@ -12,7 +12,9 @@ import pytest
 from ftcli import tiny
 from ftcli.core.hub_cache import cached_snapshot, is_revision
 from ftcli.data.files.locate import SourcePath, locate
+from ftcli.methods.method import MODEL_FIELDS
 from ftcli.models.sources import model_source
+from ftcli.settings.groups import MODEL_KEYS
 from ftcli.synthesis import principles
 from tests.config.test_recipes import HEAD, write
 
@@ -156,6 +158,10 @@ def test_a_revision_is_no_path(revision, place: Path, problems):
 @pytest.mark.parametrize("revision", ["main", "v1.0", "refs/pr/7", "refs/convert/parquet", "0a1b2c3", "feature_x-2"])
 def test_branches_tags_and_commits_are_revisions(revision):
     assert is_revision(revision)
+
+
+def test_every_setting_that_names_a_model_is_looked_at():
+    assert {f"method.{key}" for key in MODEL_FIELDS} <= MODEL_KEYS
 
 
 def test_a_built_in_set_of_principles_is_a_name(place: Path):

@@ -75,7 +75,7 @@ ROWS: Rows = {
     # Preferences.
     "method.loss_type@DPOConfig": read(choices=compared("trl.trainer.dpo_trainer", "loss_type")),
     "method.loss_type@KTOConfig": read(choices=compared("trl.trainer.kto_trainer", "loss_type")),
-    "method.reference_model": read("path", "network", "size", free="a run, a model folder or a hub id"),
+    "method.reference_model": read("reads", "size", free="a run, a model folder or a hub id"),
     "method.f_divergence_type": read(choices=compared("trl.trainer.dpo_trainer", "f_divergence_type")),
     "method.f_alpha_divergence_coef": read(needs="method.f_divergence_type=alpha_divergence"),
     "method.discopop_tau": read(needs="method.loss_type=discopop"),
