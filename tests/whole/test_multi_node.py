@@ -102,10 +102,12 @@ def test_two_machines_are_stopped_and_resumed_and_survive_the_loss_of_one(tmp_pa
     assert stopped < 16
     assert "restart 1" not in machines.output()  # what was asked to stop is not started again
 
-    first, second = (machines.start("--resume", "run", f"hardware.node_rank={rank}") for rank in (0, 1))
+    first, second = (
+        machines.start("--resume", "run", "--allow-endpoint", f"hardware.node_rank={rank}") for rank in (0, 1)
+    )
     wait_for(run, stopped + 2, machines)
     switch_off(second)
-    again = machines.start("--resume", "run", "hardware.node_rank=1")
+    again = machines.start("--resume", "run", "--allow-endpoint", "hardware.node_rank=1")
     assert [process.wait(TIMEOUT_SECONDS) for process in (first, again)] == [EXIT_DONE] * 2, machines.output()
     # torch's launcher may form a group with the machine that is gone before it notices
     assert json.loads((run / rundir.RESULT).read_text())["restarts"] in (1, 2)
