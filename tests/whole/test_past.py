@@ -33,6 +33,10 @@ ELSEWHERE = 1e-5
 # A measure counts answers, 240 of them; on another processor a near tie may fall the other way in a few.
 ELSEWHERE_MEASURE = 0.02
 
+LOSS_LAST = 5.7568037
+HELD_OUT = {"before": 5.3569251, "after": 5.2057045}
+"""Losses of the run of then as they are measured today: 0.1 took means of batch means, and not over all tokens."""
+
 
 @pytest.fixture
 def past(tmp_path: Path) -> Path:
@@ -117,9 +121,10 @@ def test_a_run_of_then_resumes_from_its_checkpoint_to_its_own_weights(past: Path
             assert not now["ledger"][side].pop(name)
         assert before["ledger"][side].pop("last_turn_only") == 0  # such conversations are unrolled today
     assert (now["steps"], now["ledger"], now["parameters"]) == (6, before["ledger"], before["parameters"])
-    for key in ("loss_last", "eval_loss", "score"):
-        assert now[key] == close(before[key])
-    assert [line["loss"] for line in steps(run)[-1:]] == close([line["loss"] for line in logged[-1:]])
+    assert now["score"] == close(before["score"])
+    assert (now["loss_last"], now["eval_loss"]["after"]) == (close(LOSS_LAST), close(HELD_OUT["after"]))
+    assert steps(run)[-1]["loss"] == close(LOSS_LAST)
+    assert steps(run)[:-1] == logged[:-1]  # lines of then stay as they were written
 
 
 def test_from_a_run_of_then_the_same_weights_are_trained_anew(past: Path, ftcli_run: Train) -> None:
@@ -202,8 +207,9 @@ def test_a_run_of_then_is_evaluated_to_its_own_numbers(past: Path, ftcli_run: Tr
     run = past / "lora"
     measured = json.loads(ftcli_run("eval", str(run), "--json", cwd=past).stdout)
     expected = of(run / rundir.RESULT)
-    assert measured["after"]["eval_loss"] == pytest.approx(expected["eval_loss"]["after"], abs=1e-4)
-    assert measured["before"]["eval_loss"] == pytest.approx(expected["eval_loss"]["before"], abs=1e-4)
+    for when, loss in HELD_OUT.items():
+        assert measured[when]["eval_loss"] == pytest.approx(loss, abs=1e-4)
+        assert expected["eval_loss"][when] > loss + 0.3  # as the mean of batch means that it was
 
 
 def test_a_model_of_then_answers(past: Path, ftcli_run: Train) -> None:
