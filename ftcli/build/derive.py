@@ -251,7 +251,7 @@ def eval_rows(method: Method, per_device: int) -> int:
     Args:
         per_device: rows of a pass in training.
     """
-    if method.samples:  # whose answers come in groups, which other rules keep whole
+    if method.samples:  # whose held-out answers are generated, which takes a cache of keys and values
         return _EVAL_ROWS
     return min(_EVAL_ROWS, 2 * per_device)
 

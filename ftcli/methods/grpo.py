@@ -137,6 +137,12 @@ METHOD = Method(
     kinds=("prompt",),
     roles=("policy", "reference", "reward"),
     score="mean_reward",
+    reports=(
+        *("reward", "reward_std", "rewards/{name}/mean", "rewards/{name}/std", "frac_reward_zero_std"),
+        *(f"completions/{end}_length" for end in ("mean", "min", "max")),
+        *(f"completions/{end}_terminated_length" for end in ("mean", "min", "max")),
+        *("completions/clipped_ratio", "runtime", "samples_per_second"),
+    ),
     training=TRAINING,
     sources={
         "num_generations": Default(value=8, source="OLMo 3, Tulu 3.1 and TRL: 8 to 16"),

@@ -95,7 +95,7 @@ METHOD = Method(
     kinds=("prompt",),
     roles=("policy", "reference", "reward", "value"),
     score="mean_reward",
-    reports=("reward", "completions/mean_length", "completions/ended"),
+    reports=("reward", "completions/mean_length", "completions/ended", "runtime", "samples_per_second"),
     training=TRAINING,
     sources={
         "num_ppo_epochs": Default(

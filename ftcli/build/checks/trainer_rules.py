@@ -167,12 +167,6 @@ def _groups(run: ResolvedRun, where: Where) -> Iterator[Problem]:
     elif size is not None and size % batch.rows_per_pass:
         what = f"method.generation_batch_size={size} is not a multiple of the {batch.rows_per_pass} answers of a batch"
         yield Problem(where("method.generation_batch_size"), what, f"set it to {batch.rows_per_pass}, or a multiple")
-    group = current(run, "method.num_generations_eval") or current(run, "method.num_generations")
-    held = int(current(run, "train.per_device_eval_batch_size")) * run.spec.launch.num_processes
-    if current(run, "train.eval_strategy") != "no" and group and held % int(group):
-        what = f"train.per_device_eval_batch_size gives {held} answers, which do not divide into groups of {group}"
-        fix = f"set it to {group}, or set method.num_generations_eval"
-        yield Problem(where("train.per_device_eval_batch_size"), what, fix)
     low, high = (current(run, f"method.vllm_importance_sampling_clip_{end}") for end in ("min", "max"))
     if low is not None and high is not None and low >= high:
         what = f"method.vllm_importance_sampling_clip_min={low} is not below clip_max={high}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from transformers import GenerationConfig
 from trl.trainer.utils import pad
 
 from ftcli.worker.inference import shrinking_batch
+from ftcli.worker.inference.fixed_draws import FixedDraws, drawing
 from ftcli.worker.tokenise.encoder import Ids
 
 
@@ -43,10 +45,14 @@ def sample(
     top_p: float = 1.0,
     top_k: int = 0,
     batch_size: int | None = None,
+    draws: FixedDraws | None = None,
 ) -> list[Sampled]:
     """One answer to each row's prompt, drawn with torch's own generator; a temperature of 0 is greedy.
 
     Penalties and truncation in the model's generation_config are ignored: training needs samples of the policy itself.
+
+    Args:
+        draws: draw by random numbers of each answer's own instead, whatever the batch.
     """
     ends = stop_ids(model, tokenizer)
     how = generation_config(
@@ -58,8 +64,10 @@ def sample(
         ids = [torch.tensor(row["prompt_ids"]) for row in batch]
         inputs = pad(ids, padding_value=tokenizer.pad_token_id or 0, padding_side="left").to(model.device)
         mask = pad([torch.ones_like(row) for row in ids], padding_value=0, padding_side="left").to(model.device)
-        with torch.no_grad():
-            output = shrinking_batch.generate(model, inputs, mask, how)
+        fixed = draws.only(range(start, start + len(batch))) if draws is not None else None
+        with torch.no_grad(), drawing(fixed) if fixed is not None else nullcontext():
+            left = fixed.keep if fixed is not None else None
+            output = shrinking_batch.generate(model, inputs, mask, how, left=left)
         for row, answer in zip(batch, output[:, inputs.size(1) :].tolist(), strict=True):
             ids_of_answer, ended = until_end(answer, ends)
             found.append(Sampled(list(row["prompt_ids"]), ids_of_answer, row["row"], ended))

@@ -3,13 +3,13 @@
 transformers' generate goes on with the whole batch until its longest answer ends, so that one answer in a hundred that
 runs to the limit costs as much as a hundred. Here a batch is generated in stretches of STRETCH tokens, with the cache
 of keys and values kept in between, and rows whose answer has ended leave the batch. Every answer has the distribution
-that it has under generate; the random numbers that a row gets are others once a row has left.
+that it has under generate; the random numbers that a row gets are others once a row has left, unless they are fixed.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -30,9 +30,19 @@ _KNOWN = {
     *("transformers_version", "output_attentions", "output_hidden_states", "output_scores"),
 }
 """Settings that mean the same at every new token; others may count from the end of the prompt."""
+Left = Callable[[Sequence[int]], None]
+"""Is told, when rows have left the batch, which are left of those that there were."""
 
 
-def generate(model: Any, input_ids: Tensor, attention_mask: Tensor, how: GenerationConfig, **more: Any) -> Tensor:
+def generate(
+    model: Any,
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    how: GenerationConfig,
+    *,
+    left: Left | None = None,
+    **more: Any,
+) -> Tensor:
     """What `model.generate` returns: prompts and answers, answers padded on the right.
 
     Args:
@@ -65,17 +75,19 @@ def generate(model: Any, input_ids: Tensor, attention_mask: Tensor, how: Generat
         if len(kept) <= (1 - WORTH_COPYING) * len(there):
             cache.batch_select_indices(kept)
             there, ids, attention_mask = there[kept], ids[kept], attention_mask[kept]
+            if left is not None:
+                left(kept.tolist())
     return found[:, :longest]
 
 
 @contextmanager
-def shrinking(model: Any) -> Iterator[None]:
+def shrinking(model: Any, left: Left | None = None) -> Iterator[None]:
     """Let `model.generate` work as above, for a library's code that calls it."""
 
     def through(input_ids: Tensor, attention_mask: Tensor, generation_config: Any, **more: Any) -> Tensor:
         del model.generate
         try:
-            return generate(model, input_ids, attention_mask, generation_config, **more)
+            return generate(model, input_ids, attention_mask, generation_config, left=left, **more)
         finally:
             model.generate = through
 

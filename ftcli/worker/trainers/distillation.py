@@ -15,7 +15,7 @@ import torch
 from trl.trainer.distillation_config import DistillationConfig
 from trl.trainer.distillation_trainer import DistillationTrainer
 
-from ftcli.worker.inference.fixed_draws import fixed_draws
+from ftcli.worker.inference.fixed_draws import FixedDraws, drawing
 from ftcli.worker.trainers.rl.rollouts import RolloutSampler, as_prompts
 from ftcli.worker.trainers.units import HIGHEST, LOWEST, Counted, Units
 
@@ -79,7 +79,11 @@ class DistillTrainer(Counted, DistillationTrainer):  # type: ignore[misc]
         return found
 
     def _generate_single_turn(self, prompt_ids: list[list[int]], *args: Any, **kwargs: Any) -> Any:
-        drawn = nullcontext() if self.model.training or self.use_vllm else fixed_draws(prompt_ids, self.args.seed)
+        drawn = (
+            nullcontext()
+            if self.model.training or self.use_vllm
+            else drawing(FixedDraws.of(prompt_ids, self.args.seed))
+        )
         with drawn:
             return super()._generate_single_turn(prompt_ids, *args, **kwargs)
 

@@ -17,6 +17,7 @@ from transformers.generation.configuration_utils import ContinuousBatchingConfig
 from transformers.generation.continuous_batching.cache import get_device_and_memory_breakdown
 
 from ftcli.worker.distributed.sharded import whole_model
+from ftcli.worker.inference.fixed_draws import FixedDraws
 from ftcli.worker.inference.sampling import Sampled, generation_config, sample, stop_ids, until_end
 from ftcli.worker.trainers.rl import vllm_engine
 from ftcli.worker.trainers.unpadded import plain
@@ -76,21 +77,26 @@ class Batched:
         """
         self.trainer, self.args, self.tokenizer = trainer, trainer.args, trainer.tokenizer
 
-    def __call__(self, model: Any, rows: Sequence[dict[str, Any]]) -> list[Sampled]:
+    def __call__(self, model: Any, rows: Sequence[dict[str, Any]], draws: FixedDraws | None = None) -> list[Sampled]:
         """An answer to each row's prompt.
 
         Args:
             model: the policy as wrapped by the Trainer.
+            draws: the random numbers of each answer; by default torch's own.
         """
         with whole_model(self.trainer, model) as policy:
             training = policy.training
             policy.eval()
             try:
-                return self._answers(policy, rows)
+                return self._answers(policy, rows) if draws is None else self._drawn(policy, rows, draws)
             finally:
                 policy.train(training)
 
     def _answers(self, policy: Any, rows: Sequence[dict[str, Any]]) -> list[Sampled]:
+        return self._drawn(policy, rows, None)
+
+    def _drawn(self, policy: Any, rows: Sequence[dict[str, Any]], draws: FixedDraws | None) -> list[Sampled]:
+        """In batches, also where rollouts are generated continuously: that draws for all prompts together."""
         args = self.args
         return sample(
             policy,
@@ -99,7 +105,9 @@ class Batched:
             max_new_tokens=args.max_new_tokens,
             temperature=args.temperature,
             top_p=args.top_p,
-            batch_size=args.generation_batch_size,
+            # As many held-out answers as a rollout has, for which there is memory.
+            batch_size=args.generation_batch_size or (self.trainer.rollout_size if draws is not None else None),
+            draws=draws,
         )
 
     def _sampled(self, policy: Any, rows: Sequence[dict[str, Any]], answers: Sequence[Sequence[int]]) -> list[Sampled]:
@@ -231,8 +239,8 @@ class Vllm(Batched):
         )
         self._synced = -1
 
-    def __call__(self, model: Any, rows: Sequence[dict[str, Any]]) -> list[Sampled]:
-        """As its parent."""
+    def __call__(self, model: Any, rows: Sequence[dict[str, Any]], draws: FixedDraws | None = None) -> list[Sampled]:
+        """As its parent; what vLLM draws cannot be fixed."""
         step = self.trainer.state.global_step
         if step != self._synced:
             self.engine.sync_weights()

@@ -1,18 +1,19 @@
 """TRL's GRPO and RLOO, with the rewards, prompts and exact resumes of the other methods here.
 
-Differs from TRL in five things: rewards come from `Rewards`, so a rule or a reward model means the same for every
+Differs from TRL in six things: rewards come from `Rewards`, so a rule or a reward model means the same for every
 method; prompts are tokens that the row ledger has counted; no row is lost at the end of an epoch; a checkpoint in the
-middle of a batch of answers holds them, so that a resumed run trains on the same answers; and continuous batching takes
-the memory of one rollout and leaves weights that train in float32.
+middle of a batch of answers holds them, so that a resumed run trains on the same answers; continuous batching takes the
+memory of one rollout and leaves weights that train in float32; and held-out rewards do not depend on the batch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 from trl.trainer import grpo_trainer, rloo_trainer
 from trl.trainer.grpo_config import GRPOConfig
@@ -21,17 +22,32 @@ from trl.trainer.rloo_config import RLOOConfig
 from trl.trainer.rloo_trainer import RLOOTrainer
 
 from ftcli.worker.distributed.exact_state import Beside
+from ftcli.worker.inference.fixed_draws import FixedDraws, drawing
 from ftcli.worker.inference.sampling import Sampled, stop_ids
 from ftcli.worker.inference.shrinking_batch import shrinking
 from ftcli.worker.rewards.mixture import Rewards
 from ftcli.worker.trainers.fused_head import replaced
 from ftcli.worker.trainers.rl.generation import cache_for, in_computed_type, require_answers
+from ftcli.worker.trainers.rl.held_out_rewards import HeldOutRewards, prompt_of
 from ftcli.worker.trainers.rl.learning_signal import LearningSignal
 from ftcli.worker.trainers.rl.rollouts import RewardFields, RolloutSampler, as_prompts
 
 
+class _AnyHeldOutBatch:
+    """Mixin before a config of TRL's, which wants whole groups in a held-out batch; here answers are dealt singly."""
+
+    num_generations_eval: int | None
+
+    def __post_init__(self) -> None:
+        asked, self.num_generations_eval = self.num_generations_eval, 1
+        try:
+            super().__post_init__()  # type: ignore[misc]
+        finally:
+            self.num_generations_eval = asked
+
+
 @dataclass
-class GrpoConfig(RewardFields, GRPOConfig):  # type: ignore[misc]
+class GrpoConfig(RewardFields, _AnyHeldOutBatch, GRPOConfig):  # type: ignore[misc]
     """Fields of GRPO."""
 
     variant: str | None = None
@@ -40,15 +56,19 @@ class GrpoConfig(RewardFields, GRPOConfig):  # type: ignore[misc]
 
 
 @dataclass
-class RlooConfig(RewardFields, RLOOConfig):  # type: ignore[misc]
+class RlooConfig(RewardFields, _AnyHeldOutBatch, RLOOConfig):  # type: ignore[misc]
     """Fields of RLOO."""
 
 
-class _Grouped:
+class _Grouped(HeldOutRewards):
     """Mixin before a TRL trainer that samples a group of answers to each prompt."""
 
     _module: ClassVar[Any]
     """TRL's module of the trainer, through whose namespace it loads its reference."""
+    _asked_once: ClassVar[tuple[Any, ...]] = (None, {})
+    """What it takes beside tokenised prompts to answer each once: no images, none of their fields."""
+    _draws: FixedDraws | None = None
+    """The random numbers of held-out answers, while they are generated."""
 
     def __init__(
         self,
@@ -75,6 +95,8 @@ class _Grouped:
                 processing_class=processing_class,
                 **more,
             )
+        self.rewards = rewards
+        self.answers_each = int(args.num_generations_eval or args.num_generations)
         self.signal = LearningSignal(self, rewards, group=args.num_generations)
         self.beside = _Buffered(self)
 
@@ -90,10 +112,11 @@ class _Grouped:
         own: Any = self
         policy = own.accelerator.unwrap_model(own.model_wrapped)
         if not own.use_transformers_continuous_batching:
-            with shrinking(policy):
+            with shrinking(policy, self._draws.keep if self._draws is not None else None):
                 return super()._generate_single_turn(prompt_ids, *args, **kwargs)  # type: ignore[misc]
         lengths, settings = [len(prompt) for prompt in prompt_ids], own.args.transformers_continuous_batching_config
-        with _without_own_cast(own.args), in_computed_type(policy, own.accelerator):
+        # TRL would cast the model, and weights that train in float32 would stay cast.
+        with temporarily(own.args, bf16=False, fp16=False), in_computed_type(policy, own.accelerator):
             # A config is filled in when it is first used, which would keep the size of the first rollout.
             own.continuous_batching_config = cache_for(policy, lengths, own.generation_config.max_new_tokens, settings)
             found = super()._generate_single_turn(prompt_ids, *args, **kwargs)  # type: ignore[misc]
@@ -112,14 +135,50 @@ class _Grouped:
             shuffle=own.shuffle_dataset,
         )
 
+    def held_out_answers(self, rows: Sequence[dict[str, Any]], draws: FixedDraws) -> list[Sampled]:
+        """As its parent, in batches, also where rollouts are generated continuously: that draws for all together."""
+        own: Any = self
+        prompts, size, found = [prompt_of(row) for row in rows], own.args.per_device_eval_batch_size, []
+        # Each prompt is asked as often as it is to be answered.
+        with temporarily(own, num_generations_eval=1, use_transformers_continuous_batching=False):
+            for start in range(0, len(rows), size):
+                batch = range(start, min(start + size, len(rows)))
+                self._draws = None if own.use_vllm else draws.only(batch)
+                with nullcontext() if self._draws is None else drawing(self._draws):
+                    answered = self._generate_single_turn([prompts[i] for i in batch], *self._asked_once)
+                found += answered[0] if isinstance(answered, tuple) else answered
+        self._draws = None
+        ends = set(stop_ids(own.model, own.processing_class))
+        return [
+            Sampled(prompt, list(ids), row["row"], bool(ids) and ids[-1] in ends)
+            for prompt, ids, row in zip(prompts, found, rows, strict=True)
+        ]
+
+    def held_out_metrics(self, parts: Tensor, lengths: Tensor, ended: Tensor) -> dict[str, float]:
+        """As its parent, under TRL's names."""
+        total = self.rewards.total(parts.float()).double()
+        measured = {"reward": float(total.mean()), "reward_std": _std(total)}
+        for name, values in zip(self.rewards.names, parts.T, strict=True):
+            measured |= {f"rewards/{name}/mean": float(values.mean()), f"rewards/{name}/std": _std(values)}
+        groups = total.view(-1, self.answers_each)
+        alike = torch.isclose(groups, groups[:, :1]).all(1)
+        measured["frac_reward_zero_std"] = float(alike.double().mean())
+        measured["completions/clipped_ratio"] = 1 - float(ended.double().mean())
+        for kind, own in (("", lengths), ("_terminated", lengths[ended] if ended.any() else torch.zeros(1))):
+            for name, value in (("mean", own.mean()), ("min", own.min()), ("max", own.max())):
+                measured[f"completions/{name}{kind}_length"] = float(value)
+        return measured
+
     def log(self, *args: Any, **kwargs: Any) -> None:
-        """As its parent, whose table of answers (`log_completions`) holds texts: prompts here are tokens."""
+        """As its parent, whose table of the answers trained on (`log_completions`) holds texts: prompts here are
+        tokens."""
         own: Any = self
         shown = own._logs["prompt"]
         for index, prompt in enumerate(shown):
             if not isinstance(prompt, str):
                 shown[index] = own.processing_class.decode(prompt)
-        super().log(*args, **kwargs)  # type: ignore[misc]
+        with temporarily(own, log_completions=own.log_completions and own.model.training):
+            super().log(*args, **kwargs)  # type: ignore[misc]
 
     def floating_point_ops(self, inputs: Any) -> int:
         """Not counted: the cost of an answer is not known from its prompt."""
@@ -127,28 +186,33 @@ class _Grouped:
 
 
 @contextmanager
-def _without_own_cast(args: Any) -> Iterator[None]:
-    """Keep TRL from casting a model for continuous batching: weights that train in float32 would stay cast."""
-    held = {name: getattr(args, name) for name in ("bf16", "fp16")}
-    for name in held:
-        setattr(args, name, False)
+def temporarily(owner: Any, **values: Any) -> Iterator[None]:
+    """Set attributes for a while."""
+    held = {name: getattr(owner, name) for name in values}
     try:
+        for name, value in values.items():
+            setattr(owner, name, value)
         yield
     finally:
         for name, value in held.items():
-            setattr(args, name, value)
+            setattr(owner, name, value)
 
 
 class GrpoTrainer(_Grouped, GRPOTrainer):  # type: ignore[misc]
     """Group relative policy optimisation (Shao et al. 2024, arXiv:2402.03300)."""
 
     _module = grpo_trainer
+    _asked_once = (None, {}, 1)
 
 
 class RlooTrainer(_Grouped, RLOOTrainer):  # type: ignore[misc]
     """REINFORCE leave-one-out (Ahmadian et al. 2024, arXiv:2402.14740)."""
 
     _module = rloo_trainer
+
+
+def _std(values: Tensor) -> float:
+    return float(values.std()) if len(values) > 1 else 0.0
 
 
 class _Parts:

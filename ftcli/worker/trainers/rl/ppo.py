@@ -25,11 +25,13 @@ from transformers import Trainer
 from trl.trainer.utils import disable_dropout_in_model, pad
 
 from ftcli.worker.distributed import sharded
+from ftcli.worker.inference.fixed_draws import FixedDraws
 from ftcli.worker.inference.sampling import Sampled
 from ftcli.worker.rewards.mixture import Rewards
 from ftcli.worker.trainers.new_adapter import with_new_adapter
 from ftcli.worker.trainers.rl import ppo_math
 from ftcli.worker.trainers.rl.generation import make_answerer
+from ftcli.worker.trainers.rl.held_out_rewards import HeldOutRewards
 from ftcli.worker.trainers.rl.learning_signal import LearningSignal
 from ftcli.worker.trainers.rl.logprobs import Batch, Layout, Models, batch_of, prefix_scores
 from ftcli.worker.trainers.rl.ppo_checkpoint import Carried
@@ -43,7 +45,7 @@ _SCORED_AT_ONCE = 4
 """Micro-batches per forward pass when no gradient is kept, which needs less memory."""
 
 
-class PpoTrainer(Trainer):
+class PpoTrainer(HeldOutRewards, Trainer):
     """PPO with a critic, a reference, and any kind of reward."""
 
     _tag_names: ClassVar[list[str]] = ["ppo"]
@@ -179,21 +181,17 @@ class PpoTrainer(Trainer):
         super().log({**logs, **means}, *args, **kwargs)
         kept.clear()
 
-    def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> Any:
-        """Mean reward of answers sampled for the held-out prompts, without the KL penalty."""
-        rows = self.eval_dataset if eval_dataset is None else eval_dataset
-        mine = [rows[i] for i in range(self.args.process_index, len(rows), self.args.world_size)]
-        self.model.eval()
-        sampled = self.answerer(self.model_wrapped, mine)
-        scores = self.rewards.total(self.rewards(sampled)).double()
-        lengths, ended = [len(each.answer_ids) for each in sampled], [each.ended for each in sampled]
-        sums = torch.tensor([len(mine), scores.sum(), sum(lengths), sum(ended)], dtype=torch.float64)
-        count, *totals = self._summed(sums).tolist()
-        names = ("reward", "completions/mean_length", "completions/ended")
-        metrics = {f"{metric_key_prefix}_{name}": total / count for name, total in zip(names, totals, strict=True)}
-        self.log(dict(metrics))
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        return metrics
+    def held_out_answers(self, rows: Sequence[dict[str, Any]], draws: FixedDraws) -> list[Sampled]:
+        """As its parent."""
+        return self.answerer(self.model_wrapped, rows, draws)
+
+    def held_out_metrics(self, parts: Tensor, lengths: Tensor, ended: Tensor) -> dict[str, float]:
+        """As its parent: the mean reward, without the KL penalty."""
+        return {
+            "reward": float(self.rewards.total(parts.float()).double().mean()),
+            "completions/mean_length": float(lengths.mean()),
+            "completions/ended": float(ended.double().mean()),
+        }
 
     # --- rollouts ----------------------------------------------------------------------------------------------------
 
