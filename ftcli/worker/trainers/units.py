@@ -64,6 +64,13 @@ class Counted(Trainer):
     def take_first_look(self, mean: float) -> None:
         """Note that mean."""
 
+    def keep_rows(self, name: str, values: Tensor) -> None:
+        """Keep values of a held-out batch, one a row, for `loss_of_rows`."""
+
+    def loss_of_rows(self, kept: Mapping[str, Tensor]) -> float:
+        """The part of the held-out loss that is no mean of rows, of the values kept of all held-out rows."""
+        return 0.0
+
     def completed(self, means: dict[str, float]) -> dict[str, float]:
         """The means with those that follow from others."""
         return means

@@ -103,6 +103,8 @@ class UnitMeans(Counted):
         """What is to be logged next, in "train" and in "eval"."""
         self._held_out = Sums()
         """The terms of the held-out loss, by their units."""
+        self._held_rows: dict[str, list[Tensor]] = defaultdict(list)
+        """Values of each held-out row, by name."""
         self._in_batch: dict[str, float] = {}
         """The units of the batch that is computed, of the step of all processes, and how many batches that has here."""
         self._in_step: dict[str, float] = {}
@@ -189,6 +191,20 @@ class UnitMeans(Counted):
         share = number * passes / self._in_step[unit] if number else 0.0
         return mean if share == 1 else mean * share
 
+    def keep_rows(self, name: str, values: Tensor) -> None:
+        """As its parent, unless the batch is repeated."""
+        if self._counts:
+            self._held_rows[name].append(values.detach().float().cpu())
+
+    def _rows_together(self) -> dict[str, Tensor]:
+        """The kept values of all processes' held-out rows; each has to call this."""
+        own = {name: torch.cat(values) for name, values in self._held_rows.items()}
+        self._held_rows.clear()
+        parts: list[Any] = [own] * self.args.world_size
+        if self.args.world_size > 1:
+            distributed.all_gather_object(parts, own)
+        return {name: torch.cat([part[name] for part in parts if name in part]) for part in parts for name in part}
+
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Let the trainer see the values of this process only: those of all are added up when they are logged."""
@@ -245,11 +261,13 @@ class UnitMeans(Counted):
                 self.looks_first = False
             self.take_first_look(self._held_out.together(self.args.world_size).values().get(self.loss_unit, 0.0))
         self._held_out = Sums()
+        self._held_rows.clear()
         self._noted.pop("eval", None)
         found = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
         terms = self._held_out.together(self.args.world_size)
+        kept = self._rows_together()
         if terms.means:
-            found.metrics[f"{metric_key_prefix}_loss"] = sum(terms.values().values())
+            found.metrics[f"{metric_key_prefix}_loss"] = sum(terms.values().values()) + self.loss_of_rows(kept)
             found.metrics[f"{metric_key_prefix}_loss_over"] = round(terms.means[self.loss_unit][1] / self._copies(), 6)
         return found
 

@@ -241,6 +241,35 @@ def test_a_likelihood_beside_dpo_is_a_mean_over_the_tokens_of_chosen_answers(spe
         assert measured(trainer)["eval_loss"] == pytest.approx(of_pairs + 0.5 * total / number, rel=1e-5)
 
 
+@pytest.mark.parametrize("loss", ["aot", "aot_unpaired"])
+def test_the_held_out_loss_of_sorted_samples_sorts_all_held_out_pairs(loss, specified, new_run):
+    beside = {"loss_type": [loss, "sigmoid"], "loss_weights": [1.0, 0.5], "label_smoothing": 0.1}
+    for batch in (1, 2, 8):
+        spec = specified("dpo", train={"per_device_eval_batch_size": batch}, **beside)
+        trainer = moved(build_trainer(load(spec, new_run(spec, str(batch)))))
+        pairs = []
+        for row in trainer.eval_dataset:
+            (chosen, ref_chosen), (rejected, ref_rejected) = (
+                [
+                    float(log_probs(model, row["prompt_ids"], row[side]).sum())
+                    for model in (trainer.model, trainer.ref_model)
+                ]
+                for side in ("chosen_ids", "rejected_ids")
+            )
+            moves = (chosen - ref_chosen, rejected - ref_rejected)
+            sides = (chosen - rejected, ref_chosen - ref_rejected) if loss == "aot" else moves
+            pairs.append((*sides, moves[0] - moves[1]))
+        first, second, margins = (torch.tensor(values, dtype=torch.float64) for values in zip(*pairs, strict=True))
+        sorted_apart = trainer.beta * (first.sort().values - second.sort().values)
+        assert not torch.equal(sorted_apart, trainer.beta * (first - second))
+
+        def smooth(margin: torch.Tensor) -> float:
+            return float((-0.9 * logsigmoid(margin) - 0.1 * logsigmoid(-margin)).mean())
+
+        expected = smooth(sorted_apart) + 0.5 * smooth(trainer.beta * margins)
+        assert measured(trainer)["eval_loss"] == pytest.approx(expected, rel=1e-5)
+
+
 def test_ktos_reference_point_is_that_of_all_held_out_rows(specified, new_run, tmp_path):
     spec = specified("kto", train={"per_device_eval_batch_size": 3})
     path = write_rows(tmp_path / "labelled.jsonl", [labelled(index) for index in range(ROWS)])

@@ -39,6 +39,7 @@ def trained(make_spec: MakeSpec, new_run: Any, tmp_path: Path, models: dict[str,
         method: dict[str, Any] = {"name": name, **({"packing": False} if name in ("instruct", "pretrain") else {})}
         if name == "distillation":
             method |= {"max_completion_length": 6, "teacher_model": str(models["qwen3"])}
+        method |= more.pop("method", {})
         steps = {
             "max_steps": 6, "per_device_train_batch_size": 4 // number, "per_device_eval_batch_size": batch,
             "eval_strategy": "steps", "eval_steps": 1, "learning_rate": 3e-3, "warmup_steps": 0,
@@ -108,6 +109,13 @@ def test_best_checkpoint_and_early_stop_are_the_same_in_every_batch_and_number_o
         assert state[:2] == (stopped, best)
         assert state[2] == pytest.approx(metric, rel=1e-4)
         compare(run, runs[0], "eval_loss", 1e-3)
+
+
+def test_the_held_out_loss_of_sorted_samples_is_that_of_one_process(trained):
+    # In training each process sorts its own answers, so the steps of several differ.
+    how: dict[str, Any] = {"method": {"loss_type": "aot_unpaired"}, "train": {"learning_rate": 1e-9, "max_steps": 2}}
+    one, two = trained("dpo", 1, 8, **how), trained("dpo", 2, 2, **how)
+    compare(two, one, "eval_loss", 2e-5)
 
 
 def test_what_is_compared_is_what_is_declared():

@@ -3,17 +3,21 @@
 With A = −log σ(x) and B = −log σ(−x), x the margin of a pair, conservative DPO (Mitchell 2023, "A note on DPO with
 noisy preferences", equation 3) is (1 − ε)A + εB, TRL's `sigmoid` is A and its `robust` is ((1 − ε)A − εB)/(1 − 2ε). So
 the first is 2(1 − ε) times the second minus (1 − 2ε) times the third, and none of TRL's code is duplicated.
+
+`aot` and `aot_unpaired` (Melnyk et al. 2024, arXiv:2406.05882) compare two sorted samples. The held-out loss sorts all
+held-out pairs; in training the sample is the rows of one pass of a process, as in TRL.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 from torch.overrides import TorchFunctionMode
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
@@ -24,6 +28,8 @@ from ftcli.worker.trainers.weighted_loss import WeighedRows, recorded
 
 _OF_TOKENS = ("sft",)
 """The losses that are a mean over tokens and not over pairs."""
+_OF_SAMPLES = ("aot", "aot_unpaired")
+"""The losses that compare two sorted samples, each value with that of its rank, and so are no mean over rows."""
 
 
 @dataclass
@@ -60,7 +66,7 @@ class DpoTrainer(WeighedRows, DPOTrainer):  # type: ignore[misc]
             self._refuse_sorting()
 
     def _refuse_sorting(self) -> None:
-        sorting = [name for name in self.loss_types if name.startswith("aot")]
+        sorting = [name for name in self.loss_types if name in _OF_SAMPLES]
         if sorting:
             what = f"the rows have weights, and the loss {sorting[0]} sorts chosen and rejected answers separately"
             fix = "remove the column of weights, or choose another method.loss_type"
@@ -73,9 +79,11 @@ class DpoTrainer(WeighedRows, DPOTrainer):  # type: ignore[misc]
     def _compute_loss(self, model: Any, inputs: Any, return_outputs: bool) -> Any:
         """TRL's loss, in which the likelihood of chosen answers is a mean over all their tokens."""
         called, outputs = recorded(model)
-        with self._likelihood_apart() as share:
+        with self._likelihood_apart() as share, self._samples() as samples:
             found = self._pair_loss(called, inputs, return_outputs)
         loss, *more = found if return_outputs else (found,)
+        if not self.model.training:
+            loss = loss - self._kept_apart(samples)
         loss = self.part(loss, "pairs")
         if share:
             answers = inputs["completion_mask"][:, 1:].chunk(2)[0]
@@ -84,6 +92,26 @@ class DpoTrainer(WeighedRows, DPOTrainer):  # type: ignore[misc]
                 of_chosen = of_chosen * self.relative_weights[:, None]
             loss = loss + self.part(share * of_chosen.sum() / answers.sum().clamp(min=1), "chosen_tokens")
         return (loss, *more) if return_outputs else loss
+
+    def _kept_apart(self, samples: Sequence[Tensor]) -> float:
+        """Keep the samples that a held-out batch has sorted, for all to be sorted together; gives the loss of these."""
+        sorting = [index for index, name in enumerate(self.loss_types) if name in _OF_SAMPLES]
+        # The losses sort last, after what a model may have sorted.
+        own = samples[len(samples) - 2 * len(sorting) :]
+        kept = {f"{index} {side}": own[2 * place + side] for place, index in enumerate(sorting) for side in (0, 1)}
+        for name, values in kept.items():
+            self.keep_rows(name, values)
+        return self.loss_of_rows(kept)
+
+    def loss_of_rows(self, kept: Mapping[str, Tensor]) -> float:
+        """As its parent: the losses of sorted samples."""
+        total = 0.0
+        for index in {int(name.split()[0]) for name in kept}:
+            first, second = (kept[f"{index} {side}"].double().sort().values for side in (0, 1))
+            delta = self.beta * (first - second)
+            losses = -logsigmoid(delta) * (1 - self.label_smoothing) - logsigmoid(-delta) * self.label_smoothing
+            total += self.loss_weights[index] * float(losses.mean())
+        return total
 
     def _pair_loss(self, model: Any, inputs: Any, return_outputs: bool) -> Any:
         """TRL's loss. It multiplies the loss of each pair by a weight of WPO, and a row's weight goes the same way."""
@@ -109,6 +137,14 @@ class DpoTrainer(WeighedRows, DPOTrainer):  # type: ignore[misc]
                 self.use_weighting = weighs_by_wpo
 
     @contextmanager
+    def _samples(self) -> Iterator[list[Tensor]]:
+        """Gives what a held-out batch sorts."""
+        seen = _Sorted()
+        sorts = not self.model.training and any(name in _OF_SAMPLES for name in self.loss_types)
+        with seen if sorts else nullcontext():
+            yield seen.samples
+
+    @contextmanager
     def _likelihood_apart(self) -> Iterator[float]:
         """Take the loss `sft` out temporarily, a mean over tokens and not over pairs; gives its weight, 0 without."""
         names, weights = self.loss_types, self.loss_weights
@@ -126,6 +162,19 @@ class _OutOfPlace(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         found: Tensor = func(*args, **(kwargs or {}))
         return found.clone() if func is torch.relu else found
+
+
+class _Sorted(TorchFunctionMode):
+    """Notes what is sorted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.samples: list[Tensor] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.sort:
+            self.samples.append(args[0])
+        return func(*args, **(kwargs or {}))
 
 
 def smoothed(losses: Sequence[str], weights: Sequence[float], share: float) -> tuple[list[str], list[float]]:
