@@ -118,5 +118,17 @@ def test_the_held_out_loss_of_sorted_samples_is_that_of_one_process(trained):
     compare(two, one, "eval_loss", 2e-5)
 
 
+@pytest.mark.parametrize("name", ["sft", "dpo"])
+def test_a_stream_has_no_end_at_which_processes_would_repeat_rows(name, trained):
+    """Nine rows at four a step: each pass ends within a step, and the next one fills it up."""
+    steps = {"optim": "sgd", "learning_rate": 0.05, "eval_strategy": "no", "save_strategy": "no"}
+    kinds: dict[str, Any] = {"streaming": True, "shuffle_buffer_rows": 4, "train": steps}
+    one, two = trained(name, 1, 8, **kinds), trained(name, 2, 2, **kinds)
+    compare(two, one, "loss", 2e-5)
+    ours, theirs = weights(two), weights(one)
+    for key in theirs:
+        torch.testing.assert_close(ours[key], theirs[key], atol=2e-5, rtol=1e-4)
+
+
 def test_what_is_compared_is_what_is_declared():
     assert {name for name, method in all_methods().items() if method.rewarded} == {"grpo", "rloo", "ppo"}
