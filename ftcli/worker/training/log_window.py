@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from ftcli.worker.trainers.rl.token_loss import TokenLoss
 from ftcli.worker.training.unit_means import UnitMeans
+
+_KEEPS = (UnitMeans, TokenLoss)
 
 
 def window_of(trainer: Any) -> dict[str, Any]:
@@ -18,7 +21,7 @@ def window_of(trainer: Any) -> dict[str, Any]:
         "logged_step": trainer._globalstep_last_logged,
         "metrics": gathered,
         "tokens": getattr(trainer, "_total_train_tokens", None),
-        "pending": trainer.pending() if isinstance(trainer, UnitMeans) else {},
+        "pending": trainer.pending() if isinstance(trainer, _KEEPS) else {},
     }
 
 
@@ -32,5 +35,5 @@ def put_window(trainer: Any, window: dict[str, Any]) -> None:
         trainer._metrics[mode].update(metrics)
     if window["tokens"] is not None:
         trainer._total_train_tokens = window["tokens"]
-    if isinstance(trainer, UnitMeans):
+    if isinstance(trainer, _KEEPS):
         trainer.take_pending(window.get("pending", {}))  # checkpoints of earlier versions have none

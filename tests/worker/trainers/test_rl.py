@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from ftcli.core.errors import ConfigError, DataError
+from ftcli.worker.process.progress import read_metrics
 from ftcli.worker.training.load import load
 from ftcli.worker.training.run import build_trainer, train
 from tests.worker.conftest import LORA, same_weights, write_rows
@@ -85,3 +86,32 @@ def test_a_function_that_gives_no_number_is_named(make_spec, new_run, tmp_path, 
     spec = rl_spec(make_spec, file, models["llama"], sampling("ppo", reward_functions={"no.such:thing": 1.0}))
     with pytest.raises(ConfigError, match="cannot be imported"):
         load(spec, new_run(spec, "other"))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_logged_loss_is_the_mean_over_all_tokens_since_the_line_before(name, make_spec, new_run, tmp_path, once):
+    """Two runs that train alike, one logged at each step and one at the first and every third."""
+    rows = [{"prompt": prompt(f"Pick {'moon ' * i}three."), "answer": "red"} for i in range(8)]
+    file = write_rows(tmp_path / "rows.jsonl", rows)
+    model = taught(once, make_spec, 3)
+    method = sampling(name, rewards={"length": {"most": 2}, "regex": {"pattern": "[aeiou]", "weight": 0.5}})
+    method |= {"num_mini_batches": 2} if name == "ppo" else {"num_generations": 4}
+    lines = []
+    for every in (1, 3):
+        settings = {"max_steps": 6, "logging_steps": every, "per_device_train_batch_size": 4}
+        spec = rl_spec(make_spec, file, model, method, **settings, gradient_accumulation_steps=2)
+        run = new_run(spec, str(every))
+        train(run)
+        lines.append([line for line in read_metrics(run / "metrics.jsonl") if "loss" in line])
+    each, thirds = lines
+    assert len(each) == 6
+    assert [line["step"] for line in thirds] == [1, 3, 6]
+    for line, steps in zip(thirds, (each[:1], each[1:3], each[3:]), strict=True):
+        over = [step.get("loss_over", 1.0) for step in steps]
+        if name == "rloo":  # a mean over answers, of which each step has as many
+            assert "loss_over" not in line
+        else:
+            assert line["loss_over"] == pytest.approx(sum(over))
+            assert len(set(over)) == len(steps)
+        expected = sum(step["loss"] * number for step, number in zip(steps, over, strict=True)) / sum(over)
+        assert line["loss"] == pytest.approx(expected, rel=1e-4, abs=1e-7)

@@ -31,6 +31,10 @@ from ftcli.worker.trainers.rl.generation import cache_for, in_computed_type, req
 from ftcli.worker.trainers.rl.held_out_rewards import HeldOutRewards, prompt_of
 from ftcli.worker.trainers.rl.learning_signal import LearningSignal
 from ftcli.worker.trainers.rl.rollouts import RewardFields, RolloutSampler, as_prompts
+from ftcli.worker.trainers.rl.token_loss import TokenLoss
+
+_OF_TOKENS = ("dapo", "cispo", "vespo")
+"""GRPO's losses that are a mean over all tokens of a step; the others are means over answers or rows."""
 
 
 class _AnyHeldOutBatch:
@@ -60,7 +64,7 @@ class RlooConfig(RewardFields, _AnyHeldOutBatch, RLOOConfig):  # type: ignore[mi
     """Fields of RLOO."""
 
 
-class _Grouped(HeldOutRewards):
+class _Grouped(TokenLoss, HeldOutRewards):
     """Mixin before a TRL trainer that samples a group of answers to each prompt."""
 
     _module: ClassVar[Any]
@@ -122,6 +126,14 @@ class _Grouped(HeldOutRewards):
             found = super()._generate_single_turn(prompt_ids, *args, **kwargs)  # type: ignore[misc]
         require_answers(found[0] if isinstance(found, tuple) else found, len(prompt_ids))
         return found
+
+    def tokens_of_step(self) -> float | None:
+        """As its parent: of some of GRPO's losses, a step's part of the tokens of the answers generated together."""
+        own: Any = self
+        if getattr(own, "loss_type", None) not in _OF_TOKENS:
+            return None
+        tokens, share = own._buffered_inputs[0]["num_items_in_batch"], 1 / own.args.steps_per_generation
+        return float(tokens * share * own.current_gradient_accumulation_steps)
 
     def _get_train_sampler(self, dataset: Any = None) -> RolloutSampler:
         own: Any = self

@@ -38,6 +38,7 @@ from ftcli.worker.trainers.rl.ppo_checkpoint import Carried
 from ftcli.worker.trainers.rl.ppo_config import PpoConfig
 from ftcli.worker.trainers.rl.reward_shaping import Shaping, spread
 from ftcli.worker.trainers.rl.rollouts import Completions, RolloutSampler
+from ftcli.worker.trainers.rl.token_loss import TokenLoss
 
 _SHOWN = 8
 """Answers per rollout that are written to the completions file."""
@@ -45,7 +46,7 @@ _SCORED_AT_ONCE = 4
 """Micro-batches per forward pass when no gradient is kept, which needs less memory."""
 
 
-class PpoTrainer(HeldOutRewards, Trainer):
+class PpoTrainer(TokenLoss, HeldOutRewards, Trainer):
     """PPO with a critic, a reference, and any kind of reward."""
 
     _tag_names: ClassVar[list[str]] = ["ppo"]
@@ -160,6 +161,11 @@ class PpoTrainer(HeldOutRewards, Trainer):
         found: Tensor = super().training_step(model, {"at": at_step}, num_items_in_batch)
         self._position += 1
         return found
+
+    def tokens_of_step(self) -> float:
+        """As its parent."""
+        assert self._position is not None
+        return float(self._num_tokens[self._position % self._repeats // self.args.gradient_accumulation_steps])
 
     def _clip_grad_norm(self, model: Any) -> Any:
         if self._critic_optimizer is not None:
