@@ -64,9 +64,15 @@ def test_an_interrupted_run_resumes_to_the_same_weights_also_within_a_rollout(
         method |= {"num_mini_batches": 2, "kl_target": 1.0, "normalise_rewards": True, "value_learning_rate": 3e-2}
     method |= {} if name == "ppo" else {"steps_per_generation": 2, "num_iterations": 2, "num_generations": 4}
     settings = {"max_steps": 8, "save_strategy": "steps", "save_steps": 3, "per_device_train_batch_size": 4}
-    spec = rl_spec(make_spec, file, models["llama"], method, **settings)
+    spec = rl_spec(make_spec, file, models["llama"], method, **settings, logging_steps=2)
     spec = replace(spec, peft=LORA) if adapter else spec
-    assert same_weights(*whole_and_resumed(spec, new_run))
+    whole, resumed = whole_and_resumed(spec, new_run)
+    assert same_weights(whole, resumed)
+    ours, theirs = (
+        {line["step"]: (line["loss"], line.get("loss_over")) for line in read_metrics(run / "metrics.jsonl")}
+        for run in (resumed, whole)
+    )
+    assert ours[4] == pytest.approx(theirs[4])  # whose first step was trained before the run was interrupted
 
 
 def test_a_column_that_a_rule_reads_has_to_be_there(make_spec, new_run, tmp_path, models):
