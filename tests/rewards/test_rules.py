@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ftcli.build import resume
+from ftcli.build import gate
 from ftcli.build.resolve import spec_of
 from ftcli.cli import evaluate
 from ftcli.config.compose import Request
@@ -124,4 +124,4 @@ def test_a_run_from_somewhere_is_measured_by_no_endpoint_and_no_code_unless_told
     rundir.write_json(here / "run" / rundir.SPEC, {**raw, "method": {**raw["method"], **method}})
     with pytest.raises(ConfigError, match=f"grant it on the command line with {flag}"):
         evaluate.run(["run"])
-    resume.require_granted_rewards(here / "run", frozenset({flag}))
+    gate.opened(here / "run", frozenset({flag}))
