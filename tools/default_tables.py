@@ -15,6 +15,7 @@ from ftcli.peft_methods import PEFT_METHODS, peft_method
 from ftcli.settings.run_spec import LaunchPlan
 from ftcli.settings.sourced_defaults import BILLION, Default
 from ftcli.tiny import defaults as built_in
+from tools import result_tables
 
 SIZES = (0.5, 1.7, 8, 14, 70)
 """Billions of parameters of the models in the tables of rates."""
@@ -87,7 +88,12 @@ def _labelled(what: str, bands: Iterator[tuple[str, Default]]) -> Iterator[tuple
 def _settings(method: Method) -> Iterator[tuple[str, str, str, str]]:
     declared = method.training
     _, words = usual_rows(situation(method, {"name": "none"}, BILLION))
-    yield "rows a step", words.replace(" a step", ""), declared.batch.source, declared.batch.measured
+    yield (
+        "rows a step",
+        words.replace(" a step", ""),
+        declared.batch.source,
+        declared.batch.measured or _compared(method),
+    )
     for name, found in declared.settings.items():
         yield f"`train.{name}`", f"{found.value}", found.source, found.measured
     if declared.critic is not None and declared.least_critic is not None:
@@ -96,6 +102,17 @@ def _settings(method: Method) -> Iterator[tuple[str, str, str, str]]:
         yield "`method.value_learning_rate`", value, source, declared.critic.measured
     for name, found in method.sources.items():
         yield f"`method.{name}`", f"{found.value}", found.source, found.measured
+
+
+def _compared(method: Method) -> str:
+    """What the comparison with three passes of eight rows, on the built-in model, says of the rows and the passes."""
+    every = {each["name"]: each for each in result_tables.result("defaults", "benchmarks/defaults.py")["methods"]}
+    if method.name not in every:
+        return ""
+    found = every[method.name]
+    verdict = found["verdict"].replace("lower", "worse").replace("higher", "better")
+    told = f"{verdict}, by {found['difference']['mean']:+.3f} of its held-out measure"
+    return f"[benchmarks/defaults.py](#what-was-measured-of-them), with the passes and the warm-up: {told}"
 
 
 def _by_adapter(method: Method) -> Iterator[tuple[str, ...]]:
