@@ -111,8 +111,7 @@ def _compared(method: Method) -> str:
         return ""
     found = every[method.name]
     verdict = found["verdict"].replace("lower", "worse").replace("higher", "better")
-    told = f"{verdict}, by {found['difference']['mean']:+.3f} of its held-out measure"
-    return f"[benchmarks/defaults.py](#what-was-measured-of-them), with the passes and the warm-up: {told}"
+    return f"[benchmarks/defaults.py](#what-was-measured-of-them), with the passes and the warm-up: {verdict}"
 
 
 def _by_adapter(method: Method) -> Iterator[tuple[str, ...]]:
