@@ -163,10 +163,14 @@ def odds(item: dict[str, Any]) -> list[float]:
     return [reply["yes"] for reply in item["replies"]]
 
 
+LATER = ("margin", "chosen_probability")
+"""Of a row of then, what follows from the odds, and what no row had."""
+
+
 def without_odds(item: dict[str, Any]) -> dict[str, Any]:
     """An item but for those, and for the margin that follows from them."""
     replies = [{key: value for key, value in reply.items() if key != "yes"} for reply in item["replies"]]
-    row = item["row"] and {key: value for key, value in item["row"].items() if key != "margin"}
+    row = item["row"] and {key: value for key, value in item["row"].items() if key not in LATER}
     return {**item, "replies": replies, "row": row}
 
 
@@ -188,6 +192,9 @@ def test_a_data_making_stage_of_then_goes_on_with_its_journal(past: Path, ftcli_
     assert result["agreement"] == of(then / "judge" / rundir.RESULT)["agreement"]
     pairs = [rows(each / "judge" / ROWS) for each in (whole, then)]
     margins = [[row.pop("margin") for row in found] for found in pairs]
+    assert all("chosen_probability" in row for row in pairs[0])  # which no row of then had
+    for row in pairs[0]:
+        del row["chosen_probability"]
     assert pairs[0] == pairs[1]
     assert margins[0] == pytest.approx(margins[1], abs=ELSEWHERE)
     assert_same_weights(whole / "dpo" / ADAPTER, then / "dpo" / ADAPTER)

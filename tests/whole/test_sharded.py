@@ -28,6 +28,7 @@ COMMON = (
     "run.score_rows=8", "hardware=cpu", "hardware.num_processes=2", "hardware.num_threads=1",
 )  # fmt: skip
 PPO = (
+    "train.max_grad_norm=0",  # DeepSpeed clips policy and critic by one norm
     "method=ppo", "method.num_ppo_epochs=2", "method.max_new_tokens=12", "data.eval_share=0.15",
     "method.rewards={ended: 1, length: {weight: 1, most: 4}}",
 )  # fmt: skip

@@ -145,10 +145,11 @@ def test_a_hostile_template_renders_nothing_in_the_worker_either(models, tmp_pat
 
 
 RENDERS = {
+    "models/templates/template_sandbox.py": "what a template may do in the front half",
     "models/templates/template_rendering.py": "the front half",
     "worker/tokenise/serving_parity.py": "the worker",
 }
-"""The only places that render a template; all others ask an encoder, or the front half's renderer."""
+"""The only places that render a template or say how; all others ask an encoder, or the front half's renderer."""
 
 
 def test_one_place_in_each_half_renders_conversations():

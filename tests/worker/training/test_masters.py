@@ -47,7 +47,7 @@ def test_weights_move_at_the_default_rate_and_hardly_any_in_bfloat16_alone(
             method={"name": method},
             peft={"name": "none"},
             train={
-                "learning_rate": get_method(method).training.full.at(1_000_000_000).value,
+                "learning_rate": get_method(method).training.full.at(8_000_000_000).value,
                 "max_steps": STEPS,
                 "save_strategy": "steps",
                 "save_steps": STEPS,

@@ -49,7 +49,9 @@ def test_a_run_learns_and_leaves_everything_behind(method, peft, sft_file, dpo_f
         assert (run_dir / name).is_file()
     lines = read_metrics(run_dir / rundir.METRICS)
     assert [line["step"] for line in lines] == list(range(1, 9))
-    assert result["train_loss"] == pytest.approx(sum(line["loss"] for line in lines) / 8)
+    over = [line["loss_over"] for line in lines]
+    whole = sum(line["loss"] * number for line, number in zip(lines, over, strict=True))
+    assert result["train_loss"] == pytest.approx(whole / sum(over))
 
 
 @pytest.mark.parametrize("architecture", ["qwen3", "gemma2"])
