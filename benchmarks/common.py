@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -84,6 +84,22 @@ def versions() -> dict[str, str]:
     """Library versions, Python and the size of the machine."""
     found = {name: metadata.version(name) for name in LIBRARIES}
     return {**found, "python": platform.python_version(), "cores": str(os.cpu_count()), "machine": platform.machine()}
+
+
+def keep(name: str, key: str, found: Sequence[Mapping[str, Any]], order: Iterable[str], **about: Any) -> None:
+    """Write results under benchmarks/results beside those of other names that are there.
+
+    Args:
+        key: of the file, under which the results stand.
+        found: results, each with its `name`.
+        order: the names in which they are written.
+        about: what else the file says.
+    """
+    path = RESULTS / f"{name}.json"
+    there = json.loads(path.read_text(encoding="utf-8"))[key] if path.is_file() else []
+    every = {each["name"]: each for each in (*there, *found)}
+    ordered = [every[each] for each in order if each in every]
+    save(name, {"schema": 1, **about, key: ordered, "versions": versions()})
 
 
 def save(name: str, result: dict[str, Any]) -> None:

@@ -32,7 +32,7 @@ from statistics import mean
 from typing import Any
 
 from cells import Cells
-from common import RESULTS, interval, save, versions
+from common import interval, keep
 from transformers import set_seed
 
 from ftcli import tiny
@@ -376,19 +376,10 @@ def main() -> None:
     found = [compared(world, cells, name, seeds, options.part) for name in options.only.split(",")]
     print(shown(found))
     if options.save and options.part is None:
-        _keep(found)
+        keep("defaults", "methods", found, CASES, factors=FACTORS, tuning_seed=TUNING_SEED)
     short = [each["name"] for each in found if each["name"] in HIGHER and each["verdict"] != "higher"]
     if short and options.part is None:
         raise SystemExit(f"no better than before: {', '.join(short)}")
-
-
-def _keep(found: Sequence[Row]) -> None:
-    """Put the results beside those that are there, in the order of `CASES`."""
-    path = RESULTS / "defaults.json"
-    there = json.loads(path.read_text(encoding="utf-8"))["methods"] if path.is_file() else []
-    every = {each["name"]: each for each in (*there, *found)}
-    about = {"schema": 1, "factors": FACTORS, "tuning_seed": TUNING_SEED, "versions": versions()}
-    save("defaults", {**about, "methods": [every[name] for name in CASES if name in every]})
 
 
 if __name__ == "__main__":

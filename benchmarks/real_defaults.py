@@ -15,22 +15,18 @@ that was stopped goes on where it was.
 
 from __future__ import annotations
 
-import argparse
 import json
-import math
 import statistics
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from common import RESULTS, save, versions
-from real_models import ftcli, write_sums
+from common import interval, keep
+from real_models import ftcli, options_of, write_sums
 
 Row = dict[str, Any]
 SEEDS = (1, 2, 3)
-STUDENT = 4.303
-"""The 97.5% point of Student's t with two degrees of freedom, for three seeds."""
 ROWS = {"alpaca_en_demo.json": (192, 48), "dpo_en_demo.json": (32, 11)}
 """Rows of each set that are trained and held out."""
 CASES = {
@@ -88,12 +84,6 @@ def measured(name: str, seed: int, models: Path, runs: Path) -> Row:
     }
 
 
-def interval(values: Sequence[float]) -> Row:
-    """Mean of the seeds, and half of its 95% interval."""
-    spread = STUDENT * statistics.stdev(values) / math.sqrt(len(values))
-    return {"mean": statistics.fmean(values), "half_width": spread}
-
-
 def summed_up(name: str, rows: Sequence[Row]) -> Row:
     """What a case improved by: lower held-out loss, or for GRPO more reward in the second half of its steps."""
     both = {"name": name, "seeds": len(rows), "rows": rows[0]["rows"], "steps": rows[0]["steps"]}
@@ -101,7 +91,8 @@ def summed_up(name: str, rows: Sequence[Row]) -> Row:
     if name in ONE_SEED:
         return both | {"improved": of_halves(rows[0]["rewards"])}
     losses = [row["eval_loss"] for row in rows]
-    return both | {"improved": interval([loss["before"] - loss["after"] for loss in losses])}
+    middle, _, high = interval([loss["before"] - loss["after"] for loss in losses])
+    return both | {"improved": {"mean": middle, "half_width": high - middle}}
 
 
 def of_halves(rewards: Sequence[float]) -> Row:
@@ -113,13 +104,7 @@ def of_halves(rewards: Sequence[float]) -> Row:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", type=Path)
-    parser.add_argument("data", type=Path)
-    parser.add_argument("--only", default=",".join(CASES))
-    parser.add_argument("--runs", type=Path)
-    parser.add_argument("--save", action="store_true")
-    options = parser.parse_args()
+    options = options_of(__doc__, CASES)
     with tempfile.TemporaryDirectory() as temporary:
         runs = (options.runs or Path(temporary)).resolve()
         runs.mkdir(parents=True, exist_ok=True)
@@ -132,21 +117,12 @@ def main() -> None:
             ]
             found = {**summed_up(name, rows), "runs": rows}
             print(json.dumps(found), flush=True)
-            if name != "grpo" and found["improved"]["mean"] <= found["improved"]["half_width"]:
+            if name not in ONE_SEED and found["improved"]["mean"] <= found["improved"]["half_width"]:
                 failed.append(name)
             if options.save:
-                _keep(found)
+                keep("real_defaults", "cases", [found], CASES)
     if failed:
         raise SystemExit(f"not better beyond the interval of the seeds: {', '.join(failed)}")
-
-
-def _keep(found: Row) -> None:
-    """Put a case's result beside those that are there, in the order of `CASES`."""
-    path = RESULTS / "real_defaults.json"
-    there = json.loads(path.read_text(encoding="utf-8"))["cases"] if path.is_file() else []
-    every = {**{each["name"]: each for each in there}, found["name"]: found}
-    cases = [every[name] for name in CASES if name in every]
-    save("real_defaults", {"schema": 1, "cases": cases, "versions": versions()})
 
 
 if __name__ == "__main__":

@@ -20,12 +20,12 @@ import random
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common import RESULTS, save, versions
+from common import keep
 
 Row = dict[str, Any]
 COMMON = ("peft=lora", "hardware=cpu", "seed=1", "train.save_steps=10", "train.logging_steps=5")
@@ -199,14 +199,19 @@ def _answers(model: str) -> Sequence[str]:
     return [json.loads(line)["answer"] for line in lines]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def options_of(about: str | None, cases: Iterable[str]) -> argparse.Namespace:
+    """The command line of a script that trains real models."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", type=Path)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--only", default=",".join(CASES))
+    parser.add_argument("--only", default=",".join(cases))
     parser.add_argument("--runs", type=Path)
     parser.add_argument("--save", action="store_true")
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = options_of(__doc__, CASES)
     with tempfile.TemporaryDirectory() as temporary:
         runs = options.runs or Path(temporary)
         runs.mkdir(parents=True, exist_ok=True)
@@ -217,15 +222,7 @@ def main() -> None:
                 row["merged"] = merged(runs / name)
             print(json.dumps(row), flush=True)
             if options.save:
-                _keep(row)
-
-
-def _keep(row: Row) -> None:
-    """Put a run's result beside those that are there, in the order of `CASES`."""
-    path = RESULTS / "real_models.json"
-    there = json.loads(path.read_text(encoding="utf-8"))["runs"] if path.is_file() else []
-    every = {**{each["name"]: each for each in there}, row["name"]: row}
-    save("real_models", {"schema": 1, "runs": [every[name] for name in CASES if name in every], "versions": versions()})
+                keep("real_models", "runs", [row], CASES)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from trl.trainer.utils import pad
 from ftcli.worker.inference import shrinking_batch
 from ftcli.worker.inference.fixed_draws import FixedDraws, drawing
 from ftcli.worker.tokenise.encoder import Ids
+from ftcli.worker.tokenise.special_tokens import end_ids
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,11 @@ class Sampled:
 
 def stop_ids(model: Any, tokenizer: Any) -> list[int]:
     """The tokens that end an answer: the model's own, and the tokenizer's."""
-    found = model.generation_config.eos_token_id
-    ids = found if isinstance(found, list) else [] if found is None else [found]
-    return [*dict.fromkeys([*ids, *([] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id])])]
+    return [
+        *dict.fromkeys(
+            [*end_ids(model.generation_config), *([] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id])]
+        )
+    ]
 
 
 def sample(

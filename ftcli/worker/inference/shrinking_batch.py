@@ -20,6 +20,8 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.integrations.fsdp import is_fsdp_managed_module
 
+from ftcli.worker.tokenise.special_tokens import end_ids
+
 STRETCH = 16
 """New tokens between two looks at which answers have ended."""
 WORTH_COPYING = 1 / 8
@@ -122,5 +124,4 @@ def _base(model: Any) -> Any:
 
 
 def _ends(model: Any, how: GenerationConfig) -> list[int]:
-    found = how.eos_token_id if how.eos_token_id is not None else model.generation_config.eos_token_id
-    return found if isinstance(found, list) else [] if found is None else [found]
+    return end_ids(how if how.eos_token_id is not None else model.generation_config)

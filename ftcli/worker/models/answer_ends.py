@@ -8,6 +8,7 @@ from typing import Any
 from ftcli.settings.groups import ModelSettings
 from ftcli.worker.models.load import GENERATION_FILE, best_device, load_trained
 from ftcli.worker.tokenise.encoder import Encoder
+from ftcli.worker.tokenise.special_tokens import end_ids
 
 
 def answering(settings: ModelSettings, encoder: Encoder) -> Any:
@@ -20,8 +21,7 @@ def ending_as(model: Any, encoder: Encoder) -> Any:
     """The model, with its generation config ending an answer where the encoder says that answers end."""
     config = getattr(model, "generation_config", None)
     if config is not None:
-        own = config.eos_token_id
-        own = own if isinstance(own, list) else [] if own is None else [own]
+        own = end_ids(config)
         if missing := sorted(encoder.stop_ids - set(own)):
             ends = [*own, *missing]
             config.eos_token_id = ends if len(ends) > 1 else ends[0]

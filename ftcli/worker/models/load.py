@@ -43,6 +43,7 @@ from ftcli.worker.models.text_models import text_config, text_model
 from ftcli.worker.models.unread_weights import NOWHERE, hold_nothing, unread
 from ftcli.worker.tokenise.encoder import Encoder
 from ftcli.worker.tokenise.serving_parity import turn_end
+from ftcli.worker.tokenise.special_tokens import end_ids
 
 transformers_logging.disable_progress_bar()
 
@@ -274,10 +275,9 @@ def stop_ids(settings: ModelSettings) -> list[int]:
         base = resolved_source(base_of(Path(base.location)))
     arguments = {key: value for key, value in _hub_arguments(settings, base).items() if key == "revision"}
     try:
-        found = GenerationConfig.from_pretrained(base.location, **arguments).eos_token_id
+        return end_ids(GenerationConfig.from_pretrained(base.location, **arguments))
     except (OSError, ValueError):
         return []
-    return found if isinstance(found, list) else [] if found is None else [found]
 
 
 def _bottom(settings: ModelSettings) -> ModelSource:

@@ -88,3 +88,9 @@ def _texts(value: Any) -> Iterator[str]:
     elif isinstance(value, list):
         for each in value:
             yield from _texts(each)
+
+
+def end_ids(config: Any) -> list[int]:
+    """The end tokens of a generation config, which has a list of them, a single one or none."""
+    found = config.eos_token_id
+    return found if isinstance(found, list) else [] if found is None else [found]
