@@ -4,9 +4,9 @@
 
 MODELS is a folder with the model as `smollm2`, DATA one with the demo sets of LLaMA-Factory, of which the shortest rows
 are used, since a processor is slow. Nothing is set but the model, the rows, the number of steps where `STEPS` names
-one, and how often the run writes down its measures; DPO takes fewer pairs a pass, which leaves those of a step as they
-are. SFT and DPO are measured by their held-out loss on rows that are the same for every seed; GRPO, with LoRA on sums
-and one seed, by the reward of its training answers and by held-out prompts.
+one, how often the run writes down its measures, and one thread; DPO takes fewer pairs a pass, which leaves those of a
+step as they are. SFT and DPO are measured by their held-out loss on rows that are the same for every seed; GRPO, with
+LoRA on sums and one seed, by the reward of its training answers and by held-out prompts.
 
 Told is the mean over the seeds with its 95% interval (Student's t), for GRPO over its steps. SFT or DPO whose interval
 of the improvement holds 0 ends the script with an error; what GRPO reaches is told whatever it is. With --runs a script
@@ -27,14 +27,16 @@ from real_models import ftcli, options_of, write_sums
 
 Row = dict[str, Any]
 SEEDS = (1, 2, 3)
-ROWS = {"alpaca_en_demo.json": (192, 48), "dpo_en_demo.json": (32, 11)}
+ROWS = {"alpaca_en_demo.json": (192, 48), "dpo_en_demo.json": (64, 20)}
 """Rows of each set that are trained and held out."""
 CASES = {
     "sft": ("alpaca_en_demo.json", ("method=sft", "train.eval_on_start=true")),
     "dpo": ("dpo_en_demo.json", ("method=dpo", "train.eval_on_start=true", "train.per_device_train_batch_size=2")),
     "grpo": ("sums.jsonl", ("method=grpo", "peft=lora", "method.rewards.number=1", "run.score_rows=32")),
 }
-STEPS = {"dpo": 4, "grpo": 6}
+ONE_THREAD = ("hardware=cpu", "hardware.num_threads=1")
+"""Two threads wait for each other at every layer where the machine has other work, and take far longer than one."""
+STEPS = {"dpo": 8, "grpo": 6}
 ONE_SEED = ("grpo",)
 """Cases whose steps are compared with each other, each with new prompts and answers, and not its seeds."""
 
@@ -67,7 +69,7 @@ def measured(name: str, seed: int, models: Path, runs: Path) -> Row:
             ftcli("train", "--resume", str(run))
         else:
             place = (f"model.name_or_path={models / 'smollm2'}", f"data.path={runs / data}", f"run.dir={run}")
-            often = ("train.logging_steps=1", "train.save_strategy=steps", "train.save_steps=2", "hardware=cpu")
+            often = ("train.logging_steps=1", "train.save_strategy=steps", "train.save_steps=2", *ONE_THREAD)
             ftcli("train", *command, *place, f"data.eval_path={runs / _held_out(data)}", *often)
     found = json.loads((run / "result.json").read_text(encoding="utf-8"))
     logged = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
