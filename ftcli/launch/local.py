@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO
 
 from ftcli.core import hardware
-from ftcli.core.errors import CheckpointError, ConfigError, Problem
+from ftcli.core.errors import CheckpointError, Problem
 from ftcli.core.exit_codes import EXIT_BUG, EXIT_DISK, EXIT_INTERRUPTED, EXIT_MEMORY, EXIT_RANK_LOST, OWN_CODES
 from ftcli.core.text import shell_word
 from ftcli.core.untrusted.printable import beneath, process_output
@@ -141,20 +141,12 @@ def prepare(spec: RunSpec, argv: Sequence[str]) -> Path:
     """Create the run directory with spec.json and command.sh.
 
     Raises:
-        ConfigError: the directory is not empty.
+        ConfigError: the directory is not empty, or cannot be created.
     """
-    run = Path(str(spec.run.dir))
-    if run.is_dir() and any(run.iterdir()):
-        fix = (
-            f"resume it with ftcli train --resume {shell_word(run)}, or choose another run.dir"
-            if rundir.is_run(run)
-            else "choose another run.dir"
-        )
-        raise ConfigError(Problem(f"run.dir={run}", "the directory is not empty", fix))
-    run.mkdir(parents=True, exist_ok=True)
-    rundir.write_atomically(run / rundir.SPEC, without_node(spec).to_json())
-    rundir.write_atomically(run / rundir.COMMAND, "#!/bin/sh\n" + shlex.join(["ftcli", *argv]) + "\n")
-    return run.resolve()
+    with rundir.created(Path(str(spec.run.dir))) as run:
+        rundir.write_atomically(run / rundir.SPEC, without_node(spec).to_json())
+        rundir.write_atomically(run / rundir.COMMAND, "#!/bin/sh\n" + shlex.join(["ftcli", *argv]) + "\n")
+    return run
 
 
 def newest_checkpoint(run: Path, spec: RunSpec, say: Callable[[str], None]) -> Path | None:

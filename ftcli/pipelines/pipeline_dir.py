@@ -15,7 +15,6 @@ from typing import Any
 from ftcli.build import gate
 from ftcli.config.compose import Request, compose
 from ftcli.core.errors import ConfigError, Problem
-from ftcli.core.text import shell_word
 from ftcli.data import row_sets
 from ftcli.data.files.file_types import DataFile
 from ftcli.data.files.fingerprint import fingerprint
@@ -41,23 +40,10 @@ def create(spec: PipelineSpec, argv: Sequence[str]) -> Path:
     Raises:
         ConfigError: the directory is not empty, or cannot be created.
     """
-    folder = spec.dir
-    if folder.is_dir() and any(folder.iterdir()):
-        known = rundir.is_run(folder) or rundir.is_pipeline(folder)
-        fix = (
-            f"resume it with ftcli train --resume {shell_word(folder)}, or choose another run.dir"
-            if known
-            else "choose another"
-        )
-        raise ConfigError(Problem(f"run.dir={folder}", "the directory is not empty", fix))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        what = f"the directory cannot be created: {error.strerror}"
-        raise ConfigError(Problem(f"run.dir={folder}", what, "choose another run.dir")) from None
-    save(folder, spec.pipeline, spec.name, spec.remembered(), built_in=spec.built_in)
-    rundir.write_atomically(folder / rundir.COMMAND, "#!/bin/sh\n" + shlex.join(["ftcli", *argv]) + "\n")
-    return folder.resolve()
+    with rundir.created(spec.dir) as folder:
+        save(folder, spec.pipeline, spec.name, spec.remembered(), built_in=spec.built_in)
+        rundir.write_atomically(folder / rundir.COMMAND, "#!/bin/sh\n" + shlex.join(["ftcli", *argv]) + "\n")
+    return folder
 
 
 def save(folder: Path, pipeline: Pipeline, name: str, stages: Mapping[str, Any], *, built_in: bool) -> None:

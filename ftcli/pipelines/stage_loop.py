@@ -156,21 +156,21 @@ def _run_synthesis(stage: Stage, wanted: PipelineRequest, models: Mapping[str, s
         return EXIT_DONE
     feeds = {name: models[source] for name, source in stage.takes.items()}
     spec = synthesis_stage.synthesis_spec(stage, wanted, feeds, folder, for_tiny=False)
-    if (place / FILE).is_file():
-        rundir.require_free(place)
-        _warn_of_other_spec(stage, place, spec, say)
-    else:
+    if not (place / FILE).is_file():
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True)
         for source in {stage.takes.get("rows")} - {None}:
             _note_edits(str(source), folder, say)
         _note_rows(stage, pipeline_dir.input_fingerprints(spec), folder)
-    rundir.write_atomically(place / FILE, spec.to_json())
-    say(f"stage {stage.name}: {stage.summary}")
-    (folder / rundir.RESULT).unlink(missing_ok=True)
-    flags = [REMOTE_CODE] if REMOTE_CODE in wanted.request.grants else []
-    plan = LaunchPlan(num_threads=_threads(wanted))
-    code = local.run_worker(place, plan, None, say, command="synthesise", flags=flags)
+    with rundir.exclusive(place):
+        if (place / FILE).is_file():
+            _warn_of_other_spec(stage, place, spec, say)
+        rundir.write_atomically(place / FILE, spec.to_json())
+        say(f"stage {stage.name}: {stage.summary}")
+        (folder / rundir.RESULT).unlink(missing_ok=True)
+        flags = [REMOTE_CODE] if REMOTE_CODE in wanted.request.grants else []
+        plan = LaunchPlan(num_threads=_threads(wanted))
+        code = local.run_worker(place, plan, None, say, command="synthesise", flags=flags)
     if code == EXIT_DONE:
         result = rundir.read_result(place)
         assert result is not None
@@ -232,11 +232,10 @@ def _run_stage(
     say: Say,
     begun: Begun,
 ) -> int:
-    place, settle = folder / stage.name, None
-    if rundir.is_run(place):
+    place = folder / stage.name
+    if resumes := rundir.is_run(place):
         spec, checkpoint = begun[stage.name]
         say(f"stage {stage.name}: resuming from {checkpoint.name if checkpoint else 'the start'}")
-        settle = restart.replace_spec(place, spec)
     else:
         spec, checkpoint = pipeline_dir.run_spec(stage, wanted, models, folder, name), None
         if measure([spec], say):  # a model that an earlier stage saved has another configuration than its start
@@ -248,11 +247,13 @@ def _run_stage(
         local.prepare(spec, ["train", "--resume", str(folder)])
         run_inputs.record(spec, place)
         say(f"stage {stage.name}: {stage.summary}")
-    (folder / rundir.RESULT).unlink(missing_ok=True)
-    code, spec = restart.train(spec, place, checkpoint, say)
-    run_inputs.complete(spec, place)
-    if settle is not None:
-        settle(code)
+    with rundir.exclusive(place):
+        settle = restart.replace_spec(place, spec) if resumes else None
+        (folder / rundir.RESULT).unlink(missing_ok=True)
+        code, spec = restart.train(spec, place, checkpoint, say)
+        run_inputs.complete(spec, place)
+        if settle is not None:
+            settle(code)
     return code
 
 

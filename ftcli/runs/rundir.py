@@ -16,7 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ftcli.core.errors import ConfigError, Problem
+from ftcli.core.errors import ConfigError, FtcliError, Problem
 from ftcli.core.text import shell_word
 from ftcli.core.untrusted import foreign_files
 
@@ -40,6 +40,9 @@ INITIALISATION = "initialisation.tensors"
 MODEL = "model"
 RESULT = "result.json"
 LOCK = ".lock"
+"""Held by the command that writes in the folder, from before its first byte to after its last."""
+WORKER_LOCK = ".lock-worker"
+"""Held by the worker, which lives for a moment longer than a command that was killed."""
 PIPELINE = "pipeline.json"
 """Marks the directory of a pipeline, whose stages are run directories inside it."""
 EXIT_CODE = ".exit_code"
@@ -68,13 +71,57 @@ def write_json(path: Path, value: Any) -> None:
 
 @contextmanager
 def exclusive(run: Path) -> Iterator[None]:
-    """Hold the lock of a run or a pipeline.
+    """Hold the lock of a run or a pipeline for a command that writes there.
 
     Raises:
-        ConfigError: another process holds it.
+        ConfigError: another command holds it, or a worker is still at work there.
     """
-    with _lock(run):
+    new = not os.path.exists(run / LOCK)
+    with _lock(run, LOCK):
+        try:
+            _require_free(run, WORKER_LOCK)
+            yield
+        except FtcliError:
+            if new:  # what is refused leaves no trace; who waits for an unlinked lock makes it anew
+                os.unlink(run / LOCK)
+            raise
+
+
+@contextmanager
+def at_work(run: Path) -> Iterator[None]:
+    """Hold the lock of a run's worker.
+
+    Raises:
+        ConfigError: another worker holds it.
+    """
+    with _lock(run, WORKER_LOCK):
         yield
+
+
+@contextmanager
+def created(run: Path) -> Iterator[Path]:
+    """Make the folder of a new run or pipeline, and hold its lock; yields its absolute path.
+
+    Raises:
+        ConfigError: it is not empty, cannot be created, or another command is making it.
+    """
+    _require_empty(run)
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        what = f"the directory cannot be created: {error.strerror}"
+        raise ConfigError(Problem(f"run.dir={run}", what, "choose another run.dir")) from None
+    with exclusive(run):
+        _require_empty(run)  # another command may have been quicker
+        yield run.resolve()
+
+
+def _require_empty(run: Path) -> None:
+    if not run.is_dir() or not any(entry.name != LOCK for entry in run.iterdir()):
+        return
+    resume = f"resume it with ftcli train --resume {shell_word(run)}, or choose another run.dir"
+    fix = resume if is_run(run) or is_pipeline(run) else "choose another run.dir"
+    raise ConfigError(Problem(f"run.dir={run}", "the directory is not empty", fix))
 
 
 def require_own_files(folder: Path) -> None:
@@ -103,22 +150,30 @@ def require_free(run: Path) -> None:
     Raises:
         ConfigError: one is.
     """
-    if os.path.isfile(run / LOCK):
-        with _lock(run):
+    for lock in (LOCK, WORKER_LOCK):
+        _require_free(run, lock)
+
+
+def _require_free(run: Path, lock: str) -> None:
+    if os.path.isfile(run / lock):
+        with _lock(run, lock):
             pass
 
 
-def _lock(run: Path) -> AbstractContextManager[Any]:
+def _lock(run: Path, name: str) -> AbstractContextManager[Any]:
     """Acquire the lock; released when the returned context exits, and by the kernel when this process dies."""
     from filelock import FileLock, Timeout  # here, since only commands that start something need it
 
     # Only the kernel's lock: filelock's fallback for file systems without one would outlive a killed process.
-    lock = FileLock(run / LOCK, timeout=_PATIENCE_SECONDS, poll_interval=0.05, fallback_to_soft=False)
+    lock = FileLock(run / name, timeout=_PATIENCE_SECONDS, poll_interval=0.05, fallback_to_soft=False)
     try:
         return lock.acquire()
     except Timeout:
         fix = "wait for it, stop it, or start a new run"
         raise ConfigError(Problem(str(run), "the run is in use by another process", fix)) from None
+    except OSError as error:
+        what = f"cannot be written in: {error.strerror}"
+        raise ConfigError(Problem(str(run), what, "make it writable, or copy it to a place of your own")) from None
 
 
 def new_run_dir(name: str, now: datetime | None = None) -> Path:

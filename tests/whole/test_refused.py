@@ -37,13 +37,26 @@ def run(finished: Path) -> Path:
     return finished / "run"
 
 
-def test_a_run_that_another_process_works_in_is_left_as_it_is(run: Path, ftcli_run: Train) -> None:
-    with open(run / rundir.LOCK, "a") as lock:
+@pytest.mark.parametrize("held", [rundir.LOCK, rundir.WORKER_LOCK], ids=["command", "worker"])
+def test_a_run_that_another_process_works_in_is_left_as_it_is(held: str, run: Path, ftcli_run: Train) -> None:
+    with open(run / held, "a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         before = everything(run)
         done = ftcli_run(*LONGER, cwd=run.parent, expect=2)
         assert "in use by another process" in done.stderr
         assert everything(run) == before
+
+
+def test_a_refused_resume_of_a_copy_without_hidden_files_leaves_none(
+    run: Path, ftcli_run: Train, tmp_path: Path
+) -> None:
+    shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns(".*"))
+    for checkpoint in (tmp_path / "run" / rundir.CHECKPOINTS).iterdir():
+        (checkpoint / "optimizer.pt").write_bytes(b"")
+    (tmp_path / "run" / rundir.RESULT).unlink()
+    before = {name: content for name, (content, _) in everything(tmp_path / "run").items()}
+    ftcli_run("train", "--resume", "run", cwd=tmp_path, expect=5)
+    assert {name: content for name, (content, _) in everything(tmp_path / "run").items()} == before
 
 
 def test_a_dry_resume_says_from_where_how_far_and_changes_nothing(run: Path, ftcli_run: Train) -> None:

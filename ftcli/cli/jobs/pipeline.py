@@ -76,7 +76,8 @@ class PipelineJob(Job):
         # Everything in the files of the new pipeline was typed, or granted, on this command line. Not so what models
         # that it names ship: whether they run code is not its files' to say.
         request = replace(self.request, grants=self.request.grants | (FLAGS - {REMOTE_CODE}))
-        return _run_stages(folder, request, {}, None, as_json=as_json)
+        with rundir.exclusive(folder):
+            return _run_stages(folder, request, {}, None, as_json=as_json)
 
 
 @dataclass(frozen=True)
@@ -100,31 +101,38 @@ class PipelineFolder(JobFolder):
 
     def resume(self, request: Request, *, dry_run: bool, as_json: bool) -> int:
         """Resume at the first stage that is not finished."""
-        from ftcli.pipelines import stage_loop
-
         folder = self.folder
-        wanted, _ = pipeline_dir.load_request(folder, request)
-        state = stage_loop.state_with_overrides(folder, wanted) if request.overrides else None
         if rundir.read_result(folder) is not None and not request.overrides:
             command = f"ftcli train --from {shell_word(folder)} stages.NAME.KEY=VALUE"
             output.note(f"{folder} is finished; to train a stage again: {command}")
             self.report(as_json=as_json)
             return EXIT_DONE
-        rundir.require_free(folder)
-        begun = stage_loop.resumable_stages(folder, wanted, output.note)
-        stages = state["stages"] if state is not None else wanted.earlier
-        spec = pipeline_spec(replace(wanted, request=replace(request, overrides=()), earlier=stages))
         if dry_run:
+            rundir.require_free(folder)
+            spec, begun, _ = _as_it_goes_on(folder, request)
             for resumed, _ in begun.values():
                 require_folders(resumed)
             _show_plan(_with_progress(spec, folder, begun), as_json=as_json, begun=begun)
             return EXIT_DONE
-        _require_here(spec, begun)
-        return _run_stages(folder, request, begun, state, as_json=as_json)
+        with rundir.exclusive(folder):
+            spec, begun, state = _as_it_goes_on(folder, request)
+            _require_here(spec, begun)
+            return _run_stages(folder, request, begun, state, as_json=as_json)
 
     def report(self, *, as_json: bool) -> None:
         """Print the result of every stage, and the metrics of the policies along the way."""
         _report(self.folder, as_json=as_json)
+
+
+def _as_it_goes_on(folder: Path, request: Request) -> tuple[PipelineSpec, Begun, dict[str, Any] | None]:
+    """A pipeline that is resumed, its stages that have begun, and pipeline.json where overrides change it."""
+    from ftcli.pipelines import stage_loop
+
+    wanted, _ = pipeline_dir.load_request(folder, request)
+    state = stage_loop.state_with_overrides(folder, wanted) if request.overrides else None
+    begun = stage_loop.resumable_stages(folder, wanted, output.note)
+    stages = state["stages"] if state is not None else wanted.earlier
+    return pipeline_spec(replace(wanted, request=replace(request, overrides=()), earlier=stages)), begun, state
 
 
 def _show_plan(spec: PipelineSpec, *, as_json: bool, begun: Begun = MappingProxyType({})) -> None:
@@ -163,13 +171,12 @@ def _with_progress(spec: PipelineSpec, folder: Path, begun: Begun) -> PipelineSp
 
 
 def _run_stages(folder: Path, request: Request, begun: Begun, state: Mapping[str, Any] | None, *, as_json: bool) -> int:
-    """Write `state` to pipeline.json, unless it is None, and run the unfinished stages."""
+    """Write `state` to pipeline.json, unless it is None, and run the unfinished stages; its lock is held."""
     from ftcli.pipelines import stage_loop
 
-    with rundir.exclusive(folder):
-        if state is not None:
-            rundir.write_json(folder / rundir.PIPELINE, state)
-        code = stage_loop.run(folder, replace(request, overrides=()), output.note, begun)
+    if state is not None:
+        rundir.write_json(folder / rundir.PIPELINE, state)
+    code = stage_loop.run(folder, replace(request, overrides=()), output.note, begun)
     if code == EXIT_DONE:
         _report(folder, as_json=as_json)
     return code

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from ftcli.cli.jobs.job import Job, JobFolder, finished
 from ftcli.cli.render import configuration
 from ftcli.cli.requirements import require_folders, require_here
 from ftcli.config.compose import Composed, Request
-from ftcli.core.errors import ConfigError, FtcliError, Problem
+from ftcli.core.errors import FtcliError
 from ftcli.core.exit_codes import EXIT_DONE, EXIT_MEMORY
 from ftcli.launch.profile import profile_of, submits
 from ftcli.plan.resolved_run import ResolvedRun
@@ -100,7 +101,8 @@ class RunJob(Job):
         for item in self.spec.notes:
             if item.key.startswith(("train.", "data.", "model.", "hardware.type")):
                 output.note(f"  {item.key} = {item.value}  ({item.why})")
-        return _train(self.spec, directory, None, node, as_json=as_json)
+        with rundir.exclusive(directory):
+            return _train(self.spec, directory, None, node, as_json=as_json)
 
     def prepared(self, argv: Sequence[str]) -> Path:
         """Create the run directory, with what a resume needs.
@@ -111,11 +113,7 @@ class RunJob(Job):
         from ftcli.build import run_inputs
         from ftcli.launch.local import prepare
 
-        try:
-            directory = prepare(self.spec, argv)
-        except OSError as error:
-            what = f"the run directory cannot be created: {error.strerror}"
-            raise ConfigError(Problem(f"run.dir={self.spec.run.dir}", what, "choose another run.dir")) from None
+        directory = prepare(self.spec, argv)
         output.note(f"run {directory}")
         run_inputs.record(self.spec, directory)
         return directory
@@ -135,10 +133,7 @@ class RunFolder(JobFolder):
 
     def resume(self, request: Request, *, dry_run: bool, as_json: bool) -> int:
         """Resume from the newest valid checkpoint; only length and cadence may change."""
-        from ftcli.build import restart
         from ftcli.build.resume import has_steps_left, resumed_spec
-        from ftcli.build.run_inputs import require_unchanged
-        from ftcli.launch.local import newest_checkpoint
         from ftcli.launch.nodes import node_of
 
         spec = resumed_spec(self.directory, request.overrides, request.grants)
@@ -153,14 +148,29 @@ class RunFolder(JobFolder):
             output.note(f"{self.directory} is finished; {longer}")
             return _report(self.directory, as_json=as_json)
         node = node_of(spec)
-        if not node.rank:  # on another node the processes of the first may be at work already
+        if dry_run:
             rundir.require_free(self.directory)
+            self._show_left(spec, self._resumed_from(spec), as_json=as_json)
+            return EXIT_DONE
+        # On another node the processes of the first may be at work already, for which that node holds the lock.
+        with nullcontext() if node.rank else rundir.exclusive(self.directory):
+            # Another command may have changed the run between the first look and the lock.
+            spec = resumed_spec(self.directory, request.overrides, request.grants)
+            return self._go_on(spec, node, as_json=as_json)
+
+    def _resumed_from(self, spec: RunSpec) -> Path | None:
+        """The checkpoint that the run resumes from, once what it reads is known to be as it was."""
+        from ftcli.build.run_inputs import require_unchanged
+        from ftcli.launch.local import newest_checkpoint
+
         if unchecked := require_unchanged(spec, self.directory):
             output.note(f"{self.directory}: {unchecked}")
-        checkpoint = newest_checkpoint(self.directory, spec, output.note)
-        if dry_run:
-            self._show_left(spec, checkpoint, as_json=as_json)
-            return EXIT_DONE
+        return newest_checkpoint(self.directory, spec, output.note)
+
+    def _go_on(self, spec: RunSpec, node: Node, *, as_json: bool) -> int:
+        from ftcli.build import restart
+
+        checkpoint = self._resumed_from(spec)
         start = checkpoint.name if checkpoint else "the start: no checkpoint has been written yet"
         output.note(f"resuming {self.directory} from {start}")
         settle = restart.replace_spec(self.directory, spec) if not node.rank else None

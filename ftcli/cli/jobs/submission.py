@@ -26,6 +26,8 @@ def submit(spec: RunSpec, directories: Callable[[], Sequence[Path]]) -> int:
     runs = directories()
     first, last = runs[0], runs[-1]
     file = first / rundir.JOB if len(runs) == 1 else first.parent / f"{first.name}-to-{last.name}.sbatch"
-    number = slurm.submit(slurm.written(spec, runs, file))
+    with rundir.exclusive(first):
+        script = slurm.written(spec, runs, file)
+    number = slurm.submit(script)
     output.note(f"job {number} from {file}; it writes to {first if len(runs) == 1 else first.parent}")
     return EXIT_DONE

@@ -114,5 +114,5 @@ def exclusive(run_dir: Path, rank: int) -> Iterator[None]:
     if rank:
         yield
         return
-    with rundir.exclusive(run_dir):
+    with rundir.at_work(run_dir):
         yield

@@ -286,10 +286,10 @@ def test_a_run_in_use_is_refused_and_free_again_when_its_process_was_killed(sft_
 
 
 def test_a_run_that_a_process_holds_through_the_kernel_alone_is_in_use(sft_file, make_spec, new_run):
-    import fcntl  # as versions before 0.2 held their runs; both may work on one machine
+    import fcntl
 
     run_dir = new_run(make_spec(sft_file), "busy")
-    with open(run_dir / rundir.LOCK, "a") as held:
+    with open(run_dir / rundir.WORKER_LOCK, "a") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         with pytest.raises(ConfigError, match="in use"):
             train(run_dir)
