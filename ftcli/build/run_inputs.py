@@ -32,7 +32,6 @@ from ftcli.models.templates.chat_template import template_file
 from ftcli.runs import rundir
 from ftcli.settings.run_spec import RunSpec
 
-SCHEMA = 1
 READ_AGAIN_BYTES = 16 * 2**20
 WHOLE_BYTES = 2**30
 BLOCK_BYTES, _BLOCKS = 2**20, 256
@@ -51,7 +50,11 @@ def record(spec: RunSpec, run: Path) -> None:
         DataError: a local one cannot be read.
     """
     found = {name: _identified(path) for name, path in _files(spec)}
-    rundir.write_json(run / rundir.INPUTS, {"schema": SCHEMA, "files": found})
+    _write(run, found)
+
+
+def _write(run: Path, files: Mapping[str, Record]) -> None:
+    rundir.write_json(run / rundir.INPUTS, {"schema": rundir.SCHEMAS[rundir.INPUTS], "files": files})
 
 
 def complete(spec: RunSpec, run: Path) -> None:
@@ -62,7 +65,7 @@ def complete(spec: RunSpec, run: Path) -> None:
     with suppress(ConfigError, OSError):
         added = {name: _identified(path) for name, path in _files(spec) if name not in known}
         if added:
-            rundir.write_json(run / rundir.INPUTS, {"schema": SCHEMA, "files": {**known, **added}})
+            _write(run, {**known, **added})
 
 
 def require_unchanged(spec: RunSpec, run: Path) -> str:
@@ -110,7 +113,9 @@ def _recorded(run: Path) -> dict[str, Record] | None:
     if not file.is_file():
         return None
     try:
-        files = foreign_files.read_json(file)["files"]
+        content = foreign_files.read_json(file)
+        rundir.require_known_schema(file, content)
+        files = content["files"]
         if all(isinstance(each, dict) for each in files.values()):
             return dict(files)
     except (ValueError, KeyError, TypeError, AttributeError):

@@ -1,4 +1,4 @@
-"""`ftcli doctor`: the hardware of this machine, and whether the installed libraries are in the tested ranges."""
+"""`ftcli doctor`: this machine's hardware, whether its libraries are in the tested ranges, and what works offline."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from ftcli import __version__
 from ftcli.cli import arguments, output
-from ftcli.core import hardware, hub_cache, torch_build
+from ftcli.core import assets, hardware, hub_cache, torch_build
 from ftcli.core.exit_codes import EXIT_DONE
 
 SUMMARY = "show the hardware and the installed libraries, and warn of untested versions"
@@ -48,6 +48,23 @@ def outside_ranges() -> list[str]:
     return found
 
 
+def without_network() -> dict[str, Any]:
+    """What of the hub is here: the choices of `model` whose weights are, other models, and data sets."""
+    from ftcli.core.strict_yaml import load
+    from ftcli.data.files.hub_sets import cached_dataset
+    from ftcli.models.availability import is_cached
+
+    named = {choice: load(path).data.get("name_or_path") for choice, path in assets.choices("model").items()}
+    whole = [name for name in hub_cache.cached("models") if is_cached(name, None)]
+    choices = sorted(choice for choice, name in named.items() if name in whole)
+    return {
+        "model": choices,
+        "other_models": [name for name in whole if name not in named.values()],
+        "incomplete_models": [name for name in hub_cache.cached("models") if name not in whole],
+        "data_sets": [name for name in hub_cache.cached("datasets") if cached_dataset(name, None)],
+    }
+
+
 def examine() -> dict[str, Any]:
     """The whole report, as data."""
     gpus = hardware.gpus()
@@ -75,7 +92,19 @@ def examine() -> dict[str, Any]:
         "outside_ranges": outside_ranges(),
         "hub_cache": str(hub_cache.hub_cache()),
         "hub_offline": bool(hub_cache.offline()),
+        "without_network": without_network(),
     }
+
+
+def _of_hub(here: dict[str, Any]) -> None:
+    """Print what works without a network."""
+    models = [f"model={name}" for name in here["model"]] + [f"model.name_or_path={n}" for n in here["other_models"]]
+    sets = [f"data.path=hub:{name}" for name in here["data_sets"]]
+    output.say("works without a network: local files and folders, the built-in model and rows (recipe=demo)")
+    for name, entries in (("models", models), ("data sets", sets)):
+        output.say(f"  {name} of the hub in the cache: {', '.join(entries) if entries else 'none'}")
+    if here["incomplete_models"]:
+        output.say(f"  only in part in the cache, so not without a network: {', '.join(here['incomplete_models'])}")
 
 
 def run(argv: Sequence[str]) -> int:
@@ -95,6 +124,7 @@ def run(argv: Sequence[str]) -> int:
     rows += [(name, version or "not installed") for name, version in found["libraries"].items()]
     rows += [("hub cache", found["hub_cache"] + (" (offline)" if found["hub_offline"] else ""))]
     output.table(rows)
+    _of_hub(found["without_network"])
     if found["gpu_unusable"]:
         what, fix = found["gpu_unusable"]
         output.text(f"warning: {what}\n  fix: {fix}")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from ftcli.cli import output
 from ftcli.core import hardware, torch_build
 from ftcli.core.errors import ConfigError, OutOfMemory, Problem
 from ftcli.launch.profile import cards
+from ftcli.methods import get_method
 from ftcli.methods.method import further_models
 from ftcli.models import sources
 from ftcli.plan.resolved_run import ResolvedRun
@@ -70,6 +71,22 @@ def require_here(spec: RunSpec) -> None:
         what = "shards a model over several GPUs, and this machine has one"
         raise ConfigError(Problem(f"hardware={spec.choices['hardware']}", what, "use hardware=gpu"))
     require_model(spec)
+
+
+def require_rows(spec: RunSpec, fed: Collection[str] = ()) -> None:
+    """Find the files of a run's rows, and download those of hub sets, before a run folder is made.
+
+    Args:
+        fed: settings that another stage of a pipeline will give.
+
+    Raises:
+        ConfigError: a set is not here, and cannot be downloaded.
+    """
+    from ftcli.data.row_sets import every_set, fetched
+
+    for each in every_set(spec.data, get_method(str(spec.method["name"]))):
+        if each.key not in fed:
+            fetched(each)
 
 
 def require_model(spec: RunSpec) -> None:

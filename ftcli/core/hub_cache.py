@@ -32,6 +32,13 @@ def cached_snapshot(hub_id: str, revision: str | None) -> Path | None:
     return snapshot if commit and os.path.isfile(snapshot / "config.json") else None
 
 
+def cached(kind: str) -> list[str]:
+    """The hub names of what is in the cache, whole or not: of `models` or of `datasets`."""
+    folder, start = hub_cache(), f"{kind}--"
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    return sorted(name.removeprefix(start).replace("--", "/") for name in names if name.startswith(start))
+
+
 def offline() -> str:
     """The environment variable that forbids the network, read as huggingface_hub reads it; "" for none."""
     name = "HF_HUB_OFFLINE" if os.environ.get("HF_HUB_OFFLINE") else "TRANSFORMERS_OFFLINE"

@@ -14,6 +14,8 @@ from ftcli.methods import all_methods
 from ftcli.methods.method import Method
 
 _NAMES = frozenset(WEIGHTS)
+LARGEST = 3e38
+"""What a row may state at most: training computes in float32, in which a larger number is infinite."""
 
 
 def margin_of(row: Row, name: str) -> float:
@@ -27,9 +29,9 @@ def margin_of(row: Row, name: str) -> float:
         raise DataError(RowProblem(row.where, what, "name another column in data.margin_column", field=name))
     try:
         margin = float(row.value[name])
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         margin = math.nan
-    if not math.isfinite(margin):
+    if not abs(margin) <= LARGEST:
         what = f"{name} is {describe_value(row.value[name])}, not a number"
         raise DataError(RowProblem(row.where, what, "give every row the margin of its pair", field=name))
     return margin
@@ -94,7 +96,7 @@ def _weight(where: str, given: Mapping[str, Any]) -> tuple[str, float]:
             weights[name] = math.nan if isinstance(value, bool) else float(value)  # of a CSV file it is text
         except (TypeError, ValueError, OverflowError):
             weights[name] = math.nan
-        if not 0 < weights[name] < math.inf:
+        if not 0 < weights[name] <= LARGEST:
             what = f"{name} is {describe_value(value)}, not a number above 0"
             fix = "give the row what its loss is multiplied by, or remove the row"
             raise DataError(RowProblem(where, what, fix, field=name))

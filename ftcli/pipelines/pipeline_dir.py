@@ -29,7 +29,6 @@ from ftcli.settings.run_spec import RunSpec, as_then
 from ftcli.synthesis.runner import DATA
 from ftcli.synthesis.synthesis_spec import FILE, SynthesisSpec
 
-SCHEMA = 1
 Begun = Mapping[str, tuple[RunSpec, Path | None]]
 """For each run that has begun and is not finished: the spec it resumes with, and the checkpoint it resumes from."""
 
@@ -48,7 +47,12 @@ def create(spec: PipelineSpec, argv: Sequence[str]) -> Path:
 
 def save(folder: Path, pipeline: Pipeline, name: str, stages: Mapping[str, Any], *, built_in: bool) -> None:
     """Write pipeline.json."""
-    known = {"schema": SCHEMA, "pipeline": pipeline.name, "options": dict(pipeline.chosen), "name": name}
+    known = {
+        "schema": rundir.SCHEMAS[rundir.PIPELINE],
+        "pipeline": pipeline.name,
+        "options": dict(pipeline.chosen),
+        "name": name,
+    }
     content = {**known, "built_in": built_in, "stages": stages}
     rundir.write_json(folder / rundir.PIPELINE, content)
 

@@ -30,7 +30,6 @@ from ftcli.settings.run_spec import LaunchPlan
 from ftcli.synthesis.runner import DATA, sha256_of
 from ftcli.synthesis.synthesis_spec import FILE, SynthesisSpec
 
-SCHEMA = 1
 FOUND = "found"
 """The name under which the model that the first policy stage starts from is measured."""
 
@@ -266,7 +265,7 @@ def _result(folder: Path, name: str, wanted: PipelineRequest, models: Mapping[st
         stages[stage.name] = result or {"ready": ready}
     last = wanted.pipeline.stages[-1].name
     return {
-        "schema": SCHEMA,
+        "schema": rundir.SCHEMAS[rundir.RESULT],
         "pipeline": wanted.pipeline.name,
         "name": name,
         "seconds": sum(each.get("seconds", 0.0) for each in stages.values()),

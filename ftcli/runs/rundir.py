@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ftcli.core.errors import ConfigError, FtcliError, Problem
@@ -48,6 +49,11 @@ PIPELINE = "pipeline.json"
 EXIT_CODE = ".exit_code"
 """The exit code of the worker that failed first, where a launcher returns 1 for every cause."""
 
+SCHEMAS: Mapping[str, int] = MappingProxyType(
+    {RESULT: 1, PIPELINE: 1, INPUTS: 1, METRICS: 1, LEDGER: 2, ENVIRONMENT: 2}
+)
+"""The schema of each file that this version writes, and the latest that it reads."""
+
 ROOT = Path("runs")
 _MOST_SHOWN = 20
 _PATIENCE_SECONDS = 3.0
@@ -62,6 +68,18 @@ def write_atomically(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(staging, path)
+
+
+def require_known_schema(file: Path, content: Mapping[str, Any]) -> None:
+    """Check that this version reads what is in a file of SCHEMAS.
+
+    Raises:
+        ConfigError: a later version of ftcli wrote it, which may mean another thing by the same words.
+    """
+    latest, found = SCHEMAS[file.name], content.get("schema", 1)
+    if type(found) is not int or found > latest:
+        what = f"has schema {found}, of a later version of ftcli; this one reads up to {latest}"
+        raise ConfigError(Problem(str(file), what, "use the version that wrote it, which environment.json names"))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -217,6 +235,7 @@ def read_pipeline(path: Path) -> dict[str, Any]:
     file = path / PIPELINE
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
+        require_known_schema(file, found)
         damaged = not found["stages"] or any(map(_malformed, found["stages"].values()))
         damaged = damaged or not isinstance(found.get("options", {}), dict)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
@@ -314,6 +333,8 @@ def read_result(run: Path) -> dict[str, Any] | None:
         result = foreign_files.read_json(path)
     except ValueError:
         result = None
-    if not isinstance(result, dict):
+    if isinstance(result, dict):
+        require_known_schema(path, result)
+    else:
         raise ConfigError(Problem(str(path), "is damaged", f"measure the run again with ftcli eval {shell_word(run)}"))
     return result

@@ -272,6 +272,29 @@ def test_doctor_names_machine_and_libraries(typed):
     assert answer["libraries"]["trl"]
 
 
+def test_doctor_says_what_works_without_a_network(typed, tmp_path, monkeypatch):
+    def cached(kind: str, name: str, *files: str) -> None:
+        repository = tmp_path / "hub" / f"{kind}--{name.replace('/', '--')}"
+        (repository / "refs").mkdir(parents=True)
+        (repository / "refs" / "main").write_text("abc")
+        (repository / "snapshots" / "abc").mkdir(parents=True)
+        for file in files:
+            (repository / "snapshots" / "abc" / file).write_text("{}")
+
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    cached("models", "Qwen/Qwen3-0.6B", "config.json", "model.safetensors")
+    cached("models", "someone/own", "config.json", "model.safetensors")
+    cached("models", "meta-llama/Llama-3.1-8B-Instruct", "config.json")
+    cached("datasets", "someone/rows", "README.md")
+    code, out, _ = typed("doctor")
+    assert code == 0
+    assert "models of the hub in the cache: model=qwen-0.6b, model.name_or_path=someone/own\n" in out
+    assert "data sets of the hub in the cache: data.path=hub:someone/rows\n" in out
+    assert "so not without a network: meta-llama/Llama-3.1-8B-Instruct\n" in out
+    here = json.loads(typed("doctor", "--json")[1])["without_network"]
+    assert here["model"] == ["qwen-0.6b"]
+
+
 def test_data_check_says_what_a_file_holds(typed):
     Path("rows.jsonl").write_text('{"instruction": "a", "output": "b"}\n{"instruction": 1}\n', encoding="utf-8")
     code, out, err = typed("data", "check", "rows.jsonl", "--rows-only")
@@ -353,8 +376,8 @@ def test_after_a_reward_run_score_is_suggested_and_not_chat(typed):
     ("words", "reason"),
     [
         (["run.dir=taken"], "the directory is not empty"),
-        (["run.dir=file"], "the run directory cannot be created"),
-        (["run.dir=/proc/nowhere/x"], "the run directory cannot be created"),
+        (["run.dir=file"], "the directory cannot be created"),
+        (["run.dir=/proc/nowhere/x"], "the directory cannot be created"),
         (["hardware=gpu"], "this machine has no GPU"),
         (["hardware=multi_gpu"], "this machine has no GPU"),
         (["model=llama"], "HF_HUB_OFFLINE"),

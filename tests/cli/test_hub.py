@@ -136,6 +136,17 @@ def test_an_offline_machine_is_told_without_asking(here, hub, variable):
     assert hub.requests == []
 
 
+@pytest.mark.parametrize("method", ["sft", "rlhf"])
+def test_a_data_set_that_cannot_be_had_is_told_before_a_run_is_made(here, hub, method):
+    hub.answer = always(404, {"X-Error-Code": "RepoNotFound"})
+    words = ("train", f"method={method}", "data.path=someone/unheard-of", "hardware=cpu")
+    code, messages, modules = typed(here, address(hub), *words)
+    assert code == 2
+    assert "someone/unheard-of" in messages
+    assert modules & HEAVY == set()
+    assert not (here / "runs").exists()
+
+
 @pytest.mark.parametrize("command", ["plan", "check", "show"])
 def test_planning_needs_no_hub(here, hub, command):
     hub.answer = always(500)

@@ -10,7 +10,7 @@ from typing import Any
 
 from ftcli.cli import output
 from ftcli.cli.jobs.job import Job, JobFolder, finished
-from ftcli.cli.requirements import require_folders, require_here, require_hub
+from ftcli.cli.requirements import require_folders, require_here, require_hub, require_rows
 from ftcli.config.compose import Request
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.exit_codes import EXIT_DONE
@@ -71,6 +71,7 @@ class PipelineJob(Job):
         from ftcli.cli.render.pipeline import graph
 
         _require_here(self.spec, {})
+        _require_rows(self.spec)
         folder = pipeline_dir.create(self.spec, argv)
         output.note(f"pipeline {folder}: {graph(self.spec)}")
         # Everything in the files of the new pipeline was typed, or granted, on this command line. Not so what models
@@ -154,6 +155,13 @@ def _require_here(spec: PipelineSpec, begun: Begun) -> None:
                 require_backend(each.spec.backend, each.spec.role)
             case ReadyStage() if not each.stage.task:
                 require_hub(each.source, None, f"stages.{each.name}.model")
+
+
+def _require_rows(spec: PipelineSpec) -> None:
+    """Check that the rows which no stage makes are here, or download them."""
+    for each in spec.stages:
+        if isinstance(each, RunStage):
+            require_rows(each.spec, each.fed)
 
 
 def _with_progress(spec: PipelineSpec, folder: Path, begun: Begun) -> PipelineSpec:

@@ -13,7 +13,7 @@ from ftcli.build.resolve import build
 from ftcli.cli import output
 from ftcli.cli.jobs.job import Job, JobFolder, finished
 from ftcli.cli.render import configuration
-from ftcli.cli.requirements import require_folders, require_here
+from ftcli.cli.requirements import require_folders, require_here, require_rows
 from ftcli.config.compose import Composed, Request
 from ftcli.core.errors import FtcliError
 from ftcli.core.exit_codes import EXIT_DONE, EXIT_MEMORY
@@ -97,6 +97,7 @@ class RunJob(Job):
             spec = gate.admitted(read, str(directory / rundir.SPEC), frozenset(self.spec.grants), gate.TRAINS)
             output.note(f"run {directory}, as node {node.rank}")
             return _train(spec, directory, None, node, as_json=as_json)
+        require_rows(self.spec)
         directory = self.prepared(argv)
         for item in self.spec.notes:
             if item.key.startswith(("train.", "data.", "model.", "hardware.type")):

@@ -28,7 +28,6 @@ from ftcli.worker.process.command import Command, Write
 from ftcli.worker.process.progress import say_above
 from ftcli.worker.process.signals import StopSignal, exclusive, go_on
 
-SCHEMA = 1
 _PROGRESS_SECONDS = 5.0
 
 
@@ -70,7 +69,7 @@ def make(folder: Path, *, trust_remote_code: bool = False) -> dict[str, Any]:
             what = f"all {len(items)} items were dropped: {reasons}"
             raise DataError(Problem(str(folder), what, f"see {folder / 'items.jsonl'}"))
         result = {
-            "schema": SCHEMA,
+            "schema": rundir.SCHEMAS[rundir.RESULT],
             "task": spec.task,
             "items": len(items),
             "rows": rows,

@@ -21,7 +21,6 @@ from transformers import TrainerCallback
 from ftcli.runs import rundir
 from ftcli.worker.process.usage import FIRST_STEPS, peak_memory
 
-SCHEMA = 1
 OVER = "loss_over"
 """Over how many tokens, pairs or answers the loss of a line is a mean."""
 # A resumed trainer counts these from zero again, or our own fields replace them.
@@ -97,7 +96,11 @@ class Progress(TrainerCallback):
         if self._file is None or not logs or not ("loss" in logs or any(key.startswith("eval_") for key in logs)):
             return
         now = time.monotonic()
-        line: dict[str, Any] = {"schema": SCHEMA, "step": state.global_step, "epoch": round(state.epoch or 0.0, 4)}
+        line: dict[str, Any] = {
+            "schema": rundir.SCHEMAS[rundir.METRICS],
+            "step": state.global_step,
+            "epoch": round(state.epoch or 0.0, 4),
+        }
         if "loss" in logs:
             seconds = max(now - self._last_time, 1e-9)
             line |= {"loss": logs["loss"], "tokens": state.num_input_tokens_seen}
@@ -106,7 +109,10 @@ class Progress(TrainerCallback):
             line |= peak_memory()
         self._last_time = now
         line["elapsed_seconds"] = round(self._elapsed_before + now - self._started, 3)
-        line |= {key: value for key, value in logs.items() if _is_metric(key, value)}
+        # JSON has no word for what is not finite.
+        line |= {
+            name: value if math.isfinite(value) else None for name, value in logs.items() if _is_metric(name, value)
+        }
         self._file.write(_text(line))
         self._file.flush()
         self._show(line, state)

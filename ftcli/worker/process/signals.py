@@ -1,8 +1,7 @@
-"""Early ends of a run (signals, a broken loss), and the lock that keeps two processes from sharing a run."""
+"""Early ends of a run by signals, and the lock that keeps two processes from sharing a run."""
 
 from __future__ import annotations
 
-import math
 import signal
 import threading
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ import torch
 from torch import distributed
 from transformers import TrainerCallback
 
-from ftcli.core.errors import InterruptedRun, NotFinite, Problem
+from ftcli.core.errors import InterruptedRun, Problem
 from ftcli.core.text import shell_word
 from ftcli.runs import rundir
 
@@ -83,25 +82,6 @@ class StopCallback(TrainerCallback):
         """Leaves the training loop, in all processes at once."""
         if self._stopping:
             raise interrupted(self._stop.name or "another process", self._run_dir)
-
-
-class LossGuard(TrainerCallback):
-    """Stops a run whose loss is not a number, before broken weights can be saved."""
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
-        """Checks the loss and the gradient norm.
-
-        Raises:
-            NotFinite: one of them is NaN or infinite.
-        """
-        # With fp16 an overflowing gradient is normal: the scaler skips the step.
-        names = ("loss",) if args.fp16 else ("loss", "grad_norm")
-        for name in names:
-            value = (logs or {}).get(name)
-            if value is not None and not math.isfinite(value):
-                what = f"{name} became {value} by step {state.global_step}; the last checkpoint is kept"
-                fix = "lower train.learning_rate, or look for broken rows"
-                raise NotFinite(Problem("train", what, fix))
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ftcli.core.errors import ConfigError, DataError, Problem
+from ftcli.core.errors import ConfigError, DataError, NotFinite, Problem
 from ftcli.data.formats.columns import VARIABLES
 from ftcli.data.formats.conversations import answer_to
 from ftcli.data.scan import Example
@@ -83,7 +83,11 @@ class Rewards:
             raise DataError(*problems)
 
     def __call__(self, sampled: Sequence[Sampled]) -> Tensor:
-        """Each component's reward of each answer, before its weight, of shape (answers, components), float32."""
+        """Each component's reward of each answer, before its weight, of shape (answers, components), float32.
+
+        Raises:
+            NotFinite: one of them is not finite.
+        """
         rows = [json.loads(each.row) for each in sampled]
         answered = [self._read(each, row) for each, row in zip(sampled, rows, strict=True)]
         parts = [self._scored(sampled, rows, answered)] if self.reward_model else []
@@ -91,7 +95,12 @@ class Rewards:
         parts += [[rule(each) for each in answered] for rule in self.rules]
         for name, function in self.functions.items():
             parts.append(_called(name, function, sampled, rows, answered))
-        return torch.tensor(parts, dtype=torch.float32).T.reshape(len(sampled), len(self.names))
+        found = torch.tensor(parts, dtype=torch.float32).T.reshape(len(sampled), len(self.names))
+        for answer, part in (~found.isfinite()).nonzero().tolist():
+            asked = json.dumps(rows[answer]["prompt"], ensure_ascii=False)
+            what = f"the reward of an answer became {float(found[answer, part])}; its prompt: {asked}"
+            raise NotFinite(Problem(self.names[part], what, "give every answer a finite reward"))
+        return found
 
     def _read(self, sampled: Sampled, row: Mapping[str, Any]) -> Answered:
         ids = (sampled.prompt_ids, sampled.answer_ids)

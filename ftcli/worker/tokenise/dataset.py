@@ -22,6 +22,7 @@ from ftcli.data.dropped_rows import HELD_OUT, NOT_MIXED, TRUNCATED, DroppedRows
 from ftcli.data.row_ledger import BEYOND, OVERFLOW, OVERLONG, UNTRAINED, Ledger, refuse_bad_rows, together
 from ftcli.data.scan import Example
 from ftcli.methods.method import Method
+from ftcli.runs import rundir
 from ftcli.settings.groups import DataSettings
 from ftcli.worker.tokenise import store
 from ftcli.worker.tokenise.duplicates import tell_duplicates_across, tell_leaks
@@ -35,7 +36,6 @@ from ftcli.worker.tokenise.truncation import apart, counted, loses_end, parts_of
 
 disable_progress_bars()
 
-SCHEMA = 2
 _CHUNK = 1000
 _REMAP_CHUNKS = 100
 """Chunks after which the tables are mapped again: otherwise every page read so far stays in our resident memory."""
@@ -57,6 +57,8 @@ class Prepared:
     set_ledgers: list[Ledger]
     template: dict[str, str] | None = None
     """How conversations were rendered and marked; None if there were none."""
+    sets: Sequence[TokenSet] = ()
+    """The sets that the rows are of; none of a stream."""
 
     @property
     def train_ledger(self) -> Ledger | None:
@@ -71,7 +73,7 @@ class Prepared:
             train["sets"] = [ledger.to_dict() for ledger in self.set_ledgers]
         length = {"value": self.fit.max_length_tokens, "why": self.fit.why}
         about = {"max_length_tokens": length, "overflow": self.fit.overflow, "template": self.template}
-        return {"schema": SCHEMA, **sides, **about}
+        return {"schema": rundir.SCHEMAS[rundir.LEDGER], **sides, **about}
 
 
 def prepare(
@@ -116,7 +118,7 @@ def prepare(
         builder.drop(each, np.flatnonzero(mask), "train", HELD_OUT)
     train = builder.train(sets, held_masks) if training else None
     tell_duplicates_across(sets)
-    found = Prepared(train, None, None, fit, [], [each.ledger for each in sets], encoder.template())
+    found = Prepared(train, None, None, fit, [], [each.ledger for each in sets], encoder.template(), every)
     if held is not None:
         validated, masks = [held], [np.ones(len(held), bool)]
     elif shares:
@@ -201,13 +203,8 @@ def _held_masks(sets: Sequence[TokenSet], data: DataSettings, seed: int) -> list
     drawn = np.array(holdout.held_out(groups, data.eval_share, seed), bool)
     if not drawn.any():
         why = "all rows belong to one group" if len(groups) > 1 else f"there are {len(groups)} rows"
-        raise DataError(
-            Problem(
-                f"data.eval_share={data.eval_share:g}",
-                f"holds out no row: {why}",
-                "give held-out rows with data.eval_path",
-            )
-        )
+        fix = "give held-out rows with data.eval_path"
+        raise DataError(Problem(f"data.eval_share={data.eval_share:g}", f"holds out no row: {why}", fix))
     return np.split(drawn, np.cumsum([len(each) for each in sets])[:-1])
 
 

@@ -142,6 +142,12 @@ class Encoder:
         dated = datetime.now().date().isoformat() if "strftime_now" in str(template) else None
         return [kind, self._backend.to_str(), special, template, dated, sorted(self.stop_ids)]
 
+    def digests(self) -> dict[str, str]:
+        """Digests of all that the tokens depend on, by what it is; the date that some templates write is not in it."""
+        kind, backend, special, template, _, stop_ids = self.identity()
+        parts = {"the tokenizer": [kind, backend, special], "the chat template": template, "its end tokens": stop_ids}
+        return {name: sha256(json.dumps(part).encode()).hexdigest() for name, part in parts.items()}
+
     def encode(self, examples: Sequence[Example]) -> list[Encoded]:
         """The tokens of each example.
 

@@ -21,9 +21,9 @@ from ftcli.worker.distributed.cpu_sharding import require_planned
 from ftcli.worker.distributed.deepspeed_files import allow_plain_classes
 from ftcli.worker.models.load import weights_dtype
 from ftcli.worker.models.unread_weights import switch_off
-from ftcli.worker.process.environment import environment
+from ftcli.worker.process.environment import environment, went_on
 from ftcli.worker.process.progress import Progress, mean_loss, read_metrics
-from ftcli.worker.process.signals import LossGuard, StopCallback, StopSignal, exclusive
+from ftcli.worker.process.signals import StopCallback, StopSignal, exclusive
 from ftcli.worker.process.usage import Pace, usage
 from ftcli.worker.trainers.rl import vllm_engine
 from ftcli.worker.trainers.units import Counted
@@ -31,8 +31,9 @@ from ftcli.worker.training.load import Loaded, load, load_base, make_critic, mak
 from ftcli.worker.training.measure import after_training, before_training, loss_before
 from ftcli.worker.training.save import save_final
 from ftcli.worker.training.trainer import make_trainer
+from ftcli.worker.training.watch.loss import LossGuard, LossWatch
+from ftcli.worker.training.watch.rows import finder
 
-SCHEMA = 1
 _SEQUENCES = ("sequences", "trained_tokens")
 _SHOWN = 2
 """Places shown per type of finding; ledger.json lists twenty."""
@@ -60,11 +61,15 @@ def train(run_dir: Path, resume: Path | None = None) -> dict[str, Any]:
     with StopSignal() as stop, exclusive(run_dir, int(os.environ.get("RANK", "0"))):
         run = load(spec, run_dir, resumed=resume is not None)
         spec = run.spec  # with the attention kernel that it trains with
+        computed_with = environment(spec, run.encoder.digests())
+        changed: list[str] = []
         if resume is not None:
+            computed_with, changed = went_on(run_dir, computed_with, resume.name)
             require_same_sequences(run_dir, run.data.ledger(), streams=spec.data.streaming)
         if run.is_first:
             _report_ledger(run)
-            rundir.write_json(run_dir / rundir.ENVIRONMENT, environment(spec))
+            sys.stderr.writelines(f"note: the run {each}\n" for each in changed)
+            rundir.write_json(run_dir / rundir.ENVIRONMENT, computed_with)
         use_cache = run.model.config.use_cache
         trainer = build_trainer(run)
         if resume is not None and spec.train.get("deepspeed"):
@@ -84,6 +89,7 @@ def train(run_dir: Path, resume: Path | None = None) -> dict[str, Any]:
         finally:
             if run.is_first and spec.data.streaming:
                 _report_ledger(run)
+        trainer.require_finite_weights()
         run.support.settle(trainer, lambda: load_base(spec, run.method, placed=False))
         # Training disables the KV cache; a model saved that way would generate many times slower elsewhere.
         run.model.config.use_cache = use_cache
@@ -117,7 +123,9 @@ def require_same_sequences(run_dir: Path, ledger: Mapping[str, Any], *, streams:
         ConfigError: there are more or fewer, or other tokens are trained.
     """
     try:
-        began = json.loads((run_dir / rundir.LEDGER).read_text(encoding="utf-8"))["train"]
+        whole = json.loads((run_dir / rundir.LEDGER).read_text(encoding="utf-8"))
+        rundir.require_known_schema(run_dir / rundir.LEDGER, whole)
+        began = whole["train"]
         kept, now = ([each["train"][name] for name in _SEQUENCES] for each in ({"train": began}, ledger))
     except (OSError, ValueError, KeyError, TypeError):  # it was stopped before it wrote one
         return
@@ -144,6 +152,7 @@ def build_trainer(run: Loaded) -> Any:
             reference=run.reference,
             peft=run.peft,
             support=run.support,
+            find_rows=finder(run.data.sets),
             warmup_from_zero=run.spec.warmup_from_zero,
             **_of_sampling(run),
         )
@@ -163,8 +172,9 @@ def _of_sampling(run: Loaded) -> dict[str, Any]:
 def fit(run: Loaded, trainer: Any, stop: StopSignal, resume: Path | None) -> Any:
     """Train to the end, or to a stop; the outcome of `trainer.train`."""
     progress = Progress(run.run_dir)
+    watch = [] if run.method.samples else [LossWatch(run.run_dir / rundir.METRICS)]  # whose losses spread around 0
     # In this order: a stop requests a save, a save requests a log, and the loss is checked before it is logged.
-    for callback in (StopCallback(stop, run.run_dir), LossGuard(), progress):
+    for callback in (StopCallback(stop, run.run_dir), LossGuard(), *watch, progress):
         trainer.add_callback(callback)
     patience = run.spec.run.early_stopping_patience
     if patience is not None:
@@ -180,7 +190,7 @@ def _result(run: Loaded, trainer: Any, outcome: Any, before: dict[str, Any], aft
     losses = [line["loss"] for line in lines if "loss" in line]
     loss = mean_loss(lines)
     return {
-        "schema": SCHEMA,
+        "schema": rundir.SCHEMAS[rundir.RESULT],
         "method": run.method.name,
         "model": run.spec.model.name_or_path,
         "peft": run.spec.peft.get("name", "none"),
@@ -193,13 +203,20 @@ def _result(run: Loaded, trainer: Any, outcome: Any, before: dict[str, Any], aft
         "eval_loss": {"before": loss_before(run, trainer, before), "after": after.get("eval_loss")},
         "score": _scores(before.get("score") or {}, after.get("score") or {}),
         "tokens_trained": trainer.state.num_input_tokens_seen,
-        **({"warnings": trainer.signal.warnings} if getattr(trainer, "signal", None) else {}),
+        **({"warnings": warnings} if (warnings := _warnings(trainer)) is not None else {}),
         **({"restarts": restarts.total(run.config)} if run.spec.launch.max_restarts else {}),
         **({"length_changes": [each.as_data() for each in changes]} if (changes := trainer.length_changes) else {}),
         "seconds": lines[-1]["elapsed_seconds"] if lines else 0.0,
         "model_dir": str(run.run_dir / rundir.MODEL),
         "ledger": run.data.ledger(),
     }
+
+
+def _warnings(trainer: Any) -> list[dict[str, Any]] | None:
+    """What was said of the rewards of sampled answers or of the loss; None where neither was watched."""
+    watches = [each for each in trainer.callback_handler.callbacks if isinstance(each, LossWatch)]
+    watched = [getattr(trainer, "signal", None) or None, *watches]
+    return next((each.warnings for each in watched if each is not None), None)
 
 
 def _derived(trainer: Any) -> dict[str, float]:
