@@ -36,7 +36,7 @@ CASES = {
 }
 ONE_THREAD = ("hardware=cpu", "hardware.num_threads=1")
 """Two threads wait for each other at every layer where the machine has other work, and take far longer than one."""
-STEPS = {"dpo": 6, "grpo": 6}
+STEPS = {"dpo": 4, "grpo": 6}
 ONE_SEED = ("grpo",)
 """Cases whose steps are compared with each other, each with new prompts and answers, and not its seeds."""
 

@@ -34,8 +34,17 @@ class Option:
     default: Any
     text: str
     """What it decides, for the docs."""
-    choices: tuple[str, ...] = ()
+    choices: tuple[str | bool, ...] = ()
     """The allowed values; empty: a whole number from 1."""
+
+
+MEASURE = "measure"
+"""The option that all pipelines have."""
+_MEASURE = Option(
+    default=True,
+    text="whether all policies along the way are measured at the end; a resume may change it",
+    choices=(True, False),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,12 +64,19 @@ class Pipeline:
     chosen: Mapping[str, Any] = field(default_factory=dict)
     """The option values of `stages`."""
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "options", {**self.options, MEASURE: _MEASURE})
+
     def arranged(self, chosen: Mapping[str, Any]) -> Pipeline:
         """The pipeline with these options set, and the stages that follow from them."""
-        if self.arrange is None:
-            return self
         values = {name: chosen.get(name, option.default) for name, option in self.options.items()}
-        return replace(self, stages=self.arrange(**values), chosen=values)
+        own = {name: value for name, value in values.items() if name != MEASURE}
+        return replace(self, stages=self.arrange(**own) if self.arrange else self.stages, chosen=values)
+
+    @property
+    def measures(self) -> bool:
+        """Whether its policies are measured at the end."""
+        return bool(self.chosen.get(MEASURE, True))
 
     def stage(self, name: str) -> Stage:
         """The stage of that name."""

@@ -81,9 +81,8 @@ def options(pipeline: Pipeline, typed: list[Override], recipe: Recipe | None = N
     for name, (value, where) in found.items():
         choices = pipeline.options[name].choices
         if choices and value not in choices:
-            problems.append(
-                Problem(where, f"{value} is not a choice of method.{name}", suggest(str(value), choices, ""))
-            )
+            fix = suggest(str(value), list(map(str, choices)), "")
+            problems.append(Problem(where, f"{value} is not a choice of method.{name}", fix))
         elif not choices and (type(value) is not int or value < 1):
             what = f"method.{name} is {value!r}, which is not a positive whole number"
             problems.append(Problem(where, what, f"for example method.{name}=2"))

@@ -11,15 +11,13 @@ from typing import Any
 from ftcli.build import gate, restart, run_inputs
 from ftcli.build.resume import resumed_spec
 from ftcli.config.compose import Request
-from ftcli.core import paths
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.exit_codes import EXIT_DONE
 from ftcli.core.text import shell_word
 from ftcli.launch import local
-from ftcli.launch.worker_request import WorkerFailed, answers
-from ftcli.methods import get_method
-from ftcli.methods.pipeline import Pipeline, Stage
-from ftcli.pipelines import pipeline_dir, synthesis_stage
+from ftcli.launch.worker_request import WorkerFailed
+from ftcli.methods.pipeline import MEASURE, Stage
+from ftcli.pipelines import final_measures, pipeline_dir, synthesis_stage
 from ftcli.pipelines.pipeline_dir import Begun
 from ftcli.pipelines.pipeline_request import PipelineRequest
 from ftcli.pipelines.stage_specs import pipeline_spec
@@ -29,9 +27,6 @@ from ftcli.settings.ownership import REMOTE_CODE
 from ftcli.settings.run_spec import LaunchPlan
 from ftcli.synthesis.runner import DATA, sha256_of
 from ftcli.synthesis.synthesis_spec import FILE, SynthesisSpec
-
-FOUND = "found"
-"""The name under which the model that the first policy stage starts from is measured."""
 
 Say = Callable[[str], None]
 
@@ -48,6 +43,8 @@ def state_with_overrides(folder: Path, wanted: PipelineRequest) -> dict[str, Any
     for override in wanted.typed():
         stage = override.key[1] if override.key[0] == "stages" and len(override.key) > 2 else ""
         again = f"{shell_word(folder)} {shell_word(override.text)}"
+        if override.name == f"method.{MEASURE}":
+            continue
         if not stage:
             fix = f"name the stage, or start a new pipeline with ftcli train --from {again}"
             problems.append(Problem(override.text, "applies to every stage, and some may have run", fix))
@@ -67,7 +64,7 @@ def state_with_overrides(folder: Path, wanted: PipelineRequest) -> dict[str, Any
     spec = pipeline_spec(_of_stages(wanted, [s.name for s in wanted.pipeline.stages if s.name not in begun]))
     fresh = {name: kept for name, kept in spec.remembered().items() if name not in begun}
     state = rundir.read_pipeline(folder)
-    return {**state, "stages": {**state["stages"], **fresh}}
+    return {**state, "options": dict(wanted.pipeline.chosen), "stages": {**state["stages"], **fresh}}
 
 
 def resumable_stages(folder: Path, wanted: PipelineRequest, say: Say) -> Begun:
@@ -140,7 +137,7 @@ def run(folder: Path, request: Request, say: Say, begun: Begun) -> int:
             if code != EXIT_DONE:
                 return code
     try:
-        rundir.write_json(folder / rundir.RESULT, _result(folder, name, wanted, models))
+        rundir.write_json(folder / rundir.RESULT, _result(folder, name, wanted, models, say))
     except WorkerFailed as failed:
         return failed.code
     return EXIT_DONE
@@ -166,7 +163,7 @@ def _run_synthesis(stage: Stage, wanted: PipelineRequest, models: Mapping[str, s
             _warn_of_other_spec(stage, place, spec, say)
         rundir.write_atomically(place / FILE, spec.to_json())
         say(f"stage {stage.name}: {stage.summary}")
-        (folder / rundir.RESULT).unlink(missing_ok=True)
+        final_measures.outdate(folder)
         flags = [REMOTE_CODE] if REMOTE_CODE in wanted.request.grants else []
         plan = LaunchPlan(num_threads=_threads(wanted))
         code = local.run_worker(place, plan, None, say, command="synthesise", flags=flags)
@@ -248,7 +245,7 @@ def _run_stage(
         say(f"stage {stage.name}: {stage.summary}")
     with rundir.exclusive(place):
         settle = restart.replace_spec(place, spec) if resumes else None
-        (folder / rundir.RESULT).unlink(missing_ok=True)
+        final_measures.outdate(folder)
         code, spec = restart.train(spec, place, checkpoint, say)
         run_inputs.complete(spec, place)
         if settle is not None:
@@ -256,7 +253,7 @@ def _run_stage(
     return code
 
 
-def _result(folder: Path, name: str, wanted: PipelineRequest, models: Mapping[str, str]) -> dict[str, Any]:
+def _result(folder: Path, name: str, wanted: PipelineRequest, models: Mapping[str, str], say: Say) -> dict[str, Any]:
     stages = {}
     assert wanted.earlier is not None
     for stage in wanted.pipeline.stages:
@@ -269,58 +266,7 @@ def _result(folder: Path, name: str, wanted: PipelineRequest, models: Mapping[st
         "pipeline": wanted.pipeline.name,
         "name": name,
         "seconds": sum(each.get("seconds", 0.0) for each in stages.values()),
-        "measure": _measure(folder, wanted.pipeline, models, stages, wanted.request.grants),
-        "measures": _measures(folder, wanted, models),
+        **final_measures.measured(folder, wanted, models, stages, say),
         "model_dir": str(Path(models[last]) / rundir.MODEL),
         "stages": stages,
     }
-
-
-def _measure(
-    folder: Path,
-    pipeline: Pipeline,
-    models: Mapping[str, str],
-    stages: Mapping[str, Mapping[str, Any]],
-    grants: frozenset[str],
-) -> dict[str, Any] | None:
-    """The held-out metric of the last policy and of every policy before it, by name; None if there is none."""
-    if not pipeline.measured_by:
-        return None
-    stage = pipeline.stage(pipeline.measured_by)
-    score = stages[stage.name].get("score")
-    if not score or score.get("before") is None:
-        return None
-    gate.opened(folder / stage.name, grants, gate.MEASURES)
-    values = [(stage.name, score["after"])]
-    below = stage.takes.get("model.name_or_path")
-    values.append((below or FOUND, score["before"]))
-    while below is not None and not stages[below].get("ready"):
-        spec = gate.opened(folder / below)
-        if spec.model.init == "random":
-            break
-        request = {
-            "run": str(folder / stage.name),
-            "model": spec.model.name_or_path,
-            "revision": spec.model.revision,
-            "trust_remote_code": REMOTE_CODE in grants,
-        }
-        [measured] = answers("eval", request)
-        below = pipeline.stage(below).takes.get("model.name_or_path")
-        values.append((below or FOUND, measured["measured"]["score"]["value"]))
-    return {"name": score["name"], "rows": score["rows"], "values": dict(reversed(values))}
-
-
-def _measures(folder: Path, wanted: PipelineRequest, models: Mapping[str, str]) -> dict[str, dict[str, float]] | None:
-    """Rule-based metrics of each policy's greedy answers to held-out prompts; for the built-in model only."""
-    pipeline = wanted.pipeline
-    if not pipeline.built_in_measures or not wanted.built_in:
-        return None
-    policies = [stage for stage in pipeline.stages if stage.method and get_method(stage.method).head == "causal_lm"]
-    request = {
-        "models": {FOUND: paths.BUILTIN, **{stage.name: models[stage.name] for stage in policies}},
-        "data": "builtin:prompts",
-        "measures": pipeline.built_in_measures,
-        "max_new_tokens": 32,
-        "trust_remote_code": False,
-    }
-    return {measured["name"]: measured["measures"] for measured in answers("measure", request)}

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from ftcli.pipelines import final_measures
 from ftcli.runs import rundir
 from tests.whole.conftest import Start, Train, end
 
@@ -110,6 +111,20 @@ def test_ai_feedback_makes_answers_politer_and_goes_on_from_rows_edited_by_hand(
         assert measures["dpo"]["right"] > 0.8 * measures["sft"]["right"]
     ledger = json.loads((whole / "dpo" / rundir.LEDGER).read_text(encoding="utf-8"))
     assert ledger["train"]["rows_read"] == len(pairs) - 1
+    measuring_goes_on_and_can_be_left_out(whole, measures, ftcli_run)
+
+
+def measuring_goes_on_and_can_be_left_out(whole: Path, measures: dict[str, Any], ftcli_run: Train) -> None:
+    """As a pipeline goes on that was stopped after its first figure: that is not measured again, the others are."""
+    first = {"found": {"polite": 0.125, "right": 0.125}}
+    rundir.write_json(whole / final_measures.KEPT, {"scores": {}, "rules": first})
+    (whole / rundir.RESULT).unlink()
+    ftcli_run("train", "--resume", "whole", cwd=whole.parent, OMP_NUM_THREADS="1")
+    result = json.loads((whole / rundir.RESULT).read_text(encoding="utf-8"))
+    assert result["measures"] == {**measures, **first}
+    ftcli_run("train", "--resume", "whole", "method.measure=false", cwd=whole.parent)
+    assert json.loads((whole / rundir.RESULT).read_text(encoding="utf-8"))["measures"] is None
+    assert rundir.read_pipeline(whole)["options"]["measure"] is False
 
 
 BRIEF = ("stages.assistant.train.max_steps=40", "run.score_rows=0", "train.eval_strategy=no", "hardware=cpu",
