@@ -13,6 +13,7 @@ from ftcli.build import auto_batch
 from ftcli.core.exit_codes import EXIT_CONFIG, EXIT_DATA, EXIT_MEMORY
 from ftcli.launch.local import newest_checkpoint, run_worker
 from ftcli.launch.nodes import ALONE, Node, without_node
+from ftcli.plan.checkpoint_files import files_to_resume
 from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.runs import rundir
 from ftcli.settings.run_spec import RunSpec
@@ -72,7 +73,7 @@ def _halved(spec: RunSpec, directory: Path, say: Callable[[str], None]) -> tuple
     run = ResolvedRun.of(spec)
     if not run.chooses_batch:
         return None
-    checkpoint = newest_checkpoint(directory, spec, say)
+    checkpoint = newest_checkpoint(directory, files_to_resume(spec), say)
     start = checkpoint.name if checkpoint else "the start"
     smaller = auto_batch.halved(run, f"with {run.batch.per_device} rows in a pass, restarted from {start}")
     if smaller is None:

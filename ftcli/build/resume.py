@@ -26,6 +26,7 @@ from ftcli.core.strict_yaml import KeyPath
 from ftcli.core.text import shell_word
 from ftcli.launch.nodes import OWN
 from ftcli.methods import get_method
+from ftcli.plan.checkpoint_files import files_to_resume
 from ftcli.plan.outlook import num_steps
 from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.runs import rundir
@@ -112,7 +113,7 @@ def _steps_done(run: Path, spec: RunSpec) -> int | None:
     result = rundir.read_result(run)
     if result is not None:
         return int(result["steps"])
-    newest, _ = newest_valid(run / rundir.CHECKPOINTS, spec.launch.num_processes, digests=False)
+    newest, _ = newest_valid(run / rundir.CHECKPOINTS, files_to_resume(spec), digests=False)
     return step_of(newest) if newest is not None else None
 
 

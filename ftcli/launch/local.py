@@ -149,13 +149,16 @@ def prepare(spec: RunSpec, argv: Sequence[str]) -> Path:
     return run
 
 
-def newest_checkpoint(run: Path, spec: RunSpec, say: Callable[[str], None]) -> Path | None:
+def newest_checkpoint(run: Path, needs: Sequence[str], say: Callable[[str], None]) -> Path | None:
     """The newest valid checkpoint of a run, reporting each damaged one; None where none was written yet.
+
+    Args:
+        needs: the files that each must have, as patterns.
 
     Raises:
         CheckpointError: there are checkpoints, and every one is damaged.
     """
-    valid, damaged = checkpoints.newest_valid(run / rundir.CHECKPOINTS, spec.launch.num_processes)
+    valid, damaged = checkpoints.newest_valid(run / rundir.CHECKPOINTS, needs)
     for entry in damaged:
         say(f"checkpoint {entry.path.name} is damaged and skipped: {'; '.join(entry.reasons)}")
     if valid is None and damaged:

@@ -21,6 +21,7 @@ from ftcli.pipelines import final_measures, pipeline_dir, synthesis_stage
 from ftcli.pipelines.pipeline_dir import Begun
 from ftcli.pipelines.pipeline_request import PipelineRequest
 from ftcli.pipelines.stage_specs import pipeline_spec
+from ftcli.plan.checkpoint_files import files_to_resume
 from ftcli.plan.measure import measure
 from ftcli.runs import rundir
 from ftcli.settings.ownership import REMOTE_CODE
@@ -86,7 +87,7 @@ def resumable_stages(folder: Path, wanted: PipelineRequest, say: Say) -> Begun:
             spec = resumed_spec(place, _own_overrides(wanted, stage.name), wanted.request.grants)
             if unchecked := run_inputs.require_unchanged(spec, place):
                 say(f"stage {stage.name}: {unchecked}")
-            found[stage.name] = (spec, local.newest_checkpoint(place, spec, say))
+            found[stage.name] = (spec, local.newest_checkpoint(place, files_to_resume(spec), say))
     return found
 
 

@@ -16,7 +16,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Sequence
+import stat
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
@@ -26,11 +27,21 @@ from ftcli.core.untrusted import foreign_files
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
-TRAINER_STATE = "trainer_state.json"
 _STAGING, _TRASH, _DAMAGED = ".staging-", ".trash-", ".damaged-"
 _NAME = re.compile(r"checkpoint-(\d+)")
 # What a file is, for a reader who has never looked into a checkpoint.
-_MEANING = (("optimizer", "the optimizer state"), ("scheduler", "the scheduler state"), ("rng_state", "the RNG state"))
+_MEANING = (
+    ("optimizer", "the optimizer state"),
+    ("scheduler", "the scheduler state"),
+    ("rng_state", "the RNG state"),
+    ("process_state", "the place in the rows and the tuner's state"),
+    ("scaler", "the scale of the gradients"),
+    ("adapter_exact", "the adapter as it was in memory"),
+    ("critic_optimizer", "the critic's optimizer state"),
+    ("critic", "the critic"),
+    ("reference", "the reference model"),
+)
+_LOADED = (".safetensors", ".pt", ".pth", ".bin")
 
 
 class Damaged(NamedTuple):
@@ -61,34 +72,28 @@ def step_of(path: Path) -> int | None:
 
 def sealed(root: Path) -> list[Path]:
     """All checkpoint-<step> folders under `root`, oldest step first, valid or not."""
+    return [path for path in named(root) if path.is_dir() and not path.is_symlink()]
+
+
+def named(root: Path) -> list[Path]:
+    """All that is called checkpoint-<step> under `root`, files and links among them, oldest step first."""
     if not root.is_dir():
         return []
-    found = [(step, path) for path in root.iterdir() if (step := step_of(path)) is not None and path.is_dir()]
+    found = [(step, path) for path in root.iterdir() if (step := step_of(path)) is not None]
     return [path for _, path in sorted(found)]
-
-
-def needed_files(world_size: int) -> tuple[str, ...]:
-    """The files that a resume needs, as patterns; of alternatives ("a|b") one is enough.
-
-    The later alternatives are what sharded training writes: FSDP a folder, DeepSpeed one with the scheduler in it.
-    """
-    rng = ("rng_state.pth",) if world_size <= 1 else tuple(f"rng_state_{rank}.pth" for rank in range(world_size))
-    return (
-        "optimizer.pt|optimizer.bin|optimizer_*/*|global_step*/*",
-        "scheduler.pt|global_step*/*",
-        *rng,
-        TRAINER_STATE,
-    )
 
 
 # --- writing -------------------------------------------------------------------------------------------------
 
 
-def seal(staging: Path, final: Path) -> None:
+def seal(staging: Path, final: Path, needs: Sequence[str] = ()) -> None:
     """Turn a fully written staging folder into the checkpoint `final`, or leave nothing there.
 
+    Args:
+        needs: the files that a resume needs, as `needed_files` gives them.
+
     Raises:
-        ValueError: nothing was staged, or `final` is not called checkpoint-<step>.
+        ValueError: nothing was staged, or not all that is needed, or `final` is not called checkpoint-<step>.
         OSError: the disk is full or the two folders are on different file systems.
     """
     step = step_of(final)
@@ -97,6 +102,8 @@ def seal(staging: Path, final: Path) -> None:
     names = [name for name in _files_below(staging) if name != MANIFEST]
     if not names:
         raise ValueError(f"nothing was written to {staging}")
+    if unsaved := [_unsaved(need) for need in needs if not _any_matches(need, names)]:
+        raise ValueError(f"{staging} cannot become {final.name}: {'; '.join(unsaved)}")
     entries = {name: {"sha256": digest, "bytes": size} for name, digest, size in _digests(staging, names)}
     text = json.dumps({"schema": SCHEMA, "step": step, "files": entries}, indent=1)
     (staging / MANIFEST).write_text(text + "\n", encoding="utf-8")
@@ -107,12 +114,12 @@ def publish(staging: Path, final: Path) -> None:
     """Make a folder durable and rename it to `final`; a folder already there is replaced and then removed."""
     fsync_tree(staging)
     old = None
-    if final.exists():
+    if os.path.lexists(final):
         old = _rename_aside(final, _TRASH)
     os.rename(staging, final)
     _fsync(final.parent)
     if old is not None:
-        shutil.rmtree(old)
+        _remove(old)
 
 
 def fsync_tree(folder: Path) -> None:
@@ -140,7 +147,7 @@ def sweep_staging(root: Path) -> list[Path]:
         return []
     left = sorted(path for path in root.iterdir() if path.name.startswith((_STAGING, _TRASH)))
     for path in left:
-        shutil.rmtree(path)
+        _remove(path)
     return left
 
 
@@ -168,30 +175,38 @@ def set_aside_newer(root: Path, step: int) -> list[Path]:
 
     A run that resumes before them would otherwise keep them as its newest when it rotates.
     """
-    later = [path for path in sealed(root) if (step_of(path) or 0) > step]
+    later = [path for path in named(root) if (step_of(path) or 0) > step]
     return [_rename_aside(path, _DAMAGED) for path in later]
 
 
 def _rename_aside(path: Path, prefix: str) -> Path:
     aside = path.with_name(prefix + path.name)
-    if aside.exists():
-        shutil.rmtree(aside)
+    if os.path.lexists(aside):
+        _remove(aside)
     os.rename(path, aside)
     _fsync(path.parent)
     return aside
 
 
+def _remove(path: Path) -> None:
+    """Remove a folder with all that is in it, or a file or link in its place; what a link leads to stays."""
+    if path.is_symlink() or not path.is_dir():
+        path.unlink()
+    else:
+        shutil.rmtree(path)
+
+
 # --- reading -------------------------------------------------------------------------------------------------
 
 
-def newest_valid(root: Path, world_size: int, *, digests: bool = True) -> tuple[Path | None, list[Damaged]]:
-    """The newest checkpoint that a run of `world_size` processes can resume, and the newer ones that it cannot.
+def newest_valid(root: Path, needs: Sequence[str], *, digests: bool = True) -> tuple[Path | None, list[Damaged]]:
+    """The newest checkpoint that has the files in `needs` and can be resumed, and the newer ones that cannot.
 
     Reads every byte of those that it looks at, newest step first; without `digests` only their names and sizes.
     """
     damaged: list[Damaged] = []
-    for path in reversed(sealed(root)):
-        reasons = verify(path, needs=needed_files(world_size), digests=digests)
+    for path in reversed(named(root)):
+        reasons = verify(path, needs=needs, digests=digests)
         if not reasons:
             return path, damaged
         damaged.append(Damaged(path, tuple(reasons)))
@@ -204,33 +219,82 @@ def verify(path: Path, *, needs: Sequence[str], digests: bool = True) -> list[st
     `needs` are patterns as `needed_files` gives them. Without `digests` only names and sizes are compared, which
     is fast however large the files.
     """
-    entries, fault = _read_manifest(path)
+    if os.path.lexists(path) and (path.is_symlink() or not path.is_dir()):
+        return [f"it is {_what(path)}, not a folder"]
+    entries, fault = read_manifest(path)
     if fault:
         return [fault]
+    found, odd = _below(path)
     reasons = [_unsaved(need) for need in needs if not _any_matches(need, entries)]
+    reasons += [*odd, *_unlisted(found, entries, needs), *_unlisted_shards(path, entries)]
     whole = []
     for name, entry in entries.items():
-        try:
-            size = (path / name).stat().st_size
-        except OSError:
-            reasons.append(_missing(name))
-            continue
-        if size != entry["bytes"]:
-            reasons.append(f"{name} has {size} bytes instead of {entry['bytes']}")
+        if name not in found:
+            reasons += [] if os.path.lexists(path / name) else [_missing(name)]  # what is odd was named
+        elif found[name] != entry["bytes"]:
+            reasons.append(f"{name} has {found[name]} bytes instead of {entry['bytes']}")
         else:
             whole.append(name)
-    if digests:
+    return reasons + (_altered(path, whole, entries) if digests else [])
+
+
+def _altered(path: Path, names: Sequence[str], entries: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The files whose content is not that of the manifest."""
+    try:
+        digests = {name: digest for name, digest, _ in _digests(path, names)}
+    except OSError as error:
+        return [f"{error.filename or path.name} cannot be read ({error.strerror})"]
+    altered = [name for name in names if digests[name] != entries[name]["sha256"]]
+    return [f"{name} does not match its sha256 in the manifest" for name in altered]
+
+
+def _below(folder: Path) -> tuple[dict[str, int], list[str]]:
+    """The regular files below a folder with their sizes, and a reason for all else but folders; no link is followed."""
+    found, odd = dict[str, int](), list[str]()
+    for parent, folders, files in os.walk(folder):
+        for path in (Path(parent, name) for name in sorted([*folders, *files])):
+            name, mode = path.relative_to(folder).as_posix(), path.lstat().st_mode
+            if stat.S_ISREG(mode):
+                found[name] = path.lstat().st_size
+            elif not stat.S_ISDIR(mode):
+                odd.append(f"{name} is {_what(path)}, not a file")
+    return found, odd
+
+
+def _what(path: Path) -> str:
+    """What a directory entry is, for a message."""
+    mode = path.lstat().st_mode
+    if stat.S_ISLNK(mode):
+        return "a link"
+    return "a file" if stat.S_ISREG(mode) else "a pipe, socket or device"
+
+
+def _unlisted(found: Iterable[str], entries: Iterable[str], needs: Sequence[str]) -> list[str]:
+    """Weights and states that the manifest does not list: libraries load what is there, wherever it came from."""
+    listed = set(entries)
+    unsaved = [need for need in needs if not _any_matches(need, listed)]  # each of these is a reason already
+    added = [name for name in found if name not in listed and name.endswith(_LOADED)]
+    added = [name for name in added if not any(_any_matches(need, [name]) for need in unsaved)]
+    return [f"{name} is not in the manifest" for name in added]
+
+
+def _unlisted_shards(path: Path, entries: Iterable[str]) -> list[str]:
+    """The parts of weights in several files that the checkpoint's own index names, and its manifest does not."""
+    reasons, listed = [], set(entries)
+    for name in sorted(one for one in listed if one.endswith(".safetensors.index.json")):
         try:
-            found = {name: digest for name, digest, _ in _digests(path, whole)}
-        except OSError as error:
-            return [*reasons, f"{error.filename or path.name} cannot be read ({error.strerror})"]
-        altered = [name for name in whole if found[name] != entries[name]["sha256"]]
-        reasons += [f"{name} does not match its sha256 in the manifest" for name in altered]
+            parts = set(foreign_files.read_json(path / name)["weight_map"].values())
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            reasons.append(f"{name} is no index of weights")
+            continue
+        reasons += [f"{part} was never saved ({name} names it)" for part in sorted(map(str, parts - listed))]
     return reasons
 
 
-def _read_manifest(path: Path) -> tuple[dict[str, dict[str, Any]], str]:
+def read_manifest(path: Path) -> tuple[dict[str, dict[str, Any]], str]:
     """The entries of a checkpoint's manifest, or why there are none."""
+    if (path / MANIFEST).is_symlink():
+        return {}, f"{MANIFEST} is a link, not a file"
     try:
         manifest = foreign_files.read_json(path / MANIFEST)
     except FileNotFoundError:

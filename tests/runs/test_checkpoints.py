@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from ftcli.runs.checkpoint_kind import CheckpointKind, needed_files
 from ftcli.runs.checkpoints import (
     MANIFEST,
     Damaged,
     checkpoint_path,
-    needed_files,
     newest_valid,
     publish,
     rotate,
@@ -26,8 +26,11 @@ from ftcli.runs.checkpoints import (
     verify,
 )
 
-FILES = ("model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json")
-ONE = needed_files(1)
+FILES = (
+    "config.json", "model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "process_state_0.pt",
+    "trainer_state.json",
+)  # fmt: skip
+ONE = needed_files(CheckpointKind())
 
 
 def stage(root: Path, step: int, files: tuple[str, ...] = FILES) -> Path:
@@ -115,7 +118,7 @@ def test_a_checkpoint_of_another_step_or_schema_is_damaged(tmp_path: Path):
     assert verify(moved, needs=ONE) == ["manifest.json has schema 2, this version reads 1"]
 
 
-@pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"])
+@pytest.mark.parametrize("name", FILES)
 def test_a_state_that_was_never_saved_makes_a_checkpoint_useless(tmp_path: Path, name: str):
     path = save(tmp_path, 3, tuple(file for file in FILES if file != name))
     (reason,) = verify(path, needs=ONE)
@@ -123,27 +126,6 @@ def test_a_state_that_was_never_saved_makes_a_checkpoint_useless(tmp_path: Path,
     # Putting an unsealed file there does not help.
     (path / name).write_text("another run's")
     assert verify(path, needs=ONE) == [reason]
-
-
-def test_two_processes_need_two_rng_files(tmp_path: Path):
-    single = save(tmp_path, 3)
-    assert [reason.split()[0] for reason in verify(single, needs=needed_files(2))] == [
-        "rng_state_0.pth",
-        "rng_state_1.pth",
-    ]
-    double = save(tmp_path, 4, (*FILES[:3], "rng_state_0.pth", "rng_state_1.pth", "trainer_state.json"))
-    assert verify(double, needs=needed_files(2)) == []
-
-
-@pytest.mark.parametrize(
-    "files",
-    [
-        ("optimizer_0/__0_0.distcp", "scheduler.pt", "rng_state.pth", "trainer_state.json"),
-        ("global_step3/mp_rank_00_model_states.pt", "rng_state.pth", "trainer_state.json"),
-    ],
-)
-def test_the_optimizer_folders_of_fsdp_and_deepspeed_count(tmp_path: Path, files: tuple[str, ...]):
-    assert verify(save(tmp_path, 3, files), needs=ONE) == []
 
 
 def test_without_digests_sizes_and_names_are_still_compared(tmp_path: Path):
@@ -158,16 +140,16 @@ def test_the_newest_valid_one_is_by_step_and_the_damaged_ones_are_told(tmp_path:
     for step in (9, 10, 100):
         save(tmp_path, step)
     (tmp_path / "checkpoint-100" / "optimizer.pt").unlink()
-    path, damaged = newest_valid(tmp_path, world_size=1)
+    path, damaged = newest_valid(tmp_path, ONE)
     assert path == tmp_path / "checkpoint-10"
     assert damaged == [Damaged(tmp_path / "checkpoint-100", ("optimizer.pt is missing (the optimizer state)",))]
     assert str(damaged[0]) == "checkpoint-100 is damaged: optimizer.pt is missing (the optimizer state)"
 
 
 def test_where_nothing_is_valid_there_is_none(tmp_path: Path):
-    assert newest_valid(tmp_path / "absent", world_size=1) == (None, [])
+    assert newest_valid(tmp_path / "absent", ONE) == (None, [])
     (tmp_path / "checkpoint-5").mkdir()
-    path, (damaged,) = newest_valid(tmp_path, world_size=1)
+    path, (damaged,) = newest_valid(tmp_path, ONE)
     assert path is None
     assert damaged.reasons == ("manifest.json is missing",)
 
@@ -177,7 +159,7 @@ def test_a_staging_leftover_is_never_taken_and_is_swept(tmp_path: Path):
     leftover = stage(tmp_path, 4)
     (tmp_path / ".trash-checkpoint-1").mkdir()
     (tmp_path / "notes.txt").write_text("kept")
-    assert newest_valid(tmp_path, world_size=1) == (tmp_path / "checkpoint-2", [])
+    assert newest_valid(tmp_path, ONE) == (tmp_path / "checkpoint-2", [])
     assert sweep_staging(tmp_path) == [leftover, tmp_path / ".trash-checkpoint-1"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-2", "notes.txt"]
     assert sweep_staging(tmp_path / "absent") == []
@@ -253,7 +235,9 @@ KILLED = """
 import os, sys
 from pathlib import Path
 from ftcli.runs import checkpoints as c
+from ftcli.runs.checkpoint_kind import CheckpointKind, needed_files
 
+needs = [need.split("|")[0] for need in needed_files(CheckpointKind())]
 os.fsync = lambda descriptor: None  # counted, not paid for
 
 def die_at(point):
@@ -275,7 +259,7 @@ while True:
     root = Path(sys.argv[1], str(point))
     for step in (0, 1, 2):
         c.staging_path(root, step).mkdir(parents=True)
-        for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"):
+        for name in needs:
             (c.staging_path(root, step) / name).write_text(f"{name} {step}")
         if step < 2:
             c.seal(c.staging_path(root, step), c.checkpoint_path(root, step))
@@ -286,11 +270,11 @@ while True:
         c.rotate(root, 1, best=c.checkpoint_path(root, 0))
         os._exit(0)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    valid, damaged = c.newest_valid(root, 1)
+    valid, damaged = c.newest_valid(root, needs)
     print(code, valid and valid.name, len(damaged), flush=True)
     c.sweep_staging(root)
     assert all(path.name.startswith("checkpoint-") for path in root.iterdir())
-    assert c.verify(c.checkpoint_path(root, 0), needs=c.needed_files(1)) == []
+    assert c.verify(c.checkpoint_path(root, 0), needs=needs) == []
     if code == 0:
         break
 """

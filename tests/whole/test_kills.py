@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +17,7 @@ import psutil
 import pytest
 
 from ftcli.runs import rundir
+from ftcli.runs.checkpoints import MANIFEST
 from tests.conftest import MakeOnce
 from tests.whole.conftest import TIMEOUT_SECONDS, Train, environment
 
@@ -136,21 +139,45 @@ def test_a_killed_run_resumes_bit_identically(
     assert rundir.read_result(run)["loss_last"] == rundir.read_result(uninterrupted.run)["loss_last"]
 
 
-def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_used(
-    uninterrupted: Uninterrupted, tmp_path, ftcli_run: Train
-):
-    import shutil
+def flip_a_byte(checkpoint: Path) -> None:
+    """Change one bit of the adapter."""
+    file = checkpoint / "adapter_model.safetensors"
+    damaged = bytearray(file.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    file.write_bytes(bytes(damaged))
 
+
+def drop_with_its_entry(checkpoint: Path) -> None:
+    """Remove what the adapter resumes from, and its line in the manifest, which then agrees with the folder."""
+    (checkpoint / "adapter_exact.pt").unlink()
+    manifest = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
+    del manifest["files"]["adapter_exact.pt"]
+    (checkpoint / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
+
+
+def become_a_link(checkpoint: Path) -> None:
+    """Move the checkpoint elsewhere in the run, and leave a link to it."""
+    checkpoint.symlink_to(checkpoint.rename(checkpoint.with_name("moved")))
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (flip_a_byte, "adapter_model.safetensors does not match its sha256"),
+        (drop_with_its_entry, "adapter_exact.pt was never saved (the adapter as it was in memory)"),
+        (become_a_link, "it is a link, not a folder"),
+    ],
+)
+def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_used(
+    damage, reason: str, uninterrupted: Uninterrupted, tmp_path, ftcli_run: Train
+):
     shutil.copytree(uninterrupted.run, tmp_path / "run")
     (tmp_path / "run" / rundir.RESULT).unlink()
     shutil.rmtree(tmp_path / "run" / rundir.MODEL)
-    newest = tmp_path / "run" / rundir.CHECKPOINTS / "checkpoint-24" / "adapter_model.safetensors"
-    damaged = bytearray(newest.read_bytes())
-    damaged[len(damaged) // 2] ^= 1
-    newest.write_bytes(bytes(damaged))
+    damage(tmp_path / "run" / rundir.CHECKPOINTS / "checkpoint-24")
     done = ftcli_run("train", "--resume", "run", cwd=tmp_path)
     assert "checkpoint-24 is damaged" in done.stderr
-    assert "adapter_model.safetensors" in done.stderr
+    assert reason in done.stderr
     assert "from checkpoint-20" in done.stderr
     assert weights(tmp_path / "run") == uninterrupted.weights
 

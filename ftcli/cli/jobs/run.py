@@ -163,10 +163,11 @@ class RunFolder(JobFolder):
         """The checkpoint that the run resumes from, once what it reads is known to be as it was."""
         from ftcli.build.run_inputs import require_unchanged
         from ftcli.launch.local import newest_checkpoint
+        from ftcli.plan.checkpoint_files import files_to_resume
 
         if unchecked := require_unchanged(spec, self.directory):
             output.note(f"{self.directory}: {unchecked}")
-        return newest_checkpoint(self.directory, spec, output.note)
+        return newest_checkpoint(self.directory, files_to_resume(spec), output.note)
 
     def _go_on(self, spec: RunSpec, node: Node, *, as_json: bool) -> int:
         from ftcli.build import restart

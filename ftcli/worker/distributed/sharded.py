@@ -21,8 +21,7 @@ from transformers import Trainer, TrainerCallback
 from trl.models.utils import prepare_deepspeed, unwrap_model_for_generation
 
 from ftcli.core.errors import ConfigError, Problem
-
-_OPTIMIZER = "critic_optimizer_{}.pt"
+from ftcli.runs.checkpoint_kind import CRITIC_OPTIMIZER
 
 
 def is_sharded(trainer: Trainer) -> bool:
@@ -141,7 +140,7 @@ class CriticOptimizer(TrainerCallback):
         self._optimizer.load_state_dict(state)
 
     def _file(self, folder: Path) -> Path:
-        return folder / _OPTIMIZER.format(self._trainer.args.process_index)
+        return folder / CRITIC_OPTIMIZER.format(self._trainer.args.process_index)
 
 
 def norm_of(parameters: Iterable[nn.Parameter]) -> Tensor:

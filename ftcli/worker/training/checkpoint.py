@@ -28,10 +28,9 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer_callback import DefaultFlowCallback, ExportableState
 
 from ftcli.core.errors import ConfigError, Problem
+from ftcli.runs.checkpoint_kind import ADAPTER_STATE, PROCESS_STATE, REFERENCE_STATE, TRAINER_STATE
 from ftcli.runs.checkpoints import (
-    TRAINER_STATE,
     checkpoint_path,
-    needed_files,
     newest_valid,
     seal,
     set_aside_newer,
@@ -60,8 +59,6 @@ from ftcli.worker.training.log_window import put_window, window_of
 from ftcli.worker.training.run_length import KnownLength, LengthChange, stopped_early
 from ftcli.worker.tuners.support import Support
 
-_ADAPTER, _REFERENCE = "adapter_exact.pt", "reference.pt"
-
 
 class SafeCheckpoints(KeptCheckpoints):
     """Mixin before a TRL trainer; `with_safe_checkpoints` puts it there.
@@ -77,6 +74,8 @@ class SafeCheckpoints(KeptCheckpoints):
     """The tuner's state between steps besides its tensors."""
     beside = Beside()
     """The trainer's state between steps besides model, optimizer and schedule."""
+    needs: Sequence[str] = (TRAINER_STATE,)
+    """The files that the run's checkpoints must have (ftcli/runs/checkpoint_kind.py)."""
     length_changes: Sequence[LengthChange] = ()
     """How resumes changed the run's length (ftcli/worker/training/run_length.py)."""
 
@@ -130,14 +129,14 @@ class SafeCheckpoints(KeptCheckpoints):
         if not requested:
             return None
         if requested is True:
-            path, damaged = newest_valid(root, self.args.world_size)
+            path, damaged = newest_valid(root, self.needs)
             if path is None:
                 why = "; ".join(str(one) for one in damaged) or "there is none"
                 raise ConfigError(Problem(str(root), f"no valid checkpoint: {why}", "start a new run with --from"))
             return path
         path = Path(requested)
         # Digests were compared when the checkpoint was chosen; checking sizes and names is cheap.
-        reasons = verify(path, needs=needed_files(self.args.world_size), digests=False)
+        reasons = verify(path, needs=self.needs, digests=False)
         if reasons:
             raise ConfigError(*(Problem(str(path), reason, RESUME_OLDER) for reason in reasons))
         return path
@@ -158,7 +157,7 @@ class SafeCheckpoints(KeptCheckpoints):
         self.beside.load(best)
 
     def _put_adapter(self, path: Path) -> bool:
-        file = path / _ADAPTER
+        file = path / ADAPTER_STATE
         if not file.is_file():
             return False
         put_adapter_tensors(self._plain_model(), torch.load(file, map_location="cpu", weights_only=True), path)
@@ -182,7 +181,7 @@ class SafeCheckpoints(KeptCheckpoints):
         optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
         put_optimizer_dtypes(optimizer, Path(checkpoint, "optimizer.pt"))
         if getattr(self.args, "sync_ref_model", False):
-            saved = torch.load(Path(checkpoint, _REFERENCE), map_location="cpu", weights_only=True)
+            saved = torch.load(Path(checkpoint, REFERENCE_STATE), map_location="cpu", weights_only=True)
             self.accelerator.unwrap_model(self._reference()).load_state_dict(saved)
 
     def _reference(self) -> Any:
@@ -289,7 +288,7 @@ class SafeCheckpoints(KeptCheckpoints):
         self.accelerator.wait_for_everyone()
         if first:
             self.state.save_to_json(str(staging / final.name / TRAINER_STATE))
-            seal(staging / final.name, final)
+            seal(staging / final.name, final, self.needs)
             shutil.rmtree(staging)
             self.remove_surplus(root)
         self.accelerator.wait_for_everyone()
@@ -310,12 +309,13 @@ class SafeCheckpoints(KeptCheckpoints):
             return
         model = self._plain_model()
         if hasattr(model, "peft_config"):
-            torch.save({name: tensor.detach() for name, tensor in adapter_tensors(model).items()}, folder / _ADAPTER)
+            tensors = {name: tensor.detach() for name, tensor in adapter_tensors(model).items()}
+            torch.save(tensors, folder / ADAPTER_STATE)
         if getattr(self.args, "sync_ref_model", False):
-            torch.save(self.accelerator.unwrap_model(self._reference()).state_dict(), folder / _REFERENCE)
+            torch.save(self.accelerator.unwrap_model(self._reference()).state_dict(), folder / REFERENCE_STATE)
 
     def _own_file(self, folder: Path) -> Path:
-        return folder / f"process_state_{self.args.process_index}.pt"
+        return folder / PROCESS_STATE.format(self.args.process_index)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         with unpickled(self.args):

@@ -17,7 +17,8 @@ from typing import Any
 from transformers import Trainer
 
 from ftcli.core.errors import ConfigError, Problem
-from ftcli.runs.checkpoints import TRAINER_STATE, checkpoint_path, rotate, verify
+from ftcli.runs.checkpoint_kind import TRAINER_STATE
+from ftcli.runs.checkpoints import checkpoint_path, rotate, verify
 
 
 class KeptCheckpoints(Trainer):

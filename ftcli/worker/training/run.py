@@ -156,6 +156,7 @@ def build_trainer(run: Loaded) -> Any:
             warmup_from_zero=run.spec.warmup_from_zero,
             **_of_sampling(run),
         )
+    trainer.needs = restarts.files_to_resume(run.spec)
     switch_off()  # which accelerate has set for all models that are loaded from here on
     require_planned(run.spec, trainer)
     trainer.remove_callback(PrinterCallback)

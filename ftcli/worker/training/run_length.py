@@ -20,7 +20,7 @@ from transformers import EarlyStoppingCallback
 from transformers.optimization import get_scheduler
 
 from ftcli.core.errors import ConfigError, Problem
-from ftcli.runs.checkpoints import TRAINER_STATE
+from ftcli.runs.checkpoint_kind import TRAINER_STATE
 from ftcli.worker.training.schedule import EveryStepTrains, kind_of, put_rates, some_of, with_ends_moved
 from ftcli.worker.tuners.support import Support
 

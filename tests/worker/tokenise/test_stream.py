@@ -13,6 +13,7 @@ from accelerate.data_loader import IterableDatasetShard
 from ftcli.core.errors import DataError
 from ftcli.data import row_sets
 from ftcli.methods import get_method
+from ftcli.plan.checkpoint_files import files_to_resume
 from ftcli.runs.checkpoints import newest_valid
 from ftcli.settings.groups import DataSettings
 from ftcli.worker.tokenise.encoder import Encoder
@@ -167,7 +168,7 @@ def test_a_resumed_stream_ends_with_the_weights_of_the_uninterrupted_one(packing
     checkpoint = stopped / "checkpoints" / "checkpoint-4"
     for newer in (stopped / "checkpoints").glob("checkpoint-6"):
         newer.rename(tmp_path / "aside")
-    found, damaged = newest_valid(stopped / "checkpoints", 1)
+    found, damaged = newest_valid(stopped / "checkpoints", files_to_resume(spec))
     assert (found, damaged) == (checkpoint, [])
     train(stopped, resume=checkpoint)
     assert same_weights(whole, stopped)

@@ -30,12 +30,14 @@ from transformers import (
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from ftcli.core.errors import ConfigError
-from ftcli.runs.checkpoints import needed_files, newest_valid, sealed, step_of, verify
+from ftcli.runs.checkpoint_kind import CheckpointKind, needed_files
+from ftcli.runs.checkpoints import newest_valid, sealed, step_of, verify
 from ftcli.worker.training.checkpoint import SafeCheckpoints, with_safe_checkpoints
 from ftcli.worker.training.save import save_final
 
 LORA = LoraConfig(r=4, lora_dropout=0.1, target_modules="all-linear", task_type="CAUSAL_LM")
 TIMES = {"train_runtime", "train_samples_per_second", "train_steps_per_second", "train_loss", "total_flos"}
+WHOLE, ADAPTER = needed_files(CheckpointKind()), needed_files(CheckpointKind(adapter=True))
 SECRET = "hf_0123456789secret"
 
 
@@ -94,6 +96,7 @@ class Case:
             callbacks=[copy.deepcopy(one) for one in self.callbacks],
         )
         trainer.remove_callback(PrinterCallback)
+        trainer.needs = WHOLE if self.peft is None else ADAPTER
         return trainer
 
 
@@ -258,7 +261,7 @@ def finished(start: Callable[..., Any], tmp_path: Path) -> Path:
 
 def test_checkpoints_are_sealed_and_hold_no_pickled_arguments_nor_the_token(finished: Path):
     assert [path.name for path in sealed(finished)] == ["checkpoint-1", "checkpoint-2", "checkpoint-3"]
-    assert newest_valid(finished, 1) == (finished / "checkpoint-3", [])
+    assert newest_valid(finished, ADAPTER) == (finished / "checkpoint-3", [])
     assert not [path for path in finished.iterdir() if path.name.startswith(".")]
     files = [path for path in finished.parent.rglob("*") if path.is_file()]
     assert len(files) > 30
@@ -283,7 +286,7 @@ def test_a_missing_state_stops_the_resume(name: str, finished: Path, start: Call
     assert problem.where == str(finished / "checkpoint-2")
     assert problem.what.startswith(f"{name} is missing")
     assert "--from" in problem.fix
-    assert verify(finished / "checkpoint-3", needs=needed_files(1)) == []
+    assert verify(finished / "checkpoint-3", needs=ADAPTER) == []
 
 
 def test_resuming_sets_damaged_and_half_written_checkpoints_aside(finished: Path, start: Callable[..., Any]):
@@ -293,7 +296,7 @@ def test_resuming_sets_damaged_and_half_written_checkpoints_aside(finished: Path
     trainer.train(resume_from_checkpoint=True)
     assert trainer._resumed == finished / "checkpoint-2"
     assert sorted(path.name for path in finished.glob("*checkpoint-*")) == [".damaged-checkpoint-3", "checkpoint-3"]
-    assert newest_valid(finished, 1) == (finished / "checkpoint-3", [])
+    assert newest_valid(finished, ADAPTER) == (finished / "checkpoint-3", [])
 
 
 def test_where_every_checkpoint_is_damaged_all_are_named(finished: Path, start: Callable[..., Any]):
@@ -373,7 +376,7 @@ def test_an_evaluation_that_a_stop_skipped_is_made_up_for(start: Callable[..., A
     whole.train()
     with pytest.raises(KeyboardInterrupt):
         start(Case(settings, callbacks=(StopAtTwo(),)), "stopped").train()
-    assert newest_valid(tmp_path / "stopped" / "checkpoints", 1)[0].name == "checkpoint-2"
+    assert newest_valid(tmp_path / "stopped" / "checkpoints", WHOLE)[0].name == "checkpoint-2"
     resumed = start(Case(settings), "stopped")
     resumed.train(resume_from_checkpoint=True)
     losses = [[row["eval_loss"] for row in one.state.log_history if "eval_loss" in row] for one in (whole, resumed)]
@@ -417,7 +420,7 @@ def test_a_save_that_fails_leaves_the_checkpoint_before_it_as_the_newest(start: 
         trainer.train()
     root = tmp_path / "whole" / "checkpoints"
     assert (root / ".staging-2" / "checkpoint-2" / "optimizer.pt").is_file()
-    assert newest_valid(root, 1) == (root / "checkpoint-1", [])
+    assert newest_valid(root, ADAPTER) == (root / "checkpoint-1", [])
     start(Case({"max_steps": 3}, peft=LORA)).train(resume_from_checkpoint=True)
     assert [step_of(path) for path in sealed(root)] == [1, 2, 3]
     assert not (root / ".staging-2").exists()

@@ -11,11 +11,13 @@ import pytest
 from transformers import trainer
 
 from ftcli.runs import rundir
-from ftcli.runs.checkpoints import needed_files, sealed, step_of, verify
+from ftcli.runs.checkpoint_kind import CheckpointKind, needed_files
+from ftcli.runs.checkpoints import sealed, step_of, verify
 from ftcli.worker.training.run import train
 from tests.worker.conftest import LORA, same_weights
 
 BEST = 2
+ADAPTER = needed_files(CheckpointKind(adapter=True))
 
 
 @pytest.fixture
@@ -43,7 +45,7 @@ def _second_is_best(monkeypatch):
 def steps_kept(run_dir: Path) -> list[int | None]:
     """The steps of the checkpoints, each of which must be whole."""
     found = sealed(run_dir / rundir.CHECKPOINTS)
-    assert all(verify(path, needs=needed_files(1)) == [] for path in found)
+    assert all(verify(path, needs=ADAPTER) == [] for path in found)
     return [step_of(path) for path in found]
 
 

@@ -16,6 +16,7 @@ import pytest
 from transformers import Gemma2ForCausalLM, TrainerCallback
 
 from ftcli.core.errors import ConfigError, InterruptedRun, NotFinite
+from ftcli.plan.checkpoint_files import files_to_resume
 from ftcli.runs import rundir
 from ftcli.runs.checkpoints import newest_valid
 from ftcli.worker.process.progress import read_metrics
@@ -133,7 +134,7 @@ def test_the_loss_before_training_is_that_of_the_first_evaluation_if_one_is_aske
     interrupt_at(3, monkeypatch)
     with pytest.raises(InterruptedRun):
         train(broken)
-    resumed = train(broken, resume=newest_valid(broken / rundir.CHECKPOINTS, 1)[0])
+    resumed = train(broken, resume=newest_valid(broken / rundir.CHECKPOINTS, files_to_resume(spec))[0])
     assert resumed["eval_loss"] == pytest.approx(expected)
 
 
@@ -177,7 +178,7 @@ def test_an_interrupted_run_resumes_to_the_same_weights(method, sft_file, dpo_fi
             train(broken)
     assert caught.value.exit_code == 75
     assert not (broken / rundir.RESULT).exists()
-    checkpoint, damaged = newest_valid(broken / rundir.CHECKPOINTS, 1)
+    checkpoint, damaged = newest_valid(broken / rundir.CHECKPOINTS, files_to_resume(spec))
     assert checkpoint is not None
     assert checkpoint.name == "checkpoint-4"
     assert not damaged

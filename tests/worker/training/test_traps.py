@@ -19,6 +19,7 @@ from peft import AdaptionPromptConfig, CPTConfig, LoraConfig, PeftModel, PrefixT
 from transformers import AutoModelForCausalLM
 
 from ftcli.core.errors import InterruptedRun
+from ftcli.plan.checkpoint_files import files_to_resume
 from ftcli.runs import rundir
 from ftcli.runs.checkpoints import newest_valid
 from ftcli.settings.groups import ModelSettings, QuantisationSettings
@@ -161,7 +162,7 @@ def test_a_resumed_run_ends_bit_for_bit_where_the_whole_one_does(name, sft_file,
         interrupt_at(interrupted, patch)
         with pytest.raises(InterruptedRun):
             train(broken)
-    checkpoint, _ = newest_valid(broken / rundir.CHECKPOINTS, 1)
+    checkpoint, _ = newest_valid(broken / rundir.CHECKPOINTS, files_to_resume(spec))
     assert checkpoint is not None
     assert checkpoint.name == f"checkpoint-{interrupted + 1}"
     assert train(broken, resume=checkpoint)["loss_last"] == expected["loss_last"]

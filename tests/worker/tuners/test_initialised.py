@@ -11,6 +11,7 @@ import torch
 
 from ftcli.core.errors import InterruptedRun
 from ftcli.peft_methods.initialisations import INITIALISATIONS
+from ftcli.plan.checkpoint_files import files_to_resume
 from ftcli.runs import rundir
 from ftcli.runs.checkpoints import newest_valid
 from ftcli.settings.groups import ModelSettings, QuantisationSettings
@@ -83,7 +84,7 @@ def test_every_start_resumes_bit_for_bit(name, sft_file, make_spec, new_run, mon
         interrupt_at(2, patch)
         with pytest.raises(InterruptedRun):
             train(broken)
-    checkpoint, _ = newest_valid(broken / rundir.CHECKPOINTS, 1)
+    checkpoint, _ = newest_valid(broken / rundir.CHECKPOINTS, files_to_resume(spec))
     # What was found is read again, not looked for again.
     monkeypatch.setattr(layer_statistics, "find", None)
     assert train(broken, resume=checkpoint)["loss_last"] == expected["loss_last"]

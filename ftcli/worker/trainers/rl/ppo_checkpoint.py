@@ -7,10 +7,9 @@ from typing import Any
 
 from safetensors.torch import load_file, save_file
 
+from ftcli.runs.checkpoint_kind import CRITIC_STATE
 from ftcli.worker.distributed import sharded
 from ftcli.worker.distributed.exact_state import Beside
-
-_CRITIC = "critic.safetensors"
 
 
 class Carried(Beside):
@@ -46,13 +45,13 @@ class Carried(Beside):
         own = self._trainer
         tensors = sharded.whole_state(own.accelerator.unwrap_model(own.models.critic))
         if own.args.should_save:
-            save_file(tensors, str(folder / _CRITIC))
+            save_file(tensors, str(folder / CRITIC_STATE))
         if own._critic_optimizer is not None:
             own._critic_optimizer.save(folder)
 
     def load(self, folder: Path) -> None:
         """As its parent."""
         own = self._trainer
-        sharded.put_whole_state(own.accelerator.unwrap_model(own.models.critic), load_file(str(folder / _CRITIC)))
+        sharded.put_whole_state(own.accelerator.unwrap_model(own.models.critic), load_file(str(folder / CRITIC_STATE)))
         if own._critic_optimizer is not None:
             own._critic_optimizer.load(folder)
