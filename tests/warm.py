@@ -25,6 +25,13 @@ def possible() -> bool:
     return sys.platform == "linux" and not Path("/dev/nvidiactl").exists()
 
 
+def own_umask() -> int:
+    """The umask of this process, which a command that it starts inherits."""
+    found = os.umask(0)
+    os.umask(found)
+    return found
+
+
 class Command:
     """A command under way: what of `subprocess.Popen` the tests use."""
 
@@ -105,7 +112,7 @@ class Warm:
         for end in (".out", ".err"):
             log.with_suffix(end).touch()
         request = {"module": module, "words": words, "ranks": ranks, "cwd": str(cwd), "env": dict(env),
-                   "stdout": f"{log}.out", "stderr": f"{log}.err"}  # fmt: skip
+                   "stdout": f"{log}.out", "stderr": f"{log}.err", "umask": own_umask()}  # fmt: skip
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
         return Command(self.answer(STARTS_SECONDS), self, log)

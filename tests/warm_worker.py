@@ -137,6 +137,7 @@ def carry_out(request: dict[str, Any], own: frozenset[int]) -> NoReturn:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     os.setsid()
     os.chdir(request["cwd"])
+    os.umask(request["umask"])
     for number, name in enumerate((os.devnull, request["stdout"], request["stderr"])):
         os.dup2(os.open(name, os.O_WRONLY if number else os.O_RDONLY), number)
     Popen.own = own

@@ -24,6 +24,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from ftcli.core.untrusted import foreign_files
+from ftcli.runs.file_modes import as_created
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
@@ -111,7 +112,11 @@ def seal(staging: Path, final: Path, needs: Sequence[str] = ()) -> None:
 
 
 def publish(staging: Path, final: Path) -> None:
-    """Make a folder durable and rename it to `final`; a folder already there is replaced and then removed."""
+    """Make a folder durable and rename it to `final`; what is already there is replaced and then removed.
+
+    Its files get the modes that the umask gives.
+    """
+    as_created(staging / name for name in _files_below(staging))
     fsync_tree(staging)
     old = None
     if os.path.lexists(final):

@@ -15,7 +15,6 @@ def export(run: Path, folder: Path) -> None:
     """Write the weights of `run` to `folder`, which already holds the configuration and tokenizer."""
     target = folder / "model.safetensors"
     write_rounded(run / rundir.MODEL / "model.safetensors", target, torch.bfloat16)
-    target.chmod(0o644)  # save_file makes it readable by its owner only, but a package is for everyone
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from transformers.pytorch_utils import Conv1D
 
 from ftcli.peft_methods.initialisations import INITIALISATIONS, InitialisationSettings, initialisation
 from ftcli.runs import rundir
+from ftcli.runs.file_modes import as_created
 from ftcli.worker.tuners import layer_statistics
 from ftcli.worker.tuners.layer_statistics import ADAPTER, Start, lora_layers
 from ftcli.worker.tuners.residual import Residual
@@ -107,6 +108,7 @@ class Initialised(Residual):
 def _write(start: Start, path: Path) -> None:
     staging = path.with_name(f".{path.name}.{os.getpid()}")
     save_file(start, staging)
+    as_created([staging])
     os.replace(staging, path)
 
 
