@@ -68,8 +68,11 @@ def complete(spec: RunSpec, run: Path) -> None:
             _write(run, {**known, **added})
 
 
-def require_unchanged(spec: RunSpec, run: Path) -> str:
+def require_unchanged(spec: RunSpec, run: Path, *, remote: bool = True) -> str:
     """Check that a run that is resumed reads what it began with. Changes nothing.
+
+    Args:
+        remote: also ask the stores of remote files for their versions.
 
     Returns:
         What could not be checked, for the user; "" where everything was.
@@ -84,7 +87,7 @@ def require_unchanged(spec: RunSpec, run: Path) -> str:
     problems = [
         _problem(name, str(each.get("path")), what, run)
         for name, each in known.items()
-        if (what := _difference(each, now.get(name)))
+        if (remote or not is_url(str(each.get("path")))) and (what := _difference(each, now.get(name)))
     ]
     sets = {name.partition(":")[0] for name in known if name.startswith("data.")}
     for name, path in now.items():

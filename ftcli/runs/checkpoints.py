@@ -105,10 +105,20 @@ def seal(staging: Path, final: Path, needs: Sequence[str] = ()) -> None:
         raise ValueError(f"nothing was written to {staging}")
     if unsaved := [_unsaved(need) for need in needs if not _any_matches(need, names)]:
         raise ValueError(f"{staging} cannot become {final.name}: {'; '.join(unsaved)}")
-    entries = {name: {"sha256": digest, "bytes": size} for name, digest, size in _digests(staging, names)}
-    text = json.dumps({"schema": SCHEMA, "step": step, "files": entries}, indent=1)
-    (staging / MANIFEST).write_text(text + "\n", encoding="utf-8")
+    write_manifest(staging, step)
     publish(staging, final)
+
+
+def write_manifest(folder: Path, step: int | None = None) -> None:
+    """Write the digest and size of every file of a folder into its manifest.
+
+    Args:
+        step: of a checkpoint; a model has none.
+    """
+    names = [name for name in _files_below(folder) if name != MANIFEST]
+    entries = {name: {"sha256": digest, "bytes": size} for name, digest, size in _digests(folder, names)}
+    text = json.dumps({"schema": SCHEMA, "step": step, "files": entries}, indent=1)
+    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
 
 
 def publish(staging: Path, final: Path) -> None:
@@ -219,7 +229,7 @@ def newest_valid(root: Path, needs: Sequence[str], *, digests: bool = True) -> t
 
 
 def verify(path: Path, *, needs: Sequence[str], digests: bool = True) -> list[str]:
-    """Why a checkpoint cannot be resumed, one reason per fault; [] means valid.
+    """Why a checkpoint cannot be resumed, or a model is not what its manifest says, one reason per fault; [] for none.
 
     `needs` are patterns as `needed_files` gives them. Without `digests` only names and sizes are compared, which
     is fast however large the files.

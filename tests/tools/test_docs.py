@@ -79,9 +79,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
         task = "SEQ_CLS" if name == "judge" else "CAUSAL_LM"
         rundir.write_json(run / rundir.MODEL / "adapter_config.json", {**adapter, "task_type": task})
-        (run / rundir.MODEL / "adapter_model.safetensors").touch()
+        (run / rundir.MODEL / "adapter_model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
         rundir.write_atomically(run / rundir.SPEC, spec.to_json())
         rundir.write_json(run / rundir.RESULT, result)
+        rundir.write_json(run / rundir.LEDGER, {"train": {"rows_read": 9}})
+        (run / rundir.METRICS).write_text('{"step": 1}\n', encoding="utf-8")
     return folder
 
 

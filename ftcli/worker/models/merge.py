@@ -16,7 +16,7 @@ from ftcli.core.errors import ConfigError, Problem
 from ftcli.models.sources import adapter_declares, head_of, resolved_source
 from ftcli.models.stored_quantisation import stored_quantisation
 from ftcli.peft_methods import why_unmerged
-from ftcli.runs.checkpoints import publish, staging_path
+from ftcli.runs.checkpoints import publish, staging_path, write_manifest
 from ftcli.settings.groups import ModelSettings
 from ftcli.worker.models.load import load_tokenizer, load_trained
 from ftcli.worker.tuners.adapter_tensors import merged
@@ -68,6 +68,7 @@ def merge(request: dict[str, Any]) -> dict[str, Any]:
     shutil.rmtree(staging, ignore_errors=True)
     plain.save_pretrained(staging)
     tokenizer.save_pretrained(staging)
+    write_manifest(staging)
     publish(staging, target)
     return {
         "model": str(target),

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.text import shell_word
 from ftcli.data.ledger_text import ledger_lines
 from ftcli.runs import rundir
+from ftcli.runs.checkpoints import MANIFEST
 from ftcli.settings.run_spec import RunSpec
 from ftcli.worker.distributed import restarts
 from ftcli.worker.distributed.cpu_sharding import require_planned
@@ -99,6 +101,7 @@ def train(run_dir: Path, resume: Path | None = None) -> dict[str, Any]:
         result = {**_result(run, trainer, outcome, before, after), "parameters": parameters}
         result["machine"] = usage(spec, run.model, pace, run.config.device, run.attention)
         if run.is_first:
+            result["model_manifest"] = sha256((run_dir / rundir.MODEL / MANIFEST).read_bytes()).hexdigest()
             rundir.write_json(run_dir / rundir.RESULT, result)
         # A process that exits first would close the connections that the others still use.
         trainer.accelerator.wait_for_everyone()

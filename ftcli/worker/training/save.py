@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ftcli.core.errors import ConfigError, Problem
-from ftcli.runs.checkpoints import publish, staging_path
+from ftcli.runs.checkpoints import publish, staging_path, write_manifest
 from ftcli.worker.models.rounded_weights import write_rounded
 from ftcli.worker.training.checkpoint import unpickled
 
@@ -41,6 +41,7 @@ def save_final(trainer: Any, path: Path, dtype: torch.dtype | None = None) -> No
         trainer.support.write(staging)
         if dtype is not None and not (staging / ADAPTER_CONFIG).is_file():
             store_as(staging, dtype)
+        write_manifest(staging)
         publish(staging, path)
     trainer.accelerator.wait_for_everyone()
 
