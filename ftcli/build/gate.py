@@ -13,7 +13,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from ftcli.build.checks import field_checks, hardware_rules, mappings
+from ftcli.build.checks import adapter, data, field_checks, hardware_rules, mappings
 from ftcli.build.checks.cross_group import name_problems
 from ftcli.config.compose import DECLARED, Composed, Request
 from ftcli.config.tree import Origin
@@ -24,6 +24,7 @@ from ftcli.methods import get_method
 from ftcli.peft_methods import peft_method
 from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.runs import rundir
+from ftcli.settings.batch_plan import AUTO, SIZE
 from ftcli.settings.groups import GROUPS
 from ftcli.settings.limits import Limit
 from ftcli.settings.ownership import ATTENTION, FLAGS
@@ -62,6 +63,7 @@ def admitted(spec: RunSpec, where: str, grants: frozenset[str], acts: Sequence[s
     require_choices(spec, where)
     problems = [*_value_problems(spec, where, grants, acts), *_launch_problems(spec.launch, where)]
     problems = problems or [*_started_problems(spec, where, acts), *_inside_problems(spec, where, acts)]
+    problems = problems or [*_unsettled_problems(spec, where, acts), *_unfit_problems(spec, where, acts)]
     if problems:
         raise ConfigError(*problems)
     return replace(spec, grants=tuple(sorted(grants)))
@@ -149,3 +151,26 @@ def _inside_problems(spec: RunSpec, where: str, acts: Sequence[str]) -> Iterator
     groups = {group: getattr(spec, group) if group in acts else {} for group in ("train", "method")}
     if any(groups.values()):
         yield from mappings.problems(ResolvedRun.of(replace(spec, **groups)), lambda _: where)
+
+
+def _unsettled_problems(spec: RunSpec, where: str, acts: Sequence[str]) -> Iterator[Problem]:
+    """Values that are open still: in the spec of a run each stands as it was settled before the run began."""
+    quantised = spec.quantisation.type not in ("none", "int8")
+    open_values = {
+        f"train.{SIZE}": spec.train.get(SIZE),
+        "model.dtype": spec.model.dtype,
+        "quantisation.compute_dtype": spec.quantisation.compute_dtype if quantised else None,
+    }
+    for name, value in open_values.items():
+        if value == AUTO and name.partition(".")[0] in acts:
+            yield Problem(where, f"{name} is {AUTO}, which stands for no value in the spec of a run", "start a new run")
+
+
+def _unfit_problems(spec: RunSpec, where: str, acts: Sequence[str]) -> Iterator[Problem]:
+    """What is wrong with a mix of data sets, and with an adapter on the model that it is for."""
+    values, origins = values_of(spec, where)
+    composed = Composed(tree=values, choices=dict(spec.choices), origins=origins, request=Request())
+    if "data" in acts:
+        yield from data.mix_problems(spec.data.mix or {}, composed)
+    if "peft" in acts:
+        yield from adapter.settings_problems(ResolvedRun.of(spec), lambda _: where)

@@ -18,6 +18,7 @@ from ftcli.core import assets
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.paths import is_builtin
 from ftcli.core.strict_yaml import load
+from ftcli.core.untrusted import foreign_files
 from ftcli.data.files.locate import is_hub
 from ftcli.data.files.urls import is_url
 from ftcli.models import sources
@@ -151,8 +152,8 @@ def _of_model(folder: Path) -> Inspection:
         found.problems += error.problems
     for name in ("config.json", "tokenizer_config.json"):
         try:
-            content = json.loads((folder / name).read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
+            content = foreign_files.read_json(folder / name)
+        except (OSError, ValueError):
             continue
         if isinstance(content, dict) and content.get("auto_map"):
             what = "Python code of the folder, which is left out without the flag"

@@ -6,7 +6,6 @@ it reproduces the old one bit for bit on CPU, with overrides it starts from its 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from ftcli.config.tree import Origin
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.strict_yaml import KeyPath
 from ftcli.core.text import shell_word
+from ftcli.core.untrusted import foreign_files
 from ftcli.launch.nodes import OWN
 from ftcli.methods import get_method
 from ftcli.plan.checkpoint_files import files_to_resume
@@ -122,7 +122,7 @@ def _steps_planned(run: Path, spec: RunSpec) -> int | None:
     if (most := spec.train.get("max_steps")) is not None:
         return int(most)
     try:
-        rows = json.loads((run / rundir.LEDGER).read_text(encoding="utf-8"))["train"]["sequences"]
+        rows = foreign_files.read_json(run / rundir.LEDGER)["train"]["sequences"]
     except (OSError, ValueError, KeyError, TypeError):  # it was stopped before it had counted them
         return None
     return num_steps(ResolvedRun.of(spec), int(rows))

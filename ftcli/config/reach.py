@@ -7,7 +7,6 @@ do anything, and may only be typed.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 from ftcli.config.compose import Composed
 from ftcli.core.errors import Problem
 from ftcli.core.suggest import suggest
+from ftcli.core.untrusted import foreign_files
 from ftcli.settings.backends import ENDPOINTS
 from ftcli.settings.fields import field_table
 from ftcli.settings.fields.field_row import LISTED, FieldRow, Reach
@@ -96,9 +96,9 @@ def content_of(value: Any) -> Mapping[str, Any] | None:
     if not isinstance(value, str):
         return None
     try:
-        text = value if value.lstrip().startswith("{") else Path(value).expanduser().read_text(encoding="utf-8")
-        content = json.loads(text)
-    except (OSError, ValueError, RecursionError):  # reported where the mapping itself is checked
+        inline = value.lstrip().startswith("{")
+        content = foreign_files.parse_json(value) if inline else foreign_files.read_json(Path(value).expanduser())
+    except (OSError, ValueError):  # reported where the mapping itself is checked
         return None
     return content if isinstance(content, dict) else None
 

@@ -296,7 +296,7 @@ def _place(wanted: PipelineRequest, drafts: Mapping[str, Draft]) -> tuple[str, P
         what = "every stage reuses a model, so there is nothing to run"
         raise ConfigError(Problem(f"method={wanted.pipeline.name}", what, "leave at least one stage to be trained"))
     given = RunSettings(name=first.tree["run"].get("name"), dir=first.tree["run"].get("dir"))
-    model = first.tree["model"]["name_or_path"]
+    model = str(first.tree["model"]["name_or_path"])  # of another type it is reported with the stage's other problems
     settled = derive.derive_run(given, wanted.pipeline.name, first.choices["model"], model, False, Notes())
     return str(settled.name), Path(str(settled.dir))
 

@@ -6,7 +6,6 @@ run reads what it took then.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.text import shell_word
+from ftcli.core.untrusted import foreign_files
 from ftcli.runs import rundir
 from ftcli.settings.ownership import ATTENTION
 from ftcli.settings.run_spec import Note, RunSpec
@@ -48,7 +48,7 @@ def recorded(run: Path) -> AttentionChoice | None:
     """
     path = run / rundir.ATTENTION
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = foreign_files.read_json(path)
         choice = AttentionChoice(**found)
         sound = choice.kernel in ATTENTION and bool(choice.text)
     except FileNotFoundError:

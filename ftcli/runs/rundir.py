@@ -234,11 +234,11 @@ def read_pipeline(path: Path) -> dict[str, Any]:
     require_own_files(path)
     file = path / PIPELINE
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = foreign_files.read_json(file)
         require_known_schema(file, found)
         damaged = not found["stages"] or any(map(_malformed, found["stages"].values()))
         damaged = damaged or not isinstance(found.get("options", {}), dict)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         damaged = True
     if damaged:
         raise ConfigError(Problem(str(file), "is damaged", "start a new pipeline, as the one was started"))
@@ -253,6 +253,8 @@ def _malformed(stage: Any) -> bool:
     if not all(isinstance(stage.get(name) or {}, dict) for name in _STAGE_MAPPINGS):
         return True
     if not all(isinstance(group, dict) for name, group in stage.get("tree", {}).items() if name != "seed"):
+        return True
+    if "tree" in stage and not isinstance(stage.get("choices"), dict):
         return True
     named = [*stage.get("choices", {}).values(), *stage.get("fed", ())]
     make = stage.get("make")

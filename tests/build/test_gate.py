@@ -136,6 +136,14 @@ LAUNCHED = [
     ("tree", [], "another form", ()),
     ("method", "sft", "another form", ()),
     ("notes", [{"key": 1, "value": 1, "why": "x"}], "another form", ()),
+    ("train.per_device_train_batch_size", "auto", "is auto, which stands for no value", ()),
+    ("model.dtype", "auto", "is auto, which stands for no value", ()),
+    ("quantisation.compute_dtype", "auto", "is auto, which stands for no value", ("peft=lora", "quantisation=nf4")),
+    ("peft.target_modules", "rows[", "is not a regular expression", ("peft=lora",)),
+    ("peft.target_modules", "null", "matches no whole module name", ("peft=lora",)),
+    ("peft.modules_to_save", ["nothing"], "names no module", ("peft=lora",)),
+    ("data.mix", {"a": "rows.jsonl"}, "not a mapping of settings", ()),
+    ("data.mix", {"a": {"path": 7}}, "data.mix.a.path", ()),
 ]
 
 

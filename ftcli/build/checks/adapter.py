@@ -31,12 +31,9 @@ _COPIES = "hardware=multi_gpu holds a copy on each GPU"
 
 def problems(run: ResolvedRun, where: Where) -> Iterator[Problem]:
     """The problems of a run's adapter and quantisation."""
-    spec, peft, shape = run.spec, run.peft, run.shape
+    spec, peft = run.spec, run.peft
+    yield from settings_problems(run, where)
     if peft is not None:
-        own = peft.check(spec.peft) if peft.check else []
-        yield from (replace(problem, where=where(problem.where) or problem.where) for problem in own)
-        if not own:
-            yield from _targets(spec, peft, shape, where)
         yield from _misuse(spec, peft, where)
         yield from _rows_before(run, peft, where)
     yield from _quantised(spec, peft, where)
@@ -44,6 +41,17 @@ def problems(run: ResolvedRun, where: Where) -> Iterator[Problem]:
     yield from _sharded(spec, where)
     yield from _never_sharded(spec, peft, where)
     yield from _stacked(spec, where)
+
+
+def settings_problems(run: ResolvedRun, where: Where) -> Iterator[Problem]:
+    """What is wrong with an adapter's settings, on the model that it is for."""
+    peft = run.peft
+    if peft is None:
+        return
+    own = peft.check(run.spec.peft) if peft.check else []
+    yield from (replace(problem, where=where(problem.where) or problem.where) for problem in own)
+    if not own:
+        yield from _targets(run.spec, peft, run.shape, where)
 
 
 def _targets(spec: RunSpec, peft: PeftMethod, shape: Shape | None, where: Where) -> Iterator[Problem]:

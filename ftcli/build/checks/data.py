@@ -188,14 +188,17 @@ def _mix(data: DataSettings, composed: Composed) -> Iterator[Problem]:
         if composed.tree["data"].get(key) not in (None, "auto", "all"):
             what = f"data.{key} does not apply to the sets of data.mix"
             yield Problem(composed.where("data", key), what, f"set data.mix.NAME.{key} for each set that needs it")
-    fields = library_fields.fields_of("ftcli.settings.groups:SetSettings")
-    sound = True
-    for name, settings in data.mix.items():
-        for problem in _set_fields(name, settings, fields, composed):
-            sound = False
-            yield problem
-    if sound and data.mix:
+    faulty = [*mix_problems(data.mix, composed)]
+    yield from faulty
+    if not faulty and data.mix:
         yield from _shares(data.mix, written.where)
+
+
+def mix_problems(mix: Mapping[str, Any], composed: Composed) -> Iterator[Problem]:
+    """The problems of the settings of each set of a mix."""
+    fields = library_fields.fields_of("ftcli.settings.groups:SetSettings")
+    for name, settings in mix.items():
+        yield from _set_fields(name, settings, fields, composed)
 
 
 def _set_fields(name: str, settings: Any, fields: Mapping[str, Any], composed: Composed) -> Iterator[Problem]:
