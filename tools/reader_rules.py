@@ -29,6 +29,7 @@ READERS: Mapping[str, Mapping[str, str]] = {
     },
     "SynthesisSpec.load": {
         "build.inspection": "nothing acts on it; it is shown, with what would need a flag",
+        "build.verification": "nothing acts on it; only whether it is whole",
         "pipelines.pipeline_dir": "compared with a spec that was composed and checked",
         "pipelines.stage_loop": "compared with the spec that replaces it",
         "worker.commands.synthesise": "written by the command that started the worker, after its checks",
@@ -48,6 +49,7 @@ READERS: Mapping[str, Mapping[str, str]] = {
         "models.sources": "the name; what PEFT would import is refused",
         "config.shorthand": "the name, to know a folder by",
         "worker.training.save": "written there",
+        "runs.checkpoint_kind": "the name, which a checkpoint must have; it is not opened",
     },
     "torch.load": {
         "worker.training.checkpoint": "weights_only",

@@ -59,7 +59,7 @@ def _write(run: Path, files: Mapping[str, Record]) -> None:
 
 def complete(spec: RunSpec, run: Path) -> None:
     """Add the files that the worker downloaded."""
-    known = _recorded(run)
+    known = recorded(run)
     if known is None:
         return
     with suppress(ConfigError, OSError):
@@ -80,7 +80,7 @@ def require_unchanged(spec: RunSpec, run: Path, *, remote: bool = True) -> str:
     Raises:
         ConfigError: names each file that differs.
     """
-    known = _recorded(run)
+    known = recorded(run)
     if known is None:
         return "it began before ftcli recorded what a run reads, so its rows and models are not compared"
     now = dict(_files(spec))
@@ -106,7 +106,7 @@ def _problem(name: str, path: str, what: str, run: Path) -> Problem:
     return Problem(path, f"{what} ({setting}); a resumed run needs what it began with", fix)
 
 
-def _recorded(run: Path) -> dict[str, Record] | None:
+def recorded(run: Path) -> dict[str, Record] | None:
     """The files in inputs.json; None where there is no such file.
 
     Raises:

@@ -16,7 +16,7 @@ from ftcli.worker.training.run import require_same_sequences
 READERS = {
     rundir.RESULT: rundir.read_result,
     rundir.PIPELINE: rundir.read_pipeline,
-    rundir.INPUTS: run_inputs._recorded,
+    rundir.INPUTS: run_inputs.recorded,
     rundir.ENVIRONMENT: lambda run: went_on(run, {}, "checkpoint-1"),
     rundir.LEDGER: lambda run: require_same_sequences(run, {}, streams=False),
 }

@@ -43,7 +43,7 @@ def environment(spec: RunSpec, tokens: Mapping[str, str]) -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "machine": platform.machine(),
-        "packages": {name: found for name in _PACKAGES if (found := _version(name))},
+        "packages": {name: found for name in _PACKAGES if (found := version_of(name))},
         "cuda": torch.version.cuda if on_gpu else None,
         "devices": gpus or [platform.processor() or "cpu"],
         "num_processes": spec.launch.num_processes,
@@ -107,7 +107,8 @@ def _flat(found: Mapping[str, Any]) -> dict[str, str]:
     return {name: _NONE if value is None else str(value) for name, value in texts.items()}
 
 
-def _version(package: str) -> str | None:
+def version_of(package: str) -> str | None:
+    """The installed version of a package; None where it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:

@@ -63,15 +63,7 @@ def train(run_dir: Path, resume: Path | None = None) -> dict[str, Any]:
     with StopSignal() as stop, exclusive(run_dir, int(os.environ.get("RANK", "0"))):
         run = load(spec, run_dir, resumed=resume is not None)
         spec = run.spec  # with the attention kernel that it trains with
-        computed_with = environment(spec, run.encoder.digests())
-        changed: list[str] = []
-        if resume is not None:
-            computed_with, changed = went_on(run_dir, computed_with, resume.name)
-            require_same_sequences(run_dir, run.data.ledger(), streams=spec.data.streaming)
-        if run.is_first:
-            _report_ledger(run)
-            sys.stderr.writelines(f"note: the run {each}\n" for each in changed)
-            rundir.write_json(run_dir / rundir.ENVIRONMENT, computed_with)
+        _begin(run, resume)
         use_cache = run.model.config.use_cache
         trainer = build_trainer(run)
         if resume is not None and spec.train.get("deepspeed"):
@@ -106,6 +98,18 @@ def train(run_dir: Path, resume: Path | None = None) -> dict[str, Any]:
         # A process that exits first would close the connections that the others still use.
         trainer.accelerator.wait_for_everyone()
         return result
+
+
+def _begin(run: Loaded, resume: Path | None) -> None:
+    """Compare a resumed run with what it began with, and write down what it computes with."""
+    computed_with, changed = environment(run.spec, run.encoder.digests()), list[str]()
+    if resume is not None:
+        computed_with, changed = went_on(run.run_dir, computed_with, resume.name)
+        require_same_sequences(run.run_dir, run.data.ledger(), streams=run.spec.data.streaming)
+    if run.is_first:
+        _report_ledger(run)
+        sys.stderr.writelines(f"note: the run {each}\n" for each in changed)
+        rundir.write_json(run.run_dir / rundir.ENVIRONMENT, computed_with)
 
 
 def _report_ledger(run: Loaded) -> None:
@@ -155,11 +159,11 @@ def build_trainer(run: Loaded) -> Any:
             reference=run.reference,
             peft=run.peft,
             support=run.support,
-            find_rows=finder(run.data.sets),
             warmup_from_zero=run.spec.warmup_from_zero,
             **_of_sampling(run),
         )
     trainer.needs = restarts.files_to_resume(run.spec)
+    trainer.find_rows = finder(run.data.sets)
     switch_off()  # which accelerate has set for all models that are loaded from here on
     require_planned(run.spec, trainer)
     trainer.remove_callback(PrinterCallback)

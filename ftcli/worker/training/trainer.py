@@ -28,7 +28,6 @@ from ftcli.worker.training.library_configs import load_class
 from ftcli.worker.training.run_length import KnownLength
 from ftcli.worker.training.unit_means import UnitMeans
 from ftcli.worker.training.watch.finite import FiniteSteps
-from ftcli.worker.training.watch.rows import Find
 from ftcli.worker.tuners.support import Support
 
 
@@ -87,7 +86,6 @@ def make_trainer(
     peft: Any = None,
     support: Support | None = None,
     warmup_from_zero: bool = False,
-    find_rows: Find | None = None,
     callbacks: Sequence[TrainerCallback] = (),
     **more: Any,
 ) -> Any:
@@ -98,7 +96,6 @@ def make_trainer(
         peft: the PEFT config with which the trainer wraps the model, or None.
         support: the tuner's hooks.
         warmup_from_zero: as RunSpec.
-        find_rows: names the rows of a batch whose loss is not finite; None names them by their text.
         more: further arguments of this trainer.
 
     Raises:
@@ -136,8 +133,6 @@ def make_trainer(
     trainer.support = support or Support({})
     trainer.support.trainer_made(trainer)
     trainer.warmup_from_zero = warmup_from_zero
-    if find_rows is not None:
-        trainer.find_rows = find_rows
     return trainer
 
 

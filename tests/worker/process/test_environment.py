@@ -42,9 +42,9 @@ def test_nothing_is_said_where_nothing_changed(half, capsys):
 
 def test_other_versions_and_devices_are_told_and_both_are_kept(half, capsys, monkeypatch):
     began = json.loads((half / rundir.ENVIRONMENT).read_text(encoding="utf-8"))
-    own = module._version
+    own = module.version_of
     newer = {"torch": "9.0.0", "bitsandbytes": None}
-    monkeypatch.setattr(module, "_version", lambda name: newer[name] if name in newer else own(name))
+    monkeypatch.setattr(module, "version_of", lambda name: newer[name] if name in newer else own(name))
     monkeypatch.setattr(module.platform, "machine", lambda: "riscv64")
     found = resume(half)
     assert found["packages"] == began["packages"]
