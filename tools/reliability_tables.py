@@ -1,0 +1,116 @@
+"""The tables of docs/reliability.md: what is promised, the constants that it rests on, and the tests that hold it."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ftcli.core.text import table
+
+_ROOT = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Promise:
+    """One thing that a user can rely on."""
+
+    what: str
+    """With `{NAME}` for each of `constants`."""
+    tests: Sequence[str]
+    """Files below tests/ that hold it."""
+    constants: Mapping[str, str] = field(default_factory=dict)
+    """Name in the text → module:CONSTANT, below ftcli/."""
+
+
+PROMISES: Mapping[str, Sequence[Promise]] = {
+    "One writer": (
+        Promise(
+            what="A command takes a run's lock before it writes there; a second one is refused, also while a worker "
+            "outlives a killed command. A refusal leaves every byte as it was",
+            tests=("runs/test_locks.py", "whole/test_refused.py"),
+        ),
+    ),
+    "A run that goes on": (
+        Promise(
+            what="A killed run resumes bit for bit (CPU), in a save, at the rename or anywhere else",
+            tests=("whole/test_kills.py", "runs/test_checkpoints.py"),
+        ),
+        Promise(
+            what="Changed rows and models, another tokenizer, chat template or end tokens are refused by name; other "
+            "versions and devices are told, and kept beside those that the run began with",
+            tests=("build/test_run_inputs.py", "worker/process/test_environment.py"),
+        ),
+        Promise(
+            what="A file of a later schema is refused by whatever reads it",
+            tests=("runs/test_schemas.py",),
+        ),
+        Promise(
+            what="A pipeline keeps each measured policy, and goes on with the next",
+            tests=("whole/test_pipelines.py",),
+        ),
+    ),
+    "Not finite": (
+        Promise(
+            what="A loss, held out too, a gradient's norm, a reward or a trained weight that is not finite ends the "
+            "run at its step, before the optimiser and before anything is saved, and names the rows",
+            tests=("worker/training/watch/test_finite.py",),
+        ),
+        Promise(
+            what="A loss {spike} standard deviations above the last {window} logged, and one that is 0 without a "
+            "gradient {zeros} times, are said once and kept in the result",
+            tests=("worker/training/watch/test_loss.py",),
+            constants={
+                "spike": "worker.training.watch.loss:SPIKE",
+                "window": "worker.training.watch.loss:WINDOW",
+                "zeros": "worker.training.watch.loss:ZEROS",
+            },
+        ),
+    ),
+    "Without a network": (
+        Promise(
+            what="A model or data set that cannot be had is told before a run folder is made; doctor says what is here",
+            tests=("cli/test_hub.py", "cli/test_commands.py"),
+        ),
+    ),
+}
+
+
+def promises() -> str:
+    """Every promise, with the figures of the constants themselves and the tests that hold it."""
+    rows = []
+    for topic, each in PROMISES.items():
+        for number, promise in enumerate(each):
+            text = promise.what.format(**{name: _shown(constant(at)) for name, at in promise.constants.items()})
+            tests = ", ".join(f"`tests/{name}`" for name in promise.tests)
+            rows.append(("" if number else topic, text, tests))
+    return table(("", "Promise", "Held by"), rows)
+
+
+def constant(place: str) -> Any:
+    """The value of a module's constant, read and not imported: the worker's modules would import torch."""
+    module, _, name = place.partition(":")
+    file = _ROOT / "ftcli" / (module.replace(".", "/") + ".py")
+    for statement in ast.parse(file.read_text(encoding="utf-8")).body:
+        if isinstance(statement, ast.Assign) and (found := _values(statement)).keys() >= {name}:
+            return found[name]
+    raise LookupError(f"{file} has no constant {name}")
+
+
+def _values(statement: ast.Assign) -> dict[str, Any]:
+    """The plain values that a statement gives to names: one, or several side by side."""
+    [target], value = statement.targets, statement.value
+    both: list[tuple[ast.expr, ast.expr]] = [(target, value)]
+    if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):
+        both = list(zip(target.elts, value.elts, strict=True))
+    return {
+        name.id: ast.literal_eval(given)
+        for name, given in both
+        if isinstance(name, ast.Name) and isinstance(given, ast.Constant)
+    }
+
+
+def _shown(value: Any) -> str:
+    return f"{value:,g}" if isinstance(value, int | float) else str(value)
