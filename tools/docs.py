@@ -165,6 +165,7 @@ def changeable() -> str:
 
 REGIONS: dict[str, Callable[[], str]] = {
     "exit-codes": plan_tables.exit_codes,
+    "stop-signals": plan_tables.stop_signals,
     "memory-parts": plan_tables.memory_parts,
     "rooms": rooms,
     "methods": method_tables.methods,

@@ -6,14 +6,16 @@ so that `--help` and `list` answer at once.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import os
 import sys
 from collections.abc import Sequence
 
-from ftcli.core.exit_codes import EXIT_BUG, EXIT_CONFIG, EXIT_DONE
+from ftcli.core.exit_codes import EXIT_BUG, EXIT_CONFIG, EXIT_DONE, EXIT_INTERRUPTED
 from ftcli.core.untrusted.printable import cleaned
+from ftcli.runs.stop_signals import Stopped, handled, interrupt
 
 _LAST = 1000
 
@@ -124,11 +126,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = cleaned(sys.stdout), cleaned(sys.stderr)
     try:
-        return _dispatch(arguments)
+        with handled(interrupt):
+            return _dispatch(arguments)
     except SystemExit as end:  # argparse, after --help
         return int(end.code or 0)
-    except KeyboardInterrupt:
-        return 130
+    except Stopped as stopped:
+        if not stopped.reported:
+            with contextlib.suppress(OSError):  # a terminal that was closed
+                print(f"\n{stopped}", file=sys.stderr)
+        return EXIT_INTERRUPTED
     except BrokenPipeError:  # the reader of a pipe has closed it, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_DONE

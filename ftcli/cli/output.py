@@ -17,7 +17,8 @@ __all__ = ["count", "data", "duration", "line", "lines", "note", "problems", "sa
 
 def note(text: str) -> None:
     """Print lines for the user on stderr, apart from the command's own output."""
-    print(text, file=sys.stderr, flush=True)
+    # Written as one, since what a worker says is copied to the same stream by another thread.
+    print(f"{text}\n", end="", file=sys.stderr, flush=True)
 
 
 def warn(text: str) -> None:

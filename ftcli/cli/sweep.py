@@ -16,7 +16,9 @@ from ftcli.config.credentials import masked
 from ftcli.config.overrides import expand, parse
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.exit_codes import EXIT_DONE, EXIT_INTERRUPTED
+from ftcli.launch.local import ended
 from ftcli.launch.profile import submits
+from ftcli.runs.stop_signals import Stopped, send
 
 
 def sweep(options: argparse.Namespace) -> int:
@@ -32,14 +34,25 @@ def sweep(options: argparse.Namespace) -> int:
     codes = []
     for number, words in enumerate(commands):
         output.note(f"job {number + 1} of {len(commands)}: {masked(' '.join(words))}")
-        codes.append(subprocess.run([sys.executable, "-m", "ftcli", "train", *words, *flags], check=False).returncode)
-        if codes[-1] in (EXIT_INTERRUPTED, 130):
+        codes.append(_run([sys.executable, "-m", "ftcli", "train", *words, *flags]))
+        if codes[-1] == EXIT_INTERRUPTED:
             break
     output.note(
         f"{codes.count(0)} of {len(commands)} jobs done"
         + "".join(f"\n  job {i + 1}: exit {c}" for i, c in enumerate(codes) if c)
     )
     return next((code for code in codes if code), EXIT_DONE)
+
+
+def _run(command: Sequence[str]) -> int:
+    """Run a job to its end, also after a signal: it stops by itself, with a checkpoint. Returns its exit code."""
+    # In a session of its own, since a second signal would kill it: from the terminal, and from here.
+    process = subprocess.Popen(command, start_new_session=True)
+    while True:
+        try:
+            return ended(process)
+        except Stopped as stopped:
+            send(process.pid, stopped.number)
 
 
 def _words(job: Sequence[str], number: int) -> list[str]:

@@ -1,7 +1,7 @@
 """Runs a run: writes its directory, starts the worker, passes signals on, keeps its log, and leaves no process behind.
 
 One process is started directly, several through `accelerate launch`, whose own imports take three seconds. The worker
-gets its own session, so Ctrl-C reaches only this process, which asks the ranks to stop at the end of the step.
+gets its own session, so Ctrl-C reaches only this process, which passes it on to the ranks.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from ftcli.core import hardware
 from ftcli.core.errors import CheckpointError, Problem
@@ -27,6 +27,8 @@ from ftcli.core.untrusted.printable import beneath, process_output
 from ftcli.launch.devices import foreign_variables, one_device
 from ftcli.launch.nodes import ALONE, WAIT_SECONDS, Node, own_address, without_node
 from ftcli.runs import checkpoints, rundir
+from ftcli.runs.stop_signals import handled, held_back, name_of, send
+from ftcli.runs.unsaved import lost
 from ftcli.settings.run_spec import LaunchPlan, RunSpec
 
 # No library sends telemetry unless the user's environment allows it.
@@ -38,6 +40,9 @@ QUIET = {
     # A folder named `datasets` in the working directory must not shadow the library.
     "PYTHONSAFEPATH": "1",
 }
+
+
+_TURN_SECONDS = 0.5
 
 
 def _unsaid(_: str) -> None:
@@ -209,37 +214,62 @@ def _ranks(process: subprocess.Popen[bytes]) -> list[int]:
     return []
 
 
-@contextlib.contextmanager
-def _signals(process: subprocess.Popen[bytes], say: Callable[[str], None]) -> Iterator[None]:
-    """The first Ctrl-C or SIGTERM asks the ranks to stop at the end of the step; the second kills them at once.
+class Stop:
+    """The first signal asks the ranks to stop, as what it is; the second kills them at once, as one may hang.
 
-    Both become SIGTERM for the ranks, whose handler (worker/process/signals.py) only sets a flag: a checkpoint can be
-    written only between steps. The second is SIGKILL to the whole group, since a rank may hang in a collective.
+    Used around the start of a process too: what arrives meanwhile is handled after it, by the process too.
     """
-    received = 0
 
-    def handle(number: int, _frame: object) -> None:
-        nonlocal received
-        received += 1
-        if received == 1:
-            say("stopping at the end of this step with a checkpoint (repeat to stop at once and lose the step)")
-            for pid in _ranks(process):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGTERM)
-        else:
-            _end_group(process)
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.names: list[str] = []
+        self._say = say
+        self._process: subprocess.Popen[bytes] | None = None
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    @property
+    def at_once(self) -> bool:
+        """Whether a second signal has come."""
+        return len(self.names) > 1
+
+    @contextlib.contextmanager
+    def forwarded(self, process: subprocess.Popen[bytes]) -> Iterator[None]:
+        """Pass the signals on to a process and its ranks."""
+        self._process = process
+        with handled(self._arrived):
+            yield
+
+    def _arrived(self, number: int, _frame: object) -> None:
+        assert self._process is not None
+        self.names.append(name_of(number))
+        if self.at_once:
+            _end_group(self._process)
+            return
+        for pid in _ranks(self._process):
+            send(pid, number)
+        self.tell(f"{self.names[0]}: stopping (a second signal stops at once, and loses what no checkpoint has)")
+
+    def tell(self, text: str) -> None:
+        """Say something, though the terminal may be the one that was closed."""
+        try:
+            self._say(text)
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            for stream in (1, 2):
+                os.dup2(nowhere, stream)
 
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
+
+
+def ended(process: subprocess.Popen[Any]) -> int:
+    """Wait for the end of a process; its exit code.
+
+    In turns: a wait without an end was seen to go on after two signals that arrived together.
+    """
+    while True:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.wait(_TURN_SECONDS)
 
 
 def run_worker(
@@ -260,22 +290,30 @@ def run_worker(
     (run / rundir.EXIT_CODE).unlink(missing_ok=True)
     if plan.num_processes > 1:
         rundir.write_atomically(run / _of_node(rundir.LAUNCHER, node), launcher_config(plan, node))
-    process = subprocess.Popen(
-        worker_command(plan, arguments, run, node),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env=worker_environment(plan, say) | own_address(node, os.environ),
-        start_new_session=True,
-    )
+    stop, environment = Stop(say), worker_environment(plan, say) | own_address(node, os.environ)
+    with held_back(), contextlib.ExitStack() as forwarding:
+        process = subprocess.Popen(
+            worker_command(plan, arguments, run, node),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,
+        )
+        forwarding.enter_context(stop.forwarded(process))
+        forwarded = forwarding.pop_all()
     assert process.stdout is not None
     pump = Pump(process.stdout, run / _of_node(rundir.LOG, node))
     try:
-        with _signals(process, say):
-            code = process.wait()
+        with forwarded:
+            code = ended(process)
     finally:
         _end_group(process)  # any process that a launcher left behind
     pump.join(timeout=10)
+    if stop.at_once:
+        stop.tell(f"stopped at once by {stop.names[1]}; {lost(run)}")
+        stop.tell(f"resume with: ftcli train --resume {shell_word(rundir.whole(run))}")
+        return EXIT_INTERRUPTED
     return worker_exit_code(run, code, plan.num_processes, say)
 
 

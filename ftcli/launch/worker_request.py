@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -12,6 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from ftcli.core.exit_codes import EXIT_BUG, OWN_CODES
+from ftcli.runs.stop_signals import Stopped, held_back
+
+ENDS_WITHIN = 15.0
+"""Seconds after which a worker that was asked to stop, and does so within ten, is killed."""
 
 
 @contextlib.contextmanager
@@ -22,19 +27,32 @@ def started(command: str, request: Mapping[str, Any], **streams: Any) -> Iterato
     with tempfile.TemporaryDirectory(prefix="ftcli-") as folder:
         path = Path(folder) / "request.json"
         path.write_text(json.dumps(request), encoding="utf-8")
-        process = subprocess.Popen(
-            [sys.executable, "-m", "ftcli.worker", command, str(path)],
-            env=worker_environment(say=_note),
-            text=True,
-            encoding="utf-8",
-            **streams,
-        )
+        with held_back():
+            process = subprocess.Popen(
+                [sys.executable, "-m", "ftcli.worker", command, str(path)],
+                env=worker_environment(say=_note),
+                text=True,
+                encoding="utf-8",
+                **streams,
+            )
         try:
             yield process
+        except Stopped as stopped:
+            stopped.reported = _ended(process, stopped.number) in OWN_CODES
+            raise
         finally:
-            if process.poll() is None:
-                process.terminate()
-            process.wait()
+            _ended(process)
+
+
+def _ended(process: subprocess.Popen[str], number: int = signal.SIGTERM) -> int:
+    """End a worker that has not ended, by a signal; returns its exit code."""
+    if process.poll() is None:
+        process.send_signal(number)
+        try:
+            process.wait(ENDS_WITHIN)
+        except subprocess.TimeoutExpired:
+            process.kill()
+    return process.wait()
 
 
 def _note(text: str) -> None:

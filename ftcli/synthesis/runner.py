@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,10 @@ from ftcli.synthesis.journal import Item, Journal
 from ftcli.synthesis.tasks import Task
 
 DATA = "data.jsonl"
-Check = Callable[[], None]
-Say = Callable[[str], None]
+KEEP_SECONDS = 5.0
+"""How long a stop waits for requests under way, which are paid for."""
+Reached = Callable[[int, int, str], None]
+"""Takes how many items are finished, of how many, and what they are called; raises to stop there."""
 Look = Callable[[list[dict[str, Any]]], None]
 
 
@@ -39,15 +42,16 @@ def run(
     backend: Backend,
     folder: Path,
     *,
-    check: Check,
-    say: Say,
+    reached: Reached,
     look: Look = lambda lines: None,
+    uninterrupted: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> Counter[str]:
     """Process the unfinished items, then write data.jsonl in the order of the items.
 
     Args:
-        check: called between batches or items; raises to stop there.
+        reached: called at the start, and whenever items are finished.
         look: is given items as soon as they are finished, as the journal has them.
+        uninterrupted: the context in which they are journaled, for a stop that would come in between.
 
     Returns:
         The number of rows ("rows"), and of dropped items by reason.
@@ -58,11 +62,13 @@ def run(
     journal = Journal(folder)
 
     def finished(lines: list[dict[str, Any]]) -> None:
-        journal.add(lines)
-        look(lines)
-        say(f"{task.name} {len(journal.done)}/{len(items)}")
+        with uninterrupted():
+            journal.add(lines)
+            look(lines)
+        reached(len(journal.done), len(items), "items")
 
-    (_in_batches if backend.batch_size else _singly)(task, items, backend, journal, check, finished)
+    reached(len(journal.done), len(items), "items")
+    (_in_batches if backend.batch_size else _singly)(task, items, backend, journal, finished)
     lines = [journal.done[item.key] for item in items]
     rows = [line["row"] for line in lines if line["row"] is not None]
     rundir.write_atomically(folder / DATA, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
@@ -71,48 +77,55 @@ def run(
     return counts
 
 
-def _in_batches(
-    task: Task, items: Sequence[Item], backend: Backend, journal: Journal, check: Check, finished: Look
-) -> None:
+def _in_batches(task: Task, items: Sequence[Item], backend: Backend, journal: Journal, finished: Look) -> None:
     assert backend.batch_size
     for start in range(0, len(items), backend.batch_size):
         batch = items[start : start + backend.batch_size]
         if all(item.key in journal.done for item in batch):
             continue
-        check()
         journal.forget(item.key for item in batch)
         made = task.process(batch, backend.replies)
         finished([each.line(item) for item, each in zip(batch, made, strict=True)])
 
 
-def _singly(
-    task: Task, items: Sequence[Item], backend: Backend, journal: Journal, check: Check, finished: Look
-) -> None:
+def _singly(task: Task, items: Sequence[Item], backend: Backend, journal: Journal, finished: Look) -> None:
     waiting: Iterator[Item] = (item for item in items if item.key not in journal.done)
     running: dict[Future[Any], Item] = {}
     stopped: BaseException | None = None
-    with ThreadPoolExecutor(max(1, backend.concurrency)) as pool:
+
+    def keep(ended: Iterable[Future[Any]]) -> None:
+        nonlocal stopped
+        for future in ended:
+            item = running.pop(future)
+            try:
+                [made] = future.result()
+                finished([made.line(item)])
+            except (Exception, KeyboardInterrupt) as error:  # wait for the others in progress, and keep them
+                stopped = stopped or error
+
+    pool = ThreadPoolExecutor(max(1, backend.concurrency))
+    try:
         while True:
             while stopped is None and len(running) < backend.concurrency and (item := next(waiting, None)) is not None:
                 running[pool.submit(task.process, [item], backend.replies)] = item
             if not running:
                 break
-            ended, _ = wait(running, return_when=FIRST_COMPLETED)
-            for future in ended:
-                item = running.pop(future)
-                try:
-                    [made] = future.result()
-                except Exception as error:  # wait for the others in progress, and keep them
-                    stopped = stopped or error
-                    continue
-                finished([made.line(item)])
-            if stopped is None:
-                try:
-                    check()
-                except Exception as error:
-                    stopped = error
+            keep(wait(running, return_when=FIRST_COMPLETED).done)
+            if _is_stop(stopped):
+                break
+    except KeyboardInterrupt as error:
+        stopped = stopped or error
+    finally:
+        if _is_stop(stopped):
+            keep(wait(running, KEEP_SECONDS).done)
+        pool.shutdown(wait=not _is_stop(stopped), cancel_futures=True)
     if stopped is not None:
         raise stopped
+
+
+def _is_stop(stopped: BaseException | None) -> bool:
+    """Whether the user asked to stop, who will not wait for a request that takes long."""
+    return isinstance(stopped, KeyboardInterrupt)
 
 
 __all__ = ["DATA", "BudgetSpent", "Journal", "run"]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,9 @@ import yaml
 
 from ftcli.launch import local
 from ftcli.runs import rundir
+from ftcli.runs.stop_signals import held_back
 from ftcli.settings.run_spec import LaunchPlan
+from tests.conftest import REPOSITORY
 
 
 def test_no_library_reports_home_unless_the_environment_asks_for_it(monkeypatch):
@@ -55,6 +60,38 @@ def test_a_launcher_s_variables_in_the_environment_reach_no_worker(monkeypatch):
     environment = local.worker_environment(LaunchPlan(), said.append)
     assert not {"ACCELERATE_MIXED_PRECISION", "FSDP_OFFLOAD_PARAMS"} & environment.keys()
     assert "ACCELERATE_MIXED_PRECISION, FSDP_OFFLOAD_PARAMS" in said[0]
+
+
+def test_a_signal_is_passed_on_as_it_is_and_a_second_one_ends_all_at_once(tmp_path):
+    arrived = tmp_path / "arrived"
+    program = (
+        "import pathlib, sys, time\n"
+        "from ftcli.runs import stop_signals\n"
+        "def note(number, _): pathlib.Path(f'{sys.argv[1]}-{stop_signals.name_of(number)}').touch()\n"
+        "with stop_signals.handled(note):\n"
+        "    stop_signals.let_in()\n"
+        "    time.sleep(600)\n"
+    )
+    said = []
+    stop = local.Stop(said.append)
+    with held_back():  # so that it is not ended by a signal that comes before it handles any
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, str(arrived)], cwd=REPOSITORY, start_new_session=True
+        )
+    try:
+        with stop.forwarded(process):
+            os.kill(os.getpid(), signal.SIGUSR1)
+            until = time.monotonic() + 120
+            while not Path(f"{arrived}-SIGUSR1").exists() and time.monotonic() < until:
+                time.sleep(0.01)
+            assert [each.name for each in tmp_path.iterdir()] == ["arrived-SIGUSR1"]
+            assert not stop.at_once
+            os.kill(os.getpid(), signal.SIGQUIT)
+            assert process.wait(timeout=120) == -signal.SIGKILL
+    finally:
+        process.kill()
+    assert stop.names == ["SIGUSR1", "SIGQUIT"]
+    assert said[0].startswith("SIGUSR1: stopping")
 
 
 def test_a_cpu_plan_hides_the_gpus_and_fixes_the_threads():

@@ -64,7 +64,7 @@ class Saying(Stand):
 def go(task: Any, rows: Any, backend: Any, folder: Path) -> tuple[list[dict[str, Any]], Any]:
     """Make everything; the rows, and what was counted."""
     folder.mkdir(exist_ok=True)
-    counts = runner.run(task, keyed(rows), backend, folder, check=lambda: None, say=lambda text: None)
+    counts = runner.run(task, keyed(rows), backend, folder, reached=lambda *_: None)
     return [json.loads(line) for line in (folder / runner.DATA).read_text(encoding="utf-8").splitlines()], counts
 
 

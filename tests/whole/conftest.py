@@ -73,11 +73,11 @@ def ftcli_run(warm: Warm | None) -> Train:
 def ftcli_start(warm: Warm | None) -> Start:
     """Start one ftcli command, forked, in a session of its own, for tests of what comes after it was ended."""
 
-    def start(*words: str, cwd: Path, module: str = "ftcli") -> Command | subprocess.Popen[bytes]:
+    def start(*words: str, cwd: Path, module: str = "ftcli", **extra: str) -> Command | subprocess.Popen[bytes]:
         if warm is not None:
-            return warm.start(words, cwd, environment(), module)
+            return warm.start(words, cwd, environment(**extra), module)
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         command = [sys.executable, "-m", module, *words]
-        return subprocess.Popen(command, cwd=cwd, env=environment(), start_new_session=True, **quiet)
+        return subprocess.Popen(command, cwd=cwd, env=environment(**extra), start_new_session=True, **quiet)
 
     return start

@@ -22,6 +22,7 @@ from ftcli.pipelines.stage_specs import pipeline_spec
 from ftcli.pipelines.stages import PipelineSpec, ReadyStage, RunStage, StageSpec, SynthesisStage
 from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.runs import rundir
+from ftcli.runs.stop_signals import Stopped
 from ftcli.settings.ownership import FLAGS, REMOTE_CODE
 from ftcli.settings.run_spec import RunSpec
 
@@ -184,7 +185,13 @@ def _run_stages(folder: Path, request: Request, begun: Begun, state: Mapping[str
 
     if state is not None:
         rundir.write_json(folder / rundir.PIPELINE, state)
-    code = stage_loop.run(folder, replace(request, overrides=()), output.note, begun)
+    try:
+        code = stage_loop.run(folder, replace(request, overrides=()), output.note, begun)
+    except Stopped as stopped:  # between two stages, or while all are measured
+        said = "" if stopped.reported else f"{stopped}; "
+        output.note(f"{said}resume with: ftcli train --resume {shell_word(folder)}")
+        stopped.reported = True
+        raise
     if code == EXIT_DONE:
         _report(folder, as_json=as_json)
     return code

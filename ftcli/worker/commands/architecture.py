@@ -3,4 +3,4 @@
 from ftcli.worker.models.architecture import measure
 from ftcli.worker.process.command import lines
 
-COMMAND = lines(lambda request: (measure(config) for config in request["configs"]))
+COMMAND = lines(lambda request: (measure(config) for config in request["configs"]), "measuring an architecture")

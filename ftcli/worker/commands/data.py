@@ -63,4 +63,4 @@ class _Packing:
         self.packing, self.packing_strategy = packing, packing_strategy
 
 
-COMMAND = one_answer(inspect)
+COMMAND = one_answer(inspect, "preparing rows")

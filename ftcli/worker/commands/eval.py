@@ -201,4 +201,4 @@ def _placeholder() -> Any:
     return AutoModelForCausalLM.from_config(AutoConfig.for_model("llama", vocab_size=8, head_dim=8, **sizes))
 
 
-COMMAND = one_answer(evaluate)
+COMMAND = one_answer(evaluate, "evaluating")

@@ -3,4 +3,4 @@
 from ftcli.worker.inference.chat import generate
 from ftcli.worker.process.command import lines
 
-COMMAND = lines(generate)
+COMMAND = lines(generate, "generating answers")

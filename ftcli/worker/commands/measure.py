@@ -51,4 +51,4 @@ def _means(settings: ModelSettings, examples: Sequence[Example], request: dict[s
     return found
 
 
-COMMAND = lines(measure_policies)
+COMMAND = lines(measure_policies, "measuring policies")

@@ -3,4 +3,4 @@
 from ftcli.worker.models.merge import merge
 from ftcli.worker.process.command import one_answer
 
-COMMAND = one_answer(merge)
+COMMAND = one_answer(merge, "merging the adapter")

@@ -170,4 +170,4 @@ def pieces(tokenizer: Any, ids: list[int], trained: Sequence[bool | float], spec
     return found
 
 
-COMMAND = lines(preview)
+COMMAND = lines(preview, "reading rows")

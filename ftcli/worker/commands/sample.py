@@ -68,4 +68,4 @@ def _judged(
     return [found[i : i + size] for i in range(0, len(found), size)]
 
 
-COMMAND = lines(sample)
+COMMAND = lines(sample, "sampling answers")

@@ -32,4 +32,4 @@ def score(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
             yield {"where": example.where, "row": as_written(example), **scored}
 
 
-COMMAND = lines(score)
+COMMAND = lines(score, "scoring answers")

@@ -24,11 +24,13 @@ from ftcli.synthesis.synthesis_spec import FILE, SynthesisSpec
 from ftcli.synthesis.tasks import SETTINGS, Generate, Judge, Revise, Task
 from ftcli.worker.inference.backends import backend_of
 from ftcli.worker.inference.examples import examples_of, prompt_of
+from ftcli.worker.process import interruption
+from ftcli.worker.process.activity import phase, say_above
 from ftcli.worker.process.command import Command, Write
-from ftcli.worker.process.progress import say_above
-from ftcli.worker.process.signals import StopSignal, exclusive, go_on
+from ftcli.worker.process.signals import exclusive
 
-_PROGRESS_SECONDS = 5.0
+_DOING = {Generate.name: "generating answers", Judge.name: "judging answers", Revise.name: "revising answers"}
+_STOPS: dict[str, Any] = {"reached": interruption.reached, "uninterrupted": interruption.finishing}
 
 
 def make(folder: Path, *, trust_remote_code: bool = False) -> dict[str, Any]:
@@ -48,21 +50,22 @@ def make(folder: Path, *, trust_remote_code: bool = False) -> dict[str, Any]:
     folder = folder.resolve()
     spec = SynthesisSpec.load(folder / FILE)
     began = time.monotonic()
-    with StopSignal() as stop, exclusive(folder, 0):
+    with interruption.resumable(folder), exclusive(folder, 0):
         task = task_of(spec)
-        items = keyed(rows_of(spec))
-        backend = backend_of(spec.backend, spec.role, {"trust_remote_code": trust_remote_code})
-        say = _sparingly()
+        with phase("reading rows"):
+            items = keyed(rows_of(spec))
+        with phase("loading the model"):
+            backend = backend_of(spec.backend, spec.role, {"trust_remote_code": trust_remote_code})
         try:
             signs = EarlySigns(task, say_above)
-            counts = runner.run(
-                task, items, backend, folder, check=lambda: stop.check(folder), say=say, look=signs.look
-            )
-            agreement = _agreement(spec, task, backend, folder, stop)
+            with phase(_DOING[spec.task]):
+                counts = runner.run(task, items, backend, folder, **_STOPS, look=signs.look)
+            with phase("measuring the judge's agreement"):
+                agreement = _agreement(task, backend, folder)
         except BudgetSpent as spent:
             what = f"stopped: {spent}; finished items are kept"
             flag = f" {ENDPOINT}" if spec.backend.type in ENDPOINTS else ""
-            raise InterruptedRun(Problem(str(folder), what, go_on(folder) + flag)) from None
+            raise InterruptedRun(Problem(str(folder), what, interruption.go_on(folder) + flag)) from None
         rows = counts.pop("rows")
         if not rows:
             reasons = ", ".join(f"{count} {reason}" for reason, count in counts.items())
@@ -86,19 +89,6 @@ def make(folder: Path, *, trust_remote_code: bool = False) -> dict[str, Any]:
         for notice in (*backend.about().get("notices", ()), *_hard(result)):
             sys.stderr.write(f"{notice}\n")
         return result
-
-
-def _sparingly() -> runner.Say:
-    """A function that reports progress every few seconds."""
-    last = [0.0]
-
-    def say(text: str) -> None:
-        now = time.monotonic()
-        if now - last[0] >= _PROGRESS_SECONDS:
-            last[0] = now
-            sys.stderr.write(f"{text}\n")
-
-    return say
 
 
 def task_of(spec: SynthesisSpec) -> Task:
@@ -173,7 +163,7 @@ def _hard(result: dict[str, Any]) -> Iterator[str]:
         yield f"{rows - soft} of {rows} pairs have a hard label: the judge gave a verdict and no probability"
 
 
-def _agreement(spec: SynthesisSpec, task: Task, backend: Backend, folder: Path, stop: StopSignal) -> dict[str, Any]:
+def _agreement(task: Task, backend: Backend, folder: Path) -> dict[str, Any]:
     """How often the judge agrees with people, where labelled pairs are given."""
     if not isinstance(task, Judge) or not task.settings.labelled:
         return {}
@@ -187,7 +177,7 @@ def _agreement(spec: SynthesisSpec, task: Task, backend: Backend, folder: Path, 
     own = folder / "agreement"
     own.mkdir(exist_ok=True)
     items = keyed(pairs)
-    runner.run(task, items, backend, own, check=lambda: stop.check(folder), say=_sparingly())
+    runner.run(task, items, backend, own, **_STOPS)
     journal = runner.Journal(own)
     counts: Counter[str] = Counter()
     for item in items:

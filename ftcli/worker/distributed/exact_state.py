@@ -68,9 +68,11 @@ def rng_untouched() -> Iterator[None]:
     """Restore every random generator afterwards, that of the current accelerator included."""
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() and torch.cuda.is_initialized() else []
     before = host_rng()
-    with torch.random.fork_rng(devices=devices):
-        yield
-    set_host_rng(before)
+    try:
+        with torch.random.fork_rng(devices=devices):
+            yield
+    finally:
+        set_host_rng(before)
 
 
 def sampler_state(dataloader: Any) -> dict[str, Any]:

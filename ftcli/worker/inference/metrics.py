@@ -28,6 +28,7 @@ from ftcli.worker.inference import shrinking_batch
 from ftcli.worker.inference.answer_reader import AnswerReader
 from ftcli.worker.inference.sampling import stop_ids, until_end
 from ftcli.worker.inference.token_logps import token_logps
+from ftcli.worker.process import interruption
 from ftcli.worker.tokenise.encoder import IGNORED, Encoder, Ids
 
 BATCH = 32
@@ -154,6 +155,7 @@ def generate(
         output = shrinking_batch.generate(model, inputs, mask, config, **with_streamer)
         for index, answer in zip(batch, output[:, inputs.shape[1] :].tolist(), strict=True):
             answers[index], _ = until_end(answer, ends)
+        interruption.reached(min(start + batch_size, len(order)), len(order), "answers")
     return answers
 
 
@@ -262,6 +264,7 @@ def _batches(
 ) -> Iterator[tuple[list[Tensor], list[int]]]:
     """Batches of sequences, truncated at the limit, with the index at which each answer begins."""
     for start in range(0, len(prompts), batch_size):
+        interruption.reached(start, len(prompts), "answers")
         own = list(zip(prompts[start : start + batch_size], answers[start : start + batch_size], strict=True))
         yield [torch.tensor((prompt + answer)[:limit]) for prompt, answer in own], [len(prompt) for prompt, _ in own]
 

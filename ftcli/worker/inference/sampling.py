@@ -13,6 +13,7 @@ from trl.trainer.utils import pad
 
 from ftcli.worker.inference import shrinking_batch
 from ftcli.worker.inference.fixed_draws import FixedDraws, drawing
+from ftcli.worker.process import interruption
 from ftcli.worker.tokenise.encoder import Ids
 from ftcli.worker.tokenise.special_tokens import end_ids
 
@@ -63,6 +64,7 @@ def sample(
     )
     found: list[Sampled] = []
     for start in range(0, len(rows), batch_size or len(rows)):
+        interruption.reached(start, len(rows), "answers")
         batch = rows[start : start + (batch_size or len(rows))]
         ids = [torch.tensor(row["prompt_ids"]) for row in batch]
         inputs = pad(ids, padding_value=tokenizer.pad_token_id or 0, padding_side="left").to(model.device)

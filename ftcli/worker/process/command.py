@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from ftcli.worker.process.activity import phase
+
 Write = Callable[[str], None]
 """Takes text to whoever asked, at once."""
 Command = Callable[[Path, tuple[str, ...], Write], None]
@@ -19,16 +21,25 @@ Request = dict[str, Any]
 Answer = dict[str, Any]
 
 
-def one_answer(answer: Callable[[Request], Answer]) -> Command:
-    """The command that answers a request with one line of JSON."""
-    return lines(lambda request: iter((answer(request),)))
+def one_answer(answer: Callable[[Request], Answer], doing: str) -> Command:
+    """The command that answers a request with one line of JSON; `doing` says what it does, for its line of progress."""
+
+    def each(request: Request) -> Iterator[Answer]:
+        yield answer(request)
+
+    return lines(each, doing)
 
 
-def lines(answers: Callable[[Request], Iterator[Answer]]) -> Command:
-    """The command that answers a request with lines of JSON, each as soon as it is known."""
+def lines(answers: Callable[[Request], Iterator[Answer]], doing: str) -> Command:
+    """The command that answers a request with lines of JSON, each as soon as it is known; `doing` as above."""
 
     def run(target: Path, flags: tuple[str, ...], write: Write) -> None:
-        for answer in answers(request_in(target)):
+        following = answers(request_in(target))
+        while True:
+            with phase(doing):
+                answer = next(following, None)
+            if answer is None:
+                return
             write(json.dumps(answer, ensure_ascii=False) + "\n")
 
     return run

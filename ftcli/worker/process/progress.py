@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import sys
 import time
 from collections.abc import Mapping
@@ -19,14 +18,13 @@ from typing import Any, TextIO
 from transformers import TrainerCallback
 
 from ftcli.runs import rundir
+from ftcli.worker.process.activity import updates
 from ftcli.worker.process.usage import FIRST_STEPS, peak_memory
 
 OVER = "loss_over"
 """Over how many tokens, pairs or answers the loss of a line is a mean."""
 # A resumed trainer counts these from zero again, or our own fields replace them.
 _OURS = frozenset({"loss", "epoch", "num_tokens", "num_input_tokens_seen", "total_flos"})
-_ERASE = f"\r{' ' * 79}\r"
-"""Clears the progress line; log.txt keeps what follows a carriage return."""
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -59,7 +57,7 @@ class Progress(TrainerCallback):
 
     def __init__(self, run_dir: Path, out: TextIO | None = None) -> None:
         self._path, self._out = run_dir / rundir.METRICS, out or sys.stderr
-        self._updates = _updates(self._out)
+        self._updates = updates(self._out)
         self._file: TextIO | None = None
         self._started = self._last_time = 0.0
         self._pace = (0.0, 0)
@@ -147,17 +145,6 @@ class Progress(TrainerCallback):
         else:
             self._out.write(text + "\n")
         self._out.flush()
-
-
-def say_above(text: str) -> None:
-    """Write lines to stderr, above the progress line if there is one."""
-    sys.stderr.write(f"{_ERASE if _updates(sys.stderr) else ''}{text}\n")
-    sys.stderr.flush()
-
-
-def _updates(out: TextIO) -> bool:
-    # The front half forwards our output, and tells us whether it goes to a terminal.
-    return out.isatty() or os.environ.get("FTCLI_TERMINAL") == "1"
 
 
 def clock(seconds: float) -> str:

@@ -2,86 +2,84 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
 from torch import distributed
 from transformers import TrainerCallback
 
-from ftcli.core.errors import InterruptedRun, Problem
-from ftcli.core.text import shell_word
 from ftcli.runs import rundir
-
-
-class StopSignal:
-    """Records SIGTERM or SIGINT, so that the current step can finish first. A context manager."""
-
-    def __init__(self) -> None:
-        self.name = ""
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> StopSignal:
-        if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._arrived) for number in (signal.SIGTERM, signal.SIGINT)}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _arrived(self, number: int, _frame: FrameType | None) -> None:
-        # Ctrl-C may arrive twice, from the terminal and forwarded: the second must not interrupt a save.
-        self.name = signal.Signals(number).name
-
-    def check(self, run_dir: Path) -> None:
-        """Stops at a point where nothing is half done.
-
-        Raises:
-            InterruptedRun: a signal arrived.
-        """
-        if self.name:
-            raise interrupted(self.name, run_dir)
-
-
-def interrupted(name: str, run_dir: Path) -> InterruptedRun:
-    """The error of an interrupted run, with the command that resumes it."""
-    return InterruptedRun(Problem(str(run_dir), f"stopped by {name}", go_on(run_dir)))
-
-
-def go_on(run_dir: Path) -> str:
-    """The command that resumes a run, or the pipeline that it is a stage of."""
-    return f"resume with: ftcli train --resume {shell_word(rundir.whole(run_dir))}"
+from ftcli.runs.stop_signals import Stopped
+from ftcli.worker.process import activity, interruption
 
 
 class StopCallback(TrainerCallback):
     """Ends training at the end of a step, after a checkpoint, once a signal arrived in any process."""
 
-    def __init__(self, stop: StopSignal, run_dir: Path) -> None:
-        self._stop, self._run_dir, self._stopping = stop, run_dir, False
+    def __init__(self, run_dir: Path, preparing: ExitStack) -> None:
+        """
+        Args:
+            preparing: what is around the preparations, and ends with the first step.
+        """
+        self._run_dir, self._preparing, self._stopping = run_dir, preparing, False
+        self.has_stepped = False
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """From here on a step is finished, and its checkpoint written, before the run stops."""
+        self._preparing.close()
+        interruption.finish_first(True)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Requests a checkpoint if a signal arrived here or in another process."""
-        arrived = bool(self._stop.name)
-        if args.world_size > 1:
-            anywhere = torch.tensor(int(arrived), device=args.device)
-            distributed.all_reduce(anywhere, distributed.ReduceOp.MAX)
-            arrived = bool(anywhere.item())
-        if arrived:
+        self.has_stepped = True
+        if arrived(args):
             self._stopping = True
             control.should_save = True
-            # An evaluation may take longer than the sender of the signal waits.
+            # An evaluation may take longer than the sender of the signal waits. It is made up for on resume.
             control.should_evaluate = False
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Leaves the training loop, in all processes at once."""
-        if self._stopping:
-            raise interrupted(self._stop.name or "another process", self._run_dir)
+        """Leaves the training loop, in all processes at once, also for a signal that arrived since the step."""
+        if self._stopping or arrived(args):
+            name = interruption.name() or "another process"
+            raise interruption.interrupted(f"{Stopped(name)} after step {state.global_step}", self._run_dir)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Nothing is left that a stop would wait for."""
+        interruption.finish_first(False)
+
+
+def arrived(args: Any) -> bool:
+    """Whether a signal arrived in any process; every process asks at the same points."""
+    here = bool(interruption.name())
+    if args.world_size == 1:
+        return here
+    anywhere = torch.tensor(int(here), device=args.device)
+    distributed.all_reduce(anywhere, distributed.ReduceOp.MAX)
+    return bool(anywhere.item())
+
+
+class EvaluationCount(TrainerCallback):
+    """Counts the batches of an evaluation: the Trainer's own bar is switched off."""
+
+    _done = 0
+
+    def on_prediction_step(self, args: Any, state: Any, control: Any, eval_dataloader: Any = None, **_: Any) -> None:
+        """Counts one, and stops there, in training in all processes at once."""
+        self._done += 1
+        if interruption.is_finishing() and args.world_size > 1 and arrived(args):
+            raise Stopped(interruption.name() or "another process", activity.text())
+        total = len(eval_dataloader) if hasattr(eval_dataloader, "__len__") else None
+        interruption.reached(self._done, total, "batches")
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Begins again with the next evaluation."""
+        self._done = 0
+
+    on_predict = on_evaluate
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from ftcli.synthesis.backend import Backend, BudgetSpent
 from ftcli.synthesis.journal import Item, digest_of
 from ftcli.synthesis.tasks import Judge, JudgeSettings, mean_yes
 from ftcli.worker.inference.backends import backend_of
+from ftcli.worker.process import interruption
 
 _REMEMBERED = 100_000
 """Verdicts kept in memory, so that no answer is judged twice."""
@@ -57,7 +58,8 @@ class JudgeReward:
             self._known.clear()
         work = [(Item(key, {"prompt": prompt}), [answer]) for (key, answer), prompt in unjudged.items()]
         try:
-            for key, replies in zip(unjudged, self._verdicts(work), strict=True):
+            for number, (key, replies) in enumerate(zip(unjudged, self._verdicts(work), strict=True)):
+                interruption.reached(number, len(unjudged), "verdicts")
                 self._known[key] = self._probability(replies)
         except BudgetSpent as spent:
             fix = (
@@ -72,9 +74,13 @@ class JudgeReward:
             for start in range(0, len(work), size):
                 yield from self._judge.kept(work[start : start + size], self._backend.replies)
             return
-        with ThreadPoolExecutor(max(1, self._backend.concurrency)) as pool:
+        pool = ThreadPoolExecutor(max(1, self._backend.concurrency))
+        try:
             for [found] in pool.map(lambda one: self._judge.kept([one], self._backend.replies), work):
                 yield found
+        finally:
+            # A stop waits for no reply: each may take as long as the endpoint's timeout.
+            pool.shutdown(wait=not interruption.name(), cancel_futures=True)
 
     def _probability(self, replies: Sequence[Mapping[str, Any]]) -> float:
         unreadable = [reply for reply in replies if reply["yes"] is None]

@@ -19,6 +19,8 @@ from ftcli.data.row_sets import RowSet, fetched
 from ftcli.data.scan import Example, Scan
 from ftcli.methods.method import Method
 from ftcli.settings.groups import DataSettings
+from ftcli.worker.process import interruption
+from ftcli.worker.process.activity import phase
 from ftcli.worker.tokenise import store
 from ftcli.worker.tokenise.encoder import Encoded, Encoder
 from ftcli.worker.tokenise.store import OPTIONAL
@@ -93,7 +95,8 @@ def token_set(row_set: RowSet, data: DataSettings, method: Method, encoder: Enco
     """
     files = fetched(row_set)
     key = store.key_of(_parts(row_set, data, method, encoder, max_rows), files)
-    entry = store.entry(key, TokenSetBuild(row_set, files, data, method, encoder, max_rows).build)
+    with phase(f"tokenising {row_set.name}"):
+        entry = store.entry(key, TokenSetBuild(row_set, files, data, method, encoder, max_rows).build)
     index, ledger = entry.index(), Ledger.from_base(entry.meta["ledger"])
     if entry.meta["spoken"]:
         encoder.serving  # noqa: B018 - loads the template as rendering would, so that the ledger describes it
@@ -151,7 +154,8 @@ class TokenSetBuild:
                 indices.append(_index(chunk))
                 chunk.clear()
 
-        for example, found in encoded(self.encoder, scan, ledger):
+        for number, (example, found) in enumerate(encoded(self.encoder, scan, ledger)):
+            interruption.reached(number, None, "rows")
             chunk.append((example, found))
             spoken = spoken or "messages" in example.value or isinstance(example.value.get("prompt"), list)
             if len(chunk) == _CHUNK:

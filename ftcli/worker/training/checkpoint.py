@@ -54,8 +54,10 @@ from ftcli.worker.distributed.exact_state import (
     unloaded,
 )
 from ftcli.worker.models.answer_ends import save_ends
+from ftcli.worker.process import interruption
+from ftcli.worker.process.activity import phase
 from ftcli.worker.training.kept_checkpoints import KeptCheckpoints
-from ftcli.worker.training.log_window import put_window, window_of
+from ftcli.worker.training.log_window import LastStep, put_window, window_of
 from ftcli.worker.training.run_length import KnownLength, LengthChange, stopped_early
 from ftcli.worker.tuners.support import Support
 
@@ -72,6 +74,8 @@ class SafeCheckpoints(KeptCheckpoints):
     _rows: Any = None
     support = Support({})
     """The tuner's state between steps besides its tensors."""
+    last_step = LastStep()
+    """What a stop in the middle of a step saves in place of what that has changed."""
     beside = Beside()
     """The trainer's state between steps besides model, optimizer and schedule."""
     needs: Sequence[str] = (TRAINER_STATE,)
@@ -256,7 +260,8 @@ class SafeCheckpoints(KeptCheckpoints):
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Evaluate without advancing any random generator."""
-        with rng_untouched():
+        named = phase(f"evaluating at step {self.state.global_step}")
+        with rng_untouched(), named, interruption.leavable(self.args.world_size == 1):
             return cast(dict[str, float], super().evaluate(*args, **kwargs))
 
     # --- saving ----------------------------------------------------------------------------------------------
@@ -279,7 +284,7 @@ class SafeCheckpoints(KeptCheckpoints):
                 states.clear()
         self._staging = staging
         try:
-            with self.nothing_removed():
+            with self.nothing_removed(), phase(f"saving {final.name}"):
                 super()._save_checkpoint(model, trial)
             self._save_exact_state(staging / final.name)
         finally:
@@ -302,6 +307,7 @@ class SafeCheckpoints(KeptCheckpoints):
             "tuner": self.support.state(),
             "beside": self.beside.state(),
             "length_changes": [each.as_data() for each in self.length_changes],
+            **self.last_step.instead(),
         }
         torch.save(state, self._own_file(folder))
         self.beside.save(folder)
@@ -313,6 +319,11 @@ class SafeCheckpoints(KeptCheckpoints):
             torch.save(tensors, folder / ADAPTER_STATE)
         if getattr(self.args, "sync_ref_model", False):
             torch.save(self.accelerator.unwrap_model(self._reference()).state_dict(), folder / REFERENCE_STATE)
+
+    def save_last_step(self) -> None:
+        """Write the checkpoint of the last whole step, out of the one that a stop has left in the middle."""
+        self.last_step.put_back(self)
+        self._save_checkpoint(self.model, None)
 
     def _own_file(self, folder: Path) -> Path:
         return folder / PROCESS_STATE.format(self.args.process_index)

@@ -35,6 +35,7 @@ from ftcli.worker.models.answer_ends import ending_as
 from ftcli.worker.models.load import UNQUANTISED, load_model, make_encoder, position_limit
 from ftcli.worker.models.new_tokens import check_vocabulary, train_rows
 from ftcli.worker.models.unread_weights import switch_off
+from ftcli.worker.process.activity import phase
 from ftcli.worker.rewards.mixture import Rewards
 from ftcli.worker.tokenise.dataset import Prepared, prepare
 from ftcli.worker.tokenise.encoder import Encoder
@@ -126,18 +127,22 @@ def load(spec: RunSpec, run_dir: Path, *, resumed: bool = False) -> Loaded:
     # Data before weights: bad rows are found in seconds, without loading many gigabytes for nothing.
     dropped = DroppedRows(run_dir / rundir.DROPPED if config.process_index == 0 else None)
     rows = spec.run.score_rows or 0
-    data = prepare(spec.data, method, encoder, fit, seed=spec.seed, num_score_rows=rows, dropped=dropped)
+    with phase("preparing rows"):
+        data = prepare(spec.data, method, encoder, fit, seed=spec.seed, num_score_rows=rows, dropped=dropped)
     if getattr(config, "packing", False):
         config.max_length = data.fit.limit
     vllm_engine.limit_sequences(config, (data.train, data.held_out), data.fit.position_limit)
     require_steps(spec, method, data.train, config)
-    rewards = make_rewards(spec, method, encoder)
+    with phase("loading the rewards"):
+        rewards = make_rewards(spec, method, encoder)
     if rewards is not None:
         rewards.check(data.train, "the rows trained on")
         rewards.check(data.held_out, "the held-out rows")
-    spec, attention = attention_choice.settled(spec, run_dir, config, data.train, resumed=resumed)
+    with phase("timing attention kernels"):
+        spec, attention = attention_choice.settled(spec, run_dir, config, data.train, resumed=resumed)
     set_seed(spec.seed)
-    model = ending_as(_policy(spec, method, declared, config), encoder)
+    with phase("loading the model"):
+        model = ending_as(_policy(spec, method, declared, config), encoder)
     check_vocabulary(model, encoder.tokenizer)
     if method.samples:
         vllm_engine.end_answers(config, stop_ids(model, encoder.tokenizer))
@@ -147,7 +152,8 @@ def load(spec: RunSpec, run_dir: Path, *, resumed: bool = False) -> Loaded:
     support.model_loaded(model)
     support.load_unquantised = partial(load_base, replace(spec, quantisation=UNQUANTISED), method, placed=False)
     # Loaded again here: by default a trainer would use the hub's weights, not those that this run starts from.
-    reference = make_reference(spec, method, encoder) if needs_reference(method, config, peft) else None
+    with phase("loading the reference"):
+        reference = make_reference(spec, method, encoder) if needs_reference(method, config, peft) else None
     found = (spec, method, run_dir, config, model, reference, peft, support, data, encoder, data.fit.limit)
     return Loaded(*found, rewards=rewards, attention=attention)
 

@@ -1,9 +1,14 @@
-"""The sums behind the next log line, so that a resumed run logs what the uninterrupted one would."""
+"""The sums behind the next log line, so that a resumed run logs what the uninterrupted one would; and what else a step
+that is left in its middle has changed."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import torch
+from transformers import TrainerCallback
+
+from ftcli.worker.distributed.exact_state import set_host_rng
 from ftcli.worker.trainers.rl.token_loss import TokenLoss
 from ftcli.worker.training.unit_means import UnitMeans
 
@@ -37,3 +42,40 @@ def put_window(trainer: Any, window: dict[str, Any]) -> None:
         trainer._total_train_tokens = window["tokens"]
     if isinstance(trainer, _KEEPS):
         trainer.take_pending(window.get("pending", {}))  # checkpoints of earlier versions have none
+
+
+class LastStep(TrainerCallback):
+    """Keeps what a checkpoint of the last whole step needs, for a step that may be left while it samples answers.
+
+    By then a step has drawn random numbers and counted tokens; weights, optimizer and schedule are as they were.
+    """
+
+    def __init__(self, trainer: Any = None) -> None:
+        self._trainer = trainer
+        self._kept: dict[str, Any] = {}
+        self._inside = False
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Keeps the generators: the next epoch draws its order before its first step."""
+        self._inside = False
+        self._kept = {"now": self._trainer._generators(), "tokens": state.num_input_tokens_seen}
+        if torch.cuda.is_available():
+            self._kept["cuda"] = torch.cuda.get_rng_state_all()
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Keeps the sums since the last log line, which came after the end of the step before."""
+        self._inside = bool(self._kept)
+        if self._inside:
+            self._kept |= {"window": window_of(self._trainer), "beside": self._trainer.beside.state()}
+
+    def instead(self) -> dict[str, Any]:
+        """What a checkpoint holds in place of the present state; nothing between two steps."""
+        return {name: self._kept[name] for name in ("now", "window", "beside")} if self._inside else {}
+
+    def put_back(self, trainer: Any) -> None:
+        """Restore the generators and the count of tokens, which the plain Trainer saves itself."""
+        if self._inside:
+            set_host_rng(self._kept["now"])
+            trainer.state.num_input_tokens_seen = self._kept["tokens"]
+            if "cuda" in self._kept:
+                torch.cuda.set_rng_state_all(self._kept["cuda"])

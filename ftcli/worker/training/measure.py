@@ -12,6 +12,7 @@ from trl.trainer.utils import use_adapter
 from ftcli.runs import rundir
 from ftcli.worker.distributed.sharded import whole_model
 from ftcli.worker.inference import metrics
+from ftcli.worker.process.activity import phase
 from ftcli.worker.training.load import Loaded
 from ftcli.worker.tuners.residual import REFERENCE
 
@@ -25,14 +26,16 @@ def before_training(run: Loaded, trainer: Any, resumed: bool) -> dict[str, Any]:
     Restores every random state: training is bit for bit the same with or without it.
     """
     path = run.run_dir / BEFORE
+    kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     if resumed:
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return kept
     if not run.spec.run.score_rows or run.data.held_out is None:
         return {}
     several = run.config.world_size > 1
     by_trainer = bool(run.config.eval_on_start)
-    measured = measure(run, trainer, with_loss=not several and not by_trainer)
-    if several and not by_trainer and not run.method.rewarded:
+    with phase("measuring before training"):  # unless a run did that was stopped before its first checkpoint
+        measured = kept or measure(run, trainer, with_loss=not several and not by_trainer)
+    if several and not by_trainer and not run.method.rewarded and measured.get("eval_loss") is None:
         trainer.add_callback(_LossBefore(run, trainer, measured))
     if run.is_first:
         rundir.write_json(path, measured)
@@ -77,7 +80,8 @@ def after_training(run: Loaded, trainer: Any) -> dict[str, Any]:
     last: dict[str, Any] = next((log for log in reversed(trainer.state.log_history) if "eval_loss" in log), {})
     fresh = last.get("step") == trainer.state.global_step and not run.config.load_best_model_at_end
     loss = last["eval_loss"] if fresh else None
-    return measure(run, trainer, loss)
+    with phase("measuring after training"):
+        return measure(run, trainer, loss)
 
 
 def measure(run: Loaded, trainer: Any, loss: float | None = None, *, with_loss: bool = True) -> dict[str, Any]:

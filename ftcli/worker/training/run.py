@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import ExitStack
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -17,19 +18,23 @@ from ftcli.core.text import shell_word
 from ftcli.data.ledger_text import ledger_lines
 from ftcli.runs import rundir
 from ftcli.runs.checkpoints import MANIFEST
+from ftcli.runs.stop_signals import Stopped
 from ftcli.settings.run_spec import RunSpec
 from ftcli.worker.distributed import restarts
 from ftcli.worker.distributed.cpu_sharding import require_planned
 from ftcli.worker.distributed.deepspeed_files import allow_plain_classes
 from ftcli.worker.models.load import weights_dtype
 from ftcli.worker.models.unread_weights import switch_off
+from ftcli.worker.process import interruption
+from ftcli.worker.process.activity import phase
 from ftcli.worker.process.environment import environment, went_on
 from ftcli.worker.process.progress import Progress, mean_loss, read_metrics
-from ftcli.worker.process.signals import StopCallback, StopSignal, exclusive
+from ftcli.worker.process.signals import StopCallback, exclusive
 from ftcli.worker.process.usage import Pace, usage
 from ftcli.worker.trainers.rl import vllm_engine
 from ftcli.worker.trainers.units import Counted
 from ftcli.worker.training.load import Loaded, load, load_base, make_critic, make_teacher
+from ftcli.worker.training.log_window import LastStep
 from ftcli.worker.training.measure import after_training, before_training, loss_before
 from ftcli.worker.training.save import save_final
 from ftcli.worker.training.trainer import make_trainer
@@ -54,13 +59,13 @@ def train(run_dir: Path, resume: Path | None = None) -> dict[str, Any]:
         ConfigError: the spec cannot be run here, or the run is in use.
         DataError: unusable rows.
         NotFinite: a loss that is not a number.
-        InterruptedRun: stopped by a signal, after a checkpoint.
+        InterruptedRun: stopped by a signal, in training after a checkpoint.
     """
     run_dir = run_dir.resolve()
     spec = RunSpec.load(run_dir / rundir.SPEC)
     resume = restarts.start_from(spec, run_dir, resume)
     # The lock is taken before accelerate starts, so the rank comes from the environment.
-    with StopSignal() as stop, exclusive(run_dir, int(os.environ.get("RANK", "0"))):
+    with interruption.resumable(run_dir), exclusive(run_dir, int(os.environ.get("RANK", "0"))):
         run = load(spec, run_dir, resumed=resume is not None)
         spec = run.spec  # with the attention kernel that it trains with
         _begin(run, resume)
@@ -74,12 +79,10 @@ def train(run_dir: Path, resume: Path | None = None) -> dict[str, Any]:
             fix = "choose what trains: peft=lora, peft=none, or peft=freeze with peft.num_layers or peft.modules"
             raise ConfigError(Problem("peft", what, fix))
         before = before_training(run, trainer, resumed=resume is not None)
-        if spec.launch.num_processes == 1:
-            stop.check(run_dir)
         pace = Pace()
         trainer.add_callback(pace)
         try:
-            outcome = fit(run, trainer, stop, resume)
+            outcome = fit(run, trainer, resume)
         finally:
             if run.is_first and spec.data.streaming:
                 _report_ledger(run)
@@ -88,10 +91,13 @@ def train(run_dir: Path, resume: Path | None = None) -> dict[str, Any]:
         # Training disables the KV cache; a model saved that way would generate many times slower elsewhere.
         run.model.config.use_cache = use_cache
         stored = weights_dtype(spec.model.dtype, spec.launch.device) if spec.holds_masters else None
-        save_final(trainer, run_dir / rundir.MODEL, stored)  # before it is measured, which may fail or be stopped
+        with phase("saving the model"), interruption.finishing():
+            # before it is measured, which may fail or be stopped
+            save_final(trainer, run_dir / rundir.MODEL, stored)
         after = after_training(run, trainer)
         result = {**_result(run, trainer, outcome, before, after), "parameters": parameters}
         result["machine"] = usage(spec, run.model, pace, run.config.device, run.attention)
+        interruption.finish_first(True)  # as good as done: nothing would be left to resume
         if run.is_first:
             result["model_manifest"] = sha256((run_dir / rundir.MODEL / MANIFEST).read_bytes()).hexdigest()
             rundir.write_json(run_dir / rundir.RESULT, result)
@@ -148,7 +154,7 @@ def require_same_sequences(run_dir: Path, ledger: Mapping[str, Any], *, streams:
 
 def build_trainer(run: Loaded) -> Any:
     """The method's trainer around all that a run has loaded."""
-    with vllm_engine.as_the_run(run.spec, run.config):
+    with phase("preparing the trainer"), vllm_engine.as_the_run(run.spec, run.config):
         trainer = make_trainer(
             run.method,
             run.config,
@@ -177,19 +183,33 @@ def _of_sampling(run: Loaded) -> dict[str, Any]:
     return {**({"rewards": run.rewards} if run.rewards is not None else {}), **critic, **teacher}
 
 
-def fit(run: Loaded, trainer: Any, stop: StopSignal, resume: Path | None) -> Any:
+def fit(run: Loaded, trainer: Any, resume: Path | None) -> Any:
     """Train to the end, or to a stop; the outcome of `trainer.train`."""
     progress = Progress(run.run_dir)
     watch = [] if run.method.samples else [LossWatch(run.run_dir / rundir.METRICS)]  # whose losses spread around 0
     # In this order: a stop requests a save, a save requests a log, and the loss is checked before it is logged.
-    for callback in (StopCallback(stop, run.run_dir), LossGuard(), *watch, progress):
+    preparing = ExitStack()
+    stop = StopCallback(run.run_dir, preparing)
+    for callback in (stop, LossGuard(), *watch, progress):
         trainer.add_callback(callback)
+    if run.method.samples and run.config.world_size == 1:
+        trainer.last_step = LastStep(trainer)
+        trainer.add_callback(trainer.last_step)
     patience = run.spec.run.early_stopping_patience
     if patience is not None:
         trainer.add_callback(EarlyStoppingCallback(patience))
     try:
-        return trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+        with phase("training", shown=False), preparing:
+            preparing.enter_context(phase("preparing to train"))
+            return trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    except Stopped as stopped:  # in the middle of a step or an evaluation
+        if not (interruption.is_finishing() and stop.has_stepped):
+            raise  # before the end of a first step
+        trainer.save_last_step()
+        what = f"{stopped}; {trainer.state.global_step} steps are kept"
+        raise interruption.interrupted(what, run.run_dir) from None
     finally:
+        interruption.finish_first(False)
         progress.close()
 
 

@@ -19,6 +19,7 @@ from ftcli.methods.method import Method
 from ftcli.worker.distributed.load_once import as_first
 from ftcli.worker.models.architecture import has_router
 from ftcli.worker.models.new_tokens import readable_head, saving_rows_only
+from ftcli.worker.process.signals import EvaluationCount
 from ftcli.worker.tokenise.collate import collator_of
 from ftcli.worker.trainers.fused_head import name_experts, train_by_own_logits
 from ftcli.worker.trainers.units import Counted
@@ -114,7 +115,7 @@ def make_trainer(
             eval_dataset=held_out,
             processing_class=tokenizer,
             peft_config=peft,
-            callbacks=list(callbacks),
+            callbacks=[*callbacks, EvaluationCount()],
             **arguments,
         )
     name_experts(model.config)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -25,7 +24,6 @@ from ftcli.worker.commands import eval as eval_command
 from ftcli.worker.commands.eval import evaluate
 from ftcli.worker.inference.chat import chat, generate
 from ftcli.worker.process import parent_watch
-from ftcli.worker.process.signals import StopSignal
 from ftcli.worker.training.run import train
 from tests.conftest import REPOSITORY
 from tests.worker.conftest import LORA, conversation, write_rows
@@ -188,12 +186,3 @@ def test_a_worker_ends_with_its_parent():
         for process in (parent, orphan):
             if process.poll() is None:
                 process.kill()
-
-
-def test_signals_are_remembered_and_handlers_given_back():
-    before = signal.getsignal(signal.SIGTERM)
-    with StopSignal() as stop:
-        assert stop.name == ""
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert stop.name == "SIGTERM"
-    assert signal.getsignal(signal.SIGTERM) is before

@@ -70,7 +70,8 @@ def copy(tmp_path) -> Path:
 def test_a_file_is_a_command_and_another_commands_module_is_not_imported(copy):
     file = copy / "ftcli" / "worker" / "commands" / "echo.py"
     file.write_text(
-        "from ftcli.worker.process.command import lines\nCOMMAND = lines(lambda request: iter(request['rows']))\n",
+        "from ftcli.worker.process.command import lines\n"
+        "COMMAND = lines(lambda request: iter(request['rows']), 'echoing')\n",
         "utf-8",
     )
     rows = [{"text": "zwölf"}, {"text": "b"}]

@@ -19,6 +19,8 @@ from transformers.generation.continuous_batching.cache import get_device_and_mem
 from ftcli.worker.distributed.sharded import whole_model
 from ftcli.worker.inference.fixed_draws import FixedDraws
 from ftcli.worker.inference.sampling import Sampled, generation_config, sample, stop_ids, until_end
+from ftcli.worker.process import interruption
+from ftcli.worker.process.activity import phase
 from ftcli.worker.trainers.rl import vllm_engine
 from ftcli.worker.trainers.unpadded import plain
 
@@ -58,6 +60,14 @@ class GenerationFields:
     """Processes that share a colocated vLLM's model."""
     vllm_enable_sleep_mode: bool = False
     """Free a colocated vLLM's memory while the policy trains."""
+
+
+@contextmanager
+def answering(trainer: Any) -> Iterator[None]:
+    """Around the answers of a rollout and their rewards, in which a stop need not wait for the end of the step."""
+    named = phase(f"answering prompts for step {trainer.state.global_step + 1}")
+    with named, interruption.leavable(trainer.args.world_size == 1):
+        yield
 
 
 def make_answerer(trainer: Any) -> Batched:

@@ -27,7 +27,7 @@ from ftcli.worker.inference.sampling import Sampled, stop_ids
 from ftcli.worker.inference.shrinking_batch import shrinking
 from ftcli.worker.rewards.mixture import Rewards
 from ftcli.worker.trainers.fused_head import replaced
-from ftcli.worker.trainers.rl.generation import cache_for, in_computed_type, require_answers
+from ftcli.worker.trainers.rl.generation import answering, cache_for, in_computed_type, require_answers
 from ftcli.worker.trainers.rl.held_out_rewards import HeldOutRewards, prompt_of
 from ftcli.worker.trainers.rl.learning_signal import LearningSignal
 from ftcli.worker.trainers.rl.rollouts import RewardFields, RolloutSampler, as_prompts
@@ -87,7 +87,7 @@ class _Grouped(TokenLoss, HeldOutRewards):
         **more: Any,
     ) -> None:
         args.reward_weights = rewards.weights.tolist()
-        parts = _Parts(rewards, stop_ids(model, processing_class), self._look_at)
+        parts = _Parts(rewards.names, self._scored, stop_ids(model, processing_class), self._look_at)
         # By default TRL would load the hub's weights as the reference, not those that this run started from.
         with replaced(self._module, create_model_from_path=lambda *_, **__: ref_model):
             super().__init__(  # type: ignore[call-arg]
@@ -112,7 +112,15 @@ class _Grouped(TokenLoss, HeldOutRewards):
     def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[Any], None, dict[str, Any]]:
         return prompts, None, {}
 
-    def _generate_single_turn(self, prompt_ids: list[list[int]], *args: Any, **kwargs: Any) -> Any:
+    def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
+        with answering(self):
+            return self._generated(*args, **kwargs)
+
+    def _scored(self, answers: Sequence[Sampled]) -> Tensor:
+        with answering(self):
+            return self.rewards(answers)
+
+    def _generated(self, prompt_ids: list[list[int]], *args: Any, **kwargs: Any) -> Any:
         own: Any = self
         policy = own.accelerator.unwrap_model(own.model_wrapped)
         if not own.use_transformers_continuous_batching:
@@ -230,9 +238,15 @@ def _std(values: Tensor) -> float:
 class _Parts:
     """The reward components as functions, which TRL calls one by one for the same answers; all are computed once."""
 
-    def __init__(self, rewards: Rewards, ends: Sequence[int], look_at: Callable[[list[Sampled], Tensor], None]) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        score: Callable[[list[Sampled]], Tensor],
+        ends: Sequence[int],
+        look_at: Callable[[list[Sampled], Tensor], None],
+    ) -> None:
         """`look_at`: is given the answers of each batch with their rewards."""
-        self.rewards, self.ends, self.look_at = rewards, frozenset(ends), look_at
+        self.names, self.score, self.ends, self.look_at = names, score, frozenset(ends), look_at
         self._answers: Any = None
         self._found: Tensor | None = None
 
@@ -245,12 +259,12 @@ class _Parts:
                     Sampled(list(prompt), list(ids), text, bool(ids) and ids[-1] in self.ends)
                     for prompt, ids, text in zip(prompts, completion_ids, row, strict=True)
                 ]
-                self._answers, self._found = completion_ids, self.rewards(answers)
+                self._found, self._answers = self.score(answers), completion_ids
                 self.look_at(answers, self._found)
             assert self._found is not None
             return [float(value) for value in self._found[:, index]]
 
-        part.__name__ = self.rewards.names[index]
+        part.__name__ = self.names[index]
         return part
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ftcli.worker.inference.sampling import Sampled
-from ftcli.worker.process.progress import say_above
+from ftcli.worker.process.activity import say_above
 from ftcli.worker.rewards.mixture import Rewards
 
 WINDOW_ANSWERS = 64

@@ -30,7 +30,7 @@ from ftcli.worker.inference.sampling import Sampled
 from ftcli.worker.rewards.mixture import Rewards
 from ftcli.worker.trainers.new_adapter import with_new_adapter
 from ftcli.worker.trainers.rl import ppo_math
-from ftcli.worker.trainers.rl.generation import make_answerer
+from ftcli.worker.trainers.rl.generation import answering, make_answerer
 from ftcli.worker.trainers.rl.held_out_rewards import HeldOutRewards
 from ftcli.worker.trainers.rl.learning_signal import LearningSignal
 from ftcli.worker.trainers.rl.logprobs import Batch, Layout, Models, batch_of, prefix_scores
@@ -203,8 +203,9 @@ class PpoTrainer(TokenLoss, HeldOutRewards, Trainer):
 
     def _sample_rollout(self, model: Any, rows: Sequence[dict[str, Any]]) -> None:
         """Answer the prompts, score the answers, and compute what is trained on."""
-        sampled = self.answerer(model, rows)
-        parts = self.rewards(sampled)
+        with answering(self):
+            sampled = self.answerer(model, rows)
+            parts = self.rewards(sampled)
         self.signal.add(sampled, parts)
         per_token = self._per_token(model, sampled)
         self.take_rollout(sampled, parts, per_token)

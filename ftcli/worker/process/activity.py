@@ -1,0 +1,126 @@
+"""What a worker is doing and how far it is, apart from the steps of training: for a line of progress, and for a stop.
+
+On a terminal one line is redrawn; elsewhere a plain line appears every LINE_SECONDS. Only the first process of a run
+writes.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TextIO
+
+LINE_SECONDS = 10.0
+"""Seconds between two plain lines of progress; a phase that takes less writes none."""
+SAME_SECONDS = 60.0
+"""Seconds after which a line is repeated that says nothing new."""
+DRAW_SECONDS = 0.5
+"""Seconds between two drawings of the line on a terminal."""
+EVENT = "ftcli.phase"
+"""The event of Python's audit hooks that tells of each phase as it begins, with its name."""
+_ERASE = f"\r{' ' * 79}\r"
+"""Clears the progress line; log.txt keeps what follows a carriage return."""
+
+
+@dataclass
+class _Activity:
+    """The phase, and how far it is."""
+
+    phase: str = ""
+    done: int = 0
+    total: int | None = None
+    unit: str = ""
+    since: float = 0.0
+    shown: bool = True
+    """Whether it has no lines of its own kind, as the steps of a training have."""
+
+    def __str__(self) -> str:
+        if not self.unit:
+            return self.phase
+        of = f" of {self.total:,}" if self.total is not None else ""
+        return f"{self.phase}: {self.done:,}{of} {self.unit}"
+
+
+_now = _Activity()
+_drawn = False
+
+
+@contextmanager
+def phase(name: str, *, shown: bool = True) -> Iterator[None]:
+    """Name what is done in the block. Within another phase that is shown it keeps that one's name, which says more."""
+    global _now
+    before = _now
+    _now = before if before.phase and before.shown else _Activity(name, since=time.monotonic(), shown=shown)
+    try:
+        sys.audit(EVENT, name)
+        yield
+    finally:
+        _now = before
+        erase()
+
+
+def note(done: int, total: int | None, unit: str) -> None:
+    """Keep how far the phase is. Cheap: nothing is written here.
+
+    What is counted first is counted to its end: the answers that make an item are no progress of their own.
+    """
+    if unit == _now.unit or _now.done >= (_now.total or 0):
+        _now.done, _now.total, _now.unit = done, total, unit
+
+
+def text() -> str:
+    """What is done now and how far it is; "" for nothing that has a name."""
+    return str(_now)
+
+
+class Line:
+    """Writes the activity, as often as it is worth reading."""
+
+    def __init__(self, out: TextIO | None = None) -> None:
+        self._out = out or sys.stderr
+        self.redraws = updates(self._out)
+        self._first = os.environ.get("RANK", "0") == "0"
+        self._last, self._said = time.monotonic(), ""
+
+    def write(self) -> None:
+        """Write the line, if it is time."""
+        global _drawn
+        now, found = time.monotonic(), _now
+        wait = DRAW_SECONDS if self.redraws else LINE_SECONDS
+        if not self._first or not found.phase or not found.shown or now - max(found.since, self._last) < wait:
+            return
+        if str(found) == self._said and not self.redraws and now - self._last < SAME_SECONDS:
+            return
+        self._last, self._said = now, str(found)
+        seconds = "" if found.unit else f" ({now - found.since:.0f} s)"
+        if self.redraws:
+            self._out.write(f"\r{found}{seconds}".ljust(79))
+            _drawn = True
+        else:
+            self._out.write(f"{found}{seconds}\n")
+        self._out.flush()
+
+
+def erase() -> None:
+    """Clear the line, where one was drawn."""
+    global _drawn
+    if _drawn:
+        _drawn = False
+        sys.stderr.write(_ERASE)
+        sys.stderr.flush()
+
+
+def say_above(line: str) -> None:
+    """Write lines to stderr, above the progress line if there is one."""
+    sys.stderr.write(f"{_ERASE if updates(sys.stderr) else ''}{line}\n")
+    sys.stderr.flush()
+
+
+def updates(out: TextIO) -> bool:
+    """Whether a line can be redrawn there."""
+    # The front half forwards our output, and tells us whether it goes to a terminal.
+    return out.isatty() or os.environ.get("FTCLI_TERMINAL") == "1"
