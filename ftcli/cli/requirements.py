@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from pathlib import Path
 
 from ftcli.cli import output
 from ftcli.core import hardware, torch_build
-from ftcli.core.errors import ConfigError, OutOfMemory, Problem
+from ftcli.core.errors import ConfigError, DiskError, OutOfMemory, Problem
 from ftcli.launch.profile import cards
 from ftcli.methods import get_method
 from ftcli.methods.method import further_models
 from ftcli.models import sources
 from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.settings.run_spec import RunSpec
+
+_TIGHT_DISK = 0.9
+"""Share of the free space above which the estimate leaves no room for its own error."""
 
 
 def require_room(runs: Sequence[ResolvedRun]) -> None:
@@ -34,6 +38,31 @@ def require_room(runs: Sequence[ResolvedRun]) -> None:
         if found.verdict == "does not fit":
             raise OutOfMemory(Problem(f"model={chosen_of(run.spec, 'model')}", str(found), f"{advice}; or --anyway"))
         output.warn(f"{found}; {advice}" if advice else str(found))
+
+
+def require_disk(runs: Sequence[ResolvedRun], begun: Path | None = None) -> None:
+    """Compare what runs will write with the free space: warn above nine tenths of it, refuse above all of it.
+
+    Args:
+        begun: the directory of what is resumed, where a part is written already.
+
+    Raises:
+        DiskError: it does not fit.
+    """
+    from ftcli.build.disk_room import bytes_below, room
+    from ftcli.plan.outlook import plan
+
+    estimates = [each for each in (plan(run).disk for run in runs) if each is not None]
+    if not estimates:
+        return
+    place = begun or Path(str(runs[0].spec.run.dir))
+    there = room(place, estimates, bytes_below(begun) if begun else 0)
+    what = f"{'what is left to write' if begun else 'the run'} needs {there}"
+    if there.needs_gib > there.free_gib:
+        fix = "free some space, set run.dir to another disk, or keep fewer with train.save_total_limit; or --anyway"
+        raise DiskError(Problem(str(place), what, fix))
+    if there.needs_gib > _TIGHT_DISK * there.free_gib:
+        output.warn(what)
 
 
 def _require_card(spec: RunSpec) -> None:

@@ -34,7 +34,7 @@ def run(argv: Sequence[str]) -> int:
     request, as_json = arguments.request(options), options.json
     if options.resume is not None:
         begun = jobs.resolve_folder(options.resume, f"--resume {options.resume}")
-        return begun.resume(request, dry_run=options.dry_run, as_json=as_json)
+        return begun.resume(request, dry_run=options.dry_run, as_json=as_json, anyway=options.anyway)
     if options.source is not None:
         folder = jobs.resolve_folder(options.source, f"--from {options.source}")
         job = jobs.measured(lambda: folder.like(request))
@@ -48,14 +48,14 @@ def run(argv: Sequence[str]) -> int:
         return EXIT_DONE
     if not options.anyway:
         require_room(job.runs())
-    return job.start(["train", *argv], as_json=as_json)
+    return job.start(["train", *argv], as_json=as_json, anyway=options.anyway)
 
 
 def parse_options(argv: Sequence[str]) -> argparse.Namespace:
     """The overrides and flags of `ftcli train`; flags that exclude each other are refused."""
     parser = arguments.composing("train", __doc__ or "")
     parser.add_argument("--dry-run", action="store_true", help="check and plan, but start nothing")
-    parser.add_argument("--anyway", action="store_true", help="start even where the plan does not fit the GPU")
+    parser.add_argument("--anyway", action="store_true", help="start even where GPU or disk are too small for the plan")
     parser.add_argument("--resume", metavar="RUN", help="resume an interrupted run from its newest valid checkpoint")
     parser.add_argument(
         "--from", dest="source", metavar="RUN", help="a new run with the configuration of RUN and the given overrides"

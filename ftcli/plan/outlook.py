@@ -19,6 +19,7 @@ from ftcli.models.parameters import num_parameters, operations_per_token
 from ftcli.models.shape import Shape
 from ftcli.peft_methods.experts import Reach, reach, why_no_experts
 from ftcli.peft_methods.lora_counts import renamed_by_peft
+from ftcli.plan.disk import DiskEstimate, disk
 from ftcli.plan.memory import MemoryEstimate
 from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.plan.run_memory import answer_tokens, engine_length, run_memory, stays_quantised
@@ -63,6 +64,8 @@ class Plan:
     """Floating-point operations of the training steps: 6 per token and parameter that it visits, 4 where the base is
     frozen."""
     memory: MemoryEstimate | None
+    disk: DiskEstimate | None
+    """What it writes."""
     warnings: tuple[str, ...]
     notes: tuple[Mapping[str, Any], ...]
 
@@ -268,7 +271,7 @@ def plan(run: ResolvedRun) -> Plan:
     sequences = _training_rows(spec, counted)
     if spec.train.get("dataloader_drop_last") and (not counted.exact or spec.data.eval_group):
         sequences = max(sequences, run.batch.rows_per_pass)  # an estimate refuses nothing: the run counts its rows
-    parameters = model_parameters(shape, method)
+    parameters, steps = model_parameters(shape, method), num_steps(run, sequences)
     return Plan(
         trainer=method.trainer.rpartition(":")[2],
         model=spec.model.name_or_path,
@@ -281,13 +284,14 @@ def plan(run: ResolvedRun) -> Plan:
         unrolled=counted.unrolled,
         unrolled_examples=counted.unrolled_examples,
         repeated_tokens=counted.repeated_tokens,
-        steps=num_steps(run, sequences),
+        steps=steps,
         tokens_per_epoch=counted.tokens,
         tokens_exact=counted.exact,
         parameters=parameters,
         trainable=trainable,
         flops=_flops(run, counted, sequences),
         memory=memory,
+        disk=disk(run, trainable, counted, steps),
         warnings=tuple(_warnings(run, counted, sequences)),
         notes=(
             *({"key": note.key, "value": note.value, "why": note.why} for note in spec.notes),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -229,11 +230,13 @@ def test_show_of_a_group_explains_its_options(typed):
     assert "data.max_length_tokens: int | Literal['auto'] | None = auto" in typed("show", "data")[1]
 
 
-def test_plan_and_dry_run_say_the_same(typed):
+def test_plan_and_dry_run_say_the_same(typed, monkeypatch):
+    free = shutil.disk_usage(".")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: free)  # others write meanwhile
     words = ("peft=lora", "run.dir=out")
     code, out, _ = typed("plan", *words)
     assert code == 0
-    for row in ("trainer", "device", "rows", "batch", "steps", "tokens", "parameters", "memory", "derived"):
+    for row in ("trainer", "device", "rows", "batch", "steps", "tokens", "parameters", "memory", "disk", "derived"):
         assert f"\n  {row} " in out or f"\n{row}\n" in out
     assert typed("train", "--dry-run", *words)[1] == out
     answer = json.loads(typed("plan", *words, "--json")[1])

@@ -43,17 +43,19 @@ class Job(ABC):
         """Print its configuration."""
 
     @abstractmethod
-    def start(self, argv: Sequence[str], *, as_json: bool) -> int:
+    def start(self, argv: Sequence[str], *, as_json: bool, anyway: bool = False) -> int:
         """Create its folder, train, and report.
 
         Args:
             argv: the command, which is stored in the folder.
+            anyway: also where the disk does not take what it will write.
 
         Returns:
             The exit code.
 
         Raises:
             ConfigError: this machine lacks what the job needs, or its folder is not empty.
+            DiskError: the disk has no room for what it will write.
         """
 
 
@@ -61,14 +63,18 @@ class JobFolder(ABC):
     """The folder of a job that has begun."""
 
     @abstractmethod
-    def resume(self, request: Request, *, dry_run: bool, as_json: bool) -> int:
+    def resume(self, request: Request, *, dry_run: bool, as_json: bool, anyway: bool = False) -> int:
         """Resume it with the overrides of a request; with `dry_run`, show the remaining steps and change nothing.
+
+        Args:
+            anyway: also where the disk does not take what is left to write.
 
         Returns:
             The exit code.
 
         Raises:
             ConfigError: it cannot resume, or not with these overrides. The folder is unchanged.
+            DiskError: the disk has no room for what is left to write.
         """
 
     @abstractmethod

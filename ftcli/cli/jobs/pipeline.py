@@ -10,7 +10,7 @@ from typing import Any
 
 from ftcli.cli import output
 from ftcli.cli.jobs.job import Job, JobFolder, finished
-from ftcli.cli.requirements import require_folders, require_here, require_hub, require_rows
+from ftcli.cli.requirements import require_disk, require_folders, require_here, require_hub, require_rows
 from ftcli.config.compose import Request
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.exit_codes import EXIT_DONE
@@ -67,12 +67,14 @@ class PipelineJob(Job):
 
         show_configuration(self.spec, as_json=as_json)
 
-    def start(self, argv: Sequence[str], *, as_json: bool) -> int:
+    def start(self, argv: Sequence[str], *, as_json: bool, anyway: bool = False) -> int:
         """Create the folder, run all stages in order, and report."""
         from ftcli.cli.render.pipeline import graph
 
         _require_here(self.spec, {})
         _require_rows(self.spec)
+        if not anyway:
+            require_disk([*self.spec.runs().values()])
         folder = pipeline_dir.create(self.spec, argv)
         output.note(f"pipeline {folder}: {graph(self.spec)}")
         # Everything in the files of the new pipeline was typed, or granted, on this command line. Not so what models
@@ -101,7 +103,7 @@ class PipelineFolder(JobFolder):
             raise ConfigError(Problem(f"--from {folder}", what, fix))
         return PipelineJob(pipeline_spec(pipeline_dir.with_ready(wanted, reusable)), request)
 
-    def resume(self, request: Request, *, dry_run: bool, as_json: bool) -> int:
+    def resume(self, request: Request, *, dry_run: bool, as_json: bool, anyway: bool = False) -> int:
         """Resume at the first stage that is not finished."""
         folder = self.folder
         if rundir.read_result(folder) is not None and not request.overrides:
@@ -119,6 +121,8 @@ class PipelineFolder(JobFolder):
         with rundir.exclusive(folder):
             spec, begun, state = _as_it_goes_on(folder, request)
             _require_here(spec, begun)
+            if not anyway:
+                require_disk([*spec.runs().values()], folder)
             return _run_stages(folder, request, begun, state, as_json=as_json)
 
     def report(self, *, as_json: bool) -> None:

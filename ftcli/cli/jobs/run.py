@@ -13,7 +13,7 @@ from ftcli.build.resolve import build
 from ftcli.cli import output
 from ftcli.cli.jobs.job import Job, JobFolder, finished
 from ftcli.cli.render import configuration
-from ftcli.cli.requirements import require_folders, require_here, require_rows
+from ftcli.cli.requirements import require_disk, require_folders, require_here, require_rows
 from ftcli.config.compose import Composed, Request
 from ftcli.core.errors import FtcliError
 from ftcli.core.exit_codes import EXIT_DONE, EXIT_MEMORY
@@ -80,7 +80,7 @@ class RunJob(Job):
         """Print every value, and the derived values with their reasons."""
         configuration.configuration(self.spec, as_json=as_json)
 
-    def start(self, argv: Sequence[str], *, as_json: bool) -> int:
+    def start(self, argv: Sequence[str], *, as_json: bool, anyway: bool = False) -> int:
         """Create the run directory, and train and report, or give the run to a scheduler."""
         from ftcli.build import gate
         from ftcli.launch.nodes import joined, node_of
@@ -98,6 +98,8 @@ class RunJob(Job):
             output.note(f"run {directory}, as node {node.rank}")
             return _train(spec, directory, None, node, as_json=as_json)
         require_rows(self.spec)
+        if not anyway:
+            require_disk([self.run])
         directory = self.prepared(argv)
         for item in self.spec.notes:
             if item.key.startswith(("train.", "data.", "model.", "hardware.type")):
@@ -132,7 +134,7 @@ class RunFolder(JobFolder):
 
         return RunJob(ResolvedRun.of(spec_from(self.directory, request)))
 
-    def resume(self, request: Request, *, dry_run: bool, as_json: bool) -> int:
+    def resume(self, request: Request, *, dry_run: bool, as_json: bool, anyway: bool = False) -> int:
         """Resume from the newest valid checkpoint; only length and cadence may change."""
         from ftcli.build.resume import has_steps_left, resumed_spec
         from ftcli.launch.nodes import node_of
@@ -157,6 +159,8 @@ class RunFolder(JobFolder):
         with nullcontext() if node.rank else rundir.exclusive(self.directory):
             # Another command may have changed the run between the first look and the lock.
             spec = resumed_spec(self.directory, request.overrides, request.grants)
+            if not (anyway or node.rank):
+                require_disk([ResolvedRun.of(spec)], self.directory)
             return self._go_on(spec, node, as_json=as_json)
 
     def _resumed_from(self, spec: RunSpec) -> Path | None:

@@ -28,7 +28,7 @@ class SynthesisFolder(JobFolder):
         """Whether a synthesis stage, and not a run, has begun in a folder."""
         return (path / FILE).is_file() and not rundir.is_run(path)
 
-    def resume(self, request: Request, *, dry_run: bool, as_json: bool) -> NoReturn:
+    def resume(self, request: Request, *, dry_run: bool, as_json: bool, anyway: bool = False) -> NoReturn:
         """Refused: only the pipeline knows the stages that it takes from and gives to."""
         self._refuse("--resume")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ftcli.build import fitting
+from ftcli.build.disk_room import Room, room
 from ftcli.cli import output
 from ftcli.data.ledger_text import unrolled_text
 from ftcli.data.path_list import path_text
@@ -31,7 +32,7 @@ def show(run: ResolvedRun, outlook: Plan, *, as_json: bool) -> None:
         return
     output.say(headline(run.spec, outlook))
     verdict = fitting.fit(run, outlook)
-    details(outlook, verdict=verdict)
+    details(outlook, verdict=verdict, there=_room(run, outlook))
     if line := to_fit(run, verdict):
         output.say(line)
     alternatives(run)
@@ -73,7 +74,20 @@ def as_data(run: ResolvedRun, outlook: Plan) -> dict[str, Any]:
         **dataclasses.asdict(outlook),
         "memory": _memory_data(outlook),
         "fit": fits,
+        "disk": _disk_data(run, outlook),
     }
+
+
+def _room(run: ResolvedRun, outlook: Plan) -> Room:
+    return room(Path(str(run.spec.run.dir)), [outlook.disk] if outlook.disk else [])
+
+
+def _disk_data(run: ResolvedRun, outlook: Plan) -> dict[str, Any] | None:
+    """What a run writes, as data: its parts, their sum, and the free space where it goes."""
+    if outlook.disk is None:
+        return None
+    free = _room(run, outlook).free_gib
+    return {**dataclasses.asdict(outlook.disk), "run_gib": outlook.disk.run_gib, "free_gib": free}
 
 
 def _memory_data(outlook: Plan) -> dict[str, Any] | None:
@@ -130,7 +144,13 @@ def resumed(outlook: Plan, checkpoint: Path | None) -> str:
     return f"resumes from {start}: {steps['steps_done']} steps done, {steps['steps_left']} left"
 
 
-def details(outlook: Plan, shared: Sequence[Mapping[str, Any]] = (), *, verdict: fitting.Fit | None = None) -> None:
+def details(
+    outlook: Plan,
+    shared: Sequence[Mapping[str, Any]] = (),
+    *,
+    verdict: fitting.Fit | None = None,
+    there: Room | None = None,
+) -> None:
     """Print a plan without its headline and without the derived values in `shared`, which are printed elsewhere."""
     about = "" if outlook.tokens_exact else "about "
     kept = f"{outlook.rows_kept} of {outlook.rows}" if outlook.rows_kept != outlook.rows else str(outlook.rows)
@@ -153,8 +173,10 @@ def details(outlook: Plan, shared: Sequence[Mapping[str, Any]] = (), *, verdict:
             ("parameters", f"{output.count(outlook.parameters)}, trains {output.count(outlook.trainable)}{share}"),
         ]
     )
-    if outlook.memory:
-        output.table([("memory", memory_text(outlook)), *_on_card(verdict)])
+    sizes = [("memory", memory_text(outlook)), *_on_card(verdict)] if outlook.memory else []
+    if outlook.disk:
+        sizes.append(("disk", str(outlook.disk) + (f"; {there.free}" if there else "")))
+    output.table(sizes)
     derived([note for note in outlook.notes if note not in shared])
     for warning in outlook.warnings:
         output.say(f"warning: {warning}")

@@ -95,11 +95,10 @@ def train(run_dir: Path, resume: Path | None = None) -> dict[str, Any]:
             # before it is measured, which may fail or be stopped
             save_final(trainer, run_dir / rundir.MODEL, stored)
         after = after_training(run, trainer)
-        result = {**_result(run, trainer, outcome, before, after), "parameters": parameters}
+        result = {**_result(run, trainer, outcome, before, after), "parameters": parameters, **_manifest(run)}
         result["machine"] = usage(spec, run.model, pace, run.config.device, run.attention)
         interruption.finish_first(True)  # as good as done: nothing would be left to resume
         if run.is_first:
-            result["model_manifest"] = sha256((run_dir / rundir.MODEL / MANIFEST).read_bytes()).hexdigest()
             rundir.write_json(run_dir / rundir.RESULT, result)
         # A process that exits first would close the connections that the others still use.
         trainer.accelerator.wait_for_everyone()
@@ -245,6 +244,12 @@ def _warnings(trainer: Any) -> list[dict[str, Any]] | None:
     watches = [each for each in trainer.callback_handler.callbacks if isinstance(each, LossWatch)]
     watched = [getattr(trainer, "signal", None) or None, *watches]
     return next((each.warnings for each in watched if each is not None), None)
+
+
+def _manifest(run: Loaded) -> dict[str, str]:
+    """The digest of the final model's manifest; for the first process, whose result is written."""
+    file = run.run_dir / rundir.MODEL / MANIFEST
+    return {"model_manifest": sha256(file.read_bytes()).hexdigest()} if run.is_first else {}
 
 
 def _derived(trainer: Any) -> dict[str, float]:

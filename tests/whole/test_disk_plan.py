@@ -1,0 +1,118 @@
+"""What a run will write is planned near what it writes, and a disk without that much room is refused beforehand."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from ftcli.build.resolve import spec_of
+from ftcli.cli import main
+from ftcli.config.compose import Request
+from ftcli.plan.disk import DiskEstimate
+from ftcli.plan.memory import GIB
+from ftcli.plan.outlook import plan
+from ftcli.plan.resolved_run import ResolvedRun
+from ftcli.runs import rundir
+from tests.whole.conftest import Train
+
+BRIEF = (
+    "train.max_steps=3", "train.save_strategy=steps", "train.save_steps=1", "train.eval_strategy=no",
+    "data.max_rows=24", "run.score_rows=0", "hardware=cpu", "hardware.num_threads=1",
+)  # fmt: skip
+KINDS = {
+    "adapter": ("peft=lora",),
+    "full": ("peft=none",),
+    "critic": ("method=ppo", "method.rewards={ended: 1}", "method.max_new_tokens=4"),
+}
+
+
+def planned(*overrides: str) -> DiskEstimate:
+    found = plan(ResolvedRun.of(spec_of(Request(overrides=overrides)))).disk
+    assert found is not None
+    return found
+
+
+def gib_below(folder: Path) -> float:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / GIB
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_what_is_planned_is_near_what_is_written(name: str, tmp_path: Path, ftcli_run: Train):
+    found = planned(*KINDS[name], *BRIEF)
+    ftcli_run("train", *KINDS[name], *BRIEF, "run.dir=run", cwd=tmp_path)
+    run = tmp_path / "run"
+    assert found.checkpoints == len(list((run / rundir.CHECKPOINTS).glob("checkpoint-*"))) == 3
+    for gib, folder in (
+        (found.checkpoint_gib, run / rundir.CHECKPOINTS / "checkpoint-3"),
+        (found.model_gib, run / rundir.MODEL),
+        (found.run_gib, run),
+    ):
+        assert 0.95 * gib_below(folder) < gib < 1.3 * gib_below(folder) + 1.1 / 1024
+
+
+@pytest.mark.parametrize(
+    ("settings", "held"),
+    [
+        (("train.save_strategy=no",), 1),  # of a run that is stopped
+        (("train.save_strategy=steps", "train.save_steps=10"), 4),  # 10, 20, 30 and the end at 35
+        (("train.save_strategy=steps", "train.save_steps=0.5"), 2),  # every 18th: 18 and the end
+        (("train.save_strategy=steps", "train.save_steps=10", "train.save_total_limit=1"), 2),
+        (("train.save_strategy=steps", "train.save_steps=10", "train.save_total_limit=3"), 4),
+        (("train.save_strategy=steps", "train.save_steps=10", "train.save_total_limit=9"), 4),
+    ],
+)
+def test_as_many_checkpoints_are_planned_as_the_run_holds_at_its_fullest(settings: tuple[str, ...], held: int):
+    assert planned("train.max_steps=35", "train.eval_strategy=no", *settings).checkpoints == held
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of eight MiB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    if os.geteuid() != 0 or shutil.which("mount") is None:
+        pytest.skip("only root may mount a small file system")
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(place)], capture_output=True, check=False
+    )
+    if done.returncode:
+        pytest.skip("a small file system cannot be mounted here")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def test_a_run_that_does_not_fit_the_disk_is_refused_before_its_folder_is_made(small_disk: Path, ftcli_run: Train):
+    full = ("train", "peft=none", *BRIEF, "run.dir=run")
+    done = ftcli_run(*full, cwd=small_disk, expect=6)
+    assert "checkpoints of 16." in ftcli_run("plan", *full[1:], cwd=small_disk).stdout
+    assert "8.0 MiB free at" in done.stderr
+    assert "train.save_total_limit; or --anyway" in done.stderr
+    assert list(small_disk.iterdir()) == []
+    # Two adapters of three MiB fit beside a final one.
+    ftcli_run("train", "peft=lora", *BRIEF, "train.max_steps=1", "run.dir=run", cwd=small_disk)
+    # Five more do not: the resume is refused, and changes nothing.
+    result = (small_disk / "run" / rundir.RESULT).read_bytes()
+    done = ftcli_run("train", "--resume", "run", "train.max_steps=6", cwd=small_disk, expect=6)
+    assert "what is left to write needs" in done.stderr
+    assert (small_disk / "run" / rundir.RESULT).read_bytes() == result
+
+
+def test_the_free_space_is_asked_where_the_run_will_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    asked = []
+
+    def usage(path: Path) -> SimpleNamespace:
+        asked.append(path)
+        return SimpleNamespace(total=9 << 20, free=3 << 20)
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    assert main(["train", "peft=lora", *BRIEF, f"run.dir={tmp_path}/deep/run"]) == 6
+    assert asked == [tmp_path]
+    assert "3.0 MiB free" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
