@@ -39,6 +39,7 @@ from tools import (
     peft_tables,
     plan_tables,
     reach_tables,
+    reliability_tables,
     result_tables,
     sampling_tables,
 )
@@ -189,6 +190,7 @@ REGIONS: dict[str, Callable[[], str]] = {
     **{f"coming-from-{tool.replace('_', '-')}": partial(coming_from, tool) for tool in all_importers()},
     **default_tables.REGIONS,
     **reach_tables.REGIONS,
+    **reliability_tables.REGIONS,
     **result_tables.REGIONS,
     **matrix_tables.REGIONS,
 }

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -112,5 +113,30 @@ def _values(statement: ast.Assign) -> dict[str, Any]:
     }
 
 
+_COMMANDS = {
+    "kills": "killed, and resumed to the weights of the run that nobody killed",
+    "damage": "checkpoints damaged, and passed over by name",
+    "hostile": "recipes, specs, pipelines and journals of a stranger",
+}
+
+
+def chaos() -> str:
+    """What `make chaos` has found, by command and kind."""
+    file = _ROOT / "benchmarks" / "results" / "chaos.json"
+    if not file.is_file():
+        return "Not carried out yet with this version.\n"
+    found = json.loads(file.read_text(encoding="utf-8"))
+    rows = []
+    for command, what in _COMMANDS.items():
+        for kind, own in found.get(command, {}).get("kinds", {}).items():
+            inside = f"{own['in_save']}" if "in_save" in own else ""
+            rows.append((what, f"`{kind}`", own["cases"], inside, own["passed"], f"{own['seconds']:,.0f}"))
+            what = ""
+    return table(("", "Kind", "Cases", "Inside a save", "As promised", "Seconds"), rows)
+
+
 def _shown(value: Any) -> str:
     return f"{value:,g}" if isinstance(value, int | float) else str(value)
+
+
+REGIONS: Mapping[str, Callable[[], str]] = {"promises": promises, "chaos": chaos}
