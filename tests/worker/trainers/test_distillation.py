@@ -44,6 +44,54 @@ def test_a_student_comes_to_say_what_its_teacher_says(beta, make_spec, new_run, 
     assert divergence(run / "model", teacher, spec) < 0.1
 
 
+def by_formula(beta: float, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """The generalised Jensen-Shannon divergence of each position (Agarwal et al. 2024, arXiv:2306.13649, equation 1 and
+    section 2): forward KL at β = 0, reverse KL at β = 1.
+
+    Args:
+        student: log-probabilities of every token at N positions, (N, V); the teacher's alike.
+    """
+
+    def divergence(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
+        return (p.exp() * (p - q)).sum(-1)
+
+    if beta in (0.0, 1.0):
+        return divergence(student, teacher) if beta else divergence(teacher, student)
+    mixture = (beta * teacher.exp() + (1 - beta) * student.exp()).log()
+    return beta * divergence(teacher, mixture) + (1 - beta) * divergence(student, mixture)
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.3, 1.0])
+def test_the_loss_is_its_papers(beta, make_spec, new_run, tmp_path, models, once):
+    teacher, file = taught(once, make_spec, 1), prompts_file(tmp_path, 1)
+    spec = rl_spec(make_spec, file, models["llama"], distil(beta, teacher), per_device_train_batch_size=4)
+    trainer = build_trainer(load(spec, new_run(spec, "run")))
+    model = trainer.model.train()
+    trainer.current_gradient_accumulation_steps = 1
+    inputs = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
+    loss = trainer.compute_loss(model, dict(inputs), num_items_in_batch=inputs["num_items_in_batch"])
+    loss.backward()
+    found = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+
+    ids = torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], 1)
+    seen = torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], 1)
+    width = inputs["completion_ids"].size(1)
+
+    def log_probs(of: torch.nn.Module) -> torch.Tensor:
+        return of(input_ids=ids, attention_mask=seen).logits[:, -width - 1 : -1].log_softmax(-1)
+
+    with torch.no_grad():
+        theirs = log_probs(trainer.teacher_model)
+    mask = inputs["completion_mask"]
+    expected = (by_formula(beta, log_probs(model), theirs) * mask).sum() / mask.sum()
+    assert loss.item() == pytest.approx(expected.item(), abs=2e-6)
+    expected.backward()
+    for name, parameter in model.named_parameters():
+        if name in found:
+            torch.testing.assert_close(found[name], parameter.grad, atol=2e-6, rtol=1e-4)
+
+
 @pytest.mark.parametrize("adapter", [False, True])
 def test_an_interrupted_run_resumes_to_the_same_weights(adapter, make_spec, new_run, tmp_path, models):
     rows = [{"prompt": prompt(f"Say {i}."), "answer": "red"} for i in range(18)]

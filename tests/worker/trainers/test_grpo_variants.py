@@ -1,9 +1,10 @@
-"""The named forms of GRPO's loss: what each sets, and its loss on real answers against its paper's formula."""
+"""The named forms of GRPO's loss: what each sets; and their losses and RLOO's on real answers against the formulas."""
 
 from __future__ import annotations
 
 import json
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from tests.worker.rl import taught
 
 LONGEST, GROUP, PATTERN = 4, 4, "blue|s"
 COMMON = (
-    "method=grpo", f"method.rewards={{regex: {{pattern: '{PATTERN}'}}}}", "data.path=prompts.jsonl",
+    f"method.rewards={{regex: {{pattern: '{PATTERN}'}}}}", "data.path=prompts.jsonl",
     f"method.num_generations={GROUP}", f"method.max_completion_length={LONGEST}", "method.num_iterations=2",
     "train.per_device_train_batch_size=8", "train.gradient_accumulation_steps=2", "data.eval_path=null",
     "hardware=cpu", "hardware.num_threads=1", "run.score_rows=0", "train.eval_strategy=no", "train.save_strategy=no",
@@ -129,13 +130,43 @@ def moved(model: Any, by: float) -> None:
             parameter.add_(torch.randn_like(parameter), alpha=by)
 
 
-@pytest.mark.parametrize("name", VARIANTS)
-def test_the_loss_of_a_variant_is_its_papers(name, here, make_spec, once, tokenizer):
+@dataclass(frozen=True)
+class Step:
+    """A step of N answers of at most T tokens, of a policy that moved since it sampled them."""
+
+    loss: float
+    gradients: dict[str, Tensor]
+    model: Any
+    now: Tensor
+    """log π(o_t), (N, T), with gradients; the next two alike, without."""
+    old: Tensor
+    refs: Tensor
+    ended: Tensor
+    """Whether each answer ended, (N,)."""
+    mask: Tensor
+    """1 for the tokens of an answer with its end, (N, T)."""
+    rewards: Tensor
+    prompts: list[tuple[int, ...]]
+
+    def others(self, answer: int) -> list[int]:
+        """The other answers to its prompt."""
+        return [i for i, asked in enumerate(self.prompts) if asked == self.prompts[answer] and i != answer]
+
+    def require(self, expected: Tensor) -> None:
+        """Compare loss and gradients with those of a formula."""
+        assert self.loss == pytest.approx(expected.item(), abs=1e-6)
+        self.model.zero_grad()
+        expected.backward()
+        for key, parameter in self.model.named_parameters():
+            if key in self.gradients:
+                torch.testing.assert_close(self.gradients[key], parameter.grad, atol=1e-6, rtol=1e-4)
+
+
+def step_of(here: Path, tokenizer: Any, teacher: Path, *own: str) -> Step:
+    """A step of a policy that answers with two of four words, some of which are too long."""
     rows = [{"prompt": asked} for asked in ("Pick.", "Pick three.", "Pick red.", "Say sun.")]
     Path("prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    # It answers with two of four words, some of which are too long.
-    own = (f"method.variant={name}", f"model.name_or_path={taught(once, make_spec, 2)}", "run.dir=run")
-    spec = spec_of(Request(overrides=(*COMMON, *own)))
+    spec = spec_of(Request(overrides=(*COMMON, *own, f"model.name_or_path={teacher}", "run.dir=run")))
     Path("run").mkdir()
     trainer = build_trainer(load(spec, here / "run"))
     model = trainer.model.train()
@@ -147,11 +178,11 @@ def test_the_loss_of_a_variant_is_its_papers(name, here, make_spec, once, tokeni
     trainer._step += 1
     parts.append(trainer._prepare_inputs(generation))
     with torch.no_grad():
-        old = [answer_log_probs(model, part) for part in parts]
+        old = torch.cat([answer_log_probs(model, part) for part in parts])
     moved(model, 0.01)  # away from the policy that sampled
-    loss = sum(trainer.compute_loss(model, dict(part)) for part in parts)
-    loss.backward()
-    found = {key: p.grad.clone() for key, p in model.named_parameters() if p.grad is not None}
+    trainer._prepare_inputs = dict  # which they are already
+    loss = sum(float(trainer.training_step(model, part, None)) for part in parts)
+    gradients = {key: p.grad.clone() for key, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
 
     now = torch.cat([answer_log_probs(model, part) for part in parts])
@@ -165,20 +196,32 @@ def test_the_loss_of_a_variant_is_its_papers(name, here, make_spec, once, tokeni
     ids = [row[real.bool()] for row, real in zip(answers, mask, strict=True)]
     said = tokenizer.batch_decode(ids, skip_special_tokens=True)
     rewards = torch.tensor([float(bool(re.search(PATTERN, text))) for text in said])
+    ended = torch.tensor([float(len(end) > 0) for end in ends])
+    assert 0 < ended.sum() < len(ended)
     # The answers of a generation are shuffled: each is found among its group's by its prompt.
     prompts = [tuple(row.tolist()) for part in parts for row in part["prompt_ids"]]
-    means = {prompt: rewards[[other == prompt for other in prompts]].mean() for prompt in prompts}
-    order = sorted(range(len(prompts)), key=lambda index: prompts[index])
-    gains = torch.stack([reward - means[prompt] for reward, prompt in zip(rewards, prompts, strict=True)])[order]
-    assert any(len(end) for end in ends)
-    assert not all(len(end) for end in ends)
+    return Step(loss, gradients, model, now, old, refs, ended, mask, rewards, prompts)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_the_loss_of_a_variant_is_its_papers(name, here, make_spec, once, tokenizer):
+    step = step_of(here, tokenizer, taught(once, make_spec, 2), "method=grpo", f"method.variant={name}")
+    means = torch.stack([step.rewards[[i, *step.others(i)]].mean() for i in range(len(step.prompts))])
+    order = sorted(range(len(step.prompts)), key=lambda index: step.prompts[index])
+    gains = (step.rewards - means)[order]
     assert gains.abs().sum() > 0
-    if name == "dapo":  # truncated answers count for nothing
-        mask = mask * torch.tensor([float(len(end) > 0) for end in ends])[:, None]
-    ratio = (now - torch.cat(old)).exp()
-    expected = by_formula(name, ratio[order], now[order], refs[order], mask[order], gains)
-    assert loss.item() == pytest.approx(expected.item(), abs=1e-6)
-    expected.backward()
-    for key, parameter in model.named_parameters():
-        if key in found:
-            torch.testing.assert_close(found[key], parameter.grad, atol=1e-6, rtol=1e-4)
+    # DAPO: truncated answers count for nothing
+    mask = step.mask * step.ended[:, None] if name == "dapo" else step.mask
+    ratio = (step.now - step.old).exp()
+    step.require(by_formula(name, ratio[order], step.now[order], step.refs[order], mask[order], gains))
+
+
+def test_the_loss_of_rloo_is_its_papers(here, make_spec, once, tokenizer):
+    """1/N Σ_i min(r_i A_i, clip(r_i) A_i): r_i = π(o)/π_old(o) of the whole answer, A_i its reward minus the mean of
+    the others', each less β Σ_t log π_old/π_ref (Ahmadian et al. 2024, equations 5 to 8; clipped as by TRL)."""
+    step = step_of(here, tokenizer, taught(once, make_spec, 2), "method=rloo", "method.beta=0.05")
+    shaped = step.rewards - 0.05 * ((step.old - step.refs) * step.mask).sum(1)
+    gains = torch.stack([shaped[i] - shaped[step.others(i)].mean() for i in range(len(step.prompts))])
+    assert gains.abs().sum() > 0
+    ratio = ((step.now - step.old) * step.mask).sum(1).exp()
+    step.require(-torch.minimum(ratio * gains, ratio.clamp(0.8, 1.2) * gains).mean())
