@@ -146,8 +146,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _failed(error: Exception, arguments: list[str]) -> int:
     """Report a user's mistake, or a bug of ours; returns the exit code."""
-    from ftcli.core.errors import FtcliError  # only here, since a help screen needs no dataclasses
+    from ftcli.core.errors import DISK_ERRNOS, DiskError, FtcliError  # only here: a help screen needs no dataclasses
 
+    if isinstance(error, OSError) and error.errno in DISK_ERRNOS:
+        error = DiskError.of(error)
     if isinstance(error, FtcliError):
         from ftcli.cli.output import problems
 

@@ -5,6 +5,7 @@ A user's mistake never shows a traceback. Any exception but FtcliError is a bug 
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -78,8 +79,18 @@ class CheckpointError(FtcliError):
     exit_code = EXIT_CHECKPOINT
 
 
+DISK_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
+"""With these the system says that a disk takes no more."""
+
+
 class DiskError(FtcliError):
     """The disk takes no more: exit 6."""
+
+    @classmethod
+    def of(cls, error: OSError) -> DiskError:
+        """The error for what the system said."""
+        named = str(error.filename or "the disk")
+        return cls(Problem(named, f"cannot be written: {error.strerror or error}", "free some space, then resume"))
 
     exit_code = EXIT_DISK
 

@@ -182,17 +182,21 @@ class Pump(threading.Thread):
 
     def run(self) -> None:
         """Copy until the pipe closes."""
-        with open(self.log, "a", encoding="utf-8", newline="\n") as log:
-            pending, terminal = "", beneath(sys.stderr)
-            decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
-            while chunk := self.source.read1(65536):  # type: ignore[attr-defined]
-                text = process_output(decoder.decode(chunk))
-                with contextlib.suppress(OSError):  # a closed terminal does not stop the training
-                    terminal.write(text)
-                    terminal.flush()
-                *lines, pending = (pending + text).split("\n")
-                log.writelines(line.rsplit("\r", 1)[-1] + "\n" for line in lines)
-                log.flush()
+        pending, terminal = "", beneath(sys.stderr)
+        self._keep("")
+        decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
+        while chunk := self.source.read1(65536):  # type: ignore[attr-defined]
+            text = process_output(decoder.decode(chunk))
+            with contextlib.suppress(OSError):  # a closed terminal does not stop the training
+                terminal.write(text)
+                terminal.flush()
+            *lines, pending = (pending + text).split("\n")
+            self._keep("".join(line.rsplit("\r", 1)[-1] + "\n" for line in lines))
+
+    def _keep(self, text: str) -> None:
+        """Append to the log; a full disk is no reason to stop reading, for which the worker would wait for ever."""
+        with contextlib.suppress(OSError), open(self.log, "ab", buffering=0) as log:
+            log.write(text.encode())
 
 
 def _ranks(process: subprocess.Popen[bytes]) -> list[int]:
@@ -314,7 +318,11 @@ def run_worker(
         stop.tell(f"stopped at once by {stop.names[1]}; {lost(run)}")
         stop.tell(f"resume with: ftcli train --resume {shell_word(rundir.whole(run))}")
         return EXIT_INTERRUPTED
-    return worker_exit_code(run, code, plan.num_processes, say)
+    code = worker_exit_code(run, code, plan.num_processes, say)
+    if code == EXIT_DISK:  # what one process could not clear while another was writing
+        for folder in (run, run / rundir.CHECKPOINTS):
+            checkpoints.sweep_staging(folder)
+    return code
 
 
 def worker_exit_code(run: Path, code: int, num_processes: int, say: Callable[[str], None]) -> int:

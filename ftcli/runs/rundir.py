@@ -17,7 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from ftcli.core.errors import ConfigError, FtcliError, Problem
+from ftcli.core.errors import DISK_ERRNOS, ConfigError, DiskError, FtcliError, Problem
 from ftcli.core.text import shell_word
 from ftcli.core.untrusted import foreign_files
 
@@ -63,11 +63,15 @@ _PATIENCE_SECONDS = 3.0
 def write_atomically(path: Path, text: str) -> None:
     """Write `text` so that a reader sees the old file or the new one, even after a crash."""
     staging = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(staging, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(staging, path)
+    try:
+        with open(staging, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(staging, path)
+    except BaseException:  # as where the disk is full
+        staging.unlink(missing_ok=True)
+        raise
 
 
 def require_known_schema(file: Path, content: Mapping[str, Any]) -> None:
@@ -127,6 +131,8 @@ def created(run: Path) -> Iterator[Path]:
     try:
         run.mkdir(parents=True, exist_ok=True)
     except OSError as error:
+        if error.errno in DISK_ERRNOS:
+            raise DiskError.of(error) from None
         what = f"the directory cannot be created: {error.strerror}"
         raise ConfigError(Problem(f"run.dir={run}", what, "choose another run.dir")) from None
     with exclusive(run):

@@ -66,10 +66,14 @@ def merge(request: dict[str, Any]) -> dict[str, Any]:
     same = int((before.argmax(-1) == after.argmax(-1)).sum()) if before.dim() == 3 else None
     staging = staging_path(target.parent, target.name)
     shutil.rmtree(staging, ignore_errors=True)
-    plain.save_pretrained(staging)
-    tokenizer.save_pretrained(staging)
-    write_manifest(staging)
-    publish(staging, target)
+    try:
+        plain.save_pretrained(staging)
+        tokenizer.save_pretrained(staging)
+        write_manifest(staging)
+        publish(staging, target)
+    except Exception:  # as where the disk is full
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
     return {
         "model": str(target),
         "dtype": str(plain.dtype).removeprefix("torch."),

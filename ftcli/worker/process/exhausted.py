@@ -3,11 +3,10 @@ no bug."""
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 
-from ftcli.core.errors import CheckpointError, DiskError, FtcliError, OutOfMemory, Problem, RankLost
+from ftcli.core.errors import DISK_ERRNOS, CheckpointError, DiskError, FtcliError, OutOfMemory, Problem, RankLost
 
 _MEMORY = (
     "out of memory",  # CUDA, HIP, XPU, MPS; bitsandbytes and NCCL pass CUDA's words on
@@ -28,7 +27,10 @@ _LOST = (
     "ncclSystemError",
     "Watchdog caught collective operation timeout",
 )
-_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
+_OS_ERROR = re.compile(r"\(os error (\d+)\)|\[Errno (\d+)\]")
+"""How safetensors and arrow pass the system's error on."""
+_TORCH_DISK = ("PytorchStreamWriter failed writing", "unexpected pos")
+"""What torch.save says where the disk is full; it does not say why."""
 _SENTENCES = re.compile(r"(?:[^.\n]|\.(?=\S))+\.?")
 
 
@@ -46,11 +48,23 @@ def as_situation(error: BaseException) -> FtcliError | None:
         what = "a file of the checkpoint holds more than tensors and plain values: loading it would run its code"
         fix = "take weights and checkpoints in safetensors, or start a new run with --from"
         return CheckpointError(Problem("checkpoint", what, fix))
-    # safetensors passes the system's words on in an error of its own.
-    if (isinstance(error, OSError) and error.errno in _DISK) or "No space left on device" in text:
+    if (isinstance(error, OSError) and error.errno in DISK_ERRNOS) or _names_disk(error, text):
         named = str(getattr(error, "filename", None) or "the disk")
-        return DiskError(Problem(named, f"cannot be written: {_in_short(text)}", "free some space, then resume"))
+        why = "it took only a part of a file of tensors" if _names_torch_disk(error, text) else _in_short(text)
+        return DiskError(Problem(named, f"cannot be written: {why}", "free some space, then resume"))
     return None
+
+
+def _names_disk(error: BaseException, text: str) -> bool:
+    """Whether a library's own error says that the disk is full."""
+    passed_on = _OS_ERROR.search(text)
+    if passed_on is not None:
+        return int(passed_on[1] or passed_on[2]) in DISK_ERRNOS
+    return _names_torch_disk(error, text) or "No space left on device" in text
+
+
+def _names_torch_disk(error: BaseException, text: str) -> bool:
+    return isinstance(error, RuntimeError) and any(sign in text for sign in _TORCH_DISK)
 
 
 def several() -> bool:

@@ -27,7 +27,7 @@ from datasets.table import MemoryMappedTable
 from filelock import FileLock
 
 from ftcli.core.code_digest import code_digest
-from ftcli.core.errors import ConfigError, Problem
+from ftcli.core.errors import DISK_ERRNOS, ConfigError, DiskError, Problem
 from ftcli.core.paths import cache_folder
 from ftcli.data.files.fingerprint import fingerprint
 from ftcli.data.files.locate import DataFile
@@ -167,6 +167,7 @@ def entry(key: str, build: Build) -> Entry:
 
     Raises:
         ConfigError: it cannot be written.
+        DiskError: the disk is full.
         FtcliError: as `build` does; nothing is stored then.
     """
     place = folder() / key
@@ -179,7 +180,8 @@ def entry(key: str, build: Build) -> Entry:
     except OSError as error:
         what = f"the prepared tokens cannot be written there: {error.strerror or error}"
         fix = "free some space, set XDG_CACHE_HOME to another disk, or store nothing with data.streaming=true"
-        raise ConfigError(Problem(str(place.parent), what, fix)) from None
+        kind = DiskError if error.errno in DISK_ERRNOS else ConfigError
+        raise kind(Problem(str(place.parent), what, fix)) from None
 
 
 def _opened(key: str, place: Path) -> Entry | None:

@@ -33,6 +33,7 @@ from ftcli.runs.checkpoints import (
     checkpoint_path,
     newest_valid,
     seal,
+    sealed,
     set_aside_newer,
     staging_path,
     step_of,
@@ -56,6 +57,7 @@ from ftcli.worker.distributed.exact_state import (
 from ftcli.worker.models.answer_ends import save_ends
 from ftcli.worker.process import interruption
 from ftcli.worker.process.activity import phase
+from ftcli.worker.process.free_space import require_space
 from ftcli.worker.training.kept_checkpoints import KeptCheckpoints
 from ftcli.worker.training.log_window import LastStep, put_window, window_of
 from ftcli.worker.training.run_length import KnownLength, LengthChange, stopped_early
@@ -282,6 +284,15 @@ class SafeCheckpoints(KeptCheckpoints):
             if isinstance(states, list):
                 # The Trainer appends to it at every save, but reads the first entries back.
                 states.clear()
+        require_space(self, root, self._checkpoint_bytes(root), "the next checkpoint")
+        try:
+            self._write_checkpoint(model, trial, staging, final)
+        except Exception:  # as where the disk is full; after a kill the next start clears it
+            if first:
+                shutil.rmtree(staging, ignore_errors=True)
+            raise
+
+    def _write_checkpoint(self, model: Any, trial: Any, staging: Path, final: Path) -> None:
         self._staging = staging
         try:
             with self.nothing_removed(), phase(f"saving {final.name}"):
@@ -289,14 +300,27 @@ class SafeCheckpoints(KeptCheckpoints):
             self._save_exact_state(staging / final.name)
         finally:
             self._staging = None
-        self.name_best(root)
+        self.name_best(final.parent)
         self.accelerator.wait_for_everyone()
-        if first:
+        if self.is_world_process_zero():
             self.state.save_to_json(str(staging / final.name / TRAINER_STATE))
             seal(staging / final.name, final, self.needs)
             shutil.rmtree(staging)
-            self.remove_surplus(root)
+            self.remove_surplus(final.parent)
         self.accelerator.wait_for_everyone()
+
+    def _checkpoint_bytes(self, root: Path) -> int:
+        """About what the next checkpoint takes: as much as the last, or its tensors; 0 where these are sharded."""
+        if before := sealed(root):
+            return sum(path.stat().st_size for path in before[-1].rglob("*") if path.is_file())
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            return 0
+        model = self._plain_model()
+        own = adapter_tensors(model) if hasattr(model, "peft_config") else model.state_dict()
+        states: Any = getattr(self.optimizer, "optimizer", self.optimizer)
+        tensors = [each for state in states.state.values() for each in state.values() if torch.is_tensor(each)]
+        copies = 2 if hasattr(model, "peft_config") else 1
+        return int(copies * sum(each.nbytes for each in own.values()) + sum(each.nbytes for each in tensors))
 
     def _save_exact_state(self, folder: Path) -> None:
         """Write what the Trainer leaves out: a file per process, the adapter as it is in memory, the reference."""

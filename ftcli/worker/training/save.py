@@ -27,6 +27,15 @@ def save_final(trainer: Any, path: Path, dtype: torch.dtype | None = None) -> No
         ConfigError: the sharding configuration does not gather the weights.
     """
     staging = staging_path(path.parent, path.name)
+    try:
+        _save(trainer, staging, path, dtype)
+    except Exception:  # as where the disk is full
+        if trainer.is_world_process_zero():
+            shutil.rmtree(staging, ignore_errors=True)
+        raise
+
+
+def _save(trainer: Any, staging: Path, path: Path, dtype: torch.dtype | None) -> None:
     if trainer.is_world_process_zero():
         shutil.rmtree(staging, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()

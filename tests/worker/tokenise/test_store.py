@@ -18,7 +18,7 @@ from transformers import AutoTokenizer
 
 from ftcli import tiny
 from ftcli.core.code_digest import code_files
-from ftcli.core.errors import ConfigError, DataError, Problem
+from ftcli.core.errors import DataError, DiskError, Problem
 from ftcli.data.row_sets import RowSet
 from ftcli.methods import get_method
 from ftcli.settings.groups import DataSettings, SetSettings
@@ -201,7 +201,7 @@ def test_a_disk_that_takes_no_more_is_told_with_a_remedy(cache):
     def build(write: store.Write) -> Any:
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(ConfigError, match=r"No space left on device\n.*XDG_CACHE_HOME"):
+    with pytest.raises(DiskError, match=r"No space left on device\n.*XDG_CACHE_HOME"):
         store.entry("k" * 40, build)
 
 
