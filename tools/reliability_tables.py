@@ -53,6 +53,42 @@ PROMISES: Mapping[str, Sequence[Promise]] = {
             tests=("whole/test_pipelines.py",),
         ),
     ),
+    "A run that is stopped": (
+        Promise(
+            what="Six signals stop every command under their own names, and a run saves first. What has nothing to "
+            "finish ends within {leaves} seconds, whatever it waits for; a second signal says what is lost",
+            tests=("whole/test_stops.py", "worker/process/test_interruption.py", "runs/test_unsaved.py"),
+            constants={"leaves": "worker.process.interruption:LEAVES_WITHIN"},
+        ),
+        Promise(
+            what="What takes longer than {line} seconds tells what it is doing and how far it is",
+            tests=("worker/process/test_interruption.py",),
+            constants={"line": "worker.process.activity:LINE_SECONDS"},
+        ),
+    ),
+    "Checkpoints": (
+        Promise(
+            what="A checkpoint is whole or passed over by name: what it must hold follows from the kind of the run, and "
+            "links, folders and files beside its manifest count against it",
+            tests=("runs/test_checkpoint_kind.py", "runs/test_checkpoints.py"),
+        ),
+        Promise(
+            what="The newest and the best are kept, and a removal that is killed leaves nothing that looks like one",
+            tests=("worker/training/test_kept_checkpoints.py", "runs/test_checkpoints.py"),
+        ),
+        Promise(
+            what="`ftcli verify` says what of a run, pipeline, model or checkpoint is not as it was written",
+            tests=("whole/test_verify.py",),
+        ),
+        Promise(what="Files have the modes of the umask", tests=("whole/test_file_modes.py",)),
+    ),
+    "Disk": (
+        Promise(
+            what="A run that cannot fit is refused before anything is there; one that fills its disk ends with code 6, "
+            "its last checkpoint whole and nothing half-written, and goes on when there is room",
+            tests=("whole/test_disk_plan.py", "whole/test_full_disk.py"),
+        ),
+    ),
     "Not finite": (
         Promise(
             what="A loss, held out too, a gradient's norm, a reward or a trained weight that is not finite ends the "
