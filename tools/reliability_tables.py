@@ -68,8 +68,8 @@ PROMISES: Mapping[str, Sequence[Promise]] = {
     ),
     "Checkpoints": (
         Promise(
-            what="A checkpoint is whole or passed over by name: what it must hold follows from the kind of the run, and "
-            "links, folders and files beside its manifest count against it",
+            what="A checkpoint is whole or passed over by name: what it must hold follows from the kind of the run, "
+            "and links, folders and files beside its manifest count against it",
             tests=("runs/test_checkpoint_kind.py", "runs/test_checkpoints.py"),
         ),
         Promise(
