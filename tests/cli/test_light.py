@@ -54,6 +54,7 @@ def loaded(here: Path, *words: str) -> tuple[int, set[str]]:
         (["data", "check", "data.path=builtin:tiny"], 0),
         (["doctor"], 0),
         (["report", "nothing"], 2),
+        (["verify", str(REPOSITORY / "tests" / "fixtures" / "v0_1" / "runs" / "rlaif")], 0),
         (["generate", "someone/unheard-of", "hi"], 2),
         (["completion", "words", "ftcli train method.pa"], 0),
     ],

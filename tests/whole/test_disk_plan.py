@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +18,7 @@ from ftcli.plan.outlook import plan
 from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.runs import rundir
 from tests.whole.conftest import Train
+from tests.whole.small_disk import mounted
 
 BRIEF = (
     "train.max_steps=3", "train.save_strategy=steps", "train.save_steps=1", "train.eval_strategy=no",
@@ -74,17 +73,8 @@ def test_as_many_checkpoints_are_planned_as_the_run_holds_at_its_fullest(setting
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of eight MiB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    if os.geteuid() != 0 or shutil.which("mount") is None:
-        pytest.skip("only root may mount a small file system")
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(place)], capture_output=True, check=False
-    )
-    if done.returncode:
-        pytest.skip("a small file system cannot be mounted here")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
+    with mounted(tmp_path / "disk", 8 << 20) as place:
+        yield place
 
 
 def test_a_run_that_does_not_fit_the_disk_is_refused_before_its_folder_is_made(small_disk: Path, ftcli_run: Train):
@@ -94,13 +84,19 @@ def test_a_run_that_does_not_fit_the_disk_is_refused_before_its_folder_is_made(s
     assert "8.0 MiB free at" in done.stderr
     assert "train.save_total_limit; or --anyway" in done.stderr
     assert list(small_disk.iterdir()) == []
-    # Two adapters of three MiB fit beside a final one.
+    # A checkpoint of an adapter, three MiB, fits beside the final one.
     ftcli_run("train", "peft=lora", *BRIEF, "train.max_steps=1", "run.dir=run", cwd=small_disk)
     # Five more do not: the resume is refused, and changes nothing.
     result = (small_disk / "run" / rundir.RESULT).read_bytes()
     done = ftcli_run("train", "--resume", "run", "train.max_steps=6", cwd=small_disk, expect=6)
     assert "what is left to write needs" in done.stderr
     assert (small_disk / "run" / rundir.RESULT).read_bytes() == result
+
+
+def test_a_pipeline_that_does_not_fit_the_disk_is_refused_before_its_folder_is_made(small_disk: Path, ftcli_run: Train):
+    done = ftcli_run("train", "method=rlhf", *BRIEF, "run.dir=run", cwd=small_disk, expect=6)
+    assert "the run needs" in done.stderr
+    assert list(small_disk.iterdir()) == []
 
 
 def test_the_free_space_is_asked_where_the_run_will_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
