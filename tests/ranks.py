@@ -39,20 +39,24 @@ def evaluations(run: Path) -> list[dict[str, float]]:
     return [line for line in lines if any(name.startswith("eval_") for name in line)]
 
 
+def start(warm: Warm | None, module: str, *words: str, cwd: Path, number: int) -> subprocess.CompletedProcess[str]:
+    """Run so many processes of a module to their end; forked where that can be."""
+    path = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
+    env = environment(ACCELERATE_USE_CPU="true", OMP_NUM_THREADS="1", PYTHONPATH=path)
+    if warm is not None:
+        return warm.run(words, cwd, env, TIMEOUT_SECONDS, module=module, ranks=number if number > 1 else 0)
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={number}"]
+    return subprocess.run(
+        [sys.executable, *launcher[: 4 * (number > 1)], "-m", module, *words],
+        cwd=cwd, env=env, check=False, capture_output=True, text=True, timeout=TIMEOUT_SECONDS,
+    )  # fmt: skip
+
+
 def runner(warm: Warm | None) -> Ranks:
-    """Runs so many processes of a module to their end; forked where that can be."""
+    """Runs so many processes of a module to their end, which must be a good one."""
 
     def run(module: str, *words: str, cwd: Path, number: int) -> None:
-        path = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
-        env = environment(ACCELERATE_USE_CPU="true", OMP_NUM_THREADS="1", PYTHONPATH=path)
-        if warm is not None:
-            done = warm.run(words, cwd, env, TIMEOUT_SECONDS, module=module, ranks=number if number > 1 else 0)
-        else:
-            launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={number}"]
-            done = subprocess.run(
-                [sys.executable, *launcher[: 4 * (number > 1)], "-m", module, *words],
-                cwd=cwd, env=env, check=False, capture_output=True, text=True, timeout=TIMEOUT_SECONDS,
-            )  # fmt: skip
+        done = start(warm, module, *words, cwd=cwd, number=number)
         assert done.returncode == 0, done.stderr
 
     return run

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ftcli.build import auto_batch
-from ftcli.core.exit_codes import EXIT_CONFIG, EXIT_DATA, EXIT_MEMORY
+from ftcli.core.exit_codes import EXIT_CHECKPOINT, EXIT_CONFIG, EXIT_DATA, EXIT_MEMORY
 from ftcli.launch.local import newest_checkpoint, run_worker
 from ftcli.launch.nodes import ALONE, Node, without_node
 from ftcli.plan.checkpoint_files import files_to_resume
@@ -35,10 +35,11 @@ def train(
     Raises:
         CheckpointError: every checkpoint is damaged.
     """
-    code = run_worker(directory, spec.launch, checkpoint, say, node=node)
+    step_timeout = spec.hardware.step_timeout_seconds
+    code = run_worker(directory, spec.launch, checkpoint, say, node=node, step_timeout=step_timeout)
     while node.num_nodes == 1 and code == EXIT_MEMORY and (smaller := _halved(spec, directory, say)) is not None:
         spec, checkpoint = smaller
-        code = run_worker(directory, spec.launch, checkpoint, say, node=node)
+        code = run_worker(directory, spec.launch, checkpoint, say, node=node, step_timeout=step_timeout)
     return code, spec
 
 
@@ -53,7 +54,8 @@ def replace_spec(directory: Path, spec: RunSpec) -> Callable[[int], None]:
     rundir.write_atomically(file, without_node(spec).to_json())
 
     def settle(code: int) -> None:
-        if code in (EXIT_CONFIG, EXIT_DATA) and _stamp(metrics) == began:  # which a worker writes anew as it begins
+        refused = code in (EXIT_CONFIG, EXIT_DATA, EXIT_CHECKPOINT)
+        if refused and _stamp(metrics) == began:  # which a worker writes anew as it begins
             rundir.write_atomically(file, earlier)
 
     return settle

@@ -24,7 +24,7 @@ from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.strict_yaml import KeyPath
 from ftcli.core.text import shell_word
 from ftcli.core.untrusted import foreign_files
-from ftcli.launch.nodes import OWN
+from ftcli.launch.nodes import OWN as OF_NODES
 from ftcli.methods import get_method
 from ftcli.plan.checkpoint_files import files_to_resume
 from ftcli.plan.outlook import num_steps
@@ -39,12 +39,14 @@ CHANGEABLE = (
     "train.max_steps", "train.num_train_epochs", "train.save_steps", "train.save_strategy", "train.save_total_limit",
     "train.eval_steps", "train.eval_strategy", "train.logging_steps", "train.logging_strategy",
 )  # fmt: skip
+_WHERE = (*OF_NODES, "step_timeout_seconds")
+"""The settings of `hardware` that a resume may change: they say nothing of what is trained."""
 LENGTH = ("max_steps", "num_train_epochs")
 """The `train` settings that say how long a run is."""
 
 
 def resumed_spec(run: Path, overrides: Sequence[str], grants: frozenset[str] = frozenset()) -> RunSpec:
-    """The spec of a run that is resumed, changed in length and cadence only, and in where its nodes are.
+    """The spec of a run that is resumed, changed in length and cadence, and in where and how long its nodes wait.
 
     Raises:
         ConfigError: an override changes anything else or is itself wrong; or the run needs a grant, which only the
@@ -61,7 +63,7 @@ def resumed_spec(run: Path, overrides: Sequence[str], grants: frozenset[str] = f
             continue
         if override.name in CHANGEABLE and not override.delete:
             changes[override.key[1]] = (override.value, text)
-        elif override.name.removeprefix("hardware.") in OWN and not override.delete:
+        elif override.name.removeprefix("hardware.") in _WHERE and not override.delete:
             places[override.key[1]] = (override.value, text)
         else:
             what = "cannot change on resume; only max steps, epochs and the save, eval and log cadence can"

@@ -27,12 +27,29 @@ EXIT_CODES: Mapping[int, str] = MappingProxyType(
         EXIT_CHECKPOINT: "no checkpoint that could be resumed from is whole",
         EXIT_DISK: "the disk is full, or does not take what is written",
         EXIT_NOT_FINITE: "a loss or gradient that is not a number, before broken weights could be saved",
-        EXIT_RANK_LOST: "a process of several died or stopped answering; resumable",
+        EXIT_RANK_LOST: "a process of the run died or stopped answering, or a connection was lost; resumable",
         EXIT_GATE: "a gate was not passed: the run is whole, its result is not good enough",
         EXIT_INTERRUPTED: "interrupted, resumable",
     }
 )
 """Every exit code of ftcli and its worker, and what it means."""
+
+EXIT_NAMES: Mapping[int, str] = MappingProxyType(
+    {
+        EXIT_DONE: "done",
+        EXIT_BUG: "bug",
+        EXIT_CONFIG: "configuration",
+        EXIT_DATA: "data",
+        EXIT_MEMORY: "memory",
+        EXIT_CHECKPOINT: "checkpoint",
+        EXIT_DISK: "disk",
+        EXIT_NOT_FINITE: "not_finite",
+        EXIT_RANK_LOST: "rank_lost",
+        EXIT_GATE: "gate",
+        EXIT_INTERRUPTED: "interrupted",
+    }
+)
+"""A word for each code, for programs that read `end.json`."""
 
 OWN_CODES = frozenset(EXIT_CODES) - {EXIT_BUG}
 """The codes whose cause has been told already."""

@@ -21,12 +21,18 @@ from typing import IO, Any
 
 from ftcli.core import hardware
 from ftcli.core.errors import CheckpointError, Problem
-from ftcli.core.exit_codes import EXIT_BUG, EXIT_DISK, EXIT_INTERRUPTED, EXIT_MEMORY, EXIT_RANK_LOST, OWN_CODES
+from ftcli.core.exit_codes import EXIT_DISK, EXIT_INTERRUPTED
 from ftcli.core.text import shell_word
 from ftcli.core.untrusted.printable import beneath, process_output
 from ftcli.launch.devices import foreign_variables, one_device
+from ftcli.launch.main_threads import alive
+from ftcli.launch.memory_kills import memory_kills
 from ftcli.launch.nodes import ALONE, WAIT_SECONDS, Node, own_address, without_node
-from ftcli.runs import checkpoints, rundir
+from ftcli.launch.rank_watch import RankWatch, channel
+from ftcli.launch.worker_end import Launch, end_of_output, settled
+from ftcli.runs import checkpoints, run_end, rundir
+from ftcli.runs.beats import CHANNEL, Beat
+from ftcli.runs.run_end import RunEnd
 from ftcli.runs.stop_signals import handled, held_back, name_of, send
 from ftcli.runs.unsaved import lost
 from ftcli.settings.run_spec import LaunchPlan, RunSpec
@@ -245,7 +251,7 @@ class Stop:
         assert self._process is not None
         self.names.append(name_of(number))
         if self.at_once:
-            _end_group(self._process)
+            _end_all(self._process)
             return
         for pid in _ranks(self._process):
             send(pid, number)
@@ -261,9 +267,24 @@ class Stop:
                 os.dup2(nowhere, stream)
 
 
-def _end_group(process: subprocess.Popen[bytes]) -> None:
+def _end_all(process: subprocess.Popen[bytes], ranks: Sequence[Beat] = ()) -> None:
+    """Kill the worker, or the launcher and all processes below it, which are in sessions of their own.
+
+    Args:
+        ranks: processes that may have outlived the launcher.
+    """
+    import psutil
+
+    family: list[psutil.Process] = []
+    for pid in (process.pid, *(beat.pid for beat in ranks if alive(beat))):
+        with contextlib.suppress(psutil.Error):
+            parent = psutil.Process(pid)
+            family += [*(() if pid == process.pid else (parent,)), *parent.children(recursive=True)]
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
+    for member in family:
+        with contextlib.suppress(psutil.Error):
+            member.kill()
 
 
 def ended(process: subprocess.Popen[Any]) -> int:
@@ -284,71 +305,60 @@ def run_worker(
     command: str = "train",
     flags: Sequence[str] = (),
     node: Node = ALONE,
+    step_timeout: float | None = None,
 ) -> int:
     """Train in `run`, or run another worker command there with its flags; returns the exit code (core/exit_codes.py).
 
     Args:
         node: this machine, among those of the plan.
+        step_timeout: seconds without progress after which a process counts as hung; None is never.
     """
     arguments = [command, str(run), *(["--resume", str(resume)] if resume else []), *flags]
-    (run / rundir.EXIT_CODE).unlink(missing_ok=True)
+    log = run / _of_node(rundir.LOG, node)
+    began, kills = log.stat().st_size if log.is_file() else 0, memory_kills()
+    if not node.rank:
+        run_end.remove(run)
     if plan.num_processes > 1:
         rundir.write_atomically(run / _of_node(rundir.LAUNCHER, node), launcher_config(plan, node))
     stop, environment = Stop(say), worker_environment(plan, say) | own_address(node, os.environ)
-    with held_back(), contextlib.ExitStack() as forwarding:
-        process = subprocess.Popen(
-            worker_command(plan, arguments, run, node),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env=environment,
-            start_new_session=True,
-        )
-        forwarding.enter_context(stop.forwarded(process))
-        forwarded = forwarding.pop_all()
-    assert process.stdout is not None
-    pump = Pump(process.stdout, run / _of_node(rundir.LOG, node))
-    try:
-        with forwarded:
-            code = ended(process)
-    finally:
-        _end_group(process)  # any process that a launcher left behind
+    with channel() as folder:
+        with held_back(), contextlib.ExitStack() as forwarding:
+            process = subprocess.Popen(
+                worker_command(plan, arguments, run, node),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env=environment | {CHANNEL: str(folder)},
+                start_new_session=True,
+            )
+            forwarding.enter_context(stop.forwarded(process))
+            forwarded = forwarding.pop_all()
+        assert process.stdout is not None
+        pump = Pump(process.stdout, log)
+        watch = RankWatch(folder, plan, step_timeout, lambda: _end_all(process), stop.tell)
+        try:
+            with forwarded, watch.watching():
+                code = ended(process)
+        finally:
+            _end_all(process, watch.beats())  # any process that a launcher left behind
     pump.join(timeout=10)
     if stop.at_once:
-        stop.tell(f"stopped at once by {stop.names[1]}; {lost(run)}")
-        stop.tell(f"resume with: ftcli train --resume {shell_word(rundir.whole(run))}")
-        return EXIT_INTERRUPTED
-    code = worker_exit_code(run, code, plan.num_processes, say)
+        return _at_once(run, stop)
+    launch = Launch(
+        run=run, code=code, num_processes=plan.num_processes, watch=watch, is_first=not node.rank, asked=stop.names,
+        memory_kills=memory_kills() - kills, output=end_of_output(log, began),
+    )  # fmt: skip
+    code = settled(launch, stop.tell)
     if code == EXIT_DISK:  # what one process could not clear while another was writing
-        for folder in (run, run / rundir.CHECKPOINTS):
-            checkpoints.sweep_staging(folder)
+        for place in (run, run / rundir.CHECKPOINTS):
+            checkpoints.sweep_staging(place)
     return code
 
 
-def worker_exit_code(run: Path, code: int, num_processes: int, say: Callable[[str], None]) -> int:
-    """The worker's own exit code, and the final message to the user. torchrun returns 1 for every cause.
-
-    So a rank that fails writes its code to a file of the run directory, and that file wins over the launcher's code.
-    """
-    resume = f"resume with: ftcli train --resume {shell_word(rundir.whole(run))}"
-    status = run / rundir.EXIT_CODE
-    if status.is_file():  # also where the launcher ended well, since it would have started again what ends otherwise
-        code = int(status.read_text(encoding="utf-8"))
-    elif code == EXIT_BUG and num_processes > 1:
-        say(f"a process of the run ended without saying why: {run / rundir.LOG} has what the launcher knows")
-        say(resume)
-        return EXIT_RANK_LOST
-    if code < 0 or code > 128:
-        name = signal.Signals(-code if code < 0 else code - 128).name
-        say(f"the worker was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else ""))
-        say(resume)
-        return EXIT_INTERRUPTED
-    if code in (EXIT_MEMORY, EXIT_DISK) or (code == EXIT_INTERRUPTED and num_processes > 1):
-        say(resume)  # again where the launcher has printed its own failure after the worker's message
-    if code in OWN_CODES:
-        return code
-    say(f"This is a bug in ftcli or in a library it uses; the traceback is also in {run / rundir.LOG}.")
-    # Not the command.sh of the folder, which somebody else may have written.
-    again = f"--from {shell_word(run)}" if rundir.is_run(run) else f"--resume {shell_word(rundir.whole(run))}"
-    say(f"To reproduce it: ftcli train {again}")
-    return EXIT_BUG
+def _at_once(run: Path, stop: Stop) -> int:
+    """The end of a run that was stopped by a second signal."""
+    message = f"stopped at once by {stop.names[1]}; {lost(run)}"
+    stop.tell(message)
+    stop.tell(f"resume with: ftcli train --resume {shell_word(rundir.whole(run))}")
+    run_end.write(run, RunEnd(code=EXIT_INTERRUPTED, message=message, host=run_end.this_host()))
+    return EXIT_INTERRUPTED

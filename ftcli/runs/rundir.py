@@ -1,7 +1,7 @@
 """The run directory: names of its files, atomic writes, and finding a run again.
 
     RUN/  spec.json  inputs.json  command.sh  environment.json  log.txt  metrics.jsonl  checkpoints/  model/
-          result.json
+          result.json  end.json
 
 `result.json` is written last and atomically: a run that has one is finished.
 """
@@ -46,8 +46,8 @@ WORKER_LOCK = ".lock-worker"
 """Held by the worker, which lives for a moment longer than a command that was killed."""
 PIPELINE = "pipeline.json"
 """Marks the directory of a pipeline, whose stages are run directories inside it."""
-EXIT_CODE = ".exit_code"
-"""The exit code of the worker that failed first, where a launcher returns 1 for every cause."""
+END = "end.json"
+"""How the last command on the run ended (runs/run_end.py)."""
 
 SCHEMAS: Mapping[str, int] = MappingProxyType(
     {RESULT: 1, PIPELINE: 1, INPUTS: 1, METRICS: 1, LEDGER: 2, ENVIRONMENT: 2}

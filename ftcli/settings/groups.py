@@ -195,6 +195,9 @@ class HardwareSettings:
     """CPU threads of each process; null is the machine's cores divided among the processes."""
     max_restarts: int = 0
     """How often the processes of a run are started again from the newest checkpoint when one is lost; needs several."""
+    step_timeout_seconds: int | None = 1800
+    """How long a process may make no progress: a longer step ends the run with exit code 8, which names the process and
+    where it hangs. Loading, tokenising, evaluating and saving may take as long as they work; null waits for ever."""
     node_type: str = field(default="multi_gpu", metadata={"declared_in": "ftcli.launch.profiles"})
     """With several machines: the profile of each, multi_gpu or one that shards over all processes of the run."""
     num_nodes: int | None = None

@@ -132,6 +132,7 @@ LIMITS: Mapping[str, Limit] = {
     "data.max_eval_rows": _COUNT,
     "hardware.max_requeues": Limit(low=0, high=MAX_TRIES),
     "hardware.max_restarts": Limit(low=0, high=MAX_TRIES),
+    "hardware.step_timeout_seconds": _COUNT,
     "hardware.stop_seconds": _COUNT,
     "hardware.node_rank": _NOT_NEGATIVE,
     "hardware.num_nodes": Limit(low=1, high=MAX_NODES),

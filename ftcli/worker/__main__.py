@@ -16,13 +16,16 @@ from ftcli.core.declarations import names_in
 from ftcli.core.errors import FtcliError, InterruptedRun, Problem
 from ftcli.core.exit_codes import EXIT_BUG, EXIT_DONE, EXIT_INTERRUPTED, EXIT_RANK_LOST
 from ftcli.core.untrusted.printable import cleaned, process_output
-from ftcli.runs import rundir
+from ftcli.runs import run_end, rundir
+from ftcli.runs.run_end import RunEnd
 from ftcli.runs.stop_signals import Stopped
-from ftcli.worker.process import deferred_imports, interruption
+from ftcli.worker.process import deferred_imports, heartbeat, interruption
 from ftcli.worker.process.exhausted import as_situation
 from ftcli.worker.process.parent_watch import die_with_parent
 
 _COMMANDS = "ftcli.worker.commands"
+_IN_RUNS = ("train", "synthesise")
+"""The commands whose target is the directory of a run or stage, which keeps how they ended."""
 
 _answers: TextIO | None = None
 """The stream for answers; standard output itself is redirected, since libraries print to it."""
@@ -41,9 +44,11 @@ def main(arguments: list[str]) -> int:
     except FtcliError as error:
         return _told(error)
     except Exception as error:
-        if (situation := as_situation(error)) is not None:
+        run = Path(arguments[1]).resolve() if arguments[:1] and arguments[0] in _IN_RUNS else None
+        if (situation := as_situation(error, run)) is not None:
             return _told(situation)
         traceback.print_exc()
+        heartbeat.failed(f"{type(error).__name__}: {error}")
         return EXIT_BUG
 
 
@@ -57,8 +62,7 @@ def _give_up(message: str, arguments: list[str]) -> NoReturn:
     """End this process, which was asked to stop and hangs in something."""
     if not _reported:
         _told(_interrupted(message, arguments))
-    code = EXIT_INTERRUPTED if _alone() else _recorded(EXIT_INTERRUPTED, arguments)
-    _end(code)
+    _end(_recorded(EXIT_INTERRUPTED, arguments))
 
 
 def _told(error: FtcliError) -> int:
@@ -66,6 +70,7 @@ def _told(error: FtcliError) -> int:
     _reported = True
     for problem in error.problems:
         sys.stderr.write(f"{problem}\n")
+    heartbeat.failed("; ".join(": ".join(filter(None, (each.where, each.what))) for each in error.problems))
     return error.exit_code
 
 
@@ -73,6 +78,7 @@ def _run(command: str, target: str, *flags: str) -> None:
     if command not in (known := names_in(_COMMANDS)):
         raise ValueError(f"no such worker command: {command}; there are {', '.join(known)}")
     die_with_parent()
+    heartbeat.begin()
     deferred_imports.defer()
     # Only this command's module: the others import libraries that it does not need.
     module = deferred_imports.import_heavy(f"{_COMMANDS}.{command}")
@@ -86,14 +92,15 @@ def _write(text: str) -> None:
 
 
 def leave(code: int, arguments: list[str]) -> NoReturn:
-    """End this process. One of several leaves its exit code in a file for the front half, and does not clean up.
+    """End this process, after it told the front half how. One of several does not clean up.
 
     A lost process, and what may have come of one, is left to the launcher while it may start all processes again.
     """
+    code = _recorded(code, arguments)
     if _alone():
         sys.exit(code)
     # Everything is written. Destroying the process group was seen to hang, waiting for a rank that had already exited.
-    _end(_recorded(code, arguments))
+    _end(code)
 
 
 def _alone() -> bool:
@@ -101,13 +108,12 @@ def _alone() -> bool:
 
 
 def _recorded(code: int, arguments: list[str]) -> int:
-    """Leave the exit code of one of several processes in a file; returns the one for the launcher."""
-    path = Path(arguments[1]) / rundir.EXIT_CODE
+    """Leave the exit code and its cause where the front half finds them; returns the code for the launcher."""
     started, most = (int(os.environ.get(f"TORCHELASTIC_{name}", "0")) for name in ("RESTART_COUNT", "MAX_RESTARTS"))
     again = started < most and code in (EXIT_BUG, EXIT_RANK_LOST)
-    # The first rank to fail has the cause; the launcher then ends the others and returns 1 for every cause.
-    if code != EXIT_DONE and arguments[0] == "train" and not path.exists() and not again:
-        rundir.write_atomically(path, f"{code}\n")
+    if code != EXIT_DONE and not again and arguments[0] in _IN_RUNS:
+        _keep(code, Path(arguments[1]))
+    heartbeat.leaves(code)
     # The launcher starts all processes again where one ends otherwise.
     return EXIT_DONE if started < most and not again else code
 
@@ -116,6 +122,16 @@ def _end(code: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def _keep(code: int, run: Path) -> None:
+    """Write how the run ended; the first rank to fail has the cause, of which the others' failures come."""
+    if not (run / rundir.END).exists():
+        at = heartbeat.now()
+        run_end.write(
+            run,
+            RunEnd(code=code, message=at.message, rank=at.rank, host=run_end.this_host(), step=at.step, phase=at.phase),
+        )
 
 
 if __name__ == "__main__":

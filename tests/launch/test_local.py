@@ -9,7 +9,6 @@ import sys
 import time
 from pathlib import Path
 
-import pytest
 import yaml
 
 from ftcli.launch import local
@@ -98,28 +97,3 @@ def test_a_cpu_plan_hides_the_gpus_and_fixes_the_threads():
     environment = local.worker_environment(LaunchPlan(num_threads=3))
     assert environment["CUDA_VISIBLE_DEVICES"] == ""
     assert environment["OMP_NUM_THREADS"] == "3"
-
-
-@pytest.mark.parametrize(
-    ("code", "own", "exit_code", "words"),
-    [
-        (0, None, 0, ""),
-        (2, None, 2, ""),
-        (3, None, 3, ""),
-        (75, None, 75, "--resume"),
-        (1, "75", 75, "--resume"),  # torchrun answers 1 for every cause; the rank's own word counts
-        (1, "3", 3, ""),
-        (1, "1", 1, "To reproduce it: ftcli train --resume"),
-        (1, "4", 4, "--resume"),
-        (1, None, 8, "--resume"),  # of several processes one died without a word
-        (-9, None, 75, "out of memory?"),
-        (137, None, 75, "SIGKILL"),
-    ],
-)
-def test_the_end_of_a_worker_is_told_by_its_own_word(code, own, exit_code, words, tmp_path):
-    if own is not None:
-        (tmp_path / rundir.EXIT_CODE).write_text(own)
-    said: list[str] = []
-    assert local.worker_exit_code(tmp_path, code, 2, said.append) == exit_code
-    assert words in " ".join(said)
-    assert bool(said) is bool(words)

@@ -241,6 +241,7 @@ SINCE = {
         "gpu": None,
         "device": "auto",
         "max_restarts": 0,
+        "step_timeout_seconds": 1800,
         "node_type": "multi_gpu",
         "num_nodes": None,
         "node_rank": None,

@@ -13,9 +13,10 @@ from typing import Any
 
 from ftcli.config.compose import Request
 from ftcli.core.errors import ConfigError, Problem
+from ftcli.core.exit_codes import EXIT_DONE
 from ftcli.core.text import shell_word
 from ftcli.plan.resolved_run import ResolvedRun
-from ftcli.runs import rundir
+from ftcli.runs import run_end, rundir
 from ftcli.settings.run_spec import RunSpec
 
 
@@ -103,5 +104,7 @@ def finished(folder: Path) -> dict[str, Any]:
     result = rundir.read_result(folder)
     if result is None:
         fix = f"resume with: ftcli train --resume {shell_word(folder)}"
-        raise ConfigError(Problem(str(folder), "is not finished: it has no result.json", fix))
+        end = run_end.read(folder)
+        how = f"it ended with {end.text()}" if end is not None and end.code != EXIT_DONE else "it has no result.json"
+        raise ConfigError(Problem(str(folder), f"is not finished: {how}", fix))
     return result

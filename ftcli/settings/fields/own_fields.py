@@ -35,7 +35,7 @@ ROWS: Rows = {
     "quantisation.skip_modules": read(needs=f"{_FOUR_BITS}|int8"),
     "quantisation.int8_threshold": read(needs="quantisation.type=int8"),
     **plain("hardware", "type device gpu max_restarts node_type num_nodes node_rank account partition time_limit"),
-    **plain("hardware", "stop_seconds max_requeues"),
+    **plain("hardware", "stop_seconds max_requeues step_timeout_seconds"),
     "hardware.num_processes": read("size"),
     "hardware.num_threads": read("size"),
     "hardware.rendezvous": read("sends", free="HOST:PORT", grant=ENDPOINT),

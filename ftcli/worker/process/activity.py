@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TextIO
 
+from ftcli.worker.process import heartbeat
+
 LINE_SECONDS = 10.0
 """Seconds between two plain lines of progress; a phase that takes less writes none."""
 SAME_SECONDS = 60.0
@@ -57,7 +59,9 @@ def phase(name: str, *, shown: bool = True) -> Iterator[None]:
     _now = before if before.phase and before.shown else _Activity(name, since=time.monotonic(), shown=shown)
     try:
         sys.audit(EVENT, name)
+        heartbeat.phase(_now.phase)
         yield
+        heartbeat.phase(before.phase)  # and not after an error, whose place this is
     finally:
         _now = before
         erase()
@@ -68,6 +72,7 @@ def note(done: int, total: int | None, unit: str) -> None:
 
     What is counted first is counted to its end: the answers that make an item are no progress of their own.
     """
+    heartbeat.passes()
     if unit == _now.unit or _now.done >= (_now.total or 0):
         _now.done, _now.total, _now.unit = done, total, unit
 

@@ -30,6 +30,7 @@ from ftcli.worker.process.activity import phase
 from ftcli.worker.process.environment import environment, went_on
 from ftcli.worker.process.progress import Progress, mean_loss, read_metrics
 from ftcli.worker.process.signals import StopCallback, exclusive
+from ftcli.worker.process.step_beats import StepBeats
 from ftcli.worker.process.usage import Pace, usage
 from ftcli.worker.trainers.rl import vllm_engine
 from ftcli.worker.trainers.units import Counted
@@ -189,7 +190,7 @@ def fit(run: Loaded, trainer: Any, resume: Path | None) -> Any:
     # In this order: a stop requests a save, a save requests a log, and the loss is checked before it is logged.
     preparing = ExitStack()
     stop = StopCallback(run.run_dir, preparing)
-    for callback in (stop, LossGuard(), *watch, progress):
+    for callback in (stop, LossGuard(), *watch, progress, StepBeats()):
         trainer.add_callback(callback)
     if run.method.samples and run.config.world_size == 1:
         trainer.last_step = LastStep(trainer)

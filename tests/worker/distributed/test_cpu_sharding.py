@@ -10,7 +10,7 @@ from transformers import TrainingArguments
 
 from ftcli.build.resolve import spec_of
 from ftcli.config.compose import Request
-from ftcli.runs import rundir
+from ftcli.runs import run_end, rundir
 from tests.ranks import Ranks
 
 
@@ -22,7 +22,8 @@ def test_a_run_that_accelerate_would_not_shard_is_refused(tmp_path: Path, ranks_
     (run / rundir.SPEC).write_text(spec.to_json(), encoding="utf-8")
     with pytest.raises(AssertionError, match="planned for FSDP, but started with copies"):
         ranks_of("tests.unaided_worker", "train", str(run), cwd=tmp_path, number=2)
-    assert (run / rundir.EXIT_CODE).read_text() == "2\n"
+    assert (end := run_end.read(run)) is not None
+    assert end.code == 2
     assert not (run / rundir.MODEL).exists()
 
 
