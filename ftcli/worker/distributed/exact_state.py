@@ -22,7 +22,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from ftcli.core.errors import ConfigError, Problem
+from ftcli.core.errors import CheckpointError, ConfigError, Problem
 
 RESUME_OLDER = "remove that checkpoint to resume from the one before it, or start a new run with --from"
 
@@ -164,7 +164,7 @@ def load_renamed(model: PreTrainedModel, path: Path) -> None:
     )
     if missing:
         what = f"has no weight for {len(missing)} tensors of the model, the first is {missing[0]}"
-        raise ConfigError(Problem(str(path), what, RESUME_OLDER))
+        raise CheckpointError(Problem(str(path), what, RESUME_OLDER))
 
 
 def put_optimizer_dtypes(optimizer: torch.optim.Optimizer, file: Path) -> None:

@@ -17,6 +17,7 @@ from typing import Any, TextIO
 
 from transformers import TrainerCallback
 
+from ftcli.core.errors import DiskError, Problem
 from ftcli.runs import rundir
 from ftcli.worker.process.activity import updates
 from ftcli.worker.process.usage import FIRST_STEPS, peak_memory
@@ -93,6 +94,9 @@ class Progress(TrainerCallback):
         """Writes one line of metrics, and one line of progress."""
         if self._file is None or not logs or not ("loss" in logs or any(key.startswith("eval_") for key in logs)):
             return
+        if not self._path.is_file():  # and no folder is made anew around half a run
+            what, fix = "is gone, with what the run wrote there", "put it back, then resume"
+            raise DiskError(Problem(str(self._path.parent), what, fix))
         now = time.monotonic()
         line: dict[str, Any] = {
             "schema": rundir.SCHEMAS[rundir.METRICS],

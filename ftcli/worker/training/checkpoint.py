@@ -27,7 +27,7 @@ import torch
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer_callback import DefaultFlowCallback, ExportableState
 
-from ftcli.core.errors import ConfigError, Problem
+from ftcli.core.errors import CheckpointError, ConfigError, Problem
 from ftcli.runs.checkpoint_kind import ADAPTER_STATE, PROCESS_STATE, REFERENCE_STATE, TRAINER_STATE
 from ftcli.runs.checkpoints import (
     checkpoint_path,
@@ -91,7 +91,8 @@ class SafeCheckpoints(KeptCheckpoints):
         """Train, from a sealed checkpoint if one is given; True uses the newest valid one.
 
         Raises:
-            ConfigError: the checkpoint is damaged or incomplete, or a setting rules out an exact resume.
+            CheckpointError: the checkpoint is damaged or incomplete.
+            ConfigError: a setting rules out an exact resume.
         """
         root = Path(str(self.args.output_dir))
         self._refuse_inexact(resuming=bool(resume_from_checkpoint))
@@ -138,13 +139,13 @@ class SafeCheckpoints(KeptCheckpoints):
             path, damaged = newest_valid(root, self.needs)
             if path is None:
                 why = "; ".join(str(one) for one in damaged) or "there is none"
-                raise ConfigError(Problem(str(root), f"no valid checkpoint: {why}", "start a new run with --from"))
+                raise CheckpointError(Problem(str(root), f"no valid checkpoint: {why}", "start a new run with --from"))
             return path
         path = Path(requested)
         # Digests were compared when the checkpoint was chosen; checking sizes and names is cheap.
         reasons = verify(path, needs=self.needs, digests=False)
         if reasons:
-            raise ConfigError(*(Problem(str(path), reason, RESUME_OLDER) for reason in reasons))
+            raise CheckpointError(*(Problem(str(path), reason, RESUME_OLDER) for reason in reasons))
         return path
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:

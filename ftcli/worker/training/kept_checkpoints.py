@@ -16,7 +16,7 @@ from typing import Any
 
 from transformers import Trainer
 
-from ftcli.core.errors import ConfigError, Problem
+from ftcli.core.errors import CheckpointError, Problem
 from ftcli.runs.checkpoint_kind import TRAINER_STATE
 from ftcli.runs.checkpoints import checkpoint_path, rotate, verify
 
@@ -52,7 +52,7 @@ class KeptCheckpoints(Trainer):
         """Point to the best checkpoint in this run's folder, wherever the run was when it was saved.
 
         Raises:
-            ConfigError: the run should end with its best checkpoint, but that is missing or damaged.
+            CheckpointError: the run should end with its best checkpoint, but that is missing or damaged.
         """
         saved = json.loads((resumed / TRAINER_STATE).read_text(encoding="utf-8"))["best_model_checkpoint"]
         if saved is None:
@@ -61,5 +61,5 @@ class KeptCheckpoints(Trainer):
         faults = verify(best, needs=(), digests=False)
         if faults and self.args.load_best_model_at_end:
             what = f"the best checkpoint, which the run should end with, is damaged: {'; '.join(faults)}"
-            raise ConfigError(Problem(str(best), what, "resume from before it: remove the checkpoints after it"))
+            raise CheckpointError(Problem(str(best), what, "resume from before it: remove the checkpoints after it"))
         self.state.best_model_checkpoint = None if faults else str(best)

@@ -29,7 +29,7 @@ from transformers import (
 )
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
-from ftcli.core.errors import ConfigError
+from ftcli.core.errors import CheckpointError, ConfigError
 from ftcli.runs.checkpoint_kind import CheckpointKind, needed_files
 from ftcli.runs.checkpoints import newest_valid, sealed, step_of, verify
 from ftcli.worker.training.checkpoint import SafeCheckpoints, with_safe_checkpoints
@@ -280,7 +280,7 @@ def test_the_final_model_is_the_trained_adapter_and_its_tokenizer(finished: Path
 def test_a_missing_state_stops_the_resume(name: str, finished: Path, start: Callable[..., Any]):
     (finished / "checkpoint-2" / name).unlink()
     trainer = start(Case({"max_steps": 3}, peft=LORA))
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(CheckpointError) as error:
         trainer.train(resume_from_checkpoint=str(finished / "checkpoint-2"))
     (problem,) = error.value.problems
     assert problem.where == str(finished / "checkpoint-2")
@@ -302,7 +302,7 @@ def test_resuming_sets_damaged_and_half_written_checkpoints_aside(finished: Path
 def test_where_every_checkpoint_is_damaged_all_are_named(finished: Path, start: Callable[..., Any]):
     for path in sealed(finished):
         (path / "manifest.json").unlink()
-    with pytest.raises(ConfigError, match=r"checkpoint-3 is damaged: .*checkpoint-1 is damaged: manifest.json"):
+    with pytest.raises(CheckpointError, match=r"checkpoint-3 is damaged: .*checkpoint-1 is damaged: manifest.json"):
         start(Case({"max_steps": 3}, peft=LORA)).train(resume_from_checkpoint=True)
 
 
@@ -357,7 +357,7 @@ def test_a_moved_run_finds_its_best_checkpoint_and_refuses_to_go_on_without(star
     assert resumed.state.best_model_checkpoint == str(root / "checkpoint-1")
     assert different(weights(whole), weights(resumed)) == []
     (root / "checkpoint-1" / "adapter_exact.pt").unlink()
-    with pytest.raises(ConfigError, match="the best checkpoint, which the run should end with, is damaged"):
+    with pytest.raises(CheckpointError, match="the best checkpoint, which the run should end with, is damaged"):
         start(case, "moved").train(resume_from_checkpoint=str(newest))
 
 
