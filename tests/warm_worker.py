@@ -36,6 +36,7 @@ from typing import Any, NoReturn
 IMPORTS = (ast.Import, ast.ImportFrom)
 SELDOM = ("__future__", "deepspeed", "vllm")  # imported by a worker only where a run says so
 PR_SET_PDEATHSIG = 1
+_TOKENISES = "TOKENIZERS_PARALLELISM"
 _collector = gc.get_threshold()
 PLANTED = "FTCLI_TEST_SIGNAL"
 _left: list[Any] = []
@@ -90,7 +91,7 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]
 
     def __init__(self, args: Any, **how: Any) -> None:
         if list(args[:3]) == [sys.executable, "-m", "ftcli.worker"]:
-            environment = dict(os.environ if how.get("env") is None else how["env"])
+            environment = dict(os.environ if how.get("env") is None else how["env"]) | {_TOKENISES: "true"}
             how["preexec_fn"] = lambda: go_on_as("ftcli.worker", args[3:], environment, self.own)
         super().__init__(args, **how)
 
@@ -166,6 +167,9 @@ def carry_out(request: dict[str, Any], own: frozenset[int]) -> NoReturn:
     Popen.own = own
     subprocess.Popen = Popen  # type: ignore[misc]
     environment = request["env"]
+    if request["module"] == "ftcli":
+        # Its worker is a fork of it, in which the threads of tokenizers would be missing, and be waited for for ever.
+        environment = environment | {_TOKENISES: "false"}
     if request["ranks"]:
         environment = environment | as_a_rank(request["ranks"])
     go_on_as(request["module"], request["words"], environment, own)
