@@ -245,7 +245,10 @@ def verify(path: Path, *, needs: Sequence[str], digests: bool = True) -> list[st
     whole = []
     for name, entry in entries.items():
         if name not in found:
-            reasons += [] if os.path.lexists(path / name) else [_missing(name)]  # what is odd was named
+            if (path / name).is_dir() and not (path / name).is_symlink():
+                reasons.append(f"{name} is a folder, not a file")
+            elif not os.path.lexists(path / name):  # what is odd was named
+                reasons.append(_missing(name))
         elif found[name] != entry["bytes"]:
             reasons.append(f"{name} has {found[name]} bytes instead of {entry['bytes']}")
         else:

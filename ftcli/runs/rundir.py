@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
@@ -56,6 +57,8 @@ SCHEMAS: Mapping[str, int] = MappingProxyType(
 
 ROOT = Path("runs")
 _MOST_SHOWN = 20
+_UNWRITTEN = re.compile(rf"\.({re.escape(SPEC)}|{re.escape(PIPELINE)})\.\d+")
+"""What a command leaves that was killed while it wrote the first file of a run or a pipeline: nothing has begun."""
 _PATIENCE_SECONDS = 3.0
 """How long to wait for a lock: a worker whose parent was killed ends itself, but not at once."""
 
@@ -137,11 +140,14 @@ def created(run: Path) -> Iterator[Path]:
         raise ConfigError(Problem(f"run.dir={run}", what, "choose another run.dir")) from None
     with exclusive(run):
         _require_empty(run)  # another command may have been quicker
+        for left in filter(_UNWRITTEN.fullmatch, os.listdir(run)):
+            os.unlink(run / left)
         yield run.resolve()
 
 
 def _require_empty(run: Path) -> None:
-    if not run.is_dir() or not any(entry.name != LOCK for entry in run.iterdir()):
+    there = os.listdir(run) if run.is_dir() else []
+    if all(name == LOCK or _UNWRITTEN.fullmatch(name) for name in there):
         return
     resume = f"resume it with ftcli train --resume {shell_word(run)}, or choose another run.dir"
     fix = resume if is_run(run) or is_pipeline(run) else "choose another run.dir"

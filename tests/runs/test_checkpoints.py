@@ -82,6 +82,10 @@ def test_a_sealed_checkpoint_is_valid_and_its_manifest_holds_step_digest_and_siz
         (lambda p: (p / "trainer_state.json").unlink(), "trainer_state.json is missing"),
         (lambda p: (p / "optimizer.pt").write_text(""), "optimizer.pt has 0 bytes instead of 22"),
         (
+            lambda p: ((p / "scheduler.pt").unlink(), (p / "scheduler.pt").mkdir()),
+            "scheduler.pt is a folder, not a file",
+        ),
+        (
             lambda p: (p / "model.safetensors").write_text("Model.safetensors of step 3"),
             "model.safetensors does not match its sha256 in the manifest",
         ),

@@ -79,3 +79,14 @@ def test_a_folder_that_cannot_be_made_or_written_is_named(tmp_path: Path) -> Non
     (tmp_path / rundir.LOCK).mkdir()
     with pytest.raises(ConfigError, match="cannot be written in"), rundir.exclusive(tmp_path):
         pass
+
+
+@pytest.mark.parametrize("name", [rundir.SPEC, rundir.PIPELINE])
+def test_a_folder_whose_first_file_was_being_written_at_a_kill_is_empty(name: str, tmp_path: Path):
+    (tmp_path / rundir.LOCK).touch()
+    (tmp_path / f".{name}.4711").write_text("{", encoding="utf-8")  # as write_atomically names it
+    with rundir.created(tmp_path) as folder:
+        assert [path.name for path in folder.iterdir()] == [rundir.LOCK]
+    (tmp_path / f".{name}.mine").touch()
+    with pytest.raises(ConfigError, match="not empty"), rundir.created(tmp_path):
+        pass
