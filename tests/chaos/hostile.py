@@ -1,15 +1,15 @@
 """Commands of the front half on hostile files, watched: what they open, start, send, print, and how long they take.
 
-    python -m tests.chaos.hostile FIRST LAST LOG
+    python -m tests.chaos.hostile FIRST LAST JOURNAL [--save]
 
-LOG gets a JSON line a seed. A seed that passed with the same code is not run again, so a run that was cut goes on. The
+A seed that passed with the same code is not run again, so a run that was cut goes on (tests/chaos/journal.py). The
 limits that the files meet are counts (tests/core/untrusted, tests/models/templates); time and memory are figures here.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
-import hashlib
 import io
 import json
 import os
@@ -20,14 +20,14 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ftcli.core.untrusted.printable import printable
-from tests.chaos import hostile_files
+from tests.chaos import hostile_files, journal
+from tests.chaos.journal import REPOSITORY
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 _SENDS = (
     "socket.connect",
     "socket.bind",
@@ -39,18 +39,11 @@ _SENDS = (
 _STARTS = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "pty.spawn", "pickle.find_class")
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What came of the commands of one seed."""
+@dataclass(frozen=True, kw_only=True)
+class Outcome(journal.Outcome):
+    """What came of the commands of one seed; the seconds are processor time."""
 
-    seed: int
-    kind: str
     codes: list[int]
-    faults: list[str] = field(default_factory=list)
-    seconds: float = 0.0
-    """Processor time."""
-    digest: str = ""
-    """Of the code that ran."""
 
 
 class Watch:
@@ -111,7 +104,7 @@ def carry_out(seed: int, place: Path, watch: Watch) -> Outcome:
         faults.append("runs code of a stranger")
     os.chdir(place)
     shutil.rmtree(folder)
-    return Outcome(seed, kind, codes, faults, round(seconds, 3), code_digest())
+    return Outcome(case=str(seed), kind=kind, faults=faults, seconds=round(seconds, 3), codes=codes)
 
 
 def _faults(code: int, shown: str) -> Iterable[str]:
@@ -126,34 +119,14 @@ def _faults(code: int, shown: str) -> Iterable[str]:
         yield "shows the environment"
 
 
-_digest = ""
-
-
-def code_digest() -> str:
-    """A hash of the package and of what draws the cases."""
-    global _digest
-    if not _digest:
-        files = sorted([*(REPOSITORY / "ftcli").rglob("*.py"), *Path(__file__).parent.glob("hostile*.py")])
-        _digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
-    return _digest
-
-
-def carried_out(log: Path) -> dict[int, Outcome]:
-    """The outcomes without a fault that an earlier call wrote down for the same code, by seed."""
-    lines = log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
-    found = [Outcome(**json.loads(line)) for line in lines]
-    return {each.seed: each for each in found if each.digest == code_digest() and not each.faults}
-
-
-def summary(found: list[Outcome]) -> dict[str, Any]:
+def summary(found: list[dict[str, Any]]) -> dict[str, Any]:
     """The outcomes in numbers."""
-    seconds = sorted(each.seconds for each in found) or [0.0]
+    seconds = sorted(each["seconds"] for each in found) or [0.0]
     return {
         "cases": len(found),
-        "kinds": dict(Counter(each.kind for each in found).most_common()),
-        "exit_codes": dict(Counter(code for each in found for code in each.codes).most_common()),
-        "faults": sum(bool(each.faults) for each in found),
-        "seconds": {
+        "exit_codes": dict(Counter(str(code) for each in found for code in each["codes"]).most_common()),
+        "faults": sum(bool(each["faults"]) for each in found),
+        "case_seconds": {
             "median": seconds[len(seconds) // 2],
             "p99": seconds[len(seconds) * 99 // 100],
             "most": seconds[-1],
@@ -162,11 +135,11 @@ def summary(found: list[Outcome]) -> dict[str, Any]:
     }
 
 
-def main(first: int, last: int, log: Path) -> int:
-    """Carry out the seeds from `first` to before `last` that the log does not hold yet."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    found = {seed: each for seed, each in carried_out(log).items() if first <= seed < last}
-    with tempfile.TemporaryDirectory() as place, log.open("a", encoding="utf-8") as lines:
+def main(first: int, last: int, path: Path, *, save: bool) -> int:
+    """Carry out the seeds from `first` to before `last` that the journal does not hold yet."""
+    log = journal.Journal(path, journal.code_digest("hostile*.py"))
+    found = {seed: line for seed, line in log.passed().items() if first <= int(seed) < last}
+    with tempfile.TemporaryDirectory() as place:
         root = os.path.realpath(place)
         os.environ |= {
             "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "HOME": f"{root}/home", "TMPDIR": root,
@@ -174,19 +147,23 @@ def main(first: int, last: int, log: Path) -> int:
         }  # fmt: skip
         tempfile.tempdir = root
         watch = Watch()
-        watch.roots = (root, str(log.resolve()))
+        watch.roots = (root, str(path.resolve()))
         for seed in range(first, last):
-            if seed in found:
-                continue
-            found[seed] = outcome = carry_out(seed, Path(root), watch)
-            lines.write(json.dumps(asdict(outcome)) + "\n")
-            lines.flush()
-            for fault in outcome.faults:
-                print(f"FAULT seed {seed} ({outcome.kind}) {fault!r}", flush=True)
+            if str(seed) not in found:
+                found[str(seed)] = log.write(carry_out(seed, Path(root), watch))
         os.chdir(REPOSITORY)
-    print(json.dumps(summary(list(found.values())), indent=2))
-    return int(any(each.faults for each in found.values()))
+    told, kinds = summary(list(found.values())), journal.by_kind(found.values())
+    print(json.dumps({**told, "kinds": kinds}, indent=2))
+    if save:
+        journal.keep("hostile", kinds, **told)
+    return int(told["faults"] > 0)
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]).absolute()))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("first", type=int)
+    parser.add_argument("last", type=int)
+    parser.add_argument("journal", type=Path)
+    parser.add_argument("--save", action="store_true", help=f"write benchmarks/results/{journal.RESULT}.json")
+    options = parser.parse_args()
+    sys.exit(main(options.first, options.last, options.journal.absolute(), save=options.save))

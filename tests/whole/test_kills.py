@@ -1,207 +1,121 @@
-"""kill -9 at any moment, then --resume: the weights are those of the run that nobody killed, bit for bit."""
+"""kill -9 and damage, then --resume: the weights are those of the run that nobody killed, bit for bit.
+
+A sample of `make chaos`, whose cases these are (tests/chaos/kills.py, tests/chaos/damage.py).
+"""
 
 from __future__ import annotations
 
-import json
 import os
-import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 import pytest
 
+from ftcli.launch.local import newest_checkpoint
+from ftcli.plan.checkpoint_files import files_to_resume
 from ftcli.runs import rundir
-from ftcli.runs.checkpoints import MANIFEST
+from ftcli.settings.run_spec import RunSpec
+from tests.chaos import damage, kills, victims
 from tests.conftest import MakeOnce
-from tests.whole.conftest import TIMEOUT_SECONDS, Train, environment
+from tests.warm import Warm
+from tests.whole.conftest import TIMEOUT_SECONDS, Train
 
-SAVE_STEPS = 4
-# SFT with LoRA and dropout, accumulating, saving every fourth step and in mid-epoch.
-COMMAND = (
-    "train", "peft=lora", "peft.lora_dropout=0.1", "train.learning_rate=3e-3", "train.max_steps=24",
-    f"train.save_steps={SAVE_STEPS}",
-    "train.per_device_train_batch_size=4", "train.gradient_accumulation_steps=2", "data.max_rows=120",
-    "train.eval_strategy=no", "run.score_rows=0", "hardware.num_threads=1",
-)  # fmt: skip
-SEED = 20261123
-KILLS = 100 if os.environ.get("FTCLI_PROOF") else 5
-KILLS_INSIDE_A_SAVE = KILLS * 4 // 10
+KIND = "lora"
+SAMPLE = [case for case in kills.plan() if case.kind == KIND and case.number in (1, 2, 3, 5, 7)]
+"""In a save, at a rename, while the model is saved, and anywhere, started as a user starts it."""
+WEIGHTS = "adapter_model.safetensors"
 
 
-@dataclass(frozen=True)
-class Uninterrupted:
-    """The run that nobody killed."""
+@pytest.fixture(scope="session")
+def uninterrupted(once: MakeOnce, warm: Warm | None) -> Path:
+    """One whole run."""
+    folder = once("uninterrupted", lambda folder: kills.Bench(folder, warm).uninterrupted(KIND))
+    return folder / f"{KIND}-whole" / kills.RUN
 
-    run: Path
-    seconds: float
-    weights: bytes
+
+@pytest.fixture
+def bench(uninterrupted: Path, warm: Warm | None, tmp_path: Path) -> kills.Bench:
+    """Where cases are carried out."""
+    return kills.Bench(tmp_path, warm, {KIND: uninterrupted})
 
 
 def weights(run: Path) -> bytes:
     """The trained adapter, byte for byte."""
-    return (run / rundir.MODEL / "adapter_model.safetensors").read_bytes()
-
-
-@pytest.fixture(scope="session")
-def uninterrupted(once: MakeOnce) -> Uninterrupted:
-    """One whole run, timed."""
-
-    def make(folder: Path) -> None:
-        began = time.monotonic()
-        command = [sys.executable, "-m", "ftcli", *COMMAND, "run.dir=run"]
-        subprocess.run(command, cwd=folder, env=environment(), check=True, capture_output=True, timeout=TIMEOUT_SECONDS)
-        (folder / "seconds").write_text(str(time.monotonic() - began), encoding="utf-8")
-
-    folder = once("uninterrupted", make)
-    return Uninterrupted(folder / "run", float((folder / "seconds").read_text()), weights(folder / "run"))
-
-
-def victims(parent: subprocess.Popen[str], target: str) -> list[psutil.Process]:
-    """The processes to kill: the worker, its parent, or all of them."""
-    try:
-        children = psutil.Process(parent.pid).children(recursive=True)
-    except psutil.NoSuchProcess:
-        return []
-    own = [psutil.Process(parent.pid)] if parent.poll() is None else []
-    return {"worker": children or own, "parent": own, "group": [*children, *own]}[target]
-
-
-def started(folder: Path) -> subprocess.Popen[str]:
-    """The command under way in `folder`, a group of its own, what it says kept."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "ftcli", *COMMAND, "run.dir=run"],
-        cwd=folder,
-        env=environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def wait_for_save(run: Path, number: int, parent: subprocess.Popen[str]) -> None:
-    """Return while checkpoint `number` (from 1) is being written."""
-    step_before = SAVE_STEPS * (number - 1)
-    while parent.poll() is None:
-        entries = os.listdir(run / rundir.CHECKPOINTS) if (run / rundir.CHECKPOINTS).is_dir() else []
-        newest = max((int(entry.split("-")[1]) for entry in entries if entry.startswith("checkpoint-")), default=0)
-        if any(entry.startswith(".staging") for entry in entries) and newest >= step_before:
-            return
-        time.sleep(0.0005)
-    raise AssertionError(f"the run ended before its save {number}")
-
-
-def settle(run: Path) -> None:
-    """Wait until no process works in the run any more: an orphan ends itself within a second."""
-    until = time.monotonic() + TIMEOUT_SECONDS
-    while time.monotonic() < until:
-        working = [p for p in psutil.process_iter(["cmdline"]) if str(run) in " ".join(p.info["cmdline"] or ())]
-        if not working:
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"still at work in {run}: {working}")
-
-
-def kill_plan() -> list[tuple[int, str, str]]:
-    """(number, moment, target) of each kill: some inside a save, the rest uniform over the run's wall time."""
-    targets = ["worker", "parent", "group"]
-    moments = ["save"] * KILLS_INSIDE_A_SAVE + ["any"] * (KILLS - KILLS_INSIDE_A_SAVE)
-    return [(number, moment, targets[number % 3]) for number, moment in enumerate(moments)]
+    return (run / rundir.MODEL / WEIGHTS).read_bytes()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "moment", "target"), kill_plan())
-def test_a_killed_run_resumes_bit_identically(
-    number, moment, target, uninterrupted: Uninterrupted, tmp_path, ftcli_run: Train
-):
-    chance = random.Random(SEED + number)
-    run = tmp_path / "run"
-    with started(tmp_path) as parent:
-        if moment == "save":
-            wait_for_save(run, chance.randint(1, 5), parent)
-        else:
-            time.sleep(chance.uniform(0, uninterrupted.seconds))
-        for victim in victims(parent, target):
-            victim.send_signal(signal.SIGKILL)
-        parent.wait(timeout=TIMEOUT_SECONDS)
-    settle(run)
-    if (run / rundir.SPEC).is_file():
-        ftcli_run("train", "--resume", "run", cwd=tmp_path)
-    else:  # killed before the run was made: there is nothing to resume, and nothing in the way
-        ftcli_run(*COMMAND, "run.dir=run", cwd=tmp_path)
-    assert weights(run) == uninterrupted.weights
-    assert rundir.read_result(run)["loss_last"] == rundir.read_result(uninterrupted.run)["loss_last"]
+@pytest.mark.parametrize("case", SAMPLE, ids=lambda case: f"{case.moment}-{case.target}")
+def test_a_killed_run_resumes_bit_identically(case: kills.Case, bench: kills.Bench):
+    assert bench.carry_out(case).faults == []
 
 
-def flip_a_byte(checkpoint: Path) -> None:
-    """Change one bit of the adapter."""
-    file = checkpoint / "adapter_model.safetensors"
-    damaged = bytearray(file.read_bytes())
-    damaged[len(damaged) // 2] ^= 1
-    file.write_bytes(bytes(damaged))
+def test_the_comparison_sees_what_differs(uninterrupted: Path, tmp_path: Path):
+    run, same = (Path(shutil.copytree(uninterrupted, tmp_path / name)) for name in ("a", "b"))
+    assert kills.differences(run, same) == []
+    raw = bytearray(weights(run))
+    raw[-1] ^= 1
+    (run / rundir.MODEL / WEIGHTS).write_bytes(bytes(raw))
+    result = rundir.read_result(run) or {}
+    rundir.write_json(run / rundir.RESULT, {**result, "seconds": 1e9})
+    assert kills.differences(run, same) == [f"{rundir.MODEL}/{WEIGHTS} differs"]
+    rundir.write_json(run / rundir.RESULT, {**result, "loss_last": 0.0})
+    assert kills.differences(run, same) == [f"{rundir.MODEL}/{WEIGHTS} differs", f"{rundir.RESULT} differs"]
 
 
-def drop_with_its_entry(checkpoint: Path) -> None:
-    """Remove what the adapter resumes from, and its line in the manifest, which then agrees with the folder."""
-    (checkpoint / "adapter_exact.pt").unlink()
-    manifest = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
-    del manifest["files"]["adapter_exact.pt"]
-    (checkpoint / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
+def test_the_plan_has_what_was_promised():
+    cases = kills.plan()
+    assert len(cases) == 200
+    assert len({case.name for case in cases}) == 200
+    assert sum(case.moment in ("save", "rename", "model") for case in cases) >= 120  # of which 80 land at the least
+    single = {case.target for case in cases if not kills.KINDS[case.kind].launched}
+    assert single == {victims.WORKER, victims.PARENT, victims.GROUP}
+    assert {case.target for case in cases} == {*single, victims.LAUNCHER}
+    assert {name for name, kind in kills.KINDS.items() if kind.making} == {"online_dpo", "constitutional"}
+    assert len(damage.DAMAGES) >= 24
 
 
-def become_a_link(checkpoint: Path) -> None:
-    """Move the checkpoint elsewhere in the run, and leave a link to it."""
-    checkpoint.symlink_to(checkpoint.rename(checkpoint.with_name("moved")))
+@pytest.mark.parametrize("name", damage.DAMAGES)
+def test_each_damage_is_named_and_the_checkpoint_before_taken(name: str, uninterrupted: Path, tmp_path: Path):
+    run, each = damage.halted(uninterrupted, tmp_path), damage.DAMAGES[name]
+    *_, before, newest = damage.sealed(run / rundir.CHECKPOINTS)
+    [stands] = damage.damaged(run, "newest", each)
+    said: list[str] = []
+    found = newest_checkpoint(run, files_to_resume(RunSpec.load(run / rundir.SPEC)), said.append)
+    assert found == (before if each.every else newest)
+    [line] = said
+    assert f"{stands} is damaged" in line
+    assert each.reason in line
 
 
-@pytest.mark.parametrize(
-    ("damage", "reason"),
-    [
-        (flip_a_byte, "adapter_model.safetensors does not match its sha256"),
-        (drop_with_its_entry, "adapter_exact.pt was never saved (the adapter as it was in memory)"),
-        (become_a_link, "it is a link, not a folder"),
-    ],
-)
-def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_used(
-    damage, reason: str, uninterrupted: Uninterrupted, tmp_path, ftcli_run: Train
-):
-    shutil.copytree(uninterrupted.run, tmp_path / "run")
-    (tmp_path / "run" / rundir.RESULT).unlink()
-    shutil.rmtree(tmp_path / "run" / rundir.MODEL)
-    damage(tmp_path / "run" / rundir.CHECKPOINTS / "checkpoint-24")
-    done = ftcli_run("train", "--resume", "run", cwd=tmp_path)
-    assert "checkpoint-24 is damaged" in done.stderr
-    assert reason in done.stderr
-    assert "from checkpoint-20" in done.stderr
-    assert weights(tmp_path / "run") == uninterrupted.weights
+@pytest.mark.parametrize("case", ["newest:truncated optimizer.pt", "newest:renamed", "all:flipped adapter_exact.pt"])
+def test_a_damaged_checkpoint_is_passed_over_or_the_resume_refused(case: str, bench: kills.Bench):
+    assert damage.carry_out(case, bench).faults == []
 
 
-def test_from_reproduces_a_run_bit_for_bit(uninterrupted: Uninterrupted, tmp_path, ftcli_run: Train):
-    ftcli_run("train", "--from", str(uninterrupted.run), "run.dir=again", cwd=tmp_path)
-    assert weights(tmp_path / "again") == uninterrupted.weights
+def test_from_reproduces_a_run_bit_for_bit(uninterrupted, tmp_path, ftcli_run: Train):
+    ftcli_run("train", "--from", str(uninterrupted), "run.dir=again", cwd=tmp_path)
+    assert weights(tmp_path / "again") == weights(uninterrupted)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_run_leaves_a_checkpoint_no_process_and_says_how_to_go_on(
     number, uninterrupted, tmp_path, ftcli_run: Train
 ):
-    run = tmp_path / "run"
-    with started(tmp_path) as parent:
+    run = tmp_path / kills.RUN
+    with victims.start(("train", *kills.words_of(KIND)), tmp_path, warm=None) as parent:
+        family = victims.Family(parent)
         while not (run / rundir.METRICS).is_file() or not (run / rundir.METRICS).read_text():
             assert parent.poll() is None
             time.sleep(0.01)
+        family.look(now=True)
         os.kill(parent.pid, number)
-        _, said = parent.communicate(timeout=TIMEOUT_SECONDS)
-    assert parent.returncode == 75
-    assert f"ftcli train --resume {run}" in said
+        assert parent.wait(timeout=TIMEOUT_SECONDS) == 75
+    assert f"ftcli train --resume {run}" in victims.said(parent, tmp_path)
     assert list((run / rundir.CHECKPOINTS).glob("checkpoint-*"))
-    settle(run)
+    assert family.settle() == []
     if number == signal.SIGTERM:
-        ftcli_run("train", "--resume", "run", cwd=tmp_path)
-        assert weights(run) == uninterrupted.weights
+        ftcli_run("train", "--resume", kills.RUN, cwd=tmp_path)
+        assert weights(run) == weights(uninterrupted)
