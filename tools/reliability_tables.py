@@ -53,6 +53,25 @@ PROMISES: Mapping[str, Sequence[Promise]] = {
             tests=("whole/test_pipelines.py",),
         ),
     ),
+    "How a run ends": (
+        Promise(
+            what="One table of exit codes, for one process and for several; `end.json` has the code, its cause, the "
+            "process, its machine, step and phase",
+            tests=("whole/test_exit_codes.py", "launch/test_worker_end.py", "worker/process/test_exhausted.py"),
+        ),
+        Promise(
+            what="A process of several that dies, fails or raises ends the run within {death} seconds, by its name, "
+            "step and cause",
+            tests=("whole/test_lost_ranks.py", "launch/test_rank_watch.py"),
+            constants={"death": "launch.rank_watch:DEATH_SECONDS"},
+        ),
+        Promise(
+            what="One that hangs ends it {hang} seconds, at most, after `hardware.step_timeout_seconds` without "
+            "progress, and those that wait for it are told from it",
+            tests=("whole/test_lost_ranks.py", "launch/test_rank_watch.py"),
+            constants={"hang": "launch.rank_watch:HANG_SECONDS"},
+        ),
+    ),
     "A run that is stopped": (
         Promise(
             what="Six signals stop every command under their own names, and a run saves first. What has nothing to "
