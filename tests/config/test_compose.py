@@ -372,6 +372,15 @@ def test_resume_takes_length_and_cadence_only(saved):
     assert resume.resumed_spec(run, ["train.num_train_epochs=2"]).train["num_train_epochs"] == 2
 
 
+def test_resume_takes_another_limit_for_a_step(saved):
+    run = saved()
+    assert resume.resumed_spec(run, []).hardware.step_timeout_seconds == 1800
+    assert resume.resumed_spec(run, ["hardware.step_timeout_seconds=7200"]).hardware.step_timeout_seconds == 7200
+    assert resume.resumed_spec(run, ["hardware.step_timeout_seconds=null"]).hardware.step_timeout_seconds is None
+    with pytest.raises(ConfigError, match=r"hardware\.step_timeout_seconds=0"):
+        resume.resumed_spec(run, ["hardware.step_timeout_seconds=0"])
+
+
 @pytest.mark.parametrize(
     "override",
     ["train.learning_rate=1", "seed=1", "method=dpo", "peft.r=4", "data.path=x", "~train.save_steps", "recipe=demo",

@@ -48,7 +48,7 @@ def weights(run: Path) -> bytes:
 
 def left_over(folder: Path) -> list[str]:
     """What a write that failed left beside the files of a run."""
-    hidden = [path for path in folder.rglob(".*") if path.name != rundir.EXIT_CODE and ".lock" not in path.name]
+    hidden = [path for path in folder.rglob(".*") if ".lock" not in path.name]
     return [str(path) for path in hidden]
 
 

@@ -117,7 +117,7 @@ def first_steps(run: Path) -> bool:
     ],
 )
 def test_a_process_that_is_alone_ends_the_run_alike(
-    number, step_timeout, code, words, tmp_path: Path, ftcli_start: Start
+    number, step_timeout, code, words, tmp_path: Path, ftcli_start: Start, ftcli_run: Train
 ):
     run = tmp_path / "run"
     own = ("train.max_steps=5000", f"hardware.step_timeout_seconds={step_timeout}", f"run.dir={run}")
@@ -130,6 +130,9 @@ def test_a_process_that_is_alone_ends_the_run_alike(
     assert end is not None
     assert end.code == code
     assert words in end.message
+    told = ftcli_run("report", str(run), cwd=tmp_path, expect=2).stderr
+    assert f"is not finished: it ended with exit code {code}" in told
+    assert words in told
     assert not psutil.pid_exists(worker.pid) or worker.status() == psutil.STATUS_ZOMBIE
 
 
