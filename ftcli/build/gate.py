@@ -69,6 +69,19 @@ def admitted(spec: RunSpec, where: str, grants: frozenset[str], acts: Sequence[s
     return replace(spec, grants=tuple(sorted(grants)))
 
 
+def flags_needed(spec: RunSpec) -> list[str]:
+    """The flags without which a run with this spec cannot be resumed: they count on each command line anew."""
+
+    def refused_without(flag: str) -> bool:
+        try:
+            admitted(spec, "", FLAGS - {flag}, TRAINS)
+        except ConfigError:
+            return True
+        return False
+
+    return [flag for flag in sorted(FLAGS) if refused_without(flag)]
+
+
 def composed_anew(run: Path) -> RunSpec:
     """The spec in a run's folder for one who reads its tree and choices alone, and composes and checks them anew.
 

@@ -32,6 +32,7 @@ from ftcli.launch.rank_watch import RankWatch, channel
 from ftcli.launch.worker_end import Launch, end_of_output, settled
 from ftcli.runs import checkpoints, run_end, rundir
 from ftcli.runs.beats import CHANNEL, Beat
+from ftcli.runs.resume_line import resume_with
 from ftcli.runs.run_end import RunEnd
 from ftcli.runs.stop_signals import handled, held_back, name_of, send
 from ftcli.runs.unsaved import lost
@@ -359,6 +360,6 @@ def _at_once(run: Path, stop: Stop) -> int:
     """The end of a run that was stopped by a second signal."""
     message = f"stopped at once by {stop.names[1]}; {lost(run)}"
     stop.tell(message)
-    stop.tell(f"resume with: ftcli train --resume {shell_word(rundir.whole(run))}")
+    stop.tell(resume_with(run))
     run_end.write(run, RunEnd(code=EXIT_INTERRUPTED, message=message, host=run_end.this_host()))
     return EXIT_INTERRUPTED

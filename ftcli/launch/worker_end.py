@@ -25,6 +25,7 @@ from ftcli.core.text import shell_word
 from ftcli.launch.rank_watch import RankWatch
 from ftcli.runs import run_end, rundir
 from ftcli.runs.beats import TRAINING, Beat
+from ftcli.runs.resume_line import resume_with
 from ftcli.runs.run_end import RunEnd
 from ftcli.runs.stop_signals import STOPS
 
@@ -68,7 +69,7 @@ def settled(launch: Launch, say: Callable[[str], None]) -> int:
     run, kept = launch.run, run_end.read(launch.run)
     if end != kept and (launch.is_first or (kept is None and end.code != EXIT_DONE)):
         run_end.write(run, end)
-    resume = f"resume with: ftcli train --resume {shell_word(rundir.whole(run))}"
+    resume = resume_with(run)
     if told or end.code in (EXIT_MEMORY, EXIT_DISK, EXIT_RANK_LOST):
         say(resume)
     elif end.code == EXIT_INTERRUPTED and launch.num_processes > 1:

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from ftcli.build import gate
 from ftcli.cli import output
 from ftcli.cli.jobs.job import Job, JobFolder, finished
 from ftcli.cli.requirements import require_disk, require_folders, require_here, require_hub, require_rows
@@ -21,9 +22,10 @@ from ftcli.pipelines.pipeline_request import PipelineRequest
 from ftcli.pipelines.stage_specs import pipeline_spec
 from ftcli.pipelines.stages import PipelineSpec, ReadyStage, RunStage, StageSpec, SynthesisStage
 from ftcli.plan.resolved_run import ResolvedRun
-from ftcli.runs import rundir
+from ftcli.runs import resume_line, rundir
 from ftcli.runs.stop_signals import Stopped
-from ftcli.settings.ownership import FLAGS, REMOTE_CODE
+from ftcli.settings.backends import ENDPOINTS
+from ftcli.settings.ownership import ENDPOINT, FLAGS, REMOTE_CODE
 from ftcli.settings.run_spec import RunSpec
 
 
@@ -81,6 +83,7 @@ class PipelineJob(Job):
         # that it names ship: whether they run code is not its files' to say.
         request = replace(self.request, grants=self.request.grants | (FLAGS - {REMOTE_CODE}))
         with rundir.exclusive(folder):
+            resume_line.remember(_typed_again(self.spec, self.request))
             return _run_stages(folder, request, {}, None, as_json=as_json)
 
 
@@ -123,6 +126,7 @@ class PipelineFolder(JobFolder):
             _require_here(spec, begun)
             if not anyway:
                 require_disk([*spec.runs().values()], folder)
+            resume_line.remember(_typed_again(spec, request))
             return _run_stages(folder, request, begun, state, as_json=as_json)
 
     def report(self, *, as_json: bool) -> None:
@@ -193,12 +197,20 @@ def _run_stages(folder: Path, request: Request, begun: Begun, state: Mapping[str
         code = stage_loop.run(folder, replace(request, overrides=()), output.note, begun)
     except Stopped as stopped:  # between two stages, or while all are measured
         said = "" if stopped.reported else f"{stopped}; "
-        output.note(f"{said}resume with: ftcli train --resume {shell_word(folder)}")
+        output.note(f"{said}{resume_line.resume_with(folder)}")
         stopped.reported = True
         raise
     if code == EXIT_DONE:
         _report(folder, as_json=as_json)
     return code
+
+
+def _typed_again(spec: PipelineSpec, request: Request) -> list[str]:
+    """What the line that resumes a pipeline has to have: its group folders, and the flags of its stages."""
+    flags = {flag for run in spec.runs().values() for flag in gate.flags_needed(run.spec)}
+    asked = [each.spec.backend.type for each in spec.stages if isinstance(each, SynthesisStage)]
+    flags |= {ENDPOINT for kind in asked if kind in ENDPOINTS}
+    return [word for each in request.config_dirs for word in ("--config-dir", str(each))] + sorted(flags)
 
 
 def _report(folder: Path, *, as_json: bool) -> None:

@@ -17,9 +17,10 @@ from ftcli.cli.requirements import require_disk, require_folders, require_here, 
 from ftcli.config.compose import Composed, Request
 from ftcli.core.errors import FtcliError
 from ftcli.core.exit_codes import EXIT_DONE, EXIT_MEMORY
+from ftcli.launch.nodes import OWN
 from ftcli.launch.profile import profile_of, submits
 from ftcli.plan.resolved_run import ResolvedRun
-from ftcli.runs import rundir
+from ftcli.runs import resume_line, rundir
 from ftcli.settings.run_spec import RunSpec
 
 if TYPE_CHECKING:
@@ -104,6 +105,7 @@ class RunJob(Job):
         for item in self.spec.notes:
             if item.key.startswith(("train.", "data.", "model.", "hardware.type")):
                 output.note(f"  {item.key} = {item.value}  ({item.why})")
+        _remember(self.spec)
         with rundir.exclusive(directory):
             return _train(self.spec, directory, None, node, as_json=as_json)
 
@@ -176,6 +178,7 @@ class RunFolder(JobFolder):
     def _go_on(self, spec: RunSpec, node: Node, *, as_json: bool) -> int:
         from ftcli.build import restart
 
+        _remember(spec)
         checkpoint = self._resumed_from(spec)
         start = checkpoint.name if checkpoint else "the start: no checkpoint has been written yet"
         output.note(f"resuming {self.directory} from {start}")
@@ -221,6 +224,15 @@ class RunFolder(JobFolder):
             return fitting.expected(run, plan(run))
         except FtcliError:  # rows or models that are gone
             return None
+
+
+def _remember(spec: RunSpec) -> None:
+    """Keep what the line that resumes this run has to have."""
+    from ftcli.build import gate
+
+    own = {name: getattr(spec.hardware, name) for name in OWN}
+    places = [f"hardware.{name}={value}" for name, value in own.items() if value is not None]
+    resume_line.remember([*places, *gate.flags_needed(spec)])
 
 
 def _train(spec: RunSpec, directory: Path, checkpoint: Path | None, node: Node, *, as_json: bool) -> int:

@@ -14,8 +14,8 @@ from ftcli.core.errors import DataError, InterruptedRun, Problem
 from ftcli.data.formats.columns import SOFT_LABEL
 from ftcli.data.row_sets import set_file
 from ftcli.runs import rundir
-from ftcli.settings.backends import ENDPOINTS
-from ftcli.settings.ownership import ENDPOINT, REMOTE_CODE
+from ftcli.runs.resume_line import resume_with
+from ftcli.settings.ownership import REMOTE_CODE
 from ftcli.synthesis import early_signs, few_shot, principles, runner
 from ftcli.synthesis.backend import Backend, BudgetSpent
 from ftcli.synthesis.early_signs import EarlySigns
@@ -64,8 +64,7 @@ def make(folder: Path, *, trust_remote_code: bool = False) -> dict[str, Any]:
                 agreement = _agreement(task, backend, folder)
         except BudgetSpent as spent:
             what = f"stopped: {spent}; finished items are kept"
-            flag = f" {ENDPOINT}" if spec.backend.type in ENDPOINTS else ""
-            raise InterruptedRun(Problem(str(folder), what, interruption.go_on(folder) + flag)) from None
+            raise InterruptedRun(Problem(str(folder), what, resume_with(folder))) from None
         rows = counts.pop("rows")
         if not rows:
             reasons = ", ".join(f"{count} {reason}" for reason, count in counts.items())

@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ftcli.core.errors import InterruptedRun, Problem, RankLost
-from ftcli.core.text import shell_word
-from ftcli.runs import rundir
+from ftcli.runs.resume_line import resume_with
 from ftcli.runs.stop_signals import Stopped, handled, let_in, name_of
 from ftcli.worker.process import activity
 from ftcli.worker.process.exhausted import as_situation
@@ -175,12 +174,7 @@ def resumable(folder: Path) -> Iterator[None]:
 
 def interrupted(stopped: Stopped | str, folder: Path) -> InterruptedRun:
     """The error of a run or stage that was stopped, with the command that resumes it."""
-    return InterruptedRun(Problem(str(folder), str(stopped), go_on(folder)))
-
-
-def go_on(folder: Path) -> str:
-    """The command that resumes a run, or the pipeline that it is a stage of."""
-    return f"resume with: ftcli train --resume {shell_word(rundir.whole(folder))}"
+    return InterruptedRun(Problem(str(folder), str(stopped), resume_with(folder)))
 
 
 def _attend(give_up: Callable[[str], None], over: threading.Event) -> None:
