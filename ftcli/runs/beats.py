@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from ftcli.core.untrusted import foreign_files
+
 CHANNEL = "FTCLI_BEATS"
 """Environment variable that names the folder."""
 STARTING = "starting"
@@ -73,7 +75,7 @@ def read_all(folder: Path, before: Mapping[int, Beat]) -> dict[int, Beat]:
     found = dict(before)
     for file in folder.glob("rank-*"):
         try:
-            beat = Beat(**json.loads(file.read_bytes()))
+            beat = Beat(**foreign_files.read_json(file))
         except (OSError, ValueError, TypeError):
             continue
         found[beat.rank] = beat
