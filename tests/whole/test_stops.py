@@ -46,7 +46,7 @@ PPO = (
 COMMANDS = {"sft": SFT, "grpo": GRPO, "ppo": PPO}
 PHASES = (
     ("sft", "preparing rows"), ("sft", "loading the model"), ("sft", "preparing the trainer"),
-    ("sft", "measuring before training"), ("sft", "preparing to train"), ("sft", "evaluating at step 2"),
+    ("sft", "evaluating at step 2"), ("sft", "preparing to train"), ("sft", "measuring before training"),
     ("sft", "saving checkpoint-2"), ("sft", "saving the model"), ("sft", "measuring after training"),
     ("grpo", "loading the rewards"), ("grpo", "answering prompts for step 2"), ("grpo", "evaluating at step 2"),
     ("grpo", "measuring before training"), ("ppo", "answering prompts for step 2"),
@@ -156,6 +156,22 @@ def test_a_terminal_that_is_closed_stops_a_run_with_all_that_it_started(tmp_path
         os.close(outer)
         assert process.wait(TIMEOUT_SECONDS) == 75
     assert "stopped by SIGHUP while" in (tmp_path / "run" / rundir.LOG).read_text(encoding="utf-8")
+
+
+@pytest.mark.skipif(not ALL, reason="two real starts; `make proof` waits for them")
+def test_a_sweep_stops_its_job_with_a_checkpoint_and_starts_no_other(tmp_path: Path, ftcli_start: Start) -> None:
+    words = ("train", "-m", *SFT[1:-1], "run.dir=runs", "train.max_steps=400,500")
+    with ftcli_start(*words, cwd=tmp_path) as command:
+        metrics = tmp_path / "runs/0" / rundir.METRICS
+        while command.poll() is None and not (metrics.exists() and metrics.read_text(encoding="utf-8")):
+            time.sleep(0.01)
+        command.send_signal(signal.SIGTERM)
+        code = command.wait(TIMEOUT_SECONDS)
+    _, said = command.said()
+    assert code == 75, said
+    assert "stopped by SIGTERM after step" in said
+    assert [*(tmp_path / "runs/0" / rundir.CHECKPOINTS).glob("checkpoint-*")]
+    assert not (tmp_path / "runs/1").exists()
 
 
 STAGES = ("generating answers", "judging answers", "reading rows", "loading the model")

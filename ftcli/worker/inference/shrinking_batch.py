@@ -20,6 +20,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.integrations.fsdp import is_fsdp_managed_module
 
+from ftcli.worker.process import interruption
 from ftcli.worker.tokenise.special_tokens import end_ids
 
 STRETCH = 16
@@ -62,6 +63,7 @@ def generate(
     found[:, :prompt] = input_ids
     there, ids, longest = torch.arange(rows, device=input_ids.device), input_ids, prompt
     while len(there) and longest < found.size(1):
+        interruption.reached(longest - prompt, how.max_new_tokens, "tokens")
         stretch = copy.deepcopy(how)
         stretch.max_new_tokens = min(STRETCH, found.size(1) - longest)
         ids = model.generate(

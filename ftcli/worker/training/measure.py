@@ -37,7 +37,7 @@ def before_training(run: Loaded, trainer: Any, resumed: bool) -> dict[str, Any]:
         measured = kept or measure(run, trainer, with_loss=not several and not by_trainer)
     if several and not by_trainer and not run.method.rewarded and measured.get("eval_loss") is None:
         trainer.add_callback(_LossBefore(run, trainer, measured))
-    if run.is_first:
+    if run.is_first and not kept:
         rundir.write_json(path, measured)
     return measured
 
