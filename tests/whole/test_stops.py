@@ -21,6 +21,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from ftcli.core.exit_codes import EXIT_INTERRUPTED, EXIT_RANK_LOST
 from ftcli.runs import rundir
 from tests.conftest import MakeOnce
 from tests.warm import Warm, possible
@@ -67,6 +68,11 @@ def planted(phase: str, *names: str) -> dict[str, str]:
     return {"FTCLI_TEST_SIGNAL": f"{phase}={'+'.join(str(int(getattr(signal, name))) for name in names)}"}
 
 
+def expected(name: str) -> int:
+    """The exit code of a command whose worker a signal ended: what is killed is lost, and has not stopped."""
+    return EXIT_RANK_LOST if name == "SIGKILL" else EXIT_INTERRUPTED
+
+
 @pytest.fixture(scope="session")
 def uninterrupted(once: MakeOnce, warm: Warm) -> dict[str, bytes]:
     """The weights of each method's run that nobody stopped."""
@@ -95,7 +101,7 @@ def test_a_signal_in_any_phase_stops_is_named_and_loses_nothing(
     with ftcli_start(*COMMANDS[method], cwd=tmp_path, **planted(phase, name)) as command:
         code = command.wait(TIMEOUT_SECONDS)
     _, said = command.said()
-    assert code == 75, said
+    assert code == expected(name), said
     assert f"ftcli train --resume {tmp_path / 'run'}" in said
     assert "Traceback" not in said
     assert "bug in ftcli" not in said
@@ -192,7 +198,7 @@ def test_a_stage_that_makes_data_stops_and_goes_on(
     with ftcli_start(*words, cwd=tmp_path, **planted(phase, name)) as command:
         code = command.wait(TIMEOUT_SECONDS)
     _, said = command.said()
-    assert code == 75, said
+    assert code == expected(name), said
     assert f"ftcli train --resume {tmp_path / 'whole'}" in said
     assert "Traceback" not in said
     if name != "SIGKILL":
