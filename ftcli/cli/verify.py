@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ftcli.cli import arguments, output
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.exit_codes import EXIT_CHECKPOINT, EXIT_DONE
 from ftcli.core.text import shell_word
 from ftcli.runs import rundir
+
+if TYPE_CHECKING:
+    from ftcli.build.verification import Verdict
 
 SUMMARY = "check that a run, pipeline, model or checkpoint is whole, digest by digest"
 ORDER = 155
@@ -29,18 +33,25 @@ def run(argv: Sequence[str]) -> int:
     if kind is None:
         what = f"{options.folder} holds no run, pipeline, stage, model or checkpoint"
         raise ConfigError(Problem(f"ftcli verify {shell_word(options.folder)}", what, "name such a folder, or a run"))
-    found = list(verdicts(place))
+    if not options.json:
+        output.say(f"{kind} {place}")
+    found = []
+    for each in verdicts(place):  # printed as they come: every byte of a large run takes a while
+        found.append(each)
+        if not options.json:
+            _show(each)
     faults = [each for each in found if each.state == "fault"]
     if options.json:
         output.data({"folder": str(place), "kind": kind, "whole": not faults, "verdicts": [asdict(x) for x in found]})
     else:
-        output.say(f"{kind} {place}")
-        for each in found:
-            output.say(f"  {each.state:<5}  {each.what}" + (f"  {each.detail}" if each.detail else ""))
-            if each.fix and each.state == "fault":
-                output.say(f"           fix: {each.fix}")
-        output.say(f"{len(faults)} faults" if faults else "whole")
+        output.say(f"{len(faults)} fault{'s' * (len(faults) > 1)}" if faults else "whole")
     return EXIT_CHECKPOINT if faults else EXIT_DONE
+
+
+def _show(verdict: Verdict) -> None:
+    output.say(f"  {verdict.state:<5}  {verdict.what}" + (f"  {verdict.detail}" if verdict.detail else ""))
+    if verdict.fix and verdict.state == "fault":
+        output.say(f"           fix: {verdict.fix}")
 
 
 def _place(name: str) -> Path:

@@ -350,7 +350,7 @@ def run_worker(
         memory_kills=memory_kills() - kills, output=end_of_output(log, began),
     )  # fmt: skip
     code = settled(launch, stop.tell)
-    if code == EXIT_DISK:  # what one process could not clear while another was writing
+    if code == EXIT_DISK and not node.rank:  # what one process could not clear while another was writing
         for place in (run, run / rundir.CHECKPOINTS):
             checkpoints.sweep_staging(place)
     return code

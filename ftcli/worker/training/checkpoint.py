@@ -80,8 +80,6 @@ class SafeCheckpoints(KeptCheckpoints):
     """What a stop in the middle of a step saves in place of what that has changed."""
     beside = Beside()
     """The trainer's state between steps besides model, optimizer and schedule."""
-    needs: Sequence[str] = (TRAINER_STATE,)
-    """The files that the run's checkpoints must have (ftcli/runs/checkpoint_kind.py)."""
     length_changes: Sequence[LengthChange] = ()
     """How resumes changed the run's length (ftcli/worker/training/run_length.py)."""
 

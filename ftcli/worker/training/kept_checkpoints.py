@@ -9,7 +9,7 @@ checkpoint, the newest one, so that resuming would repeat the steps since the be
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,9 @@ from ftcli.runs.checkpoints import checkpoint_path, rotate, verify
 
 class KeptCheckpoints(Trainer):
     """Mixin before a TRL trainer: knows the best checkpoint by its final folder, and keeps it and the newest."""
+
+    needs: Sequence[str] = (TRAINER_STATE,)
+    """The files that the run's checkpoints must have (ftcli/runs/checkpoint_kind.py)."""
 
     @contextmanager
     def nothing_removed(self) -> Iterator[None]:
@@ -58,7 +61,7 @@ class KeptCheckpoints(Trainer):
         if saved is None:
             return
         best = resumed.parent / Path(saved).name
-        faults = verify(best, needs=(), digests=False)
+        faults = verify(best, needs=self.needs, digests=False)
         if faults and self.args.load_best_model_at_end:
             what = f"the best checkpoint, which the run should end with, is damaged: {'; '.join(faults)}"
             raise CheckpointError(Problem(str(best), what, "resume from before it: remove the checkpoints after it"))

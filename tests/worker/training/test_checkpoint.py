@@ -96,7 +96,8 @@ class Case:
             callbacks=[copy.deepcopy(one) for one in self.callbacks],
         )
         trainer.remove_callback(PrinterCallback)
-        trainer.needs = WHOLE if self.peft is None else ADAPTER
+        follows = bool(self.settings.get("sync_ref_model"))
+        trainer.needs = needed_files(CheckpointKind(adapter=self.peft is not None, synced_reference=follows))
         return trainer
 
 
