@@ -50,13 +50,20 @@ def require_disk(runs: Sequence[ResolvedRun], begun: Path | None = None) -> None
         DiskError: it does not fit.
     """
     from ftcli.build.disk_room import bytes_below, room
-    from ftcli.plan.outlook import plan
+    from ftcli.plan.disk import disk_at_most
+    from ftcli.plan.outlook import plan, trainable_parameters
 
+    place = begun or Path(str(runs[0].spec.run.dir))
+    written = bytes_below(begun) if begun else 0
+    most = [disk_at_most(run, trainable_parameters(run)) for run in runs]
+    if all(most):  # where there is room in any case, no row is counted
+        there = room(place, [each for each in most if each is not None], written)
+        if there.needs_gib <= _TIGHT_DISK * there.free_gib:
+            return
     estimates = [each for each in (plan(run).disk for run in runs) if each is not None]
     if not estimates:
         return
-    place = begun or Path(str(runs[0].spec.run.dir))
-    there = room(place, estimates, bytes_below(begun) if begun else 0)
+    there = room(place, estimates, written)
     what = f"{'what is left to write' if begun else 'the run'} needs {there}"
     if there.needs_gib > there.free_gib:
         fix = "free some space, set run.dir to another disk, or keep fewer with train.save_total_limit; or --anyway"

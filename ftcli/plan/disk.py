@@ -6,17 +6,18 @@ At its fullest a run holds the checkpoints that it keeps, the next one in its st
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ftcli.data import row_sets
 from ftcli.models.known_shapes import model_shape, tokenizer_folder
 from ftcli.models.parameters import num_parameters
 from ftcli.plan.memory import DTYPE_BYTES, GIB
 from ftcli.plan.optimiser_states import optimiser_bytes
 from ftcli.plan.resolved_run import ResolvedRun
-from ftcli.plan.tokens import TokenCount
 from ftcli.settings.batch_plan import train_value
 from ftcli.settings.groups import as_saved
 from ftcli.settings.run_spec import RunSpec
@@ -27,6 +28,9 @@ _TOKEN_BYTES = 10
 _PROCESS_BYTES, _TEXT_BYTES = 64 << 10, 64 << 10
 # estimate: spec, ledger, log and a line of metrics a step.
 _RECORDS_BYTES, _LINE_BYTES = 1 << 20, 600
+_MOST_STEPS = 100_000
+"""For the size of metrics alone, where steps are not counted."""
+_TEXT_ENDS, _MOST_PACKED = (".jsonl", ".json", ".csv", ".tsv", ".txt"), 10
 _TOKENIZER_BYTES = 20 << 20
 """estimate, where the tokenizer is not on this machine."""
 
@@ -61,8 +65,28 @@ def size(gib: float) -> str:
     return f"{gib:.1f} GiB" if gib >= 0.1 else f"{gib * 1024:.1f} MiB"
 
 
-def disk(run: ResolvedRun, trainable: int | None, counted: TokenCount, steps: int) -> DiskEstimate | None:
-    """What a run writes; None where the model or what trains is unknown."""
+def disk_at_most(run: ResolvedRun, trainable: int | None) -> DiskEstimate | None:
+    """The most that a run writes, without counting its rows; None where only these say how often it saves."""
+    train = run.spec.train
+    strategy, steps = str(train_value(train, "save_strategy")), train.get("max_steps")
+    if steps is None and strategy in ("steps", "best") and not train.get("save_total_limit"):
+        return None
+    return disk(run, trainable, _most_tokens(run), _MOST_STEPS if steps is None else int(steps))
+
+
+def _most_tokens(run: ResolvedRun) -> int:
+    """At least the tokens of a run's local rows: no text has more tokens than bytes, packed ten times at most."""
+    found = 0
+    for each in row_sets.every_set(run.spec.data, run.method):
+        for file in row_sets.located(each, each.key, fetch=False) or ():
+            if os.path.isfile(file.path):
+                packed = 1 if file.path.endswith(_TEXT_ENDS) else _MOST_PACKED
+                found += os.path.getsize(file.path) * packed
+    return found
+
+
+def disk(run: ResolvedRun, trainable: int | None, tokens: int, steps: int) -> DiskEstimate | None:
+    """What a run writes that trains `tokens` an epoch; None where the model or what trains is unknown."""
     if run.shape is None or trainable is None or (total := num_parameters(run.shape)) is None:
         return None
     spec = run.spec
@@ -71,7 +95,7 @@ def disk(run: ResolvedRun, trainable: int | None, counted: TokenCount, steps: in
     model = (trainable * 4.0 if run.trains_adapter else total * stored) + tokenizer + _TEXT_BYTES
     checkpoint = _checkpoint_bytes(run, trainable, total) + tokenizer + _TEXT_BYTES
     checkpoint += _PROCESS_BYTES * spec.launch.num_processes
-    cached = 0.0 if spec.data.streaming else counted.tokens * _TOKEN_BYTES
+    cached = 0.0 if spec.data.streaming else tokens * _TOKEN_BYTES
     return DiskEstimate(
         checkpoint_gib=checkpoint / GIB,
         checkpoints=_held(spec, steps),

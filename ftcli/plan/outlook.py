@@ -291,7 +291,7 @@ def plan(run: ResolvedRun) -> Plan:
         trainable=trainable,
         flops=_flops(run, counted, sequences),
         memory=memory,
-        disk=disk(run, trainable, counted, steps),
+        disk=disk(run, trainable, counted.tokens, steps),
         warnings=tuple(_warnings(run, counted, sequences)),
         notes=(
             *({"key": note.key, "value": note.value, "why": note.why} for note in spec.notes),

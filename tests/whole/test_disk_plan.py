@@ -11,10 +11,11 @@ import pytest
 
 from ftcli.build.resolve import spec_of
 from ftcli.cli import main
+from ftcli.cli.requirements import require_disk
 from ftcli.config.compose import Request
-from ftcli.plan.disk import DiskEstimate
+from ftcli.plan.disk import DiskEstimate, disk_at_most
 from ftcli.plan.memory import GIB
-from ftcli.plan.outlook import plan
+from ftcli.plan.outlook import plan, trainable_parameters
 from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.runs import rundir
 from tests.whole.conftest import Train
@@ -70,6 +71,21 @@ def test_as_many_checkpoints_are_planned_as_the_run_holds_at_its_fullest(setting
     assert planned("train.max_steps=35", "train.eval_strategy=no", *settings).checkpoints == held
 
 
+def test_where_there_is_room_in_any_case_no_row_is_counted(monkeypatch: pytest.MonkeyPatch):
+    settings = ("peft=lora", "train.eval_strategy=no", "train.save_total_limit=2", "train.save_steps=10")
+    run = ResolvedRun.of(spec_of(Request(overrides=settings)))
+    counted, most = planned(*settings), disk_at_most(run, trainable_parameters(run))
+    assert most is not None
+    assert most.checkpoints == counted.checkpoints == 3
+    assert counted.run_gib < most.run_gib < counted.run_gib + 0.1
+    assert counted.cache_gib < most.cache_gib
+    monkeypatch.setattr("ftcli.plan.outlook.plan", None)
+    require_disk([run])
+    # Without a limit, only the rows say how many checkpoints there will be.
+    run = ResolvedRun.of(spec_of(Request(overrides=("train.save_total_limit=null",))))
+    assert disk_at_most(run, trainable_parameters(run)) is None
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of eight MiB."""
@@ -109,6 +125,6 @@ def test_the_free_space_is_asked_where_the_run_will_be(tmp_path: Path, monkeypat
 
     monkeypatch.setattr(shutil, "disk_usage", usage)
     assert main(["train", "peft=lora", *BRIEF, f"run.dir={tmp_path}/deep/run"]) == 6
-    assert asked == [tmp_path]
+    assert set(asked) == {tmp_path}
     assert "3.0 MiB free" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
