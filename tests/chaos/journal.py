@@ -115,7 +115,7 @@ def keep(name: str, kinds: dict[str, dict[str, Any]], **about: Any) -> None:
     """Put the outcomes of a command into benchmarks/results/chaos.json, beside those of the others."""
     file = RESULTS / f"{RESULT}.json"
     there = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    save(RESULT, {"schema": 1, "versions": versions(), **there, name: {**about, "kinds": kinds}})
+    save(RESULT, {**there, "schema": 1, "versions": versions(), name: {**about, "kinds": kinds}})
 
 
 def arguments(description: str, count: int) -> argparse.Namespace:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import pytest
+
+from benchmarks import common
 from tests.chaos import journal
 
 
@@ -37,3 +41,21 @@ def test_the_digest_is_of_the_package_and_of_what_draws_the_cases():
     digests = {journal.code_digest(), journal.code_digest("kills.py"), journal.code_digest("hostile*.py")}
     assert len(digests) == 3
     assert journal.code_digest("kills.py") in digests
+
+
+def test_results_stand_beside_those_of_the_other_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for module in (journal, common):
+        monkeypatch.setattr(module, "RESULTS", tmp_path)
+    log = journal.Journal(tmp_path / "kills.jsonl", "code")
+    found = log.through(["a1", "b1"], lambda case: journal.Outcome(case=case, kind=case[0], faults=[], seconds=1.0))
+    assert journal.told("damage", log, found[:1], save=True) == 0
+    (file,) = tmp_path.glob("*.json")
+    assert file.name == "chaos.json"
+    file.write_text(file.read_text(encoding="utf-8").replace(common.versions()["torch"], "0.1"), encoding="utf-8")
+    journal.told("kills", log, [], save=True)
+    kept = json.loads(file.read_text(encoding="utf-8"))
+    assert kept["versions"] == common.versions()
+    assert kept["kills"]["kinds"] == kept["damage"]["kinds"]  # a call for a few cases keeps those of the calls before
+    assert list(kept["kills"]["kinds"]) == ["a", "b"]
+    failed = journal.Outcome(case="c1", kind="c", faults=["broken"], seconds=1.0)
+    assert journal.told("kills", log, [log.write(failed)], save=False) == 1
