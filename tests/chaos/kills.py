@@ -24,7 +24,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from ftcli.models.sources import ADAPTER
 from ftcli.runs import rundir
 from ftcli.synthesis.runner import DATA
 from tests.chaos import journal, victims
@@ -272,9 +271,6 @@ def contents(run: Path) -> dict[str, Any]:
         name = file.relative_to(run).as_posix()
         if file.name == rundir.RESULT:
             found[name] = _timeless(json.loads(file.read_text(encoding="utf-8")), str(run.parent.resolve()))
-        elif name.endswith(f"{rundir.MODEL}/{ADAPTER}"):  # PEFT writes sets, in another order in each process
-            said = json.loads(file.read_text(encoding="utf-8"))
-            found[name] = {key: sorted(each) if isinstance(each, list) else each for key, each in said.items()}
         elif file.parent.name == rundir.MODEL or (file.name == DATA and file.is_file()):
             found[name] = file.read_bytes()
     return found

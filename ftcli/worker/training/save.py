@@ -15,6 +15,7 @@ from ftcli.worker.models.rounded_weights import write_rounded
 from ftcli.worker.training.checkpoint import unpickled
 
 ADAPTER_CONFIG = "adapter_config.json"
+_SETS = ("target_modules", "exclude_modules")
 
 
 def save_final(trainer: Any, path: Path, dtype: torch.dtype | None = None) -> None:
@@ -48,11 +49,25 @@ def _save(trainer: Any, staging: Path, path: Path, dtype: torch.dtype | None) ->
             what = "the trained weights are still sharded over the processes, so there is no model to save"
             raise ConfigError(Problem(str(path), what, "configure the sharding to gather the full state dict"))
         trainer.support.write(staging)
+        in_order(staging)
         if dtype is not None and not (staging / ADAPTER_CONFIG).is_file():
             store_as(staging, dtype)
         write_manifest(staging)
         publish(staging, path)
     trainer.accelerator.wait_for_everyone()
+
+
+def in_order(folder: Path) -> None:
+    """Sort what PEFT holds as sets in the configuration of an adapter, if it is one.
+
+    Python orders the words of a set anew in each process, and the same run would be saved as other bytes.
+    """
+    file = folder / ADAPTER_CONFIG
+    if not file.is_file():
+        return
+    values = json.loads(file.read_text(encoding="utf-8"))
+    values |= {name: sorted(values[name]) for name in _SETS if isinstance(values.get(name), list)}
+    file.write_text(json.dumps(values, indent=2, sort_keys=True), encoding="utf-8")
 
 
 def store_as(folder: Path, dtype: torch.dtype) -> None:
