@@ -241,10 +241,11 @@ def _result(run: Loaded, trainer: Any, outcome: Any, before: dict[str, Any], aft
 
 
 def _warnings(trainer: Any) -> list[dict[str, Any]] | None:
-    """What was said of the rewards of sampled answers or of the loss; None where neither was watched."""
+    """What was said of the rewards of sampled answers, or of a loss that misbehaved; None for nothing."""
+    if (signal := getattr(trainer, "signal", None)) is not None:
+        return list(signal.warnings)
     watches = [each for each in trainer.callback_handler.callbacks if isinstance(each, LossWatch)]
-    watched = [getattr(trainer, "signal", None) or None, *watches]
-    return next((each.warnings for each in watched if each is not None), None)
+    return next((each.warnings for each in watches if each.warnings), None)
 
 
 def _manifest(run: Loaded) -> dict[str, str]:
