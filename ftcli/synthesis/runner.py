@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -18,11 +18,13 @@ from typing import Any
 from ftcli.data.files.file_types import DataFile
 from ftcli.data.files.fingerprint import fingerprint
 from ftcli.runs import rundir
-from ftcli.synthesis.backend import Backend, BudgetSpent
+from ftcli.synthesis.backend import Backend, BudgetSpent, Question, Reply
 from ftcli.synthesis.journal import Item, Journal
-from ftcli.synthesis.tasks import Task
+from ftcli.synthesis.tasks import ItemResult, Task
 
 DATA = "data.jsonl"
+USED = "used"
+"""In the journal: requests and tokens of an item, or on the first of a batch of all in it."""
 KEEP_SECONDS = 5.0
 """How long a stop waits for requests under way, which are paid for."""
 Reached = Callable[[int, int, str], None]
@@ -77,6 +79,30 @@ def run(
     return counts
 
 
+def used_by(lines: Iterable[Mapping[str, Any]]) -> Counter[str]:
+    """The requests and tokens that went into finished items, as their lines tell."""
+    total: Counter[str] = Counter()
+    for line in lines:
+        used = line.get(USED)
+        for name, number in used.items() if isinstance(used, dict) else ():
+            total[str(name)] += number if isinstance(number, int) else 0
+    return total
+
+
+def _processed(task: Task, items: Sequence[Item], backend: Backend) -> tuple[list[ItemResult], dict[str, int]]:
+    """Items, made, and the requests and tokens that went into them."""
+    used = dict.fromkeys(("requests", "prompt_tokens", "answer_tokens"), 0)
+
+    def replies(questions: Sequence[Question]) -> list[Reply]:
+        found = backend.replies(questions)
+        used["requests"] += len(questions)
+        used["prompt_tokens"] += sum(reply.prompt_tokens for reply in found)
+        used["answer_tokens"] += sum(reply.answer_tokens for reply in found)
+        return found
+
+    return task.process(items, replies), used
+
+
 def _in_batches(task: Task, items: Sequence[Item], backend: Backend, journal: Journal, finished: Look) -> None:
     assert backend.batch_size
     for start in range(0, len(items), backend.batch_size):
@@ -84,8 +110,9 @@ def _in_batches(task: Task, items: Sequence[Item], backend: Backend, journal: Jo
         if all(item.key in journal.done for item in batch):
             continue
         journal.forget(item.key for item in batch)
-        made = task.process(batch, backend.replies)
-        finished([each.line(item) for item, each in zip(batch, made, strict=True)])
+        made, used = _processed(task, batch, backend)
+        lines = [each.line(item) for item, each in zip(batch, made, strict=True)]
+        finished([{**lines[0], USED: used}, *lines[1:]])
 
 
 def _singly(task: Task, items: Sequence[Item], backend: Backend, journal: Journal, finished: Look) -> None:
@@ -98,8 +125,8 @@ def _singly(task: Task, items: Sequence[Item], backend: Backend, journal: Journa
         for future in ended:
             item = running.pop(future)
             try:
-                [made] = future.result()
-                finished([made.line(item)])
+                [made], used = future.result()
+                finished([{**made.line(item), USED: used}])
             except (Exception, KeyboardInterrupt) as error:  # wait for the others in progress, and keep them
                 stopped = stopped or error
 
@@ -107,7 +134,7 @@ def _singly(task: Task, items: Sequence[Item], backend: Backend, journal: Journa
     try:
         while True:
             while stopped is None and len(running) < backend.concurrency and (item := next(waiting, None)) is not None:
-                running[pool.submit(task.process, [item], backend.replies)] = item
+                running[pool.submit(_processed, task, [item], backend)] = item
             if not running:
                 break
             keep(wait(running, return_when=FIRST_COMPLETED).done)

@@ -96,8 +96,8 @@ KINDS = {
 }  # fmt: skip
 TIMES = frozenset({"seconds", "tokens_per_second", "peak_resident_gib", "peak_allocated_gib", "peak_reserved_gib"})
 """What differs in result.json between any two runs."""
-LAST_CALL = frozenset({"requests", "prompt_tokens", "answer_tokens"})
-"""What a stage that makes rows tells of its last call alone."""
+SPENT = frozenset({"requests", "prompt_tokens", "answer_tokens"})
+"""What a stage that makes rows has asked for in all: more where an item was under way when it was killed."""
 
 
 @dataclass(frozen=True)
@@ -279,7 +279,7 @@ def contents(run: Path) -> dict[str, Any]:
 def _timeless(value: Any, place: str) -> Any:
     """A result without its times, and without the place in which it was made."""
     if isinstance(value, dict):
-        return {key: _timeless(each, place) for key, each in value.items() if key not in TIMES | LAST_CALL}
+        return {key: _timeless(each, place) for key, each in value.items() if key not in TIMES | SPENT}
     if isinstance(value, list):
         return [_timeless(each, place) for each in value]
     return value.replace(place, "") if isinstance(value, str) else value

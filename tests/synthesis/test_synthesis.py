@@ -154,10 +154,14 @@ def test_a_spent_budget_keeps_what_is_finished(batch_size, tmp_path):
     whole, _ = go(task, ROWS, Stand(batch_size), tmp_path / "whole")
     with pytest.raises(BudgetSpent, match="max_requests"):
         go(task, ROWS, Stand(batch_size, budget=9), tmp_path / "run")
-    assert 8 <= len(Journal(tmp_path / "run").done) <= 9
+    done = Journal(tmp_path / "run").done
+    assert 8 <= len(done) <= 9
+    assert runner.used_by(done.values())["requests"] == len(done)
     backend = Stand(batch_size)
     assert go(task, ROWS, backend, tmp_path / "run")[0] == whole
     assert len(backend.asked) <= 12
+    # What went into the rows is known however often the stage was stopped.
+    assert runner.used_by(Journal(tmp_path / "run").done.values())["requests"] == len(ROWS)
 
 
 def answered(*pairs: tuple[str, str]) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,7 @@ def make(folder: Path, *, trust_remote_code: bool = False) -> dict[str, Any]:
         with phase("loading the model"):
             backend = backend_of(spec.backend, spec.role, {"trust_remote_code": trust_remote_code})
         try:
+            earlier = runner.used_by(runner.Journal(folder).done.values())
             signs = EarlySigns(task, say_above)
             with phase(_DOING[spec.task]):
                 counts = runner.run(task, items, backend, folder, **_STOPS, look=signs.look)
@@ -76,7 +77,7 @@ def make(folder: Path, *, trust_remote_code: bool = False) -> dict[str, Any]:
             "items": len(items),
             "rows": rows,
             "dropped": dict(counts),
-            "backend": backend.about(),
+            "backend": _in_all(backend.about(), earlier),
             "seconds": round(time.monotonic() - began, 3),
             "sha256": runner.sha256_of(folder),
             **_position_bias(folder, items),
@@ -88,6 +89,11 @@ def make(folder: Path, *, trust_remote_code: bool = False) -> dict[str, Any]:
         for notice in (*backend.about().get("notices", ()), *_hard(result)):
             sys.stderr.write(f"{notice}\n")
         return result
+
+
+def _in_all(about: dict[str, Any], earlier: Mapping[str, int]) -> dict[str, Any]:
+    """What a backend tells of this call, with the requests and tokens of those before it."""
+    return {name: value + earlier[name] if name in earlier else value for name, value in about.items()}
 
 
 def task_of(spec: SynthesisSpec) -> Task:
