@@ -234,6 +234,9 @@ class RunSettings:
     """Held-out rows scored before and after training; null is 256 for models below 10M parameters, else 0."""
     early_stopping_patience: int | None = None
     """Evaluations without improvement after which the run stops; needs train.load_best_model_at_end."""
+    background_save: bool | None = None
+    """Whether checkpoints are written while training goes on, out of a copy in the host's memory; null is on a GPU, in
+    one process, where one takes 2 GiB and fits twice into free memory."""
 
 
 CARD = ("variant", "thinking", "has_template", "licence", "shape")

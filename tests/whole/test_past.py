@@ -254,6 +254,7 @@ SINCE = {
         "max_requeues": 100,
         "sbatch": None,
     },
+    "run": {"background_save": None},
 }
 """Settings that did not exist then, with the value that a recipe of then gets today. `data.template=auto` changes what
 text pairs train; none of these recipes reads any."""
@@ -332,7 +333,7 @@ def with_later_settings(of_recipe: dict[str, Any]) -> dict[str, Any]:
         later["train"] = {**train, "per_device_eval_batch_size": size}
     if method.name == "grpo":  # the library's default loss, written out since it can be named
         later["method"] = {**of_recipe["config"]["method"], "loss_type": "dapo"}
-    later["run"] = {**run, "name": run["name"].replace(f"-{then}", f"-{now}")}
+    later["run"] = {**later["run"], "name": run["name"].replace(f"-{then}", f"-{now}")}
     choices = {**of_recipe["choices"], "model": now}
     return {**of_recipe, "choices": choices, "config": {**of_recipe["config"], **later}}
 

@@ -23,6 +23,7 @@ def problems(run: ResolvedRun, composed: Composed, where: Where) -> Iterator[Pro
     yield from _whole_steps(run, where)
     yield from _warmup(run, composed, where)
     yield from _validation(run, composed, where)
+    yield from _background(run, where)
     yield from _steps(run, where)
 
 
@@ -78,6 +79,18 @@ def _validation(run: ResolvedRun, composed: Composed, where: Where) -> Iterator[
     if spec.run.early_stopping_patience is not None and not train.get("load_best_model_at_end"):
         what = "run.early_stopping_patience needs the best checkpoint, which is not tracked"
         yield Problem(where("run.early_stopping_patience"), what, "add train.load_best_model_at_end=true")
+
+
+def _background(run: ResolvedRun, where: Where) -> Iterator[Problem]:
+    """Checkpoints in the background are those of one process, and there must be some."""
+    if not run.spec.run.background_save:
+        return
+    what = "run.background_save=true writes the checkpoints of one process"
+    if run.spec.launch.num_processes > 1:
+        why = f"{what}, and this run has {run.spec.launch.num_processes}, which write theirs together"
+        yield Problem(where("run.background_save"), why, "remove it")
+    elif run.spec.train.get("save_strategy") == "no":
+        yield Problem(where("run.background_save"), f"{what}, and this run saves none", "remove it, or save some")
 
 
 def _written(composed: Composed, dotted: str) -> bool:

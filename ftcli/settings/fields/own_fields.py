@@ -42,7 +42,7 @@ ROWS: Rows = {
     "hardware.container": read("reads", "runs", free="an image", grant=REMOTE_CODE),
     "hardware.sbatch": read(inside=LISTED),
     "run.dir": read("writes", free="a folder", guarded=_PATHS),
-    **plain("run", "name score_rows early_stopping_patience"),
+    **plain("run", "name score_rows early_stopping_patience background_save"),
 }
 """Settings of the groups."""
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -33,7 +33,6 @@ from ftcli.runs.checkpoints import (
     checkpoint_path,
     newest_valid,
     seal,
-    sealed,
     set_aside_newer,
     staging_path,
     step_of,
@@ -57,6 +56,7 @@ from ftcli.worker.distributed.exact_state import (
 from ftcli.worker.models.answer_ends import save_ends
 from ftcli.worker.process import interruption
 from ftcli.worker.process.activity import phase
+from ftcli.worker.process.background_save import BackgroundSave
 from ftcli.worker.process.free_space import require_space
 from ftcli.worker.training.kept_checkpoints import KeptCheckpoints
 from ftcli.worker.training.log_window import LastStep, put_window, window_of
@@ -78,6 +78,7 @@ class SafeCheckpoints(KeptCheckpoints):
     """The tuner's state between steps besides its tensors."""
     last_step = LastStep()
     """What a stop in the middle of a step saves in place of what that has changed."""
+    background = BackgroundSave()
     beside = Beside()
     """The trainer's state between steps besides model, optimizer and schedule."""
     length_changes: Sequence[LengthChange] = ()
@@ -102,16 +103,23 @@ class SafeCheckpoints(KeptCheckpoints):
                 set_aside_newer(root, step_of(self._resumed) or 0)
         self.accelerator.wait_for_everyone()
         if self._resumed is None:
-            return super().train(None, *args, **kwargs)
+            return self._to_the_end(None, *args, **kwargs)
         eval_on_start, catch_up = self.args.eval_on_start, _CatchUp(self)
         # The first start already evaluated; a second evaluation would count towards early stopping.
         self.args.eval_on_start = False
         self.add_callback(catch_up)
         try:
-            return super().train(str(self._resumed), *args, **kwargs)
+            return self._to_the_end(str(self._resumed), *args, **kwargs)
         finally:
             self.remove_callback(catch_up)
             self.args.eval_on_start = eval_on_start
+
+    def _to_the_end(self, checkpoint: str | None, *args: Any, **kwargs: Any) -> Any:
+        """Train, and wait for a checkpoint that is still being written, however training ended."""
+        try:
+            return super().train(checkpoint, *args, **kwargs)
+        finally:
+            self.background.finish()
 
     def _refuse_inexact(self, resuming: bool) -> None:
         problems = []
@@ -152,6 +160,10 @@ class SafeCheckpoints(KeptCheckpoints):
             self._unloaded: list[str] = []
             super()._load_from_checkpoint(resume_from_checkpoint, model)
             self._load_rest(Path(resume_from_checkpoint))
+
+    def _finalize_training(self, *args: Any, **kwargs: Any) -> Any:
+        self.background.finish()  # before the best checkpoint is loaded
+        return super()._finalize_training(*args, **kwargs)
 
     def _load_best_model(self) -> None:
         best = Path(str(self.state.best_model_checkpoint))
@@ -283,9 +295,13 @@ class SafeCheckpoints(KeptCheckpoints):
             if isinstance(states, list):
                 # The Trainer appends to it at every save, but reads the first entries back.
                 states.clear()
-        require_space(self, root, self._checkpoint_bytes(root), "the next checkpoint")
+        self.background.finish()
+        size = self.checkpoint_bytes(root)
+        require_space(self, root, size, "the next checkpoint")
         try:
-            self._write_checkpoint(model, trial, staging, final)
+            with self.background.taking(wanted=self.background.worth_it(size, self.args.device.type)):
+                self._write_checkpoint(model, trial, staging, final)
+            self._publish(staging, final)
         except Exception:  # as where the disk is full; after a kill the next start clears it
             if first:
                 shutil.rmtree(staging, ignore_errors=True)
@@ -300,26 +316,18 @@ class SafeCheckpoints(KeptCheckpoints):
         finally:
             self._staging = None
         self.name_best(final.parent)
+
+    def _publish(self, staging: Path, final: Path) -> None:
+        def sealed_whole() -> None:
+            seal(staging / final.name, final, self.needs)
+            shutil.rmtree(staging)
+
         self.accelerator.wait_for_everyone()
         if self.is_world_process_zero():
             self.state.save_to_json(str(staging / final.name / TRAINER_STATE))
-            seal(staging / final.name, final, self.needs)
-            shutil.rmtree(staging)
-            self.remove_surplus(final.parent)
+            clear = partial(shutil.rmtree, staging, ignore_errors=True)
+            self.background.write(sealed_whole, partial(self.remove_surplus, final.parent), clear)
         self.accelerator.wait_for_everyone()
-
-    def _checkpoint_bytes(self, root: Path) -> int:
-        """About what the next checkpoint takes: as much as the last, or its tensors; 0 where these are sharded."""
-        if before := sealed(root):
-            return sum(path.stat().st_size for path in before[-1].rglob("*") if path.is_file())
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            return 0
-        model = self._plain_model()
-        own = adapter_tensors(model) if hasattr(model, "peft_config") else model.state_dict()
-        states: Any = getattr(self.optimizer, "optimizer", self.optimizer)
-        tensors = [each for state in states.state.values() for each in state.values() if torch.is_tensor(each)]
-        copies = 2 if hasattr(model, "peft_config") else 1
-        return int(copies * sum(each.nbytes for each in own.values()) + sum(each.nbytes for each in tensors))
 
     def _save_exact_state(self, folder: Path) -> None:
         """Write what the Trainer leaves out: a file per process, the adapter as it is in memory, the reference."""

@@ -14,11 +14,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import Trainer
 
 from ftcli.core.errors import CheckpointError, Problem
 from ftcli.runs.checkpoint_kind import TRAINER_STATE
-from ftcli.runs.checkpoints import checkpoint_path, rotate, verify
+from ftcli.runs.checkpoints import checkpoint_path, rotate, sealed, verify
+from ftcli.worker.distributed.exact_state import adapter_tensors
 
 
 class KeptCheckpoints(Trainer):
@@ -39,6 +41,19 @@ class KeptCheckpoints(Trainer):
     def _finalize_training(self, *args: Any, **kwargs: Any) -> Any:
         with self.nothing_removed():
             return super()._finalize_training(*args, **kwargs)
+
+    def checkpoint_bytes(self, root: Path) -> int:
+        """About what the next checkpoint takes: as much as the last, or its tensors; 0 where these are sharded."""
+        if before := sealed(root):
+            return sum(path.stat().st_size for path in before[-1].rglob("*") if path.is_file())
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            return 0
+        model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        own = adapter_tensors(model) if hasattr(model, "peft_config") else model.state_dict()
+        states: Any = getattr(self.optimizer, "optimizer", self.optimizer)
+        tensors = [each for state in states.state.values() for each in state.values() if torch.is_tensor(each)]
+        copies = 2 if hasattr(model, "peft_config") else 1
+        return int(copies * sum(each.nbytes for each in own.values()) + sum(each.nbytes for each in tensors))
 
     def remove_surplus(self, root: Path) -> None:
         """Remove what the limit leaves no room for; for one process, after a save and while the others wait."""

@@ -27,6 +27,7 @@ from ftcli.worker.models.load import weights_dtype
 from ftcli.worker.models.unread_weights import switch_off
 from ftcli.worker.process import interruption
 from ftcli.worker.process.activity import phase
+from ftcli.worker.process.background_save import BackgroundSave
 from ftcli.worker.process.environment import environment, went_on
 from ftcli.worker.process.progress import Progress, mean_loss, read_metrics
 from ftcli.worker.process.signals import StopCallback, exclusive
@@ -170,6 +171,7 @@ def build_trainer(run: Loaded) -> Any:
         )
     trainer.needs = restarts.files_to_resume(run.spec)
     trainer.find_rows = finder(run.data.sets)
+    trainer.background = BackgroundSave(run.spec.run.background_save if run.config.world_size == 1 else False)
     switch_off()  # which accelerate has set for all models that are loaded from here on
     require_planned(run.spec, trainer)
     trainer.remove_callback(PrinterCallback)
