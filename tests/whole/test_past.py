@@ -20,6 +20,7 @@ from ftcli.cli import main
 from ftcli.methods import get_method
 from ftcli.runs import rundir
 from ftcli.settings.groups import CARD
+from ftcli.synthesis.runner import USED
 from tests.conftest import REPOSITORY
 from tests.whole.conftest import Train, steps
 
@@ -115,7 +116,7 @@ def test_a_run_of_then_resumes_from_its_checkpoint_to_its_own_weights(past: Path
     assert "checkpoint-3" in said.stdout + said.stderr
     assert_same_weights(run / ADAPTER, PAST / "runs" / "lora" / ADAPTER)
     now = of(run / rundir.RESULT)
-    assert now.keys() == {*before, "machine"}  # which no result of then had
+    assert now.keys() == {*before, "machine", "model_manifest"}  # two of which no result of then had
     for side in ("train", "eval"):
         for name in ("unread", "unrolled", "unrolled_examples", "repeated_tokens"):  # which no ledger of then had
             assert not now["ledger"][side].pop(name)
@@ -168,10 +169,10 @@ LATER = ("margin", "chosen_probability")
 
 
 def without_odds(item: dict[str, Any]) -> dict[str, Any]:
-    """An item but for those, and for the margin that follows from them."""
+    """An item but for those, for the margin that follows from them, and for what no item of then told."""
     replies = [{key: value for key, value in reply.items() if key != "yes"} for reply in item["replies"]]
     row = item["row"] and {key: value for key, value in item["row"].items() if key not in LATER}
-    return {**item, "replies": replies, "row": row}
+    return {**{name: value for name, value in item.items() if name != USED}, "replies": replies, "row": row}
 
 
 def test_a_data_making_stage_of_then_goes_on_with_its_journal(past: Path, ftcli_run: Train) -> None:
