@@ -114,11 +114,14 @@ class RankWatch:
 
     def _take_beats(self, now: float) -> None:
         before = {rank: each.beat for rank, each in self._seen.items()}
-        for rank, beat in read_all(self.folder, before).items():
+        found, started = read_all(self.folder, before), {beat.local: beat.pid for beat in before.values()}
+        if any(started.get(beat.local, beat.pid) != beat.pid for beat in found.values()):
+            self.lost, self.hung, self._gone_since = {}, None, None  # the launcher started them again
+        for rank in before.keys() - found.keys():  # which has another one now
+            del self._seen[rank]
+        for rank, beat in found.items():
             seen = self._seen.get(rank)
             if seen is None or beat != seen.beat:
-                if seen is not None and beat.pid != seen.beat.pid:  # the launcher started it again
-                    self.lost, self.hung, self._gone_since = {}, None, None
                 self._seen[rank] = _Seen(beat, now, work_done(beat.pid))
             elif beat.phase != TRAINING and beat.code is None:
                 work = work_done(beat.pid)

@@ -19,6 +19,7 @@ CHANNEL = "FTCLI_BEATS"
 STARTING = "starting"
 TRAINING = "training"
 """The phase in which nothing but a step counts as progress."""
+_NAME = "process-"
 _BYTES = 4096
 _LONGEST_MESSAGE = 600
 
@@ -31,6 +32,8 @@ class Beat:
     created: float = 0.0
     """When it started, as psutil tells it: another process may have its number by now."""
     rank: int = 0
+    local: int = 0
+    """Its number on its machine, which stays when torch's launcher starts it again, while its rank may not."""
     count: int = 0
     """Of its beats so far."""
     phase: str = STARTING
@@ -51,12 +54,15 @@ class Beat:
 class Channel:
     """Where one process writes its beats."""
 
-    def __init__(self, folder: Path, rank: int) -> None:
+    def __init__(self, folder: Path, local: int) -> None:
         """
+        Args:
+            local: the number of the process on its machine.
+
         Raises:
             OSError: the folder is gone, or full.
         """
-        self._file = os.open(folder / f"rank-{rank}", os.O_RDWR | os.O_CREAT, 0o600)
+        self._file = os.open(folder / f"{_NAME}{local}", os.O_RDWR | os.O_CREAT, 0o600)
         os.pwrite(self._file, b" " * _BYTES, 0)  # what comes later replaces it, and needs no further room
 
     def write(self, beat: Beat) -> None:
@@ -72,11 +78,13 @@ def stack_file(folder: Path, rank: int) -> Path:
 
 def read_all(folder: Path, before: Mapping[int, Beat]) -> dict[int, Beat]:
     """The last beat of each process by rank; the one of before where it is being written at this moment."""
-    found = dict(before)
-    for file in folder.glob("rank-*"):
+    known, found = {beat.local: beat for beat in before.values()}, {}
+    for file in folder.glob(f"{_NAME}*"):
+        beat: Beat | None
         try:
             beat = Beat(**foreign_files.read_json(file))
         except (OSError, ValueError, TypeError):
-            continue
-        found[beat.rank] = beat
+            beat = known.get(int(file.name.removeprefix(_NAME)))
+        if beat is not None:
+            found[beat.rank] = beat
     return found

@@ -28,5 +28,5 @@ def remember(words: Sequence[str]) -> None:
 
 def resume_with(folder: Path) -> str:
     """The command that resumes a run, or the pipeline that it is a stage of, for a message."""
-    again = os.environ.get(VARIABLE, "")
-    return f"resume with: ftcli train --resume {shell_word(rundir.whole(folder))}{again and ' '}{again}"
+    words = ["--resume", str(rundir.whole(folder)), *shlex.split(os.environ.get(VARIABLE, ""))]
+    return " ".join(["resume with: ftcli train", *map(shell_word, words)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ def watched(folder: Path, processes: int, *beats: Beat, lost: Sequence[int] = ()
     """A watch that has seen these beats."""
     folder.mkdir()
     for beat in beats:
-        Channel(folder, beat.rank).write(beat)
+        Channel(folder, beat.rank).write(replace(beat, local=beat.rank))
     watch = RankWatch(folder, LaunchPlan(num_processes=processes), None, lambda: None, lambda _: None)
     with watch.watching():
         pass
@@ -108,6 +109,20 @@ def test_where_no_file_can_be_written_the_word_comes_over_the_channel(tmp_path):
     assert cause(launch)[0] == RunEnd(
         code=6, message="the disk: is full", rank=2, host=run_end.this_host(), step=4, phase="saving a checkpoint"
     )
+
+
+def test_a_process_that_was_started_again_under_another_rank_leaves_no_word_of_before(tmp_path):
+    """As of two machines: torch's launcher deals the ranks anew whenever it starts all processes again."""
+    watch = watched(tmp_path / "beats", 1, Beat(pid=4000, rank=0, code=8, message="another process was lost"))
+    assert [beat.code for beat in watch.left()] == [8]
+    Channel(tmp_path / "beats", 0).write(Beat(pid=4100, rank=1, phase="training", step=9))
+    watch.look(1.0)
+    assert [(beat.rank, beat.pid) for beat in watch.beats()] == [(1, 4100)]
+    Channel(tmp_path / "beats", 0).write(Beat(pid=4100, rank=1, code=0))
+    watch.look(2.0)
+    (tmp_path / "run").mkdir()
+    launch = Launch(run=tmp_path / "run", code=0, num_processes=1, watch=watch)
+    assert settled(launch, lambda _: None) == 0
 
 
 def test_a_message_of_any_length_and_script_fits_the_channel(tmp_path):

@@ -138,16 +138,18 @@ def test_a_run_whose_model_is_gone_is_left_as_it_is(run: Path, ftcli_run: Train)
 
 def test_a_run_is_finished_until_its_worker_trains(run: Path, ftcli_run: Train) -> None:
     """What only the worker can find out costs neither the result nor the spec; and where it trains, both are new."""
-    (run / rundir.INPUTS).unlink()  # as a run from before it; otherwise the missing rows are found without a worker
+    (run / rundir.INPUTS).unlink()  # as a run from before it; otherwise the changed rows are found without a worker
     before = everything(run)
     rows = (run.parent / "rows.jsonl").rename(run.parent / "away.jsonl")
+    (run.parent / "rows.jsonl").write_text('{"nonsense": 1}\n' * 32, encoding="utf-8")
     try:
-        ftcli_run(*LONGER, cwd=run.parent, expect=2)
+        ftcli_run(*LONGER, cwd=run.parent, expect=3)
     finally:
         rows.rename(run.parent / "rows.jsonl")
     after = everything(run)
     assert after.keys() == before.keys()
-    assert {name for name, (content, _) in after.items() if before[name][0] != content} == {rundir.LOG}
+    changed = {name for name, (content, _) in after.items() if before[name][0] != content}
+    assert changed == {rundir.LOG, rundir.END}  # which say how the last command on the run ended
     ftcli_run(*LONGER, cwd=run.parent)
     result = rundir.read_result(run)
     assert result is not None

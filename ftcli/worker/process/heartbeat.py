@@ -37,12 +37,12 @@ def begin() -> None:
     """Tell from now on whoever started this process, if that wants to know; call it in the main thread."""
     global _beat, _channel, _stack
     folder, own = os.environ.get(CHANNEL), psutil.Process()
-    rank = int(os.environ.get("RANK", "0"))
-    _beat, _channel = Beat(pid=own.pid, created=own.create_time(), rank=rank), None
+    rank, local = (int(os.environ.get(name, "0")) for name in ("RANK", "LOCAL_RANK"))
+    _beat, _channel = Beat(pid=own.pid, created=own.create_time(), rank=rank, local=local), None
     if not folder:
         return
     try:
-        _channel = Channel(Path(folder), _beat.rank)
+        _channel = Channel(Path(folder), local)
         _stack = open(stack_file(Path(folder), _beat.rank), "w")  # noqa: SIM115, lives as long as the process
     except OSError as error:
         sys.stderr.write(f"this process cannot tell how it gets on, and is not watched: {error}\n")
