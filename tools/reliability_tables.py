@@ -74,7 +74,7 @@ PROMISES: Mapping[str, Sequence[Promise]] = {
     ),
     "A run that is stopped": (
         Promise(
-            what="Six signals stop every command under their own names, and a run saves first. What has nothing to "
+            what="Five signals stop every command under their own names, and a run saves first. What has nothing to "
             "finish ends within {leaves} seconds, whatever it waits for; a second signal says what is lost",
             tests=("whole/test_stops.py", "worker/process/test_interruption.py", "runs/test_unsaved.py"),
             constants={"leaves": "worker.process.interruption:LEAVES_WITHIN"},
@@ -100,6 +100,11 @@ PROMISES: Mapping[str, Sequence[Promise]] = {
             tests=("whole/test_verify.py",),
         ),
         Promise(what="Files have the modes of the umask", tests=("whole/test_file_modes.py",)),
+        Promise(
+            what="One that is written in the background is the same, bit for bit; nobody leaves before it is whole, "
+            "and a kill leaves the one before",
+            tests=("worker/training/test_background_save.py",),
+        ),
     ),
     "Disk": (
         Promise(
