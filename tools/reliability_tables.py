@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ftcli.core.text import table
+from tools import result_tables
 
 _ROOT = Path(__file__).parents[1]
 
@@ -189,10 +190,11 @@ def chaos() -> str:
     rows = []
     for command, what in _COMMANDS.items():
         for kind, own in found.get(command, {}).get("kinds", {}).items():
-            inside = f"{own['in_save']}" if "in_save" in own else ""
-            rows.append((what, f"`{kind}`", own["cases"], inside, own["passed"], f"{own['seconds']:,.0f}"))
+            figures = (own["cases"], own.get("in_save", ""), own["passed"], f"{own['seconds']:,.0f}")
+            rows.append((what, f"`{kind}`", *map(str, figures)))
             what = ""
-    return table(("", "Kind", "Cases", "Inside a save", "As promised", "Seconds"), rows)
+    grid = table(("", "Kind", "Cases", "Inside a save", "As promised", "Seconds"), rows)
+    return f"{result_tables.measured_with(found['versions'])}\n{grid}"
 
 
 def _shown(value: Any) -> str:
