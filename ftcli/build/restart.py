@@ -13,7 +13,7 @@ from ftcli.build import auto_batch
 from ftcli.core.exit_codes import EXIT_CHECKPOINT, EXIT_CONFIG, EXIT_DATA, EXIT_MEMORY
 from ftcli.launch.local import newest_checkpoint, run_worker
 from ftcli.launch.nodes import ALONE, Node, without_node
-from ftcli.plan.checkpoint_files import files_to_resume
+from ftcli.peft_methods.checkpoint_files import files_to_resume
 from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.runs import rundir
 from ftcli.settings.run_spec import RunSpec

@@ -26,7 +26,7 @@ from ftcli.core.text import shell_word
 from ftcli.core.untrusted import foreign_files
 from ftcli.launch.nodes import OWN as OF_NODES
 from ftcli.methods import get_method
-from ftcli.plan.checkpoint_files import files_to_resume
+from ftcli.peft_methods.checkpoint_files import files_to_resume
 from ftcli.plan.outlook import num_steps
 from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.runs import rundir

@@ -19,7 +19,7 @@ from ftcli.core.errors import ConfigError
 from ftcli.core.text import shell_word
 from ftcli.core.untrusted import foreign_files
 from ftcli.models import sources
-from ftcli.plan.checkpoint_files import files_to_resume
+from ftcli.peft_methods.checkpoint_files import files_to_resume
 from ftcli.runs import checkpoints, rundir
 from ftcli.runs.checkpoints import MANIFEST, step_of
 from ftcli.settings.run_spec import RunSpec

@@ -11,7 +11,7 @@ from typing import Any
 from ftcli.core.untrusted import foreign_files
 from ftcli.core.untrusted.foreign_files import MAX_TOKENIZER_BYTES
 from ftcli.models import sources
-from ftcli.models.safetensors_header import MAX_HEADER_BYTES
+from ftcli.models.safetensors_header import read_header
 
 _BITS = {
     "F64": 64, "I64": 64, "U64": 64, "C64": 64, "F32": 32, "I32": 32, "U32": 32, "F16": 16, "BF16": 16, "I16": 16,
@@ -26,18 +26,15 @@ def weight_fault(file: Path) -> str:
     if not file.is_file():  # a pipe would be waited for
         return "is no file"
     try:
-        size = file.stat().st_size
-        with file.open("rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
-            if size < 8 or length > min(MAX_HEADER_BYTES, size - 8):
-                return f"is cut within its header: it has {size} bytes"
-            header = foreign_files.parse_json(stream.read(length))
+        size, (header, begin) = file.stat().st_size, read_header(file)
         ends = [_end_of(name, tensor) for name, tensor in header.items() if name != "__metadata__"]
+    except EOFError as error:
+        return f"is cut within its header: {error}"
     except OSError as error:
         return f"cannot be read ({error.strerror})"
     except (ValueError, LookupError, TypeError, AttributeError):
         return "has a header that is no safetensors header"
-    due = 8 + length + max(ends, default=0)
+    due = begin + max(ends, default=0)
     return "" if size == due else f"has {size} bytes, and its header says {due}"
 
 

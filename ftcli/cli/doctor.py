@@ -55,12 +55,13 @@ def without_network() -> dict[str, Any]:
     from ftcli.models.availability import is_cached
 
     named = {choice: load(path).data.get("name_or_path") for choice, path in assets.choices("model").items()}
-    whole = [name for name in hub_cache.cached("models") if is_cached(name, None)]
+    cached = hub_cache.cached("models")
+    whole = [name for name in cached if is_cached(name, None)]
     choices = sorted(choice for choice, name in named.items() if name in whole)
     return {
         "model": choices,
         "other_models": [name for name in whole if name not in named.values()],
-        "incomplete_models": [name for name in hub_cache.cached("models") if name not in whole],
+        "incomplete_models": [name for name in cached if name not in whole],
         "data_sets": [name for name in hub_cache.cached("datasets") if cached_dataset(name, None)],
     }
 

@@ -66,13 +66,27 @@ def require_own_weights(location: str) -> None:
         raise ConfigError(*problems)
 
 
+def read_header(file: Path) -> tuple[dict[str, Any], int]:
+    """The header of a safetensors file, and where its tensors begin.
+
+    Raises:
+        OSError: it cannot be read.
+        EOFError: it ends within its header.
+        ValueError: what stands there is no header.
+    """
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        if size < 8 or length > min(MAX_HEADER_BYTES, size - 8):
+            raise EOFError(f"it has {size} bytes")
+        header = foreign_files.parse_json(stream.read(length))
+    if not isinstance(header, dict):
+        raise ValueError("it is no object")
+    return header, 8 + length
+
+
 def _header(file: Path) -> dict[str, Any] | None:
     try:
-        with file.open("rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
-            if length > MAX_HEADER_BYTES:
-                return None
-            header = foreign_files.parse_json(stream.read(length))
-    except (OSError, ValueError):
+        return read_header(file)[0]
+    except (OSError, EOFError, ValueError):
         return None
-    return header if isinstance(header, dict) else None

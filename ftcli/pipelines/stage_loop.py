@@ -17,11 +17,11 @@ from ftcli.core.text import shell_word
 from ftcli.launch import local
 from ftcli.launch.worker_request import WorkerFailed
 from ftcli.methods.pipeline import MEASURE, Stage
+from ftcli.peft_methods.checkpoint_files import files_to_resume
 from ftcli.pipelines import final_measures, pipeline_dir, synthesis_stage
 from ftcli.pipelines.pipeline_dir import Begun
 from ftcli.pipelines.pipeline_request import PipelineRequest
 from ftcli.pipelines.stage_specs import pipeline_spec
-from ftcli.plan.checkpoint_files import files_to_resume
 from ftcli.plan.measure import measure
 from ftcli.runs import rundir
 from ftcli.settings.ownership import REMOTE_CODE

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from pathlib import Path
 
 from ftcli.runs import rundir
 from ftcli.runs.checkpoints import sealed, step_of
+from ftcli.runs.metrics import read_metrics
 
 
 def lost(run: Path) -> str:
@@ -17,7 +16,7 @@ def lost(run: Path) -> str:
     checkpoints = sealed(run / rundir.CHECKPOINTS)
     newest = checkpoints[-1] if checkpoints else None
     kept = (step_of(newest) or 0) if newest else 0
-    logged = [0, *_logged(run / rundir.METRICS)]
+    logged = [0, *(int(line["step"]) for line in read_metrics(run / rundir.METRICS) if "loss" in line)]
     steps = max(0, logged[-1] - kept)
     if not steps:
         return f"lost: nothing, no step since {newest.name}" if newest else "lost: nothing, no step was finished"
@@ -25,14 +24,3 @@ def lost(run: Path) -> str:
     more = " or more" if len(logged) > 2 and logged[-1] - logged[-2] > 1 else ""
     since = f"since {newest.name}" if newest else "as there is no checkpoint"
     return f"lost: {steps} {'step' if steps == 1 and not more else 'steps'}{more}{' ' if newest else ', '}{since}"
-
-
-def _logged(metrics: Path) -> Iterator[int]:
-    """The steps of a run's metrics whose loss was logged."""
-    for line in metrics.read_text(encoding="utf-8").splitlines() if metrics.is_file() else ():
-        try:
-            found = json.loads(line)
-        except ValueError:  # the last line, cut short
-            return
-        if "loss" in found:
-            yield int(found["step"])

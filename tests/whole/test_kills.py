@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from ftcli.launch.local import newest_checkpoint
-from ftcli.plan.checkpoint_files import files_to_resume
+from ftcli.peft_methods.checkpoint_files import files_to_resume
 from ftcli.runs import rundir
 from ftcli.settings.run_spec import RunSpec
 from tests.chaos import damage, kills, victims

@@ -16,7 +16,9 @@ import subprocess
 import sys
 import termios
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -126,16 +128,22 @@ def test_a_second_signal_ends_at_once_and_says_what_is_lost(tmp_path: Path, ftcl
     assert not (tmp_path / "run/checkpoints/checkpoint-4").exists()
 
 
+def stopped(command: Any, number: signal.Signals, ready: Callable[[], bool]) -> str:
+    """What a command says that is sent a signal as soon as it is ready for it, and stops for that."""
+    while command.poll() is None and not ready():
+        time.sleep(0.01)
+    command.send_signal(number)
+    code = command.wait(TIMEOUT_SECONDS)
+    _, said = command.said()
+    assert code == 75, said
+    return said
+
+
 def test_two_processes_stop_together_outside_of_training_too(tmp_path: Path, ftcli_start: Start) -> None:
     words = (*SFT, "hardware.num_processes=2", "train.per_device_train_batch_size=2")
     with ftcli_start(*words, cwd=tmp_path) as command:
         # Written just before the trainer is prepared and the starting model measured.
-        while command.poll() is None and not (tmp_path / "run" / rundir.ENVIRONMENT).exists():
-            time.sleep(0.01)
-        command.send_signal(signal.SIGHUP)
-        code = command.wait(TIMEOUT_SECONDS)
-    _, said = command.said()
-    assert code == 75, said
+        said = stopped(command, signal.SIGHUP, (tmp_path / "run" / rundir.ENVIRONMENT).exists)
     assert "stopped by SIGHUP while" in said
     assert "bug in ftcli" not in said  # the launcher prints a traceback of its own, of a process that failed
     working = [" ".join(each.info["cmdline"] or ()) for each in psutil.process_iter(["cmdline"])]
@@ -169,12 +177,7 @@ def test_a_sweep_stops_its_job_with_a_checkpoint_and_starts_no_other(tmp_path: P
     words = ("train", "-m", *SFT[1:-1], "run.dir=runs", "train.max_steps=400,500")
     with ftcli_start(*words, cwd=tmp_path) as command:
         metrics = tmp_path / "runs/0" / rundir.METRICS
-        while command.poll() is None and not (metrics.exists() and metrics.read_text(encoding="utf-8")):
-            time.sleep(0.01)
-        command.send_signal(signal.SIGTERM)
-        code = command.wait(TIMEOUT_SECONDS)
-    _, said = command.said()
-    assert code == 75, said
+        said = stopped(command, signal.SIGTERM, lambda: metrics.exists() and bool(metrics.read_text(encoding="utf-8")))
     assert "stopped by SIGTERM after step" in said
     assert [*(tmp_path / "runs/0" / rundir.CHECKPOINTS).glob("checkpoint-*")]
     assert not (tmp_path / "runs/1").exists()

@@ -152,12 +152,13 @@ class RunFolder(JobFolder):
             longer = "to train further, set train.max_steps or train.num_train_epochs"
             output.note(f"{self.directory} is finished; {longer}")
             return _report(self.directory, as_json=as_json)
+        # On another node the processes of the first may be at work already, for which that node holds the lock.
         node = node_of(spec)
         if dry_run:
-            rundir.require_free(self.directory)
+            if not node.rank:
+                rundir.require_free(self.directory)
             self._show_left(spec, self._resumed_from(spec), as_json=as_json)
             return EXIT_DONE
-        # On another node the processes of the first may be at work already, for which that node holds the lock.
         with nullcontext() if node.rank else rundir.exclusive(self.directory):
             # Another command may have changed the run between the first look and the lock.
             spec = resumed_spec(self.directory, request.overrides, request.grants)
@@ -169,7 +170,7 @@ class RunFolder(JobFolder):
         """The checkpoint that the run resumes from, once what it reads is known to be as it was."""
         from ftcli.build.run_inputs import require_unchanged
         from ftcli.launch.local import newest_checkpoint
-        from ftcli.plan.checkpoint_files import files_to_resume
+        from ftcli.peft_methods.checkpoint_files import files_to_resume
 
         if unchecked := require_unchanged(spec, self.directory):
             output.note(f"{self.directory}: {unchecked}")

@@ -14,10 +14,8 @@ from typing import Any
 import torch
 from torch import distributed
 
-from ftcli.methods import get_method
-from ftcli.peft_methods import peft_method
+from ftcli.peft_methods.checkpoint_files import files_to_resume
 from ftcli.runs import rundir
-from ftcli.runs.checkpoint_kind import kind_of, needed_files
 from ftcli.runs.checkpoints import newest_valid
 from ftcli.settings.run_spec import RunSpec
 
@@ -33,13 +31,6 @@ def start_from(spec: RunSpec, run_dir: Path, requested: Path | None) -> Path | N
         at = newest.name if newest else "the start"
         sys.stderr.write(f"restart {count} of {spec.launch.max_restarts}: a process was lost, going on from {at}\n")
     return newest or requested
-
-
-def files_to_resume(spec: RunSpec) -> tuple[str, ...]:
-    """The files that each checkpoint of a run must have, as patterns."""
-    method, declared = get_method(str(spec.method["name"])), peft_method(spec.peft)
-    adapter = declared is not None and declared.adapter
-    return needed_files(kind_of(spec, adapter=adapter, critic="value" in method.roles))
 
 
 def total(config: Any) -> int:

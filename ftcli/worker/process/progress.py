@@ -19,6 +19,7 @@ from transformers import TrainerCallback
 
 from ftcli.core.errors import DiskError, Problem
 from ftcli.runs import rundir
+from ftcli.runs.metrics import read_metrics
 from ftcli.worker.process.activity import updates
 from ftcli.worker.process.usage import FIRST_STEPS, peak_memory
 
@@ -26,17 +27,6 @@ OVER = "loss_over"
 """Over how many tokens, pairs or answers the loss of a line is a mean."""
 # A resumed trainer counts these from zero again, or our own fields replace them.
 _OURS = frozenset({"loss", "epoch", "num_tokens", "num_input_tokens_seen", "total_flos"})
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl, without a last line that a crash cut short."""
-    found = []
-    for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-        try:
-            found.append(json.loads(text))
-        except json.JSONDecodeError:
-            break
-    return found
 
 
 def mean_loss(lines: list[dict[str, Any]]) -> float | None:

@@ -79,6 +79,7 @@ class SafeCheckpoints(KeptCheckpoints):
     last_step = LastStep()
     """What a stop in the middle of a step saves in place of what that has changed."""
     background = BackgroundSave()
+    """What writes checkpoints while training goes on, where the run wants that."""
     beside = Beside()
     """The trainer's state between steps besides model, optimizer and schedule."""
     length_changes: Sequence[LengthChange] = ()

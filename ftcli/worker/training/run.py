@@ -16,8 +16,10 @@ from transformers import EarlyStoppingCallback, PrinterCallback
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.text import shell_word
 from ftcli.data.ledger_text import ledger_lines
+from ftcli.peft_methods.checkpoint_files import files_to_resume
 from ftcli.runs import rundir
 from ftcli.runs.checkpoints import MANIFEST
+from ftcli.runs.metrics import read_metrics
 from ftcli.runs.stop_signals import Stopped
 from ftcli.settings.run_spec import RunSpec
 from ftcli.worker.distributed import restarts
@@ -29,7 +31,7 @@ from ftcli.worker.process import interruption
 from ftcli.worker.process.activity import phase
 from ftcli.worker.process.background_save import BackgroundSave
 from ftcli.worker.process.environment import environment, went_on
-from ftcli.worker.process.progress import Progress, mean_loss, read_metrics
+from ftcli.worker.process.progress import Progress, mean_loss
 from ftcli.worker.process.signals import StopCallback, exclusive
 from ftcli.worker.process.step_beats import StepBeats
 from ftcli.worker.process.usage import Pace, usage
@@ -169,7 +171,7 @@ def build_trainer(run: Loaded) -> Any:
             warmup_from_zero=run.spec.warmup_from_zero,
             **_of_sampling(run),
         )
-    trainer.needs = restarts.files_to_resume(run.spec)
+    trainer.needs = files_to_resume(run.spec)
     trainer.find_rows = finder(run.data.sets)
     trainer.background = BackgroundSave(run.spec.run.background_save if run.config.world_size == 1 else False)
     switch_off()  # which accelerate has set for all models that are loaded from here on

@@ -13,7 +13,7 @@ from accelerate.data_loader import IterableDatasetShard
 from ftcli.core.errors import DataError
 from ftcli.data import row_sets
 from ftcli.methods import get_method
-from ftcli.plan.checkpoint_files import files_to_resume
+from ftcli.peft_methods.checkpoint_files import files_to_resume
 from ftcli.runs.checkpoints import newest_valid
 from ftcli.settings.groups import DataSettings
 from ftcli.worker.tokenise.encoder import Encoder

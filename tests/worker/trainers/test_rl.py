@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ftcli.core.errors import ConfigError, DataError
-from ftcli.worker.process.progress import read_metrics
+from ftcli.runs.metrics import read_metrics
 from ftcli.worker.training.load import load
 from ftcli.worker.training.run import build_trainer, train
 from tests.worker.conftest import LORA, same_weights, write_rows

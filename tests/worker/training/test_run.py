@@ -16,10 +16,10 @@ import pytest
 from transformers import Gemma2ForCausalLM, TrainerCallback
 
 from ftcli.core.errors import ConfigError, InterruptedRun, NotFinite
-from ftcli.plan.checkpoint_files import files_to_resume
+from ftcli.peft_methods.checkpoint_files import files_to_resume
 from ftcli.runs import rundir
 from ftcli.runs.checkpoints import newest_valid
-from ftcli.worker.process.progress import read_metrics
+from ftcli.runs.metrics import read_metrics
 from ftcli.worker.training import run as train_module
 from ftcli.worker.training.run import train
 from tests.conftest import REPOSITORY

@@ -18,8 +18,8 @@ from transformers.trainer_utils import SchedulerType
 from ftcli.core.errors import ConfigError
 from ftcli.runs import rundir
 from ftcli.runs.checkpoints import sealed
+from ftcli.runs.metrics import read_metrics
 from ftcli.settings.run_spec import RunSpec
-from ftcli.worker.process.progress import read_metrics
 from ftcli.worker.training.run import train
 from tests.worker.conftest import LORA, conversation, same_weights, write_rows
 from tests.worker.rl import prompt, rl_spec, sampling

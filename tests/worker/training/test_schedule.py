@@ -14,9 +14,9 @@ from transformers.trainer_utils import SchedulerType
 from ftcli.core.errors import ConfigError
 from ftcli.methods import all_methods
 from ftcli.runs import rundir
+from ftcli.runs.metrics import read_metrics
 from ftcli.settings.limits import WITHOUT_WARMUP
 from ftcli.settings.run_spec import RunSpec
-from ftcli.worker.process.progress import read_metrics
 from ftcli.worker.training.run import train
 from ftcli.worker.training.schedule import some_of, trained_schedule
 from ftcli.worker.training.trainer import trainer_class

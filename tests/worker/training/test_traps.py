@@ -19,7 +19,7 @@ from peft import AdaptionPromptConfig, CPTConfig, LoraConfig, PeftModel, PrefixT
 from transformers import AutoModelForCausalLM
 
 from ftcli.core.errors import InterruptedRun
-from ftcli.plan.checkpoint_files import files_to_resume
+from ftcli.peft_methods.checkpoint_files import files_to_resume
 from ftcli.runs import rundir
 from ftcli.runs.checkpoints import newest_valid
 from ftcli.settings.groups import ModelSettings, QuantisationSettings

@@ -17,9 +17,10 @@ from trl import SFTConfig
 
 from ftcli.methods import all_methods, get_method
 from ftcli.runs import rundir
+from ftcli.runs.metrics import read_metrics
 from ftcli.worker.commands.eval import evaluate
 from ftcli.worker.models.packing_trial import small_model
-from ftcli.worker.process.progress import mean_loss, read_metrics
+from ftcli.worker.process.progress import mean_loss
 from ftcli.worker.trainers.units import Counted
 from ftcli.worker.training.library_configs import load_class
 from ftcli.worker.training.load import load

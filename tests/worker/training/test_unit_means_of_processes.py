@@ -13,7 +13,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from ftcli.methods import all_methods
 from ftcli.runs import rundir
-from ftcli.worker.process.progress import read_metrics
+from ftcli.runs.metrics import read_metrics
 from tests.ranks import Ranks
 from tests.turns import assistant
 from tests.worker.conftest import MakeSpec, weights, write_rows

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from ftcli.core.errors import InterruptedRun
+from ftcli.peft_methods.checkpoint_files import files_to_resume
 from ftcli.peft_methods.initialisations import INITIALISATIONS
-from ftcli.plan.checkpoint_files import files_to_resume
 from ftcli.runs import rundir
 from ftcli.runs.checkpoints import newest_valid
 from ftcli.settings.groups import ModelSettings, QuantisationSettings

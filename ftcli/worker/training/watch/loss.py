@@ -12,8 +12,8 @@ from typing import Any
 from transformers import TrainerCallback
 
 from ftcli.core.errors import NotFinite, Problem
+from ftcli.runs.metrics import read_metrics
 from ftcli.worker.process.activity import say_above
-from ftcli.worker.process.progress import read_metrics
 
 GUARDED = re.compile(r"(^|_)loss$|grad_norm|reward|margin|logp|(^|/)kl|value")
 """Metrics that must be finite. Others may not be for good reasons, as a spread over one answer."""

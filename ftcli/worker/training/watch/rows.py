@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
 
 from ftcli.worker.tokenise.token_sets import TokenSet
+from ftcli.worker.tokenise.truncation import apart
 
 MOST_NAMED = 8
 """Rows that a message names; it counts the others."""
@@ -81,8 +81,7 @@ def _places(sets: Sequence[TokenSet], sequences: Sequence[Sequence[int]]) -> Ite
 def _keys(row: dict[str, Any]) -> list[list[int]]:
     """The token sequences by which a row is known: each of its examples, or its prompt with each of its answers."""
     if row.get("input_ids"):
-        ends = [0, *np.cumsum(row["examples"]).tolist()] if row.get("examples") else [0, len(row["input_ids"])]
-        return [row["input_ids"][start:end] for start, end in pairwise(ends)]
+        return [example["input_ids"] for example in apart(row)]
     prompt = row.get("prompt_ids") or []
     answers = [ids for name, ids in row.items() if name.endswith("_ids") and name != "prompt_ids" and ids]
     return [[*prompt, *ids] for ids in answers] or ([prompt] if prompt else [])

@@ -11,7 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassifi
 
 from ftcli.core.errors import NotFinite
 from ftcli.runs import rundir
-from ftcli.worker.process.progress import read_metrics
+from ftcli.runs.metrics import read_metrics
 from ftcli.worker.training.run import train
 from tests.worker.conftest import LORA, conversation, pair_of_answers, write_rows
 from tests.worker.rl import prompt

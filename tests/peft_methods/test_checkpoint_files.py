@@ -6,7 +6,7 @@ import pytest
 
 from ftcli.build.resolve import spec_of
 from ftcli.config.compose import Request
-from ftcli.plan.checkpoint_files import files_to_resume
+from ftcli.peft_methods.checkpoint_files import files_to_resume
 from ftcli.worker.distributed import restarts
 
 HAS = {
