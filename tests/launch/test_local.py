@@ -30,6 +30,13 @@ def test_no_library_reports_home_unless_the_environment_asks_for_it(monkeypatch)
     assert local.worker_environment(LaunchPlan())["HF_HUB_DISABLE_TELEMETRY"] == "0"
 
 
+def test_the_heap_of_a_worker_gives_back_what_a_step_freed_unless_the_environment_says_otherwise(monkeypatch):
+    monkeypatch.delenv("MALLOC_MMAP_THRESHOLD_", raising=False)
+    assert local.worker_environment(LaunchPlan())["MALLOC_MMAP_THRESHOLD_"] == "4194304"
+    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "131072")
+    assert local.worker_environment(LaunchPlan())["MALLOC_MMAP_THRESHOLD_"] == "131072"
+
+
 def test_one_process_is_started_directly_and_several_through_accelerate():
     assert local.worker_command(LaunchPlan(), ["train", "RUN"], Path("RUN")) == [
         sys.executable,
