@@ -43,13 +43,15 @@ matrix: $(VENV)/.tested
 	FTCLI_MATRIX=1 $(BIN)/python -m pytest tests/matrix
 	$(BIN)/python -m tools.docs --write
 
-# Ten thousand hostile files for the front half, damage to checkpoints, and two hundred kills: an hour. What passed with
-# the same code is not run again, so a run that was cut goes on; CHAOS=--save keeps the results.
+# Ten thousand hostile files for the front half, damage to checkpoints, two hundred kills, and signals in every phase,
+# full disks, lost ranks and exit codes: two hours. What passed with the same code is not run again, so a run that was
+# cut goes on; CHAOS=--save keeps the results.
 CHAOS ?=
 chaos: $(VENV)/.tested
 	$(BIN)/python -m tests.chaos.hostile 0 10000 build/chaos/hostile.jsonl $(CHAOS)
 	$(BIN)/python -m tests.chaos.damage build/chaos/damage.jsonl $(CHAOS)
 	$(BIN)/python -m tests.chaos.kills build/chaos/kills.jsonl $(CHAOS)
+	$(BIN)/python -m tests.chaos.proofs build/chaos/proofs.jsonl $(CHAOS)
 
 # On a machine with a GPU: what only a card can show, in nine minutes. It installs nothing, so that it runs where there
 # is no network; CHECK='--from STAGE' goes on from there, CHECK=--save keeps the results.

@@ -177,6 +177,7 @@ def _values(statement: ast.Assign) -> dict[str, Any]:
 _COMMANDS = {
     "kills": "killed, and resumed to the weights of the run that nobody killed",
     "damage": "checkpoints damaged, and passed over by name",
+    "proofs": "stopped, starved of disk, bereft of a process, or failing: each ends as promised",
     "hostile": "recipes, specs, pipelines and journals of a stranger",
 }
 
