@@ -20,11 +20,12 @@ from ftcli.runs.stop_signals import Stopped, handled, interrupt
 _LAST = 1000
 
 
-def _declared() -> dict[str, tuple[str, str]]:
-    """The commands of this folder, read as text, because importing them takes too long for a help screen."""
+def declared(folder: str) -> dict[str, tuple[str, str]]:
+    """The commands, or actions of a command, in a folder: the module and the summary of each, in their order.
+
+    They are read as text, because importing them takes too long for a help screen.
+    """
     found = []
-    # Without pathlib, whose import alone would take a tenth of a help screen's time.
-    folder = os.path.dirname(__file__)
     for file in os.listdir(folder):
         stem, suffix = os.path.splitext(file)
         if suffix != ".py":
@@ -43,7 +44,8 @@ def _constant(source: str, name: str) -> str:
     return rest.partition("\n")[0]
 
 
-COMMANDS: dict[str, tuple[str, str]] = _declared()
+# Without pathlib, whose import alone would take a tenth of a help screen's time.
+COMMANDS: dict[str, tuple[str, str]] = declared(os.path.dirname(__file__))
 """Each command's module and summary, in the order of the help screen.
 
 A command is a module of this folder with a function `run(argv)`. It declares, each on one line: `SUMMARY`, its line on

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from ftcli.cli import COMMANDS
 from ftcli.cli.listing import GROUPS, KINDS
+from ftcli.cli.recipe import ACTIONS
 from ftcli.core import assets
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.exit_codes import EXIT_DONE
@@ -44,7 +45,7 @@ def candidates(line: str) -> list[str]:
         return [name for name in COMMANDS if name.startswith(last)]
     command, before = "".join(words[1:2]), "".join(words[-1:])
     if last.startswith("-"):
-        return [flag for flag in _flags(command) if flag.startswith(last)]
+        return [flag for flag in _flags(words[1:]) if flag.startswith(last)]
     if command in _TAKE_RUN or before in ("--resume", "--from", "--adapter"):
         if before == command or before.startswith("--"):
             return [*_runs(last), *_files(last)]
@@ -72,16 +73,18 @@ def _of_settings(last: str, words: list[str]) -> list[str]:
 
 _TAKE_RUN = ("report", "eval", "chat", "generate", "merge", "sample", "score")
 """Commands whose first word is a run or a model."""
-_TAKE_ACTION = {"data": ("check", "preview", "prepare"), "recipe": ("list", "show", "check")}
+_TAKE_ACTION = {"data": ("check", "preview", "prepare"), "recipe": tuple(ACTIONS)}
 
 
-def _flags(command: str) -> list[str]:
-    """The flags of a command, read from its own help."""
+def _flags(words: list[str]) -> list[str]:
+    """The flags of a command, or of an action of `recipe`, read from its own help."""
+    command, *rest = words or [""]
     if command not in COMMANDS:
         return []
+    action = [word for word in rest[:1] if command == "recipe" and word in ACTIONS]
     text = io.StringIO()
     with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
-        importlib.import_module(f"ftcli.cli.{COMMANDS[command][0]}").run(["--help"])
+        importlib.import_module(f"ftcli.cli.{COMMANDS[command][0]}").run([*action, "--help"])
     return sorted(set(re.findall(r"(?<![\w-])--[a-z][\w-]*", text.getvalue())))
 
 

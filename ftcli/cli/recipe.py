@@ -1,93 +1,60 @@
-"""`ftcli recipe`: list the shipped recipes, print one as a starting point for your own, or say what one would touch."""
+"""`ftcli recipe ACTION`: list, print and check recipes, or say what one would touch.
+
+Each action is a module of `recipe_actions`, which declares itself as a command does and is imported when it is called.
+"""
 
 from __future__ import annotations
 
+import importlib
 import os
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 
-from ftcli.cli import arguments, output
-from ftcli.cli.listing import run as list_run
-from ftcli.config.credentials import masked, masked_values
-from ftcli.config.recipe_file import find, read
-from ftcli.core import assets
-from ftcli.core.errors import ConfigError, Problem
+from ftcli.cli import declared, output
 from ftcli.core.exit_codes import EXIT_DONE
-from ftcli.core.paths import home_expanded
-from ftcli.core.text import shell_word
-from ftcli.data.files.urls import is_web, shown
 
 SUMMARY = "list and print the shipped recipes; inspect says what one of a stranger would touch"
 ORDER = 140
 
-MOST_BYTES = 2**20
-"""Of a recipe behind an address."""
+ACTIONS: dict[str, tuple[str, str]] = declared(os.path.join(os.path.dirname(__file__), "recipe_actions"))
+"""Each action's module and summary, in the order of the help screen."""
 
 
 def run(argv: Sequence[str]) -> int:
-    """`recipe` lists, `recipe show NAME` prints, `recipe check FILE` checks that a file is a plain recipe, and
-    `recipe inspect FILE|FOLDER|URL` says in plain words what it would read, write, send and run."""
-    parser = arguments.parser("recipe", __doc__ or "")
-    parser.add_argument("action", nargs="?", choices=("list", "show", "check", "inspect"), default="list")
-    parser.add_argument(
-        "name", nargs="?", help="a shipped recipe, or a YAML file; to inspect also a folder or an address"
-    )
-    parser.add_argument("--allow-path", action="store_true", help=arguments.GRANTS["--allow-path"])
-    arguments.add_json(parser)
-    options = arguments.parse(parser, argv)
-    if options.action == "list":
-        return list_run(["recipe", *(["--json"] if options.json else [])])
-    if options.name is None:
-        parser.error(f"recipe {options.action} needs a name or file; the recipes are {', '.join(assets.recipes())}")
-    if options.action == "inspect":
-        return _inspect(options.name, as_json=options.json)
-    path = find(options.name, f"ftcli recipe {options.action} {options.name}")
-    recipe = read(path, allow_path=options.allow_path)
-    if options.json:
-        output.data({"file": str(path), "choices": recipe.choices, "values": masked_values(recipe.values)})
-    elif options.action == "show":
-        output.text(masked(path.read_text(encoding="utf-8")), end="")
-    else:
-        named = shell_word(f"recipe={options.name}")
-        output.say(f"{path.name} is a plain recipe; check its values with ftcli check {named}")
-    return EXIT_DONE
+    """Run one action; without any, list the shipped recipes."""
+    if argv and argv[0] in ("-h", "--help"):
+        output.text(usage(), end="")
+        return EXIT_DONE
+    # The action may stand behind its flags: ftcli recipe --json list.
+    action = next((word for word in argv if not word.startswith("-")), "list")
+    if action not in ACTIONS:
+        _refuse(action)
+    rest = [*argv]
+    if action in rest:
+        rest.remove(action)
+    module = importlib.import_module(f"ftcli.cli.recipe_actions.{ACTIONS[action][0]}")
+    result: int = module.run(rest)
+    return result
 
 
-def _inspect(name: str, *, as_json: bool) -> int:
-    """Print what a recipe, a folder, or a recipe behind an address would touch."""
-    from ftcli.build import inspection  # only here: the other actions need no checks
+def usage() -> str:
+    """The text of `ftcli recipe --help`."""
+    rows = "\n".join(f"  {name:<9} {line}" for name, (_, line) in ACTIONS.items())
+    return f"""usage: ftcli recipe [ACTION] [--flag]
 
-    where = f"ftcli recipe inspect {shell_word(name)}"
-    if is_web(name):
-        with tempfile.TemporaryDirectory(prefix="ftcli-") as folder:
-            path = Path(folder) / "recipe.yaml"
-            path.write_bytes(_downloaded(name, where))
-            found = inspection.of_recipe(path, shown(name))
-    elif os.path.isdir(home_expanded(name)):
-        found = inspection.of_folder(home_expanded(name))
-    else:
-        found = inspection.of_recipe(find(name, where))
-    if as_json:
-        output.data(found.to_data())
-    else:
-        output.lines(inspection.lines(found))
-    return EXIT_DONE
+{rows}
+
+Without an action, the shipped recipes are listed. ftcli recipe ACTION --help says what an action takes.
+"""
 
 
-def _downloaded(address: str, where: str) -> bytes:
-    """The recipe behind an address.
+def _refuse(action: str) -> None:
+    """Report a word that is no action.
 
     Raises:
-        ConfigError: it cannot be had, or is too large for one.
+        ConfigError: always.
     """
-    from ftcli.data.files.http import look
+    from ftcli.core.errors import ConfigError, Problem
+    from ftcli.core.suggest import suggest
 
-    with look(address, where) as file:
-        content = file.read(MOST_BYTES + 1) or b""
-        while len(content) <= MOST_BYTES and (more := file.read(MOST_BYTES + 1 - len(content))):
-            content += more
-    if len(content) > MOST_BYTES:
-        what = f"has more than {MOST_BYTES // 2**20} MiB, which no recipe has"
-        raise ConfigError(Problem(shown(address), what, "name the address of the YAML file itself"))
-    return content
+    what = f"{action} is not an action: {', '.join(ACTIONS)}"
+    raise ConfigError(Problem("ftcli recipe", what, suggest(action, ACTIONS, "ftcli recipe ")))

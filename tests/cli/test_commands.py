@@ -98,7 +98,7 @@ def test_every_command_has_help(typed, command):
         (["list", "--all"], "is not a flag of list"),
         (["recipe", "show", "demmo"], "did you mean recipe=demo?"),
         (["recipe", "show"], "needs a name or file"),
-        (["recipe", "burn"], "invalid choice"),
+        (["recipe", "burn"], "burn is not an action"),
         (["report", "nothing"], "is not a run"),
         (["eval", "nothing"], "is not a run"),
         (["eval", "nothing", "--rows", "0"], "out of range"),

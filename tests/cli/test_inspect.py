@@ -13,7 +13,7 @@ import pytest
 from ftcli import tiny
 from ftcli.build.resolve import spec_of
 from ftcli.cli import main
-from ftcli.cli.recipe import MOST_BYTES
+from ftcli.cli.recipe_actions.inspect import MOST_BYTES
 from ftcli.config.compose import Request
 from ftcli.core import assets
 from ftcli.pipelines import pipeline_dir

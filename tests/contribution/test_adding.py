@@ -294,6 +294,15 @@ def test_a_command_is_one_module(checkout: Checkout) -> None:
     assert checkout.touched() == ["ftcli/cli/shelf.py"]
 
 
+def test_an_action_of_recipe_is_one_file(checkout: Checkout) -> None:
+    action = COMMAND.replace("`ftcli shelf`", "`ftcli recipe shelf`").replace('parser("shelf"', 'parser("recipe shelf"')
+    checkout.write("ftcli/cli/recipe_actions/shelf.py", action)
+    assert checkout.ftcli("recipe", "shelf").strip() == str(checkout.root / "recipes")
+    assert "shelf" in checkout.ftcli("recipe", "--help")
+    assert "shelf" in checkout.ftcli("completion", "words", "ftcli recipe sh").split()
+    assert checkout.touched() == ["ftcli/cli/recipe_actions/shelf.py"]
+
+
 # --- the count --------------------------------------------------------------------------------------------------------
 
 
