@@ -6,7 +6,8 @@ MODELS is a folder with the model as `smollm2`, DATA one with the demo sets of L
 are used, since a processor is slow. Nothing is set but the model, the rows, the number of steps where `STEPS` names
 one, how often the run writes down its measures, and one thread; DPO takes one pair a pass, which leaves those of a
 step as they are. SFT and DPO are measured by their held-out loss on rows that are the same for every seed; GRPO, with
-LoRA on sums and one seed, by the reward of its training answers and by held-out prompts.
+LoRA on the names of capitals, of which it answers about half by itself, and one seed, by the reward of its training
+answers and by held-out prompts.
 
 Told is the mean over the seeds with its 95% interval (Student's t), for GRPO over its steps. SFT or DPO whose interval
 of the improvement holds 0 ends the script with an error; what GRPO reaches is told whatever it is. With --runs a script
@@ -22,8 +23,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from common import interval, keep
-from real_models import ftcli, options_of, write_sums
+from common import T_95, interval, keep
+from real_models import ftcli, options_of
 
 Row = dict[str, Any]
 SEEDS = (1, 2, 3)
@@ -32,11 +33,24 @@ ROWS = {"alpaca_en_demo.json": (192, 48), "dpo_en_demo.json": (64, 20)}
 CASES = {
     "sft": ("alpaca_en_demo.json", ("method=sft", "train.eval_on_start=true")),
     "dpo": ("dpo_en_demo.json", ("method=dpo", "train.eval_on_start=true", "train.per_device_train_batch_size=1")),
-    "grpo": ("sums.jsonl", ("method=grpo", "peft=lora", "method.rewards.number=1", "run.score_rows=32")),
+    "grpo": ("capitals.jsonl", ("method=grpo", "peft=lora", "method.rewards.holds_answer=1", "run.score_rows=16")),
 }
+CAPITALS = (
+    "France Paris Germany Berlin Italy Rome Spain Madrid Japan Tokyo China Beijing Russia Moscow Egypt Cairo "
+    "Greece Athens Portugal Lisbon Canada Ottawa Peru Lima Cuba Havana Kenya Nairobi Norway Oslo Sweden Stockholm "
+    "Poland Warsaw Austria Vienna Ireland Dublin Hungary Budapest Denmark Copenhagen Finland Helsinki "
+    "Iceland Reykjavik "
+    "Belgium Brussels Netherlands Amsterdam Switzerland Bern Turkey Ankara Ukraine Kyiv Romania Bucharest "
+    "Bulgaria Sofia Serbia Belgrade Croatia Zagreb Czechia Prague Argentina Buenos Chile Santiago Colombia Bogotá "
+    "Ecuador Quito Bolivia Sucre Uruguay Montevideo Jamaica Kingston Australia Canberra India Delhi Nepal Kathmandu "
+    "Pakistan Islamabad Bangladesh Dhaka Thailand Bangkok Vietnam Hanoi Cambodia Phnom Indonesia Jakarta Iran Tehran "
+    "Iraq Baghdad Syria Damascus Lebanon Beirut Jordan Amman Israel Jerusalem Ethiopia Addis Nigeria Abuja Ghana Accra "
+    "Senegal Dakar Morocco Rabat Algeria Algiers Tunisia Tunis Libya Tripoli Sudan Khartoum Uganda Kampala"
+)
+"""Countries, each before the first word of its capital."""
 ONE_THREAD = ("hardware=cpu", "hardware.num_threads=1")
 """Two threads wait for each other at every layer where the machine has other work, and take far longer than one."""
-STEPS = {"dpo": 4, "grpo": 6}
+STEPS = {"dpo": 4, "grpo": 10}
 ONE_SEED = ("grpo",)
 """Cases whose steps are compared with each other, each with new prompts and answers, and not its seeds."""
 
@@ -51,7 +65,13 @@ def write_rows(data: Path, folder: Path) -> None:
         kept = [row for row in rows if row not in held_out]
         (folder / name).write_text(json.dumps(kept), encoding="utf-8")
         (folder / _held_out(name)).write_text(json.dumps(held_out), encoding="utf-8")
-    write_sums(folder)
+    words = CAPITALS.split()
+    asked = [
+        {"prompt": f"What is the capital of {country}?", "answer": capital}
+        for country, capital in zip(words[::2], words[1::2], strict=True)
+    ]
+    for name, part in (("capitals.jsonl", asked[:48]), (_held_out("capitals.jsonl"), asked[48:])):
+        (folder / name).write_text("".join(json.dumps(row) + "\n" for row in part), encoding="utf-8")
 
 
 def _held_out(name: str) -> str:
@@ -98,11 +118,16 @@ def summed_up(name: str, rows: Sequence[Row]) -> Row:
 
 
 def of_halves(rewards: Sequence[float]) -> Row:
-    """How much higher the mean reward of the second half of the steps is, and half of its 95% interval (normal)."""
+    """How much higher the mean reward of the second half of up to ten steps is, and half of its 95% interval."""
     halves = rewards[: len(rewards) // 2], rewards[len(rewards) // 2 :]
     first, second = (statistics.fmean(half) for half in halves)
     variance = sum(statistics.variance(half) / len(half) for half in halves)
-    return {"first_half": first, "second_half": second, "mean": second - first, "half_width": 1.96 * variance**0.5}
+    return {
+        "first_half": first,
+        "second_half": second,
+        "mean": second - first,
+        "half_width": T_95[len(rewards) - 1] * variance**0.5,
+    }
 
 
 def main() -> None:
