@@ -9,7 +9,7 @@ PYTEST = $(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist worksteal --duratio
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
-.PHONY: demo test lint hooks proof matrix chaos bench gpu gpu-rehearsal gpu-wheels slurm tiny docs clean
+.PHONY: demo test lint hooks proof matrix chaos bench browser gpu gpu-rehearsal gpu-wheels slurm tiny docs clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -52,6 +52,13 @@ chaos: $(VENV)/.tested
 	$(BIN)/python -m tests.chaos.damage build/chaos/damage.jsonl $(CHAOS)
 	$(BIN)/python -m tests.chaos.kills build/chaos/kills.jsonl $(CHAOS)
 	$(BIN)/python -m tests.chaos.proofs build/chaos/proofs.jsonl $(CHAOS)
+
+# The page of a report in a real browser; as root, on Debian, it installs what is missing. FTCLI_SCREENSHOTS=1 keeps
+# pictures of it in docs/images.
+browser: $(VENV)/.tested
+	command -v chromium || DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends chromium
+	$(PIP) install playwright
+	$(BIN)/python -m pytest tests/browser
 
 # On a machine with a GPU: what only a card can show, in nine minutes. It installs nothing, so that it runs where there
 # is no network; CHECK='--from STAGE' goes on from there, CHECK=--save keeps the results.

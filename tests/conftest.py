@@ -52,6 +52,21 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
+def typed(capsys: pytest.CaptureFixture[str], here: Path) -> Callable[..., tuple[int, str, str]]:
+    """Runs a command in this process; returns its exit code, stdout and stderr."""
+    from ftcli.cli import main
+
+    def run(*words: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = main(words)
+        out, err = capsys.readouterr()
+        assert "Traceback" not in err
+        return code, out, err
+
+    return run
+
+
+@pytest.fixture
 def problems() -> Callable[..., list[str]]:
     """The problems that overrides (and a request's other parts) cause, as text."""
     from ftcli.build.resolve import spec_of

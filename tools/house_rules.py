@@ -20,7 +20,7 @@ OTHERS = "*"
 ORDERS: Mapping[str, tuple[str, ...]] = {
     "": (
         *("core", "tiny", "settings", "runs", "rewards", "models", "methods", "launch", "peft_methods", "data"),
-        *("config", "plan", "synthesis", "build", "pipelines", "worker", "cli"),
+        *("config", "plan", "synthesis", "build", "pipelines", "reports", "worker", "cli"),
     ),
     "worker": (
         *("process", "tokenise", "distributed", "tuners", "models", "inference", "rewards", "trainers", "training"),

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ftcli.core.errors import FtcliError
-from ftcli.core.text import aligned, count
+from ftcli.core.text import aligned, count, duration
 from ftcli.core.untrusted.printable import beneath, one_line
 
 __all__ = ["count", "data", "duration", "line", "lines", "note", "problems", "say", "styled", "table", "text", "warn"]
@@ -77,10 +77,3 @@ def lines(found: Iterable[str]) -> None:
     """Print each line on stdout."""
     for one in found:
         say(one)
-
-
-def duration(seconds: float) -> str:
-    """Seconds as 1 h 02 min, 3 min 05 s or 12.3 s."""
-    if seconds >= 3600:
-        return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60):02d} min"
-    return f"{int(seconds // 60)} min {int(seconds % 60):02d} s" if seconds >= 60 else f"{seconds:.1f} s"

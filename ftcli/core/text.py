@@ -50,3 +50,10 @@ def shell_word(word: object) -> str:
         return shlex.quote(text)
     quoted = "".join({"\\": "\\\\", "'": "\\'"}.get(letter, one_line(letter)) for letter in text)
     return f"$'{quoted}'"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as 1 h 02 min, 3 min 05 s or 12.3 s."""
+    if seconds >= 3600:
+        return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60):02d} min"
+    return f"{int(seconds // 60)} min {int(seconds % 60):02d} s" if seconds >= 60 else f"{seconds:.1f} s"

@@ -47,6 +47,8 @@ WORKER_LOCK = ".lock-worker"
 """Held by the worker, which lives for a moment longer than a command that was killed."""
 PIPELINE = "pipeline.json"
 """Marks the directory of a pipeline, whose stages are run directories inside it."""
+REPORT = "report.html"
+"""The page that `ftcli report` writes."""
 END = "end.json"
 """How the last command on the run ended (runs/run_end.py)."""
 
@@ -184,6 +186,27 @@ def require_free(run: Path) -> None:
         _require_free(run, lock)
 
 
+def in_use(run: Path) -> bool:
+    """Whether a process is at work in a run or a pipeline; waits for nobody, changes nothing, and reads alone."""
+    return any(map(_is_held, (run / LOCK, run / WORKER_LOCK)))
+
+
+def _is_held(lock: Path) -> bool:
+    import fcntl  # here, as filelock: only commands that look at a run need it
+
+    try:
+        file = os.open(lock, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(file)
+    return False
+
+
 def _require_free(run: Path, lock: str) -> None:
     if os.path.isfile(run / lock):
         with _lock(run, lock):
@@ -215,6 +238,11 @@ def new_run_dir(name: str, now: datetime | None = None) -> Path:
         number += 1
         path = ROOT / name / f"{stamp}-{number}"
     return path
+
+
+def shown_name(run: Path) -> str:
+    """What a run is called where several are shown: NAME/TIME as under runs/, or the last two parts of its path."""
+    return "/".join(run.parts[-2:])
 
 
 def is_run(path: Path) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ftcli.config.compose import Request
 from ftcli.core.errors import ConfigError, Problem
@@ -18,6 +18,9 @@ from ftcli.core.text import shell_word
 from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.runs import run_end, rundir
 from ftcli.settings.run_spec import RunSpec
+
+if TYPE_CHECKING:
+    from ftcli.reports.run_record import RunRecord
 
 
 class Job(ABC):
@@ -88,10 +91,18 @@ class JobFolder(ABC):
 
     @abstractmethod
     def report(self, *, as_json: bool) -> None:
-        """Print its result.
+        """Print its result, or where it stands.
 
         Raises:
-            ConfigError: it has none yet.
+            ConfigError: a file of it is damaged.
+        """
+
+    @abstractmethod
+    def records(self) -> list[RunRecord]:
+        """What the page of a report shows of its runs.
+
+        Raises:
+            ConfigError: a file of one is damaged.
         """
 
 

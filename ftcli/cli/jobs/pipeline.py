@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ftcli.build import gate
 from ftcli.cli import output
@@ -27,6 +27,9 @@ from ftcli.runs.stop_signals import Stopped
 from ftcli.settings.backends import ENDPOINTS
 from ftcli.settings.ownership import ENDPOINT, FLAGS, REMOTE_CODE
 from ftcli.settings.run_spec import RunSpec
+
+if TYPE_CHECKING:
+    from ftcli.reports.run_record import RunRecord
 
 
 @dataclass(frozen=True)
@@ -130,8 +133,20 @@ class PipelineFolder(JobFolder):
             return _run_stages(folder, request, begun, state, as_json=as_json)
 
     def report(self, *, as_json: bool) -> None:
-        """Print the result of every stage, and the metrics of the policies along the way."""
-        _report(self.folder, as_json=as_json)
+        """Print the result of every stage, and the metrics of the policies along the way; else where each stage is."""
+        if rundir.read_result(self.folder) is not None:
+            _report(self.folder, as_json=as_json)
+            return
+        from ftcli.cli.render.pipeline import show_stages
+
+        show_stages(self.folder, self.records(), as_json=as_json)
+
+    def records(self) -> list[RunRecord]:
+        """Those of its training stages that have begun."""
+        from ftcli.reports.run_record import run_record
+
+        names = rundir.read_pipeline(self.folder)["stages"]
+        return [run_record(self.folder / name, name) for name in names if rundir.is_run(self.folder / name)]
 
 
 def _as_it_goes_on(folder: Path, request: Request) -> tuple[PipelineSpec, Begun, dict[str, Any] | None]:

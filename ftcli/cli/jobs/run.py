@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING
 
 from ftcli.build.resolve import build
 from ftcli.cli import output
-from ftcli.cli.jobs.job import Job, JobFolder, finished
+from ftcli.cli.jobs.job import Job, JobFolder
 from ftcli.cli.render import configuration
 from ftcli.cli.requirements import require_disk, require_folders, require_here, require_rows
 from ftcli.config.compose import Composed, Request
-from ftcli.core.errors import FtcliError
 from ftcli.core.exit_codes import EXIT_DONE, EXIT_MEMORY
 from ftcli.launch.nodes import OWN
 from ftcli.launch.profile import profile_of, submits
@@ -25,6 +24,7 @@ from ftcli.settings.run_spec import RunSpec
 
 if TYPE_CHECKING:
     from ftcli.launch.nodes import Node
+    from ftcli.reports.run_record import RunRecord
 
 
 @dataclass(frozen=True)
@@ -204,27 +204,23 @@ class RunFolder(JobFolder):
         of_plan.show(run, outlook, as_json=False)
 
     def report(self, *, as_json: bool) -> None:
-        """Print what was trained, loss and score before and after, plan beside reality, and the model's folder."""
-        result = finished(self.directory)
-        planned = self._planned() if (result.get("machine") or {}).get("peak_reserved_gib") is not None else None
+        """Print what was trained, loss and score before and after, plan beside reality, and the model's folder.
+
+        Of a run that is not done: where it stands, and its loss so far.
+        """
+        from ftcli.cli.render import summary
+
+        (record,) = self.records()
         if as_json:
-            output.data({**result, "planned": planned} if planned else result)
+            output.data(summary.as_data(record))
         else:
-            from ftcli.cli.render.summary import summary
+            summary.show(record)
 
-            with rundir.stored(self.directory / rundir.RESULT):
-                summary(self.directory, result, planned)
+    def records(self) -> list[RunRecord]:
+        """The one of this run."""
+        from ftcli.reports.run_record import run_record
 
-    def _planned(self) -> dict[str, float | None] | None:
-        """What the plan expects of the run's card, where its rows are still here."""
-        from ftcli.build import fitting, gate
-        from ftcli.plan.outlook import plan
-
-        try:
-            run = ResolvedRun.of(gate.opened(self.directory))
-            return fitting.expected(run, plan(run))
-        except FtcliError:  # rows or models that are gone
-            return None
+        return [run_record(self.directory, rundir.shown_name(self.directory))]
 
 
 def _remember(spec: RunSpec) -> None:

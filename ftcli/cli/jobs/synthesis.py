@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from ftcli.cli.jobs.job import JobFolder
 from ftcli.cli.render.transcripts import transcripts
@@ -13,6 +13,9 @@ from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.text import shell_word
 from ftcli.runs import rundir
 from ftcli.synthesis.synthesis_spec import FILE
+
+if TYPE_CHECKING:
+    from ftcli.reports.run_record import RunRecord
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,10 @@ class SynthesisFolder(JobFolder):
     def _refuse(self, flag: str) -> NoReturn:
         what = f"{self.folder} is a synthesis stage of a pipeline, not a run"
         raise ConfigError(Problem(self.where, what, f"ftcli train {flag} {shell_word(self.folder.parent)}"))
+
+    def records(self) -> list[RunRecord]:
+        """None: nothing is trained here."""
+        return []
 
     def report(self, *, as_json: bool) -> None:
         """Print every item with its replies and the resulting row."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -13,11 +13,15 @@ from ftcli.cli import output
 from ftcli.cli.render import configuration, transcripts
 from ftcli.cli.render import plan as of_run
 from ftcli.cli.render.configuration import reads
-from ftcli.cli.render.summary import follow_up, relative, summary
+from ftcli.cli.render.summary import follow_up, summary
 from ftcli.methods import Pipeline
 from ftcli.pipelines.pipeline_dir import Begun
 from ftcli.pipelines.stages import MODEL, ROWS, PipelineSpec, ReadyStage, RunStage, SynthesisStage
 from ftcli.plan.outlook import Plan
+from ftcli.reports.result_rows import relative
+from ftcli.reports.run_record import RunRecord
+from ftcli.runs import run_end, rundir
+from ftcli.runs.resume_line import resume_with
 from ftcli.synthesis.journal import ITEMS
 from ftcli.synthesis.synthesis_spec import SynthesisSpec
 
@@ -201,6 +205,20 @@ def show_result(folder: Path, result: Mapping[str, Any]) -> None:
     output.say(f"took {output.duration(float(result['seconds']))}, model {relative(Path(result['model_dir']))}")
     last = list(result["stages"])[-1]
     follow_up(folder / last)
+
+
+def show_stages(folder: Path, records: Sequence[RunRecord], *, as_json: bool) -> None:
+    """Print where the training stages of a pipeline stand that is not done."""
+    end = run_end.read(folder)
+    if as_json:
+        stages = {each.name: {"state": each.state.name, "step": each.state.step} for each in records}
+        output.data({"run": str(folder), "end": dataclasses.asdict(end) if end else None, "stages": stages})
+        return
+    how = "at work" if rundir.in_use(folder) else end.text() if end else "not done"
+    output.say(f"{relative(folder)}: {how}")
+    output.table([(f"stage {each.name}", each.state.text()) for each in records])
+    if not rundir.in_use(folder):
+        output.say(resume_with(folder))
 
 
 def _moment(name: str) -> str:

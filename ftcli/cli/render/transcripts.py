@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ftcli.cli import output
-from ftcli.cli.render.summary import relative
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.text import shell_word
 from ftcli.core.untrusted import foreign_files
 from ftcli.data.formats.columns import SOFT_LABEL
+from ftcli.reports.result_rows import relative
 from ftcli.synthesis.journal import ITEMS
 from ftcli.synthesis.runner import DATA
 from ftcli.synthesis.tasks import shown

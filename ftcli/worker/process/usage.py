@@ -61,10 +61,13 @@ class Pace(TrainerCallback):
 
 
 def peak_memory() -> dict[str, float]:
-    """The most GPU memory that this process had so far, in GiB: what tensors took, and what torch held for them."""
+    """The most memory that this process had so far, in GiB: the host's, and where a GPU is used also what its tensors
+    took, and what torch held for them."""
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RESIDENT_UNIT
+    peaks = {"peak_resident_gib": round(resident / _GIB, 3)}
     if not torch.cuda.is_available() or not torch.cuda.is_initialized():
-        return {}
-    return {
+        return peaks
+    return peaks | {
         "peak_allocated_gib": round(torch.cuda.max_memory_allocated() / _GIB, 3),
         "peak_reserved_gib": round(torch.cuda.max_memory_reserved() / _GIB, 3),
     }
@@ -81,8 +84,7 @@ def usage(
     Args:
         attention: how its kernel was chosen, where it was measured.
     """
-    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RESIDENT_UNIT
-    peaks = {**peak_memory(), "peak_resident_gib": round(resident / _GIB, 3)}
+    peaks = peak_memory()
     on_gpu = device.type == "cuda"
     name = torch.cuda.get_device_name(device) if on_gpu else "cpu"
     speed = pace.tokens_per_second()

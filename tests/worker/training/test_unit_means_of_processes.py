@@ -21,7 +21,7 @@ from tests.worker.training.test_unit_means import HELD_OUT, MAKES, uneven
 
 ROWS = 9
 """In batches of 4, or of 2 in each of two processes, the last one is a row that one process has alone."""
-APART = {"step", "epoch", "tokens_per_second", "elapsed_seconds", "schema"}
+APART = {"step", "epoch", "tokens_per_second", "elapsed_seconds", "schema", "peak_resident_gib"}
 RISING = {"sft": 0.3, "dpo": 0.04}
 """Rates at which the loss of contrary rows falls, and rises again."""
 Run = Callable[..., Path]

@@ -1,0 +1,158 @@
+"""All that a run's folder tells of it, wherever it stands: what a report shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ftcli.build import fitting, gate
+from ftcli.core.errors import FtcliError
+from ftcli.core.text import aligned, duration, shell_word
+from ftcli.core.untrusted import foreign_files
+from ftcli.data.ledger_text import ledger_lines
+from ftcli.plan.outlook import plan
+from ftcli.plan.resolved_run import ResolvedRun
+from ftcli.reports.result_rows import result_rows
+from ftcli.runs import rundir
+from ftcli.runs.metrics import read_metrics
+from ftcli.runs.resume_line import resume_with
+from ftcli.runs.run_state import DONE, RUNNING, RunState, run_state
+from ftcli.settings.run_spec import RunSpec
+
+Rows = list[tuple[str, ...]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A part of a report on one run, as a table or as text."""
+
+    title: str
+    rows: Rows | tuple[()] = ()
+    text: str = ""
+    open: bool = False
+    """Whether it is unfolded at first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """What the folder of a run tells."""
+
+    name: str
+    """It is shown under this."""
+    folder: Path
+    state: RunState
+    result: tuple[tuple[str, str], ...]
+    """What came of it so far: name and text."""
+    planned: Mapping[str, float | None]
+    """What its plan expects of a card, in the figures that result.json has; {} on a CPU."""
+    lines: tuple[Mapping[str, Any], ...]
+    """Of metrics.jsonl."""
+    parts: tuple[Part, ...]
+
+
+def run_record(run: Path, name: str) -> RunRecord:
+    """The record of the run in a folder.
+
+    Args:
+        name: it is shown under this.
+
+    Raises:
+        ConfigError: a file of it is damaged, or not as ftcli writes it.
+    """
+    spec = gate.opened(run)
+    with rundir.stored(run):
+        lines, state, result = tuple(read_metrics(run / rundir.METRICS)), run_state(run), rundir.read_result(run)
+        done = result is not None and state.name == DONE
+        planned = _planned(spec, result) if result is not None and done else {}
+        rows = (
+            result_rows(run, result, planned)
+            if result is not None and done
+            else _unfinished_rows(run, spec, state, lines)
+        )
+        return RunRecord(
+            name=name, folder=run, state=state, result=tuple(rows), planned=planned, lines=lines,
+            parts=tuple(_parts(run, spec, result)),
+        )  # fmt: skip
+
+
+def _planned(spec: RunSpec, result: Mapping[str, Any]) -> dict[str, float | None]:
+    """What the plan expects of the run's card, where one was used and the rows are still here."""
+    if (result.get("machine") or {}).get("peak_reserved_gib") is None:
+        return {}
+    try:
+        run = ResolvedRun.of(spec)
+        return fitting.expected(run, plan(run))
+    except FtcliError:  # rows or models that are gone
+        return {}
+
+
+def _unfinished_rows(
+    run: Path, spec: RunSpec, state: RunState, lines: tuple[Mapping[str, Any], ...]
+) -> Iterator[tuple[str, str]]:
+    chosen = spec.choices
+    yield "state", state.text()
+    yield "trains", f"{chosen['method']} of {spec.model.name_or_path}, peft={chosen['peft']}"
+    steps = spec.train.get("max_steps")
+    yield "steps", f"{state.step} of {steps}" if type(steps) is int and steps > 0 else str(state.step)
+    for title, key in (("loss", "loss"), ("held-out loss", "eval_loss"), ("reward", "reward")):
+        values = [line[key] for line in lines if isinstance(line.get(key), int | float)]
+        if values:
+            yield title, f"{values[0]:.4f} → {values[-1]:.4f}" if len(values) > 1 else f"{values[0]:.4f}"
+    if lines:
+        yield "time", duration(float(lines[-1]["elapsed_seconds"]))
+    if state.name not in (RUNNING, DONE):
+        yield "to go on", resume_with(run).removeprefix("resume with: ")
+
+
+def _parts(run: Path, spec: RunSpec, result: Mapping[str, Any] | None) -> Iterator[Part]:
+    warnings: Rows = [("warning", str(each["message"])) for each in (result or {}).get("warnings") or ()]
+    if warnings:
+        yield Part(title="Warnings", rows=warnings, open=True)
+    if (command := _text(run / rundir.COMMAND)) is not None:
+        yield Part(title="Command", text=command.removeprefix("#!/bin/sh\n"), open=True)
+    yield Part(title="Derived settings", rows=[(each.key, str(each.value), each.why) for each in spec.notes])
+    if (run / rundir.LEDGER).is_file():
+        yield Part(title="Rows and quality checks", text=_of(run / rundir.LEDGER, ledger_lines))
+    if (run / rundir.ENVIRONMENT).is_file():
+        yield Part(title="Environment", text=_of(run / rundir.ENVIRONMENT, _by_name))
+    saved = sorted(each.name for each in (run / rundir.CHECKPOINTS).glob("checkpoint-*"))
+    if saved:
+        about = [("checkpoints", ", ".join(saved)), ("check them with", f"ftcli verify {shell_word(run)}")]
+        yield Part(title="Checkpoints", text="\n".join(aligned(about, indent="")))
+
+
+def _of(file: Path, lines: Callable[[Mapping[str, Any]], Iterable[str]]) -> str:
+    """A file as lines; where it is damaged a word on that, since the rest of the report can be shown without it.
+
+    Raises:
+        ConfigError: a later version of ftcli wrote it.
+    """
+    try:
+        content = foreign_files.read_json(file)
+        if isinstance(content, Mapping):
+            rundir.require_known_schema(file, content)
+        return "\n".join(lines(content))
+    except (OSError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        return f"{file.name} is damaged, or not as ftcli writes it: {type(error).__name__}: {error}"
+
+
+def _text(file: Path) -> str | None:
+    try:
+        return foreign_files.read_text(file)
+    except (OSError, ValueError):
+        return None
+
+
+def _by_name(content: Mapping[str, Any]) -> list[str]:
+    return aligned(_flat(content), indent="")
+
+
+def _flat(content: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
+    """The values of nested mappings by their dotted names."""
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{above}{key}.")
+        elif value is not None:
+            yield f"{above}{key}", ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,55 @@
+"""Where a run stands, as far as its files and locks tell: at work, done, stopped, failed, or never begun."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ftcli.core.exit_codes import EXIT_DONE, EXIT_INTERRUPTED
+from ftcli.runs import run_end, rundir
+from ftcli.runs.metrics import read_metrics
+from ftcli.runs.run_end import RunEnd
+
+RUNNING, DONE, STOPPED, FAILED, LOST, PREPARED = "running", "done", "stopped", "failed", "lost", "prepared"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunState:
+    """Where a run stands."""
+
+    name: str
+    """`running`, `done`, `stopped` (resumable), `failed` (end.json says why), `lost` (it ended without a word) or
+    `prepared` (it has a folder, and nothing has begun)."""
+    end: RunEnd | None
+    """How its last command ended; None while it is at work."""
+    step: int
+    """The last step of which metrics were written; 0 before the first."""
+
+    def text(self) -> str:
+        """One line for people."""
+        at = f"at step {self.step}" if self.step else "before its first step"
+        match self.name:
+            case "running":
+                return f"at work, {at}"
+            case "done":
+                return f"done, {at}"
+            case "prepared":
+                return "not begun"
+            case "lost":
+                return f"ended without a word, {at}: its command was killed, or its machine went down"
+        assert self.end is not None
+        return f"{self.name} {at}: {self.end.text()}"
+
+
+def run_state(run: Path) -> RunState:
+    """Where the run in a folder stands; nothing is changed."""
+    lines = read_metrics(run / rundir.METRICS)
+    step = max((line["step"] for line in lines), default=0)
+    if rundir.in_use(run):
+        return RunState(name=RUNNING, end=None, step=step)
+    end = run_end.read(run)
+    if rundir.read_result(run) is not None and (end is None or end.code == EXIT_DONE):
+        return RunState(name=DONE, end=end, step=step)
+    if end is None or end.code == EXIT_DONE:
+        return RunState(name=LOST if lines or (run / rundir.LOG).is_file() else PREPARED, end=None, step=step)
+    return RunState(name=STOPPED if end.code == EXIT_INTERRUPTED else FAILED, end=end, step=step)

@@ -1,0 +1,152 @@
+"""The page of a report: it needs nothing from elsewhere, and what a stranger wrote into a run stays text."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from ftcli.core.exit_codes import EXIT_INTERRUPTED
+from ftcli.runs import run_end, rundir
+from ftcli.runs.run_end import RunEnd
+from tests.reports.folders import HOSTILE, result, run_folder
+
+
+class Elements(HTMLParser):
+    """The elements of a page with their attributes, and its text by element."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.text: dict[str, list[str]] = {}
+        self._open = [""]
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+        if tag not in {"meta", "img", "input"}:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        self._open.pop()
+
+    def handle_data(self, data: str) -> None:
+        self.text.setdefault(self._open[-1], []).append(data)
+
+
+def test_one_run_has_its_page_in_its_folder(typed, here: Path):
+    run = run_folder(here / "run")
+    code, out, err = typed("report", "run")
+    assert code == 0
+    assert "held-out loss  3.0000 → 2.2000" in out
+    assert re.search(r"  loss +█[▁-█]+▁  2.9\d+ → 2.0\d+", out)
+    assert f"page {run / rundir.REPORT}" in err
+    page = (run / rundir.REPORT).read_text(encoding="utf-8")
+    for text in ("the loss leapt", "ftcli train peft=lora", "3.0000 → 2.2000"):
+        assert text in page
+
+
+def test_the_page_takes_nothing_from_elsewhere_and_runs_its_own_script_alone(typed, here: Path):
+    typed("report", str(run_folder(here / "run")))
+    page = Elements((here / "run" / rundir.REPORT).read_text(encoding="utf-8"))
+    assert not [tag for tag, own in page.found if {"src", "href", "onclick", "onload", "style"} & own.keys()]
+    assert not {"link", "img", "iframe", "object", "embed", "base", "form"} & {tag for tag, _ in page.found}
+    (policy,) = (own["content"] for tag, own in page.found if own.get("http-equiv"))
+    rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
+    assert rules["default-src"] == "'none'"
+    script = page.text["script"][-1]
+    for rule, text in (("script-src", script), ("style-src", "".join(page.text["style"]))):
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        assert rules[rule] == f"'sha256-{digest}'"
+
+
+def test_what_a_stranger_wrote_stays_text(typed, here: Path):
+    run = run_folder(here / "run", **{HOSTILE: 1.0, "eval_" + HOSTILE: 2.0})
+    (run / rundir.COMMAND).write_text(f"#!/bin/sh\n{HOSTILE}\n", encoding="utf-8")
+    rundir.write_json(run / rundir.RESULT, {**result(40), "model": HOSTILE})
+    rundir.write_json(run / rundir.ENVIRONMENT, {"schema": 1, HOSTILE: HOSTILE})
+    code, _, err = typed("report", "run")
+    assert code == 0, err
+    text = (run / rundir.REPORT).read_text(encoding="utf-8")
+    page = Elements(text)
+    assert not [tag for tag, _ in page.found if tag == "img"]
+    assert [tag for tag, _ in page.found].count("script") == 2
+    assert "\u202e" not in text
+    (data,) = (text for text in page.text["script"] if text.startswith("["))
+    assert HOSTILE in {curve["key"] for panel in json.loads(data) for curve in panel["curves"]}
+    code, _, _ = typed("report", "run", "--to", "curves.csv")
+    rows = list(csv.reader((here / "curves.csv").read_text(encoding="utf-8").splitlines()))
+    assert not [cell for row in rows for cell in row[:2] if cell.startswith(("=", "+", "-", "@"))]
+
+
+def test_several_runs_lie_over_each_other_in_a_file_of_their_own(typed, here: Path):
+    for name in ("one", "two"):
+        run_folder(here / name)
+    assert typed("report", "one", "two")[0] == 2
+    code, _, err = typed("report", "one", "two", "--to", "both.html")
+    assert code == 0, err
+    page = (here / "both.html").read_text(encoding="utf-8")
+    assert len(re.findall(r'<polyline class="curve', page.split("Other measures")[0].split("gradient norm")[0])) >= 4
+    assert not (here / "one" / rundir.REPORT).exists()
+    assert typed("report", "one", "two", "--to", "both.svg")[0] == 0
+    ElementTree.fromstring((here / "both.svg").read_text(encoding="utf-8"))
+    assert typed("report", "one", "--to", "both.pdf")[0] == 2
+
+
+@pytest.mark.parametrize("steps", [0, 1, 5])
+def test_a_run_that_stands_anywhere_has_a_report(typed, here: Path, steps: int):
+    run = run_folder(here / "run", steps=max(steps, 1), done=False)
+    if not steps:
+        (run / rundir.METRICS).unlink()
+    with rundir.at_work(run):
+        code, out, err = typed("report", "run")
+    assert (code, err.count("page ")) == (0, 1)
+    assert "at work" in out
+    run_end.write(run, RunEnd(code=EXIT_INTERRUPTED, message="stopped by SIGTERM"))
+    code, out, _ = typed("report", "run")
+    assert code == 0
+    assert "stopped by SIGTERM" in out
+    assert f"ftcli train --resume {run}" in out
+    stands = json.loads(typed("report", "run", "--json")[1])
+    assert (stands["state"], stands["step"], stands["end"]["code"]) == ("stopped", steps, EXIT_INTERRUPTED)
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        (rundir.METRICS, "\xff"), (rundir.METRICS, "[" * 100_000), (rundir.LEDGER, "[]"), (rundir.LEDGER, "{}"),
+        (rundir.ENVIRONMENT, "7"), (rundir.COMMAND, "\0"), (rundir.RESULT, '{"schema": 1}'), (rundir.SPEC, "{"),
+    ],
+)  # fmt: skip
+def test_a_damaged_folder_is_told_and_nothing_in_it_changes(typed, here: Path, file: str, text: str):
+    run = run_folder(here / "run")
+    (run / file).write_text(text, encoding="latin-1")
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    code, _, err = typed("report", "run")
+    assert code in (0, 2)
+    assert "Traceback" not in err
+    after = {path.name: path.read_bytes() for path in run.iterdir() if path.name != rundir.REPORT}
+    assert after == before
+    if code:
+        assert not (run / rundir.REPORT).exists()
+        assert str(run) in err
+
+
+def test_a_folder_that_takes_no_page_is_a_warning_and_a_page_elsewhere_an_error(typed, here: Path):
+    run_folder(here / "run")
+    (here / "run" / rundir.REPORT).mkdir()
+    code, out, err = typed("report", "run")
+    assert code == 0
+    assert "held-out loss" in out
+    assert "--to FILE.html" in err
+    assert typed("report", "run", "--to", "nowhere/page.html")[0] == 2
