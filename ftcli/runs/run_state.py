@@ -45,10 +45,13 @@ def run_state(run: Path) -> RunState:
     """Where the run in a folder stands; nothing is changed."""
     lines = read_metrics(run / rundir.METRICS)
     step = max((line["step"] for line in lines), default=0)
+    end, has_result = run_end.read(run), rundir.read_result(run) is not None
+    # A command that has just finished a run still holds its lock; one that begins removes end.json first.
+    if has_result and end is not None and end.code == EXIT_DONE:
+        return RunState(name=DONE, end=end, step=step)
     if rundir.in_use(run):
         return RunState(name=RUNNING, end=None, step=step)
-    end = run_end.read(run)
-    if rundir.read_result(run) is not None and (end is None or end.code == EXIT_DONE):
+    if has_result and end is None:  # by a version without end.json
         return RunState(name=DONE, end=end, step=step)
     if end is None or end.code == EXIT_DONE:
         return RunState(name=LOST if lines or (run / rundir.LOG).is_file() else PREPARED, end=None, step=step)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ftcli.core.exit_codes import EXIT_INTERRUPTED, EXIT_MEMORY
+from ftcli.core.exit_codes import EXIT_DONE, EXIT_INTERRUPTED, EXIT_MEMORY
 from ftcli.runs import run_end, rundir
 from ftcli.runs.run_end import RunEnd
 from ftcli.runs.run_state import run_state
@@ -60,6 +60,10 @@ def test_how_it_ended_is_told(run: Path, code: int, name: str):
 def test_a_result_is_the_end_of_a_run_unless_a_later_command_failed(run: Path):
     rundir.write_json(run / rundir.RESULT, {"schema": 1, "steps": 2})
     assert run_state(run).name == "done"
+    with rundir.exclusive(run):  # by a command that goes on with it
+        assert run_state(run).name == "running"
+        run_end.write(run, RunEnd(code=EXIT_DONE))
+        assert run_state(run).name == "done"
     run_end.write(run, RunEnd(code=EXIT_MEMORY, message="as it was extended"))
     assert run_state(run).name == "failed"
 

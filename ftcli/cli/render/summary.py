@@ -34,7 +34,8 @@ def _drawn(record: RunRecord) -> Iterator[tuple[str, str]]:
     for panel in panels({record.name: record.lines})[:1]:
         for curve in panel.curves:
             if len(curve.points) > 1:
-                yield curve.key, f"{sparkline(curve.points)}  {curve.points[0][1]:.4g} → {curve.points[-1][1]:.4g}"
+                ends = f"{curve.points[0][1]:.4g} → {curve.points[-1][1]:.4g}"
+                yield f"{curve.key} by step", f"{sparkline(curve.points)}  {ends}"
 
 
 def as_data(record: RunRecord) -> dict[str, Any]:
