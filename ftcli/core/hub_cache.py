@@ -15,10 +15,14 @@ def hub_cache() -> Path:
     return Path(home).expanduser() / "hub"
 
 
+REVISION = r"\w[\w.+-]*(/\w[\w.+-]*)*"
+"""The form of a branch, tag or commit."""
+
+
 def is_revision(text: object) -> bool:
     """Whether a text is a branch, tag or commit: words between slashes. One with `..` would name a folder elsewhere,
     since revisions are folders and files of the cache."""
-    return isinstance(text, str) and re.fullmatch(r"\w[\w.+-]*(/\w[\w.+-]*)*", text) is not None
+    return isinstance(text, str) and re.fullmatch(REVISION, text) is not None
 
 
 def cached_snapshot(hub_id: str, revision: str | None) -> Path | None:

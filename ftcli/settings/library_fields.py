@@ -19,14 +19,14 @@ from ftcli.core.module_source import package_folder
 
 TRAINING_ARGUMENTS = "transformers.training_args:TrainingArguments"
 
-# Enumerations that annotate TrainingArguments fields, and where they are defined.
-_ENUMS = {
+ENUMS = {
     "OptimizerNames": "transformers.training_args",
     "SchedulerType": "transformers.trainer_utils",
     "IntervalStrategy": "transformers.trainer_utils",
     "SaveStrategy": "transformers.trainer_utils",
     "HubStrategy": "transformers.trainer_utils",
 }
+"""Enumerations that annotate TrainingArguments fields, and where they are defined."""
 
 
 @dataclass(frozen=True)
@@ -219,7 +219,7 @@ def value_of(config: str, settings: Mapping[str, Any], name: str) -> Any:
 @cache
 def enum_values(name: str) -> tuple[str, ...]:
     """The values of a string enumeration of transformers, such as the optimiser names."""
-    located = class_definition(_ENUMS[name], name)
+    located = class_definition(ENUMS[name], name)
     if located is None:
         return ()
     return tuple(
@@ -243,7 +243,7 @@ def accepts(annotation: ast.expr, value: Any) -> bool:
     if isinstance(annotation, ast.Subscript):
         return _accepts_generic(getattr(annotation.value, "id", ""), annotation.slice, value)
     name = getattr(annotation, "id", "")
-    if name in _ENUMS:
+    if name in ENUMS:
         return value in enum_values(name)
     # Python counts True as an integer; a setting that wants a number does not.
     if name == "float":
@@ -285,7 +285,7 @@ def options(field: Field) -> tuple[str, ...]:
         return field.choices
     values: list[str] = []
     for node in ast.walk(field.annotation):
-        if isinstance(node, ast.Name) and node.id in _ENUMS:
+        if isinstance(node, ast.Name) and node.id in ENUMS:
             values.extend(enum_values(node.id))
         elif isinstance(node, ast.Subscript) and getattr(node.value, "id", "") == "Literal":
             parts = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
