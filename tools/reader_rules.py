@@ -16,6 +16,7 @@ READERS: Mapping[str, Mapping[str, str]] = {
     "RunSpec.load": {
         "build.gate": "the gate: every value checked, every grant from this command line",
         "build.inspection": "nothing acts on it; it is shown, with what would need a flag",
+        "runs.provenance": "nothing acts on it; its seed and learning rates are printed",
         "build.derive": "only the name of a run that is a starting model, which is then made a plain word",
         "launch.nodes": "what the first node wrote; the command that joins it passes it through the gate",
         "worker.training.run": "written by the command that started the worker, after the gate",

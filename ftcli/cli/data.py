@@ -20,7 +20,7 @@ from ftcli.data.ledger_text import ledger_lines, set_lines
 from ftcli.models.known_shapes import tokenizer_folder
 from ftcli.models.templates.chat_template import renders
 from ftcli.plan.resolved_run import ResolvedRun
-from ftcli.runs import rundir
+from ftcli.runs import provenance, rundir
 
 SUMMARY = "check, preview or prepare the rows of a run: errors, quality checks, tokens"
 ORDER = 130
@@ -50,12 +50,16 @@ def run(argv: Sequence[str]) -> int:
     request: dict[str, Any] = {"spec": spec.to_json(), "trust_remote_code": trust, "json": options.json}
     try:
         if options.action == "preview":
-            return _preview(request, options)
+            return _preview(request, options, provenance.of_spec(spec))
         [found] = answers("data", request)
     except WorkerFailed as failed:
         return failed.code
     if options.json:
-        output.data({"problems": found["problems"]} if "problems" in found else found)
+        output.data(
+            {"problems": found["problems"]}
+            if "problems" in found
+            else {**found, provenance.KEY: provenance.of_spec(spec)}
+        )
         return int(found.get("exit_code", EXIT_DONE))
     output.lines(ledger_lines(found))
     if options.action == "prepare":
@@ -103,7 +107,7 @@ def _check_rows(run: ResolvedRun, as_json: bool) -> int:
             ledger.rows_kept += 1
         ledgers.append(ledger)
     if as_json:
-        output.data({"sets": [ledger.to_dict() for ledger in ledgers]})
+        output.data({"sets": [ledger.to_dict() for ledger in ledgers], provenance.KEY: provenance.of_spec(spec)})
     else:
         for ledger in ledgers:
             output.lines(set_lines(ledger.to_dict(), tokens=False))
@@ -122,13 +126,13 @@ def _dropped(options: argparse.Namespace) -> int:
         what = f"needs the name of one run, not {' '.join(options.overrides) or 'nothing'}"
         raise ConfigError(Problem("ftcli data dropped", what, "ftcli data dropped RUN [--reason WORD] [--json]"))
     run, wanted = rundir.require_run(options.overrides[0], "ftcli data dropped"), options.reason or ""
-    reasons = Counter[str]()
+    reasons, own = Counter[str](), provenance.of_folder(run) if options.json else None
     for row in dropped_rows.read(run / rundir.DROPPED):
         reasons[row["reason"]] += 1
         if wanted not in row["reason"]:
             continue
         if options.json:
-            output.say(json.dumps(row, ensure_ascii=False))
+            output.say(json.dumps({**row, provenance.KEY: own}, ensure_ascii=False))
         else:
             output.say("  ".join(filter(None, (row["where"], row["reason"], row.get("field"), row.get("what")))))
     if wanted and not any(wanted in reason for reason in reasons):
@@ -139,13 +143,13 @@ def _dropped(options: argparse.Namespace) -> int:
     return EXIT_DONE
 
 
-def _preview(request: dict[str, Any], options: argparse.Namespace) -> int:
+def _preview(request: dict[str, Any], options: argparse.Namespace, own: dict[str, Any]) -> int:
     from ftcli.cli import preview
     from ftcli.launch.worker_request import answers
 
     shown = list(answers("preview", {**request, "rows": options.rows, "line": options.line, "index": options.index}))
     if options.json:
-        output.data(shown)
+        output.data([{**row, provenance.KEY: own} for row in shown])
     elif options.html is not None:
         options.html.write_text(preview.page(shown), encoding="utf-8")
         output.note(f"written: {options.html}")

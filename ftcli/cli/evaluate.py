@@ -16,7 +16,7 @@ from ftcli.launch.worker_request import WorkerFailed, answers
 from ftcli.methods import get_method
 from ftcli.methods.method import rows_to_score
 from ftcli.models import sources
-from ftcli.runs import rundir
+from ftcli.runs import provenance, rundir
 from ftcli.settings.ownership import ENDPOINT, REWARD_CODE
 
 NAME = "eval"
@@ -63,7 +63,7 @@ def run(argv: Sequence[str]) -> int:
     except WorkerFailed as failed:
         return failed.code
     if options.json:
-        output.data(measured)
+        output.data({**measured, provenance.KEY: provenance.of_folder(found)})
     else:
         _print(measured)
         if not scored and options.score_rows is None and method.score != "none":

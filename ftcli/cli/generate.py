@@ -14,7 +14,7 @@ from ftcli.core.exit_codes import EXIT_DONE
 from ftcli.core.text import shell_word
 from ftcli.launch.worker_request import WorkerFailed, answers
 from ftcli.models import sources
-from ftcli.runs import rundir
+from ftcli.runs import provenance, rundir
 
 SUMMARY = "answer prompts from arguments, a file or stdin with a run or a model"
 ORDER = 90
@@ -150,10 +150,11 @@ def run(argv: Sequence[str]) -> int:
     arguments.add_json(parser)
     options = arguments.parse(parser, argv)
     worker_request = {**request(options, "generate"), "prompts": options.prompts or _lines(options.file)}
+    own = provenance.of_model(options.model) if options.json else None
     try:
         for answer in answers("generate", worker_request):
             if options.json:
-                output.line(answer)
+                output.line({**answer, provenance.KEY: own} if own is not None else answer)
             else:
                 _print(answer)
     except WorkerFailed as failed:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ftcli.cli import arguments, output
 from ftcli.core.errors import ConfigError, Problem
@@ -12,7 +13,7 @@ from ftcli.core.text import shell_word
 from ftcli.launch.worker_request import WorkerFailed, answers
 from ftcli.models import sources
 from ftcli.peft_methods import why_unmerged
-from ftcli.runs import rundir
+from ftcli.runs import provenance, rundir
 
 SUMMARY = "merge a trained adapter into its base model"
 ORDER = 120
@@ -46,7 +47,7 @@ def run(argv: Sequence[str]) -> int:
     except WorkerFailed as failed:
         return failed.code
     if options.json:
-        output.data(answer)
+        output.data({**answer, **_provenance(folder)})
         return EXIT_DONE
     difference = f"at most {answer['largest_difference']:.2g} in any logit of a line of text"
     if answer["same_next"] is not None:
@@ -73,6 +74,11 @@ def _adapter(name: str) -> Path:
             what = f"a {kind} adapter cannot be merged: {reason}"
             raise ConfigError(Problem(where, what, f"ftcli chat {shell_word(name)} serves it on its base"))
     return source.folder
+
+
+def _provenance(folder: Path) -> dict[str, Any]:
+    own = provenance.of_model(str(folder))
+    return {provenance.KEY: own} if own is not None else {}
 
 
 def _beside(folder: Path) -> Path:

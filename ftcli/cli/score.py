@@ -13,6 +13,7 @@ from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.exit_codes import EXIT_DONE
 from ftcli.core.text import shell_word
 from ftcli.launch.worker_request import WorkerFailed, answers
+from ftcli.runs import provenance
 
 SUMMARY = "score the rows of a file with a reward model; rank, filter or keep the best"
 ORDER = 100
@@ -46,8 +47,10 @@ def run(argv: Sequence[str]) -> int:
     if options.to:
         write(options.to, [{**each["row"], "score": value_of(each)} for each in kept])
     if options.json:
+        own = provenance.of_model(options.model)
         for each in kept:
-            output.line({name: value for name, value in each.items() if name != "row"})
+            line = {name: value for name, value in each.items() if name != "row"}
+            output.line({**line, provenance.KEY: own} if own is not None else line)
     else:
         output.table(summary(found, kept, options.to))
     return EXIT_DONE

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ftcli.cli import arguments, output
-from ftcli.core.errors import ConfigError, Problem
+from ftcli.core.errors import ConfigError, FtcliError, Problem
 from ftcli.core.exit_codes import EXIT_CHECKPOINT, EXIT_DONE
 from ftcli.core.text import shell_word
-from ftcli.runs import rundir
+from ftcli.runs import provenance, rundir
 
 if TYPE_CHECKING:
     from ftcli.build.verification import Verdict
@@ -42,10 +42,21 @@ def run(argv: Sequence[str]) -> int:
             _show(each)
     faults = [each for each in found if each.state == "fault"]
     if options.json:
-        output.data({"folder": str(place), "kind": kind, "whole": not faults, "verdicts": [asdict(x) for x in found]})
+        whole = {"folder": str(place), "kind": kind, "whole": not faults, "verdicts": [asdict(x) for x in found]}
+        output.data({**whole, **_provenance(place)})
     else:
         output.say(f"{len(faults)} fault{'s' * (len(faults) > 1)}" if faults else "whole")
     return EXIT_CHECKPOINT if faults else EXIT_DONE
+
+
+def _provenance(place: Path) -> dict[str, Any]:
+    """That of the run; nothing for another folder, and for one whose files are too damaged to say it."""
+    if not (rundir.is_run(place) or rundir.is_pipeline(place)):
+        return {}
+    try:
+        return {provenance.KEY: provenance.of_folder(place)}
+    except FtcliError:
+        return {}
 
 
 def _show(verdict: Verdict) -> None:

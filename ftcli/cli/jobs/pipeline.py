@@ -22,7 +22,7 @@ from ftcli.pipelines.pipeline_request import PipelineRequest
 from ftcli.pipelines.stage_specs import pipeline_spec
 from ftcli.pipelines.stages import PipelineSpec, ReadyStage, RunStage, StageSpec, SynthesisStage
 from ftcli.plan.resolved_run import ResolvedRun
-from ftcli.runs import resume_line, rundir
+from ftcli.runs import provenance, resume_line, rundir
 from ftcli.runs.stop_signals import Stopped
 from ftcli.settings.backends import ENDPOINTS
 from ftcli.settings.ownership import ENDPOINT, FLAGS, REMOTE_CODE
@@ -233,7 +233,7 @@ def _report(folder: Path, *, as_json: bool) -> None:
 
     result = finished(folder)
     if as_json:
-        output.data(result)
+        output.data({**result, provenance.KEY: provenance.of_folder(folder)})
     else:
         with rundir.stored(folder):
             show_result(folder, result)

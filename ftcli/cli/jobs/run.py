@@ -19,7 +19,7 @@ from ftcli.core.exit_codes import EXIT_DONE, EXIT_MEMORY
 from ftcli.launch.nodes import OWN
 from ftcli.launch.profile import profile_of, submits
 from ftcli.plan.resolved_run import ResolvedRun
-from ftcli.runs import resume_line, rundir
+from ftcli.runs import provenance, resume_line, rundir
 from ftcli.settings.run_spec import RunSpec
 
 if TYPE_CHECKING:
@@ -198,7 +198,8 @@ class RunFolder(JobFolder):
         outlook = plan(run)
         if as_json:
             left = {"run": str(self.directory), **of_plan.left(outlook, checkpoint)}
-            output.data({**of_plan.as_data(run, outlook), "resume": left})
+            whole = {**of_plan.as_data(run, outlook), "resume": left}
+            output.data({**whole, provenance.KEY: provenance.of_folder(self.directory)})
             return
         output.say(f"{self.directory} {of_plan.resumed(outlook, checkpoint)}")
         of_plan.show(run, outlook, as_json=False)
@@ -213,6 +214,8 @@ class RunFolder(JobFolder):
         (record,) = self.records()
         if as_json:
             output.data(summary.as_data(record))
+            whole = {**result, "planned": planned} if planned else result
+            output.data({**whole, provenance.KEY: provenance.of_folder(self.directory)})
         else:
             summary.show(record)
 

@@ -14,6 +14,7 @@ from ftcli.core.paths import is_builtin
 from ftcli.data.path_list import path_text
 from ftcli.methods import Pipeline
 from ftcli.plan.resolved_run import ResolvedRun
+from ftcli.runs import provenance
 from ftcli.settings.groups import GROUPS, PLACES
 from ftcli.settings.run_spec import RunSpec
 
@@ -21,7 +22,8 @@ from ftcli.settings.run_spec import RunSpec
 def checked(spec: RunSpec, *, as_json: bool) -> None:
     """Print that there are no problems, the choices, and which model and rows are read."""
     if as_json:
-        output.data({"problems": [], "choices": dict(spec.choices), "reads": reads(spec)})
+        whole = {"problems": [], "choices": dict(spec.choices), "reads": reads(spec)}
+        output.data({**whole, provenance.KEY: provenance.of_spec(spec)})
         return
     output.say(f"no problems: {chosen(spec)}")
     output.table([(name.replace("_", " "), text) for name, text in reads(spec).items() if text is not None])
@@ -86,7 +88,8 @@ def configuration(spec: RunSpec, *, as_json: bool) -> None:
 def as_data(spec: RunSpec) -> dict[str, Any]:
     """The resolved configuration, as data."""
     notes = [{"key": note.key, "value": note.value, "why": note.why} for note in spec.notes]
-    return {"choices": dict(spec.choices), "config": _resolved(spec), "derived": notes}
+    own = {"choices": dict(spec.choices), "config": _resolved(spec), "derived": notes}
+    return {**own, provenance.KEY: provenance.of_spec(spec)}
 
 
 def pipeline_options(pipeline: Pipeline, *, as_json: bool) -> None:
@@ -135,7 +138,7 @@ def group_options(run: ResolvedRun, group: str, *, as_json: bool) -> None:
             }
             for name, field, value in rows
         ]
-        output.data({"knobs": entries})
+        output.data({"knobs": entries, provenance.KEY: provenance.of_spec(spec)})
         return
     for name, field, value in rows:
         shown = f"= {value}" if name in current else f"(default {field.default})" if field.default else ""

@@ -20,7 +20,7 @@ from ftcli.pipelines.stages import MODEL, ROWS, PipelineSpec, ReadyStage, RunSta
 from ftcli.plan.outlook import Plan
 from ftcli.reports.result_rows import relative
 from ftcli.reports.run_record import RunRecord
-from ftcli.runs import run_end, rundir
+from ftcli.runs import provenance, run_end, rundir
 from ftcli.runs.resume_line import resume_with
 from ftcli.synthesis.journal import ITEMS
 from ftcli.synthesis.synthesis_spec import SynthesisSpec
@@ -34,7 +34,8 @@ def checked(spec: PipelineSpec, *, as_json: bool) -> None:
     if as_json:
         choices = {name: dict(run.spec.choices) for name, run in spec.runs().items()}
         stages = {name: reads(run.spec) for name, run in spec.runs().items()}
-        output.data({"problems": [], "pipeline": spec.pipeline.name, "choices": choices, "reads": stages})
+        whole = {"problems": [], "pipeline": spec.pipeline.name, "choices": choices, "reads": stages}
+        output.data({**whole, **_provenance(spec)})
         return
     output.say(f"no problems: method={spec.pipeline.name}, {graph(spec)}")
     read = {name: reads(run.spec) for name, run in spec.runs().items()}
@@ -48,7 +49,7 @@ def show_configuration(spec: PipelineSpec, *, as_json: bool) -> None:
             each.name: configuration.as_data(each.spec) if isinstance(each, RunStage) else _without_run(each)
             for each in spec.stages
         }
-        output.data({"pipeline": spec.pipeline.name, "stages": stages})
+        output.data({"pipeline": spec.pipeline.name, "stages": stages, **_provenance(spec)})
         return
     for each in spec.stages:
         output.say(f"# stage {each.name}")
@@ -101,6 +102,14 @@ def _totals_text(found: fitting.Totals) -> str:
     return ", ".join(words)
 
 
+def _provenance(spec: PipelineSpec) -> dict[str, Any]:
+    """That of a pipeline: its folder, when it began, and each of its runs, by stage."""
+    if rundir.is_pipeline(spec.dir):
+        return {provenance.KEY: provenance.of_folder(spec.dir)}
+    own = {name: provenance.of_spec(run.spec) for name, run in spec.runs().items()}
+    return {provenance.KEY: {"directory": str(spec.dir), "date": None, "stages": own}}
+
+
 def _plan_as_data(spec: PipelineSpec, outlooks: Outlooks, begun: Begun) -> dict[str, Any]:
     stages = []
     for each in spec.stages:
@@ -113,7 +122,8 @@ def _plan_as_data(spec: PipelineSpec, outlooks: Outlooks, begun: Begun) -> dict[
             found |= _without_run(each)
         stages.append(found)
     total = _totals(spec, outlooks)._asdict()
-    return {"pipeline": spec.pipeline.name, "dir": str(spec.dir), "stages": stages, "total": total}
+    whole = {"pipeline": spec.pipeline.name, "dir": str(spec.dir), "stages": stages, "total": total}
+    return {**whole, **_provenance(spec)}
 
 
 def _show_run(pipeline: Pipeline, each: RunStage, outlook: Plan, shared: list[Mapping[str, Any]], begun: Begun) -> None:

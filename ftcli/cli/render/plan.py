@@ -15,6 +15,7 @@ from ftcli.data.path_list import path_text
 from ftcli.plan.outlook import Plan, plan
 from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.plan.step_time import USUAL_UTILISATION
+from ftcli.runs import provenance
 from ftcli.runs.checkpoints import step_of
 from ftcli.settings.run_spec import RunSpec
 
@@ -71,6 +72,7 @@ def as_data(run: ResolvedRun, outlook: Plan) -> dict[str, Any]:
     fits = {**dataclasses.asdict(found), "verdict": found.verdict} if found else None
     return {
         "choices": dict(run.spec.choices),
+        provenance.KEY: provenance.of_spec(run.spec),
         **dataclasses.asdict(outlook),
         "memory": _memory_data(outlook),
         "fit": fits,

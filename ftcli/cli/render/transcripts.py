@@ -13,6 +13,7 @@ from ftcli.core.text import shell_word
 from ftcli.core.untrusted import foreign_files
 from ftcli.data.formats.columns import SOFT_LABEL
 from ftcli.reports.result_rows import relative
+from ftcli.runs import provenance, rundir
 from ftcli.synthesis.journal import ITEMS
 from ftcli.synthesis.runner import DATA
 from ftcli.synthesis.tasks import shown
@@ -34,7 +35,8 @@ def transcripts(folder: Path, result: Mapping[str, Any] | None, *, as_json: bool
         fix = f"resume with: ftcli train --resume {shell_word(folder.parent)}"
         raise ConfigError(Problem(str(folder), "has no finished item yet", fix))
     if as_json:
-        output.data({"result": result, "items": items})
+        own = {provenance.KEY: provenance.of_folder(folder.parent)} if rundir.is_pipeline(folder.parent) else {}
+        output.data({"result": result, "items": items, **own})
         return
     if result is not None:
         output.table(summary(folder, result))
