@@ -64,7 +64,8 @@ def world(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     spec = spec_of(Request(overrides=("recipe=demo", "seed=7", "train.learning_rate=3e-3", f"run.dir={run}")))
     rundir.write_atomically(run / rundir.SPEC, spec.to_json())
     rundir.write_atomically(run / rundir.COMMAND, "#!/bin/sh\nftcli train recipe=demo\n")
-    rundir.write_json(run / rundir.RESULT, {"method": "sft", "steps": 30, "seconds": 10.0, "tokens_trained": 5000})
+    trained = {"method": "sft", "model": "builtin:tiny", "peft": "lora"}
+    rundir.write_json(run / rundir.RESULT, {**trained, "steps": 30, "seconds": 10.0, "tokens_trained": 5000})
     row = {"where": "rows.jsonl:1", "set": "train", "reason": "too long"}
     (run / rundir.DROPPED).write_text(json.dumps(row) + "\n", encoding="utf-8")
 
@@ -97,6 +98,8 @@ def test_every_command_with_json_is_listed_here():
     sources = {
         name: (REPOSITORY / "ftcli" / "cli" / f"{module}.py").read_text() for name, (module, _) in COMMANDS.items()
     }
+    actions = (REPOSITORY / "ftcli" / "cli" / "recipe_actions").glob("*.py")
+    sources["recipe"] += "".join(file.read_text() for file in actions)
     known = ("add_json(", "composing(", '"--json"')
     assert {name for name, text in sources.items() if any(word in text for word in known)} == {*WORDS, *NO_RUN}
 

@@ -213,9 +213,7 @@ class RunFolder(JobFolder):
 
         (record,) = self.records()
         if as_json:
-            output.data(summary.as_data(record))
-            whole = {**result, "planned": planned} if planned else result
-            output.data({**whole, provenance.KEY: provenance.of_folder(self.directory)})
+            output.data({**summary.as_data(record), provenance.KEY: provenance.of_folder(self.directory)})
         else:
             summary.show(record)
 

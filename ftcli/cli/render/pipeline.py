@@ -222,7 +222,8 @@ def show_stages(folder: Path, records: Sequence[RunRecord], *, as_json: bool) ->
     end = run_end.read(folder)
     if as_json:
         stages = {each.name: {"state": each.state.name, "step": each.state.step} for each in records}
-        output.data({"run": str(folder), "end": dataclasses.asdict(end) if end else None, "stages": stages})
+        own = {provenance.KEY: provenance.of_folder(folder)}
+        output.data({"end": dataclasses.asdict(end) if end else None, "stages": stages, **own})
         return
     how = "at work" if rundir.in_use(folder) else end.text() if end else "not done"
     output.say(f"{relative(folder)}: {how}")

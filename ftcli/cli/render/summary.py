@@ -44,7 +44,7 @@ def as_data(record: RunRecord) -> dict[str, Any]:
     about: dict[str, Any] = {"state": state.name, "step": state.step}
     if state.end is not None and state.name != DONE:
         about["end"] = asdict(state.end)
-    result = rundir.read_result(record.folder) if state.name == DONE else {"run": str(record.folder)}
+    result = rundir.read_result(record.folder) if state.name == DONE else None
     return {**(result or {}), **about, **({"planned": record.planned} if record.planned else {})}
 
 
