@@ -19,7 +19,7 @@ from tests.chaos import journal
 KINDS = {
     "signals in each phase": ("test_stops", 3),
     "disks that fill up": ("test_full_disk", 1),
-    "ranks that die, hang or raise": ("test_lost_ranks", 1),
+    "ranks that die or hang": ("test_lost_ranks", 1),
     "exit codes": ("test_exit_codes", 1),
 }
 """The module under tests/whole of each kind, and how often its tests are run."""
