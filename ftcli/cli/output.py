@@ -5,14 +5,18 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from ftcli.core.errors import FtcliError
 from ftcli.core.text import aligned, count, duration
 from ftcli.core.untrusted.printable import beneath, one_line
 
-__all__ = ["count", "data", "duration", "line", "lines", "note", "problems", "say", "styled", "table", "text", "warn"]
+__all__ = [
+    "count", "data", "duration", "is_terminal", "line", "lines", "note", "problems", "redrawn", "say", "styled",
+    "table", "text", "warn",
+]  # fmt: skip
 
 
 def note(text: str) -> None:
@@ -77,3 +81,30 @@ def lines(found: Iterable[str]) -> None:
     """Print each line on stdout."""
     for one in found:
         say(one)
+
+
+def is_terminal() -> bool:
+    """Whether stdout is a terminal, on which lines can be drawn anew."""
+    return sys.stdout.isatty()
+
+
+@contextmanager
+def redrawn() -> Iterator[Callable[[Sequence[Sequence[str]]], None]]:
+    """Draw a table on the terminal, each time in place of the one before; its first row is its head."""
+    from rich.console import Console
+    from rich.live import Live
+    from rich.table import Table
+    from rich.text import Text
+
+    with Live(console=Console(file=beneath(sys.stdout)), auto_refresh=False) as live:
+
+        def draw(rows: Sequence[Sequence[str]]) -> None:
+            head, *body = rows
+            grid = Table(box=None, pad_edge=False)
+            for cell in head:
+                grid.add_column(Text(one_line(cell)))
+            for row in body:
+                grid.add_row(*(Text(one_line(cell)) for cell in row))
+            live.update(grid, refresh=True)
+
+        yield draw

@@ -39,37 +39,41 @@ def content(records: Sequence[RunRecord], ending: str) -> str:
     return _page(records, drawn)
 
 
-def _page(records: Sequence[RunRecord], drawn: Sequence[Panel]) -> str:
+def rendered(template: str, **values: Any) -> str:
+    """A template under `page/` with values, of which every text is only text, and our style and script."""
     import jinja2  # only here: it takes longer to import than all else
     from markupsafe import Markup
 
-    several = len(records) > 1
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_PAGE), autoescape=True, undefined=jinja2.StrictUndefined,
         finalize=lambda value: printable(value) if type(value) is str else value, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
+    environment.filters["drawn"] = Markup  # what charts.py and _embedded wrote, which is escaped
     style, script = ((_PAGE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
-    return environment.get_template("page.html.jinja").render(
+    policy = (
+        f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; img-src blob:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    own = {"style": Markup(style), "script": Markup(script), "policy": policy}
+    return environment.get_template(template).render(**own, **values)
+
+
+def _page(records: Sequence[RunRecord], drawn: Sequence[Panel]) -> str:
+    several = len(records) > 1
+    found = [(panel, charts.svg(panel, number, several=several)) for number, panel in enumerate(drawn)]
+    return rendered(
+        "page.html.jinja",
         title=" · ".join(each.name for each in records),
-        policy=(
-            f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; img-src blob:; "
-            "base-uri 'none'; form-action 'none'"
-        ),
-        style=Markup(style),
-        script=Markup(script),
         runs=records,
         result=_side_by_side(records),
         charts=[
-            {
-                "title": panel.title, "main": panel.main, "svg": Markup(charts.svg(panel, number, several=several)),
-                "legend": _legend(panel, several=several),
-            }
-            for number, panel in enumerate(drawn)
+            {"title": panel.title, "main": panel.main, "svg": svg, "legend": _legend(panel, several=several)}
+            for panel, svg in found
         ],
-        data=Markup(_embedded(drawn, several=several)),
+        data=_embedded(drawn, several=several),
         written=datetime.now().astimezone().isoformat(sep=" ", timespec="seconds"),
         version=metadata.version("ftcli"),
-    )  # fmt: skip
+    )
 
 
 def _digest(text: str) -> str:

@@ -25,6 +25,7 @@ WORDS: dict[str, list[str]] = {
     "show": ["show recipe=demo", "show peft recipe=demo", "show method=rlhf"],
     "train": ["train --resume sft-tiny", "train recipe=demo --dry-run", "train --cfg job"],
     "report": ["report sft-tiny"],
+    "watch": ["watch", "watch sft-tiny"],
     "eval": ["eval sft-tiny"],
     "merge": ["merge sft-tiny"],
     "generate": ["generate sft-tiny hello", f"generate {RUN} hello"],

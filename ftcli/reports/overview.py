@@ -1,0 +1,136 @@
+"""Runs at a glance, from their files alone: where each stands, how far it is, and what it measures."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeGuard
+
+from ftcli.build import gate
+from ftcli.core.errors import ConfigError, FtcliError
+from ftcli.reports.curves import sparkline
+from ftcli.runs import rundir
+from ftcli.runs.metrics import read_metrics
+from ftcli.runs.run_state import DONE, RUNNING, RunState, run_state
+from ftcli.settings.run_spec import RunSpec
+
+DAMAGED = "damaged"
+MOST_RUNS = 50
+"""Of a folder: the newest."""
+_DEPTH = 3
+"""Folders below the one that is looked at: NAME, TIME, and a pipeline's stage."""
+DRAWN = ("reward", "loss")
+"""The measure whose curve is shown: the first that a run has."""
+_LOG_BYTES = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class Glance:
+    """One run."""
+
+    name: str
+    folder: Path
+    state: str
+    """As RunState.name, or DAMAGED."""
+    doing: str = ""
+    """What it does now, or why it ended."""
+    share: float | None = None
+    """Of its steps that are done, 0 to 1; None where that is not known."""
+    step: int = 0
+    loss: float | None = None
+    held_out: float | None = None
+    reward: float | None = None
+    tokens_per_second: float | None = None
+    seconds_left: float | None = None
+    """Of its steps, at the pace so far; None where it is not at work."""
+    curve: str = ""
+    """Its losses, or rewards, as a line of blocks."""
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing is at work there."""
+        return self.state != RUNNING
+
+
+def glances(place: Path) -> list[Glance]:
+    """The run in a folder, or the newest runs below it, the newest last."""
+    found = sorted(_runs(place, _DEPTH), key=rundir.run_order)[-MOST_RUNS:]
+    return [_glance(run, place) for run in found]
+
+
+def _runs(place: Path, depth: int) -> Iterator[Path]:
+    if rundir.is_run(place):
+        yield place
+    elif depth:
+        try:
+            below = [each for each in place.iterdir() if each.is_dir() and not each.is_symlink()]
+        except OSError:
+            return
+        for each in below:
+            yield from _runs(each, depth - 1)
+
+
+def _glance(run: Path, place: Path) -> Glance:
+    name = rundir.shown_name(run) if run == place else str(run.relative_to(place))
+    try:
+        with rundir.stored(run):
+            return _read(run, name)
+    except (FtcliError, OSError) as error:
+        what = error.problems[0].what if isinstance(error, ConfigError) else str(error)
+        return Glance(name=name, folder=run, state=DAMAGED, doing=what)
+
+
+def _read(run: Path, name: str) -> Glance:
+    spec, state, lines = gate.opened(run), run_state(run), read_metrics(run / rundir.METRICS)
+    share = 1.0 if state.name == DONE else _share(spec, lines)
+    last = _last(lines)
+    elapsed = last.get("elapsed_seconds")
+    left = None
+    if state.name == RUNNING and share and isinstance(elapsed, int | float):
+        left = elapsed * (1 - share) / share
+    drawn = next((key for key in DRAWN if key in last), DRAWN[-1])
+    points = [(float(line["step"]), float(line[drawn])) for line in lines if _number(line.get(drawn))]
+    return Glance(
+        name=name, folder=run, state=state.name, doing=_doing(run, state), share=share, step=state.step,
+        loss=last.get("loss"), held_out=last.get("eval_loss"), reward=last.get("reward"),
+        tokens_per_second=last.get("tokens_per_second") if state.name == RUNNING else None, seconds_left=left,
+        curve=sparkline(points, 24),
+    )  # fmt: skip
+
+
+def _last(lines: list[dict[str, Any]]) -> Mapping[str, Any]:
+    """The last value of each measure."""
+    found: dict[str, Any] = {}
+    for line in lines:
+        found.update({key: value for key, value in line.items() if _number(value)})
+    return found
+
+
+def _number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _share(spec: RunSpec, lines: list[dict[str, Any]]) -> float | None:
+    """The share of a run's steps that are done, by its number of steps, else by its epochs."""
+    last, steps, epochs = _last(lines), spec.train.get("max_steps"), spec.train.get("num_train_epochs")
+    if _number(steps) and steps > 0:
+        return min(1.0, float(last.get("step", 0)) / steps)
+    if _number(epochs) and epochs > 0:
+        return min(1.0, float(last.get("epoch", 0.0)) / epochs)
+    return None
+
+
+def _doing(run: Path, state: RunState) -> str:
+    if state.name != RUNNING:
+        return state.end.message if state.end is not None else ""
+    try:
+        with open(run / rundir.LOG, "rb") as log:
+            log.seek(max(0, (run / rundir.LOG).stat().st_size - _LOG_BYTES))
+            said = log.read().decode("utf-8", "replace").split("\n")
+        age = time.time() - (run / rundir.LOG).stat().st_mtime
+    except OSError:
+        return ""
+    line = next((each.rsplit("\r", 1)[-1].strip() for each in reversed(said) if each.strip()), "")
+    return f"{line} ({age:.0f} s ago)" if age > 60 else line
