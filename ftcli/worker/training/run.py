@@ -20,6 +20,7 @@ from ftcli.peft_methods.checkpoint_files import files_to_resume
 from ftcli.runs import rundir
 from ftcli.runs.checkpoints import MANIFEST
 from ftcli.runs.metrics import read_metrics
+from ftcli.runs.model_card import CARD, model_card
 from ftcli.runs.stop_signals import Stopped
 from ftcli.settings.run_spec import RunSpec
 from ftcli.worker.distributed import restarts
@@ -40,7 +41,7 @@ from ftcli.worker.trainers.units import Counted
 from ftcli.worker.training.load import Loaded, load, load_base, make_critic, make_teacher
 from ftcli.worker.training.log_window import LastStep
 from ftcli.worker.training.measure import after_training, before_training, loss_before
-from ftcli.worker.training.save import save_final
+from ftcli.worker.training.save import ADAPTER_CONFIG, save_final
 from ftcli.worker.training.trainer import make_trainer
 from ftcli.worker.training.watch.loss import LossGuard, LossWatch
 from ftcli.worker.training.watch.rows import finder
@@ -103,6 +104,9 @@ def train(run_dir: Path, resume: Path | None = None) -> dict[str, Any]:
         result["machine"] = usage(spec, run.model, pace, run.config.device, run.attention)
         interruption.finish_first(True)  # as good as done: nothing would be left to resume
         if run.is_first:
+            model = run_dir / rundir.MODEL
+            card = model_card(spec, result, is_adapter=(model / ADAPTER_CONFIG).is_file())
+            rundir.write_atomically(model / CARD, card)
             rundir.write_json(run_dir / rundir.RESULT, result)
         # A process that exits first would close the connections that the others still use.
         trainer.accelerator.wait_for_everyone()

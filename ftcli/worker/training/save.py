@@ -11,6 +11,7 @@ import torch
 
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.runs.checkpoints import publish, staging_path, write_manifest
+from ftcli.runs.model_card import CARD
 from ftcli.worker.models.rounded_weights import write_rounded
 from ftcli.worker.training.checkpoint import unpickled
 
@@ -52,6 +53,7 @@ def _save(trainer: Any, staging: Path, path: Path, dtype: torch.dtype | None) ->
         in_order(staging)
         if dtype is not None and not (staging / ADAPTER_CONFIG).is_file():
             store_as(staging, dtype)
+        (staging / CARD).unlink(missing_ok=True)  # PEFT's empty one: the run writes its own when its result is known
         write_manifest(staging)
         publish(staging, path)
     trainer.accelerator.wait_for_everyone()
