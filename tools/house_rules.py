@@ -20,7 +20,7 @@ OTHERS = "*"
 ORDERS: Mapping[str, tuple[str, ...]] = {
     "": (
         *("core", "tiny", "settings", "runs", "rewards", "models", "methods", "launch", "peft_methods", "data"),
-        *("config", "plan", "synthesis", "build", "pipelines", "reports", "editors", "worker", "cli"),
+        *("config", "plan", "synthesis", "build", "pipelines", "reports", "editors", "contracts", "worker", "cli"),
     ),
     "worker": (
         *("process", "tokenise", "distributed", "tuners", "models", "inference", "rewards", "trainers", "training"),
@@ -35,7 +35,7 @@ ORDERS: Mapping[str, tuple[str, ...]] = {
 # and the front half starts it as a process, since importing it would import torch.
 FORBIDDEN: Mapping[str, tuple[str, ...]] = {
     "tiny": ("core",),
-    "worker": ("launch", "config", "plan", "build", "pipelines", "editors"),
+    "worker": ("launch", "config", "plan", "build", "pipelines", "editors", "contracts"),
     "cli": ("worker",),
 }
 

@@ -17,6 +17,7 @@ from ftcli.build.checks import adapter, data, field_checks, hardware_rules, mapp
 from ftcli.build.checks.cross_group import name_problems
 from ftcli.config.compose import DECLARED, Composed, Request
 from ftcli.config.tree import Origin
+from ftcli.core import plugins
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.strict_yaml import KeyPath
 from ftcli.launch.profile import PROCESSES_ON_CPU
@@ -61,6 +62,10 @@ def opened(run: Path, grants: frozenset[str] = frozenset(), acts: Sequence[str] 
 def admitted(spec: RunSpec, where: str, grants: frozenset[str], acts: Sequence[str]) -> RunSpec:
     """A spec that was read from a file, once it has passed; arguments and errors are those of `opened`."""
     require_choices(spec, where)
+    if "train" in acts and any(not what.startswith("package ") for what in spec.plugins.values()):
+        problems = _missing_plugins(spec, where)
+        if problems:
+            raise ConfigError(*problems)
     problems = [*_value_problems(spec, where, grants, acts), *_launch_problems(spec.launch, where)]
     problems = problems or [*_started_problems(spec, where, acts), *_inside_problems(spec, where, acts)]
     problems = problems or [*_unsettled_problems(spec, where, acts), *_unfit_problems(spec, where, acts)]
@@ -104,7 +109,24 @@ def require_choices(spec: RunSpec, where: str) -> None:
     for group, known in DECLARED.items():
         if spec.choices.get(group) not in known:
             what = f"uses {group}={spec.choices.get(group)}, which this version of ftcli does not have"
-            raise ConfigError(Problem(where, what, f"it has {', '.join(sorted(known))}"))
+            fix = f"it has {', '.join(sorted(known))}"
+            raise ConfigError(*(_missing_plugins(spec, where) or [Problem(where, what, fix)]))
+
+
+def _missing_plugins(spec: RunSpec, where: str) -> list[Problem]:
+    """The plugins of a run that this command line does not name: what a file says of them grants nothing."""
+    here = plugins.recorded()
+    fixes = {
+        name: f"install {what.partition(' ')[2]} again"
+        if what.startswith("package ")
+        else f"{plugins.FLAG} DIR, where DIR is its folder {name}"
+        for name, what in spec.plugins.items()
+    }
+    return [
+        Problem(where, f"was composed with the plugin {name}, which is not here", fix)
+        for name, fix in fixes.items()
+        if name not in here
+    ]
 
 
 def values_of(spec: RunSpec, where: str) -> tuple[dict[str, Any], dict[KeyPath, Origin]]:

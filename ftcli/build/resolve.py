@@ -10,6 +10,7 @@ from ftcli.build import derive, derive_training
 from ftcli.build.checks import cross_group, field_checks
 from ftcli.config import reach
 from ftcli.config.compose import Composed, Request, compose
+from ftcli.core import plugins
 from ftcli.core.errors import ConfigError, DataError, Problem, RowProblem
 from ftcli.core.paths import BUILTIN, is_template_path
 from ftcli.core.strict_yaml import KeyPath
@@ -192,6 +193,7 @@ def _resolve(composed: Composed, method: Method) -> ResolvedRun:
         launch=launch,
         attention_candidates=measured,
         grants=tuple(sorted(composed.request.grants)),
+        plugins=plugins.recorded(),
         tree=_dated(composed.tree),
     )
     derive.note_engine(spec, method, notes)

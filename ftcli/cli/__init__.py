@@ -129,6 +129,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     sys.stdout, sys.stderr = cleaned(sys.stdout), cleaned(sys.stderr)
     try:
         with handled(interrupt):
+            _take_plugins(arguments)
             return _dispatch(arguments)
     except SystemExit as end:  # argparse, after --help
         return int(end.code or 0)
@@ -146,9 +147,34 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout, sys.stderr = before
 
 
+def _take_plugins(arguments: list[str]) -> None:
+    """Load the plugins that this command line names, before anything that lists choices; no variable can name them."""
+    checked = [word for word in arguments[2:] if not word.startswith("-")] if arguments[:2] == _CHECK else []
+    if not checked and not any(word.partition("=")[0] == _PLUGINS for word in arguments):
+        os.environ.pop("FTCLI_PLUGINS", None)
+        return
+    from ftcli.core import plugins
+    from ftcli.core.errors import ConfigError, Problem
+
+    folders = [word.partition("=")[2] for word in arguments if word.startswith(f"{_PLUGINS}=")]
+    at = [index for index, word in enumerate(arguments) if word == _PLUGINS]
+    if any(index + 1 == len(arguments) for index in at):
+        raise ConfigError(Problem(_PLUGINS, "names no folder", f"{_PLUGINS} DIR"))
+    plugins.activate([*checked[:1], *folders, *(arguments[index + 1] for index in at)])
+
+
+_PLUGINS = "--plugins"
+_CHECK = ["plugins", "check"]
+
+
 def _failed(error: Exception, arguments: list[str]) -> int:
     """Report a user's mistake, or a bug of ours; returns the exit code."""
-    from ftcli.core.errors import DISK_ERRNOS, DiskError, FtcliError  # only here: a help screen needs no dataclasses
+    from ftcli.core.errors import (  # only here: a help screen needs no dataclasses
+        DISK_ERRNOS,
+        ConfigError,
+        DiskError,
+        FtcliError,
+    )
 
     if isinstance(error, OSError) and error.errno in DISK_ERRNOS:
         error = DiskError.of(error)
@@ -157,6 +183,10 @@ def _failed(error: Exception, arguments: list[str]) -> int:
 
         problems(error, as_json="--json" in arguments)
         return error.exit_code
+    from ftcli.core.plugins import blame
+
+    if (fault := blame(error)) is not None:
+        return _failed(ConfigError(fault), arguments)
     import traceback
 
     from ftcli.core.text import shell_word

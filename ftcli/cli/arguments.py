@@ -12,6 +12,7 @@ from ftcli.cli import output
 from ftcli.config.compose import Request
 from ftcli.config.shorthand import understood
 from ftcli.core.errors import ConfigError, Problem
+from ftcli.core.plugins import FLAG
 from ftcli.settings.ownership import ALLOW_PATH, ENDPOINT, REMOTE_CODE, REWARD_CODE
 
 GRANTS = {
@@ -21,6 +22,8 @@ GRANTS = {
     "--push-to-hub": "allow the run to upload to the hub",
     ENDPOINT: "allow addresses, judges and trackers that a file names to be sent rows and metrics, with a key of yours",
 }
+
+PLUGIN_HELP = "folder that adds methods, adapters, formats, rewards and profiles; its code runs (docs/extending.md)"
 
 # Flags of Hydra that have no effect here; each is answered with one line.
 NOT_HERE = {
@@ -42,7 +45,10 @@ class Parser(argparse.ArgumentParser):
 
 def parser(command: str, description: str) -> Parser:
     """A parser for one command."""
-    return Parser(prog=f"ftcli {command}", description=description, allow_abbrev=False)
+    into = Parser(prog=f"ftcli {command}", description=description, allow_abbrev=False)
+    # Read before any command is imported (ftcli/cli/__init__.py): what it adds has to be there when choices are listed.
+    into.add_argument(FLAG, action="append", default=[], metavar="DIR", help=PLUGIN_HELP)
+    return into
 
 
 def add_json(into: argparse.ArgumentParser) -> None:

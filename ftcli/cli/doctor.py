@@ -12,7 +12,7 @@ from typing import Any
 
 from ftcli import __version__
 from ftcli.cli import arguments, output
-from ftcli.core import assets, hardware, hub_cache, torch_build
+from ftcli.core import assets, hardware, hub_cache, plugins, torch_build
 from ftcli.core.exit_codes import EXIT_DONE
 
 SUMMARY = "show the hardware and the installed libraries, and warn of untested versions"
@@ -89,6 +89,7 @@ def examine() -> dict[str, Any]:
         "driver_cuda": ".".join(map(str, driver)) if (driver := hardware.driver_cuda()) else None,
         "torch_built_for": torch_build.built_for(),
         "gpu_unusable": list(torch_build.why_no_gpu() or ()) if gpus else [],
+        "plugins": plugins.recorded(),
         "libraries": {name: _version(name) for name in LIBRARIES},
         "outside_ranges": outside_ranges(),
         "hub_cache": str(hub_cache.hub_cache()),
@@ -123,6 +124,7 @@ def run(argv: Sequence[str]) -> int:
     rows = [(key, str(found[key])) for key in ("ftcli", "python", "platform", "cores", "memory_gib", "disk_free_gib")]
     rows += [("gpu", gpu) for gpu in gpus]
     rows += [(name, version or "not installed") for name, version in found["libraries"].items()]
+    rows += [("plugin", f"{name} ({what[:40]})") for name, what in found["plugins"].items()]
     rows += [("hub cache", found["hub_cache"] + (" (offline)" if found["hub_offline"] else ""))]
     output.table(rows)
     _of_hub(found["without_network"])

@@ -102,8 +102,15 @@ def _refuse(flags: Sequence[str], words: Sequence[str]) -> None:
     )
 
 
+def _without_plugins(argv: Sequence[str]) -> list[str]:
+    """The words without `--plugins DIR`, which has been taken already."""
+    taken = {index + step for index, word in enumerate(argv) if word == "--plugins" for step in (0, 1)}
+    return [word for index, word in enumerate(argv) if index not in taken and not word.startswith("--plugins=")]
+
+
 def run(argv: Sequence[str]) -> int:
     """List the given groups, or everything but trained adapters and runs."""
+    argv = _without_plugins(argv)
     words = [word for word in argv if not word.startswith("-")]
     flags = [word for word in argv if word.startswith("-")]
     if "-h" in flags or "--help" in flags:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from ftcli.core.plugin_places import config_folders
+
 _PACKAGE = Path(__file__).resolve().parent.parent
 
 CONFIGS = _PACKAGE / "configs" if (_PACKAGE / "configs").is_dir() else _PACKAGE.parent / "configs"
@@ -18,9 +20,9 @@ def first_comment(path: Path) -> str:
 
 
 def choices(group: str, *, extra: tuple[Path, ...] = ()) -> dict[str, Path]:
-    """The choices of a group by name; files in the user's own config folders override shipped ones."""
+    """The choices of a group by name, of plugins too; files in the user's own config folders override shipped ones."""
     files: dict[str, Path] = {}
-    for root in (CONFIGS, *extra):
+    for root in (CONFIGS, *map(Path, config_folders()), *extra):
         files.update(_yaml_files(root / group))
     return files
 

@@ -27,7 +27,27 @@ def module_source(module: str) -> tuple[bool, Path | None]:
     return True, file if file is not None and file.suffix == ".py" else None
 
 
+def is_file_of_code(place: str) -> bool:
+    """Whether the place of a function is a file, as in `rewards/polite.py:score`, and not a module."""
+    return place.endswith(".py")
+
+
+def function_source(name: str) -> tuple[bool, Path | None, str]:
+    """Whether the place of `file.py:function` or `package.module:function` is there, its source, and the function."""
+    place, _, attribute = name.rpartition(":")
+    if is_file_of_code(place):
+        file = Path(place).expanduser()
+        return file.is_file(), file, attribute
+    return *module_source(place), attribute
+
+
+def top_level_source(name: str) -> Path | None:
+    """The source of an installed top-level package or module, which is not imported; None if it is not installed."""
+    spec = importlib.util.find_spec(name)
+    return Path(spec.origin) if spec is not None and spec.origin is not None else None
+
+
 def package_folder(name: str) -> Path | None:
     """The folder of an installed top-level package, which is not imported; None if it is not installed."""
-    spec = importlib.util.find_spec(name)
-    return Path(spec.origin).parent if spec is not None and spec.origin is not None else None
+    source = top_level_source(name)
+    return source.parent if source is not None else None

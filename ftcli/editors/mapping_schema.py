@@ -7,7 +7,7 @@ import inspect
 from typing import Any
 
 from ftcli.editors.field_schema import REFERENCE, Schema, annotation_schema, closed, field_schema, one_of
-from ftcli.rewards.rules import REWARDS
+from ftcli.rewards.rules import REWARDS, annotation_of
 from ftcli.settings.library_fields import fields_of
 from ftcli.settings.limits import OF_BACKEND
 
@@ -45,7 +45,7 @@ def _rewards() -> Schema:
     found: dict[str, Any] = {}
     for name, function in REWARDS.items():
         parameters = inspect.signature(function).parameters.values()
-        own = {each.name: _parameter(str(each.annotation)) for each in parameters if each.kind is each.KEYWORD_ONLY}
+        own = {each.name: _parameter(annotation_of(each)) for each in parameters if each.kind is each.KEYWORD_ONLY}
         text = " ".join(str(function.__doc__).split())
         found[name] = {"anyOf": [number, closed({**own, "weight": number})], "description": text}
     return closed(found)

@@ -6,10 +6,9 @@ are registered nowhere else.
 
 from __future__ import annotations
 
-import importlib
 from functools import cache
 
-from ftcli.core.declarations import declarations
+from ftcli.core.declarations import declaration, declarations
 from ftcli.methods.method import Method
 from ftcli.methods.pipeline import Pipeline
 
@@ -18,7 +17,7 @@ __all__ = ["Method", "Pipeline", "all_methods", "all_pipelines", "get_method"]
 
 def get_method(name: str) -> Method:
     """The declaration of method `name` (a name of `configs/method`)."""
-    method: Method = importlib.import_module(f"ftcli.methods.{name}").METHOD
+    method: Method = declaration(__name__, name, "METHOD")
     return method
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ftcli.core.declarations import added
 from ftcli.core.errors import Problem
 from ftcli.core.suggest import suggest
 from ftcli.core.untrusted.bounded_pattern import bounded
@@ -91,7 +92,10 @@ def parses_as_json(answered: Answered) -> float:
 
 REWARDS: Mapping[str, Callable[..., float]] = {
     function.__name__: function
-    for function in (exact_answer, holds_answer, number, regex, tags, length, ended, parses_as_json)
+    for function in (
+        *(exact_answer, holds_answer, number, regex, tags, length, ended, parses_as_json),
+        *added("ftcli.rewards", "REWARD").values(),
+    )
 }
 """Every named reward."""
 
@@ -169,9 +173,9 @@ def _settings_problems(name: str, settings: Mapping[str, Any], place: str) -> It
         if setting not in parameters:
             fix = suggest(setting, [*parameters, "weight"], f"{place}.")
             yield Problem(f"{place}.{setting}", f"{name} has no setting {setting}", fix)
-        elif not _fits(value, str(parameters[setting].annotation)):
-            what = f"{place}.{setting} is {value!r}, not of type {parameters[setting].annotation}"
-            yield Problem(f"{place}.{setting}", what, f"give {name} a {parameters[setting].annotation}")
+        elif not _fits(value, kind := annotation_of(parameters[setting])):
+            what = f"{place}.{setting} is {value!r}, not of type {kind}"
+            yield Problem(f"{place}.{setting}", what, f"give {name} a {kind}")
     for missing in (n for n, p in parameters.items() if p.default is p.empty and n not in settings):
         yield Problem(place, f"{name} needs {missing}", f"{place}.{missing}=…")
     if name == "regex" and isinstance(settings.get("pattern"), str):
@@ -179,6 +183,12 @@ def _settings_problems(name: str, settings: Mapping[str, Any], place: str) -> It
             bounded(settings["pattern"])
         except ValueError as error:
             yield Problem(f"{place}.pattern", str(error), "fix it, or quote it in YAML")
+
+
+def annotation_of(parameter: inspect.Parameter) -> str:
+    """The type of a setting as its source says it, whether or not its module keeps annotations as text."""
+    written = parameter.annotation
+    return written.__name__ if isinstance(written, type) and not hasattr(written, "__args__") else str(written)
 
 
 def _is_number(value: Any) -> bool:

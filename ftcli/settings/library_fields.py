@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ftcli.core.declarations import names_in
-from ftcli.core.module_source import package_folder
+from ftcli.core.module_source import package_folder, top_level_source
 
 TRAINING_ARGUMENTS = "transformers.training_args:TrainingArguments"
 
@@ -65,6 +65,8 @@ def _package(top: str) -> Path:
 def _source(module: str) -> Path:
     """The source file of a module; only the top package is looked up, so nothing is imported."""
     top, *rest = module.split(".")
+    if not rest and (source := top_level_source(top)) is not None:
+        return source
     folder = _package(top).joinpath(*rest)
     return folder / "__init__.py" if folder.is_dir() else folder.with_suffix(".py")
 

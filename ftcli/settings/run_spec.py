@@ -74,6 +74,9 @@ def _malformed(raw: Mapping[str, Any]) -> str:
         return "notes"
     if not all(isinstance(flag, str) for flag in raw["grants"]):
         return "grants"
+    plugins = raw.get("plugins", {})
+    if not isinstance(plugins, dict) or not all(isinstance(each, str) for each in plugins.values()):
+        return "plugins"
     return "" if isinstance(raw.get("warmup_from_zero", False), bool) else "warmup_from_zero"
 
 
@@ -123,6 +126,8 @@ class RunSpec:
     grants: tuple[str, ...] = ()
     """Flags under which the command line started it: given, or needed by what was typed. Read from a file they grant
     nothing."""
+    plugins: Mapping[str, str] = field(default_factory=dict)
+    """The plugins that it was composed with, by name: of a folder the digest of its files, of a package its version."""
     tree: Mapping[str, Any] = field(default_factory=dict)
     warmup_from_zero: bool = False
     """Whether the first step of a warm-up has the rate 0, as in runs of ftcli 0.1, which resume as they began."""

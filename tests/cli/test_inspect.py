@@ -97,12 +97,16 @@ def test_a_shipped_recipe_needs_no_flag(name, here: Path, capsys):
 def test_a_run_needs_what_its_values_need_and_not_what_it_grants_itself(here: Path, capsys):
     spec = json.loads(spec_of(Request(overrides=("run.dir=r", "hardware=cpu"))).to_json())
     spec |= {"grants": ["--trust-remote-code", "--push-to-hub"]}
+    spec["plugins"] = {"acme": "folder 0123", "other": "package other 1.0"}
     spec["train"] |= {"hub_model_id": "someone/else", "push_to_hub": True}
     (here / "r").mkdir()
     (here / "r" / rundir.SPEC).write_text(json.dumps(spec), encoding="utf-8")
     (here / "r" / rundir.LOG).symlink_to("/etc/hostname")
     found = inspected("r", capsys)
-    assert found["flags"] == ["--push-to-hub"]
+    assert found["flags"] == ["--plugins DIR", "--push-to-hub"]
+    assert [each["what"] for each in found["runs"]] == [
+        "the plugin acme (folder 0123)", "the plugin other (package other 1.0)",
+    ]  # fmt: skip
     assert settings(found, "sends") == dict.fromkeys(("train.hub_model_id", "train.push_to_hub"), "--push-to-hub")
     [problem] = found["problems"]
     assert "is a link that leads out" in problem["what"]

@@ -19,12 +19,13 @@ from collections.abc import Collection, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from ftcli.core.declarations import added
 from ftcli.core.errors import DataError, Problem, RowProblem
 from ftcli.data.files.describe import describe_type
 from ftcli.data.formats.columns import VARIABLES, Example, Format, apply_mapping, nearest_formats
 from ftcli.data.formats.context import with_context
 from ftcli.data.formats.conversations import ROLES, FieldFault, Roles, spoken, with_meanings
-from ftcli.data.formats.format_table import FORMATS
+from ftcli.data.formats.format_table import FORMATS as BUILT_IN
 from ftcli.data.formats.suggest_columns import fitting_formats, mapping_override, suggested_columns, typed
 
 if TYPE_CHECKING:  # reading files imports more than `ftcli list` needs
@@ -53,6 +54,9 @@ DATASET_TYPES: Mapping[str, str] = {
     "prompt": "prompts",
 }
 """Every dataset type, and what messages call its rows."""
+
+FORMATS: dict[str, Format] = {**{fmt.name: fmt for fmt in added(__package__, "FORMAT").values()}, **BUILT_IN}
+"""Every format by name, in the order in which they are tried: those of plugins first, since they are the narrower."""
 
 # --- recognition and conversion -------------------------------------------------------------------------------------
 

@@ -26,7 +26,8 @@ _PACKAGES = (
 )  # fmt: skip
 
 _TOKENS, _NONE = "tokens", "none"
-_COMPARED = ("python", "machine", "packages", "cuda", "devices", "num_threads")
+_BY_NAME = ("packages", "plugins")
+_COMPARED = ("python", "machine", *_BY_NAME, "cuda", "devices", "num_threads")
 """What is told where it differs; the system's release is not."""
 
 
@@ -48,6 +49,7 @@ def environment(spec: RunSpec, tokens: Mapping[str, str]) -> dict[str, Any]:
         "devices": gpus or [platform.processor() or "cpu"],
         "num_processes": spec.launch.num_processes,
         "num_threads": torch.get_num_threads(),
+        "plugins": spec.plugins,
         _TOKENS: dict(tokens),
     }
 
@@ -100,9 +102,9 @@ def require_same_tokens(run_dir: Path, began: Mapping[str, Any], now: Mapping[st
 
 def _flat(found: Mapping[str, Any]) -> dict[str, str]:
     """What is compared, by name."""
-    flat = {name: found.get(name) for name in _COMPARED if name != "packages"}
-    packages = found.get("packages")
-    flat |= packages if isinstance(packages, dict) else {}
+    flat = {name: found.get(name) for name in _COMPARED if name not in _BY_NAME}
+    for group in _BY_NAME:
+        flat |= each if isinstance(each := found.get(group), dict) else {}
     texts = {name: ", ".join(map(str, value)) if isinstance(value, list) else value for name, value in flat.items()}
     return {name: _NONE if value is None else str(value) for name, value in texts.items()}
 
