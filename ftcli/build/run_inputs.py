@@ -18,7 +18,7 @@ from typing import Any
 
 from ftcli.core import hub_cache
 from ftcli.core.errors import ConfigError, Problem
-from ftcli.core.module_source import module_source
+from ftcli.core.module_source import function_source, is_file_of_code
 from ftcli.core.text import shell_word
 from ftcli.core.untrusted import foreign_files
 from ftcli.data import row_sets
@@ -218,10 +218,10 @@ def _named(key: str, value: Any) -> Iterator[tuple[str, str]]:
 
 
 def _file_of(value: str) -> str:
-    """The file that a value names, also that of the module in package.module:function; "" for none."""
-    module, separator, function = value.partition(":")
+    """The file that a value names, also that of file.py:function and package.module:function; "" for none."""
+    module, separator, function = value.rpartition(":")
     dotted = separator and all(part.isidentifier() for part in (*module.split("."), function))
-    code = module_source(module)[1] if dotted else None
+    code = function_source(value)[1] if dotted or (separator and is_file_of_code(module)) else None
     for path in (value, str(code or "")):
         # A word such as `cosine` names no file, even where there is one of that name.
         if path and len(path) < 4096 and ("." in path or os.sep in path):

@@ -6,16 +6,18 @@ inside quotes; a setting for rows may list several.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from ftcli.core import assets
+from ftcli.core import assets, strict_yaml
 from ftcli.core.errors import ConfigError, Problem
+from ftcli.core.module_source import is_file_of_code
 from ftcli.data.path_list import split_paths
-from ftcli.settings.groups import GROUPS, is_delimiter_key, is_path_key, is_rows_key
+from ftcli.settings.groups import GROUPS, is_delimiter_key, is_functions_key, is_path_key, is_rows_key
 
 _SHAPE = re.compile(r"(?P<sign>~|\+\+|\+)?(?P<key>[A-Za-z_][\w.-]*)(?P<rest>=(?P<value>.*))?", re.DOTALL)
 
@@ -48,6 +50,28 @@ def _unquoted(value: str) -> str:
     if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
         return value[1:-1]
     return value
+
+
+def _functions(value: str) -> dict[str, Any] | None:
+    """The functions of `{file.py:function: 1}`, files made absolute; None for another value.
+
+    Hydra's grammar has no word with a colon in it, so the mapping is read as YAML, as it is in a recipe.
+    """
+    if not value.startswith("{"):
+        return None
+    try:
+        found = strict_yaml.parse(f"functions: {value}", "").data.get("functions")
+    except ConfigError:
+        return None
+    return {absolute_function(str(name)): weight for name, weight in found.items()} if isinstance(found, dict) else None
+
+
+def absolute_function(name: str, folder: str = "") -> str:
+    """`file.py:function` with the file's place from a folder on, here where none is named; another name as it is."""
+    place, _, function = name.rpartition(":")
+    if not is_file_of_code(place):
+        return name
+    return f"{os.path.abspath(os.path.join(folder, os.path.expanduser(place)))}:{function}"
 
 
 def _parse_value(text: str, plain: str) -> Any:
@@ -102,6 +126,8 @@ def parse(text: str) -> Override:
         value = _unquoted(match["value"])
         listed = split_paths(value) if is_rows_key(match["key"]) else value
         return Override(text, key, None if value == "null" else listed, literal=True)
+    if is_functions_key(match["key"]) and (functions := _functions(match["value"])) is not None:
+        return Override(text, key, functions)
     if is_delimiter_key(match["key"]):  # a character such as ; is no word of the grammar
         return Override(text, key, _unquoted(match["value"]))
     return Override(text, key, _parse_value(text, text.lstrip("+")))

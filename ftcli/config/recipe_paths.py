@@ -18,6 +18,7 @@ from ftcli import tiny
 from ftcli.config import references
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.hub_cache import hub_cache
+from ftcli.core.module_source import is_file_of_code
 from ftcli.core.paths import home_expanded, is_builtin, is_template_path
 from ftcli.core.strict_yaml import Document
 from ftcli.data.files.locate import is_hub
@@ -26,7 +27,7 @@ from ftcli.data.path_list import split_paths
 from ftcli.methods.method import NO_MODELS
 from ftcli.models import sources
 from ftcli.settings.fields.field_table import LIBRARY_PATHS
-from ftcli.settings.groups import MODEL_KEYS, is_path_key, is_rows_key
+from ftcli.settings.groups import MODEL_KEYS, is_functions_key, is_path_key, is_rows_key
 
 _MOST_ENTRIES = 100_000
 """Files and folders below a path that are looked at; a larger folder is granted, or named on the command line."""
@@ -77,6 +78,11 @@ def resolve_paths(group: str, settings: dict[str, Any], bounds: Bounds) -> dict[
                 if found:
                     faults[key] = next(filter(None, found), "")
                 continue
+        if is_functions_key(f"{group}.{key}") and isinstance(value, dict):
+            settings[key], outside = _resolved_functions(f"{group}.{key}", value, bounds)
+            if outside:
+                faults[key] = outside
+            continue
         if isinstance(value, dict):
             below = resolve_paths(f"{group}.{key}", value, bounds)
             if below:
@@ -86,6 +92,21 @@ def resolve_paths(group: str, settings: dict[str, Any], bounds: Bounds) -> dict[
         if fault is not None:
             faults[key] = fault
     return faults
+
+
+def _resolved_functions(name: str, functions: Mapping[str, Any], bounds: Bounds) -> tuple[dict[str, Any], str]:
+    """Functions by name, those in files with the whole place of their file, and what is wrong with one of these."""
+    found, fault = dict[str, Any](), ""
+    for function, weight in functions.items():
+        place, _, attribute = str(function).rpartition(":")
+        if not is_file_of_code(place):
+            found[function] = weight
+            continue
+        path = Path(os.path.realpath(bounds.start / home_expanded(place)))
+        found[f"{path}:{attribute}"] = weight
+        if not (bounds.allow_path or path.is_relative_to(bounds.limit)):
+            fault = fault or f"{name} points outside {bounds.name}: {place}"
+    return found, fault
 
 
 def _resolved_path(name: str, value: Any, bounds: Bounds) -> tuple[Any, str | None]:

@@ -279,6 +279,11 @@ _MIXED_DELIMITER = re.compile(r"data\.mix\.[^.]+\.delimiter")
 _MIXED_PATH = re.compile(r"data\.mix\.[^.]+\.path")
 
 
+def is_functions_key(key: str) -> bool:
+    """Whether a setting names functions with their weights; its keys may be files."""
+    return _STAGE.sub("", key) == "method.reward_functions"
+
+
 def is_rows_key(key: str) -> bool:
     """Whether a setting says where rows are; it may list several places."""
     setting = _STAGE.sub("", key)

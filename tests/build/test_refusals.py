@@ -330,7 +330,11 @@ def test_a_reward_function_is_looked_for_without_being_imported(problems, here, 
         ("mine.score:wrong", "defines no wrong"),
         ("mine.scores:right", "there is no module mine.scores"),
         ("nowhere:right", "there is no module nowhere"),
-        ("mine.score.right", "not package.module:function"),
+        ("mine.score.right", "neither file.py:function nor package.module:function"),
+        ("lib/mine/score.py:right", None),
+        ("lib/mine/score.py:wrong", "defines no wrong"),
+        ("lib/gone.py:right", "there is no file"),
+        ("lib/gone.py:not right", "neither file.py:function nor package.module:function"),
     ):
         lines = ("ftcli: 1", "defaults: [{method: grpo}, {hardware: cpu}]", "method:", "  reward_functions:")
         (here / "r.yaml").write_text("\n".join((*lines, f'    "{name}": 1', "")), encoding="utf-8")

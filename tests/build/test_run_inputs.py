@@ -136,25 +136,40 @@ def test_further_models_reward_code_principles_and_configs_of_sharding_are_compa
     teacher = copied_model(tmp_path / "teacher")
     monkeypatch.syspath_prepend(str(tmp_path / "code"))
     (tmp_path / "code" / "mine").mkdir(parents=True)
-    for file in ("code/mine/__init__.py", "code/mine/score.py", "principles.yaml", "zero.json", "template.jinja"):
+    for file in (
+        "code/mine/__init__.py",
+        "code/mine/score.py",
+        "polite.py",
+        "principles.yaml",
+        "zero.json",
+        "template.jinja",
+    ):
         (tmp_path / file).write_text("{}", encoding="utf-8")
     spec, run = begun(f"data.path={rows}")
     method = {
         **spec.method,
         "teacher_model": str(teacher),
         "judge": {"type": "local", "model": str(teacher)},
-        "reward_functions": {"mine.score:helpful": 1.0},
+        "reward_functions": {"mine.score:helpful": 1.0, f"{tmp_path}/polite.py:polite": 1.0},
         "judge_constitution": "principles.yaml",
         "chat_template_path": str(tmp_path / "template.jinja"),
     }
     spec = replace(spec, method=method, train={**spec.train, "deepspeed": "zero.json"})
     run_inputs.record(spec, run)
     assert refusals(spec, run) == []
-    changed = ("code/mine/score.py", "principles.yaml", "zero.json", "template.jinja", "teacher/model.safetensors")
+    changed = (
+        "code/mine/score.py",
+        "polite.py",
+        "principles.yaml",
+        "zero.json",
+        "template.jinja",
+        "teacher/model.safetensors",
+    )
     for file in changed:
         edited(tmp_path / file)
     assert {(Path(p.where).name, p.what.partition("(")[2].partition(")")[0]) for p in refusals(spec, run)} == {
         ("score.py", "method.reward_functions"),
+        ("polite.py", "method.reward_functions"),
         ("principles.yaml", "method.judge_constitution"),
         ("zero.json", "train.deepspeed"),
         ("template.jinja", "method.chat_template_path"),

@@ -8,24 +8,27 @@ from pathlib import Path
 from typing import Any
 
 from ftcli.core.errors import Problem
-from ftcli.core.module_source import module_source
+from ftcli.core.module_source import function_source, is_file_of_code
 from ftcli.plan.resolved_run import ResolvedRun
 
-_FORM = "write package.module:function, with a module that can be imported here"
+_FORM = "write file.py:function, or package.module:function with a module that can be imported here"
 
 
 def problems(name: str, content: Mapping[str, Any], run: ResolvedRun, at: str) -> Iterator[Problem]:
     """The problem of each entry of `method.reward_functions` that names no function, or has no weight."""
     for function, weight in content.items():
-        module, sign, attribute = str(function).partition(":")
-        dotted = all(part.isidentifier() for part in [*module.split("."), attribute])
-        if not sign or not dotted:
-            yield Problem(at, f"{function!r} in {name} is not package.module:function", _FORM)
+        module, sign, attribute = str(function).rpartition(":")
+        parts = [attribute] if is_file_of_code(module) else [*module.split("."), attribute]
+        if not sign or not all(part.isidentifier() for part in parts):
+            what = f"{function!r} in {name} is neither file.py:function nor package.module:function"
+            yield Problem(at, what, _FORM)
             continue
         if isinstance(weight, bool) or not isinstance(weight, (int, float)):
             yield Problem(at, f"the weight of {function} is {weight!r}, which is not a number", "give a number")
-        found, file = module_source(module)
-        if not found:
+        found, file, _ = function_source(str(function))
+        if not found and is_file_of_code(module):
+            yield Problem(at, f"{function} cannot be read: there is no file {module}", "name a file that is there")
+        elif not found:
             fix = f"{_FORM}: one that is installed, or in a folder that PYTHONPATH names"
             yield Problem(at, f"{function} cannot be imported: there is no module {module}", fix)
         elif file is not None and not _defines(file, attribute):

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
+import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ftcli.core.errors import ConfigError, DataError, NotFinite, Problem
+from ftcli.core.module_source import is_file_of_code
 from ftcli.data.formats.columns import VARIABLES
 from ftcli.data.formats.conversations import answer_to
 from ftcli.data.scan import Example
@@ -47,7 +53,7 @@ class Rewards:
         self.judge = judge_of(method, request)
         self.names = ["reward_model"] if self.reward_model else []
         self.names += ["judge"] if self.judge else []
-        self.names += [*(rule.name for rule in self.rules), *self.functions]
+        self.names += [*(rule.name for rule in self.rules), *map(_shown, self.functions)]
         given = [float(method.get("reward_model_weight") or 1.0)] if self.reward_model else []
         given += [float(method.get("judge_weight") or 1.0)] if self.judge else []
         given += [rule.weight for rule in self.rules]
@@ -142,21 +148,45 @@ def _of_request(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _function(name: str) -> Callable[..., Any]:
-    """The function `package.module:name`.
+    """The function `file.py:name` or `package.module:name`.
 
     Raises:
         ConfigError: there is none.
     """
-    module, _, attribute = name.partition(":")
+    place, _, attribute = name.rpartition(":")
     try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+        module = _module_in(place) if is_file_of_code(place) else importlib.import_module(place)
+        found = getattr(module, attribute)
+    except (ImportError, AttributeError, OSError, SyntaxError) as error:
         what = f"{name} cannot be imported: {error}"
-        fix = "write package.module:function, with a module that can be imported here"
+        fix = "write file.py:function, or package.module:function with a module that can be imported here"
         raise ConfigError(Problem("method.reward_functions", what, fix)) from None
     if not callable(found):
         raise ConfigError(Problem("method.reward_functions", f"{name} is not a function", "name a function"))
     return found  # type: ignore[no-any-return]
+
+
+def _module_in(file: str) -> ModuleType:
+    """The module in a file, executed once however many functions of it are named."""
+    name = "ftcli_rewards_in_" + re.sub(r"\W", "_", file)
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, file)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module  # as dataclasses and pickle look a class's module up there
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name]
+            raise
+    return sys.modules[name]
+
+
+def _shown(name: str) -> str:
+    """The name of a function in metrics: of one in a file without the folders."""
+    place, _, attribute = name.rpartition(":")
+    return f"{Path(place).name}:{attribute}" if is_file_of_code(place) else name
 
 
 def _called(

@@ -13,6 +13,7 @@ from ftcli.cli.render.summary import summary
 from ftcli.runs import rundir
 from ftcli.worker.trainers.rl.learning_signal import figures_of, findings
 from ftcli.worker.training.run import train
+from tests.worker import rl
 from tests.worker.rl import prompts_file, rl_spec, sampling, taught, whole_and_resumed
 
 METHODS = ("ppo", "grpo", "rloo")
@@ -39,7 +40,7 @@ def texts(result):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_healthy_run_is_not_warned(name, trained, capfd):
-    result = trained(name, reward_functions={"tests.worker.rl:arms": 1.0})
+    result = trained(name, reward_functions={f"{rl.__file__}:arms": 1.0})  # a file; elsewhere here it is a module
     assert result["warnings"] == []
     assert "warning" not in capfd.readouterr().err
 
