@@ -13,6 +13,7 @@ from ftcli import tiny
 from ftcli.build.resolve import run_of, spec_of
 from ftcli.build.run_inputs import record
 from ftcli.config.compose import Request
+from ftcli.core import assets
 from ftcli.plan.outlook import trainable_parameters
 from ftcli.runs import rundir
 
@@ -76,6 +77,26 @@ def test_a_template_names_the_tokens_that_the_vocabulary_lacks(place: Path, prob
     assert "writes <|im_start|>, which this model's tokenizer has no token for" in problem
     assert "\"model.new_tokens=['<|im_start|>']\"" in problem
     assert problems(*words, "model.new_tokens=['<|im_start|>']") == []
+
+
+@pytest.mark.parametrize("marks", ["<|user|>\n", "### <|user|>: "])
+def test_a_template_may_mark_turns_by_text_and_close_answers_with_the_end_token(
+    marks: str, place: Path, problems: Any
+) -> None:
+    marked = "{% for m in messages %}{{ '" + marks.replace("\n", "\\n") + "' + m.content + eos_token }}{% endfor %}"
+    Path("text.jinja").write_text(marked, encoding="utf-8")
+    assert problems("data.path=turns.jsonl", "model.chat_template=text.jinja") == []
+    Path("text.jinja").write_text(marked.replace("eos_token", "'<|end|>'"), encoding="utf-8")
+    [problem] = problems("data.path=turns.jsonl", "model.chat_template=text.jinja")
+    assert "writes <|user|>, <|end|>, which this model's tokenizer has no token for" in problem
+
+
+@pytest.mark.parametrize("name", ["zephyr", "tulu"])
+def test_the_shipped_templates_of_text_are_taken_by_a_base_without_their_marks(
+    name: str, place: Path, problems: Any
+) -> None:
+    file = assets.RECIPES / "templates" / f"{name}.jinja"
+    assert problems("data.path=turns.jsonl", f"model.chat_template={file}") == []
 
 
 def test_a_template_file_is_checked_with_its_line(place: Path, problems: Any) -> None:

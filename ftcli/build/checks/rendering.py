@@ -24,9 +24,18 @@ from ftcli.models.templates.chat_template import (
     model_template,
     named_template,
     renders,
+    special_tokens,
     template_file,
 )
-from ftcli.models.templates.template_rendering import control_tokens, faults, unread_variables, variables
+from ftcli.models.templates.template_rendering import (
+    PROBE,
+    closing_token,
+    control_tokens,
+    faults,
+    renderer,
+    unread_variables,
+    variables,
+)
 from ftcli.peft_methods import PeftMethod
 from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.settings.run_spec import RunSpec
@@ -73,9 +82,22 @@ def _template(spec: RunSpec, folder: Path | None, where: Where) -> Iterator[Prob
         return
     missing = [token for token in control_tokens(text, folder) if token not in (spec.model.new_tokens or ())]
     missing = _unknown(missing, folder)
-    if missing:
+    if missing and not _marks_are_text(text, folder, missing):
         what = f"model.chat_template={value} writes {', '.join(missing)}, which this model's tokenizer has no token for"
         yield Problem(where("model.chat_template"), what, f"add {_adding([*(spec.model.new_tokens or ()), *missing])}")
+
+
+def _marks_are_text(template: str, folder: Path | None, missing: Sequence[str]) -> bool:
+    """Whether a template marks turns by ordinary text alone and closes an answer with the tokenizer's own end token.
+
+    Zephyr and Tulu do so: their bases have no `<|user|>`, and none was added.
+    """
+    if folder is None:
+        return False
+    own = [token for token in control_tokens(template, folder) if token in template]
+    end = special_tokens(folder).get("eos_token", "")
+    closes = closing_token(renderer(template, folder)(PROBE, None), [end]) is not None
+    return closes and set(own) <= set(missing)
 
 
 def _variables(spec: RunSpec, folder: Path | None, where: Where) -> Iterator[Problem]:
