@@ -17,7 +17,6 @@ from ftcli.build.resume import CHANGEABLE
 from ftcli.cli import COMMANDS
 from ftcli.cli.output import count
 from ftcli.config.importers import Key, all_importers
-from ftcli.config.recipe_file import read
 from ftcli.core import assets
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.exit_codes import EXIT_BUG, EXIT_CONFIG, EXIT_DONE
@@ -39,6 +38,7 @@ from tools import (
     peft_tables,
     plan_tables,
     reach_tables,
+    recipe_tables,
     reliability_tables,
     result_tables,
     sampling_tables,
@@ -113,16 +113,6 @@ def models() -> str:
     return table(("Choose", "Weights", "Parameters", "When"), rows)
 
 
-def recipes() -> str:
-    """The shipped recipes and how each is run."""
-    rows = []
-    for name, path in assets.recipes().items():
-        purpose, _, command = assets.first_comment(path).partition("   ")
-        choices = " ".join(read(path).choices.values())
-        rows.append((f"[`{name}`](../recipes/{path.name})", purpose, choices, f"`{command.strip()}`"))
-    return table(("Recipe", "For", "Choices", "Run"), rows)
-
-
 def sets() -> str:
     """The settings of one set of a mix."""
     fields = library_fields.fields_of("ftcli.settings.groups:SetSettings").values()
@@ -177,7 +167,6 @@ REGIONS: dict[str, Callable[[], str]] = {
     "owners": owners,
     "settings": settings,
     "models": models,
-    "recipes": recipes,
     "formats": format_tables.formats,
     "columns-read": format_tables.columns_read,
     "formats-by-method": format_tables.formats_by_method,
@@ -190,6 +179,7 @@ REGIONS: dict[str, Callable[[], str]] = {
     **{f"coming-from-{tool.replace('_', '-')}": partial(coming_from, tool) for tool in all_importers()},
     **default_tables.REGIONS,
     **reach_tables.REGIONS,
+    **recipe_tables.REGIONS,
     **reliability_tables.REGIONS,
     **result_tables.REGIONS,
     **matrix_tables.REGIONS,

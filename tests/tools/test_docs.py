@@ -245,8 +245,9 @@ def test_a_recipe_says_in_its_first_line_how_to_run_it(name: str, world: None) -
     assert first.startswith("# ")
     assert command is not None, first
     files = dict.fromkeys(("PAIRS", "LABELS"), "pairs.jsonl")
-    files |= {"TEXT": "text.jsonl", "pretrain.jsonl": "text.jsonl", "PROMPTS": "prompts.jsonl"}
-    follow(re.sub(r"data\.path=(\S+)", lambda given: f"data.path={files.get(given[1], 'rows.jsonl')}", command[0]))
+    files |= {"TEXT": "text.jsonl", "OLD": "text.jsonl", "pretrain.jsonl": "text.jsonl"}
+    files |= {"PROMPTS": "prompts.jsonl", "REDTEAM": "prompts.jsonl"}
+    follow(re.sub(r"\.path=(\S+)", lambda given: f".path={files.get(given[1], 'rows.jsonl')}", command[0]))
 
 
 @pytest.mark.parametrize("name", RECIPES)
