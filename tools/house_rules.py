@@ -20,7 +20,19 @@ OTHERS = "*"
 ORDERS: Mapping[str, tuple[str, ...]] = {
     "": (
         *("core", "tiny", "settings", "runs", "rewards", "models", "methods", "launch", "peft_methods", "data"),
-        *("config", "plan", "synthesis", "build", "pipelines", "reports", "editors", "contracts", "worker", "cli"),
+        *(
+            "config",
+            "plan",
+            "synthesis",
+            "build",
+            "pipelines",
+            "recipes",
+            "reports",
+            "editors",
+            "contracts",
+            "worker",
+            "cli",
+        ),
     ),
     "worker": (
         *("process", "tokenise", "distributed", "tuners", "models", "inference", "rewards", "trainers", "training"),
@@ -36,6 +48,7 @@ ORDERS: Mapping[str, tuple[str, ...]] = {
 FORBIDDEN: Mapping[str, tuple[str, ...]] = {
     "tiny": ("core",),
     "worker": ("launch", "config", "plan", "build", "pipelines", "editors", "contracts"),
+    "worker": ("launch", "config", "plan", "build", "pipelines", "recipes"),
     "cli": ("worker",),
 }
 

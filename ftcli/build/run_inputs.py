@@ -35,7 +35,7 @@ from ftcli.settings.run_spec import RunSpec
 READ_AGAIN_BYTES = 16 * 2**20
 WHOLE_BYTES = 2**30
 BLOCK_BYTES, _BLOCKS = 2**20, 256
-_MODEL_SUFFIXES = (".safetensors", ".bin", ".json", ".jinja", ".model", ".txt", ".tiktoken", ".py")
+MODEL_SUFFIXES = (".safetensors", ".bin", ".json", ".jinja", ".model", ".txt", ".tiktoken", ".py")
 _MOST_SHOWN = 20
 
 Record = Mapping[str, Any]
@@ -49,7 +49,7 @@ def record(spec: RunSpec, run: Path) -> None:
         ConfigError: a remote file cannot be accessed.
         DataError: a local one cannot be read.
     """
-    found = {name: _identified(path) for name, path in _files(spec)}
+    found = {name: identified(path) for name, path in files_of(spec)}
     _write(run, found)
 
 
@@ -63,7 +63,7 @@ def complete(spec: RunSpec, run: Path) -> None:
     if known is None:
         return
     with suppress(ConfigError, OSError):
-        added = {name: _identified(path) for name, path in _files(spec) if name not in known}
+        added = {name: identified(path) for name, path in files_of(spec) if name not in known}
         if added:
             _write(run, {**known, **added})
 
@@ -83,7 +83,7 @@ def require_unchanged(spec: RunSpec, run: Path, *, remote: bool = True) -> str:
     known = recorded(run)
     if known is None:
         return "it began before ftcli recorded what a run reads, so its rows and models are not compared"
-    now = dict(_files(spec))
+    now = dict(files_of(spec))
     problems = [
         _problem(name, str(each.get("path")), what, run)
         for name, each in known.items()
@@ -132,7 +132,7 @@ def _difference(known: Record, path: str | None) -> str:
     if path is None or ("digest" in known and not os.path.isfile(path)):
         return "is not there any more"
     if "digest" not in known:
-        return "" if _identified(path) == dict(known) else "is another version than when the run began"
+        return "" if identified(path) == dict(known) else "is another version than when the run began"
     state = os.stat(path)
     same = (state.st_size, state.st_mtime_ns) == (known.get("size"), known.get("mtime_ns"))
     if same and state.st_size > READ_AGAIN_BYTES:
@@ -140,7 +140,8 @@ def _difference(known: Record, path: str | None) -> str:
     return "" if digest(path) == known["digest"] else "has changed since the run began"
 
 
-def _identified(path: str) -> dict[str, Any]:
+def identified(path: str) -> dict[str, Any]:
+    """One file as inputs.json records it."""
     if is_url(path):
         return {"path": path, "version": fingerprint(DataFile(path=path, name=path.partition("?")[0]))}
     if not os.path.isfile(path):
@@ -162,7 +163,7 @@ def digest(path: str) -> str:
     return found.hexdigest()
 
 
-def _files(spec: RunSpec) -> Iterator[tuple[str, str]]:
+def files_of(spec: RunSpec) -> Iterator[tuple[str, str]]:
     """Each file that a run reads, as (setting:name, path); a hub repository as (setting, ID@COMMIT).
 
     Left out is what is not on this machine.
@@ -198,7 +199,7 @@ def _model(key: str, name: str, revision: str | None) -> Iterator[tuple[str, str
             yield f"{key}:{source.hub_id}", f"{source.hub_id}@{snapshot.name}"
         return
     for file in sorted(source.folder.iterdir()):
-        if file.suffix in _MODEL_SUFFIXES and file.is_file():
+        if file.suffix in MODEL_SUFFIXES and file.is_file():
             yield f"{key}:{file.name}", str(file)
     if source.is_adapter:
         yield from _model(f"{key}.base", sources.base_of(source.folder), None)

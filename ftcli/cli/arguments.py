@@ -62,6 +62,12 @@ def add_trust(into: argparse.ArgumentParser, *further: str) -> None:
         into.add_argument(flag, action="store_true", help=GRANTS[flag])
 
 
+def add_grants(into: argparse.ArgumentParser) -> None:
+    """Add every grant."""
+    for flag, text in GRANTS.items():
+        into.add_argument(flag, action="store_true", help=text)
+
+
 def add_overrides(into: argparse.ArgumentParser) -> None:
     """Add overrides and the flags that go with them."""
     into.add_argument(
@@ -73,10 +79,15 @@ def add_overrides(into: argparse.ArgumentParser) -> None:
     into.add_argument(
         "--config-dir", "-cd", action="append", default=[], type=Path, help="folder with your own group files"
     )
-    for flag, text in GRANTS.items():
-        into.add_argument(flag, action="store_true", help=text)
+    add_grants(into)
     for flag in NOT_HERE:
         into.add_argument(flag, nargs="?", const="", help=argparse.SUPPRESS)
+
+
+def add_from(into: argparse.ArgumentParser) -> None:
+    """Add --from, which starts from the configuration of a run."""
+    what = "a new run with the configuration of RUN and the given overrides"
+    into.add_argument("--from", dest="source", metavar="RUN", help=what)
 
 
 def composing(command: str, description: str) -> Parser:
@@ -163,9 +174,13 @@ def request(options: argparse.Namespace, *, tell: bool = True) -> Request:
     Raises:
         ConfigError: a word can mean two things.
     """
-    granted = {flag for flag in GRANTS if getattr(options, flag.strip("-").replace("-", "_"))}
     return Request(
         overrides=tuple(overrides(options, tell=tell)),
         config_dirs=tuple(folder.resolve() for folder in options.config_dir),
-        grants=frozenset(granted),
+        grants=granted(options),
     )
+
+
+def granted(options: argparse.Namespace) -> frozenset[str]:
+    """The grants among parsed options."""
+    return frozenset(flag for flag in GRANTS if getattr(options, flag.strip("-").replace("-", "_")))

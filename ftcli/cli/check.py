@@ -13,6 +13,8 @@ ORDER = 30
 
 def run(argv: Sequence[str]) -> int:
     """Compose and check; confirm that there are no problems."""
-    options = arguments.parse(arguments.composing("check", __doc__ or ""), argv)
-    jobs.resolve(arguments.request(options)).check(as_json=options.json)
+    parser = arguments.composing("check", __doc__ or "")
+    arguments.add_from(parser)
+    options = arguments.parse(parser, argv)
+    jobs.like(options.source, arguments.request(options)).check(as_json=options.json)
     return EXIT_DONE

@@ -13,6 +13,8 @@ ORDER = 20
 
 def run(argv: Sequence[str]) -> int:
     """Print the plan."""
-    options = arguments.parse(arguments.composing("plan", __doc__ or ""), argv)
-    jobs.measured(lambda: jobs.resolve(arguments.request(options))).plan(as_json=options.json)
+    parser = arguments.composing("plan", __doc__ or "")
+    arguments.add_from(parser)
+    options = arguments.parse(parser, argv)
+    jobs.measured(lambda: jobs.like(options.source, arguments.request(options))).plan(as_json=options.json)
     return EXIT_DONE

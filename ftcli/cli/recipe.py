@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from ftcli.cli import declared, output
 from ftcli.core.exit_codes import EXIT_DONE
 
-SUMMARY = "list and print the shipped recipes; inspect says what one of a stranger would touch"
+SUMMARY = "list, print, check, save and lock recipes; inspect says what one of a stranger would touch"
 ORDER = 140
 
 ACTIONS: dict[str, tuple[str, str]] = declared(os.path.join(os.path.dirname(__file__), "recipe_actions"))

@@ -17,12 +17,19 @@ ORDER = 40
 
 def run(argv: Sequence[str]) -> int:
     """Print the configuration, or the options of each group that is named alone."""
-    options = arguments.parse(arguments.composing("show", __doc__ or ""), argv)
+    parser = arguments.composing("show", __doc__ or "")
+    arguments.add_from(parser)
+    options = arguments.parse(parser, argv)
     groups = [word for word in options.overrides if word in (*GROUPS, "run")]
     options.overrides = [word for word in options.overrides if word not in groups]
     request = arguments.request(options)
     if not groups:
-        jobs.resolve(request).show(as_json=options.json)
+        jobs.like(options.source, request).show(as_json=options.json)
+        return EXIT_DONE
+    if options.source is not None:
+        [first, *_] = jobs.like(options.source, request).runs()
+        for group in groups:
+            group_options(first, group, as_json=options.json)
         return EXIT_DONE
     pipeline = pipeline_request(request)
     if pipeline is not None and groups == ["method"]:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from ftcli.cli import arguments, jobs, output
 from ftcli.cli.requirements import require_room
+from ftcli.config.compose import Request
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.exit_codes import EXIT_DONE
+
+if TYPE_CHECKING:
+    from ftcli.cli.jobs.job import Job
 
 SUMMARY = "train a model; --dry-run only plans, --resume RUN resumes, --from RUN reproduces"
 ORDER = 10
@@ -36,8 +41,9 @@ def run(argv: Sequence[str]) -> int:
         begun = jobs.resolve_folder(options.resume, f"--resume {options.resume}")
         return begun.resume(request, dry_run=options.dry_run, as_json=as_json, anyway=options.anyway)
     if options.source is not None:
-        folder = jobs.resolve_folder(options.source, f"--from {options.source}")
-        job = jobs.measured(lambda: folder.like(request))
+        job = jobs.measured(lambda: jobs.like(options.source, request))
+    elif options.locked:
+        job = _locked(request)
     else:
         if not request.overrides:
             for line in DEMONSTRATION:
@@ -51,15 +57,29 @@ def run(argv: Sequence[str]) -> int:
     return job.start(["train", *argv], as_json=as_json, anyway=options.anyway)
 
 
+def _locked(request: Request) -> Job:
+    """The job of a recipe that is held to its lock, packages included.
+
+    Raises:
+        ConfigError: names whatever differs.
+    """
+    from ftcli.cli.jobs import locked
+
+    held = locked.job(request.overrides, request.grants, "ftcli train --locked")
+    if held.other_packages:
+        fix = "install that version, or compare within bounds: ftcli reproduce RECIPE"
+        raise ConfigError(*(Problem("--locked", each, fix) for each in held.other_packages))
+    return held.job
+
+
 def parse_options(argv: Sequence[str]) -> argparse.Namespace:
     """The overrides and flags of `ftcli train`; flags that exclude each other are refused."""
     parser = arguments.composing("train", __doc__ or "")
     parser.add_argument("--dry-run", action="store_true", help="check and plan, but start nothing")
     parser.add_argument("--anyway", action="store_true", help="start even where GPU or disk are too small for the plan")
     parser.add_argument("--resume", metavar="RUN", help="resume an interrupted run from its newest valid checkpoint")
-    parser.add_argument(
-        "--from", dest="source", metavar="RUN", help="a new run with the configuration of RUN and the given overrides"
-    )
+    arguments.add_from(parser)
+    parser.add_argument("--locked", action="store_true", help="only if nothing differs from the recipe's lock")
     parser.add_argument(
         "-m", "--multirun", action="store_true", help="one job per combination of comma-separated values"
     )
@@ -73,11 +93,13 @@ def parse_options(argv: Sequence[str]) -> argparse.Namespace:
     options = arguments.parse(parser, argv)
     if options.info is not None and "=" in options.info:  # argparse took the next override for its value
         options.overrides.append(options.info)
-    both = [
-        flag
-        for flag, given in (("--resume", options.resume), ("--from", options.source), ("-m", options.multirun or None))
-        if given is not None
-    ]
+    given = {
+        "--resume": options.resume is not None,
+        "--from": options.source is not None,
+        "-m": options.multirun,
+        "--locked": options.locked,
+    }
+    both = [flag for flag, there in given.items() if there]
     if len(both) > 1:
         raise ConfigError(Problem(" ".join(both), "exclude each other", "keep one of them"))
     return options
@@ -87,7 +109,7 @@ def _cfg(options: argparse.Namespace) -> int:
     if options.cfg != "job":
         what = "ftcli composes with Hydra but does not run under it, so there is no hydra node"
         raise ConfigError(Problem(f"--cfg {options.cfg}", what, "--cfg job prints the whole configuration of a run"))
-    jobs.resolve(arguments.request(options)).show(as_json=options.json)
+    jobs.like(options.source, arguments.request(options)).show(as_json=options.json)
     return EXIT_DONE
 
 

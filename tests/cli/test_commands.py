@@ -443,3 +443,22 @@ def test_completion_works_in_bash(ftcli, here):
     )
     done = subprocess.run([bash, "-c", script], capture_output=True, text=True, env=_environment(), check=False)
     assert done.stdout == "dpo\n", done.stderr
+
+
+# --- --from -----------------------------------------------------------------------------------------------------------
+
+
+def test_plan_check_and_show_start_from_a_run_as_train_does(typed):
+    finished_run("old", "peft.r=4")
+    assert json.loads(typed("show", "--from", "old", "--json")[1])["config"]["peft"]["r"] == 4
+    assert json.loads(typed("show", "--from", "old", "peft.r=8", "--json")[1])["config"]["peft"]["r"] == 8
+    assert "peft.r: int = 4" in typed("show", "peft", "--from", "old")[1]
+    assert "no problems" in typed("check", "--from", "old", "seed=3")[1]
+    code, _, err = typed("check", "--from", "old", "peft.rr=8")
+    assert (code, "did you mean" in err) == (2, True)
+    code, out, _ = typed("plan", "--from", "old", "train.max_steps=5", "--json")
+    assert (code, json.loads(out)["steps"]) == (0, 5)
+    assert json.loads(typed("train", "--from", "old", "--cfg", "job", "--json")[1])["config"]["peft"]["r"] == 4
+    for command in ("plan", "check", "show"):
+        code, _, err = typed(command, "--from", "none")
+        assert (code, "none is not a run" in err) == (2, True)

@@ -19,7 +19,7 @@ from ftcli.runs import rundir
 if TYPE_CHECKING:
     from ftcli.cli.jobs.job import Job, JobFolder
 
-__all__ = ["Job", "JobFolder", "measured", "resolve", "resolve_folder"]
+__all__ = ["Job", "JobFolder", "like", "measured", "resolve", "resolve_folder"]
 
 
 def resolve(request: Request) -> Job:
@@ -37,6 +37,15 @@ def resolve(request: Request) -> Job:
     from ftcli.cli.jobs.run import RunJob
 
     return RunJob.checked(composed)
+
+
+def like(source: str | None, request: Request) -> Job:
+    """The job that a request describes, on top of the configuration of an earlier one where `--from` names it.
+
+    Raises:
+        ConfigError: all problems found.
+    """
+    return resolve(request) if source is None else resolve_folder(source, f"--from {source}").like(request)
 
 
 def measured(compose: Callable[[], Job]) -> Job:
