@@ -20,6 +20,7 @@ from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.paths import home_expanded
 from ftcli.core.strict_yaml import Document, KeyPath, load
 from ftcli.core.suggest import suggest
+from ftcli.data.files.urls import is_url, shown
 from ftcli.settings.backends import ROLES
 from ftcli.settings.groups import GROUPS, PLACES
 
@@ -58,6 +59,9 @@ def find(name: str, where: str) -> Path:
     Raises:
         ConfigError: neither; the nearest names are listed.
     """
+    if is_url(name) or name.startswith(("git+", "hub:")):
+        what = f"{shown(name)} is elsewhere, and a recipe is read from a file here"
+        raise ConfigError(Problem(where, what, "get it first: ftcli recipe fetch --help says how it is pinned"))
     path = home_expanded(name)
     if path.suffix in (".yaml", ".yml") or os.path.isfile(path):
         if os.path.isfile(path):

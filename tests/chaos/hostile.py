@@ -84,7 +84,7 @@ def carry_out(seed: int, place: Path, watch: Watch) -> Outcome:
     folder = place / str(seed)
     folder.mkdir()
     kind, commands = hostile_files.draw(seed, folder)
-    codes, faults = [], []
+    codes, seen = [], []
     os.chdir(folder)
     begun = time.process_time()
     for command in commands:
@@ -98,16 +98,16 @@ def carry_out(seed: int, place: Path, watch: Watch) -> Outcome:
             watch.noted.append(f"raises {type(error).__name__}")
         watch.case = ""
         codes.append(code)
-        faults += [f"{command}: {each}" for each in (*watch.noted, *_faults(code, out.getvalue() + told.getvalue()))]
+        seen += [f"{command}: {each}" for each in (*watch.noted, *faults(code, out.getvalue() + told.getvalue()))]
     seconds = time.process_time() - begun
     if list(place.rglob(hostile_files.PWNED)):
-        faults.append("runs code of a stranger")
+        seen.append("runs code of a stranger")
     os.chdir(place)
     shutil.rmtree(folder)
-    return Outcome(case=str(seed), kind=kind, faults=faults, seconds=round(seconds, 3), codes=codes)
+    return Outcome(case=str(seed), kind=kind, faults=seen, seconds=round(seconds, 3), codes=codes)
 
 
-def _faults(code: int, shown: str) -> Iterable[str]:
+def faults(code: int, shown: str) -> Iterable[str]:
     """What is wrong with a command's end and with what it printed."""
     if code not in (0, 2, 3, 5):
         yield f"ends with {code}: {shown[-1500:]}"

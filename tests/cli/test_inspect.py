@@ -13,12 +13,12 @@ import pytest
 from ftcli import tiny
 from ftcli.build.resolve import spec_of
 from ftcli.cli import main
-from ftcli.cli.recipe_actions.inspect import MOST_BYTES
 from ftcli.config.compose import Request
 from ftcli.core import assets
 from ftcli.pipelines import pipeline_dir
 from ftcli.pipelines.pipeline_request import pipeline_request
 from ftcli.pipelines.stage_specs import pipeline_spec
+from ftcli.recipes.fetching import MOST_BYTES
 from ftcli.runs import rundir
 
 RECIPE = """\

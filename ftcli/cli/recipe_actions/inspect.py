@@ -10,7 +10,6 @@ from pathlib import Path
 from ftcli.cli import output
 from ftcli.cli.recipe_actions import recipe_argument
 from ftcli.config.recipe_file import find
-from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.exit_codes import EXIT_DONE
 from ftcli.core.paths import home_expanded
 from ftcli.core.text import shell_word
@@ -19,13 +18,11 @@ from ftcli.data.files.urls import is_web, shown
 SUMMARY = "what a recipe, folder or address of a stranger would read, write, send and run"
 ORDER = 50
 
-MOST_BYTES = 2**20
-"""Of a recipe behind an address."""
-
 
 def run(argv: Sequence[str]) -> int:
     """Print what a recipe, a folder, or a recipe behind an address would touch."""
     from ftcli.build import inspection  # only here: help needs no checks
+    from ftcli.recipes.fetching import web_content
 
     parser = recipe_argument.parser("inspect", __doc__ or "", also=", a folder, or an address")
     options = recipe_argument.parse(parser, argv)
@@ -34,7 +31,7 @@ def run(argv: Sequence[str]) -> int:
     if is_web(name):
         with tempfile.TemporaryDirectory(prefix="ftcli-") as folder:
             path = Path(folder) / "recipe.yaml"
-            path.write_bytes(_downloaded(name, where))
+            path.write_bytes(web_content(name, where))
             found = inspection.of_recipe(path, shown(name))
     elif os.path.isdir(home_expanded(name)):
         found = inspection.of_folder(home_expanded(name))
@@ -45,21 +42,3 @@ def run(argv: Sequence[str]) -> int:
     else:
         output.lines(inspection.lines(found))
     return EXIT_DONE
-
-
-def _downloaded(address: str, where: str) -> bytes:
-    """The recipe behind an address.
-
-    Raises:
-        ConfigError: it cannot be had, or is too large for one.
-    """
-    from ftcli.data.files.http import look
-
-    with look(address, where) as file:
-        content = file.read(MOST_BYTES + 1) or b""
-        while len(content) <= MOST_BYTES and (more := file.read(MOST_BYTES + 1 - len(content))):
-            content += more
-    if len(content) > MOST_BYTES:
-        what = f"has more than {MOST_BYTES // 2**20} MiB, which no recipe has"
-        raise ConfigError(Problem(shown(address), what, "name the address of the YAML file itself"))
-    return content
