@@ -20,19 +20,9 @@ OTHERS = "*"
 ORDERS: Mapping[str, tuple[str, ...]] = {
     "": (
         *("core", "tiny", "settings", "runs", "rewards", "models", "methods", "launch", "peft_methods", "data"),
-        *(
-            "config",
-            "plan",
-            "synthesis",
-            "build",
-            "pipelines",
-            "recipes",
-            "reports",
-            "editors",
-            "contracts",
-            "worker",
-            "cli",
-        ),
+        *("config", "plan", "synthesis", "build"),
+        *("pipelines", "recipes", "reports", "editors", "contracts"),
+        *("worker", "cli"),
     ),
     "worker": (
         *("process", "tokenise", "distributed", "tuners", "models", "inference", "rewards", "trainers", "training"),
@@ -47,8 +37,10 @@ ORDERS: Mapping[str, tuple[str, ...]] = {
 # and the front half starts it as a process, since importing it would import torch.
 FORBIDDEN: Mapping[str, tuple[str, ...]] = {
     "tiny": ("core",),
-    "worker": ("launch", "config", "plan", "build", "pipelines", "editors", "contracts"),
-    "worker": ("launch", "config", "plan", "build", "pipelines", "recipes"),
+    "worker": (
+        *("launch", "config", "plan", "build"),
+        *("pipelines", "recipes", "reports", "editors", "contracts"),
+    ),
     "cli": ("worker",),
 }
 
