@@ -85,14 +85,17 @@ def answer_as_a_worker_does() -> None:
 
 
 class Popen(subprocess.Popen):  # type: ignore[type-arg]
-    """Starts processes; one that is to become a worker goes on in its fork, where a real one would call exec."""
+    """Starts processes; a worker's and a sweep's job's go on in their fork, where real ones call exec."""
 
     own: frozenset[int] = frozenset()
 
     def __init__(self, args: Any, **how: Any) -> None:
-        if list(args[:3]) == [sys.executable, "-m", "ftcli.worker"]:
-            environment = dict(os.environ if how.get("env") is None else how["env"]) | {_TOKENISES: "true"}
-            how["preexec_fn"] = lambda: go_on_as("ftcli.worker", args[3:], environment, self.own)
+        if list(args[:2]) == [sys.executable, "-m"] and args[2] in ("ftcli", "ftcli.worker"):
+            module, before = args[2], how.get("preexec_fn") or (lambda: None)
+            environment = dict(os.environ if how.get("env") is None else how["env"])
+            if module == "ftcli.worker":
+                environment |= {_TOKENISES: "true"}
+            how["preexec_fn"] = lambda: (before(), go_on_as(module, args[3:], environment, self.own))
         super().__init__(args, **how)
 
 
@@ -100,6 +103,9 @@ def go_on_as(module: str, words: Sequence[str], environment: Mapping[str, str], 
     """Be `python -m MODULE WORDS` from here on, in a process that was just forked."""
     code = 1
     try:
+        if module == "ftcli":  # of a sweep, whose own modules this one must not find
+            for name in [name for name in sys.modules if name.partition(".")[0] == "ftcli"]:
+                del sys.modules[name]
         for number in descriptors() - own:
             with contextlib.suppress(OSError):
                 os.close(number)

@@ -30,6 +30,7 @@ from ftcli.peft_methods import PEFT_METHODS
 from ftcli.settings import library_fields, limits
 from ftcli.settings.fields import field_table
 from ftcli.settings.groups import OWN_GROUPS, ModelSettings
+from ftcli.sweeps.sweep_settings import SweepSettings
 from tools import (
     default_tables,
     format_tables,
@@ -102,6 +103,13 @@ def settings() -> str:
     return "\n".join(parts)
 
 
+def sweep_settings() -> str:
+    """The settings of a sweep, with their defaults."""
+    fields = library_fields.fields_of(f"{SweepSettings.__module__}:{SweepSettings.__name__}").values()
+    rows = [(f"`sweep.{f.name}`", f"`{f.type_text}`", f"`{f.default}`", f.help) for f in fields]
+    return table(("Setting", "Type", "Default", "Meaning"), rows)
+
+
 def models() -> str:
     """The models by name, with their parameter counts."""
     rows = []
@@ -166,6 +174,7 @@ REGIONS: dict[str, Callable[[], str]] = {
     "stored-formats": peft_tables.stored_formats,
     "owners": owners,
     "settings": settings,
+    "sweep-settings": sweep_settings,
     "models": models,
     "formats": format_tables.formats,
     "columns-read": format_tables.columns_read,

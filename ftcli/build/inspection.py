@@ -93,8 +93,18 @@ def of_recipe(path: Path, shown: str = "") -> Inspection:
         _add(found, values, prefix)
         if part.ready:
             found.touches.append(Touch(kind="reads", setting=f"{prefix}model", what=_model(part.ready)))
+    _searched(found, (recipe.sweep or {}).get("space"))
     _always(found, recipe.values.get("run"))
     return _called(found, path, shown) if shown else found
+
+
+def _searched(found: Inspection, space: Any) -> None:
+    """What the values of a search would touch, each where it is tried."""
+    for key, values in space.items() if isinstance(space, dict) else ():
+        for value in values if isinstance(values, list) else ():
+            group, _, name = str(key).partition(".")
+            own = {name: value} if name else _of_choice(group, value) if isinstance(value, str) else {}
+            _add(found, {group: own}, "sweep.space: ")
 
 
 def _called(found: Inspection, path: Path, shown: str) -> Inspection:

@@ -50,6 +50,8 @@ def candidates(line: str) -> list[str]:
         if before == command or before.startswith("--"):
             return [*_runs(last), *_files(last)]
         return _files(last)
+    if command == "runs" and "compare" in words:
+        return [*_runs(last), *_files(last)]
     if command in ("list", "help", "completion"):
         known = {"list": KINDS, "help": COMMANDS, "completion": SCRIPTS}[command]
         return [name for name in known if name.startswith(last)]
@@ -73,7 +75,11 @@ def _of_settings(last: str, words: list[str]) -> list[str]:
 
 _TAKE_RUN = ("report", "eval", "chat", "generate", "merge", "sample", "score")
 """Commands whose first word is a run or a model."""
-_TAKE_ACTION = {"data": ("check", "preview", "prepare"), "recipe": tuple(ACTIONS)}
+_TAKE_ACTION = {
+    "data": ("check", "preview", "prepare"),
+    "recipe": tuple(ACTIONS),
+    "runs": ("list", "compare"),
+}
 
 
 def _flags(words: list[str]) -> list[str]:

@@ -29,9 +29,9 @@ def run(argv: Sequence[str]) -> int:
     """Train one job, or with -m several."""
     options = parse_options(argv)
     if options.multirun:
-        from ftcli.cli.sweep import sweep
+        from ftcli.cli.sweep import multirun
 
-        return sweep(options)
+        return multirun(options)
     if options.cfg is not None:
         return _cfg(options)
     if options.info is not None:

@@ -148,9 +148,12 @@ def _split(request: Request, problems: list[Problem]) -> tuple[list[Override], d
     values: list[Override] = []
     choices: dict[str, Override] = {}
     recipe = None
-    for override in _parsed(request, problems):
+    typed = _parsed(request, problems)
+    for override in typed:
         if override.key == ("recipe",) and not override.delete:
             recipe = override
+        elif override.text == recipe_loader.WITHOUT_SWEEP and "recipe" in {other.name for other in typed}:
+            continue  # the recipe's reader knows it
         elif override.name in GROUPS:
             if override.delete:
                 fix = (
@@ -185,6 +188,9 @@ def _parsed(request: Request, problems: list[Problem]) -> list[Override]:
                 problems.append(
                     Problem(text, f"{override.key[0]} applies only to pipelines that synthesise data", "leave it out")
                 )
+        elif override.key[0] == "sweep" and not override.delete:
+            fix = "ftcli sweep searches, and train -m runs every combination"
+            problems.append(Problem(text, "says how several runs are made, and this is one", fix))
         elif override.key[0] != "stages":
             if request.stage is None or override.key[0] != "method":  # which is the pipeline's own
                 common.append(override)
@@ -200,7 +206,7 @@ def _parsed(request: Request, problems: list[Problem]) -> list[Override]:
 def _read_recipe(override: Override, request: Request) -> recipe_loader.Recipe:
     """The recipe that `recipe=` names."""
     path = recipe_loader.find(str(override.value), override.text)
-    return recipe_loader.read(path, allow_path="--allow-path" in request.grants)
+    return recipe_loader.read_for_run(path, request.overrides, allow_path="--allow-path" in request.grants)
 
 
 def _choose(

@@ -10,10 +10,9 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import product
 from typing import Any
 
-from ftcli.core import assets, strict_yaml
+from ftcli.core import strict_yaml
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.module_source import is_file_of_code
 from ftcli.data.path_list import split_paths
@@ -157,34 +156,3 @@ def repeated(overrides: Iterable[Override]) -> Iterator[Problem]:
         else:
             what, fix = f"is a second choice of {override.name}", "keep one of them"
         yield Problem(override.text, f"{what}, after {first.text}", fix)
-
-
-def expand(texts: list[str]) -> list[list[str]]:
-    """The jobs of a sweep: every combination of the listed values, as lists of plain overrides.
-
-    Raises:
-        ConfigError: an override with invalid syntax, or a sweep that lists nothing.
-    """
-    return [list(job) for job in product(*map(_axis, texts))]
-
-
-def _axis(text: str) -> list[str]:
-    """The overrides that one argument of a sweep expands to."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.core.override_parser.types import Glob, Transformer
-    from hydra.errors import HydraException
-
-    try:
-        override = OverridesParser.create().parse_override(text)
-    except (HydraException, ValueError, RecursionError):
-        return [parse(text).text]  # a literal path may lie outside the grammar
-    if not override.is_sweep_override():
-        return [text]
-    key, value, overrides = override.get_key_element(), override.value(), list[str]()
-    if isinstance(value, Glob):
-        overrides = [f"{key}={name}" for name in value.filter(list(assets.choices(str(override.key_or_group))))]
-    elif override.is_discrete_sweep():
-        overrides = [f"{key}={item}" for item in override.sweep_iterator(transformer=Transformer.encode)]
-    if not overrides:
-        raise ConfigError(Problem(text, "is a sweep without values", "list them: a,b,c or choice(a,b) or range(1,5)"))
-    return overrides

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,17 @@ from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.paths import home_expanded
 from ftcli.core.strict_yaml import Document, KeyPath, load
 from ftcli.core.suggest import suggest
+from ftcli.core.text import shell_word
 from ftcli.data.files.urls import is_url, shown
 from ftcli.settings.backends import ROLES
 from ftcli.settings.groups import GROUPS, PLACES
 
 SCHEMA_VERSION = 1
-TOP_LEVEL = ("ftcli", "defaults", *GROUPS, *ROLES, "run", "seed", "stages")
+TOP_LEVEL = ("ftcli", "defaults", *GROUPS, *ROLES, "run", "seed", "stages", "sweep")
+_OF_THE_FILE = ("ftcli", "defaults", "stages", "sweep")
+"""Keys that are no values of a run."""
+WITHOUT_SWEEP = "~sweep"
+"""The override that leaves a recipe's search space out."""
 OF_STAGE = ("defaults", *GROUPS, *ROLES, "make", "run", "seed")
 """Keys that a recipe may set for one stage of a pipeline."""
 
@@ -47,6 +52,8 @@ class Recipe:
     """Its settings for single stages of a pipeline, each read like a recipe of its own."""
     ready: str | None = None
     """Of a stage: the model or run that replaces it."""
+    sweep: Mapping[str, Any] | None = None
+    """What `ftcli sweep` searches, and how; None where it has nothing to search."""
 
     def where(self, path: KeyPath) -> str:
         """`file:line` of a setting."""
@@ -215,9 +222,28 @@ def read(path: Path, *, allow_path: bool = False) -> Recipe:
         ready = _ready(part, bounds, problems)
         stages[name] = replace(_guarded(part, OF_STAGE, written, bounds, problems), ready=ready)
     recipe = _guarded(document, TOP_LEVEL, written, bounds, problems)
+    sweep = document.data.get("sweep")
+    if "sweep" in document.data and not isinstance(sweep, dict):
+        problems.append(Problem(document.where(("sweep",)), "sweep holds no settings", "write `space:` lines below it"))
     if problems:
         raise ConfigError(*problems)
-    return replace(recipe, stages=stages)
+    return replace(recipe, stages=stages, sweep=sweep)
+
+
+def read_for_run(path: Path, overrides: Sequence[str], *, allow_path: bool = False) -> Recipe:
+    """`read`, for a single run or pipeline, which reads no search space: `~sweep` leaves it out.
+
+    Raises:
+        ConfigError: every problem in it; or it has a search space that nothing leaves out.
+    """
+    recipe = read(path, allow_path=allow_path)
+    if recipe.sweep is not None and WITHOUT_SWEEP not in overrides:
+        named = shell_word(f"recipe={path}")
+        fix = f"ftcli sweep {named} searches it; {WITHOUT_SWEEP} trains once, with the other values of the recipe"
+        raise ConfigError(Problem(recipe.where(("sweep",)), "a single run reads no search space", fix))
+    if recipe.sweep is None and WITHOUT_SWEEP in overrides:
+        raise ConfigError(Problem(WITHOUT_SWEEP, f"{path} has no search space to leave out", "drop it"))
+    return recipe
 
 
 def _guarded(
@@ -240,7 +266,7 @@ def _guarded(
             found = resolve_paths(group, settings, bounds)
             literal.update((group, key) for key in found)
             problems += [Problem(document.where((group, key)), what, PATH_FIX) for key, what in found.items() if what]
-    values = {key: value for key, value in document.data.items() if key not in ("ftcli", "defaults", "stages")}
+    values = {key: value for key, value in document.data.items() if key not in _OF_THE_FILE}
     return Recipe(document, choices, values, frozenset(literal))
 
 

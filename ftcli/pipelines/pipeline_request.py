@@ -49,7 +49,7 @@ def pipeline_request(request: Request) -> PipelineRequest | None:
     recipe = None
     if "recipe" in named:
         path = recipe_loader.find(str(named["recipe"].value), named["recipe"].text)
-        recipe = recipe_loader.read(path, allow_path="--allow-path" in request.grants)
+        recipe = recipe_loader.read_for_run(path, request.overrides, allow_path="--allow-path" in request.grants)
     choice = named["method"].value if "method" in named else recipe.choices.get("method") if recipe else None
     pipeline = all_pipelines().get(str(choice))
     if pipeline is None:

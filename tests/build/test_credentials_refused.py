@@ -49,7 +49,8 @@ def test_a_sweep_prints_none(here: Path, capfd, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))  # its jobs are processes of their own
     assert main(["train", "--multirun", "seed=1,2", "data.path=https://me:secret@host/a.jsonl", "run.dir=r"]) == 2
     out, err = capfd.readouterr()
-    assert err.count("which would be saved in the run directory") == 2
+    assert err.count("which would be saved in the folder of the sweep") == 1
+    assert not (here / "r").exists()
     assert "secret" not in out + err
 
 

@@ -396,7 +396,7 @@ def test_a_sweep_runs_each_job_and_one_that_fails_ends_no_other(capfd, here):
     code = main(words)
     out, err = capfd.readouterr()
     assert code == 2  # that of the first job that failed
-    assert "job 1 of 2: train.per_device_train_batch_size=0" in err
+    assert "job 1 of 2: per_device_train_batch_size-0" in err
     assert "out of range" in err
     assert "2 blocks per step" in out
     assert "1 of 2 jobs done\n  job 1: exit 2" in err

@@ -12,7 +12,8 @@ from ftcli.build import resume
 from ftcli.build.resolve import spec_of
 from ftcli.config.compose import Composed, Request, compose
 from ftcli.config.group_composition import compose_by_hydra, compose_groups
-from ftcli.config.overrides import expand, parse
+from ftcli.config.overrides import parse
+from ftcli.config.sweep_axes import expand
 from ftcli.core import assets
 from ftcli.core.errors import ConfigError
 from ftcli.core.strict_yaml import Document, load

@@ -167,6 +167,7 @@ def test_without_sbatch_nothing_is_written_and_a_dry_run_shows_the_text(here, ca
     assert not Path("a").exists()
 
 
+NAMES = ("learning_rate-0.0001", "learning_rate-0.0002")
 SBATCH = '#!/bin/sh\necho "$2" >> submitted\necho 42\n'
 
 
@@ -180,8 +181,8 @@ def test_a_run_and_a_sweep_are_submitted_and_resumed_as_jobs(here, capsys, monke
     assert "job 42" in capsys.readouterr().err
     assert main(["train", "--resume", "one"]) == EXIT_DONE
     assert main([*words, "-m", "train.learning_rate=1e-4,2e-4", "run.dir=both"]) == EXIT_DONE
-    one, array = here / "one" / rundir.JOB, here / "both" / "0-to-1.sbatch"
+    one, array = here / "one" / rundir.JOB, here / "both" / "learning_rate-0.0001-to-learning_rate-0.0002.sbatch"
     assert (here / "submitted").read_text().splitlines() == [str(one), str(here / "one" / rundir.JOB), str(array)]
     assert "#SBATCH --array=0-1" in array.read_text()
-    rates = [RunSpec.load(here / "both" / name / rundir.SPEC).train["learning_rate"] for name in ("0", "1")]
+    rates = [RunSpec.load(here / "both" / name / rundir.SPEC).train["learning_rate"] for name in NAMES]
     assert rates == [1e-4, 2e-4]

@@ -30,6 +30,8 @@ from ftcli.runs import rundir
 from ftcli.settings.fields.field_table import OWNERS, REFUSED
 from ftcli.settings.groups import GROUPS
 from ftcli.settings.library_fields import fields_of
+from ftcli.sweeps import sweep_request
+from ftcli.sweeps.sweep_folder import Sweep, SweepJob
 from tests.conftest import REPOSITORY
 from tools import docs
 from tools.house_rules import ORDERS
@@ -84,6 +86,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rundir.write_json(run / rundir.RESULT, result)
         rundir.write_json(run / rundir.LEDGER, {"train": {"rows_read": 9}})
         (run / rundir.METRICS).write_text('{"step": 1}\n', encoding="utf-8")
+    (folder / "runs/rates").mkdir()
+    job = SweepJob(name="seed-1", varied={"seed": "1"}, words=("seed=1",), end="finished", code=0)
+    Sweep(folder=folder / "runs/rates", kind="grid", words=["seed=1"], place=str(folder), jobs=[job]).write()
     return folder
 
 
@@ -113,9 +118,16 @@ def follow(command: str) -> None:
     ):
         with pytest.raises(WorkerStarted):
             module.run(words)
+    elif name == "sweep" and "--resume" not in words:
+        pytest.importorskip("optuna", reason="pip install 'ftcli[sweep]'")
+        assert module.run([*words, "--dry-run"]) == 0
     elif name == "train" and "--dry-run" not in words:
         options = train.parse_options(words)
-        if options.resume:
+        if options.multirun:
+            wanted = sweep_request.requested(options.overrides, Request(), search=False)
+            for _, each in wanted.combinations():
+                jobs.resolve(Request(overrides=tuple(each)))
+        elif options.resume:
             resumed_spec(rundir.require_run(options.resume, ""), options.overrides)
         elif options.source:
             spec_from(rundir.require_run(options.source, ""), arguments.request(options))

@@ -176,11 +176,11 @@ def test_a_terminal_that_is_closed_stops_a_run_with_all_that_it_started(tmp_path
 def test_a_sweep_stops_its_job_with_a_checkpoint_and_starts_no_other(tmp_path: Path, ftcli_start: Start) -> None:
     words = ("train", "-m", *SFT[1:-1], "run.dir=runs", "train.max_steps=400,500")
     with ftcli_start(*words, cwd=tmp_path) as command:
-        metrics = tmp_path / "runs/0" / rundir.METRICS
+        metrics = tmp_path / "runs/max_steps-400" / rundir.METRICS
         said = stopped(command, signal.SIGTERM, lambda: metrics.exists() and bool(metrics.read_text(encoding="utf-8")))
     assert "stopped by SIGTERM after step" in said
-    assert [*(tmp_path / "runs/0" / rundir.CHECKPOINTS).glob("checkpoint-*")]
-    assert not (tmp_path / "runs/1").exists()
+    assert [*(tmp_path / "runs/max_steps-400" / rundir.CHECKPOINTS).glob("checkpoint-*")]
+    assert not (tmp_path / "runs/max_steps-500").exists()
 
 
 STAGES = ("generating answers", "judging answers", "reading rows", "loading the model")
