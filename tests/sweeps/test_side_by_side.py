@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from ftcli.build.resolve import spec_of
+from ftcli.cli import main
 from ftcli.config.compose import Request
 from ftcli.core import hardware
 from ftcli.core.hardware import Gpu
@@ -120,3 +122,20 @@ def test_a_signal_stops_the_jobs_at_work_and_starts_no_other(stub: Path):
     assert run_all(queue, jobs) == "SIGTERM"
     assert set(queue.ends) == {"0", "1"}
     assert all(code == 75 and not stopped for code, stopped in queue.ends.values())
+
+
+@pytest.mark.usefixtures("_found")
+def test_a_sweep_prints_its_table_once_for_programs_and_keeps_it(here: Path, capfd, monkeypatch):
+    monkeypatch.setattr("ftcli.core.hardware.gpus", lambda: ())
+    words = ["train", "-m", "seed=1,2", "hardware=gpu", "model=tiny", "run.dir=s", "--json"]
+    assert main(words) == 2
+    out, err = capfd.readouterr()
+    assert err.count("this machine has no GPU") == 2
+    table = json.loads(out)
+    assert table == json.loads((here / "s/results.json").read_text(encoding="utf-8"))
+    assert [(run["name"], run["state"], run["code"]) for run in table["runs"]] == [
+        ("seed-1", "failed", 2), ("seed-2", "failed", 2),
+    ]  # fmt: skip
+    assert table["runs"][0]["cause"].startswith("exit code 2, configuration")
+    assert main(words) == 2
+    assert "the directory is not empty" in capfd.readouterr().out  # as JSON too
