@@ -309,9 +309,10 @@ def _resume(options: argparse.Namespace) -> int:
         if wanted.recipe != sweep.recipe:
             raise ConfigError(Problem(where, "the recipe has changed since", "put it back, or start a new sweep"))
         wanted = replace(wanted, folder=folder, by_recipe=True)
+        left = _open_specs(sweep, wanted)
         if sweep.kind == "search":
             return _search(sweep, wanted, _checked(wanted), options)
-        return _grid(sweep, _slots(wanted, _open_specs(sweep, wanted)), options)
+        return _grid(sweep, _slots(wanted, left), options)
 
 
 def _require_place(sweep: Sweep, where: str) -> None:
