@@ -119,6 +119,7 @@ def _lengths(folder: Path | None, new_tokens: Sequence[str], sequences: list[Tex
 
 
 def sequences_of(
+    kind: str,
     example: Mapping[str, Any],
     render: Render,
     end: str,
@@ -128,6 +129,7 @@ def sequences_of(
     """The sequences that one canonical example becomes.
 
     Args:
+        kind: its dataset type. A prompt keeps all columns of its row, so its columns do not say what it is.
         end: the end token, appended to text that does not end in it already.
         texts: turns a conversation into training examples, several where the template rewrites earlier turns; None
             takes it whole.
@@ -142,6 +144,13 @@ def sequences_of(
             else Text(render([*prompt, *answer], tools, **own), True)
         )
 
+    if kind == "prompt":  # to be answered during training
+        prompt = example["prompt"]
+        return [
+            Text(prompt, False, prompt=True)
+            if isinstance(prompt, str)
+            else Text(render(prompt, tools, opened=True, **own), True)
+        ]
     if "text" in example:
         return [Text(closed(example["text"], end, (end,)), False)]
     if "messages" in example and texts is None:
@@ -151,13 +160,6 @@ def sequences_of(
         return _served(texts.of(example.get(VARIABLES)), example["messages"], 0, tools, unroll)
     if "chosen" in example:
         return [_until(joined(example["prompt"], example[side]), end) for side in ("chosen", "rejected")]
-    if "completion" not in example:  # a prompt, to be answered during training
-        prompt = example["prompt"]
-        return [
-            Text(prompt, False, prompt=True)
-            if isinstance(prompt, str)
-            else Text(render(prompt, tools, opened=True, **own), True)
-        ]
     if texts is not None and "label" not in example and not isinstance(example["prompt"], str):
         start = len(example["prompt"])
         turns = [*example["prompt"], *example["completion"]]
@@ -280,9 +282,9 @@ def _count_set(
     texts = _served_texts(folder, render, model.new_tokens or ()) if template is not None else None
     rows, rejected, pairs = [], 0, False
     for example in scan:
-        pairs = pairs or "chosen" in example.value
+        pairs = pairs or example.kind == "preference"
         try:
-            rows.append(sequences_of(example.value, render, end, texts, example.unroll))
+            rows.append(sequences_of(example.kind, example.value, render, end, texts, example.unroll))
         except TemplateRejection:
             rejected += 1
     new_tokens = model.new_tokens or ()

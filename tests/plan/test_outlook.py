@@ -197,6 +197,14 @@ def test_a_preference_is_counted_on_both_sides(rows, tokenizer):
     assert found.tokens_per_epoch == sum(len(ids) - 1 for ids in sides)
 
 
+@pytest.mark.parametrize("beside", ["chosen", "messages", "completion", "text"])
+def test_a_prompt_is_counted_alone_whatever_columns_its_row_has(beside, rows):
+    asked = {"prompt": WORDS}
+    own = ("method=grpo", "method.rewards.ended=1", "data.format=prompt")
+    alone = outlook(rows(asked), *own).tokens_per_epoch
+    assert outlook(rows({**asked, beside: WORDS, "rejected": "no"}), *own).tokens_per_epoch == alone > 0
+
+
 def test_a_count_without_the_models_own_tokenizer_is_an_estimate(rows):
     file = rows({"messages": TURNS})
     shutil.copytree(tiny.MODEL_DIR, "model")

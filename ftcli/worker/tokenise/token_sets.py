@@ -157,7 +157,7 @@ class TokenSetBuild:
         for number, (example, found) in enumerate(encoded(self.encoder, scan, ledger)):
             interruption.reached(number, None, "rows")
             chunk.append((example, found))
-            spoken = spoken or "messages" in example.value or isinstance(example.value.get("prompt"), list)
+            spoken = spoken or example.kind == "messages" or isinstance(example.value.get("prompt"), list)
             if len(chunk) == _CHUNK:
                 flush()
         flush()
