@@ -21,7 +21,7 @@ ORDERS: Mapping[str, tuple[str, ...]] = {
     "": (
         *("core", "tiny", "settings", "runs", "rewards", "models", "methods", "launch", "peft_methods", "data"),
         *("config", "plan", "synthesis", "build"),
-        *("pipelines", "recipes", "sweeps", "reports", "editors", "contracts"),
+        *("pipelines", "advise", "recipes", "sweeps", "reports", "editors", "contracts"),
         *("worker", "cli"),
     ),
     "worker": (
@@ -40,6 +40,10 @@ FORBIDDEN: Mapping[str, tuple[str, ...]] = {
     "worker": (
         *("launch", "config", "plan", "build"),
         *("pipelines", "recipes", "sweeps", "reports", "editors", "contracts"),
+    ),
+    "worker": (
+        *("launch", "config", "plan", "build"),
+        *("pipelines", "advise", "recipes", "sweeps", "reports", "editors", "contracts"),
     ),
     "cli": ("worker",),
 }

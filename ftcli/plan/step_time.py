@@ -20,7 +20,7 @@ USUAL_UTILISATION = 0.35
 """Share of a card's peak rate that training usually reaches: between a quarter and a half."""
 
 # estimate: rates of a card that the table does not know, of one core of a CPU, and of the ways between processes.
-_UNKNOWN_TERAFLOPS, _UNKNOWN_BYTES_PER_SECOND = 100.0, 800e9
+UNKNOWN_TERAFLOPS, _UNKNOWN_BYTES_PER_SECOND = 100.0, 800e9
 _CORE_TERAFLOPS, _HOST_BYTES_PER_SECOND = 0.05, 10e9
 _BETWEEN_CARDS, _TO_HOST = 25e9, 16e9
 # estimate: seconds in which a layer's kernels are started, forward and backward.
@@ -41,7 +41,7 @@ class Rates(NamedTuple):
         if card is None:
             return cls(operations=(threads or 1) * _CORE_TERAFLOPS * 1e12, memory=_HOST_BYTES_PER_SECOND)
         known = like(card.name)
-        teraflops = (known.teraflops if known else 0) or _UNKNOWN_TERAFLOPS
+        teraflops = (known.teraflops if known else 0) or UNKNOWN_TERAFLOPS
         memory = known.gigabytes_per_second * 1e9 if known and known.gigabytes_per_second else _UNKNOWN_BYTES_PER_SECOND
         return cls(operations=USUAL_UTILISATION * teraflops * 1e12, memory=memory)
 

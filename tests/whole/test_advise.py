@@ -1,0 +1,129 @@
+"""`ftcli advise` and `ftcli init` as commands: what they print and write, what they refuse, and that the ways train."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+
+import pytest
+
+from ftcli.config.recipe_file import read
+from tests.advise import small_sets
+from tests.advise.small_sets import SETS
+
+PROOF = bool(os.environ.get("FTCLI_PROOF"))
+TRAINED = ("classes", "few_pairs", "thumbs")
+"""The sets whose first way is trained in every test; that of all others with FTCLI_PROOF."""
+SHORT = ("model=tiny", "hardware.num_threads=1", "train.max_steps=3", "run.score_rows=0")
+
+
+@pytest.fixture
+def rows(tmp_path):
+    """A folder with the sets of these tests."""
+    small_sets.write(tmp_path, ("letters", "thumbs", "classes"))
+    return tmp_path
+
+
+def trained(rows, cwd, ftcli_run, *goal):
+    """The first way on some rows, written and trained for three steps."""
+    done = ftcli_run("init", f"data.path={rows}", *SHORT, *goal, "--to", "way.yaml", cwd=cwd)
+    command = next(line for line in done.stdout.splitlines() if "ftcli train" in line)
+    ftcli_run(*shlex.split(command)[1:], "run.dir=run", cwd=cwd)
+    assert (cwd / "run" / "result.json").is_file()
+
+
+@pytest.mark.parametrize("name", SETS if PROOF else TRAINED)
+def test_the_first_way_on_a_small_set_trains(name, tmp_path, ftcli_run):
+    small_sets.write(tmp_path, [name])
+    trained(f"{name}.jsonl", tmp_path, ftcli_run, *(("--goal", SETS[name].goal) if SETS[name].goal else ()))
+
+
+def test_advice_prints_rows_goal_and_each_way_with_reason_price_and_recipe(rows, ftcli_run):
+    words = ("data.path=letters.jsonl", "hardware.gpu=24GiB", "--goal", "summaries in one style")
+    said = ftcli_run("advise", *words, cwd=rows).stdout
+    assert "240 prompt-completion pairs (format prompt_completion)" in said
+    assert "goal  task: guessed from the word summaries of --goal; other words suggest preferences" in said
+    assert "1  method=sft peft=lora model=qwen" in said
+    for part in ("why", "gives up", "memory", "time", "sources", "as if the card did 100 teraflops"):
+        assert part in said
+    assert "write it  ftcli init data.path=letters.jsonl hardware.gpu=24GiB --goal 'summaries in one style'" in said
+    assert "   |   path: letters.jsonl" in said
+
+
+def test_advice_as_json_holds_the_recipes_and_no_more_than_three_ways(rows, ftcli_run):
+    done = ftcli_run("advise", "thumbs.jsonl", "hardware.gpu=rtx4090", "--json", cwd=rows)
+    found = json.loads(done.stdout)
+    assert found["rows"]["kind"] == "label"
+    assert found["rows"]["good"] == sum(row["label"] for row in SETS["thumbs"].rows)
+    assert 1 <= len(found["ways"]) <= 3
+    for rank, way in enumerate(found["ways"], 1):
+        assert way["rank"] == rank
+        assert way["method"] == "kto"
+        assert way["seconds_known"]
+        assert 0 < way["memory_gib"] < 0.9 * 24
+        (rows / way["file"]).write_text(way["recipe"], encoding="utf-8")
+        ftcli_run("check", f"recipe={way['file']}", *way["overrides"], cwd=rows)
+        assert shlex.split(way["train"]) == ["ftcli", "train", f"recipe={way['file']}"]
+
+
+def test_init_writes_the_first_way_commented_and_overwrites_nothing(rows, ftcli_run):
+    said = ftcli_run("init", "data.path=letters.jsonl", "model=tiny", cwd=rows).stdout
+    file = rows / "sft-lora-tiny.yaml"
+    assert said.splitlines()[0] == "written sft-lora-tiny.yaml: method=sft peft=lora model=tiny"
+    before = file.read_text(encoding="utf-8")
+    assert before.startswith("# a task: method=sft with peft=lora of tiny.   ftcli train recipe=sft-lora-tiny.yaml\n")
+    assert "# held-out rows show" in before
+    assert read(file).values["data"]["path"] == str(rows / "letters.jsonl")
+    for command in said.splitlines()[1:3]:
+        ftcli_run(*shlex.split(command)[1:], cwd=rows)
+    done = ftcli_run("init", "data.path=letters.jsonl", "model=tiny", cwd=rows, expect=2)
+    assert "sft-lora-tiny.yaml exists already" in done.stderr
+    assert file.read_text(encoding="utf-8") == before
+
+
+def test_init_writes_another_way_and_types_rows_that_lie_elsewhere(rows, tmp_path, ftcli_run):
+    folder = rows / "elsewhere"
+    folder.mkdir()
+    words = ("data.path=../letters.jsonl", "hardware.gpu=24GiB", "--way", "2", "--json")
+    found = json.loads(ftcli_run("init", *words, cwd=folder).stdout)
+    assert found["overrides"] == [f"data.path={rows / 'letters.jsonl'}"]
+    assert (
+        "data" not in read(folder / found["file"]).values or "path" not in read(folder / found["file"]).values["data"]
+    )
+    ftcli_run("check", f"recipe={found['file']}", *found["overrides"], cwd=folder)
+
+
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        ((), "needs the rows"),
+        (("data.path=gone.jsonl",), "gone.jsonl"),
+        (("data.path=letters.jsonl", "recipe=demo"), "recipe is not taken here"),
+        (("data.path=letters.jsonl", "method=dppo"), "dppo is not a choice of method"),
+        (("data.path=letters.jsonl", "method=dpo"), "no method is advised for pair rows"),
+        (("data.path=letters.jsonl", "hardware.gpu=rtx9"), "rtx9 is not a known card"),
+        (("data.path=letters.jsonl", "train.learning_rat=1"), "train.learning_rat"),
+        (("data.path=letters.jsonl", "--hours", "0"), "is no time"),
+        (("data.path=letters.jsonl", "--goal", "zzz"), "no word that tells the goal"),
+        (("data.path=letters.jsonl", "model=llama-70b", "hardware.gpu=24GiB"), "no way fits"),
+        (("data.path=letters.jsonl", "hardware.gpu=24GiB", "--measure"), "runs on this machine"),
+        (("data.path=letters.jsonl", "~data.format"), "removes a setting"),
+    ],
+)
+def test_what_advice_cannot_use_is_an_error_with_a_remedy(words, what, rows, ftcli_run):
+    done = ftcli_run("advise", *words, cwd=rows, expect=2)
+    assert what in done.stderr
+    assert "fix: " in done.stderr
+
+
+def test_measuring_runs_twenty_steps_and_replaces_the_estimates(rows, ftcli_run):
+    words = ("data.path=letters.jsonl", "model=tiny", "method=sft", "peft=lora", "hardware.num_threads=1")
+    [way] = json.loads(ftcli_run("advise", *words, "--measure", "--json", cwd=rows).stdout)["ways"]
+    taken = way["measured"]
+    assert taken["steps"] == 20
+    assert way["seconds"] == pytest.approx(taken["took"] / 20 * way["steps"])
+    assert way["seconds_known"]
+    assert way["memory_gib"] == taken["memory_gib"] > 0.1
+    assert taken["loss"][0] > taken["loss"][1] > 0
+    assert sorted(path.name for path in rows.iterdir()) == ["classes.jsonl", "letters.jsonl", "thumbs.jsonl"]
