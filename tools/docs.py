@@ -32,6 +32,7 @@ from ftcli.settings.fields import field_table
 from ftcli.settings.groups import OWN_GROUPS, ModelSettings
 from ftcli.sweeps.sweep_settings import SweepSettings
 from tools import (
+    choosing_tables,
     default_tables,
     format_tables,
     matrix_tables,
@@ -186,6 +187,7 @@ REGIONS: dict[str, Callable[[], str]] = {
     "rewards": sampling_tables.rewards,
     "grpo-variants": sampling_tables.variants,
     **{f"coming-from-{tool.replace('_', '-')}": partial(coming_from, tool) for tool in all_importers()},
+    **choosing_tables.REGIONS,
     **default_tables.REGIONS,
     **reach_tables.REGIONS,
     **recipe_tables.REGIONS,
