@@ -39,10 +39,6 @@ FORBIDDEN: Mapping[str, tuple[str, ...]] = {
     "tiny": ("core",),
     "worker": (
         *("launch", "config", "plan", "build"),
-        *("pipelines", "recipes", "sweeps", "reports", "editors", "contracts"),
-    ),
-    "worker": (
-        *("launch", "config", "plan", "build"),
         *("pipelines", "advise", "recipes", "sweeps", "reports", "editors", "contracts"),
     ),
     "cli": ("worker",),
