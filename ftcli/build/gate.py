@@ -17,8 +17,8 @@ from ftcli.build.checks import adapter, data, field_checks, hardware_rules, mapp
 from ftcli.build.checks.cross_group import name_problems
 from ftcli.config.compose import DECLARED, Composed, Request
 from ftcli.config.tree import Origin
-from ftcli.core import plugins
 from ftcli.core.errors import ConfigError, Problem
+from ftcli.core.plugins import plugin_loading
 from ftcli.core.strict_yaml import KeyPath
 from ftcli.launch.profile import PROCESSES_ON_CPU
 from ftcli.methods import get_method
@@ -115,11 +115,11 @@ def require_choices(spec: RunSpec, where: str) -> None:
 
 def _missing_plugins(spec: RunSpec, where: str) -> list[Problem]:
     """The plugins of a run that this command line does not name: what a file says of them grants nothing."""
-    here = plugins.recorded()
+    here = plugin_loading.recorded()
     fixes = {
         name: f"install {what.partition(' ')[2]} again"
         if what.startswith("package ")
-        else f"{plugins.FLAG} DIR, where DIR is its folder {name}"
+        else f"{plugin_loading.FLAG} DIR, where DIR is its folder {name}"
         for name, what in spec.plugins.items()
     }
     return [

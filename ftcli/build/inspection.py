@@ -14,9 +14,10 @@ from typing import Any
 
 from ftcli.config import reach, recipe_file
 from ftcli.config.credentials import masked, masked_values
-from ftcli.core import assets, plugins
+from ftcli.core import assets
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.paths import is_builtin
+from ftcli.core.plugins import plugin_loading
 from ftcli.core.strict_yaml import load
 from ftcli.core.untrusted import foreign_files
 from ftcli.data.files.locate import is_hub
@@ -131,7 +132,7 @@ def of_folder(folder: Path) -> Inspection:
         _add(found, {name: value for name, value in asdict(spec).items() if isinstance(value, dict)}, "")
         _always(found, {"dir": str(folder)})
         for name, what in spec.plugins.items():
-            flag = "" if what.startswith("package ") else f"{plugins.FLAG} DIR"
+            flag = "" if what.startswith("package ") else f"{plugin_loading.FLAG} DIR"
             found.touches.append(Touch(kind="runs", setting="plugins", what=f"the plugin {name} ({what})", flag=flag))
         return found
     if rundir.is_pipeline(folder):

@@ -10,9 +10,9 @@ from ftcli.build import derive, derive_training
 from ftcli.build.checks import cross_group, field_checks
 from ftcli.config import reach
 from ftcli.config.compose import Composed, Request, compose
-from ftcli.core import plugins
 from ftcli.core.errors import ConfigError, DataError, Problem, RowProblem
 from ftcli.core.paths import BUILTIN, is_template_path
+from ftcli.core.plugins import plugin_loading
 from ftcli.core.strict_yaml import KeyPath
 from ftcli.data import row_sets
 from ftcli.launch import profile
@@ -193,15 +193,18 @@ def _resolve(composed: Composed, method: Method) -> ResolvedRun:
         launch=launch,
         attention_candidates=measured,
         grants=tuple(sorted(composed.request.grants)),
-        plugins=plugins.recorded(),
+        plugins=plugin_loading.recorded(),
         tree=_dated(composed.tree),
     )
     derive.note_engine(spec, method, notes)
-    # What was typed was granted with it: a job that goes on with this run by itself needs the flags.
-    typed = reach.flags_of({group: getattr(spec, group) for group in ("method", "train", "peft")})
-    typed |= reach.flags_of({group: asdict(getattr(spec, group)) for group in ("model", "hardware")})
-    spec = replace(spec, notes=tuple(notes.found), grants=tuple(sorted({*spec.grants, *typed})))
+    spec = replace(spec, notes=tuple(notes.found), grants=tuple(sorted({*spec.grants, *_granted_as_typed(spec)})))
     return ResolvedRun(spec=spec, method=method, peft=peft, shape=shape)
+
+
+def _granted_as_typed(spec: RunSpec) -> set[str]:
+    """What was typed was granted with it: a job that goes on with this run by itself needs the flags."""
+    found = reach.flags_of({group: getattr(spec, group) for group in ("method", "train", "peft")})
+    return {*found, *reach.flags_of({group: asdict(getattr(spec, group)) for group in ("model", "hardware")})}
 
 
 def described(request: Request) -> ResolvedRun:

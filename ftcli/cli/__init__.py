@@ -153,14 +153,14 @@ def _take_plugins(arguments: list[str]) -> None:
     if not checked and not any(word.partition("=")[0] == _PLUGINS for word in arguments):
         os.environ.pop("FTCLI_PLUGINS", None)
         return
-    from ftcli.core import plugins
     from ftcli.core.errors import ConfigError, Problem
+    from ftcli.core.plugins import plugin_loading
 
     folders = [word.partition("=")[2] for word in arguments if word.startswith(f"{_PLUGINS}=")]
     at = [index for index, word in enumerate(arguments) if word == _PLUGINS]
     if any(index + 1 == len(arguments) for index in at):
         raise ConfigError(Problem(_PLUGINS, "names no folder", f"{_PLUGINS} DIR"))
-    plugins.activate([*checked[:1], *folders, *(arguments[index + 1] for index in at)])
+    plugin_loading.activate([*checked[:1], *folders, *(arguments[index + 1] for index in at)])
 
 
 _PLUGINS = "--plugins"
@@ -183,7 +183,7 @@ def _failed(error: Exception, arguments: list[str]) -> int:
 
         problems(error, as_json="--json" in arguments)
         return error.exit_code
-    from ftcli.core.plugins import blame
+    from ftcli.core.plugins.plugin_loading import blame
 
     if (fault := blame(error)) is not None:
         return _failed(ConfigError(fault), arguments)

@@ -12,7 +12,7 @@ from ftcli.cli import output
 from ftcli.config.compose import Request
 from ftcli.config.shorthand import understood
 from ftcli.core.errors import ConfigError, Problem
-from ftcli.core.plugins import FLAG
+from ftcli.core.plugins.plugin_loading import FLAG
 from ftcli.settings.ownership import ALLOW_PATH, ENDPOINT, REMOTE_CODE, REWARD_CODE
 
 GRANTS = {

@@ -12,8 +12,9 @@ from typing import Any
 
 from ftcli import __version__
 from ftcli.cli import arguments, output
-from ftcli.core import assets, hardware, hub_cache, plugins, torch_build
+from ftcli.core import assets, hardware, hub_cache, torch_build
 from ftcli.core.exit_codes import EXIT_DONE
+from ftcli.core.plugins import plugin_loading
 
 SUMMARY = "show the hardware and the installed libraries, and warn of untested versions"
 ORDER = 60
@@ -89,7 +90,7 @@ def examine() -> dict[str, Any]:
         "driver_cuda": ".".join(map(str, driver)) if (driver := hardware.driver_cuda()) else None,
         "torch_built_for": torch_build.built_for(),
         "gpu_unusable": list(torch_build.why_no_gpu() or ()) if gpus else [],
-        "plugins": plugins.recorded(),
+        "plugins": plugin_loading.recorded(),
         "libraries": {name: _version(name) for name in LIBRARIES},
         "outside_ranges": outside_ranges(),
         "hub_cache": str(hub_cache.hub_cache()),

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from ftcli.cli import arguments, output
 from ftcli.core.errors import ConfigError
 from ftcli.core.exit_codes import EXIT_DONE
-from ftcli.core.plugins import KINDS, Plugin, all_plugins
+from ftcli.core.plugins.plugin_loading import KINDS, Plugin, all_plugins
 
 NAME = "plugins"
 SUMMARY = "list plugins; check DIR says what is wrong with one, which runs its code"

@@ -12,6 +12,7 @@ from ftcli.core import assets
 from ftcli.core.errors import ConfigError, FtcliError, Problem
 from ftcli.core.strict_yaml import load
 from ftcli.core.suggest import suggest
+from ftcli.core.text import shell_word
 from ftcli.plan.outlook import plan
 from ftcli.settings.library_fields import class_definition, fields_of
 from ftcli.settings.ownership import FLAGS
@@ -86,7 +87,7 @@ def composed_problems(words: Iterable[str], where: str) -> Iterator[Problem]:
     try:
         plan(run_of(Request(overrides=overrides, grants=FLAGS)))
     except FtcliError as error:
-        typed = " ".join(overrides)
+        typed = " ".join(map(shell_word, overrides))
         for problem in error.problems:
             yield Problem(problem.where or where, f"ftcli plan {typed} fails: {problem.what}", problem.fix or "mend it")
 

@@ -10,8 +10,8 @@ from types import ModuleType
 from typing import Any
 
 from ftcli.core.errors import ConfigError, Problem
-from ftcli.core.plugin_places import CONFIGS
-from ftcli.core.plugins import KINDS, Plugin, blame, imported, mounted
+from ftcli.core.plugins.plugin_loading import KINDS, Plugin, blame, imported, mounted
+from ftcli.core.plugins.plugin_places import CONFIGS
 
 BINDS = {
     "methods": ("METHOD", "PIPELINE"), "peft_methods": ("METHODS",), "profiles": ("PROFILE",),

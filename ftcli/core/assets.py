@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ftcli.core.plugin_places import config_folders
+from ftcli.core.plugins.plugin_places import config_folders
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 

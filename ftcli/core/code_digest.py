@@ -6,7 +6,7 @@ import hashlib
 from functools import cache
 from pathlib import Path
 
-from ftcli.core import plugins
+from ftcli.core.plugins import plugin_loading
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -27,6 +27,6 @@ def code_digest(*parts: str, package: Path = PACKAGE) -> str:
     digest = hashlib.sha256()
     for file in code_files(*parts, package=package):
         digest.update(str(file.relative_to(package)).encode() + b"\0" + file.read_bytes() + b"\0")
-    for plugin in plugins.all_plugins():  # whose formats make rows too
+    for plugin in plugin_loading.all_plugins():  # whose formats make rows too
         digest.update(plugin.digest().encode())
     return digest.hexdigest()

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
-from ftcli.core import plugins
+from ftcli.core.plugins import plugin_loading
 
 
 @cache
@@ -21,7 +21,7 @@ def names_in(package: str) -> tuple[str, ...]:
     Args:
         package: its dotted name. The package itself is imported, for where it lies.
     """
-    plugins.mounted(package)
+    plugin_loading.mounted(package)
     return tuple(sorted(module.name for module in pkgutil.iter_modules(importlib.import_module(package).__path__)))
 
 
@@ -34,7 +34,7 @@ def declaration(package: str, name: str, attribute: str) -> Any:
     """
     if name not in names_in(package):
         raise KeyError(name)
-    return getattr(plugins.imported(f"{package}.{name}"), attribute)
+    return getattr(plugin_loading.imported(f"{package}.{name}"), attribute)
 
 
 def declarations(package: str, attribute: str) -> dict[str, Any]:
@@ -54,9 +54,9 @@ def added(package: str, attribute: str) -> dict[str, Any]:
     Raises:
         ConfigError: one of them cannot be imported.
     """
-    return _bound(package, sorted(plugins.mounted(package)), attribute)
+    return _bound(package, sorted(plugin_loading.mounted(package)), attribute)
 
 
 def _bound(package: str, names: Iterable[str], attribute: str) -> dict[str, Any]:
-    modules = {name: plugins.imported(f"{package}.{name}") for name in names}
+    modules = {name: plugin_loading.imported(f"{package}.{name}") for name in names}
     return {name: getattr(module, attribute) for name, module in modules.items() if hasattr(module, attribute)}

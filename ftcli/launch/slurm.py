@@ -17,9 +17,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ftcli.core import plugins
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.exit_codes import EXIT_INTERRUPTED, EXIT_RANK_LOST
+from ftcli.core.plugins import plugin_loading
 from ftcli.runs import rundir
 from ftcli.settings.groups import HardwareSettings
 from ftcli.settings.run_spec import RunSpec
@@ -85,7 +85,7 @@ def _which(runs: Sequence[Path]) -> list[str]:
 def _work(spec: RunSpec) -> list[str]:
     """Start ftcli on every node, and pass the request to stop to the one on this node, which tells all others."""
     # The job is a command line of its own, and needs the flags of the one that submits it.
-    resume = shlex.join(["train", *spec.grants, *plugins.words(), "--resume"])
+    resume = shlex.join(["train", *spec.grants, *plugin_loading.words(), "--resume"])
     resume = f"{_ftcli(spec.hardware)} {resume}"
     lines = []
     if spec.launch.num_nodes > 1:

@@ -12,10 +12,10 @@ import traceback
 from pathlib import Path
 from typing import NoReturn, TextIO
 
-from ftcli.core import plugins
 from ftcli.core.declarations import names_in
 from ftcli.core.errors import ConfigError, FtcliError, InterruptedRun, Problem
 from ftcli.core.exit_codes import EXIT_BUG, EXIT_DONE, EXIT_INTERRUPTED, EXIT_RANK_LOST
+from ftcli.core.plugins import plugin_loading
 from ftcli.core.untrusted.printable import cleaned, process_output
 from ftcli.runs import run_end, rundir
 from ftcli.runs.run_end import RunEnd
@@ -48,7 +48,7 @@ def main(arguments: list[str]) -> int:
         run = Path(arguments[1]).resolve() if arguments[:1] and arguments[0] in _IN_RUNS else None
         if (situation := as_situation(error, run)) is not None:
             return _told(situation)
-        if (fault := plugins.blame(error)) is not None:
+        if (fault := plugin_loading.blame(error)) is not None:
             return _told(ConfigError(fault))
         traceback.print_exc()
         heartbeat.failed(f"{type(error).__name__}: {error}")

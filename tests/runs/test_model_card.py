@@ -18,7 +18,7 @@ def spec(*words: str) -> RunSpec:
 
 
 def result(**more: Any) -> dict[str, Any]:
-    rows = {"format": "messages", "path": "/home/anna/private/support.jsonl", "rows_read": 12, "rows_kept": 10}
+    rows = {"format": "messages", "path": "/data/anna/private/support.jsonl", "rows_read": 12, "rows_kept": 10}
     return {
         "schema": 1, "method": "sft", "model": "builtin:tiny", "peft": "lora", "steps": 12, "seconds": 75.0,
         "tokens_trained": 1500, "eval_loss": {"before": 3.0, "after": 1.5}, "ledger": {"train": rows},

@@ -13,9 +13,9 @@ from ftcli.cli import output
 from ftcli.cli.jobs.job import Job, JobFolder, finished
 from ftcli.cli.requirements import require_disk, require_folders, require_here, require_hub, require_rows
 from ftcli.config.compose import Request
-from ftcli.core import plugins
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.exit_codes import EXIT_DONE
+from ftcli.core.plugins import plugin_loading
 from ftcli.core.text import shell_word
 from ftcli.pipelines import pipeline_dir
 from ftcli.pipelines.pipeline_dir import Begun
@@ -227,7 +227,7 @@ def _typed_again(spec: PipelineSpec, request: Request) -> list[str]:
     asked = [each.spec.backend.type for each in spec.stages if isinstance(each, SynthesisStage)]
     flags |= {ENDPOINT for kind in asked if kind in ENDPOINTS}
     folders = [word for each in request.config_dirs for word in ("--config-dir", str(each))]
-    return [*folders, *plugins.words(), *sorted(flags)]
+    return [*folders, *plugin_loading.words(), *sorted(flags)]
 
 
 def _report(folder: Path, *, as_json: bool) -> None:

@@ -15,8 +15,8 @@ from ftcli.cli.jobs.job import Job, JobFolder
 from ftcli.cli.render import configuration
 from ftcli.cli.requirements import require_disk, require_folders, require_here, require_rows
 from ftcli.config.compose import Composed, Request
-from ftcli.core import plugins
 from ftcli.core.exit_codes import EXIT_DONE, EXIT_MEMORY
+from ftcli.core.plugins import plugin_loading
 from ftcli.launch.nodes import OWN
 from ftcli.launch.profile import profile_of, submits
 from ftcli.plan.resolved_run import ResolvedRun
@@ -231,7 +231,7 @@ def _remember(spec: RunSpec) -> None:
 
     own = {name: getattr(spec.hardware, name) for name in OWN}
     places = [f"hardware.{name}={value}" for name, value in own.items() if value is not None]
-    resume_line.remember([*places, *gate.flags_needed(spec), *plugins.words()])
+    resume_line.remember([*places, *gate.flags_needed(spec), *plugin_loading.words()])
 
 
 def _train(spec: RunSpec, directory: Path, checkpoint: Path | None, node: Node, *, as_json: bool) -> int:

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import ModuleType
 
 from ftcli.core.errors import ConfigError, Problem
-from ftcli.core.plugin_places import CONFIGS, VARIABLE, places
+from ftcli.core.plugins.plugin_places import CONFIGS, VARIABLE, places
 
 FLAG = "--plugins"
 """The flag that names a folder; a grant, since the folder's code runs."""
@@ -161,7 +161,7 @@ def blame(error: BaseException) -> Problem | None:
     The code that failed is that of the innermost frame which is ftcli's or a plugin's: whoever called a library.
     """
     folders = {plugin: f"{plugin.folder}{os.sep}" for plugin in all_plugins()}
-    ours = f"{Path(__file__).resolve().parents[1]}{os.sep}"
+    ours = f"{Path(__file__).resolve().parents[2]}{os.sep}"
 
     def owner(file: str) -> Plugin | None:
         return next((plugin for plugin, folder in folders.items() if file.startswith(folder)), None)
