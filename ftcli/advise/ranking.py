@@ -8,10 +8,10 @@ from typing import Any
 
 from ftcli.advise.adapter_rules import ADAPTER_RULES, ON_CPU, SIZES, STEP_DOWN, AdapterRule, Size
 from ftcli.advise.method_rules import METHOD_RULES, MethodRule
-from ftcli.advise.recipe_text import recipe_text
 from ftcli.advise.situation import Situation, When
 from ftcli.advise.trial import Trial, tried
 from ftcli.advise.wanted import Wanted
+from ftcli.advise.way_text import way_text
 from ftcli.advise.ways import Draft, LeftOut, Way, composed_way, row_keys
 from ftcli.build.auto_batch import EVAL_SIZE
 from ftcli.core.errors import ConfigError, FtcliError, Problem
@@ -287,7 +287,7 @@ def _tried(
     wanted: Wanted,
     say: Callable[[str], None],
 ) -> Trial:
-    text = recipe_text(["tried"], choices, {**dict.fromkeys(row_keys(rule), wanted.path), **settings})
+    text = way_text(["tried"], choices, {**dict.fromkeys(row_keys(rule), wanted.path), **settings})
     trial = tried(text, wanted)
     if trial.memory_gib is None and measure([run.spec for run, _ in trial.runs.values()], say):
         return tried(text, wanted)

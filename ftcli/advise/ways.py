@@ -11,10 +11,10 @@ from typing import Any
 from ftcli.advise.adapter_rules import SIZES, AdapterRule, Size
 from ftcli.advise.goals import GOALS
 from ftcli.advise.method_rules import BASE, MethodRule
-from ftcli.advise.recipe_text import recipe_text
 from ftcli.advise.template_fit import another, left_out, template_of
 from ftcli.advise.trial import Trial
 from ftcli.advise.wanted import Wanted, rows_text
+from ftcli.advise.way_text import way_text
 from ftcli.core import assets
 from ftcli.core.paths import BUILTIN, is_builtin
 from ftcli.core.strict_yaml import load
@@ -97,7 +97,7 @@ class Way:
         rows: Any = places if isinstance(self.wanted.path, list) else places[0]
         own = {} if self.rows_outside(folder) else dict.fromkeys(row_keys(self.method), rows)
         command = " ".join(["ftcli train", *map(shell_word, (f"recipe={file}", *self.overrides(folder)))])
-        return recipe_text(self.head(command), self.choices, {**own, **self.settings})
+        return way_text(self.head(command), self.choices, {**own, **self.settings})
 
     def head(self, command: str) -> list[str]:
         """The comment at the top of the recipe."""

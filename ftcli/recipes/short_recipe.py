@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ftcli.config import recipe_yaml
 from ftcli.config.compose import Request, compose
 from ftcli.config.group_fields import group_fields
 from ftcli.config.recipe_file import SCHEMA_VERSION
@@ -20,7 +21,6 @@ from ftcli.core.strict_yaml import KeyPath
 from ftcli.core.text import shell_word
 from ftcli.methods import get_method
 from ftcli.peft_methods import peft_method
-from ftcli.recipes import recipe_text
 from ftcli.settings.groups import CARD, GROUPS, is_path_key
 from ftcli.settings.run_spec import RunSpec
 
@@ -42,12 +42,12 @@ def recipe(spec: RunSpec, folder: Path, name: str, provenance: list[str]) -> tup
     default = _default(choices)
     run_it = f"ftcli train {shell_word(f'recipe={name}')}"
     purpose = f"{spec.choices['method']} of {os.path.basename(spec.model.name_or_path)}, peft={spec.choices['peft']}"
-    head = [f"{recipe_text.comment(purpose)}.   {run_it}", *map(recipe_text.comment, provenance)]
-    head += [recipe_text.comment(f"put beside this file: {each}") for each in elsewhere]
+    head = [f"{recipe_yaml.comment(purpose)}.   {run_it}", *map(recipe_yaml.comment, provenance)]
+    head += [recipe_yaml.comment(f"put beside this file: {each}") for each in elsewhere]
     root = _default({})
     chosen = [f"  - {group}: {choice}" for group, choice in choices.items() if root["choices"].get(group) != choice]
     defaults = ["defaults:", *chosen] if chosen else []
-    body = recipe_text.lines(settings, _remarks(spec, default["tree"]))
+    body = recipe_yaml.lines(settings, _remarks(spec, default["tree"]))
     return "\n".join([*head, f"ftcli: {SCHEMA_VERSION}", *defaults, *body]) + "\n", elsewhere
 
 

@@ -9,13 +9,14 @@ import pytest
 
 from ftcli.build.resolve import resolved, spec_of
 from ftcli.cli import main
+from ftcli.config import recipe_yaml
 from ftcli.config.compose import Request, compose
 from ftcli.config.recipe_file import read
 from ftcli.config.references import escaped, unescaped
 from ftcli.core import assets
 from ftcli.core.strict_yaml import load
 from ftcli.methods import all_pipelines
-from ftcli.recipes import recipe_text, short_recipe
+from ftcli.recipes import short_recipe
 from ftcli.recipes.locking import deciding
 from ftcli.settings.run_spec import RunSpec
 
@@ -92,7 +93,7 @@ VALUES = (
 @pytest.mark.parametrize("value", VALUES, ids=repr)
 def test_every_value_is_read_back(value: object, tmp_path: Path) -> None:
     file = tmp_path / "x.yaml"
-    lines = recipe_text.lines({"train": {"a": value, "b": 1}}, lambda _: "said\nx: 1")
+    lines = recipe_yaml.lines({"train": {"a": value, "b": 1}}, lambda _: "said\nx: 1")
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")
     assert repr(load(file).data) == repr({"train": {"a": escaped(value), "b": 1}})
     assert unescaped(escaped("${a}")) == "${a}"

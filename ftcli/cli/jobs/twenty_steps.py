@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from ftcli.advise.recipe_text import recipe_text
+from ftcli.advise.way_text import way_text
 from ftcli.advise.ways import Way, row_keys
 from ftcli.launch.local import ended
 from ftcli.runs import rundir
@@ -32,7 +32,7 @@ def measured_way(way: Way) -> dict[str, Any]:
         rows = dict.fromkeys(row_keys(way.method), way.wanted.path)
         kept = {name: value for name, value in way.settings.items() if name not in _EVALUATES}
         file, run = Path(folder) / "recipe.yaml", Path(folder) / "run"
-        text = recipe_text(["twenty steps"], way.choices, {**rows, **kept, **_ALSO, "run.dir": str(run)})
+        text = way_text(["twenty steps"], way.choices, {**rows, **kept, **_ALSO, "run.dir": str(run)})
         file.write_text(text, encoding="utf-8")
         flags = [*sorted(way.wanted.grants | {ALLOW_PATH})]
         for own in way.wanted.config_dirs:

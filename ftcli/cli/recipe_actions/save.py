@@ -20,7 +20,7 @@ ORDER = 60
 
 def run(argv: Sequence[str]) -> int:
     """Print the recipe, or write it to a file."""
-    from ftcli.recipes import provenance, short_recipe  # only here: help composes nothing
+    from ftcli.recipes import recipe_origin, short_recipe  # only here: help composes nothing
 
     parser = arguments.composing("recipe save", __doc__ or "")
     parser.add_argument("--to", type=Path, metavar="FILE", help="write it to FILE, which must not exist yet")
@@ -32,9 +32,9 @@ def run(argv: Sequence[str]) -> int:
     if folder is not None:
         from ftcli.build import gate
 
-        spec, told = gate.composed_anew(folder), provenance.lines(folder)
+        spec, told = gate.composed_anew(folder), recipe_origin.lines(folder)
     else:
-        spec, told = _spec_of(arguments.request(options)), [provenance.NOT_MEASURED]
+        spec, told = _spec_of(arguments.request(options)), [recipe_origin.NOT_MEASURED]
     name = target.name if target is not None else "FILE.yaml"
     text, elsewhere = short_recipe.recipe(spec, target.parent if target else Path(), name, told)
     if target is not None:

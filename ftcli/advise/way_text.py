@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ftcli.config.recipe_file import SCHEMA_VERSION
-from ftcli.core.strict_yaml import scalar
+from ftcli.config.recipe_yaml import value_text
+from ftcli.config.references import escaped
 from ftcli.core.untrusted.printable import one_line
 
-_PLAIN = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9_./+-]*")
 _WIDTH = 110
 _ORDER = ("seed", "model", "data", "method", "peft", "quantisation", "hardware", "train", "run", "generator", "judge")
 
@@ -35,7 +33,7 @@ WHY: Mapping[str, str] = {
 """Setting → what it is for; of a stage, the setting without the stage."""
 
 
-def recipe_text(head: Sequence[str], choices: Mapping[str, str], settings: Mapping[str, Any]) -> str:
+def way_text(head: Sequence[str], choices: Mapping[str, str], settings: Mapping[str, Any]) -> str:
     """The text of a recipe.
 
     Args:
@@ -48,24 +46,12 @@ def recipe_text(head: Sequence[str], choices: Mapping[str, str], settings: Mappi
     for text in others:
         lines += textwrap.wrap(text, _WIDTH, initial_indent="# ", subsequent_indent="#   ", break_on_hyphens=False)
     lines += [f"ftcli: {SCHEMA_VERSION}", "defaults:"]
-    lines += [f"  - {group}: {yaml_value(choice)}" for group, choice in choices.items()]
+    lines += [f"  - {group}: {value_text(choice)}" for group, choice in choices.items()]
     nested = _nested(settings)
     for key in (*_ORDER, *(name for name in nested if name not in _ORDER)):
         if key in nested:
             lines += _lines(key, nested[key], (), 0)
     return "\n".join(lines) + "\n"
-
-
-def yaml_value(value: Any) -> str:
-    """A value as the strict reader reads it again."""
-    if isinstance(value, str):
-        plain = _PLAIN.fullmatch(value) and scalar(value) == value
-        return value if plain else json.dumps(value, ensure_ascii=False)
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{yaml_value(str(key))}: {yaml_value(each)}" for key, each in value.items()) + "}"
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(yaml_value, value)) + "]"
-    return json.dumps(value)
 
 
 def _nested(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -92,5 +78,5 @@ def _lines(key: str, value: Any, above: tuple[str, ...], depth: int) -> Iterator
             yield from _lines(name, each, path, depth + 1)
         return
     own = path[2:] if path[0] == "stages" else path
-    line, why = f"{indent}{key}: {yaml_value(value)}", WHY.get(".".join(own))
+    line, why = f"{indent}{key}: {value_text(escaped(value))}", WHY.get(".".join(own))
     yield f"{line}{' ' * max(2, 40 - len(line))}# {why}" if why else line
