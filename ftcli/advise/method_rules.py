@@ -64,7 +64,7 @@ def _rewarded(look: DataLook) -> Mapping[str, Any]:
 _WHOLE_TEXT = When(kinds=("text",))
 _CHECKED = When(kinds=("prompt", "pair"), traits=("checkable", "prompts"))
 _LOW = ("lora", "qlora")
-_TOLD = "TRL's GRPO and PPO sample while they train: the time of sampling comes on top of the training steps"
+_TOLD = "Answers are sampled during the run, and that time comes on top of the planned one"
 
 METHOD_RULES: tuple[MethodRule, ...] = (
     # --- plain text -----------------------------------------------------------------------------------------------

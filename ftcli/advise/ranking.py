@@ -249,8 +249,8 @@ def _way(draft: Draft, size: Size | None, wanted: Wanted, say: Callable[[str], N
     if few := _more_steps(written, trial, wanted):
         smaller = _tried(choices, {**written, **few}, draft.method, wanted, say)
         if len(smaller.warnings) <= len(trial.warnings):  # a method may warn of steps of few rows
+            notes.append(f"fewer rows a step than usual, for {smaller.steps} steps in place of {trial.steps}")
             written, trial = {**written, **few}, smaller
-            notes.append(f"fewer rows a step than usual, so that there are about {LEAST_STEPS} steps")
     if why:
         notes.append(f"the model is smaller than it could be for the method: the next larger one {why}")
     return Way(

@@ -28,7 +28,7 @@ WHY: Mapping[str, str] = {
     "train.per_device_train_batch_size": "rows of one pass",
     "train.gradient_accumulation_steps": "passes of one step",
     "train.gradient_checkpointing": "trades a fifth of the speed for memory",
-    "train.max_steps": "as many as the given hours take",
+    "train.max_steps": "no more steps than these",
 }
 """Setting → what it is for; of a stage, the setting without the stage."""
 

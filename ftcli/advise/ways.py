@@ -111,8 +111,18 @@ class Way:
             *(f"Gives up: {text}." for text in self.gives_up()),
             f"Planned for {self.wanted.card}: {planned}, {self.trial.steps} steps (estimate of ftcli plan).",
             f"Rows: {rows_text(self.wanted.look.path)}, {self.wanted.look.rows} of type {self.wanted.look.kind}.",
+            *([f"Unusable rows: {self.unusable}."] if self.unusable else []),
             f"Sources: {'; '.join(self.sources())}.",
         ]
+
+    @property
+    def unusable(self) -> str:
+        """What is to be done about unusable rows, at which a run stops; "" where there are none."""
+        look = self.wanted.look
+        if not look.unusable or "data.max_bad_share" in self.settings:
+            return ""
+        share = -(-look.unusable * 1000 // (look.rows + look.unusable)) / 1000
+        return f"{look.unusable}, at which a run stops; mend them, or skip them with data.max_bad_share={share:g}"
 
     def gives_up(self) -> tuple[str, ...]:
         """What the way gives up, by its method, its adapter, and what had to be made smaller."""

@@ -52,6 +52,7 @@ def loaded(here: Path, *words: str) -> tuple[int, set[str]]:
         (["train", "model=llama"], 2),
         (["train", "--resume", "nothing"], 2),
         (["data", "check", "data.path=builtin:tiny"], 0),
+        (["advise", "data.path=builtin:tiny", "model=tiny"], 0),
         (["doctor"], 0),
         (["report", "nothing"], 2),
         (["verify", str(REPOSITORY / "tests" / "fixtures" / "v0_1" / "runs" / "rlaif")], 0),

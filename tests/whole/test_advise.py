@@ -82,6 +82,18 @@ def test_init_writes_the_first_way_commented_and_overwrites_nothing(rows, ftcli_
     assert file.read_text(encoding="utf-8") == before
 
 
+def test_unusable_rows_are_told_with_the_share_that_skips_them(rows, ftcli_run):
+    file = rows / "letters.jsonl"
+    file.write_text("no row\n" + file.read_text(encoding="utf-8"), encoding="utf-8")
+    said = ftcli_run("advise", "data.path=letters.jsonl", "model=tiny", "peft=lora", cwd=rows).stdout
+    # one of 241 is 0.00415, rounded up
+    assert "1 unusable rows: a run refuses them" in said
+    assert (
+        "warning   unusable rows: 1, at which a run stops; mend them, or skip them with data.max_bad_share=0.005"
+        in said
+    )
+
+
 def test_init_writes_another_way_and_types_rows_that_lie_elsewhere(rows, tmp_path, ftcli_run):
     folder = rows / "elsewhere"
     folder.mkdir()

@@ -46,7 +46,8 @@ def _show_way(number: int, way: Way, again: str, taken: Mapping[str, Any]) -> No
     rows += [("gives up" if not index else "", text) for index, text in enumerate(way.gives_up())]
     rows += [("memory", _memory(way, taken)), ("time", _time(way, taken)), ("steps", str(way.trial.steps))]
     rows += [("measured", text) for text in _measured(taken)]
-    rows += [("warning", text) for text in way.trial.warnings]
+    warnings = [*way.trial.warnings, *([f"unusable rows: {way.unusable}"] if way.unusable else [])]
+    rows += [("warning", text) for text in warnings]
     rows += [("sources", "; ".join(way.sources())), ("write it", _init(number, again))]
     output.table(rows, indent="   ")
     for line in way.recipe(os.getcwd(), f"{way.name}.yaml").splitlines():
@@ -160,7 +161,7 @@ def way_data(number: int, way: Way, again: str, taken: Mapping[str, Any]) -> dic
         "seconds_known": is_measured or (way.trial.seconds is not None and way.trial.rate_known),
         "steps": way.trial.steps,
         "measured": dict(taken) or None,
-        "warnings": list(way.trial.warnings),
+        "warnings": [*way.trial.warnings, *([f"unusable rows: {way.unusable}"] if way.unusable else [])],
         "recipe": way.recipe(here, file),
         "file": file,
         "overrides": list(way.overrides(here)),
