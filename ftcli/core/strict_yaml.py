@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,7 @@ def scalar(text: str) -> Any:
     return float("nan") if text in (".nan", ".NaN", ".NAN") else text
 
 
-class _Builder:
+class Builder:
     """Builds one document from YAML events; every fault is a Problem with its line."""
 
     def __init__(self, file: str, events: Iterator[Any]) -> None:
@@ -137,7 +137,7 @@ class _Builder:
                 raise self.fault(line, f"contains the character {bad[0]!r}, which text may not contain", "remove it")
             # Only an unquoted scalar without a tag may be a number, a boolean or null; "1" in quotes stays text.
             plain = event.implicit[0] and event.style in (None, "")
-            return _Node(scalar(event.value) if plain else event.value, line, characters=len(event.value))
+            return _Node(self.scalar(event.value) if plain else event.value, line, characters=len(event.value))
         if isinstance(event, yaml.SequenceStartEvent):
             items = []
             while (item := self.build(depth + 1)) is not None:
@@ -150,19 +150,32 @@ class _Builder:
         """A mapping whose entries keep the line of their key."""
         entries: dict[str, tuple[int, _Node]] = {}
         while (key := self.build(depth + 1)) is not None:
-            if not isinstance(key.value, str):
-                raise self.fault(key.line, f"key {key.value!r} is not a string", "quote it")
-            if key.value == "<<":
-                raise self.fault(key.line, "merge keys (<<) are not allowed", "write the keys out")
-            if key.value in entries:
-                first = entries[key.value][0]
-                raise self.fault(key.line, f"key {key.value} is set here and on line {first}", "remove one of them")
+            name = self.accepted(key.value, key.line, entries)
             value = self.build(depth + 1)
             assert value is not None  # PyYAML gives every key a value, if only an empty one
-            entries[key.value] = (key.line, value)
+            entries[name] = (key.line, value)
+        entries = self.merged(entries)
         inside = [value for _, value in entries.values()]
         characters = sum(map(len, entries)) + sum(value.characters for value in inside)
         return _Node(entries, line, 1 + sum(value.size for value in inside), characters)
+
+    def scalar(self, text: str) -> Any:
+        """The value of an unquoted scalar."""
+        return scalar(text)
+
+    def accepted(self, key: Any, line: int, entries: Mapping[str, tuple[int, _Node]]) -> str:
+        """A key of a mapping, if it may stand there beside the entries before it."""
+        if not isinstance(key, str):
+            raise self.fault(line, f"key {key!r} is not a string", "quote it")
+        if key == "<<":
+            raise self.fault(line, "merge keys (<<) are not allowed", "write the keys out")
+        if key in entries:
+            raise self.fault(line, f"key {key} is set here and on line {entries[key][0]}", "remove one of them")
+        return key
+
+    def merged(self, entries: dict[str, tuple[int, _Node]]) -> dict[str, tuple[int, _Node]]:
+        """The entries of a mapping that is complete."""
+        return entries
 
 
 def _plain(node: _Node, path: KeyPath, lines: dict[KeyPath, int]) -> Any:
@@ -176,6 +189,11 @@ def _plain(node: _Node, path: KeyPath, lines: dict[KeyPath, int]) -> Any:
             lines[(*path, str(index))] = item.line
         return [_plain(item, (*path, str(index)), lines) for index, item in enumerate(node.value)]
     return node.value
+
+
+def plain(node: _Node) -> Any:
+    """The plain data of a node."""
+    return _plain(node, (), {})
 
 
 def read_text(path: Path, shown: str) -> str:
@@ -202,7 +220,7 @@ def read_text(path: Path, shown: str) -> str:
         raise ConfigError(Problem(f"{shown}:{line}", "is not UTF-8 text", "save the file as UTF-8")) from None
 
 
-def parse(text: str, file: str) -> Document:
+def parse(text: str, file: str, builder: Callable[[str, Iterator[Any]], Builder] = Builder) -> Document:
     """The single document in `text`, which must be a mapping.
 
     Raises:
@@ -217,7 +235,7 @@ def parse(text: str, file: str) -> Document:
         next(events)  # stream start
         if isinstance(next(events), yaml.StreamEndEvent):
             return Document(file, {})
-        node = _Builder(file, events).build()
+        node = builder(file, events).build()
         next(events)  # document end
         following = next(events)
         if not isinstance(following, yaml.StreamEndEvent):

@@ -14,7 +14,7 @@ from ftcli.core.declarations import declarations
 
 __all__ = ["Importer", "Key", "all_importers"]
 
-_ORDER = ("llama_factory", "axolotl", "ms_swift", "unsloth", "trl")
+_ORDER = ("llama_factory", "axolotl", "ms_swift", "unsloth", "trl", "torchtune")
 
 
 @cache

@@ -22,6 +22,11 @@ class Key:
     note: str = ""
     """What else is to know; without `to` and `values`, why there is none here or what to use instead."""
 
+    @property
+    def needless(self) -> bool:
+        """Whether there is no setting because ftcli does by itself what the key asks for."""
+        return not self.to and not self.values and self.note.startswith("none needed")
+
     def setting(self, name: str) -> str:
         """Our setting for one of the keys."""
         return self.to.replace("{}", name.rpartition(".")[2])

@@ -1,0 +1,72 @@
+"""What `ftcli recipe import` makes of real configurations of other tools, folder by folder.
+
+    python -m benchmarks.imports "LLaMA-Factory=…/examples" "torchtune=…/recipes/configs" --save
+
+The folders are the examples of the tools' own sources. Nothing of them is run; each recipe is checked and planned.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from ftcli.cli.jobs.imported import imported
+from ftcli.config.conversion import LISTS, SUFFIXES
+from ftcli.core.errors import ConfigError
+
+RESULT = Path(__file__).parent / "results" / "imports.json"
+MOST_REASONS = 12
+"""Kinds of keys that are not carried over, as many as a folder's table names."""
+
+
+def measured(folder: Path) -> dict[str, Any]:
+    """The counts of one folder."""
+    counts: Counter[str] = Counter()
+    refused: Counter[str] = Counter()
+    dropped: Counter[str] = Counter()
+    for path in sorted(each for each in folder.rglob("*") if each.suffix in SUFFIXES):
+        counts["files"] += 1
+        try:
+            found = imported(path)
+        except ConfigError as error:
+            refused[error.problems[0].what.partition(",")[0]] += 1
+            continue
+        account = found.conversion.account
+        counts["imported"] += 1
+        counts.update(account.counts())
+        counts["unsupported"] += bool(account.unsupported)
+        complete = not account.unsupported
+        counts["complete"] += complete
+        counts["passed"] += complete and not found.problems
+        counts["waiting"] += complete and bool(found.problems)
+        dropped.update(each.key.partition("[")[0] for each in account.of("not_carried") if not each.inside)
+    return {
+        "counts": dict(counts),
+        "refused": dict(refused.most_common()),
+        "not_carried": dict(dropped.most_common(MOST_REASONS)),
+    }
+
+
+def main() -> None:
+    """Measure the folders that are named, and print or save the counts."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", nargs="+", metavar="NAME=FOLDER")
+    parser.add_argument("--save", action="store_true", help=f"write {RESULT.name}")
+    options = parser.parse_args()
+    found = {}
+    for each in options.folders:
+        name, _, folder = each.partition("=")
+        found[name] = measured(Path(folder))
+        counts = Counter(found[name]["counts"])
+        keys = sum(counts[each] for each in LISTS)
+        share = (counts["mapped"] + counts["changed"]) / max(1, keys)
+        print(f"{name}: {counts['imported']} of {counts['files']} files, {keys} keys, {share:.1%} mapped or changed")
+    if options.save:
+        RESULT.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

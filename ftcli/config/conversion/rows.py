@@ -1,0 +1,115 @@
+"""The data sets of a foreign configuration, as `data.path` or as a mix."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ftcli.config.conversion.draft import Draft
+from ftcli.core.paths import home_expanded
+
+_FILES = (".json", ".jsonl", ".csv", ".tsv", ".txt", ".parquet", ".arrow", ".gz", ".zst")
+_SLICE = re.compile(r"(\w[\w-]*)\[(?:0?:)?:?(\d+)(%?)\]$|(\w[\w-]*)\[(\d+)(%?):(\d+)?(%?)\]$")
+
+
+@dataclass(kw_only=True)
+class Rows:
+    """One set of rows, in the words of `data.mix.NAME`."""
+
+    path: str | list[str]
+    revision: str | None = None
+    subset: str | None = None
+    split: str | None = None
+    format: str | None = None
+    columns: dict[str, str] | None = None
+    roles: dict[str, str] | None = None
+    share_of_set: float | None = None
+    rows: int | None = None
+    share_of_mix: float | None = None
+
+    def settings(self) -> dict[str, Any]:
+        """What is set."""
+        return {key: value for key, value in vars(self).items() if value is not None}
+
+
+def sliced(rows: Rows, split: str) -> str:
+    """Set the split of rows from a text such as `train[:10%]`; returns what changes in meaning, or ""."""
+    found = _SLICE.match(split)
+    if found is None:
+        rows.split = split if split.isidentifier() or re.fullmatch(r"[\w.-]+", split) else None
+        return "" if rows.split else f"{split} is no split of one name; all rows are read"
+    if found[1]:
+        rows.split = found[1]
+        if found[3]:
+            rows.share_of_set = int(found[2]) / 100
+        else:
+            rows.rows = int(found[2])
+        return "so many rows, but drawn by seed, not the first"
+    rows.split, start, end = found[4], int(found[5]), int(found[7] or 100)
+    if found[6] or found[8]:
+        rows.share_of_set = max(1, end - start) / 100
+    elif found[7]:
+        rows.rows = end - start
+    return "so many rows, but drawn by seed, not from that place on"
+
+
+def write(draft: Draft, sets: Sequence[Rows], order: str | None = None) -> None:
+    """Write the sets: one as `data.path`, several as `data.mix`."""
+    for each in sets:
+        _note_missing(draft, each)
+    mix_only = any(s.share_of_set is not None or s.rows is not None or s.share_of_mix is not None for s in sets)
+    if len(sets) == 1 and not mix_only:
+        for key, value in sets[0].settings().items():
+            draft.put(f"data.{key}", value)
+        return
+    mix: dict[str, Any] = {}
+    for each in sets:
+        mix[_name(each, mix)] = each.settings()
+    draft.put("data.mix", mix)
+    if order and len(mix) > 1:
+        draft.put("data.mix_order", order)
+
+
+def _name(rows: Rows, taken: dict[str, Any]) -> str:
+    first = rows.path if isinstance(rows.path, str) else rows.path[0]
+    parts = [part for part in re.split(r"[/\\]", first) if part]
+    stem = parts[-1].split(".")[0] if parts else "rows"
+    base = re.sub(r"\W+", "_", stem).strip("_").lower() or "rows"
+    base = base if base[0].isalpha() else f"set_{base}"
+    name, number = base, 2
+    while name in taken:
+        name, number = f"{base}_{number}", number + 1
+    return name
+
+
+def is_local(path: str) -> bool:
+    """Whether a path names a file or folder of a machine rather than a hub set or an address."""
+    if "://" in path or path.startswith("builtin:"):
+        return False
+    return (
+        not re.fullmatch(r"[\w./~\\:*?\[\]{}, -]+", path)
+        or path.startswith(("/", "./", "../", "~"))
+        or path.lower().endswith(_FILES)
+        or path.count("/") > 1
+    )
+
+
+def on_this_machine(path: str, file: Path) -> Path | None:
+    """Where a local path leads, from the folder of the file that names it, or from the working directory."""
+    here = home_expanded(path)
+    return next((each for each in (file.resolve().parent / here, Path.cwd() / here) if each.exists()), None)
+
+
+def missing(draft: Draft) -> None:
+    """The file names no rows: the recipe names a file that is none, rather than train on something else."""
+    draft.put("data.path", "ROWS.jsonl", "name the rows here")
+    draft.waits_for.append("the file names no rows; name them with data.path=FILE")
+
+
+def _note_missing(draft: Draft, rows: Rows) -> None:
+    for path in [rows.path] if isinstance(rows.path, str) else rows.path:
+        if is_local(path) and on_this_machine(path, draft.file.path) is None:
+            draft.waits_for.append(f"{path}; name the rows with data.path=FILE")

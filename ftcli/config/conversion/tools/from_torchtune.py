@@ -1,0 +1,398 @@
+"""torchtune: components by their Python names, and the defaults of those (0.6.1). None is imported: a name that this
+table does not have is refused."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from ftcli.config.conversion import common, rows, schedule
+from ftcli.config.conversion.draft import OFF, Draft, Occurrence
+from ftcli.config.conversion.rows import Rows
+from ftcli.config.conversion.table import put
+
+# Hub folders that torchtune's own recipes name below /tmp.
+_OWNERS = {
+    "Llama": "meta-llama",
+    "Meta-Llama": "meta-llama",
+    "CodeLlama": "codellama",
+    "Mistral": "mistralai",
+    "Mixtral": "mistralai",
+    "gemma": "google",
+    "Phi": "microsoft",
+    "phi": "microsoft",
+    "Qwen": "Qwen",
+}
+_SETS = {
+    "alpaca_dataset": "tatsu-lab/alpaca",
+    "alpaca_cleaned_dataset": "yahma/alpaca-cleaned",
+    "stack_exchange_paired_dataset": "lvwerra/stack-exchange-paired",
+    "samsum_dataset": "Samsung/samsum",
+    "slimorca_dataset": "Open-Orca/SlimOrca-Dedup",
+    "grammar_dataset": "liweili/c4_200m",
+    "wikitext_dataset": "EleutherAI/wikitext_document_level",
+    "cnn_dailymail_articles_dataset": "ccdv/cnn_dailymail",
+    "hh_rlhf_helpful_dataset": "RLHFlow/HH-RLHF-Helpful-standard",
+}
+_BY_SOURCE = ("instruct_dataset", "chat_dataset", "preference_dataset", "text_completion_dataset")
+_TEXT_SETS = ("text_completion_dataset", "wikitext_dataset", "cnn_dailymail_articles_dataset")
+_TRAINS_PROMPTS = ("alpaca_dataset", "alpaca_cleaned_dataset", "instruct_dataset", "grammar_dataset", "samsum_dataset")
+_OPTIMISERS = {"torch.optim.AdamW": "adamw_torch_fused", "torch.optim.Adam": "adamw_torch_fused",
+               "torch.optim.SGD": "sgd", "bitsandbytes.optim.PagedAdamW": "paged_adamw_32bit",
+               "bitsandbytes.optim.PagedAdamW8bit": "paged_adamw_8bit",
+               "bitsandbytes.optim.AdamW8bit": "adamw_bnb_8bit",
+               "torchao.prototype.low_bit_optim.AdamW8bit": "adamw_torch_8bit",
+               "torchao.prototype.low_bit_optim.AdamW4bit": "adamw_torch_4bit"}  # fmt: skip
+_HOLDERS = ("checkpointer", "teacher_checkpointer", "ref_checkpointer", "ref_policy_checkpointer",
+            "value_checkpointer", "reward_checkpointer", "tokenizer", "teacher_model", "reward_and_value_model",
+            "policy_model")  # fmt: skip
+"""Mappings that say where weights and tokenizer are."""
+_TRUSTED = ("torchtune.", "torch.", "torchao.", "bitsandbytes.")
+_LORA_NAMES = {"output_proj": "o_proj"}
+_FUSED = {"q_proj": "qkv_proj", "k_proj": "qkv_proj", "v_proj": "qkv_proj", "gate_proj": "gate_up_proj",
+          "up_proj": "gate_up_proj"}  # fmt: skip
+_MLP = ["gate_proj", "up_proj", "down_proj"]
+
+
+def convert(draft: Draft) -> None:
+    """Decide what its table cannot."""
+    _references(draft)
+    component = str(draft.get("model._component_", draft.get("policy_model._component_", "")))
+    _method(draft)
+    _adapter(draft, component)
+    _model(draft, component)
+    _data(draft)
+    _optimiser(draft)
+    _run(draft)
+    common.output(draft)
+    for key in common.each(draft, "dtype"):
+        _dtype(draft, key)
+    for key in [k for k in draft.keys if k.name.endswith("_component_") and k.path not in draft.entries]:
+        _component(draft, key)
+
+
+def _references(draft: Draft) -> None:
+    """Plain references to the file's own keys stand for their values."""
+    data = draft.file.data
+
+    def resolved(value: Any, depth: int = 0) -> Any:
+        if isinstance(value, dict):
+            return {key: resolved(item, depth) for key, item in value.items()}
+        if isinstance(value, list):
+            return [resolved(item, depth) for item in value]
+        if isinstance(value, str) and "${" in value and depth < 4:
+            return resolved(re.sub(r"\$\{([\w.]+)\}", lambda m: str(draft.get(m[1], m[0]))[:4096], value), depth + 1)
+        return value
+
+    for key in list(data):
+        data[key] = resolved(data[key])
+    draft.__post_init__()
+
+
+def _method(draft: Draft) -> None:
+    loss, dataset = str(draft.get("loss._component_", "")), _dataset_names(draft)
+    if "policy_model" in draft.file.data or "ppo_epochs" in draft.file.data:
+        method = "ppo"
+    elif "teacher_model" in draft.file.data or "teacher_checkpointer" in draft.file.data:
+        method = "distillation"
+    elif loss.endswith("RSOLoss") or loss.endswith("DPOLoss"):
+        method = "dpo"
+    elif dataset and all(name in _TEXT_SETS for name in dataset):
+        method = "pretrain"
+    else:
+        method = "sft"
+    draft.choose("method", method)
+    for key in common.each(draft, "loss._component_"):
+        if loss.endswith("RSOLoss"):
+            draft.put("method.loss_type", "hinge")
+        draft.mapped(key, f"method={method}" + (" method.loss_type=hinge" if loss.endswith("RSOLoss") else ""))
+    for key in common.each(draft, "loss.beta loss.label_smoothing"):
+        put(draft, key, f"method.{key.name.rpartition('.')[2]}", key.value)
+    ppo = {"epsilon": "cliprange", "value_coeff": "vf_coef", "value_clip_range": "cliprange_value"}
+    for name, ours in ppo.items():
+        for key in common.each(draft, f"loss.{name}"):
+            put(draft, key, f"method.{ours}", key.value)
+
+
+def _dataset_names(draft: Draft) -> list[str]:
+    value = draft.file.data.get("dataset")
+    items = value if isinstance(value, list) else [value]
+    return [str(each.get("_component_", "")).rpartition(".")[2] for each in items if isinstance(each, dict)]
+
+
+def _adapter(draft: Draft, component: str) -> None:
+    name = component.rpartition(".")[2]
+    peft = "lora" if name.startswith(("lora_", "qlora_")) else "none"
+    if peft == "lora" and draft.get("model.use_dora"):
+        peft = "dora"
+    draft.choose("peft", peft)
+    draft.mapped("model.use_dora", f"peft={peft}")
+    if name.startswith("qlora_") or draft.get("model.quantize_base"):
+        draft.choose("quantisation", "nf4")
+        draft.mapped("model.quantize_base", "quantisation=nf4")
+    if any(draft.get(f"model.{each}") for each in ("image_size", "encoder_trainable")) or "vision" in component:
+        draft.unsupported.append("it trains on images, and ftcli on text alone")
+    _targets(draft, peft, component)
+
+
+def _targets(draft: Draft, peft: str, component: str) -> None:
+    keys = common.each(draft, "model.lora_attn_modules model.apply_lora_to_mlp model.apply_lora_to_output")
+    named = draft.get("model.lora_attn_modules", [])
+    if peft == "none" or not isinstance(named, list):
+        return
+    modules = [_LORA_NAMES.get(str(each), str(each)) for each in named]
+    modules += _MLP if draft.get("model.apply_lora_to_mlp") else []
+    if ".phi3." in component or ".phi4." in component:  # whose layers in Hugging Face's files hold several of these
+        modules = list(dict.fromkeys(_FUSED.get(each, each) for each in modules))
+    output = bool(draft.get("model.apply_lora_to_output"))
+    if modules:
+        draft.put("peft.target_modules", modules)
+    for key in keys:
+        if key.name.endswith("apply_lora_to_output") and output:
+            draft.dropped(key, "TRL's fused loss computes the head itself: an adapter on lm_head would not train")
+        else:
+            draft.mapped(key, f"peft.target_modules={modules}", "by the names of Hugging Face's layers")
+
+
+def _model(draft: Draft, component: str) -> None:
+    for key in common.each(draft, "model._component_ policy_model._component_"):
+        draft.mapped(key, f"peft={draft.choices['peft']}", "the weights are those of checkpoint_dir")
+    for key in common.each(draft, "checkpointer.checkpoint_dir"):
+        found = _hub_name(str(key.value))
+        draft.put("model.name_or_path", found)
+        if found == key.value:
+            draft.mapped(key, f"model.name_or_path={found}")
+        else:
+            draft.changed(key, f"model.name_or_path={found}", "the hub's name of what was downloaded there")
+    if "model.name_or_path" not in draft.settings:
+        draft.unsupported.append("the file names no weights: name them with model.name_or_path=MODEL")
+    for key in common.each(draft, "teacher_checkpointer.checkpoint_dir"):
+        put(draft, key, "method.teacher_model", _hub_name(str(key.value)))
+    for key in common.each(draft, "reward_checkpointer.checkpoint_dir"):
+        found = _hub_name(str(key.value))
+        put(draft, key, "method.reward_model", found)
+        draft.waits_for.append(f"the reward model {key.value}; name it with method.reward_model=MODEL")
+    for key in draft.keys:
+        outer = key.name.partition(".")[0]
+        if (
+            outer in _HOLDERS
+            and key.value is not None
+            and not key.inside
+            and not key.name.endswith(("_component_", "max_seq_len"))
+        ):
+            draft.changed(key, "", "weights, tokenizer and template are found by model.name_or_path")
+        elif outer in ("profiler", "metric_logger") and key.value is not None and not key.inside:
+            _logged(draft, key)
+
+
+def _logged(draft: Draft, key: Occurrence) -> None:
+    if key.name.startswith("profiler") and draft.get("profiler.enabled") is not True:
+        draft.mapped(key, "", "off there, and off here")
+    else:
+        draft.changed(key, "", "metrics.jsonl holds every value, of time and memory too")
+
+
+def _hub_name(folder: str) -> str:
+    """The hub id of a folder that `tune download` made, or the folder."""
+    match = re.match(r"/tmp/([\w.-]+)(/original)?/?$", folder)
+    if match is None:
+        return folder
+    owner = next((owner for start, owner in _OWNERS.items() if match[1].startswith(start)), None)
+    return f"{owner}/{match[1]}" if owner else folder
+
+
+def _data(draft: Draft) -> None:
+    sets = []
+    value = draft.file.data.get("dataset", draft.file.data.get("datasets"))
+    outer = "dataset" if "dataset" in draft.file.data else "datasets"
+    listed = isinstance(value, list)
+    for index, item in enumerate(value if isinstance(value, list) else [value]):
+        if not isinstance(item, dict):
+            continue
+        keys = [k for k in draft.keys if k.path[0] == outer and (not listed or k.path[1:2] == (str(index),))]
+        found = _set(draft, item, keys)
+        if found is not None:
+            sets.append(found)
+    if sets:
+        rows.write(draft, sets, "interleave")
+    else:
+        rows.missing(draft)
+    for key in common.each(draft, "tokenizer.max_seq_len dataset.max_seq_len"):
+        put(draft, key, "data.max_length_tokens", key.value)
+    for key in common.each(draft, "dataset.packed"):
+        put(draft, key, "method.packing", key.value)
+
+
+def _set(draft: Draft, item: dict[str, Any], keys: list[Occurrence]) -> Rows | None:
+    component = str(item.get("_component_", ""))
+    name = component.rpartition(".")[2]
+    source = item.get("source") or _SETS.get(name)
+    for key in keys:
+        if key.name.endswith("._component_") and key.name.count(".") == 1:
+            _set_component(draft, key, name, item, source)
+    if source is None:
+        draft.unsupported.append("its rows are images or another set that ftcli does not know")
+        for key in keys:
+            if key.value is not None and not key.inside:
+                draft.dropped(key, "belongs to a set that is not known here")
+        return None
+    if source in ("json", "csv", "text", "parquet") and item.get("data_files"):
+        source = item["data_files"]
+    found = Rows(path=str(source) if not isinstance(source, list) else [str(each) for each in source])
+    for key in keys:
+        _set_key(draft, found, key, name)
+    return found
+
+
+def _set_component(draft: Draft, key: Occurrence, name: str, item: dict[str, Any], source: Any) -> None:
+    if name not in _SETS and name not in _BY_SOURCE and not str(key.value).startswith("torchtune."):
+        draft.dropped(
+            key, f"refused: {key.value} names Python code to be called; bring the rows into a format of ftcli"
+        )
+    elif source is None:
+        draft.dropped(key, "a set of torchtune's that is not known here: name the rows with data.path")
+    elif name in _TRAINS_PROMPTS and item.get("train_on_input", name != "instruct_dataset"):
+        draft.changed(
+            key, f"data.path={source}", "torchtune trains prompts too here, by default; ftcli trains answers only"
+        )
+    else:
+        draft.mapped(key, f"data.path={source}")
+
+
+def _set_key(draft: Draft, found: Rows, key: Occurrence, name: str) -> None:
+    last, value = key.name.rpartition(".")[2], key.value
+    if value is None or key.inside or key.path in draft.entries:
+        return
+    if last in ("source", "data_files"):
+        draft.mapped(key, "data.path")
+    elif last == "split" and key.name.count(".") == 1:
+        change = rows.sliced(found, str(value))
+        if change:
+            draft.changed(key, f"split={found.split}", change)
+        else:
+            draft.mapped(key, f"data.split={found.split}")
+    elif last in ("subset", "name") and key.name.count(".") == 1:
+        found.subset = str(value)
+        draft.mapped(key, f"data.subset={value}")
+    elif last in ("column", "conversation_column"):
+        ours = "text" if name in _TEXT_SETS else "messages"
+        known = ("messages", "conversations") if ours == "messages" else ("text",)
+        if value not in known:
+            found.columns = {ours: str(value)}
+        draft.mapped(key, f"data.columns.{ours}={value}")
+    elif ".column_map." in key.name:
+        ours = {"input": "prompt", "output": "completion"}.get(last, last)
+        if ours != value:
+            found.columns = {**(found.columns or {}), ours: str(value)}
+        draft.mapped(key, f"data.columns.{ours}={value}")
+    elif last == "conversation_style":
+        draft.mapped(key, "", "recognised by its columns")
+    elif last == "train_on_input" and value:
+        draft.changed(key, "", "prompts are read and never trained")
+    elif last in ("add_eos", "weight"):
+        draft.changed(key, "", "documents and answers end with the end token; sets are mixed as they are")
+    elif last in ("new_system_prompt", "prompt_template"):
+        draft.changed(key, "", "a system turn is part of its row, and the template is the model's own")
+
+
+def _optimiser(draft: Draft) -> None:
+    for key in common.each(draft, "optimizer._component_"):
+        if str(key.value) in _OPTIMISERS:
+            schedule.optimiser(draft, "optimizer._component_", _OPTIMISERS)
+        elif not str(key.value).startswith(_TRUSTED):
+            draft.dropped(key, f"refused: {key.value} names Python code to be called")
+        else:
+            draft.dropped(key, "no optimiser of transformers")
+    betas = draft.get("optimizer.betas")
+    if isinstance(betas, list) and len(betas) == 2:
+        draft.put("train.adam_beta1", betas[0])
+        draft.put("train.adam_beta2", betas[1])
+        draft.mapped("optimizer.betas", f"train.adam_beta1={betas[0]} train.adam_beta2={betas[1]}")
+    for key in common.each(draft, "optimizer.eps"):
+        put(draft, key, "train.adam_epsilon", key.value)
+    for key in common.each(draft, "lr_scheduler._component_"):
+        if str(key.value).endswith("get_cosine_schedule_with_warmup"):
+            put(draft, key, "train.lr_scheduler_type", "cosine")
+        else:
+            draft.dropped(key, f"refused: {key.value} names Python code to be called")
+
+
+def _run(draft: Draft) -> None:
+    for key in common.each(draft, "enable_activation_offloading"):
+        if key.value not in OFF:
+            draft.put("train.gradient_checkpointing", True)
+            draft.changed(key, "train.gradient_checkpointing=true", "activations are computed again, not moved away")
+    for key in common.each(draft, "max_steps_per_epoch"):
+        epochs = draft.get("epochs", 1)
+        steps = key.value * epochs if isinstance(key.value, int) and isinstance(epochs, int) else None
+        if steps and steps > 0:
+            draft.put("train.max_steps", steps)
+            draft.changed(key, f"train.max_steps={steps}", "of the whole run: the steps of an epoch times the epochs")
+            draft.changed(
+                "epochs", f"train.max_steps={steps}", "of the whole run: the steps of an epoch times the epochs"
+            )
+    for key in common.each(draft, "clip_grad_norm"):
+        put(draft, key, "train.max_grad_norm", key.value)
+    for key in common.each(draft, "fsdp_cpu_offload"):
+        if key.value:
+            draft.choose("hardware", "fsdp_offload")
+            draft.mapped(key, "hardware=fsdp_offload")
+    for key in common.each(draft, "device"):
+        if key.value == "cpu":
+            draft.choose("hardware", "cpu")
+            draft.mapped(key, "hardware=cpu")
+    for key in common.each(draft, "collate_fn"):
+        if not str(key.value).startswith("torchtune."):
+            draft.dropped(key, f"refused: {key.value} names Python code to be called")
+
+
+def _dtype(draft: Draft, key: Occurrence) -> None:
+    if key.value == "bf16":
+        if draft.choices["peft"] == "none":
+            draft.changed(key, "", "what trains is held in float32, and computed in bfloat16; there all is bfloat16")
+        else:
+            draft.mapped(key, "", "the base is held in bfloat16 where the hardware has it")
+    elif key.value in ("fp32", "float32"):
+        draft.put("model.dtype", "float32")
+        draft.mapped(key, "model.dtype=float32")
+    else:
+        draft.changed(key, "", "derived from the hardware")
+
+
+def _component(draft: Draft, key: Occurrence) -> None:
+    if str(key.value).startswith(_TRUSTED):
+        outer = key.name.partition(".")[0]
+        if outer in ("quantizer", "tensor_parallel_plan"):
+            return
+        if outer == "profiler":
+            _logged(draft, key)
+        else:
+            draft.changed(key, "", "a part of torchtune's own; ftcli's takes its place")
+    else:
+        draft.dropped(key, f"refused: {key.value} names Python code to be called")
+
+
+def defaults(draft: Draft) -> None:
+    """Write out the defaults of the tool that differ from ours."""
+    why = "torchtune's default"
+    draft.default("data.overflow", "truncate_right", "torchtune cuts longer rows off") \
+        if "data.max_length_tokens" in draft.settings else None  # fmt: skip
+    draft.default(
+        "train.lr_scheduler_type", "constant", f"{why}: no scheduler"
+    ) if "lr_scheduler" not in draft.file.data else None
+    if draft.get("lr_scheduler.num_warmup_steps") is None:
+        draft.default("train.warmup_steps", 0, f"{why}: no warm-up")
+    if draft.get("optimizer.weight_decay") is None and "AdamW" in str(draft.get("optimizer._component_")):
+        draft.default("train.weight_decay", 0.01, "AdamW's default in torch")
+    if draft.get("clip_grad_norm") is None:
+        draft.default("train.max_grad_norm", 0.0, f"{why}: gradients are not clipped")
+    if draft.get("gradient_accumulation_steps") is None:
+        draft.default("train.gradient_accumulation_steps", 1, why)
+    if draft.get("enable_activation_checkpointing") is None:
+        draft.default("train.gradient_checkpointing", False, why)
+    if draft.get("dataset.packed") is None:
+        draft.default("method.packing", False, why)
+    if draft.choices["method"] in ("dpo",) and draft.get("loss.beta") is None:
+        draft.default("method.beta", 0.1, why)
+    if draft.choices["peft"] != "none":
+        draft.default("peft.lora_dropout", 0.0, why)
