@@ -231,3 +231,8 @@ def test_a_role_may_occur_in_the_held_out_rows_only(problems):
     Path("eval.jsonl").write_text(json.dumps({"conversations": held_out}) + "\n", encoding="utf-8")
     roles = "roles: {customer: user, agent: assistant, clerk: assistant}"
     assert problems(recipe("path: talk.jsonl", "eval_path: eval.jsonl", roles), "method=sft", "model=tiny") == []
+
+
+def test_roles_of_a_set_that_is_not_here_are_left_to_the_run():
+    spec = spec_of(Request(overrides=("data.path=nobody/has-this-set", "data.roles={customer: user}")))
+    assert spec.data.roles == {"customer": "user"}

@@ -150,7 +150,7 @@ def _unheard(data: DataSettings, method: Method, composed: Composed) -> Iterator
                 files = row_sets.located(each, each.key, fetch=False)
                 rows = first_rows(files) if files is not None else []
                 whole = whole and 0 < len(rows) < SAMPLE_ROWS
-                heard |= speakers([row.value for row in renamed(rows, each.settings)])
+                heard |= speakers([row.value for row in renamed(rows, each.settings)]) if rows else set()
         for name in unheard(own[0].settings.roles or {}, heard) if whole and heard else ():
             what = f"{key}.roles names {name}, which no turn of the rows has"
             fix = f"remove it, or write the name as the rows have it: {', '.join(sorted(heard))}"
