@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ftcli.contracts import common
 from ftcli.core.errors import Problem
 from ftcli.data.formats.registry import DATASET_TYPES
 from ftcli.launch.profile import Profile

@@ -7,7 +7,6 @@ import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ftcli.contracts import common
 from ftcli.core.errors import DataError, Problem
 from ftcli.data.files.reader import Row
 from ftcli.data.formats.registry import DATASET_TYPES, FORMATS, Format, convert, recognise
