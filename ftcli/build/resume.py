@@ -7,6 +7,7 @@ it reproduces the old one bit for bit on CPU, with overrides it starts from its 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from ftcli.build.checks import cadence, field_checks, trainer_rules
 from ftcli.build.checks.cross_group import name_problems
 from ftcli.build.derive import derive_run
 from ftcli.build.derive_training import replayed_of
+from ftcli.build.inputs import moved_inputs
 from ftcli.build.resolve import build
 from ftcli.config.compose import Composed, Request, compose
 from ftcli.config.overrides import parse
@@ -158,16 +160,29 @@ def spec_from(run: Path, request: Request) -> RunSpec:
         ConfigError: every problem at once.
     """
     where = str(run / rundir.SPEC)
+    spec, notes = moved_inputs.located(gate.composed_anew(run), run, _typed(request))
     if all(_names_only(text) for text in request.overrides):
-        return _renamed(as_measured(gate.opened(run, request.grants, gate.TRAINS), run), request, where)
-    spec = gate.composed_anew(run)
+        admitted = gate.admitted(spec, where, request.grants, gate.TRAINS)
+        admitted = replace(admitted, notes=(*admitted.notes, *notes))
+        return _renamed(as_measured(admitted, run), request, where)
     base: dict[str, Any] = {**spec.tree, "run": {**spec.tree.get("run", {}), "dir": None}}
     try:
-        earlier = replayed_of(gate.opened(run))
+        earlier = replayed_of(gate.admitted(spec, where, frozenset(), ()))
     except ConfigError:  # what does not pass is derived anew
         earlier = {}
     request = replace(request, base=base, base_choices=spec.choices, base_where=where, base_resolved=earlier)
-    return build(compose(request)).spec
+    made = build(compose(request)).spec
+    return replace(made, notes=(*made.notes, *notes))
+
+
+def _typed(request: Request) -> dict[str, Any]:
+    """What the command line sets, by name; what cannot be read is told where it is composed."""
+    found = {}
+    for text in request.overrides:
+        with suppress(ConfigError):
+            override = parse(text)
+            found[override.name] = override.value
+    return found
 
 
 def _names_only(text: str) -> bool:

@@ -13,7 +13,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
-from ftcli.build import gate, record_files, run_inputs
+from ftcli.build import gate, record_files
+from ftcli.build.inputs import run_inputs
 from ftcli.build.weight_files import model_faults, weight_fault
 from ftcli.core.errors import ConfigError
 from ftcli.core.text import shell_word

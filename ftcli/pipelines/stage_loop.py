@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ftcli.build import gate, restart, run_inputs
+from ftcli.build import gate, restart
+from ftcli.build.inputs import run_inputs
 from ftcli.build.resume import resumed_spec
 from ftcli.config.compose import Request
 from ftcli.core.errors import ConfigError, Problem

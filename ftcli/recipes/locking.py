@@ -10,7 +10,8 @@ from pathlib import Path
 from platform import machine, python_version
 from typing import Any
 
-from ftcli.build import gate, run_inputs
+from ftcli.build import gate
+from ftcli.build.inputs import run_inputs
 from ftcli.config import recipe_file
 from ftcli.config.compose import Request
 from ftcli.config.overrides import parse

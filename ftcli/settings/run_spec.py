@@ -175,6 +175,8 @@ class RunSpec:
                 version = raw.get("schema")
                 what = f"has schema version {version}; this ftcli reads {SCHEMA_VERSION}"
                 raise ConfigError(Problem(where, what, "use the ftcli version named in the run's environment.json"))
+            if "\\u0000" in text:  # which no name of a file can have
+                raise TypeError("it holds a NUL character")
             if odd := _malformed(raw):
                 raise TypeError(f"{odd} has another form")
             nested = {

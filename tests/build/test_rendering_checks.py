@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from ftcli import tiny
+from ftcli.build.inputs.run_inputs import record
 from ftcli.build.resolve import run_of, spec_of
-from ftcli.build.run_inputs import record
 from ftcli.config.compose import Request
 from ftcli.core import assets
 from ftcli.plan.outlook import trainable_parameters

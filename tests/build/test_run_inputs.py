@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ftcli import tiny
-from ftcli.build import run_inputs
+from ftcli.build.inputs import run_inputs
 from ftcli.build.resolve import spec_of
 from ftcli.config.compose import Request
 from ftcli.core.errors import ConfigError

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ftcli.build import run_inputs
+from ftcli.build.inputs import run_inputs
 from ftcli.core.errors import ConfigError
 from ftcli.runs import rundir
 from ftcli.worker.process.environment import went_on

@@ -116,7 +116,7 @@ class RunJob(Job):
         Raises:
             ConfigError: it cannot be created, or is not empty.
         """
-        from ftcli.build import run_inputs
+        from ftcli.build.inputs import run_inputs
         from ftcli.launch.local import prepare
 
         directory = prepare(self.spec, argv)
@@ -169,7 +169,7 @@ class RunFolder(JobFolder):
 
     def _resumed_from(self, spec: RunSpec) -> Path | None:
         """The checkpoint that the run resumes from, once what it reads is known to be as it was."""
-        from ftcli.build.run_inputs import require_unchanged
+        from ftcli.build.inputs.run_inputs import require_unchanged
         from ftcli.launch.local import newest_checkpoint
         from ftcli.peft_methods.checkpoint_files import files_to_resume
 
@@ -236,7 +236,7 @@ def _remember(spec: RunSpec) -> None:
 
 def _train(spec: RunSpec, directory: Path, checkpoint: Path | None, node: Node, *, as_json: bool) -> int:
     from ftcli.build import restart
-    from ftcli.build.run_inputs import complete
+    from ftcli.build.inputs.run_inputs import complete
 
     code, spec = restart.train(spec, directory, checkpoint, output.note, node)
     if code == EXIT_MEMORY:

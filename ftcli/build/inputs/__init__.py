@@ -1,0 +1,1 @@
+"""What a run reads: recorded and compared byte for byte, and found again where its folder was copied."""
