@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ftcli.contracts import common_contracts
 from ftcli.core.errors import Problem
 from ftcli.data.formats.registry import DATASET_TYPES
 from ftcli.launch.profile import Profile
@@ -23,27 +24,27 @@ def method_problems(name: str, method: object, where: str) -> Iterator[Problem]:
         yield Problem(where, f"METHOD is {type(method).__name__}, and no Method", "METHOD = Method(…)")
         return
     broken = [
-        *common.name_problems("method", name, method.name, where),
-        *common.class_problems("config", method.config, where, has_fields=True),
+        *common_contracts.name_problems("method", name, method.name, where),
+        *common_contracts.class_problems("config", method.config, where, has_fields=True),
     ]
     yield from broken
-    yield from common.summary_problems("method", method.summary, where)
-    yield from common.class_problems("trainer", method.trainer, where)
-    yield from common.one_of("kind", method.kinds, DATASET_TYPES, where)
-    yield from common.one_of("role", method.roles, _ROLES, where)
-    yield from common.one_of("head", [method.head], _HEADS, where)
-    yield from common.one_of("score", [method.score], _SCORES, where)
-    yield from common.one_of("task", [method.task], _TASKS, where)
+    yield from common_contracts.summary_problems("method", method.summary, where)
+    yield from common_contracts.class_problems("trainer", method.trainer, where)
+    yield from common_contracts.one_of("kind", method.kinds, DATASET_TYPES, where)
+    yield from common_contracts.one_of("role", method.roles, _ROLES, where)
+    yield from common_contracts.one_of("head", [method.head], _HEADS, where)
+    yield from common_contracts.one_of("score", [method.score], _SCORES, where)
+    yield from common_contracts.one_of("task", [method.task], _TASKS, where)
     if broken:
         return
     own = {*fields_of(TRAINING_ARGUMENTS), *fields_of(method.config)}
     for what in ("defaults", "fixed", "without", "limits"):
-        yield from common.field_problems(what, getattr(method, what), method.config, where, own)
-    missing = [*common.choice_problems("method", name, where)]
+        yield from common_contracts.field_problems(what, getattr(method, what), method.config, where, own)
+    missing = [*common_contracts.choice_problems("method", name, where)]
     yield from missing
     if not missing:
         teacher = ["method.teacher_model=builtin:tiny"] if "teacher" in method.roles else []
-        yield from common.composed_problems([f"method={name}", "hardware=cpu", *teacher], where)
+        yield from common_contracts.composed_problems([f"method={name}", "hardware=cpu", *teacher], where)
 
 
 def peft_problems(name: str, peft: object, where: str) -> Iterator[Problem]:
@@ -51,20 +52,20 @@ def peft_problems(name: str, peft: object, where: str) -> Iterator[Problem]:
     if not isinstance(peft, PeftMethod):
         yield Problem(where, f"METHODS holds a {type(peft).__name__}, and no PeftMethod", "METHODS = (PeftMethod(…),)")
         return
-    broken = [*common.class_problems("config", peft.config, where, has_fields=True)]
-    broken += common.class_problems("own settings", peft.own, where, has_fields=True) if peft.own else []
+    broken = [*common_contracts.class_problems("config", peft.config, where, has_fields=True)]
+    broken += common_contracts.class_problems("own settings", peft.own, where, has_fields=True) if peft.own else []
     yield from broken
-    yield from common.summary_problems("PEFT method", peft.summary, where)
+    yield from common_contracts.summary_problems("PEFT method", peft.summary, where)
     if peft.support:
-        yield from common.class_problems("support", peft.support, where)
+        yield from common_contracts.class_problems("support", peft.support, where)
     if broken:
         return
     for what in ("defaults", "fixed", "owned", "limits"):
-        yield from common.field_problems(what, getattr(peft, what), peft.config, where, peft.fields())
-    missing = [*common.choice_problems("peft", name, where)]
+        yield from common_contracts.field_problems(what, getattr(peft, what), peft.config, where, peft.fields())
+    missing = [*common_contracts.choice_problems("peft", name, where)]
     yield from missing
     if not missing and not (peft.own and peft.kind == ""):  # which its settings have to name first
-        yield from common.composed_problems([f"peft={name}", "hardware=cpu"], where)
+        yield from common_contracts.composed_problems([f"peft={name}", "hardware=cpu"], where)
 
 
 def profile_problems(name: str, profile: object, where: str) -> Iterator[Problem]:
@@ -72,10 +73,10 @@ def profile_problems(name: str, profile: object, where: str) -> Iterator[Problem
     if not isinstance(profile, Profile):
         yield Problem(where, f"PROFILE is {type(profile).__name__}, and no Profile", "PROFILE = Profile(…)")
         return
-    yield from common.name_problems("profile", name, profile.name, where)
-    yield from common.summary_problems("profile", profile.summary, where)
-    yield from common.field_problems("train", profile.train, TRAINING_ARGUMENTS, where)
-    missing = [*common.choice_problems("hardware", name, where)]
+    yield from common_contracts.name_problems("profile", name, profile.name, where)
+    yield from common_contracts.summary_problems("profile", profile.summary, where)
+    yield from common_contracts.field_problems("train", profile.train, TRAINING_ARGUMENTS, where)
+    missing = [*common_contracts.choice_problems("hardware", name, where)]
     yield from missing
     if not missing and profile.name == name and not profile.spans:
-        yield from common.composed_problems([f"hardware={name}"], where)
+        yield from common_contracts.composed_problems([f"hardware={name}"], where)

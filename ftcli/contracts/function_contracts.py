@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ftcli.contracts import common_contracts
 from ftcli.core.errors import DataError, Problem
 from ftcli.data.files.reader import Row
 from ftcli.data.formats.registry import DATASET_TYPES, FORMATS, Format, convert, recognise
@@ -26,8 +27,8 @@ def format_problems(name: str, form: object, example: object, where: str) -> Ite
     if not isinstance(form, Format):
         yield Problem(where, f"FORMAT is {type(form).__name__}, and no Format", "FORMAT = Format(…)")
         return
-    yield from common.name_problems("format", name, form.name, where)
-    yield from common.one_of("kind", [form.kind], DATASET_TYPES, where)
+    yield from common_contracts.name_problems("format", name, form.name, where)
+    yield from common_contracts.one_of("kind", [form.kind], DATASET_TYPES, where)
     if not form.doc.strip():
         yield Problem(
             where, f"the format {form.name} has no text on what it reads", "doc='An examination and its answer.'"
@@ -76,8 +77,8 @@ def reward_problems(name: str, reward: object, example: object, where: str) -> I
     if not inspect.isfunction(reward):
         yield Problem(where, f"REWARD is {type(reward).__name__}, and no function", "REWARD = the function")
         return
-    yield from common.name_problems("reward", name, reward.__name__, where)
-    yield from common.summary_problems("reward, its docstring,", (reward.__doc__ or "").split("\n")[0], where)
+    yield from common_contracts.name_problems("reward", name, reward.__name__, where)
+    yield from common_contracts.summary_problems("reward, its docstring,", (reward.__doc__ or "").split("\n")[0], where)
     broken = [*_signature_problems(reward, where)]
     yield from broken
     if not (isinstance(example, tuple) and len(example) == 4):
