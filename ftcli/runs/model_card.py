@@ -59,7 +59,7 @@ def _front(spec: RunSpec, result: Mapping[str, Any], is_adapter: bool) -> Iterat
 def _about(spec: RunSpec, result: Mapping[str, Any]) -> Iterator[str]:
     name, base = str(spec.run.name or "A model"), _name(spec.model.name_or_path)
     yield f"\n# {_text(name)}\n"
-    yield f"{_text(base)}, trained by {_text(result['method'])}, peft={_text(result['peft'])}."
+    yield f"{_text(base)}, trained by {_text(result['method'])}, peft={_text(result['peft'])}.\n"
     licence = _text(spec.model.licence) if spec.model.licence else "not known here: see where the base comes from"
     parameters = result.get("parameters") or {}
     rows = [("base", _text(base)), ("licence of the base", licence)]
@@ -68,15 +68,15 @@ def _about(spec: RunSpec, result: Mapping[str, Any]) -> Iterator[str]:
     if parameters:
         rows.append(("parameters", f"{count(parameters['trainable'])} of {count(parameters['total'])} trained"))
     rows.append(("steps", f"{result['steps']}, {count(result.get('tokens_trained'))} tokens"))
-    rows += [
-        (key.replace("_", " "), _text(spec.train[key])) for key in _SETTINGS if spec.train.get(key) not in (None, -1)
-    ]
+    settings = {key: spec.train.get(key) for key in _SETTINGS}
+    if settings["max_steps"] not in (None, -1):
+        settings["num_train_epochs"] = None  # which has no effect then
+    rows += [(key.replace("_", " "), _text(value)) for key, value in settings.items() if value not in (None, -1)]
     rows += [("seed", str(spec.seed)), ("made with", f"ftcli {metadata.version('ftcli')}")]
     yield from _table(("", ""), rows)
     yield "\n## Data\n"
-    yield from _table(
-        ("set", "format", "rows"), [(_text(_name(path)), _text(kind), rows) for kind, path, rows in _sets(result)]
-    )
+    sets = [(_text(_name(path)), _text(kind), kept) for kind, path, kept in _sets(result)]
+    yield from _table(("set", "format", "rows"), sets)
 
 
 def _sets(result: Mapping[str, Any]) -> list[tuple[str, str, str]]:
