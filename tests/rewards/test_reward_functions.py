@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from ftcli.build.resolve import spec_of
 from ftcli.config.compose import Request
 from ftcli.core.errors import ConfigError
 from ftcli.settings.ownership import ALLOW_PATH, REWARD_CODE
+from tests.ranks import environment
+from tests.warm import Warm
 
 CODE = "def polite(completions, **columns):\n    return [1.0 for _ in completions]\n"
 HEAD = "ftcli: 1\ndefaults: [{method: grpo}, {hardware: cpu}]\nmethod:\n  reward_functions: "
@@ -66,3 +69,27 @@ def test_what_is_no_mapping_of_functions_is_told(code: Path):
     ):
         with pytest.raises(ConfigError, match=said):
             functions("method=grpo", "hardware=cpu", f"method.reward_functions={value}")
+
+
+def test_a_link_beside_a_recipe_leads_to_no_code_elsewhere(code: Path):
+    (code / "mine" / "linked.py").symlink_to(code / "importable.py")
+    (code / "mine" / "r.yaml").write_text(f"{HEAD}{{linked.py:polite: 1}}\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="points outside the recipe's folder"):
+        functions("recipe=mine/r.yaml", grants=(REWARD_CODE,))
+
+
+def test_a_run_learns_from_a_file_and_resumes_with_that_code_alone(code: Path, warm: Warm | None):
+    if warm is None:
+        pytest.skip("no process can be forked here")
+    words = ["train", "method=grpo", "model=tiny", "hardware=cpu", "run.dir=run", "data.max_rows=4"]
+    words += ["method.reward_functions={mine/rewards.py:polite: 1}", "run.score_rows=0", "train.eval_strategy=no"]
+    words += ["method.max_completion_length=8", "method.num_generations=2", "train.per_device_train_batch_size=2"]
+    words += ["train.gradient_accumulation_steps=1", "train.max_steps=1", "train.logging_steps=1"]
+    done = warm.run(words, code, environment(OMP_NUM_THREADS="1"), 600)
+    assert done.returncode == 0, done.stderr
+    logged = [json.loads(line) for line in (code / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert any(line.get("reward") == 1.0 for line in logged), logged
+    (code / "mine" / "rewards.py").write_text(CODE.replace("1.0", "2.0"), encoding="utf-8")
+    again = warm.run(["train", "--resume", "run", REWARD_CODE, "train.max_steps=2"], code, environment(), 600)
+    assert again.returncode == 2
+    assert "has changed since the run began (method.reward_functions)" in again.stderr
