@@ -22,6 +22,7 @@ from ftcli.config.compose import Request
 from ftcli.config.credentials import held_by, masked
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.exit_codes import EXIT_CONFIG, EXIT_DONE, EXIT_INTERRUPTED
+from ftcli.core.plugins import plugin_loading
 from ftcli.core.text import shell_word
 from ftcli.launch.local import ended
 from ftcli.launch.profile import has_several, submits
@@ -94,6 +95,7 @@ def _request(options: argparse.Namespace) -> Request:
 def _flags(options: argparse.Namespace) -> list[str]:
     """The flags that each job needs too."""
     folders = [word for folder in options.config_dir for word in ("--config-dir", str(folder))]
+    folders += [*plugin_loading.words(), *(["--anyway"] if getattr(options, "anyway", False) else [])]
     return folders + [flag for flag in arguments.GRANTS if getattr(options, flag.strip("-").replace("-", "_"))]
 
 
@@ -199,7 +201,7 @@ def _started(sweep: Sweep, slots: Sequence[Slot], options: argparse.Namespace) -
 def _wait_for(folder: Path) -> None:
     """Wait while a job that a killed sweep left behind saves and ends."""
     until = time.monotonic() + _PATIENCE_SECONDS
-    while run_table.is_in_use(folder) and time.monotonic() < until:
+    while rundir.in_use(folder) and time.monotonic() < until:
         time.sleep(0.2)
 
 
@@ -215,14 +217,14 @@ def _end(sweep: Sweep, options: argparse.Namespace, stopped: str | None) -> int:
     else:
         show(table)
     ends = [job.end for job in sweep.jobs]
-    count = f"{ends.count('finished')} of {len(ends)} jobs done"
+    count = f"{ends.count('done')} of {len(ends)} jobs done"
     pruned, failed = ends.count("pruned"), ends.count("failed")
     output.note(count + (f", {pruned} pruned" if pruned else "") + (f", {failed} failed" if failed else ""))
     if stopped is not None:
         words = ["ftcli", "sweep", "--resume", str(sweep.folder), *_flags(options)]
         output.note(f"stopped by {stopped}; resume with: {' '.join(map(shell_word, words))}")
         return EXIT_INTERRUPTED
-    if sweep.kind == "search" and "finished" in ends:
+    if sweep.kind == "search" and "done" in ends:
         return EXIT_DONE
     return next((job.code for job in sweep.jobs if job.end == "failed" and job.code), EXIT_DONE)
 

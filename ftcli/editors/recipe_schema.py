@@ -17,6 +17,7 @@ from ftcli.core.strict_yaml import load
 from ftcli.editors.field_schema import NOTHING, Schema, closed, field_schema
 from ftcli.editors.mapping_schema import backend_schema, mix_schema, of_mapping
 from ftcli.editors.stage_schema import options_schema, stages_schema
+from ftcli.editors.sweep_schema import sweep_schema
 from ftcli.methods import Method, Pipeline, all_methods, all_pipelines, get_method
 from ftcli.peft_methods import PEFT_METHODS, PeftMethod
 from ftcli.peft_methods.other import IMPOSSIBLE, own_choices, tuner_configs
@@ -33,6 +34,7 @@ _WHAT = {
     "defaults": "One choice a group, each on a line of its own: `- method: dpo`.",
     "seed": "Every random choice of a run comes from this number.",
     "stages": "Settings of single stages of a pipeline, by the stage's name.",
+    "sweep": "What `ftcli sweep` searches, and how; a single run leaves it out with ~sweep.",
 }
 
 
@@ -79,6 +81,7 @@ def _top_level() -> Schema:
         **{key: {"type": ["object", "null"]} for key in ("method", "peft", *ROLES)},
         "seed": {"$ref": "#/$defs/seed"},
         "stages": {"type": "object"},
+        "sweep": sweep_schema(),
     }
     return {key: {**value, "description": _WHAT[key]} if key in _WHAT else value for key, value in keys.items()}
 

@@ -82,7 +82,7 @@ class Search:
             self._tell(job)
 
     def _tell(self, job: SweepJob) -> None:
-        value = measured(self._sweep.run_dir(job), self._settings.measure) if job.end == "finished" else None
+        value = measured(self._sweep.run_dir(job), self._settings.measure) if job.end == "done" else None
         self._study.tell(self._number(job), value, pruned=job.end == "pruned")
 
     def _number(self, job: SweepJob) -> int:

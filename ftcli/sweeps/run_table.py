@@ -5,26 +5,28 @@ Run folders may come from anyone: they are read as `ftcli report` reads them, an
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from ftcli.build import gate
 from ftcli.config.credentials import masked_values
 from ftcli.core.errors import ConfigError
-from ftcli.core.exit_codes import EXIT_DONE, EXIT_INTERRUPTED
-from ftcli.runs import run_end, rundir
+from ftcli.core.exit_codes import EXIT_DONE
+from ftcli.runs import provenance, rundir
+from ftcli.runs.run_state import DONE, FAILED, LOST, STOPPED, run_state
 from ftcli.settings.run_spec import RunSpec
 from ftcli.sweeps.sweep_folder import Sweep, SweepJob
 
 SCHEMA = 1
-State = Literal["finished", "pruned", "running", "stopped", "failed", "not started", "damaged"]
+State = Literal["done", "running", "stopped", "failed", "lost", "prepared", "pruned", "damaged"]
+"""Where a run stands (runs/run_state.py); pruned by a search; damaged: its files are not as ftcli writes them."""
 _OWN = frozenset({"run.dir", "run.name", "method.name", "peft.name"})
 """Where a run is and how it is called, and what the choices say already."""
+_OF_A_TABLE = ("settings", "held_out", "origin")
+"""What a row holds for its table."""
 _HELD_OUT = ("path", "revision", "subset", "split", "mix", "format", "columns", "roles", "max_rows", "eval_group")
 
 
@@ -48,9 +50,16 @@ class RunRow:
     code: int | None = None
     """The exit code with which it ended; None where it did not."""
     cause: str = ""
-    """Why it is not finished."""
+    """Why it is not done."""
     held_out: str = ""
     """What its held-out rows are, to compare with those of others."""
+    origin: Mapping[str, Any] | None = None
+    """Where its numbers come from (runs/provenance.py); None where it has no folder."""
+
+    def to_data(self, differs: Sequence[str]) -> dict[str, Any]:
+        """As plain data, with the settings in which it differs."""
+        data = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in _OF_A_TABLE}
+        return {**data, "differs": {key: self.settings.get(key) for key in differs}, provenance.KEY: self.origin}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,10 +76,7 @@ class RunTable:
 
     def to_data(self) -> dict[str, Any]:
         """As plain data."""
-        rows = []
-        for row in self.rows:
-            data = asdict(row) | {"differs": {key: row.settings.get(key) for key in self.differs}}
-            rows.append({name: value for name, value in data.items() if name not in ("settings", "held_out")})
+        rows = [row.to_data(self.differs) for row in self.rows]
         return {
             "schema": SCHEMA,
             "measure": self.measure,
@@ -120,14 +126,14 @@ def _ranked(rows: Sequence[RunRow], keys: tuple[str, ...], measure: Literal["hel
     def place(row: RunRow) -> tuple[bool, bool, float]:
         value = getattr(row, measure)
         nothing = value is None or value != value
-        return row.state != "finished", nothing, 0.0 if nothing else (-value if measure == "score" else value)
+        return row.state != "done", nothing, 0.0 if nothing else (-value if measure == "score" else value)
 
     return RunTable(rows=tuple(sorted(rows, key=place)), differs=keys, measure=measure, notes=tuple(_notes(rows)))
 
 
 def _notes(rows: Sequence[RunRow]) -> Iterator[str]:
-    """What keeps the measures of finished runs from being compared."""
-    done = [row for row in rows if row.state == "finished"]
+    """What keeps the measures of runs that are done from being compared."""
+    done = [row for row in rows if row.state == "done"]
     methods = sorted({str(row.method) for row in done})
     if len(methods) > 1:
         yield f"the held-out losses are of different methods ({', '.join(methods)}), which measure different things"
@@ -144,7 +150,7 @@ def _of_job(sweep: Sweep, job: SweepJob) -> RunRow:
     folder = sweep.run_dir(job)
     varied: dict[str, Any] = {**job.varied}
     begun = rundir.is_run(folder) or rundir.is_pipeline(folder)
-    row = row_of(folder, job.name) if begun else RunRow(name=job.name, run=str(folder), state="not started")
+    row = row_of(folder, job.name) if begun else RunRow(name=job.name, run=str(folder), state="prepared")
     ended: dict[str, Any] = {"state": job.end, "code": job.code, "cause": job.cause} if job.end else {}
     return RunRow(**{**_shallow(row), **ended, "settings": varied})
 
@@ -166,13 +172,14 @@ def row_of(folder: Path, name: str = "") -> RunRow:
     with rundir.stored(folder / rundir.RESULT):
         result = rundir.read_result(folder)
         last = result["stages"][stages[-1]] if result is not None and stages else result
-        state, code, cause = _state(folder, finished=result is not None)
+        state, code, cause = _state(folder)
         told = _of_result(last or {})
         return RunRow(
             name=name or _shown(folder), run=str(folder), state=state, code=code, cause=cause,
             method=spec.choices["method"] if spec else None,
             model=str(spec.model.name_or_path) if spec else None,
             settings=_settings(spec) if spec else {}, held_out=_held_out(spec) if spec else "",
+            origin=provenance.of_folder(folder),
             **told | ({"seconds": _number(result["seconds"])} if result is not None else {}),
         )  # fmt: skip
 
@@ -199,32 +206,12 @@ def _number(value: Any) -> float | None:
     return None if value is None else float(value)
 
 
-def _state(folder: Path, *, finished: bool) -> tuple[State, int | None, str]:
-    """How a run stands, the exit code of its last command, and why it is not finished."""
-    if finished:
-        return "finished", EXIT_DONE, ""
-    if is_in_use(folder):
-        return "running", None, ""
-    end = run_end.read(folder)
-    if end is None or end.code == EXIT_DONE:
-        return "stopped", None, "it was killed, or its folder is not the whole of it"
-    return ("stopped" if end.code == EXIT_INTERRUPTED else "failed"), end.code, end.text()
-
-
-def is_in_use(run: Path) -> bool:
-    """Whether a command or a worker holds the lock of a run; waits for none, and writes nothing."""
-    for name in (rundir.LOCK, rundir.WORKER_LOCK):
-        try:
-            lock = os.open(run / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        except OSError:
-            continue
-        try:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return True
-        finally:
-            os.close(lock)
-    return False
+def _state(folder: Path) -> tuple[State, int | None, str]:
+    """How a run stands, the exit code of its last command, and why it is not done."""
+    found = run_state(folder)
+    code = found.end.code if found.end is not None else EXIT_DONE if found.name == DONE else None
+    why = found.end.text() if found.end is not None else found.text()
+    return found.name, code, why if found.name in (STOPPED, FAILED, LOST) else ""  # type: ignore[return-value]
 
 
 def _settings(spec: RunSpec) -> dict[str, Any]:

@@ -27,7 +27,7 @@ STUDY = "study.jsonl"
 SCHEMA = 1
 
 Kind = Literal["grid", "search"]
-End = Literal["finished", "pruned", "failed"]
+End = Literal["done", "pruned", "failed"]
 _PLAIN = ("words", "place", "measure", "recipe")
 _NAME = re.compile(r"\w[\w.+-]*")
 
@@ -154,7 +154,7 @@ def _job(found: Any) -> SweepJob:
 def ended(sweep: Sweep, job: SweepJob, code: int, *, pruned: bool = False) -> SweepJob:
     """A job whose command ended with a code, with how; still open where it was interrupted and can be resumed."""
     if code == EXIT_DONE:
-        return replace(job, end="finished", code=code)
+        return replace(job, end="done", code=code)
     if pruned and code == EXIT_INTERRUPTED:
         return replace(job, end="pruned", code=code)
     if code == EXIT_INTERRUPTED:

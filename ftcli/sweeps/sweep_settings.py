@@ -86,14 +86,23 @@ def _problem(name: str, value: Any, where: str, search: bool) -> Problem | None:
         return Problem(where, f"sweep.{name} is not a setting", suggest(name, NAMES, "sweep."))
     if name in OF_SEARCH and not search:
         return Problem(where, "is read only by ftcli sweep, which searches; -m runs every combination", "leave it out")
-    if name in LEAST:
-        optional = value is None and type(None) in get_args(_HINTS[name])
-        if optional or (type(value) is int and LEAST[name] <= value <= (2**32 - 1 if name == "seed" else MOST_JOBS)):
-            return None
-        most = "" if name == "seed" else f" to {MOST_JOBS}"
-        return Problem(where, f"sweep.{name} is {value!r}", f"a whole number from {LEAST[name]}{most}")
-    choices = [word for part in (_HINTS[name], *get_args(_HINTS[name])) for word in get_args(part)]
-    words = [word for word in choices if isinstance(word, str)]
-    if value in words or (value is None and type(None) in choices):
+    words, (low, high), optional = allowed(name)
+    if value is None and optional:
         return None
-    return Problem(where, f"sweep.{name} is {value!r}", suggest(str(value), words, f"sweep.{name}="))
+    if words:
+        known = isinstance(value, str) and value in words
+        fix = suggest(str(value), words, f"sweep.{name}=")
+    else:
+        known = type(value) is int and low <= value <= high
+        fix = f"a whole number from {low} to {high}"
+    return None if known else Problem(where, f"sweep.{name} is {value!r}", fix)
+
+
+def allowed(name: str) -> tuple[tuple[str, ...], tuple[int, int], bool]:
+    """What a setting takes: its words, or the bounds of its number, and whether null."""
+    hint = _HINTS[name]
+    optional = type(None) in get_args(hint)
+    if name in LEAST:
+        return (), (LEAST[name], 2**32 - 1 if name == "seed" else MOST_JOBS), optional
+    literals = [word for part in (hint, *get_args(hint)) for word in get_args(part)]
+    return tuple(dict.fromkeys(word for word in literals if isinstance(word, str))), (0, 0), optional

@@ -26,6 +26,8 @@ WORDS: dict[str, list[str]] = {
     "train": ["train --resume sft-tiny", "train recipe=demo --dry-run", "train --cfg job"],
     "report": ["report sft-tiny"],
     "watch": ["watch", "watch sft-tiny"],
+    "runs": ["runs list"],
+    "sweep": ["sweep model=tiny seed=1,2 data.eval_share=0.1 --dry-run"],
     "eval": ["eval sft-tiny"],
     "merge": ["merge sft-tiny"],
     "generate": ["generate sft-tiny hello", f"generate {RUN} hello"],
@@ -107,6 +109,8 @@ def test_every_command_with_json_is_listed_here():
 
 @pytest.mark.parametrize("words", [words for several in WORDS.values() for words in several])
 def test_a_command_about_a_run_says_which(words, told, world: Path):
+    if words.startswith("sweep"):
+        pytest.importorskip("optuna", reason="pip install 'ftcli[sweep]'")
     found = told(words)
     assert found
     for value in found:

@@ -15,6 +15,7 @@ from ftcli.config.compose import Composed, Request
 from ftcli.config.recipe_file import read
 from ftcli.config.tree import Origin
 from ftcli.core import assets
+from ftcli.core.errors import ConfigError
 from ftcli.core.strict_yaml import load
 from ftcli.editors.recipe_schema import recipe_schema
 from ftcli.methods import all_methods, get_method
@@ -24,6 +25,8 @@ from ftcli.settings.groups import OWN_GROUPS
 from ftcli.settings.library_fields import TRAINING_ARGUMENTS, fields_of
 from ftcli.settings.limits import LIMITS
 from ftcli.settings.ownership import FLAGS
+from ftcli.sweeps.search_space import merged, space_of
+from ftcli.sweeps.sweep_settings import NAMES, read_settings
 
 jsonschema = pytest.importorskip("jsonschema", reason="jsonschema reads the schema, as an editor does")
 
@@ -73,6 +76,23 @@ def test_every_shipped_recipe_is_valid(name, schema):
     recipe = load(path).data
     assert faults(schema, recipe) == []
     assert faults(recipe_schema(read(path).choices), recipe) == [], "under the schema of its own choices"
+
+
+def test_a_search_is_described_as_it_is_read(schema):
+    def refused(sweep: dict[str, Any]) -> bool:
+        try:
+            read_settings(sweep, str, [], search=True)
+            if "space" in sweep:
+                merged(space_of(sweep["space"], str), [], [])
+        except ConfigError:
+            return True
+        return False
+
+    written = [{name: value} for name in NAMES for value in VALUES]
+    written += [{"space": {"train.learning_rate": value}} for value in (*VALUES, {"low": 1, "high": 2, "log": True})]
+    for each in written:
+        assert refused(each) == bool(faults(schema, {"ftcli": 1, "sweep": each})), each
+    assert faults(schema, {"ftcli": 1, "sweep": {"trails": 3}})
 
 
 # --- the same verdict as the checks -----------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from ftcli.config.compose import Request
 from ftcli.core.errors import ConfigError
 from ftcli.runs import run_end, rundir
 from ftcli.runs.run_end import RunEnd
-from ftcli.sweeps.run_table import RunRow, RunTable, compared, is_in_use, of_runs, of_sweep, row_of, runs_below
+from ftcli.sweeps.run_table import RunRow, RunTable, compared, of_runs, of_sweep, row_of, runs_below
 from ftcli.sweeps.sweep_folder import Sweep, SweepJob, ended, read_sweep
 from tests.conftest import REPOSITORY
 
@@ -50,8 +50,8 @@ def test_runs_are_ranked_by_held_out_loss_with_what_differs(here: Path, capsys):
     out, err = capsys.readouterr()
     assert out.splitlines() == [
         "  run  peft  seed  learning_rate  held-out loss  score  time    state",
-        "  b    none  7     0.0001         1.0000         50.0%  12.5 s  finished",
-        "  a    lora  42    0.001          2.0000         -      12.5 s  finished",
+        "  b    none  7     0.0001         1.0000         50.0%  12.5 s  done",
+        "  a    lora  42    0.001          2.0000         -      12.5 s  done",
         "  c    none  42    -              -              -      -       failed: exit code 3, data: row 3 is broken",
     ]
     assert err == ""
@@ -82,7 +82,7 @@ def test_what_does_not_compare_is_said(here: Path):
 
 def test_many_differences_stand_on_a_line(here: Path):
     rows = [
-        RunRow(name=name, run=name, state="finished", settings={f"train.x{n}": n + change for n in range(9)})
+        RunRow(name=name, run=name, state="done", settings={f"train.x{n}": n + change for n in range(9)})
         for name, change in (("a", 0), ("b", 1))
     ]
     lines = as_text(compared(rows))
@@ -101,8 +101,9 @@ def test_many_differences_stand_on_a_line(here: Path):
 
 def test_a_run_at_work_a_killed_one_and_a_pruned_one_are_told(here: Path):
     folder = run("a")
-    assert row_of(folder).state == "stopped"
-    assert not is_in_use(folder)
+    assert row_of(folder).state == "prepared"
+    (folder / rundir.LOG).touch()
+    assert row_of(folder).state == "lost"
     with open(folder / rundir.LOCK, "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert row_of(folder).state == "running"
@@ -119,7 +120,7 @@ def test_how_a_job_ended_comes_from_its_end_file(here: Path):
     sweep = Sweep(folder=here, kind="grid", words=[], place=str(here))
     run("a", code=7)
     job = SweepJob(name="a", varied={}, words=())
-    assert ended(sweep, job, 0).end == "finished"
+    assert ended(sweep, job, 0).end == "done"
     assert ended(sweep, job, 75).end is None
     assert ended(sweep, job, 75, pruned=True).end == "pruned"
     assert ended(sweep, job, 7).cause == "exit code 7, not_finite: row 3 is broken"
@@ -129,7 +130,7 @@ def test_how_a_job_ended_comes_from_its_end_file(here: Path):
 
 def test_runs_and_pipelines_of_then_are_listed_and_compared(here: Path, capsys):
     for name in ("lora", "rlaif"):
-        assert row_of(V0_1 / name).state == "finished"
+        assert row_of(V0_1 / name).state == "done"
     assert runs_below(V0_1) == sorted([V0_1 / "lora", V0_1 / "rlaif"], key=rundir.run_order)
     assert main(["runs", "compare", str(V0_1 / "lora"), str(V0_1 / "rlaif")]) == 0
     assert main(["runs", "list", str(V0_1)]) == 0
@@ -163,7 +164,7 @@ def test_a_folder_with_a_link_that_leads_out_is_not_read(here: Path, capsys):
 
 
 def test_a_cell_that_a_spreadsheet_would_compute_is_text():
-    row = RunRow(name="=cmd()", run="r", state="finished", settings={"a": -1, "b": "@x"}, held_out_loss=-0.5)
+    row = RunRow(name="=cmd()", run="r", state="done", settings={"a": -1, "b": "@x"}, held_out_loss=-0.5)
     [line] = csv.DictReader(io.StringIO(as_csv(RunTable(rows=(row,), differs=("a", "b"), measure="held_out_loss"))))
     assert (line["name"], line["a"], line["b"], line["held_out_loss"]) == ("'=cmd()", "-1", "'@x", "-0.5")
 
@@ -247,11 +248,11 @@ def test_what_cannot_be_resumed_is_told(words, what, here: Path, capsys):
     assert what in capsys.readouterr().err
 
 
-def test_a_finished_sweep_is_shown_again_from_its_file(here: Path, capsys):
+def test_a_done_sweep_is_shown_again_from_its_file(here: Path, capsys):
     run("s/seed-1", loss=1.0)
     sweep = Sweep(folder=Path("s"), kind="grid", words=["seed=1"], place=str(here))
     sweep.put(SweepJob(name="seed-1", varied={"seed": "1"}, words=("seed=1",)))
-    sweep.put(replace(sweep.jobs[0], end="finished", code=0))
+    sweep.put(replace(sweep.jobs[0], end="done", code=0))
     assert read_sweep(Path("s")).jobs == sweep.jobs
     assert main(["runs", "compare", "s"]) == 0
-    assert capsys.readouterr().out.split()[-1] == "finished"
+    assert capsys.readouterr().out.split()[-1] == "done"

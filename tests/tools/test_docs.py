@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import re
 import shlex
@@ -87,7 +88,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rundir.write_json(run / rundir.LEDGER, {"train": {"rows_read": 9}})
         (run / rundir.METRICS).write_text('{"step": 1}\n', encoding="utf-8")
     (folder / "runs/rates").mkdir()
-    job = SweepJob(name="seed-1", varied={"seed": "1"}, words=("seed=1",), end="finished", code=0)
+    job = SweepJob(name="seed-1", varied={"seed": "1"}, words=("seed=1",), end="done", code=0)
     Sweep(folder=folder / "runs/rates", kind="grid", words=["seed=1"], place=str(folder), jobs=[job]).write()
     return folder
 
@@ -125,8 +126,11 @@ def follow(command: str) -> None:
         options = train.parse_options(words)
         if options.multirun:
             wanted = sweep_request.requested(options.overrides, Request(), search=False)
+            composed = []
             for _, each in wanted.combinations():
-                jobs.resolve(Request(overrides=tuple(each)))
+                with contextlib.suppress(ConfigError):  # a job that is refused ends no other
+                    composed.append(jobs.resolve(Request(overrides=tuple(each))))
+            assert composed
         elif options.resume:
             resumed_spec(rundir.require_run(options.resume, ""), options.overrides)
         elif options.source:

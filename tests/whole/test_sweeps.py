@@ -57,7 +57,7 @@ def test_a_grid_with_a_job_that_fails_ends_in_the_right_table(tmp_path: Path, ft
     assert (failed["name"], failed["code"]) == ("path-b.jsonl_max_rows-6_max_bad_share-0", 3)
     assert "b.jsonl:5" in failed["cause"]
     finished = table["runs"][:-1]
-    assert [row["state"] for row in finished] == ["finished"] * 7
+    assert [row["state"] for row in finished] == ["done"] * 7
     losses = [row["held_out_loss"] for row in finished]
     assert losses == sorted(losses)
     for row in finished:
@@ -105,12 +105,12 @@ def test_a_search_that_was_killed_goes_on_with_the_jobs_that_it_would_have_had(
         psutil.Process(command.pid).send_signal(signal.SIGKILL)
         command.wait(TIMEOUT_SECONDS)
     assert not (tmp_path / "sweep" / RESULTS).exists()
-    assert [job["end"] for job in content(tmp_path / "sweep" / FILE)["jobs"]] == ["finished", None]
+    assert [job["end"] for job in content(tmp_path / "sweep" / FILE)["jobs"]] == ["done", None]
 
     done = ftcli_run("sweep", "--resume", "sweep", cwd=tmp_path)
     assert f"resuming {second}" in done.stderr
     jobs = content(tmp_path / "sweep" / FILE)["jobs"]
-    assert [job["end"] for job in jobs] == ["finished"] * 3
+    assert [job["end"] for job in jobs] == ["done"] * 3
     # A search that nobody killed, told the same losses, draws the same values.
     axes = [Range("train.learning_rate", 1e-4, 1e-2, log=True)]
     whole = Study(tmp_path / STUDY, SweepSettings(trials=3, startup_trials=1, pruner="none"), axes)
@@ -145,11 +145,11 @@ def test_a_hopeless_job_is_stopped_with_a_checkpoint_and_told_as_pruned(tmp_path
     done = ftcli_run("sweep", *words, cwd=tmp_path)
     assert "1 of 2 jobs done, 1 pruned" in done.stderr
     jobs = content(tmp_path / "sweep" / FILE)["jobs"]
-    assert [(job["name"], job["end"]) for job in jobs] == [("max_steps-2", "finished"), ("max_steps-20000", "pruned")]
+    assert [(job["name"], job["end"]) for job in jobs] == [("max_steps-2", "done"), ("max_steps-20000", "pruned")]
     assert [*(tmp_path / "sweep/max_steps-20000" / rundir.CHECKPOINTS).glob("checkpoint-*")]
-    assert [row["state"] for row in content(tmp_path / "sweep" / RESULTS)["runs"]] == ["finished", "pruned"]
+    assert [row["state"] for row in content(tmp_path / "sweep" / RESULTS)["runs"]] == ["done", "pruned"]
     data = json.loads(ftcli_run("runs", "compare", "sweep", "--json", cwd=tmp_path).stdout)
-    assert [row["state"] for row in data["runs"]] == ["finished", "pruned"]
+    assert [row["state"] for row in data["runs"]] == ["done", "pruned"]
 
 
 def _short_first() -> int:

@@ -103,8 +103,12 @@ def list_runs(rows: Sequence[RunRow], *, form: str) -> None:
         lines += [[row.name, _trained(row), *_measures(row), _state(row)] for row in rows]
         output.table(lines)
         return
-    table = RunTable(rows=tuple(rows), differs=("method", "model"), measure="held_out_loss")
-    show(table, form=form)
+    if form == "json":
+        output.data([row.to_data(()) for row in rows])
+    else:
+        output.text(
+            as_csv(RunTable(rows=tuple(rows), differs=("method", "model", "peft"), measure="held_out_loss")), end=""
+        )
 
 
 def _trained(row: RunRow) -> str:
