@@ -103,6 +103,11 @@ def test_it_is_checked_listed_and_known_to_the_schema(acme: Path, ftcli: Run):
     assert "no plugin" in ftcli("plugins").stdout
 
 
+def test_every_job_of_a_sweep_has_it(acme: Path, ftcli: Run):
+    swept = ftcli("train", "-m", "--plugins", "acme", "peft=fourier", "hardware=bench", *TINY, "seed=1,2", "--dry-run")
+    assert "2 of 2 jobs done" in swept.stderr
+
+
 def test_no_variable_and_no_recipe_names_a_plugin(acme: Path, ftcli: Run, tmp_path: Path):
     alone = ftcli("check", "method=steady", "model=tiny", code=2, FTCLI_PLUGINS=str(acme)).stderr
     assert "steady is not a choice of method" in alone
@@ -202,4 +207,6 @@ def test_what_is_no_plugin_is_refused(ftcli: Run, tmp_path: Path):
     assert "is no folder" in ftcli("list", "method", "--plugins", "gone", code=2).stderr
     (tmp_path / "empty").mkdir()
     assert "holds none of the folders methods" in ftcli("plugins", "check", "empty", code=2).stderr
+    planted(tmp_path / "a:b")
+    assert "which separates folders" in ftcli("plugins", "check", "a:b", code=2).stderr
     assert "names no folder" in ftcli("list", "--plugins", code=2).stderr

@@ -68,14 +68,12 @@ def activate(folders: Sequence[str]) -> None:
     Raises:
         ConfigError: one is no plugin, two have the same name, or this process has loaded others before.
     """
-    places = [os.path.abspath(os.path.expanduser(folder)) for folder in folders]
-    for folder, place in zip(folders, places, strict=True):
-        if not any(os.path.isdir(os.path.join(place, kind)) for kind in (*KINDS, CONFIGS)):
-            what = (
-                f"holds none of the folders {', '.join((*KINDS, CONFIGS))}" if os.path.isdir(place) else "is no folder"
-            )
-            raise ConfigError(Problem(f"{FLAG} {folder}", what, "name the folder of a plugin (docs/extending.md)"))
-    wanted = os.pathsep.join(dict.fromkeys(places))
+    given = [os.path.abspath(os.path.expanduser(folder)) for folder in folders]
+    for typed, folder in zip(folders, given, strict=True):
+        fault = _unfit(folder)
+        if fault:
+            raise ConfigError(Problem(f"{FLAG} {typed}", fault, "name the folder of a plugin (docs/extending.md)"))
+    wanted = os.pathsep.join(dict.fromkeys(given))
     if os.environ.get(VARIABLE, "") != wanted and mounted.cache_info().currsize:
         what = "this process has loaded ftcli with other plugins before"
         raise ConfigError(Problem(FLAG, what, "start a process of its own for each set of plugins"))
@@ -85,6 +83,17 @@ def activate(folders: Sequence[str]) -> None:
         os.environ.pop(VARIABLE, None)
     all_plugins.cache_clear()
     all_plugins()
+
+
+def _unfit(folder: str) -> str:
+    """Why a folder is no plugin; "" where it may be one."""
+    if not os.path.isdir(folder):
+        return "is no folder"
+    if os.pathsep in folder:
+        return f"has a {os.pathsep!r} in its path, which separates folders"
+    kinds = (*KINDS, CONFIGS)
+    held = any(os.path.isdir(os.path.join(folder, kind)) for kind in kinds)
+    return "" if held else f"holds none of the folders {', '.join(kinds)}"
 
 
 @cache

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from ftcli.core.errors import ConfigError, Problem
+from ftcli.core.plugins import plugin_loading
 from ftcli.core.text import shell_word
 from ftcli.core.untrusted import foreign_files
 from ftcli.runs import rundir
@@ -49,7 +50,7 @@ def environment(spec: RunSpec, tokens: Mapping[str, str]) -> dict[str, Any]:
         "devices": gpus or [platform.processor() or "cpu"],
         "num_processes": spec.launch.num_processes,
         "num_threads": torch.get_num_threads(),
-        "plugins": spec.plugins,
+        "plugins": plugin_loading.recorded(),
         _TOKENS: dict(tokens),
     }
 

@@ -98,3 +98,16 @@ def test_a_damaged_or_missing_environment_stops_no_resume(damaged, half):
     assert resume(half)["packages"]
     (half / rundir.ENVIRONMENT).unlink()
     assert "resumed" not in resume(half)
+
+
+def test_a_plugin_whose_files_are_others_is_told(tmp_path):
+    began = {
+        "schema": rundir.SCHEMAS[rundir.ENVIRONMENT],
+        "tokens": {},
+        "plugins": {"acme": "folder 01", "b": "folder 2"},
+    }
+    rundir.write_json(tmp_path / rundir.ENVIRONMENT, began)
+    now = {**began, "plugins": {"acme": "folder ff", "b": "folder 2"}}
+    kept, told = module.went_on(tmp_path, now, "checkpoint-2")
+    assert told == ["began with acme folder 01, and goes on with folder ff"]
+    assert kept["resumed"] == [{"from": "checkpoint-2", "changed": {"acme": ["folder 01", "folder ff"]}}]
