@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ftcli.cli import arguments, output
 from ftcli.core.exit_codes import EXIT_DONE, EXIT_GATE
 from ftcli.core.text import shell_word
-from ftcli.runs import rundir
+from ftcli.runs import provenance, rundir
 
 if TYPE_CHECKING:
     from ftcli.recipes.outcome import Comparison
@@ -62,7 +62,8 @@ def _compare(options: argparse.Namespace, lock: Lock, spec: RunSpec, folder: Pat
     differs = [each for each in found if each.state == "differs"]
     if options.json:
         told: dict[str, Any] = {"run": str(folder), "exact": exact, "reproduced": not differs}
-        output.data({**told, "compared": [asdict(each) for each in found]})
+        told["compared"] = [asdict(each) for each in found]
+        output.data({**told, provenance.KEY: provenance.of_folder(folder)})
     else:
         _show(found, folder, exact=exact)
     return EXIT_GATE if differs else EXIT_DONE

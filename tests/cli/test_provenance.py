@@ -43,7 +43,15 @@ NO_RUN = {
     "list": "what there is to choose, and the names of runs",
     "doctor": "this machine",
     "recipe": "a file that composes no run by itself",
+    "advise": "recipes that nobody has run",
+    "plugins": "folders of code",
 }
+TABLES = {
+    "runs": "a row for each run: tested below",
+    "sweep": "the same table, of its jobs",
+    "reproduce": "of the new run, which only a lock begins",
+}
+"""Commands about several runs, or about one that no word alone begins."""
 ANSWERS: dict[str, list[dict[str, Any]]] = {
     "eval": [{"method": "sft"}],
     "merge": [{"model": "m"}],
@@ -104,7 +112,7 @@ def test_every_command_with_json_is_listed_here():
     actions = (REPOSITORY / "ftcli" / "cli" / "recipe_actions").glob("*.py")
     sources["recipe"] += "".join(file.read_text() for file in actions)
     known = ("add_json(", "composing(", '"--json"')
-    assert {name for name, text in sources.items() if any(word in text for word in known)} == {*WORDS, *NO_RUN}
+    assert {name for name, text in sources.items() if any(word in text for word in known)} == {*WORDS, *NO_RUN, *TABLES}
 
 
 @pytest.mark.parametrize("words", [words for several in WORDS.values() for words in several])
@@ -131,6 +139,11 @@ def test_the_rates_of_a_finished_run_are_those_it_learned_and_worked_at(told, wo
     # 5000 tokens and 30 steps in 10 seconds
     assert own["rates"] == {"learning_rate": 3e-3, "tokens_per_second": 500.0, "steps_per_second": 3.0}
     assert own["date"].endswith("+00:00")
+
+
+def test_each_row_of_a_table_of_runs_has_that_of_its_run(told, world: Path):
+    [table] = told("runs list")
+    assert [row[provenance.KEY]["directory"] for row in table["runs"]] == [str(world / RUN)]
 
 
 def test_a_run_that_has_not_begun_has_no_date(told):
