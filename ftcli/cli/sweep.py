@@ -97,8 +97,6 @@ def _flags(options: argparse.Namespace) -> list[str]:
     folders = [word for folder in options.config_dir for word in ("--config-dir", str(folder))]
     folders += [*plugin_loading.words(), *(["--anyway"] if getattr(options, "anyway", False) else [])]
     return folders + [flag for flag in arguments.GRANTS if getattr(options, flag.strip("-").replace("-", "_"))]
-    granted = [flag for flag in arguments.GRANTS if getattr(options, flag.strip("-").replace("-", "_"))]
-    return [*folders, *plugin_loading.words(), *granted]
 
 
 def _with(wanted: SweepRequest, words: Sequence[str]) -> Request:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from ftcli.build import gate
 from ftcli.config.credentials import masked_values
-from ftcli.core.errors import ConfigError, FtcliError
+from ftcli.core.errors import ConfigError
 from ftcli.core.exit_codes import EXIT_DONE
 from ftcli.runs import provenance, rundir
 from ftcli.runs.run_state import DONE, FAILED, LOST, STOPPED, run_state
@@ -77,11 +77,6 @@ class RunTable:
     def to_data(self) -> dict[str, Any]:
         """As plain data."""
         rows = [row.to_data(self.differs) for row in self.rows]
-        rows = []
-        for row in self.rows:
-            data = asdict(row) | {"differs": {key: row.settings.get(key) for key in self.differs}}
-            data = {name: value for name, value in data.items() if name not in ("settings", "held_out")}
-            rows.append({**data, provenance.KEY: _provenance(row)})
         return {
             "schema": SCHEMA,
             "measure": self.measure,
@@ -89,16 +84,6 @@ class RunTable:
             "notes": [*self.notes],
             "runs": rows,
         }
-
-
-def _provenance(row: RunRow) -> dict[str, Any] | None:
-    """That of a run of the table; None where it has not begun, or its folder is too damaged to say it."""
-    folder = Path(row.run)
-    try:
-        begun = rundir.is_run(folder) or rundir.is_pipeline(folder)
-        return provenance.of_folder(folder) if begun else None
-    except FtcliError:
-        return None
 
 
 def of_sweep(sweep: Sweep, measure: str) -> RunTable:

@@ -142,8 +142,8 @@ def test_the_rates_of_a_finished_run_are_those_it_learned_and_worked_at(told, wo
 
 
 def test_each_row_of_a_table_of_runs_has_that_of_its_run(told, world: Path):
-    [table] = told("runs list")
-    assert [row[provenance.KEY]["directory"] for row in table["runs"]] == [str(world / RUN)]
+    [rows] = told("runs list")
+    assert [row[provenance.KEY]["directory"] for row in rows] == [str(world / RUN)]
 
 
 def test_a_run_that_has_not_begun_has_no_date(told):
