@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import yaml
-
 from ftcli.config.conversion.draft import Draft
+from ftcli.config.recipe_yaml import comment, value_text
+from ftcli.config.references import escaped
 
 _ORDER = ("model", "data", "method", "peft", "quantisation", "train", "hardware", "run", "seed")
 _FIRST = (
@@ -22,9 +22,9 @@ _WIDTH = 110
 
 def text(draft: Draft, title: str) -> str:
     """The recipe, checked by nobody yet."""
-    head = [f"# Brought from {title}: {_line(draft.file.path.name)}.   ftcli train recipe=FILE"]
-    head += [f"# Not the same training: {_line(each)}." for each in draft.unsupported]
-    head += [f"# Not on this machine: {_line(each)}." for each in draft.waits_for]
+    head = [f"{comment(f'Brought from {title}: {draft.file.path.name}.')}   ftcli train recipe=FILE"]
+    head += [comment(f"Not the same training: {each}.") for each in draft.unsupported]
+    head += [comment(f"Not on this machine: {each}.") for each in draft.waits_for]
     chosen = [f"  - {group}: {draft.choices[group]}" for group in _CHOICES if group in draft.choices]
     return "\n".join([*head, "ftcli: 1", "defaults:", *chosen, *_groups(draft)]) + "\n"
 
@@ -32,7 +32,7 @@ def text(draft: Draft, title: str) -> str:
 def _groups(draft: Draft) -> Iterator[str]:
     for group in _ORDER:
         if group in draft.settings:
-            yield f"{group}: {plain(draft.settings[group])}"
+            yield f"{group}: {value_text(escaped(draft.settings[group]))}"
             continue
         own = {key.partition(".")[2]: key for key in draft.settings if key.startswith(f"{group}.")}
         if not own:
@@ -47,22 +47,11 @@ def _place(name: str) -> int:
     return order.index(name) if name in order else len(order)
 
 
-def _setting(name: str, value: Any, comment: str) -> Iterator[str]:
-    note = f"   # {_line(comment)}" if comment else ""
-    if isinstance(value, Mapping) and value and len(plain(value)) > _WIDTH // 2:
+def _setting(name: str, value: Any, remark: str) -> Iterator[str]:
+    value, note = escaped(value), f"   {comment(remark)}" if remark else ""
+    if isinstance(value, Mapping) and value and len(value_text(value)) > _WIDTH // 2:
         yield f"  {name}:{note}"
         for key, item in value.items():
-            yield f"    {plain(key)}: {plain(item)}"
+            yield f"    {value_text(key)}: {value_text(item)}"
     else:
-        yield f"  {name}: {plain(value)}{note}"
-
-
-def plain(value: Any) -> str:
-    """A value on one line of YAML."""
-    dumped: str = yaml.safe_dump(value, default_flow_style=True, width=10**9, allow_unicode=True, sort_keys=False)
-    return dumped.removesuffix("...\n").strip()
-
-
-def _line(comment: str) -> str:
-    """A comment that stays on its line, whatever a stranger's file has in it."""
-    return " ".join("".join(c if c.isprintable() else " " for c in comment).split())
+        yield f"  {name}: {value_text(value)}{note}"
