@@ -11,7 +11,7 @@ LISTS = {
     "mapped": "the same here",
     "changed": "changed in meaning",
     "not_carried": "not carried over",
-    "silent": "without effect there, and nobody is told",
+    "silent": "ignored there without a word",
 }
 """The lists of an account, and what a reader calls them."""
 
