@@ -8,6 +8,7 @@ to run, it is composed again with the trained model.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -39,12 +40,14 @@ from ftcli.pipelines.stages import (
 from ftcli.pipelines.synthesis_stage import JUDGE
 from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.settings.backends import OWN_WEIGHTS
-from ftcli.settings.groups import RunSettings
+from ftcli.settings.groups import GROUPS, RunSettings
 from ftcli.settings.ownership import ENDPOINT
 from ftcli.settings.run_spec import Notes, RunSpec
 
 Draft = Composed | SynthesisStage | ReadyStage
 """A stage that has no folder yet; a run is built once it has one."""
+_NAMED = re.compile(rf"did you mean |^(?=(?:{'|'.join(GROUPS)})\.\w)")
+"""What stands before the setting that a remedy names."""
 Faults = dict[Problem, list[str]]
 """Each problem with the stages in which it was found."""
 
@@ -132,7 +135,7 @@ def _deduplicated(faults: Mapping[Problem, list[str]], pipeline: Pipeline) -> It
     for problem, stages in faults.items():
         [*own] = (name for name in stages if problem.where.startswith(f"stages.{name}."))
         if own:
-            yield replace(problem, fix=problem.fix.replace("did you mean ", f"did you mean stages.{own[0]}."))
+            yield replace(problem, fix=_NAMED.sub(rf"\g<0>stages.{own[0]}.", problem.fix))
         elif len(stages) == len(pipeline.stages):
             yield problem
         else:

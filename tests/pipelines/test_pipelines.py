@@ -133,7 +133,8 @@ def test_a_stage_may_start_from_a_model_of_its_own(here):
     [
         ("stages.reword.seed=1", "did you mean stages.reward"),
         ("method.kl_coef=0.1", "set stages.ppo.method.kl_coef"),
-        ("stages.ppo.method.kl_coeff=0.1", "did you mean stages.ppo.method.kl_coef?"),
+        ("stages.ppo.method.kl_coeff=0.1", "fix: stages.ppo.method.kl_coef=0.1"),
+        ("stages.ppo.method.kl_coeif=0.1", "did you mean stages.ppo.method.kl_coef?"),
         ("stages.ppo.train.lerning_rate=1", "did you mean stages.ppo.train.learning_rate?"),
         ("stages.reward.model=llama-1b", "set stages.reward.model.name_or_path"),
         ("stages.reward.model=nowhere/at/all/really", "no model"),

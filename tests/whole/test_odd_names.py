@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def test_a_run_with_an_odd_name_is_resumed_measured_merged_and_used(ftcli_run, t
     assert ["ftcli", "chat", RUN, "--base"] in suggested
     assert shlex.split((tmp_path / RUN / "command.sh").read_text().splitlines()[-1])[2:] == [*words]
     ftcli_run("train", "--resume", RUN, "train.max_steps=3", cwd=tmp_path)
-    assert "steps    3 in" in ftcli_run("report", RUN, cwd=tmp_path).stdout
+    assert re.search(r"^  steps +3 in ", ftcli_run("report", RUN, cwd=tmp_path).stdout, re.M)
     measured = ftcli_run("eval", RUN, "--data", "rows=1, (ä).jsonl", "--json", cwd=tmp_path)
     assert json.loads(measured.stdout)["rows"] == 9
     assert ftcli_run("generate", RUN, "Add 1 and 1.", "--max-new-tokens", "2", cwd=tmp_path).stdout.startswith("> Add")
