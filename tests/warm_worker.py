@@ -29,6 +29,7 @@ import subprocess
 import sys
 import time
 import traceback
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -109,6 +110,8 @@ def go_on_as(module: str, words: Sequence[str], environment: Mapping[str, str], 
         for number in descriptors() - own:
             with contextlib.suppress(OSError):
                 os.close(number)
+        # What is to be done when the forked process ends, as with its temporary folders, is not ours to do.
+        weakref.finalize._registry.clear()  # type: ignore[attr-defined]
         os.environ.clear()
         os.environ.update(environment)
         through = bool(environment.get("PYTHONUNBUFFERED"))

@@ -135,6 +135,7 @@ def test_measuring_runs_twenty_steps_and_replaces_the_estimates(rows, ftcli_run)
     words = ("data.path=letters.jsonl", "model=tiny", "method=sft", "peft=lora", "hardware.num_threads=1")
     [way] = json.loads(ftcli_run("advise", *words, "--measure", "--json", cwd=rows).stdout)["ways"]
     taken = way["measured"]
+    assert "why" not in taken, taken["why"]
     assert taken["steps"] == 20
     assert way["seconds"] == pytest.approx(taken["took"] / 20 * way["steps"])
     assert way["seconds_known"]

@@ -63,7 +63,8 @@ def _run(command: list[str]) -> tuple[int, str]:
 def _fault(printed: str) -> str:
     """The first problem that a command printed as JSON; "" where there is none."""
     with contextlib.suppress(ValueError, LookupError, TypeError):
-        return str(json.loads(printed)["problems"][0]["what"])
+        found = json.loads(printed)["problems"][0]
+        return f"{found['where']}: {found['what']}"
     return ""
 
 
