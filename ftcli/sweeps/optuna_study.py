@@ -109,10 +109,13 @@ class Study:
         """
         trial = self._trials[str(number)]
         known = self._study.get_trials(deepcopy=False)[number].intermediate_values
-        for step, loss in losses.items():
+        # Asked at each step: between two looks a job may get past all those at which others were measured.
+        for step, loss in sorted(losses.items()):
             if step not in known:
                 trial.report(_comparable(loss), step)
-        return bool(losses) and trial.should_prune()
+                if trial.should_prune():
+                    return True
+        return False
 
     def tell(self, number: int, value: float | None, *, pruned: bool = False) -> None:
         """Take note of the end of a job, with what it measured; None where it failed."""

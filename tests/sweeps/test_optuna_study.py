@@ -48,6 +48,15 @@ def test_a_search_that_is_resumed_draws_what_it_would_have_drawn(tmp_path: Path)
     assert all(1e-5 <= float(values["train.learning_rate"]) <= 1e-3 for values in whole)
 
 
+def test_a_job_is_judged_at_every_step_however_many_came_between_two_looks(tmp_path: Path):
+    study = Study(tmp_path / "a", SweepSettings(startup_trials=1), AXES)
+    short, _ = study.ask()
+    assert not study.is_hopeless(short, {2: 1.0})
+    study.tell(short, 1.0)
+    long, _ = study.ask()
+    assert study.is_hopeless(long, {6: 0.1, 4: 0.2, 2: 8.0})  # by step 2 alone, the last at which the short one was
+
+
 def test_the_median_prunes_what_is_worse_than_half_of_the_others(tmp_path: Path):
     study = Study(tmp_path / "a", SweepSettings(startup_trials=2), AXES)
     for loss in (1.0, 2.0):
