@@ -9,6 +9,21 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 
+class Served(BaseHTTPRequestHandler):
+    """Answers every request with the server's `content`."""
+
+    server: Any
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(self.server.content)))
+        self.end_headers()
+        self.wfile.write(self.server.content)
+
+    def log_message(self, *_: Any) -> None:
+        """Quiet."""
+
+
 @contextmanager
 def serving(handler: type[BaseHTTPRequestHandler], **state: Any) -> Iterator[ThreadingHTTPServer]:
     """A server whose handler finds `state` as attributes of it; stopped when the block is left."""

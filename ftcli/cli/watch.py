@@ -16,15 +16,13 @@ from typing import Any
 from ftcli.cli import arguments, output
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.exit_codes import EXIT_DONE
-from ftcli.core.text import duration
-from ftcli.reports.overview import DAMAGED, Glance, glances
+from ftcli.reports.overview import COLUMNS, DAMAGED, Glance, glances
 from ftcli.runs import provenance, rundir
 
 SUMMARY = "watch runs at work: how far, loss, time left; --serve shows them in a browser"
 ORDER = 145
 
 REDRAW_SECONDS = 2.0
-_HEAD = ("run", "state", "done", "loss", "held-out", "reward", "tokens/s", "left", "curve", "")
 
 
 def run(argv: Sequence[str]) -> int:
@@ -73,22 +71,9 @@ def _as_data(each: Glance) -> dict[str, Any]:
 
 def _rows(found: Sequence[Glance]) -> list[tuple[str, ...]]:
     """The table, without columns in which no run has anything."""
-    rows = [_HEAD, *(_cells(each) for each in found)] if found else [("no runs here yet",)]
+    rows = [COLUMNS, *(each.cells() for each in found)] if found else [("no runs here yet",)]
     kept = [place for place in range(len(rows[0])) if place == 0 or any(row[place] for row in rows[1:])]
     return [tuple(row[place] for place in kept) for row in rows]
-
-
-def _cells(each: Glance) -> tuple[str, ...]:
-    def number(value: float | None, form: str) -> str:
-        return "" if value is None else format(value, form)
-
-    done = "" if each.share is None else f"{each.share:.0%}"
-    left = "" if each.seconds_left is None else duration(each.seconds_left)
-    return (
-        each.name, each.state, f"{done} step {each.step}".strip() if each.step else done, number(each.loss, ".4f"),
-        number(each.held_out, ".4f"), number(each.reward, ".4f"), number(each.tokens_per_second, ",.0f"), left,
-        each.curve, each.doing,
-    )  # fmt: skip
 
 
 def _draw(place: Path) -> None:

@@ -28,3 +28,8 @@ def cache_folder(name: str) -> Path:
 def is_template_path(value: str) -> bool:
     """Whether `model.chat_template` is the path of a file, and not a name."""
     return "/" in value or value.endswith(".jinja") or value.startswith("~")
+
+
+def relative(path: Path) -> str:
+    """The path relative to the current directory if it is inside it, else unchanged."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

@@ -17,7 +17,7 @@ from urllib.parse import quote, unquote
 from ftcli.core.errors import ConfigError, FtcliError, Problem
 from ftcli.core.exit_codes import EXIT_DONE
 from ftcli.core.untrusted.printable import printable
-from ftcli.reports.overview import Glance, glances
+from ftcli.reports.overview import COLUMNS, Glance, folders, glances
 from ftcli.reports.page_file import PAGE, content, rendered
 from ftcli.reports.run_record import run_record
 
@@ -30,16 +30,6 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Frame-Options": "DENY",
 }
-_COLUMNS: tuple[tuple[str, Callable[[Glance], str]], ...] = (
-    ("state", lambda each: each.state),
-    ("done", lambda each: "" if each.share is None else f"{each.share:.0%}"),
-    ("step", lambda each: str(each.step)),
-    ("loss", lambda each: "" if each.loss is None else f"{each.loss:.4f}"),
-    ("held-out loss", lambda each: "" if each.held_out is None else f"{each.held_out:.4f}"),
-    ("reward", lambda each: "" if each.reward is None else f"{each.reward:.4f}"),
-    ("curve", lambda each: each.curve),
-    ("", lambda each: each.doing),
-)
 
 
 def serve(place: Path, port: int, say: Callable[[str], None]) -> int:
@@ -84,18 +74,17 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_error(HTTPStatus.FORBIDDEN)
             return
         place: Path = self.server.place  # type: ignore[attr-defined]
-        found = {each.name: each for each in glances(place)}
         name = unquote(self.path.partition("?")[0]).removeprefix("/")
         if not name:
-            self._answer(_table(place, list(found.values())))
-        elif name in found:
-            self._report(found[name])
+            self._answer(_table(place, glances(place)))
+        elif (run := folders(place).get(name)) is not None:
+            self._report(run, name)
         else:
             self.send_error(HTTPStatus.NOT_FOUND)
 
-    def _report(self, each: Glance) -> None:
+    def _report(self, run: Path, name: str) -> None:
         try:
-            self._answer(content([run_record(each.folder, each.name)], PAGE))
+            self._answer(content([run_record(run, name)], PAGE))
         except FtcliError as error:
             self._answer(printable(str(error)), "text/plain")
 
@@ -114,6 +103,5 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _table(place: Path, found: list[Glance]) -> str:
-    rows = [(quote(each.name), each.name, [text(each) for _, text in _COLUMNS]) for each in reversed(found)]
-    head = ["run", *(name for name, _ in _COLUMNS)]
-    return rendered("table.html.jinja", place=str(place), seconds=RELOAD_SECONDS, head=head, rows=rows)
+    rows = [(quote(each.name), each.name, each.cells()[1:]) for each in reversed(found)]
+    return rendered("table.html.jinja", place=str(place), seconds=RELOAD_SECONDS, head=COLUMNS, rows=rows)

@@ -10,12 +10,15 @@ from typing import Any, TypeGuard
 
 from ftcli.build import gate
 from ftcli.core.errors import ConfigError, FtcliError
+from ftcli.core.text import duration
 from ftcli.reports.curves import sparkline
 from ftcli.runs import rundir
 from ftcli.runs.metrics import read_metrics
 from ftcli.runs.run_state import DONE, RUNNING, RunState, run_state
 from ftcli.settings.run_spec import RunSpec
 
+COLUMNS = ("run", "state", "done", "loss", "held-out", "reward", "tokens/s", "left", "curve", "")
+"""Of a table of runs; the last says what a run does, or why it ended."""
 DAMAGED = "damaged"
 MOST_RUNS = 50
 """Of a folder: the newest."""
@@ -48,16 +51,35 @@ class Glance:
     curve: str = ""
     """Its losses, or rewards, as a line of blocks."""
 
+    def cells(self) -> tuple[str, ...]:
+        """What COLUMNS has of it, as text."""
+
+        def number(value: float | None, form: str) -> str:
+            return "" if value is None else format(value, form)
+
+        done = "" if self.share is None else f"{self.share:.0%}"
+        left = "" if self.seconds_left is None else duration(self.seconds_left)
+        return (
+            self.name, self.state, f"{done} step {self.step}".strip() if self.step else done, number(self.loss, ".4f"),
+            number(self.held_out, ".4f"), number(self.reward, ".4f"), number(self.tokens_per_second, ",.0f"), left,
+            self.curve, self.doing,
+        )  # fmt: skip
+
     @property
     def over(self) -> bool:
         """Whether nothing is at work there."""
         return self.state != RUNNING
 
 
-def glances(place: Path) -> list[Glance]:
-    """The run in a folder, or the newest runs below it, the newest last."""
+def folders(place: Path) -> dict[str, Path]:
+    """The run in a folder, or the newest runs below it, by the name that each is shown under; the newest last."""
     found = sorted(_runs(place, _DEPTH), key=rundir.run_order)[-MOST_RUNS:]
-    return [_glance(run, place) for run in found]
+    return {rundir.shown_name(run) if run == place else str(run.relative_to(place)): run for run in found}
+
+
+def glances(place: Path) -> list[Glance]:
+    """What is known of each of these runs."""
+    return [_glance(run, name) for name, run in folders(place).items()]
 
 
 def _runs(place: Path, depth: int) -> Iterator[Path]:
@@ -72,8 +94,7 @@ def _runs(place: Path, depth: int) -> Iterator[Path]:
             yield from _runs(each, depth - 1)
 
 
-def _glance(run: Path, place: Path) -> Glance:
-    name = rundir.shown_name(run) if run == place else str(run.relative_to(place))
+def _glance(run: Path, name: str) -> Glance:
     try:
         with rundir.stored(run):
             return _read(run, name)
@@ -83,9 +104,9 @@ def _glance(run: Path, place: Path) -> Glance:
 
 
 def _read(run: Path, name: str) -> Glance:
-    spec, state, lines = gate.opened(run), run_state(run), read_metrics(run / rundir.METRICS)
-    share = 1.0 if state.name == DONE else _share(spec, lines)
-    last = _last(lines)
+    spec, lines = gate.opened(run), read_metrics(run / rundir.METRICS)
+    state, last = run_state(run, lines), _last(lines)
+    share = 1.0 if state.name == DONE else _share(spec, last)
     elapsed = last.get("elapsed_seconds")
     left = None
     if state.name == RUNNING and share and isinstance(elapsed, int | float):
@@ -112,9 +133,9 @@ def _number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _share(spec: RunSpec, lines: list[dict[str, Any]]) -> float | None:
+def _share(spec: RunSpec, last: Mapping[str, Any]) -> float | None:
     """The share of a run's steps that are done, by its number of steps, else by its epochs."""
-    last, steps, epochs = _last(lines), spec.train.get("max_steps"), spec.train.get("num_train_epochs")
+    steps, epochs = spec.train.get("max_steps"), spec.train.get("num_train_epochs")
     if _number(steps) and steps > 0:
         return min(1.0, float(last.get("step", 0)) / steps)
     if _number(epochs) and epochs > 0:

@@ -16,7 +16,7 @@ from typing import Any
 from ftcli.core.untrusted.printable import printable
 from ftcli.reports import charts
 from ftcli.reports.curves import Panel, panels
-from ftcli.reports.run_record import RunRecord
+from ftcli.reports.run_record import RunRecord, parts
 
 _PAGE = Path(__file__).with_name("page")
 PAGE, SHEET, TABLE = ".html", ".svg", ".csv"
@@ -64,7 +64,7 @@ def _page(records: Sequence[RunRecord], drawn: Sequence[Panel]) -> str:
     return rendered(
         "page.html.jinja",
         title=" · ".join(each.name for each in records),
-        runs=records,
+        runs=[{"name": each.name, "state": each.state, "parts": parts(each)} for each in records],
         result=_side_by_side(records),
         charts=[
             {"title": panel.title, "main": panel.main, "svg": svg, "legend": _legend(panel, several=several)}
@@ -82,7 +82,7 @@ def _digest(text: str) -> str:
 
 def _side_by_side(records: Sequence[RunRecord]) -> list[tuple[str, list[str]]]:
     """The results of all runs, a row for each name that one of them has."""
-    results = [dict(each.result) for each in records]
+    results = [dict(each.rows) for each in records]
     names = dict.fromkeys(name for result in results for name in result)
     return [(name, [result.get(name, "") for result in results]) for name in names]
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ftcli.core.paths import relative
 from ftcli.core.text import count, duration
 from ftcli.runs import rundir
 from ftcli.runs.measured_attention import AttentionChoice
@@ -66,8 +67,3 @@ def _warning(each: Mapping[str, Any]) -> str:
     last = each["last_step"]
     steps = f"from step {each['first_step']} " + ("to the end" if last is None else f"to {last}")
     return f"{steps}: {each['message']}"
-
-
-def relative(path: Path) -> str:
-    """The path relative to the current directory if it is inside it, else unchanged."""
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

@@ -43,13 +43,15 @@ class RunRecord:
     """It is shown under this."""
     folder: Path
     state: RunState
-    result: tuple[tuple[str, str], ...]
+    rows: tuple[tuple[str, str], ...]
     """What came of it so far: name and text."""
+    spec: RunSpec
+    result: Mapping[str, Any] | None
+    """The content of result.json; None where it has none."""
     planned: Mapping[str, float | None]
     """What its plan expects of a card, in the figures that result.json has; {} on a CPU."""
     lines: tuple[Mapping[str, Any], ...]
     """Of metrics.jsonl."""
-    parts: tuple[Part, ...]
 
 
 def run_record(run: Path, name: str) -> RunRecord:
@@ -63,18 +65,17 @@ def run_record(run: Path, name: str) -> RunRecord:
     """
     spec = gate.opened(run)
     with rundir.stored(run):
-        lines, state, result = tuple(read_metrics(run / rundir.METRICS)), run_state(run), rundir.read_result(run)
-        done = result is not None and state.name == DONE
-        planned = _planned(spec, result) if result is not None and done else {}
-        rows = (
-            result_rows(run, result, planned)
-            if result is not None and done
-            else _unfinished_rows(run, spec, state, lines)
-        )
+        lines, result = tuple(read_metrics(run / rundir.METRICS)), rundir.read_result(run)
+        state = run_state(run, lines)
+        planned: Mapping[str, float | None] = {}
+        if result is not None and state.name == DONE:
+            planned = _planned(spec, result)
+            rows = result_rows(run, result, planned)
+        else:
+            rows = [*_unfinished_rows(run, spec, state, lines)]
         return RunRecord(
-            name=name, folder=run, state=state, result=tuple(rows), planned=planned, lines=lines,
-            parts=tuple(_parts(run, spec, result)),
-        )  # fmt: skip
+            name=name, folder=run, state=state, rows=tuple(rows), spec=spec, result=result, planned=planned, lines=lines
+        )
 
 
 def _planned(spec: RunSpec, result: Mapping[str, Any]) -> dict[str, float | None]:
@@ -104,6 +105,16 @@ def _unfinished_rows(
         yield "time", duration(float(lines[-1]["elapsed_seconds"]))
     if state.name not in (RUNNING, DONE):
         yield "to go on", resume_with(run).removeprefix("resume with: ")
+
+
+def parts(record: RunRecord) -> list[Part]:
+    """What a page shows of a run beside its result and its curves.
+
+    Raises:
+        ConfigError: a file of it is damaged, or a later version of ftcli wrote it.
+    """
+    with rundir.stored(record.folder):
+        return [*_parts(record.folder, record.spec, record.result)]
 
 
 def _parts(run: Path, spec: RunSpec, result: Mapping[str, Any] | None) -> Iterator[Part]:

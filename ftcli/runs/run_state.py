@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ftcli.core.exit_codes import EXIT_DONE, EXIT_INTERRUPTED
 from ftcli.runs import run_end, rundir
@@ -41,9 +43,13 @@ class RunState:
         return f"{self.name} {at}: {self.end.text()}"
 
 
-def run_state(run: Path) -> RunState:
-    """Where the run in a folder stands; nothing is changed."""
-    lines = read_metrics(run / rundir.METRICS)
+def run_state(run: Path, lines: Sequence[Mapping[str, Any]] | None = None) -> RunState:
+    """Where the run in a folder stands; nothing is changed.
+
+    Args:
+        lines: of its metrics.jsonl, where they were read already.
+    """
+    lines = read_metrics(run / rundir.METRICS) if lines is None else lines
     step = max((line["step"] for line in lines), default=0)
     end, has_result = run_end.read(run), rundir.read_result(run) is not None
     # A command that has just finished a run still holds its lock; one that begins removes end.json first.

@@ -15,6 +15,7 @@ from ftcli.build import gate
 from ftcli.config.credentials import masked_values
 from ftcli.core.errors import ConfigError
 from ftcli.core.exit_codes import EXIT_DONE
+from ftcli.core.paths import relative
 from ftcli.runs import provenance, rundir
 from ftcli.runs.run_state import DONE, FAILED, LOST, STOPPED, run_state
 from ftcli.settings.run_spec import RunSpec
@@ -175,18 +176,13 @@ def row_of(folder: Path, name: str = "") -> RunRow:
         state, code, cause = _state(folder)
         told = _of_result(last or {})
         return RunRow(
-            name=name or _shown(folder), run=str(folder), state=state, code=code, cause=cause,
+            name=name or relative(folder), run=str(folder), state=state, code=code, cause=cause,
             method=spec.choices["method"] if spec else None,
             model=str(spec.model.name_or_path) if spec else None,
             settings=_settings(spec) if spec else {}, held_out=_held_out(spec) if spec else "",
             origin=provenance.of_folder(folder),
             **told | ({"seconds": _number(result["seconds"])} if result is not None else {}),
         )  # fmt: skip
-
-
-def _shown(folder: Path) -> str:
-    """A folder as it would be typed."""
-    return str(folder.relative_to(Path.cwd())) if folder.is_relative_to(Path.cwd()) else str(folder)
 
 
 def _of_result(result: Mapping[str, Any]) -> dict[str, Any]:
@@ -248,12 +244,12 @@ def runs_below(root: Path) -> list[Path]:
 
 
 def listed(folders: Sequence[Path]) -> list[RunRow]:
-    """A row for each run; one that is not as ftcli writes it is told as damaged."""
+    """A row for each run; one that is not as ftcli writes it is damaged."""
     found = []
     for folder in folders:
         try:
             found.append(row_of(folder))
         except ConfigError as error:
             cause = error.problems[0].what
-            found.append(RunRow(name=_shown(folder), run=str(folder), state="damaged", cause=cause))
+            found.append(RunRow(name=relative(folder), run=str(folder), state="damaged", cause=cause))
     return found

@@ -15,27 +15,11 @@ import os
 import random
 import sys
 import tempfile
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 from tests.chaos import hostile, hostile_files
-from tests.loopback import serving
-
-
-class Served(BaseHTTPRequestHandler):
-    """Whatever the server holds."""
-
-    server: Any
-
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(self.server.content)))
-        self.end_headers()
-        self.wfile.write(self.server.content)
-
-    def log_message(self, *_: Any) -> None:
-        """Quiet."""
+from tests.loopback import Served, serving
 
 
 def typed(words: list[str], watch: hostile.Watch, folder: Path, allowed: str = "") -> tuple[int, list[str]]:

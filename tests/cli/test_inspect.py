@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -135,23 +134,8 @@ def test_a_model_tells_its_code_and_its_base(here: Path, capsys):
     assert "holds no run, pipeline, stage, model or adapter" in capsys.readouterr().err
 
 
-class Served(BaseHTTPRequestHandler):
-    """A recipe behind an address."""
-
-    server: Any
-
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(self.server.content)))
-        self.end_headers()
-        self.wfile.write(self.server.content)
-
-    def log_message(self, *_: Any) -> None:
-        """Quiet."""
-
-
 def test_a_recipe_behind_an_address_is_read_and_no_more_of_it_than_a_recipe_has(here: Path, capsys):
-    from tests.loopback import serving
+    from tests.loopback import Served, serving
 
     with serving(Served, content=RECIPE.encode()) as server:
         url = f"http://127.0.0.1:{server.server_address[1]}/r.yaml"

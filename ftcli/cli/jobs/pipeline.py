@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -144,6 +145,11 @@ class PipelineFolder(JobFolder):
 
     def records(self) -> list[RunRecord]:
         """Those of its training stages that have begun."""
+        return self._records
+
+    @cached_property
+    def _records(self) -> list[RunRecord]:
+        """Read once for the text and for the page."""
         from ftcli.reports.run_record import run_record
 
         names = rundir.read_pipeline(self.folder)["stages"]

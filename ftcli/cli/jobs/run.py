@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -212,17 +213,21 @@ class RunFolder(JobFolder):
         """
         from ftcli.cli.render import summary
 
-        (record,) = self.records()
         if as_json:
-            output.data({**summary.as_data(record), provenance.KEY: provenance.of_folder(self.directory)})
+            output.data({**summary.as_data(self._record), provenance.KEY: provenance.of_folder(self.directory)})
         else:
-            summary.show(record)
+            summary.show(self._record)
 
     def records(self) -> list[RunRecord]:
         """The one of this run."""
+        return [self._record]
+
+    @cached_property
+    def _record(self) -> RunRecord:
+        """Read once for the text and for the page."""
         from ftcli.reports.run_record import run_record
 
-        return [run_record(self.directory, rundir.shown_name(self.directory))]
+        return run_record(self.directory, rundir.shown_name(self.directory))
 
 
 def _remember(spec: RunSpec) -> None:

@@ -14,11 +14,11 @@ from ftcli.cli.render import configuration, transcripts
 from ftcli.cli.render import plan as of_run
 from ftcli.cli.render.configuration import reads
 from ftcli.cli.render.summary import follow_up, summary
+from ftcli.core.paths import relative
 from ftcli.methods import Pipeline
 from ftcli.pipelines.pipeline_dir import Begun
 from ftcli.pipelines.stages import MODEL, ROWS, PipelineSpec, ReadyStage, RunStage, SynthesisStage
 from ftcli.plan.outlook import Plan
-from ftcli.reports.result_rows import relative
 from ftcli.reports.run_record import RunRecord
 from ftcli.runs import provenance, run_end, rundir
 from ftcli.runs.resume_line import resume_with

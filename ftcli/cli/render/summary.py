@@ -9,13 +9,13 @@ from typing import Any
 
 from ftcli.build import gate
 from ftcli.cli import output
+from ftcli.core.paths import relative
 from ftcli.core.text import shell_word
 from ftcli.methods import get_method
 from ftcli.peft_methods import peft_method
 from ftcli.reports.curves import panels, sparkline
-from ftcli.reports.result_rows import relative, result_rows
+from ftcli.reports.result_rows import result_rows
 from ftcli.reports.run_record import RunRecord
-from ftcli.runs import rundir
 from ftcli.runs.run_state import DONE
 
 
@@ -26,7 +26,7 @@ def summary(run: Path, result: Mapping[str, Any], planned: Mapping[str, float | 
 
 def show(record: RunRecord) -> None:
     """Print what the folder of a run tells, and its loss as a line of blocks."""
-    output.table([*record.result, *_drawn(record)])
+    output.table([*record.rows, *_drawn(record)])
 
 
 def _drawn(record: RunRecord) -> Iterator[tuple[str, str]]:
@@ -44,8 +44,8 @@ def as_data(record: RunRecord) -> dict[str, Any]:
     about: dict[str, Any] = {"state": state.name, "step": state.step}
     if state.end is not None and state.name != DONE:
         about["end"] = asdict(state.end)
-    result = rundir.read_result(record.folder) if state.name == DONE else None
-    return {**(result or {}), **about, **({"planned": record.planned} if record.planned else {})}
+    result = (record.result or {}) if state.name == DONE else {}
+    return {**result, **about, **({"planned": record.planned} if record.planned else {})}
 
 
 def next_commands(run: Path) -> list[str]:

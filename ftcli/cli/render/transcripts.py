@@ -9,10 +9,10 @@ from typing import Any
 
 from ftcli.cli import output
 from ftcli.core.errors import ConfigError, Problem
+from ftcli.core.paths import relative
 from ftcli.core.text import shell_word
 from ftcli.core.untrusted import foreign_files
 from ftcli.data.formats.columns import SOFT_LABEL
-from ftcli.reports.result_rows import relative
 from ftcli.runs import provenance, rundir
 from ftcli.synthesis.journal import ITEMS
 from ftcli.synthesis.runner import DATA
