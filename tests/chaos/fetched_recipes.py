@@ -7,9 +7,7 @@ Prints one line of JSON: how many were refused, how many were written, and the f
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import io
 import json
 import os
 import random
@@ -24,19 +22,8 @@ from tests.loopback import Served, serving
 
 def typed(words: list[str], watch: hostile.Watch, folder: Path, allowed: str = "") -> tuple[int, list[str]]:
     """Run a command under the watch; its exit code and its faults, without those that begin as `allowed`."""
-    from ftcli.cli import main
-
-    out = io.StringIO()
-    watch.noted, watch.case = [], os.path.realpath(folder)
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
-            code = main(words)
-    except BaseException as error:
-        code = 1
-        watch.noted.append(f"raises {type(error).__name__}")
-    watch.case = ""
-    noted = [each for each in watch.noted if not (allowed and each.startswith(allowed))]
-    return code, [f"{words[0]}: {each}" for each in (*noted, *hostile.faults(code, out.getvalue()))]
+    code, found = hostile.typed(words, watch, folder)
+    return code, [f"{words[0]}: {each}" for each in found if not (allowed and each.startswith(allowed))]
 
 
 def carry_out(seed: int, place: Path, watch: hostile.Watch, server: Any) -> tuple[bool, list[str]]:

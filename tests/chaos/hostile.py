@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,8 +79,6 @@ class Watch:
 
 def carry_out(seed: int, place: Path, watch: Watch) -> Outcome:
     """Draw the files of a seed, and let its commands meet them."""
-    from ftcli.cli import main
-
     folder = place / str(seed)
     folder.mkdir()
     kind, commands = hostile_files.draw(seed, folder)
@@ -88,23 +86,31 @@ def carry_out(seed: int, place: Path, watch: Watch) -> Outcome:
     os.chdir(folder)
     begun = time.process_time()
     for command in commands:
-        out, told = io.StringIO(), io.StringIO()
-        watch.noted, watch.case = [], os.path.realpath(folder)
-        try:
-            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(told):
-                code = main(command)
-        except BaseException as error:
-            code = 1
-            watch.noted.append(f"raises {type(error).__name__}")
-        watch.case = ""
+        code, found = typed(command, watch, folder)
         codes.append(code)
-        seen += [f"{command}: {each}" for each in (*watch.noted, *faults(code, out.getvalue() + told.getvalue()))]
+        seen += [f"{command}: {each}" for each in found]
     seconds = time.process_time() - begun
     if list(place.rglob(hostile_files.PWNED)):
         seen.append("runs code of a stranger")
     os.chdir(place)
     shutil.rmtree(folder)
     return Outcome(case=str(seed), kind=kind, faults=seen, seconds=round(seconds, 3), codes=codes)
+
+
+def typed(command: Sequence[str], watch: Watch, folder: Path) -> tuple[int, list[str]]:
+    """Run a command under the watch, which lets it into a folder; its exit code and its faults."""
+    from ftcli.cli import main
+
+    out, told = io.StringIO(), io.StringIO()
+    watch.noted, watch.case = [], os.path.realpath(folder)
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(told):
+            code = main(command)
+    except BaseException as error:
+        code = 1
+        watch.noted.append(f"raises {type(error).__name__}")
+    watch.case = ""
+    return code, [*watch.noted, *faults(code, out.getvalue() + told.getvalue())]
 
 
 def faults(code: int, shown: str) -> Iterable[str]:
