@@ -82,8 +82,10 @@ class Search:
             self._tell(job)
 
     def _tell(self, job: SweepJob) -> None:
-        value = measured(self._sweep.run_dir(job), self._settings.measure) if job.end == "done" else None
-        self._study.tell(self._number(job), value, pruned=job.end == "pruned")
+        run = self._sweep.run_dir(job)
+        value = measured(run, self._settings.measure) if job.end == "done" else None
+        losses = held_out_losses(run / rundir.METRICS)
+        self._study.tell(self._number(job), value, pruned=job.end == "pruned", losses=losses)
 
     def _number(self, job: SweepJob) -> int:
         return [each.name for each in self._sweep.jobs].index(job.name)

@@ -7,7 +7,7 @@ that a search which is resumed draws what it would have drawn.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -107,20 +107,30 @@ class Study:
         Args:
             losses: its held-out loss by step, so far.
         """
-        trial = self._trials[str(number)]
-        known = self._study.get_trials(deepcopy=False)[number].intermediate_values
         # Asked at each step: between two looks a job may get past all those at which others were measured.
+        return any(self._trials[str(number)].should_prune() for _ in self._reported(number, losses))
+
+    def _reported(self, number: int, losses: Mapping[int, float]) -> Iterator[int]:
+        """Tell the study what it does not know of a job yet: a step at a time."""
+        known = self._study.get_trials(deepcopy=False)[number].intermediate_values
         for step, loss in sorted(losses.items()):
             if step not in known:
-                trial.report(_comparable(loss), step)
-                if trial.should_prune():
-                    return True
-        return False
+                self._trials[str(number)].report(_comparable(loss), step)
+                yield step
 
-    def tell(self, number: int, value: float | None, *, pruned: bool = False) -> None:
-        """Take note of the end of a job, with what it measured; None where it failed."""
+    def tell(
+        self, number: int, value: float | None, *, pruned: bool = False, losses: Mapping[int, float] | None = None
+    ) -> None:
+        """Take note of the end of a job, with what it measured; None where it failed.
+
+        Args:
+            losses: its held-out loss by step. A quick job ends without having been looked at, and others are
+                compared with it all the same.
+        """
         from optuna.trial import TrialState
 
+        for _ in self._reported(number, losses or {}):
+            pass
         if pruned:
             self._study.tell(number, state=TrialState.PRUNED)
         elif value is None or value != value:

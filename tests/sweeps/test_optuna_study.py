@@ -57,6 +57,14 @@ def test_a_job_is_judged_at_every_step_however_many_came_between_two_looks(tmp_p
     assert study.is_hopeless(long, {6: 0.1, 4: 0.2, 2: 8.0})  # by step 2 alone, the last at which the short one was
 
 
+def test_a_job_that_ended_before_anyone_looked_at_it_is_compared_with_too(tmp_path: Path):
+    study = Study(tmp_path / "a", SweepSettings(startup_trials=1), AXES)
+    short, _ = study.ask()
+    study.tell(short, 1.0, losses={2: 1.0})
+    long, _ = study.ask()
+    assert study.is_hopeless(long, {2: 8.0})
+
+
 def test_the_median_prunes_what_is_worse_than_half_of_the_others(tmp_path: Path):
     study = Study(tmp_path / "a", SweepSettings(startup_trials=2), AXES)
     for loss in (1.0, 2.0):
