@@ -122,7 +122,7 @@ ADAPTER_RULES: tuple[AdapterRule, ...] = (
         reason="short answers, as a class or a name: P-tuning learns twenty vectors before the input, and the "
         "base stays as it is",
         gives_up="it merges into no base and cannot pack rows; it wants a large model and a high rate",
-        sources=("Liu et al. 2021, arXiv:2103.10385",),
+        sources=("Liu et al. 2021, arXiv:2103.10385", "Lester et al. 2021, arXiv:2104.08691"),
     ),
     AdapterRule(
         adapter="prefix",

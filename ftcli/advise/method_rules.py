@@ -86,7 +86,7 @@ METHOD_RULES: tuple[MethodRule, ...] = (
         reason="each row is one document that is learned whole, with the token that ends it: for texts that are "
         "the output",
         gives_up="there is no prompt, so nothing says what to write; prompts with answers teach a task better",
-        sources=("Wei et al. 2021, arXiv:2109.01652",),
+        sources=("Howard & Ruder 2018, arXiv:1801.06146",),
         start=BASE,
     ),
     # --- prompts with answers -------------------------------------------------------------------------------------
@@ -134,8 +134,8 @@ METHOD_RULES: tuple[MethodRule, ...] = (
         method="ppo",
         when=_CHECKED,
         points={CHECKABLE: 9.1},
-        reason="a critic judges each token, not only whole answers: steadier on long answers, and each is used "
-        "several times",
+        reason="a critic says what each token was worth, not only the whole answer, and each answer is used several "
+        "times",
         gives_up=f"the critic takes memory, and more options have to be right. {_TOLD}",
         sources=("Schulman et al. 2017, arXiv:1707.06347", "Huang et al. 2024, arXiv:2403.17031"),
         most="qwen-4b",
@@ -164,10 +164,10 @@ METHOD_RULES: tuple[MethodRule, ...] = (
         method="ipo",
         when=When(kinds=("preference",), rows=(500, None), traits=("repeated",)),
         points={PREFERENCES: 9.7, PRINCIPLES: 9.5},
-        reason="many pairs share their prompt, so their preferences look certain: IPO's margin keeps such pairs "
-        "from dominating",
+        reason="many pairs share their prompt, and the same answers in pair after pair are soon fitted: IPO stops at "
+        "a margin",
         gives_up="it changes the model less, also where more would be right",
-        sources=("Azar et al. 2023, arXiv:2310.12036",),
+        sources=("Azar et al. 2023, arXiv:2310.12036", "Ouyang et al. 2022, arXiv:2203.02155"),
     ),
     MethodRule(
         method="orpo",
@@ -209,7 +209,7 @@ METHOD_RULES: tuple[MethodRule, ...] = (
         when=When(kinds=("label",)),
         points=dict.fromkeys((PREFERENCES, PRINCIPLES, ASSISTANT, TASK, DOMAIN, CHECKABLE), 10.0),
         reason="the rows say good or bad, each for itself: KTO needs no pairs",
-        gives_up="one label says less than a pair; where pairs can be had, DPO uses them better",
+        gives_up="one label says less than a pair; clean pairs, where they can be had, are better used by DPO",
         sources=("Ethayarajh et al. 2024, arXiv:2402.01306",),
     ),
     MethodRule(
@@ -223,7 +223,7 @@ METHOD_RULES: tuple[MethodRule, ...] = (
     MethodRule(
         method="reward",
         when=When(kinds=("preference",)),
-        points={CHECKABLE: 9.5, PREFERENCES: 7.8, PRINCIPLES: 7.7},
+        points={CHECKABLE: 8.6, PREFERENCES: 7.8, PRINCIPLES: 7.7},
         reason="a model that gives each answer a score: to rank answers, take the best of n, or reward PPO with it",
         gives_up="it changes no answer by itself: something has to use the score",
         sources=("Ouyang et al. 2022, arXiv:2203.02155", "Stiennon et al. 2020, arXiv:2009.01325"),

@@ -40,7 +40,7 @@ def ordered(found, parameters=None):
 TABLE = [
     (situation("text", 5000, "domain"), ("pretrain", "none"), "2004.10964"),
     (situation("text", 5000, "domain"), ("pretrain", "rslora"), "2312.03732"),
-    (situation("text", 5000, "task"), ("sft", "lora"), "2109.01652"),
+    (situation("text", 5000, "task"), ("sft", "lora"), "1801.06146"),
     (situation("pair", 5000, "task"), ("sft", "lora"), "2106.09685"),
     (situation("pair", 5000, "task"), ("sft", "adapter"), "1902.00751"),
     (situation("pair", 5000, "task"), ("sft", "qlora"), "2305.14314"),
