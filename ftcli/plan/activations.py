@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ftcli.models.families import FAMILIES, FOUR_NORMS, Family
+from ftcli.models.output_head import KEPT_BYTES, TILE_BYTES
 from ftcli.models.shape import Shape
 
 # Tile of TRL's fused output head (trl/kernels/chunked_logprob.py and trl/trainer/utils.py, 1.16).
@@ -35,6 +36,8 @@ class Pass:
     compiled: bool = False
     whole_logits: bool = False
     """False for TRL's SFT and DPO, which fuse the output head with the loss."""
+    on_cpu: bool = False
+    """Whether the fused head is the one for a CPU (ftcli/worker/trainers/cpu_head.py)."""
 
     @property
     def tokens(self) -> int:
@@ -156,7 +159,10 @@ def feed_forward_width(shape: Shape) -> int:
 
 def logits_bytes(shape: Shape, how: Pass, *, trains_head: bool) -> float:
     """Bytes of the whole logits with their fp32 copies, or of one tile with the fp32 sums that the fused head keeps."""
+    whole = how.tokens * shape.vocab_size * how.compute_bytes
     if how.whole_logits:
-        return float(how.tokens * shape.vocab_size * (how.compute_bytes + 4 * LOGITS_FP32_COPIES))
+        return float(whole + how.tokens * shape.vocab_size * 4 * LOGITS_FP32_COPIES)
     tile = min(how.tokens, TILE_TOKENS) * min(shape.vocab_size, TILE_VOCABULARY) * how.compute_bytes
+    if how.on_cpu:
+        tile = 2 * min(TILE_BYTES, whole) + whole * (trains_head and whole <= KEPT_BYTES)
     return float(tile + 4 * how.tokens * shape.hidden_size + (4 * shape.vocab_size * shape.hidden_size * trains_head))

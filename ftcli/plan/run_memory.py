@@ -83,6 +83,7 @@ def training_pass(run: ResolvedRun, counted: TokenCount) -> Pass:
         attention=spec.model.attn_implementation,
         masked=packs or rows > 1,  # a single row has neither neighbours nor padding
         compiled=bool(spec.train.get("torch_compile")),
+        on_cpu=spec.launch.device == "cpu",
     )
 
 

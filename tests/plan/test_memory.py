@@ -19,6 +19,7 @@ from trl.trainer import utils as trl_utils
 from ftcli.models.families import FAMILIES
 from ftcli.models.known_shapes import flat_config
 from ftcli.models.layout import Layout
+from ftcli.models.output_head import TILE_BYTES
 from ftcli.models.parameters import num_parameters
 from ftcli.models.read_config import shape_from_layout, shape_from_mapping
 from ftcli.models.shape import Shape
@@ -121,6 +122,17 @@ def test_materialised_logits_are_counted_whole_and_fused_ones_by_the_tile():
     # 8 x 2048 tokens of Llama 3: the tile stays 4096 x 32768
     large = estimated(shape_named("llama"), rows=8, length=2048)
     assert large["logits"] == pytest.approx((4096 * 32768 * 2 + 4 * 16384 * 4096 + 4 * 128256 * 4096) / 2**30)
+
+
+def test_on_a_cpu_a_frozen_head_keeps_no_logits_and_a_trained_one_its_probabilities_where_they_fit():
+    states, head = 4 * 1024 * 4096, 4 * 32000 * 4096
+    small = {"compute_bytes": 4, "on_cpu": True}
+    adapter = estimated(LLAMA_2, trained=1, adapter=True, **small)
+    assert adapter["logits"] == pytest.approx((2 * TILE_BYTES + states) / 2**30)
+    trained = estimated(LLAMA_2, **small)
+    assert trained["logits"] == pytest.approx((2 * TILE_BYTES + 1024 * 32000 * 4 + states + head) / 2**30)
+    longer = estimated(LLAMA_2, length=8192, **small)  # 8 GiB: computed again
+    assert longer["logits"] == pytest.approx((2 * TILE_BYTES + 8 * states + head) / 2**30)
 
 
 def test_tile_of_the_fused_head_is_that_of_the_installed_trl():

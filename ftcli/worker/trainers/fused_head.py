@@ -5,33 +5,20 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from types import MethodType, ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
-from trl.trainer import utils
 from trl.trainer.utils import FusedCausalLMOutput
 
 from ftcli.models.families import NUM_EXPERTS, VISITED
 
-_TILE_TOKENS = 4096
-"""Vocabulary entries in a tile of the fused head, on the CPU."""
 _TOLERANCE, _HALF_TOLERANCE = 1e-4, 2e-2
 """Relative difference of log-probabilities that rounding leaves in float32, and in half precision."""
 _EXPERT_NAMES = {"num_experts": NUM_EXPERTS, "num_experts_per_tok": VISITED}
-
-
-def small_tiles(device: torch.device) -> AbstractContextManager[None]:
-    """On the CPU, make the fused head score labelled positions only, in tiles small enough for torch's copies of them.
-
-    Without Triton, TRL scores every position, and keeps about five copies of a tile as wide as the vocabulary.
-    """
-    if device.type != "cpu":
-        return nullcontext()
-    return replaced(utils, _use_triton=lambda device: True, _CHUNKED_LOGPROB_CHUNK_SIZE=_TILE_TOKENS)
 
 
 @contextmanager

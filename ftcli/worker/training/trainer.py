@@ -21,6 +21,7 @@ from ftcli.worker.models.architecture import has_router
 from ftcli.worker.models.new_tokens import readable_head, saving_rows_only
 from ftcli.worker.process.signals import EvaluationCount
 from ftcli.worker.tokenise.collate import collator_of
+from ftcli.worker.trainers import cpu_head
 from ftcli.worker.trainers.fused_head import name_experts, train_by_own_logits
 from ftcli.worker.trainers.units import Counted
 from ftcli.worker.trainers.weighted_loss import Weighing
@@ -112,6 +113,7 @@ def make_trainer(
         arguments["data_collator"] = JoinedPairs(
             pad_token_id=tokenizer.pad_token_id, pad_to_multiple_of=config.pad_to_multiple_of
         )
+    cpu_head.install()
     with router_loss_where_there_is_a_router(config, model):
         trainer = trainer_class(method.trainer)(
             model=model,

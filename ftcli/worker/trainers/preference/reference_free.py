@@ -19,7 +19,7 @@ from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 
 from ftcli.worker.tokenise.encoder import IGNORED
-from ftcli.worker.trainers.fused_head import replaced, small_tiles
+from ftcli.worker.trainers.fused_head import replaced
 from ftcli.worker.trainers.units import Units, pair_units
 from ftcli.worker.trainers.weighted_loss import WeighedRows, weighted_mean
 
@@ -141,14 +141,13 @@ class ReferenceFreeTrainer(WeighedRows, DPOTrainer):  # type: ignore[misc]
         read = torch.cat([likely | chosen_answers, rejected_answers]).bool()
         labels = inputs["input_ids"].masked_fill(~torch.nn.functional.pad(read, (1, 0)), IGNORED)
         more = {"use_cache": False, **({"output_router_logits": True} if self.aux_loss_enabled else {})}
-        with small_tiles(labels.device):
-            outputs = model(
-                input_ids=inputs["input_ids"],
-                attention_mask=inputs["attention_mask"],
-                labels=labels,
-                fused_lm_head=True,
-                **more,
-            )
+        outputs = model(
+            input_ids=inputs["input_ids"],
+            attention_mask=inputs["attention_mask"],
+            labels=labels,
+            fused_lm_head=True,
+            **more,
+        )
         # Prompt learning puts virtual tokens first; the row's own tokens are the last ones.
         of_chosen, of_rejected = outputs.log_probs[:, -answers.size(1) :].chunk(2)
         chosen, rejected = _side(of_chosen, chosen_answers), _side(of_rejected, rejected_answers)

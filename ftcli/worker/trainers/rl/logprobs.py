@@ -21,7 +21,6 @@ from ftcli.worker.distributed import sharded
 from ftcli.worker.tokenise.collate import MASKED
 from ftcli.worker.tokenise.encoder import IGNORED
 from ftcli.worker.trainers import unpadded
-from ftcli.worker.trainers.fused_head import small_tiles
 from ftcli.worker.trainers.rl.critic import at
 from ftcli.worker.tuners.residual import REFERENCE
 
@@ -179,7 +178,7 @@ class Models:
         return found
 
     def _fused(self, model: Any, batch: Batch) -> tuple[Tensor, Any]:
-        with small_tiles(batch.input_ids.device), self.accelerator.autocast():
+        with self.accelerator.autocast():
             found = model(input_ids=batch.input_ids, fused_lm_head=True, **batch.labels, **batch.told_apart)
         width, places = batch.input_ids.size(1), batch.states
         if "labels" in batch.labels:
