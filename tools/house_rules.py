@@ -21,12 +21,12 @@ ORDERS: Mapping[str, tuple[str, ...]] = {
     "": (
         *("core", "tiny", "settings", "runs", "rewards", "models", "methods", "launch", "peft_methods", "data"),
         *("config", "plan", "synthesis", "build"),
-        *("pipelines", "advise", "recipes", "sweeps", "reports", "editors", "contracts"),
+        *("pipelines", "advise", "recipes", "proofs", "sweeps", "reports", "editors", "contracts"),
         *("worker", "cli"),
     ),
     "worker": (
         *("process", "tokenise", "distributed", "tuners", "models", "inference", "rewards", "trainers", "training"),
-        "commands",
+        *("commands", "peers"),
     ),
     "data": ("files", "formats", OTHERS),
     # What every command needs is no command: it stands before `jobs`, which any command may ask.
@@ -39,7 +39,7 @@ FORBIDDEN: Mapping[str, tuple[str, ...]] = {
     "tiny": ("core",),
     "worker": (
         *("launch", "config", "plan", "build"),
-        *("pipelines", "advise", "recipes", "sweeps", "reports", "editors", "contracts"),
+        *("pipelines", "advise", "recipes", "proofs", "sweeps", "reports", "editors", "contracts"),
     ),
     "cli": ("worker",),
 }

@@ -1,38 +1,44 @@
 """`ftcli recipe import FILE`: a recipe from a configuration of LLaMA-Factory, Axolotl, ms-swift, TRL, the alignment
-handbook or torchtune, and an account of every key of it. Nothing of the file is run, and nothing is overwritten."""
+handbook or torchtune, and an account of every key of it. Nothing of the file is run, and nothing is overwritten.
+
+`--prove` runs the other tool, where it is at hand, on the same rows, and compares tokens row by row (exit code 9 where
+they differ). It installs nothing, and that tool is given a copy of the rows and of the tokenizer, and no network."""
 
 from __future__ import annotations
 
+import argparse
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ftcli.cli import arguments, output
 from ftcli.cli.render import imported as render
+from ftcli.cli.render import proved
 from ftcli.core.errors import ConfigError, Problem
-from ftcli.core.exit_codes import EXIT_DONE
+from ftcli.core.exit_codes import EXIT_DONE, EXIT_GATE
 from ftcli.core.paths import home_expanded
 from ftcli.core.text import shell_word
+
+if TYPE_CHECKING:
+    from ftcli.cli.jobs.imported import Imported
+    from ftcli.proofs.proof import Proof
 
 NAME = "import"
 SUMMARY = "a recipe from another tool's configuration, with an account of every key"
 ORDER = 60
 
 
+DEFAULT_ROWS = 200
+"""Rows of each set that a proof compares."""
+
+
 def run(argv: Sequence[str]) -> int:
     """Print or write the recipe, and print the account: on stdout beside --to, else on stderr."""
     from ftcli.cli.jobs.imported import imported  # only here: help needs no checks
-    from ftcli.config.conversion import TOOLS
 
-    parser = arguments.parser("recipe import", __doc__ or "")
-    parser.add_argument("file", nargs="?", help="a .yaml, .yml or .json file, or a .sh file with the command line")
-    parser.add_argument("--from", dest="tool", choices=TOOLS, help="the tool it is of; without it, it is recognised")
-    parser.add_argument("--to", metavar="FILE", help="write the recipe to this file, which must not exist")
-    arguments.add_json(parser)
-    options = arguments.parse(parser, argv)
-    if options.file is None:
-        parser.error("recipe import needs a file of another tool")
+    options = _parse(argv)
     target = home_expanded(options.to) if options.to else None
     if target is not None:
         _require_new(target, options.to)
@@ -41,17 +47,63 @@ def run(argv: Sequence[str]) -> int:
     recipe = found.conversion.recipe_at(folder)
     if target is not None:
         _write(target, recipe, options.to)
+    if not options.json:
+        _show(found, recipe, options.to)
+    proof, code = _proved(found, options) if options.prove else (None, EXIT_DONE)
     if options.json:
         plain = {**render.data(found.conversion), "recipe": recipe, "written_to": options.to}
+        plain |= {"proof": proved.data(proof)} if proof else {}
         output.data({**plain, "problems": [asdict(each) for each in found.problems]})
-    elif target is not None:
-        output.lines(render.lines(found.conversion, found.problems))
+    elif proof is not None:
         output.say()
-        output.say(f"written: {options.to}; check it with ftcli check {shell_word(f'recipe={options.to}')}")
-    else:
+        output.lines(proved.lines(proof))
+    return code
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    from ftcli.config.conversion import TOOLS
+
+    parser = arguments.parser("recipe import", __doc__ or "")
+    parser.add_argument("file", nargs="?", help="a .yaml, .yml or .json file, or a .sh file with the command line")
+    parser.add_argument("--from", dest="tool", choices=TOOLS, help="the tool it is of; without it, it is recognised")
+    parser.add_argument("--to", metavar="FILE", help="write the recipe to this file, which must not exist")
+    parser.add_argument("--prove", action="store_true", help="run the other tool, and compare its tokens with ours")
+    parser.add_argument("--peer-python", metavar="PYTHON", help="--prove: the python that has the other tool")
+    parser.add_argument("--rows", type=int, metavar="N", help=f"--prove: rows of each set (default {DEFAULT_ROWS})")
+    arguments.add_json(parser)
+    options = arguments.parse(parser, argv)
+    if options.file is None:
+        parser.error("recipe import needs a file of another tool")
+    for flag, value in (("--peer-python", options.peer_python), ("--rows", options.rows)):
+        if value is not None and not options.prove:
+            raise ConfigError(
+                Problem(f"{flag} {shell_word(str(value))}", "has no effect without --prove", "add --prove")
+            )
+    if options.rows is not None and options.rows < 1:
+        raise ConfigError(Problem(f"--rows {options.rows}", "is out of range", "at least 1"))
+    return options
+
+
+def _show(found: Imported, recipe: str, written_to: str | None) -> None:
+    if written_to is None:
         output.text(recipe, end="")
         output.note("\n".join(render.lines(found.conversion, found.problems)))
-    return EXIT_DONE
+        return
+    output.lines(render.lines(found.conversion, found.problems))
+    output.say()
+    output.say(f"written: {written_to}; check it with ftcli check {shell_word(f'recipe={written_to}')}")
+
+
+def _proved(found: Imported, options: argparse.Namespace) -> tuple[Proof | None, int]:
+    """What comparing tokens came to, and its exit code; None where the worker has said what is wrong."""
+    from ftcli.launch.worker_request import WorkerFailed
+    from ftcli.proofs.proof import prove
+
+    try:
+        proof = prove(found.conversion, options.peer_python, options.rows or DEFAULT_ROWS)
+    except WorkerFailed as failed:
+        return None, failed.code
+    return proof, EXIT_DONE if proof.equal else EXIT_GATE
 
 
 def _require_new(target: Path, shown: str) -> None:

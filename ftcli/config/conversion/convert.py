@@ -132,6 +132,7 @@ def convert(path: str | Path, tool: str | None = None) -> Conversion:
     if module is not None:  # after the file's own values: a default fills what they leave open
         _handler(module, "defaults")(draft)
     common.per_set(draft)
+    rows.whole_files(draft)
     common.floats(draft)
     _no_reward(draft)
     _holders(draft)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +101,34 @@ def on_this_machine(path: str, file: Path) -> Path | None:
     """Where a local path leads, from the folder of the file that names it, or from the working directory."""
     here = home_expanded(path)
     return next((each for each in (file.resolve().parent / here, Path.cwd() / here) if each.exists()), None)
+
+
+def whole_files(draft: Draft) -> None:
+    """Leave out the split `train` of rows that are a file: other tools give it that name, and it has no other."""
+    mix = draft.settings.get("data.mix")
+    for each in mix.values() if isinstance(mix, dict) else ():
+        if each.get("split") == "train" and _is_file(each["path"]):
+            del each["split"]
+    if draft.settings.get("data.split") == "train" and _is_file(draft.settings.get("data.path")):
+        del draft.settings["data.split"]
+        for path, entry in draft.entries.items():
+            if entry.after == "data.split=train":
+                draft.entries[path] = replace(entry, after="", why="a file is one split")
+
+
+def _is_file(path: Any) -> bool:
+    paths = path if isinstance(path, list) else [path]
+    return all(isinstance(each, str) and is_local(each) and each.lower().endswith(_FILES) for each in paths)
+
+
+def here(draft: Draft) -> bool:
+    """Whether the rows are one set, whose files are on this machine."""
+    path = draft.settings.get("data.path")
+    paths = path if isinstance(path, list) else [path]
+    return all(
+        isinstance(each, str) and is_local(each) and on_this_machine(each, draft.file.path) is not None
+        for each in paths
+    )
 
 
 def missing(draft: Draft) -> None:

@@ -292,3 +292,38 @@ def test_the_recipe_is_stdout_and_the_account_stderr(here, capsys):
     counts = data["account"]["counts"]
     assert counts["keys"] == sum(len(data["account"][name]) for name in LISTS)
     assert yaml.safe_load(data["recipe"])["ftcli"] == 1
+
+
+def test_the_split_train_of_a_file_is_left_out_since_a_file_has_no_other(here):
+    # Other tools call the whole of a file its split train; ftcli check refuses a split beside the name of a file.
+    Path("rows.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
+    settings = "dataset_name: rows.jsonl\ndataset_train_split: train\nuse_peft: true\nlearning_rate: 1e-4\n"
+    found = convert(written(f"model_name_or_path: builtin:tiny\n{settings}"), "trl")
+    assert recipe_of(found)["data"]["path"] == "rows.jsonl"
+    assert "split" not in recipe_of(found)["data"]
+    assert entry(found, "dataset_train_split") == ("mapped", "", "a file is one split")
+    sets = (
+        "datasets:\n  - {path: rows.jsonl, type: alpaca, split: train}\n  - {path: a/b, type: alpaca, split: train}\n"
+    )
+    mix = recipe_of(convert(written(f"base_model: builtin:tiny\nsequence_len: 64\n{sets}"), "axolotl"))["data"]["mix"]
+    assert [each.get("split") for each in mix.values()] == [None, "train"]
+
+
+def test_plain_text_of_trl_goes_through_no_chat_template_and_turns_do(here):
+    Path("pairs.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
+    Path("turns.jsonl").write_text(
+        '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}\n'
+    )
+    text = "model_name_or_path: builtin:tiny\nuse_peft: true\nlearning_rate: 1e-4\ndataset_name: "
+    settings = {
+        name: recipe_of(imported(written(f"{text}{name}.jsonl\n"), "trl").conversion)["data"]
+        for name in ("pairs", "turns")
+    }
+    assert settings["pairs"]["template"] == "none"
+    assert "template" not in settings["turns"]
+
+
+def test_a_template_that_ms_swift_names_is_kept(here):
+    text = "swift sft --model builtin:tiny --dataset a/b --tuner_type lora --template chatml\n"
+    found = convert(written(text, "theirs.sh"))
+    assert entry(found, "template")[:2] == ("mapped", "model.chat_template=chatml")

@@ -123,8 +123,8 @@ def _preview_adapter(draft: Draft, key: Occurrence) -> None:
 
 
 def _data(draft: Draft) -> None:
-    names = _names(draft.get("dataset", draft.get("train_dataset")))
-    info = _register(draft)
+    names = set_names(draft.get("dataset", draft.get("train_dataset")))
+    info = registered(draft)
     if any(name.startswith("mllm_") for name in names):
         draft.unsupported.append("it trains on images or sound too, and ftcli on text alone")
     sets = [_set(draft, name, info) for name in names if not name.startswith("mllm_")]
@@ -147,13 +147,14 @@ def _data(draft: Draft) -> None:
         rows.missing(draft)
 
 
-def _names(value: Any) -> list[str]:
+def set_names(value: Any) -> list[str]:
+    """The data sets that a key names, as a list or with commas between them."""
     if isinstance(value, list):
         return [str(each) for each in value]
     return [each.strip() for each in str(value).split(",") if each.strip()] if value is not None else []
 
 
-def _register(draft: Draft) -> dict[str, Any]:
+def registered(draft: Draft) -> dict[str, Any]:
     """The user's own dataset_info.json, where it lies beside the file or above it."""
     folder = Path(str(draft.get("dataset_dir", "data")))
     draft.changed("dataset_dir", "", "data.path names the files themselves; dataset_info.json is read where it lies")
@@ -216,8 +217,8 @@ def _held_out(draft: Draft) -> None:
             draft.put("data.eval_share", 0.1)
             draft.changed(key, "data.eval_share=0.1", f"a share of the rows here, a number of them there ({value})")
     for key in common.each(draft, "eval_dataset"):
-        info = _register(draft)
-        found = [_set(draft, name, info).path for name in _names(key.value)]
+        info = registered(draft)
+        found = [_set(draft, name, info).path for name in set_names(key.value)]
         draft.put("data.eval_path", found[0] if len(found) == 1 else found)
         draft.mapped(key, "data.eval_path")
 

@@ -31,6 +31,8 @@ _SPLITS = ("pretrain",)
 """Methods that split longer rows, as ms-swift does."""
 _DEFAULTS = {"rlhf": "dpo"}
 """Of `swift rlhf`, without rlhf_type."""
+_TEMPLATES = {"gemma3_text": "gemma3", "qwen3_nothinking": "qwen3_instruct_2507"}
+"""Templates that TRL ships under another name."""
 _CODE = "external_plugins custom_register_path custom_dataset_info callbacks plugin local_repo_path"
 
 
@@ -236,6 +238,8 @@ def _rest(draft: Draft) -> None:
         put(draft, key, "method.packing", key.value)
     for key in common.each(draft, "report_to"):
         draft.mapped(key, "", "every run keeps its own metrics.jsonl")
+    for key in common.each(draft, "template"):
+        common.template(draft, key, _TEMPLATES)
     for key in common.each(draft, "system"):
         draft.changed(key, "", "a system turn is part of its row")
     for key in common.each(draft, "enable_thinking"):

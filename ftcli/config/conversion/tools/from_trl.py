@@ -216,6 +216,8 @@ def defaults(draft: Draft) -> None:
         draft.default("train.lr_scheduler_type", "linear", why)
     if draft.get("warmup_ratio") is None and draft.get("warmup_steps") is None:
         draft.default("train.warmup_steps", 0, why)
+    if rows.here(draft):  # of rows that are turns the check takes it out again
+        draft.default("data.template", "none", "TRL renders turns alone with a chat template, and plain text as it is")
     if draft.get("packing") is None:
         draft.default("method.packing", False, why)
     if method in _BETA:
