@@ -20,6 +20,8 @@ KINDS: Mapping[str, str] = {
 """Why rows differ, in the order in which they are told."""
 _LONGEST = 3000
 """Tokens between the first difference and the last that are compared one by one; more are all one difference."""
+_ALIGNED = 8
+"""Equal tokens in a row from which on they are the same text; fewer may be alike by chance, beside what differs."""
 _AT_END = 3
 """Tokens that may be an end: an end token and the white space around it."""
 
@@ -104,7 +106,7 @@ def _between(ours: TokenSequence, theirs: TokenSequence, rules: Rules) -> Iterat
         yield "cut", start, start
         return
     for tag, i, j, k, m in _blocks(ours.ids, theirs.ids, start):
-        if tag == "equal" and rules.masks:
+        if tag == "equal" and rules.masks and (j - i >= _ALIGNED or j - i == len(ours.ids)):
             yield from _masked(ours, theirs, range(i, j), k - i, rules.is_blank)
         elif tag == "equal":
             continue

@@ -88,7 +88,7 @@ def test_llama_factory(here):
     assert ("data.max_length_tokens", "2048", "LLaMA-Factory's default (cutoff_len)") in found.account.written_out
     assert entry(found, "trust_remote_code")[0] == "not_carried"
     assert entry(found, "use_liger_kernle") == ("not_carried", "", "LLaMA-Factory knows no such argument, and stops")
-    assert entry(found, "template")[1] == "model.chat_template=qwen3"
+    assert entry(found, "template")[1] == "model.chat_template=qwen3_instruct_2507"  # qwen3 would write empty thoughts
 
 
 def test_llama_factory_reads_the_users_own_register_of_sets(here):
@@ -327,3 +327,13 @@ def test_a_template_that_ms_swift_names_is_kept(here):
     text = "swift sft --model builtin:tiny --dataset a/b --tuner_type lora --template chatml\n"
     found = convert(written(text, "theirs.sh"))
     assert entry(found, "template")[:2] == ("mapped", "model.chat_template=chatml")
+
+
+def test_the_column_of_plain_text_in_a_register_is_text_here(here):
+    Path("data").mkdir()
+    entries = {"web": {"file_name": "web.jsonl", "columns": {"prompt": "text"}},
+               "books": {"file_name": "books.jsonl", "columns": {"prompt": "content"}}}  # fmt: skip
+    Path("data/dataset_info.json").write_text(json.dumps(entries))
+    text = "model_name_or_path: builtin:tiny\nstage: pt\nfinetuning_type: lora\ndataset: web,books\n"
+    mix = recipe_of(convert(written(text)))["data"]["mix"]
+    assert [each.get("columns") for each in mix.values()] == [None, {"text": "content"}]

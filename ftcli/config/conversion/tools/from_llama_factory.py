@@ -18,12 +18,14 @@ _PREFERENCES = ("dpo",)
 """Stages whose pref_loss says the method."""
 _BETA = dict.fromkeys(("dpo", "ipo", "kto", "orpo", "simpo"), 0.1)
 _PACKED = {"sft": False, "pretrain": True}
-_TEMPLATES = {"llama3": "llama3", "qwen3_nothink": "qwen3", "gemma3": "gemma3", "default": "tokenizer_default",
-              "empty": "tokenizer_default", "chatml": "chatml"}  # fmt: skip
+_TEMPLATES = {"llama3": "llama3", "qwen3_nothink": "qwen3_instruct_2507", "gemma3": "gemma3", "chatml": "chatml",
+              "default": "tokenizer_default", "empty": "tokenizer_default"}  # fmt: skip
 _COLUMNS = {"prompt": "instruction", "query": "input", "response": "output", "messages": "messages", "system": "system",
             "tools": "tools", "chosen": "chosen", "rejected": "rejected"}  # fmt: skip
 _SAME = {("query", "input"), ("prompt", "instruction"), ("response", "output"), ("messages", "conversations"),
          ("messages", "messages")}  # fmt: skip
+_PLAIN = ("pretrain",)
+"""Methods whose rows are plain text."""
 _PREVIEW = "its own templates, kernels and processes have no part in what is learnt"
 
 
@@ -180,10 +182,10 @@ def _set(draft: Draft, name: str, info: dict[str, Any]) -> Rows:
             entry["path"] = str(Path(str(draft.get("dataset_dir", "data"))) / str(own["file_name"]))
         if own.get("script_url"):
             draft.unsupported.append(f"the data set {name} is a script that would run; convert it to JSON lines")
-        return _rows(entry)
+        return _rows(draft, entry)
     known = known_sets("llama_factory").get(name)
     if known is not None:
-        return _rows(known)
+        return _rows(draft, known)
     if name == "data/v1_sft_demo.yaml":
         demo = [known_sets("llama_factory")[each]["path"] for each in ("identity", "alpaca_en_demo")]
         return Rows(path=demo)
@@ -193,14 +195,16 @@ def _set(draft: Draft, name: str, info: dict[str, Any]) -> Rows:
     return Rows(path=path)
 
 
-def _rows(entry: dict[str, Any]) -> Rows:
+def _rows(draft: Draft, entry: dict[str, Any]) -> Rows:
     found = Rows(path=entry["path"], subset=entry.get("subset"), split=entry.get("split"))
     columns = entry.get("columns")
+    # Plain text has the column of its prompt alone, and stands in ours as text.
+    ours = {**_COLUMNS, "prompt": "text"} if draft.choices["method"] in _PLAIN else _COLUMNS
     if isinstance(columns, dict):
         named = {
-            _COLUMNS[ours]: theirs
-            for ours, theirs in columns.items()
-            if ours in _COLUMNS and _COLUMNS[ours] != theirs and (ours, theirs) not in _SAME and theirs is not None
+            ours[name]: theirs
+            for name, theirs in columns.items()
+            if name in ours and ours[name] != theirs and (name, theirs) not in _SAME and theirs is not None
         }
         found.columns = named or None
     return found
