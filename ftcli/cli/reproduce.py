@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ftcli.cli import arguments, output
+from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.exit_codes import EXIT_DONE, EXIT_GATE
 from ftcli.core.text import shell_word
 from ftcli.runs import provenance, rundir
 
 if TYPE_CHECKING:
+    from ftcli.cli.jobs.locked import Held
     from ftcli.recipes.outcome import Comparison
-    from ftcli.recipes.recipe_lock import Lock
-    from ftcli.settings.run_spec import RunSpec
 
 SUMMARY = "run a locked recipe and compare what comes out with its lock"
 ORDER = 15
@@ -29,7 +29,7 @@ def run(argv: Sequence[str]) -> int:
     parser = arguments.parser("reproduce", __doc__ or "")
     parser.add_argument("recipe", help="a YAML file with its .lock beside it")
     parser.add_argument("overrides", nargs="*", metavar="run.dir=…|run.name=…", help="where the run goes")
-    parser.add_argument("--run", metavar="RUN", help="compare this finished run instead of training one")
+    parser.add_argument("--run", metavar="RUN", help="compare this finished run or pipeline instead of training one")
     arguments.add_grants(parser)
     arguments.add_json(parser)
     options = arguments.parse(parser, argv)
@@ -41,24 +41,35 @@ def run(argv: Sequence[str]) -> int:
     for each in held.other_packages:
         output.warn(f"{each}, so the result is compared within bounds")
     if options.run is not None:
-        return _compare(options, held.lock, held.spec, rundir.require_run(options.run, where))
+        return _compare(options, held, _there(options.run, held, where))
     # With --json, stdout is for the comparison alone.
     with contextlib.redirect_stdout(sys.stderr) if options.json else contextlib.nullcontext():
         code = held.job.start(["reproduce", *argv], as_json=False)
-    folder = Path(str(held.spec.run.dir))
+    folder = held.folder
     if code != EXIT_DONE or rundir.read_result(folder) is None:  # a scheduler has it now
         if code == EXIT_DONE:
             again = f"ftcli reproduce {shell_word(options.recipe)} --run {shell_word(folder)}"
             output.note(f"{folder} is not finished yet; compare it then with {again}")
         return code
-    return _compare(options, held.lock, held.spec, folder)
+    return _compare(options, held, folder)
 
 
-def _compare(options: argparse.Namespace, lock: Lock, spec: RunSpec, folder: Path) -> int:
-    from ftcli.recipes import locking, outcome
+def _there(name: str, held: Held, where: str) -> Path:
+    """The run, or of a locked pipeline the pipeline, that is there already.
 
-    exact = locking.same_bits(spec, lock)
-    found = outcome.compared(lock.outcome, outcome.of_run(folder), exact=exact)
+    Raises:
+        ConfigError: there is none.
+    """
+    if not held.lock.of_pipeline:
+        return rundir.require_run(name, where)
+    if (found := rundir.find_pipeline(name)) is None:
+        fix = "name the folder that holds its pipeline.json"
+        raise ConfigError(Problem(where, f"{name} is not a pipeline, and the lock is of one", fix))
+    return found
+
+
+def _compare(options: argparse.Namespace, held: Held, folder: Path) -> int:
+    exact, found = held.compared(folder)
     differs = [each for each in found if each.state == "differs"]
     if options.json:
         told: dict[str, Any] = {"run": str(folder), "exact": exact, "reproduced": not differs}

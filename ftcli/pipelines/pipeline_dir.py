@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ftcli.build import gate
@@ -33,13 +35,22 @@ Begun = Mapping[str, tuple[RunSpec, Path | None]]
 """For each run that has begun and is not finished: the spec it resumes with, and the checkpoint it resumes from."""
 
 
-def create(spec: PipelineSpec, argv: Sequence[str]) -> Path:
+def create(
+    spec: PipelineSpec, argv: Sequence[str], answers: Mapping[str, Mapping[str, Path]] = MappingProxyType({})
+) -> Path:
     """Create the directory with pipeline.json and command.sh.
+
+    Args:
+        answers: by stage, the recorded answers that it takes in place of asking: files by their place in its folder.
 
     Raises:
         ConfigError: the directory is not empty, or cannot be created.
     """
     with rundir.created(spec.dir) as folder:
+        for stage, files in answers.items():
+            for place, file in files.items():
+                (folder / stage / place).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, folder / stage / place)
         save(folder, spec.pipeline, spec.name, spec.remembered(), built_in=spec.built_in)
         rundir.write_atomically(folder / rundir.COMMAND, "#!/bin/sh\n" + shlex.join(["ftcli", *argv]) + "\n")
     return folder

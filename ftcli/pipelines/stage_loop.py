@@ -27,6 +27,7 @@ from ftcli.plan.measure import measure
 from ftcli.runs import rundir
 from ftcli.settings.ownership import REMOTE_CODE
 from ftcli.settings.run_spec import LaunchPlan
+from ftcli.synthesis.journal import ITEMS
 from ftcli.synthesis.runner import DATA, sha256_of
 from ftcli.synthesis.synthesis_spec import FILE, SynthesisSpec
 
@@ -155,8 +156,9 @@ def _run_synthesis(stage: Stage, wanted: PipelineRequest, models: Mapping[str, s
     feeds = {name: models[source] for name, source in stage.takes.items()}
     spec = synthesis_stage.synthesis_spec(stage, wanted, feeds, folder, for_tiny=False)
     if not (place / FILE).is_file():
-        shutil.rmtree(place, ignore_errors=True)
-        place.mkdir(parents=True)
+        if not (place / ITEMS).is_file():  # recorded answers, which were put there before the pipeline began
+            shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(parents=True, exist_ok=True)
         for source in {stage.takes.get("rows")} - {None}:
             _note_edits(str(source), folder, say)
         _note_rows(stage, pipeline_dir.input_fingerprints(spec), folder)
@@ -167,7 +169,7 @@ def _run_synthesis(stage: Stage, wanted: PipelineRequest, models: Mapping[str, s
         say(f"stage {stage.name}: {stage.summary}")
         final_measures.outdate(folder)
         flags = [REMOTE_CODE] if REMOTE_CODE in wanted.request.grants else []
-        plan = LaunchPlan(num_threads=_threads(wanted))
+        plan = LaunchPlan(num_threads=synthesis_threads(wanted, folder))
         code = local.run_worker(place, plan, None, say, command="synthesise", flags=flags)
     if code == EXIT_DONE:
         result = rundir.read_result(place)
@@ -187,10 +189,15 @@ def _warn_of_other_spec(stage: Stage, place: Path, spec: SynthesisSpec, say: Say
         say(f"stage {stage.name}: {FILE} differs from pipeline.json ({other}) and is rewritten")
 
 
-def _threads(wanted: PipelineRequest) -> int | None:
-    """The requested number of threads: that of the first run holds for the synthesis stages too."""
-    kept = (each["tree"]["hardware"].get("num_threads") for each in (wanted.earlier or {}).values() if "tree" in each)
-    return next(kept, None)
+def synthesis_threads(wanted: PipelineRequest, folder: Path) -> int | None:
+    """The threads of the first run hold for the synthesis stages too: what is sampled on a CPU depends on them."""
+    for name, kept in (wanted.earlier or {}).items():
+        if "tree" not in kept:
+            continue
+        if (typed := kept["tree"]["hardware"].get("num_threads")) is not None:
+            return int(typed)
+        return gate.opened(folder / name).launch.num_threads if rundir.is_run(folder / name) else None
+    return None
 
 
 def _note_rows(stage: Stage, rows: Mapping[str, str], folder: Path) -> None:

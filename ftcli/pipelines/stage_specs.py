@@ -215,7 +215,8 @@ def _fed(stage: Stage, wanted: PipelineRequest) -> list[str]:
     earlier = (wanted.earlier or {}).get(stage.name, {})
     part = wanted.recipe.stages.get(stage.name) if wanted.recipe else None
     own = {".".join(each.key[2:]) for each in wanted.own(stage.name)}
-    own |= {f"{group}.{key}" for group, values in (part.values if part else {}).items() for key in values}
+    groups = {group: values for group, values in (part.values if part else {}).items() if isinstance(values, Mapping)}
+    own |= {f"{group}.{key}" for group, values in groups.items() for key in values}
     own |= {MODEL} if part is not None and "model" in part.choices else set()
     if any(name.startswith(f"{JUDGE}.") for name in own) or (stage.method and _names_judge(stage, wanted)):
         own.add(JUDGE)

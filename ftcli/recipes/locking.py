@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -29,6 +29,8 @@ from ftcli.settings.run_spec import RunSpec
 
 _GROUPS = ("model", "data", "quantisation", "method", "peft", "train", "seed")
 """What decides the result, beside the threads of a CPU."""
+ANSWERS = ".answers"
+"""Of a stage that asks an endpoint, in the name of what it answered. Without it the endpoint is asked again."""
 _FREE = ("run.dir", "run.name")
 """What may be set beside a locked recipe."""
 
@@ -47,23 +49,30 @@ def of_run(recipe: Path, spec: RunSpec, run: Path) -> Lock:
     if known is None:
         what = "it began before ftcli recorded what a run reads"
         raise ConfigError(Problem(str(run), what, f"train it anew: ftcli train --from {shell_word(run)}"))
-    if problems := [*_other_settings(spec, made, run), *_other_files(spec, known, run)]:
+    if problems := [*other_settings(deciding(spec), deciding(made), run), *other_files(spec, known, run)]:
         raise ConfigError(*problems)
+    return Lock(
+        recipe=identity(recipe),
+        settings={**threads_of(run), **revisions(spec)},
+        files={name: entry(path) for name, path in sorted(files_of(spec))},
+        machine=machine_of(run, made),
+        grants=grants(recipe, gate.flags_needed(spec)),
+        outcome=outcome.of_run(run),
+    )
+
+
+def identity(recipe: Path) -> dict[str, str]:
+    """A recipe, as its lock has it."""
+    return {"name": recipe.name, "sha256": outcome.file_digest(recipe)}
+
+
+def machine_of(run: Path, made: RunSpec) -> dict[str, Any]:
+    """What a run ran on and with."""
     with rundir.stored(run):
         environment = foreign_files.read_json(run / rundir.ENVIRONMENT)
         packages = {str(name): str(each) for name, each in environment["packages"].items()}
-        python = str(environment["python"])
-        processor = str(environment["machine"])
-    settings: dict[str, Any] = {**threads_of(run)}
-    settings |= _revisions(spec)
-    return Lock(
-        recipe={"name": recipe.name, "sha256": outcome.file_digest(recipe)},
-        settings=settings,
-        files={name: entry(path) for name, path in sorted(files_of(spec))},
-        machine={"device": made.launch.device, "python": python, "machine": processor, "packages": packages},
-        grants=_grants(recipe, spec),
-        outcome=outcome.of_run(run),
-    )
+        about = {"python": str(environment["python"]), "machine": str(environment["machine"])}
+    return {"device": made.launch.device, **about, "packages": packages}
 
 
 def threads_of(run: Path) -> dict[str, int]:
@@ -73,9 +82,9 @@ def threads_of(run: Path) -> dict[str, int]:
     return {"hardware.num_threads": int(launch.num_threads or 0)} if fixed else {}
 
 
-def _grants(recipe: Path, spec: RunSpec) -> tuple[str, ...]:
-    """The flags without which a recipe is refused."""
-    needed = set(gate.flags_needed(spec))
+def grants(recipe: Path, flags: Iterable[str]) -> tuple[str, ...]:
+    """The flags without which a recipe is refused: those of its runs, and that of its paths."""
+    needed = set(flags)
     try:
         recipe_file.read(recipe)
     except ConfigError:
@@ -83,11 +92,11 @@ def _grants(recipe: Path, spec: RunSpec) -> tuple[str, ...]:
     return tuple(sorted(needed))
 
 
-def _revisions(spec: RunSpec) -> dict[str, str]:
+def revisions(spec: RunSpec) -> dict[str, str]:
     """The commits of the model and the rows that come from the hub, as settings."""
     found: dict[str, str] = {}
     for name, path in run_inputs.files_of(spec):
-        if name.startswith("model.name_or_path:") and (commit := _commit_of(path)):
+        if name.startswith("model.name_or_path:") and (commit := commit_of(path)):
             found["model.revision"] = commit
     rows = spec.data.path
     if isinstance(rows, str) and is_hub(rows) and (set_id := hub_sets.hub_id(rows)):
@@ -97,7 +106,7 @@ def _revisions(spec: RunSpec) -> dict[str, str]:
     return found
 
 
-def _commit_of(path: str) -> str:
+def commit_of(path: str) -> str:
     """The commit in ID@COMMIT, which stands for a hub repository; "" for a file."""
     commit = path.rpartition("@")[2]
     return commit if not os.path.isfile(path) and recipe_lock.COMMIT.fullmatch(commit) else ""
@@ -107,7 +116,7 @@ def files_of(spec: RunSpec) -> Iterator[tuple[str, str]]:
     """What a run reads, by setting and name; of a hub repository its commit, and each file of it that is here."""
     for name, path in run_inputs.files_of(spec):
         yield name, path
-        if commit := _commit_of(path):
+        if commit := commit_of(path):
             snapshot = hub_cache.cached_snapshot(path.rpartition("@")[0], commit)
             for file in sorted(snapshot.iterdir()) if snapshot is not None else ():
                 if file.suffix in run_inputs.MODEL_SUFFIXES and file.is_file():
@@ -121,13 +130,13 @@ def entry(path: str) -> dict[str, Any]:
     return {"version": str(run_inputs.identified(path)["version"])}
 
 
-def _other_settings(spec: RunSpec, made: RunSpec, run: Path) -> Iterator[Problem]:
-    """Settings of the recipe that are not those of the run."""
-    own, other = deciding(spec), deciding(made)
+def other_settings(own: Mapping[str, Any], other: Mapping[str, Any], run: Path) -> Iterator[Problem]:
+    """Settings of the recipe that are not those of the run; both as `deciding` gives them."""
     for name in sorted(own.keys() | other.keys()):
         if own.get(name) != other.get(name):
             what = f"{name} is {own.get(name)!r} in the recipe, and was {other.get(name)!r} in the run"
-            yield Problem(str(run), what, f"lock a run of this recipe, or print the run's: ftcli recipe save {run}")
+            fix = f"lock a run of this recipe, or print the run's: ftcli recipe save {shell_word(run)}"
+            yield Problem(str(run), what, fix)
 
 
 def deciding(spec: RunSpec) -> dict[str, Any]:
@@ -137,21 +146,22 @@ def deciding(spec: RunSpec) -> dict[str, Any]:
     for group in _GROUPS:
         values = whole[group]
         for key, value in values.items() if isinstance(values, dict) else [("", values)]:
-            found[f"{group}.{key}" if key else group] = _placeless(value)
+            found[f"{group}.{key}" if key else group] = placeless(value)
     for revision in ("model.revision", "data.revision"):  # which the lock itself sets
         found.pop(revision)
     return found
 
 
-def _placeless(value: Any) -> Any:
+def placeless(value: Any) -> Any:
+    """A value with each absolute path replaced by its last part."""
     if isinstance(value, str) and os.path.isabs(value):
         return os.path.basename(value)
     if isinstance(value, Mapping):
-        return {key: _placeless(each) for key, each in value.items()}
-    return [_placeless(each) for each in value] if isinstance(value, (list, tuple)) else value
+        return {key: placeless(each) for key, each in value.items()}
+    return [placeless(each) for each in value] if isinstance(value, (list, tuple)) else value
 
 
-def _other_files(spec: RunSpec, known: Mapping[str, Mapping[str, Any]], run: Path) -> Iterator[Problem]:
+def other_files(spec: RunSpec, known: Mapping[str, Mapping[str, Any]], run: Path) -> Iterator[Problem]:
     """Files of the recipe that are not what the run read."""
     fix = f"put it back as it was, or lock another run than {shell_word(run)}"
     now = dict(run_inputs.files_of(spec))
@@ -197,12 +207,21 @@ def require_locked(spec: RunSpec, lock: Lock) -> None:
     Raises:
         ConfigError: names each file that differs.
     """
-    now, problems = dict(files_of(spec)), []
+    require_files(dict(files_of(spec)), lock)
+
+
+def require_files(now: Mapping[str, str], lock: Lock) -> None:
+    """Check that files, by the names that a lock gives them, are what is locked.
+
+    Raises:
+        ConfigError: names each file that differs.
+    """
+    problems = []
     fix = "get what was locked, or lock a run with the new one: ftcli recipe lock"
     for name, locked in lock.files.items():
         setting = name.partition(":")[0]
         path = now.get(name)
-        if path is None and _comes_by_commit(name, lock, now):
+        if path is None and (_comes_by_commit(name, lock, now) or setting.endswith(ANSWERS)):
             continue
         if path is None:
             problems.append(Problem(name, f"is locked, and is not here ({setting})", fix))
@@ -220,8 +239,11 @@ def require_locked(spec: RunSpec, lock: Lock) -> None:
 def _comes_by_commit(name: str, lock: Lock, now: Mapping[str, str]) -> bool:
     """Whether a locked file is of a hub model that is not here yet, and that will be had at the locked commit."""
     repository = name.partition("@")[0]
-    pins = repository.startswith("model.name_or_path:") and "model.revision" in lock.settings
-    return pins and "version" in lock.files.get(repository, {}) and repository not in now
+    setting = repository.partition(":")[0]
+    group = next((setting.removesuffix(end) for end in (".name_or_path", ".model") if setting.endswith(end)), "")
+    return (
+        f"{group}.revision" in lock.settings and "version" in lock.files.get(repository, {}) and repository not in now
+    )
 
 
 def other_packages(lock: Lock) -> list[str]:
@@ -242,7 +264,7 @@ def _version(name: str) -> str | None:
         return None
 
 
-def same_bits(spec: RunSpec, lock: Lock) -> bool:
+def same_bits(device: str, lock: Lock) -> bool:
     """Whether a run here must be the locked one bit for bit: on a CPU of the same kind, with the same packages."""
-    alike = lock.machine.get("device") == spec.launch.device == "cpu" and lock.machine.get("machine") == machine()
+    alike = lock.machine.get("device") == device == "cpu" and lock.machine.get("machine") == machine()
     return alike and not other_packages(lock)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -37,7 +38,7 @@ class Comparison:
     locked: Any
     now: Any
     state: str
-    """same, within (the bounds), or differs."""
+    """same, within (the bounds), sampled (from a model, on another machine or anew), or differs."""
 
 
 def of_run(run: Path) -> dict[str, Any]:
@@ -73,15 +74,31 @@ EXACTLY = ("steps", "tokens_trained", "tokens", "ledger")
 BOUNDED = {"loss_first": LOSS_BOUND, "loss_last": LOSS_BOUND, "train_loss": LOSS_BOUND, "eval_loss": LOSS_BOUND}
 BITS = ("metrics", "weights")
 """Compared only where a run is the same bit for bit."""
+OF_ROWS = ("items", "rows", "dropped", "sha256")
+"""What a synthesis stage comes to: `sha256` is of the rows that it made."""
 
 
-def compared(locked: Mapping[str, Any], now: Mapping[str, Any], *, exact: bool) -> list[Comparison]:
-    """The outcome of a run beside the locked one.
+def of_rows(result: Mapping[str, Any]) -> dict[str, Any]:
+    """The outcome of a finished synthesis stage."""
+    return {name: result[name] for name in OF_ROWS}
+
+
+def compared(
+    locked: Mapping[str, Any], now: Mapping[str, Any], *, exact: bool, sampled: bool = False
+) -> list[Comparison]:
+    """The outcome of a run, or of a synthesis stage, beside the locked one.
 
     Args:
         exact: bit for bit, as on a CPU with the same packages.
+        sampled: it made rows, or read some that another stage made, which are other ones unless all is exact; only the
+            score of a run is then held to its bound.
     """
     found = []
+    if OF_ROWS[-1] in locked:
+        for what in OF_ROWS:
+            state = "same" if locked.get(what) == now.get(what) else "differs" if exact else "sampled"
+            found.append(Comparison(what=what, locked=locked.get(what), now=now.get(what), state=state))
+        return found
     for what in (*EXACTLY, *BOUNDED, "score", *BITS):
         if not exact and what in BITS:
             continue
@@ -89,12 +106,19 @@ def compared(locked: Mapping[str, Any], now: Mapping[str, Any], *, exact: bool) 
         state = "same" if before == after else "differs"
         if state == "differs" and not exact and what not in EXACTLY and _within(what, before, after):
             state = "within"
+        if state == "differs" and not exact and sampled and what != "score":
+            state = "sampled"
         found.append(Comparison(what=what, locked=before, now=after, state=state))
     return found
 
 
 def malformed(outcome: Any) -> bool:
-    """Whether a locked outcome, which may come from anyone, has another form than `of_run` gives it."""
+    """Whether a locked outcome, which may come from anyone, has another form than `of_run` and `of_rows` give it."""
+    if isinstance(outcome, dict) and set(outcome) == set(OF_ROWS):
+        counts = [outcome["items"], outcome["rows"]]
+        counts += outcome["dropped"].values() if isinstance(outcome["dropped"], dict) else [None]
+        digest = outcome["sha256"]
+        return not (all(type(each) is int for each in counts) and isinstance(digest, str) and _DIGEST.fullmatch(digest))
     if not isinstance(outcome, dict) or set(outcome) != {*EXACTLY, *BOUNDED, "score", *BITS}:
         return True
     numbers = [outcome[name] for name in (*BOUNDED, "score")]
@@ -144,7 +168,10 @@ def _timeless(file: Path) -> Iterator[dict[str, Any]]:
 
 def _placeless(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _placeless(each) for key, each in value.items() if key not in _OF_PLACE}
+        kept = {key: _placeless(each) for key, each in value.items() if key not in _OF_PLACE}
+        if isinstance(where := kept.get("where"), str):  # FILE:LINE, of which the folder is its owner's
+            kept["where"] = os.path.basename(where)
+        return kept
     return [_placeless(each) for each in value] if isinstance(value, list) else value
 
 

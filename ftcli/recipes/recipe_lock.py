@@ -20,14 +20,19 @@ from ftcli.core.text import shell_word
 from ftcli.core.untrusted import foreign_files
 from ftcli.recipes import outcome
 from ftcli.runs import rundir
+from ftcli.settings.backends import ROLES
 from ftcli.settings.ownership import FLAGS
 
 SUFFIX = ".lock"
-SCHEMA = 1
+SCHEMA, OF_PIPELINE = 1, 2
+"""Of a run's lock, and of a pipeline's, whose outcome is one for each stage."""
 MOST_THREADS = 4096
 COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_SETTINGS = ("hardware.num_threads", "model.revision", "data.revision")
+THREADS = "hardware.num_threads"
+_SETTINGS = (THREADS, "model.revision", "data.revision")
+_OF_STAGE = (*_SETTINGS, *(f"{role}.revision" for role in ROLES))
+_STAGE = re.compile(r"stages\.[a-z0-9_]+\.", re.ASCII)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +50,13 @@ class Lock:
     grants: tuple[str, ...]
     """The flags that the run was started with. They are asked for again."""
     outcome: Mapping[str, Any]
+    """What the run came to; of a pipeline each stage that it ran, by name."""
     schema: int = SCHEMA
+
+    @property
+    def of_pipeline(self) -> bool:
+        """Whether it is the lock of a pipeline."""
+        return self.schema == OF_PIPELINE
 
     def text(self) -> str:
         """As the text of the file."""
@@ -81,8 +92,8 @@ def read(file: Path) -> Lock:
         digest = content.pop("digest")
     except (ValueError, LookupError, AttributeError, TypeError):
         raise _changed(file, "it is no lock") from None
-    if content.get("schema") != SCHEMA:
-        what = f"has schema {content.get('schema')!r}; this version reads {SCHEMA}"
+    if content.get("schema") not in (SCHEMA, OF_PIPELINE):
+        what = f"has schema {content.get('schema')!r}; this version reads {SCHEMA} and {OF_PIPELINE}"
         raise ConfigError(Problem(str(file), what, "use the version of ftcli that wrote it"))
     if digest != hashlib.sha256(_text(content).encode()).hexdigest() or text != _text({**content, "digest": digest}):
         raise _changed(file, "its digest is of another content")
@@ -107,7 +118,8 @@ def _malformed(content: Mapping[str, Any]) -> str:
     recipe, settings, files = content["recipe"], content["settings"], content["files"]
     if not (isinstance(recipe, dict) and _is_file(recipe) and isinstance(recipe.get("name"), str)):
         return "recipe"
-    if not (isinstance(settings, dict) and all(_is_setting(*each) for each in settings.items())):
+    whole = content["schema"] == OF_PIPELINE
+    if not (isinstance(settings, dict) and all(_is_setting(*each, whole) for each in settings.items())):
         return "settings"
     if not (isinstance(files, dict) and all(_is_file(each) for each in files.values())):
         return "files"
@@ -118,7 +130,11 @@ def _malformed(content: Mapping[str, Any]) -> str:
     grants = content["grants"]
     if not (isinstance(grants, list) and all(isinstance(flag, str) and flag in FLAGS for flag in grants)):
         return "grants"
-    return "outcome" if outcome.malformed(content["outcome"]) else ""
+    found = content["outcome"]
+    if whole and not (isinstance(found, dict) and found):
+        return "outcome"
+    odd = any(map(outcome.malformed, found.values())) if whole else outcome.malformed(found)
+    return "outcome" if odd else ""
 
 
 def _is_file(each: Any) -> bool:
@@ -128,9 +144,10 @@ def _is_file(each: Any) -> bool:
     return bool(isinstance(digest, str) and _SHA256.fullmatch(digest)) or (digest is None and isinstance(version, str))
 
 
-def _is_setting(name: str, value: Any) -> bool:
-    if name not in _SETTINGS:
+def _is_setting(name: str, value: Any, of_pipeline: bool) -> bool:
+    own = _STAGE.sub("", name, count=1) if of_pipeline else name
+    if own not in (_OF_STAGE if of_pipeline and own != name else _SETTINGS):
         return False
-    if name == "hardware.num_threads":
+    if own == THREADS:
         return type(value) is int and 0 < value <= MOST_THREADS
     return isinstance(value, str) and COMMIT.fullmatch(value) is not None

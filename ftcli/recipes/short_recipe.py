@@ -7,7 +7,7 @@ the author's business, and whoever gets the recipe puts it beside the file.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,8 @@ from ftcli.config.recipe_file import SCHEMA_VERSION
 from ftcli.core import assets
 from ftcli.core.strict_yaml import KeyPath
 from ftcli.core.text import shell_word
-from ftcli.methods import get_method
-from ftcli.peft_methods import peft_method
+from ftcli.methods import Method, get_method
+from ftcli.peft_methods import PeftMethod, peft_method
 from ftcli.settings.groups import CARD, GROUPS, is_path_key
 from ftcli.settings.run_spec import RunSpec
 
@@ -37,23 +37,44 @@ def recipe(spec: RunSpec, folder: Path, name: str, provenance: list[str]) -> tup
         provenance: lines on where it comes from and what was measured.
     """
     elsewhere: list[str] = []
-    choices = _shipped(spec.choices)
-    settings = _relative(differing(spec), folder, elsewhere, ())
+    choices = shipped(spec.choices)
+    settings = relative(differing(spec), folder, elsewhere, ())
     default = _default(choices)
-    run_it = f"ftcli train {shell_word(f'recipe={name}')}"
     purpose = f"{spec.choices['method']} of {os.path.basename(spec.model.name_or_path)}, peft={spec.choices['peft']}"
+    method, peft = get_method(spec.choices["method"]), peft_method({**spec.peft, "name": spec.choices["peft"]})
+    body = recipe_yaml.lines(settings, remarks(method, peft, default["tree"]))
+    return assembled(name, purpose, provenance, elsewhere, chosen_lines(choices), body), elsewhere
+
+
+def assembled(
+    name: str,
+    purpose: str,
+    provenance: Iterable[str],
+    elsewhere: Iterable[str],
+    chosen: Sequence[str],
+    body: Iterable[str],
+) -> str:
+    """The text of a recipe: what it is for and how it is run, where it comes from, its choices and its settings."""
+    run_it = f"ftcli train {shell_word(f'recipe={name}')}"
     head = [f"{recipe_yaml.comment(purpose)}.   {run_it}", *map(recipe_yaml.comment, provenance)]
-    head += [recipe_yaml.comment(f"put beside this file: {each}") for each in elsewhere]
-    root = _default({})
-    chosen = [f"  - {group}: {choice}" for group, choice in choices.items() if root["choices"].get(group) != choice]
+    head += [recipe_yaml.comment(f"put beside this file: {each}") for each in dict.fromkeys(elsewhere)]
     defaults = ["defaults:", *chosen] if chosen else []
-    body = recipe_yaml.lines(settings, _remarks(spec, default["tree"]))
-    return "\n".join([*head, f"ftcli: {SCHEMA_VERSION}", *defaults, *body]) + "\n", elsewhere
+    return "\n".join([*head, f"ftcli: {SCHEMA_VERSION}", *defaults, *body]) + "\n"
+
+
+def chosen_lines(choices: Mapping[str, str], known: Mapping[str, str] | None = None) -> list[str]:
+    """The lines below `defaults:`: each choice that is not the one of what it stands on.
+
+    Args:
+        known: the choices that it stands on; None for those of a run that names nothing.
+    """
+    below = _default({})["choices"] if known is None else known
+    return [f"  - {group}: {choice}" for group, choice in choices.items() if below.get(group) != choice]
 
 
 def differing(spec: RunSpec) -> dict[str, Any]:
     """The settings of a run that its choices do not set, by group."""
-    default = _default(_shipped(spec.choices))["tree"]
+    default = _default(shipped(spec.choices))["tree"]
     tree = spec.tree
     found: dict[str, Any] = {}
     for group in (*GROUPS, "run"):
@@ -80,7 +101,7 @@ def _own_card(spec: RunSpec) -> dict[str, Any]:
     return {key: resolved[key] for key in CARD if resolved[key] is not None}
 
 
-def _shipped(choices: Mapping[str, str]) -> dict[str, str]:
+def shipped(choices: Mapping[str, str]) -> dict[str, str]:
     """The choices, those of a user's own group files replaced by the default: nobody else has them."""
     root = _default({})["choices"]
     return {group: choice if choice in assets.choices(group) else root[group] for group, choice in choices.items()}
@@ -91,12 +112,12 @@ def _default(choices: Mapping[str, str]) -> dict[str, Any]:
     return {"tree": composed.tree, "choices": composed.choices}
 
 
-def _relative(value: Any, folder: Path, elsewhere: list[str], path: KeyPath) -> Any:
+def relative(value: Any, folder: Path, elsewhere: list[str], path: KeyPath) -> Any:
     """The settings with every absolute path as seen from a folder."""
     if isinstance(value, Mapping):
-        return {key: _relative(each, folder, elsewhere, (*path, str(key))) for key, each in value.items()}
+        return {key: relative(each, folder, elsewhere, (*path, str(key))) for key, each in value.items()}
     if isinstance(value, list):
-        return [_relative(each, folder, elsewhere, path) for each in value]
+        return [relative(each, folder, elsewhere, path) for each in value]
     if not isinstance(value, str) or not os.path.isabs(value):
         return value
     if not (is_path_key(".".join(path)) or os.path.lexists(value)):
@@ -109,10 +130,8 @@ def _relative(value: Any, folder: Path, elsewhere: list[str], path: KeyPath) -> 
     return f"./{name}" if path[0] == "model" else name
 
 
-def _remarks(spec: RunSpec, default: Mapping[str, Any]) -> Callable[[KeyPath], str]:
+def remarks(method: Method, peft: PeftMethod | None, default: Mapping[str, Any]) -> Callable[[KeyPath], str]:
     """What is said behind each setting: what it is, and what it would be otherwise."""
-    method = get_method(spec.choices["method"])
-    peft = peft_method({**spec.peft, "name": spec.choices["peft"]})
 
     def remark(path: KeyPath) -> str:
         if len(path) != 2 or path[0] not in GROUPS:
@@ -120,15 +139,17 @@ def _remarks(spec: RunSpec, default: Mapping[str, Any]) -> Callable[[KeyPath], s
         group, key = path
         field = group_fields(group, method, peft).get(key)
         otherwise = default[group].get(key, field.default if field is not None else None)
-        said = list(_first_sentence(field.help if field is not None else ""))
-        if otherwise not in (None, "", "None") and not isinstance(otherwise, (dict, list)):
+        said = list(first_sentence(field.help if field is not None else ""))
+        a_place = isinstance(otherwise, str) and os.path.isabs(otherwise)
+        if otherwise not in (None, "", "None") and not isinstance(otherwise, (dict, list)) and not a_place:
             said.append(f"default {otherwise}")
         return "; ".join(said)
 
     return remark
 
 
-def _first_sentence(text: str) -> Iterator[str]:
+def first_sentence(text: str) -> Iterator[str]:
+    """The first sentence of a help text, where it is short enough to stand behind a setting."""
     words = " ".join(text.split())
     first = words.partition(". ")[0].rstrip(".")
     if first and len(first) <= _REMARK_LETTERS:

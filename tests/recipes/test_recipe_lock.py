@@ -72,7 +72,7 @@ def test_a_lock_of_another_form_is_refused_however_well_it_is_sealed(change: dic
 
 
 def test_a_lock_of_a_later_version_says_so(tmp_path: Path) -> None:
-    recipe_lock.write(tmp_path / "a.lock", replace(LOCK, schema=2))
+    recipe_lock.write(tmp_path / "a.lock", replace(LOCK, schema=3))
     with pytest.raises(ConfigError, match="this version reads 1"):
         recipe_lock.read(tmp_path / "a.lock")
 
@@ -91,3 +91,40 @@ def test_bounds_hold_where_bits_cannot() -> None:
     assert states(tokens_trained=11, ledger="1" * 64) == {"tokens_trained": "differs", "ledger": "differs"}
     exact = outcome.compared(OUTCOME, {**OUTCOME, "loss_last": 1.0000001, "metrics": "1" * 64}, exact=True)
     assert [each.what for each in exact if each.state == "differs"] == ["loss_last", "metrics"]
+
+
+ROWS = {"items": 3, "rows": 2, "dropped": {"tie": 1}, "sha256": DIGEST}
+OF_STAGES = replace(
+    LOCK,
+    schema=recipe_lock.OF_PIPELINE,
+    settings={"stages.sft.hardware.num_threads": 1, "stages.judge.judge.revision": "a" * 40},
+    outcome={"sft": OUTCOME, "judge": ROWS},
+)
+
+
+def test_a_lock_of_a_pipeline_has_an_outcome_for_each_stage(tmp_path: Path) -> None:
+    recipe_lock.write(tmp_path / "a.lock", OF_STAGES)
+    assert recipe_lock.read(tmp_path / "a.lock") == OF_STAGES
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"settings": {"stages.sft.model.trust_remote_code": True}},
+        {"settings": {"stages.sft.model.revision": "main"}},
+        {"settings": {"stages.a.stages.b.model.revision": "a" * 40}},
+        {"settings": {"stages.A b.model.revision": "a" * 40}},
+        {"settings": {"judge.revision": "a" * 40}},
+        {"outcome": {}},
+        {"outcome": OUTCOME},
+        {"outcome": {"sft": {**OUTCOME, "more": 1}}},
+        {"outcome": {"judge": {**ROWS, "rows": "2"}}},
+        {"outcome": {"judge": {**ROWS, "sha256": "no"}}},
+        {"outcome": {"judge": {**ROWS, "dropped": {"tie": "1"}}}},
+        {"schema": 1},
+    ],
+)
+def test_a_pipelines_lock_sets_and_says_nothing_of_its_own(change: dict[str, object], tmp_path: Path) -> None:
+    recipe_lock.write(tmp_path / "a.lock", replace(OF_STAGES, **change))  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"has another form"):
+        recipe_lock.read(tmp_path / "a.lock")

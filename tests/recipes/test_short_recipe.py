@@ -112,7 +112,7 @@ def test_what_a_run_of_a_stranger_says_of_itself_stays_in_its_comment(here: Path
     [
         (["nothing-here"], "nothing-here is not a run"),
         ([], "needs a run or a command"),
-        (["method=rlhf"], "is a pipeline"),
+        (["method=rlhf", "stages.nowhere.seed=1"], "does not name a stage"),
         (["seed=1", "--to", "x.txt"], "is not the name of a recipe"),
         (["seed=1", "--to", "there.yaml"], "is there already"),
         (["seed=1", "--to", "no/x.yaml"], "its folder is not there"),

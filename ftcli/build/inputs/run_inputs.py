@@ -180,16 +180,16 @@ def files_of(spec: RunSpec) -> Iterator[tuple[str, str]]:
             elif os.path.isdir(base) and not is_url(file.path):
                 name = os.path.relpath(file.path, base)
             yield f"{each.key}:{name}", file.path
-    yield from _model("model.name_or_path", spec.model.name_or_path, spec.model.revision)
+    yield from files_of_model("model.name_or_path", spec.model.name_or_path, spec.model.revision)
     for key, name, _ in further_models(spec.method):
-        yield from _model(f"method.{key}", name, None)
+        yield from files_of_model(f"method.{key}", name, None)
     if (named := spec.model.chat_template) is not None and (template := template_file(named)) is not None:
         yield f"model.chat_template:{template.name}", str(template)
     for group in ("method", "train", "peft"):
         yield from _named(group, getattr(spec, group))
 
 
-def _model(key: str, name: str, revision: str | None) -> Iterator[tuple[str, str]]:
+def files_of_model(key: str, name: str, revision: str | None) -> Iterator[tuple[str, str]]:
     """The files of a model, and of the models below it where it is an adapter."""
     source = sources.model_source(name)
     if source is None:
@@ -202,7 +202,7 @@ def _model(key: str, name: str, revision: str | None) -> Iterator[tuple[str, str
         if file.suffix in MODEL_SUFFIXES and file.is_file():
             yield f"{key}:{file.name}", str(file)
     if source.is_adapter:
-        yield from _model(f"{key}.base", sources.base_of(source.folder), None)
+        yield from files_of_model(f"{key}.base", sources.base_of(source.folder), None)
 
 
 def _named(key: str, value: Any) -> Iterator[tuple[str, str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -40,6 +40,8 @@ class PipelineJob(Job):
 
     spec: PipelineSpec
     request: Request
+    answers: Mapping[str, Mapping[str, Path]] = field(default_factory=dict)
+    """By stage, what an endpoint answered in another pipeline: files by their place in the stage's folder."""
 
     @classmethod
     def composed(cls, wanted: PipelineRequest) -> PipelineJob:
@@ -79,10 +81,10 @@ class PipelineJob(Job):
         from ftcli.cli.render.pipeline import graph
 
         _require_here(self.spec, {})
-        _require_rows(self.spec)
+        require_stage_rows(self.spec)
         if not anyway:
             require_disk([*self.spec.runs().values()])
-        folder = pipeline_dir.create(self.spec, argv)
+        folder = pipeline_dir.create(self.spec, argv, self.answers)
         output.note(f"pipeline {folder}: {graph(self.spec)}")
         # Everything in the files of the new pipeline was typed, or granted, on this command line. Not so what models
         # that it names ship: whether they run code is not its files' to say.
@@ -188,8 +190,12 @@ def _require_here(spec: PipelineSpec, begun: Begun) -> None:
                 require_hub(each.source, None, f"stages.{each.name}.model")
 
 
-def _require_rows(spec: PipelineSpec) -> None:
-    """Check that the rows which no stage makes are here, or download them."""
+def require_stage_rows(spec: PipelineSpec) -> None:
+    """Check that the rows which no stage makes are here, or download them.
+
+    Raises:
+        ConfigError: a set is not here, and cannot be downloaded.
+    """
     for each in spec.stages:
         if isinstance(each, RunStage):
             require_rows(each.spec, each.fed)
