@@ -103,16 +103,27 @@ class Warm:
         return found
 
     def start(
-        self, words: Sequence[str], cwd: Path, env: Mapping[str, str], module: str = "ftcli", ranks: int = 0
+        self,
+        words: Sequence[str],
+        cwd: Path,
+        env: Mapping[str, str],
+        module: str = "ftcli",
+        ranks: int = 0,
+        terminal: Path | None = None,
     ) -> Command:
-        """Start `python -m MODULE WORDS`, in a session of its own, or that many ranks of it."""
+        """Start `python -m MODULE WORDS`, in a session of its own, or that many ranks of it.
+
+        Args:
+            terminal: it writes there, and that becomes the terminal of its session.
+        """
         assert self._process.stdin is not None
         self._number += 1
         log = self._folder / str(self._number)
         for end in (".out", ".err"):
             log.with_suffix(end).touch()
         request = {"module": module, "words": words, "ranks": ranks, "cwd": str(cwd), "env": dict(env),
-                   "stdout": f"{log}.out", "stderr": f"{log}.err", "umask": own_umask()}  # fmt: skip
+                   "stdout": str(terminal or f"{log}.out"), "stderr": str(terminal or f"{log}.err"),
+                   "umask": own_umask()}  # fmt: skip
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
         return Command(self.answer(STARTS_SECONDS), self, log)

@@ -172,7 +172,7 @@ def carry_out(request: dict[str, Any], own: frozenset[int]) -> NoReturn:
     os.chdir(request["cwd"])
     os.umask(request["umask"])
     for number, name in enumerate((os.devnull, request["stdout"], request["stderr"])):
-        os.dup2(os.open(name, os.O_WRONLY if number else os.O_RDONLY), number)
+        os.dup2(os.open(name, os.O_RDWR if number else os.O_RDONLY), number)  # of a terminal it must read too
     Popen.own = own
     subprocess.Popen = Popen  # type: ignore[misc]
     environment = request["env"]

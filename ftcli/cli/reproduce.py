@@ -34,6 +34,7 @@ def run(argv: Sequence[str]) -> int:
     arguments.add_json(parser)
     options = arguments.parse(parser, argv)
     from ftcli.cli.jobs import locked  # only here: help composes nothing
+    from ftcli.cli.render.live_view import drawn
 
     where = f"ftcli reproduce {shell_word(options.recipe)}"
     overrides = (f"recipe={options.recipe}", *options.overrides)
@@ -43,7 +44,7 @@ def run(argv: Sequence[str]) -> int:
     if options.run is not None:
         return _compare(options, held, _there(options.run, held, where))
     # With --json, stdout is for the comparison alone.
-    with contextlib.redirect_stdout(sys.stderr) if options.json else contextlib.nullcontext():
+    with drawn(), contextlib.redirect_stdout(sys.stderr) if options.json else contextlib.nullcontext():
         code = held.job.start(["reproduce", *argv], as_json=False)
     folder = held.folder
     if code != EXIT_DONE or rundir.read_result(folder) is None:  # a scheduler has it now

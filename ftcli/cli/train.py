@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from ftcli.cli import arguments, jobs, output
@@ -39,7 +40,8 @@ def run(argv: Sequence[str]) -> int:
     request, as_json = arguments.request(options), options.json
     if options.resume is not None:
         begun = jobs.resolve_folder(options.resume, f"--resume {options.resume}")
-        return begun.resume(request, dry_run=options.dry_run, as_json=as_json, anyway=options.anyway)
+        with _progress():
+            return begun.resume(request, dry_run=options.dry_run, as_json=as_json, anyway=options.anyway)
     if options.source is not None:
         job = jobs.measured(lambda: jobs.like(options.source, request))
     elif options.locked:
@@ -54,7 +56,15 @@ def run(argv: Sequence[str]) -> int:
         return EXIT_DONE
     if not options.anyway:
         require_room(job.runs())
-    return job.start(["train", *argv], as_json=as_json, anyway=options.anyway)
+    with _progress():
+        return job.start(["train", *argv], as_json=as_json, anyway=options.anyway)
+
+
+def _progress() -> AbstractContextManager[None]:
+    """Draw how far the workers are, on a terminal."""
+    from ftcli.cli.render.live_view import drawn  # only here: checks and plans draw nothing
+
+    return drawn()
 
 
 def _locked(request: Request) -> Job:

@@ -6,7 +6,6 @@ gets its own session, so Ctrl-C reaches only this process, which passes it on to
 
 from __future__ import annotations
 
-import codecs
 import contextlib
 import os
 import shlex
@@ -14,21 +13,21 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from ftcli.core import hardware
 from ftcli.core.errors import CheckpointError, Problem
 from ftcli.core.exit_codes import EXIT_DISK, EXIT_INTERRUPTED
 from ftcli.core.text import shell_word
-from ftcli.core.untrusted.printable import beneath, process_output
 from ftcli.launch.devices import foreign_variables, one_device
 from ftcli.launch.main_threads import alive
 from ftcli.launch.memory_kills import memory_kills
 from ftcli.launch.nodes import ALONE, WAIT_SECONDS, Node, own_address, without_node
+from ftcli.launch.output_pump import Pump
 from ftcli.launch.rank_watch import RankWatch, channel
+from ftcli.launch.screen import can_be_redrawn, own_screen
 from ftcli.launch.worker_end import Launch, end_of_output, settled
 from ftcli.runs import checkpoints, run_end, rundir
 from ftcli.runs.beats import CHANNEL, Beat
@@ -36,6 +35,7 @@ from ftcli.runs.resume_line import resume_with
 from ftcli.runs.run_end import RunEnd
 from ftcli.runs.stop_signals import handled, held_back, name_of, send
 from ftcli.runs.unsaved import lost
+from ftcli.runs.worker_records import LINES, RECORDS, REDRAWS, TERMINAL
 from ftcli.settings.run_spec import LaunchPlan, RunSpec
 
 # What the user's environment does not say otherwise. No library sends telemetry.
@@ -84,7 +84,7 @@ def worker_environment(plan: LaunchPlan | None = None, say: Callable[[str], None
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [package_parent, os.environ.get("PYTHONPATH")]))
     parent = psutil.Process()
     environment["FTCLI_PARENT"] = f"{parent.pid}:{parent.create_time()!r}"
-    environment["FTCLI_TERMINAL"] = "1" if sys.stderr.isatty() else "0"
+    environment[TERMINAL] = REDRAWS if can_be_redrawn() else LINES
     if plan is not None:
         if plan.max_restarts:
             # Otherwise torch's launcher gives processes that it starts again the store of those before, in which they
@@ -180,33 +180,6 @@ def newest_checkpoint(run: Path, needs: Sequence[str], say: Callable[[str], None
         fix = f"start a new run with ftcli train --from {shell_word(run)}"
         raise CheckpointError(Problem(str(run), "has no valid checkpoint to resume from", fix))
     return valid
-
-
-class Pump(threading.Thread):
-    """Copies the worker's output, cleaned, to stderr as it arrives, and to log.txt without redraws of progress."""
-
-    def __init__(self, source: IO[bytes], log: Path) -> None:
-        super().__init__(daemon=True)
-        self.source, self.log = source, log
-        self.start()
-
-    def run(self) -> None:
-        """Copy until the pipe closes."""
-        pending, terminal = "", beneath(sys.stderr)
-        self._keep("")
-        decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
-        while chunk := self.source.read1(65536):  # type: ignore[attr-defined]
-            text = process_output(decoder.decode(chunk))
-            with contextlib.suppress(OSError):  # a closed terminal does not stop the training
-                terminal.write(text)
-                terminal.flush()
-            *lines, pending = (pending + text).split("\n")
-            self._keep("".join(line.rsplit("\r", 1)[-1] + "\n" for line in lines))
-
-    def _keep(self, text: str) -> None:
-        """Append to the log; a full disk is no reason to stop reading, for which the worker would wait for ever."""
-        with contextlib.suppress(OSError), open(self.log, "ab", buffering=0) as log:
-            log.write(text.encode())
 
 
 def _ranks(process: subprocess.Popen[bytes]) -> list[int]:
@@ -325,6 +298,7 @@ def run_worker(
     if plan.num_processes > 1:
         rundir.write_atomically(run / _of_node(rundir.LAUNCHER, node), launcher_config(plan, node))
     stop, environment = Stop(say), worker_environment(plan, say) | own_address(node, os.environ)
+    environment[TERMINAL] = RECORDS if own_screen() is not None else LINES
     with channel() as folder:
         with held_back(), contextlib.ExitStack() as forwarding:
             process = subprocess.Popen(
@@ -345,7 +319,7 @@ def run_worker(
                 code = ended(process)
         finally:
             _end_all(process, watch.beats())  # any process that a launcher left behind
-    pump.join(timeout=10)
+    pump.finish(10)
     if stop.at_once:
         return _at_once(run, stop)
     launch = Launch(

@@ -1,7 +1,7 @@
 """What a worker is doing and how far it is, apart from the steps of training: for a line of progress, and for a stop.
 
-On a terminal one line is redrawn; elsewhere a plain line appears every LINE_SECONDS. Only the first process of a run
-writes.
+On a terminal one line is redrawn; elsewhere a plain line appears every LINE_SECONDS, and whoever draws more than a line
+is sent records. Only the first process of a run writes.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TextIO
+from typing import Any, TextIO
 
-from ftcli.worker.process import heartbeat
+from ftcli.runs.worker_records import LINES, REDRAWS, TERMINAL, Record
+from ftcli.worker.process import heartbeat, live_records
 
 LINE_SECONDS = 10.0
 """Seconds between two plain lines of progress; a phase that takes less writes none."""
@@ -46,6 +47,10 @@ class _Activity:
         of = f" of {self.total:,}" if self.total is not None else ""
         return f"{self.phase}: {self.done:,}{of} {self.unit}"
 
+    def counted(self) -> dict[str, Any]:
+        """How far it is, as a record has it."""
+        return {"done": self.done, "total": self.total, "unit": self.unit} if self.unit else {}
+
 
 _now = _Activity()
 _drawn = False
@@ -55,14 +60,21 @@ _drawn = False
 def phase(name: str, *, shown: bool = True) -> Iterator[None]:
     """Name what is done in the block. Within another phase that is shown it keeps that one's name, which says more."""
     global _now
-    before = _now
-    _now = before if before.phase and before.shown else _Activity(name, since=time.monotonic(), shown=shown)
+    before, failed = _now, True
+    is_own = not (before.phase and before.shown)
+    _now = _Activity(name, since=time.monotonic(), shown=shown) if is_own else before
+    if is_own:
+        live_records.send(Record(begins=name))
     try:
         sys.audit(EVENT, name)
         heartbeat.phase(_now.phase)
         yield
         heartbeat.phase(before.phase)  # and not after an error, whose place this is
+        failed = False
     finally:
+        if is_own:
+            seconds = round(time.monotonic() - _now.since, 3)
+            live_records.send(Record(ends=name, seconds=seconds, failed=failed, **_now.counted()))
         _now = before
         erase()
 
@@ -88,6 +100,7 @@ class Line:
     def __init__(self, out: TextIO | None = None) -> None:
         self._out = out or sys.stderr
         self.redraws = updates(self._out)
+        self.records = live_records.wanted()
         self._first = os.environ.get("RANK", "0") == "0"
         self._last, self._said = time.monotonic(), ""
 
@@ -95,6 +108,8 @@ class Line:
         """Write the line, if it is time."""
         global _drawn
         now, found = time.monotonic(), _now
+        if self.records and found.unit:
+            live_records.send(Record(**found.counted()))
         wait = DRAW_SECONDS if self.redraws else LINE_SECONDS
         if not self._first or not found.phase or not found.shown or now - max(found.since, self._last) < wait:
             return
@@ -105,6 +120,8 @@ class Line:
         if self.redraws:
             self._out.write(f"\r{found}{seconds}".ljust(79))
             _drawn = True
+        elif self.records:
+            live_records.send(Record(line=f"{found}{seconds}"))
         else:
             self._out.write(f"{found}{seconds}\n")
         self._out.flush()
@@ -127,5 +144,6 @@ def say_above(line: str) -> None:
 
 def updates(out: TextIO) -> bool:
     """Whether a line can be redrawn there."""
-    # The front half forwards our output, and tells us whether it goes to a terminal.
-    return out.isatty() or os.environ.get("FTCLI_TERMINAL") == "1"
+    # The front half may forward our output, and knows what it goes to.
+    told = os.environ.get(TERMINAL)
+    return told == REDRAWS if told in (LINES, REDRAWS) else out.isatty()

@@ -180,7 +180,7 @@ def interrupted(stopped: Stopped | str, folder: Path) -> InterruptedRun:
 def _attend(give_up: Callable[[str], None], over: threading.Event) -> None:
     """Write the line of progress; after a signal, end what does not end by itself."""
     line = activity.Line()
-    wait = activity.DRAW_SECONDS if line.redraws else activity.DRAW_SECONDS * 2
+    wait = activity.DRAW_SECONDS if line.redraws or line.records else activity.DRAW_SECONDS * 2
     while not _stop.arrived.wait(wait):
         if over.is_set():
             return

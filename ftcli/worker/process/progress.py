@@ -20,6 +20,7 @@ from transformers import TrainerCallback
 from ftcli.core.errors import DiskError, Problem
 from ftcli.runs import rundir
 from ftcli.runs.metrics import read_metrics
+from ftcli.worker.process import live_records
 from ftcli.worker.process.activity import updates
 from ftcli.worker.process.usage import FIRST_STEPS, peak_memory
 
@@ -48,7 +49,7 @@ class Progress(TrainerCallback):
 
     def __init__(self, run_dir: Path, out: TextIO | None = None) -> None:
         self._path, self._out = run_dir / rundir.METRICS, out or sys.stderr
-        self._updates = updates(self._out)
+        self._updates, self._draws = updates(self._out), live_records.wanted()
         self._file: TextIO | None = None
         self._started = self._last_time = 0.0
         self._pace = (0.0, 0)
@@ -73,6 +74,7 @@ class Progress(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Also logs the first step, the last and every step that is saved, so that a broken loss is never saved."""
         control.should_log |= control.should_save or state.global_step in (1, state.max_steps)
+        live_records.count(state.global_step, state.max_steps, "steps")
         if state.global_step - self._first_step == FIRST_STEPS:
             self._pace = (time.monotonic(), state.global_step)
 
@@ -128,11 +130,14 @@ class Progress(TrainerCallback):
         if "tokens_per_second" in line:
             parts.append(f"{line['tokens_per_second']:,.0f} tokens/s")
         since, step = self._pace
-        done = state.global_step - step
+        done, left = state.global_step - step, None
         if done and state.max_steps > state.global_step:
             left = (time.monotonic() - since) / done * (state.max_steps - state.global_step)
             parts.append(f"{clock(left)} left")
         text = "  ".join(parts)
+        if self._draws:
+            live_records.step(line, state.max_steps, left, text)
+            return
         if self._updates:
             self._out.write("\r" + text.ljust(self._width))
             self._width = len(text)
