@@ -28,6 +28,7 @@ def run(argv: Sequence[str]) -> int:
     parser = arguments.parser("report", __doc__ or "")
     parser.add_argument("run", nargs="+", help="a run directory, or a run's name (its newest)")
     parser.add_argument("--to", type=Path, metavar="FILE", help="write the report there: .html, .csv or .svg")
+    parser.add_argument("--no-rows", action="store_true", help="a page without rows and answers, to be shown around")
     arguments.add_json(parser)
     options = arguments.parse(parser, argv)
     if options.to is not None:
@@ -44,7 +45,7 @@ def run(argv: Sequence[str]) -> int:
 
     file = options.to or _folder(records) / rundir.REPORT
     try:
-        rundir.write_atomically(file, content(records, file.suffix))
+        rundir.write_atomically(file, content(records, file.suffix, rows=not options.no_rows))
     except OSError as error:
         what, fix = f"cannot be written: {error.strerror}", "name a place of your own with --to FILE.html"
         if options.to is not None:

@@ -95,6 +95,20 @@ def differing(spec: RunSpec) -> dict[str, Any]:
     return found
 
 
+def differing_values(spec: RunSpec) -> list[tuple[str, Any, Any]]:
+    """The choices of a run that are not the usual ones, then the settings of `differing`, each with its default."""
+    root, default = _default({})["choices"], _default(_shipped(spec.choices))["tree"]
+    chosen = [(group, name, root.get(group)) for group, name in spec.choices.items() if root.get(group) != name]
+    own = differing(spec)
+    found = [
+        (f"{group}.{key}", value, default[group].get(key))
+        for group, values in own.items()
+        if isinstance(values, Mapping)
+        for key, value in values.items()
+    ]
+    return [*chosen, *found, *([("seed", own["seed"], default["seed"])] if "seed" in own else [])]
+
+
 def _own_card(spec: RunSpec) -> dict[str, Any]:
     """What is said of a model that no choice names; what a choice says of another one does not hold for it."""
     resolved = asdict(spec.model)

@@ -16,7 +16,8 @@ from typing import Any
 from ftcli.core.untrusted.printable import printable
 from ftcli.reports import charts
 from ftcli.reports.curves import Panel, panels
-from ftcli.reports.run_record import RunRecord, parts
+from ftcli.reports.run_record import RunRecord
+from ftcli.reports.sections import sections
 
 _PAGE = Path(__file__).with_name("page")
 PAGE, SHEET, TABLE = ".html", ".svg", ".csv"
@@ -24,11 +25,12 @@ FORMATS = (PAGE, SHEET, TABLE)
 """By the ending of the file: the page, its curves below each other, their points."""
 
 
-def content(records: Sequence[RunRecord], ending: str) -> str:
+def content(records: Sequence[RunRecord], ending: str, *, rows: bool = True) -> str:
     """The content of a report's file.
 
     Args:
         ending: one of FORMATS.
+        rows: whether a page shows rows and answers of the runs.
     """
     drawn = panels({each.name: each.lines for each in records})
     match ending:
@@ -36,7 +38,7 @@ def content(records: Sequence[RunRecord], ending: str) -> str:
             return _table(drawn)
         case ".svg":
             return _sheet(drawn, several=len(records) > 1)
-    return _page(records, drawn)
+    return _page(records, drawn, rows=rows)
 
 
 def rendered(template: str, **values: Any) -> str:
@@ -58,13 +60,13 @@ def rendered(template: str, **values: Any) -> str:
     return environment.get_template(template).render(**own, **values)
 
 
-def _page(records: Sequence[RunRecord], drawn: Sequence[Panel]) -> str:
+def _page(records: Sequence[RunRecord], drawn: Sequence[Panel], *, rows: bool) -> str:
     several = len(records) > 1
     found = [(panel, charts.svg(panel, number, several=several)) for number, panel in enumerate(drawn)]
     return rendered(
         "page.html.jinja",
         title=" · ".join(each.name for each in records),
-        runs=[{"name": each.name, "state": each.state, "parts": parts(each)} for each in records],
+        runs=[{"name": each.name, "state": each.state, "sections": sections(each, rows=rows)} for each in records],
         result=_side_by_side(records),
         charts=[
             {"title": panel.title, "main": panel.main, "svg": svg, "legend": _legend(panel, several=several)}

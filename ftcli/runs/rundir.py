@@ -36,6 +36,10 @@ LOG = "log.txt"
 METRICS = "metrics.jsonl"
 LEDGER = "ledger.json"
 DROPPED = "dropped.jsonl"
+SHOWN = "shown_rows.json"
+"""The first rows as tokens with which of them are trained, for the report."""
+ANSWERS = "answers.json"
+"""The same few held-out questions answered before and after training, where the run measures that."""
 CHECKPOINTS = "checkpoints"
 INITIALISATION = "initialisation.tensors"
 """What an adapter starts from where that was computed from rows or quantised weights, so that a resume starts there."""
@@ -53,7 +57,7 @@ END = "end.json"
 """How the last command on the run ended (runs/run_end.py)."""
 
 SCHEMAS: Mapping[str, int] = MappingProxyType(
-    {RESULT: 1, PIPELINE: 1, INPUTS: 1, METRICS: 1, LEDGER: 2, ENVIRONMENT: 2}
+    {RESULT: 1, PIPELINE: 1, INPUTS: 1, METRICS: 1, LEDGER: 2, ENVIRONMENT: 2, SHOWN: 1, ANSWERS: 1}
 )
 """The schema of each file that this version writes, and the latest that it reads."""
 

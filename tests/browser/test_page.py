@@ -10,14 +10,14 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from ftcli.cli import report
 from ftcli.reports import charts
 from tests.conftest import REPOSITORY
-from tests.reports.folders import HOSTILE, run_folder
+from tests.reports.folders import HOSTILE, keep_rows, run_folder
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -26,7 +26,7 @@ CHROMIUM = shutil.which("chromium")
 api = pytest.importorskip("playwright.sync_api", reason="make browser installs playwright")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="make browser installs chromium")
 SCREENSHOTS = REPOSITORY / "docs" / "images"
-PHONE, DESK = {"width": 375, "height": 800}, {"width": 1440, "height": 1000}
+PHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +42,7 @@ def page(browser: Browser, here: Path) -> Iterator[Page]:
     """The page of two runs, one with hostile names; whatever it says to the console or asks of a network is kept."""
     run_folder(here / "runs" / "one")
     run_folder(here / "runs" / "two", "train.learning_rate=3e-5", pace=20, **{HOSTILE: 1.0})
+    keep_rows(here / "runs" / "two", HOSTILE)
     report.run(["runs/one", "runs/two", "--to", "both.html"])
     context = browser.new_context(viewport=DESK, accept_downloads=True)
     opened = context.new_page()
@@ -94,12 +95,69 @@ def test_the_pointer_and_the_arrow_keys_tell_the_values(page: Page) -> None:
     quiet(page)
 
 
-def test_everything_is_reached_by_the_keyboard(page: Page) -> None:
-    seen = set()
-    for _ in range(200):
+def test_everything_is_reached_by_the_keyboard_in_the_order_of_the_page_and_shows_where_one_is(page: Page) -> None:
+    unfold(page)
+    wanted = page.evaluate("document.querySelectorAll('summary, button, [tabindex]').length")
+    page.evaluate("document.querySelectorAll('summary, button, [tabindex]').forEach((e, i) => e.dataset.place = i)")
+    seen = []
+    for _ in range(wanted):
         page.keyboard.press("Tab")
-        seen.add(page.evaluate("document.activeElement.tagName.toLowerCase()"))
-    assert {"svg", "button", "summary"} <= seen
+        found = page.evaluate(
+            """() => {
+              const at = document.activeElement, style = getComputedStyle(at), box = at.getBoundingClientRect();
+              return [Number(at.dataset.place), at.tagName.toLowerCase(), style.outlineStyle,
+                parseFloat(style.outlineWidth), box.bottom > 0 && box.top < innerHeight];
+            }"""
+        )
+        place, tag, outline, width, visible = found
+        assert (outline, width, visible) == ("solid", 2, True), found
+        seen.append((place, tag))
+    assert [place for place, _ in seen] == list(range(wanted))
+    assert {"svg", "button", "summary", "pre", "div"} == {tag for _, tag in seen}
+
+
+def unfold(page: Page) -> None:
+    page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+
+
+def test_a_section_is_folded_and_unfolded_by_the_keyboard(page: Page) -> None:
+    summary = page.locator("summary", has_text="What the model sees").first
+    summary.focus()
+    assert not page.locator("pre.tokens").first.is_visible()
+    page.keyboard.press("Enter")
+    assert page.locator("pre.tokens").first.is_visible()
+    page.keyboard.press("Space")
+    assert not page.locator("pre.tokens").first.is_visible()
+
+
+def test_trained_tokens_are_marked_by_more_than_a_colour(page: Page) -> None:
+    unfold(page)
+    first = page.locator("pre.tokens").first
+    assert first.inner_text() == "<|user|> HelloThank you.×0.5"
+    assert first.locator("mark").all_inner_texts() == ["Thank you", "."]
+    assert first.locator("mark").first.evaluate("each => getComputedStyle(each).textDecorationLine") == "underline"
+
+
+@pytest.mark.parametrize(("size", "beside"), [(PHONE, False), (DESK, True)], ids=["phone", "desk"])
+def test_answers_before_and_after_stand_side_by_side_where_there_is_room(page: Page, size: Any, beside: bool) -> None:
+    page.set_viewport_size(size)
+    before, after, right = (page.locator(".beside > div").nth(place) for place in range(3))
+    assert before.inner_text().split() == ["before,", "reward", "0.25", "No."]
+    assert after.inner_text().split() == ["after,", "reward", "1", "Yes.", "Thank", "you"]
+    assert right.inner_text().split() == ["right", "answer", "Thank", "you"]
+    boxes = [each.bounding_box() for each in (before, after)]
+    assert None not in boxes
+    assert (boxes[0]["y"] == boxes[1]["y"]) == beside  # type: ignore[index]
+
+
+def test_warnings_plan_and_settings_are_told(page: Page) -> None:
+    for title, text in {
+        "Warnings": "the loss leapt", "Command": "ftcli train peft=lora", "Plan and reality": "rows or blocks a step",
+        "What differs from the defaults": "train.learning_rate", "Derived settings": "hardware.type",
+    }.items():  # fmt: skip
+        section = page.locator("details", has=page.locator("summary", has_text=title)).last
+        section.evaluate("each => each.open = true")
+        assert text in section.inner_text()
 
 
 @pytest.mark.parametrize("kind", ["svg", "png", "csv"])
@@ -130,9 +188,7 @@ def test_what_a_stranger_named_is_shown_and_does_nothing(page: Page) -> None:
 def test_it_fits_and_can_be_read(page: Page, here: Path, size: dict[str, int], scheme: str) -> None:
     page.set_viewport_size(size)  # type: ignore[arg-type]
     page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
-    for summary in page.locator("summary").all():
-        if summary.evaluate("element => !element.parentElement.open"):
-            summary.click()
+    unfold(page)
     wider = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
     assert page.evaluate(wider) == 0
     assert low_contrast(page) == []
@@ -142,6 +198,11 @@ def test_it_fits_and_can_be_read(page: Page, here: Path, size: dict[str, int], s
         page.evaluate("scrollTo(0, 0)")
         name = "phone" if size is PHONE else "desk"
         page.screenshot(path=SCREENSHOTS / f"report-{name}-{scheme}.png")
+        if (size, scheme) == (DESK, "light"):
+            section = page.locator("main > section").nth(2)
+            for title in ("What the model sees", "What differs from the defaults"):
+                section.locator("summary", has_text=title).click()
+            section.screenshot(path=SCREENSHOTS / "report-rows.png")
 
 
 def low_contrast(page: Page) -> list[str]:
@@ -168,7 +229,7 @@ def low_contrast(page: Page) -> list[str]:
             if (contrast < least) wanting.push(`${element.tagName} ${colour} on ${ground(element)}: ${contrast}`);
           };
           const all = (which) => document.querySelectorAll(which);
-          for (const element of all("h1, h2, p, th, td, figcaption, li, summary, pre, footer, button"))
+          for (const element of all("h1, h2, h3, p, th, td, figcaption, li, summary, pre, mark, sub, footer, button"))
             look(element, getComputedStyle(element).color, 4.5);
           for (const element of all(".chart text")) look(element, getComputedStyle(element).fill, 4.5);
           for (const element of all(".curve")) look(element, getComputedStyle(element).stroke, 3);

@@ -31,7 +31,7 @@ def run_folder(run: Path, *words: str, steps: int = 40, done: bool = True, pace:
     for step in range(1, steps + 1):
         lines.append({
             "schema": 1, "step": step, "loss": 2 + math.exp(-step / pace), "learning_rate": 1e-4, "grad_norm": 1.0,
-            "tokens_per_second": 900.0, "elapsed_seconds": float(step),
+            "tokens_per_second": 900.0, "elapsed_seconds": float(step), "tokens": 100 * step, "epoch": step / 20,
         })  # fmt: skip
         if step % 10 == 0:
             lines.append(
@@ -39,9 +39,21 @@ def run_folder(run: Path, *words: str, steps: int = 40, done: bool = True, pace:
             )
     lines[-1:] = [{**line, **measures} for line in lines[-1:]]
     (run / rundir.METRICS).write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    keep_rows(run)
     if done:
         rundir.write_json(run / rundir.RESULT, result(steps))
     return run
+
+
+def keep_rows(run: Path, text: str = "Thank you") -> None:
+    """Write the rows and answers that a run keeps, with a text in each place where one stands."""
+    tokens = [["<|user|>", False, True], [" Hello", False, False], [text, True, False], [".", 0.5, False]]
+    one = {"name": text, "tokens": tokens, "left_out": 3}
+    rows = [{"sequences": [one], "tokens": 7, "trained": 2}]
+    rundir.write_json(run / rundir.SHOWN, {"schema": 1, "rows": rows})
+    asked = {"where": "rows.jsonl:1", "prompt": f"<|user|> {text}?", "right": text}
+    before, after = {**asked, "answer": "No.", "reward": 0.25}, {**asked, "answer": f"Yes. {text}", "reward": 1.0}
+    rundir.write_json(run / rundir.ANSWERS, {"schema": 1, "before": [before], "after": [after]})
 
 
 def result(steps: int) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import csv
 import hashlib
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
@@ -14,9 +15,11 @@ from xml.etree import ElementTree
 import pytest
 
 from ftcli.core.exit_codes import EXIT_INTERRUPTED
+from ftcli.reports.run_record import run_record
+from ftcli.reports.sections import sections
 from ftcli.runs import run_end, rundir
 from ftcli.runs.run_end import RunEnd
-from tests.reports.folders import HOSTILE, result, run_folder
+from tests.reports.folders import HOSTILE, keep_rows, result, run_folder
 
 
 class Elements(HTMLParser):
@@ -75,6 +78,7 @@ def test_what_a_stranger_wrote_stays_text(typed, here: Path):
     (run / rundir.COMMAND).write_text(f"#!/bin/sh\n{HOSTILE}\n", encoding="utf-8")
     rundir.write_json(run / rundir.RESULT, {**result(40), "model": HOSTILE})
     rundir.write_json(run / rundir.ENVIRONMENT, {"schema": 1, HOSTILE: HOSTILE})
+    keep_rows(run, HOSTILE)
     code, _, err = typed("report", "run")
     assert code == 0, err
     text = (run / rundir.REPORT).read_text(encoding="utf-8")
@@ -82,6 +86,9 @@ def test_what_a_stranger_wrote_stays_text(typed, here: Path):
     assert not [tag for tag, _ in page.found if tag == "img"]
     assert [tag for tag, _ in page.found].count("script") == 2
     assert "\u202e" not in text
+    shown = "</script><img src=x onerror=document.title='taken'>"
+    assert shown in "".join(page.text["mark"])
+    assert len([each for each in page.text["pre"] if shown in each]) == 5  # command, prompt, two answers, environment
     (data,) = (text for text in page.text["script"] if text.startswith("["))
     assert HOSTILE in {curve["key"] for panel in json.loads(data) for curve in panel["curves"]}
     code, _, _ = typed("report", "run", "--to", "curves.csv")
@@ -125,7 +132,9 @@ def test_a_run_that_stands_anywhere_has_a_report(typed, here: Path, steps: int):
     ("file", "text"),
     [
         (rundir.METRICS, "\xff"), (rundir.METRICS, "[" * 100_000), (rundir.LEDGER, "[]"), (rundir.LEDGER, "{}"),
-        (rundir.ENVIRONMENT, "7"), (rundir.COMMAND, "\0"), (rundir.RESULT, '{"schema": 1}'), (rundir.SPEC, "{"),
+        (rundir.ENVIRONMENT, "7"), (rundir.SHOWN, "7"), (rundir.SHOWN, '{"rows": [{}]}'), (rundir.ANSWERS, "[]"),
+        (rundir.ANSWERS, '{"after": [{"where": 1}]}'), (rundir.COMMAND, "\0"),
+        (rundir.RESULT, '{"schema": 1}'), (rundir.SPEC, "{"),
     ],
 )  # fmt: skip
 def test_a_damaged_folder_is_told_and_nothing_in_it_changes(typed, here: Path, file: str, text: str):
@@ -140,6 +149,53 @@ def test_a_damaged_folder_is_told_and_nothing_in_it_changes(typed, here: Path, f
     if code:
         assert not (run / rundir.REPORT).exists()
         assert str(run) in err
+
+
+def test_rows_answers_and_settings_of_its_own_are_on_the_page(typed, here: Path):
+    run_folder(here / "run", "train.max_steps=40", "train.learning_rate=3e-5")
+    typed("report", "run")
+    page = Elements((here / "run" / rundir.REPORT).read_text(encoding="utf-8"))
+    assert page.text["mark"] == ["Thank you", "."]
+    assert page.text["sub"] == ["×0.5"]
+    assert "3 tokens in its middle are left out here." in page.text["p"]
+    assert [text for text in page.text["h3"] if "reward" in text] == ["before, reward 0.25", "after, reward 1"]
+    rows = iter([*page.text["th"], *page.text["td"]])
+    assert {"peft", "train.max_steps", "train.learning_rate"} <= {*rows}
+    for cell in ("lora", "none", "3e-05", "40"):
+        assert cell in page.text["td"]
+
+
+def test_a_page_to_be_shown_around_has_no_rows_and_no_answers(typed, here: Path):
+    run_folder(here / "run")
+    assert typed("report", "run", "--no-rows", "--to", "page.html")[0] == 0
+    page = (here / "page.html").read_text(encoding="utf-8")
+    assert "Thank you" not in page
+    assert "Plan and reality" in page
+
+
+def test_no_page_shows_a_password_that_somebody_wrote_into_a_folder(typed, here: Path):
+    run = run_folder(here / "run", "run.name=telltale")
+    spec = (run / rundir.SPEC).read_text(encoding="utf-8")
+    (run / rundir.SPEC).write_text(spec.replace("telltale", "https://me:s3cret@host/x"), encoding="utf-8")
+    (run / rundir.COMMAND).write_text("#!/bin/sh\nftcli train\n", encoding="utf-8")
+    code, out, err = typed("report", "run")
+    page = (run / rundir.REPORT).read_text(encoding="utf-8") if code == 0 else ""
+    assert "s3cret" not in out + err + page
+
+
+def test_what_was_planned_stands_beside_what_came_of_it(here: Path):
+    record = run_record(run_folder(here / "run", "train.per_device_train_batch_size=4", "train.max_steps=50"), "run")
+    measured = {"machine": {"peak_reserved_gib": 18.24}, "parameters": {"trainable": 2000, "total": 10_000}}
+    record = replace(
+        record, planned={"memory_gib": 17.9, "seconds": 60.0}, result={**(record.result or {}), **measured}
+    )
+    [planned] = [each for each in sections(record) if each.title == "Plan and reality"]
+    assert planned.rows == [
+        ("steps", "50", "40, 2 epochs"), ("batch", "4 rows or blocks a step", "100 tokens a step"),
+        ("trained parameters", "peft=lora", "2.00k of 10.00k"),
+        ("memory of the card", "17.9 GiB", "18.2 GiB at its peak"),
+        ("time of the steps", "1 min 00 s", "1 min 15 s"),
+    ]  # fmt: skip
 
 
 def test_a_folder_that_takes_no_page_is_a_warning_and_a_page_elsewhere_an_error(typed, here: Path):

@@ -9,6 +9,7 @@ import pytest
 
 from ftcli.build.inputs import run_inputs
 from ftcli.core.errors import ConfigError
+from ftcli.reports import kept_rows
 from ftcli.runs import rundir
 from ftcli.worker.process.environment import went_on
 from ftcli.worker.training.run import require_same_sequences
@@ -18,6 +19,8 @@ READERS = {
     rundir.PIPELINE: rundir.read_pipeline,
     rundir.INPUTS: run_inputs.recorded,
     rundir.ENVIRONMENT: lambda run: went_on(run, {}, "checkpoint-1"),
+    rundir.SHOWN: kept_rows.shown_rows,
+    rundir.ANSWERS: kept_rows.answers,
     rundir.LEDGER: lambda run: require_same_sequences(run, {}, streams=False),
 }
 

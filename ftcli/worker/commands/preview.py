@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice, repeat
+from itertools import islice
 from typing import Any
 
 from ftcli.core.errors import ConfigError, DataError, Problem
@@ -16,8 +16,9 @@ from ftcli.data.row_sets import RowSet
 from ftcli.data.scan import Example, Scan
 from ftcli.methods import Method
 from ftcli.worker.commands.data import opened
+from ftcli.worker.inference.trained_tokens import pieces, sequences
 from ftcli.worker.process.command import lines
-from ftcli.worker.tokenise.encoder import IGNORED, Encoded, Encoder
+from ftcli.worker.tokenise.encoder import Encoded, Encoder
 from ftcli.worker.tokenise.length_limits import Fitting
 
 
@@ -113,61 +114,26 @@ def _refused(problem: Problem) -> dict[str, Any]:
 
 
 def _shown(encoder: Encoder, example: Example, encoded: Encoded, fit: Fitting) -> dict[str, Any]:
-    columns, special = encoded.columns, frozenset(encoder.tokenizer.added_tokens_decoder)
-    sequences: list[tuple[str, list[int], Sequence[bool | float]]]
-    if "input_ids" in columns:
-        examples = [*encoded.earlier, columns]
-        sequences = [
-            (f"example {number} of {len(examples)}" if encoded.earlier else "", each["input_ids"], _marks(each))
-            for number, each in enumerate(examples, 1)
-        ]
-    elif "row" in columns:
-        sequences = [("", columns["prompt_ids"], [False] * len(columns["prompt_ids"]))]
-    else:
-        prompt = columns["prompt_ids"]
-        sequences = [
-            (side, prompt + columns[f"{side}_ids"], [False] * len(prompt) + [True] * len(columns[f"{side}_ids"]))
-            for side in ("chosen", "rejected")
-            if columns[f"{side}_ids"]
-        ]
+    special = frozenset(encoder.tokenizer.added_tokens_decoder)
+    examples = [*encoded.earlier, encoded.columns]
+    found = [
+        each
+        for number, columns in enumerate(examples, 1)
+        for each in sequences(columns, f"example {number} of {len(examples)}" if encoded.earlier else "")
+    ]
     return {
         "where": example.where,
         "kind": example.kind,
         "sequences": [
-            {"name": name, "tokens": pieces(encoder.tokenizer, ids, marks, special)} for name, ids, marks in sequences
+            {"name": name, "tokens": pieces(encoder.tokenizer, ids, marks, special)} for name, ids, marks in found
         ],
-        "tokens": max(len(ids) for _, ids, _ in sequences),
-        "trained": sum(sum(map(bool, marks)) for _, _, marks in sequences),
+        "tokens": max(len(ids) for _, ids, _ in found),
+        "trained": sum(sum(map(bool, marks)) for _, _, marks in found),
         "row_weight": example.row_weight,
         "max_length_tokens": fit.max_length_tokens,
         "examples": len(encoded.earlier) + 1,
         "findings": [finding.what for finding in encoded.findings],
     }
-
-
-def _marks(columns: dict[str, Any]) -> list[bool | float]:
-    """For each token whether it is trained, or with which weight."""
-    weights = columns.get("weights") or repeat(1)
-    return [
-        label != IGNORED and (True if weight == 1 else weight)
-        for label, weight in zip(columns["labels"], weights, strict=False)
-    ]
-
-
-def pieces(tokenizer: Any, ids: list[int], trained: Sequence[bool | float], special: frozenset[int]) -> list[list[Any]]:
-    """Each token as [text, trained, special]; a character that spans several tokens is given to the first."""
-    found: list[list[Any]] = []
-    start = 0
-    while start < len(ids):
-        end = start + 1
-        text = tokenizer.decode(ids[start:end], skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        while text.endswith("\ufffd") and end < len(ids) and end - start < 4:
-            end += 1
-            text = tokenizer.decode(ids[start:end], skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        found.append([text, trained[start], ids[start] in special])
-        found += [["", trained[at], False] for at in range(start + 1, end)]
-        start = end
-    return found
 
 
 COMMAND = lines(preview, "reading rows")

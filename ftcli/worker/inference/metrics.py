@@ -26,6 +26,7 @@ from ftcli.data.scan import Example
 from ftcli.methods.method import Method
 from ftcli.worker.inference import shrinking_batch
 from ftcli.worker.inference.answer_reader import AnswerReader
+from ftcli.worker.inference.kept_answers import MOST_ROWS, MOST_TOKENS, KeptAnswers
 from ftcli.worker.inference.sampling import stop_ids, until_end
 from ftcli.worker.inference.token_logps import token_logps
 from ftcli.worker.process import interruption
@@ -40,7 +41,8 @@ Counts = dict[str, tuple[float, int]]
 """Hits and rows of each metric, so that processes can sum theirs; a tie is half a hit."""
 
 
-Rewarded = Callable[[Any, Sequence[Example]], Counts]
+Rewarded = Callable[..., Counts]
+"""Of a model, examples, and the answers to keep or None."""
 
 
 @contextmanager
@@ -80,6 +82,7 @@ def count_hits(
     max_length_tokens: int | None = None,
     rewarded: Rewarded | None = None,
     batch_size: int = BATCH,
+    kept: KeptAnswers | None = None,
 ) -> Counts:
     """The method's own metric of a model on held-out examples; empty if the method has none.
 
@@ -88,15 +91,18 @@ def count_hits(
             the implicit reward accuracy of preference methods.
         rewarded: computes the rewards of greedy answers to the rows, for methods that learn from rewards.
         batch_size: rows that are in memory together.
+        kept: takes some answers.
     """
     with evaluating(model):
         if method.score == "mean_reward":
-            return rewarded(model, examples) if rewarded is not None else {}
+            return rewarded(model, examples, kept) if rewarded is not None else {}
         if method.score == "exact_match":
-            return _exact_match(model, encoder, examples, batch_size)
+            return _exact_match(model, encoder, examples, batch_size, kept)
         if method.score == "preference_accuracy" and method.head == "reward_model":
             return _ranking(model, encoder, examples, max_length_tokens, batch_size)
         if method.score == "preference_accuracy":
+            if kept is not None:
+                _keep(kept, model, encoder, examples[:MOST_ROWS])
             return _preference(model, encoder, examples, reference, max_length_tokens, batch_size)
     return {}
 
@@ -159,7 +165,22 @@ def generate(
     return answers
 
 
-def _exact_match(model: PreTrainedModel, encoder: Encoder, examples: Sequence[Example], batch_size: int) -> Counts:
+def _keep(kept: KeptAnswers, model: PreTrainedModel, encoder: Encoder, examples: Sequence[Example]) -> None:
+    """Answer some prompts greedily, for a metric that needs no answers."""
+    encoded = zip(examples, encoder.encode(examples), strict=True)
+    questions = [(each.where, prompt) for each, row in encoded if (prompt := row.columns["prompt_ids"])]
+    prompts = [prompt for _, prompt in questions]
+    answers = generate(model, encoder.tokenizer, prompts, max_new_tokens=MOST_TOKENS)
+    kept.add([where for where, _ in questions], prompts, answers)
+
+
+def _exact_match(
+    model: PreTrainedModel,
+    encoder: Encoder,
+    examples: Sequence[Example],
+    batch_size: int,
+    kept: KeptAnswers | None,
+) -> Counts:
     """How many greedy answers end as the right one does; both are read as the chat template divides them."""
     questions = [(found, example) for example in examples if (found := question(example)) is not None]
     if not questions:
@@ -168,6 +189,8 @@ def _exact_match(model: PreTrainedModel, encoder: Encoder, examples: Sequence[Ex
     right = _trained_answers(encoder, questions)
     longest = max(map(len, right)) + _SPARE_TOKENS
     given = generate(model, encoder.tokenizer, prompts, batch_size=batch_size, max_new_tokens=longest)
+    if kept is not None:
+        kept.add([example.where for _, example in questions], prompts, given, right=right)
     reader = AnswerReader(encoder)
     hits = sum(_same(reader, *each) for each in zip(prompts, given, right, strict=True))
     return {"exact_match": (hits, len(right))}

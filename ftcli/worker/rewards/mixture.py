@@ -24,6 +24,7 @@ from ftcli.rewards import rules
 from ftcli.rewards.rules import Answered
 from ftcli.worker.inference.answer_reader import AnswerReader
 from ftcli.worker.inference.examples import answered_of
+from ftcli.worker.inference.kept_answers import KeptAnswers
 from ftcli.worker.inference.metrics import Counts
 from ftcli.worker.inference.reward_model import RewardModel
 from ftcli.worker.inference.sampling import Sampled, sample
@@ -114,14 +115,28 @@ class Rewards:
         return Answered(final, row, len(sampled.answer_ids), sampled.ended, whole)
 
     def of_greedy(
-        self, model: Any, examples: Sequence[Example], max_new_tokens: int, batch_size: int = _BATCH
+        self,
+        model: Any,
+        examples: Sequence[Example],
+        max_new_tokens: int,
+        batch_size: int = _BATCH,
+        kept: KeptAnswers | None = None,
     ) -> Counts:
-        """The summed reward of greedy answers, in total and per component, each with the number of answers."""
+        """The summed reward of greedy answers, in total and per component, each with the number of answers.
+
+        Args:
+            kept: takes some of them.
+        """
         rows = [each.columns for each in self.encoder.encode(examples)]
         how: dict[str, Any] = {"max_new_tokens": max_new_tokens, "temperature": 0, "batch_size": batch_size}
         sampled = sample(model, self.encoder.tokenizer, rows, **how)
         parts = self(sampled)
-        counts: Counts = {"mean_reward": (float(self.total(parts).sum()), len(rows))}
+        total = self.total(parts)
+        if kept is not None:
+            answers = [each.answer_ids for each in sampled]
+            prompts = [each.prompt_ids for each in sampled]
+            kept.add([each.where for each in examples], prompts, answers, rewards=total.tolist())
+        counts: Counts = {"mean_reward": (float(total.sum()), len(rows))}
         if len(self.names) > 1:
             counts |= {name: (float(parts[:, i].sum()), len(rows)) for i, name in enumerate(self.names)}
         return counts

@@ -84,7 +84,7 @@ class Loaded:
             return None
         longest = int(getattr(self.config, "max_new_tokens", 0) or self.config.max_completion_length)
         size = {"batch_size": self.score_batch} if self.score_batch else {}
-        return lambda model, examples: rewards.of_greedy(model, examples, longest, **size)
+        return lambda model, examples, kept=None: rewards.of_greedy(model, examples, longest, kept=kept, **size)
 
     @property
     def score_batch(self) -> int | None:

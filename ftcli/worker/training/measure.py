@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 from torch import distributed
@@ -12,6 +13,7 @@ from trl.trainer.utils import use_adapter
 from ftcli.runs import rundir
 from ftcli.worker.distributed.sharded import whole_model
 from ftcli.worker.inference import metrics
+from ftcli.worker.inference.kept_answers import KeptAnswers
 from ftcli.worker.process.activity import phase
 from ftcli.worker.training.load import Loaded
 from ftcli.worker.tuners.residual import REFERENCE
@@ -34,7 +36,7 @@ def before_training(run: Loaded, trainer: Any, resumed: bool) -> dict[str, Any]:
     several = run.config.world_size > 1
     by_trainer = bool(run.config.eval_on_start)
     with phase("measuring before training"):  # unless a run did that was stopped before its first checkpoint
-        measured = kept or measure(run, trainer, with_loss=not several and not by_trainer)
+        measured = kept or measure(run, trainer, with_loss=not several and not by_trainer, answers="before")
     if several and not by_trainer and not run.method.rewarded and measured.get("eval_loss") is None:
         trainer.add_callback(_LossBefore(run, trainer, measured))
     if run.is_first and not kept:
@@ -81,18 +83,37 @@ def after_training(run: Loaded, trainer: Any) -> dict[str, Any]:
     fresh = last.get("step") == trainer.state.global_step and not run.config.load_best_model_at_end
     loss = last["eval_loss"] if fresh else None
     with phase("measuring after training"):
-        return measure(run, trainer, loss)
+        return measure(run, trainer, loss, answers="after")
 
 
-def measure(run: Loaded, trainer: Any, loss: float | None = None, *, with_loss: bool = True) -> dict[str, Any]:
-    """The trainer's held-out loss (unless given or excluded) and the method's metric, as {"eval_loss", "score"}."""
+def measure(
+    run: Loaded, trainer: Any, loss: float | None = None, *, with_loss: bool = True, answers: str = ""
+) -> dict[str, Any]:
+    """The trainer's held-out loss (unless given or excluded) and the method's metric, as {"eval_loss", "score"}.
+
+    Args:
+        answers: the name under which some of the model's answers are kept in the run's folder; "" keeps none.
+    """
+    kept = KeptAnswers(run.encoder) if answers and run.is_first else None
     with metrics.undisturbed():
         if loss is None and with_loss and not run.method.rewarded:  # a loss on newly sampled answers means nothing
             loss = trainer.evaluate()["eval_loss"]
-        return {"eval_loss": loss, "score": _score(run, trainer)}
+        measured = {"eval_loss": loss, "score": _score(run, trainer, kept)}
+    if kept is not None and kept.rows:
+        _write(run.run_dir / rundir.ANSWERS, answers, kept.rows)
+    return measured
 
 
-def _score(run: Loaded, trainer: Any) -> dict[str, Any]:
+def _write(file: Path, name: str, rows: list[dict[str, Any]]) -> None:
+    """Write answers beside those that the run has kept under another name."""
+    try:
+        others = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        others = {}
+    rundir.write_json(file, {"schema": rundir.SCHEMAS[rundir.ANSWERS], **others, name: rows})
+
+
+def _score(run: Loaded, trainer: Any, kept: KeptAnswers | None) -> dict[str, Any]:
     if not run.data.score_examples or run.method.score == "none":
         return {}
     mine = run.data.score_examples[run.config.process_index :: run.config.world_size]
@@ -105,6 +126,7 @@ def _score(run: Loaded, trainer: Any) -> dict[str, Any]:
             reference=_reference(run, trainer, model),
             max_length_tokens=run.max_length_tokens,
             rewarded=run.rewarded,
+            kept=kept,
             **({"batch_size": run.score_batch} if run.score_batch else {}),
         )
     return metrics.shares(summed(counts, run.config.world_size))

@@ -11,6 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from datasets import Dataset
 from transformers import EarlyStoppingCallback, PrinterCallback
 
 from ftcli.core.errors import ConfigError, Problem
@@ -26,6 +27,7 @@ from ftcli.settings.run_spec import RunSpec
 from ftcli.worker.distributed import restarts
 from ftcli.worker.distributed.cpu_sharding import require_planned
 from ftcli.worker.distributed.deepspeed_files import allow_plain_classes
+from ftcli.worker.inference.trained_tokens import kept_rows
 from ftcli.worker.models.load import weights_dtype
 from ftcli.worker.models.unread_weights import switch_off
 from ftcli.worker.process import interruption
@@ -121,6 +123,9 @@ def _begin(run: Loaded, resume: Path | None) -> None:
         require_same_sequences(run.run_dir, run.data.ledger(), streams=run.spec.data.streaming)
     if run.is_first:
         _report_ledger(run)
+        if isinstance(run.data.train, Dataset):  # the rows of a stream are read once
+            shown = [*kept_rows(run.data.train, run.tokenizer)]
+            rundir.write_json(run.run_dir / rundir.SHOWN, {"schema": rundir.SCHEMAS[rundir.SHOWN], "rows": shown})
         sys.stderr.writelines(f"note: the run {each}\n" for each in changed)
         rundir.write_json(run.run_dir / rundir.ENVIRONMENT, computed_with)
 

@@ -17,6 +17,7 @@ from transformers import Gemma2ForCausalLM, TrainerCallback
 
 from ftcli.core.errors import ConfigError, InterruptedRun, NotFinite
 from ftcli.peft_methods.checkpoint_files import files_to_resume
+from ftcli.reports import kept_rows
 from ftcli.runs import rundir
 from ftcli.runs.checkpoints import newest_valid
 from ftcli.runs.metrics import read_metrics
@@ -48,11 +49,26 @@ def test_a_run_learns_and_leaves_everything_behind(method, peft, sft_file, dpo_f
     assert (result["parameters"]["trainable"] < result["parameters"]["total"]) == (peft is LORA)
     for name in (rundir.LEDGER, rundir.ENVIRONMENT, rundir.METRICS, "before.json", "model/tokenizer.json"):
         assert (run_dir / name).is_file()
+    assert_kept_what_a_report_shows(run_dir, pairs=method == "dpo")
     lines = read_metrics(run_dir / rundir.METRICS)
     assert [line["step"] for line in lines] == list(range(1, 9))
     over = [line["loss_over"] for line in lines]
     whole = sum(line["loss"] * number for line, number in zip(lines, over, strict=True))
     assert result["train_loss"] == pytest.approx(whole / sum(over))
+
+
+def assert_kept_what_a_report_shows(run_dir: Path, *, pairs: bool):
+    answered = kept_rows.answers(run_dir)
+    assert len(answered) == 4
+    assert all(each.before is not None and each.after is not None for each in answered)
+    assert all((each.right is None) == pairs for each in answered)
+    rows = kept_rows.shown_rows(run_dir)
+    assert len(rows) == 4
+    for row in rows:
+        assert [each.name for each in row.sequences] == (["chosen", "rejected"] if pairs else [""])
+        for each in row.sequences:
+            assert "".join(piece.text for piece in each.pieces if piece.trained)
+            assert not each.pieces[0].trained
 
 
 @pytest.mark.parametrize("architecture", ["qwen3", "gemma2"])
