@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,12 @@ __all__ = [
 ]  # fmt: skip
 
 
+_PLAIN = str.maketrans(
+    {"▁": "_", "▂": ".", "▃": "-", "▄": "~", "▅": "=", "▆": "+", "▇": "*", "█": "#", "→": "->", "…": "...", "×": "x"}
+)
+"""What ftcli draws, for a terminal that has ASCII alone; from the lowest block to the highest."""
+
+
 def note(text: str) -> None:
     """Print lines for the user on stderr, apart from the command's own output."""
     # Written as one, since what a worker says is copied to the same stream by another thread.
@@ -32,7 +39,24 @@ def warn(text: str) -> None:
 
 def say(text: str = "") -> None:
     """Print one line on stdout; a newline in what it names is no line of its own."""
-    print(one_line(text), flush=not text)
+    print(_drawable(one_line(text)), flush=not text)
+
+
+def _drawable(text: str) -> str:
+    """The text with what stdout can show in place of the blocks of a curve and other characters of ftcli's own."""
+    if text.isascii() or _has_blocks():
+        return text
+    return text.translate(_PLAIN)
+
+
+def _has_blocks() -> bool:
+    if os.environ.get("LC_ALL") in ("C", "POSIX"):  # under which Python takes UTF-8 all the same
+        return False
+    try:
+        "▁█→".encode(getattr(sys.stdout, "encoding", None) or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
 
 
 def text(several: str, end: str = "\n") -> None:
@@ -104,7 +128,7 @@ def redrawn() -> Iterator[Callable[[Sequence[Sequence[str]]], None]]:
             for cell in head:
                 grid.add_column(Text(one_line(cell)))
             for row in body:
-                grid.add_row(*(Text(one_line(cell)) for cell in row))
+                grid.add_row(*(Text(_drawable(one_line(cell))) for cell in row))
             live.update(grid, refresh=True)
 
         yield draw

@@ -59,6 +59,21 @@ def test_one_run_has_its_page_in_its_folder(typed, here: Path):
         assert text in page
 
 
+def test_loss_and_reward_in_training_and_held_out_are_lines_of_blocks_or_of_ascii(typed, here: Path, monkeypatch):
+    run = run_folder(here / "run")
+    lines = [{"schema": 1, "step": step, "reward": step / 10, "eval_reward": 1 - step / 10} for step in range(1, 9)]
+    with open(run / rundir.METRICS, "a", encoding="utf-8") as file:
+        file.writelines(json.dumps(each) + "\n" for each in lines)
+    _, out, _ = typed("report", "run")
+    drawn = dict(re.findall(r"^  (.+) by step +([▁-█]+)  ", out, re.MULTILINE))
+    assert list(drawn) == ["held-out loss", "loss", "held-out reward", "reward"]
+    assert (drawn["reward"], drawn["held-out reward"]) == ("▁▂▃▄▅▆▇█", "█▇▆▅▄▃▂▁")
+    monkeypatch.setenv("LC_ALL", "C")
+    _, out, _ = typed("report", "run")
+    assert out.isascii()
+    assert re.search(r"  reward by step +_\.-~=\+\*#  0\.1 -> 0\.8\n", out)
+
+
 def test_the_page_takes_nothing_from_elsewhere_and_runs_its_own_script_alone(typed, here: Path):
     typed("report", str(run_folder(here / "run")))
     page = Elements((here / "run" / rundir.REPORT).read_text(encoding="utf-8"))

@@ -13,10 +13,13 @@ from ftcli.core.paths import relative
 from ftcli.core.text import shell_word
 from ftcli.methods import get_method
 from ftcli.peft_methods import peft_method
-from ftcli.reports.curves import panels, sparkline
+from ftcli.reports.curves import HELD_OUT, Curve, panels, sparkline
 from ftcli.reports.result_rows import result_rows
 from ftcli.reports.run_record import RunRecord
 from ftcli.runs.run_state import DONE
+
+_DRAWN = ("loss", "reward")
+"""The panels whose curves are drawn."""
 
 
 def summary(run: Path, result: Mapping[str, Any], planned: Mapping[str, float | None] | None = None) -> None:
@@ -25,17 +28,23 @@ def summary(run: Path, result: Mapping[str, Any], planned: Mapping[str, float | 
 
 
 def show(record: RunRecord) -> None:
-    """Print what the folder of a run tells, and its loss as a line of blocks."""
+    """Print what the folder of a run tells, and its loss and reward as lines of blocks."""
     output.table([*record.rows, *_drawn(record)])
 
 
 def _drawn(record: RunRecord) -> Iterator[tuple[str, str]]:
-    """The first panel of a run's curves, for a terminal."""
-    for panel in panels({record.name: record.lines})[:1]:
+    """A run's losses and rewards in training and on held-out rows, for a terminal; of a run without, what it has."""
+    found = panels({record.name: record.lines})
+    for panel in [each for each in found if each.title in _DRAWN] or found[:1]:
         for curve in panel.curves:
             if len(curve.points) > 1:
                 ends = f"{curve.points[0][1]:.4g} → {curve.points[-1][1]:.4g}"
-                yield f"{curve.key} by step", f"{sparkline(curve.points)}  {ends}"
+                yield f"{_called(curve)} by step", f"{sparkline(curve.points)}  {ends}"
+
+
+def _called(curve: Curve) -> str:
+    """As the other lines of a report call it."""
+    return f"held-out {curve.key.removeprefix(HELD_OUT)}" if curve.held_out else curve.key
 
 
 def as_data(record: RunRecord) -> dict[str, Any]:
