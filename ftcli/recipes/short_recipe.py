@@ -97,7 +97,7 @@ def differing(spec: RunSpec) -> dict[str, Any]:
 
 def differing_values(spec: RunSpec) -> list[tuple[str, Any, Any]]:
     """The choices of a run that are not the usual ones, then the settings of `differing`, each with its default."""
-    root, default = _default({})["choices"], _default(_shipped(spec.choices))["tree"]
+    root, default = _default({})["choices"], _default(shipped(spec.choices))["tree"]
     chosen = [(group, name, root.get(group)) for group, name in spec.choices.items() if root.get(group) != name]
     own = differing(spec)
     found = [
