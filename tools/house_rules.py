@@ -21,12 +21,14 @@ ORDERS: Mapping[str, tuple[str, ...]] = {
     "": (
         *("core", "tiny", "settings", "runs", "rewards", "models", "methods", "launch", "peft_methods", "data"),
         *("config", "plan", "synthesis", "build"),
-        *("pipelines", "advise", "recipes", "proofs", "sweeps", "reports", "editors", "contracts"),
+        *("pipelines", "advise", "recipes", "sweeps", "reports", "editors", "contracts"),
         *("worker", "cli"),
     ),
     "worker": (
         *("process", "tokenise", "distributed", "tuners", "models", "inference", "rewards", "trainers", "training"),
         *("commands", "peers"),
+        *("process", "trackers", "tokenise", "distributed", "tuners", "models", "inference", "rewards", "trainers"),
+        *("training", "commands"),
     ),
     "data": ("files", "formats", OTHERS),
     # What every command needs is no command: it stands before `jobs`, which any command may ask.
@@ -39,7 +41,7 @@ FORBIDDEN: Mapping[str, tuple[str, ...]] = {
     "tiny": ("core",),
     "worker": (
         *("launch", "config", "plan", "build"),
-        *("pipelines", "advise", "recipes", "proofs", "sweeps", "reports", "editors", "contracts"),
+        *("pipelines", "advise", "recipes", "sweeps", "reports", "editors", "contracts"),
     ),
     "cli": ("worker",),
 }
@@ -71,9 +73,13 @@ BANNED: Mapping[str, str] = {
 }
 """Module names that say nothing of their content, and what the field calls that."""
 
-REGISTRIES = frozenset({"methods", "peft_methods", "profiles", "backends", "commands", "importers", "exporters", "cli"})
+REGISTRIES = frozenset(
+    {"methods", "peft_methods", "profiles", "backends", "trackers", "commands", "importers", "exporters", "cli"}
+)
 """Folders with a file for each thing that a user may choose: as many as there are."""
-DECLARATIONS = frozenset({"METHOD", "METHODS", "PIPELINE", "PROFILE", "BACKEND", "COMMAND", "IMPORTER", "EXPORTER"})
+DECLARATIONS = frozenset(
+    {"METHOD", "METHODS", "PIPELINE", "PROFILE", "BACKEND", "TRACKER", "COMMAND", "IMPORTER", "EXPORTER"}
+)
 """A module of a registry that binds one of these declares a choice, and is called as the user calls that choice."""
 
 DOORS = ("__init__.py", "__main__.py", "py.typed", "__pycache__")

@@ -25,13 +25,14 @@ from ftcli.methods import get_method
 from ftcli.peft_methods import peft_method
 from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.runs import rundir
+from ftcli.settings import tracker_problems
 from ftcli.settings.batch_plan import AUTO, SIZE
 from ftcli.settings.groups import GROUPS
 from ftcli.settings.limits import Limit
 from ftcli.settings.ownership import ATTENTION, FLAGS
 from ftcli.settings.run_spec import LaunchPlan, RunSpec
 
-TRAINS: Sequence[str] = GROUPS
+TRAINS: Sequence[str] = (*GROUPS, "run")
 """The groups that training acts on."""
 MEASURES = ("method",)
 """The groups that measuring acts on: rewards and judges. A model's own permission is given anew, or not at all."""
@@ -210,3 +211,5 @@ def _unfit_problems(spec: RunSpec, where: str, acts: Sequence[str]) -> Iterator[
         yield from data.mix_problems(spec.data.mix or {}, composed)
     if "peft" in acts:
         yield from adapter.settings_problems(ResolvedRun.of(spec), lambda _: where)
+    if "run" in acts:
+        yield from tracker_problems.problems(spec.run.trackers, spec.run.tracking, None, lambda _: where)

@@ -15,7 +15,7 @@ ORDER = 50
 
 # Spelled out, because importing them from their rooms would be slow.
 GROUPS = ("method", "model", "data", "peft", "quantisation", "hardware", "train")
-KINDS = (*GROUPS, "judge", "generator", "recipe", "format", "reward", "adapter", "run")
+KINDS = (*GROUPS, "judge", "generator", "recipe", "format", "reward", "tracker", "adapter", "run")
 OF_THIS_FOLDER = ("adapter", "run")
 """What is listed only on request: it is not part of ftcli but lies under runs/."""
 _ALSO = {
@@ -36,7 +36,7 @@ def kind_of_list(word: str) -> str | None:
 
 
 def _entries(kind: str) -> dict[str, str]:
-    others = {"format": _formats, "reward": _rewards, "adapter": _adapters, "run": _runs}
+    others = {"format": _formats, "reward": _rewards, "tracker": _trackers, "adapter": _adapters, "run": _runs}
     if kind in others:
         return others[kind]()
     paths = assets.recipes() if kind == "recipe" else assets.choices(kind)
@@ -53,6 +53,12 @@ def _rewards() -> dict[str, str]:
     from ftcli.rewards.rules import REWARDS
 
     return {name: str(reward.__doc__).splitlines()[0] for name, reward in REWARDS.items()}
+
+
+def _trackers() -> dict[str, str]:
+    from ftcli.settings.trackers import TRACKERS
+
+    return {name: each.summary for name, each in TRACKERS.items()}
 
 
 def _adapters() -> dict[str, str]:

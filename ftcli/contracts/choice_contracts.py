@@ -1,4 +1,4 @@
-"""The contracts of methods, PEFT methods and hardware profiles, each a choice of a group."""
+"""The contracts of methods, PEFT methods and hardware profiles, each a choice of a group, and of trackers."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from ftcli.launch.profile import Profile
 from ftcli.methods import Method
 from ftcli.peft_methods import PeftMethod
 from ftcli.settings.library_fields import TRAINING_ARGUMENTS, fields_of
+from ftcli.settings.ownership import FLAGS
+from ftcli.settings.tracker_declaration import Tracker, TrackerSetting
+from ftcli.settings.tracker_problems import value_fault
 
 _ROLES = ("policy", "reference", "reward", "value", "teacher")
 _TASKS = ("pretrain", "sft", "instruct", "preference", "prompts")
@@ -80,3 +83,38 @@ def profile_problems(name: str, profile: object, where: str) -> Iterator[Problem
     yield from missing
     if not missing and profile.name == name and not profile.spans:
         yield from common_contracts.composed_problems([f"hardware={name}"], where)
+
+
+def tracker_problems(name: str, tracker: object, where: str) -> Iterator[Problem]:
+    """What is wrong with the declaration of a tracker."""
+    if not isinstance(tracker, Tracker):
+        yield Problem(where, f"TRACKER is {type(tracker).__name__}, and no Tracker", "TRACKER = Tracker(…)")
+        return
+    broken = [*_tracker_form(name, tracker, where)]
+    yield from broken
+    if not broken:
+        yield from common_contracts.composed_problems([f"run.trackers={name}"], where)
+
+
+def _tracker_form(name: str, tracker: Tracker, where: str) -> Iterator[Problem]:
+    yield from common_contracts.name_problems("tracker", name, tracker.name, where)
+    yield from common_contracts.summary_problems("tracker", tracker.summary, where)
+    yield from common_contracts.class_problems("writer", tracker.writer, where)
+    if tracker.package and not tracker.remedy:
+        yield Problem(where, f"needs {tracker.package} and does not say how to install it", "remedy='pip install …'")
+    for key, setting in tracker.settings.items():
+        if not isinstance(setting, TrackerSetting):
+            yield Problem(where, f"its setting {key} is {setting!r}", "TrackerSetting(text='What it says.')")
+            continue
+        yield from common_contracts.summary_problems(f"setting {key}, its text,", setting.text, where)
+        if setting.default is not None and (fault := value_fault(setting, setting.default)):
+            what = f"its setting {key} has the default {setting.default!r}, which is not {fault}"
+            yield Problem(where, what, "mend it")
+        if setting.grant:
+            yield from common_contracts.one_of("grant", [setting.grant], FLAGS, where)
+        elif setting.address or setting.harmless:
+            what = f"its setting {key} sends to an address, and a file could set it without a flag"
+            yield Problem(where, what, "grant=ENDPOINT, of ftcli.settings.ownership")
+        if setting.needs:
+            needed = setting.needs.partition("=")[0]
+            yield from common_contracts.one_of(f"setting that {key} needs", [needed], tracker.settings, where)

@@ -15,7 +15,7 @@ from ftcli.core.plugins.plugin_places import CONFIGS
 
 BINDS = {
     "methods": ("METHOD", "PIPELINE"), "peft_methods": ("METHODS",), "profiles": ("PROFILE",),
-    "formats": ("FORMAT",), "rewards": ("REWARD",),
+    "formats": ("FORMAT",), "rewards": ("REWARD",), "trackers": ("TRACKER",),
 }  # fmt: skip
 """What a module of each kind binds; one that binds nothing of it is a helper of the others."""
 
@@ -99,3 +99,5 @@ def _problems(kind: str, name: str, module: ModuleType, attribute: str, where: s
             yield from function_contracts.format_problems(name, declared, example, where)
         case "rewards":
             yield from function_contracts.reward_problems(name, declared, example, where)
+        case "trackers":
+            yield from choice_contracts.tracker_problems(name, declared, where)

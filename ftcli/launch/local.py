@@ -42,6 +42,8 @@ from ftcli.settings.run_spec import LaunchPlan, RunSpec
 DEFAULTS = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "DO_NOT_TRACK": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "WANDB_ERROR_REPORTING": "false",
     "TOKENIZERS_PARALLELISM": "true",
     "PYTHONUNBUFFERED": "1",
     # A folder named `datasets` in the working directory must not shadow the library.

@@ -237,6 +237,11 @@ class RunSettings:
     background_save: bool | None = None
     """Whether checkpoints are written while training goes on, out of a copy in the host's memory; null is on a GPU, in
     one process, where one takes 2 GiB and fits twice into free memory."""
+    trackers: list[str] | str | None = None
+    """Who keeps the curve beside metrics.jsonl, in the run's folder trackers/: tensorboard, wandb, trackio or mlflow,
+    each of its own package, or several in a list (docs/trackers.md)."""
+    tracking: dict[str, Any] | None = None
+    """Settings of trackers by name: {wandb: {project: support, mode: online}}."""
 
 
 CARD = ("variant", "thinking", "has_template", "licence", "shape")

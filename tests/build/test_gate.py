@@ -39,7 +39,7 @@ def planted(here: Path) -> Plant:
         for part in path:
             node = node[part]
         node[key] = value
-        if path and path[0] in ("train", "method", "model", "hardware", "peft"):
+        if path and path[0] in ("train", "method", "model", "hardware", "peft", "run"):
             spec["tree"][path[0]][key] = value
         spec["grants"] = sorted(FLAGS)
         folder = here / "r"
@@ -77,6 +77,9 @@ GRANTED = [
     ("train.report_to", ["tensorboard", "mlflow"], ENDPOINT, ()),
     ("train.trackio_space_id", "someone/else", PUSH, ()),
     ("hardware.rendezvous", "evil:29400", ENDPOINT, ()),
+    ("run.tracking", {"wandb": {"mode": "online"}}, ENDPOINT, ()),
+    ("run.tracking", {"mlflow": {"tracking_uri": "http://evil"}}, ENDPOINT, ()),
+    ("run.tracking", {"trackio": {"space_id": "someone/else"}}, PUSH, ()),
 ]
 
 

@@ -99,6 +99,49 @@ def brief(answered, *, most: int = 8) -> float:
 REWARD = brief
 EXAMPLE = ({"most": 2}, "two words", {}, 1.0)
 ''',
+    "trackers/slate.py": '''"""A slate: a line of JSON for each line of metrics."""
+
+from ftcli.settings.ownership import ENDPOINT
+from ftcli.settings.tracker_declaration import Tracker, TrackerSetting
+
+TRACKER = Tracker(
+    name="slate", summary="A line of JSON for each line of metrics.", package="", writer="acme_slate:Slate",
+    settings={
+        "colour": TrackerSetting(choices=("white", "red"), default="white", text="Of the chalk."),
+        "breaks_at": TrackerSetting(type=int, text="The step at which the chalk breaks."),
+        "server": TrackerSetting(grant=ENDPOINT, address=True, text="Address of a slate elsewhere."),
+    },
+)
+''',
+    "acme_slate.py": '''"""The slate itself."""
+
+import json
+
+
+class Slate:
+    """Writes slate.jsonl."""
+
+    logged = -1
+
+    def __init__(self, run, settings):
+        self._settings = settings
+        self._file = open(run.folder / "slate.jsonl", "w", encoding="utf-8")
+        self._write({"name": run.name, "ledger": run.ledger, "seed": run.config["seed"], **settings})
+
+    def _write(self, line):
+        self._file.write(json.dumps(line) + "\\n")
+        self._file.flush()
+
+    def log(self, metrics, step, seconds):
+        """A line."""
+        if step == self._settings["breaks_at"]:
+            raise OSError("the chalk broke")
+        self._write({"step": step, **metrics})
+
+    def close(self):
+        """Put it away."""
+        self._file.close()
+''',
 }  # fmt: skip
 
 

@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 
-from ftcli.contracts.choice_contracts import method_problems, peft_problems, profile_problems
+from ftcli.contracts.choice_contracts import method_problems, peft_problems, profile_problems, tracker_problems
 from ftcli.contracts.function_contracts import format_problems, reward_problems
 from ftcli.core.declarations import declarations
 from ftcli.data.formats.registry import FORMATS
 from ftcli.methods import all_methods
 from ftcli.peft_methods import PEFT_METHODS
 from ftcli.rewards.rules import REWARDS
+from ftcli.settings.trackers import TRACKERS
 from tests.data.formats.test_formats import ROUND_TRIPS
 
 PROFILES = declarations("ftcli.launch.profiles", "PROFILE")
@@ -51,3 +52,9 @@ def test_a_format_keeps_the_contract(name: str, row: Any, example: Any):
 @pytest.mark.parametrize("name", REWARDS)
 def test_a_reward_keeps_the_contract(name: str):
     assert [*reward_problems(name, REWARDS[name], EXAMPLES[name], name)] == []
+
+
+@pytest.mark.parametrize("name", TRACKERS)
+def test_a_tracker_keeps_the_contract(name: str):
+    pytest.importorskip(TRACKERS[name].package, reason=TRACKERS[name].remedy)
+    assert [*tracker_problems(name, TRACKERS[name], name)] == []

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,36 @@ def test_a_reward_rewards_the_answers_of_grpo(acme: Path, ftcli: Run, tmp_path: 
     assert "brief" in metrics
 
 
+def test_a_tracker_keeps_the_curve_and_one_that_fails_ends_no_training(acme: Path, ftcli: Run, tmp_path: Path):
+    words = ("hardware=cpu", "data.max_rows=16", "train.logging_steps=1", "run.trackers=[slate]", *TINY)
+    ftcli("train", "--plugins", "acme", *words, "run.tracking.slate.colour=red", "run.dir=r")
+    run = tmp_path / "r"
+    first, *lines = map(json.loads, (run / "trackers" / "slate" / "slate.jsonl").read_text("utf-8").splitlines())
+    assert first["ledger"] == sha256((run / "ledger.json").read_bytes()).hexdigest()
+    assert {**first, "ledger": ""} == {
+        "name": f"{read(run, 'spec.json')['run']['name']}/r", "ledger": "", "seed": read(run, "spec.json")["seed"],
+        "colour": "red", "breaks_at": None, "server": None,
+    }  # fmt: skip
+    metrics = map(json.loads, (run / "metrics.jsonl").read_text("utf-8").splitlines())
+    assert [(line["step"], line["loss"]) for line in lines] == [
+        (line["step"], line["loss"]) for line in metrics if "loss" in line
+    ]
+    assert read(run, "result.json")["trackers"] == {"slate": {"last_step": 2}}
+    broken = ftcli("train", "--plugins", "acme", *words, "run.tracking.slate.breaks_at=2", "run.dir=b").stderr
+    assert broken.count("note: the tracker slate keeps nothing more: OSError: the chalk broke") == 1
+    told = read(tmp_path / "b", "result.json")["trackers"]
+    assert told == {"slate": {"last_step": 1, "failed": "OSError: the chalk broke"}}
+
+
+def test_a_file_lets_a_plugin_s_tracker_send_nothing(acme: Path, ftcli: Run, tmp_path: Path):
+    recipe = "ftcli: 1\nrun:\n  trackers: [slate]\n  tracking: {slate: {server: http://x}}\n"
+    (tmp_path / "r.yaml").write_text(recipe, encoding="utf-8")
+    refused = ftcli("check", "--plugins", "acme", "recipe=r.yaml", code=2).stderr
+    assert "run.tracking.slate.server sends data elsewhere" in refused
+    ftcli("check", "--plugins", "acme", "recipe=r.yaml", "--allow-endpoint")
+    assert "slate" in json.loads(ftcli("list", "tracker", "--plugins", "acme", "--json").stdout)["tracker"]
+
+
 def test_it_is_checked_listed_and_known_to_the_schema(acme: Path, ftcli: Run):
     assert ftcli("plugins", "check", "acme").stdout.startswith("no problems: acme\n")
     declared = json.loads(ftcli("plugins", "check", "acme", "--json").stdout)["declares"]
@@ -96,6 +127,7 @@ def test_it_is_checked_listed_and_known_to_the_schema(acme: Path, ftcli: Run):
         "profiles": ["bench"],
         "formats": ["exam"],
         "rewards": ["brief"],
+        "trackers": ["slate"],
     }
     assert "steady" in json.loads(ftcli("list", "method", "--plugins", "acme", "--json").stdout)["method"]
     assert "method.steady" in json.loads(ftcli("schema", "--plugins", "acme").stdout)["$defs"]
@@ -173,6 +205,18 @@ FAULTS: dict[str, tuple[dict[str, str], str, str]] = {
     "a reward out of range": (
         {"rewards__brief": FILES["rewards/brief.py"].replace("float(", "2 * float(")},
         "rewards/brief.py:1", "no number from 0 to 1",
+    ),
+    "a writer that is not": (
+        {"trackers__slate": FILES["trackers/slate.py"].replace("acme_slate:Slate", "acme_slate:Sleet")},
+        "trackers/slate.py:1", "'acme_slate:Sleet' is no class",
+    ),
+    "an address without a flag": (
+        {"trackers__slate": FILES["trackers/slate.py"].replace("grant=ENDPOINT, ", "")},
+        "trackers/slate.py:1", "its setting server sends to an address, and a file could set it without a flag",
+    ),
+    "a default of no type": (
+        {"trackers__slate": FILES["trackers/slate.py"].replace('default="white"', 'default="blue"')},
+        "trackers/slate.py:1", "its setting colour has the default 'blue'",
     ),
     "a setting of no type": (
         {"rewards__brief": FILES["rewards/brief.py"].replace("most: int", "most: dict")},

@@ -20,7 +20,7 @@ from ftcli.models import sources
 from ftcli.models.attention_kernels import FLASH, HUB
 from ftcli.models.known_shapes import model_shape, why_no_causal_lm
 from ftcli.plan.resolved_run import ResolvedRun
-from ftcli.settings import library_fields, ownership
+from ftcli.settings import library_fields, ownership, tracker_problems
 from ftcli.settings.backends import WITHOUT_MODEL
 from ftcli.settings.groups import HALF_PRECISION, as_saved
 from ftcli.settings.limits import OF_BACKEND
@@ -260,20 +260,11 @@ def the_loss_sees_the_adapter(context: Context) -> Iterator[Problem]:
 
 
 @rule
-def reporters_are_installed(context: Context) -> Iterator[Problem]:
-    """`train.report_to` names integrations of transformers, each of which needs its own package."""
-    wanted = context.spec.train.get("report_to")
-    names = [wanted] if isinstance(wanted, str) else wanted if isinstance(wanted, list) else []
-    where = context.where("train.report_to")
-    for name in names:
-        if name in ("none", "all"):
-            continue
-        if name not in ownership.REPORTERS:
-            yield Problem(where, f"{name} is not a value of train.report_to", suggest(name, ownership.REPORTERS, ""))
-        elif importlib.util.find_spec(ownership.REPORTERS[name]) is None:
-            package = ownership.REPORTERS[name]
-            what = f"train.report_to={name} needs the package {package}, which is not installed"
-            yield Problem(where, what, f"pip install {package}, or remove it: every run keeps its own metrics.jsonl")
+def trackers_are_there(context: Context) -> Iterator[Problem]:
+    """Who keeps or is sent the curve is known, installed, and named once; settings of trackers have an effect."""
+    run, report_to = context.spec.run, context.spec.train.get("report_to")
+    yield from tracker_problems.problems(run.trackers, run.tracking, report_to, context.where)
+    yield from tracker_problems.reporter_problems(report_to, context.where)
 
 
 @rule

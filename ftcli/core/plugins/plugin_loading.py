@@ -30,6 +30,7 @@ KINDS: Mapping[str, str] = {
     "profiles": "ftcli.launch.profiles",
     "formats": "ftcli.data.formats",
     "rewards": "ftcli.rewards",
+    "trackers": "ftcli.settings.trackers",
 }
 """The folders of a plugin, and the package that its modules join."""
 CHECK = "ftcli plugins check DIR says what is wrong with a plugin"

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ftcli.settings import trackers
 from ftcli.settings.fields import deepspeed_fields, own_fields, peft_fields, trainer_fields, training_fields
 from ftcli.settings.fields.field_row import FieldRow
 from ftcli.settings.library_fields import Field
@@ -25,10 +26,11 @@ FIELDS: Mapping[str, FieldRow] = {**training_fields.ROWS, **trainer_fields.ROWS,
 ENTRIES: Mapping[str, FieldRow] = {
     **deepspeed_fields.ROWS,
     **own_fields.SBATCH,
+    **trackers.ROWS,
     **{f"method.judge.{name}": row for name, row in own_fields.BACKEND.items()},
 }
 """Every row of what stands inside a mapping, as `GROUP.FIELD.ENTRY`."""
-LISTED_FIELDS = ("train.deepspeed", "hardware.sbatch", "method.judge")
+LISTED_FIELDS = ("train.deepspeed", "hardware.sbatch", "method.judge", trackers.SETTINGS)
 """Mappings whose entries all have rows: one without is unsorted."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from ftcli.settings.fields.field_row import HELD_OUT, LISTED, Rows, plain, read
 from ftcli.settings.ownership import ATTENTION, ENDPOINT, REMOTE_CODE
+from ftcli.settings.trackers import SETTINGS, TRACKERS
 
 _FOUR_BITS = "quantisation.type=nf4|nf4_double|fp4"
 _PATHS = "a file's path stays in its folder, or needs --allow-path"
@@ -43,6 +44,8 @@ ROWS: Rows = {
     "hardware.sbatch": read(inside=LISTED),
     "run.dir": read("writes", free="a folder", guarded=_PATHS),
     **plain("run", "name score_rows early_stopping_patience background_save"),
+    "run.trackers": read("writes", choices=(*TRACKERS,), guarded="in the run's folder; what sends is set below it"),
+    SETTINGS: read(inside=LISTED),
 }
 """Settings of the groups."""
 

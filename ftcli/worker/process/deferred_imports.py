@@ -27,6 +27,9 @@ from typing import Any
 
 DEFERRED = {
     "bitsandbytes": "imported by peft.helpers and peft.tuners.*, used by quantised models and 8-bit optimisers",
+    **dict.fromkeys(
+        ("wandb", "trackio", "mlflow"), "imported by trl.trainer.* where it is installed, used by run.trackers"
+    ),
 }
 """Libraries that are executed on first use, each with who imports it and what it is for."""
 
@@ -36,6 +39,7 @@ NEEDLESS = frozenset(
         "torchvision", "PIL", "torchaudio", "librosa", "soundfile", "cv2", "timm",
         "scipy", "sklearn", "matplotlib", "tensorflow", "jax", "onnx", "onnxruntime",
         "fastapi", "uvicorn", "starlette", "openai", "vllm", "diffusers", "gradio", "wandb", "tensorboard",
+        "trackio", "mlflow",
     }
 )  # fmt: skip
 """What a run without quantisation and DeepSpeed never needs: at its end, `loaded` finds none of them."""
@@ -200,10 +204,23 @@ def _names_from_the_end(transformers_imports: ModuleType) -> None:
     transformers_imports.fetch__all__ = fetch__all__  # type: ignore[attr-defined]
 
 
+def _wandb_by_its_files(integrations: ModuleType) -> None:
+    """transformers imports wandb to see whether it is more than a folder that was left behind."""
+    original = integrations.is_wandb_available
+
+    @functools.wraps(original)
+    def is_wandb_available() -> bool:
+        spec = importlib.util.find_spec("wandb")
+        return spec is not None and spec.origin is not None
+
+    integrations.is_wandb_available = is_wandb_available  # type: ignore[attr-defined]
+
+
 _ANSWERS: dict[str, Callable[[ModuleType], None]] = {
     "peft.import_utils": _four_bit_by_version,
     "accelerate.utils.other": _no_engine_before_deepspeed,
     "transformers.utils.import_utils": _names_from_the_end,
+    "transformers.integrations.integration_utils": _wandb_by_its_files,
 }
 
 

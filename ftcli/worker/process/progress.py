@@ -10,10 +10,10 @@ import json
 import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
 from transformers import TrainerCallback
 
@@ -44,10 +44,24 @@ def mean_loss(lines: list[dict[str, Any]]) -> float | None:
     return sum(line["loss"] * number for line, number in zip(losses, over, strict=True)) / total if total else None
 
 
+class Listener(Protocol):
+    """Who is told the lines of metrics.jsonl."""
+
+    def begin(self, kept: Sequence[Mapping[str, Any]], step: int) -> None:
+        """The lines that a resumed run keeps, and the step from which it goes on."""
+
+    def log(self, line: Mapping[str, Any]) -> None:
+        """A line that was written."""
+
+    def close(self) -> None:
+        """That no line follows."""
+
+
 class Progress(TrainerCallback):
     """Writes metrics.jsonl and the progress line; only in the first process, only while training."""
 
-    def __init__(self, run_dir: Path, out: TextIO | None = None) -> None:
+    def __init__(self, run_dir: Path, out: TextIO | None = None, listener: Listener | None = None) -> None:
+        self._listener = listener
         self._path, self._out = run_dir / rundir.METRICS, out or sys.stderr
         self._updates, self._draws = updates(self._out), live_records.wanted()
         self._file: TextIO | None = None
@@ -67,6 +81,8 @@ class Progress(TrainerCallback):
         rundir.write_atomically(self._path, "".join(_text(line) for line in kept if state.global_step))
         self._elapsed_before = kept[-1]["elapsed_seconds"] if kept and state.global_step else 0.0
         self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115, lives as long as training
+        if self._listener is not None:
+            self._listener.begin(kept if state.global_step else [], state.global_step)
         self._started = self._last_time = time.monotonic()
         self._first_step, self._last_tokens = state.global_step, state.num_input_tokens_seen
         self._pace = (self._started, state.global_step)
@@ -109,6 +125,8 @@ class Progress(TrainerCallback):
         }
         self._file.write(_text(line))
         self._file.flush()
+        if self._listener is not None:
+            self._listener.log(line)
         self._show(line, state)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -122,6 +140,8 @@ class Progress(TrainerCallback):
             self._file = None
             if self._updates:
                 self._out.write("\n")
+            if self._listener is not None:
+                self._listener.close()
 
     def _show(self, line: dict[str, Any], state: Any) -> None:
         parts = [f"step {line['step']}/{state.max_steps}"]

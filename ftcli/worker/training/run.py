@@ -38,6 +38,7 @@ from ftcli.worker.process.progress import Progress, mean_loss
 from ftcli.worker.process.signals import StopCallback, exclusive
 from ftcli.worker.process.step_beats import StepBeats
 from ftcli.worker.process.usage import Pace, usage
+from ftcli.worker.trackers.feed import Feed
 from ftcli.worker.trainers.rl import vllm_engine
 from ftcli.worker.trainers.units import Counted
 from ftcli.worker.training.load import Loaded, load, load_base, make_critic, make_teacher
@@ -86,10 +87,10 @@ def train(run_dir: Path, resume: Path | None = None) -> dict[str, Any]:
             fix = "choose what trains: peft=lora, peft=none, or peft=freeze with peft.num_layers or peft.modules"
             raise ConfigError(Problem("peft", what, fix))
         before = before_training(run, trainer, resumed=resume is not None)
-        pace = Pace()
+        feed, pace = Feed(spec, run_dir), Pace()
         trainer.add_callback(pace)
         try:
-            outcome = fit(run, trainer, resume)
+            outcome = fit(run, trainer, resume, feed)
         finally:
             if run.is_first and spec.data.streaming:
                 _report_ledger(run)
@@ -103,7 +104,7 @@ def train(run_dir: Path, resume: Path | None = None) -> dict[str, Any]:
             save_final(trainer, run_dir / rundir.MODEL, stored)
         after = after_training(run, trainer)
         result = {**_result(run, trainer, outcome, before, after), "parameters": parameters, **_manifest(run)}
-        result["machine"] = usage(spec, run.model, pace, run.config.device, run.attention)
+        result |= {"machine": usage(spec, run.model, pace, run.config.device, run.attention), **feed.noted()}
         interruption.finish_first(True)  # as good as done: nothing would be left to resume
         if run.is_first:
             model = run_dir / rundir.MODEL
@@ -196,9 +197,13 @@ def _of_sampling(run: Loaded) -> dict[str, Any]:
     return {**({"rewards": run.rewards} if run.rewards is not None else {}), **critic, **teacher}
 
 
-def fit(run: Loaded, trainer: Any, resume: Path | None) -> Any:
-    """Train to the end, or to a stop; the outcome of `trainer.train`."""
-    progress = Progress(run.run_dir)
+def fit(run: Loaded, trainer: Any, resume: Path | None, feed: Feed | None = None) -> Any:
+    """Train to the end, or to a stop; the outcome of `trainer.train`.
+
+    Args:
+        feed: the trackers, which are told what metrics.jsonl is told.
+    """
+    progress = Progress(run.run_dir, listener=feed)
     watch = [] if run.method.samples else [LossWatch(run.run_dir / rundir.METRICS)]  # whose losses spread around 0
     # In this order: a stop requests a save, a save requests a log, and the loss is checked before it is logged.
     preparing = ExitStack()
