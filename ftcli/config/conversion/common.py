@@ -8,14 +8,11 @@ from typing import Any
 
 from ftcli.config.conversion.draft import OFF, Draft, Occurrence
 from ftcli.config.conversion.table import put
+from ftcli.config.conversion.tracker_keys import trackers
 from ftcli.methods import get_method
 from ftcli.models.templates.chat_template import named_templates
 
 _PUSH = "push_to_hub hub_model_id hub_strategy hub_private_repo hub_model_revision hub_revision hub_always_push"
-_TRACKERS = (
-    "report_to use_wandb wandb_project wandb_entity wandb_name wandb_run_name wandb_watch wandb_log_model use_mlflow "
-    "use_swanlab swanlab_project swanlab_run_name swanlab_mode"
-)
 _KERNELS = {
     "fa2": "flash_attention_2",
     "flash_attn": "flash_attention_2",
@@ -74,13 +71,7 @@ def uploads(draft: Draft) -> None:
             draft.mapped(key, why="nothing is uploaded there either")
         else:
             draft.changed(key, "", f"belongs to the upload: train.{key.name} on the command line, with --push-to-hub")
-    for key in each(draft, _TRACKERS):
-        if key.value in OFF or key.value == ["none"]:
-            draft.mapped(key, why="nothing is reported to a tracker")
-        else:
-            draft.changed(
-                key, "", "every run keeps its own metrics.jsonl; a tracker is sent them with train.report_to=NAME"
-            )
+    trackers(draft)
 
 
 def precision(draft: Draft) -> None:

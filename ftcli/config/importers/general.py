@@ -86,7 +86,7 @@ IMPORTER = Importer(
             },
         ),
         same("patience", "run.early_stopping_patience"),
-        choice("wandb", {"true": "train.report_to=wandb"}),
+        choice("wandb", {"true": "run.trackers=wandb"}),
         same("random_seed manual_seed", "seed"),
         same("config config_file", "recipe", note="a recipe of ftcli"),
         none("resume checkpoint_dir", by.RESUME),

@@ -77,13 +77,16 @@ TRAINING_ARGUMENTS = (
     "gradient_accumulation_steps weight_decay max_grad_norm lr_scheduler_type lr_scheduler_kwargs warmup_steps optim "
     "optim_args adam_beta1 adam_beta2 adam_epsilon bf16 fp16 tf32 gradient_checkpointing gradient_checkpointing_kwargs "
     "logging_steps logging_strategy log_level eval_steps eval_strategy save_steps save_strategy save_total_limit "
-    "load_best_model_at_end metric_for_best_model report_to push_to_hub hub_model_id hub_strategy hub_private_repo "
+    "load_best_model_at_end metric_for_best_model push_to_hub hub_model_id hub_strategy hub_private_repo "
     "ddp_timeout ddp_find_unused_parameters dataloader_num_workers dataloader_pin_memory neftune_noise_alpha "
     "torch_compile label_smoothing_factor deepspeed fsdp fsdp_config accelerator_config include_num_input_tokens_seen"
 )
 """Fields of TrainingArguments that configurations of other tools set under the same name."""
 WARMUP_RATIO = same("warmup_ratio", "train.warmup_steps", note="below 1 it is a share of all steps")
+TRACKED = {name: f"run.trackers={name}" for name in ("tensorboard", "wandb", "trackio", "mlflow")}
+"""The trackers that other tools name as ftcli does."""
 REFUSED_FIELDS = (
+    choice("report_to", TRACKED, "train.report_to", note="a tracker of run.trackers keeps the curve in the run"),
     none("overwrite_output_dir", NEVER_OVERWRITES),
     none("resume_from_checkpoint", RESUME),
     none(

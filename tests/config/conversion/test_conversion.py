@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from ftcli.cli.jobs.imported import imported
-from ftcli.config.conversion import LISTS, Conversion, convert
+from ftcli.config.conversion import LISTS, Conversion, convert, tracker_keys
 from ftcli.core.errors import ConfigError
 from ftcli.core.exit_codes import EXIT_CONFIG, EXIT_DONE
 from tests.config.conversion import configurations
@@ -337,3 +337,52 @@ def test_the_column_of_plain_text_in_a_register_is_text_here(here):
     text = "model_name_or_path: builtin:tiny\nstage: pt\nfinetuning_type: lora\ndataset: web,books\n"
     mix = recipe_of(convert(written(text)))["data"]["mix"]
     assert [each.get("columns") for each in mix.values()] == [None, {"text": "content"}]
+
+
+TRACKED = """\
+base_model: HuggingFaceTB/SmolLM2-135M
+datasets:
+  - path: tatsu-lab/alpaca
+    type: alpaca
+wandb_project: phi3
+wandb_name: first
+wandb_watch: gradients
+use_mlflow: true
+mlflow_tracking_uri: https://mine
+trackio_space_id:
+"""
+
+
+def test_trackers_that_are_installed_keep_the_curve_in_the_run(here, monkeypatch):
+    monkeypatch.setattr(tracker_keys, "is_installed", lambda name: name == "wandb")
+    recipe = recipe_of(found := convert(written(TRACKED)))
+    assert recipe["run"]["trackers"] == ["wandb"]
+    assert recipe["run"]["tracking"] == {"wandb": {"project": "phi3"}}
+    assert entry(found, "wandb_project")[:2] == ("mapped", "run.tracking.wandb.project=phi3")
+    assert entry(found, "wandb_name")[0] == "changed"
+    assert entry(found, "trackio_space_id")[0] == "mapped"
+    assert entry(found, "use_mlflow") == (
+        "changed", "", "pip install 'ftcli[mlflow]', and add run.trackers=[mlflow], which keeps it in the run"
+    )  # fmt: skip
+    assert "on the command line, or with --allow-endpoint" in entry(found, "mlflow_tracking_uri")[2]
+
+
+@pytest.mark.parametrize(
+    ("value", "listed", "kept"),
+    [
+        ("none", "mapped", None),
+        ("[wandb, tensorboard]", "changed", ["wandb", "tensorboard"]),
+        ("tensorboard", "changed", ["tensorboard"]),
+        ("swanlab", "changed", None),
+        ("all", "changed", None),
+        ("[wandb, mlflow]", "changed", ["wandb"]),
+    ],
+)
+def test_report_to_becomes_trackers_of_the_run(value, listed, kept, here, monkeypatch):
+    monkeypatch.setattr(tracker_keys, "is_installed", lambda name: name in ("wandb", "tensorboard"))
+    text = f"model_name_or_path: a/b\ndataset_name: c/d\nreport_to: {value}\nlearning_rate: 1.0e-5\nuse_peft: true\n"
+    found = convert(written(text))
+    assert entry(found, "report_to")[0] == listed
+    assert recipe_of(found).get("run", {}).get("trackers") == kept
+    if value == "swanlab":
+        assert "train.report_to=swanlab reports through transformers" in entry(found, "report_to")[2]

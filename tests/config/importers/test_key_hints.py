@@ -19,6 +19,7 @@ from ftcli.core import assets
 from ftcli.core.errors import ConfigError
 from ftcli.methods import get_method
 from ftcli.peft_methods import peft_method
+from ftcli.settings.fields.field_table import ENTRIES
 from ftcli.settings.groups import GROUPS
 
 TOOLS = list(all_importers())
@@ -57,7 +58,7 @@ def test_no_hint_names_a_key_that_is_refused(tool):
                 fields = group_fields(group, method, peft)
                 assert key in settable(group, fields, peft if group == "peft" else None), (name, overrides)
             else:
-                assert each.name in {*GROUPS, "seed", "recipe"}, (name, overrides)
+                assert each.name in {*GROUPS, "seed", "recipe", *ENTRIES}, (name, overrides)
 
 
 def test_the_targets_compose_without_an_unknown_or_refused_key(problems):
