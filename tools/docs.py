@@ -45,6 +45,7 @@ from tools import (
     reliability_tables,
     result_tables,
     sampling_tables,
+    tracker_tables,
 )
 from tools.house_rules import ORDERS
 
@@ -196,6 +197,7 @@ REGIONS: dict[str, Callable[[], str]] = {
     **reliability_tables.REGIONS,
     **result_tables.REGIONS,
     **matrix_tables.REGIONS,
+    **tracker_tables.REGIONS,
 }
 
 
