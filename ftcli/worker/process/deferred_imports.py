@@ -36,13 +36,14 @@ DEFERRED = {
 NEEDLESS = frozenset(
     {
         "bitsandbytes", "deepspeed", "torch._inductor.compile_fx", "torch._inductor.lowering", "triton",
-        "torchvision", "PIL", "torchaudio", "librosa", "soundfile", "cv2", "timm",
-        "scipy", "sklearn", "matplotlib", "tensorflow", "jax", "onnx", "onnxruntime",
+        "torchvision", "torchaudio", "librosa", "soundfile", "cv2", "timm",
+        "sklearn", "matplotlib", "tensorflow", "jax", "onnx", "onnxruntime",
         "fastapi", "uvicorn", "starlette", "openai", "vllm", "diffusers", "gradio", "wandb", "tensorboard",
         "trackio", "mlflow",
     }
 )  # fmt: skip
-"""What a run without quantisation and DeepSpeed never needs: at its end, `loaded` finds none of them."""
+"""What a run without quantisation and DeepSpeed never needs: at its end, `loaded` finds none of them. PIL and
+scipy it does not need either, but transformers takes names out of both while it is imported, wherever they are there."""
 
 _FIRST_WITH_4_BIT = (0, 39)
 """The version in which bitsandbytes got the `Linear4bit` that peft looks for."""
