@@ -29,6 +29,9 @@ ORDERS: Mapping[str, tuple[str, ...]] = {
         *("commands", "peers"),
         *("process", "trackers", "tokenise", "distributed", "tuners", "models", "inference", "rewards", "trainers"),
         *("training", "commands"),
+        *("process", "tokenise", "distributed", "tuners", "models", "inference", "rewards", "measures"),
+        *("trainers", "training"),
+        "commands",
     ),
     "data": ("files", "formats", OTHERS),
     # What every command needs is no command: it stands before `jobs`, which any command may ask.

@@ -22,6 +22,7 @@ READERS: Mapping[str, Mapping[str, str]] = {
         "worker.training.run": "written by the command that started the worker, after the gate",
         "worker.inference.chat": "its command passed the run through the gate; its permission to run code is left out",
         "worker.inference.examples": "its command passed the run through the gate; only whether text is turns",
+        "worker.measures.subjects": "its command passed the run through the gate; only how its base is quantised",
         "worker.commands.eval": "its command passed the run through the gate; its permission to run code is left out",
     },
     "RunSpec.from_json": {

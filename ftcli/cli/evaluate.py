@@ -1,7 +1,11 @@
-"""`ftcli eval RUN`: held-out loss and the method's own metric, before and after training."""
+"""`ftcli eval RUN|MODEL`: what a run learned, before and after training: held-out loss and the method's own metric.
+
+With --tasks a run, or a model without one, is measured on tasks of lm-evaluation-harness.
+"""
 
 from __future__ import annotations
 
+import argparse
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,19 +21,37 @@ from ftcli.methods import get_method
 from ftcli.methods.method import rows_to_score
 from ftcli.models import sources
 from ftcli.runs import provenance, rundir
-from ftcli.settings.ownership import ENDPOINT, REWARD_CODE
+from ftcli.settings.ownership import ALLOW_PATH, ENDPOINT, REWARD_CODE, TASK_CODE
 
 NAME = "eval"
-SUMMARY = "held-out loss and score of a run, before and after training"
+SUMMARY = "held-out loss, score and tasks of a run before and after training, or of a model"
 ORDER = 70
 
 
 def run(argv: Sequence[str]) -> int:
-    """Evaluate a finished run on its own held-out rows, or on those of a file."""
+    """Measure a finished run, or a model, in the way that the options ask for."""
+    options = arguments.parse(_parser(), argv)
+    for flag, number, least in (
+        ("--rows", options.rows, 1),
+        ("--score-rows", options.score_rows, 0),
+        ("--shots", options.shots, 0),
+        ("--batch-size", options.batch_size, 1),
+    ):
+        if number is not None and number < least:
+            raise ConfigError(Problem(f"{flag} {number}", "is out of range", f"at least {least}"))
+    _require_effect(options)
+    if options.tasks is not None:
+        from ftcli.cli.eval_actions import on_tasks
+
+        return on_tasks.run(options)
+    return _on_held_out(options)
+
+
+def _parser() -> arguments.Parser:
     parser = arguments.parser("eval", __doc__ or "")
-    parser.add_argument("run", help="a run directory, or a run's name (its newest)")
+    parser.add_argument("run", metavar="RUN|MODEL", help="a run directory, or a run's name (its newest)")
     parser.add_argument("--data", help="held-out rows, like data.eval_path (default: the run's own)")
-    parser.add_argument("--rows", type=int, help="maximum number of rows")
+    parser.add_argument("--rows", type=int, help="maximum number of rows, of each task")
     parser.add_argument(
         "--score-rows",
         type=int,
@@ -39,12 +61,41 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--model", help="evaluate this model with the run's metrics, instead of the run before and after training"
     )
-    arguments.add_trust(parser, REWARD_CODE, ENDPOINT)
+    tasks = parser.add_argument_group("tasks of lm-evaluation-harness (pip install 'ftcli[eval]')")
+    tasks.add_argument("--tasks", metavar="LIST", help="names and files, with commas between: gsm8k,ifeval,my.yaml")
+    tasks.add_argument(
+        "--task-data",
+        action="append",
+        default=[],
+        metavar="TASK=FOLDER",
+        help="the folder with a task's rows, where no hub is asked for them",
+    )
+    tasks.add_argument("--shots", type=int, help="examples in each prompt (default: the task's own)")
+    tasks.add_argument("--batch-size", type=int, help="rows that are measured together (default: 8)")
+    tasks.add_argument(TASK_CODE, action="store_true", help="run Python code that a task names or a model writes")
+    arguments.add_trust(parser, REWARD_CODE, ENDPOINT, ALLOW_PATH)
     arguments.add_json(parser)
-    options = arguments.parse(parser, argv)
-    for flag, number, least in (("--rows", options.rows, 1), ("--score-rows", options.score_rows, 0)):
-        if number is not None and number < least:
-            raise ConfigError(Problem(f"{flag} {number}", "is out of range", f"at least {least}"))
+    return parser
+
+
+_ON_TASKS = ("--task-data", "--shots", "--batch-size", TASK_CODE, ALLOW_PATH)
+_ON_ROWS = ("--data", "--score-rows", "--model", REWARD_CODE, ENDPOINT)
+
+
+def _require_effect(options: argparse.Namespace) -> None:
+    """Refuse options of another way of measuring, which would do nothing.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    idle, how = (_ON_ROWS, "with --tasks") if options.tasks is not None else (_ON_TASKS, "without --tasks")
+    for flag in idle:
+        if getattr(options, flag.strip("-").replace("-", "_")) not in (None, False, []):
+            raise ConfigError(Problem(flag, f"has no effect {how}", "remove it"))
+
+
+def _on_held_out(options: argparse.Namespace) -> int:
+    """Evaluate a finished run on its own held-out rows, or on those of a file."""
     found = rundir.require_run(options.run, f"ftcli eval {shell_word(options.run)}")
     granted = ((REWARD_CODE, options.trust_reward_code), (ENDPOINT, options.allow_endpoint))
     spec = gate.opened(found, frozenset(flag for flag, given in granted if given), gate.MEASURES)

@@ -110,7 +110,7 @@ class Builder:
             self.spend(node.size, node.characters, line)
             return node
         if getattr(event, "tag", None) not in (None, "!"):
-            raise self.fault(line, f"has a YAML tag ({event.tag}); a recipe is plain data", "remove the tag")
+            self.tagged(event, line)
         if depth > MAX_DEPTH:
             raise self.fault(line, f"is nested deeper than {MAX_DEPTH} levels", "flatten it")
         self.spend(1, len(getattr(event, "value", "")), line)
@@ -119,6 +119,10 @@ class Builder:
         if event.anchor:
             self.anchors[event.anchor] = node
         return node
+
+    def tagged(self, event: Any, line: int) -> None:
+        """Refuse a tag."""
+        raise self.fault(line, f"has a YAML tag ({event.tag}); a recipe is plain data", "remove the tag")
 
     def spend(self, nodes: int, characters: int, line: int) -> None:
         """Count nodes against MAX_NODES, and characters against MAX_CHARACTERS."""

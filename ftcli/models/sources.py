@@ -79,6 +79,11 @@ def resolved_source(name_or_path: str) -> ModelSource:
     return source
 
 
+def is_model_folder(name: str) -> bool:
+    """Whether a name is that of a folder with a model in it, which may lie in a run's folder."""
+    return any(os.path.isfile(home_expanded(name) / file) for file in (ADAPTER, "config.json"))
+
+
 def is_adapter_folder(folder: Path) -> bool:
     """Whether a folder holds an adapter."""
     return os.path.isfile(folder / ADAPTER)

@@ -17,8 +17,10 @@ ENDPOINT = "--allow-endpoint"
 """The flag that allows an endpoint named in a file: it is sent rows, and the key in a variable that the file names."""
 ALLOW_PATH = "--allow-path"
 """The flag that lets a file name paths outside its own folder, and files that a library writes."""
+TASK_CODE = "--trust-task-code"
+"""The flag that lets a task of `ftcli eval --tasks` run Python code that its file names, or that the model writes."""
 FLAGS = frozenset({PUSH, REMOTE_CODE, REWARD_CODE, ENDPOINT, ALLOW_PATH})
-"""Every flag that grants something."""
+"""Every flag that grants a run something."""
 
 # Attention kernels of the installed libraries; any other name is a hub repository whose code would run.
 ATTENTION = (

@@ -11,6 +11,7 @@ from ftcli.build import gate
 from ftcli.cli import output
 from ftcli.core.paths import relative
 from ftcli.core.text import shell_word
+from ftcli.evaluations import record as evaluations
 from ftcli.methods import get_method
 from ftcli.peft_methods import peft_method
 from ftcli.reports.curves import HELD_OUT, Curve, panels, sparkline
@@ -30,6 +31,10 @@ def summary(run: Path, result: Mapping[str, Any], planned: Mapping[str, float | 
 def show(record: RunRecord) -> None:
     """Print what the folder of a run tells, and its loss and reward as lines of blocks."""
     output.table([*record.rows, *_drawn(record)])
+    for title, table in evaluations.kept(record.folder):
+        output.say(f"measured: {title}")
+        if table:
+            output.table(table)
 
 
 def _drawn(record: RunRecord) -> Iterator[tuple[str, str]]:
@@ -54,6 +59,8 @@ def as_data(record: RunRecord) -> dict[str, Any]:
     if state.end is not None and state.name != DONE:
         about["end"] = asdict(state.end)
     result = (record.result or {}) if state.name == DONE else {}
+    measured = [found for _, found in evaluations.contents(record.folder) if found is not None]
+    about |= {"evaluations": measured} if measured else {}
     return {**result, **about, **({"planned": record.planned} if record.planned else {})}
 
 

@@ -41,7 +41,7 @@ class Speaker:
         device = best_device()
         seed = request.get("seed") or 0
         self.encoder = make_encoder(settings)
-        found = load_trained(settings, seed=seed, device=device, quantisation=_here(quantisation, device))
+        found = load_trained(settings, seed=seed, device=device, quantisation=on_device(quantisation, device))
         found = ending_as(found, self.encoder)
         self.model: Any = found if quantisation.type != "none" else found.to(device)
         folders = {name: Path(folder) for name, folder in (request.get("adapters") or {}).items()}
@@ -154,7 +154,7 @@ def _switch(speaker: Speaker, name: str, write: Write) -> None:
         write(f"[there is no adapter {name or '(no name)'}: {', '.join(known)}]\n")
 
 
-def _here(quantisation: QuantisationSettings, device: str) -> QuantisationSettings:
+def on_device(quantisation: QuantisationSettings, device: str) -> QuantisationSettings:
     """A run's quantisation for this device, which may compute in another dtype than the run's device."""
     if device == "cuda" or quantisation.type == "none":
         return quantisation
@@ -167,14 +167,15 @@ def speakers(request: dict[str, Any]) -> Iterator[Speaker]:
     run = rundir.find_run(name)
     # As in training: an adapter trained on a 4-bit base answers on that base.
     quantisation = RunSpec.load(run / rundir.SPEC).quantisation if run else UNQUANTISED
-    before = as_granted(_base_of(name), request) if request.get("base") else None
-    after = as_granted(_settings_of(name), request)
+    before = as_granted(start_of(name), request) if request.get("base") else None
+    after = as_granted(settings_of(name), request)
     if before is not None:
         yield Speaker("before", before, request, quantisation)
     yield Speaker("answer", after, request, quantisation)
 
 
-def _settings_of(name: str) -> ModelSettings:
+def settings_of(name: str) -> ModelSettings:
+    """How the model of a run, or a model, is loaded."""
     run = rundir.find_run(name)
     if run is None:
         return ModelSettings(name_or_path=name)
@@ -183,7 +184,7 @@ def _settings_of(name: str) -> ModelSettings:
     return ModelSettings(name_or_path=str(run), attn_implementation=spec.model.attn_implementation)
 
 
-def _base_of(name: str) -> ModelSettings:
+def start_of(name: str) -> ModelSettings:
     """The model that `name` was trained from."""
     run = rundir.find_run(name)
     if run is not None:
