@@ -33,7 +33,8 @@ def stored_formats() -> str:
         elif reason := each.refuses({"quant_method": name}):
             does, packages = f"refused: {reason}", ""
         else:
-            does = "stays quantised below an adapter; not merged" + (f"; {each.gpu}" if each.gpu else "")
+            merges = "merged with `--base dequantised`" if name == "bitsandbytes" else "not merged"
+            does = f"stays quantised below an adapter; {merges}" + (f"; {each.gpu}" if each.gpu else "")
             packages = ", ".join(f"`{package}`" for package in each.packages)
         rows.append((f"`{name}`", each.what, does, packages))
     return table(("`quant_method`", "What it is", "What a run does with it", "Needs"), rows)

@@ -27,9 +27,9 @@ from ftcli.methods import get_method
 from ftcli.runs import rundir
 from ftcli.settings.groups import ModelSettings, SetSettings
 from ftcli.worker.commands.eval import evaluate
+from ftcli.worker.commands.merge import merge
 from ftcli.worker.inference.chat import generate, speakers
 from ftcli.worker.models.load import load_tokenizer
-from ftcli.worker.models.merge import merge
 from ftcli.worker.tokenise.encoder import IGNORED, Encoder
 from tests.conftest import REPOSITORY
 
@@ -136,7 +136,7 @@ def test_the_held_out_loss_falls_and_an_evaluation_finds_it_again(fine_tuned, mo
 def test_the_merged_model_answers_as_the_adapter_does_and_stops_at_the_same_token(fine_tuned, model, tmp_path):
     run, _ = fine_tuned(model)
     merged = tmp_path / "merged"
-    merge({"model": str(run), "to": str(merged), "dtype": "float32"})
+    merge({"models": [str(run)], "to": str(merged), "dtype": "float32"})
     asked = {"prompts": PROMPTS, "max_new_tokens": 24}
     answers = [[row["answer"] for row in generate({"model": str(each), **asked})] for each in (run, merged)]
     assert answers[0] == answers[1]
@@ -156,7 +156,7 @@ def test_new_tokens_of_a_base_are_saved_with_the_adapter_and_merged_into_its_emb
     ids = served.convert_tokens_to_ids(MARKERS)
     assert ids == [len(base), len(base) + 1]
     assert served.encode("".join(MARKERS), add_special_tokens=False) == ids
-    merge({"model": str(run), "to": str(tmp_path / "merged")})
+    merge({"models": [str(run)], "to": str(tmp_path / "merged")})
     rows = AutoModelForCausalLM.from_pretrained(tmp_path / "merged").get_input_embeddings().weight
     assert rows.shape[0] > max(ids)
     # they were equal when they were added, as the mean of all others

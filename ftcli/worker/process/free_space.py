@@ -31,5 +31,18 @@ def require_space(trainer: Any, folder: Path, needed: int, what: str) -> None:
         raise DiskError(Problem(str(folder), told, "free some space, then resume"))
 
 
+def require_room(folder: Path, needed: int, what: str) -> None:
+    """Check that the disk of a folder, which need not exist yet, has room for what one process writes there.
+
+    Raises:
+        DiskError: it has not.
+    """
+    place = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.is_dir())
+    free = shutil.disk_usage(place).free
+    if needed > free:
+        told = f"{what} takes about {_mib(needed)}, and {_mib(free)} are free"
+        raise DiskError(Problem(str(folder), told, "free some space, or name a folder on another disk"))
+
+
 def _mib(size: int) -> str:
     return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"

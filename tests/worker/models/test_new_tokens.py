@@ -19,8 +19,8 @@ from ftcli.models.parameters import num_parameters
 from ftcli.runs import rundir
 from ftcli.settings.groups import ModelSettings, QuantisationSettings
 from ftcli.worker.commands.eval import evaluate
+from ftcli.worker.commands.merge import merge
 from ftcli.worker.models.load import load_model, load_tokenizer, load_trained
-from ftcli.worker.models.merge import merge
 from ftcli.worker.training.run import train
 from tests.worker.conftest import LORA, same_weights, weights, write_rows
 
@@ -126,7 +126,7 @@ def test_new_tokens_are_trained_saved_loaded_and_merged(base, peft, spec_with, n
         if peft is LORA:  # as another tool loads an adapter: the base grows with the tokenizer beside it
             served = AutoPeftModelForCausalLM.from_pretrained(run / rundir.MODEL)
             assert torch.allclose(served(input_ids=ids).logits, expected, atol=1e-5)
-            merge({"model": str(run), "to": str(tmp_path / "merged")})
+            merge({"models": [str(run)], "to": str(tmp_path / "merged")})
             whole = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
             assert torch.allclose(whole(input_ids=ids).logits, expected, atol=1e-4)
             assert len(AutoTokenizer.from_pretrained(tmp_path / "merged")) == VOCABULARY + 2

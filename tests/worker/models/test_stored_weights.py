@@ -16,9 +16,9 @@ from transformers.utils.quantization_config import QuantizationMethod
 from ftcli.core.errors import ConfigError
 from ftcli.models.stored_quantisation import DEQUANTISED, FORMATS
 from ftcli.settings.groups import ModelSettings, QuantisationSettings
+from ftcli.worker.commands.merge import merge
 from ftcli.worker.models.bitsandbytes_layers import bitsandbytes_config
 from ftcli.worker.models.load import load_model, load_trained
-from ftcli.worker.models.merge import merge
 from ftcli.worker.training.run import train
 from tests.worker.conftest import LORA
 
@@ -75,7 +75,7 @@ def test_fp8_weights_become_plain_ones_and_train_in_full_or_with_an_adapter_that
     lora = new_run(make_spec(sft_file, peft=LORA, model=folder), "lora")
     result = train(lora)
     assert result["loss_last"] < result["loss_first"]
-    merged = merge({"model": str(lora), "to": str(tmp_path / "merged")})
+    merged = merge({"models": [str(lora)], "to": str(tmp_path / "merged")})
     assert "quantization_config" not in json.loads((tmp_path / "merged/config.json").read_text(encoding="utf-8"))
     whole = load_model(ModelSettings(name_or_path=merged["model"], dtype="float32"), seed=0, device="cpu")
     trained = load_trained(ModelSettings(name_or_path=str(lora), dtype="float32"), seed=0, device="cpu")
@@ -122,7 +122,7 @@ def test_mxfp4_experts_become_plain_ones_and_train(tmp_path, tokenizer, sft_file
     run_dir = new_run(make_spec(sft_file, peft=LORA, model=folder), "run")
     result = train(run_dir)
     assert result["loss_last"] < result["loss_first"]
-    merged = merge({"model": str(run_dir), "to": str(tmp_path / "merged"), "dtype": "float32"})
+    merged = merge({"models": [str(run_dir)], "to": str(tmp_path / "merged"), "dtype": "float32"})
     whole = load_model(ModelSettings(name_or_path=merged["model"], dtype="float32"), seed=0, device="cpu")
     trained = load_trained(ModelSettings(name_or_path=str(run_dir), dtype="float32"), seed=0, device="cpu")
     assert torch.allclose(logits_of(whole), logits_of(trained), atol=1e-4)
@@ -145,7 +145,7 @@ def test_a_stored_bitsandbytes_model_trains_below_an_adapter_and_answers_the_sam
     base = load_model(ModelSettings(name_or_path=str(folder)), seed=0, device="cpu")
     assert not torch.allclose(logits_of(again[0]), logits_of(base), atol=1e-3)
     with pytest.raises(ConfigError, match=r"its base is stored quantised \(bitsandbytes\)"):
-        merge({"model": str(run_dir), "to": str(tmp_path / "merged")})
+        merge({"models": [str(run_dir)], "to": str(tmp_path / "merged")})
 
 
 def test_random_weights_in_the_shape_of_a_stored_quantised_model_are_plain(models, tmp_path):

@@ -20,11 +20,11 @@ from ftcli.models.templates.chat_template import without_defaults
 from ftcli.runs import rundir
 from ftcli.settings.groups import ModelSettings, SetSettings
 from ftcli.worker.commands.eval import evaluate
+from ftcli.worker.commands.merge import merge
 from ftcli.worker.commands.preview import preview
 from ftcli.worker.inference.chat import speakers
 from ftcli.worker.inference.reward_model import RewardModel
 from ftcli.worker.models.load import load_tokenizer, make_encoder
-from ftcli.worker.models.merge import merge
 from ftcli.worker.training.run import train
 from tests.conftest import REPOSITORY
 from tests.worker.conftest import LORA, write_rows
@@ -99,7 +99,7 @@ def test_what_was_trained_is_what_the_saved_model_serves(peft, template, sft_fil
     found = evaluate({"run": str(run), "data": str(sft_file), "rows": 4, "model": str(run)})
     assert found["measured"]["eval_loss"] < result["eval_loss"]["before"]
     if peft is LORA:
-        merge({"model": str(run), "to": str(tmp_path / "merged")})
+        merge({"models": [str(run)], "to": str(tmp_path / "merged")})
         served = AutoTokenizer.from_pretrained(tmp_path / "merged")
         assert served.apply_chat_template(TURNS[:1], add_generation_prompt=True, return_dict=False) == expected
         assert end in GenerationConfig.from_pretrained(tmp_path / "merged").eos_token_id

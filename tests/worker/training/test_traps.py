@@ -24,9 +24,9 @@ from ftcli.runs import rundir
 from ftcli.runs.checkpoints import newest_valid
 from ftcli.settings.groups import ModelSettings, QuantisationSettings
 from ftcli.worker.commands.eval import evaluate
+from ftcli.worker.commands.merge import merge
 from ftcli.worker.models.bitsandbytes_layers import bitsandbytes_config
 from ftcli.worker.models.load import load_model, load_trained
-from ftcli.worker.models.merge import merge
 from ftcli.worker.training.run import train
 from ftcli.worker.tuners.residual import REFERENCE, Residual
 from tests.worker.conftest import LORA, conversation, same_weights, weights
@@ -122,8 +122,8 @@ def test_what_a_pissa_run_saves_is_a_plain_lora_that_fits_everyones_base(
     assert torch.equal(logits_of(again), final[0])
     measured = evaluate({"run": str(run_dir)})
     assert measured["after"]["eval_loss"] == pytest.approx(result["eval_loss"]["after"], abs=1e-6)
-    merged = merge({"model": str(run_dir), "to": str(tmp_path / "merged")})
-    assert merged["largest_difference"] < 1e-5
+    merged = merge({"models": [str(run_dir)], "to": str(tmp_path / "merged")})
+    assert merged["differences"][0]["largest_difference"] < 1e-5
     whole = load_model(ModelSettings(name_or_path=merged["model"]), seed=0, device="cpu")
     assert torch.allclose(logits_of(whole), final[0], atol=1e-5)
 

@@ -15,8 +15,8 @@ from ftcli.peft_methods.initialisations import INITIALISATIONS
 from ftcli.runs import rundir
 from ftcli.runs.checkpoints import newest_valid
 from ftcli.settings.groups import ModelSettings, QuantisationSettings
+from ftcli.worker.commands.merge import merge
 from ftcli.worker.models.load import load_model, load_trained
-from ftcli.worker.models.merge import merge
 from ftcli.worker.training.run import train
 from ftcli.worker.tuners import layer_statistics
 from tests.worker.conftest import same_weights
@@ -69,8 +69,8 @@ def test_every_start_is_saved_and_merged_for_the_model_that_everybody_has(
     assert torch.equal(logits_of(again), final[0])
     if name == "loftq":
         return
-    merged = merge({"model": str(run_dir), "to": str(tmp_path / "merged")})
-    assert merged["largest_difference"] < 1e-5
+    merged = merge({"models": [str(run_dir)], "to": str(tmp_path / "merged")})
+    assert merged["differences"][0]["largest_difference"] < 1e-5
     whole = load_model(ModelSettings(name_or_path=merged["model"]), seed=0, device="cpu")
     assert torch.allclose(logits_of(whole), final[0], atol=2e-5)
 

@@ -1,0 +1,129 @@
+"""Rows to compare two models on: those that a run held out, those of a file, or a few lines of ordinary text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ftcli.core.errors import FtcliError
+from ftcli.data import row_sets
+from ftcli.data.scan import Example
+from ftcli.methods import Method, get_method
+from ftcli.runs import rundir
+from ftcli.settings.run_spec import RunSpec
+from ftcli.worker.inference.divergence import Row
+from ftcli.worker.inference.examples import ASKABLE, chunks_of, reads_text_as_turns
+from ftcli.worker.models.load import position_limit
+from ftcli.worker.tokenise.dataset import prepare
+from ftcli.worker.tokenise.encoder import IGNORED, Encoder
+from ftcli.worker.tokenise.length_limits import Fitting, fitting
+
+PLAIN_TEXT = (
+    "The capital of France is Paris. It often rains there in spring, so take an umbrella.\n",
+    "Thank you for your message. We are sorry that the parcel came late, and have sent a new one today.\n",
+    "def area(width, height):\n    return width * height\n\nprint(area(3, 4))\n",
+    "Water boils at 100 degrees Celsius at sea level, and a little earlier in the mountains.\n",
+    "She opened the window, looked at the garden and said that the roses were late this year.\n",
+    "To make bread, mix flour, water, salt and yeast, wait for an hour, and bake it for forty minutes.\n",
+)
+"""Ordinary text: on token numbers that never follow each other, rounding alone moves a logit by several units."""
+TEXT = "lines of ordinary text"
+
+
+class Rows(NamedTuple):
+    """Rows to compare on."""
+
+    rows: list[Row]
+    source: str
+    """What they are, for people."""
+    why: str = ""
+    """Why they are not the held-out rows of the run; empty where they are, or where others were requested."""
+
+
+def rows_of(model: str, encoder: Encoder, count: int, *, data: str | None = None) -> Rows:
+    """Rows to compare a model on, with the tokens of their answers marked.
+
+    Args:
+        model: a run or a model folder.
+        count: the most rows.
+        data: a file of rows, instead of those that the run held out.
+
+    Raises:
+        ConfigError, DataError: the rows of the file cannot be used. Those of a run that cannot be read here are
+            replaced by ordinary text, with the reason.
+    """
+    if data is not None:
+        rows = islice((each for chunk in _chunks(data, model, encoder) for each in chunk), count)
+        return Rows(_encoded(rows, encoder, None), f"rows of {Path(data).name}")
+    text = [_whole(encoder.tokenizer(line)["input_ids"]) for line in PLAIN_TEXT]
+    run = rundir.find_run(model)
+    if run is None:
+        return Rows(text, TEXT, "it is the model of no run")
+    try:
+        examples, limit = _held_out(run, encoder, count)
+        if examples:
+            return Rows(_encoded(examples, encoder, limit), "held-out rows")
+        return Rows(text, TEXT, "the run held out no rows")
+    except FtcliError as error:
+        return Rows(text, TEXT, f"its held-out rows cannot be read here: {error.problems[0].what}")
+
+
+def _chunks(data: str, model: str, encoder: Encoder) -> Any:
+    return chunks_of(data, ("text", *ASKABLE), has_template=reads_text_as_turns(model, encoder))
+
+
+def _held_out(run: Path, encoder: Encoder, count: int) -> tuple[Sequence[Example], int]:
+    """The first held-out rows of a run, and its length limit."""
+    spec = RunSpec.load(run / rundir.SPEC)
+    method = get_method(str(spec.method["name"]))
+    if not spec.data.eval_share and row_sets.eval_set(spec.data, method) is None:
+        return [], 0
+    spec = replace(spec, data=replace(spec.data, max_length_tokens=_length(spec, run), streaming=False))
+    found = prepare(
+        spec.data, method, encoder, _fitting(spec, method), seed=spec.seed, num_score_rows=count, training=False
+    )
+    return found.score_examples, found.fit.limit
+
+
+def _length(spec: RunSpec, run: Path) -> Any:
+    """The length limit that the run derived from its training rows, or that was set."""
+    try:
+        return json.loads((run / rundir.LEDGER).read_text(encoding="utf-8"))["max_length_tokens"]["value"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return spec.data.max_length_tokens
+
+
+class _Unpacked:
+    """The part of a trainer's config that rows depend on; they are looked at one by one."""
+
+    packing = False
+
+
+def _fitting(spec: RunSpec, method: Method) -> Fitting:
+    return fitting(spec.data, method, _Unpacked(), position_limit(replace(spec.model, trust_remote_code=False)))
+
+
+def _encoded(examples: Any, encoder: Encoder, limit: int | None) -> list[Row]:
+    rows = []
+    for example in examples:
+        [encoded] = encoder.encode([example])
+        row = _row(encoded.columns)
+        rows.append(Row(row.ids[:limit], row.compared[:limit]))
+    return [each if any(each.compared[1:]) else _whole(each.ids) for each in rows if len(each.ids) > 1]
+
+
+def _row(columns: Mapping[str, Any]) -> Row:
+    if "input_ids" in columns:
+        return Row(columns["input_ids"], [label != IGNORED for label in columns["labels"]])
+    prompt = columns["prompt_ids"]
+    answer = columns.get("chosen_ids") or columns.get("rejected_ids") or []
+    return Row([*prompt, *answer], [False] * len(prompt) + [True] * len(answer))
+
+
+def _whole(ids: Sequence[int]) -> Row:
+    """A row of which every token is compared."""
+    return Row(list(ids), [True] * len(ids))
