@@ -20,18 +20,13 @@ OTHERS = "*"
 ORDERS: Mapping[str, tuple[str, ...]] = {
     "": (
         *("core", "tiny", "settings", "runs", "rewards", "models", "methods", "launch", "peft_methods", "data"),
-        *("config", "plan", "synthesis", "build"),
+        *("evaluations", "config", "plan", "synthesis", "build"),
         *("pipelines", "advise", "recipes", "sweeps", "reports", "editors", "contracts"),
         *("worker", "cli"),
     ),
     "worker": (
-        *("process", "tokenise", "distributed", "tuners", "models", "inference", "rewards", "trainers", "training"),
-        *("commands", "peers"),
-        *("process", "trackers", "tokenise", "distributed", "tuners", "models", "inference", "rewards", "trainers"),
-        *("training", "commands"),
-        *("process", "tokenise", "distributed", "tuners", "models", "inference", "rewards", "measures"),
-        *("trainers", "training"),
-        "commands",
+        *("process", "trackers", "tokenise", "distributed", "tuners", "models", "inference", "rewards"),
+        *("measures", "trainers", "training", "commands", "peers"),
     ),
     "data": ("files", "formats", OTHERS),
     # What every command needs is no command: it stands before `jobs`, which any command may ask.

@@ -9,10 +9,7 @@ from typing import Any
 
 from ftcli.build import fitting, gate
 from ftcli.core.errors import FtcliError
-from ftcli.core.text import aligned, duration, shell_word
-from ftcli.core.untrusted import foreign_files
-from ftcli.data.ledger_text import ledger_lines
-from ftcli.evaluations import record as evaluations
+from ftcli.core.text import duration
 from ftcli.plan.outlook import plan
 from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.reports.result_rows import result_rows
@@ -93,67 +90,3 @@ def _unfinished_rows(
         yield "time", duration(float(lines[-1]["elapsed_seconds"]))
     if state.name not in (RUNNING, DONE):
         yield "to go on", resume_with(run).removeprefix("resume with: ")
-
-
-def parts(record: RunRecord) -> list[Part]:
-    """What a page shows of a run beside its result and its curves.
-
-    Raises:
-        ConfigError: a file of it is damaged, or a later version of ftcli wrote it.
-    """
-    with rundir.stored(record.folder):
-        return [*_parts(record.folder, record.spec, record.result)]
-
-
-def _parts(run: Path, spec: RunSpec, result: Mapping[str, Any] | None) -> Iterator[Part]:
-    warnings: Rows = [("warning", str(each["message"])) for each in (result or {}).get("warnings") or ()]
-    if warnings:
-        yield Part(title="Warnings", rows=warnings, open=True)
-    for title, table in evaluations.kept(run):
-        yield Part(title=f"Measured: {title}", rows=table, text="" if table else title, open=True)
-    if (command := _text(run / rundir.COMMAND)) is not None:
-        yield Part(title="Command", text=command.removeprefix("#!/bin/sh\n"), open=True)
-    yield Part(title="Derived settings", rows=[(each.key, str(each.value), each.why) for each in spec.notes])
-    if (run / rundir.LEDGER).is_file():
-        yield Part(title="Rows and quality checks", text=_of(run / rundir.LEDGER, ledger_lines))
-    if (run / rundir.ENVIRONMENT).is_file():
-        yield Part(title="Environment", text=_of(run / rundir.ENVIRONMENT, _by_name))
-    saved = sorted(each.name for each in (run / rundir.CHECKPOINTS).glob("checkpoint-*"))
-    if saved:
-        about = [("checkpoints", ", ".join(saved)), ("check them with", f"ftcli verify {shell_word(run)}")]
-        yield Part(title="Checkpoints", text="\n".join(aligned(about, indent="")))
-
-
-def _of(file: Path, lines: Callable[[Mapping[str, Any]], Iterable[str]]) -> str:
-    """A file as lines; where it is damaged a word on that, since the rest of the report can be shown without it.
-
-    Raises:
-        ConfigError: a later version of ftcli wrote it.
-    """
-    try:
-        content = foreign_files.read_json(file)
-        if isinstance(content, Mapping):
-            rundir.require_known_schema(file, content)
-        return "\n".join(lines(content))
-    except (OSError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-        return f"{file.name} is damaged, or not as ftcli writes it: {type(error).__name__}: {error}"
-
-
-def _text(file: Path) -> str | None:
-    try:
-        return foreign_files.read_text(file)
-    except (OSError, ValueError):
-        return None
-
-
-def _by_name(content: Mapping[str, Any]) -> list[str]:
-    return aligned(_flat(content), indent="")
-
-
-def _flat(content: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
-    """The values of nested mappings by their dotted names."""
-    for key, value in content.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{above}{key}.")
-        elif value is not None:
-            yield f"{above}{key}", ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -15,6 +15,7 @@ from ftcli.core.errors import FtcliError
 from ftcli.core.text import aligned, count, duration, shell_word
 from ftcli.core.untrusted import foreign_files
 from ftcli.data.ledger_text import ledger_lines
+from ftcli.evaluations import record as evaluations
 from ftcli.recipes.short_recipe import differing_values
 from ftcli.reports import kept_rows
 from ftcli.reports.kept_rows import Answered, ShownRow
@@ -58,6 +59,8 @@ def _about(record: RunRecord) -> Iterator[Section]:
     warnings = [("warning", str(each["message"])) for each in (record.result or {}).get("warnings") or ()]
     if warnings:
         yield Section(title="Warnings", rows=warnings, open=True)
+    for title, table in evaluations.kept(record.folder):
+        yield Section(title=f"Measured: {title}", rows=table, text="" if table else title, open=True)
     if (command := _text(record.folder / rundir.COMMAND)) is not None:
         yield Section(title="Command", text=command.removeprefix("#!/bin/sh\n"), open=True)
     if planned := [*_beside_plan(record)]:

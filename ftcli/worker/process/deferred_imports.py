@@ -43,7 +43,7 @@ NEEDLESS = frozenset(
     }
 )  # fmt: skip
 """What a run without quantisation and DeepSpeed never needs: at its end, `loaded` finds none of them. PIL and
-scipy it does not need either, but transformers takes names out of both while it is imported, wherever they are there."""
+scipy it does not need either, but transformers takes names out of both while it is imported, where they are there."""
 
 _FIRST_WITH_4_BIT = (0, 39)
 """The version in which bitsandbytes got the `Linear4bit` that peft looks for."""

@@ -37,7 +37,7 @@ class WandbRun:
         self._wandb = wandb
         self._run = wandb.init(
             project=settings["project"], entity=settings["entity"], name=run.name, id=run.id, config=config,
-            dir=str(run.folder), settings=quiet, **({"resume": "allow"} if online else {}),
+            dir=str(run.folder), settings=quiet, resume="allow" if online else None,
         )  # fmt: skip
         self.logged = self._run.step - 1 if online and self._run.resumed else -1
         _remove_links(run.folder)
