@@ -32,6 +32,7 @@ READERS: Mapping[str, Mapping[str, str]] = {
     "SynthesisSpec.load": {
         "build.inspection": "nothing acts on it; it is shown, with what would need a flag",
         "build.verification": "nothing acts on it; only whether it is whole",
+        "pipelines.moved_stages": "only where its files lie is written anew; it is compared as before",
         "pipelines.pipeline_dir": "compared with a spec that was composed and checked",
         "pipelines.stage_loop": "compared with the spec that replaces it",
         "worker.commands.synthesise": "written by the command that started the worker, after its checks",

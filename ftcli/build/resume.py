@@ -6,7 +6,7 @@ it reproduces the old one bit for bit on CPU, with overrides it starts from its 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -54,10 +54,13 @@ def resumed_spec(run: Path, overrides: Sequence[str], grants: frozenset[str] = f
         ConfigError: an override changes anything else or is itself wrong; or the run needs a grant, which only the
             command line can give.
     """
-    spec = gate.opened(run, grants, gate.TRAINS)
+    raw = gate.composed_anew(run)
+    moved = moved_inputs.moved(raw, run, values_of(overrides), resumes=True)
+    where = str(run / rundir.SPEC)
+    spec = gate.admitted(moved_inputs.with_places(raw, moved.places), where, grants, gate.TRAINS)
     problems: list[Problem] = []
     changes, places = {}, {}
-    for text in overrides:
+    for text in without(overrides, moved.typed):
         try:
             override = parse(text)
         except ConfigError as error:
@@ -82,15 +85,39 @@ def resumed_spec(run: Path, overrides: Sequence[str], grants: frozenset[str] = f
     problems.extend(problem for key, problem in faulty.items() if key in values)
     faulty = field_checks.check_group(composed, "hardware", get_method(spec.choices["method"]), None)
     problems.extend(problem for key, problem in faulty.items() if key in places)
-    where: dict[str, Any] = {} if problems else {key: value for key, (value, _) in places.items()}
+    of_nodes: dict[str, Any] = {} if problems else {key: value for key, (value, _) in places.items()}
     changed = replace(spec, tree=tree, train={**spec.train, **values})
-    changed = replace(changed, hardware=replace(spec.hardware, **where))
+    changed = replace(changed, hardware=replace(spec.hardware, **of_nodes))
     if values and not problems:
-        problems = _disagreements(spec, changed, composed, str(run / rundir.SPEC))
+        problems = _disagreements(spec, changed, composed, where)
         problems += _fewer_steps(run, changed, [text for key, (_, text) in changes.items() if key in LENGTH])
     if problems:
         raise ConfigError(*problems)
     return changed
+
+
+def adopted(run: Path, overrides: Sequence[str], say: Callable[[str], None]) -> tuple[str, ...]:
+    """Write into a copied run where what it read lies here, before it is resumed.
+
+    Returns:
+        The overrides without those that only say so.
+
+    Raises:
+        ConfigError: something is not here, or is not what the run read; or the run is in use.
+    """
+    spec = gate.composed_anew(run)
+    moved = moved_inputs.moved(spec, run, values_of(overrides), resumes=True)
+    if moved.places:
+        with rundir.exclusive(run):
+            moved_inputs.adopt(run, spec, moved.places)
+        for note in moved.notes:
+            say(f"{run}: {note.key} is {note.value} here ({note.why})")
+    return without(overrides, moved.typed)
+
+
+def without(overrides: Sequence[str], names: Collection[str]) -> tuple[str, ...]:
+    """The overrides that do not set one of these names."""
+    return tuple(text for text in overrides if text.lstrip("+").partition("=")[0] not in names)
 
 
 def has_steps_left(run: Path, spec: RunSpec) -> bool:
@@ -160,7 +187,7 @@ def spec_from(run: Path, request: Request) -> RunSpec:
         ConfigError: every problem at once.
     """
     where = str(run / rundir.SPEC)
-    spec, notes = moved_inputs.located(gate.composed_anew(run), run, _typed(request))
+    spec, notes = moved_inputs.located(gate.composed_anew(run), run, values_of(request.overrides))
     if all(_names_only(text) for text in request.overrides):
         admitted = gate.admitted(spec, where, request.grants, gate.TRAINS)
         admitted = replace(admitted, notes=(*admitted.notes, *notes))
@@ -175,10 +202,10 @@ def spec_from(run: Path, request: Request) -> RunSpec:
     return replace(made, notes=(*made.notes, *notes))
 
 
-def _typed(request: Request) -> dict[str, Any]:
-    """What the command line sets, by name; what cannot be read is told where it is composed."""
+def values_of(overrides: Sequence[str]) -> dict[str, Any]:
+    """What overrides set, by name; what cannot be read is told where it is composed."""
     found = {}
-    for text in request.overrides:
+    for text in overrides:
         with suppress(ConfigError):
             override = parse(text)
             found[override.name] = override.value

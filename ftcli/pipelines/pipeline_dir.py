@@ -1,6 +1,6 @@
 """A pipeline's directory: its stored request, from which it resumes at any stage, or a new pipeline reuses stages.
 
-PIPELINE/  pipeline.json  command.sh  STAGE/ (a run directory each)  result.json
+PIPELINE/  pipeline.json  inputs.json  command.sh  STAGE/ (a run directory each)  result.json
 """
 
 from __future__ import annotations
@@ -8,13 +8,15 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 from ftcli.build import gate
+from ftcli.build.inputs.moved_inputs import Moved
+from ftcli.build.resume import values_of, without
 from ftcli.config.compose import Request, compose
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.data import row_sets
@@ -22,7 +24,7 @@ from ftcli.data.files.file_types import DataFile
 from ftcli.data.files.fingerprint import fingerprint
 from ftcli.methods import all_pipelines, get_method
 from ftcli.methods.pipeline import Pipeline, Stage
-from ftcli.pipelines import synthesis_stage
+from ftcli.pipelines import moved_stages, stage_inputs, synthesis_stage
 from ftcli.pipelines.pipeline_request import PipelineRequest, options
 from ftcli.pipelines.stage_specs import fed_by, in_folder, settled, stage_request, stage_run
 from ftcli.pipelines.stages import PipelineSpec
@@ -52,6 +54,7 @@ def create(
                 (folder / stage / place).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(file, folder / stage / place)
         save(folder, spec.pipeline, spec.name, spec.remembered(), built_in=spec.built_in)
+        stage_inputs.record(spec, folder)
         rundir.write_atomically(folder / rundir.COMMAND, "#!/bin/sh\n" + shlex.join(["ftcli", *argv]) + "\n")
     return folder
 
@@ -68,8 +71,14 @@ def save(folder: Path, pipeline: Pipeline, name: str, stages: Mapping[str, Any],
     rundir.write_json(folder / rundir.PIPELINE, content)
 
 
-def load_request(folder: Path, request: Request) -> tuple[PipelineRequest, str]:
+def load_request(
+    folder: Path, request: Request, *, locate: Literal["from", "resume"] | None = None
+) -> tuple[PipelineRequest, str]:
     """The stored request of a pipeline with the overrides of a new one applied, and the pipeline's name.
+
+    Args:
+        locate: look for what is not where pipeline.json says, for a new pipeline, or to resume this one: then what is
+            typed for it only says where it lies, and is left out of the overrides.
 
     Raises:
         ConfigError: pipeline.json is damaged, or describes a pipeline that this version of ftcli does not know.
@@ -85,10 +94,36 @@ def load_request(folder: Path, request: Request) -> tuple[PipelineRequest, str]:
     built_in = bool(state.get("built_in"))
     stages = {name: _as_then(kept) for name, kept in state["stages"].items()}
     found = PipelineRequest(request=request, pipeline=pipeline, earlier=stages, earlier_where=where, built_in=built_in)
+    if locate is not None:
+        typed = values_of(request.overrides)
+        moved = moved_stages.moved(folder, stages, typed, resumes=locate == "resume")
+        left = replace(request, overrides=without_moved(request.overrides, moved))
+        stages = moved_stages.with_places(stages, moved.places)
+        found = replace(found, request=left, earlier=stages, moved=moved)
     changed = options(pipeline, found.typed())
     if changed:
         found = replace(found, pipeline=pipeline.arranged({**pipeline.chosen, **changed}))
     return found, str(state.get("name"))
+
+
+def without_moved(overrides: Sequence[str], moved: Moved) -> tuple[str, ...]:
+    """The overrides without those that only say where something lies."""
+    of_all = {name.split(".", 2)[2] for name in moved.typed}
+    return without(overrides, {*moved.typed, *of_all})
+
+
+def adopt(folder: Path, request: Request, say: Callable[[str], None]) -> Request:
+    """Write into a copied pipeline where what its stages read lies here, before it is resumed; its lock is held.
+
+    Returns:
+        The request without the overrides that only say so.
+
+    Raises:
+        ConfigError: something is not here, or is not what a stage read.
+    """
+    wanted, _ = load_request(folder, request, locate="resume")
+    moved_stages.adopt(folder, wanted.earlier or {}, wanted.moved, say)
+    return wanted.request
 
 
 def _as_then(kept: dict[str, Any]) -> dict[str, Any]:
@@ -145,7 +180,8 @@ def reusable_stages(old: Path, wanted: PipelineRequest, folder: Path, name: str)
         if any(stage.takes[setting] not in models for setting in kept["fed"]):
             continue
         spec = run_spec(stage, wanted, models, folder, name)
-        if settled(spec) == settled(gate.opened(run)) and row_fingerprints(spec) == kept.get("rows"):
+        made = moved_stages.as_here(gate.opened(run), run, wanted.moved)
+        if settled(spec) == settled(made) and same_rows(row_fingerprints(spec), kept.get("rows")):
             found[stage.name] = run
             models[stage.name] = str(run)
     return found
@@ -159,10 +195,18 @@ def _reusable_rows(stage: Stage, place: Path, wanted: PipelineRequest, models: M
         return None
     feeds = {name: models[source] for name, source in stage.takes.items()}
     again = synthesis_stage.synthesis_spec(stage, wanted, feeds, place.parent, for_tiny=False)
-    kept = SynthesisSpec.load(place / FILE)
+    made = SynthesisSpec.load(place / FILE)
+    kept = moved_stages.rows_as_here(made, wanted.moved, Path(made.dir).parent, place.parent)
     rows = (wanted.earlier or {}).get(stage.name, {}).get("rows")
-    same = replace(again, dir=kept.dir) == kept and rows in (None, input_fingerprints(kept))
+    same = not again.differences(replace(kept, dir=again.dir)) and (
+        rows is None or same_rows(input_fingerprints(again), rows)
+    )
     return place / DATA if same else None
+
+
+def same_rows(now: Mapping[str, str], known: Mapping[str, str] | None) -> bool:
+    """Whether files have the bytes that they had, wherever they lie: in the same order, as they are read."""
+    return known is not None and [*now.values()] == [*known.values()]
 
 
 def input_fingerprints(spec: SynthesisSpec) -> dict[str, str]:

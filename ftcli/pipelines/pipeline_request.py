@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from ftcli.build.inputs.moved_inputs import Moved
 from ftcli.config import recipe_file as recipe_loader
 from ftcli.config.compose import Request
 from ftcli.config.overrides import Override, parse
@@ -28,6 +29,8 @@ class PipelineRequest:
     earlier_where: str = ""
     built_in: bool = False
     """Whether the earlier pipeline started from the built-in model and rows."""
+    moved: Moved = field(default_factory=Moved)
+    """Where what the earlier pipeline read lies now, if its folder was copied."""
 
     def own(self, stage: str) -> list[Override]:
         """The overrides of one stage, as typed."""

@@ -224,7 +224,8 @@ def _note_edits(stage: str, folder: Path, say: Say) -> None:
 
 
 def _warn_of_changed_rows(stage: Stage, place: Path, kept: Mapping[str, Any], folder: Path, say: Say) -> None:
-    if kept.get("rows") not in (None, pipeline_dir.row_fingerprints(gate.opened(place))):
+    known = kept.get("rows")
+    if known is not None and not pipeline_dir.same_rows(pipeline_dir.row_fingerprints(gate.opened(place)), known):
         say(f"  its rows have changed since; to train it again: ftcli train --from {shell_word(folder)}")
 
 

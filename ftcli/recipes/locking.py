@@ -114,7 +114,12 @@ def commit_of(path: str) -> str:
 
 def files_of(spec: RunSpec) -> Iterator[tuple[str, str]]:
     """What a run reads, by setting and name; of a hub repository its commit, and each file of it that is here."""
-    for name, path in run_inputs.files_of(spec):
+    yield from with_files_of_hub(run_inputs.files_of(spec))
+
+
+def with_files_of_hub(files: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """Files by setting and name; of a hub repository its commit, and each file of it that is here."""
+    for name, path in files:
         yield name, path
         if commit := commit_of(path):
             snapshot = hub_cache.cached_snapshot(path.rpartition("@")[0], commit)

@@ -8,7 +8,6 @@ for bit, and without it whatever follows from those answers is other than the lo
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -19,20 +18,18 @@ from ftcli.build import gate
 from ftcli.build.inputs import run_inputs
 from ftcli.config.compose import Request
 from ftcli.core.errors import ConfigError, Problem
-from ftcli.core.paths import is_builtin
 from ftcli.core.text import shell_word
-from ftcli.data import row_sets
-from ftcli.data.files.locate import SourcePath, locate
 from ftcli.methods.pipeline import MEASURE, Pipeline
-from ftcli.pipelines import pipeline_dir
+from ftcli.pipelines import pipeline_dir, stage_inputs
 from ftcli.pipelines.pipeline_request import PipelineRequest
-from ftcli.pipelines.stages import ROWS, ROWS_OF_TASK, PipelineSpec, ReadyStage, RunStage, SynthesisStage, location
+from ftcli.pipelines.stage_inputs import takes_model
+from ftcli.pipelines.stages import ROWS_OF_TASK, PipelineSpec, ReadyStage, RunStage, SynthesisStage, location
 from ftcli.recipes import locking, outcome
 from ftcli.recipes.locking import ANSWERS
 from ftcli.recipes.outcome import Comparison
 from ftcli.recipes.recipe_lock import OF_PIPELINE, THREADS, Lock
 from ftcli.runs import rundir
-from ftcli.settings.backends import ENDPOINTS, OWN_WEIGHTS
+from ftcli.settings.backends import ENDPOINTS
 from ftcli.settings.ownership import ENDPOINT
 from ftcli.settings.run_spec import RunSpec
 from ftcli.synthesis.journal import ITEMS
@@ -190,15 +187,9 @@ def _with_feeds(each: SynthesisStage, models: Mapping[str, str]) -> SynthesisSpe
     found, takes = each.spec, each.takes()
     if ROWS_OF_TASK in takes:
         found = replace(found, rows=models[takes[ROWS_OF_TASK]])
-    if _takes_model(each):
+    if takes_model(each):
         found = replace(found, backend=replace(found.backend, model=models[takes["backend.model"]]))
     return found
-
-
-def _takes_model(each: SynthesisStage) -> bool:
-    """Whether another stage's model answers."""
-    own = each.remembered()["make"]["values"].get(f"{each.spec.role}.model")
-    return own is None and "backend.model" in each.takes() and each.spec.backend.type in OWN_WEIGHTS
 
 
 def _deciding(spec: SynthesisSpec) -> dict[str, Any]:
@@ -216,7 +207,7 @@ def _revisions(each: RunStage | SynthesisStage | ReadyStage) -> Iterator[tuple[s
             if f"{name.partition('.')[0]}." not in {f"{taken.partition('.')[0]}." for taken in each.fed}:
                 yield name, commit
     elif isinstance(each, SynthesisStage):
-        for name, path in _files(each):
+        for name, path in stage_inputs.files_of(each):
             if name.startswith(f"{each.spec.role}.model:") and (commit := locking.commit_of(path)):
                 yield f"{each.spec.role}.revision", commit
 
@@ -224,40 +215,11 @@ def _revisions(each: RunStage | SynthesisStage | ReadyStage) -> Iterator[tuple[s
 def files_of(spec: PipelineSpec, recipe: Path) -> Iterator[tuple[str, str]]:
     """What the stages read that no stage makes, by stage, setting and name, and the answers that are kept."""
     for each in spec.stages:
-        for name, path in _files(each):
+        for name, path in locking.with_files_of_hub(stage_inputs.files_of(each)):
             yield f"stages.{each.name}.{name}", path
     for stage in asks(spec):
         for journal, file in _kept_answers(recipe, stage):
             yield f"stages.{stage}{ANSWERS}:{journal}", str(file)
-
-
-def _files(each: RunStage | SynthesisStage | ReadyStage) -> Iterator[tuple[str, str]]:
-    if isinstance(each, ReadyStage):
-        yield from run_inputs.files_of_model("model", each.source, None)
-    elif isinstance(each, SynthesisStage):
-        yield from _files_of_task(each)
-    else:
-        fed = [*each.fed, *(["data.mix.made.path"] if ROWS in each.fed else [])]
-        # While its rows are to come, the built-in ones stand in their place, with a held-out set of their own.
-        fed += ["data.eval_path"] if ROWS in each.fed and each.spec.data.eval_path is None else []
-        for name, path in locking.files_of(each.spec):
-            setting = name.partition(":")[0]
-            if not any(setting == taken or setting.startswith(f"{taken}.") for taken in fed):
-                yield name, path
-
-
-def _files_of_task(each: SynthesisStage) -> Iterator[tuple[str, str]]:
-    spec = each.spec
-    if ROWS_OF_TASK not in each.takes():
-        source = SourcePath(path=row_sets.set_file(spec.rows, "train"))
-        for file in locate(source, "data.path", fetch=False) or ():
-            yield f"data.path:{os.path.basename(file.name)}", file.path
-    for name in ("constitution", "examples", "labelled"):
-        value = spec.settings.get(name)
-        if isinstance(value, str) and not is_builtin(value) and os.path.isfile(value):
-            yield f"make.{name}:{os.path.basename(value)}", value
-    if spec.backend.type in OWN_WEIGHTS and not _takes_model(each):
-        yield from run_inputs.files_of_model(f"{spec.role}.model", str(spec.backend.model), spec.backend.revision)
 
 
 def asks(spec: PipelineSpec) -> list[str]:

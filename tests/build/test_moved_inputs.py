@@ -11,7 +11,7 @@ import pytest
 from ftcli import tiny
 from ftcli.build.inputs import run_inputs
 from ftcli.build.resolve import spec_of
-from ftcli.build.resume import spec_from
+from ftcli.build.resume import adopted, resumed_spec, spec_from
 from ftcli.cli import main
 from ftcli.config.compose import Request
 from ftcli.core.errors import ConfigError
@@ -105,3 +105,43 @@ def test_a_name_that_leaves_the_folder_is_not_followed(copied: Path) -> None:
         (copied / rundir.SPEC).write_text(json.dumps(content), encoding="utf-8")
         with pytest.raises(ConfigError):
             made(copied, "seed=1")
+
+
+def test_a_copied_run_is_resumed_with_what_lies_beside_it(copied: Path) -> None:
+    before = (copied / rundir.SPEC).read_bytes()
+    spec = resumed_spec(copied, ["train.max_steps=9"])
+    assert (spec.data.path, spec.train["max_steps"]) == (str(copied.parent / "rows.jsonl"), 9)
+    assert (copied / rundir.SPEC).read_bytes() == before  # so far it was only looked at
+    said: list[str] = []
+    assert adopted(copied, ["train.max_steps=9"], said.append) == ("train.max_steps=9",)
+    assert len(said) == 2
+    kept = RunSpec.load(copied / rundir.SPEC)
+    assert (kept.data.path, kept.model.name_or_path) == (str(copied.parent / "rows.jsonl"), str(copied / "model"))
+    assert "author" not in (copied / rundir.INPUTS).read_text(encoding="utf-8")
+    assert run_inputs.require_unchanged(kept, copied) == ""
+    # A copy of the copy is found again.
+    again = copied.parent.parent / "again/run"
+    shutil.copytree(copied, again)
+    shutil.move(copied.parent / "rows.jsonl", again.parent / "rows.jsonl")
+    shutil.rmtree(copied)
+    assert resumed_spec(again, []).data.path == str(again.parent / "rows.jsonl")
+
+
+def test_a_resume_takes_what_is_named_only_if_it_is_what_the_run_read(copied: Path) -> None:
+    elsewhere = copied.parent.parent / "mine.jsonl"
+    shutil.move(copied.parent / "rows.jsonl", elsewhere)
+    with pytest.raises(ConfigError, match=r"or say where it is: data\.path=PATH"):
+        resumed_spec(copied, [])
+    assert resumed_spec(copied, [f"data.path={elsewhere}"]).data.path == str(elsewhere)
+    before = (copied / rundir.SPEC).read_bytes()
+    raw = elsewhere.read_bytes()
+    elsewhere.write_bytes(raw + raw)
+    for words in ([f"data.path={elsewhere}"], [f"data.path={elsewhere}.gone"]):
+        with pytest.raises(ConfigError, match="a resumed run needs what it began with"):
+            adopted(copied, words, print)
+    assert (copied / rundir.SPEC).read_bytes() == before
+    elsewhere.write_bytes(raw)
+    assert adopted(copied, [f"data.path={elsewhere}", "train.max_steps=9"], print) == ("train.max_steps=9",)
+    # Now that it is here, its rows are not changed.
+    with pytest.raises(ConfigError, match="cannot change on resume"):
+        resumed_spec(copied, [f"data.path={elsewhere}"])

@@ -231,3 +231,72 @@ def test_what_is_sampled_on_a_cpu_has_the_threads_of_the_first_run(proof: Path) 
         if "tree" in kept:
             kept["tree"]["hardware"]["num_threads"] = None  # as derived from the machine
     assert stage_loop.synthesis_threads(wanted, proof / "first") == 1
+
+
+NOWHERE = "/nowhere/author"
+
+
+@pytest.fixture
+def copied(proof: Path, elsewhere: Path) -> Path:
+    """The pipeline as a colleague got it, rows and model beside it, of whose author's folder nothing is here."""
+    shutil.copytree(proof / "first", elsewhere / "first")
+    for file in (elsewhere / "first").rglob("*.json"):
+        if "model" not in file.parent.parts[-2:]:
+            text = file.read_text(encoding="utf-8")
+            file.write_text(text.replace(str(proof), NOWHERE), encoding="utf-8")
+    assert NOWHERE in (elsewhere / "first/dpo/spec.json").read_text(encoding="utf-8")
+    return elsewhere / "first"
+
+
+def undone(pipeline: Path) -> None:
+    """Take the last stage from a finished pipeline."""
+    shutil.rmtree(pipeline / "dpo")
+    (pipeline / rundir.RESULT).unlink()
+
+
+def test_a_copied_pipeline_goes_on_with_what_lies_beside_it(copied: Path, proof: Path, ftcli_run: Train) -> None:
+    undone(copied)
+    (copied.parent / "given").mkdir()
+    shutil.move(copied.parent / "rows.jsonl", copied.parent / "given/mine.jsonl")
+    resume = ("train", "--resume", "first", GRANT)
+    told = ftcli_run(*resume, cwd=copied.parent, expect=2, NO_KEY="x").stderr
+    assert "stages.assistant.data.path of the run is not here" in told
+    assert "or say where it is: stages.assistant.data.path=PATH" in told
+    before = (copied / rundir.PIPELINE).read_bytes()
+    named = "stages.assistant.data.path=given/mine.jsonl"
+    ftcli_run(*resume, named, "--dry-run", cwd=copied.parent, NO_KEY="x")
+    assert (copied / rundir.PIPELINE).read_bytes() == before
+    said = ftcli_run(*resume, named, cwd=copied.parent, NO_KEY="x").stderr
+    assert "stages.assistant.data.path is given/mine.jsonl here (what the run read, byte for byte)" in said
+    weights = "dpo/model/model.safetensors"
+    assert (copied / weights).read_bytes() == (proof / "first" / weights).read_bytes()
+    # It is asked for once: sft reads the same rows, and each has the new place for good.
+    for name in ("assistant/spec.json", "sft/spec.json", "sft/inputs.json", "sample/make.json", "inputs.json"):
+        assert NOWHERE not in (copied / name).read_text(encoding="utf-8")
+    stages = rundir.read_pipeline(copied)["stages"].values()
+    assert NOWHERE not in json.dumps([{name: kept.get(name) for name in ("tree", "make")} for kept in stages])
+    assert "have changed since" not in said
+
+
+def test_a_new_pipeline_reuses_the_stages_of_a_copied_one(copied: Path, capsys) -> None:
+    words = ["--from", "first", "run.dir=again", "stages.dpo.train.max_steps=1", GRANT]
+    assert main(["plan", *words]) == 0
+    told = capsys.readouterr().out
+    assert all(f"{stage} (reused)" in told for stage in ("assistant", "sft", "sample", "judge"))
+
+
+def test_other_bytes_are_not_taken_for_those_of_a_copied_pipeline(copied: Path, capsys) -> None:
+    for name in (rundir.RESULT, f"dpo/{rundir.RESULT}"):
+        (copied / name).unlink()
+    resume = ["train", "--resume", "first", GRANT]
+    flip(copied.parent / "rows.jsonl")
+    assert main(resume) == 2
+    assert (
+        "has the name of the run's stages.assistant.data.path, and is not what the run read" in capsys.readouterr().err
+    )
+    assert main([*resume, "stages.assistant.data.path=rows.jsonl"]) == 2
+    assert "is not what the run read; a resumed run needs what it began with" in capsys.readouterr().err
+    flip(copied.parent / "rows.jsonl")
+    flip(copied / "sft/model/model.safetensors")
+    assert main(resume) == 2
+    assert "sft/model" in capsys.readouterr().err

@@ -50,10 +50,11 @@ def record(spec: RunSpec, run: Path) -> None:
         DataError: a local one cannot be read.
     """
     found = {name: identified(path) for name, path in files_of(spec)}
-    _write(run, found)
+    write(run, found)
 
 
-def _write(run: Path, files: Mapping[str, Record]) -> None:
+def write(run: Path, files: Mapping[str, Record]) -> None:
+    """Write inputs.json: what is recorded of each file, by setting and name."""
     rundir.write_json(run / rundir.INPUTS, {"schema": rundir.SCHEMAS[rundir.INPUTS], "files": files})
 
 
@@ -65,7 +66,20 @@ def complete(spec: RunSpec, run: Path) -> None:
     with suppress(ConfigError, OSError):
         added = {name: identified(path) for name, path in files_of(spec) if name not in known}
         if added:
-            _write(run, {**known, **added})
+            write(run, {**known, **added})
+
+
+def relocate(folder: Path, places: Mapping[str, str]) -> None:
+    """Write where files lie now that were recorded elsewhere: at these paths, or below them."""
+    known = recorded(folder)
+    if known is None:
+        return
+    files = {}
+    for name, each in known.items():
+        old = next((old for old in places if f"{each.get('path')}{os.sep}".startswith(os.path.join(old, ""))), None)
+        path = str(each.get("path")) if old is None else places[old] + str(each["path"])[len(old) :]
+        files[name] = {**each, "path": path} if "path" in each else dict(each)
+    write(folder, files)
 
 
 def require_unchanged(spec: RunSpec, run: Path, *, remote: bool = True) -> str:

@@ -103,7 +103,9 @@ class PipelineFolder(JobFolder):
     def like(self, request: Request) -> PipelineJob:
         """A new pipeline that reuses the stages whose result would be the same."""
         folder = self.folder
-        wanted, _ = pipeline_dir.load_request(folder, request)
+        wanted, _ = pipeline_dir.load_request(folder, request, locate="from")
+        for note in wanted.moved.notes:
+            output.note(f"{note.key} is {note.value} here ({note.why})")
         spec = pipeline_spec(wanted)
         reusable = pipeline_dir.reusable_stages(folder, wanted, spec.dir, spec.name)
         if len(reusable) + sum(isinstance(each, ReadyStage) for each in spec.stages) == len(spec.stages):
@@ -129,6 +131,7 @@ class PipelineFolder(JobFolder):
             _show_plan(_with_progress(spec, folder, begun), as_json=as_json, begun=begun)
             return EXIT_DONE
         with rundir.exclusive(folder):
+            request = pipeline_dir.adopt(folder, request, output.note)
             spec, begun, state = _as_it_goes_on(folder, request)
             _require_here(spec, begun)
             if not anyway:
@@ -162,7 +165,8 @@ def _as_it_goes_on(folder: Path, request: Request) -> tuple[PipelineSpec, Begun,
     """A pipeline that is resumed, its stages that have begun, and pipeline.json where overrides change it."""
     from ftcli.pipelines import stage_loop
 
-    wanted, _ = pipeline_dir.load_request(folder, request)
+    wanted, _ = pipeline_dir.load_request(folder, request, locate="resume")
+    request = wanted.request
     state = stage_loop.state_with_overrides(folder, wanted) if request.overrides else None
     begun = stage_loop.resumable_stages(folder, wanted, output.note)
     stages = state["stages"] if state is not None else wanted.earlier

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -140,10 +140,12 @@ class RunFolder(JobFolder):
 
     def resume(self, request: Request, *, dry_run: bool, as_json: bool, anyway: bool = False) -> int:
         """Resume from the newest valid checkpoint; only length and cadence may change."""
-        from ftcli.build.resume import has_steps_left, resumed_spec
+        from ftcli.build.resume import adopted, has_steps_left, resumed_spec
         from ftcli.launch.nodes import node_of
 
         spec = resumed_spec(self.directory, request.overrides, request.grants)
+        if not (dry_run or node_of(spec).rank):
+            request = replace(request, overrides=adopted(self.directory, request.overrides, output.note))
         if submits(spec.hardware, os.environ) and not dry_run:
             from ftcli.cli.jobs.submission import submit
 
