@@ -23,6 +23,7 @@ READERS: Mapping[str, Mapping[str, str]] = {
         "worker.inference.chat": "its command passed the run through the gate; its permission to run code is left out",
         "worker.inference.examples": "its command passed the run through the gate; only whether text is turns",
         "worker.measures.subjects": "its command passed the run through the gate; only how its base is quantised",
+        "worker.inference.parity.replay": "its command passed the run through the gate; its permission to run code too",
         "worker.commands.eval": "its command passed the run through the gate; its permission to run code is left out",
     },
     "RunSpec.from_json": {

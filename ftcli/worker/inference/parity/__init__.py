@@ -1,0 +1,1 @@
+"""What a server makes of a run, compared with the trainer's own tokens, answers and weights."""
