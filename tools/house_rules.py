@@ -21,7 +21,7 @@ ORDERS: Mapping[str, tuple[str, ...]] = {
     "": (
         *("core", "tiny", "settings", "runs", "rewards", "models", "methods", "launch", "peft_methods", "data"),
         *("evaluations", "config", "plan", "synthesis", "build"),
-        *("pipelines", "advise", "recipes", "proofs", "sweeps", "reports", "editors", "contracts"),
+        *("pipelines", "advise", "recipes", "proofs", "sweeps", "reports", "editors", "serving", "contracts"),
         *("worker", "cli"),
     ),
     "worker": (
@@ -39,7 +39,7 @@ FORBIDDEN: Mapping[str, tuple[str, ...]] = {
     "tiny": ("core",),
     "worker": (
         *("launch", "config", "plan", "build"),
-        *("pipelines", "advise", "recipes", "proofs", "sweeps", "reports", "editors", "contracts"),
+        *("pipelines", "advise", "recipes", "proofs", "sweeps", "reports", "editors", "serving", "contracts"),
     ),
     "cli": ("worker",),
 }

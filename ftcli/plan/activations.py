@@ -9,11 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ftcli.models.families import FAMILIES, FOUR_NORMS, Family
-from ftcli.models.output_head import KEPT_BYTES, TILE_BYTES
 from ftcli.models.shape import Shape
 
 # Tile of TRL's fused output head (trl/kernels/chunked_logprob.py and trl/trainer/utils.py, 1.16).
 TILE_TOKENS, TILE_VOCABULARY = 4096, 32768
+# Of the head for a CPU (ftcli/worker/trainers/cpu_head.py): one of its two buffers, and the most that it keeps.
+CPU_TILE_BYTES, CPU_KEPT_BYTES = 32 * 2**20, 512 * 2**20
 # Materialised logits: beside the model's own, an fp32 copy, its log-softmax and its gradient are alive at once.
 LOGITS_FP32_COPIES = 3
 
@@ -164,5 +165,5 @@ def logits_bytes(shape: Shape, how: Pass, *, trains_head: bool) -> float:
         return float(whole + how.tokens * shape.vocab_size * 4 * LOGITS_FP32_COPIES)
     tile = min(how.tokens, TILE_TOKENS) * min(shape.vocab_size, TILE_VOCABULARY) * how.compute_bytes
     if how.on_cpu:
-        tile = 2 * min(TILE_BYTES, whole) + whole * (trains_head and whole <= KEPT_BYTES)
+        tile = 2 * min(CPU_TILE_BYTES, whole) + whole * (trains_head and whole <= CPU_KEPT_BYTES)
     return float(tile + 4 * how.tokens * shape.hidden_size + (4 * shape.vocab_size * shape.hidden_size * trains_head))

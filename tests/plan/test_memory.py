@@ -19,7 +19,6 @@ from trl.trainer import utils as trl_utils
 from ftcli.models.families import FAMILIES
 from ftcli.models.known_shapes import flat_config
 from ftcli.models.layout import Layout
-from ftcli.models.output_head import TILE_BYTES
 from ftcli.models.parameters import num_parameters
 from ftcli.models.read_config import shape_from_layout, shape_from_mapping
 from ftcli.models.shape import Shape
@@ -31,6 +30,7 @@ from ftcli.plan.optimiser_states import optimiser_bytes
 from ftcli.plan.sampling_memory import Sampling, key_value_bytes
 from ftcli.plan.sharded_memory import Sharding
 from ftcli.worker.models.architecture import measure
+from ftcli.worker.trainers import cpu_head
 from tests.conftest import REPOSITORY
 
 MODELS = REPOSITORY / "configs" / "model"
@@ -128,16 +128,19 @@ def test_on_a_cpu_a_frozen_head_keeps_no_logits_and_a_trained_one_its_probabilit
     states, head = 4 * 1024 * 4096, 4 * 32000 * 4096
     small = {"compute_bytes": 4, "on_cpu": True}
     adapter = estimated(LLAMA_2, trained=1, adapter=True, **small)
-    assert adapter["logits"] == pytest.approx((2 * TILE_BYTES + states) / 2**30)
+    assert adapter["logits"] == pytest.approx((2 * activations.CPU_TILE_BYTES + states) / 2**30)
     trained = estimated(LLAMA_2, **small)
-    assert trained["logits"] == pytest.approx((2 * TILE_BYTES + 1024 * 32000 * 4 + states + head) / 2**30)
+    assert trained["logits"] == pytest.approx(
+        (2 * activations.CPU_TILE_BYTES + 1024 * 32000 * 4 + states + head) / 2**30
+    )
     longer = estimated(LLAMA_2, length=8192, **small)  # 8 GiB: computed again
-    assert longer["logits"] == pytest.approx((2 * TILE_BYTES + 8 * states + head) / 2**30)
+    assert longer["logits"] == pytest.approx((2 * activations.CPU_TILE_BYTES + 8 * states + head) / 2**30)
 
 
 def test_tile_of_the_fused_head_is_that_of_the_installed_trl():
     assert activations.TILE_TOKENS == chunked_logprob.TOKEN_CHUNK_SIZE
     assert activations.TILE_VOCABULARY == trl_utils._CHUNKED_LOGPROB_CHUNK_SIZE
+    assert (activations.CPU_TILE_BYTES, activations.CPU_KEPT_BYTES) == (cpu_head.TILE_BYTES, cpu_head.KEPT_BYTES)
 
 
 def test_each_process_holds_everything_and_buckets_its_gradients():

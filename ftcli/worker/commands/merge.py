@@ -16,8 +16,8 @@ from ftcli.runs import rundir
 from ftcli.runs.model_card import model_card
 from ftcli.settings.groups import ModelSettings
 from ftcli.settings.run_spec import RunSpec
-from ftcli.worker.inference.divergence import difference, predictions, within
-from ftcli.worker.inference.held_out_rows import Rows, rows_of
+from ftcli.worker.measures.divergence import difference, predictions, within
+from ftcli.worker.measures.held_out_rows import Rows, rows_of
 from ftcli.worker.models.load import UNQUANTISED, load_model, load_tokenizer, make_encoder
 from ftcli.worker.models.merge import (
     Merge,

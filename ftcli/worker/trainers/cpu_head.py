@@ -24,8 +24,10 @@ from torch import Tensor
 from trl.kernels import ChunkedLogProbFunction
 from trl.trainer import utils
 
-from ftcli.models.output_head import KEPT_BYTES, TILE_BYTES
-
+TILE_BYTES = 32 * 2**20
+"""Of a buffer for the logits of some tokens, in float32; two are at work. Smaller ones read the head too often."""
+KEPT_BYTES = 512 * 2**20
+"""Of the probabilities that a trained head keeps for its backward pass; more are computed again there."""
 _trl_compacts = utils._use_triton
 
 

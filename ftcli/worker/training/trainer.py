@@ -37,7 +37,7 @@ from ftcli.worker.tuners.support import Support
 def trainer_class(path: str) -> type[Any]:
     """The trainer that a method declares as `module:Class`, with what ftcli adds to it."""
     declared = load_class(path)
-
+    cpu_head.install()
     means = (UnitMeans,) if issubclass(declared, Counted) else ()
 
     class Prepared(FiniteSteps, KnownLength, *means, declared):  # type: ignore[misc, valid-type]
@@ -113,7 +113,6 @@ def make_trainer(
         arguments["data_collator"] = JoinedPairs(
             pad_token_id=tokenizer.pad_token_id, pad_to_multiple_of=config.pad_to_multiple_of
         )
-    cpu_head.install()
     with router_loss_where_there_is_a_router(config, model):
         trainer = trainer_class(method.trainer)(
             model=model,

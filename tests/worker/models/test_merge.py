@@ -16,8 +16,8 @@ from ftcli.models.export.served_difference import GOOD
 from ftcli.runs.checkpoints import verify
 from ftcli.settings.groups import ModelSettings, QuantisationSettings
 from ftcli.worker.commands.merge import merge
-from ftcli.worker.inference.divergence import LOGIT_BYTES, Row, difference, within
-from ftcli.worker.inference.held_out_rows import PLAIN_TEXT
+from ftcli.worker.measures.divergence import LOGIT_BYTES, Row, difference, within
+from ftcli.worker.measures.held_out_rows import PLAIN_TEXT
 from ftcli.worker.models.load import load_model, load_trained
 from ftcli.worker.process import free_space
 from ftcli.worker.training.run import train

@@ -10,7 +10,6 @@ from torch import Tensor
 from trl.kernels import ChunkedLogProbFunction
 from trl.trainer import utils
 
-from ftcli.models import output_head
 from ftcli.worker.trainers import cpu_head
 
 TOKENS, HIDDEN, WORDS = 37, 8, 50
@@ -54,8 +53,8 @@ def called(function: Any, given: list[Any], how: dict[str, Any], outputs: tuple[
 
 
 @pytest.mark.parametrize("entropy_too", [False, True], ids=["", "entropy trained too"])
-@pytest.mark.parametrize("kept", [output_head.KEPT_BYTES, 0], ids=["kept", "again"])
-@pytest.mark.parametrize("tile", [output_head.TILE_BYTES, 4 * WORDS * 5], ids=["one tile", "eight tiles"])
+@pytest.mark.parametrize("kept", [cpu_head.KEPT_BYTES, 0], ids=["kept", "again"])
+@pytest.mark.parametrize("tile", [cpu_head.TILE_BYTES, 4 * WORDS * 5], ids=["one tile", "eight tiles"])
 @pytest.mark.parametrize("name", HEADS)
 def test_statistics_and_gradients_are_those_of_plain_logits(
     name: str, tile: int, kept: int, entropy_too: bool, monkeypatch: pytest.MonkeyPatch

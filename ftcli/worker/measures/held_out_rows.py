@@ -15,8 +15,8 @@ from ftcli.data.scan import Example
 from ftcli.methods import Method, get_method
 from ftcli.runs import rundir
 from ftcli.settings.run_spec import RunSpec
-from ftcli.worker.inference.divergence import Row
 from ftcli.worker.inference.examples import ASKABLE, chunks_of, reads_text_as_turns
+from ftcli.worker.measures.divergence import Row
 from ftcli.worker.models.load import position_limit
 from ftcli.worker.tokenise.dataset import prepare
 from ftcli.worker.tokenise.encoder import IGNORED, Encoder
