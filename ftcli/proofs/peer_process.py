@@ -1,7 +1,8 @@
 """Runs a driver in the other tool's interpreter, which is given the rows and a tokenizer, and no network.
 
-Nothing of that tool is imported here. Its process sees an environment of its own: no keys and tokens of the user's, no
-home folder, and addresses at which nobody answers in place of a network.
+Nothing of that tool is imported here. Its process sees an environment of its own, without keys and tokens of the user's
+and without a home folder. Where the kernel lets a user make an empty network, it gets that one; elsewhere its libraries
+are told to stay offline, with addresses at which nobody answers.
 """
 
 from __future__ import annotations
@@ -87,6 +88,16 @@ def tokenizer_copy(source: Path, target: Path) -> Path:
     return target
 
 
+def _isolated() -> list[str]:
+    """The words before a command that give it an empty network; none where that is not to be had."""
+    words = ["unshare", "--map-root-user", "--net"]
+    try:
+        tried = subprocess.run([*words, "true"], stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    except OSError:
+        return []
+    return [] if tried.returncode else words
+
+
 def answer(python: Path, driver: str, request: Mapping[str, Any], folder: Path, title: str) -> dict[str, Any]:
     """What a driver answers.
 
@@ -104,7 +115,7 @@ def answer(python: Path, driver: str, request: Mapping[str, Any], folder: Path, 
     kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
     places = dict.fromkeys(("HOME", "HF_HOME", "MODELSCOPE_CACHE", "XDG_CACHE_HOME", "TMPDIR"), str(home))
     done = subprocess.run(
-        [str(python), str(_DRIVERS), driver, str(asked), str(answered)],
+        [*_isolated(), str(python), str(_DRIVERS), driver, str(asked), str(answered)],
         cwd=work,
         env={**kept, **_OFFLINE, **places},
         stdin=subprocess.DEVNULL,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -99,9 +101,8 @@ def test_flags_that_cannot_be_meant_are_refused(config, words, what, capsys):
 
 def test_the_other_tool_sees_rows_and_tokenizer_and_nothing_else_of_the_user(config, here, capsys, monkeypatch):
     spy = here / "spy"
-    spy.write_text(
-        f'#!/bin/sh\nenv > {here}/seen; pwd >> {here}/seen; cp -r "$(dirname $PWD)/../tokenizer" {here}/given\n'
-    )
+    copied = f'cp -r "$(dirname "$PWD")/../tokenizer" {here}/given'
+    spy.write_text(f"#!/bin/sh\nenv > {here}/seen\ncat /proc/self/net/dev > {here}/network\n{copied}\n")
     spy.chmod(0o755)
     monkeypatch.setenv("HF_TOKEN", "secret")
     monkeypatch.setenv("PYTHONPATH", str(here))
@@ -113,4 +114,7 @@ def test_the_other_tool_sees_rows_and_tokenizer_and_nothing_else_of_the_user(con
     assert "PYTHONPATH" not in variables
     assert variables["HF_HUB_OFFLINE"] == "1"
     assert variables["HOME"] != os.environ.get("HOME")
+    if shutil.which("unshare") and not subprocess.run(["unshare", "--map-root-user", "--net", "true"]).returncode:
+        interfaces = [line.split(":")[0].strip() for line in (here / "network").read_text().splitlines()[2:]]
+        assert interfaces == ["lo"]
     assert not any(file.suffix in (".safetensors", ".py") for file in (here / "given").iterdir())
