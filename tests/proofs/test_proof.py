@@ -32,7 +32,9 @@ def config(here: Path) -> Path:
 
 
 def written(folder: Path, name: str, **settings: Any) -> Path:
-    plain = {"model_name_or_path": str(tiny.MODEL_DIR), "use_peft": True, "learning_rate": 1e-4, **settings}
+    plain = {"model_name_or_path": "model", "use_peft": True, "learning_rate": 1e-4, **settings}
+    if not (folder / "model").exists():
+        shutil.copytree(tiny.MODEL_DIR, folder / "model")
     path = folder / name
     path.write_text(json.dumps(plain))
     return path
@@ -77,7 +79,7 @@ def test_a_tool_that_is_not_at_hand_is_told_with_the_commands_that_make_it(here,
     monkeypatch.setattr("ftcli.proofs.peer_process._PEERS", here / "nowhere")
     (here / "rows.json").write_text('[{"instruction": "a", "input": "", "output": "b"}]')
     (here / "axolotl.yaml").write_text(
-        f"base_model: {tiny.MODEL_DIR}\nsequence_len: 64\ndatasets:\n  - path: rows.json\n    type: alpaca\n"
+        "base_model: builtin:tiny\nsequence_len: 64\ndatasets:\n  - path: rows.json\n    type: alpaca\n"
     )
     assert main(["recipe", "import", "axolotl.yaml", "--prove"]) == EXIT_CONFIG
     told = capsys.readouterr().err
@@ -85,10 +87,20 @@ def test_a_tool_that_is_not_at_hand_is_told_with_the_commands_that_make_it(here,
     assert "python -m venv peer && peer/bin/pip install axolotl==0.19.0, and add --peer-python peer/bin/python" in told
 
 
+def test_rows_outside_the_recipes_folder_are_read_only_where_the_command_line_allows_it(config, here, capsys):
+    shutil.move(here / "rows.jsonl", here.parent / "private.jsonl")
+    (here / "rows.jsonl").symlink_to(here.parent / "private.jsonl")
+    assert main(["recipe", "import", "trl.yaml", "--prove"]) == EXIT_CONFIG
+    told = capsys.readouterr().err
+    assert "--prove  the file names what lies outside the recipe's folder: rows.jsonl" in told
+    assert "--allow-path" in told
+
+
 @pytest.mark.parametrize(
     ("words", "what"),
     [
         (["--rows", "5"], "has no effect without --prove"),
+        (["--allow-path"], "has no effect without --prove"),
         (["--peer-python", "python"], "has no effect without --prove"),
         (["--prove", "--rows", "0"], "is out of range"),
         (["--prove", "--peer-python", "no-such-python"], "is no program that can be run"),

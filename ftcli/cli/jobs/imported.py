@@ -53,7 +53,7 @@ def imported(path: str | Path, tool: str | None = None, beside: Path | None = No
     outside = found.outside(beside if beside is not None else Path.cwd())
     if outside and not shown:
         what = f"names files outside the recipe's folder: {', '.join(outside[:3])}"
-        shown = (Problem("data", what, f"add {ALLOW_PATH}, or copy them beside the recipe"),)
+        shown = (Problem("the recipe", what, f"add {ALLOW_PATH}, or copy them beside the recipe"),)
     return Imported(conversion=found, problems=shown)
 
 

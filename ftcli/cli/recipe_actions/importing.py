@@ -20,6 +20,7 @@ from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.exit_codes import EXIT_DONE, EXIT_GATE
 from ftcli.core.paths import home_expanded
 from ftcli.core.text import shell_word
+from ftcli.settings.ownership import ALLOW_PATH
 
 if TYPE_CHECKING:
     from ftcli.cli.jobs.imported import Imported
@@ -49,7 +50,7 @@ def run(argv: Sequence[str]) -> int:
         _write(target, recipe, options.to)
     if not options.json:
         _show(found, recipe, options.to)
-    proof, code = _proved(found, options) if options.prove else (None, EXIT_DONE)
+    proof, code = _proved(found, options, folder) if options.prove else (None, EXIT_DONE)
     if options.json:
         plain = {**render.data(found.conversion), "recipe": recipe, "written_to": options.to}
         plain |= {"proof": proved.data(proof)} if proof else {}
@@ -70,15 +71,20 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--prove", action="store_true", help="run the other tool, and compare its tokens with ours")
     parser.add_argument("--peer-python", metavar="PYTHON", help="--prove: the python that has the other tool")
     parser.add_argument("--rows", type=int, metavar="N", help=f"--prove: rows of each set (default {DEFAULT_ROWS})")
+    allows = "--prove: read rows and a tokenizer that the file names outside the recipe's folder"
+    parser.add_argument(ALLOW_PATH, action="store_true", help=allows)
     arguments.add_json(parser)
     options = arguments.parse(parser, argv)
     if options.file is None:
         parser.error("recipe import needs a file of another tool")
-    for flag, value in (("--peer-python", options.peer_python), ("--rows", options.rows)):
+    given = {
+        f"--peer-python {shell_word(options.peer_python)}": options.peer_python,
+        f"--rows {options.rows}": options.rows,
+        ALLOW_PATH: options.allow_path or None,
+    }
+    for flag, value in given.items():
         if value is not None and not options.prove:
-            raise ConfigError(
-                Problem(f"{flag} {shell_word(str(value))}", "has no effect without --prove", "add --prove")
-            )
+            raise ConfigError(Problem(flag, "has no effect without --prove", "add --prove"))
     if options.rows is not None and options.rows < 1:
         raise ConfigError(Problem(f"--rows {options.rows}", "is out of range", "at least 1"))
     return options
@@ -94,11 +100,15 @@ def _show(found: Imported, recipe: str, written_to: str | None) -> None:
     output.say(f"written: {written_to}; check it with ftcli check {shell_word(f'recipe={written_to}')}")
 
 
-def _proved(found: Imported, options: argparse.Namespace) -> tuple[Proof | None, int]:
+def _proved(found: Imported, options: argparse.Namespace, folder: Path) -> tuple[Proof | None, int]:
     """What comparing tokens came to, and its exit code; None where the worker has said what is wrong."""
     from ftcli.launch.worker_request import WorkerFailed
     from ftcli.proofs.proof import prove
 
+    far = found.conversion.outside(folder)
+    if far and not options.allow_path:
+        what = f"the file names what lies outside the recipe's folder: {', '.join(far[:3])}"
+        raise ConfigError(Problem("--prove", what, f"allow it with {ALLOW_PATH}, or copy it beside the recipe"))
     try:
         proof = prove(found.conversion, options.peer_python, options.rows or DEFAULT_ROWS)
     except WorkerFailed as failed:

@@ -20,6 +20,7 @@ from ftcli.core.declarations import declaration, names_in
 from ftcli.core.paths import home_expanded
 
 _PATHS = ("data.path", "data.mix", "data.eval_path")
+_MODELS = ("model.name_or_path", "method.reward_model", "method.teacher_model")
 _TOOLS = "ftcli.config.conversion.tools"
 
 
@@ -46,10 +47,12 @@ class Conversion:
         return recipe_text.text(replace(draft, settings={**draft.settings, **placed}), self.title)
 
     def outside(self, folder: Path) -> list[str]:
-        """The rows of this machine that lie outside a folder."""
-        draft, found = self.draft, []
-        for each in (draft.settings[key] for key in _PATHS if key in draft.settings):
-            found += [path for path in _texts(_placed(each, draft.file.path, folder)) if path.startswith(("..", "/"))]
+        """The rows and models of this machine that lie outside a folder; links are followed to their end."""
+        draft, home, found = self.draft, folder.resolve(), list[str]()
+        for each in (draft.settings[key] for key in (*_PATHS, *_MODELS) if key in draft.settings):
+            for path in _texts(_placed(each, draft.file.path, folder)):
+                far = path.startswith(("..", "/", "~")) or not (home / path).resolve().is_relative_to(home)
+                found += [path] if far else []
         return found
 
     def setting_at(self, line: int) -> str | None:
