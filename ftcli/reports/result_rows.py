@@ -39,6 +39,7 @@ def result_rows(
         ("held-out score", f"{scored}  {score.get('name')} over {score.get('rows')} rows" if scored else None),
         *_of_machine(result, planned or {}),
         *(("note" if each["done"] else "warning", _warning(each)) for each in result.get("warnings") or ()),
+        *(("warning", text) for text in failed_trackers(result)),
         ("model", relative(run / rundir.MODEL)),
     ]
     return [(name, text) for name, text in rows if text is not None]
@@ -60,6 +61,15 @@ def _of_machine(result: Mapping[str, Any], planned: Mapping[str, float | None]) 
     if seconds:
         took = duration(float(result["seconds"]))
         yield "time", f"{took}; planned about {duration(seconds)} of training steps"
+
+
+def failed_trackers(result: Mapping[str, Any]) -> list[str]:
+    """What is said of each tracker that did not keep the whole curve."""
+    return [
+        f"the tracker {name} kept the curve to step {each['last_step']}: {each['failed']}"
+        for name, each in (result.get("trackers") or {}).items()
+        if "failed" in each
+    ]
 
 
 def _warning(each: Mapping[str, Any]) -> str:

@@ -19,6 +19,7 @@ from ftcli.evaluations import record as evaluations
 from ftcli.recipes.short_recipe import differing_values
 from ftcli.reports import kept_rows
 from ftcli.reports.kept_rows import Answered, ShownRow
+from ftcli.reports.result_rows import failed_trackers
 from ftcli.reports.run_record import RunRecord
 from ftcli.runs import rundir
 from ftcli.settings.batch_plan import BatchPlan, train_value
@@ -56,7 +57,9 @@ def sections(record: RunRecord, *, rows: bool = True) -> list[Section]:
 
 
 def _about(record: RunRecord) -> Iterator[Section]:
-    warnings = [("warning", str(each["message"])) for each in (record.result or {}).get("warnings") or ()]
+    result = record.result or {}
+    warnings = [("warning", str(each["message"])) for each in result.get("warnings") or ()]
+    warnings += [("warning", text) for text in failed_trackers(result)]
     if warnings:
         yield Section(title="Warnings", rows=warnings, open=True)
     for title, table in evaluations.kept(record.folder):

@@ -62,4 +62,5 @@ def result(steps: int) -> dict[str, Any]:
         "schema": 1, "method": "sft", "model": "builtin:tiny", "peft": "lora", "steps": steps, "seconds": 75.0,
         "tokens_trained": 1500, "loss_first": 3.0, "loss_last": 2.0, "eval_loss": {"before": 3.0, "after": 2.2},
         "score": None, "warnings": [{"first_step": 3, "last_step": 5, "done": False, "message": "the loss leapt"}],
+        "trackers": {"tensorboard": {"last_step": steps}, "wandb": {"last_step": 1, "failed": "no wand"}},
     }  # fmt: skip
