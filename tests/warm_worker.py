@@ -35,7 +35,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 IMPORTS = (ast.Import, ast.ImportFrom)
-SELDOM = ("__future__", "deepspeed", "vllm")  # imported by a worker only where a run says so
+# Imported by a worker only where a run says so.
+SELDOM = ("__future__", "deepspeed", "vllm", "wandb", "trackio", "mlflow")
 PR_SET_PDEATHSIG = 1
 _TOKENISES = "TOKENIZERS_PARALLELISM"
 _collector = gc.get_threshold()

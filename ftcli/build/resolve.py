@@ -204,7 +204,7 @@ def _resolve(composed: Composed, method: Method) -> ResolvedRun:
 def _granted_as_typed(spec: RunSpec) -> set[str]:
     """What was typed was granted with it: a job that goes on with this run by itself needs the flags."""
     found = reach.flags_of({group: getattr(spec, group) for group in ("method", "train", "peft")})
-    return {*found, *reach.flags_of({group: asdict(getattr(spec, group)) for group in ("model", "hardware")})}
+    return {*found, *reach.flags_of({group: asdict(getattr(spec, group)) for group in ("model", "hardware", "run")})}
 
 
 def described(request: Request) -> ResolvedRun:

@@ -25,8 +25,8 @@ def problems(trackers: Any, tracking: Any, report_to: Any, where: Where) -> Iter
             yield Problem(where("run.trackers"), f"{name} is no tracker", suggest(name, TRACKERS, "run.trackers="))
         elif name in names[:index]:
             yield Problem(where("run.trackers"), f"run.trackers names {name} twice", "name it once")
-        elif name in wanted(report_to):
-            what = f"run.trackers={name} keeps what train.report_to={name} reports once more"
+        elif reported := {name, "all"}.intersection(wanted(report_to)):
+            what = f"run.trackers={name} keeps what train.report_to={min(reported)} reports once more"
             yield Problem(where("train.report_to"), what, "keep run.trackers, and remove it here")
         elif (package := TRACKERS[name].package) and not _is_installed(package):
             what = f"run.trackers={name} needs the package {package}, which is not installed"

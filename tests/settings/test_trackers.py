@@ -9,8 +9,12 @@ from typing import Any
 
 import pytest
 
+from ftcli.build import gate
+from ftcli.build.resolve import spec_of
 from ftcli.cli import main
 from ftcli.config import reach
+from ftcli.config.compose import Request
+from ftcli.recipes.short_recipe import differing
 from ftcli.settings.fields import field_table
 from ftcli.settings.ownership import ENDPOINT, PUSH
 from ftcli.settings.tracker_declaration import Tracker, TrackerSetting
@@ -60,6 +64,7 @@ REFUSED = {
     "run.trackers=[wandb,wandb]": "names wandb twice",
     "run.trackers=3": "run.trackers is 3",
     "run.trackers=[wandb] train.report_to=[wandb]": "keeps what train.report_to=wandb reports once more",
+    "run.trackers=[wandb] train.report_to=all": "keeps what train.report_to=all reports once more",
     "run.tracking.wandb.project=x": "has no effect: run.trackers does not name wandb",
     "run.trackers=mlflow run.tracking.wandb.project=x": "add it: run.trackers=[mlflow, wandb]",
     "run.trackers=wandb run.tracking.wandb=x": "run.tracking.wandb is 'x', and no settings",
@@ -113,6 +118,19 @@ def test_what_keeps_everything_in_the_run_needs_no_flag(installed: set[str], pro
     assert problems("recipe=r.yaml") == []
     assert reach.flags_of({"run": {"tracking": {"wandb": {"mode": "offline"}}}}) == frozenset()
     assert reach.flags_of({"run": {"tracking": {"wandb": {"mode": "online"}}}}) == {ENDPOINT}
+
+
+def test_a_run_that_sends_is_resumed_with_its_flag_alone(installed: set[str]):
+    words = ("hardware=cpu", "run.trackers=wandb", "run.tracking.wandb.mode=online")
+    spec = spec_of(Request(overrides=words))
+    assert spec.grants == (ENDPOINT,)
+    assert gate.flags_needed(spec) == [ENDPOINT]
+    assert gate.flags_needed(spec_of(Request(overrides=words[:2]))) == []
+
+
+def test_a_recipe_that_is_shared_says_nothing_of_the_trackers_of_who_ran_it(installed: set[str]):
+    words = ("hardware=cpu", "run.trackers=wandb", "run.tracking.wandb.project=mine", "run.score_rows=3")
+    assert differing(spec_of(Request(overrides=words)))["run"] == {"score_rows": 3}
 
 
 def test_every_setting_of_a_tracker_is_sorted():
