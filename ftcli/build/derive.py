@@ -15,6 +15,7 @@ from ftcli.build.variant import with_variant
 from ftcli.config.compose import Composed
 from ftcli.core import paths, rotary_angles
 from ftcli.data import row_sets
+from ftcli.evaluations.retention import GENERAL
 from ftcli.launch.profile import Profile, cards, has_bfloat16
 from ftcli.methods import Method
 from ftcli.methods.method import REWARD_FIELDS, SCORE_ROWS
@@ -321,4 +322,6 @@ def derive_run(
         why = "a model this small is scored in seconds" if cheap_to_score else "ftcli eval RUN scores it on request"
         rows = SCORE_ROWS if cheap_to_score else 0
         run = replace(run, score_rows=notes.add("run.score_rows", rows, why))
+    if run.gate and run.retention is None:
+        run = replace(run, retention=notes.add("run.retention", GENERAL, "run.gate judges what is kept of it"))
     return run

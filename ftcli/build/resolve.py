@@ -11,7 +11,7 @@ from ftcli.build.checks import cross_group, field_checks
 from ftcli.config import reach
 from ftcli.config.compose import Composed, Request, compose
 from ftcli.core.errors import ConfigError, DataError, Problem, RowProblem
-from ftcli.core.paths import BUILTIN, is_template_path
+from ftcli.core.paths import BUILTIN, is_builtin, is_template_path
 from ftcli.core.plugins import plugin_loading
 from ftcli.core.strict_yaml import KeyPath
 from ftcli.data import row_sets
@@ -50,6 +50,9 @@ def _located(tree: dict[str, Any]) -> dict[str, Any]:
     template = model.get("chat_template")
     if isinstance(template, str) and is_template_path(template):
         model["chat_template"] = row_sets.absolute(template)
+    run = dict(tree["run"])
+    if isinstance(run.get("retention"), str) and not is_builtin(run["retention"]):
+        run["retention"] = row_sets.absolute(run["retention"])
     method = {**tree["method"]}
     for key, named, _ in further_models(method):
         source = sources.model_source(named)
@@ -57,7 +60,7 @@ def _located(tree: dict[str, Any]) -> dict[str, Any]:
             method = with_model(method, key, str(source.folder))
     if isinstance(method.get("judge_constitution"), str):
         method["judge_constitution"] = row_sets.absolute(method["judge_constitution"])
-    return {**tree, "data": data, "model": model, "method": method}
+    return {**tree, "data": data, "model": model, "method": method, "run": run}
 
 
 def _located_set(settings: Any) -> Any:

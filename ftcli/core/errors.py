@@ -14,6 +14,7 @@ from ftcli.core.exit_codes import (
     EXIT_CONFIG,
     EXIT_DATA,
     EXIT_DISK,
+    EXIT_GATE,
     EXIT_INTERRUPTED,
     EXIT_MEMORY,
     EXIT_NOT_FINITE,
@@ -99,6 +100,12 @@ class NotFinite(FtcliError):
     """A loss or gradient is not a number: exit 7."""
 
     exit_code = EXIT_NOT_FINITE
+
+
+class GateFailed(FtcliError):
+    """A run is whole, and its result is not good enough: exit 9."""
+
+    exit_code = EXIT_GATE
 
 
 class RankLost(FtcliError):

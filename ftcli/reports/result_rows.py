@@ -8,6 +8,7 @@ from typing import Any
 
 from ftcli.core.paths import relative
 from ftcli.core.text import count, duration
+from ftcli.evaluations import retention
 from ftcli.runs import rundir
 from ftcli.runs.measured_attention import AttentionChoice
 
@@ -37,6 +38,7 @@ def result_rows(
         ("loss", _change({"before": result.get("loss_first"), "after": result.get("loss_last")}, ".4f")),
         ("held-out loss", _change(result.get("eval_loss"), ".4f")),
         ("held-out score", f"{scored}  {score.get('name')} over {score.get('rows')} rows" if scored else None),
+        *(retention.rows(result["retention"]) if result.get("retention") else ()),
         *_of_machine(result, planned or {}),
         *(("note" if each["done"] else "warning", _warning(each)) for each in result.get("warnings") or ()),
         *(("warning", text) for text in failed_trackers(result)),

@@ -53,9 +53,11 @@ def run_record(run: Path, name: str) -> RunRecord:
         lines, result = tuple(read_metrics(run / rundir.METRICS)), rundir.read_result(run)
         state = run_state(run, lines)
         planned: Mapping[str, float | None] = {}
-        if result is not None and state.name == DONE:
+        if result is not None and state.whole:
             planned = _planned(spec, result)
             rows = result_rows(run, result, planned)
+            if state.name != DONE:
+                rows = [("state", state.text()), *rows]
         else:
             rows = [*_unfinished_rows(run, spec, state, lines)]
         return RunRecord(

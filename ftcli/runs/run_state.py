@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ftcli.core.exit_codes import EXIT_DONE, EXIT_INTERRUPTED
+from ftcli.core.exit_codes import EXIT_DONE, EXIT_GATE, EXIT_INTERRUPTED
 from ftcli.runs import run_end, rundir
 from ftcli.runs.metrics import read_metrics
 from ftcli.runs.run_end import RunEnd
@@ -26,6 +26,11 @@ class RunState:
     """How its last command ended; None while it is at work."""
     step: int
     """The last step of which metrics were written; 0 before the first."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether it has all that it was to make: done, or it did not pass its gate."""
+        return self.name == DONE or (self.end is not None and self.end.code == EXIT_GATE)
 
     def text(self) -> str:
         """One line for people."""

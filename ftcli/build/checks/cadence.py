@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from ftcli.build.checks.data import usable_rows
@@ -11,6 +12,7 @@ from ftcli.build.checks.field_needs import layer_of
 from ftcli.build.derive import has_validation
 from ftcli.config.compose import WRITERS, Composed
 from ftcli.core.errors import ConfigError, Problem
+from ftcli.evaluations.retention import GENERAL, gate_problems, read_set
 from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.settings.fields.field_row import HELD_OUT
 from ftcli.settings.limits import WITHOUT_WARMUP
@@ -25,6 +27,7 @@ def problems(run: ResolvedRun, composed: Composed, where: Where) -> Iterator[Pro
     yield from _validation(run, composed, where)
     yield from _background(run, where)
     yield from _steps(run, where)
+    yield from _retention(run, where)
 
 
 def _whole_steps(run: ResolvedRun, where: Where) -> Iterator[Problem]:
@@ -122,3 +125,25 @@ def _steps(run: ResolvedRun, where: Where) -> Iterator[Problem]:
     except ConfigError as error:
         [found] = error.problems
         yield Problem(where(found.where), f"{found.where} {found.what}", found.fix)
+
+
+def _retention(run: ResolvedRun, where: Where) -> Iterator[Problem]:
+    """What a run shall keep is in a set that can be read, and a gate names what is measured there."""
+    own = run.spec.run
+    if own.retention is None and own.gate is None:
+        return
+    if run.method.head == "reward_model":
+        name = "run.retention" if own.gate is None else "run.gate"
+        yield Problem(where(name), f"{name} has no effect: a reward model gives no answers", "remove it")
+        return
+    kinds: tuple[str, ...] = ()
+    try:
+        kinds = read_set(own.retention or GENERAL).kinds
+    except ConfigError as error:
+        yield from (
+            replace(each, where=where("run.retention")) if each.where == "run.retention" else each
+            for each in error.problems
+        )
+        return
+    if own.gate is not None:
+        yield from gate_problems(own.gate, kinds, where("run.gate"))

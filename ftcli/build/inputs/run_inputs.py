@@ -19,6 +19,7 @@ from typing import Any
 from ftcli.core import hub_cache
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.module_source import function_source, is_file_of_code
+from ftcli.core.paths import is_builtin
 from ftcli.core.text import shell_word
 from ftcli.core.untrusted import foreign_files
 from ftcli.data import row_sets
@@ -199,6 +200,8 @@ def files_of(spec: RunSpec) -> Iterator[tuple[str, str]]:
         yield from files_of_model(f"method.{key}", name, None)
     if (named := spec.model.chat_template) is not None and (template := template_file(named)) is not None:
         yield f"model.chat_template:{template.name}", str(template)
+    if (kept := spec.run.retention) is not None and not is_builtin(kept):
+        yield f"run.retention:{os.path.basename(kept)}", kept
     for group in ("method", "train", "peft"):
         yield from _named(group, getattr(spec, group))
 

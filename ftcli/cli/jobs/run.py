@@ -16,7 +16,7 @@ from ftcli.cli.jobs.job import Job, JobFolder
 from ftcli.cli.render import configuration
 from ftcli.cli.requirements import require_disk, require_folders, require_here, require_rows
 from ftcli.config.compose import Composed, Request
-from ftcli.core.exit_codes import EXIT_DONE, EXIT_MEMORY
+from ftcli.core.exit_codes import EXIT_DONE, EXIT_GATE, EXIT_MEMORY
 from ftcli.core.plugins import plugin_loading
 from ftcli.launch.nodes import OWN
 from ftcli.launch.profile import profile_of, submits
@@ -252,7 +252,9 @@ def _train(spec: RunSpec, directory: Path, checkpoint: Path | None, node: Node, 
         output.lines(after_memory(ResolvedRun.of(spec)))
     if not node.rank:
         complete(spec, directory)
-    return _report(directory, as_json=as_json) if code == EXIT_DONE else code
+    if code in (EXIT_DONE, EXIT_GATE):  # with either the run is whole
+        _report(directory, as_json=as_json)
+    return code
 
 
 def _report(directory: Path, *, as_json: bool) -> int:

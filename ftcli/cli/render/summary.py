@@ -58,7 +58,7 @@ def as_data(record: RunRecord) -> dict[str, Any]:
     about: dict[str, Any] = {"state": state.name, "step": state.step}
     if state.end is not None and state.name != DONE:
         about["end"] = asdict(state.end)
-    result = (record.result or {}) if state.name == DONE else {}
+    result = (record.result or {}) if state.whole else {}
     measured = [found for _, found in evaluations.contents(record.folder) if found is not None]
     about |= {"evaluations": measured} if measured else {}
     return {**result, **about, **({"planned": record.planned} if record.planned else {})}

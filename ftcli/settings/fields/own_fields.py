@@ -43,6 +43,8 @@ ROWS: Rows = {
     "hardware.container": read("reads", "runs", free="an image", grant=REMOTE_CODE),
     "hardware.sbatch": read(inside=LISTED),
     "run.dir": read("writes", free="a folder", guarded=_PATHS),
+    "run.retention": read("reads", free="builtin:general, or a file"),
+    "run.gate": read(inside="measures, checked with the retention set"),
     **plain("run", "name score_rows early_stopping_patience background_save"),
     "run.trackers": read("writes", choices=(*TRACKERS,), guarded="in the run's folder; what sends is set below it"),
     SETTINGS: read(inside=LISTED),

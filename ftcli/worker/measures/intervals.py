@@ -51,6 +51,15 @@ def difference(before: Sequence[float], after: Sequence[float]) -> Estimate:
     return {"value": float(rows.mean()), "low": low, "high": high, "rows": len(rows), "interval": PAIRED}
 
 
+def difference_of_kinds(before: Mapping[str, Sequence[float]], after: Mapping[str, Sequence[float]]) -> Estimate:
+    """The mean over kinds of the mean difference of their rows, which are drawn within each kind."""
+    drawn = [np.asarray(after[kind], dtype=float) - np.asarray(before[kind], dtype=float) for kind in before]
+    low, high = np.quantile(np.mean([_means(rows) for rows in drawn], axis=0), (0.025, 0.975))
+    value = float(np.mean([rows.mean() for rows in drawn]))
+    count = sum(map(len, drawn))
+    return {"value": value, "low": float(low), "high": float(high), "rows": count, "interval": PAIRED}
+
+
 def exponential(found: Mapping[str, Any]) -> Estimate:
     """The estimate of a mean as that of its exponential: a perplexity from a loss."""
     return {**found, **{key: math.exp(min(found[key], 700.0)) for key in ("value", "low", "high")}}
@@ -66,13 +75,16 @@ def _wilson(share: float, rows: int) -> tuple[float, float]:
 
 def _bootstrap(rows: np.ndarray[Any, Any]) -> tuple[float, float]:
     """The middle 95 % of the means of as many rows, drawn with replacement."""
+    low, high = np.quantile(_means(rows), (0.025, 0.975))
+    return float(low), float(high)
+
+
+def _means(rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     generator = np.random.default_rng(_SEED)
     size = max(1, min(DRAWS, _AT_ONCE // len(rows)))
-    means = np.concatenate(
+    return np.concatenate(
         [
             rows[generator.integers(0, len(rows), (min(size, DRAWS - start), len(rows)))].mean(axis=1)
             for start in range(0, DRAWS, size)
         ]
     )
-    low, high = np.quantile(means, (0.025, 0.975))
-    return float(low), float(high)

@@ -28,6 +28,7 @@ from ftcli.worker.distributed import restarts
 from ftcli.worker.distributed.cpu_sharding import require_planned
 from ftcli.worker.distributed.deepspeed_files import allow_plain_classes
 from ftcli.worker.inference.trained_tokens import kept_rows
+from ftcli.worker.measures.gate import Gate, judge
 from ftcli.worker.models.load import weights_dtype
 from ftcli.worker.models.unread_weights import switch_off
 from ftcli.worker.process import interruption
@@ -67,6 +68,7 @@ def train(run_dir: Path, resume: Path | None = None) -> dict[str, Any]:
         ConfigError: the spec cannot be run here, or the run is in use.
         DataError: unusable rows.
         NotFinite: a loss that is not a number.
+        GateFailed: the run is whole, and lost more than its gate takes.
         InterruptedRun: stopped by a signal, in training after a checkpoint.
     """
     run_dir = run_dir.resolve()
@@ -88,6 +90,8 @@ def train(run_dir: Path, resume: Path | None = None) -> dict[str, Any]:
             raise ConfigError(Problem("peft", what, fix))
         before = before_training(run, trainer, resumed=resume is not None)
         feed, pace = Feed(spec, run_dir), Pace()
+        gate = Gate(run, trainer).before(resumed=resume is not None)
+        pace = Pace()
         trainer.add_callback(pace)
         try:
             outcome = fit(run, trainer, resume, feed)
@@ -105,15 +109,28 @@ def train(run_dir: Path, resume: Path | None = None) -> dict[str, Any]:
         after = after_training(run, trainer)
         result = {**_result(run, trainer, outcome, before, after), "parameters": parameters, **_manifest(run)}
         result |= {"machine": usage(spec, run.model, pace, run.config.device, run.attention), **feed.noted()}
+        result = {
+            **_result(run, trainer, outcome, before, after),
+            **gate.after(),
+            "parameters": parameters,
+            **_manifest(run),
+        }
+        result["machine"] = usage(spec, run.model, pace, run.config.device, run.attention)
         interruption.finish_first(True)  # as good as done: nothing would be left to resume
         if run.is_first:
-            model = run_dir / rundir.MODEL
-            card = model_card(spec, result, is_adapter=(model / ADAPTER_CONFIG).is_file())
-            rundir.write_atomically(model / CARD, card)
-            rundir.write_json(run_dir / rundir.RESULT, result)
+            _keep(run, result)
         # A process that exits first would close the connections that the others still use.
         trainer.accelerator.wait_for_everyone()
+        judge(result, run_dir)
         return result
+
+
+def _keep(run: Loaded, result: dict[str, Any]) -> None:
+    """Write the model's card, and the result last."""
+    model = run.run_dir / rundir.MODEL
+    card = model_card(run.spec, result, is_adapter=(model / ADAPTER_CONFIG).is_file())
+    rundir.write_atomically(model / CARD, card)
+    rundir.write_json(run.run_dir / rundir.RESULT, result)
 
 
 def _begin(run: Loaded, resume: Path | None) -> None:

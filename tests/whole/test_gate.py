@@ -1,0 +1,75 @@
+"""A run that forgets does not pass its gate: it is whole, its model is saved, and it ends with exit code 9."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from ftcli import tiny
+from ftcli.core.exit_codes import EXIT_GATE
+from ftcli.runs import run_end, rundir
+from ftcli.runs.run_state import run_state
+from tests.whole.conftest import Train
+
+PROOF = bool(os.environ.get("FTCLI_PROOF"))
+QUICK = (
+    "model=tiny", "data.path=rows.jsonl", "train.max_steps=6", "train.learning_rate=3e-2", "train.logging_steps=1",
+    "peft=lora", "run.score_rows=0", "hardware=cpu", "hardware.num_threads=1", "run.dir=run",
+)  # fmt: skip
+GATE = "run.gate={retention: -0.5, odd: -0.5}"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Rows that teach one answer to everything, and what the built-in model knows."""
+    rows = [{"prompt": f"What is {n} + 1 in total?", "completion": "n n n n n n"} for n in range(64)]
+    (tmp_path / "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    texts = [json.loads(line)["text"] for line in tiny.set_path("pretrain", "eval").read_text().splitlines()]
+    known = [{"kind": ("odd", "even")[number % 2 == 0], "text": text} for number, text in enumerate(texts[:12], 1)]
+    (tmp_path / "kept.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in known), encoding="utf-8")
+    return tmp_path
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_run_that_forgets_fails_its_gate_once_its_model_is_saved(number: int, folder: Path, ftcli_run: Train):
+    if number == 2 and not PROOF:
+        pytest.skip("make proof runs it")
+    words = (*QUICK, "run.retention=kept.jsonl", GATE, f"hardware.num_processes={number}")
+    done = ftcli_run("train", *words, cwd=folder, expect=EXIT_GATE)
+    assert "the gate was not passed: retention fell by" in done.stderr
+    assert number == 2 or "Traceback" not in done.stderr  # torch's launcher prints one of its own
+    run = folder / "run"
+    result = rundir.read_result(run)
+    assert result is not None
+    assert (run / rundir.MODEL / "adapter_model.safetensors").is_file()
+    kept = result["retention"]
+    assert kept["difference"]["value"] < -0.5
+    assert kept["difference"]["value"] == pytest.approx(
+        sum(each["after"] - each["before"] for each in kept["kinds"].values()) / 2
+    )
+    assert len(kept["failed"]) == 2
+    end = run_end.read(run)
+    assert end is not None
+    assert (end.code, "the gate was not passed" in end.message) == (EXIT_GATE, True)
+    assert run_state(run).whole
+    if number == 2:
+        return
+    said = ftcli_run("report", "run", cwd=folder).stdout
+    assert "by kind" in said
+    assert "odd -" in said
+    assert "gate, the run" not in said
+    # Finished, so it is told again and not trained again.
+    again = ftcli_run("train", "--resume", "run", cwd=folder)
+    assert "is finished" in again.stderr
+
+
+def test_a_run_that_keeps_what_it_knew_passes(folder: Path, ftcli_run: Train):
+    words = (*QUICK, "train.learning_rate=1e-6", "run.retention=kept.jsonl", GATE)
+    said = ftcli_run("train", *words, cwd=folder).stdout
+    assert "passed: retention at least -0.5" in said
+    result = rundir.read_result(folder / "run")
+    assert result is not None
+    assert result["retention"]["difference"]["value"] == pytest.approx(0, abs=0.05)
