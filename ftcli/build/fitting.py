@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 from ftcli.build.derive import derive_peft
+from ftcli.core.errors import FtcliError
 from ftcli.core.gpu_cards import rate_of
+from ftcli.core.untrusted import foreign_files
 from ftcli.launch.profile import cards
 from ftcli.peft_methods import peft_method
 from ftcli.plan.outlook import Plan, plan
 from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.plan.step_time import USUAL_UTILISATION
-from ftcli.settings.run_spec import Notes
+from ftcli.runs import rundir
+from ftcli.settings.run_spec import Notes, RunSpec
 
 TIGHT = 0.9
 """Share of a card's memory above which the estimate leaves no room for its own error."""
@@ -80,6 +85,36 @@ def expected(run: ResolvedRun, outlook: Plan) -> dict[str, float | None]:
         "memory_gib": memory.total_gib - memory["cuda_context"] if memory else None,
         "seconds": found.seconds if found else None,
     }
+
+
+def keep_expected(spec: RunSpec, run: Path) -> None:
+    """Write the figures of `expected` into the folder of a run that has just ended on a card.
+
+    A report shows them beside what was measured. It reads the run's folder alone, which may be a stranger's: rows and
+    models that a spec names are no business of one who looks at it.
+    """
+    result = rundir.read_result(run)
+    if result is None or (result.get("machine") or {}).get("peak_reserved_gib") is None:
+        return
+    resolved = ResolvedRun.of(spec)
+    with suppress(FtcliError, OSError):  # as where rows or models are gone, or the disk is full
+        figures = expected(resolved, plan(resolved))
+        rundir.write_json(run / rundir.PLAN, {"schema": rundir.SCHEMAS[rundir.PLAN], **figures})
+
+
+def kept_expected(run: Path) -> dict[str, float | None]:
+    """The figures that `keep_expected` wrote; {} where it wrote none, or they are not as ftcli writes them.
+
+    Raises:
+        ConfigError: a later version of ftcli wrote them.
+    """
+    try:
+        content = foreign_files.read_json(run / rundir.PLAN)
+        rundir.require_known_schema(run / rundir.PLAN, content)
+        found = {name: content[name] for name in ("memory_gib", "seconds")}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return {}
+    return found if all(each is None or type(each) in (int, float) for each in found.values()) else {}
 
 
 def _seconds(run: ResolvedRun, outlook: Plan, teraflops: float) -> float | None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from ftcli.build import auto_batch
-from ftcli.core.exit_codes import EXIT_CHECKPOINT, EXIT_CONFIG, EXIT_DATA, EXIT_MEMORY
+from ftcli.build import auto_batch, fitting
+from ftcli.core.exit_codes import EXIT_CHECKPOINT, EXIT_CONFIG, EXIT_DATA, EXIT_DONE, EXIT_MEMORY
 from ftcli.launch.local import newest_checkpoint, run_worker
 from ftcli.launch.nodes import ALONE, Node, without_node
 from ftcli.peft_methods.checkpoint_files import files_to_resume
@@ -40,6 +40,8 @@ def train(
     while node.num_nodes == 1 and code == EXIT_MEMORY and (smaller := _halved(spec, directory, say)) is not None:
         spec, checkpoint = smaller
         code = run_worker(directory, spec.launch, checkpoint, say, node=node, step_timeout=step_timeout)
+    if code == EXIT_DONE and not node.rank:
+        fitting.keep_expected(spec, directory)
     return code, spec
 
 

@@ -8,10 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ftcli.build import fitting, gate
-from ftcli.core.errors import FtcliError
 from ftcli.core.text import duration
-from ftcli.plan.outlook import plan
-from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.reports.result_rows import result_rows
 from ftcli.runs import rundir
 from ftcli.runs.metrics import read_metrics
@@ -55,6 +52,8 @@ def run_record(run: Path, name: str) -> RunRecord:
         planned: Mapping[str, float | None] = {}
         if result is not None and state.whole:
             planned = _planned(spec, result)
+        if result is not None and state.name == DONE:
+            planned = fitting.kept_expected(run)
             rows = result_rows(run, result, planned)
             if state.name != DONE:
                 rows = [("state", state.text()), *rows]
@@ -63,17 +62,6 @@ def run_record(run: Path, name: str) -> RunRecord:
         return RunRecord(
             name=name, folder=run, state=state, rows=tuple(rows), spec=spec, result=result, planned=planned, lines=lines
         )
-
-
-def _planned(spec: RunSpec, result: Mapping[str, Any]) -> dict[str, float | None]:
-    """What the plan expects of the run's card, where one was used and the rows are still here."""
-    if (result.get("machine") or {}).get("peak_reserved_gib") is None:
-        return {}
-    try:
-        run = ResolvedRun.of(spec)
-        return fitting.expected(run, plan(run))
-    except FtcliError:  # rows or models that are gone
-        return {}
 
 
 def _unfinished_rows(

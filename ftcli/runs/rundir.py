@@ -36,6 +36,8 @@ LOG = "log.txt"
 METRICS = "metrics.jsonl"
 LEDGER = "ledger.json"
 DROPPED = "dropped.jsonl"
+PLAN = "plan.json"
+"""What the plan expected of the card of a run, for the report."""
 SHOWN = "shown_rows.json"
 """The first rows as tokens with which of them are trained, for the report."""
 ANSWERS = "answers.json"
@@ -59,7 +61,7 @@ END = "end.json"
 """How the last command on the run ended (runs/run_end.py)."""
 
 SCHEMAS: Mapping[str, int] = MappingProxyType(
-    {RESULT: 1, PIPELINE: 1, INPUTS: 1, METRICS: 1, LEDGER: 2, ENVIRONMENT: 2, SHOWN: 1, ANSWERS: 1}
+    {RESULT: 1, PIPELINE: 1, INPUTS: 1, METRICS: 1, LEDGER: 2, ENVIRONMENT: 2, SHOWN: 1, ANSWERS: 1, PLAN: 1}
 )
 """The schema of each file that this version writes, and the latest that it reads."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ftcli.build.fitting import TIGHT, expected, fit, smaller, totals
+from ftcli.build.fitting import TIGHT, expected, fit, keep_expected, kept_expected, smaller, totals
 from ftcli.build.resolve import run_of
 from ftcli.cli import main
 from ftcli.config.compose import Request
@@ -12,6 +12,7 @@ from ftcli.core import hardware
 from ftcli.core.hardware import Gpu
 from ftcli.plan.outlook import plan
 from ftcli.plan.resolved_run import ResolvedRun
+from ftcli.runs import rundir
 
 LLAMA = "model=llama"
 
@@ -46,6 +47,21 @@ def test_the_time_follows_from_the_card_s_rate():
     unknown = fit(planned("hardware.gpu=24GiB"), plan(planned("hardware.gpu=24GiB")))
     assert unknown is not None
     assert unknown.seconds is None
+
+
+def test_what_was_expected_of_a_card_is_kept_once_the_run_has_ended_on_one(tmp_path):
+    run = planned(LLAMA, "peft=lora", "hardware.gpu=h100")
+    for machine in ({}, {"peak_reserved_gib": None}):
+        rundir.write_json(tmp_path / rundir.RESULT, {"schema": 1, "machine": machine})
+        keep_expected(run.spec, tmp_path)
+        assert kept_expected(tmp_path) == {}
+    rundir.write_json(tmp_path / rundir.RESULT, {"schema": 1, "machine": {"peak_reserved_gib": 20.0}})
+    keep_expected(run.spec, tmp_path)
+    kept = kept_expected(tmp_path)
+    assert kept == expected(run, plan(run))
+    assert kept["memory_gib"]
+    rundir.write_json(tmp_path / rundir.PLAN, {"schema": 1, "memory_gib": "much", "seconds": None})
+    assert kept_expected(tmp_path) == {}
 
 
 def test_runs_that_follow_each_other_take_the_sum_of_their_time_and_the_most_of_their_memory():

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ftcli.build import fitting
 from ftcli.build.inputs import run_inputs
 from ftcli.core.errors import ConfigError
 from ftcli.reports import kept_rows
@@ -21,6 +22,7 @@ READERS = {
     rundir.ENVIRONMENT: lambda run: went_on(run, {}, "checkpoint-1"),
     rundir.SHOWN: kept_rows.shown_rows,
     rundir.ANSWERS: kept_rows.answers,
+    rundir.PLAN: fitting.kept_expected,
     rundir.LEDGER: lambda run: require_same_sequences(run, {}, streams=False),
 }
 
