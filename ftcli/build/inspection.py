@@ -128,6 +128,8 @@ def of_folder(folder: Path) -> Inspection:
     if rundir.is_run(folder):
         found = Inspection(f"run {folder}")
         _require_own_files(found, folder)
+        if found.problems and (folder / rundir.SPEC).is_symlink():
+            raise ConfigError(*found.problems)
         spec = RunSpec.load(folder / rundir.SPEC)
         _add(found, {name: value for name, value in asdict(spec).items() if isinstance(value, dict)}, "")
         _always(found, {"dir": str(folder)})

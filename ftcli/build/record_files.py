@@ -82,7 +82,7 @@ def _objects(file: Path, *, cut: bool) -> Iterator[dict[str, Any]]:
         OSError: it cannot be read.
         ValueError: a line is none, with its number.
     """
-    with open(file, "rb") as stream:
+    with foreign_files.opened(file) as stream:
         for number, raw in enumerate(iter(lambda: stream.readline(MOST_LINE_BYTES), b""), 1):
             if cut and not raw.endswith(b"\n"):
                 return

@@ -57,7 +57,14 @@ def kind_of(place: Path) -> str | None:
 
 
 def verdicts(place: Path) -> Iterator[Verdict]:
-    """A verdict on each thing in a folder of one of these kinds."""
+    """A verdict on each thing in a folder of one of these kinds; where a link leads out of it, on that alone."""
+    of_run = place.name == rundir.MODEL and rundir.is_run(place.parent)
+    try:
+        rundir.require_own_files(place.parent if of_run else place)
+    except ConfigError as error:
+        for each in error.problems:
+            yield Verdict(each.where, "fault", f"{each.what}; the rest of the folder was not read", each.fix)
+        return
     match kind_of(place):
         case "pipeline":
             yield from _of_pipeline(place)
@@ -67,7 +74,7 @@ def verdicts(place: Path) -> Iterator[Verdict]:
             yield from _of_stage(place)
         case "checkpoint":
             yield from _of_checkpoint(place)
-        case _ if place.name == rundir.MODEL and rundir.is_run(place.parent):
+        case _ if of_run:
             finished = (place.parent / rundir.RESULT).is_file()
             yield from _of_final(place.parent, _ANEW + shell_word(place.parent), finished=finished)
         case _:

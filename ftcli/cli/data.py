@@ -126,6 +126,7 @@ def _dropped(options: argparse.Namespace) -> int:
         what = f"needs the name of one run, not {' '.join(options.overrides) or 'nothing'}"
         raise ConfigError(Problem("ftcli data dropped", what, "ftcli data dropped RUN [--reason WORD] [--json]"))
     run, wanted = rundir.require_run(options.overrides[0], "ftcli data dropped"), options.reason or ""
+    rundir.require_own_files(run)
     reasons, own = Counter[str](), provenance.of_folder(run) if options.json else None
     for row in dropped_rows.read(run / rundir.DROPPED):
         reasons[row["reason"]] += 1

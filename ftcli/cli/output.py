@@ -15,8 +15,8 @@ from ftcli.core.text import aligned, count, duration
 from ftcli.core.untrusted.printable import beneath, one_line
 
 __all__ = [
-    "count", "data", "duration", "is_terminal", "line", "lines", "note", "problems", "redrawn", "say", "styled",
-    "table", "text", "warn",
+    "count", "data", "duration", "is_terminal", "line", "lines", "note", "notes", "problems", "redrawn", "say",
+    "styled", "table", "text", "warn",
 ]  # fmt: skip
 
 
@@ -27,14 +27,23 @@ _PLAIN = str.maketrans(
 
 
 def note(text: str) -> None:
-    """Print lines for the user on stderr, apart from the command's own output."""
+    """Print a line for the user on stderr, apart from the command's own output."""
+    _print_apart(one_line(text))
+
+
+def notes(several: str) -> None:
+    """Print text of several lines on stderr, whose parts are cleaned already."""
+    _print_apart(several)
+
+
+def _print_apart(text: str) -> None:
     # Written as one, since what a worker says is copied to the same stream by another thread.
     print(f"{text}\n", end="", file=sys.stderr, flush=True)
 
 
 def warn(text: str) -> None:
     """Print a warning of one line on stderr."""
-    note(f"warning: {one_line(text)}")
+    note(f"warning: {text}")
 
 
 def say(text: str = "") -> None:
@@ -75,7 +84,7 @@ def problems(error: FtcliError, *, as_json: bool) -> None:
         data([dataclasses.asdict(problem) for problem in error.problems], key="problems")
         return
     for problem in error.problems:
-        note(str(problem))
+        notes(str(problem))
     if len(error.problems) > 1:
         note(f"{len(error.problems)} problems")
 

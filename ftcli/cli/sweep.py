@@ -354,7 +354,7 @@ def _dry_run(sweep: Sweep, options: argparse.Namespace) -> int:
         codes.append(_run(command) if job.words else EXIT_CONFIG)
         if codes[-1] == EXIT_INTERRUPTED:
             break
-    output.note(
+    output.notes(
         f"{codes.count(0)} of {len(sweep.jobs)} jobs done"
         + "".join(f"\n  job {i + 1}: exit {c}" for i, c in enumerate(codes) if c)
     )

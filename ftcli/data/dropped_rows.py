@@ -83,11 +83,10 @@ def read(file: Path) -> Iterator[dict[str, str]]:
         ConfigError: there is none, or it is damaged.
     """
     try:
-        with open(file, encoding="utf-8") as lines:
-            for line in lines:
-                if line.endswith("\n"):  # a run that is being read may be in the middle of a line
-                    row = foreign_files.parse_json(line)
-                    yield {**row, "where": row["where"], "reason": row["reason"]}
+        for line in foreign_files.read_lines(file):
+            if line.endswith("\n"):  # a run that is being read may be in the middle of a line
+                row = foreign_files.parse_json(line)
+                yield {**row, "where": row["where"], "reason": row["reason"]}
     except FileNotFoundError:
         fix = "runs of this version write it when they read their rows; ledger.json has the counts"
         raise ConfigError(Problem(str(file), "does not exist", fix)) from None

@@ -65,7 +65,8 @@ def settled(launch: Launch, say: Callable[[str], None]) -> int:
     """The exit code of a run; says what the processes could not, and writes end.json."""
     end, told = cause(launch)
     if told:
-        say(end.message)
+        for line in end.message.splitlines():
+            say(line)
     run, kept = launch.run, run_end.read(launch.run)
     if end != kept and (launch.is_first or (kept is None and end.code != EXIT_DONE)):
         run_end.write(run, end)

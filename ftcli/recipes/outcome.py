@@ -154,16 +154,15 @@ def _weights(folder: Path) -> dict[str, str]:
 
 def file_digest(file: Path) -> str:
     """Hex sha256 of all bytes of a file."""
-    with open(file, "rb") as stream:
+    with foreign_files.opened(file) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _timeless(file: Path) -> Iterator[dict[str, Any]]:
     """The lines of metrics.jsonl without what was measured in time."""
-    with open(file, "rb") as stream:
-        for raw in stream:
-            line = foreign_files.parse_json(raw)
-            yield {key: value for key, value in line.items() if not _OF_TIME.fullmatch(key)}
+    for raw in foreign_files.read_lines(file):
+        line = foreign_files.parse_json(raw)
+        yield {key: value for key, value in line.items() if not _OF_TIME.fullmatch(key)}
 
 
 def _placeless(value: Any) -> Any:

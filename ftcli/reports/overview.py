@@ -11,6 +11,7 @@ from typing import Any, TypeGuard
 from ftcli.build import gate
 from ftcli.core.errors import ConfigError, FtcliError
 from ftcli.core.text import duration
+from ftcli.core.untrusted import foreign_files
 from ftcli.reports.curves import sparkline
 from ftcli.runs import rundir
 from ftcli.runs.metrics import read_metrics
@@ -147,11 +148,11 @@ def _doing(run: Path, state: RunState) -> str:
     if state.name != RUNNING:
         return state.end.message if state.end is not None else ""
     try:
-        with open(run / rundir.LOG, "rb") as log:
+        with foreign_files.opened(run / rundir.LOG) as log:
             log.seek(max(0, (run / rundir.LOG).stat().st_size - _LOG_BYTES))
             said = log.read().decode("utf-8", "replace").split("\n")
         age = time.time() - (run / rundir.LOG).stat().st_mtime
-    except OSError:
+    except (OSError, ValueError):
         return ""
     line = next((each.rsplit("\r", 1)[-1].strip() for each in reversed(said) if each.strip()), "")
     return f"{line} ({age:.0f} s ago)" if age > 60 else line

@@ -114,6 +114,8 @@ def _proved(found: Imported, options: argparse.Namespace, folder: Path) -> tuple
     except WorkerFailed as failed:
         return None, failed.code
     return proof, EXIT_DONE if proof.equal else EXIT_GATE
+        output.notes("\n".join(render.lines(found.conversion, found.problems)))
+    return EXIT_DONE
 
 
 def _require_new(target: Path, shown: str) -> None:

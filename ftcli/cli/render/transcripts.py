@@ -61,7 +61,7 @@ def summary(folder: Path, result: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _items(folder: Path) -> Iterator[dict[str, Any]]:
     file = folder / ITEMS
-    for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else ():
+    for line in foreign_files.read_lines(file) if file.is_file() else ():
         try:
             yield foreign_files.parse_json(line)
         except ValueError:

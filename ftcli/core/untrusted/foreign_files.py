@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import os
 import stat
+from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +63,34 @@ def read_bytes(file: Path, limit: int = MAX_BYTES) -> bytes:
         OSError: it cannot be opened.
         ValueError: it is no regular file, or larger than the limit.
     """
-    if not stat.S_ISREG(os.stat(file).st_mode):  # a pipe would be waited for
-        raise Unreadable("it is no regular file")
-    with open(file, "rb") as stream:
+    with opened(file) as stream:
         raw = stream.read(limit + 1)
     if len(raw) > limit:
         raise Unreadable(f"it is larger than {limit >> 20} MiB")
     return raw
+
+
+def read_lines(file: Path, limit: int = MAX_BYTES) -> Iterator[str]:
+    """The lines of a file of any length, each with the newline that ends it.
+
+    Raises:
+        OSError: it cannot be opened.
+        ValueError: it is no regular file, a line is larger than the limit, or one is not UTF-8.
+    """
+    with opened(file) as stream:
+        while raw := stream.readline(limit + 1):
+            if len(raw) > limit:
+                raise Unreadable(f"a line of it is larger than {limit >> 20} MiB")
+            yield raw.decode("utf-8")
+
+
+def opened(file: Path) -> BufferedReader:
+    """A file to read.
+
+    Raises:
+        OSError: it cannot be opened.
+        ValueError: it is no regular file.
+    """
+    if not stat.S_ISREG(os.stat(file).st_mode):  # a pipe would be waited for
+        raise Unreadable("it is no regular file")
+    return open(file, "rb")
