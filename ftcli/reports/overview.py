@@ -104,8 +104,37 @@ def _glance(run: Path, name: str) -> Glance:
         return Glance(name=name, folder=run, state=DAMAGED, doing=what)
 
 
+_Stamp = tuple[int, int, int]
+_ADMITTED: dict[Path, tuple[_Stamp, RunSpec | ConfigError]] = {}
+"""What the gate made of each spec.json, by its bytes' time: a table that is drawn every two seconds asks once."""
+_MOST_ADMITTED = 4 * MOST_RUNS
+
+
+def _admitted(run: Path) -> RunSpec:
+    """The spec of a run, checked once for each change of its file; whether a link leads out, each time.
+
+    Raises:
+        ConfigError: every problem in it.
+    """
+    rundir.require_own_files(run)
+    about = (run / rundir.SPEC).stat()
+    stamp = about.st_ino, about.st_size, about.st_mtime_ns
+    known = _ADMITTED.get(run)
+    if known is None or known[0] != stamp:
+        if len(_ADMITTED) >= _MOST_ADMITTED:
+            _ADMITTED.clear()
+        try:
+            known = stamp, gate.opened(run)
+        except ConfigError as error:
+            known = stamp, error
+        _ADMITTED[run] = known
+    if isinstance(known[1], ConfigError):
+        raise ConfigError(*known[1].problems)
+    return known[1]
+
+
 def _read(run: Path, name: str) -> Glance:
-    spec, lines = gate.opened(run), read_metrics(run / rundir.METRICS)
+    spec, lines = _admitted(run.absolute()), read_metrics(run / rundir.METRICS)
     state, last = run_state(run, lines), _last(lines)
     share = 1.0 if state.name == DONE else _share(spec, last)
     elapsed = last.get("elapsed_seconds")

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from ftcli.build import gate
 from ftcli.core.exit_codes import EXIT_INTERRUPTED
 from ftcli.reports.local_pages import server_at
 from ftcli.reports.overview import glances
 from ftcli.runs import run_end, rundir
 from ftcli.runs.run_end import RunEnd
+from ftcli.settings.run_spec import RunSpec
 from tests.reports.folders import HOSTILE, run_folder
 
 
@@ -39,6 +41,32 @@ def test_every_run_below_a_folder_is_told_where_it_stands(runs: Path):
     assert found["a/2"].doing == "stopped by SIGTERM"
     assert found["a/1"].loss == pytest.approx(2.018, abs=1e-3)
     assert found["a/1"].held_out == pytest.approx(2.218, abs=1e-3)
+
+
+def test_a_spec_is_checked_once_for_each_change_of_it(runs: Path, monkeypatch: pytest.MonkeyPatch):
+    asked: list[str] = []
+
+    def opened(run: Path) -> RunSpec:
+        asked.append("/".join(run.parts[-2:]))
+        return gate_opened(run)
+
+    gate_opened = gate.opened
+    monkeypatch.setattr(gate, "opened", opened)
+    first = glances(runs)
+    assert sorted(asked) == ["a/1", "a/2", "b/1", "c/1"]
+    asked.clear()
+    again = glances(runs)
+    assert asked == []
+    assert [(each.name, each.state, each.doing) for each in again] == [(x.name, x.state, x.doing) for x in first]
+    spec = runs / "a" / "1" / rundir.SPEC
+    spec.write_text(spec.read_text(encoding="utf-8").replace('"max_steps"', '"max_stepz"'), encoding="utf-8")
+    other = runs / "a" / "2" / rundir.SPEC
+    rundir.write_atomically(other, other.read_text(encoding="utf-8"))
+    assert {each.name: each.state for each in glances(runs)}["a/2"] == "stopped"
+    assert sorted(asked) == ["a/1", "a/2"]
+    (runs / "b" / "1" / "x").symlink_to("/etc/passwd")
+    [linked] = [each for each in glances(runs) if each.name == "b/1"]
+    assert (linked.state, len(asked)) == ("damaged", 2)
 
 
 def test_of_a_run_at_work_the_time_left_and_its_last_words_are_told(runs: Path):
@@ -84,6 +112,8 @@ def test_a_browser_of_this_machine_sees_the_table_and_each_report(address: str):
     assert "stopped by SIGTERM" in page
     code, page = got(f"{address}/a/1")
     assert (code, page.count("<svg xmlns")) == (200, 4)
+    for title in ("Plan and reality", "What the model sees", "Answers before and after", "What differs"):
+        assert f"<summary>{title}" in page
     assert "is not a run spec" in got(f"{address}/c/1")[1]
 
 

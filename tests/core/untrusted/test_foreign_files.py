@@ -42,3 +42,19 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path):
     link.symlink_to("/dev/zero")
     with pytest.raises(foreign_files.Unreadable, match="no regular file"):
         foreign_files.read_bytes(link)
+
+
+def test_lines_are_read_one_by_one_and_none_without_end(tmp_path: Path):
+    file = tmp_path / "rows.jsonl"
+    file.write_bytes("é\nb\nc".encode())
+    assert list(foreign_files.read_lines(file)) == ["é\n", "b\n", "c"]
+    assert list(foreign_files.read_lines(file, limit=3)) == ["é\n", "b\n", "c"]
+    file.write_bytes(b"a\n" + b"b" * 4)
+    lines = foreign_files.read_lines(file, limit=3)
+    assert next(lines) == "a\n"
+    with pytest.raises(ValueError, match="a line of it is larger"):
+        next(lines)
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(ValueError, match="no regular file"):
+        next(foreign_files.read_lines(file))
