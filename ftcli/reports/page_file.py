@@ -16,7 +16,7 @@ from typing import Any
 from ftcli.core.untrusted.printable import printable
 from ftcli.reports import charts
 from ftcli.reports.curves import Panel, panels
-from ftcli.reports.run_record import RunRecord
+from ftcli.reports.run_record import RunRecord, told_apart
 from ftcli.reports.sections import sections
 
 _PAGE = Path(__file__).with_name("page")
@@ -32,6 +32,7 @@ def content(records: Sequence[RunRecord], ending: str, *, rows: bool = True) -> 
         ending: one of FORMATS.
         rows: whether a page shows rows and answers of the runs.
     """
+    records = told_apart(records)
     drawn = panels({each.name: each.lines for each in records})
     match ending:
         case ".csv":

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,20 @@ def run_record(run: Path, name: str) -> RunRecord:
         return RunRecord(
             name=name, folder=run, state=state, rows=tuple(rows), spec=spec, result=result, planned=planned, lines=lines
         )
+
+
+def told_apart(records: Iterable[RunRecord]) -> list[RunRecord]:
+    """Each run once; those of one name, as the stages of two pipelines, under as much of their path as differs."""
+    found = [*{each.folder: each for each in records}.values()]
+    for depth in range(2, max((len(each.folder.parts) for each in found), default=0) + 1):
+        named = Counter(each.name for each in found)
+        if len(named) == len(found):
+            break
+        found = [
+            each if named[each.name] == 1 else replace(each, name="/".join(each.folder.parts[-depth:]))
+            for each in found
+        ]
+    return found
 
 
 def _unfinished_rows(

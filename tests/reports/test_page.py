@@ -19,6 +19,7 @@ from ftcli.reports.run_record import run_record
 from ftcli.reports.sections import sections
 from ftcli.runs import run_end, rundir
 from ftcli.runs.run_end import RunEnd
+from ftcli.sweeps.sweep_folder import Sweep, SweepJob
 from tests.reports.folders import HOSTILE, keep_rows, result, run_folder
 
 
@@ -128,6 +129,56 @@ def test_several_runs_lie_over_each_other_in_a_file_of_their_own(typed, here: Pa
     assert typed("report", "one", "two", "--to", "both.svg")[0] == 0
     ElementTree.fromstring((here / "both.svg").read_text(encoding="utf-8"))
     assert typed("report", "one", "--to", "both.pdf")[0] == 2
+    code, _, err = typed("report", "one", "--to", "both.png")
+    assert code == 2
+    assert "fix: --to both.svg, or open the page" in err
+
+
+def lines_of_legend(page: str) -> list[str]:
+    return re.findall(r"</svg>([^<]+)</li>", page.split("gradient norm")[0])
+
+
+def test_stages_of_several_pipelines_are_told_apart(typed, here: Path):
+    for name in ("one", "two"):
+        for stage in ("sft", "dpo"):
+            run_folder(here / name / stage)
+        rundir.write_json(here / name / rundir.PIPELINE, {"schema": 1, "stages": {"sft": {}, "dpo": {}}})
+    code, _, err = typed("report", "one", "two", "one", "--to", "both.html")
+    assert code == 0, err
+    page = (here / "both.html").read_text(encoding="utf-8")
+    assert set(re.findall(r'<th scope="col">([^<]+)</th>', page)) >= {"one/sft", "one/dpo", "two/sft", "two/dpo"}
+    assert sorted(each for each in lines_of_legend(page) if each.endswith(": loss")) == [
+        "one/dpo: loss", "one/sft: loss", "two/dpo: loss", "two/sft: loss",
+    ]  # fmt: skip
+    assert typed("report", "one")[0] == 0
+    assert ">sft<" in (here / "one" / rundir.REPORT).read_text(encoding="utf-8")
+
+
+def test_runs_of_one_name_are_told_apart_by_their_folders(typed, here: Path):
+    for name in ("x", "y"):
+        run_folder(here / name / "sft" / "1")
+    assert typed("report", "x/sft/1", "y/sft/1", "x/sft/1", "--to", "both.csv")[0] == 0
+    rows = list(csv.reader((here / "both.csv").read_text(encoding="utf-8").splitlines()))
+    assert {row[0] for row in rows[1:]} == {"x/sft/1", "y/sft/1"}
+
+
+def test_a_sweep_has_a_table_and_a_page_in_its_folder(typed, here: Path):
+    place, jobs = here / "runs" / "search", []
+    for number, pace in enumerate((10, 30), 1):
+        run = run_folder(place / f"lr-{number}", f"train.learning_rate={number}e-4", pace=pace)
+        loss = {"before": 3.0, "after": 3.0 - number}
+        rundir.write_json(run / rundir.RESULT, {**result(40), "eval_loss": loss})
+        run_end.write(run, RunEnd(code=0))
+        jobs.append(SweepJob(name=run.name, varied={"train.learning_rate": f"{number}e-4"}, words=("model=tiny",)))
+    jobs.append(SweepJob(name="lr-3", varied={"train.learning_rate": "3e-4"}, words=("model=tiny",)))
+    Sweep(folder=place, kind="grid", words=["train.learning_rate=1e-4,2e-4,3e-4"], place=str(here), jobs=jobs).write()
+    code, out, err = typed("report", "runs/search")
+    assert code == 0, err
+    assert [line.split()[0] for line in out.splitlines()] == ["run", "lr-2", "lr-1", "lr-3"]
+    page = (place / rundir.REPORT).read_text(encoding="utf-8")
+    assert re.findall(r'<th scope="col">([^<]*/[^<]*)</th>', page) == ["search/lr-2", "search/lr-1"]
+    assert not (place / "lr-1" / rundir.REPORT).exists()
+    assert json.loads(typed("report", "runs/search", "--json")[1])["runs"][0]["name"] == "lr-2"
 
 
 @pytest.mark.parametrize("steps", [0, 1, 5])
