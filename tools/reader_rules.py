@@ -55,7 +55,6 @@ READERS: Mapping[str, Mapping[str, str]] = {
     '"adapter_config.json"': {
         "models.sources": "the name; what PEFT would import is refused",
         "config.shorthand": "the name, to know a folder by",
-        "serving.served_files": "the name, to know a folder by",
         "worker.training.save": "written there",
         "runs.checkpoint_kind": "the name, which a checkpoint must have; it is not opened",
     },

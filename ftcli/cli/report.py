@@ -96,7 +96,7 @@ class _Sweep:
         begun = [each for each in folders if rundir.is_run(each) or rundir.is_pipeline(each)]
         if len(begun) > MOST_JOBS:
             output.note(f"the page shows the best {MOST_JOBS} of {len(begun)} jobs; name others to see them")
-        job_folders = [jobs.resolve_folder(str(each), f"ftcli report {each}") for each in begun[:MOST_JOBS]]
+        job_folders = [jobs.resolve_folder(str(each), f"ftcli report {shell_word(each)}") for each in begun[:MOST_JOBS]]
         return [record for folder in job_folders for record in folder.records()]
 
 

@@ -52,8 +52,6 @@ def run_record(run: Path, name: str) -> RunRecord:
         state = run_state(run, lines)
         planned: Mapping[str, float | None] = {}
         if result is not None and state.whole:
-            planned = _planned(spec, result)
-        if result is not None and state.name == DONE:
             planned = fitting.kept_expected(run)
             rows = result_rows(run, result, planned)
             if state.name != DONE:

@@ -9,6 +9,7 @@ from typing import Any
 from ftcli.build.verification import Verdict
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.untrusted import foreign_files
+from ftcli.models import sources
 from ftcli.models.templates.chat_template import GENERATION, chat_template
 from ftcli.models.templates.template_rendering import TemplateRejection, control_tokens, renderer
 from ftcli.serving.gguf_header import MAGIC, GgufHeader
@@ -28,7 +29,7 @@ def kind_of(place: Path, where: str) -> str:
         ConfigError: none of these.
     """
     if place.is_dir():
-        if not any((place / name).is_file() for name in ("config.json", "adapter_config.json")):
+        if not ((place / "config.json").is_file() or sources.is_adapter_folder(place)):
             raise ConfigError(Problem(where, f"{place} holds no model", "name a folder with config.json and weights"))
         return FOLDER
     try:

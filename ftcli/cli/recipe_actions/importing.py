@@ -93,7 +93,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
 def _show(found: Imported, recipe: str, written_to: str | None) -> None:
     if written_to is None:
         output.text(recipe, end="")
-        output.note("\n".join(render.lines(found.conversion, found.problems)))
+        output.notes("\n".join(render.lines(found.conversion, found.problems)))
         return
     output.lines(render.lines(found.conversion, found.problems))
     output.say()
@@ -114,8 +114,6 @@ def _proved(found: Imported, options: argparse.Namespace, folder: Path) -> tuple
     except WorkerFailed as failed:
         return None, failed.code
     return proof, EXIT_DONE if proof.equal else EXIT_GATE
-        output.notes("\n".join(render.lines(found.conversion, found.problems)))
-    return EXIT_DONE
 
 
 def _require_new(target: Path, shown: str) -> None:

@@ -84,14 +84,9 @@ def train(run_dir: Path, resume: Path | None = None) -> dict[str, Any]:
         if resume is not None and spec.train.get("deepspeed"):
             allow_plain_classes()
         parameters = _parameters(trainer.model)  # counted now, as the model may be saved in another form
-        if not parameters["trainable"]:
-            what = "no parameter of the model would be trained"
-            fix = "choose what trains: peft=lora, peft=none, or peft=freeze with peft.num_layers or peft.modules"
-            raise ConfigError(Problem("peft", what, fix))
         before = before_training(run, trainer, resumed=resume is not None)
-        feed, pace = Feed(spec, run_dir), Pace()
         gate = Gate(run, trainer).before(resumed=resume is not None)
-        pace = Pace()
+        feed, pace = Feed(spec, run_dir), Pace()
         trainer.add_callback(pace)
         try:
             outcome = fit(run, trainer, resume, feed)
@@ -107,15 +102,9 @@ def train(run_dir: Path, resume: Path | None = None) -> dict[str, Any]:
             # before it is measured, which may fail or be stopped
             save_final(trainer, run_dir / rundir.MODEL, stored)
         after = after_training(run, trainer)
-        result = {**_result(run, trainer, outcome, before, after), "parameters": parameters, **_manifest(run)}
-        result |= {"machine": usage(spec, run.model, pace, run.config.device, run.attention), **feed.noted()}
-        result = {
-            **_result(run, trainer, outcome, before, after),
-            **gate.after(),
-            "parameters": parameters,
-            **_manifest(run),
-        }
-        result["machine"] = usage(spec, run.model, pace, run.config.device, run.attention)
+        result = {**_result(run, trainer, outcome, before, after), **gate.after(), "parameters": parameters}
+        machine = usage(spec, run.model, pace, run.config.device, run.attention)
+        result |= {**_manifest(run), "machine": machine, **feed.noted()}
         interruption.finish_first(True)  # as good as done: nothing would be left to resume
         if run.is_first:
             _keep(run, result)
@@ -303,9 +292,19 @@ def _scores(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any] | N
 
 
 def _parameters(model: Any) -> dict[str, int]:
+    """How many parameters there are, and how many of them train.
+
+    Raises:
+        ConfigError: none trains.
+    """
     # bitsandbytes stores two 4-bit weights per element; under ZeRO-3 parameters are empty outside a step.
     sizes = [
         (getattr(p, "ds_numel", p.numel()) * (1 + (type(p).__name__ == "Params4bit")), p.requires_grad)
         for p in model.parameters()
     ]
-    return {"total": sum(size for size, _ in sizes), "trainable": sum(size for size, grows in sizes if grows)}
+    trainable = sum(size for size, grows in sizes if grows)
+    if not trainable:
+        what = "no parameter of the model would be trained"
+        fix = "choose what trains: peft=lora, peft=none, or peft=freeze with peft.num_layers or peft.modules"
+        raise ConfigError(Problem("peft", what, fix))
+    return {"total": sum(size for size, _ in sizes), "trainable": trainable}
