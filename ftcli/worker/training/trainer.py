@@ -21,7 +21,7 @@ from ftcli.worker.models.architecture import has_router
 from ftcli.worker.models.new_tokens import readable_head, saving_rows_only
 from ftcli.worker.process.signals import EvaluationCount
 from ftcli.worker.tokenise.collate import collator_of
-from ftcli.worker.trainers import cpu_head
+from ftcli.worker.trainers import cpu_head, without_padding
 from ftcli.worker.trainers.fused_head import name_experts, train_by_own_logits
 from ftcli.worker.trainers.units import Counted
 from ftcli.worker.trainers.weighted_loss import Weighing
@@ -135,6 +135,10 @@ def make_trainer(
         # Set afterwards, because TRL's constructor refuses another collator with packing.
         trainer.data_collator = collator_of(config, model, tokenizer.pad_token_id)
         trainer.packs = True
+    elif not (config.torch_compile or getattr(config, "neftune_noise_alpha", None)):
+        # Lengths that change would be compiled anew, and NEFTune's noise depends on the length of a row.
+        for each in filter(None, (trainer.model, getattr(trainer, "ref_model", None))):
+            without_padding.leave_out(each)
     if isinstance(trainer, Weighing):
         trainer.take_weights()
     trainer.support = support or Support({})
