@@ -15,7 +15,7 @@ KINDS: Mapping[str, str] = {
     "end": "another token, or none, after the last text",
     "template": "the chat template or the text differs",
     "mask": "the same tokens, but others of them are trained",
-    "blank": "the same tokens; only white space around an answer is trained in one and not in the other",
+    "blank": "only white space around an answer is there, or is trained, in one and not in the other",
 }
 """Why rows differ, in the order in which they are told."""
 _LONGEST = 3000
@@ -95,6 +95,8 @@ def differences(ours: TokenRow, theirs: TokenRow, rules: Rules) -> list[Differen
     for name, one in ours.sequences.items():
         for kind, *places in _between(one, theirs.sequences[name], rules):
             found.setdefault(kind, Difference(kind, name, *places))
+    if "mask" in found:
+        found.pop("blank", None)  # of a prompt that is trained, its line breaks are too
     return sorted(found.values(), key=lambda each: list(KINDS).index(each.kind))
 
 
@@ -113,7 +115,8 @@ def _between(ours: TokenSequence, theirs: TokenSequence, rules: Rules) -> Iterat
         elif i == 0 and k == 0 and max(j, m) <= _AT_END:
             yield "beginning", 0, 0
         elif j == len(ours.ids) and m == len(theirs.ids) and max(j - i, m - k) <= _AT_END:
-            yield "end", i, k
+            blank = all(map(rules.is_blank, (*ours.ids[i:j], *theirs.ids[k:m])))
+            yield "blank" if blank else "end", i, k
         else:
             yield "template", i, k
 

@@ -38,6 +38,10 @@ def test_a_trained_prompt_is_another_mask():
     assert differences(OURS, row(ANSWER, [0, 0, 0, 1, 1, 1, 1, 1, 1, 0]), RULES) == [Difference("mask", "", 3, 3)]
 
 
+def test_white_space_that_is_trained_with_other_tokens_is_no_kind_of_its_own():
+    assert kinds(row(ANSWER, [0, 1, 1, 1, 1, 1, 1, 1, 1, 1])) == ["mask"]
+
+
 def test_without_masks_only_tokens_are_compared():
     assert kinds(row(ANSWER, [1] * 10), Rules(limit=None, is_blank=RULES.is_blank, masks=False)) == []
 
@@ -46,8 +50,12 @@ def test_one_token_more_at_the_beginning_is_another_beginning_and_no_other_mask(
     assert kinds(row([BOS, *ANSWER], [0, *TRAINED])) == ["beginning"]
 
 
-def test_a_missing_line_break_is_another_end():
-    assert differences(OURS, row(ANSWER[:-1], TRAINED[:-1]), RULES) == [Difference("end", "", 9, 9)]
+def test_a_missing_line_break_is_only_white_space():
+    assert differences(OURS, row(ANSWER[:-1], TRAINED[:-1]), RULES) == [Difference("blank", "", 9, 9)]
+
+
+def test_a_missing_end_token_is_another_end():
+    assert differences(OURS, row(ANSWER[:-2], TRAINED[:-2]), RULES) == [Difference("end", "", 8, 8)]
 
 
 def test_another_word_in_the_middle_is_the_template_wherever_the_rest_stands():
