@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ftcli.cli import arguments, jobs, output
+from ftcli.cli.jobs import searching
 from ftcli.cli.jobs.run import RunJob
 from ftcli.cli.jobs.submission import submit
 from ftcli.config.compose import Request
@@ -52,7 +53,7 @@ def run(argv: Sequence[str]) -> int:
         return _resume(options)
     words = arguments.overrides(options)
     wanted = sweep_request.requested(words, _request(options), search=True)
-    first = _checked(wanted)
+    first = searching.checked(wanted)
     if options.dry_run:
         jobs.measured(lambda: jobs.resolve(_with(wanted, wanted.words(_first_point(wanted))))).plan(
             as_json=options.json
@@ -131,11 +132,10 @@ def _job(
     words = [*words, f"run.dir={sweep.folder / name}"]
     try:
         composed = jobs.resolve(_with(wanted, words))
-        if isinstance(composed, RunJob):
-            own = composed.spec.seed if seed is None else seed
-            if shared := sweep_request.shared_words(composed.spec, own, wanted.settings.jobs or 1):
-                words = [*words, *shared]
-                composed = jobs.resolve(_with(wanted, words))
+        own = composed.specs()[-1].seed if seed is None else seed
+        if shared := sweep_request.shared_words(composed.runs_by_stage(), own, wanted.settings.jobs or 1):
+            words = [*words, *shared]
+            composed = jobs.resolve(_with(wanted, words))
     except ConfigError as error:
         cause = masked("; ".join(f"{each.where}: {each.what}" for each in error.problems))
         return SweepJob(name=name, varied=varied, words=(), end="failed", code=EXIT_CONFIG, cause=cause), error
@@ -154,7 +154,7 @@ def _combinations(sweep: Sweep, wanted: SweepRequest) -> tuple[dict[str, jobs.Jo
             refused.append(composed)
             continue
         found[job.name] = composed
-        seed = composed.spec.seed if seed is None and isinstance(composed, RunJob) else seed
+        seed = composed.specs()[-1].seed if seed is None else seed
     return found, refused
 
 
@@ -235,40 +235,6 @@ def _first_point(wanted: SweepRequest) -> Mapping[str, str]:
     return next(iter(samples(wanted.space)))
 
 
-def _checked(wanted: SweepRequest) -> RunSpec:
-    """Check a search before it begins; its first run.
-
-    Raises:
-        ConfigError: a point of the space cannot be composed, needs a flag that is not given, or measures nothing.
-    """
-    from ftcli.build.derive import has_validation
-    from ftcli.methods import get_method
-    from ftcli.sweeps.optuna_study import require_optuna
-    from ftcli.sweeps.search_space import samples
-
-    require_optuna()
-
-    def specs_of(point: Mapping[str, str]) -> Sequence[RunSpec]:
-        job = jobs.resolve(_with(wanted, wanted.words(point)))
-        if not isinstance(job, RunJob):
-            raise ConfigError(Problem("ftcli sweep", "searches single runs, and this is a pipeline", "ftcli train -m"))
-        if problems := sweep_request.ungranted(job.specs(), wanted.request.grants, "sweep") if wanted.by_recipe else []:
-            raise ConfigError(*problems)
-        return job.specs()
-
-    first = sweep_request.checked([*samples(wanted.space)], specs_of)
-    if submits(first.hardware, os.environ):
-        what = "a search learns from each job before it starts the next, and this gives them to a scheduler"
-        raise ConfigError(Problem("hardware=slurm", what, "start it inside a job, or ftcli train -m for an array"))
-    method = get_method(first.choices["method"])
-    if wanted.settings.measure == "score" and (method.score == "none" or not first.run.score_rows):
-        raise ConfigError(Problem("sweep.measure=score", "nothing is scored", "run.score_rows=64, or eval_loss"))
-    if wanted.settings.measure == "eval_loss" and not has_validation(first.data, method):
-        what = "there are no held-out rows, by whose loss a search chooses"
-        raise ConfigError(Problem("ftcli sweep", what, "data.eval_share=0.1 holds some out, data.eval_path names them"))
-    return first
-
-
 def _search(sweep: Sweep, wanted: SweepRequest, first: RunSpec, options: argparse.Namespace) -> int:
     """Run the jobs of a search, and print its table; the lock of its folder is held."""
     from ftcli.sweeps.job_queues import Search
@@ -313,7 +279,7 @@ def _resume(options: argparse.Namespace) -> int:
         wanted = replace(wanted, folder=folder, by_recipe=True)
         left = _open_specs(sweep, wanted)
         if sweep.kind == "search":
-            return _search(sweep, wanted, _checked(wanted), options)
+            return _search(sweep, wanted, searching.checked(wanted), options)
         return _grid(sweep, _slots(wanted, left), options)
 
 
@@ -330,16 +296,14 @@ def _open_specs(sweep: Sweep, wanted: SweepRequest) -> list[RunSpec]:
     Raises:
         ConfigError: one cannot be composed, or needs a flag that is not given.
     """
-    found = list[RunSpec]()
+    found, flags = list[RunSpec](), set[str]()
     for job in sweep.jobs:
         if job.end is not None or rundir.is_run(sweep.run_dir(job)) or rundir.is_pipeline(sweep.run_dir(job)):
             continue
         composed = jobs.resolve(_with(wanted, job.words))
-        if not isinstance(composed, RunJob):
-            what = "is a pipeline, which only the command line that began the sweep can start"
-            raise ConfigError(Problem(job.name, what, "start a new sweep"))
         found += composed.specs()
-    if problems := sweep_request.ungranted(found, wanted.request.grants, str(sweep.folder)):
+        flags |= composed.flags()
+    if problems := sweep_request.ungranted(flags, wanted.request.grants, str(sweep.folder)):
         raise ConfigError(*problems)
     return found
 

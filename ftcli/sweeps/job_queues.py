@@ -67,7 +67,7 @@ class Search:
 
     def is_hopeless(self, job: SweepJob) -> bool:
         """Whether the pruner says so, by the held-out loss of its evaluations."""
-        file = self._sweep.run_dir(job) / rundir.METRICS
+        file = judged(self._sweep.run_dir(job)) / rundir.METRICS
         size = file.stat().st_size if file.is_file() else 0
         if self._settings.prunes_by == "none" or size == self._sizes.get(job.name, 0):
             return False
@@ -84,11 +84,21 @@ class Search:
     def _tell(self, job: SweepJob) -> None:
         run = self._sweep.run_dir(job)
         value = measured(run, self._settings.measure) if job.end == "done" else None
-        losses = held_out_losses(run / rundir.METRICS)
+        losses = held_out_losses(judged(run) / rundir.METRICS)
         self._study.tell(self._number(job), value, pruned=job.end == "pruned", losses=losses)
 
     def _number(self, job: SweepJob) -> int:
         return [each.name for each in self._sweep.jobs].index(job.name)
+
+
+def judged(folder: Path) -> Path:
+    """The run by which a job is judged: itself, or the last stage of a pipeline."""
+    if not rundir.is_pipeline(folder):
+        return folder
+    try:
+        return folder / str([*rundir.read_pipeline(folder)["stages"]][-1])
+    except ConfigError:
+        return folder
 
 
 def held_out_losses(file: Path) -> dict[int, float]:
@@ -101,7 +111,7 @@ def held_out_losses(file: Path) -> dict[int, float]:
 def measured(run: Path, measure: str) -> float | None:
     """What a finished run measured after training, by the name of a measure; None where it did not."""
     try:
-        result = rundir.read_result(run)
+        result = rundir.read_result(judged(run))
     except ConfigError:
         return None
     of: Any = (result or {}).get(measure)

@@ -17,9 +17,9 @@ from ftcli.core.errors import ConfigError
 from ftcli.core.exit_codes import EXIT_DONE
 from ftcli.core.paths import relative
 from ftcli.runs import provenance, rundir
-from ftcli.runs.run_state import DONE, FAILED, LOST, STOPPED, run_state
+from ftcli.runs.run_state import DONE, FAILED, LOST, PREPARED, STOPPED, run_state
 from ftcli.settings.run_spec import RunSpec
-from ftcli.sweeps.sweep_folder import Sweep, SweepJob
+from ftcli.sweeps.sweep_folder import Sweep, SweepJob, begun_stages
 
 SCHEMA = 1
 State = Literal["done", "running", "stopped", "failed", "lost", "prepared", "pruned", "damaged"]
@@ -205,6 +205,10 @@ def _number(value: Any) -> float | None:
 def _state(folder: Path) -> tuple[State, int | None, str]:
     """How a run stands, the exit code of its last command, and why it is not done."""
     found = run_state(folder)
+    if found.name == PREPARED and (stages := begun_stages(folder)):  # how a pipeline stands, its stages tell
+        found = run_state(stages[0])
+        if found.name == DONE:
+            return "stopped", None, f"between two stages, after {stages[0].name}"
     code = found.end.code if found.end is not None else EXIT_DONE if found.name == DONE else None
     why = found.end.text() if found.end is not None else found.text()
     return found.name, code, why if found.name in (STOPPED, FAILED, LOST) else ""  # type: ignore[return-value]

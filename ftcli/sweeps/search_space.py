@@ -21,6 +21,7 @@ from ftcli.core.errors import ConfigError, Problem
 from ftcli.settings.groups import GROUPS, is_path_key
 
 _KEY = re.compile(r"[a-z]\w*(\.[A-Za-z_]\w*)*")
+_OF_STAGE = re.compile(r"stages\.\w+\.")
 _RANGE = ("low", "high", "log", "step")
 _FORMS = "[8, 16, 32], or {low: 1e-5, high: 1e-3, log: true}"
 
@@ -46,8 +47,11 @@ def space_of(written: Any, where: Callable[[str], str]) -> list[Axis]:
 
 
 def _axis(key: str, value: Any, where: str) -> Axis:
-    if not _KEY.fullmatch(key) or (key != "seed" and key.partition(".")[0] not in GROUPS):
-        fix = f"a setting (train.learning_rate), a group ({', '.join(GROUPS)}) or seed"
+    of_stage = _OF_STAGE.match(key)
+    setting = key[of_stage.end() :] if of_stage else key
+    known = (*GROUPS, "make") if of_stage else GROUPS
+    if not _KEY.fullmatch(key) or (setting != "seed" and setting.partition(".")[0] not in known):
+        fix = f"a setting (train.learning_rate), a group ({', '.join(GROUPS)}) or seed; of a stage stages.NAME.…"
         raise ConfigError(Problem(where, f"{key} is nothing that a search varies", fix))
     if is_path_key(key):
         fix = f"vary it on the command line, {key}=a,b, or vary a choice of its group"

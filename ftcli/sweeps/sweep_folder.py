@@ -151,6 +151,16 @@ def _job(found: Any) -> SweepJob:
     return job
 
 
+def begun_stages(folder: Path) -> list[Path]:
+    """The stages of a pipeline that have begun, the last first; none of a run."""
+    if not rundir.is_pipeline(folder):
+        return []
+    try:
+        return [folder / name for name in reversed(rundir.read_pipeline(folder)["stages"]) if (folder / name).is_dir()]
+    except ConfigError:
+        return []
+
+
 def ended(sweep: Sweep, job: SweepJob, code: int, *, pruned: bool = False) -> SweepJob:
     """A job whose command ended with a code, with how; still open where it was interrupted and can be resumed."""
     if code == EXIT_DONE:
@@ -159,8 +169,10 @@ def ended(sweep: Sweep, job: SweepJob, code: int, *, pruned: bool = False) -> Sw
         return replace(job, end="pruned", code=code)
     if code == EXIT_INTERRUPTED:
         return job
-    end = run_end.read(sweep.run_dir(job))
-    if end is not None and end.code == code:
-        return replace(job, end="failed", code=code, cause=end.text())
+    for place in (sweep.run_dir(job), *begun_stages(sweep.run_dir(job))):
+        end = run_end.read(place)
+        if end is not None and end.code == code:
+            of_stage = "" if place == sweep.run_dir(job) else f"stage {place.name}: "
+            return replace(job, end="failed", code=code, cause=f"{of_stage}{end.text()}")
     cause = f"ended by signal {-code}" if code < 0 else EXIT_CODES.get(code, "")
     return replace(job, end="failed", code=code, cause=f"exit code {code}, {EXIT_NAMES.get(code, 'killed')}: {cause}")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-from ftcli.build import gate
 from ftcli.config import recipe_file
 from ftcli.config.compose import Request
 from ftcli.config.overrides import Override, parse
@@ -125,26 +124,29 @@ def _folder(typed: Sequence[Override], recipe: recipe_file.Recipe | None) -> Pat
     return Path(str(run["dir"])) if run.get("dir") else rundir.new_run_dir(str(run.get("name") or _DEFAULT_NAME))
 
 
-def shared_words(spec: RunSpec, seed: int, jobs: int) -> list[str]:
+def shared_words(runs: Mapping[str, RunSpec], seed: int, jobs: int) -> list[str]:
     """Overrides that a job gets so that its measure compares with that of the others, and leaves them room.
 
     Args:
-        spec: the job without them.
+        runs: the job's runs without them, each by the stage of a pipeline that it is, a single one by "".
         seed: the seed of the first job.
         jobs: how many run at once.
     """
-    found = []
-    if spec.data.eval_share and spec.data.split_seed is None:
-        found.append(f"data.split_seed={seed}")
+    found = [
+        f"stages.{stage}.data.split_seed={seed}" if stage else f"data.split_seed={seed}"
+        for stage, spec in runs.items()
+        if spec.data.eval_share and spec.data.split_seed is None
+    ]
+    spec = max(runs.values(), key=lambda each: each.launch.num_processes)
     if jobs > 1 and spec.launch.device == "cpu" and spec.hardware.num_threads is None:
         threads = max(1, hardware.num_cores() // (jobs * spec.launch.num_processes))
         found.append(f"hardware.num_threads={threads}")
     return found
 
 
-def ungranted(specs: Sequence[RunSpec], grants: frozenset[str], where: str) -> list[Problem]:
+def ungranted(flags: Collection[str], grants: frozenset[str], where: str) -> list[Problem]:
     """A problem for each flag that jobs need, since a file says what they are, and this command line does not give."""
-    needed = sorted({flag for spec in specs for flag in gate.flags_needed(spec)} - grants)
+    needed = sorted({*flags} - grants)
     what = "says what the jobs are, so what it needs a flag for is granted on the command line alone"
     return [Problem(where, what, f"add {flag}") for flag in needed]
 

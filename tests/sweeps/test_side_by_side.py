@@ -43,10 +43,16 @@ def test_jobs_of_one_gpu_run_one_a_gpu_and_others_one_after_the_other(monkeypatc
 
 def test_jobs_hold_out_the_same_rows_whatever_their_seed_and_share_the_cores(monkeypatch):
     monkeypatch.setattr(hardware, "num_cores", lambda: 8)
-    assert shared_words(spec("data.eval_share=0.1", "seed=3"), 1, 2) == ["data.split_seed=1", "hardware.num_threads=4"]
-    assert shared_words(spec("data.eval_share=0.1", "data.split_seed=9"), 1, 1) == []
-    assert shared_words(spec("seed=3", "hardware.num_threads=2"), 1, 16) == []
-    assert shared_words(spec(), 1, 16) == ["hardware.num_threads=1"]
+    assert shared_words({"": spec("data.eval_share=0.1", "seed=3")}, 1, 2) == [
+        "data.split_seed=1",
+        "hardware.num_threads=4",
+    ]
+    assert shared_words({"": spec("data.eval_share=0.1", "data.split_seed=9")}, 1, 1) == []
+    assert shared_words({"": spec("seed=3", "hardware.num_threads=2")}, 1, 16) == []
+    assert shared_words({"": spec()}, 1, 16) == ["hardware.num_threads=1"]
+    # Of a pipeline each stage that holds out a share, by the seed of the first job's.
+    stages = {"sft": spec("data.eval_share=0.1"), "dpo": spec()}
+    assert shared_words(stages, 5, 1) == ["stages.sft.data.split_seed=5"]
 
 
 class Numbered:

@@ -7,7 +7,7 @@ and may be finished. In a single class most fields would be optional.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,14 @@ class Job(ABC):
     @abstractmethod
     def runs(self) -> Sequence[ResolvedRun]:
         """Its runs."""
+
+    @abstractmethod
+    def runs_by_stage(self) -> Mapping[str, RunSpec]:
+        """The specs of its runs by the stage of a pipeline that each is; of a single run by ""."""
+
+    @abstractmethod
+    def flags(self) -> set[str]:
+        """The flags that it needs, which count on each command line anew."""
 
     @abstractmethod
     def check(self, *, as_json: bool) -> None:

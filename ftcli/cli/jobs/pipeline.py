@@ -60,6 +60,14 @@ class PipelineJob(Job):
         """Its training stages."""
         return [*self.spec.runs().values()]
 
+    def runs_by_stage(self) -> Mapping[str, RunSpec]:
+        """The specs of its training stages by name."""
+        return {name: run.spec for name, run in self.spec.runs().items()}
+
+    def flags(self) -> set[str]:
+        """Those of its stages."""
+        return _flags(self.spec)
+
     def check(self, *, as_json: bool) -> None:
         """Print that there are no problems, and the graph of the stages."""
         from ftcli.cli.render.pipeline import checked
@@ -239,11 +247,15 @@ def _run_stages(folder: Path, request: Request, begun: Begun, state: Mapping[str
 
 def _typed_again(spec: PipelineSpec, request: Request) -> list[str]:
     """What the line that resumes a pipeline has to have: its group folders, and the flags of its stages."""
+    folders = [word for each in request.config_dirs for word in ("--config-dir", str(each))]
+    return [*folders, *plugin_loading.words(), *sorted(_flags(spec))]
+
+
+def _flags(spec: PipelineSpec) -> set[str]:
+    """The flags that the stages need."""
     flags = {flag for run in spec.runs().values() for flag in gate.flags_needed(run.spec)}
     asked = [each.spec.backend.type for each in spec.stages if isinstance(each, SynthesisStage)]
-    flags |= {ENDPOINT for kind in asked if kind in ENDPOINTS}
-    folders = [word for each in request.config_dirs for word in ("--config-dir", str(each))]
-    return [*folders, *plugin_loading.words(), *sorted(flags)]
+    return flags | {ENDPOINT for kind in asked if kind in ENDPOINTS}
 
 
 def _report(folder: Path, *, as_json: bool) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -47,6 +47,16 @@ class RunJob(Job):
     def runs(self) -> Sequence[ResolvedRun]:
         """Itself."""
         return (self.run,)
+
+    def runs_by_stage(self) -> Mapping[str, RunSpec]:
+        """Its one spec."""
+        return {"": self.spec}
+
+    def flags(self) -> set[str]:
+        """Those of its spec."""
+        from ftcli.build import gate
+
+        return {*gate.flags_needed(self.spec)}
 
     @classmethod
     def checked(cls, composed: Composed) -> RunJob:
