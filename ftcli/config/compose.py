@@ -64,6 +64,10 @@ class StageRequest:
     """The feeds that name a placeholder, since their model is not trained yet."""
     built_in: Mapping[str, Any] = field(default_factory=dict)
     """Settings for the built-in model on its built-in rows."""
+    like: str = ""
+    """The stage whose settings hold for this one too, under its own."""
+    held_back: frozenset[str] = frozenset()
+    """The settings of `like` that do not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,6 +184,7 @@ def _parsed(request: Request, problems: list[Problem]) -> list[Override]:
             typed.append(parse(text))
     problems.extend(repeated(typed))
     common: list[Override] = []
+    first: list[Override] = []
     own: list[Override] = []
     for override in typed:
         text = override.text
@@ -198,9 +203,27 @@ def _parsed(request: Request, problems: list[Problem]) -> list[Override]:
             problems.append(
                 Problem(text, "sets a stage, which only a pipeline has", "choose a pipeline, such as method=rlhf")
             )
-        elif override.key[1:2] == (request.stage.name,) and override.key[2:3] not in {(role,) for role in ROLES}:
-            own.append(replace(override, key=override.key[2:]))
-    return [*common, *own]
+        elif override.key[2:3] not in {(role,) for role in ROLES}:
+            mine = replace(override, key=override.key[2:])
+            if override.key[1:2] == (request.stage.name,):
+                own.append(mine)
+            elif override.key[1:2] == (request.stage.like,) and mine.name not in request.stage.held_back:
+                first.append(mine)
+    chosen = {override.name for override in own if len(override.key) == 1}
+    return [*common, *(override for override in first if override.key[0] not in chosen), *own]
+
+
+def _parts(recipe: recipe_loader.Recipe | None, request: Request) -> list[recipe_loader.Recipe]:
+    """What the recipe says of the stage that is composed: of the first round, then of itself."""
+    stage = request.stage
+    if stage is None:
+        return []
+    chosen = set()
+    for text in request.overrides:
+        with contextlib.suppress(ConfigError):  # which is told where the overrides are split
+            key = parse(text).key
+            chosen |= {key[2]} if key[:2] == ("stages", stage.name) and len(key) == 3 else set()
+    return recipe_loader.parts_of(recipe, stage.name, stage.like, stage.held_back, chosen)
 
 
 def _read_recipe(override: Override, request: Request) -> recipe_loader.Recipe:
@@ -222,11 +245,12 @@ def _choose(
             continue
         found[group] = (choice, Origin(recipe.where(("defaults", str(index))), "recipe"))
     stage = request.stage
-    part = recipe.stages.get(stage.name) if recipe and stage else None
-    for index, (group, choice) in enumerate(part.choices.items() if part else ()):
-        assert part is not None
-        if group not in ROLES:
-            found[group] = (choice, Origin(part.where(("defaults", str(index))), "recipe"))
+    for part in _parts(recipe, request):
+        written = [group for entry in part.document.data.get("defaults", ()) for group in entry]
+        for group, choice in part.choices.items():
+            if group not in ROLES:
+                place = ("defaults", str(written.index(group)))
+                found[group] = (choice, Origin(part.where(place), "recipe"))
     for group, override in chosen.items():
         found[group] = (str(override.value), Origin(override.text, "cli"))
     if stage is not None:
@@ -301,8 +325,7 @@ def compose(request: Request) -> Composed:
         of_pipeline = ROLES if request.stage is None else (*ROLES, "method")
         values_of_run = {group: own for group, own in recipe.values.items() if group not in of_pipeline}
         tree.lay(values_of_run, recipe.document, "recipe", recipe.literal)
-        part = recipe.stages.get(request.stage.name) if request.stage else None
-        if part is not None:
+        for part in _parts(recipe, request):
             values_of_run = {group: own for group, own in part.values.items() if group not in ROLES}
             tree.lay(values_of_run, part.document, "recipe", part.literal)
     for override in values:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,37 @@ class Recipe:
     def where(self, path: KeyPath) -> str:
         """`file:line` of a setting."""
         return self.document.where(path)
+
+
+def parts_of(
+    recipe: Recipe | None, stage: str, like: str, held_back: Collection[str], chosen: Collection[str] = ()
+) -> list[Recipe]:
+    """What a recipe says of a stage, in rising order of precedence.
+
+    Args:
+        like: the stage whose settings hold for it too; "" for none.
+        held_back: those of its settings that do not.
+        chosen: the groups of which something else is chosen for the stage, so that none of their settings does.
+    """
+    if recipe is None:
+        return []
+    own = [recipe.stages[stage]] if stage in recipe.stages else []
+    groups = {*chosen, *(group for part in own for group in part.choices)}
+    return [*([_part_without(recipe.stages[like], held_back, groups)] if like in recipe.stages else []), *own]
+
+
+def _part_without(part: Recipe, held_back: Collection[str], groups: Collection[str]) -> Recipe:
+    """What a recipe says of a stage, without some of its settings and groups."""
+    values: dict[str, Any] = {}
+    for group, own in part.values.items():
+        if group in groups:
+            continue
+        if isinstance(own, dict):
+            values[group] = {key: value for key, value in own.items() if f"{group}.{key}" not in held_back}
+        elif group not in held_back:
+            values[group] = own
+    choices = {group: choice for group, choice in part.choices.items() if group not in (*held_back, *groups)}
+    return replace(part, values=values, choices=choices, ready=None)
 
 
 def find(name: str, where: str) -> Path:

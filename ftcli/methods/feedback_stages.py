@@ -32,6 +32,7 @@ def sample(of: str, number: int = 1) -> Stage:
     """Sampled answers of a policy to prompts."""
     return Stage(
         name=_named("sample", number),
+        like=_like("sample", number),
         task="generate",
         role="generator",
         summary=f"answers of {of} to each prompt",
@@ -63,9 +64,15 @@ def _named(name: str, number: int) -> str:
     return name if number == 1 else f"{name}_{number}"
 
 
+def _like(name: str, number: int) -> str:
+    """The stage of the first round, for one of a later round."""
+    return "" if number == 1 else name
+
+
 def _judge(number: int) -> Stage:
     return Stage(
         name=_named("judge", number),
+        like=_like("judge", number),
         task="judge",
         role="judge",
         summary="which of those answers the judge prefers",
@@ -77,13 +84,15 @@ def _of_pairs(method: str, summary: str, of: str, judged: str, number: int, refe
     """A run of a method that trains on the judge's pairs and starts from a policy."""
     takes = {"model.name_or_path": of, "data.path": judged}
     takes |= {"method.reference_model": reference} if reference else {}
-    return Stage(name=_named(method, number), method=method, summary=summary, takes=takes)
+    like = _like(method, number)
+    return Stage(name=_named(method, number), like=like, method=method, summary=summary, takes=takes)
 
 
 def _ppo(of: str, number: int, *, reward: str = "", role: str = "") -> Stage:
     takes = {"model.name_or_path": of, **({"method.reward_model": reward} if reward else {"method.judge": "assistant"})}
     return Stage(
         name=_named("ppo", number),
+        like=_like("ppo", number),
         method="ppo",
         role=role,
         summary="a policy whose answers score higher" if reward else "a policy whose answers the judge says yes to",

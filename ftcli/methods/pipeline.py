@@ -25,6 +25,15 @@ class Stage:
     takes: Mapping[str, str] = field(default_factory=dict)
     """Settings → the earlier stage whose result they are: those that name a model, as `group.key`, and `data.path`; for
     a task `rows` and `backend.model`."""
+    like: str = ""
+    """Of a later round: the stage of the first round, whose settings hold for it too."""
+
+    @property
+    def held_back(self) -> frozenset[str]:
+        """The settings of `like` that do not hold here: what each round takes from its own stages, and what is measured
+        once."""
+        model = {"model"} if "model.name_or_path" in self.takes else set()
+        return frozenset({*self.takes, *model, "make.labelled"})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ftcli.build.inputs.moved_inputs import Moved
@@ -15,6 +15,7 @@ from ftcli.config.recipe_file import Recipe
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.suggest import suggest
 from ftcli.methods import Pipeline, all_pipelines
+from ftcli.methods.pipeline import Stage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,9 +37,58 @@ class PipelineRequest:
         """The overrides of one stage, as typed."""
         return [each for each in self.typed() if each.key[:2] == ("stages", stage)]
 
+    def of(self, stage: Stage) -> list[Override]:
+        """The overrides that hold for a stage, keyed as its own: those of the first round, then those typed for it."""
+        first = [] if self.earlier is not None or not stage.like else self.own(stage.like)
+        parts = recipe_loader.parts_of(self.recipe, stage.name, "", ())
+        chosen = {*self._chosen(stage), *(group for part in parts for group in part.choices)}
+        held = [each for each in first if ".".join(each.key[2:]) not in stage.held_back and each.key[2] not in chosen]
+        return [*(replace(each, key=("stages", stage.name, *each.key[2:])) for each in held), *self.own(stage.name)]
+
+    def parts(self, stage: Stage) -> list[Recipe]:
+        """What the recipe says of a stage: of the first round, then of itself."""
+        return recipe_loader.parts_of(self.recipe, stage.name, stage.like, stage.held_back, self._chosen(stage))
+
+    def _chosen(self, stage: Stage) -> set[str]:
+        """The groups and roles of which something is typed for a stage alone."""
+        return {each.key[2] for each in self.own(stage.name) if len(each.key) == 3}
+
+    def rounds(self) -> list[str]:
+        """What each later round has of the first, and what it sets itself, a line each."""
+        found = []
+        for stage in self.pipeline.stages if self.earlier is None else ():
+            if not stage.like:
+                continue
+            own = {*_names(self.own(stage.name)), *self._written(stage.name)}
+            first = dict.fromkeys((*self._written(stage.like), *_names(self.own(stage.like))))
+            held = {*_names(self.of(stage)), *(name for part in self.parts(stage) for name in _settings(part))}
+            as_first = [name for name in first if name in held and name not in own]
+            instead = [name for name in first if name in own]
+            said = [f"has {', '.join(as_first)} of {stage.like}"] if as_first else []
+            said += [f"sets {', '.join(instead)} itself, in place of that of {stage.like}"] if instead else []
+            found += [f"stage {stage.name} {', and '.join(said)}"] if said else []
+        return found
+
+    def _written(self, stage: str) -> list[str]:
+        """The settings that the recipe has for a stage."""
+        return [name for part in recipe_loader.parts_of(self.recipe, stage, "", ()) for name in _settings(part)]
+
     def typed(self) -> list[Override]:
         """The overrides that can be parsed; the others are reported when a stage is composed."""
         return _readable(self.request)
+
+
+def _names(overrides: list[Override]) -> list[str]:
+    """The settings that a stage's overrides set."""
+    return [".".join(each.key[2:]) for each in overrides]
+
+
+def _settings(part: Recipe) -> list[str]:
+    """The settings and choices of a stage's part of a recipe."""
+    found = [*part.choices]
+    for group, own in part.values.items():
+        found += [f"{group}.{key}" for key in own] if isinstance(own, dict) else [group]
+    return found
 
 
 def pipeline_request(request: Request) -> PipelineRequest | None:

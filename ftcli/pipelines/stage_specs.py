@@ -77,7 +77,14 @@ def pipeline_spec(wanted: PipelineRequest) -> PipelineSpec:
     if problems := [*_deduplicated(faults, wanted.pipeline), *_unmergeable(found)]:
         raise ConfigError(*problems)
     built_in = wanted.built_in or any(map(_is_tiny, drafts.values()))
-    return PipelineSpec(pipeline=wanted.pipeline, name=name, dir=folder, stages=tuple(found), built_in=built_in)
+    return PipelineSpec(
+        pipeline=wanted.pipeline,
+        name=name,
+        dir=folder,
+        stages=tuple(found),
+        built_in=built_in,
+        rounds=tuple(wanted.rounds()),
+    )
 
 
 def stage_run(stage: Stage, wanted: PipelineRequest, composed: Composed) -> ResolvedRun:
@@ -276,7 +283,13 @@ def stage_request(
 ) -> Request:
     """The request for one stage, with the models that it takes."""
     own = StageRequest(
-        name=stage.name, method=stage.method, feeds=feeds, promised=promised, built_in=wanted.pipeline.built_in(stage)
+        name=stage.name,
+        method=stage.method,
+        feeds=feeds,
+        promised=promised,
+        built_in=wanted.pipeline.built_in(stage),
+        like="" if wanted.earlier is not None else stage.like,  # whose stages have all their settings
+        held_back=stage.held_back,
     )
     grants = wanted.request.grants
     if JUDGE in feeds and JUDGE not in _fed(stage, wanted):

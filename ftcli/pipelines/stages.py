@@ -109,6 +109,8 @@ class PipelineSpec:
     stages: tuple[StageSpec, ...]
     built_in: bool = False
     """Whether it starts from the built-in model and rows, whose policies can be measured by rules."""
+    rounds: tuple[str, ...] = ()
+    """What later rounds have of the first, and what they set themselves, a line each."""
 
     def runs(self) -> Mapping[str, ResolvedRun]:
         """The run of each training stage."""

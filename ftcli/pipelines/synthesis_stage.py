@@ -94,11 +94,10 @@ def _chosen(stage: Stage, wanted: PipelineRequest, choice: str, at: str) -> tupl
     """The choice of the stage's role: the command line over the recipe over the earlier choice."""
     recipe = wanted.recipe
     if recipe is not None:
-        part = recipe.stages.get(stage.name)
-        for each in (recipe, part):
-            if each is not None and stage.role in each.choices:
+        for each in (recipe, *wanted.parts(stage)):
+            if stage.role in each.choices:
                 choice, at = each.choices[stage.role], each.where(("defaults",))
-    own = [each for each in wanted.own(stage.name) if each.key[2:] == (stage.role,)]
+    own = [each for each in wanted.of(stage) if each.key[2:] == (stage.role,)]
     for override in (*(each for each in wanted.typed() if each.key == (stage.role,)), *own):
         choice, at = str(override.value), override.text
     return choice, at
@@ -124,15 +123,14 @@ def _apply_choice(
 def _written(stage: Stage, wanted: PipelineRequest) -> Iterator[tuple[str, Any, str]]:
     """The values that recipe and command line give the stage, in rising order of precedence."""
     recipe = wanted.recipe
-    part = recipe.stages.get(stage.name) if recipe else None
     if recipe is not None:
         for group in (stage.role, "data", "seed"):
             yield from _of_group(recipe.values.get(group), group, stage, recipe)
-    if part is not None:
+    for part in wanted.parts(stage):
         for group, values in part.values.items():
             yield from _of_group(values, group, stage, part, own=True)
     common = [(each, each.key) for each in wanted.typed() if each.key[0] in (stage.role, "data", "seed")]
-    own = [(each, each.key[2:]) for each in wanted.own(stage.name)]
+    own = [(each, each.key[2:]) for each in wanted.of(stage)]
     for override, key in (*common, *own):
         name = ".".join(key)
         if key == (stage.role,) or (key[0] == "data" and name not in _OF_DATA and (override, key) in common):
@@ -239,7 +237,7 @@ def _endpoint_problems(stage: Stage, wanted: PipelineRequest, found: _Values) ->
     if found.values.get(f"{stage.role}.type") not in ENDPOINTS or ENDPOINT in wanted.request.grants:
         return
     typed = {".".join(each.key) for each in wanted.typed()}
-    typed |= {".".join(each.key[2:]) for each in wanted.own(stage.name)}
+    typed |= {".".join(each.key[2:]) for each in wanted.of(stage)}
     for name in (stage.role, f"{stage.role}.base_url", f"{stage.role}.api_key_env"):
         if name not in typed and (name == stage.role or found.values.get(name) is not None):
             where = found.places.get(name) or found.places[stage.role]

@@ -7,7 +7,7 @@ again. What all training stages have is written once; of rows, models and method
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -71,9 +71,16 @@ def recipe(
     common = _hoisted(pipeline, entries, stages)
     for stage in pipeline.stages:
         if stage.name in runs:
-            _as_built_in(pipeline, stage, runs[stage.name], common, stages[stage.name])
+            first = _held_by(stage, stages.get(stage.like))
+            own = stages[stage.name].choices = _further(stages[stage.name].choices, first, choices)
+            first = _held_by(stage, stages.get(stage.like), own)
+            _as_built_in(pipeline, stage, runs[stage.name], {**common}, first.values, stages[stage.name])
     for stage, for_tiny in _tasks(pipeline, entries):
-        stages[stage.name] = _of_task(pipeline, stage, entries[stage.name], common, for_tiny)
+        first = _held_by(stage, stages.get(stage.like))
+        if entries[stage.name]["make"]["choice"] != first.choices.get(stage.role, "local"):
+            first = _held_by(stage, stages.get(stage.like), (stage.role,))
+            first.choices = dict(stages[stage.like].choices) if stage.like else {}
+        stages[stage.name] = _of_task(pipeline, stage, entries[stage.name], common, for_tiny, first)
     elsewhere: list[str] = []
     options = {key: value for key, value in pipeline.chosen.items() if value != pipeline.options[key].default}
     top = relative({**({"method": options} if options else {}), **common}, folder, elsewhere, ())
@@ -94,6 +101,34 @@ def _choices(pipeline: Pipeline, runs: Mapping[str, Mapping[str, Any]]) -> dict[
     if takes_model:
         of_all["model"] = shipped(runs[takes_model[0]]["choices"])["model"]
     return {group: choice for group, choice in of_all.items() if group != "method"}
+
+
+def _held_by(stage: Stage, first: _Written | None, chosen: Container[str] = ()) -> _Written:
+    """What a stage of a later round has of the first round's.
+
+    Args:
+        chosen: the groups of which the recipe names a choice for it alone.
+    """
+    if first is None:
+        return _Written()
+    values: dict[str, Any] = {}
+    for group, own in first.values.items():
+        if group in chosen:
+            continue
+        if isinstance(own, dict):
+            values[group] = {key: each for key, each in own.items() if f"{group}.{key}" not in stage.held_back}
+        else:
+            values[group] = own
+    kept = first.choices.items()
+    choices = {group: choice for group, choice in kept if group not in stage.held_back and group not in chosen}
+    return _Written(choices=choices, values=values)
+
+
+def _further(own: Mapping[str, str], first: _Written, choices: Mapping[str, str]) -> dict[str, str]:
+    """The choices that a stage has to name: those that are not the first round's, or else those of the whole."""
+    below = {**choices, **first.choices}
+    wanted = {**{group: choice for group, choice in choices.items() if group in below}, **own}
+    return {group: choice for group, choice in wanted.items() if below.get(group) != choice}
 
 
 def _of_run(stage: Stage, kept: Mapping[str, Any], choices: Mapping[str, str]) -> _Written:
@@ -180,10 +215,19 @@ def _hoisted(
 
 
 def _as_built_in(
-    pipeline: Pipeline, stage: Stage, kept: Mapping[str, Any], common: Mapping[str, Any], into: _Written
+    pipeline: Pipeline,
+    stage: Stage,
+    kept: Mapping[str, Any],
+    common: dict[str, Any],
+    first: Mapping[str, Any],
+    into: _Written,
 ) -> None:
-    """Compare a stage with what the recipe's other lines make of it: what all have, and the built-in model's own."""
+    """Compare a stage with what the recipe's other lines make of it: what all have, what the first round has, and the
+    built-in model's own."""
     base = copy.deepcopy(into.default)
+    for group, values in first.items():
+        if group in (*GROUPS, "run", "seed"):
+            common[group] = {**common.get(group, {}), **values} if isinstance(values, dict) else values
     for group, values in common.items():
         base[group] = {**base[group], **values} if isinstance(values, dict) else values
     built_in = copy.deepcopy(base)
@@ -215,7 +259,12 @@ def _tasks(pipeline: Pipeline, entries: Mapping[str, Mapping[str, Any]]) -> Iter
 
 
 def _of_task(
-    pipeline: Pipeline, stage: Stage, kept: Mapping[str, Any], common: Mapping[str, Any], for_tiny: bool
+    pipeline: Pipeline,
+    stage: Stage,
+    kept: Mapping[str, Any],
+    common: Mapping[str, Any],
+    for_tiny: bool,
+    first: _Written,
 ) -> _Written:
     """A synthesis stage beside what its task, its choice and the built-in world set."""
     choice, values = kept["make"]["choice"], kept["make"]["values"]
@@ -229,8 +278,13 @@ def _of_task(
     if choice in known:
         document = load(known[choice], f"configs/{stage.role}/{known[choice].name}")
         base |= {f"{stage.role}.{key}": value for key, value in document.data.items()}
-    found = _Written(choices={stage.role: choice} if choice in known and choice != "local" else {})
-    for name, value in values.items():
+    for group, own in first.values.items():
+        base |= {f"{group}.{key}": each for key, each in own.items()} if isinstance(own, dict) else {group: own}
+    chosen = choice in known and choice != first.choices.get(stage.role, "local")
+    found = _Written(choices={stage.role: choice} if chosen else {})
+    # What the first round sets and this one leaves open is written as open.
+    unset = {f"{group}.{key}": None for group, own in first.values.items() if isinstance(own, dict) for key in own}
+    for name, value in {**unset, **values}.items():
         if base.get(name, _GONE) == value or name == f"{stage.role}.type":
             continue
         group, _, key = name.partition(".")

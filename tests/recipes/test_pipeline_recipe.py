@@ -66,6 +66,16 @@ WAYS: dict[str, tuple[str, ...]] = {
     "another judge": ("method=rlaif", "method.algorithm=direct", "judge.model=model"),
     "a reward model": ("method=rlaif", "method.algorithm=ppo", "stages.judge.judge=rules", "judge.patterns=[rude]"),
     "rounds": ("method=online_dpo", "method.rounds=2", "method.reference=start", "stages.dpo_2.method.beta=0.2"),
+    "rounds that have all the first has": (
+        "method=online_dpo", "method.rounds=3", "stages.sample.data.max_rows=9", "stages.judge.make.least_margin=0.1",
+        "stages.dpo.method.beta=0.3", "stages.dpo.train.max_steps=2", "judge.batch_size=4", "stages.sample.seed=3",
+    ),
+    "rounds of their own": (
+        "method=online_dpo", "method.rounds=2", "stages.sample.data.max_rows=9", "stages.sample_2.data.max_rows=null",
+        "stages.dpo.peft=lora", "stages.dpo.peft.r=4", "stages.dpo_2.peft=none", "stages.dpo_2.method.beta=0.2",
+        "stages.dpo.data.path=pairs.jsonl", "stages.judge.judge=rules", "stages.judge.judge.patterns=[rude]",
+        "stages.judge_2.judge=local", "stages.sample_2.data.path=prompts.jsonl",
+    ),
     "constitutional": ("method=constitutional", "stages.revisions.make.rounds=2"),
     "constitutional with a mix": (
         "method=constitutional", "stages.revised.data.mix={helpful: {path: builtin:instructions}}",

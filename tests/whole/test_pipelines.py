@@ -137,8 +137,7 @@ WAYS = {
         "stages.ppo.train.max_steps=4",
     ),
     "method.rounds=2": (
-        "method=online_dpo", *FEW, "stages.sample_2.data.max_rows=64", "stages.judge_2.make.least_margin=0.0",
-        "stages.sft.train.max_steps=20", "stages.dpo.train.max_steps=2", "stages.dpo_2.train.max_steps=2",
+        "method=online_dpo", *FEW, "stages.sft.train.max_steps=20", "stages.dpo.train.max_steps=2",
     ),
 }  # fmt: skip
 WAYS["method.reference=start"] = (*WAYS["method.rounds=2"], "method.rounds=2")

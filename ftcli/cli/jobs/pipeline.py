@@ -94,6 +94,8 @@ class PipelineJob(Job):
             require_disk([*self.spec.runs().values()])
         folder = pipeline_dir.create(self.spec, argv, self.answers)
         output.note(f"pipeline {folder}: {graph(self.spec)}")
+        for line in self.spec.rounds:
+            output.note(line)
         # Everything in the files of the new pipeline was typed, or granted, on this command line. Not so what models
         # that it names ship: whether they run code is not its files' to say.
         request = replace(self.request, grants=self.request.grants | (FLAGS - {REMOTE_CODE}))

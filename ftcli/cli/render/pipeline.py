@@ -35,9 +35,11 @@ def checked(spec: PipelineSpec, *, as_json: bool) -> None:
         choices = {name: dict(run.spec.choices) for name, run in spec.runs().items()}
         stages = {name: reads(run.spec) for name, run in spec.runs().items()}
         whole = {"problems": [], "pipeline": spec.pipeline.name, "choices": choices, "reads": stages}
+        whole["rounds"] = [*spec.rounds]
         output.data({**whole, **_provenance(spec)})
         return
     output.say(f"no problems: method={spec.pipeline.name}, {graph(spec)}")
+    output.lines(spec.rounds)
     read = {name: reads(run.spec) for name, run in spec.runs().items()}
     output.table([(name, f"model {own['model']}", f"rows {own['rows']}") for name, own in read.items()])
 
@@ -68,6 +70,7 @@ def show_plan(spec: PipelineSpec, outlooks: Outlooks, *, as_json: bool, begun: B
         output.data(_plan_as_data(spec, outlooks, begun))
         return
     output.say(f"{spec.pipeline.name}: {graph(spec)}")
+    output.lines(spec.rounds)
     first, *others = [outlook.notes for outlook in outlooks.values()] or [()]
     shared = [note for note in first if others and all(note in notes for notes in others)]
     for each in spec.stages:
@@ -123,6 +126,7 @@ def _plan_as_data(spec: PipelineSpec, outlooks: Outlooks, begun: Begun) -> dict[
         stages.append(found)
     total = _totals(spec, outlooks)._asdict()
     whole = {"pipeline": spec.pipeline.name, "dir": str(spec.dir), "stages": stages, "total": total}
+    whole["rounds"] = [*spec.rounds]
     return {**whole, **_provenance(spec)}
 
 
