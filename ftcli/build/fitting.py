@@ -128,7 +128,7 @@ def _seconds(run: ResolvedRun, outlook: Plan, teraflops: float) -> float | None:
 class Totals(NamedTuple):
     """The plan of several runs that follow each other; what is unknown of one of them is None."""
 
-    steps: int
+    steps: int | None
     flops: float | None
     memory_gib: float | None
     """The most that a process needs in any of them."""
@@ -144,12 +144,13 @@ def totals(runs: Mapping[str, tuple[ResolvedRun, Plan]]) -> Totals:
     needs = {name: each.memory.total_gib for name, each in outlooks.items() if each.memory}
     largest = max(needs, key=lambda name: needs[name]) if needs and len(needs) == len(runs) else None
     fits = [fit(*each) for each in runs.values()]
+    unknown = any(each.steps_unknown for each in outlooks.values())
     return Totals(
-        steps=sum(each.steps for each in outlooks.values()),
-        flops=_sum([each.flops for each in outlooks.values()]),
+        steps=None if unknown else sum(each.steps for each in outlooks.values()),
+        flops=None if unknown else _sum([each.flops for each in outlooks.values()]),
         memory_gib=needs[largest] if largest else None,
         memory_of=largest,
-        seconds=_sum([each.seconds if each else None for each in fits]),
+        seconds=None if unknown else _sum([each.seconds if each else None for each in fits]),
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ftcli.core import paths
+from ftcli.core.text import shell_word
 from ftcli.data import row_sets
 from ftcli.launch.profile import node_profile
 from ftcli.methods import Method
@@ -68,6 +69,14 @@ class Plan:
     """What it writes."""
     warnings: tuple[str, ...]
     notes: tuple[Mapping[str, Any], ...]
+    rows_unknown: tuple[str, ...] = ()
+    """The data sets that are not on this machine: rows and tokens are then counts of the others alone."""
+    rows_at_most: int | None = None
+    """What `data.max_rows` bounds unknown rows to."""
+    steps_unknown: bool = False
+    """Whether steps are unknown, since they follow from unknown rows; then `steps`, `flops` and `disk` are too low."""
+    steps_at_most: int | None = None
+    """The steps of `rows_at_most` rows."""
 
 
 def trainable_parameters(run: ResolvedRun) -> int | None:
@@ -140,9 +149,8 @@ def _warnings(run: ResolvedRun, counted: TokenCount, sequences: int) -> list[str
         outcome = outcomes.get(spec.data.overflow, "stop the training")
         limit = counted.max_length_tokens
         found.append(f"{counted.overlong} of {counted.rows} rows are longer than {limit} tokens and {outcome}")
-    for each in row_sets.train_sets(spec.data, method):
-        if row_sets.located(each, each.key, fetch=False) is None:
-            found.append(f"{each.path} is not on this machine; its rows are counted when the run starts")
+    if unknown := _not_here(run):
+        found += [f"{path} is not on this machine; {_follows(run, path)}" for path in unknown]
     if paths.is_builtin(spec.data.path) and not _is_builtin(spec.model):
         found.append(f"{spec.data.path} is a built-in demonstration set; set your own with data.path=FILE")
     if shape is None or not shape.known:
@@ -159,10 +167,38 @@ def _warnings(run: ResolvedRun, counted: TokenCount, sequences: int) -> list[str
         found.append(f"{method.name} has no metric of its own; only the held-out loss is reported")
     if spec.method.get("packing") and counted.kept:
         found.extend(_few_steps(run, counted, sequences))
-    found.extend(_long_warmup(run, num_steps(run, sequences)))
+    if not (unknown and _steps_follow(run)):
+        found.extend(_long_warmup(run, num_steps(run, sequences)))
     in_pairs = counted.pairs / counted.kept if counted.kept else 0
     found.extend(method.warns(method.completed(spec.method), run.batch, round(run.batch.rows * (1 + in_pairs))))
     return found
+
+
+def _not_here(run: ResolvedRun) -> tuple[str, ...]:
+    """The data sets that are trained on and of which only the network could tell how many rows they have."""
+    sets = row_sets.train_sets(run.spec.data, run.method)
+    return tuple(each.path for each in sets if row_sets.located(each, each.key, fetch=False) is None)
+
+
+def _steps_follow(run: ResolvedRun) -> bool:
+    """Whether the number of steps follows from that of the rows."""
+    return run.spec.train.get("max_steps") is None
+
+
+def _follows(run: ResolvedRun, path: str) -> str:
+    """What follows from a data set that is not here, and what there is against it."""
+    unknown = "its rows and tokens are unknown until the run has fetched it"
+    if _steps_follow(run):
+        unknown = "rows, tokens, steps and what follows from them (time, checkpoints) are unknown until the run has it"
+    fixes = [f"ftcli data check {shell_word(f'data.path={path}')} fetches and counts it"]
+    fixes += ["data.max_rows=N bounds its rows"] if run.spec.data.max_rows is None else []
+    fixes += ["train.max_steps=N fixes the steps"] if _steps_follow(run) else []
+    return f"{unknown}: {', '.join(fixes)}"
+
+
+def _at_most(run: ResolvedRun, unknown: tuple[str, ...]) -> int | None:
+    """The most rows of a data set that is not here; None where nothing bounds them."""
+    return run.spec.data.max_rows if unknown and run.spec.data.mix is None else None
 
 
 def _is_builtin(model: ModelSettings) -> bool:
@@ -272,6 +308,10 @@ def plan(run: ResolvedRun) -> Plan:
     if spec.train.get("dataloader_drop_last") and (not counted.exact or spec.data.eval_group):
         sequences = max(sequences, run.batch.rows_per_pass)  # an estimate refuses nothing: the run counts its rows
     parameters, steps = model_parameters(shape, method), num_steps(run, sequences)
+    unknown = _not_here(run)
+    most = _at_most(run, unknown)
+    # Where rows are split, or packed, a bound of the rows is none of the steps.
+    bounded = most is not None and spec.data.overflow != "split" and _steps_follow(run)
     return Plan(
         trainer=method.trainer.rpartition(":")[2],
         model=spec.model.name_or_path,
@@ -297,4 +337,8 @@ def plan(run: ResolvedRun) -> Plan:
             *({"key": note.key, "value": note.value, "why": note.why} for note in spec.notes),
             *_lengths(run, counted),
         ),
+        rows_unknown=unknown,
+        rows_at_most=most,
+        steps_unknown=bool(unknown) and _steps_follow(run),
+        steps_at_most=num_steps(run, most) if bounded and most is not None else None,
     )

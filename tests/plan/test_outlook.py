@@ -14,6 +14,7 @@ import pytest
 
 from ftcli import tiny
 from ftcli.build.resolve import run_of
+from ftcli.cli import main
 from ftcli.config.compose import Request
 from ftcli.core.errors import ConfigError
 from ftcli.methods import get_method
@@ -309,8 +310,44 @@ def test_a_length_that_is_worked_out_is_told_with_its_reason(rows):
 
 def test_rows_elsewhere_are_not_counted_and_it_is_said(here):
     found = outlook("data.path=hub:someone/rows", "train.max_steps=5")
-    assert (found.rows, found.tokens_exact, found.steps) == (0, False, 5)
-    assert "hub:someone/rows is not on this machine; its rows are counted when the run starts" in found.warnings
+    assert (found.rows_unknown, found.tokens_exact) == (("hub:someone/rows",), False)
+    assert (found.steps, found.steps_unknown) == (5, False)
+    [warning] = [each for each in found.warnings if each.startswith("hub:someone/rows is not on this machine")]
+    assert "its rows and tokens are unknown until the run has fetched it" in warning
+    assert (
+        "ftcli data check data.path=hub:someone/rows fetches and counts it, data.max_rows=N bounds its rows" in warning
+    )
+
+
+def test_what_follows_from_unknown_rows_is_unknown_too(here, capsys):
+    # 60 rows, 8 a step, 3 epochs: at most 24 steps; a warm-up of 20 is no longer than they are, whatever they are.
+    words = ["plan", "data.path=hub:someone/rows", "method.packing=false", "train.warmup_steps=20"]
+    assert main([*words, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["rows_unknown"] == ["hub:someone/rows"]
+    unknown = ("rows", "rows_kept", "blocks", "tokens_per_epoch", "steps", "flops", "rows_at_most", "steps_at_most")
+    assert {name: found[name] for name in unknown} == dict.fromkeys(unknown)
+    assert not any("warmup_steps" in warning for warning in found["warnings"])
+    assert main(words) == 0
+    told = capsys.readouterr().out
+    assert "rows        unknown: hub:someone/rows is not on this machine" in told
+    assert "steps       unknown, as the rows are" in told
+    assert "tokens      unknown" in told
+    assert "at least, since the steps are unknown" in told
+    assert "train.max_steps=N fixes the steps" in told
+    assert main([*words, "data.max_rows=60", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["rows"], found["rows_at_most"], found["steps"], found["steps_at_most"]) == (None, 60, None, 24)
+    assert main([*words, "data.max_rows=60"]) == 0
+    assert "unknown, as the rows are; about 24 at most" in capsys.readouterr().out
+
+
+def test_a_pipeline_with_unknown_rows_has_no_sum_of_steps(here, capsys):
+    assert main(["plan", "method=rlhf", "stages.sft.data.path=hub:someone/rows"]) == 0
+    told = capsys.readouterr().out
+    assert "an unknown number of steps, at most" in told
+    assert main(["plan", "method=rlhf", "stages.sft.data.path=hub:someone/rows", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["total"]["steps"] is None
 
 
 @pytest.fixture

@@ -95,7 +95,7 @@ def _totals(spec: PipelineSpec, outlooks: Outlooks) -> fitting.Totals:
 
 def _totals_text(found: fitting.Totals) -> str:
     """Steps, compute, time and the largest memory over all stages, as far as they are known."""
-    words = [f"{found.steps} steps in total"]
+    words = ["an unknown number of steps" if found.steps is None else f"{found.steps} steps in total"]
     if found.flops is not None:
         words.append(f"about {found.flops:.1e} FLOP in training")
     if found.seconds is not None:

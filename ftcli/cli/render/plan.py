@@ -74,10 +74,18 @@ def as_data(run: ResolvedRun, outlook: Plan) -> dict[str, Any]:
         "choices": dict(run.spec.choices),
         provenance.KEY: provenance.of_spec(run.spec),
         **dataclasses.asdict(outlook),
+        **_unknown(outlook),
         "memory": _memory_data(outlook),
         "fit": fits,
         "disk": _disk_data(run, outlook),
     }
+
+
+def _unknown(outlook: Plan) -> dict[str, Any]:
+    """What a plan does not know, as data: null."""
+    of_rows = ("rows", "rows_kept", "blocks", "tokens_per_epoch") if outlook.rows_unknown else ()
+    of_steps = ("steps", "flops") if outlook.steps_unknown else ()
+    return dict.fromkeys((*of_rows, *of_steps))
 
 
 def _room(run: ResolvedRun, outlook: Plan) -> Room:
@@ -136,14 +144,16 @@ def left(outlook: Plan, checkpoint: Path | None) -> dict[str, Any]:
     """The checkpoint, finished steps and remaining steps of a resumed run, as data."""
     done = (step_of(checkpoint) if checkpoint else None) or 0
     name = checkpoint.name if checkpoint else None
-    return {"checkpoint": name, "steps_done": done, "steps_left": max(0, outlook.steps - done)}
+    still = None if outlook.steps_unknown else max(0, outlook.steps - done)
+    return {"checkpoint": name, "steps_done": done, "steps_left": still}
 
 
 def resumed(outlook: Plan, checkpoint: Path | None) -> str:
     """The same as text."""
     steps = left(outlook, checkpoint)
     start = steps["checkpoint"] or "the start, as no checkpoint has been written yet"
-    return f"resumes from {start}: {steps['steps_done']} steps done, {steps['steps_left']} left"
+    still = "an unknown number of" if steps["steps_left"] is None else steps["steps_left"]
+    return f"resumes from {start}: {steps['steps_done']} steps done, {still} left"
 
 
 def details(
@@ -154,39 +164,57 @@ def details(
     there: Room | None = None,
 ) -> None:
     """Print a plan without its headline and without the derived values in `shared`, which are printed elsewhere."""
-    about = "" if outlook.tokens_exact else "about "
-    kept = f"{outlook.rows_kept} of {outlook.rows}" if outlook.rows_kept != outlook.rows else str(outlook.rows)
+    rows, steps, tokens = _counts(outlook)
     share = f" ({outlook.trainable / outlook.parameters:.2%})" if outlook.trainable and outlook.parameters else ""
     output.table(
         [
             ("trainer", outlook.trainer),
             ("device", f"{outlook.num_processes} × {outlook.device}"),
-            ("rows", kept),
+            ("rows", rows),
             *_unrolled(outlook),
             *_packed(outlook),
             ("batch", f"{outlook.global_batch} {'blocks' if outlook.blocks else 'rows'} per step"),
-            ("steps", str(outlook.steps)),
-            (
-                "tokens",
-                f"{about}{output.count(outlook.tokens_per_epoch)} per epoch"
-                + ("" if outlook.tokens_exact else " (estimate)"),
+            ("steps", steps),
+            ("tokens", tokens),
+            *(
+                [("compute", f"about {outlook.flops:.1e} FLOP in training")]
+                if outlook.flops and not outlook.steps_unknown
+                else []
             ),
-            *([("compute", f"about {outlook.flops:.1e} FLOP in training")] if outlook.flops else []),
             ("parameters", f"{output.count(outlook.parameters)}, trains {output.count(outlook.trainable)}{share}"),
         ]
     )
-    sizes = [("memory", memory_text(outlook)), *_on_card(verdict)] if outlook.memory else []
+    sizes = (
+        [("memory", memory_text(outlook)), *_on_card(verdict, unknown=outlook.steps_unknown)] if outlook.memory else []
+    )
     if outlook.disk:
-        sizes.append(("disk", str(outlook.disk) + (f"; {there.free}" if there else "")))
+        least = "; at least, since the steps are unknown" if outlook.steps_unknown else ""
+        sizes.append(("disk", str(outlook.disk) + least + (f"; {there.free}" if there else "")))
     output.table(sizes)
     derived([note for note in outlook.notes if note not in shared])
     for warning in outlook.warnings:
         output.say(f"warning: {warning}")
 
 
-def _on_card(verdict: fitting.Fit | None) -> list[tuple[str, str]]:
+def _counts(outlook: Plan) -> tuple[str, str, str]:
+    """Rows, steps and tokens, each as far as it is known."""
+    rows = f"{outlook.rows_kept} of {outlook.rows}" if outlook.rows_kept != outlook.rows else str(outlook.rows)
+    about = "" if outlook.tokens_exact else "about "
+    tokens = f"{about}{output.count(outlook.tokens_per_epoch)} per epoch"
+    tokens += "" if outlook.tokens_exact else " (estimate)"
+    if outlook.rows_unknown:
+        missing = f"unknown: {', '.join(outlook.rows_unknown)} is not on this machine"
+        bound = "" if outlook.rows_at_most is None else f"; at most {outlook.rows_at_most} (data.max_rows)"
+        rows, tokens = f"{missing}{bound}", "unknown"
+    if not outlook.steps_unknown:
+        return rows, str(outlook.steps), tokens
+    bound = "" if outlook.steps_at_most is None else f"; about {outlook.steps_at_most} at most"
+    return rows, f"unknown, as the rows are{bound}", tokens
+
+
+def _on_card(verdict: fitting.Fit | None, *, unknown: bool) -> list[tuple[str, str]]:
     rows = [("card", str(verdict))] if verdict else []
-    if verdict and verdict.seconds:
+    if verdict and verdict.seconds and not unknown:
         pace = f"at {USUAL_UTILISATION:.0%} of the card's peak rate"
         rows.append(("time", f"about {output.duration(verdict.seconds)} of training steps (estimate, {pace})"))
     return rows
@@ -207,7 +235,7 @@ def _unrolled(outlook: Plan) -> list[tuple[str, str]]:
 
 
 def _packed(outlook: Plan) -> list[tuple[str, str]]:
-    if not outlook.blocks:
+    if not outlook.blocks or outlook.rows_unknown:
         return []
     return [("packed", f"into about {outlook.blocks} blocks, {outlook.rows_kept / outlook.blocks:.1f} rows each")]
 
