@@ -86,9 +86,9 @@ class _Sweep:
 
     def report(self, *, as_json: bool) -> None:
         """Print the table of its jobs, the best first."""
-        from ftcli.cli.render.run_table import show
+        from ftcli.cli.render.run_table import show_sweep
 
-        show(self._table, form="json" if as_json else "text")
+        show_sweep(self.sweep, self._table, as_json=as_json)
 
     def records(self) -> list[RunRecord]:
         """Those of its best jobs that have begun."""

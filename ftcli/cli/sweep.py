@@ -46,7 +46,11 @@ _PATIENCE_SECONDS = 600
 def run(argv: Sequence[str]) -> int:
     """Search, or resume a search or a sweep over every combination."""
     parser = arguments.composing("sweep", __doc__ or "")
-    parser.add_argument("--dry-run", action="store_true", help="check the whole space and plan one job")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="check the whole space and plan one job; with --resume, show where it stands",
+    )
     parser.add_argument("--resume", metavar="SWEEP", help="go on with a sweep, by its folder; also one of train -m")
     options = arguments.parse(parser, argv)
     if options.resume is not None:
@@ -207,15 +211,11 @@ def _wait_for(folder: Path) -> None:
 
 def _end(sweep: Sweep, options: argparse.Namespace, stopped: str | None) -> int:
     """Write results.json and print the table; the exit code of the sweep."""
-    from ftcli.cli.render.run_table import show
+    from ftcli.cli.render.run_table import show_sweep, sweep_data
 
     table = run_table.of_sweep(sweep, sweep.measure)
-    data = {"sweep": str(sweep.folder), "kind": sweep.kind, **table.to_data()}
-    rundir.write_json(sweep.folder / RESULTS, data)
-    if options.json:
-        output.data(data)
-    else:
-        show(table)
+    rundir.write_json(sweep.folder / RESULTS, sweep_data(sweep, table))
+    show_sweep(sweep, table, as_json=options.json)
     ends = [job.end for job in sweep.jobs]
     count = f"{ends.count('done')} of {len(ends)} jobs done"
     pruned, failed = ends.count("pruned"), ends.count("failed")
@@ -264,7 +264,10 @@ def _resume(options: argparse.Namespace) -> int:
         raise ConfigError(Problem(where, f"{folder} is not a sweep", fix))
     with ExitStack() as held:
         sweep = read_sweep(folder)
-        held.enter_context(rundir.exclusive(folder))
+        if options.dry_run:
+            rundir.require_free(folder)
+        else:
+            held.enter_context(rundir.exclusive(folder))
         sweep = read_sweep(folder)  # another command may have changed it before the lock
         _require_place(sweep, where)
         more = arguments.overrides(options)
@@ -278,6 +281,10 @@ def _resume(options: argparse.Namespace) -> int:
             raise ConfigError(Problem(where, "the recipe has changed since", "put it back, or start a new sweep"))
         wanted = replace(wanted, folder=folder, by_recipe=True)
         left = _open_specs(sweep, wanted)
+        if options.dry_run:
+            from ftcli.cli.render.run_table import show_sweep
+
+            return show_sweep(sweep, run_table.of_sweep(sweep, sweep.measure), as_json=options.json)
         if sweep.kind == "search":
             return _search(sweep, wanted, searching.checked(wanted), options)
         return _grid(sweep, _slots(wanted, left), options)

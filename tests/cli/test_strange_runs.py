@@ -24,6 +24,7 @@ from ftcli.core.exit_codes import EXIT_CHECKPOINT, EXIT_CONFIG, EXIT_DATA, EXIT_
 from ftcli.core.untrusted.printable import printable
 from ftcli.launch import worker_request
 from ftcli.runs import rundir
+from tests.cli.strange_folders import FOLDERS
 from tests.cli.strange_runs import DAMAGE, FILES, HALF, STRANGERS, at_work, print_of, sound
 
 RUN = "runs/sft/1"
@@ -34,7 +35,7 @@ TAKE: dict[str, list[str]] = {
     "show": ["show --from RUN"],
     "report": ["report RUN --to OUT/page.html", "report RUN --to OUT/points.csv", "report RUN --json --to OUT/x.svg"],
     "watch": ["watch --once", "watch RUN --once", "watch RUN --json"],
-    "runs": ["runs list", "runs list runs --json", "runs compare RUN SOUND"],
+    "runs": ["runs list", "runs list runs --json", "runs compare RUN SOUND", "runs compare RUN"],
     "eval": ["eval RUN"],
     "merge": ["merge RUN --to OUT/merged"],
     "chat": ["chat RUN"],
@@ -44,7 +45,7 @@ TAKE: dict[str, list[str]] = {
     "verify": ["verify RUN", "verify RUN/model --json"],
     "data": ["data dropped RUN", "data dropped RUN --json", "data check --rows-only --from RUN"],
     "recipe": ["recipe inspect RUN", "recipe diff RUN SOUND", "recipe save RUN --to OUT/recipe.yaml"],
-    "sweep": ["sweep --resume RUN"],
+    "sweep": ["sweep --resume RUN --dry-run", "sweep --resume RUN --dry-run --json"],
 }
 """Commands that take a run; OUT and SOUND are beside it."""
 NO_RUN = {
@@ -223,6 +224,25 @@ def test_a_run_of_a_stranger(what: str, look: Typed, here: Path):
 def test_a_run_of_a_stranger_is_not_resumed(what: str, look: Typed, here: Path):
     make(here, STRANGERS[what])
     assert look("train --resume RUN", refused=True) == []
+
+
+@pytest.mark.parametrize(("kind", "file"), [(kind, file) for kind, (_, files) in FOLDERS.items() for file in files])
+def test_a_damaged_pipeline_stage_or_sweep(kind: str, file: str, look: Typed, here: Path):
+    faults = []
+    for place, (name, damage) in enumerate({"sound": lambda _: None, **DAMAGE}.items()):
+        shutil.rmtree(here / "runs", ignore_errors=True)
+        damage(FOLDERS[kind][0](here / RUN) / file)
+        own = lines(FOLDERS[kind][1].index(file) * len(DAMAGE) + place, 12)
+        faults += [f"{kind} {file} {name}: {fault}" for line in own for fault in look(line)]
+    assert faults == []
+
+
+def test_a_dry_run_of_a_resumed_sweep_shows_where_it_stands_and_starts_nothing(look: Typed, here: Path, capfd: Any):
+    FOLDERS["sweep"][0](here / RUN)
+    assert look("sweep --resume RUN --dry-run") == []
+    assert main(["sweep", "--resume", RUN, "--dry-run"]) == EXIT_DONE
+    assert [line.split()[0] for line in capfd.readouterr().out.splitlines()] == ["run", "lr-1", "lr-2"]
+    assert not (here / RUN / "lr-2").exists()
 
 
 def test_a_damaged_file_is_named(look: Typed, here: Path, capfd: pytest.CaptureFixture[str]):

@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from ftcli.cli import output
+from ftcli.core.exit_codes import EXIT_DONE
 from ftcli.core.untrusted.printable import one_line
 from ftcli.sweeps.job_names import short_keys
 from ftcli.sweeps.run_table import RunRow, RunTable
+from ftcli.sweeps.sweep_folder import Sweep
 
 _MOST_COLUMNS = 6
 """Settings with a column each; of more, a line names those in which runs differ."""
@@ -33,6 +35,20 @@ def show(table: RunTable, *, form: str = "text") -> None:
         output.lines(as_text(table))
     for note in table.notes:
         output.warn(note)
+
+
+def sweep_data(sweep: Sweep, table: RunTable) -> dict[str, Any]:
+    """The table of a sweep as plain data, as in its results.json."""
+    return {"sweep": str(sweep.folder), "kind": sweep.kind, **table.to_data()}
+
+
+def show_sweep(sweep: Sweep, table: RunTable, *, as_json: bool) -> int:
+    """Print the table of a sweep; returns the exit code for having done so."""
+    if as_json:
+        output.data(sweep_data(sweep, table))
+    else:
+        show(table)
+    return EXIT_DONE
 
 
 def as_text(table: RunTable) -> list[str]:
