@@ -13,7 +13,7 @@ from typing import Any
 
 from ftcli.build.checks.field_checks import DERIVED_FIELDS, choices_of
 from ftcli.core.hub_cache import REVISION
-from ftcli.settings import library_fields
+from ftcli.settings import library_fields, trackers
 from ftcli.settings.batch_plan import AUTO, SIZE
 from ftcli.settings.fields import field_table
 from ftcli.settings.fields.field_row import LISTED
@@ -124,8 +124,19 @@ def _entries(name: str) -> Schema:
     keys: Schema = {}
     for (above, _, key), row in rows.items():
         if above == name and not row.refused:
-            keys[key] = _entries(f"{name}.{key}") if row.inside == LISTED else {}
+            keys[key] = _entries(f"{name}.{key}") if row.inside == LISTED else _entry(name, key)
     return {"properties": keys, "additionalProperties": _OFF}
+
+
+def _entry(name: str, key: str) -> Schema:
+    """The values of an entry: those of a tracker's setting, which says them; else any."""
+    above, _, tracker = name.rpartition(".")
+    if above != trackers.SETTINGS:
+        return {}
+    setting = trackers.TRACKERS[tracker].settings[key]
+    values: Schema = {"enum": [*setting.choices]} if setting.choices else {"type": _PLAIN[setting.type.__name__]}
+    found: Schema = {"anyOf": [values, {"type": "null"}, REFERENCE], "description": setting.text}
+    return found if setting.default is None else {**found, "default": setting.default}
 
 
 _OFF: Schema = {"enum": [None, False]}

@@ -173,7 +173,7 @@ def test_list_says_in_one_line_when_to_choose_it(typed, kind):
 
 
 def test_list_without_a_word_lists_everything(typed):
-    assert set(json.loads(typed("list", "--json")[1])) == {*GROUPS, *ROLES, "recipe", "format", "reward"}
+    assert set(json.loads(typed("list", "--json")[1])) == {*GROUPS, *ROLES, "recipe", "format", "reward", "tracker"}
 
 
 def test_check_says_that_nothing_is_wrong(typed):

@@ -25,6 +25,8 @@ from ftcli.settings.groups import OWN_GROUPS
 from ftcli.settings.library_fields import TRAINING_ARGUMENTS, fields_of
 from ftcli.settings.limits import LIMITS
 from ftcli.settings.ownership import FLAGS
+from ftcli.settings.tracker_problems import value_fault
+from ftcli.settings.trackers import TRACKERS
 from ftcli.sweeps.search_space import merged, space_of
 from ftcli.sweeps.sweep_settings import NAMES, read_settings
 
@@ -259,3 +261,18 @@ def test_group_files_of_your_own_are_choices_too(capsys, tmp_path: Path):
     own = json.loads(capsys.readouterr().out)
     assert faults(own, {"ftcli": 1, "defaults": [{"model": "ours"}]}) == []
     assert faults(recipe_schema(), {"ftcli": 1, "defaults": [{"model": "ours"}]}) != []
+
+
+def test_the_settings_of_trackers_have_their_words_types_and_texts(schema):
+    check = validator(schema)
+    for name, tracker in TRACKERS.items():
+        for key, setting in tracker.settings.items():
+            for value in (*VALUES, *setting.choices, "http://x"):
+                recipe = {"ftcli": 1, "run": {"trackers": [name], "tracking": {name: {key: value}}}}
+                refused = value is not None and value_fault(setting, value)
+                if not refused:
+                    assert check.is_valid(recipe), (name, key, value)
+                elif not (setting.type is str and isinstance(value, str) and not setting.choices):
+                    assert not check.is_valid(recipe), (name, key, value)
+    found = json.dumps(schema)
+    assert all(each.text in found for tracker in TRACKERS.values() for each in tracker.settings.values())
