@@ -1,6 +1,7 @@
 """`ftcli eval RUN|MODEL`: what a run learned, before and after training: held-out loss and the method's own metric.
 
-With --tasks a run, or a model without one, is measured on tasks of lm-evaluation-harness.
+With --measure or --tasks a run, or a model without one, is measured on rows of a file, or on tasks of
+lm-evaluation-harness.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.exit_codes import EXIT_DONE
 from ftcli.core.text import shell_word
 from ftcli.data.files.locate import SourcePath, is_local, locate
+from ftcli.evaluations.measures import ABOUT
 from ftcli.launch.worker_request import WorkerFailed, answers
 from ftcli.methods import get_method
 from ftcli.methods.method import rows_to_score
@@ -44,6 +46,10 @@ def run(argv: Sequence[str]) -> int:
         from ftcli.cli.eval_actions import on_tasks
 
         return on_tasks.run(options)
+    if options.measure is not None:
+        from ftcli.cli.eval_actions import on_rows
+
+        return on_rows.run(options)
     return _on_held_out(options)
 
 
@@ -61,6 +67,11 @@ def _parser() -> arguments.Parser:
     parser.add_argument(
         "--model", help="evaluate this model with the run's metrics, instead of the run before and after training"
     )
+    rows = parser.add_argument_group("measures on rows, of a run or a model")
+    about = "; ".join(f"{name}: {what}" for name, what in ABOUT.items())
+    rows.add_argument("--measure", metavar="LIST", help=f"with commas between, on the rows of --data. {about}")
+    rows.add_argument("--reward-model", metavar="MODEL", help="a run of method=reward, for --measure reward")
+    rows.add_argument("--batch-size", type=int, help="rows that are measured together, also of tasks")
     tasks = parser.add_argument_group("tasks of lm-evaluation-harness (pip install 'ftcli[eval]')")
     tasks.add_argument("--tasks", metavar="LIST", help="names and files, with commas between: gsm8k,ifeval,my.yaml")
     tasks.add_argument(
@@ -71,26 +82,40 @@ def _parser() -> arguments.Parser:
         help="the folder with a task's rows, where no hub is asked for them",
     )
     tasks.add_argument("--shots", type=int, help="examples in each prompt (default: the task's own)")
-    tasks.add_argument("--batch-size", type=int, help="rows that are measured together (default: 8)")
     tasks.add_argument(TASK_CODE, action="store_true", help="run Python code that a task names or a model writes")
     arguments.add_trust(parser, REWARD_CODE, ENDPOINT, ALLOW_PATH)
     arguments.add_json(parser)
     return parser
 
 
-_ON_TASKS = ("--task-data", "--shots", "--batch-size", TASK_CODE, ALLOW_PATH)
-_ON_ROWS = ("--data", "--score-rows", "--model", REWARD_CODE, ENDPOINT)
+_HELD_OUT, _TASKS, _MEASURE = "without --tasks and --measure", "with --tasks", "with --measure"
+_READ_BY: Mapping[str, tuple[str, ...]] = {
+    "--data": (_HELD_OUT, _MEASURE),
+    "--score-rows": (_HELD_OUT,),
+    "--model": (_HELD_OUT,),
+    REWARD_CODE: (_HELD_OUT,),
+    ENDPOINT: (_HELD_OUT,),
+    "--reward-model": (_MEASURE,),
+    "--batch-size": (_MEASURE, _TASKS),
+    "--task-data": (_TASKS,),
+    "--shots": (_TASKS,),
+    TASK_CODE: (_TASKS,),
+    ALLOW_PATH: (_TASKS,),
+}
+"""The ways of measuring that read an option."""
 
 
 def _require_effect(options: argparse.Namespace) -> None:
     """Refuse options of another way of measuring, which would do nothing.
 
     Raises:
-        ConfigError: there is one.
+        ConfigError: there is one, or two ways at once.
     """
-    idle, how = (_ON_ROWS, "with --tasks") if options.tasks is not None else (_ON_TASKS, "without --tasks")
-    for flag in idle:
-        if getattr(options, flag.strip("-").replace("-", "_")) not in (None, False, []):
+    if options.tasks is not None and options.measure is not None:
+        raise ConfigError(Problem("--measure", "and --tasks are two evaluations", "ask for them one by one"))
+    how = _TASKS if options.tasks is not None else _MEASURE if options.measure is not None else _HELD_OUT
+    for flag, ways in _READ_BY.items():
+        if getattr(options, flag.strip("-").replace("-", "_")) not in (None, False, []) and how not in ways:
             raise ConfigError(Problem(flag, f"has no effect {how}", "remove it"))
 
 

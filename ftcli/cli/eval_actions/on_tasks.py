@@ -8,7 +8,7 @@ from ftcli.cli.eval_actions.subject import finish, measured
 from ftcli.core.exit_codes import EXIT_DONE
 from ftcli.core.text import shell_word
 from ftcli.evaluations.task_list import named_tasks, require_harness
-from ftcli.launch.worker_request import WorkerFailed, answers
+from ftcli.launch import worker_request
 from ftcli.settings.ownership import ALLOW_PATH, TASK_CODE
 
 
@@ -29,8 +29,8 @@ def run(options: argparse.Namespace) -> int:
         "task_code": options.trust_task_code,
     }
     try:
-        [found] = answers("tasks", request)
-    except WorkerFailed as failed:
+        [found] = worker_request.answers("tasks", request)
+    except worker_request.WorkerFailed as failed:
         return failed.code
     prompts = "through the chat template" if found["template"] else "as plain text, since it has no chat template"
     title = f"{', '.join(task.name for task in tasks)} by lm-evaluation-harness {found['lm_eval']}, {prompts}"

@@ -15,6 +15,7 @@ from ftcli.core.text import shell_word
 from ftcli.evaluations import record
 from ftcli.models import sources
 from ftcli.runs import provenance, rundir
+from ftcli.settings.run_spec import RunSpec
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class Measured:
     name: str
     """For the worker: a run's folder, or the model as it was named."""
     run: Path | None
+    spec: RunSpec | None = None
+    """The run's."""
 
 
 def measured(name: str, command: str, grants: frozenset[str], acts: Sequence[str] = ()) -> Measured:
@@ -41,13 +44,13 @@ def measured(name: str, command: str, grants: frozenset[str], acts: Sequence[str
     if run is None:
         check_model(name, command)
         return Measured(name, None)
-    gate.opened(run, grants, acts)
+    spec = gate.opened(run, grants, acts)
     if sources.model_source(str(run)) is None:
         what, fix = f"{run} has no model yet", f"finish it with ftcli train --resume {shell_word(rundir.whole(run))}"
         raise ConfigError(Problem(command, what, fix))
     rundir.require_free(run)
     check_model(str(run), command)
-    return Measured(str(run), run)
+    return Measured(str(run), run, spec)
 
 
 def finish(subject: Measured, kind: str, found: Mapping[str, Any], *, as_json: bool) -> None:

@@ -65,15 +65,18 @@ def examples_of(path: str, kinds: tuple[str, ...] = ASKABLE) -> Iterator[Example
         yield from chunk
 
 
-def chunks_of(path: str, kinds: tuple[str, ...], *, has_template: bool = False) -> Iterator[list[Example]]:
+def chunks_of(
+    path: str, kinds: tuple[str, ...], *, has_template: bool = False, reader: str = "this command"
+) -> Iterator[list[Example]]:
     """The rows of a file, a chunk at a time; an unusable row is an error.
 
     Args:
         has_template: whether text pairs and prompts are read as turns.
+        reader: what needs these types, for errors.
     """
     row_set = RowSet(name="data", key=path, settings=SetSettings(path=path))
     ledger = Ledger("data", path)
-    method = replace(get_method("sft"), kinds=kinds)
+    method = replace(get_method("sft"), name=reader, kinds=kinds)
     rows = iter(
         Scan(row_sets.fetched(row_set), row_set.settings, method, ledger, prompts=False, has_template=has_template)
     )

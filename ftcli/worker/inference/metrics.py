@@ -182,9 +182,21 @@ def _exact_match(
     kept: KeptAnswers | None,
 ) -> Counts:
     """How many greedy answers end as the right one does; both are read as the chat template divides them."""
+
+
+def _exact_match(model: PreTrainedModel, encoder: Encoder, examples: Sequence[Example], batch_size: int) -> Counts:
+    found = right_answers(model, encoder, examples, batch_size)
+    return {"exact_match": (sum(found), len(found))}
+
+
+def right_answers(
+    model: PreTrainedModel, encoder: Encoder, examples: Sequence[Example], batch_size: int = BATCH
+) -> list[bool]:
+    """Whether each greedy answer ends as the right one does; both are read as the chat template divides them. Rows
+    without an answer are left out."""
     questions = [(found, example) for example in examples if (found := question(example)) is not None]
     if not questions:
-        return {"exact_match": (0, 0)}
+        return []
     prompts = [encoder.prompt_ids(prompt, example.value) for (prompt, _), example in questions]
     right = _trained_answers(encoder, questions)
     longest = max(map(len, right)) + _SPARE_TOKENS
@@ -192,8 +204,7 @@ def _exact_match(
     if kept is not None:
         kept.add([example.where for _, example in questions], prompts, given, right=right)
     reader = AnswerReader(encoder)
-    hits = sum(_same(reader, *each) for each in zip(prompts, given, right, strict=True))
-    return {"exact_match": (hits, len(right))}
+    return [_same(reader, *each) for each in zip(prompts, given, right, strict=True)]
 
 
 def _trained_answers(encoder: Encoder, questions: Sequence[tuple[tuple[Any, Any], Example]]) -> list[Ids]:

@@ -18,6 +18,8 @@ DRAWS = 2000
 WILSON, BOOTSTRAP, PAIRED = "Wilson", f"bootstrap of {DRAWS} draws", f"paired bootstrap of {DRAWS} draws"
 NORMAL = "1.96 standard errors"
 _Z = 1.959964
+_LARGEST = 700.0
+"""A loss whose exponential is still a number."""
 _SEED = 20240229
 _AT_ONCE = 4_000_000
 """Numbers drawn together: memory is bounded however many rows there are."""
@@ -60,9 +62,25 @@ def difference_of_kinds(before: Mapping[str, Sequence[float]], after: Mapping[st
     return {"value": value, "low": float(low), "high": float(high), "rows": count, "interval": PAIRED}
 
 
-def exponential(found: Mapping[str, Any]) -> Estimate:
-    """The estimate of a mean as that of its exponential: a perplexity from a loss."""
-    return {**found, **{key: math.exp(min(found[key], 700.0)) for key in ("value", "low", "high")}}
+def perplexity(losses: Sequence[float], tokens: Sequence[int]) -> Estimate:
+    """The perplexity of rows with these summed losses in nats: every token weighs the same, rows are drawn."""
+    drawn = _perplexities(losses, tokens)
+    low, high = np.quantile(drawn, (0.025, 0.975))
+    value = math.exp(min(sum(losses) / sum(tokens), _LARGEST))
+    return {"value": value, "low": float(low), "high": float(high), "rows": len(losses), "interval": BOOTSTRAP}
+
+
+def perplexity_difference(before: Sequence[float], after: Sequence[float], tokens: Sequence[int]) -> Estimate:
+    """That of two models over the same rows, after minus before."""
+    low, high = np.quantile(_perplexities(after, tokens) - _perplexities(before, tokens), (0.025, 0.975))
+    value = perplexity(after, tokens)["value"] - perplexity(before, tokens)["value"]
+    return {"value": value, "low": float(low), "high": float(high), "rows": len(tokens), "interval": PAIRED}
+
+
+def _perplexities(losses: Sequence[float], tokens: Sequence[int]) -> np.ndarray[Any, Any]:
+    """Of as many rows, drawn with replacement; the draws are those of `_means`, so that two models have the same."""
+    means = _means(np.asarray(losses)) / _means(np.asarray(tokens, dtype=float))
+    return np.asarray(np.exp(np.minimum(means, _LARGEST)))
 
 
 def _wilson(share: float, rows: int) -> tuple[float, float]:

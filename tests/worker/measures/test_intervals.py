@@ -41,9 +41,19 @@ def test_two_models_are_compared_row_by_row():
     assert apart["high"] - apart["low"] > 1  # what is hard for one is hard for the other
 
 
-def test_a_perplexity_is_the_exponential_of_a_loss():
-    found = intervals.exponential({"value": 1.0, "low": 0.0, "high": 2.0, "rows": 3})
-    assert (found["value"], found["low"], found["high"]) == (pytest.approx(math.e), 1.0, pytest.approx(math.e**2))
+def test_a_perplexity_weighs_every_token_the_same():
+    # 3 tokens at 1 nat and 1 token at 5 nats: exp(8 / 4)
+    found = intervals.perplexity([3.0, 5.0], [3, 1])
+    assert found["value"] == pytest.approx(math.exp(2))
+    assert (found["low"], found["high"]) == (pytest.approx(math.e), pytest.approx(math.exp(5)))
+    same = intervals.perplexity_difference([3.0, 5.0], [3.0, 5.0], [3, 1])
+    assert (same["value"], same["low"], same["high"]) == (0, 0, 0)
+
+
+def test_kinds_weigh_the_same_whatever_their_rows():
+    # -1 over four rows and +0.5 over one: (-1 + 0.5) / 2
+    found = intervals.difference_of_kinds({"a": [0.0] * 4, "b": [0.0]}, {"a": [-1.0] * 4, "b": [0.5]})
+    assert (found["value"], found["low"], found["rows"]) == (-0.25, -0.25, 5)
 
 
 def test_a_standard_error_gives_its_interval():

@@ -1,0 +1,58 @@
+"""`ftcli eval RUN|MODEL --measure LIST --data FILE`: perplexity, right answers, preferences, reward."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from ftcli.cli.eval_actions.subject import Measured, finish, measured
+from ftcli.cli.generate import check_model
+from ftcli.core.errors import ConfigError, Problem
+from ftcli.core.exit_codes import EXIT_DONE
+from ftcli.core.text import shell_word
+from ftcli.data.files.locate import SourcePath, is_local, locate
+from ftcli.evaluations.measures import named_measures
+from ftcli.launch import worker_request
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure a run before and after training, or a model, on rows."""
+    names, kinds = named_measures(options.measure, options.reward_model)
+    command = f"ftcli eval {shell_word(options.run)} --measure"
+    subject = measured(options.run, command, frozenset())
+    data = _rows(options.data, subject)
+    if options.reward_model is not None:
+        check_model(options.reward_model, f"--reward-model {shell_word(options.reward_model)}", "reward_model")
+    request = {
+        "model": subject.name,
+        "data": data,
+        "kinds": kinds,
+        "rows": options.rows,
+        "measures": names,
+        "reward_model": options.reward_model,
+        "batch_size": options.batch_size,
+        "trust_remote_code": options.trust_remote_code,
+    }
+    try:
+        [found] = worker_request.answers("measures", request)
+    except worker_request.WorkerFailed as failed:
+        return failed.code
+    title = f"{', '.join(names)} on {os.path.basename(data.rstrip('/'))}, {found['rows']} rows"
+    finish(subject, "measures", {"title": title, **found, "data": data}, as_json=options.json)
+    return EXIT_DONE
+
+
+def _rows(given: str | None, subject: Measured) -> str:
+    """The place of the rows: as given, else the run's own held-out ones.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    if given is None:
+        own = subject.spec.data.eval_path if subject.spec is not None else None
+        if not isinstance(own, str):
+            what = "needs rows" if subject.run is None else "needs rows: those that the run held out are no file"
+            raise ConfigError(Problem("--measure", what, "--data FILE"))
+        return own
+    locate(SourcePath(path=given), f"--data {given}", fetch=True)
+    return os.path.realpath(os.path.expanduser(given)) if is_local(given) else given
