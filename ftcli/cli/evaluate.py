@@ -38,6 +38,7 @@ def run(argv: Sequence[str]) -> int:
         ("--score-rows", options.score_rows, 0),
         ("--shots", options.shots, 0),
         ("--batch-size", options.batch_size, 1),
+        ("--max-new-tokens", options.max_new_tokens, 1),
     ):
         if number is not None and number < least:
             raise ConfigError(Problem(f"{flag} {number}", "is out of range", f"at least {least}"))
@@ -50,6 +51,10 @@ def run(argv: Sequence[str]) -> int:
         from ftcli.cli.eval_actions import on_rows
 
         return on_rows.run(options)
+    if options.against is not None:
+        from ftcli.cli.eval_actions import against
+
+        return against.run(options)
     return _on_held_out(options)
 
 
@@ -72,6 +77,13 @@ def _parser() -> arguments.Parser:
     rows.add_argument("--measure", metavar="LIST", help=f"with commas between, on the rows of --data. {about}")
     rows.add_argument("--reward-model", metavar="MODEL", help="a run of method=reward, for --measure reward")
     rows.add_argument("--batch-size", type=int, help="rows that are measured together, also of tasks")
+    judged = parser.add_argument_group("against another run or model, on the prompts of --data")
+    judged.add_argument("--against", metavar="RUN|MODEL", help="compare the greedy answers of both, in both orders")
+    judged.add_argument("--judge", metavar="MODEL", help="who compares: a run, a model, or a name at --judge-url")
+    judged.add_argument("--judge-url", metavar="URL", help="an endpoint of OpenAI's form, which is sent the answers")
+    judged.add_argument("--judge-key-env", metavar="NAME", help="the variable with its key (OPENAI_API_KEY)")
+    judged.add_argument("--principles", metavar="FILE", help="what it compares by (default: usefulness)")
+    judged.add_argument("--max-new-tokens", type=int, help="longest answer that is compared (default: 256)")
     tasks = parser.add_argument_group("tasks of lm-evaluation-harness (pip install 'ftcli[eval]')")
     tasks.add_argument("--tasks", metavar="LIST", help="names and files, with commas between: gsm8k,ifeval,my.yaml")
     tasks.add_argument(
@@ -88,15 +100,21 @@ def _parser() -> arguments.Parser:
     return parser
 
 
-_HELD_OUT, _TASKS, _MEASURE = "without --tasks and --measure", "with --tasks", "with --measure"
+_HELD_OUT = "without --tasks, --measure and --against"
+_TASKS, _MEASURE, _AGAINST = "with --tasks", "with --measure", "with --against"
 _READ_BY: Mapping[str, tuple[str, ...]] = {
-    "--data": (_HELD_OUT, _MEASURE),
+    "--data": (_HELD_OUT, _MEASURE, _AGAINST),
     "--score-rows": (_HELD_OUT,),
     "--model": (_HELD_OUT,),
     REWARD_CODE: (_HELD_OUT,),
     ENDPOINT: (_HELD_OUT,),
     "--reward-model": (_MEASURE,),
-    "--batch-size": (_MEASURE, _TASKS),
+    "--batch-size": (_MEASURE, _TASKS, _AGAINST),
+    "--judge": (_AGAINST,),
+    "--judge-url": (_AGAINST,),
+    "--judge-key-env": (_AGAINST,),
+    "--principles": (_AGAINST,),
+    "--max-new-tokens": (_AGAINST,),
     "--task-data": (_TASKS,),
     "--shots": (_TASKS,),
     TASK_CODE: (_TASKS,),
@@ -111,11 +129,14 @@ def _require_effect(options: argparse.Namespace) -> None:
     Raises:
         ConfigError: there is one, or two ways at once.
     """
-    if options.tasks is not None and options.measure is not None:
-        raise ConfigError(Problem("--measure", "and --tasks are two evaluations", "ask for them one by one"))
-    how = _TASKS if options.tasks is not None else _MEASURE if options.measure is not None else _HELD_OUT
-    for flag, ways in _READ_BY.items():
-        if getattr(options, flag.strip("-").replace("-", "_")) not in (None, False, []) and how not in ways:
+    ways = {_TASKS: options.tasks, _MEASURE: options.measure, _AGAINST: options.against}
+    asked = [way for way, value in ways.items() if value is not None]
+    if len(asked) > 1:
+        named = " and ".join(way.removeprefix("with ") for way in asked)
+        raise ConfigError(Problem(named, "are evaluations of their own", "ask for them one by one"))
+    how = asked[0] if asked else _HELD_OUT
+    for flag, read_by in _READ_BY.items():
+        if getattr(options, flag.strip("-").replace("-", "_")) not in (None, False, []) and how not in read_by:
             raise ConfigError(Problem(flag, f"has no effect {how}", "remove it"))
 
 

@@ -20,7 +20,7 @@ def run(options: argparse.Namespace) -> int:
     names, kinds = named_measures(options.measure, options.reward_model)
     command = f"ftcli eval {shell_word(options.run)} --measure"
     subject = measured(options.run, command, frozenset())
-    data = _rows(options.data, subject)
+    data = rows_of(options.data, subject, "--measure")
     if options.reward_model is not None:
         check_model(options.reward_model, f"--reward-model {shell_word(options.reward_model)}", "reward_model")
     request = {
@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
     return EXIT_DONE
 
 
-def _rows(given: str | None, subject: Measured) -> str:
+def rows_of(given: str | None, subject: Measured, flag: str) -> str:
     """The place of the rows: as given, else the run's own held-out ones.
 
     Raises:
@@ -52,7 +52,7 @@ def _rows(given: str | None, subject: Measured) -> str:
         own = subject.spec.data.eval_path if subject.spec is not None else None
         if not isinstance(own, str):
             what = "needs rows" if subject.run is None else "needs rows: those that the run held out are no file"
-            raise ConfigError(Problem("--measure", what, "--data FILE"))
+            raise ConfigError(Problem(flag, what, "--data FILE"))
         return own
     locate(SourcePath(path=given), f"--data {given}", fetch=True)
     return os.path.realpath(os.path.expanduser(given)) if is_local(given) else given

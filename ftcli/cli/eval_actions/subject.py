@@ -45,10 +45,10 @@ def measured(name: str, command: str, grants: frozenset[str], acts: Sequence[str
         check_model(name, command)
         return Measured(name, None)
     spec = gate.opened(run, grants, acts)
+    rundir.require_free(run)
     if sources.model_source(str(run)) is None:
         what, fix = f"{run} has no model yet", f"finish it with ftcli train --resume {shell_word(rundir.whole(run))}"
         raise ConfigError(Problem(command, what, fix))
-    rundir.require_free(run)
     check_model(str(run), command)
     return Measured(str(run), run, spec)
 

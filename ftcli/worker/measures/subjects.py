@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from ftcli.models.sources import model_source
 from ftcli.runs import rundir
-from ftcli.settings.groups import ModelSettings
+from ftcli.settings.groups import ModelSettings, QuantisationSettings
 from ftcli.settings.run_spec import RunSpec
 from ftcli.worker.inference import chat
 from ftcli.worker.models.answer_ends import ending_as
@@ -44,27 +44,43 @@ def measured(request: Mapping[str, Any], measure: Callable[[Subject], Found]) ->
         ConfigError: one of them cannot be loaded.
     """
     name = str(request["model"])
-    run = rundir.find_run(name)
-    # As in training: an adapter trained on a 4-bit base answers on that base.
-    quantisation = RunSpec.load(run / rundir.SPEC).quantisation if run else UNQUANTISED
-    settings = as_granted(chat.settings_of(name), request)
-    source = model_source(name)
-    compares = run is not None or (source is not None and source.is_adapter)
-    encoder = make_encoder(settings)
-
-    def loaded(which: ModelSettings) -> Any:
-        device = best_device()
-        with phase("loading the model"):
-            model = load_trained(which, seed=0, device=device, quantisation=chat.on_device(quantisation, device))
-        model = ending_as(model, encoder)
-        return (model if quantisation.type != "none" else model.to(device)).eval()
-
-    trained = loaded(settings)
-    if not compares:
-        return {MEASURED: measure(Subject(MEASURED, trained, encoder))}
+    run, source = rundir.find_run(name), model_source(name)
+    subject = alone(name, request)
+    if run is None and not (source is not None and source.is_adapter):
+        return {MEASURED: measure(subject)}
+    trained, encoder = subject.model, subject.encoder
     after = measure(Subject(AFTER, trained, encoder))
     if hasattr(trained, "peft_config"):
         with trained.disable_adapter():
             return {BEFORE: measure(Subject(BEFORE, trained, encoder)), AFTER: after}
-    del trained  # it leaves the memory before the next one is loaded
-    return {BEFORE: measure(Subject(BEFORE, loaded(as_granted(chat.start_of(name), request)), encoder)), AFTER: after}
+    del subject, trained  # it leaves the memory before the next one is loaded
+    start = _loaded(as_granted(chat.start_of(name), request), _quantisation(name), encoder)
+    return {BEFORE: measure(Subject(BEFORE, start, encoder)), AFTER: after}
+
+
+def alone(name: str, request: Mapping[str, Any]) -> Subject:
+    """A model, or what a run made, as it is served.
+
+    Args:
+        request: {"trust_remote_code": bool}.
+
+    Raises:
+        ConfigError: it cannot be loaded.
+    """
+    settings = as_granted(chat.settings_of(name), request)
+    encoder = make_encoder(settings)
+    return Subject(MEASURED, _loaded(settings, _quantisation(name), encoder), encoder)
+
+
+def _quantisation(name: str) -> QuantisationSettings:
+    """As in training: an adapter trained on a 4-bit base answers on that base."""
+    run = rundir.find_run(name)
+    return RunSpec.load(run / rundir.SPEC).quantisation if run else UNQUANTISED
+
+
+def _loaded(which: ModelSettings, quantisation: QuantisationSettings, encoder: Encoder) -> Any:
+    device = best_device()
+    with phase("loading the model"):
+        model = load_trained(which, seed=0, device=device, quantisation=chat.on_device(quantisation, device))
+    model = ending_as(model, encoder)
+    return (model if quantisation.type != "none" else model.to(device)).eval()
