@@ -58,8 +58,8 @@ def run_state(run: Path, lines: Sequence[Mapping[str, Any]] | None = None) -> Ru
     step = max((line["step"] for line in lines), default=0)
     end, has_result = run_end.read(run), rundir.read_result(run) is not None
     # A command that has just finished a run still holds its lock; one that begins removes end.json first.
-    if has_result and end is not None and end.code == EXIT_DONE:
-        return RunState(name=DONE, end=end, step=step)
+    if has_result and end is not None and end.code in (EXIT_DONE, EXIT_GATE):
+        return RunState(name=DONE if end.code == EXIT_DONE else FAILED, end=end, step=step)
     if rundir.in_use(run):
         return RunState(name=RUNNING, end=None, step=step)
     if has_result and end is None:  # by a version without end.json

@@ -28,7 +28,7 @@ WORDS: dict[str, list[str]] = {
     "watch": ["watch", "watch sft-tiny"],
     "runs": ["runs list"],
     "sweep": ["sweep model=tiny seed=1,2 data.eval_share=0.1 --dry-run"],
-    "eval": ["eval sft-tiny"],
+    "eval": ["eval sft-tiny", "eval sft-tiny --measure perplexity --data rows.jsonl"],
     "merge": ["merge sft-tiny"],
     "generate": ["generate sft-tiny hello", f"generate {RUN} hello"],
     "score": [f"score {RUN}/model rows.jsonl"],
@@ -54,6 +54,7 @@ TABLES = {
 """Commands about several runs, or about one that no word alone begins."""
 ANSWERS: dict[str, list[dict[str, Any]]] = {
     "eval": [{"method": "sft"}],
+    "measures": [{"rows": 1, "lines": []}],
     "merge": [{"model": "m"}],
     "generate": [{"prompt": "hello", "answer": "hi"}],
     "score": [{"row": {}, "score": 1.0}],

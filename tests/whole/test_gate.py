@@ -41,6 +41,8 @@ def test_a_run_that_forgets_fails_its_gate_once_its_model_is_saved(number: int, 
     done = ftcli_run("train", *words, cwd=folder, expect=EXIT_GATE)
     assert "the gate was not passed: retention fell by" in done.stderr
     assert number == 2 or "Traceback" not in done.stderr  # torch's launcher prints one of its own
+    assert "by kind" in done.stdout  # as a run that passes, it says what came of it
+    assert "at work" not in done.stdout
     run = folder / "run"
     result = rundir.read_result(run)
     assert result is not None
