@@ -44,7 +44,7 @@ class Verdict:
 
 
 def kind_of(place: Path) -> str | None:
-    """What is in a folder: pipeline, run, stage, checkpoint or model; None for anything else."""
+    """What is in a folder: pipeline, run, stage, checkpoint, model or export; None for anything else."""
     if rundir.is_pipeline(place):
         return "pipeline"
     if rundir.is_run(place):
@@ -53,7 +53,9 @@ def kind_of(place: Path) -> str | None:
         return "stage"
     if step_of(place) is not None:
         return "checkpoint"
-    return "model" if (place / "config.json").is_file() or sources.is_adapter_folder(place) else None
+    if (place / "config.json").is_file() or sources.is_adapter_folder(place):
+        return "model"
+    return "export" if (place / MANIFEST).is_file() and any(place.glob("*.gguf")) else None
 
 
 def verdicts(place: Path) -> Iterator[Verdict]:
@@ -75,6 +77,9 @@ def verdicts(place: Path) -> Iterator[Verdict]:
         case "checkpoint":
             yield from _of_checkpoint(place)
         case _ if of_run:
+        case "export":
+            yield from _of_export(place)
+        case _ if place.name == rundir.MODEL and rundir.is_run(place.parent):
             finished = (place.parent / rundir.RESULT).is_file()
             yield from _of_final(place.parent, _ANEW + shell_word(place.parent), finished=finished)
         case _:
@@ -183,6 +188,15 @@ def _of_checkpoint(path: Path) -> Iterator[Verdict]:
     yield from (Verdict(path.name, "fault", reason, fix) for reason in reasons)
     if not reasons:
         yield Verdict(path.name, "ok", "resumable")
+
+
+def _of_export(folder: Path) -> Iterator[Verdict]:
+    """Of files for another program, which only their digests tell of."""
+    faults = checkpoints.verify(folder, needs=())
+    again = "write it again with ftcli export"
+    yield from (Verdict(f"{folder.name}/", "fault", fault, again) for fault in faults)
+    if not faults:
+        yield Verdict(f"{folder.name}/", "ok", "every file has the digest in its manifest")
 
 
 def _of_model(folder: Path, name: str, again: str = "", due: str | None = None) -> Iterator[Verdict]:

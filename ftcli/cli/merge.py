@@ -10,6 +10,7 @@ from typing import Any
 
 from ftcli.build import gate
 from ftcli.cli import arguments, output
+from ftcli.cli.render.differences import difference_rows
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.exit_codes import EXIT_DONE
 from ftcli.core.text import shell_word
@@ -17,7 +18,6 @@ from ftcli.data.files.locate import SourcePath, is_local, locate
 from ftcli.launch.worker_request import WorkerFailed, answers
 from ftcli.models import sources
 from ftcli.models.export import combining
-from ftcli.models.export.served_difference import MEANING
 from ftcli.peft_methods import why_unmerged
 from ftcli.runs import provenance, rundir
 
@@ -157,21 +157,6 @@ def _print(answer: Mapping[str, Any], runs: Sequence[str], combination: Mapping[
             output.note(f"on ordinary text: {each['why']}; --data FILE measures on rows of yours")
     output.say("next")
     output.say(f"  ftcli chat {shell_word(answer['model'])}")
-
-
-def difference_rows(measured: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The rows that say how far a served model is from the trained one."""
-    if measured["divergence"] is None:
-        largest = f"{measured['largest_difference']:.2g}"
-        return [("measured on", f"{measured['rows']} {measured['on']}"), ("largest difference of a score", largest)]
-    tokens = f"{measured['tokens']:,} tokens of {measured['rows']} {measured['on']}"
-    return [
-        ("measured on", tokens),
-        ("divergence", f"{measured['divergence']:.2g} nats a token"),
-        ("same next token", f"{measured['same_next']:.1%}"),
-        ("largest difference", f"{measured['largest_difference']:.2g} in a logit"),
-        ("verdict", MEANING[measured["verdict"]]),
-    ]
 
 
 def _provenance(folder: Path) -> dict[str, Any]:

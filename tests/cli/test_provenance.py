@@ -12,7 +12,7 @@ import pytest
 
 from ftcli import tiny
 from ftcli.build.resolve import spec_of
-from ftcli.cli import COMMANDS, evaluate, generate, main, merge, score
+from ftcli.cli import COMMANDS, evaluate, export, generate, main, merge, score
 from ftcli.config.compose import Request
 from ftcli.launch import worker_request
 from ftcli.runs import provenance, rundir
@@ -30,6 +30,7 @@ WORDS: dict[str, list[str]] = {
     "sweep": ["sweep model=tiny seed=1,2 data.eval_share=0.1 --dry-run"],
     "eval": ["eval sft-tiny", "eval sft-tiny --measure perplexity --data rows.jsonl"],
     "merge": ["merge sft-tiny"],
+    "export": ["export sft-tiny --to vllm"],
     "generate": ["generate sft-tiny hello", f"generate {RUN} hello"],
     "score": [f"score {RUN}/model rows.jsonl"],
     "verify": ["verify sft-tiny"],
@@ -70,7 +71,7 @@ def world(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copy(tiny.set_path("sft", "train"), here / "rows.jsonl")
     run = here / RUN
     shutil.copytree(tiny.MODEL_DIR, run / rundir.MODEL, ignore=shutil.ignore_patterns("*.safetensors", "config.json"))
-    kind = {"peft_type": "LORA", "base_model_name_or_path": str(tiny.MODEL_DIR), "task_type": "CAUSAL_LM"}
+    kind = {"peft_type": "LORA", "r": 8, "base_model_name_or_path": str(tiny.MODEL_DIR), "task_type": "CAUSAL_LM"}
     rundir.write_json(run / rundir.MODEL / "adapter_config.json", kind)
     (run / rundir.MODEL / "adapter_model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
     spec = spec_of(Request(overrides=("recipe=demo", "seed=7", "train.learning_rate=3e-3", f"run.dir={run}")))
@@ -84,7 +85,7 @@ def world(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def answered(command: str, request: object) -> list[dict[str, Any]]:
         return ANSWERS[command]
 
-    for module in (evaluate, merge, generate, score, worker_request):
+    for module in (evaluate, export, merge, generate, score, worker_request):
         monkeypatch.setattr(module, "answers", answered)
     monkeypatch.setattr(score, "check_model", lambda *_: None)
     return here

