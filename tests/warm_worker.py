@@ -21,6 +21,7 @@ import contextlib
 import ctypes
 import gc
 import json
+import logging
 import os
 import runpy
 import signal
@@ -29,6 +30,7 @@ import subprocess
 import sys
 import time
 import traceback
+import warnings
 import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -41,6 +43,8 @@ PR_SET_PDEATHSIG = 1
 _TOKENISES = "TOKENIZERS_PARALLELISM"
 _collector = gc.get_threshold()
 PLANTED = "FTCLI_TEST_SIGNAL"
+NOISE = "FTCLI_TEST_NOISE"
+"""Makes a worker print this, in each way that libraries do, as each of its phases begins."""
 _left: list[Any] = []
 """The streams of the process that this one was forked from."""
 
@@ -131,6 +135,8 @@ def go_on_as(module: str, words: Sequence[str], environment: Mapping[str, str], 
         sys.argv = [module, *words]
         if module == "ftcli.worker" and PLANTED in environment:
             signal_in_phase(environment[PLANTED])
+        if module == "ftcli.worker" and NOISE in environment:
+            noise_in_phases(environment[NOISE])
         runpy.run_module(module, run_name="__main__", alter_sys=True)
         code = 0
     except SystemExit as end:
@@ -144,6 +150,21 @@ def go_on_as(module: str, words: Sequence[str], environment: Mapping[str, str], 
             with contextlib.suppress(OSError):
                 stream.flush()
         os._exit(code)
+
+
+def noise_in_phases(noise: str) -> None:
+    """Print as libraries do whenever a phase of the worker begins."""
+
+    def hook(event: str, told: tuple[Any, ...]) -> None:
+        if event == "ftcli.phase":
+            print(f"{noise} print of {told[0]}")
+            sys.stderr.write(f"{noise} write\n{noise} half a line")
+            warnings.warn(f"{noise} warning of {told[0]}", UserWarning, stacklevel=2)
+            for name in ("transformers", "accelerate", "trl", "torch"):
+                logging.getLogger(name).error(f"{noise} log of {name}")
+            os.write(2, f"{noise} write past Python\n\x1b[2J{noise}\x1f{{}}\n".encode())
+
+    sys.addaudithook(hook)
 
 
 def signal_in_phase(planted: str) -> None:

@@ -35,7 +35,7 @@ from ftcli.runs.resume_line import resume_with
 from ftcli.runs.run_end import RunEnd
 from ftcli.runs.stop_signals import handled, held_back, name_of, send
 from ftcli.runs.unsaved import lost
-from ftcli.runs.worker_records import LINES, RECORDS, REDRAWS, TERMINAL
+from ftcli.runs.worker_records import LINES, MARKED, OUTPUT, RECORDS, REDRAWS, TERMINAL
 from ftcli.settings.run_spec import LaunchPlan, RunSpec
 
 # What the user's environment does not say otherwise. No library sends telemetry.
@@ -86,7 +86,8 @@ def worker_environment(plan: LaunchPlan | None = None, say: Callable[[str], None
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [package_parent, os.environ.get("PYTHONPATH")]))
     parent = psutil.Process()
     environment["FTCLI_PARENT"] = f"{parent.pid}:{parent.create_time()!r}"
-    environment[TERMINAL] = REDRAWS if can_be_redrawn() else LINES
+    environment[TERMINAL] = RECORDS if own_screen() else REDRAWS if can_be_redrawn() else LINES
+    environment[OUTPUT] = MARKED
     if plan is not None:
         if plan.max_restarts:
             # Otherwise torch's launcher gives processes that it starts again the store of those before, in which they
@@ -300,7 +301,8 @@ def run_worker(
     if plan.num_processes > 1:
         rundir.write_atomically(run / _of_node(rundir.LAUNCHER, node), launcher_config(plan, node))
     stop, environment = Stop(say), worker_environment(plan, say) | own_address(node, os.environ)
-    environment[TERMINAL] = RECORDS if own_screen() is not None else LINES
+    if own_screen() is None:  # and each step has a line of its own
+        environment[TERMINAL] = LINES
     with channel() as folder:
         with held_back(), contextlib.ExitStack() as forwarding:
             process = subprocess.Popen(
@@ -327,6 +329,7 @@ def run_worker(
     launch = Launch(
         run=run, code=code, num_processes=plan.num_processes, watch=watch, is_first=not node.rank, asked=stop.names,
         memory_kills=memory_kills() - kills, output=end_of_output(log, began),
+        held_back=pump.held_back(),
     )  # fmt: skip
     code = settled(launch, stop.tell)
     if code == EXIT_DISK and not node.rank:  # what one process could not clear while another was writing

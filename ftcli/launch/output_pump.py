@@ -1,26 +1,42 @@
-"""Copies what a run's processes print to where it is read: the terminal, and the run's log."""
+"""Copies what a worker prints to where it is read: its own words to the terminal, and all of it to the run's log.
+
+What libraries print is for those who program with them. It is held back, and told only of a worker that ended without
+a word of its own.
+"""
 
 from __future__ import annotations
 
 import codecs
 import contextlib
+import re
 import sys
 import threading
+from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
 from ftcli.core.untrusted.printable import beneath, process_output
-from ftcli.launch.screen import Screen, own_screen
-from ftcli.runs.worker_records import MARK, read
+from ftcli.launch.screen import own_screen
+from ftcli.runs.worker_records import MARK, OWN, read
+
+_MARKED = re.compile(f"([^{MARK}{OWN}]*)([{MARK}{OWN}])(.*)", re.DOTALL)
+_HELD_LINES = 40
+_TRACEBACK = "Traceback (most recent call last)"
 
 
 class Pump(threading.Thread):
-    """Copies the worker's output, cleaned, to stderr as it arrives, and to log.txt without redraws of progress."""
+    """Copies the worker's own lines, cleaned, to stderr as they arrive, and all lines to log.txt, without redraws."""
 
-    def __init__(self, source: IO[bytes], log: Path) -> None:
+    def __init__(self, source: IO[bytes], log: Path | None) -> None:
+        """
+        Args:
+            log: where all lines are kept; None keeps none.
+        """
         super().__init__(daemon=True)
-        self.source, self.log, self._screen = source, log, own_screen()
+        self.source, self.log, self._screen, self._terminal = source, log, own_screen(), beneath(sys.stderr)
+        self._held: deque[str] = deque(maxlen=_HELD_LINES)
+        self._has_told = False
         if self._screen is not None:
             self._screen.begin()
         self.start()
@@ -31,55 +47,57 @@ class Pump(threading.Thread):
         if self._screen is not None:
             self._screen.end()
 
+    def held_back(self) -> str:
+        """The last that libraries printed, or Python itself; "" where the worker told of an error of its own."""
+        return "" if self._has_told else "\n".join(self._held)
+
     def run(self) -> None:
         """Copy until the pipe closes."""
         self._keep(())
-        lines = self._lines() if self._screen is None else self._drawn(self._screen)
-        while (several := next(lines, None)) is not None:
-            self._keep(several)
+        decoder, pending = codecs.getincrementaldecoder("utf-8")("backslashreplace"), ""
+        while chunk := self.source.read1(65536):  # type: ignore[attr-defined]
+            *lines, pending = (pending + decoder.decode(chunk)).split("\n")
+            self._keep([kept for line in lines for kept in self._shown(line)])
+        if pending:
+            self._keep([*self._shown(pending)])
 
-    def _lines(self) -> Iterator[Sequence[str]]:
-        """The lines for the log, while all goes to stderr."""
-        pending, terminal = "", beneath(sys.stderr)
-        for chunk in self._chunks():
-            text = process_output(chunk)
-            with contextlib.suppress(OSError):  # a closed terminal does not stop the training
-                terminal.write(text)
-                terminal.flush()
-            *lines, pending = (pending + text).split("\n")
-            yield lines
-        yield [pending] if pending else []
-
-    def _drawn(self, screen: Screen) -> Iterator[Sequence[str]]:
-        """The lines for the log, while the screen takes records, and all else to stand above what it draws."""
-        pending = ""
-        for chunk in self._chunks():
-            *lines, pending = (pending + chunk).split("\n")
-            yield [kept for line in lines for kept in self._shown(line, screen)]
-        yield [*self._shown(pending, screen)] if pending else []
-
-    def _shown(self, line: str, screen: Screen) -> Iterator[str]:
-        """Show a line, or what its record tells; what the log keeps of it."""
-        before, mark, told = line.partition(MARK)
-        record = read(told) if mark else None
-        text = process_output(line if record is None else before)
-        with contextlib.suppress(OSError):
-            if record is not None:
-                screen.take(record)
-            if text or record is None:
-                screen.write(text.rsplit("\r", 1)[-1] + "\n")
-        if text or record is None:
-            yield text
-        if record is not None and record.line:
+    def _shown(self, line: str) -> Iterator[str]:
+        """Show a line of the worker's own, or what its record tells; what the log keeps of it."""
+        found = _MARKED.fullmatch(line)
+        record = read(found[3]) if found is not None and found[2] == MARK else None
+        is_own = found is not None and found[2] == OWN
+        if found is None or not (is_own or record is not None):
+            yield from self._held_line(line)
+            return
+        yield from self._held_line(found[1])
+        with contextlib.suppress(OSError):  # a closed terminal does not stop the training
+            if record is not None and self._screen is not None:
+                self._screen.take(record)
+            if is_own:
+                self._write(process_output(found[3]))
+        if is_own:
+            self._has_told |= found[3].startswith(_TRACEBACK)
+            yield process_output(found[3])
+        elif record is not None and record.line:
             yield process_output(record.line)
 
-    def _chunks(self) -> Iterator[str]:
-        decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
-        while chunk := self.source.read1(65536):  # type: ignore[attr-defined]
-            yield decoder.decode(chunk)
+    def _write(self, text: str) -> None:
+        """Write a line; what begins with a carriage return is drawn in the place of the last one."""
+        if self._screen is not None:
+            self._screen.write(text.rsplit("\r", 1)[-1] + "\n")
+            return
+        self._terminal.write(text if text.startswith("\r") else f"{text}\n")
+        self._terminal.flush()
+
+    def _held_line(self, line: str) -> Iterator[str]:
+        if text := process_output(line).rsplit("\r", 1)[-1].rstrip():
+            self._held.append(text)
+            yield text
 
     def _keep(self, lines: Sequence[str]) -> None:
         """Append to the log; a full disk is no reason to stop reading, for which the worker would wait for ever."""
+        if self.log is None:
+            return
         text = "".join(line.rsplit("\r", 1)[-1] + "\n" for line in lines)
         with contextlib.suppress(OSError), open(self.log, "ab", buffering=0) as log:
             log.write(text.encode())

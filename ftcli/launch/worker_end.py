@@ -33,6 +33,7 @@ _NO_MEMORY = re.compile(r"std::bad_alloc|memory allocation of \d+ bytes failed|C
 """What a process prints that ends itself for want of memory, where no error could be raised."""
 _FAILURE = re.compile(r"exitcode\s*: (-?\d+)\)?(?: local_rank: \d+)? \(pid: (\d+)\)")
 """How torch's launcher prints a process that failed by itself, which it alone was told of."""
+_CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL)
 _TAIL_BYTES = 1 << 16
 
 
@@ -53,6 +54,8 @@ class Launch:
     """How many processes the kernel killed meanwhile for want of memory."""
     output: str = ""
     """The end of what the processes printed."""
+    held_back: str = ""
+    """What of it nobody has seen, where no process has told of an error of its own."""
 
     @property
     def signal(self) -> signal.Signals | None:
@@ -64,6 +67,8 @@ class Launch:
 def settled(launch: Launch, say: Callable[[str], None]) -> int:
     """The exit code of a run; says what the processes could not, and writes end.json."""
     end, told = cause(launch)
+    if launch.held_back and (end.code not in OWN_CODES or launch.signal in _CRASHES):
+        say(launch.held_back)
     if told:
         for line in end.message.splitlines():
             say(line)

@@ -10,7 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 from ftcli.core.exit_codes import EXIT_BUG, OWN_CODES
 from ftcli.runs.stop_signals import Stopped, held_back
@@ -21,8 +21,13 @@ ENDS_WITHIN = 15.0
 
 @contextlib.contextmanager
 def started(command: str, request: Mapping[str, Any], **streams: Any) -> Iterator[subprocess.Popen[str]]:
-    """A worker that runs `command` (a module of ftcli/worker/commands); terminated when the block ends."""
-    from ftcli.launch.local import worker_environment  # only here: most commands that can ask a worker need none
+    """A worker that runs `command` (a module of ftcli/worker/commands); terminated when the block ends.
+
+    What it says itself goes to stderr, and what libraries print only where it ended without a word.
+    """
+    # Only here: most commands that can ask a worker need none.
+    from ftcli.launch.local import worker_environment
+    from ftcli.launch.output_pump import Pump
 
     with tempfile.TemporaryDirectory(prefix="ftcli-") as folder:
         path = Path(folder) / "request.json"
@@ -33,15 +38,27 @@ def started(command: str, request: Mapping[str, Any], **streams: Any) -> Iterato
                 env=worker_environment(say=_note),
                 text=True,
                 encoding="utf-8",
+                stderr=subprocess.PIPE,
                 **streams,
             )
+        assert process.stderr is not None
+        # As bytes: as text its carriage returns would be lines.
+        errors = cast(IO[bytes], process.stderr.buffer)  # type: ignore[attr-defined]
+        pump, ended_itself = Pump(errors, None), False
         try:
             yield process
+            ended_itself = process.poll() is not None
         except Stopped as stopped:
             stopped.reported = _ended(process, stopped.number) in OWN_CODES
             raise
+        except WorkerFailed:
+            ended_itself = True
+            raise
         finally:
-            _ended(process)
+            code = _ended(process)
+            pump.finish(ENDS_WITHIN)
+            if ended_itself and code not in OWN_CODES and (held := pump.held_back()):
+                _note(held)
 
 
 def _ended(process: subprocess.Popen[str], number: int = signal.SIGTERM) -> int:

@@ -1,7 +1,7 @@
-"""What a worker tells of its progress, as records among the lines of its output, for a terminal that draws them.
+"""The lines of a worker's output that it wrote itself, and records of its progress, for a terminal that draws them.
 
-A record is a line of JSON behind MARK, a character that no text of the worker's can hold: its output is cleaned. What
-is read of one is checked all the same, since a library may write to the terminal past Python.
+A record is a line of JSON behind MARK, a line for the user stands behind OWN: characters that no text of the worker's
+can hold, as its output is cleaned. A record is checked all the same, since a library may write past Python.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ from typing import Any
 TERMINAL = "FTCLI_TERMINAL"
 """Environment variable that tells a worker how it may write of its progress: one of these."""
 LINES, REDRAWS, RECORDS = "0", "1", "records"
+OUTPUT, MARKED = "FTCLI_OUTPUT", "marked"
+"""Environment variable that makes a worker mark what it says itself, by OWN before each line."""
+OWN = "\x1e"
 MARK = "\x1f"
 MEASURES = {
     "loss": "loss",

@@ -20,7 +20,7 @@ from ftcli.core.untrusted.printable import cleaned, process_output
 from ftcli.runs import run_end, rundir
 from ftcli.runs.run_end import RunEnd
 from ftcli.runs.stop_signals import Stopped
-from ftcli.worker.process import deferred_imports, heartbeat, interruption
+from ftcli.worker.process import deferred_imports, heartbeat, interruption, own_lines
 from ftcli.worker.process.exhausted import as_situation
 from ftcli.worker.process.parent_watch import die_with_parent
 
@@ -50,7 +50,7 @@ def main(arguments: list[str]) -> int:
             return _told(situation)
         if (fault := plugin_loading.blame(error)) is not None:
             return _told(ConfigError(fault))
-        traceback.print_exc()
+        own_lines.say(traceback.format_exc())
         heartbeat.failed(f"{type(error).__name__}: {error}")
         return EXIT_BUG
 
@@ -72,7 +72,7 @@ def _told(error: FtcliError) -> int:
     global _reported
     _reported = True
     for problem in error.problems:
-        sys.stderr.write(f"{problem}\n")
+        own_lines.say(str(problem))
     heartbeat.failed("; ".join(": ".join(filter(None, (each.where, each.what))) for each in error.problems))
     return error.exit_code
 

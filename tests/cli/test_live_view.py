@@ -37,7 +37,11 @@ output.say(f"ended with {worker.returncode}")
 WORKER = """
 import sys, time
 from pathlib import Path
-from ftcli.runs.worker_records import Record
+from ftcli.runs.worker_records import OWN, Record
+
+def say(text):
+    sys.stderr.write(f"{OWN}{text}\\n")
+    sys.stderr.flush()
 
 def send(**told):
     sys.stderr.write(Record(**told).text())
@@ -53,7 +57,7 @@ send(begins="preparing rows")
 send(ends="preparing rows", seconds=1.25)
 send(begins="loading the rewards")
 send(ends="loading the rewards", seconds=0.001)
-print("rows            1928 read: 1928 kept", flush=True)
+say("rows            1928 read: 1928 kept")
 """
 TRAINS = """
 send(begins="training")
@@ -147,7 +151,7 @@ def test_the_log_keeps_the_lines_of_progress_that_a_plain_terminal_shows(on_term
 
 
 def test_a_terminal_that_becomes_narrower_and_wider_keeps_nothing_half_drawn(on_terminal: Run) -> None:
-    run = on_terminal(PREPARES, TRAINS, "wait('narrow')", "print('between', flush=True)\n", "wait('wide')", ENDS)
+    run = on_terminal(PREPARES, TRAINS, "wait('narrow')", "say('between')", "wait('wide')", ENDS)
     run.at("narrow")
     run.terminal.until(lambda lines: any("3/20" in line for line in lines))
     run.terminal.resize(44)
@@ -164,7 +168,7 @@ def test_a_terminal_that_becomes_narrower_and_wider_keeps_nothing_half_drawn(on_
 
 
 def test_an_error_that_ends_the_worker_is_the_last_that_is_seen(on_terminal: Run) -> None:
-    crash = "send(ends='training', failed=True)\nraise SystemExit('rows.jsonl:3  is no JSON')\n"
+    crash = "send(ends='training', failed=True)\nsay('rows.jsonl:3  is no JSON')\nraise SystemExit(1)\n"
     assert rows(on_terminal(PREPARES, TRAINS, crash).over()) == [
         "drawn", "preparing rows ━ 1.2s", "rows 1928 read: 1928 kept", "rows.jsonl:3 is no JSON", "ended with 1",
     ]  # fmt: skip
@@ -175,11 +179,13 @@ def test_a_worker_that_is_killed_leaves_no_bar(on_terminal: Run) -> None:
     assert rows(on_terminal(TRAINS, killed).over()) == ["drawn", "ended with -9"]
 
 
-def test_notes_and_half_lines_stand_above_the_bar_as_lines_of_their_own(on_terminal: Run, tmp_path: Path) -> None:
+def test_notes_stand_above_the_bar_as_lines_of_their_own(on_terminal: Run, tmp_path: Path) -> None:
     (tmp_path / "note").touch()
-    half = "sys.stderr.write('half a line'); sys.stderr.flush()\n"
-    found = on_terminal(TRAINS, half, "send(done=4, total=20, unit='steps')\n", half).over()
-    assert sorted(found) == ["a note of the command's own", "drawn", "ended with 0", "half a line", "half a line"]
+    half = "sys.stderr.write('half a line of a library'); sys.stderr.flush()\n"
+    run = on_terminal(TRAINS, half, "send(done=4, total=20, unit='steps')", half, "say('a line')")
+    assert sorted(run.over()) == ["a line", "a note of the command's own", "drawn", "ended with 0"]
+    kept = (tmp_path / "log.txt").read_text().splitlines()
+    assert kept == ["step 3/20  loss 2.1000", *["half a line of a library"] * 2, "a line"]
 
 
 def test_what_is_typed_meanwhile_goes_with_the_next_drawing(on_terminal: Run) -> None:
@@ -210,7 +216,7 @@ def test_bars_have_colours_otherwise(on_terminal: Run) -> None:
 
 @pytest.mark.parametrize("extra", [{"TERM": "dumb"}, {"TERM": ""}, {"CI": "true"}])
 def test_where_nothing_can_be_drawn_anew_there_are_lines(on_terminal: Run, extra: dict[str, str]) -> None:
-    assert on_terminal("print('step 1/20', flush=True)\n", **extra).over() == ["lines", "step 1/20", "ended with 0"]
+    assert on_terminal("say('step 1/20')", **extra).over() == ["lines", "step 1/20", "ended with 0"]
 
 
 def test_text_that_looks_like_a_record_is_text() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import subprocess
@@ -149,7 +148,7 @@ def full() -> Path:
 
 
 def test_a_line_of_metrics_that_finds_no_room_is_no_bug(full: Path, tmp_path: Path):
-    progress = Progress(tmp_path, io.StringIO())
+    progress = Progress(tmp_path)
     state, arguments = TrainerState(max_steps=2), TrainingArguments(output_dir=str(tmp_path), report_to=[])
     progress.on_train_begin(arguments, state, TrainerControl())
     progress._file = open(full, "a", encoding="utf-8")  # noqa: SIM115, as the callback keeps it open
@@ -171,7 +170,7 @@ def test_items_that_find_no_room_are_no_bug_and_stay_unanswered(full: Path, tmp_
 
 def test_a_log_that_finds_no_room_stops_nobody(full: Path, capsys: pytest.CaptureFixture[str]):
     # More than a pipe holds: were it not read, the process would wait for ever.
-    program = "import sys; sys.stdout.write('line of output\\n' * 20_000)"
+    program = "import sys; sys.stdout.write('\\x1eline of output\\n' * 20_000)"
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         pump = Pump(process.stdout, full)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -27,6 +26,7 @@ from ftcli.worker.inference.examples import examples_of, prompt_of
 from ftcli.worker.process import interruption
 from ftcli.worker.process.activity import phase, say_above
 from ftcli.worker.process.command import Command, Write
+from ftcli.worker.process.own_lines import say
 from ftcli.worker.process.signals import exclusive
 
 _DOING = {Generate.name: "generating answers", Judge.name: "judging answers", Revise.name: "revising answers"}
@@ -87,7 +87,7 @@ def make(folder: Path, *, trust_remote_code: bool = False) -> dict[str, Any]:
         }
         rundir.write_json(folder / rundir.RESULT, result)
         for notice in (*backend.about().get("notices", ()), *_hard(result)):
-            sys.stderr.write(f"{notice}\n")
+            say(notice)
         return result
 
 

@@ -7,7 +7,6 @@ read from the run directory, which all share, and not from a process's own count
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from ftcli.peft_methods.checkpoint_files import files_to_resume
 from ftcli.runs import rundir
 from ftcli.runs.checkpoints import newest_valid
 from ftcli.settings.run_spec import RunSpec
+from ftcli.worker.process.own_lines import say
 
 
 def start_from(spec: RunSpec, run_dir: Path, requested: Path | None) -> Path | None:
@@ -29,7 +29,7 @@ def start_from(spec: RunSpec, run_dir: Path, requested: Path | None) -> Path | N
     count = _count()
     if count and os.environ.get("LOCAL_RANK", "0") == "0":
         at = newest.name if newest else "the start"
-        sys.stderr.write(f"restart {count} of {spec.launch.max_restarts}: a process was lost, going on from {at}\n")
+        say(f"restart {count} of {spec.launch.max_restarts}: a process was lost, going on from {at}")
     return newest or requested
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, TextIO
 
 from ftcli.runs.worker_records import LINES, REDRAWS, TERMINAL, Record
-from ftcli.worker.process import heartbeat, live_records
+from ftcli.worker.process import heartbeat, own_lines
 
 LINE_SECONDS = 10.0
 """Seconds between two plain lines of progress; a phase that takes less writes none."""
@@ -64,7 +64,7 @@ def phase(name: str, *, shown: bool = True) -> Iterator[None]:
     is_own = not (before.phase and before.shown)
     _now = _Activity(name, since=time.monotonic(), shown=shown) if is_own else before
     if is_own:
-        live_records.send(Record(begins=name))
+        own_lines.send(Record(begins=name))
     try:
         sys.audit(EVENT, name)
         heartbeat.phase(_now.phase)
@@ -74,7 +74,7 @@ def phase(name: str, *, shown: bool = True) -> Iterator[None]:
     finally:
         if is_own:
             seconds = round(time.monotonic() - _now.since, 3)
-            live_records.send(Record(ends=name, seconds=seconds, failed=failed, **_now.counted()))
+            own_lines.send(Record(ends=name, seconds=seconds, failed=failed, **_now.counted()))
         _now = before
         erase()
 
@@ -97,10 +97,9 @@ def text() -> str:
 class Line:
     """Writes the activity, as often as it is worth reading."""
 
-    def __init__(self, out: TextIO | None = None) -> None:
-        self._out = out or sys.stderr
-        self.redraws = updates(self._out)
-        self.records = live_records.wanted()
+    def __init__(self) -> None:
+        self.redraws = updates(sys.stderr)
+        self.records = own_lines.takes_records()
         self._first = os.environ.get("RANK", "0") == "0"
         self._last, self._said = time.monotonic(), ""
 
@@ -109,7 +108,7 @@ class Line:
         global _drawn
         now, found = time.monotonic(), _now
         if self.records and found.unit:
-            live_records.send(Record(**found.counted()))
+            own_lines.send(Record(**found.counted()))
         wait = DRAW_SECONDS if self.redraws else LINE_SECONDS
         if not self._first or not found.phase or not found.shown or now - max(found.since, self._last) < wait:
             return
@@ -118,13 +117,12 @@ class Line:
         self._last, self._said = now, str(found)
         seconds = "" if found.unit else f" ({now - found.since:.0f} s)"
         if self.redraws:
-            self._out.write(f"\r{found}{seconds}".ljust(79))
+            own_lines.redraw(f"\r{found}{seconds}".ljust(79))
             _drawn = True
         elif self.records:
-            live_records.send(Record(line=f"{found}{seconds}"))
+            own_lines.send(Record(line=f"{found}{seconds}"))
         else:
-            self._out.write(f"{found}{seconds}\n")
-        self._out.flush()
+            own_lines.say(f"{found}{seconds}")
 
 
 def erase() -> None:
@@ -132,14 +130,13 @@ def erase() -> None:
     global _drawn
     if _drawn:
         _drawn = False
-        sys.stderr.write(_ERASE)
-        sys.stderr.flush()
+        own_lines.redraw(_ERASE)
 
 
 def say_above(line: str) -> None:
     """Write lines to stderr, above the progress line if there is one."""
-    sys.stderr.write(f"{_ERASE if updates(sys.stderr) else ''}{line}\n")
-    sys.stderr.flush()
+    erase()
+    own_lines.say(line)
 
 
 def updates(out: TextIO) -> bool:

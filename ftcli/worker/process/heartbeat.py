@@ -8,7 +8,6 @@ from __future__ import annotations
 import faulthandler
 import os
 import signal
-import sys
 import threading
 import time
 from contextlib import suppress
@@ -20,6 +19,7 @@ import psutil
 
 from ftcli.core.untrusted.printable import one_line
 from ftcli.runs.beats import CHANNEL, TRAINING, Beat, Channel, stack_file
+from ftcli.worker.process import own_lines
 
 ASKS_FOR_STACK = signal.SIGUSR2
 """The signal at which a process writes what its threads are at, also where its main thread hangs."""
@@ -45,7 +45,7 @@ def begin() -> None:
         _channel = Channel(Path(folder), local)
         _stack = open(stack_file(Path(folder), _beat.rank), "w")  # noqa: SIM115, lives as long as the process
     except OSError as error:
-        sys.stderr.write(f"this process cannot tell how it gets on, and is not watched: {error}\n")
+        own_lines.say(f"this process cannot tell how it gets on, and is not watched: {error}")
         return
     faulthandler.register(ASKS_FOR_STACK, _stack, all_threads=True)
     _tell(replace(_beat, thread=threading.get_ident()))

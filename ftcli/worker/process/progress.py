@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -20,8 +19,7 @@ from transformers import TrainerCallback
 from ftcli.core.errors import DiskError, Problem
 from ftcli.runs import rundir
 from ftcli.runs.metrics import read_metrics
-from ftcli.worker.process import live_records
-from ftcli.worker.process.activity import updates
+from ftcli.worker.process import own_lines
 from ftcli.worker.process.usage import FIRST_STEPS, peak_memory
 
 OVER = "loss_over"
@@ -60,16 +58,13 @@ class Listener(Protocol):
 class Progress(TrainerCallback):
     """Writes metrics.jsonl and the progress line; only in the first process, only while training."""
 
-    def __init__(self, run_dir: Path, out: TextIO | None = None, listener: Listener | None = None) -> None:
-        self._listener = listener
-        self._path, self._out = run_dir / rundir.METRICS, out or sys.stderr
-        self._updates, self._draws = updates(self._out), live_records.wanted()
+    def __init__(self, run_dir: Path, listener: Listener | None = None) -> None:
+        self._path, self._listener = run_dir / rundir.METRICS, listener
         self._file: TextIO | None = None
         self._started = self._last_time = 0.0
         self._pace = (0.0, 0)
         self._elapsed_before = 0.0
         self._first_step = self._last_tokens = 0
-        self._width = 0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Opens the file, after the lines that a resumed run keeps."""
@@ -90,7 +85,7 @@ class Progress(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Also logs the first step, the last and every step that is saved, so that a broken loss is never saved."""
         control.should_log |= control.should_save or state.global_step in (1, state.max_steps)
-        live_records.count(state.global_step, state.max_steps, "steps")
+        own_lines.count(state.global_step, state.max_steps, "steps")
         if state.global_step - self._first_step == FIRST_STEPS:
             self._pace = (time.monotonic(), state.global_step)
 
@@ -130,7 +125,7 @@ class Progress(TrainerCallback):
         self._show(line, state)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Ends the progress line."""
+        """Closes the file."""
         self.close()
 
     def close(self) -> None:
@@ -138,8 +133,6 @@ class Progress(TrainerCallback):
         if self._file is not None:
             self._file.close()
             self._file = None
-            if self._updates:
-                self._out.write("\n")
             if self._listener is not None:
                 self._listener.close()
 
@@ -155,15 +148,10 @@ class Progress(TrainerCallback):
             left = (time.monotonic() - since) / done * (state.max_steps - state.global_step)
             parts.append(f"{clock(left)} left")
         text = "  ".join(parts)
-        if self._draws:
-            live_records.step(line, state.max_steps, left, text)
-            return
-        if self._updates:
-            self._out.write("\r" + text.ljust(self._width))
-            self._width = len(text)
+        if own_lines.takes_records():
+            own_lines.step(line, state.max_steps, left, text)
         else:
-            self._out.write(text + "\n")
-        self._out.flush()
+            own_lines.say(text)
 
 
 def clock(seconds: float) -> str:

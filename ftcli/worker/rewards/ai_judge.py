@@ -5,7 +5,6 @@ It uses the same prompts and backends as a synthesis stage in `score` mode: does
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -18,6 +17,7 @@ from ftcli.synthesis.journal import Item, digest_of
 from ftcli.synthesis.tasks import Judge, JudgeSettings, mean_yes
 from ftcli.worker.inference.backends import backend_of
 from ftcli.worker.process import interruption
+from ftcli.worker.process.own_lines import say
 
 _REMEMBERED = 100_000
 """Verdicts kept in memory, so that no answer is judged twice."""
@@ -86,6 +86,6 @@ class JudgeReward:
         unreadable = [reply for reply in replies if reply["yes"] is None]
         if unreadable:
             if not self.unreadable:
-                sys.stderr.write(f"the judge's verdict is neither yes nor no: {unreadable[0]['told']!r}\n")
+                say(f"the judge's verdict is neither yes nor no: {unreadable[0]['told']!r}")
             self.unreadable += 1
         return mean_yes([{**reply, "yes": reply["yes"] or 0.0} for reply in replies], 0)

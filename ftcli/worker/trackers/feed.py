@@ -14,7 +14,6 @@ import pkgutil
 import re
 import secrets
 import shutil
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,6 +31,7 @@ from ftcli.settings.run_spec import RunSpec
 from ftcli.settings.tracker_declaration import TrackedRun, Tracker, Writer
 from ftcli.settings.trackers import TRACKERS, wanted
 from ftcli.worker.process.activity import phase
+from ftcli.worker.process.own_lines import say
 
 Line = Mapping[str, Any]
 
@@ -188,7 +188,7 @@ class _Thread(threading.Thread):
             if self._failed:
                 return
             self._failed = without_secrets(why)
-        sys.stderr.write(f"note: the tracker {self.name} keeps nothing more: {self._failed}\n")
+        say(f"note: the tracker {self.name} keeps nothing more: {self._failed}")
 
 
 _id_lock = threading.Lock()

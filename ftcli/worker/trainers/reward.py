@@ -6,7 +6,6 @@ A pair whose row states a probability p that the chosen answer is the better one
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -17,6 +16,7 @@ from torch.nn.functional import logsigmoid
 from trl.trainer import reward_trainer
 
 from ftcli.data.formats.columns import SOFT_LABEL
+from ftcli.worker.process.own_lines import say
 from ftcli.worker.trainers.units import HIGHEST, LOWEST, Units
 from ftcli.worker.trainers.weighted_loss import WeighedRows, recorded, weighted_mean
 
@@ -75,4 +75,4 @@ def _show_labels(rows: Any) -> None:
     column = rows.with_format("arrow").select_columns(_SOFT)[:].column(_SOFT)
     soft, mean = len(column) - column.null_count, pc.mean(column).as_py()
     if soft:
-        sys.stderr.write(f"labels  {soft} of {len(column)} pairs are soft, {mean:.3g} on average; others are certain\n")
+        say(f"labels  {soft} of {len(column)} pairs are soft, {mean:.3g} on average; others are certain")

@@ -5,7 +5,6 @@ The first process measures, all take what it took, and the run directory keeps i
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from ftcli.runs.measured_attention import SETTING, AttentionChoice, record, reco
 from ftcli.settings.ownership import ATTENTION
 from ftcli.settings.run_spec import RunSpec
 from ftcli.worker.models.load import weights_dtype
+from ftcli.worker.process.own_lines import say
 from ftcli.worker.training.attention_timing import LayerTimer, Passes, longest_rows, model_config
 
 FASTER = 0.97
@@ -105,13 +105,13 @@ def _chosen(spec: RunSpec, run_dir: Path, training: Any, data: Any, *, resumed: 
     """What the run took when it began; else what it takes now, which is then written down."""
     planned = spec.attention_candidates[0]
     if (before := recorded(run_dir)) is not None:
-        sys.stderr.write(f"attention: {before.kernel}, which the run took when it began\n")
+        say(f"attention: {before.kernel}, which the run took when it began")
         return before
     if resumed:
         return AttentionChoice(kernel=planned, why="as planned, since the run kept no measurement")
     choice = _measured(spec, training, data)
     record(run_dir, choice)
-    sys.stderr.write(f"attention: {choice.kernel}, {choice.text}\n")
+    say(f"attention: {choice.kernel}, {choice.text}")
     return choice
 
 

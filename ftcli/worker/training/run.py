@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
 from hashlib import sha256
@@ -35,6 +34,7 @@ from ftcli.worker.process import interruption
 from ftcli.worker.process.activity import phase
 from ftcli.worker.process.background_save import BackgroundSave
 from ftcli.worker.process.environment import environment, went_on
+from ftcli.worker.process.own_lines import say
 from ftcli.worker.process.progress import Progress, mean_loss
 from ftcli.worker.process.signals import StopCallback, exclusive
 from ftcli.worker.process.step_beats import StepBeats
@@ -135,7 +135,8 @@ def _begin(run: Loaded, resume: Path | None) -> None:
         if isinstance(run.data.train, Dataset):  # the rows of a stream are read once
             shown = [*kept_rows(run.data.train, run.tokenizer)]
             rundir.write_json(run.run_dir / rundir.SHOWN, {"schema": rundir.SCHEMAS[rundir.SHOWN], "rows": shown})
-        sys.stderr.writelines(f"note: the run {each}\n" for each in changed)
+        for each in changed:
+            say(f"note: the run {each}")
         rundir.write_json(run.run_dir / rundir.ENVIRONMENT, computed_with)
 
 
@@ -144,7 +145,7 @@ def _report_ledger(run: Loaded) -> None:
     ledger = run.data.ledger()
     rundir.write_json(run.run_dir / rundir.LEDGER, ledger)
     if ledger["train"]["rows_read"]:
-        sys.stderr.writelines(f"{line}\n" for line in ledger_lines(ledger, shown=_SHOWN))
+        say("\n".join(ledger_lines(ledger, shown=_SHOWN)))
 
 
 def require_same_sequences(run_dir: Path, ledger: Mapping[str, Any], *, streams: bool) -> None:

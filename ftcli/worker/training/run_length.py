@@ -8,7 +8,6 @@ ends like one that was planned with this length; where they do not, no single co
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from transformers.optimization import get_scheduler
 
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.runs.checkpoint_kind import TRAINER_STATE
+from ftcli.worker.process.own_lines import say
 from ftcli.worker.training.schedule import EveryStepTrains, kind_of, put_rates, some_of, with_ends_moved
 from ftcli.worker.tuners.support import Support
 
@@ -96,7 +96,7 @@ class KnownLength(EveryStepTrains):
         change = self._change([Stretch(first, *end) for first, end in zip(begins, ends, strict=True)], now)
         self.length_changes = [*earlier, change]
         if self.is_world_process_zero():
-            sys.stderr.write(f"{change.note}\n")
+            say(change.note)
 
     def _change(self, stretches: Sequence[Stretch], now: int) -> LengthChange:
         done, planned = stretches[-1].last, stretches[-1].planned

@@ -127,7 +127,8 @@ def test_what_a_rank_prints_is_cleaned_on_its_way_and_in_the_log(here: Path) -> 
 
     code = (
         "from pathlib import Path; import subprocess, sys; from ftcli.launch.local import Pump;"
-        "p = subprocess.Popen([sys.executable, '-c', 'print(chr(27) + \"[2J\" + chr(0x9b) + chr(13) + \"x\")'],"
+        "p = subprocess.Popen([sys.executable, '-c',"
+        ' \'print(chr(30) + chr(27) + "[2J" + chr(0x9b) + chr(13) + "x")\'],'
         " stdout=subprocess.PIPE); pump = Pump(p.stdout, Path('log.txt')); p.wait(); pump.join(120)"
     )
     assert local.Pump

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import threading
 from collections.abc import Mapping
@@ -209,7 +208,7 @@ def test_without_trackers_nothing_is_made(spec: RunSpec, here: Path):
 @pytest.mark.parametrize("first", [True, False])
 def test_only_the_first_process_feeds_them(first: bool, spec: RunSpec, here: Path):
     run = Feed(spec, here / "run")
-    progress = Progress(here / "run", io.StringIO(), run)
+    progress = Progress(here / "run", run)
     state: Any = SimpleNamespace(
         is_world_process_zero=first, global_step=0, num_input_tokens_seen=0, epoch=0.0, max_steps=2
     )

@@ -7,7 +7,6 @@ And the KL term is a mean over the whole step, not over the batch of one forward
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -18,6 +17,7 @@ from datasets import Dataset
 from trl.trainer.kto_config import KTOConfig
 from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference, KTOTrainer
 
+from ftcli.worker.process.own_lines import say
 from ftcli.worker.trainers.preference.held_out_reference import SIDES, HeldOutReference, with_mismatched
 from ftcli.worker.trainers.preference.step_reference import StepReference
 from ftcli.worker.trainers.units import Units
@@ -163,16 +163,16 @@ def _filled(answers: Any) -> int:
 def _show_weights(good: int, bad: int, config: KtoConfig) -> None:
     if not good or not bad:
         what = "all the same" if good or bad else "not counted in a stream"
-        sys.stderr.write(f"labels  {what}: weights {config.desirable_weight:g} and {config.undesirable_weight:g}\n")
+        say(f"labels  {what}: weights {config.desirable_weight:g} and {config.undesirable_weight:g}")
         return
     assert config.desirable_weight is not None
     assert config.undesirable_weight is not None
     weighed = f"weights {config.desirable_weight:.3g} and {config.undesirable_weight:.3g}"
-    sys.stderr.write(f"labels  {good} good, {bad} bad; {weighed}\n")
+    say(f"labels  {good} good, {bad} bad; {weighed}")
     ratio = config.desirable_weight * good / (config.undesirable_weight * bad)
     if not RATIO[0] - 1e-6 <= ratio <= RATIO[1] + 1e-6:
         wanted = f"{RATIO[0]:g} to {RATIO[1]:.3g}"
-        sys.stderr.write(
+        say(
             f"warning: good answers weigh {ratio:.3g} times as much as bad ones; the paper's range is {wanted}. "
-            "Leave out method.desirable_weight and method.undesirable_weight to balance them\n"
+            "Leave out method.desirable_weight and method.undesirable_weight to balance them"
         )
