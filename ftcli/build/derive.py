@@ -325,3 +325,24 @@ def derive_run(
     if run.gate and run.retention is None:
         run = replace(run, retention=notes.add("run.retention", GENERAL, "run.gate judges what is kept of it"))
     return run
+
+
+def derive_loss_before(
+    run: RunSettings, method: Method, data: DataSettings, train: Mapping[str, Any], notes: Notes
+) -> RunSettings:
+    """Resolve whether the held-out loss is measured before training; where there is none, it is not, without a note."""
+    if run.loss_before is not None:
+        return run
+    if not has_validation(data, method) or method.rewarded:
+        return replace(run, loss_before=False)
+    if train.get("eval_on_start"):
+        value, why = False, "train.eval_on_start measures it"
+    elif run.score_rows:
+        value, why = True, "with run.score_rows"
+    elif train.get("eval_strategy") == "no":
+        value, why = False, "train.eval_strategy=no"
+    elif method.samples:
+        value, why = False, "answers would be sampled for it"
+    else:
+        value, why = True, "one pass over the held-out rows, a third of the time of training on as many"
+    return replace(run, loss_before=notes.add("run.loss_before", value, why))

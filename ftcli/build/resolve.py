@@ -182,6 +182,7 @@ def _resolve(composed: Composed, method: Method) -> ResolvedRun:
     run = derive.derive_run(
         _own(composed, "run"), method.name, composed.choices["model"], model.name_or_path, cheap, notes
     )
+    run = derive.derive_loss_before(run, method, data, train, notes)
     spec = RunSpec(
         choices=composed.choices,
         seed=composed.tree["seed"],

@@ -29,7 +29,7 @@ from ftcli.plan.tokens import TokenCount
 from ftcli.settings.batch_plan import train_value
 from ftcli.settings.groups import ModelSettings
 from ftcli.settings.limits import WITHOUT_WARMUP
-from ftcli.settings.run_spec import RunSpec
+from ftcli.settings.run_spec import Note, RunSpec
 from ftcli.tiny import MODEL_DIR
 
 _FEW_STEPS, _MANY_ROWS = 20, 100
@@ -125,12 +125,18 @@ def num_steps(run: ResolvedRun, rows: int) -> int:
     return math.ceil(float(train_value(train, "num_train_epochs")) * max(1, each))
 
 
-def _training_rows(spec: RunSpec, counted: TokenCount) -> int:
-    """Sequences of one epoch after packing and splitting, without those held out."""
+def _sequences(spec: RunSpec, counted: TokenCount) -> int:
+    """Sequences of the rows after packing and splitting, those held out too."""
     pieces = counted.pieces
     if spec.method.get("packing") and counted.tokens:
         full = math.ceil(counted.tokens / counted.max_length_tokens)
         pieces = full if spec.method.get("packing_strategy") == "wrapped" else counted.blocks or full
+    return pieces
+
+
+def _training_rows(spec: RunSpec, counted: TokenCount) -> int:
+    """Sequences of one epoch after packing and splitting, without those held out."""
+    pieces = _sequences(spec, counted)
     if not spec.data.eval_share or not counted.rows:
         return pieces
     # As the worker draws them: of all rows, at least one and never all. Rows over the limit are missing on both sides.
@@ -271,6 +277,19 @@ def _flops(run: ResolvedRun, counted: TokenCount, sequences: int) -> float | Non
     return each * tokens * num_steps(run, sequences) * run.batch.rows
 
 
+def _why(run: ResolvedRun, note: Note, counted: TokenCount, sequences: int) -> str:
+    """Why a value was derived; of the loss before training also how long it takes, where the held-out rows are counted.
+
+    A pass without gradients takes a third of the time of one with them.
+    """
+    held_out = _sequences(run.spec, counted) - sequences
+    if (note.key, note.value) != ("run.loss_before", True) or not run.spec.data.eval_share or held_out <= 0:
+        return note.why
+    steps = held_out / 3 / run.batch.rows
+    took = f"about {steps:,.0f} training steps" if steps >= 1.5 else "one training step at most"
+    return f"one pass over the held-out rows, as long as {took}"
+
+
 def _lengths(run: ResolvedRun, counted: TokenCount) -> list[Mapping[str, Any]]:
     """The notes of the length limits that are derived from the rows."""
     found: list[Mapping[str, Any]] = []
@@ -334,7 +353,10 @@ def plan(run: ResolvedRun) -> Plan:
         disk=disk(run, trainable, counted.tokens, steps),
         warnings=tuple(_warnings(run, counted, sequences)),
         notes=(
-            *({"key": note.key, "value": note.value, "why": note.why} for note in spec.notes),
+            *(
+                {"key": note.key, "value": note.value, "why": _why(run, note, counted, sequences)}
+                for note in spec.notes
+            ),
             *_lengths(run, counted),
         ),
         rows_unknown=unknown,

@@ -232,6 +232,9 @@ class RunSettings:
     """Name of the run; null is METHOD-MODEL."""
     score_rows: int | None = None
     """Held-out rows scored before and after training; null is 256 for models below 10M parameters, else 0."""
+    loss_before: bool | None = None
+    """Whether the held-out loss is measured before training too, in one pass over the held-out rows; null is where
+    train.eval_strategy or run.score_rows measures during or after it."""
     early_stopping_patience: int | None = None
     """Evaluations without improvement after which the run stops; needs train.load_best_model_at_end."""
     retention: str | None = None

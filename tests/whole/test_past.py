@@ -334,7 +334,10 @@ def with_later_settings(of_recipe: dict[str, Any]) -> dict[str, Any]:
         later["train"] = {**train, "per_device_eval_batch_size": size}
     if method.name == "grpo":  # the library's default loss, written out since it can be named
         later["method"] = {**of_recipe["config"]["method"], "loss_type": "dapo"}
-    later["run"] = {**later["run"], "name": run["name"].replace(f"-{then}", f"-{now}")}
+    # The held-out loss of the starting model is measured since then, where the run evaluates.
+    evaluates = train.get("eval_strategy") not in (None, "no") and not method.rewarded
+    measured = evaluates and (bool(run["score_rows"]) or not (method.samples or train.get("eval_on_start")))
+    later["run"] = {**later["run"], "loss_before": measured, "name": run["name"].replace(f"-{then}", f"-{now}")}
     choices = {**of_recipe["choices"], "model": now}
     return {**of_recipe, "choices": choices, "config": {**of_recipe["config"], **later}}
 

@@ -49,12 +49,25 @@ def _warmup(run: ResolvedRun, composed: Composed, where: Where) -> Iterator[Prob
         yield Problem(where("train.warmup_steps"), what, fix)
 
 
+def _loss_before(run: ResolvedRun, composed: Composed, where: Where) -> Iterator[Problem]:
+    """The held-out loss of the starting model is measured once, where there is one."""
+    if not _written(composed, "run.loss_before"):
+        return
+    if run.method.rewarded and run.spec.run.loss_before:
+        what = f"method={run.method.name} is measured by its rewards: its loss on newly sampled answers says nothing"
+        yield Problem(where("run.loss_before"), what, "remove it; run.score_rows measures the rewards before and after")
+    elif run.spec.train.get("eval_on_start"):
+        what = "run.loss_before has no effect with train.eval_on_start=true, which measures the same at step 0"
+        yield Problem(where("run.loss_before"), what, "remove one of them")
+
+
 def _validation(run: ResolvedRun, composed: Composed, where: Where) -> Iterator[Problem]:
     """Evaluation, the best checkpoint and early stopping need held-out rows, and each other."""
     spec, train = run.spec, run.spec.train
     if spec.data.eval_path is not None and spec.data.eval_share > 0:
         yield Problem(where("data.eval_share"), "data.eval_path and data.eval_share are both set", "keep one")
     held_out = has_validation(spec.data, run.method)
+    yield from _loss_before(run, composed, where)
     fix = "add data.eval_path=FILE or data.eval_share=0.05"
     if not held_out:
         if train.get("load_best_model_at_end"):
@@ -62,6 +75,8 @@ def _validation(run: ResolvedRun, composed: Composed, where: Where) -> Iterator[
             yield Problem(where("train.load_best_model_at_end"), what, fix)
         if _written(composed, "run.score_rows") and spec.run.score_rows:
             yield Problem(where("run.score_rows"), "run.score_rows scores held-out rows, and there are none", fix)
+        if _written(composed, "run.loss_before") and spec.run.loss_before:
+            yield Problem(where("run.loss_before"), "run.loss_before needs held-out rows", fix)
         if train.get("eval_strategy") not in (None, "no"):
             yield Problem(where("train.eval_strategy"), "train.eval_strategy needs held-out rows", fix)
         if train.get("save_strategy") == "best":

@@ -23,7 +23,7 @@ BEFORE = "before.json"
 
 
 def before_training(run: Loaded, trainer: Any, resumed: bool) -> dict[str, Any]:
-    """Held-out loss and metric of the starting model; {} if not requested.
+    """Held-out loss (`run.loss_before`) and metric (`run.score_rows`) of the starting model; {} if not requested.
 
     Restores every random state: training is bit for bit the same with or without it.
     """
@@ -31,17 +31,26 @@ def before_training(run: Loaded, trainer: Any, resumed: bool) -> dict[str, Any]:
     kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     if resumed:
         return kept
-    if not run.spec.run.score_rows or run.data.held_out is None:
+    scored, with_loss = bool(run.spec.run.score_rows), _with_loss(run)
+    if run.data.held_out is None or not (scored or with_loss):
         return {}
-    several = run.config.world_size > 1
-    by_trainer = bool(run.config.eval_on_start)
-    with phase("measuring before training"):  # unless a run did that was stopped before its first checkpoint
-        measured = kept or measure(run, trainer, with_loss=not several and not by_trainer, answers="before")
-    if several and not by_trainer and not run.method.rewarded and measured.get("eval_loss") is None:
+    measured, several = kept, run.config.world_size > 1
+    if scored and not kept:  # which a run has that was stopped before its first checkpoint
+        with phase("measuring before training"):
+            measured = measure(run, trainer, with_loss=with_loss and not several, answers="before")
+        if run.is_first:
+            rundir.write_json(path, measured)
+    if with_loss and measured.get("eval_loss") is None:
         trainer.add_callback(_LossBefore(run, trainer, measured))
-    if run.is_first and not kept:
-        rundir.write_json(path, measured)
     return measured
+
+
+def _with_loss(run: Loaded) -> bool:
+    """Whether the held-out loss is measured before training, and not by the trainer itself."""
+    wanted = run.spec.run.loss_before
+    if wanted is None:  # in a run of a version without this setting
+        wanted = bool(run.spec.run.score_rows)
+    return wanted and not run.config.eval_on_start and not run.method.rewarded
 
 
 def loss_before(run: Loaded, trainer: Any, measured: dict[str, Any]) -> float | None:
@@ -54,10 +63,10 @@ def loss_before(run: Loaded, trainer: Any, measured: dict[str, Any]) -> float | 
 
 
 class _LossBefore(TrainerCallback):
-    """Measures the held-out loss of several processes when training begins, and not earlier.
+    """Measures the held-out loss when training begins: with several processes, and where nothing else is measured.
 
-    Once accelerate has prepared a model for evaluation, it does not prepare it again for training: several processes
-    would then each train alone, without summing their gradients, and nothing could be sharded any more.
+    Not earlier: once accelerate has prepared a model for evaluation, it does not prepare it again for training. Several
+    processes would then each train alone, without summing their gradients, and nothing could be sharded any more.
     """
 
     def __init__(self, run: Loaded, trainer: Any, measured: dict[str, Any]) -> None:

@@ -22,6 +22,7 @@ from ftcli.runs import rundir
 from ftcli.runs.checkpoints import newest_valid
 from ftcli.runs.metrics import read_metrics
 from ftcli.worker.training import run as train_module
+from ftcli.worker.training.measure import BEFORE
 from ftcli.worker.training.run import train
 from tests.conftest import REPOSITORY
 from tests.worker.conftest import LORA, same_weights, weights, write_rows
@@ -113,6 +114,34 @@ def test_scoring_leaves_training_bit_identical(sft_file, make_spec, new_run):
     results = [train(run) for run in runs]
     assert same_weights(*runs)
     assert results[0]["loss_last"] == results[1]["loss_last"]
+
+
+def test_the_loss_before_training_is_measured_alone_and_leaves_training_bit_identical(sft_file, make_spec, new_run):
+    plain = make_spec(sft_file, peft=LORA, eval_share=0.25, run={"loss_before": False})
+    scored = replace(plain, run=replace(plain.run, loss_before=True, score_rows=4))
+    measured = replace(plain, run=replace(plain.run, loss_before=True))
+    runs = [new_run(spec, name) for spec, name in ((plain, "plain"), (scored, "scored"), (measured, "measured"))]
+    without, with_score, alone = (train(run) for run in runs)
+    assert without["eval_loss"]["before"] is None
+    assert not (runs[0] / BEFORE).exists()
+    assert alone["eval_loss"] == pytest.approx(with_score["eval_loss"])
+    assert alone["eval_loss"]["before"] > alone["eval_loss"]["after"]
+    assert alone["score"] is None
+    assert same_weights(runs[0], runs[2])
+    assert [line["step"] for line in read_metrics(runs[2] / rundir.METRICS)] == [
+        line["step"] for line in read_metrics(runs[0] / rundir.METRICS)
+    ]
+
+
+def test_a_stopped_run_keeps_the_loss_before_training(sft_file, make_spec, new_run, monkeypatch):
+    spec = make_spec(sft_file, peft=LORA, eval_share=0.25, run={"loss_before": True})
+    expected = train(new_run(spec, "whole"))["eval_loss"]
+    broken = new_run(spec, "broken")
+    interrupt_at(3, monkeypatch)
+    with pytest.raises(InterruptedRun):
+        train(broken)
+    resumed = train(broken, resume=newest_valid(broken / rundir.CHECKPOINTS, files_to_resume(spec))[0])
+    assert resumed["eval_loss"] == pytest.approx(expected)
 
 
 def test_a_run_whose_rows_make_more_examples_than_when_it_began_is_not_resumed(make_spec, new_run, tmp_path):
