@@ -76,10 +76,9 @@ def verdicts(place: Path) -> Iterator[Verdict]:
             yield from _of_stage(place)
         case "checkpoint":
             yield from _of_checkpoint(place)
-        case _ if of_run:
         case "export":
             yield from _of_export(place)
-        case _ if place.name == rundir.MODEL and rundir.is_run(place.parent):
+        case _ if of_run:
             finished = (place.parent / rundir.RESULT).is_file()
             yield from _of_final(place.parent, _ANEW + shell_word(place.parent), finished=finished)
         case _:

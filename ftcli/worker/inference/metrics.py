@@ -181,16 +181,16 @@ def _exact_match(
     batch_size: int,
     kept: KeptAnswers | None,
 ) -> Counts:
-    """How many greedy answers end as the right one does; both are read as the chat template divides them."""
-
-
-def _exact_match(model: PreTrainedModel, encoder: Encoder, examples: Sequence[Example], batch_size: int) -> Counts:
-    found = right_answers(model, encoder, examples, batch_size)
+    found = right_answers(model, encoder, examples, batch_size, kept)
     return {"exact_match": (sum(found), len(found))}
 
 
 def right_answers(
-    model: PreTrainedModel, encoder: Encoder, examples: Sequence[Example], batch_size: int = BATCH
+    model: PreTrainedModel,
+    encoder: Encoder,
+    examples: Sequence[Example],
+    batch_size: int = BATCH,
+    kept: KeptAnswers | None = None,
 ) -> list[bool]:
     """Whether each greedy answer ends as the right one does; both are read as the chat template divides them. Rows
     without an answer are left out."""

@@ -131,20 +131,26 @@ def make_trainer(
         train_by_own_logits(trainer.ref_model)
     if _is_quantised(model) or ((config.bf16 or config.fp16) and not config.deepspeed):
         hold_masters(trainer.model)
-    if getattr(config, "packing", False):
-        # Set afterwards, because TRL's constructor refuses another collator with packing.
-        trainer.data_collator = collator_of(config, model, tokenizer.pad_token_id)
-        trainer.packs = True
-    elif not (config.torch_compile or getattr(config, "neftune_noise_alpha", None)):
-        # Lengths that change would be compiled anew, and NEFTune's noise depends on the length of a row.
-        for each in filter(None, (trainer.model, getattr(trainer, "ref_model", None))):
-            without_padding.leave_out(each)
+    _spare_padding(trainer, tokenizer.pad_token_id)
     if isinstance(trainer, Weighing):
         trainer.take_weights()
     trainer.support = support or Support({})
     trainer.support.trainer_made(trainer)
     trainer.warmup_from_zero = warmup_from_zero
     return trainer
+
+
+def _spare_padding(trainer: Any, pad_token_id: int) -> None:
+    """Lay rows out in blocks where they are packed, and else let the fused head's calls compute no padding."""
+    config = trainer.args
+    if getattr(config, "packing", False):
+        # Set afterwards, because TRL's constructor refuses another collator with packing.
+        trainer.data_collator = collator_of(config, trainer.model, pad_token_id)
+        trainer.packs = True
+    elif not (config.torch_compile or getattr(config, "neftune_noise_alpha", None)):
+        # Lengths that change would be compiled anew, and NEFTune's noise depends on the length of a row.
+        for each in filter(None, (trainer.model, getattr(trainer, "ref_model", None))):
+            without_padding.leave_out(each)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ftcli.core.errors import ConfigError
-from ftcli.serving.modelfile import parsed
+from ftcli.serving.deployed_modelfile import parsed
 
 WHOLE = '''# made by hand
 FROM ./model.gguf
