@@ -18,10 +18,10 @@ from ftcli.build.resolve import spec_of
 from ftcli.cli import main
 from ftcli.config.compose import Request
 from ftcli.launch.local import prepare
-from ftcli.models.export import modelfile
 from ftcli.models.export.compared_conversations import CONVERSATIONS
 from ftcli.models.export.go_template import render
 from ftcli.models.export.llama_cpp import served
+from ftcli.serving.deployed_modelfile import parsed
 from ftcli.settings.groups import ModelSettings
 from ftcli.worker.models.load import load_trained
 from tests.conftest import REPOSITORY
@@ -80,9 +80,9 @@ def test_llama_cpp_reads_and_answers_as_transformers_does(which: str, smollm2: P
     rows = json.loads(ALPACA.read_text(encoding="utf-8"))
     texts = [row["instruction"] + row["output"] for row in rows[:200]]
     questions = [[{"role": "user", "content": row["instruction"]}] for row in rows[200:220]]
-    made = modelfile.read(tmp_path / "out/Modelfile")
-    assert made.weights == f"./{file.name}"
-    assert made.stops == ["<|im_end|>"]
+    made = parsed(tmp_path / "out/Modelfile")
+    assert made.source == f"./{file.name}"
+    assert made.parameters["stop"] == ["<|im_end|>"]
     with served(file, context=1024, exact=True) as server:
         for text in texts:
             assert server.ids(text) == tokenizer(text)["input_ids"], text

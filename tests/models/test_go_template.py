@@ -14,6 +14,7 @@ from ftcli.models.export.modelfile import Modelfile
 from ftcli.models.export.ollama_template import FAMILIES, go_template_of
 from ftcli.models.templates.chat_template import CHATML, named_templates
 from ftcli.models.templates.template_rendering import renderer
+from ftcli.serving.deployed_modelfile import parsed
 
 ENDS = ["<|im_end|>", "<|end|>", "</s>", "<|end_of_text|>"]
 ZEPHYR = (
@@ -115,6 +116,5 @@ def test_what_else_go_knows_is_refused(text: str):
 def test_a_modelfile_is_read_as_it_was_written(tmp_path: Path):
     made = Modelfile("./a-q8_0.gguf", FAMILIES["chatml"], ["<|im_end|>", "</s>"])
     (tmp_path / "Modelfile").write_text(modelfile.written(made, "a note\nof two lines"), encoding="utf-8")
-    assert modelfile.read(tmp_path / "Modelfile") == made
-    (tmp_path / "Modelfile").write_text('from x\n\nSYSTEM "Be brief."\nparameter stop ###\nPARAMETER num_ctx 5\n')
-    assert modelfile.read(tmp_path / "Modelfile") == Modelfile("x", None, ["###"], "Be brief.")
+    found = parsed(tmp_path / "Modelfile")
+    assert Modelfile(found.source, found.template, found.parameters["stop"]) == made
