@@ -3,6 +3,7 @@
     python -m benchmarks.imports "LLaMA-Factory=…/examples" "torchtune=…/recipes/configs" --save
 
 The folders are the examples of the tools' own sources. Nothing of them is run; each recipe is checked and planned.
+--save keeps what was saved of other names.
 """
 
 from __future__ import annotations
@@ -65,6 +66,8 @@ def main() -> None:
         share = (counts["mapped"] + counts["changed"]) / max(1, keys)
         print(f"{name}: {counts['imported']} of {counts['files']} files, {keys} keys, {share:.1%} mapped or changed")
     if options.save:
+        if RESULT.is_file():  # folders of another day keep their place and their counts
+            found = {**json.loads(RESULT.read_text(encoding="utf-8")), **found}
         RESULT.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
