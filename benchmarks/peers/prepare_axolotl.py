@@ -13,7 +13,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from report import LONGEST, run
+from report import LONGEST, run  # isort: skip  # which finds the next
+from of_axolotl import configuration
 
 CHATML = "<|im_start|>user\n{instruction}\n{input}<|im_end|>\n<|im_start|>assistant\n"
 AS_FORMAT = {
@@ -26,23 +27,16 @@ AS_FORMAT = {
 
 
 def config(rows: Path, tokenizer: Path, num_proc: int) -> Any:
-    folder = tempfile.mkdtemp()
     kind = "chat_template" if rows.name.startswith("messages") else AS_FORMAT
     settings = {
         "base_model": str(tokenizer),
         "datasets": [{"path": str(rows), "ds_type": "json", "type": kind}],
         "sequence_len": LONGEST,
         "dataset_num_proc": num_proc,
-        "dataset_prepared_path": f"{folder}/prepared",
-        "output_dir": f"{folder}/out",
-        "micro_batch_size": 1,
-        "gradient_accumulation_steps": 1,
-        "num_epochs": 1,
-        "learning_rate": 1e-4,
     }
     if kind == "chat_template":
         settings["chat_template"] = "tokenizer_default"
-    return load_cfg(DictDefault(settings), is_preprocess=True)
+    return configuration(settings, Path(tempfile.mkdtemp()))
 
 
 def prepared(rows: Path, tokenizer: Path, num_proc: int) -> Any:
@@ -52,9 +46,7 @@ def prepared(rows: Path, tokenizer: Path, num_proc: int) -> Any:
 
 if __name__ == "__main__":
     from axolotl.cli.args import PreprocessCliArgs
-    from axolotl.cli.config import load_cfg
     from axolotl.common.datasets import load_datasets
-    from axolotl.utils.dict import DictDefault
     from axolotl.utils.trainer import disable_datasets_caching
 
     CONFIG = config(Path(sys.argv[1]).resolve(), Path(sys.argv[2]).resolve(), int(sys.argv[3]))

@@ -5,33 +5,25 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-from report import LONGEST, run
+from report import LONGEST, run  # isort: skip  # which finds the next
+from of_llama_factory import arguments, without_sound
 
 
-def arguments(rows: Path, tokenizer: Path, num_proc: int) -> Any:
+def settings(rows: Path, tokenizer: Path, num_proc: int) -> Any:
     folder = Path(tempfile.mkdtemp())
     (folder / "dataset_info.json").write_text(json.dumps({"rows": {"file_name": str(rows)}}), encoding="utf-8")
-    return get_train_args(
-        {
-            "stage": "sft",
-            "do_train": True,
-            "finetuning_type": "lora",
-            "model_name_or_path": str(tokenizer),
-            "template": "chatml",
-            "dataset": "rows",
-            "dataset_dir": str(folder),
-            "cutoff_len": LONGEST,
-            "preprocessing_num_workers": None if num_proc == 1 else num_proc,
-            "output_dir": str(folder / "out"),
-            "use_cpu": True,
-            "report_to": "none",
-        }
-    )
+    chosen = {
+        "model_name_or_path": str(tokenizer),
+        "template": "chatml",
+        "dataset": "rows",
+        "dataset_dir": str(folder),
+        "cutoff_len": LONGEST,
+        "preprocessing_num_workers": None if num_proc == 1 else num_proc,
+    }
+    return arguments(chosen, folder)
 
 
 def prepared(rows: Path, tokenizer: Path, num_proc: int) -> Any:
@@ -42,13 +34,10 @@ def prepared(rows: Path, tokenizer: Path, num_proc: int) -> Any:
 
 
 if __name__ == "__main__":
-    # It imports torchaudio to read sound, which no row here has, and there is none for this build of torch.
-    sys.modules["torchaudio"] = ModuleType("torchaudio")
-    sys.modules["torchaudio"].__spec__ = ModuleSpec("torchaudio", None)
+    without_sound()
 
     from llamafactory.data import get_dataset, get_template_and_fix_tokenizer
-    from llamafactory.hparams import get_train_args
     from llamafactory.model import load_tokenizer
 
-    ARGUMENTS = arguments(Path(sys.argv[1]).resolve(), Path(sys.argv[2]).resolve(), int(sys.argv[3]))
+    ARGUMENTS = settings(Path(sys.argv[1]).resolve(), Path(sys.argv[2]).resolve(), int(sys.argv[3]))
     run(prepared, "llamafactory")

@@ -11,6 +11,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+sys.path.append(str(Path(__file__).resolve().parents[2] / "ftcli" / "worker" / "peers"))
+"""What drives a peer for `ftcli recipe import --prove` is used here too; ftcli itself is not installed there."""
+
 LONGEST = 4096
 """Length limit in tokens that every tool is given; no row reaches it."""
 
