@@ -2,7 +2,8 @@
 handbook or torchtune, and an account of every key of it. Nothing of the file is run, and nothing is overwritten.
 
 `--prove` runs the other tool, where it is at hand, on the same rows, and compares tokens row by row (exit code 9 where
-they differ). It installs nothing, and that tool is given a copy of the rows and of the tokenizer, and no network."""
+they differ). It installs nothing, and that tool is given a copy of the rows and of the tokenizer, and no network where
+the system lets ftcli take it away."""
 
 from __future__ import annotations
 
