@@ -16,9 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ftcli.cli import arguments, jobs, output
-from ftcli.cli.jobs import searching
-from ftcli.cli.jobs.run import RunJob
-from ftcli.cli.jobs.submission import submit
+from ftcli.cli.jobs import array, searching
 from ftcli.config.compose import Request
 from ftcli.config.credentials import held_by, masked
 from ftcli.core.errors import ConfigError, Problem
@@ -26,7 +24,7 @@ from ftcli.core.exit_codes import EXIT_CONFIG, EXIT_DONE, EXIT_INTERRUPTED
 from ftcli.core.plugins import plugin_loading
 from ftcli.core.text import shell_word
 from ftcli.launch.local import ended
-from ftcli.launch.profile import has_several, submits
+from ftcli.launch.profile import has_several
 from ftcli.runs import rundir
 from ftcli.runs.stop_signals import Stopped, send
 from ftcli.settings.run_spec import RunSpec
@@ -66,7 +64,8 @@ def run(argv: Sequence[str]) -> int:
     sweep = _new(wanted, words, "search")
     with rundir.created(wanted.folder):
         sweep.write()
-        return _search(sweep, wanted, first, options)
+        find = _search_together if array.goes_to_scheduler(first) else _search
+        return find(sweep, wanted, first, options)
 
 
 def multirun(options: argparse.Namespace) -> int:
@@ -75,17 +74,17 @@ def multirun(options: argparse.Namespace) -> int:
     wanted = sweep_request.requested(words, _request(options), search=False)
     sweep = _new(wanted, words, "grid")
     composed, refused = _combinations(sweep, wanted)
-    array = _array(composed)
-    if refused and array and not options.dry_run:
+    together = array.of(composed)
+    if refused and together and not options.dry_run:
         raise ConfigError(*(problem for error in refused for problem in error.problems))
     for error in refused:
         output.problems(error, as_json=False)
     if options.dry_run:
         return _dry_run(sweep, options)
-    if array:
+    if together:
         with rundir.created(wanted.folder):
             sweep.write()
-            return _submit_together(array, [["train", *job.words, *_flags(options)] for job in sweep.jobs if job.words])
+            return array.submit(sweep, together, _flags(options))
     slots = _slots(wanted, [spec for job in composed.values() for spec in job.specs()])
     with rundir.created(wanted.folder):
         sweep.write()
@@ -241,15 +240,41 @@ def _search(sweep: Sweep, wanted: SweepRequest, first: RunSpec, options: argpars
     from ftcli.sweeps.optuna_study import Study
 
     def make(values: Mapping[str, str]) -> SweepJob:
-        job, composed = _job(sweep, wanted, values, wanted.words(values), first.seed)
-        if isinstance(composed, ConfigError):
-            output.problems(composed, as_json=False)
-        return job
+        return _drawn(sweep, wanted, values, first)[0]
 
     study = Study(sweep.folder / STUDY, wanted.settings, wanted.space)
     slots = _slots(wanted, [first])
     stopped = side_by_side.run_all(Search(sweep, study, wanted.settings, make), _started(sweep, slots, options))
     return _end(sweep, options, stopped)
+
+
+def _drawn(
+    sweep: Sweep, wanted: SweepRequest, values: Mapping[str, str], first: RunSpec
+) -> tuple[SweepJob, jobs.Job | ConfigError]:
+    """The job of a search with these values, and what it composes to, or why it was refused, which is told."""
+    job, composed = _job(sweep, wanted, values, wanted.words(values), first.seed)
+    if isinstance(composed, ConfigError):
+        output.problems(composed, as_json=False)
+    return job, composed
+
+
+def _search_together(sweep: Sweep, wanted: SweepRequest, first: RunSpec, options: argparse.Namespace) -> int:
+    """Draw all jobs of a search that learns nothing from them, and give them to a scheduler as one array."""
+    from ftcli.sweeps.optuna_study import Study
+
+    study = Study(sweep.folder / STUDY, wanted.settings, wanted.space)
+    found: dict[str, jobs.Job] = {}
+    for _ in range(wanted.settings.trials):
+        _, values = study.ask()
+        job, composed = _drawn(sweep, wanted, values, first)
+        sweep.jobs.append(job)
+        if not isinstance(composed, ConfigError):
+            found[job.name] = composed
+    sweep.write()
+    together = array.of(found)
+    if not together:
+        raise ConfigError(Problem("hardware=slurm", "none of the jobs is one that a scheduler takes", "see above"))
+    return array.submit(sweep, together, _flags(options))
 
 
 def _resume(options: argparse.Namespace) -> int:
@@ -280,6 +305,12 @@ def _resume(options: argparse.Namespace) -> int:
         if wanted.recipe != sweep.recipe:
             raise ConfigError(Problem(where, "the recipe has changed since", "put it back, or start a new sweep"))
         wanted = replace(wanted, folder=folder, by_recipe=True)
+        if array.is_one(sweep):
+            if more:
+                what = "changes nothing of a sweep whose jobs are a Slurm array"
+                raise ConfigError(Problem(" ".join(more), what, "start a new sweep"))
+            array.look_at(sweep, wanted, _flags(options))
+            return _end(sweep, options, None)
         left = _open_specs(sweep, wanted)
         if options.dry_run:
             from ftcli.cli.render.run_table import show_sweep
@@ -341,22 +372,3 @@ def _run(command: Sequence[str]) -> int:
             return ended(process)
         except Stopped as stopped:
             send(process.pid, stopped.number)
-
-
-def _array(composed: Mapping[str, jobs.Job]) -> list[RunJob]:
-    """The jobs of a sweep that goes to a scheduler; [] where each runs here."""
-    found = [job for job in composed.values() if isinstance(job, RunJob) and submits(job.spec.hardware, os.environ)]
-    return found if len(found) == len(composed) else []
-
-
-def _submit_together(array: Sequence[RunJob], argv: Sequence[Sequence[str]]) -> int:
-    """Give the jobs to a scheduler as one job array; each has the command of its own in `argv`.
-
-    Raises:
-        ConfigError: they differ in their hardware, or a run directory is not empty.
-    """
-    first = array[0].spec
-    if any(job.spec.hardware != first.hardware for job in array):
-        what = "the jobs of an array have the same hardware, and these differ in it"
-        raise ConfigError(Problem("hardware", what, "start a sweep for each"))
-    return submit(first, lambda: [job.prepared(words) for job, words in zip(array, argv, strict=True)])

@@ -152,6 +152,18 @@ def submit(file: Path) -> str:
     return done.stdout.strip().partition(";")[0]
 
 
+def is_queued(number: str) -> bool:
+    """Whether a job or an array, by its number, waits or is at work."""
+    command = ["squeue", "--noheader", "--states=all", "--format=%T", "--jobs", number]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return False
+    over = ("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "TIMEOUT")
+    # A number that Slurm has forgotten is an error to squeue.
+    return not done.returncode and any(state not in over for state in done.stdout.split())
+
+
 def written(spec: RunSpec, runs: Sequence[Path], file: Path) -> Path:
     """Write the text for sbatch into a file."""
     rundir.write_atomically(file, script(spec, runs))

@@ -28,7 +28,8 @@ SCHEMA = 1
 
 Kind = Literal["grid", "search"]
 End = Literal["done", "pruned", "failed"]
-_PLAIN = ("words", "place", "measure", "recipe")
+_PLAIN = ("words", "place", "measure", "recipe", "array")
+_NUMBER = re.compile(r"\d{1,18}", re.ASCII)
 _NAME = re.compile(r"\w[\w.+-]*")
 
 
@@ -64,6 +65,8 @@ class Sweep:
     """By what its jobs are ranked (`sweep.measure`)."""
     recipe: str | None = None
     """The digest of the recipe, which a resume finds as it was."""
+    array: str | None = None
+    """The number of the Slurm array that its jobs were given to; None where they run with the sweep."""
     jobs: list[SweepJob] = field(default_factory=list)
 
     def run_dir(self, job: SweepJob) -> Path:
@@ -106,12 +109,14 @@ def read_sweep(folder: Path) -> Sweep:
             raise ConfigError(Problem(str(file), what, "use the version that wrote it"))
         sweep = Sweep(
             folder=folder, kind=found["kind"], words=_words(found["words"]), place=found["place"],
-            measure=found["measure"], recipe=found["recipe"], jobs=[_job(each) for each in _as_list(found["jobs"])],
+            measure=found["measure"], recipe=found["recipe"], array=found.get("array"),
+            jobs=[_job(each) for each in _as_list(found["jobs"])],
         )  # fmt: skip
         whole = sweep.kind in get_args(Kind) and isinstance(sweep.place, str) and isinstance(sweep.measure, str)
         whole = (
             whole and isinstance(sweep.recipe or "", str) and len({job.name for job in sweep.jobs}) == len(sweep.jobs)
         )
+        whole = whole and (sweep.array is None or bool(_NUMBER.fullmatch(sweep.array)))
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         whole = False
     if not whole:

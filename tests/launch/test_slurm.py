@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -15,10 +16,13 @@ import pytest
 from ftcli.build.resolve import spec_of
 from ftcli.cli import main
 from ftcli.config.compose import Request
+from ftcli.core.errors import ConfigError
 from ftcli.core.exit_codes import EXIT_CONFIG, EXIT_DONE
 from ftcli.launch import slurm
-from ftcli.runs import rundir
+from ftcli.runs import run_end, rundir
+from ftcli.runs.run_end import RunEnd
 from ftcli.settings.run_spec import RunSpec
+from ftcli.sweeps.sweep_folder import Sweep, read_sweep
 
 
 def spec(*more: str) -> RunSpec:
@@ -186,3 +190,86 @@ def test_a_run_and_a_sweep_are_submitted_and_resumed_as_jobs(here, capsys, monke
     assert "#SBATCH --array=0-1" in array.read_text()
     rates = [RunSpec.load(here / "both" / name / rundir.SPEC).train["learning_rate"] for name in NAMES]
     assert rates == [1e-4, 2e-4]
+
+
+def ended(run: Path, loss: float) -> None:
+    """Leave a run as a finished job does."""
+    result = {"schema": 1, "eval_loss": {"before": 9.0, "after": loss}, "score": None, "seconds": 1.0, "steps": 1}
+    rundir.write_json(run / rundir.RESULT, result)
+
+
+def test_a_search_that_learns_nothing_is_an_array_and_ends_in_its_table(here, capsys, monkeypatch):
+    pytest.importorskip("optuna", reason="pip install 'ftcli[sweep]'")
+    for name, text in (("sbatch", SBATCH), ("squeue", '#!/bin/sh\necho "$*" >> asked\ncat queue\n')):
+        (here / name).write_text(text)
+        (here / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{here}:{os.environ['PATH']}")
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    words = ["sweep", "hardware=slurm", "hardware.num_processes=1", "train.learning_rate=interval(1e-4,1e-3)"]
+    words += ["sweep.trials=3", "data.eval_share=0.1", "data.path=builtin:tiny", "run.dir=found"]
+    assert main(words) == EXIT_CONFIG
+    told = capsys.readouterr().err
+    assert "sweep.sampler=random sweep.pruner=none draws them all beforehand" in told
+    assert "start it inside an allocation" in told
+    assert main([*words, "sweep.sampler=random", "sweep.pruner=none"]) == EXIT_DONE
+    assert "ftcli sweep --resume found prints the table" in capsys.readouterr().err
+    sweep = read_sweep(here / "found")
+    assert (sweep.array, len(sweep.jobs)) == ("42", 3)
+    [script] = (here / "found").glob("*.sbatch")
+    assert "#SBATCH --array=0-2" in script.read_text()
+    assert all(str(here / "found" / job.name) in script.read_text() for job in sweep.jobs)
+    rates = [RunSpec.load(here / "found" / job.name / rundir.SPEC).train["learning_rate"] for job in sweep.jobs]
+    assert len(set(rates)) == 3
+
+    first, second, third = (here / "found" / job.name for job in sweep.jobs)
+    ended(first, 2.0)
+    (here / "queue").write_text("COMPLETED\nRUNNING\nPENDING\n")
+    assert main(["sweep", "--resume", "found"]) == EXIT_DONE
+    assert "array 42 is at work, or waits: 2 of 3 jobs are open" in capsys.readouterr().err
+    assert len((here / "submitted").read_text().splitlines()) == 1
+    assert "--jobs 42" in (here / "asked").read_text()
+
+    run_end.write(second, RunEnd(code=3, message="bad rows"))
+    run_end.write(third, RunEnd(code=75))  # stopped, more often than it may be requeued
+    (here / "queue").write_text("COMPLETED\nFAILED\nFAILED\n")
+    assert main(["sweep", "--resume", "found"]) == EXIT_DONE
+    assert (here / "submitted").read_text().splitlines()[1:] == [str(third / rundir.JOB)]
+
+    ended(third, 1.0)
+    capsys.readouterr()
+    assert main(["sweep", "--resume", "found", "--json"]) == EXIT_DONE
+    table = json.loads(capsys.readouterr().out)["runs"]
+    assert [(row["name"], row["state"], row["held_out_loss"]) for row in table] == [
+        (third.name, "done", 1.0),
+        (first.name, "done", 2.0),
+        (second.name, "failed", None),
+    ]
+    assert "bad rows" in table[2]["cause"]
+    assert main(["sweep", "--resume", "found", "sweep.trials=9"]) == EXIT_CONFIG
+    assert "changes nothing of a sweep whose jobs are a Slurm array" in capsys.readouterr().err
+
+
+def test_a_sweep_over_every_combination_is_gathered_too(here, capsys, monkeypatch):
+    (here / "sbatch").write_text(SBATCH)
+    (here / "sbatch").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{here}:{os.environ['PATH']}")
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    words = ["train", "-m", "hardware=slurm", "hardware.num_processes=1", "train.learning_rate=1e-4,2e-4"]
+    assert main([*words, "run.dir=both"]) == EXIT_DONE
+    raw = json.loads((here / "both/sweep.json").read_text(encoding="utf-8"))
+    rundir.write_json(here / "both/sweep.json", {**raw, "array": None})  # as of a version that did not keep it
+    for name, loss in zip(NAMES, (2.0, 1.0), strict=True):
+        ended(here / "both" / name, loss)
+    capsys.readouterr()
+    assert main(["sweep", "--resume", "both"]) == EXIT_DONE
+    told = capsys.readouterr()
+    assert "2 of 2 jobs done" in told.err
+    assert told.out.index(NAMES[1]) < told.out.index(NAMES[0])
+    assert len((here / "submitted").read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize("number", ["42; rm -rf /", "-1", 42, "", "1" * 30])
+def test_the_number_of_an_array_in_a_strangers_sweep_is_one(number, here):
+    Sweep(folder=here, kind="grid", words=[], place="", array=number).write()
+    with pytest.raises(ConfigError, match="is damaged"):
+        read_sweep(here)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ftcli.cli import jobs
+from ftcli.cli.jobs.array import goes_to_scheduler
 from ftcli.core.errors import ConfigError, Problem
-from ftcli.launch.profile import submits
 from ftcli.settings.run_spec import RunSpec
 from ftcli.sweeps import sweep_request
 from ftcli.sweeps.sweep_request import SweepRequest
@@ -34,9 +33,11 @@ def checked(wanted: SweepRequest) -> RunSpec:
         return job.specs()[-1:]
 
     first = sweep_request.checked([*samples(wanted.space)], specs_of)
-    if submits(first.hardware, os.environ):
-        what = "a search learns from each job before it starts the next, and this gives them to a scheduler"
-        raise ConfigError(Problem("hardware=slurm", what, "start it inside a job, or ftcli train -m for an array"))
+    if goes_to_scheduler(first) and not (wanted.settings.sampler == "random" and wanted.settings.prunes_by == "none"):
+        what = "a search learns from each job before it starts the next, and the jobs of an array start all at once"
+        fix = "sweep.sampler=random sweep.pruner=none draws them all beforehand, for an array; or start it inside an"
+        fix += " allocation (salloc, sbatch), where its jobs run side by side; or list the values with ftcli train -m"
+        raise ConfigError(Problem("hardware=slurm", what, fix))
     method = get_method(first.choices["method"])
     if wanted.settings.measure == "score" and (method.score == "none" or not first.run.score_rows):
         raise ConfigError(Problem("sweep.measure=score", "nothing is scored", "run.score_rows=64, or eval_loss"))

@@ -13,7 +13,13 @@ from ftcli.settings.run_spec import RunSpec
 
 
 def submit(spec: RunSpec, directories: Callable[[], Sequence[Path]]) -> int:
-    """Give one run, or several that have the same hardware, to a scheduler.
+    """`submitted`, for a command that ends with it."""
+    submitted(spec, directories)
+    return EXIT_DONE
+
+
+def submitted(spec: RunSpec, directories: Callable[[], Sequence[Path]]) -> str:
+    """Give one run, or several that have the same hardware, to a scheduler; the number of the job or the array.
 
     Args:
         spec: of the first.
@@ -30,4 +36,4 @@ def submit(spec: RunSpec, directories: Callable[[], Sequence[Path]]) -> int:
         script = slurm.written(spec, runs, file)
     number = slurm.submit(script)
     output.note(f"job {number} from {file}; it writes to {first if len(runs) == 1 else first.parent}")
-    return EXIT_DONE
+    return number
