@@ -55,6 +55,9 @@ def wait(name):
 PREPARES = """
 send(begins="preparing rows")
 send(ends="preparing rows", seconds=1.25)
+send(begins="judging")
+send(done=3, total=8, unit="answers")
+send(ends="judging", seconds=2)
 send(begins="loading the rewards")
 send(ends="loading the rewards", seconds=0.001)
 say("rows            1928 read: 1928 kept")
@@ -70,6 +73,7 @@ send(ends="saving checkpoint-10", seconds=0.5)
 send(done=20, total=20, unit="steps", line="step 20/20  held-out loss 1.5", measures={"loss": 1.5, "eval_loss": 1.75})
 send(ends="training", seconds=75)
 """
+MEASURED = "judging ━ 2.0s"
 Run = Callable[..., "Shown"]
 
 
@@ -127,18 +131,18 @@ def test_a_bar_for_each_phase_is_drawn_in_place_and_its_end_stays(on_terminal: R
     run = on_terminal(PREPARES, TRAINS, "wait('on')", ENDS, columns=columns)
     run.at("on")
     found = run.terminal.until(lambda lines: any("3/20" in line for line in lines))
-    assert rows(found)[:3] == ["drawn", "preparing rows ━ 1.2s", "rows 1928 read: 1928 kept"]
-    assert rows(found)[3].startswith("training ━ 3/20 steps 1:0")
-    assert found[3].endswith("left")
-    assert found[4] == "  loss 2.1000  12,346 tokens/s  1.2 GiB"
+    assert rows(found)[:4] == ["drawn", "preparing rows ━ 1.2s", MEASURED, "rows 1928 read: 1928 kept"]
+    assert rows(found)[4].startswith("training ━ 3/20 steps 1:0")
+    assert found[4].endswith("left")
+    assert found[5] == "  loss 2.1000  12,346 tokens/s  1.2 GiB"
     assert all(len(line) <= columns - 3 for line in found)
     run.let_on("on")
     found = run.over()
-    assert rows(found)[:3] == ["drawn", "preparing rows ━ 1.2s", "rows 1928 read: 1928 kept"]
-    assert rows(found)[3].startswith("training ━ 20/20 steps 1:15")
+    assert rows(found)[:4] == ["drawn", "preparing rows ━ 1.2s", MEASURED, "rows 1928 read: 1928 kept"]
+    assert rows(found)[4].startswith("training ━ 20/20 steps 1:15")
     measured = ["loss 1.5000", "held-out loss 1.7500", "12,346 tokens/s", "1.2 GiB"]
     lines = [measured] if columns == 100 else [measured[:2], measured[2:]]
-    assert found[4:-2] == ["  " + "  ".join(each) for each in lines]
+    assert found[5:-2] == ["  " + "  ".join(each) for each in lines]
     assert found[-2:] == ["  saving checkpoint 0.5s", "ended with 0"]
 
 
@@ -158,19 +162,20 @@ def test_a_terminal_that_becomes_narrower_and_wider_keeps_nothing_half_drawn(on_
     run.let_on("narrow")
     run.at("wide")
     found = run.terminal.until(lambda lines: "between" in lines and len(lines[-1]) <= 41)
-    assert rows(found[:4]) == ["drawn", "preparing rows ━ 1.2s", "rows 1928 read: 1928 kept", "between"]
-    assert [line.split()[0] for line in found[4:]] == ["training", "loss"]
+    assert rows(found[:5]) == ["drawn", "preparing rows ━ 1.2s", MEASURED, "rows 1928 read: 1928 kept", "between"]
+    assert [line.split()[0] for line in found[5:]] == ["training", "loss"]
     run.terminal.resize(120)
     run.let_on("wide")
     assert [line.split()[0] for line in run.over()] == [
-        "drawn", "preparing", "rows", "between", "training", "loss", "saving", "ended",
+        "drawn", "preparing", "judging", "rows", "between", "training", "loss", "saving", "ended",
     ]  # fmt: skip
 
 
 def test_an_error_that_ends_the_worker_is_the_last_that_is_seen(on_terminal: Run) -> None:
     crash = "send(ends='training', failed=True)\nsay('rows.jsonl:3  is no JSON')\nraise SystemExit(1)\n"
     assert rows(on_terminal(PREPARES, TRAINS, crash).over()) == [
-        "drawn", "preparing rows ━ 1.2s", "rows 1928 read: 1928 kept", "rows.jsonl:3 is no JSON", "ended with 1",
+        "drawn", "preparing rows ━ 1.2s", MEASURED, "rows 1928 read: 1928 kept",
+        "rows.jsonl:3 is no JSON", "ended with 1",
     ]  # fmt: skip
 
 

@@ -63,11 +63,12 @@ class _Phase:
             bar = ProgressBar(total=total, completed=total if over else self.done or 0)
         left = None if over else self.left(now)
         time = _clock(now - self.since) if left is None else f"{_clock(left)} left"
-        grid.add_row(Text(one_line(self.name)), bar, Text(self._count()), Text(time, style="dim"))
+        grid.add_row(Text(one_line(self.name)), bar, Text(self._count(over=over)), Text(time, style="dim"))
         return grid
 
-    def _count(self) -> str:
-        if not self.unit or self.done is None:
+    def _count(self, *, over: bool) -> str:
+        """How far it is; of one that is over only what was counted to its end, as counts come now and then."""
+        if not self.unit or self.done is None or (over and self.done != self.total):
             return ""
         of = "" if self.total is None else f"/{self.total:,}"
         return f"{self.done:,}{of} {one_line(self.unit)}"
