@@ -16,6 +16,7 @@ from ftcli.reports.curves import sparkline
 from ftcli.runs import rundir
 from ftcli.runs.metrics import read_metrics
 from ftcli.runs.run_state import DONE, RUNNING, RunState, run_state
+from ftcli.runs.worker_records import read_phases
 from ftcli.settings.run_spec import RunSpec
 
 COLUMNS = ("run", "state", "done", "loss", "held-out", "reward", "tokens/s", "left", "curve", "")
@@ -176,7 +177,12 @@ def _share(spec: RunSpec, last: Mapping[str, Any]) -> float | None:
 def _doing(run: Path, state: RunState) -> str:
     if state.name != RUNNING:
         return state.end.message if state.end is not None else ""
-    try:
+    phases = read_phases(run)
+    if phases is not None and phases.now:
+        of = "" if phases.total is None else f" of {phases.total:,}"
+        count = f": {phases.done:,}{of} {phases.unit}" if phases.done is not None and phases.unit else ""
+        return f"{phases.now}{count} ({duration(max(0.0, time.time() - phases.since))})"
+    try:  # what runs of earlier versions told last
         with foreign_files.opened(run / rundir.LOG) as log:
             log.seek(max(0, (run / rundir.LOG).stat().st_size - _LOG_BYTES))
             said = log.read().decode("utf-8", "replace").split("\n")

@@ -15,7 +15,11 @@ from ftcli.runs import rundir
 from ftcli.runs.metrics import read_metrics
 from ftcli.runs.resume_line import resume_with
 from ftcli.runs.run_state import DONE, RUNNING, RunState, run_state
+from ftcli.runs.worker_records import read_phases
 from ftcli.settings.run_spec import RunSpec
+
+_SEEN_SECONDS = 0.05
+"""Of a phase that had something to do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +62,7 @@ def run_record(run: Path, name: str) -> RunRecord:
                 rows = [("state", state.text()), *rows]
         else:
             rows = [*_unfinished_rows(run, spec, state, lines)]
+        rows += _phases(run)
         return RunRecord(
             name=name, folder=run, state=state, rows=tuple(rows), spec=spec, result=result, planned=planned, lines=lines
         )
@@ -75,6 +80,22 @@ def told_apart(records: Iterable[RunRecord]) -> list[RunRecord]:
             for each in found
         ]
     return found
+
+
+def _phases(run: Path) -> Iterator[tuple[str, str]]:
+    """What its last worker did, and how long that took; within another phase in brackets behind it."""
+    phases, parts = read_phases(run), list[str]()
+    for each in phases.over if phases is not None else ():
+        if each.seconds < _SEEN_SECONDS:
+            continue
+        often = f" {each.times} times," if each.times > 1 else ""
+        text = f"{each.name}{often} {duration(each.seconds)}"
+        if each.within and parts:
+            parts[-1] += f" ({text})"
+        else:
+            parts.append(text)
+    if parts:
+        yield "phases", ", ".join(parts)
 
 
 def _unfinished_rows(

@@ -1,7 +1,7 @@
 """The run directory: names of its files, atomic writes, and finding a run again.
 
-    RUN/  spec.json  inputs.json  command.sh  environment.json  log.txt  metrics.jsonl  checkpoints/  model/
-          result.json  end.json
+    RUN/  spec.json  inputs.json  command.sh  environment.json  log.txt  metrics.jsonl  phases.json  checkpoints/
+          model/  result.json  end.json
 
 `result.json` is written last and atomically: a run that has one is finished.
 """
@@ -34,6 +34,8 @@ ATTENTION = "attention.json"
 """Which attention kernel a run took, where it measured several."""
 LOG = "log.txt"
 METRICS = "metrics.jsonl"
+PHASES = "phases.json"
+"""What the last worker of the run has done, and does (runs/worker_records.py)."""
 LEDGER = "ledger.json"
 DROPPED = "dropped.jsonl"
 PLAN = "plan.json"

@@ -17,6 +17,7 @@ from ftcli.reports.local_pages import server_at
 from ftcli.reports.overview import glances
 from ftcli.runs import run_end, rundir
 from ftcli.runs.run_end import RunEnd
+from ftcli.runs.worker_records import PhaseFile
 from ftcli.settings.run_spec import RunSpec
 from tests.reports.folders import HOSTILE, run_folder
 
@@ -76,6 +77,25 @@ def test_of_a_run_at_work_the_time_left_and_its_last_words_are_told(runs: Path):
         [each] = [each for each in glances(runs) if each.name == "a/2"]
     assert (each.state, each.doing) == ("running", "measuring: 2 of 4")
     assert each.seconds_left == pytest.approx(40.0)
+
+
+def test_of_a_run_at_work_its_phase_is_told_and_a_report_has_those_that_are_over(runs: Path, monkeypatch, typed):
+    run = runs / "a" / "2"
+    (run / rundir.LOG).write_text("a library's warning\n")
+    monkeypatch.setattr("time.time", lambda: 5000.0)
+    file = PhaseFile(run)
+    file.begins("training")
+    file.ends("training", 61.0)
+    file.begins(f"evaluating at step 5{HOSTILE}")
+    file.counts(3, 8, "rows")
+    monkeypatch.setattr("time.time", lambda: 5004.0)
+    with rundir.at_work(run):
+        [each] = [each for each in glances(runs) if each.name == "a/2"]
+        assert each.doing == f"evaluating at step 5{HOSTILE} (4.0 s)"
+        _, out, _ = typed("report", str(run))
+    assert "phases" in out
+    assert "training 1 min 01 s" in out
+    assert "a library's warning" not in out
 
 
 def test_the_table_is_printed_once_where_there_is_no_terminal(typed, runs: Path):

@@ -11,6 +11,7 @@ import pytest
 
 from ftcli.core.exit_codes import EXIT_DONE, EXIT_INTERRUPTED
 from ftcli.runs import rundir
+from ftcli.runs.worker_records import read_phases
 from tests.terminal import Terminal
 from tests.warm import Command, Warm
 from tests.whole.conftest import TIMEOUT_SECONDS, environment
@@ -61,6 +62,12 @@ def test_a_run_leaves_each_of_its_phases_and_its_result(start: Start, tmp_path: 
     training = next(place for place, line in enumerate(found) if line.startswith("training "))
     assert "4/4 steps" in found[training]
     assert found[training + 1].startswith("  loss ")
+    kept = read_phases(tmp_path / "run")
+    assert kept is not None
+    assert kept.now == ""
+    assert [each.name for each in kept.over if not each.within and each.name in order] == order
+    assert {"preparing to train", "evaluating"} <= {each.name for each in kept.over if each.within}
+    assert any(line.startswith("  phases ") and "training " in line for line in found)
     assert "  trained         sft of builtin:tiny, peft=lora" in found
     assert not any(line.startswith("step ") for line in found)
     log = (tmp_path / "run" / rundir.LOG).read_text(encoding="utf-8")

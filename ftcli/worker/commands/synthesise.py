@@ -24,7 +24,7 @@ from ftcli.synthesis.tasks import SETTINGS, Generate, Judge, Revise, Task
 from ftcli.worker.inference.backends import backend_of
 from ftcli.worker.inference.examples import examples_of, prompt_of
 from ftcli.worker.process import interruption
-from ftcli.worker.process.activity import phase, say_above
+from ftcli.worker.process.activity import kept_in, phase, say_above
 from ftcli.worker.process.command import Command, Write
 from ftcli.worker.process.own_lines import say
 from ftcli.worker.process.signals import exclusive
@@ -50,7 +50,7 @@ def make(folder: Path, *, trust_remote_code: bool = False) -> dict[str, Any]:
     folder = folder.resolve()
     spec = SynthesisSpec.load(folder / FILE)
     began = time.monotonic()
-    with interruption.resumable(folder), exclusive(folder, 0):
+    with interruption.resumable(folder), exclusive(folder, 0), kept_in(folder):
         task = task_of(spec)
         with phase("reading rows"):
             items = keyed(rows_of(spec))

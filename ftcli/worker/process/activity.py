@@ -12,9 +12,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TextIO
 
-from ftcli.runs.worker_records import LINES, REDRAWS, TERMINAL, Record
+from ftcli.runs.worker_records import LINES, REDRAWS, TERMINAL, PhaseFile, Record
 from ftcli.worker.process import heartbeat, own_lines
 
 LINE_SECONDS = 10.0
@@ -54,6 +55,7 @@ class _Activity:
 
 _now = _Activity()
 _drawn = False
+_file: PhaseFile | None = None
 
 
 @contextmanager
@@ -63,9 +65,11 @@ def phase(name: str, *, shown: bool = True) -> Iterator[None]:
     before, failed = _now, True
     is_own = not (before.phase and before.shown)
     _now = _Activity(name, since=time.monotonic(), shown=shown) if is_own else before
-    if is_own:
-        own_lines.send(Record(begins=name))
     try:
+        if is_own:
+            own_lines.send(Record(begins=name))
+            if _file is not None:
+                _file.begins(name)
         sys.audit(EVENT, name)
         heartbeat.phase(_now.phase)
         yield
@@ -74,9 +78,22 @@ def phase(name: str, *, shown: bool = True) -> Iterator[None]:
     finally:
         if is_own:
             seconds = round(time.monotonic() - _now.since, 3)
+            if _file is not None:
+                _file.ends(name, seconds)
             own_lines.send(Record(ends=name, seconds=seconds, failed=failed, **_now.counted()))
         _now = before
         erase()
+
+
+@contextmanager
+def kept_in(folder: Path) -> Iterator[None]:
+    """Keep the phases that begin in the block in the folder of a run, for who looks at it; the first process does."""
+    global _file
+    before, _file = _file, PhaseFile(folder) if os.environ.get("RANK", "0") == "0" else None
+    try:
+        yield
+    finally:
+        _file = before
 
 
 def note(done: int, total: int | None, unit: str) -> None:
@@ -109,6 +126,8 @@ class Line:
         now, found = time.monotonic(), _now
         if self.records and found.unit:
             own_lines.send(Record(**found.counted()))
+        if _file is not None and found.unit:
+            _file.counts(found.done, found.total, found.unit)
         wait = DRAW_SECONDS if self.redraws else LINE_SECONDS
         if not self._first or not found.phase or not found.shown or now - max(found.since, self._last) < wait:
             return

@@ -31,7 +31,7 @@ from ftcli.worker.measures.gate import Gate, judge
 from ftcli.worker.models.load import weights_dtype
 from ftcli.worker.models.unread_weights import switch_off
 from ftcli.worker.process import interruption
-from ftcli.worker.process.activity import phase
+from ftcli.worker.process.activity import kept_in, phase
 from ftcli.worker.process.background_save import BackgroundSave
 from ftcli.worker.process.environment import environment, went_on
 from ftcli.worker.process.own_lines import say
@@ -76,7 +76,7 @@ def train(run_dir: Path, resume: Path | None = None) -> dict[str, Any]:
     spec = RunSpec.load(run_dir / rundir.SPEC)
     resume = restarts.start_from(spec, run_dir, resume)
     # The lock is taken before accelerate starts, so the rank comes from the environment.
-    with interruption.resumable(run_dir), exclusive(run_dir, int(os.environ.get("RANK", "0"))):
+    with interruption.resumable(run_dir), exclusive(run_dir, int(os.environ.get("RANK", "0"))), kept_in(run_dir):
         run = load(spec, run_dir, resumed=resume is not None)
         spec = run.spec  # with the attention kernel that it trains with
         _begin(run, resume)
