@@ -40,6 +40,7 @@ def why_each_reads(spec: RunSpec, *, is_adapter: bool, stored_quantised: bool, p
         "the rows of model.new_tokens are means of the others": bool(spec.model.new_tokens),
         "the adapter starts from the weights of the model": not plain_start,
         "run.score_rows scores the model before it is sharded": bool(spec.run.score_rows),
+        "run.retention measures the model before it is sharded": bool(spec.run.retention),
         "the reference's log-probabilities are computed before the model is sharded": bool(
             spec.method.get("precompute_ref_log_probs") or spec.train.get("precompute_ref_log_probs")
         ),

@@ -50,6 +50,7 @@ def test_one_process_reads_for_all(words: tuple[str, ...]) -> None:
     ("words", "expected"),
     [
         (("run.score_rows=8",), "scores the model before"),
+        (("run.gate={retention: -0.02}",), "measures the model before"),
         (("method=dpo", "method.precompute_ref_log_probs=true"), "log-probabilities are computed before"),
         (("peft=lora", "quantisation=nf4"), "quantised"),
         (("model.init=random",), "random weights"),

@@ -16,7 +16,7 @@ from ftcli.core.text import shell_word
 from ftcli.evaluations.retention import RetentionSet, failures, read_set
 from ftcli.runs import rundir
 from ftcli.worker.distributed.sharded import whole_model
-from ftcli.worker.measures.retained import Values, compared, retained, well_formed
+from ftcli.worker.measures.retained import BATCH, Values, compared, retained, well_formed
 from ftcli.worker.process.activity import phase
 
 BEFORE = "retention.json"
@@ -79,7 +79,8 @@ class Gate:
         assert self._rows is not None
         limit = run.data.fit.position_limit
         with phase(doing), whole_model(trainer, trainer.model_wrapped) as model, trainer.compute_loss_context_manager():
-            found = [retained(model, run.encoder, self._rows, limit)]
+            # As many rows together as an evaluation has, so that it needs no more memory than training.
+            found = [retained(model, run.encoder, self._rows, limit, run.score_batch or BATCH)]
         if run.config.world_size > 1:  # so that all agree, to the last bit
             distributed.broadcast_object_list(found, src=0)
         return found[0]

@@ -11,17 +11,20 @@ from ftcli.worker.inference import metrics
 from ftcli.worker.measures import intervals
 from ftcli.worker.tokenise.encoder import IGNORED, Encoder, Ids
 
-_BATCH = 8
+BATCH = 8
 
 Values = dict[str, list[float]]
 """The mean log-probability of each row's answer tokens in nats, by kind."""
 
 
-def retained(model: Any, encoder: Encoder, rows: RetentionSet, limit: int | None = None) -> Values:
+def retained(
+    model: Any, encoder: Encoder, rows: RetentionSet, limit: int | None = None, batch_size: int = BATCH
+) -> Values:
     """What a model has of a set.
 
     Args:
         limit: tokens that it has positions for; what is longer is cut.
+        batch_size: rows that are in memory together.
 
     Raises:
         DataError: the chat template refuses a row.
@@ -29,7 +32,7 @@ def retained(model: Any, encoder: Encoder, rows: RetentionSet, limit: int | None
     pairs = [_divided(encoder, row) for row in rows.rows]
     prompts, answers = [prompt for prompt, _ in pairs], [answer for _, answer in pairs]
     with metrics.undisturbed(), metrics.evaluating(model):
-        _, means = metrics.logps(model, encoder, prompts, answers, limit, batch_size=_BATCH)
+        _, means = metrics.logps(model, encoder, prompts, answers, limit, batch_size=batch_size)
     found: Values = {kind: [] for kind in rows.kinds}
     for row, value in zip(rows.rows, means.tolist(), strict=True):
         found[row.kind].append(value)
