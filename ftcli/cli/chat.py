@@ -1,31 +1,212 @@
-"""`ftcli chat MODEL`: chat with a trained model; --base shows the answers of its base model beside it."""
+"""`ftcli chat MODEL…`: chat with a trained model, or several side by side; --base shows the model before training.
+
+A line is a message. One that ends in a backslash goes on in the next, and all between two lines of three quotation
+marks is one message. Lines that begin with / are commands: /help lists them.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from ftcli.cli import arguments, output
-from ftcli.cli.generate import add_generation, request
+from ftcli.cli.generate import add_generation, check_model, request
+from ftcli.core.errors import ConfigError, Problem
+from ftcli.core.text import shell_word
 from ftcli.launch.worker_request import exit_code, started
 
-SUMMARY = "chat with a run or a model; --base shows before and after side by side"
+SUMMARY = "chat with a run or a model, or several side by side; --base shows before and after"
 ORDER = 80
+_PROMPT, _GOES_ON, _BLOCK = "> ", ". ", '"""'
+_HELP = (
+    ("/help", "this list"),
+    ("/reset", "begin the conversation anew"),
+    ("/system TEXT", "begin anew with that system message; without TEXT, with none"),
+    ("/adapter NAME", "switch to that adapter of --adapter, or to none"),
+    ("/base", "show the model before training beside the other, or no longer"),
+    ("/save FILE", "write the conversation to a new file, as rows of messages"),
+    ("/exit", "end, as Ctrl-D does"),
+    ("//TEXT", "a message that begins with /"),
+)
+
+
+class _Ended(Exception):
+    """The worker has ended."""
+
+
+class _Chat:
+    """A conversation with a worker: what was said so far, by who answers."""
+
+    def __init__(self, process: subprocess.Popen[str], system: str) -> None:
+        self._process, self._system = process, system
+        self._turns: dict[str, list[dict[str, str]]] = {}
+
+    def do(self, what: str, **more: str) -> None:
+        """Have the worker do something, and print what it says."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # then it has said why
+            self._process.stdin.write(json.dumps({"do": what, **more}) + "\n")
+            self._process.stdin.flush()
+        self.listen(more.get("text", ""))
+
+    def listen(self, text: str = "") -> None:
+        """Print what the worker says until it is done."""
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            said: dict[str, Any] = json.loads(line)
+            if "piece" in said:
+                output.text(said["piece"], end="")
+                sys.stdout.flush()
+            elif "answer" in said:
+                output.text("")
+                own = self._turns.setdefault(said["label"], [])
+                own += [{"role": "user", "content": text}, {"role": "assistant", "content": said["answer"]}]
+            elif said.get("label"):
+                output.text(f"{said['label']}: ", end="")
+            elif "note" in said:
+                output.say(f"[{said['note']}]")
+            elif "done" in said:
+                return
+        raise _Ended
+
+    def command(self, line: str) -> bool:
+        """Carry out a command; False where it ends the chat."""
+        word, _, rest = line.partition(" ")
+        rest = rest.strip()
+        if word == "/exit":
+            return False
+        if word == "/help":
+            output.table(_HELP)
+        elif word == "/reset":
+            self._turns.clear()
+            self.do("reset")
+        elif word == "/system":
+            self._turns.clear()
+            self._system = rest
+            self.do("system", text=rest)
+        elif word == "/adapter":
+            self.do("adapter", name=rest)
+        elif word == "/base":
+            self.do("base")
+        elif word == "/save":
+            output.say(f"[{self._save(rest)}]")
+        else:
+            output.say(f"[there is no command {word}: /help lists them; //… sends a message that begins with /]")
+        return True
+
+    def _save(self, name: str) -> str:
+        """Write the conversation, a row for each model that answered; returns what became of it."""
+        if not name:
+            return "name a file: /save FILE.jsonl"
+        if not self._turns:
+            return "nothing was said yet"
+        opening = [{"role": "system", "content": self._system}] if self._system else []
+        rows = [
+            {**({"model": label} if label else {}), "messages": [*opening, *turns]}
+            for label, turns in self._turns.items()
+        ]
+        try:
+            with Path(name).expanduser().open("x", encoding="utf-8") as file:
+                file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        except FileExistsError:
+            return f"{name} is there already, and is not written over"
+        except (OSError, ValueError) as error:
+            return f"{name} cannot be written: {getattr(error, 'strerror', None) or error}"
+        return f"saved: {name}"
 
 
 def run(argv: Sequence[str]) -> int:
-    """Pass lines of standard input to the model until it ends."""
+    """Pass the messages on standard input to the model until it ends."""
     parser = arguments.parser("chat", __doc__ or "")
     add_generation(parser)
+    parser.add_argument("others", nargs="*", metavar="MODEL", help="further models, which answer beside it")
     options = arguments.parse(parser, argv)
     worker_request = request(options, "chat")
-    if sys.stdin.isatty():
-        output.note("loading … then one message per line; end with Ctrl-D")
-    # The worker reads the terminal itself, so that its line editing works as usual.
-    with started("chat", worker_request, stdin=sys.stdin, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        while piece := process.stdout.read(1):
-            sys.stdout.write(piece)
-            sys.stdout.flush()
+    if options.others:
+        worker_request["models"] = _several(options.model, options.others, worker_request)
+    at_terminal = sys.stdin.isatty()
+    if at_terminal:
+        output.note("loading … then a message per line; /help lists commands, Ctrl-D ends")
+    pipes: Mapping[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with started("chat", worker_request, **pipes) as process:
+        try:
+            _talk(_Chat(process, options.system or ""), _lines(at_terminal))
+        except _Ended:
+            raise_for = exit_code(process)
+            if raise_for:
+                return raise_for
+        assert process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
         return exit_code(process)
+
+
+def _several(first: str, others: Sequence[str], worker_request: Mapping[str, Any]) -> list[str]:
+    """The names of several models that answer side by side.
+
+    Raises:
+        ConfigError: one is there twice or holds no model, or a flag is for one model alone.
+    """
+    names = [first, *others]
+    where = f"ftcli chat {' '.join(map(shell_word, names))}"
+    if worker_request["base"] or worker_request.get("adapters"):
+        flag = "--base" if worker_request["base"] else "--adapter"
+        raise ConfigError(Problem(where, f"{flag} is for one model alone", f"name one model, or leave {flag} out"))
+    if len(set(names)) < len(names):
+        raise ConfigError(Problem(where, "one model is named twice", "name it once"))
+    for name in others:
+        check_model(name, where)
+    return names
+
+
+def _talk(chat: _Chat, lines: Callable[[str], str | None]) -> None:
+    """Pass on messages and carry out commands, until the input or /exit ends it."""
+    chat.listen()  # until the models are loaded
+    for message in _messages(lines):
+        if message.startswith("/") and not message.startswith("//") and "\n" not in message:
+            if not chat.command(message):
+                return
+        else:
+            chat.do("say", text=message.removeprefix("/") if message.startswith("//") else message)
+
+
+def _messages(lines: Callable[[str], str | None]) -> Iterator[str]:
+    """The messages in lines of input, without white space around them."""
+    while (line := lines(_PROMPT)) is not None:
+        taken = [line]
+        if line.strip() == _BLOCK:
+            taken = []
+            while (more := lines(_GOES_ON)) is not None and more.strip() != _BLOCK:
+                taken.append(more)
+        else:
+            while taken[-1].endswith("\\"):
+                taken[-1] = taken[-1][:-1]
+                if (more := lines(_GOES_ON)) is None:
+                    break
+                taken.append(more)
+        if message := "\n".join(taken).strip():
+            yield message
+
+
+def _lines(at_terminal: bool) -> Callable[[str], str | None]:
+    """What gives the next line, None at the end; at a terminal with a prompt, line editing and the lines before."""
+    if at_terminal:
+        with contextlib.suppress(ImportError):
+            import readline  # noqa: F401  # which input() then uses
+
+    def following(prompt: str) -> str | None:
+        try:
+            if at_terminal:
+                return input(prompt)
+            line = sys.stdin.readline()
+            return line.removesuffix("\n") if line else None
+        except EOFError:
+            output.text("")
+            return None
+
+    return following

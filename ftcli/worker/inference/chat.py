@@ -26,6 +26,7 @@ _MAX_NEW_TOKENS = 256
 
 Turns = list[dict[str, str]]
 Write = Callable[[str], None]
+Say = Callable[[dict[str, Any]], None]
 
 
 class Speaker:
@@ -48,8 +49,13 @@ class Speaker:
         self.adapters = AdapterSwitch(self.model, folders)
         self._reader = AnswerReader(self.encoder)
         self._sampling = sampling(request)
-        system = request.get("system")
-        self._opening: Turns = [{"role": "system", "content": system}] if system else []
+        self.system: str = request.get("system") or ""
+        self.begin_anew()
+
+    def begin_anew(self, system: str | None = None) -> None:
+        """Forget the conversation; with `system`, under another system message, or with "" under none."""
+        self.system = self.system if system is None else system
+        self._opening: Turns = [{"role": "system", "content": self.system}] if self.system else []
         self.history: Turns = list(self._opening)
 
     def switch_to(self, name: str) -> None:
@@ -116,42 +122,89 @@ def generate(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield {"prompt": prompt, **{label: answers[index] for label, answers in columns.items()}}
 
 
-def chat(request: dict[str, Any], messages: Iterable[str], write: Write) -> None:
-    """Answer one message after the other, through `write`; with the base, both answers, labelled.
+def chat(request: dict[str, Any], messages: Iterable[dict[str, Any]], say: Say) -> None:
+    """Answer one message after the other; of several models, each its own conversation.
 
     Args:
-        request: as for `generate`, without prompts.
-        messages: the user's messages.
+        request: as for `generate`, without prompts; "models": several names in place of "model".
+        messages: {"do": "say" and "text", "reset", "system" and "text", "adapter" and "name", or "base"}.
+        say: takes {"label": who answers}, {"piece": of an answer}, {"answer": whole, "label"}, {"note": text} and, once
+            a message has been dealt with, {"done": True}.
 
     Raises:
         ConfigError: as `generate`.
     """
-    present = list(speakers(request))
-    set_seed(request.get("seed") or 0)
-    if request.get("adapters"):
-        _switch(present[0], next(iter(request["adapters"])), write)
+    talk = _Talk(request, say)
+    say({"done": True})
     for message in messages:
-        if not message.strip():
-            continue
-        command, _, name = message.strip().partition(" ")
-        if command == "/adapter" and request.get("adapters"):
-            _switch(present[0], name.strip(), write)
-            continue
-        for speaker in present:
-            if len(present) > 1:
-                write("after: " if speaker.label == "answer" else "before: ")
-            speaker.reply(message.strip(), write)
-            write("\n")
+        getattr(talk, f"do_{message['do']}")(message)
+        say({"done": True})
 
 
-def _switch(speaker: Speaker, name: str, write: Write) -> None:
-    """Switch to the adapter of that name, and print which is active."""
-    known = [*speaker.adapters.folders, NOTHING]
-    if name in known:
-        speaker.switch_to(name)
-        write(f"[adapter {name}; /adapter NAME switches: {', '.join(known)}]\n")
-    else:
-        write(f"[there is no adapter {name or '(no name)'}: {', '.join(known)}]\n")
+class _Talk:
+    """The models of a chat."""
+
+    def __init__(self, request: dict[str, Any], say: Say) -> None:
+        self._request, self._say = request, say
+        names = request.get("models") or [request["model"]]
+        self._speakers = [each for name in names for each in speakers({**request, "model": name})]
+        if len(names) > 1:
+            for name, speaker in zip(names, self._speakers, strict=True):
+                speaker.label = name
+        set_seed(request.get("seed") or 0)
+        if adapters := request.get("adapters"):
+            self.do_adapter({"name": next(iter(adapters))})
+
+    def do_say(self, message: dict[str, Any]) -> None:
+        """Answer a message."""
+        for speaker in self._speakers:
+            label = {"answer": "after"}.get(speaker.label, speaker.label) if len(self._speakers) > 1 else ""
+            self._say({"label": label})
+            text = speaker.reply(message["text"], lambda piece: self._say({"piece": piece}))
+            self._say({"answer": text, "label": label})
+
+    def do_reset(self, _: dict[str, Any]) -> None:
+        """Begin the conversation anew."""
+        for speaker in self._speakers:
+            speaker.begin_anew()
+
+    def do_system(self, message: dict[str, Any]) -> None:
+        """Begin anew with that system message, or without one."""
+        for speaker in self._speakers:
+            speaker.begin_anew(message["text"])
+
+    def do_base(self, _: dict[str, Any]) -> None:
+        """Show the model before training beside the other, from now on, or no longer."""
+        if self._request.get("adapters"):
+            self._say({"note": f"the base is /adapter {NOTHING}"})
+        elif any(speaker.label == "before" for speaker in self._speakers):
+            self._speakers = [speaker for speaker in self._speakers if speaker.label != "before"]
+            self._say({"note": "the model before training answers no longer"})
+        elif len(self._speakers) > 1:
+            self._say({"note": "of several models, each has a base of its own: chat with one of them"})
+        else:
+            try:
+                before = next(speakers({**self._request, "base": True}))
+            except ConfigError as error:
+                self._say({"note": str(error.problems[0].what)})
+                return
+            if opening := self._speakers[0].system:
+                before.begin_anew(opening)
+            self._speakers.insert(0, before)
+            self._say({"note": "the model before training answers too, from its own beginning"})
+
+    def do_adapter(self, message: dict[str, Any]) -> None:
+        """Switch to the adapter of that name, and say which is active."""
+        if not self._request.get("adapters"):
+            self._say({"note": "there is no adapter to switch to: ftcli chat MODEL --adapter RUN"})
+            return
+        speaker, name = self._speakers[0], message["name"]
+        known = [*speaker.adapters.folders, NOTHING]
+        if name in known:
+            speaker.switch_to(name)
+            self._say({"note": f"adapter {name}; /adapter NAME switches: {', '.join(known)}"})
+        else:
+            self._say({"note": f"there is no adapter {name or '(no name)'}: {', '.join(known)}"})
 
 
 def on_device(quantisation: QuantisationSettings, device: str) -> QuantisationSettings:

@@ -11,6 +11,7 @@ import time
 import weakref
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -143,10 +144,13 @@ def test_a_batch_answers_as_each_prompt_alone(finished):
 
 
 def test_chat_streams_and_labels_both_models(finished):
-    pieces: list[str] = []
-    chat({"model": str(finished), "base": True, "max_new_tokens": 3}, ["Say red.\n", "\n", "Again."], pieces.append)
-    text = "".join(pieces)
-    assert text.count("before: ") == text.count("after: ") == 2
+    said: list[dict[str, Any]] = []
+    messages = [{"do": "say", "text": "Say red."}, {"do": "say", "text": "Again."}]
+    chat({"model": str(finished), "base": True, "max_new_tokens": 3}, messages, said.append)
+    assert [each["label"] for each in said if "label" in each and "answer" not in each] == ["before", "after"] * 2
+    for answer in (i for i, each in enumerate(said) if "answer" in each):
+        pieces = "".join(each.get("piece", "") for each in said[:answer])
+        assert pieces.strip().endswith(said[answer]["answer"])
 
 
 def test_base_of_a_model_without_a_past_is_refused(models):
