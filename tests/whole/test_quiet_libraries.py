@@ -40,7 +40,9 @@ COMMANDS = {
     "merge": ("merge", "run"),
     "chat": ("chat", "run"),
 }
-THE_SAME_WAY = {"architecture", "measure", "synthesise"}
+THE_SAME_WAY = {
+    "architecture", "judged", "measure", "measures", "replay", "synthesise", "tasks", "tokens",
+}  # fmt: skip
 """Commands that no short line asks for; they are started by the same two functions (tests/worker/commands)."""
 
 
