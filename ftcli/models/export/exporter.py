@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.hub_cache import cached_snapshot, hub_cache
+from ftcli.core.text import shell_word
 from ftcli.models import sources
 from ftcli.models.safetensors_header import stored_parameters
 from ftcli.models.templates.chat_template import end_tokens
@@ -36,6 +37,11 @@ class Trained:
     is_adapter: bool = False
     below: Sequence[Path] = ()
     """The folders of the models below an adapter, as far as they are on this machine, the nearest first."""
+
+    def verified_at(self, place: Path) -> Sequence[str]:
+        """The command that compares what was written with the run; none for what is no run."""
+        run = rundir.find_run(self.name)
+        return (f"ftcli verify {shell_word(self.name)} --at {shell_word(place)}",) if run is not None else ()
 
     @property
     def tokenizer(self) -> Path:

@@ -17,6 +17,7 @@ def _write(trained: Trained, plain: Path, place: Place) -> Sequence[str]:
 def _next(trained: Trained, folder: Path, kind: str) -> Sequence[str]:
     word = shell_word(str(folder))
     return (
+        *trained.verified_at(folder),
         f"ftcli chat {word}",
         f"transformers serve {word}",
         f"mlx_lm.server --model {word}      # on Apple silicon, which reads this folder",

@@ -72,7 +72,8 @@ def write(trained: Trained, plain: Path, place: Place) -> Sequence[str]:
 
 def next_lines(trained: Trained, folder: Path, kind: str) -> Sequence[str]:
     """llama.cpp's server, which renders the model's own chat template."""
-    return (f"llama-server --jinja -m {shell_word(str(folder / file_name(trained, kind)))}",)
+    file = folder / file_name(trained, kind)
+    return (*trained.verified_at(file), f"llama-server --jinja -m {shell_word(str(file))}")
 
 
 EXPORTER = Exporter(

@@ -34,7 +34,8 @@ def _write(trained: Trained, plain: Path, place: Place) -> Sequence[str]:
 
 def _next(trained: Trained, folder: Path, kind: str) -> Sequence[str]:
     name = trained.title.lower()
-    return (f"ollama create {name} -f {shell_word(str(folder / NAME))}", f"ollama run {name}")
+    verify = trained.verified_at(folder / NAME)
+    return (*verify, f"ollama create {name} -f {shell_word(str(folder / NAME))}", f"ollama run {name}")
 
 
 EXPORTER = Exporter(

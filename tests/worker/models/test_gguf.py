@@ -99,7 +99,7 @@ def test_llama_cpp_reads_and_answers_as_the_trained_model_does(
     [file] = (tmp_path / "out").glob("*.gguf")
     assert answer["merge"]["differences"][0]["verdict"] == "good"
     assert answer["notes"][0].startswith("read back by llama.cpp: ")
-    assert answer["next"] == [f"llama-server --jinja -m {file}"]
+    assert answer["next"] == [f"ftcli verify {run} --at {file}", f"llama-server --jinja -m {file}"]
     assert read_metadata(file)["tokenizer.chat_template"] == TEMPLATE
     tokenizer = AutoTokenizer.from_pretrained(run / "model")
     model = load_trained(ModelSettings(name_or_path=str(run)), seed=0, device="cpu")
