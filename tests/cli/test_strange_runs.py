@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from ftcli import tiny
-from ftcli.cli import COMMANDS, chat, evaluate, generate, main, merge, sample, score
+from ftcli.cli import COMMANDS, chat, evaluate, export, generate, main, merge, sample, score
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.exit_codes import EXIT_CHECKPOINT, EXIT_CONFIG, EXIT_DATA, EXIT_DONE
 from ftcli.core.untrusted.printable import printable
@@ -38,6 +38,7 @@ TAKE: dict[str, list[str]] = {
     "runs": ["runs list", "runs list runs --json", "runs compare RUN SOUND", "runs compare RUN"],
     "eval": ["eval RUN"],
     "merge": ["merge RUN --to OUT/merged"],
+    "export": ["export RUN --out OUT/folder", "export RUN --to vllm --out OUT/vllm --json"],
     "chat": ["chat RUN"],
     "generate": ["generate RUN hello", "generate RUN/model hello --json"],
     "score": ["score RUN rows.jsonl"],
@@ -106,7 +107,7 @@ def look(here: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixtu
         handed.append(command)
         raise ConfigError(Problem("the worker", "is not started here"))
 
-    for module in (evaluate, merge, generate, sample, score, worker_request):
+    for module in (evaluate, export, merge, generate, sample, score, worker_request):
         monkeypatch.setattr(module, "answers", answers)
     monkeypatch.setattr(chat, "started", started)
 
