@@ -50,7 +50,7 @@ def run(argv: Sequence[str]) -> int:
             output.say("Ctrl-C ends it")
             code = process.wait()
     except Stopped as stopped:
-        output.note(f"\n{program.name} has ended ({stopped})")
+        output.notes(f"\n{program.name} has ended ({stopped})")
         return EXIT_DONE
     what = f"{program.name} ended by itself, with code {code}"
     raise ConfigError(Problem(where, what, "what it printed stands above"))

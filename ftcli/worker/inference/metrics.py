@@ -193,7 +193,11 @@ def right_answers(
     kept: KeptAnswers | None = None,
 ) -> list[bool]:
     """Whether each greedy answer ends as the right one does; both are read as the chat template divides them. Rows
-    without an answer are left out."""
+    without an answer are left out.
+
+    Args:
+        kept: takes some answers.
+    """
     questions = [(found, example) for example in examples if (found := question(example)) is not None]
     if not questions:
         return []
