@@ -24,6 +24,7 @@ from ftcli.core.exit_codes import EXIT_CHECKPOINT, EXIT_CONFIG, EXIT_DATA, EXIT_
 from ftcli.core.untrusted.printable import printable
 from ftcli.launch import worker_request
 from ftcli.runs import rundir
+from ftcli.serving import running as server
 from tests.cli.strange_folders import FOLDERS
 from tests.cli.strange_runs import DAMAGE, FILES, HALF, STRANGERS, at_work, print_of, sound
 
@@ -38,7 +39,9 @@ TAKE: dict[str, list[str]] = {
     "runs": ["runs list", "runs list runs --json", "runs compare RUN SOUND", "runs compare RUN"],
     "eval": ["eval RUN"],
     "merge": ["merge RUN --to OUT/merged"],
-    "export": ["export RUN --out OUT/folder", "export RUN --to vllm --out OUT/vllm --json"],
+    # --to gguf has its converter read a copy of the tokenizer, in a process of its own: its own tests are about that.
+    "export": ["export RUN --out OUT/model", "export RUN --to vllm --out OUT/model"],
+    "serve": ["serve RUN --with transformers", "serve RUN --with vllm"],
     "chat": ["chat RUN"],
     "generate": ["generate RUN hello", "generate RUN/model hello --json"],
     "score": ["score RUN rows.jsonl"],
@@ -110,6 +113,7 @@ def look(here: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixtu
     for module in (evaluate, export, merge, generate, sample, score, worker_request):
         monkeypatch.setattr(module, "answers", answers)
     monkeypatch.setattr(chat, "started", started)
+    monkeypatch.setattr(server, "running", started)
 
     def typed(line: str, *, refused: bool = False) -> list[str]:
         words = line.replace("RUN", RUN).replace("OUT", "out").replace("SOUND", "sound/1").split()
