@@ -2,15 +2,14 @@
 
 Token-wise operations (projections, norms, feed-forward) then only compute real tokens. For attention alone the tokens
 are laid out as padded rows, which torch's causal kernel takes without a mask, and gathered again. The result equals
-that of padded rows up to rounding.
+that of padded rows up to rounding. The attention is that of every network with sdpa, and torch's own in any other call.
 
 Shapes: B rows of at most L tokens, T tokens in all, H heads of size D.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -18,10 +17,6 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
-from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
-
-NAME = "ftcli_unpadded"
-"""The name of the attention of a network that may be called so; called normally, it is torch's, as before."""
 
 
 class Rows(NamedTuple):
@@ -41,23 +36,6 @@ class Rows(NamedTuple):
         inside = places < counts[:, None]
         to_rows = torch.where(inside, starts[:, None] + places, 0)
         return cls(to_rows.to(device), inside.flatten().nonzero()[:, 0].to(device))
-
-
-def install(network: Any) -> None:
-    """Let a network take rows without padding. Its attention was sdpa, and still is in every other call."""
-    network.config.get_text_config()._attn_implementation = NAME
-
-
-@contextmanager
-def plain(network: Any) -> Iterator[None]:
-    """Give a network its original attention name temporarily, for code that checks the name."""
-    config = network.config.get_text_config()
-    name = config._attn_implementation
-    config._attn_implementation = "sdpa" if name == NAME else name
-    try:
-        yield
-    finally:
-        config._attn_implementation = name
 
 
 def called_with(rows: Rows, position_ids: Tensor) -> dict[str, Any]:
@@ -105,5 +83,5 @@ def _as_rows(states: Tensor, rows: Rows) -> Tensor:
     return found.unflatten(0, tuple(rows.to_rows.shape)).transpose(1, 2)
 
 
-AttentionInterface.register(NAME, _attention)
-AttentionMaskInterface.register(NAME, sdpa_mask)
+# Under the name of torch's own: whatever asks a configuration which attention it has, still hears "sdpa".
+AttentionInterface.register("sdpa", _attention)

@@ -53,7 +53,6 @@ def leave_out(model: Any) -> bool:
         or getattr(text, "output_router_logits", False)
     ):
         return False
-    unpadded.install(base)
     base.forward = MethodType(_without_padding(base.forward), base)
     return True
 

@@ -40,7 +40,6 @@ from ftcli.worker.process.signals import StopCallback, exclusive
 from ftcli.worker.process.step_beats import StepBeats
 from ftcli.worker.process.usage import Pace, usage
 from ftcli.worker.trackers.feed import Feed
-from ftcli.worker.trainers import unpadded
 from ftcli.worker.trainers.rl import vllm_engine
 from ftcli.worker.trainers.units import Counted
 from ftcli.worker.training.load import Loaded, load, load_base, make_critic, make_teacher
@@ -104,8 +103,7 @@ def train(run_dir: Path, resume: Path | None = None) -> dict[str, Any]:
             save_final(trainer, run_dir / rundir.MODEL, stored)
         after = after_training(run, trainer)
         result = {**_result(run, trainer, outcome, before, after), **gate.after(), "parameters": parameters}
-        with unpadded.plain(run.model):
-            machine = usage(spec, run.model, pace, run.config.device, run.attention)
+        machine = usage(spec, run.model, pace, run.config.device, run.attention)
         result |= {**_manifest(run), "machine": machine, **feed.noted()}
         interruption.finish_first(True)  # as good as done: nothing would be left to resume
         if run.is_first:

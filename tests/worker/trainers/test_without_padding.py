@@ -13,7 +13,6 @@ from trl.trainer.utils import add_fused_lm_head
 
 from ftcli.models.packing_support import UNPADS_EXACTLY
 from ftcli.worker.tokenise.encoder import IGNORED
-from ftcli.worker.trainers import unpadded
 from ftcli.worker.trainers.without_padding import leave_out
 from tests.worker.tokenise.test_packing_exact import small
 
@@ -129,7 +128,3 @@ def test_what_reads_whole_rows_keeps_its_padding():
     eager = small("llama", "eager")
     add_fused_lm_head(eager)
     assert not leave_out(eager)
-    model = with_head()
-    assert leave_out(model)
-    with unpadded.plain(model):
-        assert model.config._attn_implementation == "sdpa"

@@ -148,6 +148,8 @@ RENDERS = {
     "models/templates/template_sandbox.py": "what a template may do in the front half",
     "models/templates/template_rendering.py": "the front half",
     "worker/tokenise/serving_parity.py": "the worker",
+    "worker/measures/harness.py": "how lm-evaluation-harness, which renders by itself, is to go on after a prompt",
+    "worker/inference/parity/served_folder.py": "what the tokenizer of a deployed folder says, which is compared",
 }
 """The only places that render a template or say how; all others ask an encoder, or the front half's renderer."""
 

@@ -22,7 +22,6 @@ from ftcli.worker.inference.sampling import Sampled, generation_config, sample, 
 from ftcli.worker.process import interruption
 from ftcli.worker.process.activity import phase
 from ftcli.worker.trainers.rl import vllm_engine
-from ftcli.worker.trainers.unpadded import plain
 
 _CACHE_FIELDS = {each.name for each in fields(ContinuousBatchingConfig)}
 PAGE = "page_size" if "page_size" in _CACHE_FIELDS else "block_size"
@@ -142,7 +141,7 @@ class Continuous(Batched):
             top_p=args.top_p,
             top_k=0,
         )
-        with torch.no_grad(), plain(policy), in_computed_type(policy, self.trainer.accelerator):
+        with torch.no_grad(), in_computed_type(policy, self.trainer.accelerator):
             outputs = policy.generate_batch(
                 [list(row["prompt_ids"]) for row in rows],
                 generation_config=how,

@@ -111,9 +111,9 @@ def layout_of(networks: Sequence[Any], adapters: Mapping[str, Any] | None) -> La
     if any(config.model_type not in PACKS_EXACTLY for config in configs):
         return Layout.ALONE
     kernels = {str(config._attn_implementation) for config in configs}
-    if kernels <= {"sdpa", unpadded.NAME} and all(config.model_type in UNPADS_EXACTLY for config in configs):
+    if kernels == {"sdpa"} and all(config.model_type in UNPADS_EXACTLY for config in configs):
         return Layout.UNPADDED
-    return Layout.SHARED if kernels <= {*MASKED, unpadded.NAME} else Layout.ONE_ROW
+    return Layout.SHARED if kernels <= set(MASKED) else Layout.ONE_ROW
 
 
 class Models:
@@ -139,8 +139,6 @@ class Models:
         networks = [causal] if critic.reads_policy else [causal, critic.network]
         networks += [ref_model] if ref_model is not None else []
         self.layout = layout_of(networks, getattr(model, "peft_config", None))
-        for network in networks if self.layout is Layout.UNPADDED else ():
-            unpadded.install(network)
         if ref_model is not None:
             add_fused_lm_head(ref_model, temperature=temperature)
             ref_model.requires_grad_(False)
