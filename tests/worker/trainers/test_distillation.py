@@ -38,10 +38,10 @@ def distil(beta: float, teacher: Path) -> dict[str, object]:
 def test_a_student_comes_to_say_what_its_teacher_says(beta, make_spec, new_run, tmp_path, models, once):
     """The teacher picks one of four words, the student starts from random weights."""
     teacher, file = taught(once, make_spec, 1), prompts_file(tmp_path, 1)
-    spec = rl_spec(make_spec, file, models["llama"], distil(beta, teacher), learning_rate=1e-2, max_steps=80)
+    spec = rl_spec(make_spec, file, models["llama"], distil(beta, teacher), learning_rate=5e-3, max_steps=120)
     run = new_run(spec, "student")
     train(run)
-    assert divergence(run / "model", teacher, spec) < 0.1
+    assert divergence(run / "model", teacher, spec) < 0.05
 
 
 def by_formula(beta: float, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
