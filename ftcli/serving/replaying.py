@@ -13,11 +13,11 @@ from typing import Any
 from ftcli.build.verification import Verdict
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.launch.worker_request import WorkerFailed, exit_code, started
+from ftcli.models.export.gguf_header import GgufHeader, gguf_header
 from ftcli.runs import rundir
 from ftcli.serving import llama_server, served_files
 from ftcli.serving.address import Address
 from ftcli.serving.deployed_modelfile import Modelfile, parsed
-from ftcli.serving.gguf_header import GgufHeader, gguf_header
 from ftcli.serving.parity import WEIGHTS, Comparison, verdicts
 from ftcli.serving.served_files import EMBEDDINGS, FOLDER, GGUF
 from ftcli.serving.stacks import Served, Stack, stack_at

@@ -10,10 +10,10 @@ from ftcli.build.verification import Verdict
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.untrusted import foreign_files
 from ftcli.models import sources
+from ftcli.models.export.gguf_header import MAGIC, GgufHeader
 from ftcli.models.templates.chat_template import GENERATION, chat_template
 from ftcli.models.templates.template_rendering import TemplateRejection, control_tokens, renderer
 from ftcli.serving.deployed_modelfile import Modelfile
-from ftcli.serving.gguf_header import MAGIC, GgufHeader
 from ftcli.serving.parity import ENDS, TEMPLATE, TOKENIZER
 
 GGUF, MODELFILE, FOLDER = "GGUF", "Modelfile", "folder"

@@ -11,13 +11,14 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from ftcli.core.errors import ConfigError, Problem
-from ftcli.models.export.gguf_file import read_metadata
+from ftcli.models.export.gguf_header import gguf_header
 
 CONVERTED = ("f32", "f16", "bf16", "q8_0")
 """Types that the converter writes by itself."""
@@ -62,7 +63,7 @@ def _overwritten(folder: Path) -> bool:
     return any(str(each.metadata["Name"]).lower() == "gguf" for each in metadata.distributions(path=[str(folder)]))
 
 
-def write_vocabulary(folder: Path, into: Path, where: str) -> dict[str, Any]:
+def write_vocabulary(folder: Path, into: Path, where: str) -> Mapping[str, Any]:
     """Have the converter read a model's configuration and tokenizer alone, and write them to the file `into`.
 
     Returns:
@@ -72,7 +73,7 @@ def write_vocabulary(folder: Path, into: Path, where: str) -> dict[str, Any]:
         ConfigError: llama.cpp does not know the model or its tokenizer, or would divide text otherwise.
     """
     _run(folder, into, "f32", "vocabulary", where, "--vocab-only")
-    said = read_metadata(into)
+    said = gguf_header(into).metadata
     scores = said.get("tokenizer.ggml.scores")
     if said.get("tokenizer.ggml.model") == "llama" and scores and min(scores) == max(scores) == _UNSCORED:
         what = (

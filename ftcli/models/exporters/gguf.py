@@ -19,7 +19,7 @@ from ftcli.models.export.gguf_converter import (
     write_vocabulary,
 )
 from ftcli.models.export.gguf_ends import unknown_ends
-from ftcli.models.export.gguf_file import read_metadata
+from ftcli.models.export.gguf_header import gguf_header
 from ftcli.models.export.read_back import read_back
 from ftcli.models.sources import head_of
 from ftcli.models.templates.chat_template import chat_template
@@ -62,7 +62,7 @@ def write(trained: Trained, plain: Path, place: Place) -> Sequence[str]:
     file = place.into / file_name(trained, place.kind)
     convert(folder, file, place.kind, trained.title, place.where)
     notes = [*read_back(file, trained.tokenizer, place.where)]
-    if unknown := unknown_ends(read_metadata(file), trained.ends):
+    if unknown := unknown_ends(gguf_header(file).metadata, trained.ends):
         words = " and ".join(unknown)
         notes.append(f"llama.cpp does not stop at {words} by itself: name it as a stop string in every request")
     if chat_template(trained.tokenizer) is None:

@@ -22,7 +22,7 @@ from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from ftcli.cli import main
 from ftcli.models.export.compared_conversations import CONVERSATIONS
-from ftcli.models.export.gguf_file import read_metadata
+from ftcli.models.export.gguf_header import gguf_header
 from ftcli.models.export.llama_cpp import served
 from ftcli.settings.groups import ModelSettings
 from ftcli.worker.models.load import load_trained
@@ -100,7 +100,7 @@ def test_llama_cpp_reads_and_answers_as_the_trained_model_does(
     assert answer["merge"]["differences"][0]["verdict"] == "good"
     assert answer["notes"][0].startswith("read back by llama.cpp: ")
     assert answer["next"] == [f"ftcli verify {run} --at {file}", f"llama-server --jinja -m {file}"]
-    assert read_metadata(file)["tokenizer.chat_template"] == TEMPLATE
+    assert gguf_header(file).metadata["tokenizer.chat_template"] == TEMPLATE
     tokenizer = AutoTokenizer.from_pretrained(run / "model")
     model = load_trained(ModelSettings(name_or_path=str(run)), seed=0, device="cpu")
     with served(file, context=1024, exact=True) as server:

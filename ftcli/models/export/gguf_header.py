@@ -99,7 +99,7 @@ class _Reader:
         return struct.unpack(form, self.raw(struct.calcsize(form)))[0]
 
     def text(self) -> str:
-        return self.raw(self.scalar("<Q")).decode("utf-8", "replace")
+        return self.raw(self.scalar("<Q")).decode("utf-8", "backslashreplace")
 
     def value(self, kind: int, depth: int = 0) -> Any:
         if kind in _SCALARS:

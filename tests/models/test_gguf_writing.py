@@ -1,9 +1,8 @@
-"""What a GGUF file says of itself is read whole, or the file is refused; and what the converter reads holds no code."""
+"""What the converter of llama.cpp reads holds no code, and says how conversations begin and end."""
 
 from __future__ import annotations
 
 import json
-import struct
 from pathlib import Path
 
 import pytest
@@ -12,56 +11,9 @@ from ftcli.core.errors import ConfigError
 from ftcli.models.export import gguf_converter
 from ftcli.models.export.converter_input import begins_with_bos, lay_out, space_after_special, without_marks
 from ftcli.models.export.gguf_ends import ends_of, unknown_ends
-from ftcli.models.export.gguf_file import read_metadata
 from ftcli.models.templates.template_rendering import PROBE, renderer
 
 TURNS = "{% for m in messages %}{{ m['role'] + ':' + m['content'] + '</s>' }}{% endfor %}"
-
-
-def text(value: str) -> bytes:
-    return struct.pack("<Q", len(value.encode())) + value.encode()
-
-
-def file(tmp_path: Path, *pairs: bytes, version: int = 3, count: int | None = None) -> Path:
-    head = b"GGUF" + struct.pack("<IQQ", version, 0, len(pairs) if count is None else count)
-    (tmp_path / "a.gguf").write_bytes(head + b"".join(pairs))
-    return tmp_path / "a.gguf"
-
-
-def test_keys_and_values_of_every_kind_are_read(tmp_path: Path):
-    listed = struct.pack("<IIQ", 9, 8, 2) + text("a") + text("é")
-    numbers = struct.pack("<IIQ2i", 9, 5, 2, -1, 7)
-    pairs = [
-        text("name") + struct.pack("<I", 8) + text("tiny"), text("flag") + struct.pack("<I?", 7, True),
-        text("rate") + struct.pack("<If", 6, 0.5), text("big") + struct.pack("<IQ", 10, 2**40),
-        text("tokens") + listed, text("types") + numbers,
-    ]  # fmt: skip
-    wanted = {"name": "tiny", "flag": True, "rate": 0.5, "big": 2**40, "tokens": ["a", "é"], "types": [-1, 7]}
-    assert read_metadata(file(tmp_path, *pairs)) == wanted
-
-
-@pytest.mark.parametrize(
-    "pairs",
-    [
-        [text("cut") + struct.pack("<I", 8) + struct.pack("<Q", 9) + b"short"],
-        [text("huge") + struct.pack("<I", 8) + struct.pack("<Q", 2**62)],
-        [text("list") + struct.pack("<IIQ", 9, 8, 2**60)],
-        [text("deep") + struct.pack("<IIQ", 9, 9, 1) * 5],
-        [text("kind") + struct.pack("<I", 99)],
-    ],
-)
-def test_a_damaged_or_hostile_file_is_refused(pairs: list[bytes], tmp_path: Path):
-    with pytest.raises(ConfigError, match="is a damaged GGUF file"):
-        read_metadata(file(tmp_path, *pairs))
-
-
-def test_other_files_are_refused(tmp_path: Path):
-    for made in (file(tmp_path, version=9), file(tmp_path, count=2**40)):
-        with pytest.raises(ConfigError, match="is a damaged GGUF file"):
-            read_metadata(made)
-    (tmp_path / "a.gguf").write_bytes(b"PK\3\4")
-    with pytest.raises(ConfigError, match="is no GGUF file"):
-        read_metadata(tmp_path / "a.gguf")
 
 
 def test_the_tokens_that_end_answers_are_those_of_the_file_and_those_that_llama_cpp_knows_by_their_text():

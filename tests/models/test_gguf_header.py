@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ftcli.core.errors import ConfigError
-from ftcli.serving.gguf_header import MOST_ITEMS, gguf_header
+from ftcli.models.export.gguf_header import MOST_ITEMS, gguf_header
 
 
 def text(value: str) -> bytes:
