@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ftcli.cli import arguments, output
+from ftcli.cli.jobs.answer_file import AnswerFile
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.exit_codes import EXIT_DONE
 from ftcli.core.text import shell_word
@@ -16,6 +17,7 @@ from ftcli.launch.worker_request import WorkerFailed, answers
 from ftcli.models import sources
 from ftcli.runs import provenance, rundir
 
+BATCH = 16
 SUMMARY = "answer prompts from arguments, a file or stdin with a run or a model"
 ORDER = 90
 
@@ -147,9 +149,15 @@ def run(argv: Sequence[str]) -> int:
     add_generation(parser)
     parser.add_argument("prompts", nargs="*", help="prompts; without any, one per line from --file or stdin")
     parser.add_argument("--file", type=Path, help="text file with one prompt per line")
+    parser.add_argument(
+        "--to", type=Path, metavar="FILE", help="write JSON lines there, in batches; goes on after a stop"
+    )
+    parser.add_argument("--batch-size", type=int, metavar="N", help=f"--to: prompts answered together ({BATCH})")
     arguments.add_json(parser)
     options = arguments.parse(parser, argv)
     worker_request = {**request(options, "generate"), "prompts": options.prompts or _lines(options.file)}
+    if options.to is not None or options.batch_size is not None:
+        return _to_file(options, worker_request)
     own = provenance.of_model(options.model) if options.json else None
     try:
         for answer in answers("generate", worker_request):
@@ -159,6 +167,34 @@ def run(argv: Sequence[str]) -> int:
                 _print(answer)
     except WorkerFailed as failed:
         return failed.code
+    return EXIT_DONE
+
+
+def _to_file(options: argparse.Namespace, worker_request: dict[str, Any]) -> int:
+    """Write the answers to a file, or those that are still missing in it."""
+    size = BATCH if options.batch_size is None else options.batch_size
+    problems = []
+    if options.to is None:
+        problems.append(Problem("--batch-size", "has no effect without --to", "add --to FILE"))
+    if size < 1:
+        problems.append(Problem(f"--batch-size {size}", "is out of range", "at least 1"))
+    if options.base or len(options.adapter) > 1:
+        problems.append(Problem("--to", "takes the answers of one model", "run the command once for each"))
+    if options.json:
+        problems.append(Problem("--json", "has no effect with --to, whose lines are JSON", "leave it out"))
+    if problems:
+        raise ConfigError(*problems)
+    prompts = worker_request["prompts"]
+    how = {key: value for key, value in worker_request.items() if key != "prompts"}
+    target = AnswerFile(options.to, {**how, "batch_size": size}, prompts)
+    done = target.open(size)
+    if done:
+        output.note(f"going on after {done} of {len(prompts)} prompts")
+    try:
+        target.write(answers("generate", {**worker_request, "batch_size": size, "answered": done}))
+    except WorkerFailed as failed:
+        return failed.code
+    output.table([("prompts", str(len(prompts))), ("written", str(options.to))])
     return EXIT_DONE
 
 

@@ -106,12 +106,16 @@ def generate(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
     Args:
         request: {"model": name, path or run, "base": bool, "prompts": [text], "max_new_tokens", "temperature",
-            "top_p", "seed", "system", "trust_remote_code"}; no temperature, or 0, is greedy.
+            "top_p", "seed", "system", "trust_remote_code"}; no temperature, or 0, is greedy. With "batch_size", the
+            answers of one model as soon as a batch of prompts has them, from the prompt "answered" on.
 
     Raises:
         ConfigError: there is no such model, or its base is not known.
     """
     prompts, seed = list(request["prompts"]), request.get("seed") or 0
+    if request.get("batch_size") is not None:
+        yield from _in_batches(request, prompts, seed)
+        return
     columns: dict[str, list[str]] = {}
     for speaker in speakers(request):
         for name in speaker.adapters.folders or [None]:
@@ -120,6 +124,18 @@ def generate(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
             columns[name or speaker.label] = speaker.answer_all(prompts, seed)
     for index, prompt in enumerate(prompts):
         yield {"prompt": prompt, **{label: answers[index] for label, answers in columns.items()}}
+
+
+def _in_batches(request: dict[str, Any], prompts: list[str], seed: int) -> Iterator[dict[str, Any]]:
+    """Each batch is drawn by a seed of its own, so that one that is begun anew says the same."""
+    [speaker] = speakers(request)
+    for name in speaker.adapters.folders:
+        speaker.switch_to(name)
+    size = int(request["batch_size"])
+    for start in range(int(request.get("answered") or 0), len(prompts), size):
+        own = prompts[start : start + size]
+        for prompt, answer in zip(own, speaker.answer_all(own, seed + start), strict=True):
+            yield {"prompt": prompt, "answer": answer}
 
 
 def chat(request: dict[str, Any], messages: Iterable[dict[str, Any]], say: Say) -> None:
