@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ftcli.cli.eval_actions.on_rows import rows_of
+from ftcli.cli.eval_actions.on_rows import named, rows_of
 from ftcli.cli.eval_actions.subject import finish, measured
 from ftcli.cli.generate import check_model
 from ftcli.core.errors import ConfigError, Problem
@@ -52,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
     opponent = rundir.shown_name(other.run) if other.run is not None else other.name
     swayed = found["first_shown_wins"]
     order = "" if swayed is None else f"; the answer shown first won {swayed:.0%} of the verdicts"
-    title = f"against {opponent} on {os.path.basename(data.rstrip('/'))}, judged by {options.judge}: {counts}{order}"
+    title = f"against {opponent} on {named(data)}, judged by {options.judge}: {counts}{order}"
     line: dict[str, Any] = {"name": "win rate, a tie as half", "higher_is_better": True}
     lines = [{**line, "measured": found.pop("estimate")}]
     finish(subject, "judged", {"title": title, "lines": lines, "data": data, **found}, as_json=options.json)

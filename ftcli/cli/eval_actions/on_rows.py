@@ -37,22 +37,26 @@ def run(options: argparse.Namespace) -> int:
         [found] = worker_request.answers("measures", request)
     except worker_request.WorkerFailed as failed:
         return failed.code
-    title = f"{', '.join(names)} on {os.path.basename(data.rstrip('/'))}, {found['rows']} rows"
+    title = f"{', '.join(names)} on {named(data)}, {found['rows']} rows"
     finish(subject, "measures", {"title": title, **found, "data": data}, as_json=options.json)
     return EXIT_DONE
 
 
-def rows_of(given: str | None, subject: Measured, flag: str) -> str:
-    """The place of the rows: as given, else the run's own held-out ones.
+def named(data: str | None) -> str:
+    """What rows are called."""
+    return os.path.basename(data.rstrip("/")) if data is not None else "held-out rows"
+
+
+def rows_of(given: str | None, subject: Measured, flag: str) -> str | None:
+    """The place of the rows: as given, else the file that the run held out; None for rows that it held out otherwise.
 
     Raises:
-        ConfigError: there are none.
+        ConfigError: there is no run, and no file was given.
     """
     if given is None:
-        own = subject.spec.data.eval_path if subject.spec is not None else None
-        if not isinstance(own, str):
-            what = "needs rows" if subject.run is None else "needs rows: those that the run held out are no file"
-            raise ConfigError(Problem(flag, what, "--data FILE"))
-        return own
+        if subject.spec is None:
+            raise ConfigError(Problem(flag, "needs rows", "--data FILE"))
+        own = subject.spec.data.eval_path
+        return own if isinstance(own, str) else None
     locate(SourcePath(path=given), f"--data {given}", fetch=True)
     return os.path.realpath(os.path.expanduser(given)) if is_local(given) else given

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import islice
 from typing import Any
 
 from ftcli.core.errors import ConfigError, InterruptedRun, Problem
@@ -12,8 +11,9 @@ from ftcli.synthesis.backend import BudgetSpent
 from ftcli.synthesis.tasks import Judge, JudgeSettings
 from ftcli.worker.inference.backends import backend_of
 from ftcli.worker.inference.chat import settings_of
-from ftcli.worker.inference.examples import ASKABLE, chunks_of, prompt_of, reads_text_as_turns
+from ftcli.worker.inference.examples import ASKABLE, prompt_of
 from ftcli.worker.inference.metrics import BATCH
+from ftcli.worker.measures.held_out_rows import examples_of
 from ftcli.worker.measures.judged import answers_of, compare
 from ftcli.worker.measures.subjects import alone
 from ftcli.worker.models.load import as_granted, make_encoder
@@ -38,11 +38,8 @@ def evaluate(request: dict[str, Any]) -> dict[str, Any]:
         InterruptedRun: the judge's budget is spent.
     """
     name = str(request["model"])
-    has_template = reads_text_as_turns(name, make_encoder(as_granted(settings_of(name), request)))
-    chunks = chunks_of(request["data"], ASKABLE, has_template=has_template, reader="--against")
-    examples = list(islice((example for chunk in chunks for example in chunk), request.get("rows")))
-    if not examples:
-        raise ConfigError(Problem(str(request["data"]), "has no rows", "name others with --data FILE"))
+    encoder = make_encoder(as_granted(settings_of(name), request))
+    examples = examples_of(request, encoder, ASKABLE, "--against")
     size, longest = request.get("batch_size") or BATCH, int(request["max_new_tokens"])
     # One after the other: both need not fit into memory.
     ours, theirs = (

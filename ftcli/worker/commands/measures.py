@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from itertools import islice
 from typing import Any
 
-from ftcli.core.errors import ConfigError, Problem
 from ftcli.settings.groups import ModelSettings
 from ftcli.worker.inference.chat import settings_of
-from ftcli.worker.inference.examples import chunks_of, reads_text_as_turns
 from ftcli.worker.inference.metrics import BATCH
 from ftcli.worker.inference.reward_model import RewardModel
+from ftcli.worker.measures.held_out_rows import examples_of
 from ftcli.worker.measures.on_rows import Rows, Values, line, measure
 from ftcli.worker.measures.subjects import Subject, measured
 from ftcli.worker.models.load import as_granted, make_encoder, position_limit
@@ -21,8 +19,9 @@ def evaluate(request: dict[str, Any]) -> dict[str, Any]:
     """Measure on rows.
 
     Args:
-        request: as for `measured`, and {"data": rows, "kinds": dataset types that are read, "rows": most rows, or None,
-            "measures": names, "reward_model": a model that scores answers, or None, "batch_size": rows together}.
+        request: as for `measured`, and {"data": rows, or None for those that the run held out, "kinds": dataset types
+            that are read, "rows": most rows, or None, "measures": names, "reward_model": a model that scores answers,
+            or None, "batch_size": rows together}.
 
     Returns:
         {"rows": how many there were, "lines": as `line`, for each measure}.
@@ -46,11 +45,7 @@ def _rows(request: dict[str, Any]) -> Rows:
     names: list[str] = request["measures"]
     name = str(request["model"])
     settings: ModelSettings = as_granted(settings_of(name), request)
-    has_template = reads_text_as_turns(name, make_encoder(settings))
-    chunks = chunks_of(request["data"], tuple(request["kinds"]), has_template=has_template, reader=" and ".join(names))
-    examples = list(islice((example for chunk in chunks for example in chunk), request.get("rows")))
-    if not examples:
-        raise ConfigError(Problem(str(request["data"]), "has no rows", "name others with --data FILE"))
+    examples = examples_of(request, make_encoder(settings), request["kinds"], " and ".join(names))
     judge = RewardModel(request["reward_model"], request) if request.get("reward_model") else None
     return Rows(examples, position_limit(settings), request.get("batch_size") or BATCH, judge)
 

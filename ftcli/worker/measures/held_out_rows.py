@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ftcli.core.errors import FtcliError
+from ftcli.core.errors import ConfigError, FtcliError, Problem
 from ftcli.data import row_sets
 from ftcli.data.scan import Example
 from ftcli.methods import Method, get_method
@@ -32,6 +32,7 @@ PLAIN_TEXT = (
 )
 """Ordinary text: on token numbers that never follow each other, rounding alone moves a logit by several units."""
 TEXT = "lines of ordinary text"
+_ALL = 2**31
 
 
 class Rows(NamedTuple):
@@ -74,6 +75,29 @@ def rows_of(model: str, encoder: Encoder, count: int, *, data: str | None = None
 
 def _chunks(data: str, model: str, encoder: Encoder) -> Any:
     return chunks_of(data, ("text", *ASKABLE), has_template=reads_text_as_turns(model, encoder))
+
+
+def examples_of(request: Mapping[str, Any], encoder: Encoder, kinds: Sequence[str], reader: str) -> list[Example]:
+    """The rows of a request: those of the file "data", or where it is None those that the run "model" held out.
+
+    Args:
+        kinds: the dataset types that are read.
+        reader: by what, for messages.
+
+    Raises:
+        ConfigError: there are none.
+        DataError: unusable rows.
+    """
+    name, data, most = str(request["model"]), request["data"], request.get("rows") or _ALL
+    if data is None:
+        found = [each for each in _held_out(Path(name), encoder, most)[0] if each.kind in kinds]
+    else:
+        chunks = chunks_of(data, tuple(kinds), has_template=reads_text_as_turns(name, encoder), reader=reader)
+        found = list(islice((example for chunk in chunks for example in chunk), most))
+    if not found:
+        rows = f"held out no rows of the type {' or '.join(kinds)}" if data is None else "has no rows"
+        raise ConfigError(Problem(str(data or f"the run {name}"), rows, "name others with --data FILE"))
+    return found
 
 
 def _held_out(run: Path, encoder: Encoder, count: int) -> tuple[Sequence[Example], int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from ftcli import tiny
-from ftcli.core.errors import DataError
+from ftcli.core.errors import ConfigError, DataError
 from ftcli.evaluations.measures import READS
 from ftcli.methods import get_method
 from ftcli.settings.groups import ModelSettings
@@ -28,8 +29,9 @@ BUILTIN = "builtin:tiny"
 ROWS = 12
 
 
-def asked(measure: str, data: Path | str, model: str = BUILTIN, **more: Any) -> Any:
-    request = {"model": model, "data": str(data), "kinds": READS[measure], "rows": ROWS, "measures": [measure]}
+def asked(measure: str, data: Path | str | None, model: str = BUILTIN, **more: Any) -> Any:
+    place = None if data is None else str(data)
+    request = {"model": model, "data": place, "kinds": READS[measure], "rows": ROWS, "measures": [measure]}
     [line] = evaluate({**request, **more})["lines"]
     return line
 
@@ -78,6 +80,18 @@ def test_a_run_is_compared_with_what_it_began_with(sft_file, make_spec, new_run)
     assert found["difference"]["value"] == pytest.approx(found["after"]["value"] - found["before"]["value"])
     base = json.loads((run / "spec.json").read_text(encoding="utf-8"))["model"]["name_or_path"]
     assert asked("perplexity", sft_file, base)["measured"]["value"] == pytest.approx(found["before"]["value"], rel=1e-4)
+
+
+def test_a_run_is_measured_on_the_share_that_it_held_out(sft_file, make_spec, new_run):
+    spec = make_spec(sft_file, peft=LORA, train={"max_steps": 1})
+    spec = replace(spec, data=replace(spec.data, eval_share=0.25))
+    run = new_run(spec, "run")
+    train(run)
+    held_out = json.loads((run / "result.json").read_text(encoding="utf-8"))["eval_loss"]["after"]
+    found = asked("perplexity", None, str(run), rows=None)["after"]["value"]
+    assert math.log(found) == pytest.approx(held_out, rel=1e-3)
+    with pytest.raises(ConfigError, match="held out no rows of the type preference"):
+        asked("preferences", None, str(run))
 
 
 def test_a_reward_is_that_of_the_models_own_answers(dpo_file, sft_file, make_spec, new_run):
