@@ -6,6 +6,7 @@ of a folder is run, nothing is written, and nothing is asked over a network.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -65,7 +66,8 @@ def verdicts(place: Path) -> Iterator[Verdict]:
         rundir.require_own_files(place.parent if of_run else place)
     except ConfigError as error:
         for each in error.problems:
-            yield Verdict(each.where, "fault", f"{each.what}; the rest of the folder was not read", each.fix)
+            what = each.where.removeprefix(f"{place}{os.sep}")
+            yield Verdict(what, "fault", f"{each.what}; the rest of the folder was not read", each.fix)
         return
     match kind_of(place):
         case "pipeline":

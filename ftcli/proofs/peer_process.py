@@ -19,6 +19,7 @@ from typing import Any
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.paths import home_expanded
 from ftcli.core.text import shell_word
+from ftcli.core.untrusted import foreign_files
 from ftcli.proofs.peer_tools import PeerTool
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -128,5 +129,5 @@ def answer(python: Path, driver: str, request: Mapping[str, Any], folder: Path, 
         last = " / ".join(line.strip() for line in done.stderr.splitlines()[-_LAST_LINES:] if line.strip())
         what = f"{title} ended with {done.returncode}: {last or 'it said nothing'}"
         raise ConfigError(Problem(shell_word(str(python)), what, "see that this python has the tool, and its release"))
-    found: dict[str, Any] = json.loads(answered.read_text(encoding="utf-8"))
+    found: dict[str, Any] = foreign_files.read_json(answered)
     return found

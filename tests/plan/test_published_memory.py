@@ -163,6 +163,7 @@ def planned(row: Row) -> float:
     how = stated(
         Pass, rows=row.rows, length=row.length, compute_bytes=row.compute_bytes, checkpointing=row.checkpointing,
         attention="sdpa", masked=row.masked, compiled=row.compiled, whole_logits=row.whole_logits,
+        on_cpu=False,
     )  # fmt: skip
     beside = stated(
         Surroundings, num_reference_models=0, other_models_bytes=0.0, sampling=None, vllm_bytes=0.0, vllm_sleeps=False,

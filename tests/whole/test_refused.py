@@ -132,7 +132,7 @@ def test_a_run_whose_model_is_gone_is_left_as_it_is(run: Path, ftcli_run: Train)
         done = ftcli_run(*LONGER, cwd=run.parent, expect=2)
     finally:
         own.rename(run.parent / "own")
-    assert "holds no model" in done.stderr
+    assert f"model.name_or_path of the run is not here: {run.parent / 'own'}" in done.stderr
     assert everything(run) == before
 
 
@@ -149,7 +149,7 @@ def test_a_run_is_finished_until_its_worker_trains(run: Path, ftcli_run: Train) 
     after = everything(run)
     assert after.keys() == before.keys()
     changed = {name for name, (content, _) in after.items() if before[name][0] != content}
-    assert changed == {rundir.LOG, rundir.END}  # which say how the last command on the run ended
+    assert changed == {rundir.LOG, rundir.END, rundir.PHASES}  # which say how the last command on the run went
     ftcli_run(*LONGER, cwd=run.parent)
     result = rundir.read_result(run)
     assert result is not None

@@ -124,7 +124,7 @@ PLANTED: dict[str, tuple[Callable[[], Any], str, str]] = {
     "a spec with a value of another type": (
         lambda: edit(RUN / "spec.json", lambda c: c["train"].update(max_steps="many")), "spec.json", "max_steps",
     ),
-    "a link out of the run": (lambda: (RUN / "notes").symlink_to("/etc/hostname"), "spec.json", "leads out"),
+    "a link out of the run": (lambda: (RUN / "notes").symlink_to("/etc/hostname"), "notes", "leads out"),
     "a damaged result": (lambda: os.truncate(RUN / "result.json", 50), "result.json", "is damaged"),
     "a damaged ledger": (lambda: (RUN / "ledger.json").write_text("[]"), "ledger.json", "is no row ledger"),
     "no ledger": (lambda: (RUN / "ledger.json").unlink(), "ledger.json", "is missing"),

@@ -13,6 +13,7 @@ from typing import Any
 from urllib.request import ProxyHandler, Request, build_opener
 
 from ftcli.core.errors import ConfigError, Problem
+from ftcli.core.untrusted import foreign_files
 
 WAIT_SECONDS = 120
 PACKAGE = "xllamacpp"
@@ -54,7 +55,7 @@ class LlamaServer:
         with self._open(
             Request(f"{self._address}{path}", data, {"Content-Type": "application/json"}), None, WAIT_SECONDS
         ) as answer:
-            return json.loads(answer.read())
+            return foreign_files.parse_json(answer.read())
 
     def ids(self, text: str) -> list[int]:
         """The tokens of a text, with those that the server adds to it, as for a request."""

@@ -44,6 +44,8 @@ def trainer_class(path: str) -> type[Any]:
         """Takes rows that are already tokenised, and calls the tuner's hooks."""
 
         packs = False
+        lays_out_rows = getattr(declared, "lays_out_rows", False)
+        """Whether its batches have a layout of their own."""
 
         def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
             """The tuner's optimiser if it has one."""
@@ -147,10 +149,10 @@ def _spare_padding(trainer: Any, pad_token_id: int) -> None:
         # Set afterwards, because TRL's constructor refuses another collator with packing.
         trainer.data_collator = collator_of(config, trainer.model, pad_token_id)
         trainer.packs = True
-    elif not (config.torch_compile or getattr(config, "neftune_noise_alpha", None)):
+    elif not (trainer.lays_out_rows or config.torch_compile or getattr(config, "neftune_noise_alpha", None)):
         # Lengths that change would be compiled anew, and NEFTune's noise depends on the length of a row.
         for each in filter(None, (trainer.model, getattr(trainer, "ref_model", None))):
-            without_padding.leave_out(each)
+            without_padding.leave_out(trainer.accelerator.unwrap_model(each))
 
 
 @contextmanager

@@ -51,6 +51,8 @@ class PpoTrainer(TokenLoss, HeldOutRewards, Trainer):
 
     _tag_names: ClassVar[list[str]] = ["ppo"]
     control: Any
+    lays_out_rows = True
+    """Its rows come without padding where they can (see logprobs), and a critic reads the states of the others."""
 
     @property
     def ref_model(self) -> Any:
