@@ -62,6 +62,14 @@ def test_an_adapter_becomes_a_folder_that_everybody_reads(made, tmp_path, ftcli_
     assert answer.stdout.startswith("> Add")
 
 
+def test_the_command_that_compares_an_export_with_a_run_of_a_built_in_set_works(tmp_path, ftcli_run):
+    words = [word for word in BRIEF if not word.startswith("data.")]
+    ftcli_run(*words, "recipe=demo", "run.dir=demo", cwd=tmp_path)
+    said = ftcli_run("export", "demo", cwd=tmp_path).stdout
+    words = next(line for line in said.splitlines() if "ftcli verify demo --at" in line).split()[1:]
+    assert "served as trained" in ftcli_run(*words, "--rows", "4", cwd=tmp_path).stdout
+
+
 def test_a_full_model_is_copied_as_it_is(here, capsys):
     found = exported(capsys, "full")
     assert found["folder"] == str(here / "full/export/folder")

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from ftcli.core.errors import ConfigError, Problem
+from ftcli.data import row_sets
 from ftcli.data.formats.columns import VARIABLES
 from ftcli.data.scan import Example
 from ftcli.methods import get_method
@@ -147,7 +148,7 @@ def _examples(spec: RunSpec, run: Path, encoder: Encoder, request: dict[str, Any
     data = replace(spec.data, streaming=False)
     if request.get("data"):
         data = replace(data, eval_path=request["data"], eval_share=0.0)
-    if data.eval_path is None and not data.eval_share:
+    if not data.eval_share and row_sets.eval_set(data, method) is None:
         raise ConfigError(Problem(str(run), "the run has no held-out rows", "name a file of rows with --data FILE"))
     overflow = method.overflow if data.overflow == "auto" else data.overflow
     length = data.max_length_tokens if isinstance(data.max_length_tokens, int) else None
