@@ -147,6 +147,11 @@ def eval_set(data: DataSettings, method: Method) -> RowSet | None:
     return RowSet(name="eval", key="data.eval_path", settings=settings)
 
 
+def holds_out(data: DataSettings, method: Method) -> bool:
+    """Whether a run has held-out rows: a set of them, or a share of its training rows."""
+    return data.eval_share > 0 or eval_set(data, method) is not None
+
+
 def _of_builtin(data: DataSettings) -> dict[str, Any]:
     """The settings that apply to built-in sets too; their format is known."""
     return {name: getattr(data, name) for name in ("margin_column", "trained_turns")}

@@ -12,6 +12,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PrinterCallback
 
 from ftcli.core.errors import ConfigError, Problem
+from ftcli.data import row_sets
 from ftcli.methods import Method, get_method
 from ftcli.methods.method import rows_to_score
 from ftcli.runs import rundir
@@ -26,7 +27,7 @@ from ftcli.worker.tokenise.dataset import Prepared, prepare
 from ftcli.worker.tokenise.encoder import Encoder
 from ftcli.worker.tokenise.length_limits import fitting
 from ftcli.worker.training.library_configs import training_config
-from ftcli.worker.training.load import Loaded, make_rewards, make_teacher, set_threads, validates
+from ftcli.worker.training.load import Loaded, make_rewards, make_teacher, set_threads
 from ftcli.worker.training.measure import measure
 from ftcli.worker.training.trainer import make_trainer
 from ftcli.worker.tuners.support import Support
@@ -54,7 +55,7 @@ def evaluate(request: dict[str, Any]) -> dict[str, Any]:
     stored = as_measured(RunSpec.load(run_dir / rundir.SPEC), run_dir)
     method = get_method(str(stored.method["name"]))
     spec = _with_derived(_at_its_length(_requested(stored, method, request), run_dir), run_dir)
-    if not validates(spec, method):
+    if not row_sets.holds_out(spec.data, method):
         raise ConfigError(Problem(str(run_dir), "the run has no held-out rows", "set data.eval_path=FILE"))
     set_threads(spec)
     trained = as_saved(spec.model, str(run_dir))

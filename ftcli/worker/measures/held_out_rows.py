@@ -104,7 +104,7 @@ def _held_out(run: Path, encoder: Encoder, count: int) -> tuple[Sequence[Example
     """The first held-out rows of a run, and its length limit."""
     spec = RunSpec.load(run / rundir.SPEC)
     method = get_method(str(spec.method["name"]))
-    if not spec.data.eval_share and row_sets.eval_set(spec.data, method) is None:
+    if not row_sets.holds_out(spec.data, method):
         return [], 0
     spec = replace(spec, data=replace(spec.data, max_length_tokens=_length(spec, run), streaming=False))
     found = prepare(

@@ -119,13 +119,12 @@ def _begins(real: Tensor) -> Tensor:
 
 def _as_rows(found: Any, real: Tensor, first: Tensor, label_mask: Tensor) -> Any:
     """What a fused head said of one long row, with its numbers by token in padded rows: (1, T − 1) to (B, L − 1)."""
-    scored = torch.ones(int(real.sum()), dtype=torch.bool, device=real.device)
-    scored[0] = False
-    scored[first] = False
+    scored = torch.ones(found.log_probs.size(1), dtype=torch.bool, device=real.device)
+    scored[first - 1] = False  # where a row's last token would say the first of the next
     places = (real & ~_begins(real))[:, 1:]  # a token's number stands one place before it
     own = {
         each.name: torch.zeros(places.shape, dtype=value.dtype, device=value.device).masked_scatter(
-            places, value[0][scored[1:]]
+            places, value[0][scored]
         )
         for each in fields(FusedCausalLMOutput)
         if isinstance(value := getattr(found, each.name), Tensor) and value.dim() == 2

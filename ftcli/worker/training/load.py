@@ -114,7 +114,7 @@ def load(spec: RunSpec, run_dir: Path, *, resumed: bool = False) -> Loaded:
     """
     method = get_method(str(spec.method["name"]))
     cpu_sharding.enable(spec)
-    config = training_config(spec, method, run_dir, validates=validates(spec, method))
+    config = training_config(spec, method, run_dir, validates=row_sets.holds_out(spec.data, method))
     switch_off()  # which the config has set as the run's own setting says
     check_world(spec, config)
     set_threads(spec)
@@ -290,11 +290,6 @@ def load_base(
         placed=placed and not shards_weights(spec.train),
         read=read,
     )
-
-
-def validates(spec: RunSpec, method: Method) -> bool:
-    """Whether the run has held-out rows."""
-    return spec.data.eval_share > 0 or row_sets.eval_set(spec.data, method) is not None
 
 
 def set_threads(spec: RunSpec) -> None:

@@ -148,7 +148,7 @@ def _examples(spec: RunSpec, run: Path, encoder: Encoder, request: dict[str, Any
     data = replace(spec.data, streaming=False)
     if request.get("data"):
         data = replace(data, eval_path=request["data"], eval_share=0.0)
-    if not data.eval_share and row_sets.eval_set(data, method) is None:
+    if not row_sets.holds_out(data, method):
         raise ConfigError(Problem(str(run), "the run has no held-out rows", "name a file of rows with --data FILE"))
     overflow = method.overflow if data.overflow == "auto" else data.overflow
     length = data.max_length_tokens if isinstance(data.max_length_tokens, int) else None
