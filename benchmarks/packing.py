@@ -1,16 +1,16 @@
-"""How fast packed rows train against padded ones and against TRL's way of packing, on the same documents.
+"""How fast rows train, packed and not, against padded rows and against TRL's way of packing, on the same documents.
 
     python benchmarks/packing.py [--rounds 5] [--only tiny] [--save]
 
-Three ways through the same trainer: rows padded to the longest of their batch; rows packed in blocks that stay rows of
-the batch (ours); the same blocks laid end to end in one row (TRL's collator). A round trains the same documents once in
+Four ways through the same trainer: rows padded to the longest of their batch, and computed so; the same rows computed
+without their padding, and rows packed in blocks (ours); the same blocks laid end to end in one row with a mask for all
+of it (TRL's collator). A round trains the same documents once in
 each way, a step holding about the same number of tokens in all, so the work is the same and only its layout differs.
 The order turns from round to round, and what counts is the ratio within a round, of which medians are told. Torch has
 one thread, and what is divided by are CPU seconds: two threads wait for each other once a neighbour takes a core.
 
 Two cases: the built-in model on its instructions, as `ftcli train` has them, and a random llama of SmolLM-135M's widths
-with fewer layers and words on documents of mixed lengths. A ratio of at least 1 of packed over padded is what lets
-packing be on by default.
+with fewer layers and words on documents of mixed lengths.
 """
 
 from __future__ import annotations
@@ -21,9 +21,11 @@ import random
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
+from unittest.mock import patch
 
 import pyarrow as pa
 import torch
@@ -39,9 +41,10 @@ from ftcli.worker.tokenise.dataset import prepare
 from ftcli.worker.tokenise.encoder import Encoder
 from ftcli.worker.tokenise.length_limits import Fitting
 from ftcli.worker.tokenise.packing import packed
+from ftcli.worker.trainers import without_padding
 from ftcli.worker.training.trainer import make_trainer
 
-WAYS = ("padded", "packed", "flattened")
+WAYS = ("padded", "rows", "packed", "flattened")
 SCHEMA = pa.schema({"input_ids": pa.list_(pa.int32()), "labels": pa.list_(pa.int32())})
 TOKENIZER = AutoTokenizer.from_pretrained(tiny.MODEL_DIR)
 Rows = list[dict[str, list[int]]]
@@ -97,11 +100,16 @@ CASES = {
 
 def laid_out(way: str, rows: Rows, case: Case) -> tuple[Rows, int]:
     """The rows or their blocks, and how many of them a step takes."""
-    if way == "padded":
+    if way in ("padded", "rows"):
         return rows, case.batch
     table = pa.Table.from_pylist(rows, schema=SCHEMA)
     blocks = [block for batch in packed(iter([table]), case.block, "bfd") for block in batch.to_pylist()]
     return blocks, max(1, round(case.batch * len(blocks) / len(rows)))
+
+
+def as_transformers_does() -> AbstractContextManager[Any]:
+    """Let trainers compute padding, and a mask over all documents of a row."""
+    return patch.object(without_padding, "leave_out", lambda *_: False)
 
 
 def trained(way: str, rows: Rows, case: Case) -> tuple[float, float]:
@@ -110,12 +118,14 @@ def trained(way: str, rows: Rows, case: Case) -> tuple[float, float]:
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         config = SFTConfig(
-            output_dir=folder, packing=way != "padded", max_length=case.block, per_device_train_batch_size=batch,
-            num_train_epochs=1, gradient_checkpointing=False, bf16=False, use_cpu=True, dataloader_pin_memory=False,
-            save_strategy="no", logging_strategy="no", report_to="none", disable_tqdm=True, remove_unused_columns=False,
+            output_dir=folder, packing=way not in ("padded", "rows"), max_length=case.block,
+            per_device_train_batch_size=batch, num_train_epochs=1, gradient_checkpointing=False, bf16=False,
+            use_cpu=True, dataloader_pin_memory=False, save_strategy="no",
+            logging_strategy="no", report_to="none", disable_tqdm=True, remove_unused_columns=False,
         )  # fmt: skip
         train = Dataset.from_list(found)
-        trainer = make_trainer(get_method("sft"), config, case.model(), TOKENIZER, train=train, held_out=None)
+        with as_transformers_does() if way in ("padded", "flattened") else nullcontext():
+            trainer = make_trainer(get_method("sft"), config, case.model(), TOKENIZER, train=train, held_out=None)
         if way == "flattened":
             trainer.data_collator.padding_free = True
         masks = [batch["attention_mask"] for batch in trainer.get_train_dataloader()]

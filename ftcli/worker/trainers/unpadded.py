@@ -1,10 +1,11 @@
 """Rows of different lengths through a model without padding: one long row for the layers, separate rows for attention.
 
 Token-wise operations (projections, norms, feed-forward) then only compute real tokens. For attention alone the tokens
-are laid out as padded rows, which torch's causal kernel takes without a mask, and gathered again. The result equals
+are laid out as padded rows, which torch's causal kernel takes without a mask, and gathered again; rows of very
+different lengths in several such batches, so that a short one does not cost what a long one does. The result equals
 that of padded rows up to rounding. The attention is that of every network with sdpa, and torch's own in any other call.
 
-Shapes: B rows of at most L tokens, T tokens in all, H heads of size D.
+Shapes: T tokens in all; B rows of at most L tokens in one of the batches, H heads of size D.
 """
 
 from __future__ import annotations
@@ -18,24 +19,47 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 
+_SHORT = 32
+"""Tokens of a row below which its attention costs less than a further call of the kernel."""
+_ALIKE = 0.75
+"""Rows whose lengths are at least this share of the longest one's are in one batch."""
+
 
 class Rows(NamedTuple):
-    """The mapping between one long row and the padded rows."""
+    """The mapping between one long row and batches of padded rows."""
 
-    to_rows: Tensor
-    """(B, L): for each position of the padded rows, the index of its token; any token for padding."""
+    batches: tuple[Tensor, ...]
+    """Each (B, L): for each position of the padded rows, the index of its token; any token for padding."""
     to_tokens: Tensor
-    """(T,): for each token, its position among the B·L."""
+    """(T,): for each token, its position among those of all batches, flattened one after the other."""
 
     @classmethod
     def of(cls, lengths: Sequence[int], device: torch.device) -> Rows:
         """The mapping for rows of these lengths, concatenated."""
         counts = torch.tensor(lengths)
         starts = counts.cumsum(0) - counts
-        places = torch.arange(int(counts.max()))[None, :]
-        inside = places < counts[:, None]
-        to_rows = torch.where(inside, starts[:, None] + places, 0)
-        return cls(to_rows.to(device), inside.flatten().nonzero()[:, 0].to(device))
+        batches, to_tokens, before = [], torch.empty(int(counts.sum()), dtype=torch.long), 0
+        for rows in _alike(lengths):
+            of_batch, first = counts[rows], starts[rows]
+            places = torch.arange(int(of_batch.max()))[None, :]
+            inside = places < of_batch[:, None]
+            tokens = first[:, None] + places
+            to_tokens[tokens[inside]] = before + inside.flatten().nonzero()[:, 0]
+            batches.append(torch.where(inside, tokens, 0).to(device))
+            before += inside.numel()
+        return cls(tuple(batches), to_tokens.to(device))
+
+
+def _alike(lengths: Sequence[int]) -> list[list[int]]:
+    """The numbers of rows of similar length, from the longest on."""
+    found: list[list[int]] = []
+    longest = 0
+    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
+        if not found or (longest > _SHORT and lengths[row] < _ALIKE * longest):
+            found.append([])
+            longest = lengths[row]
+        found[-1].append(row)
+    return found
 
 
 def called_with(rows: Rows, position_ids: Tensor) -> dict[str, Any]:
@@ -61,26 +85,29 @@ def _attention(
         how = {"dropout": dropout, "scaling": scaling, "sliding_window": sliding_window, **more}
         found, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **how)
         return found, None
-    rows, length = unpadded_rows, unpadded_rows.to_rows.size(1)
     groups = getattr(module, "num_key_value_groups", 1)
-    queries, keys, values = (_as_rows(each, rows) for each in (query, repeat_kv(key, groups), repeat_kv(value, groups)))
-    near = None  # without a sliding window the causal kernel needs no mask
-    if sliding_window is not None and sliding_window < length:
-        at = torch.arange(length, device=query.device)
-        distance = at[:, None] - at[None, :]
-        near = (distance >= 0) & (distance < sliding_window)
-    out = scaled_dot_product_attention(
-        queries, keys, values, attn_mask=near, dropout_p=dropout, scale=scaling, is_causal=near is None
-    )
-    # (B, H, L, D) to (1, T, H, D), the layout that a layer expects.
-    flat = out.transpose(1, 2).flatten(0, 1)
-    return torch.index_select(flat, 0, rows.to_tokens)[None], None
+    states = [each[0].transpose(0, 1) for each in (query, repeat_kv(key, groups), repeat_kv(value, groups))]
+    found = []
+    for rows in unpadded_rows.batches:
+        length = rows.size(1)
+        near = None  # without a sliding window the causal kernel needs no mask
+        if sliding_window is not None and sliding_window < length:
+            at = torch.arange(length, device=query.device)
+            distance = at[:, None] - at[None, :]
+            near = (distance >= 0) & (distance < sliding_window)
+        queries, keys, values = (_as_rows(each, rows) for each in states)
+        out = scaled_dot_product_attention(
+            queries, keys, values, attn_mask=near, dropout_p=dropout, scale=scaling, is_causal=near is None
+        )
+        found.append(out.transpose(1, 2).flatten(0, 1))
+    # (B·L, H, D) of each batch to (1, T, H, D), the layout that a layer expects.
+    flat = torch.cat(found) if len(found) > 1 else found[0]
+    return torch.index_select(flat, 0, unpadded_rows.to_tokens)[None], None
 
 
-def _as_rows(states: Tensor, rows: Rows) -> Tensor:
-    """(1, H, T, D) to (B, H, L, D)."""
-    found = torch.index_select(states[0].transpose(0, 1), 0, rows.to_rows.flatten())
-    return found.unflatten(0, tuple(rows.to_rows.shape)).transpose(1, 2)
+def _as_rows(states: Tensor, rows: Tensor) -> Tensor:
+    """(T, H, D) to (B, H, L, D)."""
+    return torch.index_select(states, 0, rows.flatten()).unflatten(0, tuple(rows.shape)).transpose(1, 2)
 
 
 # Under the name of torch's own: whatever asks a configuration which attention it has, still hears "sdpa".

@@ -1,10 +1,11 @@
-"""Calls of the fused head with padded rows, computed without their padding: as one long row, see `unpadded`.
+"""Calls of the fused head, computed without padding and without work across documents, as in `unpadded`.
 
-Every method that trains by the fused head's log-probabilities calls the model with padded rows of `input_ids`,
-`attention_mask` and `labels`, and reads numbers of shape (rows, length − 1). It is given these, up to rounding, where
-the architecture passes row boundaries on to its attention; in every other call the model computes as before.
+Every method that trains by the fused head's log-probabilities calls the model with rows of `input_ids` and `labels`:
+padded ones with an `attention_mask`, or blocks of packed documents with `position_ids` that start at 0 in each. It
+reads numbers of shape (rows, length − 1), and is given these, up to rounding, where the architecture passes document
+boundaries on to its attention; in every other call the model computes as before.
 
-Shapes: B rows of at most L tokens, T tokens in all.
+Shapes: B rows of at most L tokens, which hold T tokens of documents. A padded row is one document.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from types import MethodType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,9 +30,8 @@ _BY_TOKEN = frozenset(
     }
 )
 """Adapters that change a token's states by these alone. Others put tokens before a row or look at it as a whole."""
-_ROWS = ("input_ids", "attention_mask", "labels")
+_ROWS = ("input_ids", "labels", "attention_mask", "position_ids")
 _NOT_WITH = (
-    "position_ids",
     "past_key_values",
     "inputs_embeds",
     "shift_labels",
@@ -41,17 +41,29 @@ _NOT_WITH = (
 """Arguments of calls that are computed as before: laid out by their caller, or told by the row."""
 
 
-def leave_out(model: Any) -> bool:
+def can_be_left_out(network: Any, training: Any) -> bool:
+    """Whether a network computes no padding, with an adapter of _BY_TOKEN or none.
+
+    Args:
+        network: its configuration.
+        training: the trainer's.
+    """
+    text = network.get_text_config()
+    return not (
+        text.model_type not in UNPADS_EXACTLY
+        or text._attn_implementation != "sdpa"
+        or getattr(text, "output_router_logits", False)
+        or training.torch_compile  # lengths that change would be compiled anew
+        or getattr(training, "neftune_noise_alpha", None)  # noise that depends on the length of a row
+    )
+
+
+def leave_out(model: Any, training: Any) -> bool:
     """Let a model compute no padding in calls of its fused head. Returns whether it does from now on."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     adapters = getattr(model, "peft_config", None) or {}
-    text = base.config.get_text_config()
-    if (
-        any(each.peft_type.name not in _BY_TOKEN or _invoked(each) for each in adapters.values())
-        or text.model_type not in UNPADS_EXACTLY
-        or text._attn_implementation != "sdpa"
-        or getattr(text, "output_router_logits", False)
-    ):
+    by_token = all(each.peft_type.name in _BY_TOKEN and not _invoked(each) for each in adapters.values())
+    if not by_token or not can_be_left_out(base.config, training):
         return False
     base.forward = MethodType(_without_padding(base.forward), base)
     return True
@@ -68,60 +80,93 @@ def _without_padding(padded: Callable[..., Any]) -> Callable[..., Any]:
     def forward(self: Any, *args: Any, fused_lm_head: bool = False, **given: Any) -> Any:
         if not fused_lm_head:
             return padded(*args, **given)
-        called = None if args else _padded_rows(given)
-        lengths = None if called is None else _row_lengths(called[1], called[2])
-        if called is None or lengths is None:
+        documents = None if args else _documents(given)
+        if documents is None:
             return padded(*args, fused_lm_head=True, **given)
-        ids, mask, labels = called
-        real = mask.bool()
+        ids, labels, (real, begins, lengths) = given["input_ids"], given["labels"], documents
         rows = unpadded.Rows.of(lengths, ids.device)
-        positions = torch.arange(ids.size(1), device=ids.device).expand_as(ids)[real]
+        positions = given.get("position_ids")
+        if positions is None:  # as the model counts them: from the padding on, where that stands before a row
+            positions = torch.arange(ids.size(1), device=ids.device).expand_as(ids)
         first = torch.tensor(lengths, device=ids.device).cumsum(0)[:-1]
-        own = labels[real].index_fill(0, first, IGNORED)  # no row is asked to predict the next one's first token
+        own = labels[real].index_fill(0, first, IGNORED)  # no document is asked to predict the next one's first token
         rest = {name: value for name, value in given.items() if name not in _ROWS}
         found = padded(
             input_ids=ids[real][None],
             labels=own[None],
             fused_lm_head=True,
-            **unpadded.called_with(rows, positions[None]),
+            **unpadded.called_with(rows, positions[real][None]),
             **rest,
         )
-        return _as_rows(found, real, first, labels[:, 1:] != IGNORED)
+        return _as_rows(found, real & ~begins, first, labels[:, 1:] != IGNORED)
 
     return forward
 
 
-def _padded_rows(given: Mapping[str, Any]) -> list[Tensor] | None:
-    """Ids, mask and labels, each (B, L), of a call that has them and nothing that stands in _NOT_WITH."""
-    found = [given.get(name) for name in _ROWS]
-    if any(given.get(name) is not None for name in _NOT_WITH):
+class _Documents(NamedTuple):
+    """Where the documents of a call lie."""
+
+    real: Tensor
+    """(B, L): where a token of a document is."""
+    begins: Tensor
+    """(B, L): where a document begins."""
+    lengths: list[int]
+    """Of each document, row after row."""
+
+
+def _documents(given: Mapping[str, Any]) -> _Documents | None:
+    """The documents of a call; None where nothing can be left out of it, or what it asks for needs it whole."""
+    ids, labels, mask, positions = (given.get(name) for name in _ROWS)
+    told = mask if positions is None else positions
+    if any(given.get(name) is not None for name in _NOT_WITH) or (mask is not None and positions is not None):
         return None
-    rows = [each for each in found if isinstance(each, Tensor) and each.dim() == 2]
-    return rows if len(rows) == len(_ROWS) else None
+    if not all(isinstance(each, Tensor) and each.dim() == 2 for each in (ids, labels, told)):
+        return None
+    return _of_padded(mask, labels) if positions is None else _of_packed(positions, labels)
 
 
-def _row_lengths(mask: Tensor, labels: Tensor) -> list[int] | None:
-    """The tokens of each row; None without padding, or where a row is empty, has a gap or learns its first token."""
+def _of_padded(mask: Tensor, labels: Tensor) -> _Documents | None:
+    """None without padding, or where a row is empty, has a gap or learns its first token."""
     real = mask.bool()
-    begins = _begins(real)
+    begins = real & ~torch.nn.functional.pad(real, (1, 0))[:, :-1]
     learns = (begins & (labels != IGNORED))[:, 1:].sum(1)
     told: list[list[int]] = torch.stack([real.sum(1), begins.sum(1), learns]).tolist()  # one transfer
     lengths, parts, first = told
     if all(length == mask.size(1) for length in lengths) or any(part != 1 for part in parts) or any(first):
         return None
-    return lengths
+    return _Documents(real, begins, lengths)
 
 
-def _begins(real: Tensor) -> Tensor:
-    """Where a run of tokens begins."""
-    return real & ~torch.nn.functional.pad(real, (1, 0))[:, :-1]
+def _of_packed(positions: Tensor, labels: Tensor) -> _Documents | None:
+    """None where each row is one document, where positions are none of documents, or one learns its first token.
+
+    A document of one token predicts nothing and is seen by no other, so it is left out. Padding is such documents.
+    """
+    begins = positions == 0
+    ends = torch.nn.functional.pad(begins[:, 1:], (0, 1), value=True)
+    goes_on = (positions[:, 1:] == positions[:, :-1] + 1) | begins[:, 1:]
+    learns = (begins & (labels != IGNORED))[:, 1:]
+    real = ~(begins & ends)
+    begins, ends = begins & real, ends & real
+    told = torch.stack(
+        [(positions[:, 0] == 0).all() & goes_on.all(), learns.any(), begins.sum() > len(begins), ~real.all()]
+    )
+    are_documents, any_learns, several, alone = told.tolist()
+    if not are_documents or any_learns or not (several or alone):
+        return None
+    lengths: list[int] = (ends.flatten().nonzero() - begins.flatten().nonzero() + 1)[:, 0].tolist()
+    return _Documents(real, begins, lengths) if lengths else None
 
 
-def _as_rows(found: Any, real: Tensor, first: Tensor, label_mask: Tensor) -> Any:
-    """What a fused head said of one long row, with its numbers by token in padded rows: (1, T − 1) to (B, L − 1)."""
-    scored = torch.ones(found.log_probs.size(1), dtype=torch.bool, device=real.device)
-    scored[first - 1] = False  # where a row's last token would say the first of the next
-    places = (real & ~_begins(real))[:, 1:]  # a token's number stands one place before it
+def _as_rows(found: Any, places: Tensor, first: Tensor, label_mask: Tensor) -> Any:
+    """What a fused head said of one long row, with its numbers by token in padded rows: (1, T − 1) to (B, L − 1).
+
+    Args:
+        places: (B, L), the tokens that are predicted.
+    """
+    scored = torch.ones(found.log_probs.size(1), dtype=torch.bool, device=places.device)
+    scored[first - 1] = False  # where a document's last token would say the first of the next
+    places = places[:, 1:]  # a token's number stands one place before it
     own = {
         each.name: torch.zeros(places.shape, dtype=value.dtype, device=value.device).masked_scatter(
             places, value[0][scored]

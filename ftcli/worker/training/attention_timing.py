@@ -30,6 +30,8 @@ from ftcli.worker.distributed.sharded import whole_weights
 from ftcli.worker.models.stored_weights import unquantised
 from ftcli.worker.models.text_models import causal_config
 from ftcli.worker.tokenise.collate import collator_of
+from ftcli.worker.trainers.unpadded import Rows, called_with
+from ftcli.worker.trainers.without_padding import can_be_left_out
 
 VOCABULARY = 64
 """Tokens of the copy, whose embedding is not what is timed."""
@@ -155,7 +157,12 @@ class LayerTimer:
         return model.train()
 
     def _batch(self, model: Any) -> Mapping[str, Any]:
-        """The rows as the trainer gives them to the model: packed in the layout of its kernel, or padded."""
+        """The rows as they are computed in training: each document apart, packed as its kernel needs it, or padded."""
+        if can_be_left_out(model.config, self._training):
+            lengths = [length for row in self._rows for length in row]
+            positions = torch.cat([torch.arange(length) for length in lengths])[None].to(self._device)
+            apart = called_with(Rows.of(lengths, self._device), positions)
+            return {"input_ids": torch.full_like(positions, _TOKEN), **apart}
         multiple = getattr(self._training, "pad_to_multiple_of", None)
         if getattr(self._training, "packing", False):
             ids = [[_TOKEN] * sum(row) for row in self._rows]

@@ -143,16 +143,15 @@ def make_trainer(
 
 
 def _spare_padding(trainer: Any, pad_token_id: int) -> None:
-    """Lay rows out in blocks where they are packed, and else let the fused head's calls compute no padding."""
+    """Lay packed rows out in blocks, and let the fused head's calls compute no padding and nothing across documents."""
     config = trainer.args
     if getattr(config, "packing", False):
         # Set afterwards, because TRL's constructor refuses another collator with packing.
         trainer.data_collator = collator_of(config, trainer.model, pad_token_id)
         trainer.packs = True
-    elif not (trainer.lays_out_rows or config.torch_compile or getattr(config, "neftune_noise_alpha", None)):
-        # Lengths that change would be compiled anew, and NEFTune's noise depends on the length of a row.
+    if not trainer.lays_out_rows:
         for each in filter(None, (trainer.model, getattr(trainer, "ref_model", None))):
-            without_padding.leave_out(trainer.accelerator.unwrap_model(each))
+            without_padding.leave_out(trainer.accelerator.unwrap_model(each), config)
 
 
 @contextmanager

@@ -34,9 +34,13 @@ def test_rows_without_padding_are_rows_alone(model_type, checkpointing):
     if checkpointing:
         model.train()
         model.gradient_checkpointing_enable({"use_reentrant": False})
-    rows = documents()
+    # Long ones are in batches of their own length.
+    drawn = torch.Generator().manual_seed(4)
+    long = [torch.randint(3, 160, (length,), generator=drawn).tolist() for length in (40, 94, 36, 90)]
+    rows = [*documents(), *long]
+    assert len(unpadded.Rows.of([len(row) for row in rows], torch.device("cpu")).batches) == 3
     apart = torch.cat([model(input_ids=torch.tensor([row]), use_cache=False).logits[0] for row in rows])
-    weights = torch.randn(apart.shape, generator=torch.Generator().manual_seed(2))
+    weights = torch.randn(apart.shape, generator=torch.Generator().manual_seed(2)) / len(rows)
     expected = gradients(model, (apart * weights).sum())
     ids, how = flat(rows)
     together = model(input_ids=ids, use_cache=False, **how).logits[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -46,6 +47,26 @@ def batch(side: str = "right", lengths: tuple[int, ...] = LENGTHS) -> dict[str, 
     return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
 
+def block(lengths: tuple[tuple[int, ...], ...] = ((7, 1, 5), (12,), (3, 2))) -> dict[str, Tensor]:
+    """Packed documents whose last halves train, a tuple of lengths for each block."""
+    made, width = torch.Generator().manual_seed(1), max(map(sum, lengths)) + 1
+    ids = torch.randint(4, 90, (len(lengths), width), generator=made)
+    positions, labels = torch.zeros_like(ids), torch.full_like(ids, IGNORED)
+    for row, documents in enumerate(lengths):
+        begin = 0
+        for length in documents:
+            positions[row, begin : begin + length] = torch.arange(length)
+            trained = slice(begin + (length + 1) // 2, begin + length)
+            labels[row, trained] = ids[row, trained]
+            begin += length
+    return {"input_ids": ids, "position_ids": positions, "labels": labels}
+
+
+def left_out(model: Any, **training: Any) -> bool:
+    """What `leave_out` says under a trainer's settings."""
+    return leave_out(model, SimpleNamespace(**{"torch_compile": False, **training}))
+
+
 def calls(model: Any) -> list[tuple[int, ...]]:
     """The shapes of the ids that a model's embeddings are asked for, from now on."""
     seen: list[tuple[int, ...]] = []
@@ -63,19 +84,22 @@ def assert_equal(one: Any, other: Any) -> None:
     assert torch.allclose(one.loss, other.loss, atol=1e-5)
 
 
-@pytest.mark.parametrize("side", ["right", "left"])
+GIVEN = {"right": batch, "left": lambda: batch("left"), "packed": block}
+
+
+@pytest.mark.parametrize("given", GIVEN)
 @pytest.mark.parametrize("model_type", sorted(UNPADS_EXACTLY))
-def test_numbers_and_gradients_are_those_of_padded_rows(model_type: str, side: str):
+def test_numbers_and_gradients_are_those_of_padded_rows(model_type: str, given: str):
     try:
         padded = with_head(model_type)
     except ValueError as error:
         pytest.skip(f"no sdpa: {error}")
     without = deepcopy(padded)
     add_fused_lm_head(without, outputs=FIELDS)  # a copy is patched for itself
-    assert leave_out(without)
-    seen, given = calls(without), batch(side)
-    found = [model(**given, use_cache=False, fused_lm_head=True, num_items_in_batch=9) for model in (without, padded)]
-    assert seen == [(1, sum(LENGTHS))]
+    assert left_out(without)
+    seen, rows = calls(without), GIVEN[given]()
+    found = [model(**rows, use_cache=False, fused_lm_head=True, num_items_in_batch=9) for model in (without, padded)]
+    assert seen == [(1, sum(LENGTHS) if given != "packed" else 7 + 5 + 12 + 3 + 2)]
     assert_equal(*found)
     for each in found:
         each.loss.backward()
@@ -87,10 +111,10 @@ def test_numbers_and_gradients_are_those_of_padded_rows(model_type: str, side: s
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_an_adapter_learns_the_same(name: str):
     gradients = []
-    for left_out in (True, False):
+    for without in (True, False):
         torch.manual_seed(2)
         model = get_peft_model(with_head(), ADAPTERS[name]())
-        assert not left_out or leave_out(model)
+        assert not without or left_out(model)
         model(**batch(), use_cache=False, fused_lm_head=True).loss.backward()
         gradients.append({key: each.grad for key, each in model.named_parameters() if each.requires_grad})
     for key, own in gradients[0].items():
@@ -101,7 +125,7 @@ def test_calls_that_have_no_padding_or_need_it_are_computed_as_before():
     model = with_head()
     plain = deepcopy(model)
     add_fused_lm_head(plain, outputs=FIELDS)
-    assert leave_out(model)
+    assert left_out(model)
     seen, full = calls(model), batch(lengths=(5, 5))
     full = {name: value[:, :5] for name, value in full.items()}
     gap = batch()
@@ -110,21 +134,28 @@ def test_calls_that_have_no_padding_or_need_it_are_computed_as_before():
     first["labels"][1, -3] = 7  # a row's first token, which padding is asked to predict
     empty = batch()
     empty["attention_mask"][3] = 0
-    for given in (full, gap, first, empty):
+    whole = block(((5,), (5,)))
+    whole = {name: value[:, :5] for name, value in whole.items()}
+    no_documents, taught = block(), block()
+    no_documents["position_ids"] += 1
+    taught["labels"][0, 8] = 7  # a document's first token, which the one before it is asked to predict
+    for given in (full, gap, first, empty, whole, no_documents, taught):
         found = [each(**given, use_cache=False, fused_lm_head=True) for each in (model, plain)]
         assert_equal(*found)
     given = batch()
     unfused = [each(**given, use_cache=False).logits for each in (model, plain)]
     assert torch.equal(*unfused)
-    assert {rows for rows, _ in seen} == {2, 4}
+    assert {rows for rows, _ in seen} == {2, 3, 4}
 
 
 def test_what_reads_whole_rows_keeps_its_padding():
     prompt = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2)
-    assert not leave_out(get_peft_model(with_head(), prompt))
+    assert not left_out(get_peft_model(with_head(), prompt))
     invoked = LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"], alora_invocation_tokens=[5])
-    assert not leave_out(get_peft_model(with_head(), invoked))
-    assert not leave_out(with_head("stablelm"))
+    assert not left_out(get_peft_model(with_head(), invoked))
+    assert not left_out(with_head("stablelm"))
     eager = small("llama", "eager")
     add_fused_lm_head(eager)
-    assert not leave_out(eager)
+    assert not left_out(eager)
+    assert not left_out(with_head(), torch_compile=True)
+    assert not left_out(with_head(), neftune_noise_alpha=5.0)
