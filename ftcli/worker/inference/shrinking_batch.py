@@ -1,9 +1,10 @@
-"""Generation that stops computing for the answers that have ended.
+"""Generation that computes a prompt once for all of its answers, and stops computing for those that have ended.
 
 transformers' generate goes on with the whole batch until its longest answer ends, so that one answer in a hundred that
 runs to the limit costs as much as a hundred. Here a batch is generated in stretches of STRETCH tokens, with the cache
-of keys and values kept in between, and rows whose answer has ended leave the batch. Every answer has the distribution
-that it has under generate; the random numbers that a row gets are others once a row has left, unless they are fixed.
+of keys and values kept in between, and rows whose answer has ended leave the batch. What the cache holds of a prompt is
+computed once where several rows have the same. Every answer has the distribution that it has under generate; the random
+numbers that a row gets are others once a row has left, unless they are fixed.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -53,7 +54,8 @@ def generate(
         attention_mask: 0 at the padding, (rows, tokens).
         more: further arguments of `model.generate`; with any, the batch stays whole.
     """
-    cache = None if more else _cache(model, how)
+    same = _same_prompts(input_ids, attention_mask)
+    cache = None if more or not (same is not None or (how.max_new_tokens or 0) > STRETCH) else _cache(model, how)
     if cache is None:
         return model.generate(input_ids=input_ids, attention_mask=attention_mask, generation_config=how, **more)
     ends = torch.tensor(_ends(model, how), device=input_ids.device)
@@ -61,6 +63,8 @@ def generate(
     rows, prompt = input_ids.shape
     found = input_ids.new_full((rows, prompt + how.max_new_tokens), pad)
     found[:, :prompt] = input_ids
+    if same is not None:
+        _fill(cache, model, input_ids, attention_mask, how, same)
     there, ids, longest = torch.arange(rows, device=input_ids.device), input_ids, prompt
     while len(there) and longest < found.size(1):
         interruption.reached(longest - prompt, how.max_new_tokens, "tokens")
@@ -82,6 +86,38 @@ def generate(
             if left is not None:
                 left(kept.tolist())
     return found[:, :longest]
+
+
+class _Same(NamedTuple):
+    """Rows with one prompt."""
+
+    first: Tensor
+    """A row of each prompt, (prompts,)."""
+    prompt_of: Tensor
+    """The place in `first` of each row's prompt, (rows,)."""
+
+
+def _same_prompts(input_ids: Tensor, attention_mask: Tensor) -> _Same | None:
+    """Which rows have one prompt; None where all differ, or where one is too short to be computed before its end."""
+    rows = torch.cat([input_ids, attention_mask], dim=1)
+    prompts, prompt_of = torch.unique(rows, dim=0, return_inverse=True)
+    if len(prompts) == len(rows) or input_ids.size(1) < 2 or not bool(attention_mask[:, -2].all()):
+        return None
+    places = torch.arange(len(rows), device=rows.device)
+    first = torch.full((len(prompts),), len(rows), device=rows.device).scatter_reduce(0, prompt_of, places, "amin")
+    return _Same(first, prompt_of)
+
+
+def _fill(
+    cache: DynamicCache, model: Any, input_ids: Tensor, attention_mask: Tensor, how: GenerationConfig, same: _Same
+) -> None:
+    """Let a cache hold all of the prompts but their last token, each of them computed once."""
+    once = copy.deepcopy(how)
+    # The token is not used; it takes no random number.
+    once.max_new_tokens, once.do_sample = 1, False
+    ids, mask = input_ids[same.first, :-1], attention_mask[same.first, :-1]
+    model.generate(input_ids=ids, attention_mask=mask, generation_config=once, past_key_values=cache)
+    cache.batch_select_indices(same.prompt_of)
 
 
 @contextmanager
@@ -111,7 +147,7 @@ def _cache(model: Any, how: GenerationConfig) -> DynamicCache | None:
     set_by_hand = {name for name, value in how.to_diff_dict().items() if value is not None}
     learned = any(config.is_prompt_learning for config in getattr(model, "peft_config", {}).values())
     together = torch.distributed.is_initialized() and (is_deepspeed_zero3_enabled() or is_fsdp_managed_module(model))
-    if not (how.max_new_tokens or 0) > STRETCH or set_by_hand - _KNOWN or learned or together or not _ends(model, how):
+    if not how.max_new_tokens or set_by_hand - _KNOWN or learned or together or not _ends(model, how):
         return None
     caches = how.use_cache if how.use_cache is not None else model.generation_config.use_cache
     if caches is False or not _base(model)._supports_default_dynamic_cache():

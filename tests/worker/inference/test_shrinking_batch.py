@@ -181,3 +181,41 @@ def test_a_librarys_call_of_generate_shrinks_too_and_the_model_is_as_before_afte
         assert answers_of(found) == answers_of(
             model.generate(input_ids=ids, attention_mask=mask, generation_config=how)
         )
+
+
+@pytest.mark.parametrize("tokens", [4, TOKENS], ids=["short", "long"])
+@pytest.mark.parametrize("name", SHRINK)
+def test_a_prompt_is_computed_once_for_all_of_its_answers(name: str, tokens: int):
+    model = spread(SHRINK[name]())
+    ids, mask = a_batch()
+    rows = torch.tensor([2, 5, 5, 2, 2, 7, 5, 3])
+    ids, mask = ids[rows], mask[rows]
+    how = way(do_sample=False, max_new_tokens=tokens, repetition_penalty=1.3)
+    shapes: list[tuple[int, ...]] = []
+    with torch.no_grad():
+        whole = model.generate(input_ids=ids, attention_mask=mask, generation_config=how)
+        model.get_input_embeddings().register_forward_pre_hook(lambda _, given: shapes.append(tuple(given[0].shape)))
+        ours = generate(model, ids, mask, how)
+    assert answers_of(ours) == answers_of(whole)
+    assert shapes[:2] == [(4, 5), (8, 1)]
+
+
+def test_answers_to_one_prompt_are_drawn_apart_and_as_often_as_by_the_model():
+    model = spread(llama())
+    prompt = torch.randint(9, VOCABULARY, (1, 6))
+    ids, how = prompt.repeat(3000, 1), way(do_sample=True, temperature=1.0, top_k=0, max_new_tokens=1)
+    with torch.no_grad():
+        chances = model(prompt).logits[0, -1].softmax(-1)
+        set_seed(1)
+        drawn = generate(model, ids, torch.ones_like(ids), how)[:, 6]
+    shares = torch.bincount(drawn, minlength=VOCABULARY) / len(ids)
+    assert ((shares - chances).abs() < 4 * (chances * (1 - chances) / len(ids)).sqrt() + 2 / len(ids)).all()
+
+
+def test_prompts_of_one_token_stay_whole():
+    model = spread(llama())
+    ids = torch.tensor([[0, 9], [12, 9], [0, 9]])
+    how = way(do_sample=False)
+    with torch.no_grad():
+        whole = model.generate(input_ids=ids, attention_mask=(ids > 0).long(), generation_config=how)
+        assert torch.equal(generate(model, ids, (ids > 0).long(), how)[:, : whole.size(1)], whole)
