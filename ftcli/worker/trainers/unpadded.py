@@ -5,14 +5,17 @@ are laid out as padded rows, which torch's causal kernel takes without a mask, a
 different lengths in several such batches, so that a short one does not cost what a long one does. The result equals
 that of padded rows up to rounding. The attention is that of every network with sdpa, and torch's own in any other call.
 
-Shapes: T tokens in all; B rows of at most L tokens in one of the batches, H heads of size D.
+Shapes: T tokens of rows, of which C are computed, all of them where none are shared; B rows of at most L tokens in one
+of the batches, H heads of size D.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
@@ -23,6 +26,8 @@ _SHORT = 32
 """Tokens of a row below which its attention costs less than a further call of the kernel."""
 _ALIKE = 0.75
 """Rows whose lengths are at least this share of the longest one's are in one batch."""
+_WORTH_SHARING = 1 / 16
+"""Share of the tokens that have to be in common."""
 
 
 class Rows(NamedTuple):
@@ -31,10 +36,12 @@ class Rows(NamedTuple):
     batches: tuple[Tensor, ...]
     """Each (B, L): for each position of the padded rows, the index of its token; any token for padding."""
     to_tokens: Tensor
-    """(T,): for each token, its position among those of all batches, flattened one after the other."""
+    """(C,): for each token, its position among those of all batches, flattened one after the other."""
+    of_rows: Tensor | None = None
+    """(T,): for each token of the rows, the index of the one that is computed for it; None where each is."""
 
     @classmethod
-    def of(cls, lengths: Sequence[int], device: torch.device) -> Rows:
+    def of(cls, lengths: Sequence[int], device: torch.device, shared: Shared | None = None) -> Rows:
         """The mapping for rows of these lengths, concatenated."""
         counts = torch.tensor(lengths)
         starts = counts.cumsum(0) - counts
@@ -45,9 +52,50 @@ class Rows(NamedTuple):
             inside = places < of_batch[:, None]
             tokens = first[:, None] + places
             to_tokens[tokens[inside]] = before + inside.flatten().nonzero()[:, 0]
-            batches.append(torch.where(inside, tokens, 0).to(device))
+            found = torch.where(inside, tokens, 0)
+            batches.append((found if shared is None else shared.of_rows[found]).to(device))
             before += inside.numel()
-        return cls(tuple(batches), to_tokens.to(device))
+        if shared is None:
+            return cls(tuple(batches), to_tokens.to(device))
+        return cls(tuple(batches), to_tokens[shared.computed].to(device), shared.of_rows.to(device))
+
+
+class Shared(NamedTuple):
+    """Which tokens of rows are computed where rows begin alike; on the CPU."""
+
+    computed: Tensor
+    """(C,): their indices among the T."""
+    of_rows: Tensor
+    """(T,): for each token, the index among the computed ones of that which is computed for it."""
+
+    @classmethod
+    def of(cls, ids: Sequence[int], lengths: Sequence[int], positions: Sequence[int]) -> Shared | None:
+        """None where too few tokens are in common to be worth it.
+
+        Args:
+            ids: of all rows, concatenated, (T,).
+            positions: at which the model has each row's first token.
+        """
+        starts = [0, *accumulate(lengths)]
+        rows = [(at, *ids[a:b]) for at, (a, b) in zip(positions, pairwise(starts), strict=True)]
+        of_rows = np.arange(len(ids))
+        before: int | None = None
+        for row in sorted(range(len(rows)), key=rows.__getitem__):
+            if before is not None:
+                same = _in_common(rows[before], rows[row])
+                of_rows[starts[row] : starts[row] + same] = of_rows[starts[before] : starts[before] + same]
+            before = row
+        computed = np.unique(of_rows)
+        if len(computed) > (1 - _WORTH_SHARING) * len(ids):
+            return None
+        return cls(torch.from_numpy(computed), torch.from_numpy(np.searchsorted(computed, of_rows)))
+
+
+def _in_common(one: Sequence[int], other: Sequence[int]) -> int:
+    """The tokens with which two rows begin alike; before the tokens of each stands its first position."""
+    length = min(len(one), len(other))
+    differs = np.flatnonzero(np.array(one[:length]) != np.array(other[:length]))
+    return max(0, (int(differs[0]) if len(differs) else length) - 1)
 
 
 def _alike(lengths: Sequence[int]) -> list[list[int]]:
@@ -63,10 +111,18 @@ def _alike(lengths: Sequence[int]) -> list[list[int]]:
 
 
 def called_with(rows: Rows, position_ids: Tensor) -> dict[str, Any]:
-    """The further arguments of a call with tokens of shape (1, T)."""
+    """The further arguments of a call with tokens of shape (1, C)."""
     # transformers uses a 4-dimensional mask unchanged; otherwise it would build one of T × T.
     nothing = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=position_ids.device)
     return {"position_ids": position_ids, "attention_mask": nothing, "unpadded_rows": rows}
+
+
+def give_each_its_states(_: Any, args: Any, called: Mapping[str, Any], found: Any) -> Any:
+    """Let a network that computed shared tokens once return the states of all tokens of the rows; a forward hook."""
+    rows = called.get("unpadded_rows")
+    if rows is not None and rows.of_rows is not None:
+        found.last_hidden_state = found.last_hidden_state.index_select(1, rows.of_rows)
+    return found
 
 
 def _attention(
@@ -100,13 +156,13 @@ def _attention(
             queries, keys, values, attn_mask=near, dropout_p=dropout, scale=scaling, is_causal=near is None
         )
         found.append(out.transpose(1, 2).flatten(0, 1))
-    # (B·L, H, D) of each batch to (1, T, H, D), the layout that a layer expects.
+    # (B·L, H, D) of each batch to (1, C, H, D), the layout that a layer expects.
     flat = torch.cat(found) if len(found) > 1 else found[0]
     return torch.index_select(flat, 0, unpadded_rows.to_tokens)[None], None
 
 
 def _as_rows(states: Tensor, rows: Tensor) -> Tensor:
-    """(T, H, D) to (B, H, L, D)."""
+    """(C, H, D) to (B, H, L, D)."""
     return torch.index_select(states, 0, rows.flatten()).unflatten(0, tuple(rows.shape)).transpose(1, 2)
 
 

@@ -1,11 +1,13 @@
-"""Calls of the fused head, computed without padding and without work across documents, as in `unpadded`.
+"""Calls of the fused head, computed without padding and work across documents, what is alike once, as in `unpadded`.
 
 Every method that trains by the fused head's log-probabilities calls the model with rows of `input_ids` and `labels`:
 padded ones with an `attention_mask`, or blocks of packed documents with `position_ids` that start at 0 in each. It
 reads numbers of shape (rows, length − 1), and is given these, up to rounding, where the architecture passes document
-boundaries on to its attention; in every other call the model computes as before.
+boundaries on to its attention; in every other call the model computes as before. A reward model's scores of padded rows
+are computed so too.
 
-Shapes: B rows of at most L tokens, which hold T tokens of documents. A padded row is one document.
+Shapes: B rows of at most L tokens, which hold T tokens of documents, of which C are computed. A padded row is one
+document.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from transformers.modeling_layers import GenericForSequenceClassification
+from transformers.modeling_outputs import SequenceClassifierOutputWithPast
 from trl.trainer.utils import FusedCausalLMOutput
 
 from ftcli.models.packing_support import UNPADS_EXACTLY
@@ -65,8 +69,26 @@ def leave_out(model: Any, training: Any) -> bool:
     by_token = all(each.peft_type.name in _BY_TOKEN and not _invoked(each) for each in adapters.values())
     if not by_token or not can_be_left_out(base.config, training):
         return False
-    base.forward = MethodType(_without_padding(base.forward), base)
+    _register_once(base.base_model)
+    scores = isinstance(base, GenericForSequenceClassification)
+    wrapped = _scores if scores else _token_numbers
+    base.forward = MethodType(wrapped(base.forward, has_dropout=_has_dropout(model)), base)
     return True
+
+
+def _register_once(network: Any) -> None:
+    """Register the hook on a network, which may be that of a trainer before: given twice, states would be wrong."""
+    give = unpadded.give_each_its_states
+    if give not in network._forward_hooks.values():
+        network.register_forward_hook(give, with_kwargs=True)
+
+
+def _has_dropout(model: Any) -> bool:
+    """Whether, in training, a token that two rows have in common is computed by other draws in each."""
+    settings = model.config.get_text_config().to_dict()
+    own = [value for name, value in settings.items() if "dropout" in name or name.endswith("pdrop")]
+    modules = [each.p for each in model.modules() if isinstance(each, torch.nn.Dropout)]
+    return any(isinstance(share, int | float) and share > 0 for share in (*own, *modules))
 
 
 def _invoked(adapter: Any) -> bool:
@@ -74,33 +96,73 @@ def _invoked(adapter: Any) -> bool:
     return getattr(adapter, "alora_invocation_tokens", None) is not None
 
 
-def _without_padding(padded: Callable[..., Any]) -> Callable[..., Any]:
-    """A forward pass as another one, without its padding where it has any and it can be left out."""
+def _token_numbers(padded: Callable[..., Any], *, has_dropout: bool) -> Callable[..., Any]:
+    """The forward pass of a causal model as another one, without what can be left out of it."""
 
     def forward(self: Any, *args: Any, fused_lm_head: bool = False, **given: Any) -> Any:
         if not fused_lm_head:
             return padded(*args, **given)
         documents = None if args else _documents(given)
-        if documents is None:
+        called = None
+        if documents is not None:
+            shares = not (has_dropout and self.training)
+            called = _as_one_row(given["input_ids"], given.get("position_ids"), documents, shares=shares)
+        if documents is None or called is None:
             return padded(*args, fused_lm_head=True, **given)
-        ids, labels, (real, begins, lengths) = given["input_ids"], given["labels"], documents
-        rows = unpadded.Rows.of(lengths, ids.device)
-        positions = given.get("position_ids")
-        if positions is None:  # as the model counts them: from the padding on, where that stands before a row
-            positions = torch.arange(ids.size(1), device=ids.device).expand_as(ids)
-        first = torch.tensor(lengths, device=ids.device).cumsum(0)[:-1]
+        labels, (real, begins, lengths, _) = given["labels"], documents
+        first = torch.tensor(lengths, device=labels.device).cumsum(0)[:-1]
         own = labels[real].index_fill(0, first, IGNORED)  # no document is asked to predict the next one's first token
         rest = {name: value for name, value in given.items() if name not in _ROWS}
-        found = padded(
-            input_ids=ids[real][None],
-            labels=own[None],
-            fused_lm_head=True,
-            **unpadded.called_with(rows, positions[real][None]),
-            **rest,
-        )
+        found = padded(labels=own[None], fused_lm_head=True, **called, **rest)
         return _as_rows(found, real & ~begins, first, labels[:, 1:] != IGNORED)
 
     return forward
+
+
+def _scores(padded: Callable[..., Any], *, has_dropout: bool) -> Callable[..., Any]:
+    """The forward pass of a model that scores rows as another one, without what can be left out of it."""
+
+    def forward(self: Any, *args: Any, **given: Any) -> Any:
+        ids, mask = given.get("input_ids"), given.get("attention_mask")
+        further = {name for name, value in given.items() if value is not None} - {"input_ids", "attention_mask"}
+        pad = self.config.get_text_config().pad_token_id
+        if args or further - {"use_cache", "return_dict"} or ids is None or mask is None or pad is None:
+            return padded(*args, **given)
+        # The token whose state is scored, as transformers chooses it: the last that is not the padding's.
+        last = (torch.arange(ids.size(1), device=ids.device) * (ids != pad)).argmax(1, keepdim=True)
+        documents = _of_padded(mask, torch.full_like(ids, IGNORED)) if mask.dim() == 2 else None
+        if documents is None or not bool(documents.real.gather(1, last).all()):
+            return padded(*args, **given)
+        called = _as_one_row(ids, None, documents, shares=not (has_dropout and self.training))
+        if called is None:
+            return padded(*args, **given)
+        states = getattr(self, self.base_model_prefix)(use_cache=False, **called).last_hidden_state[0]
+        numbers = (documents.real.flatten().cumsum(0) - 1).view_as(ids)
+        return SequenceClassifierOutputWithPast(logits=self.score(states[numbers.gather(1, last)[:, 0]]))
+
+    return forward
+
+
+def _as_one_row(ids: Tensor, positions: Tensor | None, documents: _Documents, *, shares: bool) -> dict[str, Any] | None:
+    """How a model is called with documents as one row; None where nothing would be left out.
+
+    Args:
+        shares: what documents have in common at their beginnings may be computed once.
+    """
+    real, begins, lengths, is_whole = documents
+    if positions is None:  # as the model counts them: from the padding on, where that stands before a row
+        positions = torch.arange(ids.size(1), device=ids.device).expand_as(ids)
+    tokens, places = ids[real], positions[real]
+    shared = None
+    if shares and len(lengths) > 1:
+        shared = unpadded.Shared.of(tokens.tolist(), lengths, positions[begins].tolist())
+    if shared is None and is_whole:
+        return None
+    if shared is not None:
+        computed = shared.computed.to(ids.device)
+        tokens, places = tokens[computed], places[computed]
+    rows = unpadded.Rows.of(lengths, ids.device, shared)
+    return {"input_ids": tokens[None], **unpadded.called_with(rows, places[None])}
 
 
 class _Documents(NamedTuple):
@@ -112,10 +174,12 @@ class _Documents(NamedTuple):
     """(B, L): where a document begins."""
     lengths: list[int]
     """Of each document, row after row."""
+    is_whole: bool
+    """Each row is one document, without padding."""
 
 
 def _documents(given: Mapping[str, Any]) -> _Documents | None:
-    """The documents of a call; None where nothing can be left out of it, or what it asks for needs it whole."""
+    """The documents of a call; None where what it asks for needs it whole."""
     ids, labels, mask, positions = (given.get(name) for name in _ROWS)
     told = mask if positions is None else positions
     if any(given.get(name) is not None for name in _NOT_WITH) or (mask is not None and positions is not None):
@@ -126,19 +190,19 @@ def _documents(given: Mapping[str, Any]) -> _Documents | None:
 
 
 def _of_padded(mask: Tensor, labels: Tensor) -> _Documents | None:
-    """None without padding, or where a row is empty, has a gap or learns its first token."""
+    """None where a row is empty, has a gap or learns its first token."""
     real = mask.bool()
     begins = real & ~torch.nn.functional.pad(real, (1, 0))[:, :-1]
     learns = (begins & (labels != IGNORED))[:, 1:].sum(1)
     told: list[list[int]] = torch.stack([real.sum(1), begins.sum(1), learns]).tolist()  # one transfer
     lengths, parts, first = told
-    if all(length == mask.size(1) for length in lengths) or any(part != 1 for part in parts) or any(first):
+    if any(part != 1 for part in parts) or any(first):
         return None
-    return _Documents(real, begins, lengths)
+    return _Documents(real, begins, lengths, is_whole=all(length == mask.size(1) for length in lengths))
 
 
 def _of_packed(positions: Tensor, labels: Tensor) -> _Documents | None:
-    """None where each row is one document, where positions are none of documents, or one learns its first token.
+    """None where positions are none of documents, or one learns its first token.
 
     A document of one token predicts nothing and is seen by no other, so it is left out. Padding is such documents.
     """
@@ -152,10 +216,10 @@ def _of_packed(positions: Tensor, labels: Tensor) -> _Documents | None:
         [(positions[:, 0] == 0).all() & goes_on.all(), learns.any(), begins.sum() > len(begins), ~real.all()]
     )
     are_documents, any_learns, several, alone = told.tolist()
-    if not are_documents or any_learns or not (several or alone):
+    if not are_documents or any_learns:
         return None
     lengths: list[int] = (ends.flatten().nonzero() - begins.flatten().nonzero() + 1)[:, 0].tolist()
-    return _Documents(real, begins, lengths) if lengths else None
+    return _Documents(real, begins, lengths, is_whole=not (several or alone)) if lengths else None
 
 
 def _as_rows(found: Any, places: Tensor, first: Tensor, label_mask: Tensor) -> Any:

@@ -143,7 +143,7 @@ def make_trainer(
 
 
 def _spare_padding(trainer: Any, pad_token_id: int) -> None:
-    """Lay packed rows out in blocks, and let the fused head's calls compute no padding and nothing across documents."""
+    """Lay packed rows out in blocks, and let the model compute no padding and nothing across documents."""
     config = trainer.args
     if getattr(config, "packing", False):
         # Set afterwards, because TRL's constructor refuses another collator with packing.
