@@ -12,6 +12,7 @@ from typing import Any
 from ftcli.advise.data_look import DataLook
 from ftcli.advise.goals import ASSISTANT, CHECKABLE, DOMAIN, PREFERENCES, PRINCIPLES, TASK
 from ftcli.advise.situation import When
+from ftcli.methods import all_pipelines
 
 ANSWERED = ("pair", "messages")
 ASKED = ("prompt", "pair", "messages")
@@ -52,6 +53,13 @@ class MethodRule:
     def stages(self) -> bool:
         """Whether it is a pipeline of several runs."""
         return bool(self.reads)
+
+    @property
+    def roles(self) -> frozenset[str]:
+        """The roles of its pipeline that a model or an endpoint is given: judge, generator; of a single run none."""
+        if not self.stages:
+            return frozenset()
+        return frozenset(stage.role for stage in all_pipelines()[self.method].stages if stage.role)
 
 
 def _rewarded(look: DataLook) -> Mapping[str, Any]:

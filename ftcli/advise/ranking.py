@@ -123,6 +123,7 @@ def advised(wanted: Wanted, say: Callable[[str], None]) -> Advice:
     remaining = drafts(wanted.situation, wanted.choices, wanted.parameters)
     if wanted.data_settings() or isinstance(wanted.path, list):
         remaining = [draft for draft in remaining if not draft.method.ready]  # whose stages read rows as they are
+    remaining = [draft for draft in remaining if wanted.roles <= draft.method.roles]
     if not remaining:
         raise ConfigError(_no_rule(wanted))
     ways: list[Way] = []
@@ -162,7 +163,9 @@ def _worth(draft: Draft, ways: list[Way]) -> float:
 
 
 def _no_rule(wanted: Wanted) -> Problem:
-    look, typed = wanted.look, " ".join(f"{key}={value}" for key, value in wanted.choices.items() if key != "model")
+    settled = {key: value for key, value in wanted.choices.items() if key != "model"}
+    settled |= {key: value for key, value in wanted.settings.items() if key.partition(".")[0] in wanted.roles}
+    look, typed = wanted.look, " ".join(f"{key}={value}" for key, value in settled.items())
     what = f"no method is advised for {look.kind} rows and the goal {wanted.goal.name}"
     what += f" with {typed}" if typed else ""
     rules = [rule for rule in METHOD_RULES if not rule.when.kinds or look.kind in rule.when.kinds]

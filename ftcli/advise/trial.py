@@ -16,11 +16,12 @@ from ftcli.core.gpu_cards import rate_of
 from ftcli.launch.profile import cards
 from ftcli.pipelines.pipeline_request import pipeline_request
 from ftcli.pipelines.stage_specs import pipeline_spec
-from ftcli.pipelines.stages import ROWS, RunStage
+from ftcli.pipelines.stages import ROWS, RunStage, SynthesisStage
 from ftcli.plan.outlook import Plan, counted_rows, num_steps, plan, trainable_parameters
 from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.plan.run_memory import run_memory
-from ftcli.settings.ownership import ALLOW_PATH
+from ftcli.settings.backends import ENDPOINTS
+from ftcli.settings.ownership import ALLOW_PATH, ENDPOINT
 from ftcli.synthesis.tasks import GenerateSettings
 
 
@@ -31,6 +32,8 @@ class Trial:
     runs: Mapping[str, tuple[ResolvedRun, Plan]]
     fed: tuple[str, ...] = ()
     """The stages whose rows other stages make, so that their number and their time are not known before."""
+    endpoint: bool = False
+    """Whether a stage asks an endpoint, which a recipe may only where the command line grants it."""
 
     @property
     def memory_gib(self) -> float | None:
@@ -82,20 +85,21 @@ def tried(text: str, wanted: Wanted) -> Trial:
     with tempfile.TemporaryDirectory(prefix="ftcli-") as folder:
         file = Path(folder) / "recipe.yaml"
         file.write_text(text, encoding="utf-8")
-        request = Request(
-            overrides=(f"recipe={file}", *wanted.planned_for),
-            config_dirs=wanted.config_dirs,
-            grants=wanted.grants | {ALLOW_PATH},
-        )
+        # The paths and the endpoint of this recipe were typed, and are granted by that.
+        granted = wanted.grants | ({ALLOW_PATH, ENDPOINT} if wanted.roles else {ALLOW_PATH})
+        words = (f"recipe={file}", *wanted.planned_for)
+        request = Request(overrides=words, config_dirs=wanted.config_dirs, grants=granted)
         pipeline = pipeline_request(request)
         if pipeline is None:
             run = build(compose(request))
             return Trial({"": (run, plan(run))})
-        stages = [each for each in pipeline_spec(pipeline).stages if isinstance(each, RunStage)]
+        every = pipeline_spec(pipeline).stages
+        stages = [each for each in every if isinstance(each, RunStage)]
+        asked = any(isinstance(each, SynthesisStage) and each.spec.backend.type in ENDPOINTS for each in every)
         fed = tuple(each.name for each in stages if ROWS in each.fed)
         plans = {each.name: plan(each.run) for each in stages}
         of_fed = {each.name: _as_fed(each.run, plans[each.name], wanted) for each in stages if each.name in fed}
-        return Trial({each.name: (each.run, {**plans, **of_fed}[each.name]) for each in stages}, fed)
+        return Trial({each.name: (each.run, {**plans, **of_fed}[each.name]) for each in stages}, fed, asked)
 
 
 def _as_fed(run: ResolvedRun, outlook: Plan, wanted: Wanted) -> Plan:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,14 @@ from ftcli.data.path_list import path_text
 from ftcli.launch import profile
 from ftcli.models.known_shapes import model_shape
 from ftcli.models.parameters import num_parameters
+from ftcli.pipelines.pipeline_request import pipeline_request
+from ftcli.pipelines.stage_specs import pipeline_spec
+from ftcli.settings.backends import ROLES
 from ftcli.settings.groups import GROUPS, OWN_GROUPS, DataSettings, ModelSettings, SetSettings
 from ftcli.settings.run_spec import Notes
 
 _CARD = "hardware.gpu"
+_CHOICES = (*GROUPS, *ROLES)
 _NOT_TAKEN = {
     "recipe": "advice makes a recipe; ftcli plan recipe=FILE plans one",
     "stages": "a stage is set in the recipe of the advice",
@@ -54,6 +58,8 @@ class Wanted:
     """Its parameters; None where they are unknown, or no model is named."""
     processes: int = 1
     """Processes that it is planned for; several may share what a model takes."""
+    roles: frozenset[str] = field(default_factory=frozenset)
+    """The roles of pipelines, judge or generator, that the user has given to a model or an endpoint."""
     hours: float | None = None
     config_dirs: tuple[Path, ...] = ()
     grants: frozenset[str] = field(default_factory=frozenset)
@@ -79,11 +85,12 @@ def wanted(request: Request, *, goal: str | None, hours: float | None) -> Wanted
     problems = [*_problems(typed, hours)]
     if problems:
         raise ConfigError(*problems)
-    chosen = {each.name: str(each.value) for each in typed if each.name in GROUPS and each.name != "data"}
-    kept = tuple(each.text for each in typed if each.name != "method" and each.key[0] not in ("method", "peft"))
+    chosen = {each.name: str(each.value) for each in typed if each.name in _CHOICES and each.name != "data"}
+    kept = tuple(each.text for each in typed if each.key[0] not in ("method", "peft", *ROLES))
     composed = compose(Request(overrides=kept, config_dirs=request.config_dirs, grants=request.grants))
     if wrong := check_values(composed):
         raise ConfigError(*wrong)
+    _require_roles(request)
     data = DataSettings(**{**composed.tree["data"]})
     if data.mix is not None:
         raise ConfigError(Problem("data.mix", "advice looks at one set", "name it: data.path=FILE"))
@@ -115,15 +122,30 @@ def wanted(request: Request, *, goal: str | None, hours: float | None) -> Wanted
         model=model,
         parameters=num_parameters(shape) if shape is not None else None,
         processes=launch.num_processes,
+        roles=frozenset(each.key[0] for each in typed if each.key[0] in ROLES),
         hours=hours,
         config_dirs=request.config_dirs,
         grants=request.grants,
     )
 
 
+def _require_roles(request: Request) -> None:
+    """Check what is typed for a judge or a generator, as typed, in a pipeline that has both.
+
+    Raises:
+        ConfigError: every problem of it.
+    """
+    own = [text for text in request.overrides if parse(text).key[0] in ROLES]
+    if own:
+        words = ("method=rlaif", *own)
+        pipeline = pipeline_request(replace(request, overrides=words))
+        assert pipeline is not None
+        pipeline_spec(pipeline)
+
+
 def _is_setting(override: Override) -> bool:
     name = override.name
-    return name not in GROUPS and name not in ("data.path", _CARD)
+    return name not in _CHOICES and name not in ("data.path", _CARD)
 
 
 def _problems(typed: list[Override], hours: float | None) -> Iterator[Problem]:

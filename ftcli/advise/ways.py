@@ -22,11 +22,19 @@ from ftcli.core.text import shell_word
 from ftcli.data.files.locate import is_local
 from ftcli.data.path_list import join_paths
 from ftcli.methods import all_methods
+from ftcli.settings.ownership import ENDPOINT
 
 HELD_OUT, ROWS_TO_HOLD_OUT = 0.05, 100
 """The share of the rows that is held out, and the rows from which on it is."""
 _OF_STAGES = {"train.per_device_train_batch_size": 1, "train.gradient_checkpointing": True}
 """For the stages of a pipeline on a GPU, whose rows other stages make: however long those become, they fit."""
+
+
+JUDGE = "judge"
+ANOTHER_JUDGE = (
+    "a stronger model judges better: type judge.model=MODEL for a model or run here, or judge=openai judge.model=NAME "
+    "judge.base_url=URL for an endpoint of OpenAI's form"
+)
 
 
 class LeftOut(Exception):
@@ -96,8 +104,16 @@ class Way:
         places = [relative(path, folder) or path for path in _listed(self.wanted.path)]
         rows: Any = places if isinstance(self.wanted.path, list) else places[0]
         own = {} if self.rows_outside(folder) else dict.fromkeys(row_keys(self.method), rows)
-        command = " ".join(["ftcli train", *map(shell_word, (f"recipe={file}", *self.overrides(folder)))])
-        return way_text(self.head(command), self.choices, {**own, **self.settings})
+        return way_text(self.head(self.command("train", file, folder)), self.choices, {**own, **self.settings})
+
+    @property
+    def grants(self) -> tuple[str, ...]:
+        """The flags that go with the recipe: those that the user gave, and that of an endpoint which was typed."""
+        return tuple(sorted({*self.wanted.grants, *([ENDPOINT] if self.trial.endpoint else [])}))
+
+    def command(self, name: str, file: str, folder: str) -> str:
+        """The command of that name on the recipe, with what is typed beside it."""
+        return " ".join(["ftcli", name, *map(shell_word, (f"recipe={file}", *self.overrides(folder), *self.grants))])
 
     def head(self, command: str) -> list[str]:
         """The comment at the top of the recipe."""
@@ -108,6 +124,7 @@ class Way:
             f"{goal}: method={self.method.method} with peft={self.adapter.adapter} of {self.model}.   {command}",
             f"Method: {self.method.reason}.",
             f"Adapter: {self.adapter.reason}.",
+            *([f"Judge: {self.judge}."] if self.judge else []),
             *(f"Gives up: {text}." for text in self.gives_up()),
             f"Planned for {self.wanted.card}: {planned}, {self.trial.steps} steps (estimate of ftcli plan).",
             f"Rows: {rows_text(self.wanted.look.path)}, {self.wanted.look.rows} of type {self.wanted.look.kind}.",
@@ -123,6 +140,16 @@ class Way:
             return ""
         share = -(-look.unusable * 1000 // (look.rows + look.unusable)) / 1000
         return f"{look.unusable}, at which a run stops; mend them, or skip them with data.max_bad_share={share:g}"
+
+    @property
+    def judge(self) -> str:
+        """Who judges the sampled answers, and how another does; "" where nobody judges."""
+        if JUDGE not in self.method.roles:
+            return ""
+        if JUDGE in self.wanted.roles:
+            own = {**self.choices, **self.settings}
+            return " ".join(f"{key}={value}" for key, value in own.items() if key.partition(".")[0] == JUDGE)
+        return f"{self.model} itself; {ANOTHER_JUDGE}"
 
     def gives_up(self) -> tuple[str, ...]:
         """What the way gives up, by its method, its adapter, and what had to be made smaller."""

@@ -40,16 +40,16 @@ def run(argv: Sequence[str]) -> int:
     _require_new(file, "ftcli init")
     folder = str(file.absolute().parent)
     _write(file, way.recipe(folder, str(file)))
-    words = (f"recipe={file}", *way.overrides(folder))
+    words = (f"recipe={file}", *way.overrides(folder), *asked.planned_for)
     try:
-        again = Request(overrides=(*words, *asked.planned_for), config_dirs=request.config_dirs, grants=request.grants)
+        again = Request(overrides=words, config_dirs=request.config_dirs, grants=request.grants | {*way.grants})
         jobs.resolve(again)  # as it was written, its paths too
     except BaseException:
         file.unlink()
         raise
-    commands = [" ".join(["ftcli", command, *map(shell_word, words)]) for command in ("check", "plan", "train")]
+    commands = [way.command(name, str(file), folder) for name in ("check", "plan", "train")]
     if options.json:
-        output.data({"file": str(file), "overrides": list(words[1:]), "next": commands})
+        output.data({"file": str(file), "overrides": list(way.overrides(folder)), "next": commands})
     else:
         output.say(f"written {file}: method={way.method.method} peft={way.adapter.adapter} model={way.model}")
         output.lines(f"  {command}" for command in commands)

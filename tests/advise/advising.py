@@ -31,12 +31,12 @@ def written(found: Advice, folder: Path) -> list[tuple[Path, tuple[str, ...]]]:
     return files
 
 
-def planned(*overrides: str) -> list[tuple[Any, Any]]:
+def planned(*overrides: str, grants: frozenset[str] = frozenset()) -> list[tuple[Any, Any]]:
     """The runs of a request, checked as `ftcli check` does, each with its plan."""
     from ftcli.cli import jobs
     from ftcli.plan.outlook import plan
 
-    job = jobs.resolve(Request(overrides=overrides))
+    job = jobs.resolve(Request(overrides=overrides, grants=grants))
     return [(run, plan(run)) for run in job.runs()]
 
 

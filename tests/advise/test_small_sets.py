@@ -8,6 +8,7 @@ from __future__ import annotations
 import pytest
 
 from ftcli.core.errors import ConfigError
+from ftcli.settings.ownership import ENDPOINT
 from tests.advise import small_sets
 from tests.advise.advising import advice, planned, require_fits, written
 from tests.advise.small_sets import SETS
@@ -32,6 +33,29 @@ def test_each_way_of_a_small_set_is_a_recipe_for_the_built_in_model_too(name, fo
     found = advice(f"data.path={folder / name}.jsonl", "model=tiny", goal=SETS[name].goal)
     for file, own in written(found, tmp_path):
         assert planned(f"recipe={file}", *own)
+
+
+def test_who_judges_is_told_with_how_another_does_and_a_judge_that_is_named_goes_into_the_recipe(folder, tmp_path):
+    rows = (f"data.path={folder / 'bare_prompts.jsonl'}", "model=tiny")
+    for way in advice(*rows).ways:
+        assert way.judge.startswith("tiny itself; a stronger model judges better: type judge.model=MODEL")
+        assert way.grants == ()
+    local = advice(*rows, "judge.model=builtin:tiny").ways[0]
+    assert (local.judge, local.grants) == ("judge.model=builtin:tiny", ())
+    named = ("judge=openai", "judge.model=large", "judge.base_url=http://localhost:8000/v1")
+    found = advice(*rows, *named)
+    assert all(way.method.roles for way in found.ways)
+    for way, (file, own) in zip(found.ways, written(found, tmp_path), strict=True):
+        assert way.command("train", file.name, str(folder)) == f"ftcli train recipe={file.name} --allow-endpoint"
+        with pytest.raises(ConfigError, match="sends rows and your API key to an endpoint"):
+            planned(f"recipe={file}", *own)
+        assert planned(f"recipe={file}", *own, grants=frozenset({ENDPOINT}))
+
+
+def test_only_a_way_that_judges_has_a_judge(folder):
+    assert advice(f"data.path={folder / 'letters.jsonl'}", "model=tiny", "method=sft").ways[0].judge == ""
+    given = advice(f"data.path={folder / 'letters.jsonl'}", "model=tiny", "judge.model=builtin:tiny")
+    assert {way.method.method for way in given.ways} <= {"rlaif", "online_dpo", "constitutional"}
 
 
 def test_a_way_that_does_not_fit_is_not_offered_and_its_need_is_told(folder):

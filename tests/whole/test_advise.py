@@ -11,12 +11,14 @@ import pytest
 from ftcli.config.recipe_file import read
 from tests.advise import small_sets
 from tests.advise.small_sets import SETS
+from tests.scripted_judge import judging
 
 PROOF = bool(os.environ.get("FTCLI_PROOF"))
 TRAINED = ("classes", "few_pairs", "thumbs")
 """The sets whose first way is trained in every test; that of all others with FTCLI_PROOF."""
-JUDGED = ("provoking_prompts", "bare_prompts")
-"""The sets whose first way has the model judge its answers, which the built-in one, no assistant, cannot do."""
+JUDGED = ("bare_prompts", "provoking_prompts")
+"""The sets whose first way has the model judge its answers, which the built-in one, no assistant, cannot do: it prefers
+the answer that it is shown first, in either order. Another judge is named for it, as the advice says."""
 SHORT = ("model=tiny", "hardware.num_threads=1", "train.max_steps=3", "run.score_rows=0")
 
 
@@ -27,18 +29,46 @@ def rows(tmp_path):
     return tmp_path
 
 
-def trained(rows, cwd, ftcli_run, *goal):
-    """The first way on some rows, written and trained for three steps."""
-    done = ftcli_run("init", f"data.path={rows}", *SHORT, *goal, "--to", "way.yaml", cwd=cwd)
+def trained(name, cwd, ftcli_run, *words, also=()):
+    """The first way on a small set, written, and trained for three steps as its last line says; that line.
+
+    Args:
+        words: to be typed for the advice.
+        also: to be typed for the training.
+    """
+    small_sets.write(cwd, [name])
+    goal = ("--goal", SETS[name].goal) if SETS[name].goal else ()
+    done = ftcli_run("init", f"data.path={name}.jsonl", *SHORT, *goal, *words, "--to", "way.yaml", cwd=cwd)
     command = next(line for line in done.stdout.splitlines() if "ftcli train" in line)
-    ftcli_run(*shlex.split(command)[1:], "run.dir=run", cwd=cwd)
+    ftcli_run(*shlex.split(command)[1:], *also, "run.dir=run", cwd=cwd)
     assert (cwd / "run" / "result.json").is_file()
+    return command
 
 
 @pytest.mark.parametrize("name", [name for name in SETS if name not in JUDGED] if PROOF else TRAINED)
 def test_the_first_way_on_a_small_set_trains(name, tmp_path, ftcli_run):
-    small_sets.write(tmp_path, [name])
-    trained(f"{name}.jsonl", tmp_path, ftcli_run, *(("--goal", SETS[name].goal) if SETS[name].goal else ()))
+    trained(name, tmp_path, ftcli_run)
+
+
+@pytest.mark.parametrize("name", JUDGED if PROOF else JUDGED[:1])
+def test_the_first_way_that_judges_trains_with_the_judge_that_the_advice_says_to_name(
+    name, tmp_path, ftcli_run, monkeypatch
+):
+    pytest.importorskip("openai", reason="pip install 'ftcli[endpoint]'")
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    short = [
+        f"stages.{stage}.make.max_new_tokens=12" for stage in ("answers", "revisions", "sample") if name == JUDGED[1]
+    ]
+    with judging() as url:
+        named = ("judge=openai", "judge.model=shorter", f"judge.base_url={url}")
+        command = trained(name, tmp_path, ftcli_run, *named, also=short)
+    assert command.endswith("ftcli train recipe=way.yaml --allow-endpoint")
+    assert f"# Judge: {' '.join(named)}." in (tmp_path / "way.yaml").read_text(encoding="utf-8")
+    made = json.loads((tmp_path / "run" / "judge" / "result.json").read_text(encoding="utf-8"))
+    assert made["rows"] > len(SETS[name].rows) / 2
+    for line in (tmp_path / "run" / "judge" / "data.jsonl").read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        assert len(row["chosen"]) <= len(row["rejected"])
 
 
 def test_advice_prints_rows_goal_and_each_way_with_reason_price_and_recipe(rows, ftcli_run):
@@ -115,6 +145,12 @@ def test_init_writes_another_way_and_types_rows_that_lie_elsewhere(rows, tmp_pat
         (("data.path=gone.jsonl",), "gone.jsonl"),
         (("data.path=letters.jsonl", "recipe=demo"), "recipe is not taken here"),
         (("data.path=letters.jsonl", "method=dppo"), "dppo is not a choice of method"),
+        (("data.path=letters.jsonl", "judge=openi"), "openi is not a choice of judge"),
+        (("data.path=letters.jsonl", "judge=openai"), "an endpoint needs the name of a model"),
+        (
+            ("data.path=thumbs.jsonl", "judge.model=builtin:tiny"),
+            "label rows and the goal preferences with judge.model",
+        ),
         (("data.path=letters.jsonl", "method=dpo"), "no method is advised for pair rows"),
         (("data.path=letters.jsonl", "hardware.gpu=rtx9"), "rtx9 is not a known card"),
         (("data.path=letters.jsonl", "train.learning_rat=1"), "train.learning_rat"),

@@ -11,7 +11,6 @@ from ftcli.advise.data_look import DataLook
 from ftcli.advise.ranking import Advice
 from ftcli.advise.ways import Way
 from ftcli.cli import output
-from ftcli.core.text import shell_word
 from ftcli.data.formats.registry import DATASET_TYPES
 from ftcli.plan.step_time import UNKNOWN_TERAFLOPS
 
@@ -43,6 +42,7 @@ def show(advice: Advice, again: str, measured: Measured, *, as_json: bool) -> No
 def _show_way(number: int, way: Way, again: str, taken: Mapping[str, Any]) -> None:
     output.say(f"{number}  method={way.method.method} peft={way.adapter.adapter} model={way.model}")
     rows = [("why", way.method.reason), ("", way.adapter.reason)]
+    rows += [("judge", way.judge)] if way.judge else []
     rows += [("gives up" if not index else "", text) for index, text in enumerate(way.gives_up())]
     rows += [("memory", _memory(way, taken)), ("time", _time(way, taken)), ("steps", str(way.trial.steps))]
     rows += [("measured", text) for text in _measured(taken)]
@@ -154,6 +154,7 @@ def way_data(number: int, way: Way, again: str, taken: Mapping[str, Any]) -> dic
         "model": way.model,
         "settings": dict(way.settings),
         "reasons": [way.method.reason, way.adapter.reason],
+        "judge": way.judge or None,
         "gives_up": list(way.gives_up()),
         "sources": list(way.sources()),
         "memory_gib": taken["memory_gib"] if taken.get("memory_gib") is not None else way.trial.memory_gib,
@@ -166,5 +167,5 @@ def way_data(number: int, way: Way, again: str, taken: Mapping[str, Any]) -> dic
         "file": file,
         "overrides": list(way.overrides(here)),
         "init": _init(number, again),
-        "train": " ".join(["ftcli train", *map(shell_word, (f"recipe={file}", *way.overrides(here)))]),
+        "train": way.command("train", file, here),
     }

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,7 @@ from ftcli.worker.commands.judged import evaluate
 from ftcli.worker.inference.backends import backend_of
 from ftcli.worker.measures.intervals import WILSON
 from ftcli.worker.measures.judged import compare
-from tests.loopback import serving
+from tests.scripted_judge import judging
 
 PROMPTS = ["one?", "two?", "three?", "four?", "five?"]
 OURS = ["fine", "bad", "fine", "bad again", "same"]
@@ -82,36 +80,10 @@ def test_an_answer_wins_over_none_without_a_judge():
     assert found["verdicts"] == ["wins", "losses", "ties", "ties", "wins"]
 
 
-class Shorter(BaseHTTPRequestHandler):
-    """An endpoint of OpenAI's form that finds the shorter answer better."""
-
-    server: Any
-
-    def do_POST(self) -> None:
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        text = asked["messages"][-1]["content"]
-        first, second = text.partition("Answer A:\n")[2].partition("\n\nAnswer B:\n")[::2]
-        choice = "A" if len(first) < len(second.partition("\n\nWhich")[0]) else "B"
-        message = {"role": "assistant", "content": choice}
-        body = {"id": "1", "object": "chat.completion", "created": 1, "model": asked["model"]}
-        body |= {"choices": [{"index": 0, "finish_reason": "stop", "message": message}]}
-        body |= {"usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}}
-        raw = json.dumps(body).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(raw)))
-        self.end_headers()
-        self.wfile.write(raw)
-
-    def log_message(self, *_: Any) -> None:
-        """Quiet."""
-
-
 def test_an_endpoint_judges(monkeypatch: pytest.MonkeyPatch):
     pytest.importorskip("openai", reason="pip install 'ftcli[endpoint]'")
     monkeypatch.setenv("JUDGE_KEY", "none")
-    with serving(Shorter) as server:
-        url = f"http://127.0.0.1:{server.server_address[1]}/v1"
+    with judging() as url:
         settings = BackendSettings(type="openai", model="shorter", base_url=url, api_key_env="JUDGE_KEY")
         found = judged(backend_of(settings, "--judge", {}))
     assert found["verdicts"] == ["losses", "wins", "wins", "losses", "ties"]
