@@ -1,8 +1,9 @@
-"""A run, or several as an array, as a Slurm job: the text that sbatch is given, and giving it.
+"""A run or a pipeline, or several runs as an array, as a Slurm job: the text that sbatch is given, and giving it.
 
-The job resumes a run directory, so that the same text starts it, and starts it again after a requeue. Slurm asks for a
-stop some time before the limit (`--signal`), and asks only the script (`B:`), which passes the signal to ftcli alone: a
-launcher in between would give its processes half a minute, and a large checkpoint takes longer.
+The job resumes the directory of the run or the pipeline, so that the same text starts it, and starts it again after a
+requeue. Slurm asks for a stop some time before the limit (`--signal`), and asks only the script (`B:`), which passes
+the signal to ftcli alone: a launcher in between would give its processes half a minute, and a large checkpoint takes
+longer.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,15 +39,28 @@ WAIT = re.compile(r"(\d+-)?\d+(:\d\d){0,2}")
 """A time as Slurm takes it: minutes, hours:minutes:seconds, days-hours."""
 
 
-def script(spec: RunSpec, runs: Sequence[Path]) -> str:
+@dataclass(frozen=True, kw_only=True)
+class Words:
+    """What a job types beside `train --resume RUN`: it needs the flags of the command that submits it."""
+
+    flags: Sequence[str]
+    overrides: Sequence[str] = ()
+    """What a resume changes; a requeued job says it again, to the same effect."""
+
+
+def words_of(spec: RunSpec, overrides: Sequence[str] = ()) -> Words:
+    """The words for a run."""
+    return Words(flags=[*spec.grants, *plugin_loading.words()], overrides=overrides)
+
+
+def script(spec: RunSpec, runs: Sequence[Path], words: Words) -> str:
     """The text for sbatch.
 
     Args:
         spec: of the run, or of the first of several that differ in nothing of the hardware.
         runs: the run directories; several become a job array, an element each.
     """
-    several = len(runs) > 1
-    return "\n".join([*_options(spec, runs), "", *_which(runs), *_work(spec), *_end(spec.hardware, several), ""])
+    return "\n".join([*_options(spec, runs), "", *_which(runs), *_work(spec, words), *_end(spec.hardware), ""])
 
 
 def _options(spec: RunSpec, runs: Sequence[Path]) -> list[str]:
@@ -76,28 +91,47 @@ def _options(spec: RunSpec, runs: Sequence[Path]) -> list[str]:
     return lines
 
 
+_STATE = (
+    "# whether Slurm itself ends the job, and has told every process of it; and whether that is before its limit",
+    "# and for no other job: then somebody cancelled it",
+    """state() { squeue --noheader --states=all --jobs="$job" --format='%T %r'; }""",
+    'ends() { case "$(state)" in COMPLETING*) ;; *) return 1 ;; esac; }',
+    "cancelled() {",
+    '  case "$(state)" in',
+    '    "COMPLETING TimeLimit") return 1 ;;',
+    """    COMPLETING*) ! scontrol show job "$job" | grep -q 'PreemptTime=[0-9]' ;;""",
+    "    *) return 1 ;;",
+    "  esac",
+    "}",
+)
+
+
 def _which(runs: Sequence[Path]) -> list[str]:
-    if len(runs) == 1:
-        return [f"run={shlex.quote(str(runs[0]))}"]
-    return ["runs=(", *(f"  {shlex.quote(str(run))}" for run in runs), ")", 'run="${runs[$SLURM_ARRAY_TASK_ID]}"']
+    """The directory of the run and the number of the job, and what becomes of the job."""
+    own = [f"run={shlex.quote(str(runs[0]))}", "job=$SLURM_JOB_ID"]
+    if len(runs) > 1:
+        listed = (f"  {shlex.quote(str(run))}" for run in runs)
+        own = ["runs=(", *listed, ")", 'run="${runs[$SLURM_ARRAY_TASK_ID]}"']
+        own += ["job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID"]
+    return [*own, *_STATE]
 
 
-def _work(spec: RunSpec) -> list[str]:
+def _work(spec: RunSpec, words: Words) -> list[str]:
     """Start ftcli on every node, and pass the request to stop to the one on this node, which tells all others."""
-    # The job is a command line of its own, and needs the flags of the one that submits it.
-    resume = shlex.join(["train", *spec.grants, *plugin_loading.words(), "--resume"])
-    resume = f"{_ftcli(spec.hardware)} {resume}"
+    resume = f"{_ftcli(spec.hardware)} {shlex.join(['train', *words.flags, '--resume'])}"
+    changes = "".join(f" {shlex.quote(text)}" for text in words.overrides)
     lines = []
     if spec.launch.num_nodes > 1:
         others = spec.launch.num_nodes - 1
-        inner = f'{resume} "$1" hardware.node_rank=$((SLURM_PROCID + 1))'
+        inner = f'{resume} "$1"{changes} hardware.node_rank=$((SLURM_PROCID + 1))'
         where = f"--nodes={others} --ntasks={others} --relative=1"
         lines += ["# the other nodes", f'srun {where} bash -c {shlex.quote(inner)} node "$run" &']
     return [
         *lines,
         "pid= stop=",
-        "trap 'stop=1; kill -TERM $pid 2>/dev/null' TERM",
-        f'{resume} "$run" &',
+        "# a second signal would stop ftcli at once, and lose what no checkpoint has",
+        "trap 'stop=1; ends || kill -TERM $pid 2>/dev/null' TERM",
+        f'{resume} "$run"{changes} &',
         "pid=$!",
         '[ -n "$stop" ] && kill -TERM "$pid"',
         'wait "$pid"; code=$?',
@@ -114,14 +148,13 @@ def _ftcli(wanted: HardwareSettings) -> str:
     return f"apptainer exec --nv {shlex.quote(wanted.container)} ftcli"
 
 
-def _end(wanted: HardwareSettings, several: bool) -> list[str]:
-    job = "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}" if several else "$SLURM_JOB_ID"
+def _end(wanted: HardwareSettings) -> list[str]:
     return [
         f"# {EXIT_INTERRUPTED}: stopped, {EXIT_RANK_LOST}: a process was lost, {_BEFORE}: stopped before it had begun;"
         " each goes on from the newest checkpoint",
         'case "$code" in',
         f"  {EXIT_INTERRUPTED}|{EXIT_RANK_LOST}|{_BEFORE})",
-        f'    [ "${{SLURM_RESTART_COUNT:-0}}" -lt {wanted.max_requeues} ] && scontrol requeue "{job}" ;;',
+        f'    [ "${{SLURM_RESTART_COUNT:-0}}" -lt {wanted.max_requeues} ] && ! cancelled && scontrol requeue "$job" ;;',
         "esac",
         'exit "$code"',
     ]
@@ -164,7 +197,7 @@ def is_queued(number: str) -> bool:
     return not done.returncode and any(state not in over for state in done.stdout.split())
 
 
-def written(spec: RunSpec, runs: Sequence[Path], file: Path) -> Path:
+def written(spec: RunSpec, runs: Sequence[Path], words: Words, file: Path) -> Path:
     """Write the text for sbatch into a file."""
-    rundir.write_atomically(file, script(spec, runs))
+    rundir.write_atomically(file, script(spec, runs, words))
     return file

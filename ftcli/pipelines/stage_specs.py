@@ -25,6 +25,7 @@ from ftcli.methods import Pipeline, get_method
 from ftcli.methods.pipeline import Stage
 from ftcli.models import sources
 from ftcli.pipelines import synthesis_stage
+from ftcli.pipelines.one_job import job_problems
 from ftcli.pipelines.pipeline_request import PipelineRequest
 from ftcli.pipelines.stages import (
     MODEL,
@@ -74,7 +75,8 @@ def pipeline_spec(wanted: PipelineRequest) -> PipelineSpec:
                 found.append(synthesis.placed(folder))
             case ReadyStage() as ready:
                 found.append(ready)
-    if problems := [*_deduplicated(faults, wanted.pipeline), *_unmergeable(found)]:
+    runs = {each.name: each.spec for each in found if isinstance(each, RunStage)}
+    if problems := [*_deduplicated(faults, wanted.pipeline), *_unmergeable(found), *job_problems(runs)]:
         raise ConfigError(*problems)
     built_in = wanted.built_in or any(map(_is_tiny, drafts.values()))
     return PipelineSpec(

@@ -30,6 +30,10 @@ def spec(*more: str) -> RunSpec:
     return spec_of(Request(overrides=(*words, *more)))
 
 
+def text_of(asked: RunSpec, *runs: str) -> str:
+    return slurm.script(asked, [*map(Path, runs)], slurm.words_of(asked))
+
+
 ONE_NODE = """\
 #!/bin/bash
 # Written by ftcli train hardware=slurm; sbatch takes it again as it is.
@@ -48,8 +52,21 @@ ONE_NODE = """\
 #SBATCH --output=/runs/a/slurm-%j.txt
 
 run=/runs/a
+job=$SLURM_JOB_ID
+# whether Slurm itself ends the job, and has told every process of it; and whether that is before its limit
+# and for no other job: then somebody cancelled it
+state() { squeue --noheader --states=all --jobs="$job" --format='%T %r'; }
+ends() { case "$(state)" in COMPLETING*) ;; *) return 1 ;; esac; }
+cancelled() {
+  case "$(state)" in
+    "COMPLETING TimeLimit") return 1 ;;
+    COMPLETING*) ! scontrol show job "$job" | grep -q 'PreemptTime=[0-9]' ;;
+    *) return 1 ;;
+  esac
+}
 pid= stop=
-trap 'stop=1; kill -TERM $pid 2>/dev/null' TERM
+# a second signal would stop ftcli at once, and lose what no checkpoint has
+trap 'stop=1; ends || kill -TERM $pid 2>/dev/null' TERM
 PYTHON -m ftcli train --resume "$run" &
 pid=$!
 [ -n "$stop" ] && kill -TERM "$pid"
@@ -60,7 +77,7 @@ while kill -0 "$pid" 2>/dev/null; do wait "$pid"; code=$?; done
 # 75: stopped, 8: a process was lost, 143: stopped before it had begun; each goes on from the newest checkpoint
 case "$code" in
   75|8|143)
-    [ "${SLURM_RESTART_COUNT:-0}" -lt 100 ] && scontrol requeue "$SLURM_JOB_ID" ;;
+    [ "${SLURM_RESTART_COUNT:-0}" -lt 100 ] && ! cancelled && scontrol requeue "$job" ;;
 esac
 exit "$code"
 """
@@ -69,14 +86,14 @@ exit "$code"
 def test_the_text_of_a_job_on_one_node():
     asked = ("hardware.account=lab", "hardware.partition=gpu", "hardware.time_limit=12:00:00")
     more = ("hardware.stop_seconds=600", 'hardware.sbatch={constraint: "a100&ib", exclusive: true}')
-    text = slurm.script(spec(*asked, *more), [Path("/runs/a")])
+    text = text_of(spec(*asked, *more), "/runs/a")
     assert text.replace(sys.executable, "PYTHON") == ONE_NODE
 
 
 def test_the_text_of_several_nodes_starts_the_others_with_their_ranks():
     asked = spec("hardware.num_nodes=3", "hardware.node_type=fsdp", "hardware.container=/images/ft cli.sif")
     assert (asked.launch.num_processes, asked.train["fsdp"]) == (24, True)
-    lines = slurm.script(asked, [Path("/runs/a b")]).splitlines()
+    lines = text_of(asked, "/runs/a b").splitlines()
     assert "#SBATCH --nodes=3" in lines
     assert "run='/runs/a b'" in lines
     [others] = [line for line in lines if line.startswith("srun")]
@@ -87,10 +104,10 @@ def test_the_text_of_several_nodes_starts_the_others_with_their_ranks():
 
 
 def test_the_runs_of_a_sweep_are_one_array():
-    lines = slurm.script(spec(), [Path("/runs/0"), Path("/runs/1"), Path("/runs/2")]).splitlines()
+    lines = text_of(spec(), "/runs/0", "/runs/1", "/runs/2").splitlines()
     assert {"#SBATCH --array=0-2", "#SBATCH --output=/runs/slurm-%A_%a.txt", "  /runs/1"} <= set(lines)
     assert 'run="${runs[$SLURM_ARRAY_TASK_ID]}"' in lines
-    assert any('scontrol requeue "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"' in line for line in lines)
+    assert "job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID" in lines
 
 
 STUB = """\
@@ -102,24 +119,50 @@ while true; do sleep 0.05; done
 """
 
 
+SCONTROL = """\
+#!/bin/sh
+case $1 in
+  requeue) echo "scontrol $@" >> {folder}/commands ;;
+  *) echo "   JobState=COMPLETING Reason=None{preempted}" ;;
+esac
+"""
+
+
 @pytest.mark.parametrize(
-    ("code", "restarts", "requeued"), [(75, "0", True), (8, "0", True), (75, "100", False), (2, "0", False)]
+    ("code", "restarts", "state", "preempted", "requeued"),
+    [
+        (75, "0", "RUNNING None", "", True),
+        (8, "0", "RUNNING None", "", True),
+        (75, "100", "RUNNING None", "", False),
+        (2, "0", "RUNNING None", "", False),
+        (75, "0", "", "", True),  # nobody can be asked
+        (75, "0", "COMPLETING TimeLimit", "", True),  # a step that took longer than hardware.stop_seconds
+        (75, "0", "COMPLETING None", "", False),  # scancel
+        (75, "0", "COMPLETING None", " PreemptTime=None", False),
+        (75, "0", "COMPLETING None", " PreemptTime=2026-11-30T23:59:41", True),
+    ],
 )
-def test_a_job_passes_the_signal_on_waits_for_the_save_and_is_requeued(code, restarts, requeued, tmp_path, monkeypatch):
+def test_a_job_passes_the_signal_on_waits_for_the_save_and_is_requeued_unless_it_is_cancelled(
+    code, restarts, state, preempted, requeued, tmp_path, monkeypatch
+):
     for name, text in (
         ("python", STUB.format(folder=tmp_path, code=code)),
-        ("scontrol", f'#!/bin/sh\necho "scontrol $@" >> {tmp_path}/commands\n'),
+        ("scontrol", SCONTROL.format(folder=tmp_path, preempted=preempted)),
+        ("squeue", f'#!/bin/sh\necho "{state}"\n'),
     ):
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
-    (tmp_path / "job").write_text(slurm.script(spec(), [Path("/runs/a")]))
+    (tmp_path / "job").write_text(text_of(spec(), "/runs/a"))
     environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "17", "SLURM_RESTART_COUNT": restarts}
-    job = subprocess.Popen(["bash", str(tmp_path / "job")], env=environment)
+    job = subprocess.Popen(["bash", str(tmp_path / "job")], env=environment, start_new_session=True)
     until = time.monotonic() + 120
     while not (tmp_path / "started").exists() and time.monotonic() < until:
         time.sleep(0.02)
-    os.kill(job.pid, signal.SIGTERM)
+    if state.startswith("COMPLETING"):
+        os.killpg(job.pid, signal.SIGTERM)  # as Slurm does where it ends a job
+    else:
+        os.kill(job.pid, signal.SIGTERM)
     assert job.wait(120) == code
     commands = (tmp_path / "commands").read_text().splitlines()
     assert commands == [
@@ -144,11 +187,9 @@ def test_what_a_job_is_not_asked_with(override, what, problems):
     assert what in found
 
 
-def test_settings_of_a_job_without_one_and_stages_of_pipelines_are_refused(problems, capsys):
+def test_settings_of_a_job_without_one_are_refused(problems):
     [found] = problems("hardware=multi_gpu", "hardware.account=lab")
     assert "hardware.account is read only for a Slurm job" in found
-    assert main(["check", "method=rlhf", "hardware=slurm", "hardware.num_processes=1"]) == EXIT_CONFIG
-    assert "submits single runs and sweeps" in capsys.readouterr().err
 
 
 def test_a_recipe_may_not_name_a_container_elsewhere(here, capsys):
@@ -190,6 +231,17 @@ def test_a_run_and_a_sweep_are_submitted_and_resumed_as_jobs(here, capsys, monke
     assert "#SBATCH --array=0-1" in array.read_text()
     rates = [RunSpec.load(here / "both" / name / rundir.SPEC).train["learning_rate"] for name in NAMES]
     assert rates == [1e-4, 2e-4]
+
+
+def test_what_a_resume_changes_is_said_to_the_job(here, capsys, monkeypatch):
+    (here / "sbatch").write_text(SBATCH)
+    (here / "sbatch").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{here}:{os.environ['PATH']}")
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    assert main(["train", "hardware=slurm", "hardware.num_processes=1", "run.dir=one"]) == EXIT_DONE
+    assert 'train --resume "$run" &' in (here / "one" / rundir.JOB).read_text()
+    assert main(["train", "--resume", "one", "train.max_steps=9"]) == EXIT_DONE
+    assert '--resume "$run" train.max_steps=9 &' in (here / "one" / rundir.JOB).read_text()
 
 
 def ended(run: Path, loss: float) -> None:

@@ -1,4 +1,5 @@
 """A real Slurm: a run is submitted, asked to stop before its limit, requeued, resumed, and learns what it would have.
+So does a pipeline, as one job; a sweep is an array; and a job that is cancelled stays so.
 
 `make slurm` starts one on this machine for it. What was said to Slurm and what came of it goes to the file that
 FTCLI_TRANSCRIPT names, where it does.
@@ -22,6 +23,12 @@ from tests.conftest import REPOSITORY
 from tests.ranks import environment
 
 TIMEOUT_SECONDS = 3600
+STAGES = (
+    "method=rlhf", "method.measure=false", "train.max_steps=2", "train.save_strategy=steps", "train.save_steps=50",
+    "train.eval_strategy=no", "run.score_rows=0", "train.per_device_train_batch_size=2", "hardware.num_threads=1",
+    "stages.reward.train.max_steps=400", "stages.ppo.method.max_new_tokens=8",
+)  # fmt: skip
+AS_JOB = ("hardware=slurm", "hardware.num_processes=1", "hardware.device=cpu", "hardware.time_limit=60")
 COMMON = (
     "method=sft", "model=tiny", "peft=lora", "method.packing=false", "data.max_rows=400", "data.max_eval_rows=4",
     "train.max_steps=4000", "train.save_strategy=steps", "train.save_steps=200", "train.logging_steps=200",
@@ -38,11 +45,20 @@ def why_not() -> str | None:
     return None if "idle" in seen.stdout else "no node of a Slurm is idle: make slurm starts one"
 
 
+@pytest.fixture(scope="module")
+def transcript(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What was said to Slurm in these tests, and what came of it."""
+    named = os.environ.get("FTCLI_TRANSCRIPT")
+    file = Path(named) if named else tmp_path_factory.mktemp("slurm") / "transcript.txt"
+    file.write_text("", encoding="utf-8")
+    return file
+
+
 @pytest.fixture
-def say(tmp_path: Path) -> Say:
+def say(tmp_path: Path, transcript: Path, request: pytest.FixtureRequest) -> Say:
     """Runs a command and takes down what was said."""
-    transcript = Path(os.environ.get("FTCLI_TRANSCRIPT") or tmp_path / "transcript.txt")
-    transcript.write_text("", encoding="utf-8")
+    with open(transcript, "a", encoding="utf-8") as opened:
+        opened.write(f"# {request.node.name.removeprefix('test_').replace('_', ' ')}\n\n")
     here = environment(PYTHONPATH=os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")])))
 
     def run(*words: str, shown: str = "", quiet: bool = False) -> str:
@@ -66,15 +82,26 @@ def wait_until(holds: Callable[[], bool], what: Callable[[], str]) -> None:
         time.sleep(1)
 
 
-@pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
+def number_of(told: str) -> str:
+    """The number of the job, or of the array, that was submitted."""
+    found = re.search(r"job (\d+)", told)
+    assert found is not None, told
+    return found[1]
+
+
+def ends(say: Say, job: str, output: Callable[[], str]) -> None:
+    """Wait until no task of a job waits or is at work."""
+    wait_until(lambda: not say("squeue", "-h", "-j", job, quiet=True), output)
+
+
+pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
+
+
 def test_a_job_is_signalled_requeued_and_resumed_to_the_weights_of_an_uninterrupted_run(tmp_path: Path, say: Say):
     ftcli = (sys.executable, "-m", "ftcli", "train", *COMMON)
-    as_job = ("hardware=slurm", "hardware.num_processes=1", "hardware.device=cpu", "hardware.time_limit=60")
     stop = ("hardware.stop_seconds=60", "hardware.max_requeues=5", "run.dir=job")
-    told = say(*ftcli, *as_job, *stop, shown=f"ftcli train … {' '.join((*as_job, *stop))}")
-    number = re.search(r"job (\d+)", told)
-    assert number is not None, told
-    job, run = number[1], tmp_path / "job"
+    told = say(*ftcli, *AS_JOB, *stop, shown=f"ftcli train … {' '.join((*AS_JOB, *stop))}")
+    job, run = number_of(told), tmp_path / "job"
     say("cat", "job/job.sbatch")
 
     def output() -> str:
@@ -106,3 +133,63 @@ def test_a_job_is_signalled_requeued_and_resumed_to_the_weights_of_an_uninterrup
     say("sha256sum", "job/model/adapter_model.safetensors", "uninterrupted/model/adapter_model.safetensors")
     ours, theirs = (tmp_path / name / rundir.MODEL / "adapter_model.safetensors" for name in ("job", "uninterrupted"))
     assert ours.read_bytes() == theirs.read_bytes()
+
+
+def test_a_pipeline_is_one_job_that_is_requeued_in_a_stage_and_ends_with_the_weights_of_an_uninterrupted_one(
+    tmp_path: Path, say: Say
+):
+    ftcli = (sys.executable, "-m", "ftcli", "train", *STAGES)
+    told = say(*ftcli, *AS_JOB, "run.dir=job", shown=f"ftcli train method=rlhf … {' '.join(AS_JOB)} run.dir=job")
+    job, folder = number_of(told), tmp_path / "job"
+
+    def output() -> str:
+        return "\n".join(file.read_text(errors="replace") for file in folder.glob("slurm-*.txt"))
+
+    wait_until(lambda: any(folder.glob("reward/checkpoints/checkpoint-*")), output)
+    say("squeue", "-o", "%i %j %T %l %r")
+    say("scancel", "--batch", "--signal=TERM", job)  # as Slurm asks for the stop before the limit
+    wait_until(lambda: "Restarts=1" in say("scontrol", "show", "job", job, quiet=True), output)
+    say("scontrol", "update", f"JobId={job}", "StartTime=now+10")
+    wait_until(lambda: (folder / rundir.RESULT).is_file(), output)
+    ends(say, job, output)
+    say("sh", "-c", f"scontrol show job {job} | grep -o 'JobState=[A-Z]*\\|Restarts=[0-9]*\\|ExitCode=[0-9:]*'")
+    said = say("sh", "-c", "grep -h 'stopped by\\|^stage .*: ' job/slurm-*.txt")
+    assert "stopped by SIGTERM" in said
+    assert "stage sft: finished" in said
+    assert re.search(r"stage reward: resuming from checkpoint-\d+", said)
+
+    say(*ftcli, "hardware=cpu", "run.dir=uninterrupted", quiet=True)
+    both = ("job", "uninterrupted")
+    files = [f"{name}/{stage}/model/model.safetensors" for stage in ("reward", "ppo") for name in both]
+    say("sha256sum", *files)
+    digests = [(tmp_path / file).read_bytes() for file in files]
+    assert digests[0] == digests[1]
+    assert digests[2] == digests[3]
+
+
+def test_a_sweep_is_an_array_whose_cancelled_task_stays_so_until_the_sweep_is_resumed(tmp_path: Path, say: Say):
+    ftcli = (sys.executable, "-m", "ftcli")
+    words = ("train.learning_rate=1e-4,1e-3", *AS_JOB, "run.dir=sweep")
+    told = say(
+        *ftcli, "train", "-m", *COMMON, "train.max_steps=400", "train.logging_steps=1", "train.save_steps=20", *words,
+        shown=f"ftcli train -m … {' '.join(words)}",
+    )  # fmt: skip
+    array, folder = number_of(told), tmp_path / "sweep"
+    [first, second] = sorted(each for each in folder.iterdir() if rundir.is_run(each))
+
+    def output() -> str:
+        return "\n".join(file.read_text(errors="replace") for file in folder.glob("slurm-*.txt"))
+
+    wait_until(lambda: any(second.glob("checkpoints/checkpoint-*")), output)
+    say("squeue", "-o", "%i %j %T %l %r")
+    assert f"array {array} is at work" in say(*ftcli, "sweep", "--resume", "sweep", shown="ftcli sweep --resume sweep")
+    say("scancel", f"{array}_1")
+    wait_until(lambda: "stopped by SIGTERM" in output(), output)
+    ends(say, array, output)
+    assert (first / rundir.RESULT).is_file()
+    assert not (second / rundir.RESULT).exists()
+    again = say(*ftcli, "sweep", "--resume", "sweep", shown="ftcli sweep --resume sweep")
+    ends(say, number_of(again), output)
+    table = say(*ftcli, "sweep", "--resume", "sweep", shown="ftcli sweep --resume sweep")
+    assert "2 of 2 jobs done" in table
+    assert table.count("  done") == 2

@@ -82,9 +82,6 @@ def _job(run: ResolvedRun, composed: Composed, where: Where) -> Iterator[Problem
             key = name if name in values else f"sbatch.{name}"
             what = f"hardware.{key}={value!r} does not stand on a line of options"
             yield Problem(where(f"hardware.{key.partition('.')[0]}"), what, "give one word without quotes")
-    if composed.request.stage is not None:
-        what = "hardware=slurm submits single runs and sweeps, and this is a stage of a pipeline"
-        yield Problem(where("hardware"), what, "submit ftcli train with hardware=multi_gpu in a job of your own")
 
 
 def _several(run: ResolvedRun, composed: Composed, where: Where) -> Iterator[Problem]:
@@ -102,7 +99,10 @@ def _several(run: ResolvedRun, composed: Composed, where: Where) -> Iterator[Pro
     if wanted.rendezvous is not None and not re.fullmatch(r"[^\s:]+:\d+", wanted.rendezvous):
         what = f"hardware.rendezvous={wanted.rendezvous} is not HOST:PORT"
         yield Problem(where("hardware.rendezvous"), what, "name a port of the first machine: node0:29400")
-    if nodes > 1 and composed.tree["run"].get("dir") is None and wanted.type == "multi_node":
+    if nodes > 1 and composed.request.stage is not None:
+        what = "the stages of a pipeline, which sample between the trainings, run on one machine"
+        yield Problem(where("hardware.num_nodes"), what, "leave it out, or train each stage as a run of its own")
+    elif nodes > 1 and composed.tree["run"].get("dir") is None and wanted.type == "multi_node":
         what = "the machines of a run write into one directory, and by default each would choose its own"
         yield Problem("run.dir", what, "set run.dir to a folder that all of them share")
 

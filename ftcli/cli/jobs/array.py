@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from ftcli.build import gate
 from ftcli.cli import jobs, output
@@ -18,6 +19,7 @@ from ftcli.core.exit_codes import EXIT_DONE, EXIT_INTERRUPTED, EXIT_RANK_LOST
 from ftcli.core.text import shell_word
 from ftcli.launch import slurm
 from ftcli.launch.profile import submits
+from ftcli.launch.slurm import words_of
 from ftcli.runs import run_end, rundir
 from ftcli.settings.run_spec import RunSpec
 from ftcli.sweeps.side_by_side import Queue
@@ -30,8 +32,26 @@ def goes_to_scheduler(spec: RunSpec) -> bool:
     return submits(spec.hardware, os.environ)
 
 
+def require_single(job: jobs.Job) -> None:
+    """Refuse a job that is no single run where it would go to a scheduler.
+
+    Raises:
+        ConfigError: it is a pipeline.
+    """
+    if not isinstance(job, RunJob) and any(map(goes_to_scheduler, job.specs())):
+        what = "each job of an array is a single run, and these are pipelines"
+        fix = "start each with ftcli train, as a job of its own; or the sweep inside an allocation (salloc, sbatch)"
+        raise ConfigError(Problem("hardware=slurm", what, fix))
+
+
 def of(composed: Mapping[str, jobs.Job]) -> dict[str, RunJob]:
-    """The jobs of a sweep that goes to a scheduler; none where each runs here."""
+    """The jobs of a sweep that goes to a scheduler; none where each runs here.
+
+    Raises:
+        ConfigError: they are pipelines.
+    """
+    for job in composed.values():
+        require_single(job)
     found = {name: job for name, job in composed.items() if isinstance(job, RunJob) and goes_to_scheduler(job.spec)}
     return found if len(found) == len(composed) else {}
 
@@ -51,7 +71,11 @@ def submit(sweep: Sweep, array: Mapping[str, RunJob], flags: Sequence[str]) -> i
     specs = [job.spec for job in array.values()]
     _require_alike(specs)
     words = {job.name: ["train", *job.words, *flags] for job in sweep.jobs}
-    sweep.array = submitted(specs[0], lambda: [job.prepared(words[name]) for name, job in array.items()])
+
+    def directories() -> list[Path]:
+        return [job.prepared(words[name]) for name, job in array.items()]
+
+    sweep.array = submitted(specs[0], words_of(specs[0]), directories)
     sweep.write()
     _say_how_it_goes_on(sweep, flags)
     return EXIT_DONE
@@ -121,6 +145,6 @@ def _submit_again(sweep: Sweep, left: Sequence[SweepJob], grants: frozenset[str]
     folders = [sweep.run_dir(job).resolve() for job in left]
     specs = [gate.opened(folder, grants, gate.TRAINS) for folder in folders]
     _require_alike(specs)
-    sweep.array = submitted(specs[0], lambda: folders)
+    sweep.array = submitted(specs[0], words_of(specs[0]), lambda: folders)
     sweep.write()
     _say_how_it_goes_on(sweep, flags)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -18,7 +19,10 @@ from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.exit_codes import EXIT_DONE
 from ftcli.core.plugins import plugin_loading
 from ftcli.core.text import shell_word
+from ftcli.launch.profile import submits
+from ftcli.launch.slurm import Words
 from ftcli.pipelines import pipeline_dir
+from ftcli.pipelines.one_job import job_spec
 from ftcli.pipelines.pipeline_dir import Begun
 from ftcli.pipelines.pipeline_request import PipelineRequest
 from ftcli.pipelines.stage_specs import pipeline_spec
@@ -75,8 +79,9 @@ class PipelineJob(Job):
         checked(self.spec, as_json=as_json)
 
     def plan(self, *, as_json: bool) -> None:
-        """Print the graph, and the plan of every stage."""
+        """Print the graph, and the plan of every stage; where it would be one job of a scheduler, that job's text."""
         _show_plan(self.spec, as_json=as_json)
+        _show_job(self.spec, self.request, as_json=as_json)
 
     def show(self, *, as_json: bool) -> None:
         """Print the configuration of every stage."""
@@ -85,23 +90,36 @@ class PipelineJob(Job):
         show_configuration(self.spec, as_json=as_json)
 
     def start(self, argv: Sequence[str], *, as_json: bool, anyway: bool = False) -> int:
-        """Create the folder, run all stages in order, and report."""
-        from ftcli.cli.render.pipeline import graph
+        """Create the folder, run all stages in order, and report; or give the pipeline to a scheduler."""
+        if job := _submitted_job(self.spec):
+            from ftcli.cli.jobs.submission import submit
 
+            return submit(job, _words(self.spec, self.request), lambda: self.prepared(argv))
         _require_here(self.spec, {})
         require_stage_rows(self.spec)
         if not anyway:
             require_disk([*self.spec.runs().values()])
-        folder = pipeline_dir.create(self.spec, argv, self.answers)
-        output.note(f"pipeline {folder}: {graph(self.spec)}")
-        for line in self.spec.rounds:
-            output.note(line)
+        folder = self.prepared(argv)
         # Everything in the files of the new pipeline was typed, or granted, on this command line. Not so what models
         # that it names ship: whether they run code is not its files' to say.
         request = replace(self.request, grants=self.request.grants | (FLAGS - {REMOTE_CODE}))
         with rundir.exclusive(folder):
             resume_line.remember(_typed_again(self.spec, self.request))
             return _run_stages(folder, request, {}, None, as_json=as_json)
+
+    def prepared(self, argv: Sequence[str]) -> Path:
+        """Create the folder, with what a resume needs.
+
+        Raises:
+            ConfigError: it cannot be created, or is not empty.
+        """
+        from ftcli.cli.render.pipeline import graph
+
+        folder = pipeline_dir.create(self.spec, argv, self.answers)
+        output.note(f"pipeline {folder}: {graph(self.spec)}")
+        for line in self.spec.rounds:
+            output.note(line)
+        return folder
 
 
 @dataclass(frozen=True)
@@ -139,15 +157,22 @@ class PipelineFolder(JobFolder):
             for resumed, _ in begun.values():
                 require_folders(resumed)
             _show_plan(_with_progress(spec, folder, begun), as_json=as_json, begun=begun)
+            _show_job(replace(spec, dir=folder), request, as_json=as_json)
             return EXIT_DONE
         with rundir.exclusive(folder):
             request = pipeline_dir.adopt(folder, request, output.note)
             spec, begun, state = _as_it_goes_on(folder, request)
-            _require_here(spec, begun)
-            if not anyway:
-                require_disk([*spec.runs().values()], folder)
-            resume_line.remember(_typed_again(spec, request))
-            return _run_stages(folder, request, begun, state, as_json=as_json)
+            job = _submitted_job(replace(spec, dir=folder))
+            if job is None:
+                _require_here(spec, begun)
+                if not anyway:
+                    require_disk([*spec.runs().values()], folder)
+                resume_line.remember(_typed_again(spec, request))
+                return _run_stages(folder, request, begun, state, as_json=as_json)
+            _keep_for_job(folder, request, begun, state)
+        from ftcli.cli.jobs.submission import submit  # it takes the lock itself, as whoever submits a run
+
+        return submit(job, _words(spec, request), folder.resolve)
 
     def report(self, *, as_json: bool) -> None:
         """Print the result of every stage, and the metrics of the policies along the way; else where each stage is."""
@@ -213,6 +238,43 @@ def require_stage_rows(spec: PipelineSpec) -> None:
     for each in spec.stages:
         if isinstance(each, RunStage):
             require_rows(each.spec, each.fed)
+
+
+def _submitted_job(spec: PipelineSpec) -> RunSpec | None:
+    """What a scheduler is asked for, where the pipeline is given to one from here; inside its job it runs."""
+    job = job_spec(spec)
+    return job if job is not None and submits(job.hardware, os.environ) else None
+
+
+def _words(spec: PipelineSpec, request: Request) -> Words:
+    """What the job of a pipeline types; what a resume changes is in pipeline.json by then."""
+    return Words(flags=_typed_again(spec, request))
+
+
+def _show_job(spec: PipelineSpec, request: Request, *, as_json: bool) -> None:
+    """Print what would be submitted, where the pipeline would be one job of a scheduler."""
+    job = job_spec(spec)
+    if job is not None and not as_json:
+        from ftcli.cli.jobs.submission import show_script
+
+        show_script(job, _words(spec, request), spec.dir)
+
+
+def _keep_for_job(folder: Path, request: Request, begun: Begun, state: Mapping[str, Any] | None) -> None:
+    """Write what a resume changes to pipeline.json, which the job reads; the lock of the pipeline is held.
+
+    Raises:
+        ConfigError: it changes a stage that has begun, or there is no scheduler here.
+    """
+    from ftcli.launch import slurm
+
+    what = "changes a stage that has begun, and a job that is queued again would meet it finished"
+    fix = f"resume it inside an allocation (salloc, sbatch): ftcli train --resume {shell_word(folder)} and the change"
+    if late := [text for text in request.overrides if any(text.startswith(f"stages.{name}.") for name in begun)]:
+        raise ConfigError(*(Problem(text, what, fix) for text in late))
+    slurm.require_sbatch()
+    if state is not None:
+        rundir.write_json(folder / rundir.PIPELINE, state)
 
 
 def _with_progress(spec: PipelineSpec, folder: Path, begun: Begun) -> PipelineSpec:

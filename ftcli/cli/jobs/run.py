@@ -84,10 +84,10 @@ class RunJob(Job):
 
         show(self.run, plan(self.run), as_json=as_json)
         if not as_json and profile_of(self.spec.hardware).submits:
-            from ftcli.launch import slurm
+            from ftcli.cli.jobs.submission import show_script
+            from ftcli.launch.slurm import words_of
 
-            output.text("\nwould be submitted with sbatch:\n")
-            output.text(slurm.script(self.spec, [Path(str(self.spec.run.dir)).resolve()]), end="")
+            show_script(self.spec, words_of(self.spec), Path(str(self.spec.run.dir)))
 
     def show(self, *, as_json: bool) -> None:
         """Print every value, and the derived values with their reasons."""
@@ -100,8 +100,9 @@ class RunJob(Job):
 
         if submits(self.spec.hardware, os.environ):
             from ftcli.cli.jobs.submission import submit
+            from ftcli.launch.slurm import words_of
 
-            return submit(self.spec, lambda: [self.prepared(argv)])
+            return submit(self.spec, words_of(self.spec), lambda: self.prepared(argv))
         require_here(self.spec)
         node = node_of(self.spec)
         if node.rank:
@@ -158,8 +159,9 @@ class RunFolder(JobFolder):
             request = replace(request, overrides=adopted(self.directory, request.overrides, output.note))
         if submits(spec.hardware, os.environ) and not dry_run:
             from ftcli.cli.jobs.submission import submit
+            from ftcli.launch.slurm import words_of
 
-            return submit(spec, lambda: [self.directory.resolve()])
+            return submit(spec, words_of(spec, request.overrides), self.directory.resolve)
         (require_folders if dry_run else require_here)(spec)
         changes = [text for text in request.overrides if not text.startswith("hardware.")]
         if rundir.read_result(self.directory) is not None and not (changes and has_steps_left(self.directory, spec)):
