@@ -26,6 +26,7 @@ from ftcli.settings.run_spec import RunSpec
 
 _GONE: Any = object()
 _REMARK_LETTERS = 72
+_OF_WHO_RAN_IT = ("dir", "trackers", "tracking", "profile", "profile_steps")
 
 
 def recipe(spec: RunSpec, folder: Path, name: str, provenance: list[str]) -> tuple[str, list[str]]:
@@ -80,8 +81,8 @@ def differing(spec: RunSpec) -> dict[str, Any]:
     for group in (*GROUPS, "run"):
         named = {key: each for key, each in tree.get(group, {}).items() if key != "name" or group == "run"}
         own = {key: each for key, each in named.items() if default[group].get(key, _GONE) != each}
-        if group == "run":  # where it lies and who draws its curve are of who ran it
-            own = {key: each for key, each in own.items() if key not in ("dir", "trackers", "tracking")}
+        if group == "run":  # where it lies, who draws its curve and what times it are of who ran it
+            own = {key: each for key, each in own.items() if key not in _OF_WHO_RAN_IT}
         if group == "model" and "name_or_path" in own:
             own = {**{key: each for key, each in own.items() if key not in CARD}, **_own_card(spec)}
         if group == "data" and own.get("path", _GONE) is None and own.get("mix"):

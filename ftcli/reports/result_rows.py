@@ -11,6 +11,7 @@ from ftcli.core.text import count, duration
 from ftcli.evaluations import retention
 from ftcli.runs import rundir
 from ftcli.runs.measured_attention import AttentionChoice
+from ftcli.runs.profiles.profile_file import profile_line
 
 
 def _change(pair: Mapping[str, Any] | None, form: str) -> str | None:
@@ -40,6 +41,7 @@ def result_rows(
         ("held-out score", f"{scored}  {score.get('name')} over {score.get('rows')} rows" if scored else None),
         *(retention.rows(result["retention"]) if result.get("retention") else ()),
         *_of_machine(result, planned or {}),
+        ("profile", profile_line(result["profile"]) if result.get("profile") else None),
         *(("note" if each["done"] else "warning", _warning(each)) for each in result.get("warnings") or ()),
         *(("warning", text) for text in failed_trackers(result)),
         ("model", relative(run / rundir.MODEL)),

@@ -22,6 +22,7 @@ from ftcli.reports.kept_rows import Answered, ShownRow
 from ftcli.reports.result_rows import failed_trackers
 from ftcli.reports.run_record import RunRecord
 from ftcli.runs import rundir
+from ftcli.runs.profiles.profile_file import profile_notes, profile_rows, read_profiles
 from ftcli.settings.batch_plan import BatchPlan, train_value
 
 _DAMAGE = (OSError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
@@ -68,6 +69,10 @@ def _about(record: RunRecord) -> Iterator[Section]:
         yield Section(title="Command", text=command.removeprefix("#!/bin/sh\n"), open=True)
     if planned := [*_beside_plan(record)]:
         yield Section(title="Plan and reality", head=("", "planned", "done"), rows=planned, open=True)
+    if profiles := read_profiles(record.folder):
+        head, *rows = profile_rows(profiles)
+        note = "; ".join(profile_notes(profiles))
+        yield Section(title="Where the seconds went", note=note, head=head, rows=rows, open=True)
 
 
 def _beside_plan(record: RunRecord) -> Iterator[tuple[str, ...]]:

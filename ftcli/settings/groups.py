@@ -252,6 +252,12 @@ class RunSettings:
     each of its own package, or several in a list (docs/trackers.md)."""
     tracking: dict[str, Any] | None = None
     """Settings of trackers by name: {wandb: {project: support, mode: online}}."""
+    profile: bool = False
+    """Whether the run measures where its seconds go, from the import of its libraries to its result: forward, backward,
+    optimiser, generation, rewards, waiting and the rest, told in result and report, with a trace for chrome://tracing
+    or Perfetto. On a GPU it waits for the card between these parts, which costs time (docs/runs.md)."""
+    profile_steps: int | None = None
+    """How many steps of a profiled run, after the first ten, have each of their operations traced: 3, say."""
 
 
 CARD = ("variant", "thinking", "has_template", "licence", "shape")

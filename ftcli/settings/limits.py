@@ -33,6 +33,7 @@ MAX_WORKERS = 128
 MAX_THREADS = 1024
 """Threads of one process."""
 MAX_TRIES = 1000
+MAX_TRACED_STEPS = 100
 """Tries of what failed: restarts of a run, requests to an endpoint."""
 
 _POSITIVE = Limit(low=0, open_low=True)
@@ -140,6 +141,7 @@ LIMITS: Mapping[str, Limit] = {
     "hardware.num_threads": Limit(low=1, high=MAX_THREADS),
     "run.score_rows": _NOT_NEGATIVE,
     "run.early_stopping_patience": _COUNT,
+    "run.profile_steps": Limit(low=1, high=MAX_TRACED_STEPS),
 }
 
 OF_BACKEND: Mapping[str, Limit] = {

@@ -85,6 +85,13 @@ BETA = "option of cpo, distillation, dpo, grpo, ipo, kto, orpo, rloo, simpo, not
         (["train.fp16=true", "hardware=cpu"], "train.fp16=true", "needs a GPU", "float32"),
         (["train.save_steps=10.5"], "train.save_steps=10.5", "neither a whole number of steps nor a share", "10"),
         (["run.early_stopping_patience=2"], "run.early_stopping_patience=2", "not tracked", "load_best_model_at_end"),
+        (["run.profile_steps=3"], "run.profile_steps=3", "no effect without run.profile", "run.profile=true"),
+        (
+            ["run.profile=true", "run.profile_steps=9", "train.max_steps=5"],
+            "run.profile_steps=9", "more steps than the 5", "5 or fewer",
+        ),
+        (["run.profile=true", "run.profile_steps=0"], "run.profile_steps=0", "out of range", "at least 1"),
+        (["train.profile=true"], "train.profile=true", "not an option of train", "did you mean run.profile?"),
         (["data.eval_share=0.1", "data.eval_path=builtin:tiny"], "data.eval_share=0.1", "both set", "keep one"),
         (["model.name_or_path=/no/such/folder"], "model.name_or_path=/no/such/folder", "holds no model", "folder"),
         (["run.name=a/b"], "run.name=a/b", "not a plain name", "letters"),

@@ -255,7 +255,15 @@ SINCE = {
         "max_requeues": 100,
         "sbatch": None,
     },
-    "run": {"background_save": None, "trackers": None, "tracking": None, "retention": None, "gate": None},
+    "run": {
+        "background_save": None,
+        "trackers": None,
+        "tracking": None,
+        "retention": None,
+        "gate": None,
+        "profile": False,
+        "profile_steps": None,
+    },
 }
 """Settings that did not exist then, with the value that a recipe of then gets today. `data.template=auto` changes what
 text pairs train; none of these recipes reads any."""

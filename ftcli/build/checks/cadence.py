@@ -26,6 +26,7 @@ def problems(run: ResolvedRun, composed: Composed, where: Where) -> Iterator[Pro
     yield from _warmup(run, composed, where)
     yield from _validation(run, composed, where)
     yield from _background(run, where)
+    yield from _profile(run, where)
     yield from _steps(run, where)
     yield from _retention(run, where)
 
@@ -109,6 +110,19 @@ def _background(run: ResolvedRun, where: Where) -> Iterator[Problem]:
         yield Problem(where("run.background_save"), why, "remove it")
     elif run.spec.train.get("save_strategy") == "no":
         yield Problem(where("run.background_save"), f"{what}, and this run saves none", "remove it, or save some")
+
+
+def _profile(run: ResolvedRun, where: Where) -> Iterator[Problem]:
+    """Steps are traced in a run that is profiled, and there are as many."""
+    steps, most = run.spec.run.profile_steps, run.spec.train.get("max_steps")
+    if steps is None:
+        return
+    if not run.spec.run.profile:
+        what = "run.profile_steps has no effect without run.profile"
+        yield Problem(where("run.profile_steps"), what, "add run.profile=true, or remove it")
+    elif type(most) is int and 0 < most < steps:
+        what = f"run.profile_steps={steps} traces more steps than the {most} of the run"
+        yield Problem(where("run.profile_steps"), what, f"set it to {most} or fewer")
 
 
 def _written(composed: Composed, dotted: str) -> bool:

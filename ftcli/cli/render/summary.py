@@ -17,6 +17,8 @@ from ftcli.peft_methods import peft_method
 from ftcli.reports.curves import HELD_OUT, Curve, panels, sparkline
 from ftcli.reports.result_rows import result_rows
 from ftcli.reports.run_record import RunRecord
+from ftcli.runs.profiles.profile_file import TRACE, profile_notes, profile_rows, read_profiles
+from ftcli.runs.profiles.profile_file import as_data as profile_data
 from ftcli.runs.run_state import DONE
 
 _DRAWN = ("loss", "reward")
@@ -35,6 +37,11 @@ def show(record: RunRecord) -> None:
         output.say(f"measured: {title}")
         if table:
             output.table(table)
+    if profiles := read_profiles(record.folder):
+        spans = record.folder / TRACE
+        where = [f"as spans in {relative(spans)}"] if spans.is_file() else []
+        output.say(f"where the seconds went: {'; '.join([*profile_notes(profiles), *where])}")
+        output.table(profile_rows(profiles))
 
 
 def _drawn(record: RunRecord) -> Iterator[tuple[str, str]]:
@@ -61,6 +68,7 @@ def as_data(record: RunRecord) -> dict[str, Any]:
     result = (record.result or {}) if state.whole else {}
     measured = [found for _, found in evaluations.contents(record.folder) if found is not None]
     about |= {"evaluations": measured} if measured else {}
+    about |= {} if "profile" in result else profile_data(read_profiles(record.folder))
     return {**result, **about, **({"planned": record.planned} if record.planned else {})}
 
 

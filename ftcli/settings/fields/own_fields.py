@@ -45,7 +45,7 @@ ROWS: Rows = {
     "run.dir": read("writes", free="a folder", guarded=_PATHS),
     "run.retention": read("reads", free="builtin:general, or a file"),
     "run.gate": read(inside="measures, checked with the retention set"),
-    **plain("run", "name score_rows loss_before early_stopping_patience background_save"),
+    **plain("run", "name score_rows loss_before early_stopping_patience background_save profile profile_steps"),
     "run.trackers": read("writes", choices=(*TRACKERS,), guarded="in the run's folder; what sends is set below it"),
     SETTINGS: read(inside=LISTED),
 }

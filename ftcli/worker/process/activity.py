@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
 from ftcli.runs.worker_records import LINES, REDRAWS, TERMINAL, PhaseFile, Record
 from ftcli.worker.process import heartbeat, own_lines
@@ -53,9 +53,20 @@ class _Activity:
         return {"done": self.done, "total": self.total, "unit": self.unit} if self.unit else {}
 
 
+class Listener(Protocol):
+    """Who is told of the phases."""
+
+    def begins(self, name: str) -> None:
+        """A phase that begins, within those that have not ended."""
+
+    def ends(self, name: str, seconds: float) -> None:
+        """A phase that ends, and how long it took."""
+
+
 _now = _Activity()
 _drawn = False
 _file: PhaseFile | None = None
+_listeners: list[Listener] = []
 
 
 @contextmanager
@@ -68,8 +79,8 @@ def phase(name: str, *, shown: bool = True) -> Iterator[None]:
     try:
         if is_own:
             own_lines.send(Record(begins=name))
-            if _file is not None:
-                _file.begins(name)
+            for each in _told():
+                each.begins(name)
         sys.audit(EVENT, name)
         heartbeat.phase(_now.phase)
         yield
@@ -78,8 +89,8 @@ def phase(name: str, *, shown: bool = True) -> Iterator[None]:
     finally:
         if is_own:
             seconds = round(time.monotonic() - _now.since, 3)
-            if _file is not None:
-                _file.ends(name, seconds)
+            for each in _told():
+                each.ends(name, seconds)
             own_lines.send(Record(ends=name, seconds=seconds, failed=failed, **_now.counted()))
         _now = before
         erase()
@@ -94,6 +105,20 @@ def kept_in(folder: Path) -> Iterator[None]:
         yield
     finally:
         _file = before
+
+
+@contextmanager
+def heard_by(listener: Listener) -> Iterator[None]:
+    """Tell a listener of the phases that begin and end in the block."""
+    _listeners.append(listener)
+    try:
+        yield
+    finally:
+        _listeners.remove(listener)
+
+
+def _told() -> list[Listener]:
+    return [*([_file] if _file is not None else []), *_listeners]
 
 
 def note(done: int, total: int | None, unit: str) -> None:

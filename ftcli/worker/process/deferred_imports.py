@@ -18,6 +18,7 @@ import importlib.util
 import re
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from importlib import metadata
 from importlib.abc import Loader, MetaPathFinder
@@ -48,6 +49,9 @@ scipy it does not need either, but transformers takes names out of both while it
 _FIRST_WITH_4_BIT = (0, 39)
 """The version in which bitsandbytes got the `Linear4bit` that peft looks for."""
 
+
+seconds = 0.0
+"""What `import_heavy` took in this process."""
 
 _lock = threading.RLock()
 _executing: set[str] = set()
@@ -239,10 +243,13 @@ def import_heavy(module: str) -> ModuleType:
     Classes and functions stay alive, and scanning them repeatedly for garbage costs more than a second. Later
     collections skip what was imported, too.
     """
+    global seconds
     gc.disable()
+    began = time.perf_counter()
     try:
         return importlib.import_module(module)
     finally:
+        seconds += time.perf_counter() - began
         gc.freeze()
         gc.enable()
 

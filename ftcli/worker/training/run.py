@@ -45,6 +45,7 @@ from ftcli.worker.trainers.units import Counted
 from ftcli.worker.training.load import Loaded, load, load_base, make_critic, make_teacher
 from ftcli.worker.training.log_window import LastStep
 from ftcli.worker.training.measure import after_training, before_training, loss_before
+from ftcli.worker.training.profiling.session import Profiled
 from ftcli.worker.training.save import ADAPTER_CONFIG, save_final
 from ftcli.worker.training.trainer import make_trainer
 from ftcli.worker.training.watch.loss import LossGuard, LossWatch
@@ -75,12 +76,14 @@ def train(run_dir: Path, resume: Path | None = None) -> dict[str, Any]:
     spec = RunSpec.load(run_dir / rundir.SPEC)
     resume = restarts.start_from(spec, run_dir, resume)
     # The lock is taken before accelerate starts, so the rank comes from the environment.
-    with interruption.resumable(run_dir), exclusive(run_dir, int(os.environ.get("RANK", "0"))), kept_in(run_dir):
+    alone = exclusive(run_dir, int(os.environ.get("RANK", "0")))
+    with interruption.resumable(run_dir), alone, kept_in(run_dir), Profiled(spec, run_dir) as profiled:
         run = load(spec, run_dir, resumed=resume is not None)
         spec = run.spec  # with the attention kernel that it trains with
         _begin(run, resume)
         use_cache = run.model.config.use_cache
         trainer = build_trainer(run)
+        profiled.watch(trainer)
         if resume is not None and spec.train.get("deepspeed"):
             allow_plain_classes()
         parameters = _parameters(trainer.model)  # counted now, as the model may be saved in another form
@@ -104,7 +107,7 @@ def train(run_dir: Path, resume: Path | None = None) -> dict[str, Any]:
         after = after_training(run, trainer)
         result = {**_result(run, trainer, outcome, before, after), **gate.after(), "parameters": parameters}
         machine = usage(spec, run.model, pace, run.config.device, run.attention)
-        result |= {**_manifest(run), "machine": machine, **feed.noted()}
+        result |= {**_manifest(run), "machine": machine, **feed.noted(), **profiled.noted(trainer)}
         interruption.finish_first(True)  # as good as done: nothing would be left to resume
         if run.is_first:
             _keep(run, result)

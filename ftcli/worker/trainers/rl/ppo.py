@@ -207,10 +207,13 @@ class PpoTrainer(TokenLoss, HeldOutRewards, Trainer):
         """Answer the prompts, score the answers, and compute what is trained on."""
         with answering(self):
             sampled = self.answerer(model, rows)
-            parts = self.rewards(sampled)
+            parts = self._scored(sampled)
         self.signal.add(sampled, parts)
         per_token = self._per_token(model, sampled)
         self.take_rollout(sampled, parts, per_token)
+
+    def _scored(self, sampled: Sequence[Sampled]) -> Tensor:
+        return self.rewards(sampled)
 
     def take_rollout(self, sampled: Sequence[Sampled], parts: Tensor, per_token: list[dict[str, Tensor]]) -> None:
         """Make a rollout from answers, their rewards, and the models' values for each of their tokens.

@@ -1,0 +1,1 @@
+"""What a run keeps of where its seconds went, where `run.profile` asks for it."""
