@@ -31,7 +31,7 @@ from ftcli.worker.inference.sampling import Sampled, sample
 from ftcli.worker.rewards.ai_judge import judge_of
 from ftcli.worker.tokenise.encoder import Encoder
 
-_BATCH = 64
+TOGETHER = 64
 """Answers that are generated together where no setting says how many."""
 
 
@@ -119,7 +119,7 @@ class Rewards:
         model: Any,
         examples: Sequence[Example],
         max_new_tokens: int,
-        batch_size: int = _BATCH,
+        batch_size: int = TOGETHER,
         kept: KeptAnswers | None = None,
     ) -> Counts:
         """The summed reward of greedy answers, in total and per component, each with the number of answers.

@@ -39,6 +39,7 @@ from ftcli.worker.process.progress import Progress, mean_loss
 from ftcli.worker.process.signals import StopCallback, exclusive
 from ftcli.worker.process.step_beats import StepBeats
 from ftcli.worker.process.usage import Pace, usage
+from ftcli.worker.rewards.mixture import TOGETHER
 from ftcli.worker.trackers.feed import Feed
 from ftcli.worker.trainers.rl import vllm_engine
 from ftcli.worker.trainers.units import Counted
@@ -193,6 +194,8 @@ def build_trainer(run: Loaded) -> Any:
         )
     trainer.needs = files_to_resume(run.spec)
     trainer.find_rows = finder(run.data.sets)
+    if run.rewards is not None and run.score_batch is None:  # a model so small that its memory does not matter
+        trainer.held_out_together = TOGETHER
     trainer.background = BackgroundSave(run.spec.run.background_save if run.config.world_size == 1 else False)
     switch_off()  # which accelerate has set for all models that are loaded from here on
     require_planned(run.spec, trainer)

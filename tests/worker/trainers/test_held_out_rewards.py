@@ -13,6 +13,7 @@ import torch
 from transformers.trainer_utils import get_last_checkpoint
 
 from ftcli.runs import rundir
+from ftcli.worker.inference.fixed_draws import FixedDraws
 from ftcli.worker.inference.shrinking_batch import STRETCH
 from ftcli.worker.training.load import load
 from ftcli.worker.training.run import build_trainer
@@ -47,6 +48,7 @@ def trainer_of(make_spec: MakeSpec, new_run: Any, tmp_path: Path) -> Make:
             if how is not None:
                 how.eos_token_id = ends
         trainer.eos_token_ids = ends
+        trainer.held_out_together = batch
         return trainer
 
     return make
@@ -69,6 +71,33 @@ def test_they_do_not_depend_on_the_batch_although_ended_answers_leave_it(name, t
     assert STRETCH / 2 < found[0]["eval_completions/mean_length"] < LONGEST
     assert 0 < found[0]["eval_reward"] < 1.5
     assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_as_many_are_generated_at_once_as_a_rollout_has_and_more_of_a_small_model(
+    name, make_spec, new_run, tmp_path, monkeypatch
+):
+    rows = [{"prompt": prompt(f"Say {i}."), "answer": "red"} for i in range(70)]
+    file = write_rows(tmp_path / "rows.jsonl", rows)
+    own = sampling(name, 2, rewards={"exact_answer": 1})
+    own |= {} if name == "ppo" else {"num_generations": 2, "num_generations_eval": 1}
+    train = {"per_device_eval_batch_size": 2, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 3}
+    spec = replace(make_spec(file, method=own, eval_path=str(file), train=train), choices={"method": name})
+    trainer = build_trainer(load(spec, new_run(spec, "run")))
+    sizes: list[int] = []
+    draw = FixedDraws.multinomial
+
+    def noted(draws: FixedDraws, *args: Any, **kwargs: Any) -> Any:
+        sizes.append(len(draws.generators))
+        return draw(draws, *args, **kwargs)
+
+    monkeypatch.setattr(FixedDraws, "multinomial", noted)
+    trainer.evaluate()
+    assert max(sizes) == 64
+    sizes.clear()
+    trainer.held_out_together = None  # as of a model whose memory does matter
+    trainer.evaluate()
+    assert max(sizes) == 4 * 3
 
 
 @pytest.mark.parametrize("name", METHODS)

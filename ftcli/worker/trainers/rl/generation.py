@@ -106,7 +106,9 @@ class Batched:
 
     def _drawn(self, policy: Any, rows: Sequence[dict[str, Any]], draws: FixedDraws | None) -> list[Sampled]:
         """In batches, also where rollouts are generated continuously: that draws for all prompts together."""
-        args = self.args
+        args, size = self.args, self.args.generation_batch_size
+        if draws is not None:  # as many held-out answers as a rollout has, for which there is memory
+            size = size or self.trainer.held_out_together or self.trainer.rollout_size
         return sample(
             policy,
             self.tokenizer,
@@ -114,8 +116,7 @@ class Batched:
             max_new_tokens=args.max_new_tokens,
             temperature=args.temperature,
             top_p=args.top_p,
-            # As many held-out answers as a rollout has, for which there is memory.
-            batch_size=args.generation_batch_size or (self.trainer.rollout_size if draws is not None else None),
+            batch_size=size,
             draws=draws,
         )
 

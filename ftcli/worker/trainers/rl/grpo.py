@@ -158,7 +158,9 @@ class _Grouped(TokenLoss, HeldOutRewards):
     def held_out_answers(self, rows: Sequence[dict[str, Any]], draws: FixedDraws) -> list[Sampled]:
         """As its parent, in batches, also where rollouts are generated continuously: that draws for all together."""
         own: Any = self
-        prompts, size, found = [prompt_of(row) for row in rows], own.args.per_device_eval_batch_size, []
+        args, prompts, found = own.args, [prompt_of(row) for row in rows], []
+        rollout = args.per_device_train_batch_size * args.steps_per_generation
+        size = self.held_out_together or max(rollout, args.per_device_eval_batch_size)
         # Each prompt is asked as often as it is to be answered.
         with temporarily(own, num_generations_eval=1, use_transformers_continuous_batching=False):
             for start in range(0, len(rows), size):

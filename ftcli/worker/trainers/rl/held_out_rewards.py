@@ -28,6 +28,9 @@ class HeldOutRewards:
     rewards: Rewards
     answers_each = 1
     """Answers to each held-out prompt."""
+    held_out_together: int | None = None
+    """How many of them are generated at once; None is as many as a rollout has, for which there is memory, and at least
+    a batch of the evaluation."""
 
     def held_out_answers(self, rows: Sequence[dict[str, Any]], draws: FixedDraws) -> list[Sampled]:
         """An answer to each row's prompt; called in every process, with as many rows in each."""
