@@ -46,6 +46,8 @@ def trainer_class(path: str) -> type[Any]:
         packs = False
         lays_out_rows = getattr(declared, "lays_out_rows", False)
         """Whether its batches have a layout of their own."""
+        _operations: int | None = None
+        """Of a token, where they were counted."""
 
         def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
             """The tuner's optimiser if it has one."""
@@ -67,6 +69,16 @@ def trainer_class(path: str) -> type[Any]:
             scaled = self.loss_is_scaled_for_ga if self.loss_is_scaled_for_ga is not None else whole
             penalty = penalty / (self.current_gradient_accumulation_steps if scaled else 1)
             return (found[0] + penalty, *found[1:]) if isinstance(found, tuple) else found + penalty
+
+        def floating_point_ops(self, inputs: Any) -> int:
+            """As its parent, which walks over all modules to count the parameters anew for each batch."""
+            name = getattr(self.model, "main_input_name", "input_ids")
+            tokens = inputs[name].numel() if isinstance(inputs, dict) and name in inputs else 0
+            if not tokens:
+                return int(super().floating_point_ops(inputs))
+            if self._operations is None:
+                self._operations = super().floating_point_ops(inputs) // tokens
+            return self._operations * tokens
 
         def _track_num_input_tokens(self, inputs: Any) -> None:
             """As its parent, without a warning at every step of a trainer that counts what it samples itself."""

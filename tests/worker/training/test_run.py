@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import Gemma2ForCausalLM, TrainerCallback
+from transformers import Gemma2ForCausalLM, PreTrainedModel, TrainerCallback
 
 from ftcli.core.errors import ConfigError, InterruptedRun, NotFinite
 from ftcli.peft_methods.checkpoint_files import files_to_resume
@@ -367,3 +367,34 @@ def test_weights_are_saved_whole_and_differ_from_the_start(sft_file, make_spec, 
     before, after = load_file(start), weights(run_dir)
     assert before.keys() == after.keys()
     assert any(not before[name].equal(after[name]) for name in before)
+
+
+@pytest.mark.parametrize("method", ["sft", "dpo"])
+def test_parameters_are_counted_once_and_operations_of_every_batch(
+    method, sft_file, dpo_file, make_spec, new_run, look, monkeypatch
+):
+    tokens, counted, seen = [], [], []
+    count = PreTrainedModel.num_parameters
+
+    def noted(model, *args, **kwargs):
+        counted.append(model)
+        return count(model, *args, **kwargs)
+
+    def note_batches(trainer):
+        step = trainer.training_step
+
+        def training_step(model, inputs, *args):
+            tokens.append(inputs["input_ids"].numel())
+            return step(model, inputs, *args)
+
+        trainer.training_step = training_step
+        seen.append(trainer)
+        counted.clear()
+
+    monkeypatch.setattr(PreTrainedModel, "num_parameters", noted)
+    look(start=note_batches)
+    file = sft_file if method == "sft" else dpo_file
+    train(new_run(make_spec(file, method={"name": method}, peft=LORA, train={"max_steps": 3}), "run"))
+    assert len(counted) == 1
+    [trainer] = seen
+    assert trainer.state.total_flos == 6 * sum(tokens) * trainer.model.num_parameters(exclude_embeddings=True)
