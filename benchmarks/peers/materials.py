@@ -31,7 +31,7 @@ CHATML = (
 )
 
 
-def make_tokenizer(folder: Path, demo: Path) -> Path:
+def make_tokenizer(folder: Path, demo: Path, vocabulary: int = VOCABULARY) -> Path:
     """Train the tokenizer and save it with a tiny config.json; does nothing when the folder has one."""
     if (folder / "config.json").exists():
         return folder
@@ -43,7 +43,7 @@ def make_tokenizer(folder: Path, demo: Path) -> Path:
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
+        vocab_size=vocabulary,
         special_tokens=[AddedToken(token, special=True, normalized=False) for token in SPECIAL],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
