@@ -26,8 +26,9 @@ def arguments(work: Work, folder: Path) -> list[str]:
         "lora_alpha": 2 * RANK, "lora_dropout": 0.0, "lora_target_linear": True, "micro_batch_size": work.batch,
         "gradient_accumulation_steps": 1, "num_epochs": 1, "learning_rate": 1e-4, "optimizer": "adamw_torch",
         "lr_scheduler": "linear", "logging_steps": 10, "save_strategy": "no", "sdp_attention": True, "bf16": False,
-        "fp16": False, "tf32": False, "gradient_checkpointing": False, "val_set_size": 0, "dataset_num_proc": 1,
-        "dataloader_pin_memory": False, "seed": 42, "sample_packing": work.packed, "pad_to_sequence_len": work.packed,
+        "fp16": False, "tf32": False, "gradient_checkpointing": False, "val_set_size": 0,
+        "dataset_num_proc": work.workers, "dataloader_pin_memory": False, "seed": 42, "sample_packing": work.packed,
+        "pad_to_sequence_len": work.packed,
         # Its own kernels of LoRA are Triton's.
         "lora_qkv_kernel": False, "lora_o_kernel": False, "lora_mlp_kernel": False, "lora_embedding_kernel": False,
     }  # fmt: skip
@@ -37,6 +38,8 @@ def arguments(work: Work, folder: Path) -> list[str]:
         settings["group_by_length"] = True
     if work.method in ("dpo", "kto", "orpo"):
         settings |= {"rl": work.method, "chat_template": "tokenizer_default"}
+    if work.method == "kto":
+        settings["remove_unused_columns"] = False  # which it asks for
     if work.method == "reward":
         settings |= {"reward_model": True, "model_type": "AutoModelForSequenceClassification", "num_labels": 1}
         settings["chat_template"] = "tokenizer_default"

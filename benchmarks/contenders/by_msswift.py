@@ -24,7 +24,7 @@ def arguments(work: Work, folder: Path) -> list[str]:
         "per_device_train_batch_size": work.batch, "gradient_accumulation_steps": 1, "learning_rate": 1e-4,
         "gradient_checkpointing": "false", "logging_steps": 10, "save_strategy": "no", "eval_strategy": "no",
         "split_dataset_ratio": 0, "output_dir": folder / "out", "use_cpu": "true", "report_to": "none",
-        "dataset_num_proc": 1, "dataloader_num_workers": 0, "dataloader_pin_memory": "false",
+        "dataset_num_proc": work.workers, "dataloader_num_workers": 0, "dataloader_pin_memory": "false",
         "load_from_cache_file": "false", "add_version": "false", "bf16": "false", "fp16": "false",
     }  # fmt: skip
     if kind == "rlhf":
@@ -42,4 +42,5 @@ CONTENDER = Contender(
     arguments,
     settings="whole logits; rows of one length together",
     alone=("ms-swift==4.6.0",),
+    keys={"kto": "completion_input_ids"},
 )

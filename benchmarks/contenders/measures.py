@@ -11,7 +11,7 @@ from typing import Any
 from contenders import by_axolotl, by_ftcli, by_llamafactory, by_msswift, by_trl
 from contenders.files import make_all, work_of
 from contenders.run import BUILD, Failed, leak, run
-from contenders.work import CannotDo, Contender, Work
+from contenders.work import CORES, CannotDo, Contender, Work
 
 CONTENDERS: dict[str, Contender] = {
     each.CONTENDER.name: each.CONTENDER for each in (by_ftcli, by_trl, by_llamafactory, by_axolotl, by_msswift)
@@ -35,12 +35,14 @@ class Measure:
     packed: bool = False
     grouped: bool = False
     steps: int | None = None
+    workers: int = 1
     only: tuple[str, ...] = tuple(CONTENDERS)
 
     def work(self, model: Path, demo: Path, steps: int | None) -> Work:
         """What is asked of each contender; `steps` in place of its own where it has several."""
         rows = make_all(BUILD / "contenders", demo, self.method, self.num_rows)
         shape = {"packed": self.packed, "grouped": self.grouped, "batch": self.batch, "longest": self.longest}
+        shape["workers"] = self.workers
         asked = self.steps if self.steps == 1 else steps or self.steps
         return work_of(self.method, model, rows, steps=asked, **shape)
 
@@ -57,12 +59,12 @@ MEASURES: dict[str, Measure] = {
     "sft": Measure(what="SFT, not packed", method="sft", num_rows=48, numbers=SPEED, grouped=True),
     "packed": Measure(what="SFT, packed", method="sft", num_rows=80, numbers=SPEED, batch=1, packed=True),
     "dpo": Measure(what="DPO", method="dpo", num_rows=24, numbers=SPEED, batch=2),
-    "kto": Measure(what="KTO", method="kto", num_rows=40, numbers=SPEED),
+    "kto": Measure(what="KTO", method="kto", num_rows=28, numbers=SPEED, batch=2),
     "orpo": Measure(what="ORPO", method="orpo", num_rows=24, numbers=SPEED, batch=2),
     "reward": Measure(what="reward model", method="reward", num_rows=24, numbers=SPEED, batch=2),
     "rows-50k": Measure(
         what="50,000 rows to the end of the first step, SFT", method="sft", num_rows=50_000,
-        numbers=("first_step_seconds", "peak_mib"), steps=1,
+        numbers=("first_step_seconds", "peak_mib"), steps=1, workers=CORES,
     ),
     "grpo": Measure(
         what="GRPO, 8 answers of 64 tokens to a prompt", method="grpo", num_rows=48,
@@ -101,7 +103,7 @@ def rounds(measure: Measure, work: Work, pythons: Mapping[str, Path], pairs: int
             try:
                 seen = run(CONTENDERS[name], pythons[name], work).to_dict()
             except (CannotDo, Failed) as reason:
-                found.cannot[name] = str(reason)
+                found.cannot[name] = str(reason)[-300:]
                 found.runs.pop(name, None)
                 yield f"{name:13} {reason}"
             else:

@@ -120,4 +120,5 @@ def version_of(contender: Contender, python: Path) -> dict[str, Any]:
     command = [str(python), "-c", _VERSIONS, contender.package, *_LIBRARIES]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     found: dict[str, str] = json.loads(done.stdout)
-    return {"version": found.pop(contender.package), "libraries": found, "settings": contender.settings}
+    libraries = {name: found[name] for name in _LIBRARIES}
+    return {"version": found[contender.package], "libraries": libraries, "settings": contender.settings}

@@ -76,6 +76,8 @@ def main(asked: dict[str, Any]) -> None:
         report_to="none",
         **more,
     )
+    if asked["workers"] > 1:
+        args.dataset_num_proc = asked["workers"]
     rows = load_dataset("json", data_files=asked["rows"], split="train")
     given = {"reward_funcs": right} if method == "grpo" else {}
     owner = trainer(model=model, args=args, train_dataset=rows, processing_class=tokenizer, peft_config=lora, **given)

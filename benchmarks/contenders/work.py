@@ -41,6 +41,8 @@ class Work:
     """None: one pass."""
     longest: int = LONGEST
     processes: int = 1
+    workers: int = 1
+    """Processes that prepare rows, where a tool has the choice."""
     pad: int
     begin: tuple[int, int]
     """The two tokens that begin a document."""
