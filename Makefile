@@ -95,6 +95,7 @@ bench: $(VENV)/.tested
 	$(BIN)/python benchmarks/ppo.py
 	$(BIN)/python benchmarks/rlhf.py
 	$(BIN)/python benchmarks/reference_free.py
+	$(BIN)/python benchmarks/against_contenders.py
 
 tiny: $(VENV)/.installed
 	rm -rf build/tiny

@@ -33,6 +33,7 @@ from ftcli.settings.groups import OWN_GROUPS, ModelSettings
 from ftcli.sweeps.sweep_settings import SweepSettings
 from tools import (
     choosing_tables,
+    contender_tables,
     default_tables,
     format_tables,
     import_tables,
@@ -190,6 +191,7 @@ REGIONS: dict[str, Callable[[], str]] = {
     "grpo-variants": sampling_tables.variants,
     **{f"coming-from-{tool.replace('_', '-')}": partial(coming_from, tool) for tool in all_importers()},
     **choosing_tables.REGIONS,
+    **contender_tables.REGIONS,
     **default_tables.REGIONS,
     **import_tables.REGIONS,
     **reach_tables.REGIONS,
