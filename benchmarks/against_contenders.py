@@ -128,7 +128,10 @@ def keep(measures: dict[str, Any], about: dict[str, Any], missing: dict[str, str
     there = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"measures": {}, "contenders": {}}
     result = {"schema": 1, "ours": OURS, "versions": versions(), "not_installable": missing}
     result["contenders"] = {**there["contenders"], **about}
-    save("contenders", {**result, "measures": {**there["measures"], **measures}})
+    every = {**there["measures"], **measures}
+    order = [*MEASURES, *FURTHER]  # those of another model follow theirs
+    ordered = dict(sorted(every.items(), key=lambda each: order.index(each[0].partition(" ")[0])))
+    save("contenders", {**result, "measures": ordered})
 
 
 if __name__ == "__main__":
