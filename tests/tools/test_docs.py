@@ -39,6 +39,7 @@ from tools.house_rules import ORDERS
 
 ROOT = REPOSITORY
 PAGES = [*docs.pages(ROOT), *(ROOT / name for name in ("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"))]
+JOURNEYS = sorted((ROOT / "docs" / "journeys").glob("*.md"))  # tests/whole/test_journeys.py types their commands
 RECIPES = sorted(assets.recipes())
 
 # Written apart, so that this file does not contain what it looks for.
@@ -224,7 +225,7 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [*PAGES, *JOURNEYS], ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
     targets = re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8"))
     lost = []
@@ -236,7 +237,7 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert lost == []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [*PAGES, *JOURNEYS], ids=lambda page: page.name)
 def test_settings_and_choices_named_on_a_page_exist(page: Path) -> None:
     code = re.findall(r"`([^`\n]+)`", page.read_text(encoding="utf-8"))
     known = {*OWNERS, *REFUSED}

@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import REPOSITORY
 
-PAGES = [*sorted((REPOSITORY / "docs").glob("*.md")), REPOSITORY / "CONTRIBUTING.md"]
+PAGES = [*sorted((REPOSITORY / "docs").rglob("*.md")), REPOSITORY / "CONTRIBUTING.md"]
 
 _PATH = re.compile(r"(?<![\w/.-])((?:ftcli|tools|tests|benchmarks)/[\w/.-]*(?:\.py|/))(?![\w/])")
 
