@@ -271,15 +271,20 @@ def _role(name: Any, field: str, roles: Roles) -> str:
     role = roles.get(name) or roles.get(name.lower())
     if role is None:
         what = f"{field} is {name!r}, an unknown role"
-        raise FieldFault(what, f"map it: {_setting(name)}   (known roles: {', '.join(roles)})", field)
+        raise FieldFault(what, f"say what it means: {_setting(name)}   (known roles: {', '.join(roles)})", field)
     return role
+
+
+_WHO_ANSWERS = ("agent", "support", "operator", "representative", "advisor", "adviser", "seller", "expert", "teacher")
+"""Names that logs give to those who answer: likely assistants, but never taken for one unasked."""
 
 
 def _setting(name: str) -> str:
     """The setting that maps a role: as an override if the name needs no quotes there, else as a line of YAML."""
+    meaning = "assistant" if any(word in name.lower() for word in _WHO_ANSWERS) else "user"
     if re.fullmatch(r"[A-Za-z_][\w-]*", name, re.ASCII):
-        return f"data.roles={{{name}: user}}"
-    return f"data.roles: {{{json.dumps(name, ensure_ascii=False)}: user}} in the recipe"
+        return f"data.roles={{{name}: {meaning}}}"
+    return f"data.roles: {{{json.dumps(name, ensure_ascii=False)}: {meaning}}} in the recipe"
 
 
 def _weight(given: Turn, field: str) -> float:

@@ -94,7 +94,7 @@ _UNSUPPORTED: Mapping[str, tuple[tuple[str, ...], str, str]] = {
 
 
 def columns_error(row: Mapping[str, Any], where: str, setting: str = "data.columns") -> Problem:
-    """The problem that no format matches: the row's columns, what the five nearest formats lack, and a likely mapping.
+    """The problem that no format matches: the row's columns, what the three nearest formats lack, and a likely mapping.
 
     Args:
         setting: the one that maps the columns of this set.
@@ -106,9 +106,10 @@ def columns_error(row: Mapping[str, Any], where: str, setting: str = "data.colum
     formats = list(FORMATS.values())
     guess = suggested_columns(row, formats)
     likely = fitting_formats(guess, row, formats)[:2] if guess else []
-    near = [*likely, *(fmt for fmt in nearest_formats(row, formats) if fmt not in likely)][:5]
-    nearest = [f"\n    {fmt.name}: {'; '.join(fmt.faults(row))}" for fmt in near]
-    what = f"the columns match no supported format\n  columns: {columns}\n  nearest formats:{''.join(nearest)}"
+    near = [*likely, *(fmt for fmt in nearest_formats(row, formats) if fmt not in likely)][:3]
+    # A problem is one line: a newline in it may be a stranger's, and is printed as an escape.
+    nearest = ", ".join(f"{fmt.name} ({'; '.join(fmt.faults(row))})" for fmt in near)
+    what = f"the columns match no supported format. The nearest are {nearest}. The columns are {columns}"
     fix = f"rename the columns to those of a format, or map them with {setting}={{ours: theirs}}"
     if guess:
         fix = f"if the columns mean that, add {typed(mapping_override(guess, setting))}; else map them as they mean"

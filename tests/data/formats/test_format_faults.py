@@ -151,7 +151,11 @@ def test_a_fault_names_the_place_and_the_field(name, row, what):
 
 @pytest.mark.parametrize(
     ("name", "remedy"),
-    [("customer", "data.roles={customer: user}"), ("Herr K.", 'data.roles: {"Herr K.": user} in the recipe')],
+    [
+        ("customer", "data.roles={customer: user}"),
+        ("Support_Agent", "data.roles={Support_Agent: assistant}"),
+        ("Herr K.", 'data.roles: {"Herr K.": user} in the recipe'),
+    ],
 )
 def test_an_unknown_role_is_told_with_the_setting_that_gives_it_a_meaning(name, remedy):
     _, _, fix = fault({"conversations": [{"from": name, "value": "a"}, GPT_SAYS]}, "sharegpt")

@@ -62,7 +62,7 @@ def test_without_a_likely_meaning_none_is_offered(row):
 
 def test_the_nearest_formats_begin_with_those_that_the_mapping_makes():
     what = columns_error({"Customer Question": "Where?", "Agent Reply": LONG}, "rows.jsonl:1").what
-    assert what.partition("nearest formats:\n    ")[2].startswith("query_response:")
+    assert what.partition("The nearest are ")[2].startswith("query_response (")
 
 
 def test_a_set_of_a_mix_is_mapped_by_its_own_setting(here, problems):
