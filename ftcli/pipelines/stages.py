@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ftcli.build.derive_training import replayed_of
+from ftcli.core import paths
 from ftcli.methods.pipeline import Pipeline, Stage
 from ftcli.models import sources
 from ftcli.pipelines import synthesis_stage
@@ -56,6 +57,11 @@ class RunStage(_Declared):
     def spec(self) -> RunSpec:
         """The run's spec."""
         return self.run.spec
+
+    @property
+    def rows_are_to_come(self) -> bool:
+        """Whether built-in rows stand in the place of those that an earlier stage has yet to make."""
+        return ROWS in self.fed and paths.is_builtin(self.spec.data.path)
 
     def remembered(self) -> dict[str, Any]:
         """Choices and settings, without the run's name and directory, which the pipeline sets."""

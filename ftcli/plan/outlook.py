@@ -144,7 +144,7 @@ def _training_rows(spec: RunSpec, counted: TokenCount) -> int:
     return max(1, pieces - round(held_out * pieces / counted.rows))
 
 
-def _warnings(run: ResolvedRun, counted: TokenCount, sequences: int) -> list[str]:
+def _warnings(run: ResolvedRun, counted: TokenCount, sequences: int, stand_in: bool) -> list[str]:
     spec, method, shape, found = run.spec, run.method, run.shape, list[str]()
     if counted.faulty:
         found.append(f"{counted.faulty} rows cannot be used; ftcli data check lists them")
@@ -157,7 +157,7 @@ def _warnings(run: ResolvedRun, counted: TokenCount, sequences: int) -> list[str
         found.append(f"{counted.overlong} of {counted.rows} rows are longer than {limit} tokens and {outcome}")
     if unknown := _not_here(run):
         found += [f"{path} is not on this machine; {_follows(run, path)}" for path in unknown]
-    if paths.is_builtin(spec.data.path) and not _is_builtin(spec.model):
+    if paths.is_builtin(spec.data.path) and not stand_in and not _is_builtin(spec.model):
         found.append(f"{spec.data.path} is a built-in demonstration set; set your own with data.path=FILE")
     if shape is None or not shape.known:
         why = known_shapes.why_unmeasured(spec.model)
@@ -171,9 +171,9 @@ def _warnings(run: ResolvedRun, counted: TokenCount, sequences: int) -> list[str
         found.append(f"method.packing=true: {reason}")
     if spec.run.score_rows and method.score == "none":
         found.append(f"{method.name} has no metric of its own; only the held-out loss is reported")
-    if spec.method.get("packing") and counted.kept:
+    if spec.method.get("packing") and counted.kept and not stand_in:
         found.extend(_few_steps(run, counted, sequences))
-    if not (unknown and _steps_follow(run)):
+    if not stand_in and not (unknown and _steps_follow(run)):
         found.extend(_long_warmup(run, num_steps(run, sequences)))
     in_pairs = counted.pairs / counted.kept if counted.kept else 0
     found.extend(method.warns(method.completed(spec.method), run.batch, round(run.batch.rows * (1 + in_pairs))))
@@ -312,8 +312,11 @@ def counted_rows(run: ResolvedRun) -> TokenCount:
     return count(run.spec.data, run.method, run.spec.model, tokenizer_folder(run.spec.model), limit)
 
 
-def plan(run: ResolvedRun) -> Plan:
+def plan(run: ResolvedRun, *, stand_in: bool = False) -> Plan:
     """The plan of a checked run; reads the data files (a sample of those over 20 MB) but no weights.
+
+    Args:
+        stand_in: its rows are built-in ones in the place of those that a stage will make: nothing is said of them.
 
     Raises:
         DataError: a data file has no readable row.
@@ -351,7 +354,7 @@ def plan(run: ResolvedRun) -> Plan:
         flops=_flops(run, counted, sequences),
         memory=memory,
         disk=disk(run, trainable, counted.tokens, steps),
-        warnings=tuple(_warnings(run, counted, sequences)),
+        warnings=tuple(_warnings(run, counted, sequences, stand_in)),
         notes=(
             *(
                 {"key": note.key, "value": note.value, "why": _why(run, note, counted, sequences)}

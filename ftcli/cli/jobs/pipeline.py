@@ -212,7 +212,9 @@ def _show_plan(spec: PipelineSpec, *, as_json: bool, begun: Begun = MappingProxy
     from ftcli.cli.render.pipeline import show_plan
     from ftcli.plan.outlook import plan
 
-    show_plan(spec, {name: plan(run) for name, run in spec.runs().items()}, as_json=as_json, begun=begun)
+    runs = [each for each in spec.stages if isinstance(each, RunStage)]
+    outlooks = {each.name: plan(each.run, stand_in=each.rows_are_to_come) for each in runs}
+    show_plan(spec, outlooks, as_json=as_json, begun=begun)
 
 
 def _require_here(spec: PipelineSpec, begun: Begun) -> None:
