@@ -95,6 +95,6 @@ def _bare(line: str) -> str:
 
 def shell_words(command: str) -> list[str] | None:
     """The words of a plain `ftcli` command; None where a shell has to read it."""
-    if not command.startswith("ftcli ") or re.search(r"[|<>;&$`*?]", re.sub(r"'[^']*'|\"[^\"]*\"", "", command)):
+    if not command.startswith("ftcli ") or re.search(r"[|<>;&$`]", re.sub(r"'[^']*'|\"[^\"]*\"", "", command)):
         return None
     return shlex.split(command)[1:]

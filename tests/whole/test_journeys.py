@@ -23,27 +23,26 @@ from tests.journey_pages import FOLDER, SHELLS, Step, commands, pages, shell_wor
 from tests.whole.conftest import TIMEOUT_SECONDS, Train, environment
 
 # In the place of the page's model and card:
-LEFT_OUT = ("model=", "hardware=", "hardware.")
-TINY = ("model=tiny", "hardware=cpu")
+LEFT_OUT = ("model=", "hardware=", "hardware.", "stages.assistant.model=")
+TINY = ("model=tiny", "hardware=cpu", "hardware.num_threads=1")  # a second thread only waits where others compute
 # What these read they read through the model's tokenizer, or train: typed with TINY, and `train` with the page's words.
 WITH_A_MODEL = ("train", "data")
-# The reader's own files: the names that the pages give them, and a built-in set with such rows.
+# The reader's own files: the names that the pages give them, a built-in set with such rows, and how many.
 FILES = {
-    "support.jsonl": ("sft", "train"),
-    "pairs.jsonl": ("preference", "train"),
-    "prompts.jsonl": ("prompts", "train"),
+    "support.jsonl": ("sft", 200),
+    "pairs.jsonl": ("preference", 200),
+    "prompts.jsonl": ("prompts", 40),
+    "provoking.jsonl": ("redteam", 12),
 }
-ROWS = 400
-"""Of each file."""
 
 PAGES = pages()
 
 
 def write_files(folder: Path) -> None:
     """What the reader has before the first step; `support.csv` holds the rows of support.jsonl, a row an exchange."""
-    for name, (task, part) in FILES.items():
-        lines = tiny.set_path(task, part).read_text(encoding="utf-8").splitlines(keepends=True)
-        (folder / name).write_text("".join(lines[:ROWS]), encoding="utf-8")
+    for name, (task, number) in FILES.items():
+        lines = tiny.set_path(task, "train").read_text(encoding="utf-8").splitlines(keepends=True)
+        (folder / name).write_text("".join(lines[:number]), encoding="utf-8")
     turns = [json.loads(line)["messages"] for line in (folder / "support.jsonl").read_text().splitlines()]
     cells = [",".join('"' + turn["content"].replace('"', '""') + '"' for turn in row[-2:]) for row in turns]
     (folder / "support.csv").write_text("\n".join(["customer,agent", *cells]) + "\n", encoding="utf-8")
@@ -95,6 +94,7 @@ class Reader:
     def by_ftcli(self, words: list[str], step: Step) -> None:
         """Type a command of ftcli."""
         assert words[0] in COMMANDS, step
+        words = [found for word in words for found in self.matched(word)]
         if starts_no_worker(words):
             self.type(words, step)
             return
@@ -102,6 +102,10 @@ class Reader:
             self.type(["check", *words[1:]], step)
         if step.kind == "type":
             self.type(with_tiny(words, self.added), step)
+
+    def matched(self, word: str) -> list[str]:
+        """The files that a word with a star stands for, as a shell gives them; else the word."""
+        return sorted(map(str, self.folder.glob(word))) if "*" in word and not os.path.isabs(word) else [word]
 
     def type(self, words: list[str], step: Step) -> None:
         """Type these words; the command must end well."""
