@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from ftcli.build import gate
+from ftcli.build.inputs import run_inputs
 from ftcli.build.inputs.moved_inputs import Moved
 from ftcli.build.resume import values_of, without
 from ftcli.config.compose import Request, compose
@@ -161,16 +162,20 @@ def row_fingerprints(spec: RunSpec) -> dict[str, str]:
 def reusable_stages(old: Path, wanted: PipelineRequest, folder: Path, name: str) -> dict[str, Path]:
     """The finished stages of an earlier pipeline whose result would be the same: a run's folder, or a stage's rows.
 
-    A stage is reusable if its settings, its input rows and the models that it starts from are the same. Generated rows
-    that were edited by hand are reused with the edits.
+    A stage is reusable if its settings, its input rows, the files that it names and the models that it starts from are
+    the same. Generated rows that were edited by hand are reused with the edits.
+
+    Raises:
+        ConfigError: the record of what the pipeline began with is damaged.
     """
     assert wanted.earlier is not None
+    known = run_inputs.recorded(old) or {}
     found: dict[str, Path] = {}
     models = {name: str(kept["ready"]) for name, kept in wanted.earlier.items() if kept.get("ready")}
     for stage in wanted.pipeline.stages:
         run, kept = old / stage.name, wanted.earlier.get(stage.name, {})
         if stage.task:
-            rows = _reusable_rows(stage, run, wanted, models)
+            rows = _reusable_rows(stage, run, wanted, models, known)
             if rows is not None:
                 found[stage.name] = rows
                 models[stage.name] = str(rows)
@@ -181,13 +186,20 @@ def reusable_stages(old: Path, wanted: PipelineRequest, folder: Path, name: str)
             continue
         spec = run_spec(stage, wanted, models, folder, name)
         made = moved_stages.as_here(gate.opened(run), run, wanted.moved)
-        if settled(spec) == settled(made) and same_rows(row_fingerprints(spec), kept.get("rows")):
+        same = settled(spec) == settled(made) and same_rows(row_fingerprints(spec), kept.get("rows"))
+        if same and not stage_inputs.changed(known, stage.name, spec):
             found[stage.name] = run
             models[stage.name] = str(run)
     return found
 
 
-def _reusable_rows(stage: Stage, place: Path, wanted: PipelineRequest, models: Mapping[str, str]) -> Path | None:
+def _reusable_rows(
+    stage: Stage,
+    place: Path,
+    wanted: PipelineRequest,
+    models: Mapping[str, str],
+    known: Mapping[str, run_inputs.Record],
+) -> Path | None:
     """The rows of a finished synthesis stage, if a new one would have the same spec and input; else None."""
     if not (place / FILE).is_file() or rundir.read_result(place) is None or not (place / DATA).is_file():
         return None
@@ -201,7 +213,7 @@ def _reusable_rows(stage: Stage, place: Path, wanted: PipelineRequest, models: M
     same = not again.differences(replace(kept, dir=again.dir)) and (
         rows is None or same_rows(input_fingerprints(again), rows)
     )
-    return place / DATA if same else None
+    return place / DATA if same and not stage_inputs.changed(known, stage.name, again) else None
 
 
 def same_rows(now: Mapping[str, str], known: Mapping[str, str] | None) -> bool:

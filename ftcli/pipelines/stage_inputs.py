@@ -7,7 +7,7 @@ again, also for the stages that have yet to begin.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ftcli.build.inputs import run_inputs
@@ -16,6 +16,8 @@ from ftcli.data import row_sets
 from ftcli.data.files.locate import SourcePath, locate
 from ftcli.pipelines.stages import ROWS, ROWS_OF_TASK, PipelineSpec, RunStage, StageSpec, SynthesisStage
 from ftcli.settings.backends import OWN_WEIGHTS
+from ftcli.settings.run_spec import RunSpec
+from ftcli.synthesis.synthesis_spec import SynthesisSpec
 
 NAMED_BY_TASKS = ("constitution", "examples", "labelled")
 """The settings of synthesis tasks that name files."""
@@ -56,12 +58,26 @@ def _of_task(each: SynthesisStage) -> Iterator[tuple[str, str]]:
         source = SourcePath(path=row_sets.set_file(spec.rows, "train"))
         for file in locate(source, ROWS, fetch=False) or ():
             yield f"{ROWS}:{os.path.basename(file.name)}", file.path
+    yield from named_by_task(spec)
+    if spec.backend.type in OWN_WEIGHTS and not takes_model(each):
+        yield from run_inputs.files_of_model(f"{spec.role}.model", str(spec.backend.model), spec.backend.revision)
+
+
+def named_by_task(spec: SynthesisSpec) -> Iterator[tuple[str, str]]:
+    """The files that the settings of a task name: principles, examples, labelled pairs."""
     for name in NAMED_BY_TASKS:
         value = spec.settings.get(name)
         if isinstance(value, str) and not is_builtin(value) and os.path.isfile(value):
             yield f"make.{name}:{os.path.basename(value)}", value
-    if spec.backend.type in OWN_WEIGHTS and not takes_model(each):
-        yield from run_inputs.files_of_model(f"{spec.role}.model", str(spec.backend.model), spec.backend.revision)
+
+
+def changed(known: Mapping[str, run_inputs.Record], stage: str, spec: RunSpec | SynthesisSpec) -> list[str]:
+    """The settings of a stage whose files are not what the pipeline began with; its rows are compared elsewhere."""
+    if isinstance(spec, SynthesisSpec):
+        files = named_by_task(spec)
+    else:
+        files = (file for file in run_inputs.files_of(spec) if not file[0].startswith("data."))
+    return run_inputs.changed(known, [(f"stages.{stage}.{name}", path) for name, path in files])
 
 
 def takes_model(each: SynthesisStage) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -113,6 +113,11 @@ def require_unchanged(spec: RunSpec, run: Path, *, remote: bool = True) -> str:
         more = [Problem(str(run), f"and {left} more files differ")] if left > 0 else []
         raise ConfigError(*problems[:_MOST_SHOWN], *more)
     return ""
+
+
+def changed(known: Mapping[str, Record], now: Iterable[tuple[str, str]]) -> list[str]:
+    """Which of these files, as (name, path), are not what was recorded of them; of some nothing was."""
+    return [name for name, path in now if name in known and _difference(known[name], path)]
 
 
 def _problem(name: str, path: str, what: str, run: Path) -> Problem:
