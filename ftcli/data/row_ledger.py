@@ -234,5 +234,7 @@ def refuse_bad_rows(ledgers: Iterable[Ledger], max_bad_share: float) -> None:
     more = f", of which the first {len(shown)} are shown" if bad > len(shown) else ""
     what = f"{bad} of {read} rows are unusable{more}; data.max_bad_share allows {max_bad_share:g}"
     needed = -(-bad * 1000 // read) / 1000
-    problems.append(Problem(where, what, f"fix them, or skip them with data.max_bad_share={needed:g}"))
+    # Skipping all of them would leave nothing to train on.
+    skip = f", or skip them with data.max_bad_share={needed:g}" if bad < read else ": no row is usable"
+    problems.append(Problem(where, what, f"fix them{skip}"))
     raise DataError(*problems)

@@ -37,6 +37,7 @@ _BEFORE = 128 + int(signal.SIGTERM)
 """The exit code of what SIGTERM ended before it could take the signal for a request."""
 WAIT = re.compile(r"(\d+-)?\d+(:\d\d){0,2}")
 """A time as Slurm takes it: minutes, hours:minutes:seconds, days-hours."""
+_SBATCH_SAYS = re.compile(r"^sbatch: (?:error: |fatal: )?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,7 +181,8 @@ def submit(file: Path) -> str:
     """
     done = subprocess.run(["sbatch", "--parsable", str(file)], capture_output=True, text=True, check=False)
     if done.returncode:
-        said = done.stderr.strip().removeprefix("sbatch: error: ") or "no reason given"
+        lines = [_SBATCH_SAYS.sub("", line).strip() for line in done.stderr.splitlines()]
+        said = "; ".join(filter(None, lines)) or "no reason given"
         raise ConfigError(Problem(str(file), f"sbatch refuses it: {said}", "change it, then: sbatch FILE"))
     return done.stdout.strip().partition(";")[0]
 

@@ -77,6 +77,12 @@ def test_a_refusal_names_the_first_twenty_and_the_share_that_would_do():
         refuse_bad_rows(sets, 0.230)
 
 
+def test_skipping_is_no_remedy_where_no_row_is_usable():
+    with pytest.raises(DataError) as caught:
+        refuse_bad_rows([ledger("a", read=30, bad=30)], 0.1)
+    assert caught.value.problems[-1].fix == "fix them: no row is usable"
+
+
 def test_what_was_read_earlier_comes_back_whole_from_its_json():
     first = ledger(read=40, bad=22)
     first.finding("placeholder", "a.jsonl:30", "output", "{{name}} left")

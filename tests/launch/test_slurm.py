@@ -244,6 +244,16 @@ def test_what_a_resume_changes_is_said_to_the_job(here, capsys, monkeypatch):
     assert '--resume "$run" train.max_steps=9 &' in (here / "one" / rundir.JOB).read_text()
 
 
+def test_what_sbatch_says_in_several_lines_is_one_sentence_without_its_name(here, capsys, monkeypatch):
+    (here / "sbatch").write_text(
+        "#!/bin/sh\necho 'sbatch: error: lab has no account\nsbatch: fatal: not submitted' >&2\nexit 1\n"
+    )
+    (here / "sbatch").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{here}:{os.environ['PATH']}")
+    assert main(["train", "hardware=slurm", "hardware.num_processes=1", "run.dir=one"]) == EXIT_CONFIG
+    assert "sbatch refuses it: lab has no account; not submitted\n" in capsys.readouterr().err
+
+
 def ended(run: Path, loss: float) -> None:
     """Leave a run as a finished job does."""
     result = {"schema": 1, "eval_loss": {"before": 9.0, "after": loss}, "score": None, "seconds": 1.0, "steps": 1}

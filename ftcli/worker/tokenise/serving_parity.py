@@ -47,6 +47,10 @@ OWN, VARIANT, PROMPTS = "the tokenizer's own marks", "marks of TRL's training ve
 _SHOWN_TOKENS = 6
 _CHANGE = "change its turns, or remove the row"
 _SPACE = "remove white space at the start of the answer, or drop the row with data.max_bad_share"
+_PROMPT_SPACE = (
+    "end the prompt, or what the chat template writes before an answer, without white space: in training it is a part "
+    "of the answer's first token"
+)
 _OPENING = "start the answer as the template does (with reasoning, for example), or drop it with data.max_bad_share"
 _NO_REASONING = "remove the reasoning from the rows, or use a template whose prompt leaves it to the model"
 
@@ -221,7 +225,9 @@ class Serving:
             own = answer._replace(start=answer.start - at, end=answer.end - at, trained=trained)
             return [(a + before, b + before) for a, b in self.spans.of(rendered.text[at:], parts[1], own)]
         except Unserved as difference:
-            self._refuse_tokens(example, difference.served, difference.trained, _SPACE)
+            prompt, said = rendered.text[: answer.start], rendered.text[answer.start :]
+            fix = _PROMPT_SPACE if prompt[-1:].isspace() and not said[:1].isspace() else _SPACE
+            self._refuse_tokens(example, difference.served, difference.trained, fix)
 
     # --- refusals ----------------------------------------------------------------------------------------------------
 

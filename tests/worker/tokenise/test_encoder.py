@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 from datasets import Dataset
+from transformers import AutoTokenizer
 from trl import DPOConfig, SFTConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 from trl.trainer.sft_trainer import SFTTrainer
 
+from ftcli import tiny
 from ftcli.core.errors import ConfigError, DataError
 from ftcli.methods import get_method
 from ftcli.settings.groups import DataSettings
@@ -110,6 +112,28 @@ def test_instruct_renders_text_pairs_through_the_template(tokenizer, tmp_path):
 def test_instruct_refuses_plain_text(tokenizer, tmp_path):
     with pytest.raises(DataError, match=r"rows\.jsonl:1.*holds plain text"):
         ours([{"text": "no turns here"}], tokenizer, tmp_path, "instruct")
+
+
+@pytest.mark.parametrize(
+    ("written", "answer", "remedy"),
+    [("[assistant] ", "order", "what the chat template writes before an answer, without white space"),
+     ("[assistant]", " order", None),
+     ("[assistant]\n", "\norder", "remove white space at the start of the answer")],
+)  # fmt: skip
+def test_the_remedy_of_tokens_that_join_names_the_side_that_has_the_white_space(written, answer, remedy, tmp_path):
+    tokenizer = AutoTokenizer.from_pretrained(tiny.MODEL_DIR)
+    tokenizer.add_tokens(["\n\n"])
+    opened = f"{{% set before = {{'assistant': {written!r}, 'user': '[user] '}} %}}"
+    tokenizer.chat_template = opened + (
+        "{% for m in messages %}{{ before[m.role] + m.content + eos_token }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ before['assistant'] }}{% endif %}"
+    )
+    row = {"messages": [{"role": "user", "content": "Tree?"}, {"role": "assistant", "content": answer}]}
+    if remedy is None:
+        assert ours([row], tokenizer, tmp_path, "sft")["labels"]
+        return
+    with pytest.raises(DataError, match=rf"would not be trained as it is served.*\n.*{remedy}"):
+        ours([row], tokenizer, tmp_path, "sft")
 
 
 @pytest.mark.parametrize("kind", ["messages", "pair"])
