@@ -7,7 +7,8 @@ import importlib.util
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ftcli.core.errors import ConfigError, DataError, NotFinite, Problem
+from ftcli.core.errors import ConfigError, DataError, FtcliError, NotFinite, Problem
 from ftcli.core.module_source import is_file_of_code
 from ftcli.data.formats.columns import VARIABLES
 from ftcli.data.formats.conversations import answer_to
@@ -28,6 +29,7 @@ from ftcli.worker.inference.kept_answers import KeptAnswers
 from ftcli.worker.inference.metrics import Counts
 from ftcli.worker.inference.reward_model import RewardModel
 from ftcli.worker.inference.sampling import Sampled, sample
+from ftcli.worker.process.exhausted import as_situation
 from ftcli.worker.rewards.ai_judge import judge_of
 from ftcli.worker.tokenise.encoder import Encoder
 
@@ -172,8 +174,11 @@ def _function(name: str) -> Callable[..., Any]:
     try:
         module = _module_in(place) if is_file_of_code(place) else importlib.import_module(place)
         found = getattr(module, attribute)
-    except (ImportError, AttributeError, OSError, SyntaxError) as error:
-        what = f"{name} cannot be imported: {error}"
+    except Exception as error:  # importing runs the module, which may raise anything
+        if not isinstance(error, ImportError | OSError) and as_situation(error) is not None:
+            raise
+        kind = "" if isinstance(error, ImportError | AttributeError | OSError) else f"{type(error).__name__}: "
+        what = f"{name} cannot be imported: {kind}{error}"
         fix = "write file.py:function, or package.module:function with a module that can be imported here"
         raise ConfigError(Problem("method.reward_functions", what, fix)) from None
     if not callable(found):
@@ -210,15 +215,20 @@ def _called(
     """A user function, called as TRL calls reward functions: prompts, completions, completion_ids, and the columns.
 
     Raises:
-        ConfigError: it does not return one number per answer.
+        ConfigError: it raises an error, or does not return one number per answer.
     """
     columns = {key: [row.get(key) for row in rows] for key in rows[0] if key != "prompt"}
-    found = function(
-        prompts=[row["prompt"] for row in rows],
-        completions=[answer_to(row["prompt"], each.text) for row, each in zip(rows, answered, strict=True)],
-        completion_ids=[each.answer_ids for each in sampled],
-        **columns,
-    )
+    completions = [answer_to(row["prompt"], each.text) for row, each in zip(rows, answered, strict=True)]
+    ids = [each.answer_ids for each in sampled]
+    try:
+        found = function(
+            prompts=[row["prompt"] for row in rows], completions=completions, completion_ids=ids, **columns
+        )
+        found = list(found) if isinstance(found, Iterator) else found
+    except Exception as error:
+        if isinstance(error, FtcliError) or as_situation(error) is not None:  # such as out of memory
+            raise
+        raise _raised(name, error, completions[0]) from error
     try:
         values = [float(value) for value in found]
     except (TypeError, ValueError):
@@ -227,3 +237,16 @@ def _called(
         what = f"{name} did not return one number for each of {len(rows)} answers"
         raise ConfigError(Problem("method.reward_functions", what, "return a list with one number per answer"))
     return values
+
+
+def _raised(name: str, error: Exception, completion: Any) -> ConfigError:
+    """What a user function raised, and at which line of its own file."""
+    file = name.rpartition(":")[0]
+    frames = traceback.extract_tb(error.__traceback__)[1:]
+    own = [frame for frame in frames if frame.filename == file] or frames
+    at = f" at {Path(own[-1].filename).name}:{own[-1].lineno}" if own else ""
+    fix = "correct the function"
+    if not isinstance(completion, str):
+        fix += ": where prompts are turns each completion is a list of turns, and completion[0]['content'] its text"
+    what = f"{name} raised {type(error).__name__}{at}: {error}"
+    return ConfigError(Problem("method.reward_functions", what, fix))
