@@ -75,12 +75,16 @@ def admitted(spec: RunSpec, where: str, grants: frozenset[str], acts: Sequence[s
     return replace(spec, grants=tuple(sorted(grants)))
 
 
-def flags_needed(spec: RunSpec) -> list[str]:
-    """The flags without which a run with this spec cannot be resumed: they count on each command line anew."""
+def flags_needed(spec: RunSpec, acts: Sequence[str] = TRAINS) -> list[str]:
+    """The flags without which a command refuses a run with this spec: they count on each command line anew.
+
+    Args:
+        acts: the groups on whose values the command acts; those of a resume.
+    """
 
     def passes(granted: frozenset[str]) -> bool:
         try:
-            admitted(spec, "", granted, TRAINS)
+            admitted(spec, "", granted, acts)
         except ConfigError:
             return False
         return True

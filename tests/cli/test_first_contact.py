@@ -216,3 +216,21 @@ def test_commands_to_run_next_can_be_typed_whatever_the_directory_is_called(here
     (odd / rundir.SPEC).write_text(spec.to_json())
     for command in next_commands(odd):
         assert any(word in (str(odd), f"model.name_or_path={odd}") for word in shlex.split(command)), command
+
+
+def test_a_command_to_run_next_has_the_flags_without_which_it_would_be_refused(here):
+    from ftcli.build import gate
+    from ftcli.build.resolve import spec_of
+    from ftcli.cli.render.summary import next_commands
+    from ftcli.config.compose import Request
+    from ftcli.settings.ownership import REWARD_CODE
+
+    Path("mine.py").write_text("def short(completions, **columns):\n    return [1.0 for _ in completions]\n")
+    own = "method.reward_functions={mine.py:short: 1}"
+    for words, flags in (((), []), ((own,), [REWARD_CODE])):
+        run = Path(f"run{len(words)}")
+        run.mkdir()
+        spec = spec_of(Request(overrides=("method=grpo", "method.rewards.ended=1", *words, f"run.dir={run}")))
+        (run / rundir.SPEC).write_text(spec.to_json())
+        assert gate.flags_needed(gate.opened(run), gate.MEASURES) == flags
+        assert " ".join(["ftcli eval", str(run), *flags]) in next_commands(run)

@@ -77,9 +77,10 @@ def next_commands(run: Path) -> list[str]:
     name = shell_word(relative(run))
     spec = gate.opened(run)
     method, peft = get_method(spec.choices["method"]), peft_method(spec.peft)
+    measure = " ".join([f"ftcli eval {name}", *gate.flags_needed(spec, gate.MEASURES)])
     if method.head == "reward_model":
-        return [f"ftcli eval {name}", f"ftcli score {name} FILE"]
-    commands = [f"ftcli chat {name} --base", f"ftcli eval {name}"]
+        return [measure, f"ftcli score {name} FILE"]
+    commands = [f"ftcli chat {name} --base", measure]
     if peft is None or not peft.adapter or not peft.never_merges:
         commands.append(f"ftcli train method={method.next_method} {shell_word(f'model.name_or_path={relative(run)}')}")
     return commands
