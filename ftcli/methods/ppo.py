@@ -54,7 +54,8 @@ TRAINING = TrainingDefaults(
 def reward_problems(method: Mapping[str, Any]) -> list[Problem]:
     """The problems of the reward settings."""
     if not any(method.get(name) for name in REWARD_FIELDS):
-        fix = "set method.reward_model=RUN, a rule such as method.rewards.exact_answer=1, or method.judge.model"
+        fix = "set method.reward_model=RUN, a rule such as method.rewards.exact_answer=1, a function of yours"
+        fix += " ('method.reward_functions={file.py:function: 1}'), or method.judge.model"
         return [Problem("method.rewards", "no reward is configured", fix)]
     return list(rules.problems(method["rewards"])) if method.get("rewards") is not None else []
 

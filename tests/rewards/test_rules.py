@@ -88,6 +88,7 @@ def test_sampling_needs_a_reward_and_whole_groups(problems, here):
     for method in ("ppo", "grpo", "rloo"):
         [found] = problems(f"method={method}", "data.path=rows.jsonl")
         assert "no reward is configured" in found
+        assert "'method.reward_functions={file.py:function: 1}'" in found
         assert not problems(f"method={method}", "data.path=rows.jsonl", "method.rewards.exact_answer=1")
         assert not problems(f"method={method}")  # the built-in prompts have an answer each
     [trained] = problems("method=grpo", "method.num_generations=3")
