@@ -117,7 +117,8 @@ class Reader:
         """Type what is no command of ftcli alone: a variable, which the next commands have, or a line for a shell."""
         name, is_set, value = step.text.removeprefix("export ").partition("=")
         if step.text.startswith("export ") and is_set:
-            self.variables[name] = value
+            if environment().get(name) != value:  # of what is set anyway no command needs a process of its own
+                self.variables[name] = value
             return
         program = self.folder / ".bin" / "ftcli"
         program.parent.mkdir(exist_ok=True)
