@@ -52,6 +52,7 @@ READERS: Mapping[str, Mapping[str, str]] = {
         "synthesis.journal": "the name; a line that is none is dropped",
         "worker.commands.synthesise": "the name, in a message",
     },
+    '"pushes.json"': {"runs.rundir": "the name; publishing.push_record checks its form, and nothing acts on it"},
     '"adapter_config.json"': {
         "models.sources": "the name; what PEFT would import is refused",
         "config.shorthand": "the name, to know a folder by",

@@ -27,7 +27,6 @@ from ftcli.runs.checkpoints import publish, staging_path, write_manifest
 
 SUMMARY = "write a trained model for vLLM, llama.cpp, Ollama or MLX"
 ORDER = 125
-_EXPORTS = "export"
 
 
 def run(argv: Sequence[str]) -> int:
@@ -158,7 +157,7 @@ def _merged(options: argparse.Namespace, trained: Trained, exporter: Exporter, p
 def _beside(folder: Path) -> Path:
     """Where exports of a model go: into its run, else beside its folder."""
     own = folder.name == rundir.MODEL and rundir.is_run(folder.parent)
-    return folder.parent / _EXPORTS if own else folder.parent / f"{folder.name}-{_EXPORTS}"
+    return folder.parent / rundir.EXPORTS if own else folder.parent / f"{folder.name}-{rundir.EXPORTS}"
 
 
 def _print(said: Mapping[str, Any]) -> None:

@@ -57,13 +57,17 @@ WORKER_LOCK = ".lock-worker"
 """Held by the worker, which lives for a moment longer than a command that was killed."""
 PIPELINE = "pipeline.json"
 """Marks the directory of a pipeline, whose stages are run directories inside it."""
+EXPORTS = "export"
+"""Where `ftcli export` writes, a folder for each format."""
+PUSHES = "pushes.json"
+"""What of a run was sent to a hub, with the commit that it became (publishing/push_record.py)."""
 REPORT = "report.html"
 """The page that `ftcli report` writes."""
 END = "end.json"
 """How the last command on the run ended (runs/run_end.py)."""
 
 SCHEMAS: Mapping[str, int] = MappingProxyType(
-    {RESULT: 1, PIPELINE: 1, INPUTS: 1, METRICS: 1, LEDGER: 2, ENVIRONMENT: 2, SHOWN: 1, ANSWERS: 1, PLAN: 1}
+    {RESULT: 1, PIPELINE: 1, INPUTS: 1, METRICS: 1, LEDGER: 2, ENVIRONMENT: 2, SHOWN: 1, ANSWERS: 1, PLAN: 1, PUSHES: 1}
 )
 """The schema of each file that this version writes, and the latest that it reads."""
 

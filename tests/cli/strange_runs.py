@@ -51,6 +51,8 @@ def sound(run: Path) -> Path:
     (run / rundir.DROPPED).write_text(json.dumps(row) + "\n", encoding="utf-8")
     (run / rundir.LOCK).touch()
     (run / rundir.WORKER_LOCK).touch()
+    pushed = {"repository": "anna/model", "commit": "0" * 40, "private": True, "folder": rundir.MODEL}
+    rundir.write_json(run / rundir.PUSHES, {"schema": 1, "pushes": [pushed]})
     run_end.write(run, RunEnd(code=0))
     return run
 
@@ -58,7 +60,7 @@ def sound(run: Path) -> Path:
 FILES = (
     rundir.SPEC, rundir.RESULT, rundir.METRICS, rundir.END, rundir.LEDGER, rundir.ENVIRONMENT, rundir.INPUTS,
     rundir.COMMAND, rundir.LOG, rundir.DROPPED, rundir.SHOWN, rundir.ANSWERS, rundir.LOCK, rundir.WORKER_LOCK,
-    "model/adapter_config.json", "model/tokenizer.json", "model/tokenizer_config.json",
+    rundir.PUSHES, "model/adapter_config.json", "model/tokenizer.json", "model/tokenizer_config.json",
     "checkpoints/checkpoint-40/trainer_state.json",
 )  # fmt: skip
 
@@ -154,7 +156,7 @@ def _written(name: str, change: Callable[[dict], object]) -> Change:  # type: ig
 
 def _strange_texts(run: Path) -> None:
     """Each text in each file steers a terminal and a page."""
-    for name in (rundir.RESULT, rundir.END, rundir.ENVIRONMENT, rundir.SHOWN, rundir.ANSWERS):
+    for name in (rundir.RESULT, rundir.END, rundir.ENVIRONMENT, rundir.SHOWN, rundir.ANSWERS, rundir.PUSHES):
         rundir.write_json(run / name, _strange(json.loads((run / name).read_text(encoding="utf-8"))))
     lines = (run / rundir.METRICS).read_text(encoding="utf-8").splitlines()
     lines[-1] = json.dumps({**json.loads(lines[-1]), STRANGE: 1.0, f"eval_{STRANGE}": 2.0})

@@ -16,6 +16,7 @@ from ftcli.cli import COMMANDS, evaluate, export, generate, main, merge, score
 from ftcli.config.compose import Request
 from ftcli.launch import worker_request
 from ftcli.runs import provenance, rundir
+from ftcli.runs.checkpoints import write_manifest
 from tests.conftest import REPOSITORY
 
 RUN = "runs/sft-tiny/20260101-120000"
@@ -31,6 +32,7 @@ WORDS: dict[str, list[str]] = {
     "eval": ["eval sft-tiny", "eval sft-tiny --measure perplexity --data rows.jsonl"],
     "merge": ["merge sft-tiny"],
     "export": ["export sft-tiny --to vllm"],
+    "push": ["push sft-tiny anna/model --export gguf --dry-run"],
     "generate": ["generate sft-tiny hello", f"generate {RUN} hello"],
     "score": [f"score {RUN}/model rows.jsonl"],
     "verify": ["verify sft-tiny"],
@@ -81,6 +83,11 @@ def world(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     rundir.write_json(run / rundir.RESULT, {**trained, "steps": 30, "seconds": 10.0, "tokens_trained": 5000})
     row = {"where": "rows.jsonl:1", "set": "train", "reason": "too long"}
     (run / rundir.DROPPED).write_text(json.dumps(row) + "\n", encoding="utf-8")
+
+    exported = run / rundir.EXPORTS / "gguf"
+    exported.mkdir(parents=True)
+    (exported / "model.gguf").write_bytes(b"GGUF")
+    write_manifest(exported)
 
     def answered(command: str, request: object) -> list[dict[str, Any]]:
         return ANSWERS[command]

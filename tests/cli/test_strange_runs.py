@@ -41,6 +41,7 @@ TAKE: dict[str, list[str]] = {
     "merge": ["merge RUN --to OUT/merged"],
     # --to gguf has its converter read a copy of the tokenizer, in a process of its own: its own tests are about that.
     "export": ["export RUN --out OUT/model", "export RUN --to vllm --out OUT/model"],
+    "push": ["push RUN anna/model", "push RUN anna/model --dry-run", "push RUN anna/model --dry-run --public --json"],
     "serve": ["serve RUN --with transformers", "serve RUN --with vllm"],
     "chat": ["chat RUN"],
     "generate": ["generate RUN hello", "generate RUN/model hello --json"],

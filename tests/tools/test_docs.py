@@ -28,9 +28,11 @@ from ftcli.peft_methods import PEFT_METHODS
 from ftcli.peft_methods.other import tuner_configs
 from ftcli.plan.outlook import plan
 from ftcli.runs import rundir
+from ftcli.runs.checkpoints import write_manifest
 from ftcli.settings.fields.field_table import OWNERS, REFUSED
 from ftcli.settings.groups import GROUPS
 from ftcli.settings.library_fields import fields_of
+from ftcli.settings.ownership import PUSH
 from ftcli.sweeps import sweep_request
 from ftcli.sweeps.sweep_folder import Sweep, SweepJob
 from tests.conftest import REPOSITORY
@@ -88,6 +90,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rundir.write_json(run / rundir.RESULT, result)
         rundir.write_json(run / rundir.LEDGER, {"train": {"rows_read": 9}})
         (run / rundir.METRICS).write_text('{"step": 1}\n', encoding="utf-8")
+    exported = folder / "runs/support/20260101-120000" / rundir.EXPORTS / "folder"
+    shutil.copytree(tiny.MODEL_DIR, exported)
+    write_manifest(exported)
     (folder / "runs/rates").mkdir()
     job = SweepJob(name="seed-1", varied={"seed": "1"}, words=("seed=1",), end="done", code=0)
     Sweep(folder=folder / "runs/rates", kind="grid", words=["seed=1"], place=str(folder), jobs=[job]).write()
@@ -122,6 +127,8 @@ def follow(command: str) -> None:
     ):
         with pytest.raises(WorkerStarted):
             module.run(words)
+    elif name == "push":  # which would send
+        assert module.run([*(each for each in words if each not in (PUSH, "--dry-run")), "--dry-run"]) == 0
     elif name == "sweep" and "--resume" not in words:
         pytest.importorskip("optuna", reason="pip install 'ftcli[sweep]'")
         assert module.run([*words, "--dry-run"]) == 0
