@@ -101,6 +101,28 @@ def _measures(result: Mapping[str, Any]) -> Iterator[str]:
         yield "Nothing was held out, so nothing is known of how well it does."
     for each in result.get("warnings") or ():
         yield f"\n- {'Note' if each['done'] else 'Warning'}: {_text(each['message'])}"
+    if kept := result.get("retention"):
+        yield from _retention(kept)
+
+
+def _retention(kept: Mapping[str, Any]) -> Iterator[str]:
+    """What it lost of what it knew before, by kind, and whether that passed the gate of its run."""
+    yield "\n## What it kept\n"
+    told = _text(_name(str(kept["set"])))
+    yield f"Mean log-probability of the right answers of {kept['rows']} rows of {told}, in nats a token.\n"
+    measured = [("all kinds", kept), *((_text(kind), each) for kind, each in kept["kinds"].items())]
+    yield from _table(("kind", "before", "after", "change (95 % interval)"), [_change(*each) for each in measured])
+    if gate := kept.get("gate"):
+        limits = ", ".join(f"{_text(name)} at least {least:+g}" for name, least in gate.items())
+        failed = [_text(each) for each in kept.get("failed") or ()]
+        verdict = f"**not passed**: {'; '.join(failed)}" if failed else "passed"
+        yield f"\nIts gate ({limits}): {verdict}."
+
+
+def _change(kind: str, of: Mapping[str, Any]) -> tuple[str, ...]:
+    change = of["difference"]
+    interval = f"{change['value']:+.4f} ({change['low']:+.4f} to {change['high']:+.4f})"
+    return kind, f"{of['before']:.4f}", f"{of['after']:.4f}", interval
 
 
 def _score(result: Mapping[str, Any]) -> str:

@@ -60,6 +60,33 @@ def test_data_measures_and_what_is_not_known_are_told():
     assert "Nothing was held out" in bare
 
 
+def retention(**more: Any) -> dict[str, Any]:
+    change = {"value": -0.25, "low": -0.5, "high": 0.0, "rows": 4}
+    one = {"rows": 2, "before": -1.0, "after": -1.25, "difference": change}
+    return {
+        "set": "/data/anna/kept.jsonl",
+        "digest": "0",
+        **one,
+        "rows": 4,
+        "kinds": {"facts": one, "law": one},
+        **more,
+    }
+
+
+def test_what_was_kept_and_the_gate_are_told_before_and_after():
+    card = card_of(spec("peft=lora"), result(retention=retention(gate={"retention": -0.3}, failed=[])))
+    assert "4 rows of kept.jsonl" in card
+    assert "anna" not in card
+    assert "| all kinds | -1.0000 | -1.2500 | -0.2500 (-0.5000 to +0.0000) |" in card
+    assert "| law | -1.0000 | -1.2500 | -0.2500 (-0.5000 to +0.0000) |" in card
+    assert "Its gate (retention at least -0.3): passed." in card
+    failed = ["retention fell by 0.2500 nats a token, and run.gate takes 0.02"]
+    card = card_of(spec("peft=lora"), result(retention=retention(gate={"retention": -0.02}, failed=failed)))
+    assert f"Its gate (retention at least -0.02): **not passed**: {failed[0]}." in card
+    assert "gate" not in card_of(spec("peft=lora"), result(retention=retention()))
+    assert "What it kept" not in card_of(spec("peft=lora"), result())
+
+
 def test_it_is_the_same_however_long_it_took():
     assert card_of(spec(), result(seconds=1.0)) == card_of(spec(), result(seconds=9999.0))
 

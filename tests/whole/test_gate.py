@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
 from ftcli import tiny
-from ftcli.core.exit_codes import EXIT_GATE
+from ftcli.core.exit_codes import EXIT_GATE, EXIT_INTERRUPTED
 from ftcli.runs import run_end, rundir
+from ftcli.runs.model_card import CARD
 from ftcli.runs.run_state import run_state
-from tests.whole.conftest import Train
+from tests.warm import possible
+from tests.whole.conftest import TIMEOUT_SECONDS, Start, Train
 
 PROOF = bool(os.environ.get("FTCLI_PROOF"))
 QUICK = (
@@ -75,3 +78,27 @@ def test_a_run_that_keeps_what_it_knew_passes(folder: Path, ftcli_run: Train):
     result = rundir.read_result(folder / "run")
     assert result is not None
     assert result["retention"]["difference"]["value"] == pytest.approx(0, abs=0.05)
+
+
+@pytest.mark.skipif(not possible(), reason="the signal is planted in a fork")
+@pytest.mark.parametrize("phase", ["saving checkpoint-2", "measuring what was kept"])
+def test_a_run_that_is_resumed_is_judged_by_what_it_began_with(
+    phase: str, folder: Path, ftcli_run: Train, ftcli_start: Start
+):
+    words = (*QUICK, "run.retention=kept.jsonl", GATE, "train.save_strategy=steps", "train.save_steps=2")
+    ftcli_run("train", *words, "run.dir=whole", cwd=folder, expect=EXIT_GATE)
+    term = {"FTCLI_TEST_SIGNAL": f"{phase}={int(signal.SIGTERM)}"}
+    with ftcli_start("train", *words, cwd=folder, **term) as command:
+        assert command.wait(TIMEOUT_SECONDS) == EXIT_INTERRUPTED
+    began = (folder / "run/retention.json").read_bytes()
+    assert rundir.read_result(folder / "run") is None
+    done = ftcli_run("train", "--resume", "run", cwd=folder, expect=EXIT_GATE)
+    assert (folder / "run/retention.json").read_bytes() == began == (folder / "whole/retention.json").read_bytes()
+    assert "the gate was not passed: retention fell by" in done.stderr
+    whole, resumed = (rundir.read_result(folder / name) for name in ("whole", "run"))
+    assert whole is not None
+    assert resumed is not None
+    assert resumed["retention"] == whole["retention"]
+    cards = [(folder / name / rundir.MODEL / CARD).read_text() for name in ("whole", "run")]
+    assert "**not passed**" in cards[1]
+    assert cards[1].partition("## What it kept")[2] == cards[0].partition("## What it kept")[2] != ""
