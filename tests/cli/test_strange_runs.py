@@ -24,6 +24,7 @@ from ftcli.core.exit_codes import EXIT_CHECKPOINT, EXIT_CONFIG, EXIT_DATA, EXIT_
 from ftcli.core.untrusted.printable import printable
 from ftcli.launch import worker_request
 from ftcli.runs import rundir
+from ftcli.serving import replaying
 from ftcli.serving import running as server
 from tests.cli.strange_folders import FOLDERS
 from tests.cli.strange_runs import DAMAGE, FILES, HALF, STRANGERS, at_work, print_of, sound
@@ -37,7 +38,16 @@ TAKE: dict[str, list[str]] = {
     "report": ["report RUN --to OUT/page.html", "report RUN --to OUT/points.csv", "report RUN --json --to OUT/x.svg"],
     "watch": ["watch --once", "watch RUN --once", "watch RUN --json"],
     "runs": ["runs list", "runs list runs --json", "runs compare RUN SOUND", "runs compare RUN"],
-    "eval": ["eval RUN"],
+    "eval": [
+        "eval RUN",
+        "eval RUN --tasks mine.yaml",
+        "eval SOUND --model RUN",
+        "eval RUN --measure perplexity",
+        "eval RUN/model --measure perplexity,preferences --data rows.jsonl --json",
+        "eval SOUND --measure reward --reward-model RUN --data rows.jsonl",
+        "eval RUN --against SOUND --judge SOUND",
+        "eval SOUND --against RUN --judge RUN --data rows.jsonl",
+    ],
     "merge": ["merge RUN --to OUT/merged"],
     # --to gguf has its converter read a copy of the tokenizer, in a process of its own: its own tests are about that.
     "export": ["export RUN --out OUT/model", "export RUN --to vllm --out OUT/model"],
@@ -47,7 +57,16 @@ TAKE: dict[str, list[str]] = {
     "generate": ["generate RUN hello", "generate RUN/model hello --json"],
     "score": ["score RUN rows.jsonl"],
     "sample": ["sample RUN rows.jsonl --to OUT/samples.jsonl"],
-    "verify": ["verify RUN", "verify RUN/model --json"],
+    # --at URL reaches whom the line names, which is what is asked for: tests/serving is about that.
+    "verify": [
+        "verify RUN",
+        "verify RUN/model --json",
+        "verify RUN --at RUN/model",
+        "verify RUN --at SOUND/model --json",
+        "verify SOUND --at RUN/model",
+        "verify SOUND --at RUN/model/tokenizer_config.json",
+        "verify RUN --at RUN/model/Modelfile",
+    ],
     "data": ["data dropped RUN", "data dropped RUN --json", "data check --rows-only --from RUN"],
     "recipe": ["recipe inspect RUN", "recipe diff RUN SOUND", "recipe save RUN --to OUT/recipe.yaml"],
     "sweep": ["sweep --resume RUN --dry-run", "sweep --resume RUN --dry-run --json"],
@@ -63,6 +82,16 @@ ACT = {"train", "check", "plan", "show", "eval"}
 LINES = [line for lines in TAKE.values() for line in lines]
 CODES = {EXIT_DONE, EXIT_CONFIG, EXIT_DATA, EXIT_CHECKPOINT}
 WAITS_SECONDS = 120
+TASK = """
+task: mine
+dataset_path: json
+dataset_kwargs: {data_files: {test: rows.jsonl}}
+test_split: test
+output_type: generate_until
+doc_to_text: "{{prompt}}"
+doc_to_target: "{{completion}}"
+metric_list: [{metric: exact_match, aggregation: mean, higher_is_better: true}]
+"""
 CONTENT = "nobody-may-see-this"
 _WATCHED: list[list[str]] = []
 """Of the command that is at work: what it opens elsewhere and starts."""
@@ -95,6 +124,7 @@ Typed = Callable[..., list[str]]
 def look(here: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Typed:
     """Types a line at a run; returns its faults, of which there may be none."""
     shutil.copy(tiny.set_path("sft", "train"), here / "rows.jsonl")
+    (here / "mine.yaml").write_text(TASK, encoding="utf-8")
     (here / "outside").mkdir()
     (here / "outside" / "private.txt").write_text(CONTENT)
     (here / "outside" / "config.json").write_text('{"model_type": "llama"}')
@@ -114,6 +144,7 @@ def look(here: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixtu
     for module in (evaluate, export, merge, generate, sample, score, worker_request):
         monkeypatch.setattr(module, "answers", answers)
     monkeypatch.setattr(chat, "started", started)
+    monkeypatch.setattr(replaying, "started", started)
     monkeypatch.setattr(server, "running", started)
 
     def typed(line: str, *, refused: bool = False) -> list[str]:
