@@ -145,7 +145,12 @@ def _whole(run: Path, folder: Path, result: Mapping[str, Any]) -> dict[str, Sent
     problems = [Problem(str(folder / each.what), each.detail, each.fix) for each in faults]
     entries, fault = read_manifest(folder)
     if fault and not problems:
-        problems.append(Problem(str(folder), f"{fault}, so no digest is known", "write it again"))
+        fix = (
+            f"write it anew: ftcli train --from {shell_word(run)}"
+            if folder.name == rundir.MODEL
+            else f"remove {folder}, and write it anew: ftcli export {shell_word(run)}"
+        )
+        problems.append(Problem(str(folder), f"{fault}, so no digest is known", fix))
     if folder.name == rundir.MODEL and not problems and not isinstance(result.get("model_manifest"), str):
         what = "holds no digest of the model, so nothing tells that it is the one that was trained"
         again = f"ftcli train --from {shell_word(run)}"

@@ -255,6 +255,10 @@ def _strange_spec(run: Path) -> None:
     rundir.write_json(run / rundir.SPEC, spec)
 
 
+def _no_manifest(run: Path) -> None:
+    (run / rundir.MODEL / MANIFEST).unlink()
+
+
 def _damaged_record(run: Path) -> None:
     (run / rundir.PUSHES).write_text("[]\n")
 
@@ -265,6 +269,7 @@ def _damaged_record(run: Path) -> None:
         (_unfinished, EXIT_CONFIG, "is not finished"),
         (_altered, EXIT_CHECKPOINT, "does not match its sha256"),
         (_other_manifest, EXIT_CHECKPOINT, "is not the one that the run wrote"),
+        (_no_manifest, EXIT_CHECKPOINT, "manifest.json is missing, so no digest is known"),
         (_no_digest, EXIT_CHECKPOINT, "holds no digest of the model"),
         (_local_base, EXIT_CONFIG, "a folder of this machine"),
         (_linked, EXIT_CONFIG, "is a link that leads out of the folder"),
