@@ -5,17 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ftcli.models.export.llama_cpp import LlamaServer
+from ftcli.endpoints.address import Address
+
+EXACT = (
+    *("--ctx-size", "1024", "--n-gpu-layers", "0", "--threads", "1"),
+    *("--cache-type-k", "f32", "--cache-type-v", "f32", "--flash-attn", "off"),
+)
+"""Computing as transformers does, as far as llama.cpp can."""
 
 
-def greedy(server: LlamaServer, ids: Sequence[int], count: int) -> list[int]:
+def greedy(server: Address, ids: Sequence[int], count: int) -> list[int]:
     """The likeliest tokens after a prompt, the end token aside."""
     body = {"prompt": list(ids), "n_predict": count, "temperature": 0, "return_tokens": True, "cache_prompt": False}
     return list(server.post("/completion", {**body, "samplers": ["temperature"], "seed": 1})["tokens"])
 
 
 def greedy_pairs(
-    server: LlamaServer, model: Any, prompts: Sequence[Sequence[int]], count: int, *, end: int
+    server: Address, model: Any, prompts: Sequence[Sequence[int]], count: int, *, end: int
 ) -> Iterator[tuple[bool, float]]:
     """For each prompt whether the likeliest tokens of a server and of a model part, and there the distance of the two
     in the model's logits."""

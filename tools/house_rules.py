@@ -20,8 +20,8 @@ OTHERS = "*"
 ORDERS: Mapping[str, tuple[str, ...]] = {
     "": (
         *("core", "tiny", "settings", "runs", "rewards", "models", "methods", "launch", "peft_methods", "data"),
-        *("evaluations", "config", "plan", "synthesis", "build", "pipelines", "advise", "recipes", "proofs"),
-        *("sweeps", "reports", "editors", "serving", "publishing", "contracts"),
+        *("evaluations", "config", "plan", "synthesis", "build"),
+        *("pipelines", "advise", "recipes", "proofs", "sweeps", "reports", "editors", "serving", "contracts"),
         *("worker", "cli"),
     ),
     "worker": (
@@ -38,8 +38,8 @@ ORDERS: Mapping[str, tuple[str, ...]] = {
 FORBIDDEN: Mapping[str, tuple[str, ...]] = {
     "tiny": ("core",),
     "worker": (
-        *("launch", "config", "plan", "build", "pipelines", "advise", "recipes", "proofs"),
-        *("sweeps", "reports", "editors", "serving", "publishing", "contracts"),
+        *("launch", "config", "plan", "build"),
+        *("pipelines", "advise", "recipes", "proofs", "sweeps", "reports", "editors", "serving", "contracts"),
     ),
     "cli": ("worker",),
 }

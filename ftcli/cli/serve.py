@@ -20,7 +20,7 @@ _PORT = 8000
 def run(argv: Sequence[str]) -> int:
     """Start the server, say where it is and how to compare it with the run, and end it on Ctrl-C."""
     from ftcli.build import gate
-    from ftcli.serving.address import Address
+    from ftcli.endpoints.address import Address
     from ftcli.serving.programs import HOST, PROGRAMS, chosen, served_of
     from ftcli.serving.running import answers, require_free, running
 

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.text import shell_word
+from ftcli.endpoints import llama_server
 from ftcli.models import availability, sources
 from ftcli.models.templates.chat_template import GENERATION, TEMPLATE_FILE
-from ftcli.serving import llama_server
 
 HOST = "127.0.0.1"
 TRANSFORMERS, VLLM, LLAMA_CPP = "transformers", "vllm", "llama.cpp"
@@ -153,7 +153,9 @@ PROGRAMS: Mapping[str, Program] = {
             is_here=llama_server.is_installed,
             remedy=llama_server.REMEDY,
             unfit=_llama_unfit,
-            words=lambda served, port: llama_server.command(Path(str(served.model)), port, alias=_own_name(served)),
+            words=lambda served, port: llama_server.command(
+                Path(str(served.model)), port=port, alias=_own_name(served)
+            ),
             names=lambda served: [_own_name(served)],
             page=True,
         ),

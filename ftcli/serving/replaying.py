@@ -12,11 +12,12 @@ from typing import Any
 
 from ftcli.build.verification import Verdict
 from ftcli.core.errors import ConfigError, Problem
+from ftcli.endpoints import llama_server
+from ftcli.endpoints.address import Address
 from ftcli.launch.worker_request import WorkerFailed, exit_code, started
 from ftcli.models.export.gguf_header import GgufHeader, gguf_header
 from ftcli.runs import rundir
-from ftcli.serving import llama_server, served_files
-from ftcli.serving.address import Address
+from ftcli.serving import served_files
 from ftcli.serving.deployed_modelfile import Modelfile, parsed
 from ftcli.serving.parity import WEIGHTS, Comparison, verdicts
 from ftcli.serving.served_files import EMBEDDINGS, FOLDER, GGUF
@@ -112,8 +113,7 @@ def _stack(target: Target, opened: ExitStack) -> Stack | None:
         return stack_at(target.address, target.name)
     if target.file is None or not llama_server.is_installed():
         return None
-    address = opened.enter_context(llama_server.serving(target.file))
-    return stack_at(Address.of(address, str(target.file)), None)
+    return stack_at(opened.enter_context(llama_server.serving(target.file)), None)
 
 
 def _own_side(process: subprocess.Popen[str]) -> tuple[dict[str, Any], list[dict[str, Any]], list[Any] | None]:

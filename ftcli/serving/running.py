@@ -13,8 +13,8 @@ import time
 from collections.abc import Iterator, Sequence
 
 from ftcli.core.errors import ConfigError, Problem
+from ftcli.endpoints.address import Address, Refused
 from ftcli.runs.stop_signals import held_back
-from ftcli.serving.address import Address, Refused
 from ftcli.serving.programs import HOST
 
 ENDS_SECONDS = 15.0

@@ -12,7 +12,8 @@ from typing import Any
 
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.text import shell_word
-from ftcli.serving.address import Address, Refused
+from ftcli.endpoints import llama_server
+from ftcli.endpoints.address import Address, Refused
 
 LLAMA_CPP, VLLM, OPENAI = "llama.cpp", "vLLM", "an endpoint of OpenAI's form"
 Question = Mapping[str, Any]
@@ -78,15 +79,14 @@ class Stack:
             ended, content = found["stop_type"] != "limit", found["content"]
         else:
             chat = {key: question[key] for key in ("messages", "tools", "chat_template_kwargs") if key in question}
-            text = str(self.address.post("/apply-template", chat)["prompt"])
+            text = llama_server.rendered(self.address, chat)
             more |= {"max_tokens": longest, "logprobs": True, "top_logprobs": 1, "verbose": True, "return_tokens": True}
             whole = self.address.post("/v1/chat/completions", {**chat, **more})
             [choice], found = whole["choices"], whole.get("__verbose") or {}
             entries, count = (choice.get("logprobs") or {}).get("content") or [], whole["usage"]["prompt_tokens"]
             ended, content = choice["finish_reason"] != "length", _text(choice["message"])
         taken = _ids(found.get("tokens") or [each["id"] for each in entries])
-        tokenised = {"content": text, "add_special": True, "parse_special": True}
-        ids = _ids(self.address.post("/tokenize", tokenised)["tokens"])
+        ids = _ids(llama_server.tokenised(self.address, text))
         return Served(
             text=content,
             ended=ended,

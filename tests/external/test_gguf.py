@@ -17,15 +17,15 @@ from transformers import AutoTokenizer
 from ftcli.build.resolve import spec_of
 from ftcli.cli import main
 from ftcli.config.compose import Request
+from ftcli.endpoints.llama_server import rendered, serving, tokenised
 from ftcli.launch.local import prepare
 from ftcli.models.export.compared_conversations import CONVERSATIONS
 from ftcli.models.export.go_template import render
-from ftcli.models.export.llama_cpp import served
 from ftcli.serving.deployed_modelfile import parsed
 from ftcli.settings.groups import ModelSettings
 from ftcli.worker.models.load import load_trained
 from tests.conftest import REPOSITORY
-from tests.llama_cpp import greedy_pairs
+from tests.llama_cpp import EXACT, greedy_pairs
 
 MODELS = Path(os.environ.get("FTCLI_REAL_MODELS") or "/nonexistent")
 ALPACA = REPOSITORY.parent / "shared" / "data" / "alpaca_en_demo.json"
@@ -83,17 +83,17 @@ def test_llama_cpp_reads_and_answers_as_transformers_does(which: str, smollm2: P
     made = parsed(tmp_path / "out/Modelfile")
     assert made.source == f"./{file.name}"
     assert made.parameters["stop"] == ["<|im_end|>"]
-    with served(file, context=1024, exact=True) as server:
+    with serving(file, *EXACT) as server:
         for text in texts:
-            assert server.ids(text) == tokenizer(text)["input_ids"], text
+            assert tokenised(server, text) == tokenizer(text)["input_ids"], text
         prompts = []
         for turns in (*CONVERSATIONS, *questions):
             said = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
-            assert server.prompt(turns) == said
+            assert rendered(server, {"messages": turns}) == said
             assert made.template is not None
             assert render(made.template, turns) == said
             prompts.append(tokenizer(said, add_special_tokens=False)["input_ids"])
-            assert server.ids(said) == prompts[-1]
+            assert tokenised(server, said) == prompts[-1]
         same = 0
         for parted, gap in greedy_pairs(server, model, prompts[-20:], 24, end=tokenizer.eos_token_id):
             assert not parted or gap < 1e-2

@@ -212,13 +212,13 @@ def test_a_fault_behind_transformers_serve_is_named(
 
 @needs_llama
 def test_a_gguf_passes_and_so_does_the_server_of_it(here: Path, verified: Verified):
-    from ftcli.serving import llama_server
+    from ftcli.endpoints import llama_server
 
     found = verified("right.gguf")
     assert {state for state, _ in found.values()} == {"ok"}
     assert found["prompts"][1].startswith("the tokens of all 6 are those of training")
     with llama_server.serving(here / "right.gguf") as address:
-        assert {state for state, _ in verified(address).values()} == {"ok"}
+        assert {state for state, _ in verified(address.root).values()} == {"ok"}
 
 
 @needs_llama

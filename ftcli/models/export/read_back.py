@@ -11,11 +11,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ftcli.core.errors import ConfigError, Problem
+from ftcli.endpoints import llama_server
+from ftcli.endpoints.address import Address, Refused
 from ftcli.models.export.compared_conversations import CONVERSATIONS, TEXTS, Turn
-from ftcli.models.export.llama_cpp import LlamaServer, is_installed, served
 from ftcli.models.templates.chat_template import chat_template, special_tokens
 from ftcli.models.templates.template_rendering import Render, TemplateRejection, renderer
 
+_SMALL = ("--ctx-size", "256", "--n-gpu-layers", "0")
+"""Nothing is computed."""
 OTHER = "ftcli export --to folder, or --to vllm, serves it as it was trained"
 
 
@@ -30,10 +33,10 @@ def read_back(file: Path, tokenizer: Path, where: str) -> Sequence[str]:
     """
     if not (tokenizer / "tokenizer.json").is_file():
         return ("not compared with its tokenizer, which has no tokenizer.json",)
-    if not is_installed():
-        return ("not read back by llama.cpp, since xllamacpp is not installed: pip install 'ftcli[gguf]'",)
+    if not llama_server.is_installed():
+        return (f"not read back by llama.cpp, which is not installed: {llama_server.REMEDY}",)
     template = chat_template(tokenizer)
-    with served(file) as server:
+    with llama_server.serving(file, *_SMALL) as server:
         differs = [*_differing(server, tokenizer, renderer(template, tokenizer) if template is not None else None)]
     if texts := [what for kind, what in differs if kind == "text"]:
         what = f"llama.cpp divides {len(texts)} of {len(TEXTS)} texts otherwise than its tokenizer, as {texts[0]!r}"
@@ -44,7 +47,7 @@ def read_back(file: Path, tokenizer: Path, where: str) -> Sequence[str]:
     return (f"read back by llama.cpp: {len(TEXTS)} texts and all conversations are the tokens that were trained",)
 
 
-def _differing(server: LlamaServer, tokenizer: Path, render: Render | None) -> Iterator[tuple[str, str]]:
+def _differing(server: Address, tokenizer: Path, render: Render | None) -> Iterator[tuple[str, str]]:
     """What llama.cpp reads otherwise: ("text", a text) or ("prompt", a conversation as it was trained)."""
     from tokenizers import Tokenizer
 
@@ -53,7 +56,7 @@ def _differing(server: LlamaServer, tokenizer: Path, render: Render | None) -> I
     own.no_truncation()
     bos = special_tokens(tokenizer).get("bos_token", "")
     for text in TEXTS if render is None else ():
-        if server.ids(text) != own.encode(text).ids:
+        if llama_server.tokenised(server, text) != own.encode(text).ids:
             yield "text", text
     if render is None:
         return
@@ -63,9 +66,14 @@ def _differing(server: LlamaServer, tokenizer: Path, render: Render | None) -> I
             said = render(turns, None, opened=True)
         except TemplateRejection:
             continue
+        try:
+            shown = llama_server.rendered(server, {"messages": list(turns)})
+        except Refused:
+            yield "prompt", said
+            continue
         # The server takes the BOS token away where it adds it itself.
-        same = (shown := server.prompt(turns)) == said or shown == said.removeprefix(bos)
-        if text and server.ids(shown) != own.encode(said, add_special_tokens=False).ids and same:
+        same = shown in (said, said.removeprefix(bos))
+        if text and llama_server.tokenised(server, shown) != own.encode(said, add_special_tokens=False).ids and same:
             yield "text", text
         elif not text and not same:
             yield "prompt", said

@@ -21,13 +21,13 @@ from transformers import AutoTokenizer, LlamaConfig, PreTrainedTokenizerFast, se
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from ftcli.cli import main
+from ftcli.endpoints.llama_server import rendered, serving, tokenised
 from ftcli.models.export.compared_conversations import CONVERSATIONS
 from ftcli.models.export.gguf_header import gguf_header
-from ftcli.models.export.llama_cpp import served
 from ftcli.settings.groups import ModelSettings
 from ftcli.worker.models.load import load_trained
 from ftcli.worker.training.run import train
-from tests.llama_cpp import greedy_pairs
+from tests.llama_cpp import EXACT, greedy_pairs
 from tests.worker.conftest import LORA, conversation, write_rows
 
 REASON = "pip install 'ftcli[gguf]'"
@@ -103,11 +103,11 @@ def test_llama_cpp_reads_and_answers_as_the_trained_model_does(
     assert gguf_header(file).metadata["tokenizer.chat_template"] == TEMPLATE
     tokenizer = AutoTokenizer.from_pretrained(run / "model")
     model = load_trained(ModelSettings(name_or_path=str(run)), seed=0, device="cpu")
-    with served(file, context=1024, exact=True) as server:
+    with serving(file, *EXACT) as server:
         prompts = []
         for turns in (*CONVERSATIONS, *([{"role": "user", "content": text}] for text in texts(200))):
             said = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
-            assert server.ids(server.prompt(turns)) == said, turns
+            assert tokenised(server, rendered(server, {"messages": turns})) == said, turns
             prompts.append(said)
         for parted, gap in greedy_pairs(server, model, prompts[:20], 12, end=tokenizer.eos_token_id):
             assert not parted or gap < 1e-2

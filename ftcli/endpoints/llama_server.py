@@ -1,4 +1,4 @@
-"""Starting llama.cpp's server for a file: out of the package `xllamacpp`, else `llama-server` on PATH."""
+"""llama.cpp's server for a file: started out of the package `xllamacpp`, else as `llama-server` on PATH, and asked."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ftcli.core.errors import ConfigError, Problem
+from ftcli.endpoints.address import Address, Refused
 from ftcli.runs.stop_signals import held_back
-from ftcli.serving.address import Address, Refused
 
 PACKAGE, PROGRAM = "xllamacpp", "llama-server"
 REMEDY = f"pip install 'ftcli[gguf]', or put {PROGRAM} of llama.cpp on PATH"
@@ -41,18 +42,23 @@ def require() -> None:
         raise ConfigError(Problem("llama.cpp", "is not installed", REMEDY))
 
 
-def command(file: Path, port: int = 0, *, alias: str = "", lora: Sequence[Path] = ()) -> list[str]:
+def command(file: Path, *more: str, port: int = 0, alias: str = "", lora: Sequence[Path] = ()) -> list[str]:
     """The words that start it, on this machine alone.
+
+    Args:
+        more: further words, as `llama-server` takes them and `llama_process` too.
+        port: 0 for one that nobody uses.
 
     Raises:
         ConfigError: none is installed.
     """
     require()
-    more = [*(["--alias", alias] if alias else []), *(word for each in lora for word in ("--lora", str(each)))]
-    more += ["--port", str(port or free_port())]
+    words = ["--model", str(file), *(["--alias", alias] if alias else []), *more]
+    words += [word for each in lora for word in ("--lora", str(each))]
     if importlib.util.find_spec(PACKAGE) is not None:
-        return [sys.executable, "-m", "ftcli.serving.llama_process", str(file), *more]
-    return [str(shutil.which(PROGRAM)), "--model", str(file), "--host", "127.0.0.1", "--jinja", *more]
+        return [sys.executable, "-m", "ftcli.endpoints.llama_process", *words, "--port", str(port)]
+    port = port or free_port()
+    return [str(shutil.which(PROGRAM)), *words, "--host", "127.0.0.1", "--port", str(port), "--jinja"]
 
 
 def free_port() -> int:
@@ -62,19 +68,37 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def rendered(server: Address, chat: Mapping[str, Any]) -> str:
+    """A conversation, {"messages": …}, as the server renders it, open for an answer.
+
+    Raises:
+        Refused: its template refuses the conversation.
+    """
+    return str(server.post("/apply-template", chat)["prompt"])
+
+
+def tokenised(server: Address, text: str) -> list[int]:
+    """The tokens of a text, with those that the server adds to it, as for a request."""
+    body = {"content": text, "add_special": True, "parse_special": True}
+    return [int(each) for each in server.post("/tokenize", body)["tokens"]]
+
+
 @contextlib.contextmanager
-def serving(file: Path) -> Iterator[str]:
+def serving(file: Path, *more: str) -> Iterator[Address]:
     """A server of the file, ended with the block; yields its address.
+
+    Args:
+        more: further words, as for `command`.
 
     Raises:
         ConfigError: none is installed, or it does not load the file.
     """
-    words = command(file)
+    words = command(file, *more)
     pipe, same = subprocess.PIPE, subprocess.STDOUT
     with held_back():
         process = subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=same, text=True, errors="replace")
     try:
-        yield _address(process, file)
+        yield Address(_listening(process, file), str(file))
     finally:
         assert process.stdin is not None
         with contextlib.suppress(OSError):
@@ -88,7 +112,7 @@ def serving(file: Path) -> Iterator[str]:
             process.wait()
 
 
-def _address(process: subprocess.Popen[str], file: Path) -> str:
+def _listening(process: subprocess.Popen[str], file: Path) -> str:
     """The address that the server prints once it has loaded the file; what it prints later is passed over."""
     last: list[str] = []
     assert process.stdout is not None

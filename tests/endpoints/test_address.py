@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from ftcli.core.errors import ConfigError
-from ftcli.serving import address as addresses
-from ftcli.serving.address import Address, Refused
+from ftcli.endpoints import address as addresses
+from ftcli.endpoints.address import Address, Refused
 from tests.loopback import serving
 
 
