@@ -48,7 +48,7 @@ def named(data: str | None) -> str:
 
 
 def rows_of(given: str | None, subject: Measured, flag: str) -> str | None:
-    """The place of the rows: as given, else the file that the run held out; None for rows that it held out otherwise.
+    """The place of the rows; None for those that the run held out.
 
     Raises:
         ConfigError: there is no run, and no file was given.
@@ -56,7 +56,6 @@ def rows_of(given: str | None, subject: Measured, flag: str) -> str | None:
     if given is None:
         if subject.spec is None:
             raise ConfigError(Problem(flag, "needs rows", "--data FILE"))
-        own = subject.spec.data.eval_path
-        return own if isinstance(own, str) else None
+        return None
     locate(SourcePath(path=given), f"--data {given}", fetch=True)
     return os.path.realpath(os.path.expanduser(given)) if is_local(given) else given

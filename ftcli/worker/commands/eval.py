@@ -20,6 +20,7 @@ from ftcli.runs.measured_attention import as_measured
 from ftcli.settings.groups import ModelSettings, as_saved
 from ftcli.settings.run_spec import RunSpec
 from ftcli.worker.inference import metrics
+from ftcli.worker.inference.held_out import at_its_length
 from ftcli.worker.models.answer_ends import ending_as
 from ftcli.worker.models.load import as_granted, load_model, load_trained, make_encoder, position_limit
 from ftcli.worker.process.command import one_answer
@@ -54,7 +55,7 @@ def evaluate(request: dict[str, Any]) -> dict[str, Any]:
     run_dir = rundir.require_run(request["run"], "RUN")
     stored = as_measured(RunSpec.load(run_dir / rundir.SPEC), run_dir)
     method = get_method(str(stored.method["name"]))
-    spec = _with_derived(_at_its_length(_requested(stored, method, request), run_dir), run_dir)
+    spec = _with_derived(at_its_length(_requested(stored, method, request), run_dir), run_dir)
     if not row_sets.holds_out(spec.data, method):
         raise ConfigError(Problem(str(run_dir), "the run has no held-out rows", "set data.eval_path=FILE"))
     set_threads(spec)
@@ -105,15 +106,6 @@ def _requested(spec: RunSpec, method: Method, request: dict[str, Any]) -> RunSpe
     model = spec.model if device == spec.launch.device else replace(spec.model, dtype="auto")
     model = as_granted(model, request)
     return replace(spec, launch=launch, data=data, run=run, model=model)
-
-
-def _at_its_length(spec: RunSpec, run_dir: Path) -> RunSpec:
-    """The spec with the length limit that the run derived from its training rows."""
-    try:
-        length = json.loads((run_dir / rundir.LEDGER).read_text(encoding="utf-8"))["max_length_tokens"]["value"]
-    except (OSError, ValueError, KeyError):
-        return spec
-    return replace(spec, data=replace(spec.data, max_length_tokens=length))
 
 
 def _with_derived(spec: RunSpec, run_dir: Path) -> RunSpec:

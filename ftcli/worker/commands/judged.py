@@ -13,7 +13,7 @@ from ftcli.worker.inference.backends import backend_of
 from ftcli.worker.inference.chat import settings_of
 from ftcli.worker.inference.examples import ASKABLE, prompt_of
 from ftcli.worker.inference.metrics import BATCH
-from ftcli.worker.measures.held_out_rows import examples_of
+from ftcli.worker.measures.held_out_rows import requested
 from ftcli.worker.measures.judged import answers_of, compare
 from ftcli.worker.measures.subjects import alone
 from ftcli.worker.models.load import as_granted, make_encoder
@@ -39,7 +39,7 @@ def evaluate(request: dict[str, Any]) -> dict[str, Any]:
     """
     name = str(request["model"])
     encoder = make_encoder(as_granted(settings_of(name), request))
-    examples = examples_of(request, encoder, ASKABLE, "--against")
+    examples = requested(request, encoder, ASKABLE, "--against").examples
     size, longest = request.get("batch_size") or BATCH, int(request["max_new_tokens"])
     # One after the other: both need not fit into memory.
     ours, theirs = (

@@ -8,7 +8,7 @@ from ftcli.settings.groups import ModelSettings
 from ftcli.worker.inference.chat import settings_of
 from ftcli.worker.inference.metrics import BATCH
 from ftcli.worker.inference.reward_model import RewardModel
-from ftcli.worker.measures.held_out_rows import examples_of
+from ftcli.worker.measures.held_out_rows import requested
 from ftcli.worker.measures.on_rows import Rows, Values, line, measure
 from ftcli.worker.measures.subjects import Subject, measured
 from ftcli.worker.models.load import as_granted, make_encoder, position_limit
@@ -45,9 +45,10 @@ def _rows(request: dict[str, Any]) -> Rows:
     names: list[str] = request["measures"]
     name = str(request["model"])
     settings: ModelSettings = as_granted(settings_of(name), request)
-    examples = examples_of(request, make_encoder(settings), request["kinds"], " and ".join(names))
+    examples, own = requested(request, make_encoder(settings), request["kinds"], " and ".join(names))
+    limit = min(filter(None, (own, position_limit(settings))), default=None)
     judge = RewardModel(request["reward_model"], request) if request.get("reward_model") else None
-    return Rows(examples, position_limit(settings), request.get("batch_size") or BATCH, judge)
+    return Rows(examples, limit, request.get("batch_size") or BATCH, judge)
 
 
 COMMAND = one_answer(evaluate, "measuring on rows")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -10,17 +9,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ftcli.core.errors import ConfigError, FtcliError, Problem
-from ftcli.data import row_sets
 from ftcli.data.scan import Example
-from ftcli.methods import Method, get_method
 from ftcli.runs import rundir
 from ftcli.settings.run_spec import RunSpec
+from ftcli.worker.inference import held_out
 from ftcli.worker.inference.examples import ASKABLE, chunks_of, reads_text_as_turns
 from ftcli.worker.measures.divergence import Row
-from ftcli.worker.models.load import position_limit
-from ftcli.worker.tokenise.dataset import prepare
+from ftcli.worker.models.load import as_granted
 from ftcli.worker.tokenise.encoder import IGNORED, Encoder
-from ftcli.worker.tokenise.length_limits import Fitting, fitting
 
 PLAIN_TEXT = (
     "The capital of France is Paris. It often rains there in spring, so take an umbrella.\n",
@@ -65,10 +61,11 @@ def rows_of(model: str, encoder: Encoder, count: int, *, data: str | None = None
     if run is None:
         return Rows(text, TEXT, "it is the model of no run")
     try:
-        examples, limit = _held_out(run, encoder, count)
-        if examples:
-            return Rows(_encoded(examples, encoder, limit), "held-out rows")
-        return Rows(text, TEXT, "the run held out no rows")
+        spec = _spec(run, {})
+        if not held_out.are_there(spec):
+            return Rows(text, TEXT, "the run held out no rows")
+        found = held_out.held_out(spec, run, encoder, count)
+        return Rows(_encoded(found.examples, encoder, found.limit), "held-out rows")
     except FtcliError as error:
         return Rows(text, TEXT, f"its held-out rows cannot be read here: {error.problems[0].what}")
 
@@ -77,7 +74,15 @@ def _chunks(data: str, model: str, encoder: Encoder) -> Any:
     return chunks_of(data, ("text", *ASKABLE), has_template=reads_text_as_turns(model, encoder))
 
 
-def examples_of(request: Mapping[str, Any], encoder: Encoder, kinds: Sequence[str], reader: str) -> list[Example]:
+class Requested(NamedTuple):
+    """The rows of a request."""
+
+    examples: list[Example]
+    limit: int | None
+    """The most tokens of a row that a run reads of those that it held out; None for rows of a file."""
+
+
+def requested(request: Mapping[str, Any], encoder: Encoder, kinds: Sequence[str], reader: str) -> Requested:
     """The rows of a request: those of the file "data", or where it is None those that the run "model" held out.
 
     Args:
@@ -89,46 +94,23 @@ def examples_of(request: Mapping[str, Any], encoder: Encoder, kinds: Sequence[st
         DataError: unusable rows.
     """
     name, data, most = str(request["model"]), request["data"], request.get("rows") or _ALL
+    limit = None
     if data is None:
-        found = [each for each in _held_out(Path(name), encoder, most)[0] if each.kind in kinds]
+        own, limit = held_out.held_out(_spec(Path(name), request), Path(name), encoder, most)
+        found = [each for each in own if each.kind in kinds]
     else:
         chunks = chunks_of(data, tuple(kinds), has_template=reads_text_as_turns(name, encoder), reader=reader)
         found = list(islice((example for chunk in chunks for example in chunk), most))
     if not found:
         rows = f"held out no rows of the type {' or '.join(kinds)}" if data is None else "has no rows"
         raise ConfigError(Problem(str(data or f"the run {name}"), rows, "name others with --data FILE"))
-    return found
+    return Requested(found, limit)
 
 
-def _held_out(run: Path, encoder: Encoder, count: int) -> tuple[Sequence[Example], int]:
-    """The first held-out rows of a run, and its length limit."""
+def _spec(run: Path, request: Mapping[str, Any]) -> RunSpec:
+    """A run's, with the permissions of this command alone."""
     spec = RunSpec.load(run / rundir.SPEC)
-    method = get_method(str(spec.method["name"]))
-    if not row_sets.holds_out(spec.data, method):
-        return [], 0
-    spec = replace(spec, data=replace(spec.data, max_length_tokens=_length(spec, run), streaming=False))
-    found = prepare(
-        spec.data, method, encoder, _fitting(spec, method), seed=spec.seed, num_score_rows=count, training=False
-    )
-    return found.score_examples, found.fit.limit
-
-
-def _length(spec: RunSpec, run: Path) -> Any:
-    """The length limit that the run derived from its training rows, or that was set."""
-    try:
-        return json.loads((run / rundir.LEDGER).read_text(encoding="utf-8"))["max_length_tokens"]["value"]
-    except (OSError, ValueError, LookupError, TypeError):
-        return spec.data.max_length_tokens
-
-
-class _Unpacked:
-    """The part of a trainer's config that rows depend on; they are looked at one by one."""
-
-    packing = False
-
-
-def _fitting(spec: RunSpec, method: Method) -> Fitting:
-    return fitting(spec.data, method, _Unpacked(), position_limit(replace(spec.model, trust_remote_code=False)))
+    return replace(spec, model=as_granted(spec.model, request))
 
 
 def _encoded(examples: Any, encoder: Encoder, limit: int | None) -> list[Row]:

@@ -26,7 +26,7 @@ class Rows:
 
     examples: Sequence[Example]
     limit: int | None
-    """Tokens that the models have positions for."""
+    """The most tokens of a row that are read: of the models, and of the run whose held-out rows they are."""
     batch_size: int
     reward: RewardModel | None = None
 

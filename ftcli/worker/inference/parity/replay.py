@@ -10,29 +10,24 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from ftcli.core.errors import ConfigError, Problem
-from ftcli.data import row_sets
 from ftcli.data.formats.columns import VARIABLES
 from ftcli.data.scan import Example
-from ftcli.methods import get_method
 from ftcli.runs import rundir
 from ftcli.runs.measured_attention import as_measured
 from ftcli.settings.groups import as_saved
 from ftcli.settings.run_spec import RunSpec
 from ftcli.worker.inference.answer_reader import AnswerReader
 from ftcli.worker.inference.examples import prompt_of
+from ftcli.worker.inference.held_out import held_out
 from ftcli.worker.inference.metrics import generate
 from ftcli.worker.inference.parity.served_weights import candidates, embedding_difference, scored
 from ftcli.worker.models.answer_ends import ending_as
-from ftcli.worker.models.load import as_granted, best_device, load_trained, make_encoder, position_limit
-from ftcli.worker.tokenise.dataset import prepare
-from ftcli.worker.tokenise.encoder import Encoder, Ids
-from ftcli.worker.tokenise.length_limits import Fitting
+from ftcli.worker.models.load import as_granted, best_device, load_trained, make_encoder
+from ftcli.worker.tokenise.encoder import Ids
 from ftcli.worker.tokenise.serving_parity import turn_end
 
 Answer = dict[str, Any]
@@ -50,7 +45,8 @@ class Replay:
                 "trust_remote_code"}.
 
         Raises:
-            ConfigError: no such run, it has no held-out rows, or their rows hold no prompt.
+            ConfigError: no such run, or it has no held-out rows.
+            DataError: unusable rows, or none that fits.
         """
         self.run = rundir.require_run(request["run"], "RUN")
         stored = as_measured(RunSpec.load(self.run / rundir.SPEC), self.run)
@@ -60,7 +56,8 @@ class Replay:
         self.trained = as_saved(self.spec.model, str(self.run))
         self.encoder = make_encoder(self.trained)
         self.longest = int(request["max_new_tokens"])
-        self.examples = _examples(self.spec, self.run, self.encoder, request)
+        rows, data = int(request["rows"]), request.get("data")
+        self.examples = held_out(self.spec, self.run, self.encoder, rows, data=data).examples
         how: dict[str, Any] = {"seed": self.spec.seed, "device": self.device, "quantisation": self.spec.quantisation}
         found: Any = ending_as(load_trained(self.trained, **how), self.encoder)
         self.model = found if self.spec.quantisation.type != "none" else found.to(self.device)
@@ -141,22 +138,6 @@ class Replay:
             return prompt, question["answer_ids"]
         ids: Ids = self.encoder.tokenizer(served["text"], add_special_tokens=False)["input_ids"]
         return prompt, ids[: self.longest]
-
-
-def _examples(spec: RunSpec, run: Path, encoder: Encoder, request: dict[str, Any]) -> list[Example]:
-    method = get_method(str(spec.method["name"]))
-    data = replace(spec.data, streaming=False)
-    if request.get("data"):
-        data = replace(data, eval_path=request["data"], eval_share=0.0)
-    if not row_sets.holds_out(data, method):
-        raise ConfigError(Problem(str(run), "the run has no held-out rows", "name a file of rows with --data FILE"))
-    overflow = method.overflow if data.overflow == "auto" else data.overflow
-    length = data.max_length_tokens if isinstance(data.max_length_tokens, int) else None
-    trained = as_saved(spec.model, str(run))
-    fit = Fitting(length, overflow, position_limit(trained), method.block_tokens)
-    wanted = int(request["rows"])
-    found = prepare(data, method, encoder, fit, seed=spec.seed, num_score_rows=wanted, training=False)
-    return found.score_examples[:wanted]
 
 
 def _prompt(example: Example) -> Any:
