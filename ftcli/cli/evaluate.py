@@ -7,18 +7,17 @@ lm-evaluation-harness.
 from __future__ import annotations
 
 import argparse
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ftcli.build import gate
 from ftcli.cli import arguments, output
+from ftcli.cli.eval_actions.requests import answered, file_of
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.exit_codes import EXIT_DONE
 from ftcli.core.text import shell_word
-from ftcli.data.files.locate import SourcePath, is_local, locate
 from ftcli.evaluations.measures import ABOUT
-from ftcli.launch.worker_request import WorkerFailed, answers
+from ftcli.launch.worker_request import WorkerFailed
 from ftcli.methods import get_method
 from ftcli.methods.method import rows_to_score
 from ftcli.models import sources
@@ -43,19 +42,27 @@ def run(argv: Sequence[str]) -> int:
         if number is not None and number < least:
             raise ConfigError(Problem(f"{flag} {number}", "is out of range", f"at least {least}"))
     _require_effect(options)
+    try:
+        return _way(options)(options)
+    except WorkerFailed as failed:
+        return failed.code
+
+
+def _way(options: argparse.Namespace) -> Callable[[argparse.Namespace], int]:
+    """The way of measuring that the options ask for; only its own modules are loaded."""
     if options.tasks is not None:
         from ftcli.cli.eval_actions import on_tasks
 
-        return on_tasks.run(options)
+        return on_tasks.run
     if options.measure is not None:
         from ftcli.cli.eval_actions import on_rows
 
-        return on_rows.run(options)
+        return on_rows.run
     if options.against is not None:
         from ftcli.cli.eval_actions import against
 
-        return against.run(options)
-    return _on_held_out(options)
+        return against.run
+    return _on_held_out
 
 
 def _parser() -> arguments.Parser:
@@ -147,18 +154,9 @@ def _on_held_out(options: argparse.Namespace) -> int:
     spec = gate.opened(found, frozenset(flag for flag, given in granted if given), gate.MEASURES)
     method = get_method(str(spec.method["name"]))
     scored = rows_to_score(spec, method, options.score_rows, options.rows)
-    request = {
-        "run": str(found),
-        "data": _rows(options.data),
-        "rows": options.rows,
-        "score_rows": scored,
-        "model": _model(options.model),
-        "trust_remote_code": options.trust_remote_code,
-    }
-    try:
-        [measured] = answers("eval", request)
-    except WorkerFailed as failed:
-        return failed.code
+    data = None if options.data is None else file_of(options.data)
+    asked = {"data": data, "score_rows": scored, "model": _model(options.model)}
+    measured = answered("eval", options, run=str(found), **asked)
     if options.json:
         output.data({**measured, provenance.KEY: provenance.of_folder(found)})
     else:
@@ -166,14 +164,6 @@ def _on_held_out(options: argparse.Namespace) -> int:
         if not scored and options.score_rows is None and method.score != "none":
             output.note("not scored, since the run set run.score_rows=0; --score-rows N scores N rows")
     return EXIT_DONE
-
-
-def _rows(path: str | None) -> str | None:
-    """The value of --data, checked to exist; a local path is made absolute."""
-    if path is None:
-        return None
-    locate(SourcePath(path=path), f"--data {path}", fetch=True)
-    return os.path.realpath(os.path.expanduser(path)) if is_local(path) else path
 
 
 def _model(name: str | None) -> str | None:

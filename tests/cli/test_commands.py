@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 import ftcli
-from ftcli.cli import COMMANDS, evaluate, main
+from ftcli.cli import COMMANDS, main
+from ftcli.launch import worker_request
 from ftcli.runs import rundir
 from ftcli.settings.backends import ROLES
 from ftcli.settings.groups import GROUPS
@@ -319,7 +320,7 @@ def test_eval_scores_what_the_command_or_the_run_says(typed, monkeypatch, choice
         asked.append(request["score_rows"])
         return [{"method": "sft", "data": "x", "rows": 1, "before": {"eval_loss": 2.0}, "after": {"eval_loss": 1.0}}]
 
-    monkeypatch.setattr(evaluate, "answers", answers)
+    monkeypatch.setattr(worker_request, "answers", answers)
     code, _, err = typed("eval", str(finished_run("old", *choices)), *flags)
     if isinstance(found, str):
         assert (code, asked) == (2, [])

@@ -12,7 +12,7 @@ import pytest
 
 from ftcli import tiny
 from ftcli.build.resolve import spec_of
-from ftcli.cli import COMMANDS, evaluate, export, generate, main, merge, score
+from ftcli.cli import COMMANDS, export, generate, main, merge, score
 from ftcli.config.compose import Request
 from ftcli.launch import worker_request
 from ftcli.runs import provenance, rundir
@@ -92,7 +92,7 @@ def world(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def answered(command: str, request: object) -> list[dict[str, Any]]:
         return ANSWERS[command]
 
-    for module in (evaluate, export, merge, generate, score, worker_request):
+    for module in (export, merge, generate, score, worker_request):
         monkeypatch.setattr(module, "answers", answered)
     monkeypatch.setattr(score, "check_model", lambda *_: None)
     return here

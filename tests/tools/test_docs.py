@@ -17,7 +17,7 @@ from ftcli import tiny
 from ftcli.build.resolve import run_of, spec_of
 from ftcli.build.resume import resumed_spec, spec_from
 from ftcli.cli import COMMANDS as COMMAND_MODULES
-from ftcli.cli import arguments, chat, check, evaluate, export, generate, jobs, merge, sample, score, train
+from ftcli.cli import arguments, chat, check, export, generate, jobs, merge, sample, score, train
 from ftcli.config.compose import Request
 from ftcli.config.group_fields import group_fields
 from ftcli.core import assets
@@ -106,14 +106,13 @@ def world(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def started(*_: object, **__: object) -> None:
         raise WorkerStarted
 
-    monkeypatch.setattr(evaluate, "answers", started)
     monkeypatch.setattr(generate, "answers", started)
     monkeypatch.setattr(merge, "answers", started)
     monkeypatch.setattr(export, "answers", started)
     monkeypatch.setattr(sample, "answers", started)
     monkeypatch.setattr(score, "answers", started)
     monkeypatch.setattr(chat, "started", started)
-    monkeypatch.setattr(worker_request, "answers", started)  # which `data` imports when it is called
+    monkeypatch.setattr(worker_request, "answers", started)  # which `data` and `eval` take from there
     monkeypatch.chdir(folder)
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from ftcli.cli.eval_actions.on_rows import named, rows_of
+from ftcli.cli.eval_actions.requests import answered
 from ftcli.cli.eval_actions.subject import finish, measured
 from ftcli.cli.generate import check_model
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.exit_codes import EXIT_DONE
 from ftcli.core.text import shell_word
-from ftcli.launch import worker_request
 from ftcli.models import sources
 from ftcli.runs import rundir
 from ftcli.settings.backends import BackendSettings
@@ -32,21 +32,9 @@ def run(options: argparse.Namespace) -> int:
     subject = measured(options.run, command, frozenset())
     other = measured(options.against, f"--against {shell_word(options.against)}", frozenset())
     data = rows_of(options.data, subject, "--against")
-    request = {
-        "model": subject.name,
-        "against": other.name,
-        "data": data,
-        "rows": options.rows,
-        "judge": asdict(judge),
-        "principles": options.principles,
-        "max_new_tokens": options.max_new_tokens or MAX_NEW_TOKENS,
-        "batch_size": options.batch_size,
-        "trust_remote_code": options.trust_remote_code,
-    }
-    try:
-        [found] = worker_request.answers("judged", request)
-    except worker_request.WorkerFailed as failed:
-        return failed.code
+    longest = options.max_new_tokens or MAX_NEW_TOKENS
+    asked = {"data": data, "judge": asdict(judge), "principles": options.principles, "max_new_tokens": longest}
+    found = answered("judged", options, model=subject.name, against=other.name, **asked)
     counts = ", ".join(f"{number} {name}" for name, number in found["counts"].items() if number or name != "unreadable")
     opponent = rundir.shown_name(other.run) if other.run is not None else other.name
     swayed = found["first_shown_wins"]

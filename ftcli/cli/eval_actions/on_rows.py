@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 
+from ftcli.cli.eval_actions.requests import answered, file_of
 from ftcli.cli.eval_actions.subject import Measured, finish, measured
 from ftcli.cli.generate import check_model
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.exit_codes import EXIT_DONE
 from ftcli.core.text import shell_word
-from ftcli.data.files.locate import SourcePath, is_local, locate
 from ftcli.evaluations.measures import named_measures
-from ftcli.launch import worker_request
 
 
 def run(options: argparse.Namespace) -> int:
@@ -23,20 +22,8 @@ def run(options: argparse.Namespace) -> int:
     data = rows_of(options.data, subject, "--measure")
     if options.reward_model is not None:
         check_model(options.reward_model, f"--reward-model {shell_word(options.reward_model)}", "reward_model")
-    request = {
-        "model": subject.name,
-        "data": data,
-        "kinds": kinds,
-        "rows": options.rows,
-        "measures": names,
-        "reward_model": options.reward_model,
-        "batch_size": options.batch_size,
-        "trust_remote_code": options.trust_remote_code,
-    }
-    try:
-        [found] = worker_request.answers("measures", request)
-    except worker_request.WorkerFailed as failed:
-        return failed.code
+    asked = {"data": data, "kinds": kinds, "measures": names, "reward_model": options.reward_model}
+    found = answered("measures", options, model=subject.name, **asked)
     title = f"{', '.join(names)} on {named(data)}, {found['rows']} rows"
     finish(subject, "measures", {"title": title, **found, "data": data}, as_json=options.json)
     return EXIT_DONE
@@ -51,11 +38,10 @@ def rows_of(given: str | None, subject: Measured, flag: str) -> str | None:
     """The place of the rows; None for those that the run held out.
 
     Raises:
-        ConfigError: there is no run, and no file was given.
+        ConfigError: there is no run, and no file was given; or it is not there.
     """
     if given is None:
         if subject.spec is None:
             raise ConfigError(Problem(flag, "needs rows", "--data FILE"))
         return None
-    locate(SourcePath(path=given), f"--data {given}", fetch=True)
-    return os.path.realpath(os.path.expanduser(given)) if is_local(given) else given
+    return file_of(given)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 
+from ftcli.cli.eval_actions.requests import answered
 from ftcli.cli.eval_actions.subject import finish, measured
 from ftcli.core.exit_codes import EXIT_DONE
 from ftcli.core.text import shell_word
 from ftcli.evaluations.task_list import named_tasks, require_harness
-from ftcli.launch import worker_request
 from ftcli.settings.ownership import ALLOW_PATH, TASK_CODE
 
 
@@ -19,19 +19,8 @@ def run(options: argparse.Namespace) -> int:
     grants = frozenset(flag for flag, granted in given if granted)
     tasks = named_tasks(options.tasks, options.task_data, grants)
     subject = measured(options.run, f"ftcli eval {shell_word(options.run)} --tasks", grants)
-    request = {
-        "model": subject.name,
-        "tasks": [task.as_data() for task in tasks],
-        "limit": options.rows,
-        "shots": options.shots,
-        "batch_size": options.batch_size,
-        "trust_remote_code": options.trust_remote_code,
-        "task_code": options.trust_task_code,
-    }
-    try:
-        [found] = worker_request.answers("tasks", request)
-    except worker_request.WorkerFailed as failed:
-        return failed.code
+    asked = {"tasks": [task.as_data() for task in tasks], "shots": options.shots, "task_code": options.trust_task_code}
+    found = answered("tasks", options, model=subject.name, **asked)
     prompts = "through the chat template" if found["template"] else "as plain text, since it has no chat template"
     title = f"{', '.join(task.name for task in tasks)} by lm-evaluation-harness {found['lm_eval']}, {prompts}"
     settings = {"limit": options.rows, "shots": options.shots}

@@ -125,7 +125,7 @@ def run_tasks(subject: Subject, tasks: Mapping[str, Task], request: Mapping[str,
     """What a model reaches on tasks.
 
     Args:
-        request: {"limit": most rows of each task, "shots": examples in the prompt, or None, "batch_size": rows
+        request: {"rows": most of each task, "shots": examples in the prompt, or None, "batch_size": rows
             together, "task_code": whether what the model writes may be run}.
 
     Raises:
@@ -137,7 +137,7 @@ def run_tasks(subject: Subject, tasks: Mapping[str, Task], request: Mapping[str,
             found = evaluate(
                 lm=lm,
                 task_dict={"tasks": _prepared(tasks, request.get("shots"))},
-                limit=request.get("limit"),
+                limit=request.get("rows"),
                 apply_chat_template=subject.encoder.has_template,
                 fewshot_as_multiturn=True,
                 confirm_run_unsafe_code=bool(request.get("task_code")),

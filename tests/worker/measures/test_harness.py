@@ -136,5 +136,5 @@ def test_a_task_that_nobody_has_is_named_with_the_nearest(folder, monkeypatch):
     (folder / "task.yaml").write_text(
         HEAD.format(name="colours").replace("json\n", "org/none\n") + PICK, encoding="utf-8"
     )
-    [line] = evaluate({"model": "builtin:tiny", "tasks": offline, "limit": 2})["lines"]
+    [line] = evaluate({"model": "builtin:tiny", "tasks": offline, "rows": 2})["lines"]
     assert line["measured"]["rows"] == 2
