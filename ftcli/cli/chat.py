@@ -1,13 +1,15 @@
 """`ftcli chat MODEL…`: chat with a trained model, or several side by side; --base shows the model before training.
 
 A line is a message. One that ends in a backslash goes on in the next, and all between two lines of three quotation
-marks is one message. Lines that begin with / are commands: /help lists them.
+marks is one message. Lines that begin with / are commands: /help lists them. At a terminal Ctrl-C stops the answer
+under way, and what was said of it is kept.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,6 +21,7 @@ from ftcli.cli.generate import add_generation, check_model, request
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.text import shell_word
 from ftcli.launch.worker_request import exit_code, started
+from ftcli.runs.stop_signals import Stopped, interrupt
 
 SUMMARY = "chat with a run or a model, or several side by side; --base shows before and after"
 ORDER = 80
@@ -32,6 +35,7 @@ _HELP = (
     ("/save FILE", "write the conversation to a new file, as rows of messages"),
     ("/exit", "end, as Ctrl-D does"),
     ("//TEXT", "a message that begins with /"),
+    ("Ctrl-C", "stop the answer, or take back what is typed; where there is neither, end"),
 )
 
 
@@ -39,20 +43,52 @@ class _Ended(Exception):
     """The worker has ended."""
 
 
+class _TakenBack(Exception):
+    """The message that was being typed is none."""
+
+
 class _Chat:
     """A conversation with a worker: what was said so far, by who answers."""
 
-    def __init__(self, process: subprocess.Popen[str], system: str) -> None:
-        self._process, self._system = process, system
+    def __init__(self, process: subprocess.Popen[str], system: str, *, at_terminal: bool) -> None:
+        self._process, self._system, self._at_terminal = process, system, at_terminal
         self._turns: dict[str, list[dict[str, str]]] = {}
+
+    def say(self, text: str) -> None:
+        """Send a message, and print the answers."""
+        self._send("say", text=text)
+        with self._stoppable() if self._at_terminal else contextlib.nullcontext():
+            self.listen(text)
 
     def do(self, what: str, **more: str) -> None:
         """Have the worker do something, and print what it says."""
+        self._send(what, **more)
+        self.listen()
+
+    def _send(self, what: str, **more: str) -> None:
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # then it has said why
             self._process.stdin.write(json.dumps({"do": what, **more}) + "\n")
             self._process.stdin.flush()
-        self.listen(more.get("text", ""))
+
+    @contextlib.contextmanager
+    def _stoppable(self) -> Iterator[None]:
+        """Let Ctrl-C stop the answer that is listened to, and not the chat; a second one is as any other."""
+        stopped = False
+
+        def stop(number: int, frame: object) -> None:
+            nonlocal stopped
+            if stopped:
+                interrupt(number, frame)
+            stopped = True
+            # Nothing is raised: half of a line that was read would be lost.
+            self._send("stop")
+
+        before = signal.signal(signal.SIGINT, stop)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
 
     def listen(self, text: str = "") -> None:
         """Print what the worker says until it is done."""
@@ -131,11 +167,12 @@ def run(argv: Sequence[str]) -> int:
         worker_request["models"] = _several(options.model, options.others, worker_request)
     at_terminal = sys.stdin.isatty()
     if at_terminal:
-        output.note("loading … then a message per line; /help lists commands, Ctrl-D ends")
+        output.note("loading … then a message per line; /help lists commands, Ctrl-C stops an answer, Ctrl-D ends")
     pipes: Mapping[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with started("chat", worker_request, **pipes) as process:
+    # At a terminal in a session of its own: Ctrl-C is for this process, which passes on what it means.
+    with started("chat", worker_request, start_new_session=at_terminal, **pipes) as process:
         try:
-            _talk(_Chat(process, options.system or ""), _lines(at_terminal))
+            _talk(_Chat(process, options.system or "", at_terminal=at_terminal), _lines(at_terminal))
         except _Ended:
             raise_for = exit_code(process)
             if raise_for:
@@ -172,32 +209,41 @@ def _talk(chat: _Chat, lines: Callable[[str], str | None]) -> None:
             if not chat.command(message):
                 return
         else:
-            chat.do("say", text=message.removeprefix("/") if message.startswith("//") else message)
+            chat.say(message.removeprefix("/") if message.startswith("//") else message)
 
 
 def _messages(lines: Callable[[str], str | None]) -> Iterator[str]:
     """The messages in lines of input, without white space around them."""
-    while (line := lines(_PROMPT)) is not None:
-        taken = [line]
-        if line.strip() == _BLOCK:
-            taken = []
-            while (more := lines(_GOES_ON)) is not None and more.strip() != _BLOCK:
-                taken.append(more)
-        else:
-            while taken[-1].endswith("\\"):
-                taken[-1] = taken[-1][:-1]
-                if (more := lines(_GOES_ON)) is None:
-                    break
-                taken.append(more)
-        if message := "\n".join(taken).strip():
+    while True:
+        try:
+            if (line := lines(_PROMPT)) is None:
+                return
+            message = _message(line, lines)
+        except _TakenBack:
+            continue
+        if message:
             yield message
+
+
+def _message(line: str, lines: Callable[[str], str | None]) -> str:
+    """A message, from its first line on."""
+    taken = [line]
+    if line.strip() == _BLOCK:
+        taken = []
+        while (more := lines(_GOES_ON)) is not None and more.strip() != _BLOCK:
+            taken.append(more)
+    else:
+        while taken[-1].endswith("\\"):
+            taken[-1] = taken[-1][:-1]
+            if (more := lines(_GOES_ON)) is None:
+                break
+            taken.append(more)
+    return "\n".join(taken).strip()
 
 
 def _lines(at_terminal: bool) -> Callable[[str], str | None]:
     """What gives the next line, None at the end; at a terminal with a prompt, line editing and the lines before."""
-    if at_terminal:
-        with contextlib.suppress(ImportError):
-            import readline  # noqa: F401  # which input() then uses
+    typed = _line_editing() if at_terminal else str
 
     def following(prompt: str) -> str | None:
         try:
@@ -208,5 +254,20 @@ def _lines(at_terminal: bool) -> Callable[[str], str | None]:
         except EOFError:
             output.text("")
             return None
+        except Stopped as stopped:
+            if at_terminal:
+                output.text("")
+                if stopped.number == signal.SIGINT and (prompt == _GOES_ON or typed()):
+                    raise _TakenBack from None
+            raise
 
     return following
+
+
+def _line_editing() -> Callable[[], str]:
+    """Have input() edit lines and keep them, where that is there; returns what says what is typed so far."""
+    try:
+        import readline
+    except ImportError:
+        return str
+    return readline.get_line_buffer

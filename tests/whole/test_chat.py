@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import MakeOnce
+from tests.served_models import make_base
+from tests.terminal import Terminal
 from tests.whole.conftest import TIMEOUT_SECONDS, Train, environment
 
 SHORT = ("--max-new-tokens", "3")
@@ -129,3 +131,61 @@ def test_at_a_terminal_there_is_a_prompt_with_line_editing_and_the_lines_before(
     [row] = [json.loads(line) for line in (tmp_path / "talk.jsonl").read_text(encoding="utf-8").splitlines()]
     asked = [turn["content"] for turn in row["messages"] if turn["role"] != "assistant"]
     assert asked == ["Be brief.", "Hello \nthere", "there"]
+
+
+def talkative(folder: Path) -> Path:
+    """A model that says one word again and again, and never ends."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    make_base(folder)
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    [word] = tokenizer.encode(" number", add_special_tokens=False)
+    with torch.no_grad():
+        model.get_input_embeddings().weight.fill_(1.0)
+        for name, weight in model.named_parameters():
+            if name.endswith(("o_proj.weight", "down_proj.weight", "lm_head.weight")):
+                weight.zero_()
+        model.get_output_embeddings().weight[word] = 1.0
+    model.save_pretrained(folder)
+    return folder
+
+
+def test_ctrl_c_stops_the_answer_and_not_the_chat(tmp_path: Path):
+    talkative(tmp_path / "talkative")
+    terminal = Terminal(100, echo=True)
+    words = [sys.executable, "-m", "ftcli", "chat", "./talkative", "--system", "Go on.", "--max-new-tokens", "1000000"]
+    process = terminal.run(words, tmp_path, environment(TERM="dumb"))
+
+    def prompted(stopped: int) -> None:
+        """Wait for an empty prompt, after so many answers were stopped."""
+        terminal.until(lambda lines: lines.count("[stopped]") == stopped and lines[-1:] == [">"])
+
+    try:
+        prompted(0)
+        for turn, message in enumerate(("Hello.", "And then?"), start=1):
+            terminal.type(f"{message}\n")
+            terminal.until(lambda lines, turn=turn: lines[-1].count("number number") > turn)
+            terminal.type("\x03")
+            prompted(turn)
+        terminal.type("never sent")
+        terminal.until(lambda lines: lines[-1] == "> never sent")
+        terminal.type("\x03")
+        prompted(2)
+        terminal.type("never either \\\n")
+        terminal.until(lambda lines: lines[-1] == ".")
+        terminal.type("\x03")
+        prompted(2)
+        terminal.type("/save talk.jsonl\n")
+        terminal.until(lambda lines: "[saved: talk.jsonl]" in lines and lines[-1] == ">")
+        assert process.poll() is None
+        terminal.type("\x03")
+        assert process.wait(TIMEOUT_SECONDS) == 75
+    finally:
+        process.kill()
+        process.wait()
+    terminal.until(lambda lines: lines[-1].startswith("stopped by SIGINT while chatting"))
+    [row] = [json.loads(line) for line in (tmp_path / "talk.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [turn["content"] for turn in row["messages"] if turn["role"] == "user"] == ["Hello.", "And then?"]
+    for turn in row["messages"][2::2]:
+        assert set(turn["content"].split()) == {"number"}

@@ -27,6 +27,10 @@ _MAX_NEW_TOKENS = 256
 Turns = list[dict[str, str]]
 Write = Callable[[str], None]
 Say = Callable[[dict[str, Any]], None]
+Stops = Callable[[], bool]
+"""Whether the answer under way is to end here."""
+STOP = "stop"
+"""The message that ends the answer under way, and is none where there is none."""
 
 
 class Speaker:
@@ -71,13 +75,14 @@ class Speaker:
         texts: list[str] = self.encoder.tokenizer.batch_decode(found, skip_special_tokens=True)
         return [answer.strip() for answer in texts]
 
-    def reply(self, message: str, write: Write) -> str:
-        """The next turn, written piece by piece as it is generated."""
+    def reply(self, message: str, write: Write, stops: Stops | None = None) -> str:
+        """The next turn, written piece by piece as it is generated; what there is of it once it is stopped."""
         self.history.append({"role": "user", "content": message})
         streamer = _Pieces(self.encoder.tokenizer, write)
         with torch.no_grad():
             ids = [self._ids(self.history)]
-            (answer,) = generate_ids(self.model, self.encoder.tokenizer, ids, streamer=streamer, **self._sampling)
+            how = {"streamer": streamer, "stops": stops, **self._sampling}
+            (answer,) = generate_ids(self.model, self.encoder.tokenizer, ids, **how)
         # The template decides what becomes of earlier reasoning; as part of the text it would be read as an answer.
         reasoning, final = self._reader.parts(ids[0], answer)
         thought = {"reasoning_content": reasoning} if reasoning else {}
@@ -138,7 +143,7 @@ def _in_batches(request: dict[str, Any], prompts: list[str], seed: int) -> Itera
             yield {"prompt": prompt, "answer": answer}
 
 
-def chat(request: dict[str, Any], messages: Iterable[dict[str, Any]], say: Say) -> None:
+def chat(request: dict[str, Any], messages: Iterable[dict[str, Any]], say: Say, stops: Stops = lambda: False) -> None:
     """Answer one message after the other; of several models, each its own conversation.
 
     Args:
@@ -146,13 +151,16 @@ def chat(request: dict[str, Any], messages: Iterable[dict[str, Any]], say: Say) 
         messages: {"do": "say" and "text", "reset", "system" and "text", "adapter" and "name", or "base"}.
         say: takes {"label": who answers}, {"piece": of an answer}, {"answer": whole, "label"}, {"note": text} and, once
             a message has been dealt with, {"done": True}.
+        stops: looked at after each token of an answer.
 
     Raises:
         ConfigError: as `generate`.
     """
-    talk = _Talk(request, say)
+    talk = _Talk(request, say, stops)
     say({"done": True})
     for message in messages:
+        if message["do"] == STOP:  # which came when the answer was whole
+            continue
         getattr(talk, f"do_{message['do']}")(message)
         say({"done": True})
 
@@ -160,8 +168,8 @@ def chat(request: dict[str, Any], messages: Iterable[dict[str, Any]], say: Say) 
 class _Talk:
     """The models of a chat."""
 
-    def __init__(self, request: dict[str, Any], say: Say) -> None:
-        self._request, self._say = request, say
+    def __init__(self, request: dict[str, Any], say: Say, stops: Stops) -> None:
+        self._request, self._say, self._stops = request, say, stops
         names = request.get("models") or [request["model"]]
         self._speakers = [each for name in names for each in speakers({**request, "model": name})]
         if len(names) > 1:
@@ -172,12 +180,22 @@ class _Talk:
             self.do_adapter({"name": next(iter(adapters))})
 
     def do_say(self, message: dict[str, Any]) -> None:
-        """Answer a message."""
+        """Answer a message. What there is of an answer that is stopped is kept; who did not answer yet is not asked."""
+        stopped = False
+
+        def stops() -> bool:
+            nonlocal stopped
+            stopped = stopped or self._stops()
+            return stopped
+
         for speaker in self._speakers:
             label = {"answer": "after"}.get(speaker.label, speaker.label) if len(self._speakers) > 1 else ""
             self._say({"label": label})
-            text = speaker.reply(message["text"], lambda piece: self._say({"piece": piece}))
+            text = speaker.reply(message["text"], lambda piece: self._say({"piece": piece}), stops)
             self._say({"answer": text, "label": label})
+            if stopped:
+                self._say({"note": "stopped"})
+                return
 
     def do_reset(self, _: dict[str, Any]) -> None:
         """Begin the conversation anew."""

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel, StoppingCriteria
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from trl.trainer.utils import pad
 
@@ -134,18 +134,29 @@ def normalised(answer: str) -> str:
     return " ".join(answer.split())
 
 
+class _Stops(StoppingCriteria):
+    """Ends a batch as soon as it is asked to."""
+
+    def __init__(self, stops: Callable[[], bool]) -> None:
+        self._stops = stops
+
+    def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:
+        return torch.full((len(input_ids),), self._stops(), dtype=torch.bool, device=input_ids.device)
+
+
 def generate(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[list[int]],
     streamer: Any = None,
     batch_size: int = BATCH,
+    stops: Callable[[], bool] | None = None,
     **settings: Any,
 ) -> list[Ids]:
     """Answers to tokenised prompts as tokens, in their order, each up to and including its end token.
 
     They are greedy unless `settings` (of GenerationConfig) override it. Prompts are padded on the left, in batches of
-    similar length. A `streamer` receives the pieces of a single answer.
+    similar length. A `streamer` receives the pieces of a single answer, which `stops` may end after each token.
     """
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     answers: list[Ids] = [[]] * len(prompts)
@@ -157,8 +168,10 @@ def generate(
         inputs = pad(ids, padding_value=tokenizer.pad_token_id or 0, padding_side="left").to(model.device)
         mask = pad([torch.ones_like(row) for row in ids], padding_value=0, padding_side="left").to(model.device)
         config = GenerationConfig(**values)
-        with_streamer = {} if streamer is None else {"streamer": streamer}
-        output = shrinking_batch.generate(model, inputs, mask, config, **with_streamer)
+        live: dict[str, Any] = {} if streamer is None else {"streamer": streamer}
+        if stops is not None:
+            live["stopping_criteria"] = [_Stops(stops)]
+        output = shrinking_batch.generate(model, inputs, mask, config, **live)
         for index, answer in zip(batch, output[:, inputs.shape[1] :].tolist(), strict=True):
             answers[index], _ = until_end(answer, ends)
         interruption.reached(min(start + batch_size, len(order)), len(order), "answers")
