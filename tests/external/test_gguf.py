@@ -6,63 +6,29 @@ FTCLI_REAL_MODELS names a folder that holds SmolLM2 135M Instruct as `smollm2`, 
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 from transformers import AutoTokenizer
 
-from ftcli.build.resolve import spec_of
 from ftcli.cli import main
-from ftcli.config.compose import Request
 from ftcli.endpoints.llama_server import rendered, serving, tokenised
-from ftcli.launch.local import prepare
 from ftcli.models.export.compared_conversations import CONVERSATIONS
 from ftcli.models.export.go_template import render
 from ftcli.serving.deployed_modelfile import parsed
 from ftcli.settings.groups import ModelSettings
 from ftcli.worker.models.load import load_trained
-from tests.conftest import REPOSITORY
 from tests.llama_cpp import EXACT, greedy_pairs
+from tests.smollm2 import ALPACA, NEEDED, copied, trained
 
-MODELS = Path(os.environ.get("FTCLI_REAL_MODELS") or "/nonexistent")
-ALPACA = REPOSITORY.parent / "shared" / "data" / "alpaca_en_demo.json"
-
-pytestmark = [
-    pytest.mark.skipif(not (MODELS / "smollm2").is_dir(), reason="set FTCLI_REAL_MODELS to a folder with smollm2"),
-    pytest.mark.skipif(not ALPACA.is_file(), reason="no folder ../shared/data beside the project"),
-]
-ROWS = (f"data.path={ALPACA}", "data.max_rows=120", "data.max_length_tokens=80", "data.eval_share=0.2")
-HOW = (
-    "peft=lora", "hardware.num_threads=1", "train.per_device_train_batch_size=4", "run.score_rows=0",
-    "train.gradient_accumulation_steps=1", "train.max_steps=6", "train.learning_rate=1e-3", "train.save_strategy=no",
-)  # fmt: skip
+pytestmark = NEEDED
 
 
 @pytest.fixture
 def smollm2(tmp_path: Path) -> Path:
-    """SmolLM2 with the digits set apart, as in its published tokenizer; in one that was read out of a GGUF file they
-    are not."""
-    folder = tmp_path / "smollm2"
-    shutil.copytree(MODELS / "smollm2", folder)
-    tokenizer = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
-    byte_level = tokenizer["pre_tokenizer"]
-    if byte_level["type"] == "ByteLevel":
-        parts = [{"type": "Digits", "individual_digits": True}, byte_level]
-        tokenizer["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": parts}
-        (folder / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
-    return folder
-
-
-def trained(base: Path, run: Path) -> Path:
-    """LoRA on SmolLM2, for six steps."""
-    from ftcli.worker.training.run import train
-
-    typed = (*ROWS, *HOW, f"model.name_or_path={base}", f"run.dir={run}")
-    train(prepare(spec_of(Request(overrides=typed)), ["train", *typed]))
-    return run
+    """SmolLM2 in a folder of its own."""
+    return copied(tmp_path / "smollm2")
 
 
 @pytest.mark.parametrize("which", ["base", "after LoRA"])
