@@ -16,7 +16,7 @@ from ftcli.config import reach, recipe_file
 from ftcli.config.credentials import masked, masked_values
 from ftcli.core import assets
 from ftcli.core.errors import ConfigError, Problem
-from ftcli.core.paths import is_builtin
+from ftcli.core.paths import UNNAMED, is_builtin
 from ftcli.core.plugins import plugin_loading
 from ftcli.core.strict_yaml import load
 from ftcli.core.untrusted import foreign_files
@@ -252,6 +252,8 @@ def _rows(value: Any) -> str:
     text = str(value)
     if is_builtin(text):
         return f"built-in rows: {text}"
+    if text == UNNAMED:
+        return "rows that are still to be named"
     kind = "an address" if is_url(text) else "a data set of the hub" if is_hub(text) else "files"
     return masked(f"{kind}: {text}")
 
@@ -259,6 +261,8 @@ def _rows(value: Any) -> str:
 def _model(name: str) -> str:
     if is_builtin(name):
         return f"the built-in model: {name}"
+    if name == UNNAMED:
+        return "a model that is still to be named"
     source = sources.model_source(name)
     if source is None:
         return masked(f"a folder without a model: {name}")

@@ -8,6 +8,7 @@ from pathlib import Path
 from ftcli.cli import output
 from ftcli.core import hardware, torch_build
 from ftcli.core.errors import ConfigError, DiskError, OutOfMemory, Problem
+from ftcli.core.paths import UNNAMED
 from ftcli.launch.profile import cards
 from ftcli.methods import get_method
 from ftcli.methods.method import further_models
@@ -109,6 +110,17 @@ def require_here(spec: RunSpec) -> None:
     require_model(spec)
 
 
+def require_named(run: ResolvedRun) -> None:
+    """Check that nothing that a run reads is still to be named.
+
+    Raises:
+        ConfigError: something is.
+    """
+    if left := run.unnamed:
+        what = f"{UNNAMED} stands for what is still to be named"
+        raise ConfigError(*(Problem(key, what, f"add {key}={wanted}") for key, wanted in left.items()))
+
+
 def require_rows(spec: RunSpec, fed: Collection[str] = ()) -> None:
     """Find the files of a run's rows, and download those of hub sets, before a run folder is made.
 
@@ -170,8 +182,9 @@ def _foundation(name: str, key: str) -> sources.ModelSource:
     """The full model that `key` names; for an adapter, its base model.
 
     Raises:
-        ConfigError: its folder does not exist.
+        ConfigError: its folder does not exist, or it is still to be named.
     """
+    sources.require_named(name, key)
     source = sources.model_source(name)
     bottom = sources.foundation(source) if source else None
     if bottom is None:

@@ -19,7 +19,7 @@ from ftcli.config import references
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.hub_cache import hub_cache
 from ftcli.core.module_source import is_file_of_code
-from ftcli.core.paths import home_expanded, is_builtin, is_template_path
+from ftcli.core.paths import UNNAMED, home_expanded, is_builtin, is_template_path
 from ftcli.core.strict_yaml import Document
 from ftcli.data.files.locate import is_hub
 from ftcli.data.files.urls import is_url, shown
@@ -35,7 +35,7 @@ _MOST_ENTRIES = 100_000
 
 def _is_path(key: str, value: Any, folder: Path) -> bool:
     """Whether a setting's value is a path, rather than a built-in name, a hub id or a value of another type."""
-    if not isinstance(value, str) or is_builtin(value):
+    if not isinstance(value, str) or is_builtin(value) or value == UNNAMED:
         return False
     if key in MODEL_KEYS and value in NO_MODELS:
         return False

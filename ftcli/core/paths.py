@@ -9,6 +9,9 @@ BUILTIN = "builtin:tiny"
 
 BUILTIN_SETS = "builtin:"
 
+UNNAMED = "???"
+"""Stands for a model or rows that a recipe leaves to its user: checks and plans take it, and nothing trains on it."""
+
 
 def is_builtin(path: object) -> bool:
     """Whether a path names built-in data: builtin:tiny, or one of its sets."""

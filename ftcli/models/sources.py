@@ -16,7 +16,7 @@ from typing import Any
 from ftcli import tiny
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.hub_cache import cached_snapshot, is_revision
-from ftcli.core.paths import BUILTIN, home_expanded
+from ftcli.core.paths import BUILTIN, UNNAMED, home_expanded
 from ftcli.core.untrusted import foreign_files
 from ftcli.runs import rundir
 from ftcli.settings.groups import ModelSettings
@@ -40,8 +40,9 @@ class ModelSource:
 
     @property
     def is_plausible(self) -> bool:
-        """Whether it is a folder, or at least looks like a hub id."""
-        return self.hub_id is None or re.fullmatch(r"[\w.-]{1,96}(/[\w.-]{1,96})?", self.hub_id) is not None
+        """Whether it is a folder, or at least looks like a hub id, or is still to be named."""
+        looks = re.fullmatch(r"[\w.-]{1,96}(/[\w.-]{1,96})?", self.hub_id or "") is not None
+        return looks or self.hub_id in (None, UNNAMED)
 
     @property
     def location(self) -> str:
@@ -53,6 +54,8 @@ def model_source(name_or_path: str) -> ModelSource | None:
     """The source of a model name, or None for a run or folder that holds no model."""
     if name_or_path == BUILTIN:
         return ModelSource(folder=tiny.MODEL_DIR)
+    if name_or_path == UNNAMED:
+        return ModelSource(hub_id=UNNAMED)
     folder = home_expanded(name_or_path)
     run = rundir.find_run(name_or_path) if not os.path.isfile(folder / "config.json") else None
     if run is not None:
@@ -70,13 +73,25 @@ def resolved_source(name_or_path: str) -> ModelSource:
     """The source of a model name.
 
     Raises:
-        ConfigError: a run or folder that holds no model.
+        ConfigError: a run or folder that holds no model, or a model that is still to be named.
     """
+    require_named(name_or_path, "model.name_or_path")
     source = model_source(name_or_path)
     if source is None:
         what = f"{name_or_path} holds no model"
         raise ConfigError(Problem("model.name_or_path", what, "name a finished run, a model folder or a hub id"))
     return source
+
+
+def require_named(name: str, key: str) -> None:
+    """Check that a setting names a model.
+
+    Raises:
+        ConfigError: it is still to be named.
+    """
+    if name == UNNAMED:
+        what = f"{UNNAMED} stands for a model that is still to be named"
+        raise ConfigError(Problem(key, what, f"{key}=MODEL: a hub id, a model folder or a finished run"))
 
 
 def is_model_folder(name: str) -> bool:

@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+from ftcli.core.paths import UNNAMED
+from ftcli.data.row_sets import every_set
 from ftcli.methods import Method, get_method
+from ftcli.methods.method import further_models
 from ftcli.models.known_shapes import model_shape
 from ftcli.models.shape import Shape
 from ftcli.peft_methods import PeftMethod, peft_method
@@ -45,6 +48,17 @@ class ResolvedRun:
         """Whether its batch is chosen among those that fit: train.per_device_train_batch_size=auto."""
         train = self.spec.tree.get("train")
         return isinstance(train, Mapping) and train.get(SIZE) == AUTO
+
+    @cached_property
+    def unnamed(self) -> dict[str, str]:
+        """The settings whose model or rows are still to be named, each with the word for what it takes."""
+        spec = self.spec
+        rows = {each.key: each.settings.path for each in every_set(spec.data, self.method)}
+        rows = {key: [path] if isinstance(path, str) else path for key, path in rows.items()}
+        models = {f"method.{key}": name for key, name, _ in further_models(spec.method)}
+        models = {"model.name_or_path": spec.model.name_or_path, **models}
+        found = {key: "MODEL" for key, name in models.items() if name == UNNAMED}
+        return {**found, **{key: "FILE" for key, paths in rows.items() if UNNAMED in paths}}
 
     @property
     def trains_adapter(self) -> bool:

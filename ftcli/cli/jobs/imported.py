@@ -10,15 +10,15 @@ from pathlib import Path
 
 from ftcli.build.resolve import build
 from ftcli.config.compose import Request, compose
-from ftcli.config.conversion import Conversion, convert
+from ftcli.config.conversion import Conversion, convert, rows
 from ftcli.core.errors import FtcliError, Problem
 from ftcli.plan.outlook import plan
 from ftcli.settings.ownership import ALLOW_PATH
 
 _ROUNDS = 12
 """A refused setting may hide another; each round takes out all that are known."""
-_KEPT = ("model.name_or_path", "data.path", "data.mix", "data.eval_path", "method.reward_model", "method.teacher_model")
-"""Without them it would be another training: a recipe keeps them, though they are not here yet."""
+_KEPT = (*rows.ROWS, "data.mix", *rows.MODELS)
+"""Without them it would be another training."""
 _LINE = re.compile(r":(\d+)$")
 
 

@@ -14,7 +14,7 @@ from ftcli.build.resolve import build
 from ftcli.cli import output
 from ftcli.cli.jobs.job import Job, JobFolder
 from ftcli.cli.render import configuration
-from ftcli.cli.requirements import require_disk, require_folders, require_here, require_rows
+from ftcli.cli.requirements import require_disk, require_folders, require_here, require_named, require_rows
 from ftcli.config.compose import Composed, Request
 from ftcli.core.exit_codes import EXIT_DONE, EXIT_GATE, EXIT_MEMORY
 from ftcli.core.plugins import plugin_loading
@@ -73,6 +73,8 @@ class RunJob(Job):
         from ftcli.data.scan import unread_columns
 
         configuration.checked(self.spec, as_json=as_json)
+        if left := " ".join(f"{key}={wanted}" for key, wanted in self.run.unnamed.items()):
+            output.warn(f"still to be named before it can train: {left}")
         for each in every_set(self.spec.data, self.run.method):
             for lost in unread_columns(located(each, each.key, fetch=False) or (), each.settings, self.run.method):
                 output.warn(lost)
@@ -98,6 +100,7 @@ class RunJob(Job):
         from ftcli.build import gate
         from ftcli.launch.nodes import joined, node_of
 
+        require_named(self.run)
         if submits(self.spec.hardware, os.environ):
             from ftcli.cli.jobs.submission import submit
             from ftcli.launch.slurm import words_of

@@ -50,7 +50,7 @@ def _left(found: Conversion, problems: Sequence[Problem]) -> Iterator[str]:
         yield from (f"  {each}" for each in account.unsupported)
     if account.waits_for:
         yield ""
-        yield "not on this machine:"
+        yield "still to be named, and ??? in the recipe until then:"
         yield from (f"  {each}" for each in account.waits_for)
     yield ""
     if problems:
@@ -60,6 +60,8 @@ def _left(found: Conversion, problems: Sequence[Problem]) -> Iterator[str]:
             yield f"    fix: {each.fix}"
     else:
         yield "ftcli check and ftcli plan have nothing against the recipe"
+        if account.waits_for:
+            yield "ftcli train asks for what is still to be named"
 
 
 def _entry(entry: Entry) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ftcli.build import fitting
 from ftcli.build.disk_room import Room, room
 from ftcli.cli import output
+from ftcli.core.paths import UNNAMED
 from ftcli.data.ledger_text import unrolled_text
 from ftcli.data.path_list import path_text
 from ftcli.plan.outlook import Plan, plan
@@ -203,7 +204,8 @@ def _counts(outlook: Plan) -> tuple[str, str, str]:
     tokens = f"{about}{output.count(outlook.tokens_per_epoch)} per epoch"
     tokens += "" if outlook.tokens_exact else " (estimate)"
     if outlook.rows_unknown:
-        missing = f"unknown: {', '.join(outlook.rows_unknown)} is not on this machine"
+        named = [each for each in outlook.rows_unknown if each != UNNAMED]
+        missing = f"unknown: {', '.join(named)} is not on this machine" if named else "unknown: still to be named"
         bound = "" if outlook.rows_at_most is None else f"; at most {outlook.rows_at_most} (data.max_rows)"
         rows, tokens = f"{missing}{bound}", "unknown"
     if not outlook.steps_unknown:

@@ -43,7 +43,7 @@ class Account:
     unsupported: tuple[str, ...] = ()
     """What of the training ftcli cannot do at all, so that the recipe is not the same training."""
     waits_for: tuple[str, ...] = ()
-    """Rows that are named but are not on this machine."""
+    """What the recipe leaves open, since the file does not name it, or names what is not on this machine."""
 
     def of(self, name: str) -> tuple[Entry, ...]:
         """The entries of one list."""

@@ -9,6 +9,7 @@ from typing import Any
 from ftcli.config.conversion.draft import OFF, Draft, Occurrence
 from ftcli.config.conversion.table import put
 from ftcli.config.conversion.tracker_keys import trackers
+from ftcli.core.paths import UNNAMED
 from ftcli.methods import get_method
 from ftcli.models.templates.chat_template import named_templates
 
@@ -45,7 +46,13 @@ def model(draft: Draft, name: str) -> None:
         if isinstance(key.value, str):
             put(draft, key, "model.name_or_path", key.value)
     if "model.name_or_path" not in draft.settings:
-        draft.unsupported.append(f"the file names no model ({name}): name it with model.name_or_path=MODEL")
+        no_model(draft, f"the file names no model ({name})")
+
+
+def no_model(draft: Draft, why: str) -> None:
+    """The recipe leaves the model open, rather than train another one."""
+    draft.put("model.name_or_path", UNNAMED, why)
+    draft.waits_for.append(f"model.name_or_path=MODEL, since {why}")
 
 
 def output(draft: Draft, name: str = "output_dir") -> None:

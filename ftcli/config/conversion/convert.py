@@ -19,8 +19,7 @@ from ftcli.config.importers import all_importers
 from ftcli.core.declarations import declaration, names_in
 from ftcli.core.paths import home_expanded
 
-_PATHS = ("data.path", "data.mix", "data.eval_path")
-_MODELS = ("model.name_or_path", "method.reward_model", "method.teacher_model")
+_PATHS = (*rows.ROWS, "data.mix", *rows.MODELS)
 _TOOLS = "ftcli.config.conversion.tools"
 
 
@@ -39,7 +38,7 @@ class Conversion:
         return recipe_text.text(self.draft, self.title)
 
     def recipe_at(self, folder: Path) -> str:
-        """The text of the recipe for a file in a folder: rows that are on this machine are named from there."""
+        """The text of the recipe for a file in a folder: what is on this machine is named from there."""
         draft = self.draft
         placed = {
             key: _placed(value, draft.file.path, folder) for key, value in draft.settings.items() if key in _PATHS
@@ -49,7 +48,7 @@ class Conversion:
     def outside(self, folder: Path) -> list[str]:
         """The rows and models of this machine that lie outside a folder; links are followed to their end."""
         draft, home, found = self.draft, folder.resolve(), list[str]()
-        for each in (draft.settings[key] for key in (*_PATHS, *_MODELS) if key in draft.settings):
+        for each in (draft.settings[key] for key in _PATHS if key in draft.settings):
             for path in _texts(_placed(each, draft.file.path, folder)):
                 far = path.startswith(("..", "/", "~")) or not (home / path).resolve().is_relative_to(home)
                 found += [path] if far else []
@@ -136,6 +135,7 @@ def convert(path: str | Path, tool: str | None = None) -> Conversion:
         _handler(module, "defaults")(draft)
     common.per_set(draft)
     rows.whole_files(draft)
+    rows.leave_open(draft)
     common.floats(draft)
     _no_reward(draft)
     _holders(draft)

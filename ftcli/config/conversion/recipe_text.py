@@ -24,7 +24,7 @@ def text(draft: Draft, title: str) -> str:
     """The recipe, checked by nobody yet."""
     head = [f"{comment(f'Brought from {title}: {draft.file.path.name}.')}   ftcli train recipe=FILE"]
     head += [comment(f"Not the same training: {each}.") for each in draft.unsupported]
-    head += [comment(f"Not on this machine: {each}.") for each in draft.waits_for]
+    head += [comment(f"To be named: {each}.") for each in draft.waits_for]
     chosen = [f"  - {group}: {draft.choices[group]}" for group in _CHOICES if group in draft.choices]
     return "\n".join([*head, "ftcli: 1", "defaults:", *chosen, *_groups(draft)]) + "\n"
 

@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from ftcli.config.conversion.draft import Draft
-from ftcli.core.paths import home_expanded
+from ftcli.core.paths import UNNAMED, home_expanded, is_builtin
 
+ROWS = ("data.path", "data.eval_path")
+MODELS = ("model.name_or_path", "method.reward_model", "method.teacher_model")
+"""Settings without which it would be another training: they are never taken out, though what they name is not here."""
 _FILES = (".json", ".jsonl", ".csv", ".tsv", ".txt", ".parquet", ".arrow", ".gz", ".zst")
 _SLICE = re.compile(r"(\w[\w-]*)\[(?:0?:)?:?(\d+)(%?)\]$|(\w[\w-]*)\[(\d+)(%?):(\d+)?(%?)\]$")
 
@@ -58,8 +61,6 @@ def sliced(rows: Rows, split: str) -> str:
 
 def write(draft: Draft, sets: Sequence[Rows], order: str | None = None) -> None:
     """Write the sets: one as `data.path`, several as `data.mix`."""
-    for each in sets:
-        _note_missing(draft, each)
     mix_only = any(s.share_of_set is not None or s.rows is not None or s.share_of_mix is not None for s in sets)
     if len(sets) == 1 and not mix_only:
         for key, value in sets[0].settings().items():
@@ -132,12 +133,48 @@ def here(draft: Draft) -> bool:
 
 
 def missing(draft: Draft) -> None:
-    """The file names no rows: the recipe names a file that is none, rather than train on something else."""
-    draft.put("data.path", "ROWS.jsonl", "name the rows here")
-    draft.waits_for.append("the file names no rows; name them with data.path=FILE")
+    """The file names no rows: the recipe leaves them open, rather than train on something else."""
+    draft.put("data.path", UNNAMED, "the file names no rows")
+    draft.waits_for.append("data.path=FILE, since the file names no rows")
 
 
-def _note_missing(draft: Draft, rows: Rows) -> None:
-    for path in [rows.path] if isinstance(rows.path, str) else rows.path:
-        if is_local(path) and on_this_machine(path, draft.file.path) is None:
-            draft.waits_for.append(f"{path}; name the rows with data.path=FILE")
+def leave_open(draft: Draft) -> None:
+    """Files and folders of the author's machine, which are not on this one, are named by the recipe's user."""
+    for setting in (*ROWS, *MODELS):
+        value = draft.settings.get(setting)
+        if isinstance(value, str | list):
+            paths = [value] if isinstance(value, str) else value
+            draft.settings[setting] = _opened(draft, setting, paths) or value
+    mix = draft.settings.get("data.mix")
+    for name, each in mix.items() if isinstance(mix, dict) else ():
+        paths = [each["path"]] if isinstance(each["path"], str) else each["path"]
+        each["path"] = _opened(draft, f"data.mix.{name}.path", paths) or each["path"]
+
+
+def _opened(draft: Draft, setting: str, paths: list[str]) -> str | None:
+    """What stands for paths that are not all here; None where they are."""
+    absent = [each for each in paths if _is_absent(each, setting, draft.file.path)]
+    if not absent:
+        return None
+    wanted = "MODEL" if setting in MODELS else "FILE"
+    draft.waits_for.append(f"{setting}={wanted}, since {', '.join(absent)} is not on this machine")
+    if not setting.startswith("data.mix."):
+        draft.comments[setting] = f"{', '.join(absent)} is not on this machine"
+    why = f"{', '.join(absent)} is not on this machine: name it with {setting}={wanted}"
+    holders = ("data.mix", "data.path") if setting.startswith("data.mix.") else (setting,)
+    for place, entry in list(draft.entries.items()):
+        theirs = [entry.before] if isinstance(entry.before, str) else entry.before
+        if entry.inside or entry.list == "silent" or not isinstance(theirs, list):
+            continue
+        if theirs == paths or (holders[0] != "data.mix" and entry.after.partition("=")[0] in holders):
+            draft.entries[place] = replace(entry, list="not_carried", after=f"{setting}={UNNAMED}", why=why)
+        elif entry.after.partition("=")[0] in holders or set(absent) & set(map(str, theirs)):
+            said = f"{entry.why}; {why}" if entry.why else why
+            draft.entries[place] = replace(entry, list="changed", why=said)
+    return UNNAMED
+
+
+def _is_absent(path: str, setting: str, file: Path) -> bool:
+    if path == UNNAMED or (setting in MODELS and re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", path)):
+        return False  # to be named already, or the name of a model on the hub
+    return (setting in MODELS or is_local(path)) and not is_builtin(path) and on_this_machine(path, file) is None

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from ftcli.core.errors import ConfigError, Problem
+from ftcli.core.paths import UNNAMED
 from ftcli.data.files import hub_sets, object_stores
 from ftcli.data.files.file_types import KNOWN, DataFile, holds_rows, kind_of, same_file_twice, unsupported_fix
 from ftcli.data.files.fingerprint import fingerprint
@@ -40,8 +41,8 @@ class SourcePath:
 
 
 def is_local(path: str) -> bool:
-    """Whether a path is on this machine: neither a URL nor the name of a hub set."""
-    return not is_url(path) and not is_hub(path)
+    """Whether a path is on this machine: neither a URL nor the name of a hub set, nor one that is still to be named."""
+    return path != UNNAMED and not is_url(path) and not is_hub(path)
 
 
 def is_hub(path: str) -> bool:
@@ -56,11 +57,15 @@ def locate(source: SourcePath, where: str, *, fetch: bool) -> tuple[DataFile, ..
 
     Args:
         where: the override or file:line that named the source, for errors.
-        fetch: whether the network may be used; without it, None means that the files are unknown offline.
+        fetch: whether the network may be used; without it, None means that the files are unknown offline, or unnamed.
 
     Raises:
         ConfigError: it does not exist, cannot be read or reached, or its subset or split is ambiguous.
     """
+    if source.path == UNNAMED:
+        if not fetch:
+            return None
+        raise ConfigError(Problem(where, f"{UNNAMED} stands for rows that are still to be named", "data.path=FILE"))
     # From the most specific spelling to the most general: hub name, file:// URL, plain path, web address, store.
     if is_hub(source.path):
         return _hub_files(source, where, fetch)

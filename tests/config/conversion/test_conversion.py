@@ -242,14 +242,6 @@ def test_two_tools_that_are_equally_likely_are_asked_for(here):
     assert convert(written("torch_dtype: bfloat16\nlearning_rate: 1.0\n"), "trl").tool == "trl"
 
 
-def test_rows_that_are_not_here_are_asked_for_and_nothing_else_is_trained_on(here):
-    text = configurations.LLAMA_FACTORY.replace("dataset: identity,alpaca_en_demo\n", "")
-    found = imported(written(text))
-    assert recipe_of(found.conversion)["data"]["path"] == "ROWS.jsonl"
-    assert found.conversion.account.waits_for
-    assert [each.where for each in found.problems] == ["data.path"]
-
-
 def test_a_setting_that_check_refuses_is_taken_out_and_named(here):
     text = configurations.AXOLOTL.replace("adamw_bnb_8bit", "adamw_bnb_8bit\nearly_stopping_patience: 3")
     text = text.replace("val_set_size: 0.05", "val_set_size: 0")

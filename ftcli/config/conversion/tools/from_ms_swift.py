@@ -139,7 +139,7 @@ def _model(draft: Draft) -> None:
         draft.put("model.name_or_path", str(value))
         draft.changed(key, f"model.name_or_path={value}", "an adapter's folder is a model here: its base is found")
     if "model.name_or_path" not in draft.settings:
-        draft.unsupported.append("the command names no model: name it with model.name_or_path=MODEL")
+        common.no_model(draft, "the command names no model")
     for key in common.each(draft, "teacher_model reward_model"):
         value = key.value[0] if isinstance(key.value, list) else key.value
         put(draft, key, f"method.{key.name}", _hub(str(value)))

@@ -10,19 +10,13 @@ from ftcli.config.conversion import common, rows, schedule
 from ftcli.config.conversion.draft import OFF, Draft, Occurrence
 from ftcli.config.conversion.rows import Rows
 from ftcli.config.conversion.table import put
+from ftcli.core.strict_yaml import read_text
 
 # Hub folders that torchtune's own recipes name below /tmp.
-_OWNERS = {
-    "Llama": "meta-llama",
-    "Meta-Llama": "meta-llama",
-    "CodeLlama": "codellama",
-    "Mistral": "mistralai",
-    "Mixtral": "mistralai",
-    "gemma": "google",
-    "Phi": "microsoft",
-    "phi": "microsoft",
-    "Qwen": "Qwen",
-}
+_OWNERS = {"Llama": "meta-llama", "Meta-Llama": "meta-llama", "CodeLlama": "codellama", "Mistral": "mistralai",
+           "Mixtral": "mistralai", "gemma": "google", "Phi": "microsoft", "phi": "microsoft",
+           "Qwen": "Qwen"}  # fmt: skip
+_DOWNLOAD = re.compile(r"^#.*\btune download ([\w-][\w.-]*/[\w.-]+) --output-dir (\S+)", re.MULTILINE)
 _SETS = {
     "alpaca_dataset": "tatsu-lab/alpaca",
     "alpaca_cleaned_dataset": "yahma/alpaca-cleaned",
@@ -158,20 +152,19 @@ def _model(draft: Draft, component: str) -> None:
     for key in common.each(draft, "model._component_ policy_model._component_"):
         draft.mapped(key, f"peft={draft.choices['peft']}", "the weights are those of checkpoint_dir")
     for key in common.each(draft, "checkpointer.checkpoint_dir"):
-        found = _hub_name(str(key.value))
+        found = _hub_name(draft, str(key.value))
         draft.put("model.name_or_path", found)
         if found == key.value:
             draft.mapped(key, f"model.name_or_path={found}")
         else:
             draft.changed(key, f"model.name_or_path={found}", "the hub's name of what was downloaded there")
     if "model.name_or_path" not in draft.settings:
-        draft.unsupported.append("the file names no weights: name them with model.name_or_path=MODEL")
+        common.no_model(draft, "the file names no weights")
     for key in common.each(draft, "teacher_checkpointer.checkpoint_dir"):
-        put(draft, key, "method.teacher_model", _hub_name(str(key.value)))
+        put(draft, key, "method.teacher_model", _hub_name(draft, str(key.value)))
     for key in common.each(draft, "reward_checkpointer.checkpoint_dir"):
-        found = _hub_name(str(key.value))
+        found = _hub_name(draft, str(key.value))
         put(draft, key, "method.reward_model", found)
-        draft.waits_for.append(f"the reward model {key.value}; name it with method.reward_model=MODEL")
     for key in draft.keys:
         outer = key.name.partition(".")[0]
         if (
@@ -192,8 +185,11 @@ def _logged(draft: Draft, key: Occurrence) -> None:
         draft.changed(key, "", "metrics.jsonl holds every value, of time and memory too")
 
 
-def _hub_name(folder: str) -> str:
-    """The hub id of a folder that `tune download` made, or the folder."""
+def _hub_name(draft: Draft, folder: str) -> str:
+    """The hub id of a folder that `tune download` made, by the file's comments or its usual owner; or the folder."""
+    for hub_id, made in _DOWNLOAD.findall(read_text(draft.file.path, draft.file.shown)):
+        if made.rstrip("/") == folder.removesuffix("/original").rstrip("/"):
+            return str(hub_id)
     match = re.match(r"/tmp/([\w.-]+)(/original)?/?$", folder)
     if match is None:
         return folder
