@@ -6,10 +6,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from ftcli.config.conversion import common, rows, schedule
+from ftcli.config.conversion import common, schedule
 from ftcli.config.conversion.draft import OFF, Draft, Occurrence
-from ftcli.config.conversion.rows import Rows
 from ftcli.config.conversion.table import put
+from ftcli.config.conversion.tools import torchtune_sets
 from ftcli.core.strict_yaml import read_text
 
 # Hub folders that torchtune's own recipes name below /tmp.
@@ -17,20 +17,6 @@ _OWNERS = {"Llama": "meta-llama", "Meta-Llama": "meta-llama", "CodeLlama": "code
            "Mixtral": "mistralai", "gemma": "google", "Phi": "microsoft", "phi": "microsoft",
            "Qwen": "Qwen"}  # fmt: skip
 _DOWNLOAD = re.compile(r"^#.*\btune download ([\w-][\w.-]*/[\w.-]+) --output-dir (\S+)", re.MULTILINE)
-_SETS = {
-    "alpaca_dataset": "tatsu-lab/alpaca",
-    "alpaca_cleaned_dataset": "yahma/alpaca-cleaned",
-    "stack_exchange_paired_dataset": "lvwerra/stack-exchange-paired",
-    "samsum_dataset": "Samsung/samsum",
-    "slimorca_dataset": "Open-Orca/SlimOrca-Dedup",
-    "grammar_dataset": "liweili/c4_200m",
-    "wikitext_dataset": "EleutherAI/wikitext_document_level",
-    "cnn_dailymail_articles_dataset": "ccdv/cnn_dailymail",
-    "hh_rlhf_helpful_dataset": "RLHFlow/HH-RLHF-Helpful-standard",
-}
-_BY_SOURCE = ("instruct_dataset", "chat_dataset", "preference_dataset", "text_completion_dataset")
-_TEXT_SETS = ("text_completion_dataset", "wikitext_dataset", "cnn_dailymail_articles_dataset")
-_TRAINS_PROMPTS = ("alpaca_dataset", "alpaca_cleaned_dataset", "instruct_dataset", "grammar_dataset", "samsum_dataset")
 _OPTIMISERS = {"torch.optim.AdamW": "adamw_torch_fused", "torch.optim.Adam": "adamw_torch_fused",
                "torch.optim.SGD": "sgd", "bitsandbytes.optim.PagedAdamW": "paged_adamw_32bit",
                "bitsandbytes.optim.PagedAdamW8bit": "paged_adamw_8bit",
@@ -55,7 +41,7 @@ def convert(draft: Draft) -> None:
     _method(draft)
     _adapter(draft, component)
     _model(draft, component)
-    _data(draft)
+    torchtune_sets.data(draft)
     _optimiser(draft)
     _run(draft)
     common.output(draft)
@@ -67,7 +53,7 @@ def convert(draft: Draft) -> None:
 
 def _references(draft: Draft) -> None:
     """Plain references to the file's own keys stand for their values."""
-    data = draft.file.data
+    data, referred = draft.file.data, set[str]()
 
     def resolved(value: Any, depth: int = 0) -> Any:
         if isinstance(value, dict):
@@ -75,23 +61,29 @@ def _references(draft: Draft) -> None:
         if isinstance(value, list):
             return [resolved(item, depth) for item in value]
         if isinstance(value, str) and "${" in value and depth < 4:
+            referred.update(re.findall(r"\$\{([\w.]+)\}", value))
             return resolved(re.sub(r"\$\{([\w.]+)\}", lambda m: str(draft.get(m[1], m[0]))[:4096], value), depth + 1)
         return value
 
-    for key in list(data):
-        data[key] = resolved(data[key])
+    for name in list(data):
+        data[name] = resolved(data[name])
     draft.__post_init__()
+    for key in draft.keys:
+        if key.name in referred and draft.importer.find(key.name) is None and not key.inside and "." not in key.name:
+            draft.changed(key, "", "its value stands where other keys refer to it")
 
 
 def _method(draft: Draft) -> None:
-    loss, dataset = str(draft.get("loss._component_", "")), _dataset_names(draft)
-    if "policy_model" in draft.file.data or "ppo_epochs" in draft.file.data:
+    loss, dataset = str(draft.get("loss._component_", "")), torchtune_sets.names(draft)
+    if _answers_in_groups(draft):
+        method = "grpo"
+    elif "policy_model" in draft.file.data or "ppo_epochs" in draft.file.data:
         method = "ppo"
     elif "teacher_model" in draft.file.data or "teacher_checkpointer" in draft.file.data:
         method = "distillation"
     elif loss.endswith("RSOLoss") or loss.endswith("DPOLoss"):
         method = "dpo"
-    elif dataset and all(name in _TEXT_SETS for name in dataset):
+    elif dataset and all(name in torchtune_sets.TEXT_SETS for name in dataset):
         method = "pretrain"
     else:
         method = "sft"
@@ -102,16 +94,43 @@ def _method(draft: Draft) -> None:
         draft.mapped(key, f"method={method}" + (" method.loss_type=hinge" if loss.endswith("RSOLoss") else ""))
     for key in common.each(draft, "loss.beta loss.label_smoothing"):
         put(draft, key, f"method.{key.name.rpartition('.')[2]}", key.value)
+    if _answers_in_groups(draft):
+        _grpo(draft)
     ppo = {"epsilon": "cliprange", "value_coeff": "vf_coef", "value_clip_range": "cliprange_value"}
     for name, ours in ppo.items():
         for key in common.each(draft, f"loss.{name}"):
             put(draft, key, f"method.{ours}", key.value)
 
 
-def _dataset_names(draft: Draft) -> list[str]:
-    value = draft.file.data.get("dataset")
-    items = value if isinstance(value, list) else [value]
-    return [str(each.get("_component_", "")).rpartition(".")[2] for each in items if isinstance(each, dict)]
+def _answers_in_groups(draft: Draft) -> bool:
+    """Whether it is one of torchtune's GRPO recipes, whose rewards are functions of its own sources."""
+    losses = f"{draft.get('loss._component_', '')} {draft.get('training.loss._component_', '')}"
+    return "GRPO" in losses or "grpo_samples" in draft.file.data or "reward_functions" in draft.file.data
+
+
+def _grpo(draft: Draft) -> None:
+    draft.unsupported.append("its rewards are code; method.reward_functions takes it with --allow-reward-code")
+    for key in [each for each in draft.keys if each.path[0] == "reward_functions" and not each.inside]:
+        draft.dropped(key, "refused: its rewards are Python code; method.rewards has rules")
+    sampled = {
+        "grpo_samples": "num_generations",
+        "group_size": "num_generations",
+        "ppo_epochs": "num_iterations",
+        "kl_coeff": "beta",
+        "epsilon": "epsilon",
+        "temperature": "temperature",
+        "max_generated_tokens": "max_completion_length",
+    }
+    for key in draft.keys:
+        if (ours := sampled.get(key.name.rpartition(".")[2])) and key.value is not None and not key.inside:
+            put(draft, key, f"method.{ours}", key.value)
+    for key in common.each(draft, "loss._component_ training.loss._component_"):
+        draft.mapped(key, "method=grpo")
+    size, answers = draft.get("batch_size"), draft.settings.get("method.num_generations")
+    if type(size) is int and type(answers) is int:
+        draft.put("train.per_device_train_batch_size", size * answers)
+        after = f"train.per_device_train_batch_size={size * answers}"
+        draft.changed("batch_size", after, "rows of a step are answers here, and prompts there")
 
 
 def _adapter(draft: Draft, component: str) -> None:
@@ -195,100 +214,6 @@ def _hub_name(draft: Draft, folder: str) -> str:
         return folder
     owner = next((owner for start, owner in _OWNERS.items() if match[1].startswith(start)), None)
     return f"{owner}/{match[1]}" if owner else folder
-
-
-def _data(draft: Draft) -> None:
-    sets = []
-    value = draft.file.data.get("dataset", draft.file.data.get("datasets"))
-    outer = "dataset" if "dataset" in draft.file.data else "datasets"
-    listed = isinstance(value, list)
-    for index, item in enumerate(value if isinstance(value, list) else [value]):
-        if not isinstance(item, dict):
-            continue
-        keys = [k for k in draft.keys if k.path[0] == outer and (not listed or k.path[1:2] == (str(index),))]
-        found = _set(draft, item, keys)
-        if found is not None:
-            sets.append(found)
-    if sets:
-        rows.write(draft, sets, "interleave")
-    else:
-        rows.missing(draft)
-    for key in common.each(draft, "tokenizer.max_seq_len dataset.max_seq_len"):
-        put(draft, key, "data.max_length_tokens", key.value)
-    for key in common.each(draft, "dataset.packed"):
-        put(draft, key, "method.packing", key.value)
-
-
-def _set(draft: Draft, item: dict[str, Any], keys: list[Occurrence]) -> Rows | None:
-    component = str(item.get("_component_", ""))
-    name = component.rpartition(".")[2]
-    source = item.get("source") or _SETS.get(name)
-    for key in keys:
-        if key.name.endswith("._component_") and key.name.count(".") == 1:
-            _set_component(draft, key, name, item, source)
-    if source is None:
-        draft.unsupported.append("its rows are images or another set that ftcli does not know")
-        for key in keys:
-            if key.value is not None and not key.inside:
-                draft.dropped(key, "belongs to a set that is not known here")
-        return None
-    if source in ("json", "csv", "text", "parquet") and item.get("data_files"):
-        source = item["data_files"]
-    found = Rows(path=str(source) if not isinstance(source, list) else [str(each) for each in source])
-    for key in keys:
-        _set_key(draft, found, key, name)
-    return found
-
-
-def _set_component(draft: Draft, key: Occurrence, name: str, item: dict[str, Any], source: Any) -> None:
-    if name not in _SETS and name not in _BY_SOURCE and not str(key.value).startswith("torchtune."):
-        draft.dropped(
-            key, f"refused: {key.value} names Python code to be called; bring the rows into a format of ftcli"
-        )
-    elif source is None:
-        draft.dropped(key, "a set of torchtune's that is not known here: name the rows with data.path")
-    elif name in _TRAINS_PROMPTS and item.get("train_on_input", name != "instruct_dataset"):
-        draft.changed(
-            key, f"data.path={source}", "torchtune trains prompts too here, by default; ftcli trains answers only"
-        )
-    else:
-        draft.mapped(key, f"data.path={source}")
-
-
-def _set_key(draft: Draft, found: Rows, key: Occurrence, name: str) -> None:
-    last, value = key.name.rpartition(".")[2], key.value
-    if value is None or key.inside or key.path in draft.entries:
-        return
-    if last in ("source", "data_files"):
-        draft.mapped(key, "data.path")
-    elif last == "split" and key.name.count(".") == 1:
-        change = rows.sliced(found, str(value))
-        if change:
-            draft.changed(key, f"split={found.split}", change)
-        else:
-            draft.mapped(key, f"data.split={found.split}")
-    elif last in ("subset", "name") and key.name.count(".") == 1:
-        found.subset = str(value)
-        draft.mapped(key, f"data.subset={value}")
-    elif last in ("column", "conversation_column"):
-        ours = "text" if name in _TEXT_SETS else "messages"
-        known = ("messages", "conversations") if ours == "messages" else ("text",)
-        if value not in known:
-            found.columns = {ours: str(value)}
-        draft.mapped(key, f"data.columns.{ours}={value}")
-    elif ".column_map." in key.name:
-        ours = {"input": "prompt", "output": "completion"}.get(last, last)
-        if ours != value:
-            found.columns = {**(found.columns or {}), ours: str(value)}
-        draft.mapped(key, f"data.columns.{ours}={value}")
-    elif last == "conversation_style":
-        draft.mapped(key, "", "recognised by its columns")
-    elif last == "train_on_input" and value:
-        draft.changed(key, "", "prompts are read and never trained")
-    elif last in ("add_eos", "weight"):
-        draft.changed(key, "", "documents and answers end with the end token; sets are mixed as they are")
-    elif last in ("new_system_prompt", "prompt_template"):
-        draft.changed(key, "", "a system turn is part of its row, and the template is the model's own")
 
 
 def _optimiser(draft: Draft) -> None:
