@@ -194,8 +194,12 @@ def rewards(draft: Draft, key: Occurrence) -> None:
 
 
 def floats(draft: Draft) -> None:
-    """Numbers that a file writes as text."""
+    """Numbers that a file writes as text, and whole ones that it writes with a point."""
     for setting, value in draft.settings.items():
+        if isinstance(value, float) and value.is_integer():
+            field = draft.field(setting)
+            if field is not None and "int" in field.type_text and "float" not in field.type_text:
+                draft.settings[setting] = int(value)
         if isinstance(value, str) and re.fullmatch(r"[-+]?[0-9.]+(e[-+]?[0-9]+)?", value, re.IGNORECASE):
             field = draft.field(setting)
             if field is not None and "float" in field.type_text:

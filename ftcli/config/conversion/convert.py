@@ -12,7 +12,7 @@ from typing import Any
 from ftcli.config.conversion import common, recipe_text, rows, table
 from ftcli.config.conversion.account import Account, Entry
 from ftcli.config.conversion.detect import detected
-from ftcli.config.conversion.draft import Draft
+from ftcli.config.conversion.draft import UNTOUCHED, Draft
 from ftcli.config.conversion.foreign_file import read
 from ftcli.config.credentials import held_by
 from ftcli.config.importers import all_importers
@@ -89,7 +89,9 @@ class Conversion:
         del draft.settings[setting]
         for path, entry in draft.entries.items():
             if setting == entry.after.partition("=")[0] or setting in entry.after.split():
-                draft.entries[path] = replace(entry, list="not_carried", after="", why=why)
+                kept = path in draft.untouched
+                which, said = ("mapped", UNTOUCHED) if kept else ("not_carried", why)
+                draft.entries[path] = replace(entry, list=which, after="", why=said)
         return True
 
     def to_data(self) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from ftcli.peft_methods import peft_method
 from ftcli.settings.groups import GROUPS, OWN_GROUPS
 from ftcli.settings.library_fields import Field
 
+UNTOUCHED = "its default, as if it were not there"
 OFF: tuple[Any, ...] = (None, False, 0, "", "none", "None", "null", "no", "false", [], {})
 """Values that say: not this."""
 
@@ -68,6 +69,8 @@ class Draft:
     written_out: list[tuple[str, str, str]] = field(default_factory=list)
     unsupported: list[str] = field(default_factory=list)
     waits_for: list[str] = field(default_factory=list)
+    untouched: set[KeyPath] = field(default_factory=set)
+    """Keys that are as they are where nobody sets them: nothing is lost where they are not carried over."""
 
     def __post_init__(self) -> None:
         self.keys = tuple(occurrences(self.file.data, self.file.lines))
@@ -90,6 +93,8 @@ class Draft:
     def _enter(self, list_: str, key: str | Occurrence, after: str, why: str) -> None:
         for each in [key] if isinstance(key, Occurrence) else self.named(key):
             if each.path not in self.entries:
+                if list_ == "not_carried" and each.path in self.untouched:
+                    list_, after, why = "mapped", "", UNTOUCHED
                 shown = path_text(each.path, self.file.data)
                 self.entries[each.path] = Entry(
                     list=list_, key=shown, line=each.line, before=each.value, after=after, why=why, inside=each.inside

@@ -20,6 +20,13 @@ def known_keys(tool: str) -> frozenset[str]:
 
 
 @cache
+def known_defaults(tool: str) -> Mapping[str, Any]:
+    """What arguments of a tool are that nobody sets."""
+    found: Mapping[str, Any] = load(_HERE / "known_defaults.yaml", "known_defaults.yaml").data.get(tool, {})
+    return found
+
+
+@cache
 def known_sets(tool: str) -> Mapping[str, Any]:
     """The data sets that a tool knows by a name of its own, and where they are."""
     found: Mapping[str, Any] = load(_HERE / "known_sets.yaml", "known_sets.yaml").data.get(tool, {})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ftcli.config.conversion.draft import OFF, Draft, Occurrence
-from ftcli.config.conversion.known import known_keys
+from ftcli.config.conversion.known import known_defaults, known_keys
 from ftcli.config.importers import Importer, Key
 from ftcli.config.overrides import parse
 from ftcli.settings import library_fields
@@ -39,7 +39,7 @@ def apply(draft: Draft, key: Occurrence) -> None:
         _choose(draft, key, row, row.values[_value_text(key.value)])
     elif row.to:
         put(draft, key, row.setting(key.name), key.value, row.note)
-    elif key.value in OFF:
+    elif _is_off(draft, key):
         draft.mapped(key, why=_IS_OFF)
     elif row.needless:
         draft.changed(key, "", row.note)
@@ -49,6 +49,11 @@ def apply(draft: Draft, key: Occurrence) -> None:
         draft.silent(key, UNKNOWN_THERE[draft.tool])
     else:
         draft.dropped(key, row.note)
+
+
+def _is_off(draft: Draft, key: Occurrence) -> bool:
+    """Whether a value says: not this, of a key that is not on by itself there."""
+    return key.value in OFF and not known_defaults(draft.tool).get(key.name)
 
 
 def _unknown_there(draft: Draft, key: Occurrence) -> bool:
@@ -86,7 +91,7 @@ def _without_row(draft: Draft, key: Occurrence) -> None:
     if "." not in key.name and name in trainer:
         put(draft, key, f"train.{name}", key.value)
     elif outer in known_keys(draft.tool) or outer in trainer:
-        if key.value in OFF:
+        if _is_off(draft, key):
             draft.mapped(key, why=_IS_OFF)
         else:
             draft.dropped(key, "ftcli has no such setting")

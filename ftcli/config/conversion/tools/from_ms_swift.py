@@ -7,10 +7,11 @@ import re
 from typing import Any
 
 from ftcli.config.conversion import common, rows, schedule, several_gpus
-from ftcli.config.conversion.draft import OFF, Draft
+from ftcli.config.conversion.draft import OFF, Draft, Occurrence
 from ftcli.config.conversion.known import known_sets
 from ftcli.config.conversion.rows import Rows
 from ftcli.config.conversion.table import put
+from ftcli.config.conversion.tools import ms_swift_arguments
 
 _RLHF = {"dpo": "dpo", "kto": "kto", "cpo": "cpo", "simpo": "simpo", "orpo": "orpo", "ppo": "ppo", "grpo": "grpo",
          "rm": "reward", "gkd": "distillation"}  # fmt: skip
@@ -27,6 +28,8 @@ _LORA: tuple[tuple[str, str, Any], ...] = (
 )
 """Of an adapter: our setting, their key, its default."""
 _BETA = {"dpo": 0.1, "ipo": 0.1, "kto": 0.1, "orpo": 0.1, "cpo": 0.1, "simpo": 2.0}
+_SCORES = ("reward",)
+"""Methods whose models score a text, as ms-swift's task_type seq_cls does."""
 _SPLITS = ("pretrain",)
 """Methods that split longer rows, as ms-swift does."""
 _DEFAULTS = {"rlhf": "dpo"}
@@ -38,6 +41,8 @@ _CODE = "external_plugins custom_register_path custom_dataset_info callbacks plu
 
 def convert(draft: Draft) -> None:
     """Decide what its table cannot."""
+    if ms_swift_arguments.is_dump(draft):
+        ms_swift_arguments.set_aside(draft)
     _method(draft)
     _adapter(draft)
     common.trust(draft)
@@ -60,7 +65,8 @@ def convert(draft: Draft) -> None:
 def _method(draft: Draft) -> None:
     command = draft.file.command[-1] if draft.file.command else ""
     kind = draft.get("rlhf_type", _DEFAULTS.get(command))
-    method = _RLHF.get(str(kind)) if kind is not None else "pretrain" if command == "pt" else "sft"
+    plain = draft.get("use_chat_template") is False and draft.get("loss_scale") == "all"  # as `swift pt` sets both
+    method = _RLHF.get(str(kind)) if kind is not None else "pretrain" if command == "pt" or plain else "sft"
     if method is None:
         draft.unsupported.append(f"rlhf_type {kind} is no method of ftcli; this is the rest of it, as method=sft")
         draft.dropped("rlhf_type", f"ftcli has {', '.join(f'method={each}' for each in _RLHF.values())}")
@@ -68,7 +74,7 @@ def _method(draft: Draft) -> None:
     draft.choose("method", method)
     draft.mapped("rlhf_type", f"method={method}")
     task = draft.get("task_type")
-    if task in _OTHER_TASKS:
+    if task in _OTHER_TASKS and method not in _SCORES:
         draft.unsupported.append(f"task_type {task} is none of ftcli's")
         draft.dropped("task_type", "ftcli trains causal language models and reward models")
     for key in common.each(draft, "reward_funcs"):
@@ -134,13 +140,13 @@ def _model(draft: Draft) -> None:
             each in found.lower().replace("/", "-").split("-") or f"-{each}" in found.lower() for each in _MULTIMODAL
         ):
             draft.unsupported.append("its model reads images, sound or video, and ftcli trains on text alone")
-    for key in common.each(draft, "adapters resume_from_adapter"):
+    for key in _filled(draft, "adapters resume_from_adapter"):
         value = key.value[0] if isinstance(key.value, list) else key.value
         draft.put("model.name_or_path", str(value))
         draft.changed(key, f"model.name_or_path={value}", "an adapter's folder is a model here: its base is found")
     if "model.name_or_path" not in draft.settings:
         common.no_model(draft, "the command names no model")
-    for key in common.each(draft, "teacher_model reward_model"):
+    for key in _filled(draft, "teacher_model reward_model"):
         value = key.value[0] if isinstance(key.value, list) else key.value
         put(draft, key, f"method.{key.name}", _hub(str(value)))
     for key in common.each(draft, "model_author model_name"):
@@ -150,6 +156,11 @@ def _model(draft: Draft) -> None:
         if not any(rows.is_local(str(each)) for each in value):
             draft.put("model.new_tokens", [str(each) for each in value])
             draft.mapped(key, "model.new_tokens")
+
+
+def _filled(draft: Draft, names: str) -> list[Occurrence]:
+    """Where several keys stand in the file with a value: an args.json writes those that nobody set, too."""
+    return [key for key in common.each(draft, names) if key.value not in OFF]
 
 
 def _hub(name: str) -> str:
@@ -188,7 +199,7 @@ def _data(draft: Draft) -> bool:
                 draft.mapped(key, "data.path")
     else:
         rows.missing(draft)
-    for key in common.each(draft, "val_dataset"):
+    for key in _filled(draft, "val_dataset"):
         texts = key.value if isinstance(key.value, list) else [key.value]
         paths = [str(_set(str(text)).path) for text in texts]
         draft.put("data.eval_path", paths[0] if len(paths) == 1 else paths)
