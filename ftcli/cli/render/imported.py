@@ -39,6 +39,10 @@ def lines(found: Conversion, problems: Sequence[Problem]) -> Iterator[str]:
         yield ""
         yield "defaults that differ, written out:"
         yield from (f"  {setting}={value}   {why}" for setting, value, why in account.written_out)
+    if account.by_default:
+        yield ""
+        yield "what the file leaves to a default there, and is not the same here:"
+        yield from (f"  {key}: {before} → {after}   ({why})" for key, before, after, why in account.by_default)
     yield from _left(found, problems)
 
 

@@ -40,6 +40,8 @@ class Account:
     entries: tuple[Entry, ...]
     written_out: tuple[tuple[str, str, str], ...] = ()
     """Defaults of the tool that differ from ours: our setting, the value, and why."""
+    by_default: tuple[tuple[str, str, str, str], ...] = ()
+    """What happens there where the file says nothing: their key, its default, ours in its place, and what differs."""
     unsupported: tuple[str, ...] = ()
     """What of the training ftcli cannot do at all, so that the recipe is not the same training."""
     waits_for: tuple[str, ...] = ()
@@ -61,6 +63,7 @@ class Account:
             "counts": {"keys": len(self.entries), **self.counts()},
             **lists,
             "written_out": [dict(zip(("setting", "value", "why"), each, strict=True)) for each in self.written_out],
+            "by_default": [dict(zip(("key", "before", "after", "why"), each, strict=True)) for each in self.by_default],
             "unsupported": list(self.unsupported),
             "waits_for": list(self.waits_for),
         }

@@ -77,6 +77,7 @@ class Conversion:
         return Account(
             entries=tuple(sorted(found, key=lambda each: each.line)),
             written_out=tuple(each for each in draft.written_out if each[0] in draft.settings),
+            by_default=tuple(draft.by_default),
             unsupported=tuple(draft.unsupported),
             waits_for=tuple(draft.waits_for),
         )

@@ -67,6 +67,7 @@ class Draft:
     comments: dict[str, str] = field(default_factory=dict)
     entries: dict[KeyPath, Entry] = field(default_factory=dict)
     written_out: list[tuple[str, str, str]] = field(default_factory=list)
+    by_default: list[tuple[str, str, str, str]] = field(default_factory=list)
     unsupported: list[str] = field(default_factory=list)
     waits_for: list[str] = field(default_factory=list)
     untouched: set[KeyPath] = field(default_factory=set)

@@ -50,7 +50,8 @@ IMPORTER = Importer(
         none("padding_free", "none needed: method.packing wastes no padding, and keeps rows apart"),
         none("eval_packing", "none needed: method.packing packs held-out rows too"),
         none(
-            "completion_only_loss assistant_only_loss", "none needed: only answers are trained, and all of plain text"
+            "completion_only_loss assistant_only_loss",
+            "none needed: only answers are trained, and all of plain text; TRL trains messages whole unless told",
         ),
         same("chat_template_path", "model.chat_template", note="a name or a .jinja file; the model is saved with it"),
         none("chat_template", by.OWN_TEMPLATE),

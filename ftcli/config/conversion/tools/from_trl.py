@@ -17,6 +17,15 @@ _BETA = dict.fromkeys(("dpo", "ipo", "kto", "orpo", "cpo", "simpo"), 0.1)
 _PREFERENCE_COLUMNS = ("chosen", "rejected")
 
 
+_ANSWERS_ALONE = {
+    "assistant_only_loss": ("messages", "every token of messages is trained, prompts too,"),
+    "completion_only_loss": ("prompts and completions", "prompts are trained too"),
+}
+"""Switches of TRL: the rows they are for, and what happens where they are off."""
+_IMITATES = ("sft",)
+"""Methods that have these switches."""
+
+
 def convert(draft: Draft) -> None:
     """Decide what its table cannot."""
     _method(draft)
@@ -194,6 +203,24 @@ def _rest(draft: Draft) -> None:
     for key in common.each(draft, "reward_funcs"):
         common.rewards(draft, key)
     common.sampling(draft)
+    _trained(draft)
+
+
+def _trained(draft: Draft) -> None:
+    """Which tokens are trained: TRL is asked for answers alone, and ftcli trains nothing else of a conversation."""
+    if draft.choices["method"] not in _IMITATES:
+        return
+    for name, (of, others) in _ANSWERS_ALONE.items():
+        for key in common.each(draft, name):
+            if key.value is True:
+                draft.mapped(key, "data.trained_turns=all", f"of {of} answers alone are trained")
+            else:
+                draft.changed(key, "data.trained_turns=all", f"{others} there; here answers alone are")
+    switch = "assistant_only_loss"
+    if draft.get(switch) is None:
+        others = _ANSWERS_ALONE[switch][1]
+        draft.put("data.trained_turns", "all", f"{others} in TRL")
+        draft.by_default.append((switch, "false", "data.trained_turns=all", f"{others} there; here answers alone are"))
 
 
 def defaults(draft: Draft) -> None:
