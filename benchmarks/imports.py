@@ -4,6 +4,21 @@
 
 The folders are the examples of the tools' own sources. Nothing of them is run; each recipe is checked and planned.
 --save keeps what was saved of other names.
+
+What the saved counts are of, each unpacked into a folder of its own (tests/external/test_peer_imports.py reads the same
+in ../peers-fetched/ms-swift, ms-swift-args and torchtune, beside the project):
+
+    github.com/modelscope/ms-swift at 3602360a562313afbf2ef6065fdf61f271a2c5b9: examples/ (428 .sh, .yaml and .json)
+    github.com/pytorch/torchtune at bd2a0fc7c31430972728494fa01aaeeb0ebf1ba1: recipes/configs/ (197 .yaml)
+
+    git archive COMMIT FOLDER | tar -x -C ../peers-fetched/NAME
+
+    args.json of ms-swift 4.6.0: those that `swift sft` (LoRA, full), `swift pt` and `swift rlhf` (dpo, kto, orpo,
+    simpo, rm, grpo, gkd, ppo) write, by `SftArguments(...).save_args()` and its kin without a training, at their
+    defaults but for the model, the rows and the method
+    torchtune 0.6.1: recipes/configs/ of its release on the Python index
+
+LLaMA-Factory, Axolotl, the alignment handbook and TRL are the examples of their sources in ../shared/peers.
 """
 
 from __future__ import annotations
