@@ -90,7 +90,7 @@ PEER_TOOLS: Mapping[str, PeerTool] = {
         driver="of_axolotl",
         requirement="axolotl==0.19.0",
         folder="axolotl",
-        methods=("sft", "pretrain", "dpo", "ipo", "kto", "reward"),
+        methods=("sft", "pretrain", "dpo", "ipo", "kto", "orpo", "simpo", "reward"),
         keys=(
             *("sequence_len", "excess_length_strategy", "min_sample_len", "train_on_inputs", "chat_template", "rl"),
             *("reward_model", "special_tokens", "tokens", "eot_tokens", "roles_to_train", "train_on_eos"),
@@ -114,7 +114,7 @@ PEER_TOOLS: Mapping[str, PeerTool] = {
         driver="of_trl",
         requirement="trl",
         folder="",
-        methods=("sft", "dpo", "ipo", "kto", "reward"),
+        methods=("sft", "dpo", "ipo", "kto", "reward", "orpo", "cpo", "simpo"),
         keys=_TRL_KEYS,
         sets=_trl,
     ),

@@ -55,6 +55,22 @@ def test_the_same_rows_give_the_same_trained_tokens_in_trl(config, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("method", "keys"),
+    [("orpo", {"beta": 0.1}), ("cpo", {"cpo_alpha": 1.0}), ("simpo", {"simpo_gamma": 0.5, "cpo_alpha": 0.0})],
+)
+def test_pairs_give_the_same_trained_tokens_in_the_trainers_that_trl_keeps_apart(method, keys, here, capsys):
+    rows = [{"prompt": each["prompt"], "chosen": each["completion"], "rejected": " grey"} for each in PAIRS]
+    (here / method).mkdir()
+    (here / method / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    written(here, f"{method}/trl.yaml", dataset_name=f"{method}/pairs.jsonl", max_length=64, **keys)
+    code, found = proof(capsys, f"{method}/trl.yaml", "--from", "trl")
+    assert (code, found["equal"], found["alike"]) == (EXIT_DONE, True, 3), found
+    # Of each row both answers are trained, each a word or two and the end token.
+    assert found["trained_tokens"]["ours"] == found["trained_tokens"]["theirs"] >= 12
+
+
+@pytest.mark.slow
 def test_turns_that_trl_trains_whole_differ_in_their_mask_which_is_shown_token_by_token(here, capsys):
     (here / "turns.jsonl").write_text("".join(json.dumps(row) + "\n" for row in TURNS))
     written(here, "turns.yaml", dataset_name="turns.jsonl", max_length=64)

@@ -16,7 +16,7 @@ import of_trl
 Request = dict[str, Any]
 Row = dict[str, Any]
 
-_TRAINERS = {"dpo": "DPO", "ipo": "DPO", "kto": "KTO"}
+_TRAINERS = {"dpo": "DPO", "ipo": "DPO", "kto": "KTO", "orpo": "ORPO", "simpo": "CPO"}
 _UNLIMITED = 1_000_000
 _LEFT_OUT: Row = {"dropped": "it is too long, too short, or filtered by its strategy"}
 
@@ -83,18 +83,29 @@ def _answers(request: Request, cfg: Any, tokenizer: Any, rows: Any) -> list[Row]
         return [_alone(kept, rows.select([index])) for index in range(len(rows))]
     found = [dict(_LEFT_OUT) for _ in range(len(rows))]
     for row in together:
-        found[row[of_trl.NUMBER]] = {"sequences": {"": _sequence(row["input_ids"], row["labels"])}}
+        found[row[of_trl.NUMBER]] = {"sequences": _pair(row) or {"": _sequence(row["input_ids"], row["labels"])}}
     return found
 
 
 def _alone(kept: Callable[[Any], Any], row: Any) -> Row:
     try:
-        parts = [_sequence(part["input_ids"], part["labels"]) for part in kept(row)]
+        rows = list(kept(row))
+        if rows and (pair := _pair(rows[0])):
+            return {"sequences": pair}
+        parts = [_sequence(part["input_ids"], part["labels"]) for part in rows]
     except Exception as error:  # where the whole training would end with it
         return {"dropped": f"it ends with {type(error).__name__}: {error}"}
     if not parts:
         return dict(_LEFT_OUT)
     return {"sequences": {f"part {i}" if len(parts) > 1 else "": part for i, part in enumerate(parts, 1)}}
+
+
+def _pair(row: Row) -> dict[str, Any]:
+    """Both answers of a row of a reward model, which are scored whole; nothing of another row."""
+    named: dict[str, list[int]] = {
+        side: row.get(f"{side}_ids") or row.get(f"{side}_input_ids") or [] for side in ("chosen", "rejected")
+    }
+    return {side: _sequence(ids, [0] * len(ids)) for side, ids in named.items()} if all(named.values()) else {}
 
 
 def _sequence(ids: list[int], labels: list[int]) -> dict[str, Any]:
@@ -105,8 +116,8 @@ def _preferences(request: Request, cfg: Any, tokenizer: Any, rows: Any) -> list[
     """Texts by the strategy, cut or dropped by their tokens, and prepared by the tool's trainer of the method."""
     from axolotl.core.trainers.dpo.args import AxolotlDPOConfig
     from axolotl.core.trainers.dpo.trainer import AxolotlDPOTrainer
-    from axolotl.core.trainers.trl import AxolotlKTOTrainer
-    from axolotl.core.training_args import AxolotlKTOConfig
+    from axolotl.core.trainers.trl import AxolotlCPOTrainer, AxolotlKTOTrainer, AxolotlORPOTrainer
+    from axolotl.core.training_args import AxolotlCPOConfig, AxolotlKTOConfig, AxolotlORPOConfig
     from datasets import Dataset
 
     texts, numbers = list[Row](), list[int]()
@@ -122,7 +133,12 @@ def _preferences(request: Request, cfg: Any, tokenizer: Any, rows: Any) -> list[
             numbers.append(number)
     if not texts:
         return found
-    kinds = {"DPO": (AxolotlDPOConfig, AxolotlDPOTrainer), "KTO": (AxolotlKTOConfig, AxolotlKTOTrainer)}
+    kinds = {
+        "DPO": (AxolotlDPOConfig, AxolotlDPOTrainer),
+        "KTO": (AxolotlKTOConfig, AxolotlKTOTrainer),
+        "ORPO": (AxolotlORPOConfig, AxolotlORPOTrainer),
+        "CPO": (AxolotlCPOConfig, AxolotlCPOTrainer),
+    }
     limited = {**request, "settings": {"max_length": cfg.sequence_len}}
     trainer = of_trl.trainer_of(limited, Dataset.from_list(texts), tokenizer, kinds[_TRAINERS[request["method"]]])
     for number, sequences in of_trl.sequences_of(trainer):
@@ -134,12 +150,14 @@ def _text(cfg: Any, tokenizer: Any, row: Row) -> Row | None:
     """A row as prompt and answers in text; None where it is too long."""
     from axolotl.prompt_strategies.dpo import load as load_dpo
     from axolotl.prompt_strategies.kto import load as load_kto
+    from axolotl.prompt_strategies.orpo import load as load_orpo
     from axolotl.utils.data import rl
     from axolotl.utils.schemas.enums import RLType
 
     kind = cfg.datasets[0]["type"]
     name = kind if isinstance(kind, str) else "user_defined.default"
-    transform = (load_kto if cfg.rl is RLType.KTO else load_dpo)(name, cfg, dataset_idx=0) if kind else dict
+    load = {RLType.KTO: load_kto, RLType.ORPO: load_orpo}.get(cfg.rl, load_dpo)
+    transform = load(name, cfg, dataset_idx=0) if kind else dict
     transform = transform[0] if isinstance(transform, tuple) else transform
     further = {"tokenizer": tokenizer} if kind and "tokenizer" in inspect.signature(transform).parameters else {}
     names = ("prompt", "completion", "label") if cfg.rl is RLType.KTO else ("prompt", "chosen", "rejected")

@@ -5,6 +5,7 @@ The configuration's fields that shape tokens go to the trainer as they are; rows
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 from dataclasses import fields
 from importlib import metadata
@@ -15,6 +16,8 @@ Request = dict[str, Any]
 Row = dict[str, Any]
 
 TRAINERS = {"sft": "SFT", "dpo": "DPO", "ipo": "DPO", "kto": "KTO", "reward": "Reward"}
+EXPERIMENTAL = {"orpo": "ORPO", "cpo": "CPO", "simpo": "CPO"}
+"""Trainers that TRL keeps in trl.experimental: they tokenise pairs of texts, and mask themselves."""
 NUMBER = "row_number_in_the_file"
 _OWN = ("chat_template", "max_seq_length")
 """No fields of a trainer's configuration, but settings of the alignment handbook's scripts and of older releases."""
@@ -63,8 +66,11 @@ def trainer_of(request: Request, rows: Any, tokenizer: Any, classes: tuple[Any, 
     import trl
     from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
 
-    name = TRAINERS[request["method"]]
-    config_class, trainer_class = classes or (getattr(trl, f"{name}Config"), getattr(trl, f"{name}Trainer"))
+    name = TRAINERS.get(request["method"], EXPERIMENTAL.get(request["method"], ""))
+    source = trl
+    if request["method"] in EXPERIMENTAL:
+        source = importlib.import_module(f"trl.experimental.{name.lower()}")
+    config_class, trainer_class = classes or (getattr(source, f"{name}Config"), getattr(source, f"{name}Trainer"))
     known = {each.name for each in fields(config_class)}
     settings = {key: value for key, value in request["settings"].items() if key in known and key not in _OWN}
     if limit := request["settings"].get("max_seq_length"):
@@ -89,6 +95,9 @@ def trainer_of(request: Request, rows: Any, tokenizer: Any, classes: tuple[Any, 
 
 
 def _sequences(row: Row, trainer: Any) -> dict[str, Any]:
+    if "chosen_labels" in row:
+        sides = {side: (row[f"{side}_input_ids"], row[f"{side}_labels"]) for side in ("chosen", "rejected")}
+        return {side: _sequence(ids, [label != -100 for label in labels]) for side, (ids, labels) in sides.items()}
     batch = {name: value.tolist() for name, value in trainer.data_collator([row]).items() if hasattr(value, "tolist")}
     if "labels" in batch:
         return {"": _sequence(batch["input_ids"][0], [label != -100 for label in batch["labels"][0]])}

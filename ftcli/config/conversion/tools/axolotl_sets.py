@@ -14,6 +14,9 @@ _ALPACA = ("alpaca", "alpaca_chat", "alpaca_instruct", "alpaca_w_system", "oasst
            "jeopardy", "concisechoice", "summarizetldr", "creative_acr")  # fmt: skip
 _TURNS = ("chat_template", "sharegpt", "input_output", "pygmalion", "metharme", "orcamini", "llama2_chat", "context_qa",
           "chatml", "llama3", "passthrough", "zephyr", "messages")  # fmt: skip
+_NAMED_BY_DEFAULT = ("dpo", "ipo", "simpo")
+_LEFT_OUT = "Axolotl 0.19 leaves it out of a set of pairs, looks for role and content, and ends with a KeyError"
+"""What becomes of the names of turns and speakers in sets of pairs."""
 _PREFERENCES = ("bradley_terry", "dpo", "kto", "orpo")
 _PROMPT_WORDS = (
     "the rows, as turns through the model's chat template; Axolotl puts the words of its own prompt around them"
@@ -123,7 +126,9 @@ def _set_columns(draft: Draft, found: Rows, item: dict[str, Any], key: Occurrenc
             key, f"data.columns.{columns[name]}={value}" if value not in known else "", "recognised by its name"
         )
     elif name.startswith("message_property_mappings.") or name in ("message_field_role", "message_field_content"):
-        if value in ("from", "value", "role", "content"):
+        if value in ("from", "value") and draft.get("rl") in _NAMED_BY_DEFAULT:
+            draft.changed(key, "", f"recognised by its name; {_LEFT_OUT}")
+        elif value in ("from", "value", "role", "content"):
             draft.mapped(key, "", "recognised by its name")
         else:
             draft.dropped(key, "the turns' own keys are role and content, or from and value")
@@ -132,7 +137,11 @@ def _set_columns(draft: Draft, found: Rows, item: dict[str, Any], key: Occurrenc
         named = {str(each): ours for each in key.value if str(each) != ours}
         if named:
             found.roles = {**(found.roles or {}), **named}
-        draft.mapped(key, f"data.roles={named}" if named else "", "recognised by its name")
+        after = f"data.roles={named}" if named else ""
+        if named and draft.get("rl") in _NAMED_BY_DEFAULT:
+            draft.changed(key, after, _LEFT_OUT)
+        else:
+            draft.mapped(key, after, "recognised by its name")
     elif name in ("roles_to_train", "train_on_eos", "conversation", "ds_type", "chat_template", "trust_remote_code",
                   "field_thinking", "template_thinking_key", "field_human", "field_model", "type.format",
                   "type.no_input_format", "type.system_prompt"):  # fmt: skip
