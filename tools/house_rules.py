@@ -19,9 +19,11 @@ OTHERS = "*"
 # What stands later may import what stands earlier, never the reverse.
 ORDERS: Mapping[str, tuple[str, ...]] = {
     "": (
-        *("core", "tiny", "settings", "runs", "rewards", "models", "methods", "launch", "peft_methods", "data"),
+        *("core", "tiny", "settings", "runs", "endpoints", "rewards"),
+        *("models", "methods", "launch", "peft_methods", "data"),
         *("evaluations", "config", "plan", "synthesis", "build"),
-        *("pipelines", "advise", "recipes", "proofs", "sweeps", "reports", "editors", "serving", "contracts"),
+        *("pipelines", "advise", "recipes", "proofs", "sweeps"),
+        *("reports", "editors", "serving", "publishing", "contracts"),
         *("worker", "cli"),
     ),
     "worker": (
@@ -39,7 +41,8 @@ FORBIDDEN: Mapping[str, tuple[str, ...]] = {
     "tiny": ("core",),
     "worker": (
         *("launch", "config", "plan", "build"),
-        *("pipelines", "advise", "recipes", "proofs", "sweeps", "reports", "editors", "serving", "contracts"),
+        *("pipelines", "advise", "recipes", "proofs", "sweeps"),
+        *("reports", "editors", "serving", "publishing", "contracts"),
     ),
     "cli": ("worker",),
 }

@@ -156,13 +156,11 @@ def _warnings(run: ResolvedRun, counted: TokenCount, sequences: int, stand_in: b
         limit = counted.max_length_tokens
         found.append(f"{counted.overlong} of {counted.rows} rows are longer than {limit} tokens and {outcome}")
     if unknown := _not_here(run):
-        found += [f"{path} is not on this machine; {_follows(run, path)}" for path in unknown]
-    if paths.is_builtin(spec.data.path) and not stand_in and not _is_builtin(spec.model):
         found += [f"{path} is not on this machine; {_follows(run, path)}" for path in unknown if path != paths.UNNAMED]
     if run.unnamed:
         names = " ".join(f"{key}={wanted}" for key, wanted in run.unnamed.items())
         found.append(f"still to be named, and unknown until then with all that follows from it: {names}")
-    if paths.is_builtin(spec.data.path) and not _is_builtin(spec.model):
+    if paths.is_builtin(spec.data.path) and not stand_in and not _is_builtin(spec.model):
         found.append(f"{spec.data.path} is a built-in demonstration set; set your own with data.path=FILE")
     if shape is None or not shape.known:
         why = known_shapes.why_unmeasured(spec.model)
