@@ -20,7 +20,7 @@ from ftcli.serving.deployed_modelfile import parsed
 from ftcli.settings.groups import ModelSettings
 from ftcli.worker.models.load import load_trained
 from tests.llama_cpp import EXACT, greedy_pairs
-from tests.smollm2 import ALPACA, NEEDED, copied, trained
+from tests.external.smollm2 import ALPACA, NEEDED, copied, trained
 
 pytestmark = NEEDED
 
