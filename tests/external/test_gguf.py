@@ -19,8 +19,8 @@ from ftcli.models.export.go_template import render
 from ftcli.serving.deployed_modelfile import parsed
 from ftcli.settings.groups import ModelSettings
 from ftcli.worker.models.load import load_trained
-from tests.llama_cpp import EXACT, greedy_pairs
 from tests.external.smollm2 import ALPACA, NEEDED, copied, trained
+from tests.llama_cpp import EXACT, greedy_pairs
 
 pytestmark = NEEDED
 

@@ -15,8 +15,8 @@ import pytest
 
 from ftcli.cli import main
 from ftcli.core.exit_codes import EXIT_GATE
-from tests.served_models import gguf
 from tests.external.smollm2 import NEEDED, copied, trained
+from tests.served_models import gguf
 
 pytestmark = NEEDED
 REASON = "pip install 'ftcli[gguf]'"

@@ -30,7 +30,7 @@ def test_no_library_reports_home_unless_the_environment_asks_for_it(monkeypatch)
     assert local.worker_environment(LaunchPlan())["HF_HUB_DISABLE_TELEMETRY"] == "0"
 
 
-def test_the_heap_of_a_worker_gives_back_what_a_step_freed_unless_the_environment_says_otherwise(monkeypatch):
+def test_a_worker_keeps_its_heap_unless_the_environment_says_otherwise(monkeypatch):
     monkeypatch.delenv("MALLOC_MMAP_THRESHOLD_", raising=False)
     assert local.worker_environment(LaunchPlan())["MALLOC_MMAP_THRESHOLD_"] == "33554432"
     monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "131072")
