@@ -18,7 +18,7 @@ in ../peers-fetched/ms-swift, ms-swift-args and torchtune, beside the project):
     defaults but for the model, the rows and the method
     torchtune 0.6.1: recipes/configs/ of its release on the Python index
 
-LLaMA-Factory, Axolotl, the alignment handbook and TRL are the examples of their sources, as their repositories have them.
+LLaMA-Factory, Axolotl, the alignment handbook and TRL are the examples that their repositories have.
 """
 
 from __future__ import annotations

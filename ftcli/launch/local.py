@@ -48,9 +48,9 @@ DEFAULTS = {
     "PYTHONUNBUFFERED": "1",
     # A folder named `datasets` in the working directory must not shadow the library.
     "PYTHONSAFEPATH": "1",
-    # A block that is mapped anew for each tensor costs more than many a sum over it: 8,000 packed tokens of a small llama
-    # took 4.5 s a step, and 2.6 so. Blocks of up to 32 MiB (glibc's most) come from a heap that is kept, and larger ones
-    # from large pages where Linux gives them, with which the heap held no more memory at its peak than without either.
+    # To map a block of memory anew for each tensor costs more than many a sum over it: a step of 8,000 packed tokens of
+    # a small llama took 4.5 s, and takes 2.6 so. Blocks of up to 32 MiB, glibc's most, come from a heap that is kept,
+    # larger ones from large pages where Linux gives them; together they hold no more at the peak than neither does.
     "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
     "MALLOC_TRIM_THRESHOLD_": str(2 * 2**30),
     "THP_MEM_ALLOC_ENABLE": "1",
