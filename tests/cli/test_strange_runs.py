@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from ftcli import tiny
-from ftcli.cli import COMMANDS, chat, evaluate, export, generate, main, merge, sample, score
+from ftcli.cli import COMMANDS, chat, export, generate, main, merge, sample, score
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.exit_codes import EXIT_CHECKPOINT, EXIT_CONFIG, EXIT_DATA, EXIT_DONE
 from ftcli.core.untrusted.printable import printable
@@ -141,7 +141,7 @@ def look(here: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixtu
         handed.append(command)
         raise ConfigError(Problem("the worker", "is not started here"))
 
-    for module in (evaluate, export, merge, generate, sample, score, worker_request):
+    for module in (export, merge, generate, sample, score, worker_request):
         monkeypatch.setattr(module, "answers", answers)
     monkeypatch.setattr(chat, "started", started)
     monkeypatch.setattr(replaying, "started", started)

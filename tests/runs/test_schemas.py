@@ -10,6 +10,7 @@ import pytest
 from ftcli.build import fitting
 from ftcli.build.inputs import run_inputs
 from ftcli.core.errors import ConfigError
+from ftcli.publishing import push_record
 from ftcli.reports import kept_rows
 from ftcli.runs import rundir
 from ftcli.worker.process.environment import went_on
@@ -23,6 +24,7 @@ READERS = {
     rundir.SHOWN: kept_rows.shown_rows,
     rundir.ANSWERS: kept_rows.answers,
     rundir.PLAN: fitting.kept_expected,
+    rundir.PUSHES: push_record.read,
     rundir.LEDGER: lambda run: require_same_sequences(run, {}, streams=False),
 }
 

@@ -35,7 +35,7 @@ def test_a_model_that_the_file_does_not_name_is_left_open(here):
 
 
 ABSENT = """\
-base_model: /home/anna/llama-ours
+base_model: /data/anna/llama-ours
 adapter: lora
 lora_r: 8
 lora_alpha: 16
@@ -58,9 +58,9 @@ def test_a_model_and_rows_of_another_machine_are_left_open_and_said_by_key_and_n
     written(ABSENT, "theirs.yaml")
     assert main(["recipe", "import", "theirs.yaml", "--to", "ours.yaml"]) == EXIT_DONE
     shown = capsys.readouterr().out
-    model = "/home/anna/llama-ours is not on this machine"
+    model = "/data/anna/llama-ours is not on this machine"
     support = "rows/support.jsonl is not on this machine"
-    assert f'base_model: "/home/anna/llama-ours" → model.name_or_path={UNNAMED}   ({model}' in shown
+    assert f'base_model: "/data/anna/llama-ours" → model.name_or_path={UNNAMED}   ({model}' in shown
     assert f'datasets[0].path: "rows/support.jsonl" → data.mix.support.path={UNNAMED}   ({support}' in shown
     assert "ftcli train asks for what is still to be named" in shown
     text = Path("ours.yaml").read_text()

@@ -15,7 +15,7 @@ from ftcli.core.declarations import declarations, names_in
 from tests.conftest import REPOSITORY
 
 PACKAGE = "ftcli.worker.commands"
-ASKERS = ("answers", "started", "run_worker")
+ASKERS = ("answers", "answered", "started", "run_worker")
 """Functions of the front half that start a worker."""
 
 

@@ -63,7 +63,7 @@ def of_training(*, packing: bool, checkpointing: bool = False) -> Any:
     """What a timer reads of a trainer's config."""
     return SimpleNamespace(
         device=torch.device("cpu"), packing=packing, pad_to_multiple_of=None, gradient_checkpointing=checkpointing,
-        gradient_checkpointing_kwargs=None,
+        gradient_checkpointing_kwargs=None, torch_compile=False,
     )  # fmt: skip
 
 
