@@ -53,8 +53,8 @@ def test_two_processes_give_the_loss_curve_of_one(source, here, ftcli_run: Train
     train(2, *common, *several, "run.dir=two")
     one, two = losses(here / "one"), losses(here / "two")
     assert len(one) == len(two) == 6
-    # Also where the held-out rows were measured before. Eight rows that are computed as one round otherwise than twice four
-    # do, which the optimiser's first steps, the sign of each gradient above all, make more of.
+    # Also where the held-out rows were measured before. Eight rows that are computed as one round otherwise than twice
+    # four do, which the optimiser's first steps, the sign of each gradient above all, make more of.
     assert two[:2] == pytest.approx(one[:2], abs=1e-5)
     assert two == pytest.approx(one, abs=2e-4)
     assert json.loads((here / "two" / rundir.SPEC).read_text())["launch"]["num_processes"] == 2
