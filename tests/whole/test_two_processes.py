@@ -37,7 +37,9 @@ def test_two_processes_give_the_loss_curve_of_one(source, here, ftcli_run: Train
     for name, some in (("sums", rows[:100]), ("words", rows[100:200]), ("weighed", weighed), ("held", rows[200:232])):
         (here / f"{name}.jsonl").write_text("".join(some), encoding="utf-8")
     data = [f"data.mix.{name}.path={name}.jsonl" for name in ("sums", "words")] if source == "stream" else []
-    common = (*COMMON, *data, *(MIXED if source == "stream" else ("data.path=weighed.jsonl",)))
+    # A gradient that is divided wrongly shows under SGD; Adam hides its size, and makes much of how sums are rounded.
+    plain = ("train.optim=sgd", "train.learning_rate=0.3")
+    common = (*COMMON, *plain, *data, *(MIXED if source == "stream" else ("data.path=weighed.jsonl",)))
 
     def train(number: int, *words: str) -> None:
         if source == "file":  # from the command line, by way of the launcher
@@ -53,10 +55,8 @@ def test_two_processes_give_the_loss_curve_of_one(source, here, ftcli_run: Train
     train(2, *common, *several, "run.dir=two")
     one, two = losses(here / "one"), losses(here / "two")
     assert len(one) == len(two) == 6
-    # Also where the held-out rows were measured before. Eight rows that are computed as one round otherwise than twice
-    # four do, which the optimiser's first steps, the sign of each gradient above all, make more of.
-    assert two[:2] == pytest.approx(one[:2], abs=1e-5)
-    assert two == pytest.approx(one, abs=2e-4)
+    assert one[-1] < one[0] - 0.1
+    assert two == pytest.approx(one, abs=1e-5)  # also where the held-out rows were measured before
     assert json.loads((here / "two" / rundir.SPEC).read_text())["launch"]["num_processes"] == 2
 
 
