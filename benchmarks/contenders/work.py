@@ -91,7 +91,7 @@ class Seen:
     seconds: float
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON, rounded to what can be told apart."""
+        """As JSON, rounded to the precision of the measurement."""
         speed = self.tokens_per_second
         return {
             "first_step_seconds": round(self.first_step_seconds, 2),

@@ -60,7 +60,7 @@ class Pushed:
 
 @dataclass
 class _State:
-    """How far it has come, for who is told of a failure."""
+    """The progress of an upload, for the message of a failure."""
 
     target: Target
     total: int

@@ -45,7 +45,7 @@ class Sent:
 
 @dataclass(frozen=True, kw_only=True)
 class Parcel:
-    """All that is sent, and what is told of it."""
+    """The files that are sent, and what is printed about them."""
 
     run: Path
     folder: Path

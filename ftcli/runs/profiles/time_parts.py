@@ -35,4 +35,4 @@ PARTS: Mapping[str, str] = MappingProxyType({
 OF_STEPS = frozenset({DATA, FORWARD, BACKWARD, OPTIMISER, GENERATION, REWARDS, SCORING, WAIT, TRAINING})
 """The parts that steps are made of."""
 WHOLE = frozenset({EVALUATE, SAVE})
-"""The parts whose insides are not told apart: the passes of an evaluation are no training."""
+"""The parts that are not divided further: the passes of an evaluation are no training."""

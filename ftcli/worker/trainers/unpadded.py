@@ -79,12 +79,9 @@ class Shared(NamedTuple):
         starts = [0, *accumulate(lengths)]
         rows = [(at, *ids[a:b]) for at, (a, b) in zip(positions, pairwise(starts), strict=True)]
         of_rows = np.arange(len(ids))
-        before: int | None = None
-        for row in sorted(range(len(rows)), key=rows.__getitem__):
-            if before is not None:
-                same = _in_common(rows[before], rows[row])
-                of_rows[starts[row] : starts[row] + same] = of_rows[starts[before] : starts[before] + same]
-            before = row
+        for before, row in pairwise(sorted(range(len(rows)), key=rows.__getitem__)):
+            same = _in_common(rows[before], rows[row])
+            of_rows[starts[row] : starts[row] + same] = of_rows[starts[before] : starts[before] + same]
         computed = np.unique(of_rows)
         if len(computed) > (1 - _WORTH_SHARING) * len(ids):
             return None

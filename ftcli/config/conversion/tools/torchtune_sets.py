@@ -57,7 +57,7 @@ def data(draft: Draft) -> None:
 
 
 def _held_out(draft: Draft, sets: list[Rows]) -> None:
-    """The rows that are measured, which torchtune reads only where it is told how often."""
+    """The evaluation set, which torchtune reads only where its interval is set."""
     every, item = draft.get("run_val_every_n_steps"), draft.get("dataset_val")
     if every in OFF or not isinstance(item, dict):
         for key in draft.keys:
