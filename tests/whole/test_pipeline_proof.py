@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
@@ -33,15 +34,18 @@ ANSWERS = "short.answers/sample-items.jsonl"
 
 
 class Endpoint(BaseHTTPRequestHandler):
-    """Answers in OpenAI's form, and no two requests alike."""
+    """Answers in OpenAI's form, and no two requests alike: to each prompt one answer is rude and one is kind, in
+    whatever order the requests of several prompts come."""
 
     server: Any
 
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.asked.append(self.path)
-        number = len(self.server.asked)
-        said = {"role": "assistant", "content": f"{'rude' if number % 2 else 'kind'} {number}"}
+        messages = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["messages"]
+        prompt = json.dumps(messages)
+        with self.server.one_at_a_time:
+            self.server.asked.append(prompt)
+            number, of_prompt = len(self.server.asked), self.server.asked.count(prompt)
+        said = {"role": "assistant", "content": f"{'rude' if of_prompt % 2 else 'kind'} {number}"}
         choice = {"index": 0, "finish_reason": "stop", "message": said}
         answer = {"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice]}
         body = json.dumps(answer).encode()
@@ -66,7 +70,7 @@ def proof(once: MakeOnce, ftcli_run: Train) -> Path:
             text = "".join(json.dumps(row) + "\n" for row in every)
             (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
         shutil.copytree(tiny.MODEL_DIR, folder / "model")
-        with serving(Endpoint, asked=[]) as server:
+        with serving(Endpoint, asked=[], one_at_a_time=threading.Lock()) as server:
             address = f"generator.base_url=http://127.0.0.1:{server.server_address[1]}/v1"
             ftcli_run(*BRIEF, address, GRANT, cwd=folder, NO_KEY="x")
             assert len(server.asked) == 16
