@@ -3,10 +3,10 @@
     python benchmarks/against_contenders.py [--only sft,dpo] [--pairs 2] [--steps 12] [--save]
 
 All train a random Llama of five million parameters (or --model FOLDER, with its weights) with LoRA of rank 8 on all
-linear layers, in float32 with sdpa on a CPU with one thread, on the same rows of the demo sets, by the command that
-their users type. Each runs at the fastest of its settings that are exact: without its own trackers, checkpoints and
-gradient checkpointing, without padding or with rows of one length together where it has such a setting, packed where
-packing keeps documents apart.
+linear layers, in float32 (or with --bfloat16 in that) with sdpa on a CPU with one thread, on the same rows of the demo
+sets, by the command that their users type. Each runs at the fastest of its settings that are exact: without its own
+trackers, checkpoints and gradient checkpointing, without padding or with rows of one length together where it has such
+a setting, packed where packing keeps documents apart.
 
 Tokens a second are counted alike: a module planted into each Python (contenders/watch) counts what is no padding in
 the batches that transformers' trainer is given, and notes when a step ends; the first three steps are dropped. A
@@ -79,8 +79,14 @@ def measured(name: str, options: argparse.Namespace, pythons: dict[str, Path], m
     """One measure, as JSON."""
     began, load = time.perf_counter(), os.getloadavg()[0]
     measure = MEASURES[name]
-    work = measure.work(model, options.demo, options.steps)
-    about = {"pairs": options.pairs, "load": round(load, 2), "model": model.name, "rows": measure.num_rows}
+    work = measure.work(model, options.demo, options.steps, bfloat16=options.bfloat16)
+    about = {
+        "pairs": options.pairs,
+        "load": round(load, 2),
+        "model": model.name,
+        "rows": measure.num_rows,
+        "bfloat16": options.bfloat16,
+    }
     found = Found()
     for line in rounds(measure, work, pythons, options.pairs, found):
         print(f"{name:10} {line}", flush=True)
@@ -102,6 +108,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=2, help="rounds of all contenders")
     parser.add_argument("--steps", type=int, help="in place of one pass over the rows of a measure")
     parser.add_argument("--model", type=Path, help="a model's folder in place of the random one")
+    parser.add_argument("--bfloat16", action="store_true", help="computed in bfloat16, on a CPU that has it")
     parser.add_argument("--demo", type=Path, default=ROOT.parent / "shared" / "data", help="folder of the demo sets")
     parser.add_argument("--peers", type=Path, default=BUILD / "peers", help="folder of the contenders' environments")
     parser.add_argument("--save", action="store_true", help="write benchmarks/results/contenders.json")
@@ -118,7 +125,8 @@ def main() -> None:
     for name in names:
         found = (further if name in FURTHER else measured)(name, options, pythons, model)
         if options.save:
-            key = name if options.model is None else f"{name} {model.name}"
+            words = [name, *([model.name] if options.model else []), *(["bfloat16"] if options.bfloat16 else [])]
+            key = " ".join(words)
             keep({key: found}, about, missing)
 
 

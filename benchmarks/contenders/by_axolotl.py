@@ -25,8 +25,8 @@ def arguments(work: Work, folder: Path) -> list[str]:
         "output_dir": str(folder / "out"), "sequence_len": work.longest, "adapter": "lora", "lora_r": RANK,
         "lora_alpha": 2 * RANK, "lora_dropout": 0.0, "lora_target_linear": True, "micro_batch_size": work.batch,
         "gradient_accumulation_steps": 1, "num_epochs": 1, "learning_rate": 1e-4, "optimizer": "adamw_torch",
-        "lr_scheduler": "linear", "logging_steps": 10, "save_strategy": "no", "sdp_attention": True, "bf16": False,
-        "fp16": False, "tf32": False, "gradient_checkpointing": False, "val_set_size": 0,
+        "lr_scheduler": "linear", "logging_steps": 10, "save_strategy": "no", "sdp_attention": True,
+        "bf16": work.bfloat16, "fp16": False, "tf32": False, "gradient_checkpointing": False, "val_set_size": 0,
         "dataset_num_proc": work.workers, "dataloader_pin_memory": False, "seed": 42, "sample_packing": work.packed,
         "pad_to_sequence_len": work.packed,
         # Its own kernels of LoRA are Triton's.

@@ -22,6 +22,8 @@ def arguments(work: Work, folder: Path) -> list[str]:
         "train.logging_steps=10", "train.save_strategy=no", "train.eval_strategy=no", "run.score_rows=0",
         f"run.dir={folder / 'run'}",
     ]  # fmt: skip
+    if work.bfloat16:
+        words.append("train.bf16=true")
     if work.method == "sft":
         words.append(f"method.packing={str(work.packed).lower()}")
     if work.method == "grpo":

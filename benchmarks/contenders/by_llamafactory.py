@@ -28,7 +28,8 @@ def arguments(work: Work, folder: Path) -> list[str]:
         "gradient_accumulation_steps": 1, "learning_rate": 1e-4, "num_train_epochs": 1.0, "logging_steps": 10,
         "max_steps": work.steps or -1, "save_strategy": "no", "report_to": "none", "use_cpu": True,
         "disable_gradient_checkpointing": True, "dataloader_pin_memory": False, "disable_tqdm": True,
-        "overwrite_output_dir": True, "preprocessing_num_workers": work.workers if work.workers > 1 else None,
+        "overwrite_output_dir": True, "bf16": work.bfloat16,
+        "preprocessing_num_workers": work.workers if work.workers > 1 else None,
     }  # fmt: skip
     if work.method == "orpo":
         settings["pref_loss"] = "orpo"

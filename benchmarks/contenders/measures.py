@@ -38,11 +38,11 @@ class Measure:
     workers: int = 1
     only: tuple[str, ...] = tuple(CONTENDERS)
 
-    def work(self, model: Path, demo: Path, steps: int | None) -> Work:
+    def work(self, model: Path, demo: Path, steps: int | None, *, bfloat16: bool = False) -> Work:
         """What is asked of each contender; `steps` in place of its own where it has several."""
         rows = make_all(BUILD / "contenders", demo, self.method, self.num_rows)
         shape = {"packed": self.packed, "grouped": self.grouped, "batch": self.batch, "longest": self.longest}
-        shape["workers"] = self.workers
+        shape |= {"workers": self.workers, "bfloat16": bfloat16}
         asked = self.steps if self.steps == 1 else steps or self.steps
         return work_of(self.method, model, rows, steps=asked, **shape)
 

@@ -49,7 +49,7 @@ def main(asked: dict[str, Any]) -> None:
     method = asked["method"]
     config, trainer = classes(method)
     tokenizer = AutoTokenizer.from_pretrained(asked["model"])
-    how = {"dtype": torch.float32, "attn_implementation": "sdpa"}
+    how = {"dtype": torch.bfloat16 if asked["bfloat16"] else torch.float32, "attn_implementation": "sdpa"}
     if method == "reward":
         model = AutoModelForSequenceClassification.from_pretrained(asked["model"], num_labels=1, **how)
     else:
@@ -69,7 +69,7 @@ def main(asked: dict[str, Any]) -> None:
         gradient_checkpointing=False,
         logging_steps=10,
         save_strategy="no",
-        bf16=False,
+        bf16=asked["bfloat16"],
         use_cpu=True,
         dataloader_pin_memory=False,
         disable_tqdm=True,

@@ -40,6 +40,8 @@ class Work:
     steps: int | None = None
     """None: one pass."""
     longest: int = LONGEST
+    bfloat16: bool = False
+    """Whether to compute in bfloat16; else in float32, and a model whose files are of that type is asked for."""
     processes: int = 1
     workers: int = 1
     """Processes that prepare rows, where a tool has the choice."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from ftcli.build.variant import with_variant
 from ftcli.config.compose import Composed
-from ftcli.core import paths, rotary_angles
+from ftcli.core import hardware, paths, rotary_angles
 from ftcli.data import row_sets
 from ftcli.evaluations.retention import GENERAL
 from ftcli.launch.profile import Profile, cards, has_bfloat16
@@ -287,6 +287,8 @@ def _on_gpu(train: dict[str, Any], launch: LaunchPlan, notes: Notes) -> dict[str
 def _bf16(fp16: bool, launch: LaunchPlan, notes: Notes, *, pure: bool) -> bool:
     if launch.device == "cpu":
         value, why = False, "the CPU computes in float32"
+        if hardware.cpu_multiplies_bfloat16():
+            why += "; this one has bfloat16 too, and train.bf16=true takes about half the time"
     elif fp16:
         value, why = False, "train.fp16 is set"
     elif not has_bfloat16(launch):

@@ -18,6 +18,7 @@ from ftcli.core.untrusted.printable import cleaned
 from ftcli.runs.stop_signals import Stopped, handled, interrupt
 
 _LAST = 1000
+_TRAINS = "train"
 
 
 def declared(folder: str) -> dict[str, tuple[str, str]]:
@@ -91,10 +92,10 @@ def _help_on(arguments: list[str]) -> list[str]:
     raise FtcliError(Problem(where, f"{name} is not a command", suggest(name, COMMANDS, "ftcli help ")))
 
 
-def _dispatch(arguments: list[str]) -> int:
+def _dispatch(arguments: list[str], *, alone: bool) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         if len(arguments) > 1:  # ftcli help train
-            return _dispatch(_help_on(arguments))
+            return _dispatch(_help_on(arguments), alone=False)
         print(usage(), end="")
         return EXIT_DONE if arguments else EXIT_CONFIG
     if arguments[0] in ("-V", "--version"):
@@ -116,6 +117,10 @@ def _dispatch(arguments: list[str]) -> int:
             typed = " ".join(map(shell_word, arguments))
             raise FtcliError(Problem(where, "the command has to come first", f"ftcli train {typed}"))
         raise FtcliError(Problem(where, f"{name} is not a command", suggest(name, COMMANDS, "ftcli ")))
+    if alone and name == _TRAINS:
+        from ftcli.launch.local import start_early
+
+        start_early(rest)
     result: int = importlib.import_module(f"ftcli.cli.{COMMANDS[name][0]}").run(rest)
     return result
 
@@ -130,7 +135,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with handled(interrupt):
             _take_plugins(arguments)
-            return _dispatch(arguments)
+            return _dispatch(arguments, alone=argv is None)
     except SystemExit as end:  # argparse, after --help
         return int(end.code or 0)
     except Stopped as stopped:
@@ -145,6 +150,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _failed(error, arguments)
     finally:
         sys.stdout, sys.stderr = before
+        # A worker that no run has taken. Imported by nothing else, so that a help screen does not.
+        if (early := sys.modules.get("ftcli.launch.early_worker")) is not None:
+            early.end()
 
 
 def _take_plugins(arguments: list[str]) -> None:

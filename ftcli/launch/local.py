@@ -13,7 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from ftcli.core import hardware
 from ftcli.core.errors import CheckpointError, Problem
 from ftcli.core.exit_codes import EXIT_DISK, EXIT_INTERRUPTED
 from ftcli.core.text import shell_word
+from ftcli.launch import early_worker
 from ftcli.launch.devices import foreign_variables, one_device
 from ftcli.launch.main_threads import alive
 from ftcli.launch.memory_kills import memory_kills
@@ -280,6 +281,30 @@ def ended(process: subprocess.Popen[Any]) -> int:
             return process.wait(_TURN_SECONDS)
 
 
+def _started(command: list[str], environment: Mapping[str, str], *inherits: int) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=environment,
+        start_new_session=True,
+        pass_fds=inherits,
+    )
+
+
+def start_early(arguments: Sequence[str]) -> None:
+    """Start the worker of `ftcli train ARGUMENTS` before they are read, where what they likely mean has a single one.
+
+    Whoever calls it ends the one that is not taken: early_worker.end().
+    """
+    if (plan := early_worker.likely(arguments)) is not None:
+        environment = worker_environment(plan)
+        command = worker_command(plan, [], Path())
+        with held_back():  # as any worker: a signal that it is sent before it handles any waits until it does
+            early_worker.begin(lambda words, file: _started([*command, *words], environment, file), environment)
+
+
 def run_worker(
     run: Path,
     plan: LaunchPlan,
@@ -308,14 +333,9 @@ def run_worker(
         environment[TERMINAL] = LINES
     with channel() as folder:
         with held_back(), contextlib.ExitStack() as forwarding:
-            process = subprocess.Popen(
-                worker_command(plan, arguments, run, node),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                env=environment | {CHANNEL: str(folder)},
-                start_new_session=True,
-            )
+            environment |= {CHANNEL: str(folder)}
+            early = early_worker.take(arguments, environment) if plan.num_processes == 1 else None
+            process = early or _started(worker_command(plan, arguments, run, node), environment)
             forwarding.enter_context(stop.forwarded(process))
             forwarded = forwarding.pop_all()
         assert process.stdout is not None

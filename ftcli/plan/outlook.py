@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ftcli.core import paths
+from ftcli.core import hardware, paths
 from ftcli.core.text import shell_word
 from ftcli.data import row_sets
 from ftcli.launch.profile import node_profile
@@ -170,6 +170,8 @@ def _warnings(run: ResolvedRun, counted: TokenCount, sequences: int, stand_in: b
         if spec.train.get(name) and name not in node_profile(spec.hardware).train:
             tested = "tested are hardware=fsdp, zero2 and zero3"
             found.append(f"train.{name} is passed through to the trainer unchanged; {tested}")
+    if spec.launch.device == "cpu" and spec.train.get("bf16") and hardware.cpu_multiplies_bfloat16() is False:
+        found.append("train.bf16=true: this CPU emulates bfloat16, which takes up to twenty times as long as float32")
     if spec.method.get("packing") and (reason := _why_unpacked(run)):
         found.append(f"method.packing=true: {reason}")
     if spec.run.score_rows and method.score == "none":

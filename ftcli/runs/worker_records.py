@@ -29,6 +29,8 @@ TERMINAL = "FTCLI_TERMINAL"
 LINES, REDRAWS, RECORDS = "0", "1", "records"
 OUTPUT, MARKED = "FTCLI_OUTPUT", "marked"
 """Environment variable that makes a worker mark what it says itself, by OWN before each line."""
+WAITS = "--waits"
+"""The argument of a worker that waits for its work, before the number of the file that it reads that from."""
 OWN = "\x1e"
 MARK = "\x1f"
 MEASURES = {

@@ -6,9 +6,11 @@ Started by the front half, which has already checked the request. All processes 
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn, TextIO
 
@@ -20,6 +22,7 @@ from ftcli.core.untrusted.printable import cleaned, process_output
 from ftcli.runs import run_end, rundir
 from ftcli.runs.run_end import RunEnd
 from ftcli.runs.stop_signals import Stopped
+from ftcli.runs.worker_records import WAITS
 from ftcli.worker.process import deferred_imports, heartbeat, interruption, own_lines
 from ftcli.worker.process.exhausted import as_situation
 from ftcli.worker.process.parent_watch import die_with_parent
@@ -53,6 +56,24 @@ def main(arguments: list[str]) -> int:
         own_lines.say(traceback.format_exc())
         heartbeat.failed(f"{type(error).__name__}: {error}")
         return EXIT_BUG
+
+
+def _work(arguments: list[str]) -> list[str]:
+    """The arguments of this worker. One that was started early imports what training needs, and waits for them."""
+    if arguments[:1] != [WAITS]:
+        return arguments
+    die_with_parent()
+    deferred_imports.defer()
+    with suppress(Exception):  # it comes again, and is told then, where the work is training
+        deferred_imports.import_heavy(f"{_COMMANDS}.train")
+    with open(int(arguments[1]), encoding="utf-8") as pipe:
+        text = pipe.read()
+    if not text:  # nobody has work for it
+        _end(EXIT_INTERRUPTED)
+    given = json.loads(text)
+    os.environ.update(given["environment"])
+    sys.argv[1:] = given["arguments"]
+    return list(given["arguments"])
 
 
 def _interrupted(message: str, arguments: list[str]) -> InterruptedRun:
@@ -141,4 +162,5 @@ if __name__ == "__main__":
     # Standard output is for answers only; what libraries print goes to stderr.
     sys.stderr = cleaned(sys.stderr, process_output)
     _answers, sys.stdout = sys.stdout, sys.stderr
-    leave(main(sys.argv[1:]), sys.argv[1:])
+    work = _work(sys.argv[1:])
+    leave(main(work), work)

@@ -594,6 +594,13 @@ def test_4_bits_are_multiplied_in_what_the_device_has(here, with_gpus, gpu, hard
     assert (note.value, note.why) == (kind, why)
 
 
+@pytest.mark.parametrize("multiplies", [True, False, None])
+def test_a_cpu_that_multiplies_in_bfloat16_trains_in_float32_and_says_what_it_could(here, multiplies, monkeypatch):
+    monkeypatch.setattr(hardware, "cpu_multiplies_bfloat16", lambda: multiplies)
+    note = note_of(specified("hardware=cpu"), "train.bf16")
+    assert (note.value, "train.bf16=true takes about half the time" in note.why) == (False, multiplies is True)
+
+
 def test_int8_has_no_type_to_choose_and_a_type_that_was_chosen_stays(here):
     assert "quantisation.compute_dtype" not in [n.key for n in specified("peft=lora", "quantisation=int8").notes]
     spec = specified("peft=qlora", "quantisation.compute_dtype=bfloat16")

@@ -186,3 +186,20 @@ def test_a_torch_that_cannot_use_the_card_is_named(machine, monkeypatch, text, w
     found = torch_build.why_no_gpu()
     torch_build.built_for.cache_clear()
     assert (found is None) if why is None else (found is not None and why in found[0] and bool(found[1]))
+
+
+@pytest.mark.parametrize(
+    ("text", "multiplies"),
+    [
+        ("processor\t: 0\nflags\t\t: fpu avx512f avx512_bf16 gfni\n", True),
+        ("flags\t\t: fpu amx_bf16 amx_tile\n", True),
+        ("flags\t\t: fpu avx512f avx512_vnni\n", False),
+        ("processor\t: 0\nFeatures\t: fp asimd bf16\n", None),
+        (None, None),
+    ],
+)
+def test_a_cpu_says_whether_it_multiplies_in_bfloat16(text, multiplies, tmp_path, monkeypatch):
+    if text is not None:
+        (tmp_path / "cpuinfo").write_text(text, encoding="utf-8")
+    monkeypatch.setattr(hardware, "_CPU", tmp_path / "cpuinfo")
+    assert hardware.cpu_multiplies_bfloat16.__wrapped__() is multiplies

@@ -16,12 +16,15 @@ PARENT = "FTCLI_PARENT"
 _POLL_SECONDS = 0.5
 # psutil derives the time from the boot time, which clock adjustments shift a little.
 _SAME_PROCESS_SECONDS = 2.0
+_watches = False
 
 
 def die_with_parent() -> None:
     """Watch the process that FTCLI_PARENT names, and end this one as interrupted when that is gone."""
+    global _watches
     pid, _, created = os.environ.get(PARENT, "").partition(":")
-    if pid:
+    if pid and not _watches:
+        _watches = True
         threading.Thread(target=_watch, args=(int(pid), float(created)), daemon=True).start()
 
 
