@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -13,22 +14,35 @@ from contenders.run import BUILD, run
 from contenders.work import Work
 
 _ROWS, _STEPS = 96, 10
+_AT_ONCE = "1 and 1"
 _BLOCKS = (1024, 2048, 4096, 8192)
 _DOCUMENTS = 4
 """Of a row of 1,024 tokens."""
 
 
 def processes(model: Path, demo: Path, python: Path, pairs: int) -> dict[str, Any]:
-    """Real tokens a second of two gloo processes beside one, each with one thread and the same rows a process."""
+    """Real tokens a second of two gloo processes beside one, each with one thread and the same rows a process.
+
+    Beside that, of two commands of one process that run at once and wait for nothing: what the machine's second core
+    adds.
+    """
     rows = make_all(BUILD / "contenders", demo, "sft", _ROWS)
     works = {number: work_of("sft", model, rows, batch=4, processes=number) for number in (1, 2)}
-    found: dict[str, list[float]] = {"1": [], "2": []}
+    found: dict[str, list[float]] = {"1": [], "2": [], _AT_ONCE: []}
+
+    def speed(number: int) -> float:
+        return run(by_ftcli.CONTENDER, python, replace(works[number], steps=_STEPS)).tokens_per_second or 0.0
+
     for number in range(pairs):
         for each in (1, 2) if number % 2 == 0 else (2, 1):
-            seen = run(by_ftcli.CONTENDER, python, replace(works[each], steps=_STEPS))
-            found[str(each)].append(seen.tokens_per_second or 0.0)
-    ratios = [two / one for one, two in zip(found["1"], found["2"], strict=True)]
-    return {"tokens_per_second": found, "ratios": ratios, "median_ratio": round(median(ratios), 3)}
+            found[str(each)].append(speed(each))
+        with ThreadPoolExecutor(2) as both:
+            found[_AT_ONCE].append(sum(both.map(speed, (1, 1))))
+    ratios, at_once = (
+        [two / one for one, two in zip(found["1"], found[name], strict=True)] for name in ("2", _AT_ONCE)
+    )
+    medians = {"median_ratio": round(median(ratios), 3), "median_ratio_at_once": round(median(at_once), 3)}
+    return {"tokens_per_second": found, "ratios": ratios, **medians}
 
 
 def blocks(model: Path, python: Path, pairs: int) -> dict[str, Any]:

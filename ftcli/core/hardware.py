@@ -18,7 +18,8 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 ORDER = "CUDA_DEVICE_ORDER"
 BY_BUS = "PCI_BUS_ID"
 """The order in which NVML counts. CUDA's own is by speed, so a worker is started with this one."""
-_CPU = Path("/proc/cpuinfo")
+CPU_FILE = Path("/proc/cpuinfo")
+"""Where Linux tells what a CPU can do."""
 _BFLOAT16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
 
 
@@ -213,7 +214,7 @@ def cpu_multiplies_bfloat16() -> bool | None:
     Without them bfloat16 is emulated, at a twentieth of the speed where the CPU lacks AVX-512 too.
     """
     try:
-        text = _CPU.read_text(encoding="utf-8", errors="replace")
+        text = CPU_FILE.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
     flags = re.search(r"^flags\s*:(.*)$", text, re.MULTILINE)

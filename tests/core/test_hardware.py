@@ -201,5 +201,5 @@ def test_a_torch_that_cannot_use_the_card_is_named(machine, monkeypatch, text, w
 def test_a_cpu_says_whether_it_multiplies_in_bfloat16(text, multiplies, tmp_path, monkeypatch):
     if text is not None:
         (tmp_path / "cpuinfo").write_text(text, encoding="utf-8")
-    monkeypatch.setattr(hardware, "_CPU", tmp_path / "cpuinfo")
+    monkeypatch.setattr(hardware, "CPU_FILE", tmp_path / "cpuinfo")
     assert hardware.cpu_multiplies_bfloat16.__wrapped__() is multiplies

@@ -30,6 +30,9 @@ class Counted(Trainer):
     divides_its_loss: ClassVar[bool] = False
     """Whether it calls `part` for each term of its loss, as the terms are means over different units."""
 
+    rows_stand_alone: ClassVar[bool] = True
+    """Whether the loss of a row is the same beside whichever others it is computed: then they are dealt by length."""
+
     looks_first = False
     """In an evaluation, whether the loss of a batch is what `take_first_look` wants the mean of."""
 

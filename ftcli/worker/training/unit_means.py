@@ -24,6 +24,7 @@ import torch
 from accelerate.data_loader import BatchSamplerShard
 from torch import Tensor, distributed
 
+from ftcli.worker.distributed.balanced_batches import balance
 from ftcli.worker.tokenise.encoder import IGNORED
 from ftcli.worker.trainers.units import LOWEST, REPEATED, Counted, Units
 
@@ -118,10 +119,14 @@ class UnitMeans(Counted):
     # --- batches -----------------------------------------------------------------------------------------------------
 
     def _get_dataloader(self, *args: Any, is_training: bool = False, **kwargs: Any) -> Any:
-        """As its parent, but a process that has no last batch repeats a whole one, and none is filled up."""
+        """As its parent, but a process that has no last batch repeats a whole one, and none is filled up. Of the rows
+        of a step each process has about as many tokens."""
         loader = super()._get_dataloader(*args, is_training=is_training, **kwargs)  # type: ignore[misc]
         shard = getattr(loader, "batch_sampler", None)
         self._repeats[is_training] = False
+        dealt = isinstance(shard, BatchSamplerShard) and not shard.split_batches
+        if is_training and self.rows_stand_alone and dealt:
+            balance(shard, loader.dataset)
         if isinstance(shard, BatchSamplerShard) and shard.even_batches and not (shard.split_batches or shard.drop_last):
             shard.batch_size = None  # batches of no common size are given as they are
             left = len(shard.batch_sampler) % shard.num_processes

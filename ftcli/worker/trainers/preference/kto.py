@@ -69,6 +69,8 @@ class KtoTrainer(WeighedRows, StepReference, HeldOutReference, KTOTrainer):  # t
     """Kahneman–Tversky optimisation (Ethayarajh et al. 2024, arXiv:2402.01306)."""
 
     _tag_names: ClassVar[list[str]] = ["trl", "kto"]
+    rows_stand_alone = False
+    """Each prompt is paired with the answer of the row before it, for the reference point."""
     loss_unit = "answers"
     metric_units: ClassVar = {
         "entropy": "tokens",
