@@ -23,7 +23,7 @@ ORDERS: Mapping[str, tuple[str, ...]] = {
         *("models", "methods", "launch", "peft_methods", "data"),
         *("evaluations", "config", "plan", "synthesis", "build"),
         *("pipelines", "advise", "recipes", "proofs", "sweeps"),
-        *("reports", "editors", "serving", "publishing", "contracts"),
+        *("publishing", "reports", "editors", "serving", "contracts"),
         *("worker", "cli"),
     ),
     "worker": (
@@ -42,7 +42,7 @@ FORBIDDEN: Mapping[str, tuple[str, ...]] = {
     "worker": (
         *("launch", "config", "plan", "build"),
         *("pipelines", "advise", "recipes", "proofs", "sweeps"),
-        *("reports", "editors", "serving", "publishing", "contracts"),
+        *("publishing", "reports", "editors", "serving", "contracts"),
     ),
     "cli": ("worker",),
 }

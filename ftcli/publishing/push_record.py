@@ -8,6 +8,7 @@ from typing import Any
 
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.untrusted import foreign_files
+from ftcli.core.untrusted.printable import one_line
 from ftcli.runs import rundir
 
 
@@ -29,6 +30,37 @@ def read(run: Path) -> Sequence[Mapping[str, Any]]:
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise ConfigError(Problem(str(file), f"is damaged: {error}", "remove it, or put back what it was")) from None
     return [dict(each) for each in pushes]
+
+
+def kept(run: Path) -> Sequence[Mapping[str, Any]] | None:
+    """Each push of a run, the oldest first; None where the file is damaged, or of a later version of ftcli."""
+    try:
+        return read(run)
+    except ConfigError:
+        return None
+
+
+def described(run: Path) -> str:
+    """Where a run was pushed, on one line for its report: the newest push of each folder to each repository.
+
+    "" where it was not pushed; a damaged file is named, since the rest of a report can be shown without it.
+    """
+    if (pushes := kept(run)) is None:
+        return f"{rundir.PUSHES} is damaged, or of a later version of ftcli"
+    newest = {(each.get("endpoint"), each["repository"], each.get("folder")): each for each in pushes}
+    return "; ".join(one_line(_line(each)) for each in newest.values())
+
+
+def _line(push: Mapping[str, Any]) -> str:
+    place = "/".join(str(part) for part in (push.get("endpoint"), push["repository"]) if part)
+    about = [f"{place} at {push['commit'][:12]}"]
+    if push.get("folder"):
+        about.append(f"from {push['folder']}")
+    if isinstance(push.get("private"), bool):
+        about.append("private" if push["private"] else "public")
+    if push.get("date"):
+        about.append(str(push["date"])[:10])
+    return ", ".join(about)
 
 
 def add(run: Path, push: Mapping[str, Any]) -> None:

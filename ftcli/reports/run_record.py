@@ -10,6 +10,7 @@ from typing import Any
 
 from ftcli.build import fitting, gate
 from ftcli.core.text import duration
+from ftcli.publishing import push_record
 from ftcli.reports.result_rows import result_rows
 from ftcli.runs import rundir
 from ftcli.runs.metrics import read_metrics
@@ -62,6 +63,8 @@ def run_record(run: Path, name: str) -> RunRecord:
                 rows = [("state", state.text()), *rows]
         else:
             rows = [*_unfinished_rows(run, spec, state, lines)]
+        if pushed := push_record.described(run):
+            rows.append(("pushed", pushed))
         rows += _phases(run)
         return RunRecord(
             name=name, folder=run, state=state, rows=tuple(rows), spec=spec, result=result, planned=planned, lines=lines

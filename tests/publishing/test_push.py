@@ -5,6 +5,7 @@ A real server on loopback plays the hub's addresses, reached as mirrors are: thr
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import subprocess
@@ -204,6 +205,33 @@ def test_a_file_that_is_cut_off_is_sent_again_and_a_lost_answer_is_looked_up(pus
     assert hub.asked.count("store") == len(hub.stored) + 1
     assert len(hub.repositories[REPO].commits) == 2
     assert json.loads((run / rundir.PUSHES).read_text())["pushes"][0]["commit"] == hub.repositories[REPO].sha
+
+
+def test_a_report_tells_where_a_run_was_pushed(push: Push, hub: Hub, run: Path, typed):
+    assert "pushed" not in typed("report", "support")[1]
+    assert "pushes" not in json.loads(typed("report", "support", "--json")[1])
+    for words in ((REPO,), (REPO,), ("anna/open", "--public")):
+        assert push("support", *words, "--push-to-hub").returncode == 0
+    shas = {name: each.sha[:12] for name, each in hub.repositories.items()}
+    day = json.loads((run / rundir.PUSHES).read_text())["pushes"][-1]["date"][:10]
+    code, out, _ = typed("report", "support")
+    [line] = [line for line in out.splitlines() if line.startswith("  pushed")]
+    # Of two pushes to one repository the last.
+    first = f"{hub.address}/{REPO} at {shas[REPO]}, from model, private, {day}"
+    second = f"{hub.address}/anna/open at {shas['anna/open']}, from model, public, {day}"
+    assert (code, line.split(maxsplit=1)[1]) == (0, f"{first}; {second}")
+    assert html.escape(first) in (run / rundir.REPORT).read_text(encoding="utf-8")
+    pushes = json.loads(typed("report", "support", "--json")[1])["pushes"]
+    assert [each["repository"] for each in pushes] == [REPO, REPO, "anna/open"]
+
+
+def test_a_report_of_a_run_whose_pushes_are_damaged_shows_the_rest(run: Path, typed):
+    _damaged_record(run)
+    code, out, _ = typed("report", "support")
+    assert code == 0
+    assert "  trained " in out
+    assert "pushes.json is damaged, or of a later version of ftcli" in out
+    assert json.loads(typed("report", "support", "--json")[1])["pushes"] is None
 
 
 def test_a_hub_without_xet_storage_is_told_how_to_be_asked(push: Push, hub: Hub, run: Path):

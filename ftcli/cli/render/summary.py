@@ -14,6 +14,7 @@ from ftcli.core.text import shell_word
 from ftcli.evaluations import record as evaluations
 from ftcli.methods import get_method
 from ftcli.peft_methods import peft_method
+from ftcli.publishing import push_record
 from ftcli.reports.curves import HELD_OUT, Curve, panels, sparkline
 from ftcli.reports.result_rows import result_rows
 from ftcli.reports.run_record import RunRecord
@@ -68,6 +69,8 @@ def as_data(record: RunRecord) -> dict[str, Any]:
     result = (record.result or {}) if state.whole else {}
     measured = [found for _, found in evaluations.contents(record.folder) if found is not None]
     about |= {"evaluations": measured} if measured else {}
+    if (pushes := push_record.kept(record.folder)) != []:
+        about["pushes"] = pushes
     about |= {} if "profile" in result else profile_data(read_profiles(record.folder))
     return {**result, **about, **({"planned": record.planned} if record.planned else {})}
 
