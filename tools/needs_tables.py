@@ -11,7 +11,7 @@ from ftcli.core import assets
 from ftcli.core.strict_yaml import load
 from ftcli.core.text import table
 from ftcli.settings.groups import ModelSettings
-from tools.result_tables import result
+from tools.result_tables import measured_templates, result
 
 CARDS = (24, 48, 80)
 """GiB of the cards that are told."""
@@ -57,4 +57,43 @@ def ways() -> str:
     return table(("Column", "Planned with"), [(name, f"`{words}`") for name, words in _found()["ways"].items()])
 
 
-REGIONS: Mapping[str, Callable[[], str]] = {"model-needs": needs, "model-needs-ways": ways}
+_UNKNOWN = "?"
+"""What stands in the model's repository alone."""
+_OF_TEMPLATE = ("answers found by", "tools", "reasoning", "Modelfile")
+
+
+def uses() -> str:
+    """Each model with its chat template, quantised types, GGUF and vLLM; models of which the same is known in a row."""
+    found = result("model_uses", "python -m benchmarks.model_uses --save")
+    notes: dict[str, int] = {}
+    grouped: dict[tuple[str, ...], list[str]] = {}
+    for each in found["models"]:
+        grouped.setdefault(tuple(_use(each, notes)), []).append(f"`{each['name']}`")
+    rows = sorted(grouped.items(), key=lambda row: row[0][0] == _UNKNOWN)
+    head = ("`model=`", "Chat template", *(each.capitalize() for each in _OF_TEMPLATE))
+    head = (*head, "4 bits", "8 bits", "llama.cpp", "LoRA at vLLM")
+    told = "".join(f"{number}. {text}\n" for text, number in notes.items())
+    grid = table(head, [(", ".join(names), *cells) for cells, names in rows])
+    return grid + (f"\n{told}" if told else "")
+
+
+def _use(found: Mapping[str, Any], notes: dict[str, int]) -> Iterator[str]:
+    """What is known of a model, a cell each."""
+    yield " or ".join(f"`{name}`" for name in found["templates"]) or _UNKNOWN
+    measured = measured_templates()["templates"]
+    for column in _OF_TEMPLATE:
+        cells = {measured[name][column].partition(":")[0] for name in found["templates"]}
+        yield " or ".join(sorted(cells)) or _UNKNOWN
+    for why in found["quantised"].values():
+        taken = "all but the experts" if found["experts"] else "yes"
+        yield f"no<sup>{notes.setdefault(why, len(notes) + 1)}</sup>" if why else taken
+    if not found["gguf"]:
+        yield "no"
+    else:
+        yield (
+            f"yes, tokenizer `{found['pre_tokenizer']}`" if found["pre_tokenizer"] else "yes, if it knows the tokenizer"
+        )
+    yield "merged" if found["experts"] else "beside its base"
+
+
+REGIONS: Mapping[str, Callable[[], str]] = {"model-needs": needs, "model-needs-ways": ways, "model-uses": uses}

@@ -248,10 +248,32 @@ def _all(rows: Sequence[Mapping[str, Any]], name: str) -> str:
     return ", ".join(f"{row[name]:.1%}" for row in rows if name in row)
 
 
+TEMPLATE_USES = ("answers found by", "Modelfile")
+"""What is measured of a chat template beside the rows that it trains."""
+
+
+def measured_templates() -> Mapping[str, Any]:
+    """What is measured of each chat template that TRL ships."""
+    return result("template_families", "python -m tests.worker.template_families")
+
+
+def template_uses() -> str:
+    """How answers are found in what a template writes, and which of Ollama's templates writes the same."""
+    families: dict[tuple[str, ...], list[str]] = {}
+    for name, cells in measured_templates()["templates"].items():
+        if not cells[TEMPLATE_USES[0]].startswith("refused"):
+            families.setdefault(tuple(cells[each] for each in TEMPLATE_USES), []).append(f"`{name}`")
+    rows = [(", ".join(names), *cells) for cells, names in sorted(families.items())]
+    return table(("Templates", *TEMPLATE_USES), rows)
+
+
 def template_families() -> str:
     """Which rows each family of chat templates trains, and why not the others."""
-    found = result("template_families", "python -m tests.worker.template_families")
-    templates: Mapping[str, Mapping[str, str]] = found["templates"]
+    found = measured_templates()
+    templates: dict[str, dict[str, str]] = {
+        name: {column: cell for column, cell in cells.items() if column not in TEMPLATE_USES}
+        for name, cells in found["templates"].items()
+    }
     families: dict[tuple[str, ...], list[str]] = {}
     for name, verdicts in templates.items():
         families.setdefault(tuple(verdicts.values()), []).append(f"`{name}`")
@@ -273,6 +295,7 @@ def template_families() -> str:
 
 REGIONS: dict[str, Callable[[], str]] = {
     "template-families": template_families,
+    "template-uses": template_uses,
     "real-models": real_models,
     "real-defaults": real_defaults,
     "default-structures": default_structures,

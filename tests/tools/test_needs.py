@@ -1,4 +1,4 @@
-"""The table of what each shipped model takes has every model, and says what the planner counts now."""
+"""The tables of what each shipped model takes have every model, and say what the planner and the checks say now."""
 
 from __future__ import annotations
 
@@ -6,11 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import model_needs
+from benchmarks import model_needs, model_uses
+from ftcli.build.resolve import run_of
+from ftcli.config.compose import Request
+from ftcli.models.modules import modules
+from ftcli.models.shape import Shape
+from ftcli.peft_methods.experts import reach
 from tools import needs_tables
 from tools.result_tables import result
 
 FOUND = {each["name"]: each for each in result("model_needs", "python -m benchmarks.model_needs --save")["models"]}
+USES = {each["name"]: each for each in result("model_uses", "python -m benchmarks.model_uses --save")["models"]}
+USES_AGAIN = "run: python -m benchmarks.model_uses --save"
 AGAIN = "run: python -m benchmarks.model_needs --save"
 
 
@@ -41,3 +48,37 @@ def test_a_card_is_named_only_where_a_tenth_of_it_is_left():
     assert needs_tables.cell(72.1, {}) == "72.1, several"
     notes: dict[str, int] = {}
     assert [needs_tables.cell(text, notes) for text in ("a", "b", "a")] == [f"no<sup>{n}</sup>" for n in (1, 2, 1)]
+
+
+def test_every_shipped_model_stands_with_what_is_known_of_it_now():
+    assert {*USES} == {*model_needs.models()}, USES_AGAIN
+    assert [name for name in USES if USES[name] != model_uses.uses(name)] == [], USES_AGAIN
+
+
+def test_models_are_known_to_have_a_template_by_those_who_took_it_from_them():
+    named = model_uses.trl_models()
+    assert named["qwen3_8"][0] == "Qwen/Qwen3.8-27B"
+    assert model_uses.templates_of("qwen3.8-27b", "Qwen/Qwen3.8-27B") == ["qwen3_8"]
+    assert model_uses.templates_of("gemma-3-1b", "google/gemma-3-1b-it") == ["gemma3"]  # TRL: google/gemma-3-*
+    assert model_uses.templates_of("qwen-4b", "Qwen/Qwen3-4B") == ["qwen3"]  # ftcli advise
+    assert model_uses.templates_of("mine", "anna/gemma-3-1b-it") == []
+    assert not [name for name in USES if USES[name]["templates"] and name.endswith("-base")]
+
+
+# Those whose modules are known without a worker, with and without experts.
+@pytest.mark.parametrize("name", ["deepseek-v2-lite", "gpt-oss", "qwen", "smollm-135m"])
+def test_experts_are_told_of_models_whose_lora_reaches_parameters_which_vllm_does_not_serve(name: str):
+    run = run_of(Request(overrides=("method=sft", "peft=lora", f"model={name}", model_needs.LARGE)))
+    reached = reach(modules(run.shape), run.spec.peft, renamed=False) if isinstance(run.shape, Shape) else None
+    assert USES[name]["experts"] == bool(reached and reached.target_parameters)
+
+
+def test_the_table_has_each_model_once_and_leaves_open_what_no_one_names():
+    told = needs_tables.uses()
+    rows = [[cell.strip() for cell in line.split(" | ")] for line in told.splitlines()[2:]]
+    names = [name.strip("| `") for row in rows for name in row[0].split(",")]
+    assert sorted(names) == sorted(USES)
+    [plain] = [row for row in rows if "`mistral`" in row[0]]
+    assert plain[1:6] == ["?"] * 5
+    [known] = [row for row in rows if "`qwen`" in row[0]]
+    assert known[1:6] == ["`qwen3`", "marks of TRL's training version", "right, unrolled", "right, unrolled", "chatml"]

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import json
 import re
+import tempfile
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from ftcli.core.errors import DataError
 from ftcli.data.scan import Example
+from ftcli.models.export.ollama_template import go_template_of
 from ftcli.worker.tokenise.encoder import Encoder
 from tests.conftest import REPOSITORY
 from tests.worker.served import (
@@ -26,6 +29,7 @@ from tests.worker.served import (
     shipped,
     wanted,
 )
+from tools.result_tables import TEMPLATE_USES
 
 RESULT = REPOSITORY / "benchmarks" / "results" / "template_families.json"
 PARTS = "contents are lists of parts, of which text alone writes nothing"
@@ -117,6 +121,14 @@ def reason(message: str) -> str:
     raise AssertionError(message)
 
 
+def modelfile(name: str, encoder: Encoder) -> str:
+    """The family of Ollama's templates that writes what the template writes."""
+    with tempfile.TemporaryDirectory() as folder:
+        encoder.tokenizer.save_pretrained(folder)
+        found = go_template_of(Path(folder), ends_of(name))
+    return found.family if found is not None else "none"
+
+
 def measured() -> dict[str, Any]:
     """The whole result."""
     from tests.worker.inference.test_final_answers import hits, rows, trained
@@ -124,7 +136,7 @@ def measured() -> dict[str, Any]:
     found: dict[str, dict[str, str]] = {}
     for name in TEMPLATES:
         if needs_parts(name):
-            found[name] = dict.fromkeys((*shapes(), "RL prompt", "perfect stub"), f"refused: {PARTS}")
+            found[name] = dict.fromkeys((*shapes(), "RL prompt", "perfect stub", *TEMPLATE_USES), f"refused: {PARTS}")
             continue
         encoder = shipped(name)
         cells = {column: verdict(name, turns, tools) for column, (turns, tools) in shapes().items()}
@@ -133,7 +145,8 @@ def measured() -> dict[str, Any]:
         assert row["prompt_ids"] == plain_ids(encoder, rendered(encoder, prompt, None, True)), name
         known = {tuple(prompt): answer for prompt, answer in (trained(encoder, turns) for turns in rows(name))}
         right, of = hits(encoder, name, known)
-        found[name] = {**cells, "RL prompt": "right", "perfect stub": f"{right:g} of {of}"}
+        used = dict(zip(TEMPLATE_USES, (encoder.serving.marks, modelfile(name, encoder)), strict=True))
+        found[name] = {**cells, "RL prompt": "right", "perfect stub": f"{right:g} of {of}", **used}
     return {"versions": {each: version(each) for each in ("trl", "transformers")}, "templates": found}
 
 
