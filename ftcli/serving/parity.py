@@ -39,6 +39,8 @@ class Comparison:
     judged: Mapping[str, Any]
     file_type: str = ""
     """How the served weights are stored, where that is said: F32, BF16, Q8_0, Q4_K, …"""
+    mixture: str = ""
+    """What they were quantised as, where that is a mixture of such types: Q4_K_M, …"""
 
     @property
     def bos(self) -> int | None:
@@ -258,7 +260,8 @@ def _by_rounding(given: Comparison, moves: Mapping[str, float], size: str) -> Ve
     if distance > 3 * moves["4-bit"]:
         return Verdict(WEIGHTS, "fault", f"{other}; {size}, and rounding to 4 bits {moves['4-bit']:.2g}", _SERVE)
     if known == "4-bit" or distance > coarse:
-        what = f"quantised{f' to {given.file_type}' if known else ''}, as far off as by some 4 bits: {size}"
+        kind = f" to {given.mixture or given.file_type}" if known else ""
+        what = f"quantised{kind}, as far off as by some 4 bits: {size}"
         return Verdict(WEIGHTS, "fault", what, "serve bf16 or q8_0, or take this knowingly")
     what = f"rounded{f' to {given.file_type}' if known else f', as by {fine} weights'}: {size}"
     return Verdict(WEIGHTS, "note" if (known or fine) != "32-bit" else "ok", what)

@@ -101,8 +101,9 @@ def compared(run: Path, target: Target, request: Mapping[str, Any]) -> Iterator[
             return
         judged = _line(process)
         _ended(process)
+        stored, mixture = _file_type(target, stack), target.header.mixture if target.header is not None else ""
         given = Comparison(
-            about=about, questions=questions, served=served, judged=judged, file_type=_file_type(target, stack)
+            about=about, questions=questions, served=served, judged=judged, file_type=stored, mixture=mixture
         )
         yield from verdicts(given)
 

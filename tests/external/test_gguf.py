@@ -15,12 +15,13 @@ from transformers import AutoTokenizer
 from ftcli.cli import main
 from ftcli.endpoints.llama_server import rendered, serving, tokenised
 from ftcli.models.export.compared_conversations import CONVERSATIONS
+from ftcli.models.export.gguf_header import gguf_header
 from ftcli.models.export.go_template import render
 from ftcli.serving.deployed_modelfile import parsed
 from ftcli.settings.groups import ModelSettings
 from ftcli.worker.models.load import load_trained
 from tests.external.smollm2 import ALPACA, NEEDED, copied, trained
-from tests.llama_cpp import EXACT, greedy_pairs
+from tests.llama_cpp import EXACT, greedy, greedy_pairs, program
 
 pytestmark = NEEDED
 
@@ -79,3 +80,28 @@ def test_a_tokenizer_that_only_passes_for_one_that_llama_cpp_knows_is_refused(
     assert "texts otherwise than its tokenizer, as 'Steps:" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
     assert not [*tmp_path.glob(".staging*")]
+
+
+def test_four_bits_are_smaller_than_eight_and_answer(
+    smollm2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+):
+    """tests/external/test_served.py compares their answers with those of a run."""
+    pytest.importorskip("xllamacpp", reason="pip install 'ftcli[gguf]'")
+    program("llama-quantize", monkeypatch)
+    files = {}
+    for kind in ("q4_k_m", "q8_0"):
+        capsys.readouterr()
+        assert main(["export", str(smollm2), "--to", f"gguf:{kind}", "--out", str(tmp_path / kind), "--json"]) == 0
+        note = json.loads(capsys.readouterr().out)["notes"][0]
+        assert note.startswith(
+            "read back by llama.cpp: 21 texts and all conversations are the tokens that were trained"
+        )
+        [files[kind]] = (tmp_path / kind).glob("*.gguf")
+    # A fifth of it are token embeddings, which have 8 bits in both.
+    assert files["q4_k_m"].stat().st_size < 0.75 * files["q8_0"].stat().st_size
+    header = gguf_header(files["q4_k_m"])
+    assert (header.mixture, header.weight_type) == ("Q4_K_M", "Q5_0")  # 256 does not divide its rows of 576
+    with serving(files["q4_k_m"], "--ctx-size", "512") as server:
+        turns = [{"role": "user", "content": "What is the capital of France?"}]
+        prompt = tokenised(server, rendered(server, {"messages": turns}))
+        assert len(greedy(server, prompt, 8)) == 8

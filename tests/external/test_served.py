@@ -1,12 +1,13 @@
 """`ftcli verify RUN --at …` with SmolLM2-135M: a folder and llama.cpp's server pass, and planted faults are named.
 
 FTCLI_REAL_MODELS names a folder that holds SmolLM2 135M Instruct as `smollm2`, as for test_real_models.py. Four bits
-are those of `llama-quantize` on PATH where it is there, else Q4_0 as the package gguf writes it.
+are Q4_0 as the package gguf writes it, and Q4_K_M where `llama-quantize` is on PATH or built by `make llama-quantize`.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 from ftcli.cli import main
 from ftcli.core.exit_codes import EXIT_GATE
 from tests.external.smollm2 import NEEDED, copied, trained
+from tests.llama_cpp import program
 from tests.served_models import gguf
 
 pytestmark = NEEDED
@@ -97,13 +99,25 @@ def test_eight_bits_are_rounding(here: Path, verified: Verified):
 
 
 def test_four_bits_are_a_fault(here: Path, verified: Verified, tmp_path: Path):
-    if shutil.which("llama-quantize"):
-        file = exported(here, "q4_k_m")
-    else:
-        file = gguf("quantise", exported(here, "bf16"), tmp_path / "q4_0.gguf")
+    file = gguf("quantise", exported(here, "bf16"), tmp_path / "q4_0.gguf")
     state, detail = verified(file, faulty=True)["weights"]
     assert state == "fault"
-    assert "as far off as by some 4 bits: log-probabilities differ by " in detail
+    assert detail.startswith("quantised to Q4_0, as far off as by some 4 bits: log-probabilities differ by ")
+
+
+def test_four_bits_of_llama_quantize_are_named_as_they_were_asked_for(
+    here: Path, verified: Verified, monkeypatch: pytest.MonkeyPatch
+):
+    program("llama-quantize", monkeypatch)
+    state, detail = verified(exported(here, "q4_k_m"), faulty=True)["weights"]
+    assert state == "fault"
+    said = re.fullmatch(
+        r"quantised to Q4_K_M, as far off as by some 4 bits: log-probabilities differ by ([\d.]+) nats at the mean of "
+        r"\d+ tokens, ([\d.]+) at most \(stored as Q5_0\)",
+        detail,
+    )
+    assert said is not None, detail
+    assert 0.02 < float(said[1]) < float(said[2])
 
 
 def test_a_wrong_template_in_a_gguf_is_named(here: Path, verified: Verified, tmp_path: Path):
@@ -115,3 +129,21 @@ def test_a_wrong_template_in_a_gguf_is_named(here: Path, verified: Verified, tmp
         "template"
     ]
     assert (state, "renders prompts otherwise" in detail) == ("fault", True)
+
+
+def test_a_doubled_bos_in_a_gguf_is_named(here: Path, verified: Verified, tmp_path: Path):
+    text = (here / "right/chat_template.jinja").read_text(encoding="utf-8")
+    change = f"tokenizer.chat_template={json.dumps('{{ bos_token }}' + text)}"
+    found = verified(gguf("edit", exported(here, "bf16"), tmp_path / "doubled.gguf", change), faulty=True)
+    assert found["tokenizer"] == ("fault", "the BOS token <|im_start|> is there twice (3 of 3 prompts)")
+    assert found["template"][0] == "fault"
+
+
+def test_a_gguf_that_has_the_bos_added_to_a_template_that_writes_it_is_served_without_a_second(
+    here: Path, verified: Verified, tmp_path: Path
+):
+    """llama.cpp takes the template's away where it adds one."""
+    change = "tokenizer.ggml.add_bos_token=true"
+    found = verified(gguf("edit", exported(here, "bf16"), tmp_path / "added.gguf", change))
+    assert {state for state, _ in found.values()} <= {"ok", "note"}
+    assert found["prompts"][1].startswith("the tokens of all 3 are those of training")

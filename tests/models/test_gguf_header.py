@@ -62,6 +62,9 @@ def test_metadata_and_places_of_tensors_are_read(tmp_path: Path):
     assert found.get("tokenizer.ggml.token_type", list) == [1, 3]
     # 8 weights are BF16, 32 are Q4_0.
     assert found.weight_type == "Q4_0"
+    assert found.mixture == ""
+    file_type = key("general.file_type", 4, struct.pack("<I", 15))  # LLAMA_FTYPE_MOSTLY_Q4_K_M
+    assert gguf_header(written(tmp_path, head([*KEYS, file_type], tensors))).mixture == "Q4_K_M"
     assert found.tensors["token_embd.weight"].offset == -(-len(content) // 32) * 32
     assert found.tensors["token_embd.weight"].type == "BF16"
 

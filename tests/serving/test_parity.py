@@ -34,13 +34,10 @@ def served(**changed: Any) -> Served:
 
 def found(given: Served, *, text: str = "<|begin|>ab", question: Any = None, **judged: Any) -> dict[str, Verdict]:
     whole = {"trained": SAME, "prompts": [text], "ids": [given.ids or [20, 21, END]], "embeddings": None, "others": {}}
-    whole |= {name: value for name, value in judged.items() if name != "file_type"}
-    asked = [question or QUESTION]
-    kind = str(judged.get("file_type", ""))
-    return {
-        each.what: each
-        for each in verdicts(Comparison(about=ABOUT, questions=asked, served=[given], judged=whole, file_type=kind))
-    }
+    whole |= {name: value for name, value in judged.items() if name not in ("file_type", "mixture")}
+    stored = {name: str(judged.get(name, "")) for name in ("file_type", "mixture")}
+    both = Comparison(about=ABOUT, questions=[question or QUESTION], served=[given], judged=whole, **stored)
+    return {each.what: each for each in verdicts(both)}
 
 
 def off(mean: float, regret: float = 0.5) -> dict[str, Any]:
@@ -105,6 +102,15 @@ def test_an_end_token_that_ends_nothing_and_one_too_many_are_named():
     early = served(text="x", ids=None, logps=None)
     assert "end where the run's go on" in found(early)["end token"].detail
     assert found(served(text="x", ids=[20], logps=None, ended=False))["end token"].state == "note"
+
+
+def test_a_mixture_is_named_as_it_was_asked_for_and_judged_by_what_is_stored():
+    """llama-quantize stores rows that 256 does not divide as Q5_0 where Q4_K_M was asked for."""
+    verdict = found(served(), trained=off(0.06), others=MOVES, file_type="Q5_0", mixture="Q4_K_M")["weights"]
+    assert verdict.detail.startswith("quantised to Q4_K_M, as far off as by some 4 bits: log-probabilities differ by ")
+    assert verdict.detail.endswith("(stored as Q5_0)")
+    rounded = found(served(), trained=off(0.006), others=MOVES, file_type="Q8_0", mixture="Q4_K_M")["weights"]
+    assert rounded.detail.startswith("rounded to Q8_0")
 
 
 @pytest.mark.parametrize(

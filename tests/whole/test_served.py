@@ -23,6 +23,7 @@ import pytest
 
 from ftcli.core.exit_codes import EXIT_GATE
 from tests.conftest import MakeOnce
+from tests.llama_cpp import program
 from tests.loopback import serving
 from tests.served_models import END, OTHER, ROWS, TEMPLATE, gguf, make_base
 from tests.whole.conftest import TIMEOUT_SECONDS, Train, environment
@@ -221,6 +222,20 @@ def test_a_gguf_passes_and_so_does_the_server_of_it(here: Path, verified: Verifi
         assert {state for state, _ in verified(address.root).values()} == {"ok"}
 
 
+@needs_llama  # to write the file
+def test_a_gguf_passes_through_llama_server_on_path_where_the_package_is_not_installed(
+    here: Path, verified: Verified, monkeypatch: pytest.MonkeyPatch
+):
+    from ftcli.endpoints import llama_server
+
+    found = program("llama-server", monkeypatch)
+    monkeypatch.setattr(llama_server, "PACKAGE", "a_package_that_is_not_installed")
+    assert llama_server.command(here / "right.gguf")[0] == found
+    told = verified("right.gguf")
+    assert {state for state, _ in told.values()} == {"ok"}
+    assert told["prompts"][1].startswith("the tokens of all 6 are those of training")
+
+
 @needs_llama
 def test_a_modelfile_is_compared_and_what_it_is_from(here: Path, verified: Verified):
     file = here / "Modelfile"
@@ -241,6 +256,10 @@ CHANGES: dict[str, tuple[str, str, str, str, str]] = {
     ),
     "a missing BOS": (
         "right", "edit", f"tokenizer.chat_template={json.dumps(BARE)}", "tokenizer", "BOS token <|begin|> is missing",
+    ),
+    "a doubled BOS": (
+        "right", "edit", f"tokenizer.chat_template={json.dumps('{{ bos_token }}' + TEMPLATE)}", "tokenizer",
+        "the BOS token <|begin|> is there twice",
     ),
     "another end token": (
         "right", "edit", "tokenizer.ggml.eos_token_id=0", "end token", f"it names eos {OTHER}, and answers of the run",

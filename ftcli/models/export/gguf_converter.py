@@ -52,7 +52,8 @@ def require_tools(kind: str, where: str) -> None:
         problems.append(Problem(where, what, fix))
     if kind in QUANTISED and shutil.which(TOOL) is None:
         what = f"{kind} is made by llama.cpp's {TOOL}, which is not on PATH"
-        fix = f"install llama.cpp, so that {TOOL} is on PATH; {', '.join(CONVERTED)} are written without it"
+        built = f"install llama.cpp, or build it by `make {TOOL}` in a checkout of ftcli, and put it on PATH"
+        fix = f"{built}; {', '.join(CONVERTED)} are written without it"
         problems.append(Problem(where, what, fix))
     if problems:
         raise ConfigError(*problems)

@@ -35,6 +35,13 @@ TENSOR_TYPES: Mapping[int, str] = {
     21: "IQ3_S", 22: "IQ2_S", 23: "IQ4_XS", 29: "IQ1_M", 30: "BF16", 34: "TQ1_0", 35: "TQ2_0", 39: "MXFP4",
 }  # fmt: skip
 """ggml's types by number, as far as weights are stored in them."""
+MIXTURES: Mapping[int, str] = {
+    10: "Q2_K", 11: "Q3_K_S", 12: "Q3_K_M", 13: "Q3_K_L", 14: "Q4_K_S", 15: "Q4_K_M", 16: "Q5_K_S", 17: "Q5_K_M",
+    18: "Q6_K", 19: "IQ2_XXS", 20: "IQ2_XS", 21: "Q2_K_S", 22: "IQ3_XS", 23: "IQ3_XXS", 24: "IQ1_S", 25: "IQ4_NL",
+    26: "IQ3_S", 27: "IQ3_M", 28: "IQ2_S", 29: "IQ2_M", 30: "IQ4_XS", 31: "IQ1_M",
+}  # fmt: skip
+"""llama.cpp's mixtures of types by number (llama_ftype). A tensor with rows that a type does not divide gets a wider
+one, so that most of a small model written as Q4_K_M may be stored as Q5_0."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +83,11 @@ class GgufHeader:
                     count *= size
                 sizes[each.type] = sizes.get(each.type, 0) + count
         return max(sizes, key=lambda name: sizes[name]) if sizes else "nothing"
+
+    @property
+    def mixture(self) -> str:
+        """The mixture of types that it says it was written as, such as Q4_K_M; "" for a single type."""
+        return MIXTURES.get(self.get("general.file_type", int) or 0, "")
 
 
 class _Reader:

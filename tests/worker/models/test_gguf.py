@@ -6,7 +6,6 @@ SentencePiece one of our own it knows by its kind. tests/external/test_gguf.py d
 
 from __future__ import annotations
 
-import io
 import json
 import random
 from collections.abc import Callable
@@ -16,9 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from tokenizers import Tokenizer
-from transformers import AutoTokenizer, LlamaConfig, PreTrainedTokenizerFast, set_seed
-from transformers.models.auto.modeling_auto import AutoModelForCausalLM
+from transformers import AutoTokenizer
 
 from ftcli.cli import main
 from ftcli.endpoints.llama_server import rendered, serving, tokenised
@@ -28,55 +25,14 @@ from ftcli.settings.groups import ModelSettings
 from ftcli.worker.models.load import load_trained
 from ftcli.worker.training.run import train
 from tests.llama_cpp import EXACT, greedy_pairs
+from tests.sentencepiece_llama import REASON, TEMPLATE, WORDS, sentencepiece_llama
 from tests.worker.conftest import LORA, conversation, write_rows
-
-REASON = "pip install 'ftcli[gguf]'"
-TEMPLATE = (
-    "{{ bos_token }}{% for turn in messages %}[{{ turn['role'] }}]{{ turn['content'] }}{{ eos_token }}{% endfor %}"
-    "{% if add_generation_prompt %}[assistant]{% endif %}"
-)
-WORDS = (
-    *("red", "blue", "green", "house", "tree", "river", "stone", "bird", "fish", "moon", "sun", "rain", "leaf"),
-    *("Say", "and", "user", "assistant", "system"),
-)
-TEXTS = [" ".join(WORDS[(i + k) % len(WORDS)] for k in range(9)) + "." for i in range(60)]
 
 
 @pytest.fixture(params=["a space after each special token", "a space at the beginning alone"])
 def base(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """A random two-layer Llama with a SentencePiece tokenizer in both of its forms."""
-    sentencepiece = pytest.importorskip("sentencepiece", reason=REASON)
-    pytest.importorskip("xllamacpp", reason=REASON)
-    pytest.importorskip("google.protobuf", reason=REASON)
-    written = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(TEXTS), model_writer=written, vocab_size=400, model_type="bpe", byte_fallback=True,
-        unk_id=0, bos_id=1, eos_id=2, pad_id=-1, normalization_rule_name="identity", remove_extra_whitespaces=False,
-        character_coverage=1.0, hard_vocab_limit=False, num_threads=1, minloglevel=2,
-    )  # fmt: skip
-    folder = tmp_path / "base"
-    folder.mkdir()
-    (folder / "tokenizer.model").write_bytes(written.getvalue())
-    names = {"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
-    about = {**names, "add_bos_token": True, "legacy": False}
-    (folder / "tokenizer_config.json").write_text(json.dumps(about), encoding="utf-8")
-    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
-    if request.param == "a space after each special token":
-        own = json.loads(tokenizer.backend_tokenizer.to_str())
-        marks = [{"type": "Prepend", "prepend": "▁"}, {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]
-        own |= {"normalizer": {"type": "Sequence", "normalizers": marks}, "pre_tokenizer": None}
-        words = {name: names[name] for name in ("bos_token", "eos_token", "unk_token")}
-        tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(own)), **words)
-    tokenizer.chat_template = TEMPLATE
-    tokenizer.save_pretrained(folder)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=1, head_dim=16, max_position_embeddings=256, bos_token_id=1, eos_token_id=2,
-        tie_word_embeddings=True, initializer_range=0.2,
-    )  # fmt: skip
-    set_seed(7)
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-    return folder
+    return sentencepiece_llama(tmp_path / "base", spaced=request.param == "a space after each special token")
 
 
 def texts(count: int) -> list[str]:
