@@ -19,7 +19,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
@@ -38,13 +38,13 @@ NEEDLESS = frozenset(
     {
         "bitsandbytes", "deepspeed", "torch._inductor.compile_fx", "torch._inductor.lowering", "triton",
         "torchvision", "torchaudio", "librosa", "soundfile", "cv2", "timm",
-        "sklearn", "matplotlib", "tensorflow", "jax", "onnx", "onnxruntime",
+        "sklearn", "scipy", "matplotlib", "tensorflow", "jax", "onnx", "onnxruntime",
         "fastapi", "uvicorn", "starlette", "openai", "vllm", "diffusers", "gradio", "wandb", "tensorboard",
         "trackio", "mlflow",
     }
 )  # fmt: skip
-"""What a run without quantisation and DeepSpeed never needs: at its end, `loaded` finds none of them. PIL and
-scipy it does not need either, but transformers takes names out of both while it is imported, where they are there."""
+"""What a run without quantisation and DeepSpeed never needs: at its end, `loaded` finds none of them. PIL it
+does not need either, but transformers takes names out of it while it is imported, where it is there."""
 
 _FIRST_WITH_4_BIT = (0, 39)
 """The version in which bitsandbytes got the `Linear4bit` that peft looks for."""
@@ -150,6 +150,36 @@ class _AnsweringLoader(Loader):
         self.answer(module)
 
 
+class _SparingLoader(Loader):
+    """Executes a module that takes functions out of another library, which is imported when one of them is called."""
+
+    def __init__(self, loader: Loader, library: str, names: Sequence[str]) -> None:
+        self.loader, self.library, self.names = loader, library, names
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        """As the module's own loader makes it."""
+        return self.loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Executes it with its own loader, while a module of those functions stands for the library."""
+        _hand_back(module, self.loader)
+        if self.library in sys.modules or importlib.util.find_spec(self.library.partition(".")[0]) is None:
+            self.loader.exec_module(module)
+            return
+        stand_in = ModuleType(self.library)
+        for name in self.names:
+            setattr(stand_in, name, functools.partial(_called, self.library, name))
+        sys.modules[self.library] = stand_in
+        try:
+            self.loader.exec_module(module)
+        finally:
+            del sys.modules[self.library]
+
+
+def _called(library: str, name: str, *args: Any, **kwargs: Any) -> Any:
+    return getattr(importlib.import_module(library), name)(*args, **kwargs)
+
+
 class _Finder(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -157,13 +187,15 @@ class _Finder(MetaPathFinder):
         """The usual spec with one of the loaders above, for the modules named in this file; None for all others."""
         if target is None and fullname in sys.modules and fullname.rpartition(".")[0] in DEFERRED:
             return ModuleSpec(fullname, _PresentLoader(sys.modules[fullname]))
-        if fullname not in DEFERRED and fullname not in _ANSWERS:
+        if not any(fullname in named for named in (DEFERRED, _ANSWERS, SPARED)):
             return None
         spec = PathFinder.find_spec(fullname, path, target)
         if spec is None or spec.loader is None:
             return None
         if fullname in DEFERRED:
             spec.loader = _DeferringLoader(spec.loader)
+        elif fullname in SPARED:
+            spec.loader = _SparingLoader(spec.loader, *SPARED[fullname])
         else:
             spec.loader = _AnsweringLoader(spec.loader, _ANSWERS[fullname])
         return spec
@@ -228,13 +260,43 @@ _ANSWERS: dict[str, Callable[[ModuleType], None]] = {
     "transformers.integrations.integration_utils": _wandb_by_its_files,
 }
 
+SPARED: dict[str, tuple[str, tuple[str, ...]]] = {
+    f"transformers.loss.{name}": ("scipy.optimize", ("linear_sum_assignment",))
+    for name in (
+        "loss_deformable_detr", "loss_for_object_detection", "loss_grounding_dino", "loss_lw_detr", "loss_rf_detr",
+        "loss_rt_detr",
+    )
+}  # fmt: skip
+"""Modules that are executed with all of transformers' losses: the library and its functions that each takes."""
+
+
+class Distributions(Mapping[str, list[str]]):
+    """Import name → distributions that have it. Of most names their own distribution tells; all of them are only read
+    where it does not, since that reads the files of every installed package."""
+
+    def __init__(self, whole: Callable[[], Mapping[str, list[str]]]) -> None:
+        self._whole = functools.cache(whole)
+
+    def __getitem__(self, name: str) -> list[str]:
+        try:
+            own = metadata.distribution(name)
+        except metadata.PackageNotFoundError:
+            return self._whole()[name]
+        return [own.name] if name in (own.read_text("top_level.txt") or "").split() else self._whole()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._whole())
+
+    def __len__(self) -> int:
+        return len(self._whole())
+
 
 def defer() -> None:
     """Defer the modules named above from now on. Call it before anything heavy is imported."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
-        # transformers and trl each call it, and it reads the files of every installed package.
-        metadata.packages_distributions = functools.cache(metadata.packages_distributions)
+        by_name = Distributions(metadata.packages_distributions)
+        metadata.packages_distributions = lambda: by_name  # as transformers and trl ask for one name at a time
 
 
 def import_heavy(module: str) -> ModuleType:

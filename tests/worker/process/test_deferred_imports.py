@@ -5,13 +5,16 @@ Each test is a process of its own: what is imported, and when, is what it is abo
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from ftcli.worker.process import deferred_imports
 from tests.conftest import REPOSITORY
 
 
@@ -102,3 +105,38 @@ odd += ["a\\n__all__ = ['a']\\n__all__ = [\\n 'b',\\n]\\nc"]
 print(len(texts) > 1000, all(fetch__all__(text) == fetch__all__.__wrapped__(text) for text in texts + odd))
 """
     assert told(script) == ["True True"]
+
+
+def test_a_function_that_a_library_is_spared_for_is_the_library_s_own_when_called():
+    script = """
+import transformers.loss.loss_utils, transformers.loss.loss_rt_detr as loss
+spared = [name for name in deferred_imports.SPARED if name in sys.modules]
+assert len(spared) > 3, spared
+print("scipy" in sys.modules)
+print([each.tolist() for each in loss.linear_sum_assignment([[3, 1], [1, 3]])])
+print("scipy.optimize" in sys.modules)
+from scipy.optimize import minimize
+"""
+    assert told(script) == ["False", "[[0, 1], [1, 0]]", "True"]
+
+
+def test_what_is_spared_is_all_that_takes_the_library():
+    folder = Path(importlib.util.find_spec("transformers").submodule_search_locations[0]) / "loss"
+    takes = re.compile(r"^ *from scipy.optimize import linear_sum_assignment$", re.MULTILINE)
+    found = {f"transformers.loss.{file.stem}" for file in folder.glob("*.py") if takes.search(file.read_text("utf-8"))}
+    assert found == {name for name, (library, _) in deferred_imports.SPARED.items() if library == "scipy.optimize"}
+
+
+def test_the_distributions_of_a_package_are_those_that_metadata_names():
+    script = """
+from importlib import metadata
+import importlib
+whole = importlib.reload(metadata).packages_distributions()
+deferred_imports.metadata = metadata
+by_name = deferred_imports.Distributions(lambda: whole)
+for name in ("torch", "transformers", "peft", "yaml", "PIL", "nothing_of_the_kind"):
+    assert by_name.get(name) == whole.get(name), name
+assert len(by_name) == len(whole) and set(by_name) == set(whole)
+print("by name")
+"""
+    assert told(script) == ["by name"]
