@@ -27,6 +27,7 @@ from ftcli.models import sources
 from ftcli.pipelines import synthesis_stage
 from ftcli.pipelines.one_job import job_problems
 from ftcli.pipelines.pipeline_request import PipelineRequest
+from ftcli.pipelines.role_settings import unread_settings
 from ftcli.pipelines.stages import (
     MODEL,
     ROWS,
@@ -159,6 +160,7 @@ def _form_problems(wanted: PipelineRequest) -> Iterator[Problem]:
             yield Problem(override.text, "does not name a stage", suggest("".join(override.key[1:2]), names, "stages."))
         elif override.key[0] == "method" and len(override.key) > 1 and override.key[1] not in wanted.pipeline.options:
             yield _of_one_stage(override.text, override.key[1], wanted.pipeline)
+    yield from unread_settings(wanted)
     recipe = wanted.recipe
     for name in recipe.stages if recipe else ():
         if name not in names:

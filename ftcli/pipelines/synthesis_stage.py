@@ -24,7 +24,7 @@ from ftcli.methods.pipeline import Stage
 from ftcli.models import sources
 from ftcli.pipelines.pipeline_request import PipelineRequest
 from ftcli.settings import library_fields
-from ftcli.settings.backends import ENDPOINTS, OWN_WEIGHTS, ROLES, BackendSettings
+from ftcli.settings.backends import ENDPOINTS, OWN_WEIGHTS, ROLES, BackendSettings, unread
 from ftcli.settings.limits import LIMITS, OF_BACKEND, Limit
 from ftcli.settings.ownership import ENDPOINT
 from ftcli.synthesis import few_shot, principles
@@ -82,7 +82,7 @@ def synthesis_spec(
     choice, at = _chosen(stage, wanted, choice, at)
     found.places[stage.role] = at
     _apply_choice(stage, choice, at, found, problems, wanted)
-    for name, value, where in _written(stage, wanted):
+    for name, value, where in written(stage, wanted):
         found.set(name, value, where)
     problems += [*_value_problems(stage, found), *_endpoint_problems(stage, wanted, found)]
     if problems:
@@ -103,6 +103,19 @@ def _chosen(stage: Stage, wanted: PipelineRequest, choice: str, at: str) -> tupl
     return choice, at
 
 
+def type_of(stage: Stage, wanted: PipelineRequest) -> tuple[str, str]:
+    """The type of the backend of a stage's role, and where it is written."""
+    kept = (wanted.earlier or {}).get(stage.name, {})
+    begun_as = kept["make"]["choice"] if kept.get("make") else _kept_judge(kept).get("type", "local")
+    choice, at = _chosen(stage, wanted, str(begun_as), wanted.earlier_where)
+    known = assets.choices(stage.role, extra=wanted.request.config_dirs)
+    found = str(load(known[choice], choice).data.get("type", "local")) if choice in known else choice
+    for name, value, where in written(stage, wanted):
+        if name == f"{stage.role}.type":
+            found, at = str(value), where
+    return found, at
+
+
 def _apply_choice(
     stage: Stage, choice: str, at: str, found: _Values, problems: list[Problem], wanted: PipelineRequest
 ) -> None:
@@ -120,8 +133,8 @@ def _apply_choice(
     found.set(f"{stage.role}.type", document.data.get("type", "local"), document.where(("type",)))
 
 
-def _written(stage: Stage, wanted: PipelineRequest) -> Iterator[tuple[str, Any, str]]:
-    """The values that recipe and command line give the stage, in rising order of precedence."""
+def written(stage: Stage, wanted: PipelineRequest) -> Iterator[tuple[str, Any, str]]:
+    """The values that recipe and command line give the stage, each with its place, in rising order of precedence."""
     recipe = wanted.recipe
     if recipe is not None:
         for group in (stage.role, "data", "seed"):
@@ -196,7 +209,8 @@ def _resolved(
     settings, backend = of("make"), of(stage.role)
     if stage.task == Revise.name and not (wanted.earlier or {}).get(stage.name, {}).get("make"):
         settings.setdefault("examples", few_shot.DEFAULT)  # stages of earlier versions had none
-    backend = {name: backend[name] for name in (field.name for field in fields(BackendSettings)) if name in backend}
+    known = [each.name for each in fields(BackendSettings) if each.name in backend]
+    backend = {name: backend[name] for name in known if unread(name, str(backend.get("type")), stage.role) is None}
     problems = [*_constitution_problems(settings, found)]
     for name in ("constitution", "examples", "labelled"):
         if settings.get(name) and settings[name] != few_shot.DEFAULT:
@@ -255,7 +269,7 @@ def judge_of(stage: Stage, wanted: PipelineRequest) -> dict[str, Any]:
     """
     found, problems = _Values({}, {}), list[Problem]()
     earlier = (wanted.earlier or {}).get(stage.name, {})
-    kept = earlier.get("tree", {}).get("method", {}).get("judge") or {}
+    kept = _kept_judge(earlier)
     begun_as = (str(kept.get("type", "local")), wanted.earlier_where if kept else f"stages.{stage.name}")
     choice, at = _chosen(stage, wanted, *begun_as)
     if (choice, at) == begun_as:
@@ -264,14 +278,20 @@ def judge_of(stage: Stage, wanted: PipelineRequest) -> dict[str, Any]:
                 found.set(f"{stage.role}.{name}", value, wanted.earlier_where)
     found.places[stage.role] = at
     _apply_choice(stage, choice, at, found, problems, wanted)
-    for name, value, where in _written(stage, wanted):
+    for name, value, where in written(stage, wanted):
         if name.startswith(f"{stage.role}."):
             found.set(name, value, where)
     problems += _endpoint_problems(stage, wanted, found)
     if problems:
         raise ConfigError(*problems)
     own = {name.partition(".")[2]: value for name, value in found.values.items()}
-    return {name: value for name, value in own.items() if value is not None}
+    backend = str(own.get("type", "local"))
+    return {name: value for name, value in own.items() if value is not None and unread(name, backend, JUDGE) is None}
+
+
+def _kept_judge(earlier: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The judge of a run in the record of a pipeline."""
+    return earlier.get("tree", {}).get("method", {}).get("judge") or {}
 
 
 def _constitution_problems(settings: Mapping[str, Any], found: _Values) -> Iterator[Problem]:

@@ -15,6 +15,8 @@ class BackendType:
     answered_by: str
     """The class `module:Class` that answers (the protocol is ftcli/synthesis/backend.py). It is made of the backend's
     settings, the name of the setting that describes it, for errors, and the grants under which a model is loaded."""
+    reads: tuple[str, ...]
+    """The settings of a backend that it reads, beside `type`; any other one would have no effect."""
     own_weights: bool = False
     """Whether it loads a model here, which may be one that a pipeline has made by then."""
     endpoint: bool = False

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ftcli.build.checks import adapter, cadence, data, field_checks, rendering, trainer_rules
-from ftcli.config.compose import Composed
+from ftcli.config.compose import WRITERS, Composed
 from ftcli.core import paths
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.suggest import suggest
@@ -21,7 +21,7 @@ from ftcli.models.attention_kernels import FLASH, HUB
 from ftcli.models.known_shapes import model_shape, why_no_causal_lm
 from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.settings import library_fields, ownership, tracker_problems
-from ftcli.settings.backends import WITHOUT_MODEL
+from ftcli.settings.backends import WITHOUT_MODEL, unread
 from ftcli.settings.groups import HALF_PRECISION, as_saved
 from ftcli.settings.limits import OF_BACKEND
 from ftcli.settings.run_spec import RunSpec
@@ -206,12 +206,24 @@ def the_judge_is_configured(context: Context) -> Iterator[Problem]:
             f"method.judge.{name}", value, known[name], None, key
         ) or field_checks.limit_problem(f"method.judge.{name}", value, OF_BACKEND.get(name), key):
             yield problem
+        elif why := _unread(context, name, judge):
+            yield Problem(context.where(f"method.judge.{name}"), f"method.judge.{name} {why[0]}", why[1])
     if not judge:
         yield Problem(key, "method.judge={} has no effect: it names no model", "name one with method.judge.model")
     elif judge.get("type", "local") not in WITHOUT_MODEL and not judge.get("model"):
         yield Problem(key, "method.judge has no model", "name a run or model with method.judge.model")
     if constitution:
         yield from _principle_problems(str(constitution), context.where("method.judge_constitution"))
+
+
+def _unread(context: Context, name: str, judge: Mapping[str, object]) -> tuple[str, str] | None:
+    """Why a setting of a run's judge has no effect; None where it has one, or a saved run or a recipe that the command
+    line overrides has it."""
+    if judge[name] is None:
+        return None
+    layer, of_type = (context.composed.layer("method", "judge", each) for each in (name, "type"))
+    written = layer >= WRITERS.index("recipe") and (of_type <= layer or "type" not in judge)
+    return unread(name, str(judge.get("type", "local")), "method.judge") if written else None
 
 
 def _principle_problems(name: str, where: str) -> Iterator[Problem]:

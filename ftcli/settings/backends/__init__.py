@@ -21,6 +21,28 @@ WITHOUT_MODEL = tuple(name for name in BACKENDS if name not in (*OWN_WEIGHTS, *E
 """Types of backend that ask no model."""
 ROLES = ("generator", "judge")
 """Groups that a pipeline has beside those of a run."""
+_OF_CHOICES = ("logprobs",)
+"""Settings of questions with choices, which only a judge is asked."""
+
+
+def unread(name: str, backend: str, key: str) -> tuple[str, str] | None:
+    """What to say of a setting without effect, and the remedy; None where a backend of this type reads it.
+
+    Args:
+        name: the setting, without its group.
+        backend: a type of backend. Of an unknown one nothing is said, nor of an unknown setting.
+        key: the setting that describes it: generator, judge or method.judge.
+    """
+    readers = [each.name for each in BACKENDS.values() if name in each.reads]
+    if backend not in BACKENDS or not readers:
+        return None
+    if name in _OF_CHOICES and key == "generator":
+        return "is read only of a judge, who answers by choices", "remove it"
+    if name in BACKENDS[backend].reads:
+        return None
+    wanted = f"{key}.type={readers[0]}" if "." in key else f"{key}={readers[0]}"
+    what = f"is not read by a backend of type {backend}, only by {' or '.join(readers)}"
+    return what, f"choose {wanted}, or remove it"
 
 
 @dataclass(frozen=True, kw_only=True)

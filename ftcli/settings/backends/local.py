@@ -6,5 +6,6 @@ BACKEND = BackendType(
     name="local",
     summary="A model through transformers.",
     answered_by="ftcli.worker.inference.backend_transformers:LocalModel",
+    reads=("model", "revision", "batch_size"),
     own_weights=True,
 )

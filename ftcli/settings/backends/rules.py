@@ -3,5 +3,8 @@
 from ftcli.settings.backend_declaration import BackendType
 
 BACKEND = BackendType(
-    name="rules", summary="Regular expressions, no model.", answered_by="ftcli.synthesis.regex_backend:Rules"
+    name="rules",
+    summary="Regular expressions, no model.",
+    answered_by="ftcli.synthesis.regex_backend:Rules",
+    reads=("patterns",),
 )
