@@ -25,6 +25,7 @@ GRANTS = {
 
 PLUGIN_HELP = "folder that adds methods, adapters, formats, rewards and profiles; its code runs (docs/extending.md)"
 
+_MULTIRUN = {"-m", "--multirun"}
 # Flags of Hydra that have no effect here; each is answered with one line.
 NOT_HERE = {
     "--config-name": "ftcli has one root configuration; write a recipe and choose it with recipe=FILE",
@@ -123,6 +124,9 @@ def _refuse_unknown(
 ) -> NoReturn:
     """Refuse unknown flags: each one that looks like a setting, `--learning_rate 1e-5`, with the way to write it."""
     flags = [word for word in argv if word.startswith("-") and word.partition("=")[0] in _flags_among(unknown)]
+    if takes_settings and _MULTIRUN & _flags_among(unknown):
+        what = "is a flag of ftcli train alone"
+        raise ConfigError(Problem(f"{into.prog} -m", what, "ftcli train -m … --dry-run plans each job"))
     if not (takes_settings and flags):
         into.error(f"unrecognized arguments: {' '.join(unknown)}")
     from difflib import get_close_matches

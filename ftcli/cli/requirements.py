@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from ftcli.cli import output
@@ -110,15 +110,18 @@ def require_here(spec: RunSpec) -> None:
     require_model(spec)
 
 
-def require_named(run: ResolvedRun) -> None:
-    """Check that nothing that a run reads is still to be named.
+def require_named(unnamed: Mapping[str, str]) -> None:
+    """Check that nothing that a job reads is still to be named.
+
+    Args:
+        unnamed: the settings that are, each with the word for what it takes.
 
     Raises:
         ConfigError: something is.
     """
-    if left := run.unnamed:
+    if unnamed:
         what = f"{UNNAMED} stands for what is still to be named"
-        raise ConfigError(*(Problem(key, what, f"add {key}={wanted}") for key, wanted in left.items()))
+        raise ConfigError(*(Problem(key, what, f"add {key}={wanted}") for key, wanted in unnamed.items()))
 
 
 def require_rows(spec: RunSpec, fed: Collection[str] = ()) -> None:

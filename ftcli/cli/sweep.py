@@ -17,6 +17,7 @@ from pathlib import Path
 
 from ftcli.cli import arguments, jobs, output
 from ftcli.cli.jobs import array, searching
+from ftcli.cli.requirements import require_named
 from ftcli.config.compose import Request
 from ftcli.config.credentials import held_by, masked
 from ftcli.core.errors import ConfigError, Problem
@@ -61,6 +62,7 @@ def run(argv: Sequence[str]) -> int:
             as_json=options.json
         )
         return EXIT_DONE
+    require_named(jobs.resolve(_with(wanted, wanted.words(_first_point(wanted)))).unnamed())
     sweep = _new(wanted, words, "search")
     with rundir.created(wanted.folder):
         sweep.write()
@@ -81,6 +83,7 @@ def multirun(options: argparse.Namespace) -> int:
         output.problems(error, as_json=False)
     if options.dry_run:
         return _dry_run(sweep, options)
+    require_named({key: word for job in composed.values() for key, word in job.unnamed().items()})
     if together:
         with rundir.created(wanted.folder):
             sweep.write()

@@ -39,6 +39,10 @@ class Job(ABC):
         """The specs of its runs by the stage of a pipeline that each is; of a single run by ""."""
 
     @abstractmethod
+    def unnamed(self) -> Mapping[str, str]:
+        """The settings whose model or rows are still to be named, each with the word for what it takes."""
+
+    @abstractmethod
     def flags(self) -> set[str]:
         """The flags that it needs, which count on each command line anew."""
 

@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any
 from ftcli.build import gate
 from ftcli.cli import output
 from ftcli.cli.jobs.job import Job, JobFolder, finished
-from ftcli.cli.requirements import require_disk, require_folders, require_here, require_hub, require_rows
+from ftcli.cli.render import configuration
+from ftcli.cli.requirements import (
+    require_disk,
+    require_folders,
+    require_here,
+    require_hub,
+    require_named,
+    require_rows,
+)
 from ftcli.config.compose import Request
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.exit_codes import EXIT_DONE
@@ -68,6 +76,16 @@ class PipelineJob(Job):
         """The specs of its training stages by name."""
         return {name: run.spec for name, run in self.spec.runs().items()}
 
+    def unnamed(self) -> Mapping[str, str]:
+        """Those of its stages which no earlier stage gives; one that several have is named for the whole."""
+        found: dict[str, dict[str, str]] = {}
+        for each in self.spec.stages:
+            for key, wanted in each.run.unnamed.items() if isinstance(each, RunStage) else ():
+                if key not in each.fed:
+                    found.setdefault(key, {})[f"stages.{each.name}.{key}"] = wanted
+        several = {key: next(iter(own.values())) for key, own in found.items() if len(own) > 1}
+        return {name: wanted for own in found.values() if len(own) == 1 for name, wanted in own.items()} | several
+
     def flags(self) -> set[str]:
         """Those of its stages."""
         return _flags(self.spec)
@@ -77,6 +95,7 @@ class PipelineJob(Job):
         from ftcli.cli.render.pipeline import checked
 
         checked(self.spec, as_json=as_json)
+        configuration.still_to_be_named(self.unnamed())
 
     def plan(self, *, as_json: bool) -> None:
         """Print the graph, and the plan of every stage; where it would be one job of a scheduler, that job's text."""
@@ -91,6 +110,7 @@ class PipelineJob(Job):
 
     def start(self, argv: Sequence[str], *, as_json: bool, anyway: bool = False) -> int:
         """Create the folder, run all stages in order, and report; or give the pipeline to a scheduler."""
+        require_named(self.unnamed())
         if job := _submitted_job(self.spec):
             from ftcli.cli.jobs.submission import submit
 

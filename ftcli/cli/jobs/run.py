@@ -52,6 +52,10 @@ class RunJob(Job):
         """Its one spec."""
         return {"": self.spec}
 
+    def unnamed(self) -> Mapping[str, str]:
+        """Those of its run."""
+        return self.run.unnamed
+
     def flags(self) -> set[str]:
         """Those of its spec."""
         from ftcli.build import gate
@@ -73,8 +77,7 @@ class RunJob(Job):
         from ftcli.data.scan import unread_columns
 
         configuration.checked(self.spec, as_json=as_json)
-        if left := " ".join(f"{key}={wanted}" for key, wanted in self.run.unnamed.items()):
-            output.warn(f"still to be named before it can train: {left}")
+        configuration.still_to_be_named(self.run.unnamed)
         for each in every_set(self.spec.data, self.run.method):
             for lost in unread_columns(located(each, each.key, fetch=False) or (), each.settings, self.run.method):
                 output.warn(lost)
@@ -100,7 +103,7 @@ class RunJob(Job):
         from ftcli.build import gate
         from ftcli.launch.nodes import joined, node_of
 
-        require_named(self.run)
+        require_named(self.run.unnamed)
         if submits(self.spec.hardware, os.environ):
             from ftcli.cli.jobs.submission import submit
             from ftcli.launch.slurm import words_of

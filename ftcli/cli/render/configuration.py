@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from ftcli.cli import output
@@ -27,6 +28,13 @@ def checked(spec: RunSpec, *, as_json: bool) -> None:
         return
     output.say(f"no problems: {chosen(spec)}")
     output.table([(name.replace("_", " "), text) for name, text in reads(spec).items() if text is not None])
+
+
+def still_to_be_named(unnamed: Mapping[str, str]) -> None:
+    """Say which settings are still to be named, each with the word for what it takes."""
+    if unnamed:
+        left = " ".join(f"{key}={wanted}" for key, wanted in unnamed.items())
+        output.warn(f"still to be named before it can train: {left}")
 
 
 def chosen(spec: RunSpec) -> str:
