@@ -9,6 +9,7 @@ import argparse
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -17,6 +18,7 @@ from pathlib import Path
 
 from ftcli.cli import arguments, jobs, output
 from ftcli.cli.jobs import array, searching
+from ftcli.cli.jobs.submission import Asked
 from ftcli.cli.requirements import require_named
 from ftcli.config.compose import Request
 from ftcli.config.credentials import held_by, masked
@@ -57,13 +59,19 @@ def run(argv: Sequence[str]) -> int:
     words = arguments.overrides(options)
     wanted = sweep_request.requested(words, _request(options), search=True)
     first = searching.checked(wanted)
-    if options.dry_run:
-        jobs.measured(lambda: jobs.resolve(_with(wanted, wanted.words(_first_point(wanted))))).plan(
-            as_json=options.json
-        )
-        return EXIT_DONE
-    require_named(jobs.resolve(_with(wanted, wanted.words(_first_point(wanted)))).unnamed())
     sweep = _new(wanted, words, "search")
+
+    def first_job() -> jobs.Job:
+        return jobs.resolve(_with(wanted, wanted.words(_first_point(wanted))))
+
+    if options.dry_run and not array.goes_to_scheduler(first):
+        jobs.measured(first_job).plan(as_json=options.json)
+        return EXIT_DONE
+    if options.dry_run:
+        with tempfile.TemporaryDirectory(prefix="ftcli-") as folder:
+            asked, composed = _draw_all(sweep, wanted, first, Path(folder) / STUDY)
+        return array.show(sweep, asked, composed, as_json=options.json)
+    require_named(first_job().unnamed())
     with rundir.created(wanted.folder):
         sweep.write()
         find = _search_together if array.goes_to_scheduler(first) else _search
@@ -76,18 +84,20 @@ def multirun(options: argparse.Namespace) -> int:
     wanted = sweep_request.requested(words, _request(options), search=False)
     sweep = _new(wanted, words, "grid")
     composed, refused = _combinations(sweep, wanted)
-    together = array.of(composed)
-    if refused and together and not options.dry_run:
+    asked = array.of(composed)
+    if refused and asked:
         raise ConfigError(*(problem for error in refused for problem in error.problems))
     for error in refused:
         output.problems(error, as_json=False)
     if options.dry_run:
+        if asked:
+            return array.show(sweep, asked, composed, as_json=options.json)
         return _dry_run(sweep, options)
     require_named({key: word for job in composed.values() for key, word in job.unnamed().items()})
-    if together:
+    if asked:
         with rundir.created(wanted.folder):
             sweep.write()
-            return array.submit(sweep, together, _flags(options))
+            return array.submit(sweep, asked, composed, _flags(options))
     slots = _slots(wanted, [spec for job in composed.values() for spec in job.specs()])
     with rundir.created(wanted.folder):
         sweep.write()
@@ -263,9 +273,23 @@ def _drawn(
 
 def _search_together(sweep: Sweep, wanted: SweepRequest, first: RunSpec, options: argparse.Namespace) -> int:
     """Draw all jobs of a search that learns nothing from them, and give them to a scheduler as one array."""
+    asked, composed = _draw_all(sweep, wanted, first, sweep.folder / STUDY)
+    sweep.write()
+    return array.submit(sweep, asked, composed, _flags(options))
+
+
+def _draw_all(sweep: Sweep, wanted: SweepRequest, first: RunSpec, file: Path) -> tuple[Asked, dict[str, jobs.Job]]:
+    """All jobs of a search that learns nothing from them, and what a scheduler is asked for; they are in the sweep.
+
+    Args:
+        file: the journal of the study.
+
+    Raises:
+        ConfigError: none can be composed, or they differ in what they ask for.
+    """
     from ftcli.sweeps.optuna_study import Study
 
-    study = Study(sweep.folder / STUDY, wanted.settings, wanted.space)
+    study = Study(file, wanted.settings, wanted.space)
     found: dict[str, jobs.Job] = {}
     for _ in range(wanted.settings.trials):
         _, values = study.ask()
@@ -273,11 +297,10 @@ def _search_together(sweep: Sweep, wanted: SweepRequest, first: RunSpec, options
         sweep.jobs.append(job)
         if not isinstance(composed, ConfigError):
             found[job.name] = composed
-    sweep.write()
-    together = array.of(found)
-    if not together:
+    asked = array.of(found)
+    if asked is None:
         raise ConfigError(Problem("hardware=slurm", "none of the jobs is one that a scheduler takes", "see above"))
-    return array.submit(sweep, together, _flags(options))
+    return asked, found
 
 
 def _resume(options: argparse.Namespace) -> int:

@@ -40,7 +40,12 @@ def profile_of(wanted: HardwareSettings) -> Profile:
 
 def submits(wanted: HardwareSettings, environment: Mapping[str, str]) -> bool:
     """Whether a run is to be given to a scheduler, and this is not yet its job but somebody at a login node."""
-    return profile_of(wanted).submits and not environment.get("SLURM_JOB_ID")
+    return profile_of(wanted).submits and not in_job(environment)
+
+
+def in_job(environment: Mapping[str, str]) -> bool:
+    """Whether this is a job of a scheduler already."""
+    return bool(environment.get("SLURM_JOB_ID"))
 
 
 def node_profile(wanted: HardwareSettings) -> Profile:

@@ -12,7 +12,6 @@ import re
 import shlex
 import shutil
 import signal
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +21,6 @@ from typing import Any
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.exit_codes import EXIT_INTERRUPTED, EXIT_RANK_LOST
 from ftcli.core.plugins import plugin_loading
-from ftcli.runs import rundir
 from ftcli.settings.groups import HardwareSettings
 from ftcli.settings.run_spec import RunSpec
 
@@ -37,7 +35,6 @@ _BEFORE = 128 + int(signal.SIGTERM)
 """The exit code of what SIGTERM ended before it could take the signal for a request."""
 WAIT = re.compile(r"(\d+-)?\d+(:\d\d){0,2}")
 """A time as Slurm takes it: minutes, hours:minutes:seconds, days-hours."""
-_SBATCH_SAYS = re.compile(r"^sbatch: (?:error: |fatal: )?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,35 +168,3 @@ def require_sbatch() -> None:
         what = "there is no sbatch on this machine"
         fix = "start it on a login node of the cluster; --dry-run prints what would be submitted"
         raise ConfigError(Problem("hardware=slurm", what, fix))
-
-
-def submit(file: Path) -> str:
-    """Give a job to Slurm; returns its number.
-
-    Raises:
-        ConfigError: Slurm refuses it, in its own words.
-    """
-    done = subprocess.run(["sbatch", "--parsable", str(file)], capture_output=True, text=True, check=False)
-    if done.returncode:
-        lines = [_SBATCH_SAYS.sub("", line).strip() for line in done.stderr.splitlines()]
-        said = "; ".join(filter(None, lines)) or "no reason given"
-        raise ConfigError(Problem(str(file), f"sbatch refuses it: {said}", "change it, then: sbatch FILE"))
-    return done.stdout.strip().partition(";")[0]
-
-
-def is_queued(number: str) -> bool:
-    """Whether a job or an array, by its number, waits or is at work."""
-    command = ["squeue", "--noheader", "--states=all", "--format=%T", "--jobs", number]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        return False
-    over = ("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "TIMEOUT")
-    # A number that Slurm has forgotten is an error to squeue.
-    return not done.returncode and any(state not in over for state in done.stdout.split())
-
-
-def written(spec: RunSpec, runs: Sequence[Path], words: Words, file: Path) -> Path:
-    """Write the text for sbatch into a file."""
-    rundir.write_atomically(file, script(spec, runs, words))
-    return file

@@ -108,21 +108,3 @@ def test_stages_on_several_machines_are_refused_without_slurm_too(typed):
     code, _, err = typed("check", "method=rlhf", *words, "run.dir=p")
     assert code == EXIT_CONFIG
     assert "run on one machine" in err
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        ("train", "-m", *WORDS, "seed=1,2"),
-        ("sweep", *WORDS, "stages.ppo.train.learning_rate=interval(1e-6,1e-5)", "sweep.sampler=random",
-         "sweep.pruner=none", "sweep.measure=score"),
-    ],
-)  # fmt: skip
-def test_a_sweep_of_pipelines_is_no_array(words, typed, sbatch, here):
-    if words[0] == "sweep":
-        pytest.importorskip("optuna", reason="pip install 'ftcli[sweep]'")
-    code, _, err = typed(*words, "run.dir=found")
-    assert code == EXIT_CONFIG
-    assert "each job of an array is a single run, and these are pipelines" in err
-    assert not (here / "found").exists()
-    assert not sbatch.exists()

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from ftcli.core.exit_codes import EXIT_CONFIG
 from ftcli.runs import rundir
 from tests.conftest import REPOSITORY
 from tests.ranks import environment
@@ -61,9 +62,9 @@ def say(tmp_path: Path, transcript: Path, request: pytest.FixtureRequest) -> Say
         opened.write(f"# {request.node.name.removeprefix('test_').replace('_', ' ')}\n\n")
     here = environment(PYTHONPATH=os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")])))
 
-    def run(*words: str, shown: str = "", quiet: bool = False) -> str:
+    def run(*words: str, shown: str = "", quiet: bool = False, code: int = 0) -> str:
         done = subprocess.run(words, cwd=tmp_path, env=here, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.returncode == code, done.stdout + done.stderr
         text = (done.stdout + done.stderr).strip()
         if not quiet:
             told = f"$ {shown or ' '.join(words)}\n{text}\n\n".replace(f"{tmp_path}/", "").replace(str(tmp_path), ".")
@@ -183,6 +184,10 @@ def test_a_sweep_is_an_array_whose_cancelled_task_stays_so_until_the_sweep_is_re
     wait_until(lambda: any(second.glob("checkpoints/checkpoint-*")), output)
     say("squeue", "-o", "%i %j %T %l %r")
     assert f"array {array} is at work" in say(*ftcli, "sweep", "--resume", "sweep", shown="ftcli sweep --resume sweep")
+    resume = ("train", "--resume", f"sweep/{second.name}")
+    refused = say(*ftcli, *resume, shown=f"ftcli {' '.join(resume)}", code=EXIT_CONFIG)
+    assert f"its Slurm job {array}_1 is at work (RUNNING)" in refused
+    assert f"scancel {array}_1 ends it" in refused
     say("scancel", f"{array}_1")
     wait_until(lambda: "stopped by SIGTERM" in output(), output)
     ends(say, array, output)

@@ -12,18 +12,18 @@ from pathlib import Path
 
 from ftcli.build import gate
 from ftcli.cli import jobs, output
-from ftcli.cli.jobs.run import RunJob
-from ftcli.cli.jobs.submission import submitted
+from ftcli.cli.jobs.submission import Asked, show_script, submitted, together
+from ftcli.config.compose import Request
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.exit_codes import EXIT_DONE, EXIT_INTERRUPTED, EXIT_RANK_LOST
 from ftcli.core.text import shell_word
 from ftcli.launch import slurm
-from ftcli.launch.profile import submits
-from ftcli.launch.slurm import words_of
+from ftcli.launch.profile import in_job, submits
+from ftcli.launch.slurm_queue import QueuedJob, job_of
 from ftcli.runs import run_end, rundir
 from ftcli.settings.run_spec import RunSpec
 from ftcli.sweeps.side_by_side import Queue
-from ftcli.sweeps.sweep_folder import STUDY, Sweep, SweepJob
+from ftcli.sweeps.sweep_folder import STUDY, Sweep, SweepJob, begun_stages
 from ftcli.sweeps.sweep_request import SweepRequest
 
 
@@ -32,59 +32,50 @@ def goes_to_scheduler(spec: RunSpec) -> bool:
     return submits(spec.hardware, os.environ)
 
 
-def require_single(job: jobs.Job) -> None:
-    """Refuse a job that is no single run where it would go to a scheduler.
+def of(composed: Mapping[str, jobs.Job]) -> Asked | None:
+    """What a scheduler is asked for the jobs of a sweep that goes to one; None where each runs here.
 
     Raises:
-        ConfigError: it is a pipeline.
+        ConfigError: they differ in what they ask for.
     """
-    if not isinstance(job, RunJob) and any(map(goes_to_scheduler, job.specs())):
-        what = "each job of an array is a single run, and these are pipelines"
-        fix = "start each with ftcli train, as a job of its own; or the sweep inside an allocation (salloc, sbatch)"
-        raise ConfigError(Problem("hardware=slurm", what, fix))
-
-
-def of(composed: Mapping[str, jobs.Job]) -> dict[str, RunJob]:
-    """The jobs of a sweep that goes to a scheduler; none where each runs here.
-
-    Raises:
-        ConfigError: they are pipelines.
-    """
-    for job in composed.values():
-        require_single(job)
-    found = {name: job for name, job in composed.items() if isinstance(job, RunJob) and goes_to_scheduler(job.spec)}
-    return found if len(found) == len(composed) else {}
+    asked = [job.asked() for job in composed.values()]
+    found = [each for each in asked if each is not None]
+    return together(found) if found and len(found) == len(asked) else None
 
 
 def is_one(sweep: Sweep) -> bool:
-    """Whether the jobs of a sweep go to a scheduler here: those of its run directories say so."""
+    """Whether the jobs of a sweep go to a scheduler here: it has an array, or its run directories say so."""
+    if in_job(os.environ):
+        return False
     runs = [sweep.run_dir(job) for job in sweep.jobs if rundir.is_run(sweep.run_dir(job))]
-    return any(goes_to_scheduler(gate.composed_anew(run)) for run in runs[:1])
+    return sweep.array is not None or any(goes_to_scheduler(gate.composed_anew(run)) for run in runs[:1])
 
 
-def submit(sweep: Sweep, array: Mapping[str, RunJob], flags: Sequence[str]) -> int:
+def submit(sweep: Sweep, asked: Asked, composed: Mapping[str, jobs.Job], flags: Sequence[str]) -> int:
     """Give the jobs to a scheduler as one array, and write down its number; the lock of the sweep's folder is held.
 
     Raises:
-        ConfigError: they differ in their hardware, a run directory is not empty, or there is no scheduler.
+        ConfigError: a run directory is not empty, or there is no scheduler.
     """
-    specs = [job.spec for job in array.values()]
-    _require_alike(specs)
     words = {job.name: ["train", *job.words, *flags] for job in sweep.jobs}
 
     def directories() -> list[Path]:
-        return [job.prepared(words[name]) for name, job in array.items()]
+        return [job.prepared(words[name]) for name, job in composed.items()]
 
-    sweep.array = submitted(specs[0], words_of(specs[0]), directories)
+    sweep.array = submitted(asked, directories)
     sweep.write()
     _say_how_it_goes_on(sweep, flags)
     return EXIT_DONE
 
 
-def _require_alike(specs: Sequence[RunSpec]) -> None:
-    if any(spec.hardware != specs[0].hardware for spec in specs):
-        what = "the jobs of an array have the same hardware, and these differ in it"
-        raise ConfigError(Problem("hardware", what, "start a sweep for each"))
+def show(sweep: Sweep, asked: Asked, composed: Mapping[str, jobs.Job], *, as_json: bool) -> int:
+    """Print the plan of each job, and the one text that would be submitted for all."""
+    for number, (name, job) in enumerate(composed.items(), 1):
+        output.note(f"job {number} of {len(composed)}: {name}")
+        job.plan(as_json=as_json, alone=False)
+    if not as_json:
+        show_script(asked, *(sweep.folder / name for name in composed))
+    return EXIT_DONE
 
 
 def _say_how_it_goes_on(sweep: Sweep, flags: Sequence[str]) -> None:
@@ -99,7 +90,7 @@ def look_at(sweep: Sweep, wanted: SweepRequest, flags: Sequence[str]) -> None:
         ConfigError: a job has no run directory, or cannot be submitted again.
     """
     left = _settle(sweep, _queue(sweep, wanted))
-    if lost := [job.name for job in left if not rundir.is_run(sweep.run_dir(job))]:
+    if lost := [job.name for job in left if not _has_begun(sweep.run_dir(job))]:
         raise ConfigError(Problem(str(sweep.folder), f"{lost[0]} has no run directory", "start a new sweep"))
     if left:
         _submit_again(sweep, left, wanted.request.grants, flags)
@@ -122,13 +113,18 @@ def _queue(sweep: Sweep, wanted: SweepRequest) -> Queue:
     return Search(sweep, study, wanted.settings, refuse)
 
 
+def _has_begun(folder: Path) -> bool:
+    return rundir.is_run(folder) or rundir.is_pipeline(folder)
+
+
 def _settle(sweep: Sweep, queue: Queue) -> list[SweepJob]:
     """Take note of the jobs that have ended since; those that are still open."""
     for job in [job for job in sweep.jobs if job.end is None]:
         folder = sweep.run_dir(job)
-        if not rundir.is_run(folder):
+        if not _has_begun(folder):
             continue
-        end = run_end.read(folder)
+        ends = (run_end.read(place) for place in (folder, *begun_stages(folder)))
+        end = next((each for each in ends if each is not None), None)
         if rundir.read_result(folder) is not None:
             queue.ended(job, EXIT_DONE, stopped=False)
         elif end is not None and end.code not in (EXIT_DONE, EXIT_INTERRUPTED, EXIT_RANK_LOST):
@@ -137,14 +133,18 @@ def _settle(sweep: Sweep, queue: Queue) -> list[SweepJob]:
 
 
 def _submit_again(sweep: Sweep, left: Sequence[SweepJob], grants: frozenset[str], flags: Sequence[str]) -> None:
-    """Submit open jobs as an array, unless that of the sweep is at work or waits still; the folder's lock is held."""
+    """Submit open jobs as an array, unless they are at work or wait still; the folder's lock is held."""
     slurm.require_sbatch()
-    if sweep.array is not None and slurm.is_queued(sweep.array):
+    if sweep.array is not None and QueuedJob(sweep.array).states():
         output.note(f"array {sweep.array} is at work, or waits: {len(left)} of {len(sweep.jobs)} jobs are open")
         return
     folders = [sweep.run_dir(job).resolve() for job in left]
-    specs = [gate.opened(folder, grants, gate.TRAINS) for folder in folders]
-    _require_alike(specs)
-    sweep.array = submitted(specs[0], words_of(specs[0]), lambda: folders)
-    sweep.write()
-    _say_how_it_goes_on(sweep, flags)
+    queued = {folder: job for folder in folders if (job := job_of(folder)) is not None and job.states()}
+    for folder, job in queued.items():
+        output.note(f"{folder.name} is at work, or waits, as job {job.number}")
+    folders = [folder for folder in folders if folder not in queued]
+    found = [jobs.resolve_folder(str(folder), str(folder)).asked(Request(grants=grants)) for folder in folders]
+    if asked := [each for each in found if each is not None]:
+        sweep.array = submitted(together(asked), lambda: folders)
+        sweep.write()
+        _say_how_it_goes_on(sweep, flags)

@@ -20,6 +20,7 @@ from ftcli.runs import run_end, rundir
 from ftcli.settings.run_spec import RunSpec
 
 if TYPE_CHECKING:
+    from ftcli.cli.jobs.submission import Asked
     from ftcli.reports.run_record import RunRecord
 
 
@@ -51,8 +52,24 @@ class Job(ABC):
         """Print that there are no problems; any were raised when the job was composed."""
 
     @abstractmethod
-    def plan(self, *, as_json: bool) -> None:
-        """Print its plan."""
+    def plan(self, *, as_json: bool, alone: bool = True) -> None:
+        """Print its plan.
+
+        Args:
+            alone: with what would be submitted for it, where that is to be a job of its own.
+        """
+
+    @abstractmethod
+    def asked(self) -> Asked | None:
+        """What a scheduler is asked for, where it is given to one from here; inside its job it runs."""
+
+    @abstractmethod
+    def prepared(self, argv: Sequence[str]) -> Path:
+        """Create its folder, with what a resume needs.
+
+        Raises:
+            ConfigError: it cannot be created, or is not empty.
+        """
 
     @abstractmethod
     def show(self, *, as_json: bool) -> None:
@@ -77,6 +94,14 @@ class Job(ABC):
 
 class JobFolder(ABC):
     """The folder of a job that has begun."""
+
+    @abstractmethod
+    def asked(self, request: Request) -> Asked | None:
+        """What a scheduler is asked for to resume it, where that is to be a job.
+
+        Raises:
+            ConfigError: it cannot resume.
+        """
 
     @abstractmethod
     def resume(self, request: Request, *, dry_run: bool, as_json: bool, anyway: bool = False) -> int:

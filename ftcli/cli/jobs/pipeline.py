@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ftcli.build import gate
 from ftcli.cli import output
 from ftcli.cli.jobs.job import Job, JobFolder, finished
+from ftcli.cli.jobs.submission import Asked, show_script, submit
 from ftcli.cli.render import configuration
 from ftcli.cli.requirements import (
     require_disk,
@@ -27,6 +28,7 @@ from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.exit_codes import EXIT_DONE
 from ftcli.core.plugins import plugin_loading
 from ftcli.core.text import shell_word
+from ftcli.launch import slurm, slurm_queue
 from ftcli.launch.profile import submits
 from ftcli.launch.slurm import Words
 from ftcli.pipelines import pipeline_dir
@@ -97,10 +99,15 @@ class PipelineJob(Job):
         checked(self.spec, as_json=as_json)
         configuration.still_to_be_named(self.unnamed())
 
-    def plan(self, *, as_json: bool) -> None:
+    def plan(self, *, as_json: bool, alone: bool = True) -> None:
         """Print the graph, and the plan of every stage; where it would be one job of a scheduler, that job's text."""
         _show_plan(self.spec, as_json=as_json)
-        _show_job(self.spec, self.request, as_json=as_json)
+        if alone and not as_json:
+            _show_job(self.asked(), self.spec.dir)
+
+    def asked(self) -> Asked | None:
+        """As one job, in which its stages run."""
+        return _asked(self.spec, self.request)
 
     def show(self, *, as_json: bool) -> None:
         """Print the configuration of every stage."""
@@ -111,10 +118,8 @@ class PipelineJob(Job):
     def start(self, argv: Sequence[str], *, as_json: bool, anyway: bool = False) -> int:
         """Create the folder, run all stages in order, and report; or give the pipeline to a scheduler."""
         require_named(self.unnamed())
-        if job := _submitted_job(self.spec):
-            from ftcli.cli.jobs.submission import submit
-
-            return submit(job, _words(self.spec, self.request), lambda: self.prepared(argv))
+        if asked := self.asked():
+            return submit(asked, lambda: self.prepared(argv))
         _require_here(self.spec, {})
         require_stage_rows(self.spec)
         if not anyway:
@@ -171,28 +176,33 @@ class PipelineFolder(JobFolder):
             output.note(f"{folder} is finished; to train a stage again: {command}")
             self.report(as_json=as_json)
             return EXIT_DONE
+        slurm_queue.require_not_queued(folder, os.environ)
         if dry_run:
             rundir.require_free(folder)
             spec, begun, _ = _as_it_goes_on(folder, request)
             for resumed, _ in begun.values():
                 require_folders(resumed)
             _show_plan(_with_progress(spec, folder, begun), as_json=as_json, begun=begun)
-            _show_job(replace(spec, dir=folder), request, as_json=as_json)
+            if not as_json:
+                _show_job(_asked(replace(spec, dir=folder), request), folder)
             return EXIT_DONE
         with rundir.exclusive(folder):
             request = pipeline_dir.adopt(folder, request, output.note)
             spec, begun, state = _as_it_goes_on(folder, request)
-            job = _submitted_job(replace(spec, dir=folder))
-            if job is None:
+            asked = _asked(replace(spec, dir=folder), request)
+            if asked is None:
                 _require_here(spec, begun)
                 if not anyway:
                     require_disk([*spec.runs().values()], folder)
                 resume_line.remember(_typed_again(spec, request))
                 return _run_stages(folder, request, begun, state, as_json=as_json)
             _keep_for_job(folder, request, begun, state)
-        from ftcli.cli.jobs.submission import submit  # it takes the lock itself, as whoever submits a run
+        return submit(asked, folder.resolve)  # it takes the lock itself, as whoever submits a run
 
-        return submit(job, _words(spec, request), folder.resolve)
+    def asked(self, request: Request) -> Asked | None:
+        """As one job, in which the stages that are left run."""
+        spec, _, _ = _as_it_goes_on(self.folder, request)
+        return _asked(replace(spec, dir=self.folder), request)
 
     def report(self, *, as_json: bool) -> None:
         """Print the result of every stage, and the metrics of the policies along the way; else where each stage is."""
@@ -262,24 +272,21 @@ def require_stage_rows(spec: PipelineSpec) -> None:
             require_rows(each.spec, each.fed)
 
 
-def _submitted_job(spec: PipelineSpec) -> RunSpec | None:
-    """What a scheduler is asked for, where the pipeline is given to one from here; inside its job it runs."""
+def _asked(spec: PipelineSpec, request: Request) -> Asked | None:
+    """What a scheduler is asked for, where the pipeline is given to one from here; inside its job it runs.
+
+    What a resume changes is in pipeline.json by the time that the job reads it.
+    """
     job = job_spec(spec)
-    return job if job is not None and submits(job.hardware, os.environ) else None
+    if job is None or not submits(job.hardware, os.environ):
+        return None
+    return Asked(spec=job, words=Words(flags=_typed_again(spec, request)))
 
 
-def _words(spec: PipelineSpec, request: Request) -> Words:
-    """What the job of a pipeline types; what a resume changes is in pipeline.json by then."""
-    return Words(flags=_typed_again(spec, request))
-
-
-def _show_job(spec: PipelineSpec, request: Request, *, as_json: bool) -> None:
+def _show_job(asked: Asked | None, folder: Path) -> None:
     """Print what would be submitted, where the pipeline would be one job of a scheduler."""
-    job = job_spec(spec)
-    if job is not None and not as_json:
-        from ftcli.cli.jobs.submission import show_script
-
-        show_script(job, _words(spec, request), spec.dir)
+    if asked is not None:
+        show_script(asked, folder)
 
 
 def _keep_for_job(folder: Path, request: Request, begun: Begun, state: Mapping[str, Any] | None) -> None:
@@ -288,8 +295,6 @@ def _keep_for_job(folder: Path, request: Request, begun: Begun, state: Mapping[s
     Raises:
         ConfigError: it changes a stage that has begun, or there is no scheduler here.
     """
-    from ftcli.launch import slurm
-
     what = "changes a stage that has begun, and a job that is queued again would meet it finished"
     fix = f"resume it inside an allocation (salloc, sbatch): ftcli train --resume {shell_word(folder)} and the change"
     if late := [text for text in request.overrides if any(text.startswith(f"stages.{name}.") for name in begun)]:

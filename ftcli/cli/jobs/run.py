@@ -19,12 +19,13 @@ from ftcli.config.compose import Composed, Request
 from ftcli.core.exit_codes import EXIT_DONE, EXIT_GATE, EXIT_MEMORY
 from ftcli.core.plugins import plugin_loading
 from ftcli.launch.nodes import OWN
-from ftcli.launch.profile import profile_of, submits
+from ftcli.launch.profile import submits
 from ftcli.plan.resolved_run import ResolvedRun
 from ftcli.runs import provenance, resume_line, rundir
 from ftcli.settings.run_spec import RunSpec
 
 if TYPE_CHECKING:
+    from ftcli.cli.jobs.submission import Asked
     from ftcli.launch.nodes import Node
     from ftcli.reports.run_record import RunRecord
 
@@ -82,17 +83,20 @@ class RunJob(Job):
             for lost in unread_columns(located(each, each.key, fetch=False) or (), each.settings, self.run.method):
                 output.warn(lost)
 
-    def plan(self, *, as_json: bool) -> None:
+    def plan(self, *, as_json: bool, alone: bool = True) -> None:
         """Print steps, tokens, parameters, memory, warnings, and every derived value."""
         from ftcli.cli.render.plan import show
         from ftcli.plan.outlook import plan
 
         show(self.run, plan(self.run), as_json=as_json)
-        if not as_json and profile_of(self.spec.hardware).submits:
+        if alone and not as_json and (asked := self.asked()):
             from ftcli.cli.jobs.submission import show_script
-            from ftcli.launch.slurm import words_of
 
-            show_script(self.spec, words_of(self.spec), Path(str(self.spec.run.dir)))
+            show_script(asked, Path(str(self.spec.run.dir)))
+
+    def asked(self) -> Asked | None:
+        """As a job of one run."""
+        return _asked(self.spec)
 
     def show(self, *, as_json: bool) -> None:
         """Print every value, and the derived values with their reasons."""
@@ -104,11 +108,10 @@ class RunJob(Job):
         from ftcli.launch.nodes import joined, node_of
 
         require_named(self.run.unnamed)
-        if submits(self.spec.hardware, os.environ):
+        if asked := self.asked():
             from ftcli.cli.jobs.submission import submit
-            from ftcli.launch.slurm import words_of
 
-            return submit(self.spec, words_of(self.spec), lambda: self.prepared(argv))
+            return submit(asked, lambda: self.prepared(argv))
         require_here(self.spec)
         node = node_of(self.spec)
         if node.rank:
@@ -149,6 +152,12 @@ class RunFolder(JobFolder):
 
     directory: Path
 
+    def asked(self, request: Request) -> Asked | None:
+        """As a job of one run, with what a resume changes."""
+        from ftcli.build import gate
+
+        return _asked(gate.opened(self.directory, request.grants, gate.TRAINS), request.overrides)
+
     def like(self, request: Request) -> RunJob:
         """A new run with the configuration of this one."""
         from ftcli.build.resume import spec_from
@@ -158,28 +167,32 @@ class RunFolder(JobFolder):
     def resume(self, request: Request, *, dry_run: bool, as_json: bool, anyway: bool = False) -> int:
         """Resume from the newest valid checkpoint; only length and cadence may change."""
         from ftcli.build.resume import adopted, has_steps_left, resumed_spec
+        from ftcli.cli.jobs.submission import show_script, submit
         from ftcli.launch.nodes import node_of
+        from ftcli.launch.slurm_queue import require_not_queued
 
         spec = resumed_spec(self.directory, request.overrides, request.grants)
+        finished = rundir.read_result(self.directory) is not None
+        if request.overrides or not finished:
+            require_not_queued(self.directory, os.environ)
         if not (dry_run or node_of(spec).rank):
             request = replace(request, overrides=adopted(self.directory, request.overrides, output.note))
-        if submits(spec.hardware, os.environ) and not dry_run:
-            from ftcli.cli.jobs.submission import submit
-            from ftcli.launch.slurm import words_of
-
-            return submit(spec, words_of(spec, request.overrides), self.directory.resolve)
-        (require_folders if dry_run else require_here)(spec)
         changes = [text for text in request.overrides if not text.startswith("hardware.")]
-        if rundir.read_result(self.directory) is not None and not (changes and has_steps_left(self.directory, spec)):
+        if finished and not (changes and has_steps_left(self.directory, spec)):
             longer = "to train further, set train.max_steps or train.num_train_epochs"
             output.note(f"{self.directory} is finished; {longer}")
             return _report(self.directory, as_json=as_json)
+        if (asked := _asked(spec, request.overrides)) and not dry_run:
+            return submit(asked, self.directory.resolve)
+        (require_folders if dry_run else require_here)(spec)
         # On another node the processes of the first may be at work already, for which that node holds the lock.
         node = node_of(spec)
         if dry_run:
             if not node.rank:
                 rundir.require_free(self.directory)
             self._show_left(spec, self._resumed_from(spec), as_json=as_json)
+            if asked and not as_json:
+                show_script(asked, self.directory)
             return EXIT_DONE
         with nullcontext() if node.rank else rundir.exclusive(self.directory):
             # Another command may have changed the run between the first look and the lock.
@@ -248,6 +261,16 @@ class RunFolder(JobFolder):
         from ftcli.reports.run_record import run_record
 
         return run_record(self.directory, rundir.shown_name(self.directory))
+
+
+def _asked(spec: RunSpec, overrides: Sequence[str] = ()) -> Asked | None:
+    """What a scheduler is asked for a run, where it is given to one from here."""
+    if not submits(spec.hardware, os.environ):
+        return None
+    from ftcli.cli.jobs.submission import Asked
+    from ftcli.launch.slurm import words_of
+
+    return Asked(spec=spec, words=words_of(spec, overrides))
 
 
 def _remember(spec: RunSpec) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ftcli.cli import jobs
-from ftcli.cli.jobs.array import goes_to_scheduler, require_single
+from ftcli.cli.jobs.array import goes_to_scheduler
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.settings.run_spec import RunSpec
 from ftcli.sweeps import sweep_request
@@ -30,7 +30,6 @@ def checked(wanted: SweepRequest) -> RunSpec:
         job = jobs.resolve(replace(wanted.request, overrides=tuple(wanted.words(point))))
         if problems := sweep_request.ungranted(job.flags(), wanted.request.grants, "sweep") if wanted.by_recipe else []:
             raise ConfigError(*problems)
-        require_single(job)
         return job.specs()[-1:]
 
     first = sweep_request.checked([*samples(wanted.space)], specs_of)

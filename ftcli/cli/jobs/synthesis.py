@@ -35,6 +35,10 @@ class SynthesisFolder(JobFolder):
         """Refused: only the pipeline knows the stages that it takes from and gives to."""
         self._refuse("--resume")
 
+    def asked(self, request: Request) -> NoReturn:
+        """Refused, like `resume`."""
+        self._refuse("--resume")
+
     def like(self, request: Request) -> NoReturn:
         """Refused, like `resume`."""
         self._refuse("--from")
