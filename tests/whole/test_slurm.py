@@ -198,3 +198,21 @@ def test_a_sweep_is_an_array_whose_cancelled_task_stays_so_until_the_sweep_is_re
     table = say(*ftcli, "sweep", "--resume", "sweep", shown="ftcli sweep --resume sweep")
     assert "2 of 2 jobs done" in table
     assert table.count("  done") == 2
+
+
+def test_a_sweep_of_pipelines_is_an_array_whose_tasks_run_all_stages(tmp_path: Path, say: Say):
+    ftcli = (sys.executable, "-m", "ftcli")
+    words = ("train.learning_rate=1e-4,1e-3", *AS_JOB, "run.dir=sweep")
+    typed = (*ftcli, "train", "-m", *STAGES, "stages.reward.train.max_steps=2", *words)
+    shown = f"ftcli train -m method=rlhf … {' '.join(words)}"
+    dry = say(*typed, "--dry-run", quiet=True)
+    array, folder = number_of(say(*typed, shown=shown)), tmp_path / "sweep"
+    [script] = folder.glob("*.sbatch")
+    assert script.read_text() in dry
+
+    def output() -> str:
+        return "\n".join(file.read_text(errors="replace") for file in folder.glob("slurm-*.txt"))
+
+    ends(say, array, output)
+    table = say(*ftcli, "sweep", "--resume", "sweep", shown="ftcli sweep --resume sweep")
+    assert "2 of 2 jobs done" in table, output()
