@@ -136,8 +136,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         with handled(interrupt):
             _take_plugins(arguments)
             return _dispatch(arguments, alone=argv is None)
-    except SystemExit as end:  # argparse, after --help
-        return int(end.code or 0)
+    except SystemExit as end:
+        return _ended(end, arguments)
     except Stopped as stopped:
         if not stopped.reported:
             with contextlib.suppress(OSError):  # a terminal that was closed
@@ -153,6 +153,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         # A worker that no run has taken. Imported by nothing else, so that a help screen does not.
         if (early := sys.modules.get("ftcli.launch.early_worker")) is not None:
             early.end()
+
+
+def _ended(end: SystemExit, arguments: list[str]) -> int:
+    """The exit code of argparse, which ends so after --help; a plugin may not end the process."""
+    loading = sys.modules.get("ftcli.core.plugins.plugin_loading")
+    fault = loading.blame(end) if loading is not None else None
+    if fault is None:
+        return int(end.code or 0)
+    from ftcli.core.errors import ConfigError
+
+    return _failed(ConfigError(fault), arguments)
 
 
 def _take_plugins(arguments: list[str]) -> None:

@@ -47,6 +47,10 @@ def main(arguments: list[str]) -> int:
         return _told(_interrupted(str(stopped), arguments))
     except FtcliError as error:
         return _told(error)
+    except SystemExit as end:
+        if (fault := plugin_loading.blame(end)) is None:
+            raise
+        return _told(ConfigError(fault))
     except Exception as error:
         run = Path(arguments[1]).resolve() if arguments[:1] and arguments[0] in _IN_RUNS else None
         if (situation := as_situation(error, run)) is not None:

@@ -204,7 +204,7 @@ FAULTS: dict[str, tuple[dict[str, str], str, str]] = {
     ),
     "a reward out of range": (
         {"rewards__brief": FILES["rewards/brief.py"].replace("float(", "2 * float(")},
-        "rewards/brief.py:1", "no number from 0 to 1",
+        "rewards/brief.py:4", "no number from 0 to 1",
     ),
     "a writer that is not": (
         {"trackers__slate": FILES["trackers/slate.py"].replace("acme_slate:Slate", "acme_slate:Sleet")},

@@ -20,6 +20,7 @@ from pathlib import Path
 from types import ModuleType
 
 from ftcli.core.errors import ConfigError, Problem
+from ftcli.core.plugins import plugin_results
 from ftcli.core.plugins.plugin_places import CONFIGS, VARIABLE, places
 
 FLAG = "--plugins"
@@ -149,16 +150,22 @@ def mounted(package: str) -> tuple[str, ...]:
 
 
 def imported(module: str) -> ModuleType:
-    """A module of a package of declarations.
+    """A module of a package of declarations; the functions that a plugin's declares give what they are to give.
 
     Raises:
         ConfigError: it is a plugin's, and fails: its file, line and fault.
     """
     try:
-        return importlib.import_module(module)
+        found = importlib.import_module(module)
+        plugin = _owner(str(found.__file__))
+        if plugin is not None:
+            plugin_results.hold(
+                found, lambda file: _owner(file) == plugin, lambda where, said: _fault(plugin, where, said)
+            )
+        return found
     except ConfigError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         problem = blame(error)
         if problem is None:
             raise
@@ -170,21 +177,21 @@ def blame(error: BaseException) -> Problem | None:
 
     The code that failed is that of the innermost frame which is ftcli's or a plugin's: whoever called a library.
     """
-    folders = {plugin: f"{plugin.folder}{os.sep}" for plugin in all_plugins()}
     ours = f"{Path(__file__).resolve().parents[2]}{os.sep}"
-
-    def owner(file: str) -> Plugin | None:
-        return next((plugin for plugin, folder in folders.items() if file.startswith(folder)), None)
-
     said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    if isinstance(error, SyntaxError) and error.filename and (plugin := owner(error.filename)) is not None:
+    if isinstance(error, SyntaxError) and error.filename and (plugin := _owner(error.filename)) is not None:
         return _fault(plugin, f"{error.filename}:{error.lineno}", f"{type(error).__name__}: {error.msg}")
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if (plugin := owner(frame.filename)) is not None:
+        if (plugin := _owner(frame.filename)) is not None:
             return _fault(plugin, f"{frame.filename}:{frame.lineno}", said)
         if frame.filename.startswith(ours) and frame.filename != __file__:
             return None
     return None
+
+
+def _owner(file: str) -> Plugin | None:
+    """The plugin that a file belongs to."""
+    return next((plugin for plugin in all_plugins() if file.startswith(f"{plugin.folder}{os.sep}")), None)
 
 
 def _fault(plugin: Plugin, where: str, said: str) -> Problem:

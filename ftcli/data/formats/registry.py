@@ -20,7 +20,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from ftcli.core.declarations import added
-from ftcli.core.errors import DataError, Problem, RowProblem
+from ftcli.core.errors import ConfigError, DataError, Problem, RowProblem
+from ftcli.core.plugins.plugin_results import place_of
 from ftcli.data.files.describe import describe_type
 from ftcli.data.formats.columns import VARIABLES, Example, Format, apply_mapping, nearest_formats
 from ftcli.data.formats.context import with_context
@@ -131,9 +132,38 @@ def convert(
     try:
         meanings = with_meanings(roles) if roles else ROLES
         example = fmt.to_canonical(row.value, meanings)
+        if fmt.name not in BUILT_IN:
+            _require_kind(fmt, example)
         return convert_type(with_context(fmt.kind, row.value, example, meanings), fmt.kind, wanted)
     except FieldFault as fault:
         raise DataError(RowProblem(row.where, fault.what, fault.fix, field=fault.field)) from None
+
+
+_HELD: Mapping[str, tuple[str, ...]] = {
+    "text": ("text",),
+    "pair": ("prompt", "completion"),
+    "messages": ("messages",),
+    "preference": ("prompt", "chosen", "rejected"),
+    "label": ("prompt", "completion"),
+    "prompt": ("prompt",),
+}
+
+
+def _require_kind(fmt: Format, example: Example) -> None:
+    """Check that a plugin's format made an example of its kind.
+
+    Raises:
+        ConfigError: it did not, with the place of its converter.
+    """
+    for name in _HELD[fmt.kind]:
+        value = example.get(name)
+        turns = isinstance(value, list) and all(isinstance(turn, Mapping) for turn in value)
+        if not (isinstance(value, str) or turns):
+            held = f"its {name} is {describe_type(value)}, and not text or turns"
+            held = held if name in example else f"it has no {name}"
+            what = f"the format {fmt.name} makes no row of the kind {fmt.kind}: {held}"
+            fix = "mend the converter; ftcli plugins check DIR tries it on its example"
+            raise ConfigError(Problem(place_of(fmt.to_canonical), what, fix))
 
 
 def converted_type(kind: str, wanted: Collection[str]) -> str | None:

@@ -174,7 +174,7 @@ def _function(name: str) -> Callable[..., Any]:
     try:
         module = _module_in(place) if is_file_of_code(place) else importlib.import_module(place)
         found = getattr(module, attribute)
-    except Exception as error:  # importing runs the module, which may raise anything
+    except (Exception, SystemExit) as error:  # importing runs the module, which may raise anything
         if not isinstance(error, ImportError | OSError) and as_situation(error) is not None:
             raise
         kind = "" if isinstance(error, ImportError | AttributeError | OSError) else f"{type(error).__name__}: "
@@ -225,7 +225,7 @@ def _called(
             prompts=[row["prompt"] for row in rows], completions=completions, completion_ids=ids, **columns
         )
         found = list(found) if isinstance(found, Iterator) else found
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if isinstance(error, FtcliError) or as_situation(error) is not None:  # such as out of memory
             raise
         raise _raised(name, error, completions[0]) from error
@@ -239,7 +239,7 @@ def _called(
     return values
 
 
-def _raised(name: str, error: Exception, completion: Any) -> ConfigError:
+def _raised(name: str, error: BaseException, completion: Any) -> ConfigError:
     """What a user function raised, and at which line of its own file."""
     file = name.rpartition(":")[0]
     frames = traceback.extract_tb(error.__traceback__)[1:]
