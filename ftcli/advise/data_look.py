@@ -145,7 +145,9 @@ def only_set(path: Any, settings: SetSettings) -> RowSet:
         ConfigError: it names none.
     """
     if not path:
-        raise ConfigError(Problem("ftcli advise", "needs the rows", "ftcli advise data.path=FILE"))
+        raise ConfigError(
+            Problem("data.path", "names no rows: a method is advised for those that are at hand", "add data.path=FILE")
+        )
     return RowSet(name="data", key="data.path", settings=settings)
 
 

@@ -12,6 +12,7 @@ from ftcli.advise.wanted import Wanted
 from ftcli.build import auto_batch, fitting
 from ftcli.build.resolve import build
 from ftcli.config.compose import Request, compose
+from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.gpu_cards import rate_of
 from ftcli.launch.profile import cards
 from ftcli.pipelines.pipeline_request import pipeline_request
@@ -89,17 +90,28 @@ def tried(text: str, wanted: Wanted) -> Trial:
         granted = wanted.grants | ({ALLOW_PATH, ENDPOINT} if wanted.roles else {ALLOW_PATH})
         words = (f"recipe={file}", *wanted.planned_for)
         request = Request(overrides=words, config_dirs=wanted.config_dirs, grants=granted)
-        pipeline = pipeline_request(request)
-        if pipeline is None:
-            run = build(compose(request))
-            return Trial({"": (run, plan(run))})
-        every = pipeline_spec(pipeline).stages
+        try:
+            pipeline = pipeline_request(request)
+            if pipeline is None:
+                run = build(compose(request))
+                return Trial({"": (run, plan(run))})
+            every = pipeline_spec(pipeline).stages
+        except ConfigError as error:
+            raise ConfigError(*(_by_its_line(each, str(file), text) for each in error.problems)) from None
         stages = [each for each in every if isinstance(each, RunStage)]
         asked = any(isinstance(each, SynthesisStage) and each.spec.backend.type in ENDPOINTS for each in every)
         fed = tuple(each.name for each in stages if ROWS in each.fed)
         plans = {each.name: plan(each.run) for each in stages}
         of_fed = {each.name: _as_fed(each.run, plans[each.name], wanted) for each in stages if each.name in fed}
         return Trial({each.name: (each.run, {**plans, **of_fed}[each.name]) for each in stages}, fed, asked)
+
+
+def _by_its_line(problem: Problem, file: str, text: str) -> Problem:
+    """A problem of the advised recipe, by what its line says: the file that was checked is gone."""
+    name, _, line = problem.where.partition(":")
+    if name != file or not line.isdigit():
+        return problem
+    return replace(problem, where=f"advised: {text.splitlines()[int(line) - 1].strip()}")
 
 
 def _as_fed(run: ResolvedRun, outlook: Plan, wanted: Wanted) -> Plan:

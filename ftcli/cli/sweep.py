@@ -85,8 +85,8 @@ def multirun(options: argparse.Namespace) -> int:
     sweep = _new(wanted, words, "grid")
     composed, refused = _combinations(sweep, wanted)
     asked = array.of(composed)
-    if refused and asked:
-        raise ConfigError(*(problem for error in refused for problem in error.problems))
+    if refused and (asked or not composed):
+        raise ConfigError(*dict.fromkeys(problem for error in refused for problem in error.problems))
     for error in refused:
         output.problems(error, as_json=False)
     if options.dry_run:

@@ -60,7 +60,7 @@ def card(name: str) -> Card | None:
     if (found := CARDS.get(name.lower())) is not None:
         return found
     size = _SIZE.fullmatch(name)
-    return Card(float(size[1]), _NAMED_SIZE, 0, 0, ()) if size else None
+    return Card(float(size[1]), _NAMED_SIZE, 0, 0, ()) if size and float(size[1]) else None
 
 
 def like(name: str) -> Card | None:

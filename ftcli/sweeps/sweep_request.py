@@ -12,7 +12,7 @@ from typing import Any
 from ftcli.config import recipe_file
 from ftcli.config.compose import Request
 from ftcli.config.overrides import Override, parse
-from ftcli.config.sweep_axes import Axis, axes, listed
+from ftcli.config.sweep_axes import Axis, Values, axes, listed
 from ftcli.core import hardware
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.untrusted import foreign_files
@@ -68,6 +68,8 @@ def requested(words: Sequence[str], request: Request, *, search: bool) -> SweepR
     if varying := [each.key for each in arguments if not isinstance(each, str) and _is_own(each.key)]:
         what = "varies, and is the same for all jobs of a sweep"
         raise ConfigError(*(Problem(key, what, f"{key}=VALUE, once") for key in varying))
+    if problems := [*_twice(arguments)]:
+        raise ConfigError(*problems)
     typed = [parse(each) for each in arguments if isinstance(each, str)]
     own = [each for each in typed if each.key[0] == "sweep" and not each.delete]
     plain = [each.text for each in typed if each not in own and each.name != "run.dir"]
@@ -96,6 +98,13 @@ def requested(words: Sequence[str], request: Request, *, search: bool) -> SweepR
         folder=_folder(typed, recipe),
         by_recipe=bool(written),
     )
+
+
+def _twice(arguments: Sequence[str | Axis]) -> Iterator[Problem]:
+    """Values that are listed twice, whose jobs would be the same."""
+    for axis in (each for each in arguments if isinstance(each, Values)):
+        for value in dict.fromkeys(each for each in axis.values if axis.values.count(each) > 1):
+            yield Problem(f"{axis.key}={value}", "is listed twice, and its jobs would be the same", "list it once")
 
 
 def _is_own(key: str) -> bool:

@@ -141,7 +141,7 @@ def test_init_writes_another_way_and_types_rows_that_lie_elsewhere(rows, tmp_pat
 @pytest.mark.parametrize(
     ("words", "what"),
     [
-        ((), "needs the rows"),
+        ((), "names no rows"),
         (("data.path=gone.jsonl",), "gone.jsonl"),
         (("data.path=letters.jsonl", "recipe=demo"), "recipe is not taken here"),
         (("data.path=letters.jsonl", "method=dppo"), "dppo is not a choice of method"),

@@ -74,8 +74,14 @@ def resolve_folder(name: str, where: str) -> JobFolder:
     from ftcli.cli.jobs.pipeline import PipelineFolder
     from ftcli.cli.jobs.run import RunFolder
     from ftcli.cli.jobs.synthesis import SynthesisFolder
+    from ftcli.core.errors import ConfigError, Problem
+    from ftcli.core.text import shell_word
+    from ftcli.sweeps.sweep_folder import is_sweep
 
     if SynthesisFolder.is_at(Path(name)):
         return SynthesisFolder(Path(name), where)
+    if is_sweep(Path(name)):
+        fix = f"name one of its jobs, or the sweep: ftcli sweep --resume {shell_word(name)}"
+        raise ConfigError(Problem(where, f"{name} is a sweep, not a run", fix))
     pipeline = rundir.find_pipeline(name)
     return RunFolder(rundir.require_run(name, where)) if pipeline is None else PipelineFolder(pipeline)

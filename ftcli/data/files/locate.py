@@ -62,6 +62,8 @@ def locate(source: SourcePath, where: str, *, fetch: bool) -> tuple[DataFile, ..
     Raises:
         ConfigError: it does not exist, cannot be read or reached, or its subset or split is ambiguous.
     """
+    if not source.path:
+        raise ConfigError(Problem(where, "names no rows", "name a file, a folder, a pattern or a hub set"))
     if source.path == UNNAMED:
         if not fetch:
             return None
@@ -131,7 +133,9 @@ def require_file(path: str, where: str) -> None:
         broken = " (it is a broken link)" if os.path.lexists(path) else ""
         raise ConfigError(Problem(where, f"{path} does not exist{broken}", names_near(path)))
     _require_kind(path, where)
-    if not os.path.isfile(path) or not os.access(path, os.R_OK):
+    if not os.path.isfile(path):
+        raise ConfigError(Problem(where, f"{path} is no regular file", "write its rows into a file"))
+    if not os.access(path, os.R_OK):
         raise ConfigError(Problem(where, f"{path} is not readable", "check its permissions"))
 
 
@@ -269,6 +273,14 @@ def _there(names: Iterable[str], otherwise: str) -> str:
     return f"choose from {', '.join(first[:8])}{', …' if len(first) > 8 else ''}" if first else otherwise
 
 
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder, or a link to one; a link to itself is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
 def names_near(path: str) -> str:
     """A remedy for a path that does not exist: the nearest names in its folder, or what the folder holds."""
     folder, name = os.path.split(path)
@@ -277,7 +289,7 @@ def names_near(path: str) -> str:
         return f"the folder {folder} does not exist either"
     try:
         # A folder can have millions of names; the nearest of the first ten thousand are enough of a hint.
-        entries = [(entry.name, entry.is_dir()) for entry in islice(os.scandir(folder), 10_000)]
+        entries = [(entry.name, _is_folder(entry)) for entry in islice(os.scandir(folder), 10_000)]
     except OSError:
         return f"the folder {folder} cannot be listed"
     readable = sorted(each for each, is_folder in entries if not is_folder and kind_of(each))
