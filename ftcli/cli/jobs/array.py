@@ -19,7 +19,7 @@ from ftcli.core.exit_codes import EXIT_DONE, EXIT_INTERRUPTED, EXIT_RANK_LOST
 from ftcli.core.text import shell_word
 from ftcli.launch import slurm
 from ftcli.launch.profile import in_job, submits
-from ftcli.launch.slurm_queue import QueuedJob, job_of
+from ftcli.launch.slurm import QueuedJob, job_of
 from ftcli.runs import run_end, rundir
 from ftcli.settings.run_spec import RunSpec
 from ftcli.sweeps.side_by_side import Queue

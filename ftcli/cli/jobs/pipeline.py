@@ -28,7 +28,7 @@ from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.exit_codes import EXIT_DONE
 from ftcli.core.plugins import plugin_loading
 from ftcli.core.text import shell_word
-from ftcli.launch import slurm, slurm_queue
+from ftcli.launch import slurm
 from ftcli.launch.profile import submits
 from ftcli.launch.slurm import Words
 from ftcli.pipelines import pipeline_dir
@@ -176,7 +176,7 @@ class PipelineFolder(JobFolder):
             output.note(f"{folder} is finished; to train a stage again: {command}")
             self.report(as_json=as_json)
             return EXIT_DONE
-        slurm_queue.require_not_queued(folder, os.environ)
+        slurm.require_not_queued(folder, os.environ)
         if dry_run:
             rundir.require_free(folder)
             spec, begun, _ = _as_it_goes_on(folder, request)

@@ -169,7 +169,7 @@ class RunFolder(JobFolder):
         from ftcli.build.resume import adopted, has_steps_left, resumed_spec
         from ftcli.cli.jobs.submission import show_script, submit
         from ftcli.launch.nodes import node_of
-        from ftcli.launch.slurm_queue import require_not_queued
+        from ftcli.launch.slurm import require_not_queued
 
         spec = resumed_spec(self.directory, request.overrides, request.grants)
         finished = rundir.read_result(self.directory) is not None

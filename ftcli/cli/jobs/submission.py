@@ -9,7 +9,7 @@ from pathlib import Path
 from ftcli.cli import output
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.exit_codes import EXIT_DONE
-from ftcli.launch import slurm, slurm_queue
+from ftcli.launch import slurm
 from ftcli.launch.slurm import Words
 from ftcli.runs import rundir
 from ftcli.settings.run_spec import RunSpec
@@ -66,7 +66,7 @@ def submitted(asked: Asked, directories: Callable[[], Sequence[Path]]) -> str:
     file = first / rundir.JOB if len(runs) == 1 else first.parent / f"{first.name}-to-{last.name}.sbatch"
     with rundir.exclusive(first):
         rundir.write_atomically(file, asked.text(runs))
-    job = slurm_queue.submit(file, runs)
+    job = slurm.submit(file, runs)
     output.note(f"job {job.number} from {file}; it writes to {first if len(runs) == 1 else first.parent}")
     return job.number
 
