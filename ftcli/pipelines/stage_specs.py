@@ -41,14 +41,14 @@ from ftcli.pipelines.stages import (
 )
 from ftcli.pipelines.synthesis_stage import JUDGE
 from ftcli.plan.resolved_run import ResolvedRun
-from ftcli.settings.backends import OWN_WEIGHTS
+from ftcli.settings.backends import OWN_WEIGHTS, ROLES
 from ftcli.settings.groups import GROUPS, RunSettings
 from ftcli.settings.ownership import ENDPOINT
 from ftcli.settings.run_spec import Notes, RunSpec
 
 Draft = Composed | SynthesisStage | ReadyStage
 """A stage that has no folder yet; a run is built once it has one."""
-_NAMED = re.compile(rf"did you mean |^(?=(?:{'|'.join(GROUPS)})\.\w)")
+_NAMED = re.compile(rf"did you mean (?=(?:{'|'.join((*GROUPS, *ROLES, 'make'))})[.=])|^(?=(?:{'|'.join(GROUPS)})\.\w)")
 """What stands before the setting that a remedy names."""
 Faults = dict[Problem, list[str]]
 """Each problem with the stages in which it was found."""

@@ -28,6 +28,7 @@ from ftcli.settings.backends import ENDPOINTS, OWN_WEIGHTS, ROLES, BackendSettin
 from ftcli.settings.limits import LIMITS, OF_BACKEND, Limit
 from ftcli.settings.ownership import ENDPOINT
 from ftcli.synthesis import few_shot, principles
+from ftcli.synthesis.backend import backend_problems
 from ftcli.synthesis.synthesis_spec import SynthesisSpec
 from ftcli.synthesis.tasks import SETTINGS, Revise
 
@@ -212,6 +213,7 @@ def _resolved(
     known = [each.name for each in fields(BackendSettings) if each.name in backend]
     backend = {name: backend[name] for name in known if unread(name, str(backend.get("type")), stage.role) is None}
     problems = [*_constitution_problems(settings, found)]
+    problems += backend_problems(backend, stage.role, found.places[stage.role])
     for name in ("constitution", "examples", "labelled"):
         if settings.get(name) and settings[name] != few_shot.DEFAULT:
             settings[name] = row_sets.absolute(str(settings[name]))

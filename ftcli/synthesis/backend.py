@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ftcli.core.errors import ConfigError, Problem
+from ftcli.core.untrusted.bounded_pattern import bounded
 from ftcli.settings.backends import BACKENDS, BackendSettings
 
 Turns = list[dict[str, Any]]
@@ -62,6 +64,21 @@ class Backend(Protocol):
     def about(self) -> dict[str, Any]:
         """Its type and model, and the requests, retries and tokens that it used. No secrets."""
         ...
+
+
+def backend_problems(settings: Mapping[str, Any], key: str, where: str) -> Iterator[Problem]:
+    """What would fail only when the backend is asked: no patterns, one that is none, or an address that is none."""
+    address, patterns = settings.get("base_url"), settings.get("patterns")
+    if isinstance(address, str) and not re.match(r"https?://[^/]", address):
+        yield Problem(where, f"{key}.base_url={address} is no address", f"{key}.base_url=http://localhost:8000/v1")
+    if settings.get("type") == "rules" and not patterns:
+        fix = f"set {key}.patterns=[…]; an answer that matches one of them is bad"
+        yield Problem(where, f"{key} has no rules", fix)
+    for pattern in patterns if isinstance(patterns, list) else ():
+        try:
+            bounded(str(pattern), re.IGNORECASE)
+        except ValueError as error:
+            yield Problem(where, f"{key}.patterns: {error}", "write patterns that re.compile takes")
 
 
 def require_backend(settings: BackendSettings, key: str) -> None:

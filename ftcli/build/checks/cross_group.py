@@ -25,6 +25,7 @@ from ftcli.settings.backends import WITHOUT_MODEL, unread
 from ftcli.settings.groups import HALF_PRECISION, as_saved
 from ftcli.settings.limits import OF_BACKEND
 from ftcli.settings.run_spec import RunSpec
+from ftcli.synthesis.backend import backend_problems
 
 COMPENSATED = ("stable_adamw",)
 """Optimisers of transformers that add up what rounding to bfloat16 loses (Kahan summation)."""
@@ -212,6 +213,7 @@ def the_judge_is_configured(context: Context) -> Iterator[Problem]:
         yield Problem(key, "method.judge={} has no effect: it names no model", "name one with method.judge.model")
     elif judge.get("type", "local") not in WITHOUT_MODEL and not judge.get("model"):
         yield Problem(key, "method.judge has no model", "name a run or model with method.judge.model")
+    yield from backend_problems(judge, "method.judge", key)
     if constitution:
         yield from _principle_problems(str(constitution), context.where("method.judge_constitution"))
 
