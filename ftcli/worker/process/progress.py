@@ -62,6 +62,7 @@ class Progress(TrainerCallback):
         self._path, self._listener = run_dir / rundir.METRICS, listener
         self._file: TextIO | None = None
         self._started = self._last_time = 0.0
+        self._seconds_since_tokens = 0.0
         self._pace = (0.0, 0)
         self._elapsed_before = 0.0
         self._first_step = self._last_tokens = 0
@@ -107,10 +108,8 @@ class Progress(TrainerCallback):
             "epoch": round(state.epoch or 0.0, 4),
         }
         if "loss" in logs:
-            seconds = max(now - self._last_time, 1e-9)
             line |= {"loss": logs["loss"], "tokens": state.num_input_tokens_seen}
-            line["tokens_per_second"] = round((state.num_input_tokens_seen - self._last_tokens) / seconds, 1)
-            self._last_tokens = state.num_input_tokens_seen
+            line |= self._speed(now - self._last_time, state.num_input_tokens_seen)
             line |= peak_memory()
         self._last_time = now
         line["elapsed_seconds"] = round(self._elapsed_before + now - self._started, 3)
@@ -135,6 +134,20 @@ class Progress(TrainerCallback):
             self._file = None
             if self._listener is not None:
                 self._listener.close()
+
+    def _speed(self, seconds: float, tokens: int) -> dict[str, float]:
+        """The rate since tokens were counted last, after so many further seconds.
+
+        Reinforcement learning counts tokens as answers are generated, and none in the steps that learn from the same
+        answers again: these take their time from the next rate, instead of having one of 0.
+        """
+        self._seconds_since_tokens += seconds
+        counted = tokens - self._last_tokens
+        if not counted:
+            return {}
+        rate = round(counted / max(self._seconds_since_tokens, 1e-9), 1)
+        self._last_tokens, self._seconds_since_tokens = tokens, 0.0
+        return {"tokens_per_second": rate}
 
     def _show(self, line: dict[str, Any], state: Any) -> None:
         parts = [f"step {line['step']}/{state.max_steps}"]
