@@ -110,3 +110,48 @@ def test_jobs_of_a_sweep_draw_one_after_the_other(start: Start, tmp_path: Path) 
     terminal, command = start("train", "-m", axis, *SMALL, "train.max_steps=1", "run.dir=one")
     assert command.wait(TIMEOUT_SECONDS) == EXIT_DONE
     assert phases(terminal.shown()).count("training") == 2
+
+
+PIPELINE = (
+    "hardware=cpu", "hardware.num_threads=1", "run.dir=run", "data.max_rows=16", "run.score_rows=0",
+    "train.eval_strategy=no", "train.logging_steps=1",
+)  # fmt: skip
+
+
+def test_each_stage_of_a_pipeline_draws_its_own_phases(start: Start) -> None:
+    few = ("stages.sample.data.max_rows=6", "stages.judge.make.least_margin=0.0")
+    steps = tuple(f"stages.{name}.train.max_steps=2" for name in ("assistant", "sft", "dpo"))
+    terminal, command = start("train", "method=rlaif", *PIPELINE, *few, *steps, columns=60)
+    assert command.wait(TIMEOUT_SECONDS) == EXIT_DONE
+    found = terminal.shown()
+    stages = [place for place, line in enumerate(found) if re.match(r"stage \w+: [a-z]", line)]
+    drawn = {
+        re.match(r"stage (\w+)", found[begin])[1]: phases(found[begin:end])  # type: ignore[index]
+        for begin, end in zip(stages, [*stages[1:], len(found)], strict=True)
+    }
+    assert [*drawn] == ["assistant", "sft", "sample", "judge", "dpo"]
+    for name in ("assistant", "sft", "dpo"):
+        assert drawn[name].count("training") == 1, drawn
+    assert "generating answers" in drawn["sample"]
+    assert "judging answers" in drawn["judge"]
+    assert "training" not in [*drawn["sample"], *drawn["judge"]]
+    assert "measuring policies" in drawn["dpo"]
+    bars = [line for line in found if "━" in line]
+    assert len(bars) == sum(len(each) for each in drawn.values())
+    assert all(len(line) <= 57 for line in bars)
+    assert not any(line.startswith("step ") for line in found)
+    assert found[-1].startswith("  ftcli ")
+
+
+def test_ctrl_c_in_a_stage_stops_the_pipeline_and_the_next_command_goes_on_there(start: Start) -> None:
+    steps = ("stages.sft.train.max_steps=2", "stages.reward.train.max_steps=100000", "stages.ppo.train.max_steps=1")
+    terminal, command = start("train", "method=rlhf", *PIPELINE, *steps, echo=True)
+    terminal.until(lambda lines: any(re.search(r"training .* [1-9][\d,]*/100,000 steps", line) for line in lines))
+    terminal.type("\x03")
+    assert command.wait(TIMEOUT_SECONDS) == EXIT_INTERRUPTED
+    found = terminal.shown()
+    told = next(place for place, line in enumerate(found) if line.startswith("SIGINT: stopping"))
+    assert not any("━" in line for line in found[told:])
+    assert found[told + 1].endswith("reward  stopped by SIGINT") or " after step " in found[told + 1]
+    assert "resume with: ftcli train --resume " in found[-1]
+    assert found[-1].endswith("/run")
