@@ -6,8 +6,7 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ftcli.core.errors import FtcliError
@@ -15,8 +14,8 @@ from ftcli.core.text import aligned, count, duration
 from ftcli.core.untrusted.printable import beneath, one_line
 
 __all__ = [
-    "count", "data", "duration", "is_terminal", "line", "lines", "note", "notes", "problems", "redrawn", "say",
-    "styled", "table", "text", "warn",
+    "count", "data", "drawable", "duration", "line", "lines", "note", "notes", "problems", "say", "styled", "table",
+    "text", "warn",
 ]  # fmt: skip
 
 
@@ -48,10 +47,10 @@ def warn(text: str) -> None:
 
 def say(text: str = "") -> None:
     """Print one line on stdout; a newline in what it names is no line of its own."""
-    print(_drawable(one_line(text)), flush=not text)
+    print(drawable(one_line(text)), flush=not text)
 
 
-def _drawable(text: str) -> str:
+def drawable(text: str) -> str:
     """The text with what stdout can show in place of the blocks of a curve and other characters of ftcli's own."""
     if text.isascii() or _has_blocks():
         return text
@@ -114,30 +113,3 @@ def lines(found: Iterable[str]) -> None:
     """Print each line on stdout."""
     for one in found:
         say(one)
-
-
-def is_terminal() -> bool:
-    """Whether stdout is a terminal, on which lines can be drawn anew."""
-    return sys.stdout.isatty()
-
-
-@contextmanager
-def redrawn() -> Iterator[Callable[[Sequence[Sequence[str]]], None]]:
-    """Draw a table on the terminal, each time in place of the one before; its first row is its head."""
-    from rich.console import Console
-    from rich.live import Live
-    from rich.table import Table
-    from rich.text import Text
-
-    with Live(console=Console(file=beneath(sys.stdout)), auto_refresh=False) as live:
-
-        def draw(rows: Sequence[Sequence[str]]) -> None:
-            head, *body = rows
-            grid = Table(box=None, pad_edge=False)
-            for cell in head:
-                grid.add_column(Text(one_line(cell)))
-            for row in body:
-                grid.add_row(*(Text(_drawable(one_line(cell))) for cell in row))
-            live.update(grid, refresh=True)
-
-        yield draw

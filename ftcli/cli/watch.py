@@ -7,6 +7,7 @@ is printed once. --serve shows it, and the page of each run, in a browser of thi
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -16,7 +17,9 @@ from typing import Any
 from ftcli.cli import arguments, output
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.exit_codes import EXIT_DONE
-from ftcli.reports.overview import COLUMNS, DAMAGED, Glance, glances
+from ftcli.core.text import shell_word
+from ftcli.launch.screen import can_be_redrawn
+from ftcli.reports.overview import DAMAGED, Glance, glances, rows
 from ftcli.runs import provenance, rundir
 
 SUMMARY = "watch runs at work: how far, loss, time left; --serve shows them in a browser"
@@ -42,8 +45,8 @@ def run(argv: Sequence[str]) -> int:
         return serve(place, options.serve, output.note)
     if options.json:
         output.data([_as_data(each) for each in glances(place)])
-    elif options.once or not output.is_terminal():
-        output.table(_rows(glances(place)))
+    elif options.once or not can_be_redrawn(sys.stdout):
+        output.table(rows(glances(place)))
     else:
         _draw(place)
     return EXIT_DONE
@@ -59,9 +62,13 @@ def _place(name: str) -> Path:
     if path.is_dir():
         return path
     found = rundir.find_pipeline(name) or rundir.find_run(name)
-    if found is None:
-        raise ConfigError(Problem(f"ftcli watch {name}", "is no run and no folder", "ftcli watch runs"))
-    return found
+    if found is not None:
+        return found
+    where, folders = f"ftcli watch {shell_word(name)}", rundir.ROOT
+    if not folders.is_dir():
+        what, fix = f"there is no folder {folders} here, and so no runs by name", "name a run, or a folder of runs"
+        raise ConfigError(Problem(where, what, fix))
+    raise ConfigError(Problem(where, "is no run and no folder", f"ftcli watch {folders}"))
 
 
 def _as_data(each: Glance) -> dict[str, Any]:
@@ -69,19 +76,14 @@ def _as_data(each: Glance) -> dict[str, Any]:
     return {**asdict(each), "folder": str(each.folder), **own}
 
 
-def _rows(found: Sequence[Glance]) -> list[tuple[str, ...]]:
-    """The table, without columns in which no run has anything."""
-    rows = [COLUMNS, *(each.cells() for each in found)] if found else [("no runs here yet",)]
-    kept = [place for place in range(len(rows[0])) if place == 0 or any(row[place] for row in rows[1:])]
-    return [tuple(row[place] for place in kept) for row in rows]
-
-
 def _draw(place: Path) -> None:
     """Draw the table anew until no run is at work."""
-    with output.redrawn() as draw:
+    from ftcli.cli.render.overview_table import redrawn
+
+    with redrawn() as draw:
         while True:
             found = glances(place)
-            draw(_rows(found))
+            draw(found)
             if all(each.over for each in found):
                 return
             time.sleep(REDRAW_SECONDS)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from abc import ABC, abstractmethod
+from typing import TextIO
 
 from ftcli.runs.worker_records import Record
 
@@ -41,8 +42,8 @@ def own_screen() -> Screen | None:
     return sys.stderr if isinstance(sys.stderr, Screen) else None
 
 
-def can_be_redrawn() -> bool:
-    """Whether standard error is a terminal on which lines can be drawn anew, with a person before it."""
+def can_be_redrawn(stream: TextIO | None = None) -> bool:
+    """Whether standard error, or that stream, is a terminal with a person before it, where lines can be drawn anew."""
     automatic = os.environ.get("CI", "").lower() not in ("", "0", "false")
     kind = os.environ.get("TERM", "").lower()
-    return sys.stderr.isatty() and not automatic and kind not in ("", "dumb", "unknown")
+    return (stream or sys.stderr).isatty() and not automatic and kind not in ("", "dumb", "unknown")

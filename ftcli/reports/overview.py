@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -82,6 +82,17 @@ def folders(place: Path) -> dict[str, Path]:
 def glances(place: Path) -> list[Glance]:
     """What is known of each of these runs."""
     return [_glance(run, name) for name, run in folders(place).items()]
+
+
+def rows(found: Sequence[Glance], without: Sequence[str] = ()) -> list[tuple[str, ...]]:
+    """The table, without columns in which no run has anything, and without those named."""
+    every = [COLUMNS, *(each.cells() for each in found)] if found else [("no runs here yet",)]
+    kept = [
+        place
+        for place in range(len(every[0]))
+        if place == 0 or (COLUMNS[place] not in without and any(row[place] for row in every[1:]))
+    ]
+    return [tuple(row[place] for place in kept) for row in every]
 
 
 def _runs(place: Path, depth: int) -> Iterator[Path]:

@@ -8,7 +8,6 @@ own state is changed, so that a command which is killed leaves none behind.
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 import threading
 import time
@@ -20,15 +19,12 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 
 from ftcli.cli.render.phase_rows import WIDEST, PhaseRows
+from ftcli.cli.render.redrawing import MARGIN, erasing, in_foreground, size
 from ftcli.core.untrusted.printable import beneath, printable
 from ftcli.launch.screen import Screen, can_be_redrawn
 from ftcli.runs.worker_records import Record
 
 DRAW_SECONDS = 0.25
-_MARGIN = 3
-"""Columns that stay free at the right, for the ^C that a terminal writes behind the cursor."""
-_SIZE = (80, 24)
-"""Of a terminal that does not tell its own."""
 
 
 class LiveView(Screen):
@@ -95,9 +91,9 @@ class LiveView(Screen):
 
     def _paint(self, above: str = "") -> None:
         """Write in one go: erase the lines that are drawn, some text in their place, the lines as they are now."""
-        columns, height = self._size()
-        shown = self._in_foreground()
-        erase = self._erasing(columns) if shown else ""
+        columns, height = size(self._terminal)
+        shown = in_foreground(self._terminal)
+        erase = erasing(self._widths, columns) if shown else ""
         rows = self._phases.rows(time.monotonic(), self._width()) if self._over is not None and shown else None
         frame = self._rendered(rows).split("\n")[: height - 1] if rows is not None else []
         self._widths = [cell_len(Text.from_ansi(line).plain) for line in frame]
@@ -105,38 +101,13 @@ class LiveView(Screen):
             self._terminal.write(text)
             self._terminal.flush()
 
-    def _erasing(self, columns: int) -> str:
-        """What erases the lines that are drawn; a terminal that became narrower has broken them into several."""
-        if not self._widths:
-            return ""
-        lines = sum(max(1, -(-width // columns)) for width in self._widths)
-        return "\r" + (f"\x1b[{lines - 1}A" if lines > 1 else "") + "\x1b[J"
-
     def _rendered(self, shown: RenderableType) -> str:
         with self._console.capture() as drawn:
             self._console.print(shown, width=self._width(), end="")
         return "\n".join(line.rstrip() for line in drawn.get().rstrip("\n").split("\n"))
 
     def _width(self) -> int:
-        return max(1, min(self._size()[0] - _MARGIN, WIDEST))
-
-    def _size(self) -> tuple[int, int]:
-        """Columns and lines, looked up anew: no signal tells a process in a session of its own of a new size."""
-        try:
-            columns, lines = os.get_terminal_size(self._terminal.fileno())
-        except (OSError, ValueError):
-            return _SIZE
-        return columns or _SIZE[0], lines or _SIZE[1]
-
-    def _in_foreground(self) -> bool:
-        """Whether the terminal is this command's at the moment, and not that of a shell which has it in the background.
-
-        A job of a sweep is in a session without a terminal of its own, and draws on that of the sweep.
-        """
-        try:
-            return os.tcgetpgrp(self._terminal.fileno()) == os.getpgrp()
-        except (OSError, ValueError):
-            return True
+        return max(1, min(size(self._terminal)[0] - MARGIN, WIDEST))
 
 
 @contextlib.contextmanager
