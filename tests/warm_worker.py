@@ -44,7 +44,8 @@ _TOKENISES = "TOKENIZERS_PARALLELISM"
 _collector = gc.get_threshold()
 PLANTED = "FTCLI_TEST_SIGNAL"
 NOISE = "FTCLI_TEST_NOISE"
-"""Makes a worker print this, in each way that libraries do, as each of its phases begins."""
+"""TEXT@FILE makes a worker print TEXT, in each way that libraries do, as each of its phases begins, and add a line with
+its command to FILE."""
 _left: list[Any] = []
 """The streams of the process that this one was forked from."""
 
@@ -154,15 +155,18 @@ def go_on_as(module: str, words: Sequence[str], environment: Mapping[str, str], 
 
 def noise_in_phases(noise: str) -> None:
     """Print as libraries do whenever a phase of the worker begins."""
+    text, _, noted = noise.partition("@")
 
     def hook(event: str, told: tuple[Any, ...]) -> None:
         if event == "ftcli.phase":
-            print(f"{noise} print of {told[0]}")
-            sys.stderr.write(f"{noise} write\n{noise} half a line")
-            warnings.warn(f"{noise} warning of {told[0]}", UserWarning, stacklevel=2)
+            with open(noted, "a", encoding="utf-8") as file:
+                file.write(f"{sys.argv[1]}\n")
+            print(f"{text} print of {told[0]}")
+            sys.stderr.write(f"{text} write\n{text} half a line")
+            warnings.warn(f"{text} warning of {told[0]}", UserWarning, stacklevel=2)
             for name in ("transformers", "accelerate", "trl", "torch"):
-                logging.getLogger(name).error(f"{noise} log of {name}")
-            os.write(2, f"{noise} write past Python\n\x1b[2J{noise}\x1f{{}}\n".encode())
+                logging.getLogger(name).error(f"{text} log of {name}")
+            os.write(2, f"{text} write past Python\n\x1b[2J{text}\x1f{{}}\n".encode())
 
     sys.addaudithook(hook)
 
