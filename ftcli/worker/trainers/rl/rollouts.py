@@ -9,7 +9,9 @@ skipped batches right on a resume.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ from typing import Any
 import torch
 from torch.utils.data import Sampler
 
+from ftcli.core.untrusted import foreign_files
+from ftcli.runs import rundir
 from ftcli.worker.inference.sampling import Sampled
 
 
@@ -96,11 +100,15 @@ class Completions:
         self.file = file
 
     def forget_after(self, step: int) -> None:
-        """Drop the lines from that step on: the run resumes there."""
-        if self.file.is_file():
-            lines = self.file.read_text(encoding="utf-8").splitlines()
-            kept = [line for line in lines if json.loads(line)["step"] < step]
-            self.file.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        """Drop the lines from that step on, and all from one that a kill cut short: the run resumes there."""
+        kept = []
+        with suppress(OSError, ValueError, LookupError, TypeError):
+            for line in foreign_files.read_lines(self.file):
+                if not line.endswith("\n") or foreign_files.parse_json(line)["step"] >= step:
+                    break
+                kept.append(line)
+        if os.path.lexists(self.file):
+            rundir.write_atomically(self.file, "".join(kept))
 
     def add(self, step: int, sampled: Sequence[Sampled], tokenizer: Any, rewards: Sequence[dict[str, float]]) -> None:
         """Append answers with their rewards."""
