@@ -13,6 +13,7 @@ from typing import Any
 from ftcli.build import gate
 from ftcli.cli import arguments, output
 from ftcli.cli.eval_actions.requests import answered, file_of
+from ftcli.cli.generate import check_model
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.exit_codes import EXIT_DONE
 from ftcli.core.text import shell_word
@@ -155,7 +156,7 @@ def _on_held_out(options: argparse.Namespace) -> int:
     method = get_method(str(spec.method["name"]))
     scored = rows_to_score(spec, method, options.score_rows, options.rows)
     data = None if options.data is None else file_of(options.data)
-    asked = {"data": data, "score_rows": scored, "model": _model(options.model)}
+    asked = {"data": data, "score_rows": scored, "model": _model(options.model, method.head)}
     measured = answered("eval", options, run=str(found), **asked)
     if options.json:
         output.data({**measured, provenance.KEY: provenance.of_folder(found)})
@@ -166,13 +167,17 @@ def _on_held_out(options: argparse.Namespace) -> int:
     return EXIT_DONE
 
 
-def _model(name: str | None) -> str | None:
-    """The location of the model that --model names."""
+def _model(name: str | None, head: str) -> str | None:
+    """The location of the model that --model names, which must have the head of the run's own.
+
+    Raises:
+        ConfigError: there is no such model, or it has the other head.
+    """
     if name is None:
         return None
+    check_model(name, f"--model {shell_word(name)}", head)
     source = sources.model_source(name)
-    if source is None:
-        raise ConfigError(Problem(f"--model {name}", "holds no model", "name a run, a model folder or a hub id"))
+    assert source is not None
     return source.location
 
 

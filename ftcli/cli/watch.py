@@ -64,11 +64,11 @@ def _place(name: str) -> Path:
     found = rundir.find_pipeline(name) or rundir.find_run(name)
     if found is not None:
         return found
-    where, folders = f"ftcli watch {shell_word(name)}", rundir.ROOT
-    if not folders.is_dir():
-        what, fix = f"there is no folder {folders} here, and so no runs by name", "name a run, or a folder of runs"
-        raise ConfigError(Problem(where, what, fix))
-    raise ConfigError(Problem(where, "is no run and no folder", f"ftcli watch {folders}"))
+    if name == str(rundir.ROOT):
+        what, fix = f"there is no folder {name} here", "name a run, or a folder of runs"
+        raise ConfigError(Problem("ftcli watch", what, fix))
+    fix = f"ftcli watch {rundir.ROOT}" if rundir.ROOT.is_dir() else "name a run, or a folder of runs"
+    raise ConfigError(Problem(f"ftcli watch {shell_word(name)}", "is no run and no folder", fix))
 
 
 def _as_data(each: Glance) -> dict[str, Any]:

@@ -18,12 +18,15 @@ from pathlib import Path
 
 from ftcli import tiny
 from ftcli.core.exit_codes import EXIT_INTERRUPTED, EXIT_MEMORY
+from ftcli.evaluations import record
 from ftcli.runs import run_end, rundir
+from ftcli.runs.profiles.profile_file import PROFILE, PartTime, ProcessProfile, write_profile
 from ftcli.runs.run_end import RunEnd
 from tests.reports.folders import HOSTILE, run_folder
 
 HUGE = 300 << 20
 """Bytes of a file that is nothing but a hole."""
+BEFORE, RETENTION, EVALUATION = "before.json", "retention.json", f"{record.FOLDER}/20261201-000000-000000-measures.json"
 STRANGE = "\x1b[31m\u202e\rFORGED\nFORGED" + HOSTILE
 _SEALED = 1 << 20
 """Files up to this size are compared by their bytes, larger ones by size and time."""
@@ -51,16 +54,36 @@ def sound(run: Path) -> Path:
     (run / rundir.DROPPED).write_text(json.dumps(row) + "\n", encoding="utf-8")
     (run / rundir.LOCK).touch()
     (run / rundir.WORKER_LOCK).touch()
+    beside_the_result(run)
     pushed = {"repository": "anna/model", "commit": "0" * 40, "private": True, "folder": rundir.MODEL}
     rundir.write_json(run / rundir.PUSHES, {"schema": 1, "pushes": [pushed]})
     run_end.write(run, RunEnd(code=0))
     return run
 
 
+def beside_the_result(run: Path) -> None:
+    """What only some runs keep."""
+    phase = {"name": "training", "within": False, "times": 1, "seconds": 75.0}
+    rundir.write_json(run / rundir.PHASES, {"schema": 1, "over": [phase], "now": "", "since": 0.0})
+    rundir.write_json(run / rundir.PLAN, {"schema": 1, "memory_gib": 1.0, "seconds": 60.0})
+    rundir.write_json(run / BEFORE, {"eval_loss": 3.0, "score": {"name": "exact_match", "value": 0.0, "rows": 2}})
+    rundir.write_json(run / RETENTION, {"set": "builtin:general", "digest": "0" * 64, "before": {"facts": [-1.0]}})
+    write_profile(
+        run,
+        ProcessProfile(rank=0, processes=1, from_step=0, steps=40, seconds=75.0, parts={
+            "import": PartTime(seconds=5.0, times=1), "forward": PartTime(seconds=70.0, times=40)}),
+    )  # fmt: skip
+    line = {"name": "perplexity", "higher_is_better": False, "measured": {
+        "value": 8.0, "low": 7.0, "high": 9.0, "rows": 4, "interval": "bootstrap"}}  # fmt: skip
+    kept = record.keep(run, "measures", {"title": "perplexity on 4 rows", "lines": [line]})
+    kept.rename(run / EVALUATION)
+
+
 FILES = (
     rundir.SPEC, rundir.RESULT, rundir.METRICS, rundir.END, rundir.LEDGER, rundir.ENVIRONMENT, rundir.INPUTS,
     rundir.COMMAND, rundir.LOG, rundir.DROPPED, rundir.SHOWN, rundir.ANSWERS, rundir.LOCK, rundir.WORKER_LOCK,
-    rundir.PUSHES, "model/adapter_config.json", "model/tokenizer.json", "model/tokenizer_config.json",
+    rundir.PUSHES, rundir.PHASES, rundir.PLAN, BEFORE, RETENTION, PROFILE, EVALUATION, "model/adapter_config.json",
+    "model/adapter_model.safetensors", "model/tokenizer.json", "model/tokenizer_config.json",
     "checkpoints/checkpoint-40/trainer_state.json",
 )  # fmt: skip
 
@@ -104,7 +127,10 @@ def _without(*names: str) -> Change:
 
 
 _LATE = (rundir.RESULT, rundir.END)
-_FIRST = (rundir.METRICS, rundir.SHOWN, rundir.ANSWERS, rundir.CHECKPOINTS, rundir.MODEL, *_LATE)
+_FIRST = (
+    rundir.METRICS, rundir.SHOWN, rundir.ANSWERS, rundir.CHECKPOINTS, rundir.MODEL, rundir.PHASES, rundir.PLAN, BEFORE,
+    RETENTION, PROFILE, record.FOLDER, rundir.PUSHES, *_LATE,
+)  # fmt: skip
 
 
 def _stopped(code: int) -> Change:
@@ -156,7 +182,8 @@ def _written(name: str, change: Callable[[dict], object]) -> Change:  # type: ig
 
 def _strange_texts(run: Path) -> None:
     """Each text in each file steers a terminal and a page."""
-    for name in (rundir.RESULT, rundir.END, rundir.ENVIRONMENT, rundir.SHOWN, rundir.ANSWERS, rundir.PUSHES):
+    texts = (rundir.RESULT, rundir.END, rundir.ENVIRONMENT, rundir.SHOWN, rundir.ANSWERS, rundir.PUSHES, rundir.PHASES)
+    for name in (*texts, EVALUATION, PROFILE, RETENTION, BEFORE):
         rundir.write_json(run / name, _strange(json.loads((run / name).read_text(encoding="utf-8"))))
     lines = (run / rundir.METRICS).read_text(encoding="utf-8").splitlines()
     lines[-1] = json.dumps({**json.loads(lines[-1]), STRANGE: 1.0, f"eval_{STRANGE}": 2.0})
@@ -235,6 +262,21 @@ STRANGERS: dict[str, Change] = {
     )},
 }  # fmt: skip
 """By name, what a stranger may have put into a run."""
+
+
+NO_RUNS: dict[str, Change] = {
+    "nothing": lambda place: None,
+    "an-empty-folder": Path.mkdir,
+    "a-folder-of-notes": lambda place: (Path.mkdir(place), (place / "notes.txt").write_text(STRANGE)),
+    "a-folder-named-as-a-spec": lambda place: (place / rundir.SPEC).mkdir(parents=True),
+    "a-file": lambda place: place.write_text(STRANGE),
+    "an-empty-file": Path.touch,
+    "a-pipe": os.mkfifo,
+    "a-dangling-link": lambda place: place.symlink_to("nowhere"),
+    "a-circle": lambda place: place.symlink_to(place.name),
+    "a-hole": lambda place: _hole(place),
+}
+"""By name, what may stand where a run is looked for, and is none."""
 
 
 @contextmanager

@@ -27,7 +27,7 @@ from ftcli.runs import rundir
 from ftcli.serving import replaying
 from ftcli.serving import running as server
 from tests.cli.strange_folders import FOLDERS
-from tests.cli.strange_runs import DAMAGE, FILES, HALF, STRANGERS, at_work, print_of, sound
+from tests.cli.strange_runs import DAMAGE, FILES, HALF, NO_RUNS, STRANGERS, at_work, print_of, sound
 
 RUN = "runs/sft/1"
 TAKE: dict[str, list[str]] = {
@@ -261,6 +261,21 @@ def test_a_run_of_a_stranger(what: str, look: Typed, here: Path):
 def test_a_run_of_a_stranger_is_not_resumed(what: str, look: Typed, here: Path):
     make(here, STRANGERS[what])
     assert look("train --resume RUN", refused=True) == []
+
+
+@pytest.mark.parametrize("what", NO_RUNS)
+def test_what_is_no_run(what: str, look: Typed, here: Path):
+    def change(run: Path) -> None:
+        shutil.rmtree(run)
+        NO_RUNS[what](run)
+
+    make(here, change)
+    # `watch` and `runs list` look for runs below it, of which there may be none.
+    faults = [fault for line in LINES if line.startswith(("watch", "runs list")) for fault in look(line)]
+    for line in LINES:
+        if not line.startswith(("watch", "runs list")) and "RUN" in line:
+            faults += look(line, refused=True)
+    assert faults == []
 
 
 @pytest.mark.parametrize(("kind", "file"), [(kind, file) for kind, (_, files) in FOLDERS.items() for file in files])
