@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -173,23 +174,16 @@ def _require_empty(run: Path) -> None:
 
 
 def require_own_files(folder: Path) -> None:
-    """Check that all that is in the folder of a run or a pipeline lies in it.
+    """Check that all that is in the folder of a run or a pipeline lies in it, and is a file or a folder.
 
     ftcli appends to its logs and journals, truncates and removes them: behind a link that somebody else put there may
-    be any file of the user's.
+    be any file of the user's, and who opens a pipe waits for ever.
 
     Raises:
-        ConfigError: a link leads out of it.
+        ConfigError: a link leads out of it, or something is a pipe, a socket or a device.
     """
-    inside = os.path.join(os.path.realpath(folder), "")
-    problems = []
-    for here, folders, files in os.walk(folder):
-        for path in (os.path.join(here, name) for name in (*folders, *files)):
-            if os.path.islink(path) and not os.path.realpath(path).startswith(inside):
-                what = f"is a link that leads out of the folder, to {os.path.realpath(path)}"
-                problems.append(Problem(path, what, "remove it, or put there what it leads to"))
-    if problems:
-        raise ConfigError(*problems[:_MOST_SHOWN])
+    if problems := [*islice(foreign_files.strays(folder), _MOST_SHOWN)]:
+        raise ConfigError(*problems)
 
 
 def require_free(run: Path) -> None:

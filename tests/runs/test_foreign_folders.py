@@ -42,8 +42,18 @@ def test_a_file_that_no_ftcli_wrote_is_damaged(name: str, damage: Callable[[Path
     if name == rundir.RESULT and damage is os.mkfifo:
         assert FILES[name](tmp_path) is None  # a run without a result
         return
-    with pytest.raises(ConfigError, match="is damaged"):
+    with pytest.raises(ConfigError, match=r"is damaged|is no file but a pipe"):
         FILES[name](tmp_path)
+
+
+def test_what_is_neither_file_nor_folder_is_named_before_anybody_waits_for_it(tmp_path: Path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "weights").touch()
+    (tmp_path / "link").symlink_to("model/weights")
+    rundir.require_own_files(tmp_path)
+    os.mkfifo(tmp_path / "model" / "tokenizer.json")
+    with pytest.raises(ConfigError, match=r"model/tokenizer\.json  is no file but a pipe, a socket or a device"):
+        rundir.require_own_files(tmp_path)
 
 
 def test_a_stage_with_settings_has_choices(tmp_path: Path):

@@ -14,6 +14,8 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
+from ftcli.core.errors import ConfigError, Problem
+
 MAX_BYTES = 8 << 20
 """Of a configuration, spec, manifest or index: the largest of models that are published have some two MiB."""
 MAX_TOKENIZER_BYTES = 128 << 20
@@ -44,6 +46,26 @@ def read_json(file: Path, limit: int = MAX_BYTES) -> Any:
         ValueError: it is no JSON, no regular file, larger than the limit, or nested too deeply.
     """
     return parse_json(read_text(file, limit))
+
+
+def read_object(file: Path, fix: str) -> dict[str, Any]:
+    """The object in a file of ftcli's own; {} where there is no such file.
+
+    Args:
+        fix: the remedy where something has damaged it, since what is written atomically does not get so by itself.
+
+    Raises:
+        ConfigError: it cannot be read, or holds anything else.
+    """
+    if not os.path.lexists(file):
+        return {}
+    try:
+        found = read_json(file)
+    except (OSError, ValueError):
+        found = None
+    if not isinstance(found, dict):
+        raise ConfigError(Problem(str(file), "is damaged", fix))
+    return found
 
 
 def read_text(file: Path, limit: int = MAX_BYTES) -> str:
@@ -94,3 +116,19 @@ def opened(file: Path) -> BufferedReader:
     if not stat.S_ISREG(os.stat(file).st_mode):  # a pipe would be waited for
         raise Unreadable("it is no regular file")
     return open(file, "rb")
+
+
+def strays(folder: Path) -> Iterator[Problem]:
+    """What in a folder leads out of it, and what is neither a file, a folder nor a link."""
+    inside = os.path.join(os.path.realpath(folder), "")
+    for here, folders, files in os.walk(folder):
+        for path in (os.path.join(here, name) for name in (*folders, *files)):
+            try:
+                mode = os.lstat(path).st_mode
+            except OSError:  # a run at work has just removed it
+                continue
+            if stat.S_ISLNK(mode) and not os.path.realpath(path).startswith(inside):
+                what = f"is a link that leads out of the folder, to {os.path.realpath(path)}"
+                yield Problem(path, what, "remove it, or put there what it leads to")
+            elif not (stat.S_ISLNK(mode) or stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                yield Problem(path, "is no file but a pipe, a socket or a device", "remove it; ftcli makes none")

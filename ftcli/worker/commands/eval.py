@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PrinterCallback
 
 from ftcli.core.errors import ConfigError, Problem
+from ftcli.core.untrusted import foreign_files
 from ftcli.data import row_sets
 from ftcli.methods import Method, get_method
 from ftcli.methods.method import rows_to_score
@@ -111,8 +111,8 @@ def _requested(spec: RunSpec, method: Method, request: dict[str, Any]) -> RunSpe
 def _with_derived(spec: RunSpec, run_dir: Path) -> RunSpec:
     """The spec with what the method derived from the rows that the run trained on; those that are measured differ."""
     try:
-        derived = json.loads((run_dir / rundir.RESULT).read_text(encoding="utf-8"))["derived"]
-    except (OSError, ValueError, KeyError):
+        derived = foreign_files.read_json(run_dir / rundir.RESULT)["derived"]
+    except (OSError, ValueError, LookupError, TypeError):
         return spec
     return replace(spec, method={**spec.method, **derived})
 

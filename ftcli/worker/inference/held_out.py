@@ -6,13 +6,13 @@ says the same of those that do not fit.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 from ftcli.core.errors import ConfigError, Problem
+from ftcli.core.untrusted import foreign_files
 from ftcli.data import row_sets
 from ftcli.data.row_ledger import OVERLONG, UNTRAINED
 from ftcli.data.scan import Example
@@ -74,7 +74,7 @@ def held_out(spec: RunSpec, run: Path, encoder: Encoder, most: int, *, data: str
 def at_its_length(spec: RunSpec, run: Path) -> RunSpec:
     """The spec with the length limit that the run derived from its training rows, if it did."""
     try:
-        length = json.loads((run / rundir.LEDGER).read_text(encoding="utf-8"))["max_length_tokens"]["value"]
+        length = foreign_files.read_json(run / rundir.LEDGER)["max_length_tokens"]["value"]
     except (OSError, ValueError, LookupError, TypeError):
         return spec
     return replace(spec, data=replace(spec.data, max_length_tokens=length))

@@ -6,13 +6,13 @@ began with, not with a half-trained one.
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from torch import distributed
 
 from ftcli.core.errors import ConfigError, GateFailed, Problem
 from ftcli.core.text import shell_word
+from ftcli.core.untrusted.foreign_files import read_object
 from ftcli.evaluations.retention import RetentionSet, failures, read_set
 from ftcli.runs import rundir
 from ftcli.worker.distributed.sharded import whole_model
@@ -53,12 +53,9 @@ class Gate:
                 kept = {"set": self._rows.name, "digest": self._rows.digest, "before": self._before}
                 rundir.write_json(file, kept)
             return self
-        try:
-            found = json.loads(file.read_text(encoding="utf-8"))
-            same, values = found["digest"] == self._rows.digest, found["before"]
-        except (OSError, ValueError, LookupError, TypeError):
-            same, values = True, None
         fix = f"start a new run with ftcli train --from {shell_word(self._run.run_dir)}"
+        found = read_object(file, fix)
+        same, values = found.get("digest", self._rows.digest) == self._rows.digest, found.get("before", {})
         if not same:
             raise ConfigError(Problem(str(file), "was measured on other rows than run.retention has now", fix))
         if not well_formed(values, self._rows):

@@ -84,6 +84,8 @@ def _mean(values: Sequence[float]) -> float:
 def well_formed(values: Any, rows: RetentionSet) -> bool:
     """Whether a file has the values of each row of a set."""
     return isinstance(values, Mapping) and all(
-        isinstance(values.get(kind), list) and len(values[kind]) == sum(row.kind == kind for row in rows.rows)
+        isinstance(values.get(kind), list)
+        and len(values[kind]) == sum(row.kind == kind for row in rows.rows)
+        and all(isinstance(value, float) for value in values[kind])
         for kind in rows.kinds
     )

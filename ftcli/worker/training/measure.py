@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,8 @@ from torch import distributed
 from transformers import TrainerCallback
 from trl.trainer.utils import use_adapter
 
+from ftcli.core.errors import ConfigError, Problem
+from ftcli.core.untrusted.foreign_files import read_object
 from ftcli.runs import rundir
 from ftcli.worker.distributed.sharded import whole_model
 from ftcli.worker.inference import metrics
@@ -28,7 +30,7 @@ def before_training(run: Loaded, trainer: Any, resumed: bool) -> dict[str, Any]:
     Restores every random state: training is bit for bit the same with or without it.
     """
     path = run.run_dir / BEFORE
-    kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    kept = _kept(path)
     if resumed:
         return kept
     scored, with_loss = bool(run.spec.run.score_rows), _with_loss(run)
@@ -43,6 +45,20 @@ def before_training(run: Loaded, trainer: Any, resumed: bool) -> dict[str, Any]:
     if with_loss and measured.get("eval_loss") is None:
         trainer.add_callback(_LossBefore(run, trainer, measured))
     return measured
+
+
+def _kept(file: Path) -> dict[str, Any]:
+    """What an earlier session of the run measured; {} where there was none.
+
+    Raises:
+        ConfigError: the file was damaged.
+    """
+    fix = "remove it; the run then goes on without what was measured before training"
+    found = read_object(file, fix)
+    loss, score = found.get("eval_loss"), found.get("score") or {}
+    if not (loss is None or isinstance(loss, int | float)) or not isinstance(score, dict):
+        raise ConfigError(Problem(str(file), "is damaged", fix))
+    return found
 
 
 def _with_loss(run: Loaded) -> bool:
@@ -115,10 +131,9 @@ def measure(
 
 def _write(file: Path, name: str, rows: list[dict[str, Any]]) -> None:
     """Write answers beside those that the run has kept under another name."""
-    try:
-        others = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        others = {}
+    others: dict[str, Any] = {}
+    with contextlib.suppress(ConfigError):  # answers that are lost are no reason to stop
+        others = read_object(file, "")
     rundir.write_json(file, {"schema": rundir.SCHEMAS[rundir.ANSWERS], **others, name: rows})
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -15,6 +14,7 @@ from transformers import EarlyStoppingCallback, PrinterCallback
 
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.text import shell_word
+from ftcli.core.untrusted import foreign_files
 from ftcli.data.ledger_text import ledger_lines
 from ftcli.peft_methods.checkpoint_files import files_to_resume
 from ftcli.runs import rundir
@@ -160,11 +160,11 @@ def require_same_sequences(run_dir: Path, ledger: Mapping[str, Any], *, streams:
         ConfigError: there are more or fewer, or other tokens are trained.
     """
     try:
-        whole = json.loads((run_dir / rundir.LEDGER).read_text(encoding="utf-8"))
+        whole = foreign_files.read_json(run_dir / rundir.LEDGER)
         rundir.require_known_schema(run_dir / rundir.LEDGER, whole)
         began = whole["train"]
         kept, now = ([each["train"][name] for name in _SEQUENCES] for each in ({"train": began}, ledger))
-    except (OSError, ValueError, KeyError, TypeError):  # it was stopped before it wrote one
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):  # it was stopped before it wrote one
         return
     if streams or kept == now:
         return
