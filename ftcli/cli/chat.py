@@ -8,6 +8,7 @@ under way, and what was said of it is kept.
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import signal
 import subprocess
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ftcli.cli import arguments, output
-from ftcli.cli.generate import add_generation, check_model, request
+from ftcli.cli.generate import add_generation, check_model, is_text, request
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.text import shell_word
 from ftcli.launch.worker_request import exit_code, started
@@ -205,7 +206,9 @@ def _talk(chat: _Chat, lines: Callable[[str], str | None]) -> None:
     """Pass on messages and carry out commands, until the input or /exit ends it."""
     chat.listen()  # until the models are loaded
     for message in _messages(lines):
-        if message.startswith("/") and not message.startswith("//") and "\n" not in message:
+        if not is_text(message):
+            output.say("[that is not UTF-8, and was not sent]")
+        elif message.startswith("/") and not message.startswith("//") and "\n" not in message:
             if not chat.command(message):
                 return
         else:
@@ -244,6 +247,8 @@ def _message(line: str, lines: Callable[[str], str | None]) -> str:
 def _lines(at_terminal: bool) -> Callable[[str], str | None]:
     """What gives the next line, None at the end; at a terminal with a prompt, line editing and the lines before."""
     typed = _line_editing() if at_terminal else str
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # a byte that is not UTF-8 is no reason to end
 
     def following(prompt: str) -> str | None:
         try:

@@ -96,6 +96,8 @@ def check_generation(options: argparse.Namespace, where: str) -> None:
     for flag, (value, low, high) in {**limits, "--top-p": (options.top_p, 1e-6, 1)}.items():
         if not low <= value <= high:
             raise ConfigError(Problem(f"{flag} {value}", "is out of range", f"from {low} to {high}"))
+    if options.system is not None and not is_text(options.system):
+        raise ConfigError(Problem("--system", "is not UTF-8", "give text in UTF-8"))
 
 
 def request(options: argparse.Namespace, command: str) -> dict[str, Any]:
@@ -155,6 +157,13 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("--batch-size", type=int, metavar="N", help=f"--to: prompts answered together ({BATCH})")
     arguments.add_json(parser)
     options = arguments.parse(parser, argv)
+    if options.prompts and options.file is not None:
+        raise ConfigError(
+            Problem("--file", "has no effect beside prompts on the command line", "leave one of them out")
+        )
+    for number, prompt in enumerate(options.prompts, 1):
+        if not is_text(prompt):
+            raise ConfigError(Problem(f"prompt {number}", "is not UTF-8", "give text in UTF-8"))
     worker_request = {**request(options, "generate"), "prompts": options.prompts or _lines(options.file)}
     if options.to is not None or options.batch_size is not None:
         return _to_file(options, worker_request)
@@ -199,16 +208,33 @@ def _to_file(options: argparse.Namespace, worker_request: dict[str, Any]) -> int
 
 
 def _lines(file: Path | None) -> list[str]:
+    """The prompts in a file, or on standard input: each line that is not empty.
+
+    Raises:
+        ConfigError: there is none, or it cannot be read.
+    """
+    where = f"--file {shell_word(file)}" if file else "standard input"
     try:
-        text = file.read_text(encoding="utf-8") if file else sys.stdin.read()
+        text = (file.read_bytes() if file else sys.stdin.buffer.read()).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(Problem(f"--file {file}", f"cannot be read: {error}", "name a UTF-8 text file")) from None
-    prompts = [line for line in text.splitlines() if line.strip()]
+        what = f"cannot be read: {getattr(error, 'strerror', None) or error}"
+        raise ConfigError(Problem(where, what, "give text in UTF-8, one prompt per line")) from None
+    # Other separators than the newline may be part of a prompt.
+    prompts = [line.rstrip("\r") for line in text.split("\n") if line.strip()]
     if not prompts:
         raise ConfigError(
             Problem("ftcli generate", "there is no prompt", "give one as an argument, with --file or on stdin")
         )
     return prompts
+
+
+def is_text(words: str) -> bool:
+    """Whether it can be encoded; of the command line or standard input, bytes that are not UTF-8 cannot."""
+    try:
+        words.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _print(answer: dict[str, Any]) -> None:

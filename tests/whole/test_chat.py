@@ -71,6 +71,18 @@ def test_lines_of_a_pipe_are_messages_and_commands(runs: Path, tmp_path: Path):
     assert all(turn["content"] in said for turn in turns if turn["role"] == "assistant")
 
 
+def test_bytes_that_are_no_text_are_not_sent_and_the_last_line_needs_no_end(tmp_path: Path):
+    lines = b'\xff\xfe bad\n/system caf\xe9\n/adapter \xff\n/save talk.jsonl\n"""\n' + "naïve \u2028 🙂\n".encode()
+    done = subprocess.run(
+        [sys.executable, "-m", "ftcli", "chat", "builtin:tiny", *SHORT], cwd=tmp_path, env=environment(),
+        input=lines + b"end \\", capture_output=True, timeout=TIMEOUT_SECONDS, check=False,
+    )  # fmt: skip
+    said = done.stdout.decode("utf-8")
+    assert (done.returncode, b"Traceback" in done.stderr) == (0, False), done.stderr
+    assert said.splitlines()[:4] == ["[that is not UTF-8, and was not sent]"] * 3 + ["[nothing was said yet]"]
+    assert len(said.splitlines()) > 4  # the answer to the block, which the end of the input ended
+
+
 def test_several_models_answer_side_by_side_each_with_its_own_conversation(runs: Path, tmp_path: Path):
     saved = tmp_path / "both.jsonl"
     said = piped(runs, ("one", "two"), ["Hello.", "/base", f"/save {saved}"])

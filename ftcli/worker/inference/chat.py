@@ -20,7 +20,7 @@ from ftcli.worker.inference.answer_reader import AnswerReader
 from ftcli.worker.inference.metrics import generate as generate_ids
 from ftcli.worker.models.adapter_switch import NOTHING, AdapterSwitch
 from ftcli.worker.models.answer_ends import ending_as
-from ftcli.worker.models.load import UNQUANTISED, as_granted, best_device, load_trained, make_encoder
+from ftcli.worker.models.load import UNQUANTISED, as_granted, best_device, load_trained, make_encoder, position_limit
 
 _MAX_NEW_TOKENS = 256
 
@@ -53,6 +53,7 @@ class Speaker:
         self.adapters = AdapterSwitch(self.model, folders)
         self._reader = AnswerReader(self.encoder)
         self._sampling = sampling(request)
+        self._name, self._positions = settings.name_or_path, position_limit(settings)
         self.system: str = request.get("system") or ""
         self.begin_anew()
 
@@ -66,22 +67,59 @@ class Speaker:
         """Answer with that adapter on the base from now on, or without any for the name `none`."""
         self.model = self.adapters.switch_to(name)
 
+    def require_room(self, prompts: list[str]) -> None:
+        """Check that the model has positions for each prompt, and for one token behind it.
+
+        Raises:
+            ConfigError: it has not for one of them.
+        """
+        for number, ids in enumerate(self._prompts(prompts), 1):
+            if not self._room(ids):
+                what = f"has {len(ids):,} tokens, and {self._name} has {self._positions:,} positions"
+                raise ConfigError(Problem(f"prompt {number}", what, "shorten it"))
+
     def answer_all(self, prompts: list[str], seed: int) -> list[str]:
         """An answer to each prompt, each its own conversation."""
         set_seed(seed)
-        ids = [self._ids([*self._opening, {"role": "user", "content": prompt}]) for prompt in prompts]
+        ids = self._prompts(prompts)
+        # One that has not room for the longest answer is answered by itself, so that it does not cut the others'.
+        together = [place for place, each in enumerate(ids) if self._room(each) >= self._sampling["max_new_tokens"]]
+        alone = [[place] for place in range(len(ids)) if place not in {*together}]
+        found: dict[int, str] = {}
+        for places in filter(None, (together, *alone)):
+            texts = self._answers([ids[place] for place in places])
+            found |= dict(zip(places, texts, strict=True))
+        return [found[place].strip() for place in range(len(ids))]
+
+    def _answers(self, ids: list[list[int]]) -> list[str]:
+        room = min(map(self._room, ids))
         with torch.no_grad():
-            found = generate_ids(self.model, self.encoder.tokenizer, ids, **self._sampling)
+            found = generate_ids(self.model, self.encoder.tokenizer, ids, **self._within(room))
         texts: list[str] = self.encoder.tokenizer.batch_decode(found, skip_special_tokens=True)
-        return [answer.strip() for answer in texts]
+        return texts
+
+    def _room(self, ids: list[int]) -> int:
+        """How many tokens the model has positions for behind these; 0 where they are too many by themselves."""
+        return 2**31 if self._positions is None else max(0, self._positions - len(ids))
+
+    def _within(self, room: int) -> dict[str, Any]:
+        return {**self._sampling, "max_new_tokens": min(self._sampling["max_new_tokens"], room)}
 
     def reply(self, message: str, write: Write, stops: Stops | None = None) -> str:
-        """The next turn, written piece by piece as it is generated; what there is of it once it is stopped."""
-        self.history.append({"role": "user", "content": message})
+        """The next turn, written piece by piece as it is generated; what there is of it once it is stopped.
+
+        Raises:
+            ConfigError: the model has no positions for the conversation with this message, which is then no part of it.
+        """
+        turns: Turns = [*self.history, {"role": "user", "content": message}]
+        ids = [self._ids(turns)]
+        if not (room := self._room(ids[0])):
+            what = f"with that the conversation has {len(ids[0]):,} tokens, and the model {self._positions:,} positions"
+            raise ConfigError(Problem(self._name, what, "it was not sent; /reset begins anew"))
+        self.history = turns
         streamer = _Pieces(self.encoder.tokenizer, write)
         with torch.no_grad():
-            ids = [self._ids(self.history)]
-            how = {"streamer": streamer, "stops": stops, **self._sampling}
+            how = {"streamer": streamer, "stops": stops, **self._within(room)}
             (answer,) = generate_ids(self.model, self.encoder.tokenizer, ids, **how)
         # The template decides what becomes of earlier reasoning; as part of the text it would be read as an answer.
         reasoning, final = self._reader.parts(ids[0], answer)
@@ -89,6 +127,9 @@ class Speaker:
         self.history.append({"role": "assistant", "content": final, **thought})
         text: str = self.encoder.tokenizer.decode(answer, skip_special_tokens=True)
         return text.strip()
+
+    def _prompts(self, prompts: list[str]) -> list[list[int]]:
+        return [self._ids([*self._opening, {"role": "user", "content": prompt}]) for prompt in prompts]
 
     def _ids(self, turns: Turns) -> list[int]:
         return self.encoder.prompt_ids(turns if self.encoder.has_template else turns[-1]["content"])
@@ -115,7 +156,7 @@ def generate(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
             answers of one model as soon as a batch of prompts has them, from the prompt "answered" on.
 
     Raises:
-        ConfigError: there is no such model, or its base is not known.
+        ConfigError: there is no such model, its base is not known, or it has no positions for a prompt.
     """
     prompts, seed = list(request["prompts"]), request.get("seed") or 0
     if request.get("batch_size") is not None:
@@ -123,6 +164,7 @@ def generate(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
         return
     columns: dict[str, list[str]] = {}
     for speaker in speakers(request):
+        speaker.require_room(prompts)
         for name in speaker.adapters.folders or [None]:
             if name is not None:
                 speaker.switch_to(name)
@@ -134,6 +176,7 @@ def generate(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def _in_batches(request: dict[str, Any], prompts: list[str], seed: int) -> Iterator[dict[str, Any]]:
     """Each batch is drawn by a seed of its own, so that one that is begun anew says the same."""
     [speaker] = speakers(request)
+    speaker.require_room(prompts)
     for name in speaker.adapters.folders:
         speaker.switch_to(name)
     size = int(request["batch_size"])
@@ -191,7 +234,11 @@ class _Talk:
         for speaker in self._speakers:
             label = {"answer": "after"}.get(speaker.label, speaker.label) if len(self._speakers) > 1 else ""
             self._say({"label": label})
-            text = speaker.reply(message["text"], lambda piece: self._say({"piece": piece}), stops)
+            try:
+                text = speaker.reply(message["text"], lambda piece: self._say({"piece": piece}), stops)
+            except ConfigError as error:
+                self._say({"note": f"{error.problems[0].what}; {error.problems[0].fix}"})
+                continue
             self._say({"answer": text, "label": label})
             if stopped:
                 self._say({"note": "stopped"})
