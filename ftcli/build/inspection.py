@@ -23,7 +23,7 @@ from ftcli.core.untrusted import foreign_files
 from ftcli.data.files.locate import is_hub
 from ftcli.data.files.urls import is_url
 from ftcli.models import sources
-from ftcli.models.safetensors_header import require_own_weights
+from ftcli.models.stored_files import require_own_weights
 from ftcli.runs import rundir
 from ftcli.settings.backends import ENDPOINTS, ROLES
 from ftcli.settings.fields.field_row import FieldRow, Reach

@@ -16,11 +16,11 @@ from typing import Literal
 
 from ftcli.build import gate, record_files
 from ftcli.build.inputs import run_inputs
-from ftcli.build.weight_files import model_faults, weight_fault
 from ftcli.core.errors import ConfigError
 from ftcli.core.text import shell_word
 from ftcli.core.untrusted import foreign_files
 from ftcli.models import sources
+from ftcli.models.stored_files import model_faults, weight_fault
 from ftcli.peft_methods.checkpoint_files import files_to_resume
 from ftcli.runs import checkpoints, rundir
 from ftcli.runs.checkpoints import MANIFEST, step_of

@@ -96,7 +96,7 @@ def check_generation(options: argparse.Namespace, where: str) -> None:
     for flag, (value, low, high) in {**limits, "--top-p": (options.top_p, 1e-6, 1)}.items():
         if not low <= value <= high:
             raise ConfigError(Problem(f"{flag} {value}", "is out of range", f"from {low} to {high}"))
-    if options.system is not None and not is_text(options.system):
+    if not is_text(getattr(options, "system", None) or ""):  # of which `sample` has none
         raise ConfigError(Problem("--system", "is not UTF-8", "give text in UTF-8"))
 
 

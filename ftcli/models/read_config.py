@@ -20,8 +20,8 @@ from ftcli.models.families import (
     OptSwitches,
 )
 from ftcli.models.layout import Layout
-from ftcli.models.safetensors_header import stored_parameters
 from ftcli.models.shape import Shape
+from ftcli.models.stored_files import stored_parameters
 
 MAX_LAYERS = 2_000
 """Layers of one stack: each becomes modules that are counted one by one. The deepest published model has 126."""

@@ -22,8 +22,8 @@ from ftcli.models.known_shapes import flat_config
 from ftcli.models.modules import modules
 from ftcli.models.parameters import all_linear, linear_modules, num_parameters
 from ftcli.models.read_config import shape_from_folder, shape_from_mapping
-from ftcli.models.safetensors_header import stored_parameters
 from ftcli.models.shape import Shape
+from ftcli.models.stored_files import stored_parameters
 from ftcli.peft_methods.lora_counts import lora_parameters
 from ftcli.worker.training.expert_targets import reach_experts
 from tests.conftest import REPOSITORY

@@ -13,7 +13,7 @@ from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.hub_cache import cached_snapshot, hub_cache
 from ftcli.core.text import shell_word
 from ftcli.models import sources
-from ftcli.models.safetensors_header import stored_parameters
+from ftcli.models.stored_files import stored_parameters
 from ftcli.models.templates.chat_template import end_tokens
 from ftcli.runs import rundir
 from ftcli.runs.checkpoints import MANIFEST

@@ -29,14 +29,15 @@ from trl.trainer.reward_trainer import suppress_seqcls_warning
 
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.models.attention_kernels import runs_here
-from ftcli.models.safetensors_header import require_own_weights
 from ftcli.models.sources import ModelSource, adapter_declares, base_of, foundation, head_of, resolved_source
+from ftcli.models.stored_files import require_own_weights
 from ftcli.models.templates.chat_template import BASE_FIX, named_template, with_defaults
 from ftcli.models.templates.template_rendering import unread_variables, variables
 from ftcli.peft_methods import why_unmerged
 from ftcli.settings.groups import ModelSettings, QuantisationSettings
 from ftcli.settings.ownership import ATTENTION
 from ftcli.worker.models.bitsandbytes_layers import bitsandbytes_config, keeping_numbers
+from ftcli.worker.models.damaged_files import naming_damage, unloadable
 from ftcli.worker.models.new_tokens import add_tokens, grow, grow_for_adapter, readable_head
 from ftcli.worker.models.stored_weights import saved_plain, turned_plain, unquantised, without_kernels
 from ftcli.worker.models.text_models import text_config, text_model
@@ -68,6 +69,7 @@ def weights_dtype(dtype: str, device: str) -> torch.dtype:
     return torch.bfloat16 if device == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
 
 
+@naming_damage
 def load_tokenizer(settings: ModelSettings) -> PreTrainedTokenizerBase:
     """The model's tokenizer with a padding token, for which embeddings are never resized, with the chat template and
     the new tokens of the settings.
@@ -82,7 +84,7 @@ def load_tokenizer(settings: ModelSettings) -> PreTrainedTokenizerBase:
     try:
         tokenizer = AutoTokenizer.from_pretrained(source.location, **_hub_arguments(settings, source))
     except (OSError, ValueError) as error:
-        raise ConfigError(_unloadable(settings, "tokenizer", error)) from None
+        raise ConfigError(unloadable(settings, "tokenizer", error)) from None
     if tokenizer.pad_token is None:
         vocabulary = tokenizer.get_vocab()
         spare = (token for token in _PAD_TOKENS if token in vocabulary and token != tokenizer.eos_token)
@@ -140,6 +142,7 @@ def as_granted(settings: ModelSettings, request: Mapping[str, Any]) -> ModelSett
     return replace(settings, trust_remote_code=granted, attn_implementation=kernel)
 
 
+@naming_damage
 def load_model(
     settings: ModelSettings,
     *,
@@ -191,13 +194,14 @@ def load_model(
             else:
                 model = loader.quantised(source, settings.revision, quantisation, device, shard_dtype)
     except (OSError, ValueError, ImportError) as error:
-        raise ConfigError(_unloadable(settings, "model", error)) from None
+        raise ConfigError(unloadable(settings, "model", error)) from None
     if settings.new_tokens:
         size = len(load_tokenizer(settings))
         grow(model, size - len(settings.new_tokens), size)
     return (model if read else hold_nothing(model)).eval()
 
 
+@naming_damage
 def load_trained(
     settings: ModelSettings,
     *,
@@ -234,6 +238,7 @@ def _require_causal(name: str, source: ModelSource, head: str) -> None:
         raise ConfigError(Problem("model.name_or_path", what, "name a causal LM; ftcli score uses reward models"))
 
 
+@naming_damage
 def with_adapter(base: PreTrainedModel, folder: Path, name: str = "default") -> Any:
     """The base with a saved adapter on it, as a PeftModel in evaluation mode.
 
@@ -254,6 +259,7 @@ def with_adapter(base: PreTrainedModel, folder: Path, name: str = "default") -> 
     return readable_head(model).eval()
 
 
+@naming_damage
 def position_limit(settings: ModelSettings) -> int | None:
     """The longest sequence in tokens that a model has positions for, if its configuration says so; loads no weights.
 
@@ -264,10 +270,11 @@ def position_limit(settings: ModelSettings) -> int | None:
     try:
         config = AutoConfig.from_pretrained(base.location, **_hub_arguments(settings, base))
     except (OSError, ValueError) as error:
-        raise ConfigError(_unloadable(settings, "model", error)) from None
+        raise ConfigError(unloadable(settings, "model", error)) from None
     return getattr(config.get_text_config(), "max_position_embeddings", None)
 
 
+@naming_damage
 def stop_ids(settings: ModelSettings) -> list[int]:
     """The end tokens of the model's own generation config, else of its base's; [] if none has one."""
     base = resolved_source(settings.name_or_path)
@@ -384,15 +391,3 @@ class _Loader:
             model: Any = self.plain(folder, None, None, **how)
         model.name_or_path = source.location
         return model
-
-
-def _unloadable(settings: ModelSettings, part: str, error: Exception) -> Problem:
-    reason = str(error).strip().splitlines() or [type(error).__name__]
-    if "attention implementation" in reason[0]:
-        what = f"{settings.name_or_path} does not run with {settings.attn_implementation} attention"
-        return Problem("model.attn_implementation", what, "set model.attn_implementation=eager")
-    if "custom code" in reason[0]:
-        what = f"{settings.name_or_path} ships Python code, without which its {part} cannot be loaded"
-        return Problem("model.name_or_path", what, "read that code, then let it run with --trust-remote-code")
-    what = f"the {part} of {settings.name_or_path} cannot be loaded: {reason[0]}"
-    return Problem("model.name_or_path", what, "check the name, or download the model first")

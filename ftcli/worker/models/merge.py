@@ -18,8 +18,8 @@ from transformers import AutoConfig
 
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.models.export.combining import Combination
-from ftcli.models.safetensors_header import FLOAT_TYPES, read_header
 from ftcli.models.sources import adapter_declares, base_of, foundation, head_of, resolved_source, rows_of_adapters
+from ftcli.models.stored_files import FLOAT_TYPES, read_header
 from ftcli.models.stored_quantisation import stored_quantisation
 from ftcli.peft_methods import why_unmerged
 from ftcli.runs.checkpoints import publish, staging_path, write_manifest

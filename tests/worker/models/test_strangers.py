@@ -17,8 +17,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from ftcli import tiny
 from ftcli.core.errors import ConfigError
-from ftcli.models.safetensors_header import require_own_weights
 from ftcli.models.sources import adapter_declares, base_of
+from ftcli.models.stored_files import require_own_weights
 from ftcli.settings.groups import ModelSettings
 from ftcli.worker.models.architecture import measure
 from ftcli.worker.models.load import load_model, load_trained, with_adapter
