@@ -68,3 +68,12 @@ def test_a_run_at_work_is_refused(run: Path, typed: Typed):
         code, _, error = typed("eval", "run", *WAYS[0].split())
         assert (code, "in use by another process" in error) == (2, True)
         assert content(run) == before
+
+
+@pytest.mark.parametrize("other", ["builtin:tiny", str(tiny.MODEL_DIR)])
+def test_a_model_is_not_compared_with_itself(other: str, run: Path, typed: Typed):
+    words = ("--against", other, "--judge", "builtin:tiny", "--data", "rows.jsonl")
+    code, out, error = typed("eval", "builtin:tiny", *words)
+    assert (code, out) == (2, "")
+    assert f"--against {other}  is what is measured itself" in error
+    assert "fix: name another run or model" in error

@@ -24,13 +24,20 @@ MAX_NEW_TOKENS = 256
 
 
 def run(options: argparse.Namespace) -> int:
-    """Compare a run or model with another."""
+    """Compare a run or model with another.
+
+    Raises:
+        ConfigError: an option does not fit, or the other is the same model.
+    """
     command = f"ftcli eval {shell_word(options.run)} --against"
     judge = _judge(options)
     if options.principles is not None:
         _require_comparable(options.principles)
     subject = measured(options.run, command, frozenset())
     other = measured(options.against, f"--against {shell_word(options.against)}", frozenset())
+    if sources.model_source(subject.name) == sources.model_source(other.name):
+        what = "is what is measured itself: each of its answers would be compared with the same one"
+        raise ConfigError(Problem(f"--against {shell_word(options.against)}", what, "name another run or model"))
     data = rows_of(options.data, subject, "--against")
     longest = options.max_new_tokens or MAX_NEW_TOKENS
     asked = {"data": data, "judge": asdict(judge), "principles": options.principles, "max_new_tokens": longest}

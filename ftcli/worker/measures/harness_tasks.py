@@ -128,6 +128,8 @@ def _built(where: str, each: Mapping[str, Any], build: Any) -> Any:
         raise ConfigError(Problem(where, why + closed, _rows_fix(each))) from None
     except KeyError as error:
         raise ConfigError(Problem(where, f"its rows have no {error}", _rows_fix(each))) from None
+    except StopIteration:  # of who looks at the first
+        raise ConfigError(Problem(where, "it has no rows", _rows_fix(each))) from None
     except Exception as error:  # a task file may be wrong in any way that its reader did not expect
         raise ConfigError(Problem(where, f"cannot be built: {first_line(error)}", _rows_fix(each))) from None
 

@@ -117,6 +117,12 @@ def test_a_task_that_is_wrong_is_refused_before_or_where_it_fails(text, what, fo
         measured(folder, text)
 
 
+def test_a_task_without_rows_is_told_as_such(folder):
+    (folder / "rows.jsonl").write_text("", encoding="utf-8")
+    with pytest.raises(ConfigError, match="it has no rows"):
+        measured(folder, ANSWER)
+
+
 def test_a_task_that_nobody_has_is_named_with_the_nearest(folder, monkeypatch):
     from lm_eval.tasks import TaskManager
 
