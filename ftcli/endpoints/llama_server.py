@@ -17,12 +17,12 @@ from typing import Any
 
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.endpoints.address import Address, Refused
+from ftcli.endpoints.tethered import ENDS_SECONDS, tethered
 from ftcli.runs.stop_signals import held_back
 
 PACKAGE, PROGRAM = "xllamacpp", "llama-server"
 REMEDY = f"pip install 'ftcli[gguf]', or put {PROGRAM} of llama.cpp on PATH"
 STARTS_SECONDS = 600.0
-ENDS_SECONDS = 10.0
 _ADDRESS = re.compile(r"http://127\.0\.0\.1:\d+")
 _SHOWN = 3
 
@@ -58,7 +58,7 @@ def command(file: Path, *more: str, port: int = 0, alias: str = "", lora: Sequen
     if importlib.util.find_spec(PACKAGE) is not None:
         return [sys.executable, "-m", "ftcli.endpoints.llama_process", *words, "--port", str(port)]
     port = port or free_port()
-    return [str(shutil.which(PROGRAM)), *words, "--host", "127.0.0.1", "--port", str(port), "--jinja"]
+    return tethered([str(shutil.which(PROGRAM)), *words, "--host", "127.0.0.1", "--port", str(port), "--jinja"])
 
 
 def free_port() -> int:
@@ -103,10 +103,8 @@ def serving(file: Path, *more: str) -> Iterator[Address]:
         assert process.stdin is not None
         with contextlib.suppress(OSError):
             process.stdin.close()
-        if words[0] != sys.executable:
-            process.terminate()
         try:
-            process.wait(ENDS_SECONDS)
+            process.wait(2 * ENDS_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
 import socket
 import subprocess
 import sys
@@ -14,10 +12,10 @@ from collections.abc import Iterator, Sequence
 
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.endpoints.address import Address, Refused
+from ftcli.endpoints.tethered import tethered
 from ftcli.runs.stop_signals import held_back
 from ftcli.serving.programs import HOST
 
-ENDS_SECONDS = 15.0
 _LOOKS_SECONDS = 0.2
 
 
@@ -37,15 +35,14 @@ def require_free(port: int, where: str) -> None:
 
 @contextlib.contextmanager
 def running(words: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
-    """A server in a session of its own, all of whose processes end with the block.
+    """A server in a session of its own, all of whose processes end with the block, or with this process.
 
-    Its standard input is a pipe that closes when this process dies, however it dies; what it prints goes to stderr, by
-    way of this process, which shows it without effect on the terminal.
+    What holds it ends it once its standard input closes, which it does however this process dies. What the server
+    prints goes to stderr, by way of this process, which shows it without effect on the terminal.
     """
+    pipe, same = subprocess.PIPE, subprocess.STDOUT
     with held_back():
-        process = subprocess.Popen(
-            list(words), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
-        )
+        process = subprocess.Popen(tethered(words), stdin=pipe, stdout=pipe, stderr=same, start_new_session=True)
     told = threading.Thread(target=_tell, args=(process,), daemon=True)
     told.start()
     try:
@@ -64,15 +61,9 @@ def _tell(process: subprocess.Popen[bytes]) -> None:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        if process.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, number)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(ENDS_SECONDS)
-            break
     assert process.stdin is not None
     process.stdin.close()
+    process.wait()  # which lets the server end by itself for a while, and no longer
 
 
 def answers(address: Address, process: subprocess.Popen[bytes]) -> None:

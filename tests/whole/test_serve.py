@@ -25,8 +25,9 @@ LLAMA = all(importlib.util.find_spec(name) is not None for name in ("xllamacpp",
 QUESTION = {"messages": [{"role": "user", "content": "Add 3 and 4 for me."}], "max_tokens": 4, "temperature": 0}
 VLLM = """\
 #!{python}
-import json, sys
+import json, subprocess, sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
+subprocess.Popen(["sleep", "600"])  # as its engine, which holds the memory
 json.dump(sys.argv[1:], open("words.json", "w"))
 class Health(BaseHTTPRequestHandler):
     def do_GET(self):
@@ -107,19 +108,35 @@ def test_llama_cpp_serves_a_gguf_with_a_chat_page_and_ends_with_who_started_it(t
         assert not psutil.wait_procs(family, timeout=TIMEOUT_SECONDS)[1]
 
 
+def path_with_vllm(folder: Path) -> str:
+    """A PATH on which a stand-in of vLLM's server comes first."""
+    program = folder / "vllm"
+    program.write_text(VLLM.format(python=sys.executable), encoding="utf-8")
+    program.chmod(0o755)
+    return f"{folder}{os.pathsep}{os.environ['PATH']}"
+
+
+def test_a_server_that_watches_nobody_and_its_engine_end_with_who_started_them(tmp_path: Path):
+    words, path = ("builtin:tiny", "--with", "vllm", "--port", str(free_port())), path_with_vllm(tmp_path)
+    with served(*words, cwd=tmp_path, PATH=path) as (process, _):
+        family = children(process)
+        assert "sleep" in {each.name() for each in family}
+        process.kill()
+        process.wait()
+        assert not psutil.wait_procs(family, timeout=TIMEOUT_SECONDS)[1]
+
+
 def test_vllm_is_given_template_end_tokens_and_adapters(tmp_path: Path, ftcli_run: Train):
     brief = ("train.max_steps=1", "train.eval_strategy=no", "run.score_rows=0", "hardware=cpu", "data.max_rows=8")
     ftcli_run("train", *brief, "peft=lora", "run.dir=tuned", cwd=tmp_path)
-    program = tmp_path / "vllm"
-    program.write_text(VLLM.format(python=sys.executable), encoding="utf-8")
-    program.chmod(0o755)
-    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
-    port = free_port()
+    path, port = path_with_vllm(tmp_path), free_port()
     with served("tuned", "--port", str(port), cwd=tmp_path, PATH=path) as (process, said):
         assert said["model"] == "tuned"
         assert said["compare"] == f"ftcli verify tuned --at http://127.0.0.1:{port}/v1 --as tuned"
+        family = children(process)
         process.send_signal(signal.SIGTERM)
         assert process.wait(TIMEOUT_SECONDS) == 0
+        assert not psutil.wait_procs(family, timeout=TIMEOUT_SECONDS)[1]
     words = json.loads((tmp_path / "words.json").read_text(encoding="utf-8"))
     model = tmp_path / "tuned" / "model"
     assert words[:2] == ["serve", str(tiny.MODEL_DIR.resolve())]
