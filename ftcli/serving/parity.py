@@ -66,16 +66,18 @@ def _prompts(given: Comparison) -> Iterator[Verdict]:
     if len(known) < total:
         yield _counts(given)
         return
-    faults = Counter(
+    faults = [
         fault
         for (question, served), text in zip(known, given.judged["prompts"], strict=True)
         if (fault := _fault(given, question, served, text or ""))
-    )
+    ]
     if not faults:
         tokens = sum(len(question["ids"]) for question in given.questions)
         yield Verdict(PROMPTS, "ok", f"the tokens of all {total} are those of training ({tokens} tokens)")
-    for (part, what, fix), times in faults.items():
-        yield Verdict(part, "fault", f"{what} ({times} of {total} prompts)", fix)
+    # One template at fault shows in each prompt beside other words: the first of them is told for all.
+    for (part, fix), times in Counter((part, fix) for part, _, fix in faults).items():
+        first = next(what for own, what, remedy in faults if (own, remedy) == (part, fix))
+        yield Verdict(part, "fault", f"{first} ({times} of {total} prompts)", fix)
 
 
 def _fault(given: Comparison, question: Mapping[str, Any], served: Served, text: str) -> tuple[str, str, str] | None:

@@ -54,6 +54,20 @@ def test_all_that_is_right_is_right():
     assert {each.state for each in found(served()).values()} == {"ok"}
 
 
+def test_one_template_at_fault_is_told_once_though_each_prompt_shows_other_words():
+    asked = [{**QUESTION, "ids": [BOS, n], "text": f"<|begin|>say {n}"} for n in (10, 11)]
+    given = [served(prompt_ids=[BOS, 5, n]) for n in (10, 11)]
+    judged = {
+        "trained": {**SAME, "first": [None, None]}, "prompts": [f"<|begin|>do say {n}" for n in (10, 11)],
+        "ids": [[20, 21, END]] * 2, "embeddings": None, "others": {},
+    }  # fmt: skip
+    whole = Comparison(about=ABOUT, questions=asked, served=given, judged=judged, file_type="")
+    [fault] = [each for each in verdicts(whole) if each.state == "fault"]
+    assert fault.detail == (
+        "prompts are rendered otherwise: '<|begin|>say 10' in training, '<|begin|>do say 10' served (2 of 2 prompts)"
+    )
+
+
 @pytest.mark.parametrize(
     ("ids", "text", "part", "what"),
     [
