@@ -23,6 +23,14 @@ TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}{{ '<|turn|>' + m['role'] + '\\n' + m['content'] + '<|close|>\\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|turn|>assistant\\n' }}{% endif %}"
 )
+OTHERWISE = TEMPLATE.replace("'\\n' + m['content']", "' says:\\n' + m['content']")
+TRAIN = (
+    "train", "model.name_or_path=base", "peft=lora", "peft.r=32", "data.path=rows.jsonl", "data.eval_share=0.2",
+    "train.max_steps=60", "train.save_strategy=steps", "train.save_steps=30", "train.learning_rate=1e-2",
+    "train.per_device_train_batch_size=8", "train.gradient_accumulation_steps=1", "run.score_rows=0", "hardware=cpu",
+    "hardware.num_threads=1", "train.eval_strategy=no", "run.dir=run",
+)  # fmt: skip
+"""LoRA on such a model, with a checkpoint half-way."""
 ROWS = [{"prompt": f"Say the number {n}.", "completion": f"The number is {n}."} for n in range(48)]
 
 

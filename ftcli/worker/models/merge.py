@@ -18,7 +18,7 @@ from transformers import AutoConfig
 
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.models.export.combining import Combination
-from ftcli.models.sources import adapter_declares, base_of, foundation, head_of, resolved_source, rows_of_adapters
+from ftcli.models.sources import adapter_declares, base_of, foundation_of, head_of, resolved_source, rows_of_adapters
 from ftcli.models.stored_files import FLOAT_TYPES, read_header
 from ftcli.models.stored_quantisation import stored_quantisation
 from ftcli.peft_methods import why_unmerged
@@ -184,8 +184,7 @@ def merged_plain(work: Merge, model: Any) -> Any:
 
 def stored_dtype(settings: ModelSettings) -> torch.dtype:
     """The type in which the model at the bottom of a stack of adapters is stored."""
-    bottom = foundation(resolved_source(settings.name_or_path))
-    assert bottom is not None
+    bottom = foundation_of(settings.name_or_path)
     config = AutoConfig.from_pretrained(bottom.location, trust_remote_code=settings.trust_remote_code)
     declared = getattr(config, "dtype", None) or getattr(config.get_text_config(), "dtype", None)
     if isinstance(declared, torch.dtype):
