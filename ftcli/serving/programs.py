@@ -16,7 +16,8 @@ from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.text import shell_word
 from ftcli.endpoints import llama_server
 from ftcli.models import availability, sources
-from ftcli.models.templates.chat_template import GENERATION, TEMPLATE_FILE
+from ftcli.models.export.vllm_adapters import servable_adapter
+from ftcli.models.templates.chat_template import GENERATION, TEMPLATE_FILE, end_tokens
 
 HOST = "127.0.0.1"
 TRANSFORMERS, VLLM, LLAMA_CPP = "transformers", "vllm", "llama.cpp"
@@ -65,6 +66,11 @@ def _own_name(served: Served) -> str:
     return Path(served.name).stem if served.is_gguf else Path(served.name).name
 
 
+def _merged_first(adapter: Path) -> str:
+    run = adapter.parent if adapter.name == "model" else adapter
+    return f"ftcli merge {shell_word(run)}, then ftcli serve {shell_word(run / 'merged')}"
+
+
 # --- transformers serve -----------------------------------------------------------------------------------------------
 
 
@@ -73,9 +79,7 @@ def _transformers_unfit(served: Served) -> tuple[str, str] | None:
         return "transformers serve is not used for a GGUF", f"--with {LLAMA_CPP}"
     if served.adapters:
         first = next(iter(served.adapters.values()))
-        run = first.parent if first.name == "model" else first
-        merge = f"ftcli merge {shell_word(run)}, then ftcli serve {shell_word(run / 'merged')}"
-        return "transformers serve loads whole models only, and this is an adapter", merge
+        return "transformers serve loads whole models only, and this is an adapter", _merged_first(first)
     return None
 
 
@@ -89,16 +93,18 @@ def _transformers(served: Served, port: int) -> list[str]:
 
 
 def _vllm_unfit(served: Served) -> tuple[str, str] | None:
-    return ("vLLM is not used for a GGUF", f"--with {LLAMA_CPP}") if served.is_gguf else None
+    if served.is_gguf:
+        return "vLLM is not used for a GGUF", f"--with {LLAMA_CPP}"
+    for name, folder in served.adapters.items():
+        if why_not := servable_adapter(folder).why_not:
+            return f"vLLM does not serve {name} on its base: {why_not}", _merged_first(folder)
+    return None
 
 
 def _vllm(served: Served, port: int) -> list[str]:
     words = ["vllm", "serve", str(served.model), "--host", HOST, "--port", str(port)]
     if served.adapters:
-        ranks = [sources.adapter_declares(folder).get("r") for folder in served.adapters.values()]
-        most = max((rank for rank in ranks if isinstance(rank, int)), default=16)
-        # It takes these sizes alone.
-        size = next((each for each in (8, 16, 32, 64, 128, 256, 320, 512) if each >= most), 512)
+        size = max(servable_adapter(folder).rank for folder in served.adapters.values())
         named = [f"{name}={folder}" for name, folder in served.adapters.items()]
         words += [
             "--enable-lora",
@@ -229,4 +235,26 @@ def served_of(names: Sequence[str], where: str) -> Served:
         told = " and ".join(f"{name} was trained on {base}" for base, name in bases.items())
         raise ConfigError(Problem(where, told, "serve each by itself, on another --port"))
     [base] = bases
+    _require_alike(adapters, where)
     return Served(name=names[0], model=base, adapters=adapters, trained=next(iter(adapters.values())))
+
+
+def _require_alike(adapters: Mapping[str, Path], where: str) -> None:
+    """Check that adapters were trained with the same template, tokenizer and end tokens: a server has one for all."""
+    (first, own), *others = adapters.items()
+    for name, folder in others:
+        for part, read in _SHARED.items():
+            if read(folder) != read(own):
+                what = f"{name} was trained with {part} other than those of {first}, and a server has one set for all"
+                raise ConfigError(Problem(where, what, "serve each by itself, on another --port"))
+
+
+def _bytes(name: str) -> Callable[[Path], bytes | None]:
+    return lambda folder: (folder / name).read_bytes() if (folder / name).is_file() else None
+
+
+_SHARED: Mapping[str, Callable[[Path], object]] = {
+    "chat templates": _bytes(TEMPLATE_FILE),
+    "tokens": _bytes("tokenizer.json"),
+    "end tokens": end_tokens,
+}

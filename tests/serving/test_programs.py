@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,11 @@ from ftcli.serving import programs
 from ftcli.serving.programs import PROGRAMS, Program, chosen, served_of
 
 
-def adapter(folder: Path, base: object = tiny.MODEL_DIR, r: int = 16) -> str:
+def adapter(folder: Path, base: object = tiny.MODEL_DIR, **more: object) -> str:
     """An adapter's folder, template and end tokens beside it."""
     folder.mkdir(parents=True)
-    declared = {"base_model_name_or_path": str(base), "peft_type": "LORA", "r": r}
+    declared = {"base_model_name_or_path": str(base), "peft_type": "LORA", "r": 16, **more}
+    (folder / "adapter_model.safetensors").touch()
     (folder / "adapter_config.json").write_text(json.dumps(declared), encoding="utf-8")
     (folder / "chat_template.jinja").write_text("{{ messages }}", encoding="utf-8")
     (folder / "generation_config.json").write_text("{}", encoding="utf-8")
@@ -80,6 +82,42 @@ def test_an_adapter_without_vllm_and_a_gguf_have_their_remedy(installed, tmp_pat
     assert chosen(gguf, None, "").names(gguf) == ["own"]
     with pytest.raises(ConfigError, match="serves GGUF files"):
         chosen(served_of(["builtin:tiny"], ""), "llama.cpp", "")
+
+
+@pytest.mark.parametrize(
+    ("declared", "why"),
+    [
+        ({"use_dora": True}, "vLLM serves LoRA adapters alone"),
+        ({"peft_type": "IA3"}, "vLLM serves LoRA adapters alone"),
+        ({"alpha_pattern": {"q_proj": 64}}, "vLLM does not serve adapters with alpha_pattern"),
+        ({"modules_to_save": ["lm_head"]}, "vLLM does not serve adapters with modules_to_save"),
+        ({"r": 513}, "vLLM serves ranks up to 512"),
+    ],
+)
+def test_an_adapter_that_vllm_would_read_otherwise_is_not_given_to_it(declared, why, installed, tmp_path: Path):
+    installed("vllm")
+    own = adapter(tmp_path / "own" / "model", **declared)
+    with pytest.raises(ConfigError, match=f"vLLM does not serve own on its base: {why}") as caught:
+        chosen(served_of([own], ""), None, "")
+    assert f"ftcli merge {tmp_path}/own, then ftcli serve {tmp_path}/own/merged" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "what"),
+    [
+        ("chat_template.jinja", "{{ other }}", "chat templates"),
+        ("tokenizer.json", "{}", "tokens"),
+        ("generation_config.json", '{"eos_token_id": 2}', "end tokens"),
+    ],
+)
+def test_adapters_that_were_trained_with_different_things_are_not_served_as_one(file, content, what, tmp_path: Path):
+    names = [adapter(tmp_path / "first"), adapter(tmp_path / "second")]
+    shutil.copy(tiny.MODEL_DIR / "tokenizer.json", tmp_path / "first")
+    shutil.copy(tiny.MODEL_DIR / "tokenizer.json", tmp_path / "second")
+    assert list(served_of(names, "").adapters) == ["first", "second"]
+    (tmp_path / "second" / file).write_text(content, encoding="utf-8")
+    with pytest.raises(ConfigError, match=f"second was trained with {what} other than those of first"):
+        served_of(names, "")
 
 
 def test_what_cannot_be_served_side_by_side_is_named(tmp_path: Path):

@@ -81,7 +81,8 @@ def test_a_full_model_is_copied_as_it_is(here, capsys):
 
 def test_vllm_serves_a_lora_adapter_on_its_base_with_what_it_was_trained_with(here, capsys):
     found = exported(capsys, "lora", "--to", "vllm", "--out", "out")
-    [line] = found["next"]
+    line, compared = found["next"]
+    assert compared == "ftcli verify lora --at http://127.0.0.1:8000/v1 --as lora"
     rank = json.loads((here / "lora/model/adapter_config.json").read_text())["r"]
     assert line.startswith("vllm serve /")
     assert (
@@ -95,7 +96,10 @@ def test_vllm_gets_one_model_where_it_does_not_serve_the_adapter(made, tmp_path,
     words = ("export", "dora", "--to", "vllm", "--out", str(tmp_path / "out"), "--json")
     found = json.loads(ftcli_run(*words, cwd=made).stdout)
     assert found["notes"] == ["merged into one model: vLLM serves LoRA adapters alone"]
-    assert found["next"] == [f"vllm serve {tmp_path}/out --served-model-name dora"]
+    assert found["next"] == [
+        f"vllm serve {tmp_path}/out --served-model-name dora",
+        "ftcli verify dora --at http://127.0.0.1:8000/v1 --as dora",
+    ]
     assert (tmp_path / "out/model.safetensors").is_file()
 
 

@@ -6,13 +6,14 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.hub_cache import cached_snapshot, hub_cache
 from ftcli.core.text import shell_word
 from ftcli.models import sources
+from ftcli.models.export.vllm_adapters import Servable, servable_adapter
 from ftcli.models.stored_files import stored_parameters
 from ftcli.models.templates.chat_template import end_tokens
 from ftcli.runs import rundir
@@ -21,8 +22,6 @@ from ftcli.runs.checkpoints import MANIFEST
 _FILES = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "*.py", "README.md")
 _STAMP = re.compile(r"\d{8}-\d{6}")
 _TOKENIZER = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")
-LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""The ranks that vLLM may be told to make room for."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +37,10 @@ class Trained:
     below: Sequence[Path] = ()
     """The folders of the models below an adapter, as far as they are on this machine, the nearest first."""
 
-    def verified_at(self, place: Path) -> Sequence[str]:
-        """The command that compares what was written with the run; none for what is no run."""
-        run = rundir.find_run(self.name)
-        return (f"ftcli verify {shell_word(self.name)} --at {shell_word(place)}",) if run is not None else ()
+    def verified_at(self, place: str | Path, *more: str) -> Sequence[str]:
+        """The command that compares what was written, or what serves it, with the run; none for what is no run."""
+        words = ["ftcli", "verify", shell_word(self.name), "--at", shell_word(place), *more]
+        return (" ".join(words),) if rundir.find_run(self.name) is not None else ()
 
     @property
     def tokenizer(self) -> Path:
@@ -168,31 +167,10 @@ def keep_or_copy(folder: Path, place: Place) -> None:
         copy_model(folder, place.into)
 
 
-@dataclass(frozen=True)
-class Servable:
-    """Whether vLLM serves an adapter on its base."""
-
-    rank: int = 0
-    """The room for its rank; 0 where it does not serve it."""
-    why_not: str = field(default="")
-
-
 def served_as_adapter(trained: Trained) -> Servable:
-    """Whether vLLM serves an adapter on its base: it knows plain LoRA on layers, of one rank, and no more."""
+    """Whether vLLM serves an adapter on its base."""
     if not trained.is_adapter:
         return Servable(why_not="it is a full model")
     if len(trained.below) > 1:
         return Servable(why_not="its base has an adapter of its own")
-    declared = sources.adapter_declares(trained.folder)
-    if declared.get("peft_type") != "LORA" or declared.get("use_dora"):
-        return Servable(why_not="vLLM serves LoRA adapters alone")
-    more = ("modules_to_save", "trainable_token_indices", "target_parameters", "rank_pattern", "alpha_pattern")
-    if used := [name for name in more if declared.get(name)]:
-        return Servable(why_not=f"vLLM does not serve adapters with {used[0]}")
-    if declared.get("bias", "none") != "none" or declared.get("lora_bias"):
-        return Servable(why_not="vLLM does not serve adapters with biases")
-    if not (trained.folder / "adapter_model.safetensors").is_file():
-        return Servable(why_not="its weights are not in a safetensors file")
-    rank = declared.get("r")
-    room = next((each for each in LORA_RANKS if isinstance(rank, int) and rank <= each), 0)
-    return Servable(room, "" if room else f"vLLM serves ranks up to {LORA_RANKS[-1]}")
+    return servable_adapter(trained.folder)

@@ -10,6 +10,9 @@ from ftcli.models import sources
 from ftcli.models.export.exporter import Exporter, Place, Trained, copy_model, keep_or_copy, served_as_adapter
 from ftcli.models.templates.chat_template import GENERATION
 
+_ADDRESS = "http://127.0.0.1:8000/v1"
+"""Where vLLM listens where nothing else is said."""
+
 
 def _write(trained: Trained, plain: Path, place: Place) -> Sequence[str]:
     if served_as_adapter(trained).rank:
@@ -21,8 +24,9 @@ def _write(trained: Trained, plain: Path, place: Place) -> Sequence[str]:
 
 def _next(trained: Trained, folder: Path, kind: str) -> Sequence[str]:
     word, rank = shell_word(str(folder)), served_as_adapter(trained).rank
+    compared = trained.verified_at(_ADDRESS, "--as", trained.title)
     if not rank:
-        return (f"vllm serve {word} --served-model-name {trained.title}",)
+        return (f"vllm serve {word} --served-model-name {trained.title}", *compared)
     base = sources.base_of(trained.folder)
     source = sources.model_source(base)
     served = shell_word(source.location if source else base)
@@ -32,7 +36,7 @@ def _next(trained: Trained, folder: Path, kind: str) -> Sequence[str]:
         flags.append(f"--tokenizer {word}")
     if (trained.folder / GENERATION).is_file():
         flags.append(f"--generation-config {word}")
-    return (f"vllm serve {served} {' '.join(flags)}",)
+    return (f"vllm serve {served} {' '.join(flags)}", *compared)
 
 
 EXPORTER = Exporter(
