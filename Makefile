@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
 .PHONY: demo test lint hooks proof matrix chaos bench browser gpu gpu-rehearsal gpu-wheels slurm
-.PHONY: llama-quantize llama-server vllm tiny docs clean
+.PHONY: llama-quantize llama-server vllm mlx tiny docs clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -107,6 +107,12 @@ llama-quantize llama-server: $(LLAMA)/.installed
 vllm: $(VENV)/.tested
 	TORCH_INDEX=$(TORCH_INDEX) tools/vllm_cpu.sh build/vllm $(PYTHON)
 	$(BIN)/python -m pytest tests/external/deployed/test_vllm.py tests/external/deployed/test_vllm_engine.py
+
+# MLX on a CPU, likewise; 400 MB.
+mlx: $(VENV)/.tested
+	$(PYTHON) -m venv build/mlx
+	build/mlx/bin/python -m pip --disable-pip-version-check install --quiet 'mlx[cpu]==0.32.4' mlx-lm==0.32.2
+	$(BIN)/python -m pytest tests/external/deployed/test_mlx.py
 
 bench: $(VENV)/.tested
 	$(BIN)/python benchmarks/against_trl.py

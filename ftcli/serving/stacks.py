@@ -1,7 +1,8 @@
 """The forms in which servers answer: what each says of a prompt's tokens, and of an answer's.
 
 Each is asked for greedy answers to the same prompts, as a user would ask it. llama.cpp's server and vLLM say the tokens
-of a prompt and the log-probability of each token; others of OpenAI's form say how many tokens a prompt has.
+of a prompt and the log-probability of each token, MLX says the latter; others of OpenAI's form say how many tokens a
+prompt has.
 """
 
 from __future__ import annotations
@@ -110,7 +111,9 @@ class Stack:
         found = self.address.post(path, body)
         [choice] = found["choices"]
         logps = _logps(choice.get("logprobs"), chat)
-        ids = _ids(choice["token_ids"]) if choice.get("token_ids") is not None else None
+        # MLX names the token of each log-probability, and has no list of its own for them.
+        own = choice["token_ids"] if choice.get("token_ids") is not None else _named(choice.get("logprobs"))
+        ids = None if own is None else _ids(own)
         prompt = found.get("prompt_token_ids") or choice.get("prompt_token_ids")
         if prompt is None and self.form == VLLM:
             prompt = self._tokenised(question)
@@ -219,6 +222,12 @@ def _logps(found: Any, chat: bool) -> list[float | None] | None:
     if chat:
         return [float(each["logprob"]) for each in found.get("content") or []]
     return [float(each) for each in found.get("token_logprobs") or [] if each is not None]
+
+
+def _named(found: Any) -> list[Any] | None:
+    """The tokens that log-probabilities are said of, where each is said."""
+    entries = (found or {}).get("content") or []
+    return [each["id"] for each in entries] if entries and all("id" in each for each in entries) else None
 
 
 def _ids(found: Any) -> list[int]:

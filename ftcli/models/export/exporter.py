@@ -13,6 +13,7 @@ from ftcli.core.errors import ConfigError, Problem
 from ftcli.core.hub_cache import cached_snapshot, hub_cache
 from ftcli.core.text import shell_word
 from ftcli.models import sources
+from ftcli.models.export.former_names import add_former_names
 from ftcli.models.export.vllm_adapters import Servable, servable_adapter
 from ftcli.models.stored_files import stored_parameters
 from ftcli.models.templates.chat_template import end_tokens
@@ -155,6 +156,7 @@ def copy_model(folder: Path, into: Path) -> None:
             shutil.copyfile(file, into / file.name)
     if (folder / "additional_chat_templates").is_dir():
         shutil.copytree(folder / "additional_chat_templates", into / "additional_chat_templates")
+    add_former_names(into)
 
 
 def keep_or_copy(folder: Path, place: Place) -> None:
@@ -163,6 +165,7 @@ def keep_or_copy(folder: Path, place: Place) -> None:
         for file in sorted(folder.iterdir()):
             if file.name != MANIFEST:
                 os.replace(file, place.into / file.name)
+        add_former_names(place.into)
     else:
         copy_model(folder, place.into)
 

@@ -20,7 +20,7 @@ def _next(trained: Trained, folder: Path, kind: str) -> Sequence[str]:
         *trained.verified_at(folder),
         f"ftcli chat {word}",
         f"transformers serve {word}",
-        f"mlx_lm.server --model {word}      # on Apple silicon, which reads this folder",
+        f"mlx_lm.server --model {word}      # MLX, which reads this folder",
     )
 
 
