@@ -1,4 +1,4 @@
-"""Tables of ftcli beside other tools: docs/speed.md, from benchmarks/results/contenders.json."""
+"""The tables of docs/speed.md: ftcli beside other tools, types on a CPU, and rows of several processes."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ _NUMBERS = {
     "peak_mib": ("peak MiB", ",.0f"),
 }
 """What the numbers are called, and how they are written."""
+_DEALT = ("as drawn", "as dealt")
 
 
 def contenders() -> str:
@@ -32,7 +33,8 @@ def contenders() -> str:
     for each in found["measures"].values():
         if "medians" not in each:
             continue
-        name = each["what"] if each["model"] == "model" else f"{each['what']}, {each['model']}"
+        parts = [each["what"], *([each["model"]] if each["model"] != "model" else [])]
+        name = ", ".join([*parts, *(["bfloat16"] if each.get("bfloat16") else [])])
         for number, (unit, form) in _NUMBERS.items():
             if not any(number in values for values in each["medians"].values()):
                 continue
@@ -92,7 +94,10 @@ def contender_scaling() -> str:
     parts = []
     if "processes" in found:
         ratio = found["processes"]["median_ratio"]
-        parts.append(f"Two gloo processes with a thread each compute {ratio:.2f} times the tokens of one.\n")
+        text = f"Two gloo processes with a thread each compute {ratio:.2f} times the tokens of one"
+        if (most := found["processes"].get("median_ratio_at_once")) is not None:
+            text += f";\ntwo commands that run at once and wait for nothing compute {most:.2f} times those of one alone"
+        parts.append(f"{text}.\n")
     if "blocks" in found:
         each = found["blocks"]
         rows = [
@@ -103,10 +108,39 @@ def contender_scaling() -> str:
     return "\n".join(parts) or "Not measured.\n"
 
 
+def cpu_types() -> str:
+    """bfloat16 beside float32 on a CPU, by its instructions."""
+    found = result("cpu_types", "python benchmarks/cpu_types.py --save")
+    rows = [
+        (
+            each["instructions"],
+            f"{each['parameters'] / 1e6:.0f}M",
+            f"{each['float32']:.2f}",
+            f"{each['bfloat16']:.2f}",
+            f"{each['bfloat16'] / each['float32']:.2f}",
+        )
+        for each in found["measured"]
+    ]
+    head = ("Instructions", "Parameters", "float32, s", "bfloat16, s", "bfloat16 / float32")
+    return f"{measured_with(found['versions'])}\n{table(head, rows)}"
+
+
+def dealt_rows() -> str:
+    """How long processes wait for each other, of rows as drawn and as dealt."""
+    found = result("dealt_rows", "python benchmarks/dealt_rows.py --save")["measured"]
+    rows = [
+        tuple(str(each[name]) for name in ("processes", "rows")) + tuple(f"{each[name]:.2f}" for name in _DEALT)
+        for each in found
+    ]
+    return table(("Processes", "Rows of each", *_DEALT), rows)
+
+
 REGIONS: dict[str, Callable[[], str]] = {
     "contenders": contenders,
     "contender-settings": contender_settings,
     "contender-leaks": contender_leaks,
     "contender-scaling": contender_scaling,
+    "cpu-types": cpu_types,
+    "dealt-rows": dealt_rows,
 }
 """The generated regions of this module."""
