@@ -102,7 +102,8 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]
             environment = dict(os.environ if how.get("env") is None else how["env"])
             if module == "ftcli.worker":
                 environment |= {_TOKENISES: "true"}
-            how["preexec_fn"] = lambda: (before(), go_on_as(module, args[3:], environment, self.own))
+            own = self.own | set(how.get("pass_fds", ()))
+            how["preexec_fn"] = lambda: (before(), go_on_as(module, args[3:], environment, own))
         super().__init__(args, **how)
 
 
@@ -116,6 +117,7 @@ def go_on_as(module: str, words: Sequence[str], environment: Mapping[str, str], 
         for number in descriptors() - own:
             with contextlib.suppress(OSError):
                 os.close(number)
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # as Python does where it starts
         # What is to be done when the forked process ends, as with its temporary folders, is not ours to do.
         weakref.finalize._registry.clear()  # type: ignore[attr-defined]
         os.environ.clear()

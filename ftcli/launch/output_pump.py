@@ -36,7 +36,7 @@ class Pump(threading.Thread):
         super().__init__(daemon=True)
         self.source, self.log, self._screen, self._terminal = source, log, own_screen(), beneath(sys.stderr)
         self._held: deque[str] = deque(maxlen=_HELD_LINES)
-        self._has_told = False
+        self._has_told, self._known = False, ""
         if self._screen is not None:
             self._screen.begin()
         self.start()
@@ -46,6 +46,10 @@ class Pump(threading.Thread):
         self.join(timeout=seconds)
         if self._screen is not None:
             self._screen.end()
+
+    def leave_out(self, beginning: str) -> None:
+        """Show no line of the worker's own that begins so: whoever asked for what it tells knows."""
+        self._known = beginning
 
     def held_back(self) -> str:
         """The last that libraries printed, or Python itself; "" where the worker told of an error of its own."""
@@ -73,7 +77,7 @@ class Pump(threading.Thread):
         with contextlib.suppress(OSError):  # a closed terminal does not stop the training
             if record is not None and self._screen is not None:
                 self._screen.take(record)
-            if is_own:
+            if is_own and not (self._known and found[3].startswith(self._known)):
                 self._write(process_output(found[3]))
         if is_own:
             self._has_told |= found[3].startswith(_TRACEBACK)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from ftcli.core.exit_codes import EXIT_BUG, OWN_CODES
-from ftcli.runs.stop_signals import Stopped, held_back
+from ftcli.runs.stop_signals import Stopped, held_back, name_of
 
 ENDS_WITHIN = 15.0
 """Seconds after which a worker that was asked to stop, and does so within ten, is killed."""
@@ -55,6 +55,8 @@ def started(command: str, request: Mapping[str, Any], **streams: Any) -> Iterato
             ended_itself = True
             raise
         finally:
+            if process.poll() is None:  # what it still had to answer is not wanted
+                pump.leave_out(str(Stopped(name_of(signal.SIGTERM))))
             code = _ended(process)
             pump.finish(ENDS_WITHIN)
             if ended_itself and code not in OWN_CODES and (held := pump.held_back()):

@@ -112,7 +112,9 @@ PLANTED: dict[str, tuple[Callable[[], Any], str, str]] = {
         "model/", "its base model is not there: /gone",
     ),
     "no model": (lambda: shutil.rmtree(RUN / "model"), "model", "its model is not there"),
-    "a pipe for weights": (lambda: (Path(MODEL).unlink(), os.mkfifo(MODEL)), "model/", "is no file"),
+    "a pipe for weights": (
+        lambda: (Path(MODEL).unlink(), os.mkfifo(MODEL)), "model/adapter_model.safetensors", "is no file but a pipe",
+    ),
     "no optimizer": (
         lambda: (CHECKPOINT / "optimizer.pt").unlink(), "checkpoints/checkpoint-2", "optimizer.pt is missing",
     ),
