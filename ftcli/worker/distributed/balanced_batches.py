@@ -16,6 +16,9 @@ from accelerate.data_loader import BatchSamplerShard
 from datasets import Dataset
 from torch.utils.data import RandomSampler, SequentialSampler
 
+_ROWS_AT_ONCE = 100_000
+"""Rows whose tokens are in memory together while they are counted."""
+
 
 def balance(shard: BatchSamplerShard, rows: Any) -> None:
     """Balance the batches that are dealt to the processes, where rows are drawn one by one and have their tokens."""
@@ -28,14 +31,15 @@ def balance(shard: BatchSamplerShard, rows: Any) -> None:
 
 def num_tokens(rows: Dataset) -> np.ndarray | None:
     """Tokens of each row, those of a pair's prompt once; None where rows hold none."""
-    table = rows.with_format("arrow")
     lists = [field.name for field in rows.features.arrow_schema if _holds_ids(field)]
     if not lists:
         return None
-    columns = table.select_columns(lists)[:]
-    found: np.ndarray = np.sum(
-        [pc.fill_null(pc.list_value_length(columns[name]), 0).to_numpy() for name in lists], axis=0
-    )
+    parts = rows.select_columns(lists).with_format("arrow").iter(_ROWS_AT_ONCE)
+    return np.concatenate([sum(_lengths(part[name]) for name in lists) for part in parts])
+
+
+def _lengths(column: pa.ChunkedArray) -> np.ndarray:
+    found: np.ndarray = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
     return found
 
 
