@@ -34,6 +34,17 @@ TRAIN = (
 ROWS = [{"prompt": f"Say the number {n}.", "completion": f"The number is {n}."} for n in range(48)]
 
 
+Found = dict[str, tuple[str, str]]
+
+
+def by_part(verdicts: list[dict[str, str]]) -> Found:
+    """What verify says of what is served: part → state and detail; of one with several, a fault."""
+    said: Found = {}
+    for each in sorted(verdicts, key=lambda each: each["state"] != "fault"):
+        said.setdefault(each["what"], (each["state"], each["detail"]))
+    return said
+
+
 def make_base(folder: Path, seed: int = 0) -> Path:
     """A Llama of two layers with random weights, a tokenizer of GPT-2's kind and a template that writes the BOS."""
     import torch

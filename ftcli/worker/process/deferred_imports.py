@@ -97,8 +97,8 @@ def _hand_back(module: ModuleType, loader: Loader) -> None:
     module.__spec__.loader = module.__loader__ = loader
 
 
-class _DeferringLoader(Loader):
-    """Creates the module and leaves its execution to the first use."""
+class _LoaderAround(Loader):
+    """Creates a module by its own loader, and executes it otherwise."""
 
     def __init__(self, loader: Loader) -> None:
         self.loader = loader
@@ -106,6 +106,10 @@ class _DeferringLoader(Loader):
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         """As the module's own loader makes it."""
         return self.loader.create_module(spec)
+
+
+class _DeferringLoader(_LoaderAround):
+    """Creates the module and leaves its execution to the first use."""
 
     def exec_module(self, module: ModuleType) -> None:
         """Hands the module back to its own loader, which `_execute` calls."""
@@ -133,15 +137,12 @@ class _PresentLoader(Loader):
         module.__spec__ = self.spec
 
 
-class _AnsweringLoader(Loader):
+class _AnsweringLoader(_LoaderAround):
     """Executes a module, then replaces functions of it by ones that need no further import."""
 
     def __init__(self, loader: Loader, answer: Callable[[ModuleType], None]) -> None:
-        self.loader, self.answer = loader, answer
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        """As the module's own loader makes it."""
-        return self.loader.create_module(spec)
+        super().__init__(loader)
+        self.answer = answer
 
     def exec_module(self, module: ModuleType) -> None:
         """Executes it with its own loader."""
@@ -150,15 +151,12 @@ class _AnsweringLoader(Loader):
         self.answer(module)
 
 
-class _SparingLoader(Loader):
+class _SparingLoader(_LoaderAround):
     """Executes a module that takes functions out of another library, which is imported when one of them is called."""
 
     def __init__(self, loader: Loader, library: str, names: Sequence[str]) -> None:
-        self.loader, self.library, self.names = loader, library, names
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        """As the module's own loader makes it."""
-        return self.loader.create_module(spec)
+        super().__init__(loader)
+        self.library, self.names = library, names
 
     def exec_module(self, module: ModuleType) -> None:
         """Executes it with its own loader, while a module of those functions stands for the library."""

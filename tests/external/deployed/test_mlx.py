@@ -15,10 +15,10 @@ from ftcli.core.exit_codes import EXIT_GATE
 from tests.conftest import MakeOnce
 from tests.external import smollm2
 from tests.external.deployed.programs import NEEDS_MLX, serving, with_programs
-from tests.served_models import ROWS, TRAIN, make_base
+from tests.served_models import ROWS, TRAIN, Found, by_part, make_base
 
 pytestmark = NEEDS_MLX
-Verified = Callable[..., dict[str, tuple[str, str]]]
+Verified = Callable[..., Found]
 
 
 @pytest.fixture(scope="module")
@@ -42,13 +42,11 @@ def verified(made: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     """What verify says of a folder that the server at an address loads: part → state and detail."""
     monkeypatch.chdir(made)
 
-    def run(at: str, folder: Path, *, run: str = "run", faulty: bool = False) -> dict[str, tuple[str, str]]:
+    def run(at: str, folder: Path, *, run: str = "run", faulty: bool = False) -> Found:
         capsys.readouterr()
         words = ["verify", run, "--at", at, "--as", str(folder), "--rows", "6", "--max-new-tokens", "16", "--json"]
         assert main(words) == (EXIT_GATE if faulty else 0)
-        return {
-            each["what"]: (each["state"], each["detail"]) for each in json.loads(capsys.readouterr().out)["verdicts"]
-        }
+        return by_part(json.loads(capsys.readouterr().out)["verdicts"])
 
     return run
 

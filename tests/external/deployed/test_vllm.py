@@ -16,10 +16,9 @@ from ftcli.core.exit_codes import EXIT_GATE
 from tests.conftest import MakeOnce
 from tests.external import smollm2
 from tests.external.deployed.programs import NEEDS_VLLM, serving
-from tests.served_models import OTHERWISE, ROWS, TRAIN, make_base
+from tests.served_models import OTHERWISE, ROWS, TRAIN, Found, by_part, make_base
 
 pytestmark = NEEDS_VLLM
-Found = dict[str, tuple[str, str]]
 Verified = Callable[..., Found]
 EXACT = ("--dtype", "float32", "--enforce-eager")
 """What is computed as it was trained; by itself vLLM serves float32 weights in bfloat16."""
@@ -52,11 +51,7 @@ def verified(made: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
         capsys.readouterr()
         words = ["verify", run, "--at", at, "--as", name, "--rows", "6", "--max-new-tokens", "16", "--json"]
         assert main(words) == (EXIT_GATE if faulty else 0)
-        said: Found = {}
-        verdicts = json.loads(capsys.readouterr().out)["verdicts"]
-        for each in sorted(verdicts, key=lambda each: str(each["state"] != "fault")):
-            said.setdefault(each["what"], (each["state"], each["detail"]))
-        return said
+        return by_part(json.loads(capsys.readouterr().out)["verdicts"])
 
     return run
 
